@@ -1,0 +1,76 @@
+//! How fast the scanner finds frames: bytes a second at payloads of 16 B, 128 B and 4 KiB, in both directions, with
+//! control lines that repeat (`same`) and that differ from message to message (`varied`).
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use standin_wire::limits::FrameLimits;
+use standin_wire::{ClientScanner, ServerScanner};
+
+const STREAM_BYTES: usize = 256 * 1024;
+
+fn stream(payload: usize, line: impl Fn(usize) -> String) -> Vec<u8> {
+    let mut stream = Vec::new();
+    let mut count = 0;
+    while stream.len() < STREAM_BYTES {
+        stream.extend_from_slice(line(count).as_bytes());
+        stream.resize(stream.len() + payload, b'x');
+        stream.extend_from_slice(b"\r\n");
+        count += 1;
+    }
+    stream
+}
+
+fn scan(criterion: &mut Criterion) {
+    for payload in [16, 128, 4096] {
+        let streams = [
+            (
+                "pub/same",
+                stream(payload, |_| format!("PUB orders.eu.new {payload}\r\n")),
+            ),
+            (
+                "pub/varied",
+                stream(payload, |n| format!("PUB orders.eu.{} {payload}\r\n", n % 100)),
+            ),
+            (
+                "msg/same",
+                stream(payload, |_| format!("MSG orders.eu.new 17 {payload}\r\n")),
+            ),
+            (
+                "msg/varied",
+                stream(payload, |n| {
+                    format!("MSG orders.eu.new {} {payload}\r\n", n % 100)
+                }),
+            ),
+        ];
+        let mut group = criterion.benchmark_group("scan");
+        for (name, bytes) in &streams {
+            group.throughput(Throughput::Bytes(bytes.len() as u64));
+            group.bench_with_input(BenchmarkId::new(*name, payload), bytes, |bencher, bytes| {
+                if name.starts_with("pub") {
+                    let mut scanner = ClientScanner::new(FrameLimits::CLIENT);
+                    bencher.iter(|| {
+                        let mut at = 0;
+                        while let Ok(Some(span)) = scanner.next(black_box(&bytes[at..])) {
+                            at += span.len;
+                        }
+                        at
+                    });
+                } else {
+                    let mut scanner = ServerScanner::new(FrameLimits::SERVER);
+                    bencher.iter(|| {
+                        let mut at = 0;
+                        while let Ok(Some(span)) = scanner.next(black_box(&bytes[at..])) {
+                            at += span.len;
+                        }
+                        at
+                    });
+                }
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, scan);
+criterion_main!(benches);

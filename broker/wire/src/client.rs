@@ -1,0 +1,249 @@
+//! The frames that a client sends to a server.
+
+use crate::error::WireError;
+use crate::limits::FrameLimits;
+use crate::line::{size, tokens, trim};
+use crate::scan::{Announced, Dialect, Scanner, Span};
+
+/// The verb of a client's frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// A message.
+    Pub,
+    /// A message with headers.
+    Hpub,
+    /// The client's answer to PING.
+    Pong,
+    /// A round trip.
+    Ping,
+    /// A subscription.
+    Sub,
+    /// The end of a subscription, now or after a number of messages.
+    Unsub,
+    /// Who the client is and how it wants to be served.
+    Connect,
+}
+
+/// A client's frame, over the bytes it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// `CONNECT {json}`
+    Connect(&'a [u8]),
+    /// `PUB subject [reply] size` and `HPUB subject [reply] header-size total-size`
+    Publish(Publish<'a>),
+    /// `SUB subject [queue] sid`
+    Sub(Sub<'a>),
+    /// `UNSUB sid [max]`
+    Unsub(Unsub<'a>),
+    /// `PING`
+    Ping,
+    /// `PONG`
+    Pong,
+}
+
+/// The arguments of PUB or HPUB, and what they carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publish<'a> {
+    /// Where it goes.
+    pub subject: &'a [u8],
+    /// Where an answer is to go.
+    pub reply: Option<&'a [u8]>,
+    /// The header block with its own version line and end; `None` for PUB.
+    pub headers: Option<&'a [u8]>,
+    /// The message without headers and without the closing line end.
+    pub payload: &'a [u8],
+}
+
+/// The arguments of SUB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sub<'a> {
+    /// What it listens to; may hold wildcards.
+    pub subject: &'a [u8],
+    /// The queue group it is a member of.
+    pub queue: Option<&'a [u8]>,
+    /// The client's own name for the subscription.
+    pub sid: &'a [u8],
+}
+
+/// The arguments of UNSUB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsub<'a> {
+    /// The client's own name for the subscription.
+    pub sid: &'a [u8],
+    /// After how many messages, counted from its SUB, the subscription ends. `None`: now. A max of zero, or one that is
+    /// no number, means now too, as in `nats-server`.
+    pub max: Option<u64>,
+}
+
+/// The client's side of the protocol, for [`Scanner`].
+#[derive(Debug, Clone, Copy)]
+pub enum Client {}
+
+impl Dialect for Client {
+    type Verb = Verb;
+
+    #[inline]
+    fn verb(bytes: &[u8]) -> Result<Option<(Verb, usize)>, WireError> {
+        crate::scan::verb(
+            bytes,
+            &[
+                (b"PUB", true, Verb::Pub),
+                (b"HPUB", true, Verb::Hpub),
+                (b"PING", false, Verb::Ping),
+                (b"PONG", false, Verb::Pong),
+                (b"SUB", true, Verb::Sub),
+                (b"UNSUB", true, Verb::Unsub),
+                (b"CONNECT", false, Verb::Connect),
+            ],
+        )
+    }
+
+    #[inline]
+    fn announced(verb: Verb, args: &[u8]) -> Result<Announced, WireError> {
+        match verb {
+            Verb::Pub => publish_args(args).map(|args| Announced::payload(args.total)),
+            Verb::Hpub => hpublish_args(args).map(|args| Announced::payload(args.total)),
+            Verb::Sub => sub_args(args).map(|_| Announced::Nothing),
+            Verb::Unsub => unsub_args(args).map(|_| Announced::Nothing),
+            Verb::Connect if trim(args).is_empty() => Err(WireError::Arguments {
+                verb: "CONNECT",
+                expected: "CONNECT {json}",
+            }),
+            Verb::Connect | Verb::Ping | Verb::Pong => Ok(Announced::Nothing),
+        }
+    }
+}
+
+/// Takes the whole client frame at the head of `buf`.
+///
+/// Returns the frame and its length in bytes, `None` when more bytes are needed.
+///
+/// # Errors
+/// [`WireError`] when the bytes can no longer become a frame within `limits`.
+pub fn decode(buf: &[u8], limits: FrameLimits) -> Result<Option<(Frame<'_>, usize)>, WireError> {
+    let Some(span) = Scanner::<Client>::new(limits).next(buf)? else {
+        return Ok(None);
+    };
+    Ok(Some((frame(&buf[..span.len], &span)?, span.len)))
+}
+
+/// The frame that `span`, as a [`Scanner`] found it, has in `bytes`.
+///
+/// # Errors
+/// [`WireError::Arguments`] when `span` is not the span of these bytes.
+#[inline]
+pub fn frame<'a>(bytes: &'a [u8], span: &Span<Verb>) -> Result<Frame<'a>, WireError> {
+    let (args, body) = span.parts(bytes);
+    Ok(match span.verb {
+        Verb::Pub => {
+            let args = publish_args(args)?;
+            Frame::Publish(Publish {
+                subject: args.subject,
+                reply: args.reply,
+                headers: None,
+                payload: body,
+            })
+        }
+        Verb::Hpub => {
+            let args = hpublish_args(args)?;
+            let (headers, payload) = body.split_at(args.headers.min(body.len()));
+            Frame::Publish(Publish {
+                subject: args.subject,
+                reply: args.reply,
+                headers: Some(headers),
+                payload,
+            })
+        }
+        Verb::Sub => Frame::Sub(sub_args(args)?),
+        Verb::Unsub => Frame::Unsub(unsub_args(args)?),
+        Verb::Connect => Frame::Connect(trim(args)),
+        Verb::Ping => Frame::Ping,
+        Verb::Pong => Frame::Pong,
+    })
+}
+
+struct PublishArgs<'a> {
+    subject: &'a [u8],
+    reply: Option<&'a [u8]>,
+    headers: usize,
+    total: usize,
+}
+
+#[inline]
+fn publish_args(args: &[u8]) -> Result<PublishArgs<'_>, WireError> {
+    let wrong = WireError::Arguments {
+        verb: "PUB",
+        expected: "PUB subject [reply] size",
+    };
+    let (found, count) = tokens::<3>(args).ok_or(wrong)?;
+    let (reply, total) = match count {
+        2 => (None, found[1]),
+        3 => (Some(found[1]), found[2]),
+        _ => return Err(wrong),
+    };
+    Ok(PublishArgs {
+        subject: found[0],
+        reply,
+        headers: 0,
+        total: size(total).ok_or(wrong)?,
+    })
+}
+
+#[inline]
+fn hpublish_args(args: &[u8]) -> Result<PublishArgs<'_>, WireError> {
+    let wrong = WireError::Arguments {
+        verb: "HPUB",
+        expected: "HPUB subject [reply] header-size total-size",
+    };
+    let (found, count) = tokens::<4>(args).ok_or(wrong)?;
+    let (reply, headers, total) = match count {
+        3 => (None, found[1], found[2]),
+        4 => (Some(found[1]), found[2], found[3]),
+        _ => return Err(wrong),
+    };
+    let (headers, total) = (size(headers).ok_or(wrong)?, size(total).ok_or(wrong)?);
+    if headers > total {
+        return Err(wrong);
+    }
+    Ok(PublishArgs {
+        subject: found[0],
+        reply,
+        headers,
+        total,
+    })
+}
+
+fn sub_args(args: &[u8]) -> Result<Sub<'_>, WireError> {
+    let wrong = WireError::Arguments {
+        verb: "SUB",
+        expected: "SUB subject [queue] sid",
+    };
+    match tokens::<3>(args).ok_or(wrong)? {
+        ([subject, sid, _], 2) => Ok(Sub {
+            subject,
+            queue: None,
+            sid,
+        }),
+        ([subject, queue, sid], 3) => Ok(Sub {
+            subject,
+            queue: Some(queue),
+            sid,
+        }),
+        _ => Err(wrong),
+    }
+}
+
+fn unsub_args(args: &[u8]) -> Result<Unsub<'_>, WireError> {
+    let wrong = WireError::Arguments {
+        verb: "UNSUB",
+        expected: "UNSUB sid [max]",
+    };
+    match tokens::<2>(args).ok_or(wrong)? {
+        ([sid, _], 1) => Ok(Unsub { sid, max: None }),
+        ([sid, max], 2) => Ok(Unsub {
+            sid,
+            max: size(max).filter(|max| *max > 0).map(|max| max as u64),
+        }),
+        _ => Err(wrong),
+    }
+}

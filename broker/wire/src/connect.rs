@@ -1,0 +1,147 @@
+//! The JSON argument of CONNECT: what a client says of itself.
+//!
+//! Fields may be missing or extra. Those that are missing have the values of a `nats-server` connection before its
+//! CONNECT, where `verbose`, `pedantic` and `echo` are on.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The fields of CONNECT that matter to a server or to what stands in front of one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Connect {
+    /// `+OK` after each command.
+    pub verbose: bool,
+    /// Stricter checks of subjects.
+    pub pedantic: bool,
+    /// The client's own messages come back to its own subscriptions.
+    pub echo: bool,
+    /// 1: takes INFO at any time.
+    pub protocol: u32,
+    /// Takes HMSG.
+    pub headers: bool,
+    /// Wants a 503 when nobody listens.
+    pub no_responders: bool,
+    /// User name.
+    pub user: Option<String>,
+    /// Password.
+    pub pass: Option<String>,
+    /// Token.
+    pub auth_token: Option<String>,
+    /// User JWT; comes with `sig`.
+    pub jwt: Option<String>,
+    /// Public nkey; comes with `sig`.
+    pub nkey: Option<String>,
+    /// The server's nonce, signed.
+    pub sig: Option<String>,
+    /// What the client calls itself.
+    pub name: Option<String>,
+    /// Language of the client library.
+    pub lang: Option<String>,
+    /// Version of the client library.
+    pub version: Option<String>,
+}
+
+impl Default for Connect {
+    fn default() -> Self {
+        Self {
+            verbose: true,
+            pedantic: true,
+            echo: true,
+            protocol: 0,
+            headers: false,
+            no_responders: false,
+            user: None,
+            pass: None,
+            auth_token: None,
+            jwt: None,
+            nkey: None,
+            sig: None,
+            name: None,
+            lang: None,
+            version: None,
+        }
+    }
+}
+
+impl Connect {
+    /// Reads the argument of CONNECT.
+    ///
+    /// # Errors
+    /// What `serde_json` says when it is no JSON object, or a field has the wrong type.
+    pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(json)
+    }
+
+    /// Whether the client names anything to be let in by.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+        given(&self.user) || given(&self.auth_token) || given(&self.jwt) || given(&self.nkey)
+    }
+
+    /// Whether the client signed the nonce of one server: no other server will take this CONNECT (promise S11).
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.sig.as_deref().is_some_and(|sig| !sig.is_empty())
+    }
+}
+
+/// The CONNECT argument `json` with `fields` set in it; all else stays as the client wrote it.
+///
+/// # Errors
+/// What `serde_json` says when it is no JSON object.
+pub fn with_fields<'f>(
+    json: &[u8],
+    fields: impl IntoIterator<Item = (&'f str, Value)>,
+) -> Result<String, serde_json::Error> {
+    let mut object: Map<String, Value> = serde_json::from_slice(json)?;
+    for (name, value) in fields {
+        object.insert(name.to_owned(), value);
+    }
+    Ok(Value::Object(object).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_fields_have_the_values_before_connect() {
+        let connect = Connect::parse(b"{}").unwrap();
+        assert!(connect.verbose && connect.pedantic && connect.echo && !connect.headers);
+        assert_eq!(connect.protocol, 0);
+        assert!(!connect.has_credentials());
+    }
+
+    #[test]
+    fn what_old_clients_send_is_read() {
+        let connect =
+            Connect::parse(br#"{"verbose":true,"pedantic":true,"extra":{"a":[1]},"user":null}"#).unwrap();
+        assert!(connect.verbose);
+        assert!(!connect.has_credentials());
+        let connect = Connect::parse(br#"{"verbose":false,"user":"a","pass":"b","lang":"node"}"#).unwrap();
+        assert!(!connect.verbose && connect.has_credentials() && !connect.is_signed());
+    }
+
+    #[test]
+    fn wrong_json_is_an_error() {
+        for bad in ["", "x", "[]", "1", r#"{"verbose":"yes"}"#] {
+            assert!(Connect::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn fields_are_set_and_the_rest_is_kept() {
+        let json = with_fields(
+            br#"{"verbose":false,"x":[1,2.5]}"#,
+            [("protocol", Value::from(1))],
+        )
+        .unwrap();
+        let read: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            read,
+            serde_json::json!({"verbose": false, "x": [1, 2.5], "protocol": 1})
+        );
+    }
+}

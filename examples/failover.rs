@@ -1,0 +1,2 @@
+//! A guided failover.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Small programs that a newcomer reads first: `old_client` and `failover`.
