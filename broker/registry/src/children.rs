@@ -1,0 +1,238 @@
+//! The znodes under the path within one session: listed, read, watched, and each read as a node once.
+//!
+//! A data watch is set with each read, and a child is read again only after its watch fired (or by the audit), so that no more than
+//! one watch per child is set. A child that changes its state from up to draining is thereby seen as fast as one that comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::client::{CallError, Change, Changes, Client, child_path};
+use crate::node::Node;
+use crate::record;
+
+/// Reads asked for at once; the library itself queues 64.
+const READS_IN_FLIGHT_MAX: usize = 32;
+
+/// All that is registered, at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    pub(crate) nodes: Vec<Arc<Node>>,
+    /// Records that could not be read: the znode, its last change and the reason.
+    pub(crate) unreadable: Vec<Unreadable>,
+    /// Children left out because there were more than `nodes_max`.
+    pub(crate) over_limit: usize,
+    /// The path itself does not exist.
+    pub(crate) missing: bool,
+}
+
+/// A record that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Unreadable {
+    pub(crate) znode: String,
+    pub(crate) mzxid: i64,
+    pub(crate) reason: String,
+}
+
+enum Entry {
+    Node {
+        node: Arc<Node>,
+        mzxid: i64,
+    },
+    /// A record that says of itself that the node does not serve.
+    NotServing {
+        mzxid: i64,
+    },
+    Unreadable(Unreadable),
+    /// The ACL keeps the record from us, and with it its changes: only the audit looks again.
+    NoAuth(Unreadable),
+}
+
+impl Entry {
+    fn mzxid(&self) -> Option<i64> {
+        match self {
+            Self::Node { mzxid, .. } | Self::NotServing { mzxid } => Some(*mzxid),
+            Self::Unreadable(unreadable) => Some(unreadable.mzxid),
+            Self::NoAuth(_) => None,
+        }
+    }
+}
+
+/// What is known of the children, and what has to be looked at again.
+pub(crate) struct Children {
+    path: String,
+    nodes_max: usize,
+    known: BTreeMap<String, Entry>,
+    over_limit: usize,
+    missing: bool,
+    list_is_stale: bool,
+    stale: BTreeSet<String>,
+}
+
+impl Children {
+    /// Nothing known yet; the first [`refresh`](Self::refresh) reads everything.
+    pub(crate) fn new(path: String, nodes_max: usize) -> Self {
+        Self {
+            path,
+            nodes_max,
+            known: BTreeMap::new(),
+            over_limit: 0,
+            missing: false,
+            list_is_stale: true,
+            stale: BTreeSet::new(),
+        }
+    }
+
+    /// Notes what a watch saw, and all that others saw meanwhile.
+    pub(crate) fn note(&mut self, first: Change, changes: &mut Changes) {
+        let mut next = Some(first);
+        while let Some(change) = next {
+            match change {
+                Change::List => self.list_is_stale = true,
+                Change::Child(name) => {
+                    self.stale.insert(name);
+                }
+            }
+            next = changes.try_next();
+        }
+        if changes.take_overflowed() {
+            self.list_is_stale = true;
+            self.stale.extend(self.known.keys().cloned());
+        }
+    }
+
+    /// Reads again, and watches again, what has changed.
+    pub(crate) async fn refresh(&mut self, client: &Arc<Client>) -> Result<Listing, CallError> {
+        if std::mem::take(&mut self.list_is_stale) {
+            self.list(client).await?;
+        }
+        let mut wanted = std::mem::take(&mut self.stale);
+        wanted.retain(|name| self.known.contains_key(name));
+        self.read(client, wanted).await?;
+        Ok(self.listing())
+    }
+
+    async fn list(&mut self, client: &Arc<Client>) -> Result<(), CallError> {
+        let mut found = None;
+        if client.exists(&self.path).await?.is_some() {
+            found = client.children_watched(&self.path).await?;
+        }
+        if found.is_none() && client.exists_watched(&self.path).await?.is_some() {
+            // It came in between, and the watch just set is on its data: list it.
+            found = client.children_watched(&self.path).await?;
+        }
+        self.missing = found.is_none();
+        let mut names = found.unwrap_or_default();
+        names.sort_unstable();
+        self.over_limit = names.len().saturating_sub(self.nodes_max);
+        names.truncate(self.nodes_max);
+        let names: BTreeSet<String> = names.into_iter().collect();
+        self.known.retain(|name, _| names.contains(name));
+        let unread: BTreeSet<String> = names
+            .into_iter()
+            .filter(|name| !self.known.contains_key(name))
+            .collect();
+        self.read(client, unread).await
+    }
+
+    async fn read(&mut self, client: &Arc<Client>, names: BTreeSet<String>) -> Result<(), CallError> {
+        let mut names = names.into_iter();
+        let mut reads = JoinSet::new();
+        loop {
+            while reads.len() < READS_IN_FLIGHT_MAX {
+                let Some(name) = names.next() else { break };
+                let (client, path) = (Arc::clone(client), self.path.clone());
+                reads.spawn(async move {
+                    let answer = client.data_watched(&path, &name).await;
+                    (name, answer)
+                });
+            }
+            let Some(read) = reads.join_next().await else {
+                return Ok(());
+            };
+            // A read never panics and is never cancelled; were it so, its child is read with the next audit.
+            let Ok((name, answer)) = read else { continue };
+            self.take(name, answer)?;
+        }
+    }
+
+    fn take(
+        &mut self,
+        name: String,
+        answer: Result<Option<(Vec<u8>, i64)>, CallError>,
+    ) -> Result<(), CallError> {
+        let znode = child_path(&self.path, &name);
+        let entry = match answer {
+            Ok(Some((data, mzxid))) => match record::parse(&data) {
+                Ok(Some(node)) => Entry::Node {
+                    node: Arc::new(node),
+                    mzxid,
+                },
+                Ok(None) => Entry::NotServing { mzxid },
+                Err(error) => Entry::Unreadable(Unreadable {
+                    znode,
+                    mzxid,
+                    reason: error.to_string(),
+                }),
+            },
+            Ok(None) => {
+                self.known.remove(&name);
+                return Ok(());
+            }
+            Err(error @ CallError::NoAuth { .. }) => Entry::NoAuth(Unreadable {
+                znode,
+                mzxid: 0,
+                reason: error.to_string(),
+            }),
+            Err(error) => return Err(error),
+        };
+        self.known.insert(name, entry);
+        Ok(())
+    }
+
+    /// Compares all that is known with the server, in case a watch was lost, and marks the differences for the next
+    /// [`refresh`](Self::refresh). Returns how many there were.
+    pub(crate) async fn audit(&mut self, client: &Arc<Client>) -> Result<usize, CallError> {
+        let mut names = client.children(&self.path).await?.unwrap_or_default();
+        names.sort_unstable();
+        names.truncate(self.nodes_max);
+        self.list_is_stale = !names.iter().eq(self.known.keys());
+        let mut differences = usize::from(self.list_is_stale);
+        for (name, entry) in &self.known {
+            let now = client
+                .exists(&child_path(&self.path, name))
+                .await?
+                .map(|stat| stat.mzxid);
+            match (now, entry.mzxid()) {
+                (Some(now), Some(known)) if now == known => {}
+                (_, None) => {
+                    self.stale.insert(name.clone());
+                }
+                _ => {
+                    differences += 1;
+                    self.stale.insert(name.clone());
+                }
+            }
+        }
+        Ok(differences)
+    }
+
+    fn listing(&self) -> Listing {
+        let mut listing = Listing {
+            over_limit: self.over_limit,
+            missing: self.missing,
+            ..Listing::default()
+        };
+        for entry in self.known.values() {
+            match entry {
+                Entry::Node { node, .. } => listing.nodes.push(Arc::clone(node)),
+                Entry::NotServing { .. } => {}
+                Entry::Unreadable(unreadable) | Entry::NoAuth(unreadable) => {
+                    listing.unreadable.push(unreadable.clone())
+                }
+            }
+        }
+        listing
+    }
+}

@@ -1,0 +1,236 @@
+//! One ZooKeeper session behind one gate. The only file that imports `zookeeper-async`; what the library does not do for its user
+//! is done here and in `zookeeper.rs`.
+//!
+//! A client lives as long as its one connection. It is not carried over to a second one: the library would set neither watches nor
+//! auth again, and would go on silently when the server had expired the session. So there is nothing to restore and no state to
+//! guess: after every reconnect everything is told, listed and watched again, because it is all new.
+//!
+//! A client must be made, used and dropped inside a runtime of its own; dropping that runtime is the only way to end its tasks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+use zookeeper_async::{Stat, WatchedEvent, ZkError, ZkResult, ZooKeeper};
+
+use crate::gate::Gate;
+
+/// The library would dial its one-shot loopback address again after this; the client is given up long before.
+const LIBRARY_RETRY_MS: u64 = 60_000;
+/// After more changes than this between two looks, everything is looked at.
+const CHANGES_QUEUED_MAX: usize = 4_096;
+
+/// What a watch saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The list of children, or the node itself, came, changed or went.
+    List,
+    /// The data of one child changed or the child went.
+    Child(String),
+}
+
+/// Where watches report. The library's watch task calls back into it and dies with a panic or a wait there, so it does neither.
+#[derive(Clone)]
+struct Reporter {
+    queue: mpsc::Sender<Change>,
+    overflowed: Arc<AtomicBool>,
+}
+
+impl Reporter {
+    fn on(&self, change: Change) -> impl FnOnce(WatchedEvent) + Send + 'static {
+        let reporter = self.clone();
+        move |_event| {
+            if reporter.queue.try_send(change).is_err() {
+                reporter.overflowed.store(true, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// The changes seen by watches, to be waited for.
+pub(crate) struct Changes {
+    queue: mpsc::Receiver<Change>,
+    overflowed: Arc<AtomicBool>,
+}
+
+impl Changes {
+    /// Waits for a change. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Change {
+        match self.queue.recv().await {
+            Some(change) => change,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A change that is already here.
+    pub(crate) fn try_next(&mut self) -> Option<Change> {
+        self.queue.try_recv().ok()
+    }
+
+    /// Whether changes were lost since this was last asked.
+    pub(crate) fn take_overflowed(&self) -> bool {
+        self.overflowed.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// Why a call gave no answer that can be used. Each of them ends the session, except where `NoAuth` is about a single child.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum CallError {
+    #[error("{call} {path}: no answer within {limit_ms} ms")]
+    Timeout {
+        call: &'static str,
+        path: String,
+        limit_ms: u128,
+    },
+    #[error("{call} {path}: not allowed; give the digest credentials (USER:PASSWORD) that its ACL asks for")]
+    NoAuth { call: &'static str, path: String },
+    #[error("{call} {path}: {error}")]
+    Failed {
+        call: &'static str,
+        path: String,
+        error: ZkError,
+    },
+}
+
+/// A session. Paths are full: the chroot is already in them.
+pub(crate) struct Client {
+    zookeeper: ZooKeeper,
+    call_timeout: Duration,
+    reporter: Reporter,
+}
+
+impl Client {
+    /// Makes the library connect through `gate`. A session exists only when the first call has succeeded.
+    pub(crate) async fn connect(
+        gate: &Gate,
+        session_timeout: Duration,
+        call_timeout: Duration,
+    ) -> Result<(Self, Changes), CallError> {
+        let address = gate.address.to_string();
+        let retry = Duration::from_millis(LIBRARY_RETRY_MS);
+        // Events that no watch of ours takes (duplicates) end in the empty callback.
+        let connecting = ZooKeeper::connect_with_retry_time(&address, session_timeout, |_| (), retry);
+        let zookeeper = within(call_timeout, "connect", &address, connecting).await?;
+        let (queue, changes) = mpsc::channel(CHANGES_QUEUED_MAX);
+        let overflowed = Arc::new(AtomicBool::new(false));
+        let reporter = Reporter {
+            queue,
+            overflowed: Arc::clone(&overflowed),
+        };
+        Ok((
+            Self {
+                zookeeper,
+                call_timeout,
+                reporter,
+            },
+            Changes {
+                queue: changes,
+                overflowed,
+            },
+        ))
+    }
+
+    /// Shows digest credentials. ZooKeeper takes any; what they allow is seen in later calls.
+    pub(crate) async fn authenticate(&self, digest: &str) -> Result<(), CallError> {
+        let call = self.zookeeper.add_auth("digest", digest.as_bytes().to_vec());
+        within(self.call_timeout, "auth", "digest", call).await
+    }
+
+    /// The node's stat, `None` when there is no such node. Also the heartbeat.
+    pub(crate) async fn exists(&self, path: &str) -> Result<Option<Stat>, CallError> {
+        within(
+            self.call_timeout,
+            "exists",
+            path,
+            self.zookeeper.exists(path, false),
+        )
+        .await
+    }
+
+    /// Like [`exists`](Self::exists), and reports [`Change::List`] when the node comes, changes or goes.
+    pub(crate) async fn exists_watched(&self, path: &str) -> Result<Option<Stat>, CallError> {
+        let call = self.zookeeper.exists_w(path, self.reporter.on(Change::List));
+        within(self.call_timeout, "exists", path, call).await
+    }
+
+    /// The names of the children, `None` when there is no such node.
+    pub(crate) async fn children(&self, path: &str) -> Result<Option<Vec<String>>, CallError> {
+        let call = self.zookeeper.get_children(path, false);
+        unless_missing(within(self.call_timeout, "list", path, call).await)
+    }
+
+    /// Like [`children`](Self::children), and reports [`Change::List`] when one comes or goes. Ask [`exists`](Self::exists) first:
+    /// on a missing node the library keeps the callback for ever.
+    pub(crate) async fn children_watched(&self, path: &str) -> Result<Option<Vec<String>>, CallError> {
+        let call = self
+            .zookeeper
+            .get_children_w(path, self.reporter.on(Change::List));
+        unless_missing(within(self.call_timeout, "list", path, call).await)
+    }
+
+    /// The data of child `name` of `path` and its last change, `None` when it is gone; reports [`Change::Child`] when it changes
+    /// or goes.
+    pub(crate) async fn data_watched(
+        &self,
+        path: &str,
+        name: &str,
+    ) -> Result<Option<(Vec<u8>, i64)>, CallError> {
+        let full = child_path(path, name);
+        let call = self
+            .zookeeper
+            .get_data_w(&full, self.reporter.on(Change::Child(name.to_owned())));
+        let found = unless_missing(within(self.call_timeout, "read", &full, call).await)?;
+        Ok(found.map(|(data, stat)| (data, stat.mzxid)))
+    }
+
+    /// Ends the session, so that the server need not wait for its timeout.
+    pub(crate) async fn close(&self, limit: Duration) {
+        let _ = within(limit, "close", "session", self.zookeeper.close()).await;
+    }
+}
+
+/// The path of child `name` of `path`.
+pub(crate) fn child_path(path: &str, name: &str) -> String {
+    if path == "/" {
+        format!("/{name}")
+    } else {
+        format!("{path}/{name}")
+    }
+}
+
+/// Every call has a limit; when it passes, nobody knows whether the call was or will be executed.
+async fn within<T>(
+    limit: Duration,
+    call: &'static str,
+    path: &str,
+    answer: impl Future<Output = ZkResult<T>>,
+) -> Result<T, CallError> {
+    let path = || path.to_owned();
+    match tokio::time::timeout(limit, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(ZkError::NoAuth)) => Err(CallError::NoAuth { call, path: path() }),
+        Ok(Err(error)) => Err(CallError::Failed {
+            call,
+            path: path(),
+            error,
+        }),
+        Err(_) => Err(CallError::Timeout {
+            call,
+            path: path(),
+            limit_ms: limit.as_millis(),
+        }),
+    }
+}
+
+fn unless_missing<T>(answer: Result<T, CallError>) -> Result<Option<T>, CallError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(CallError::Failed {
+            error: ZkError::NoNode,
+            ..
+        }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,154 @@
+//! Nodes from DNS: a name's addresses with a port (a Kubernetes headless service, a round-robin name), or the instances that SRV
+//! records name. Resolved again and again; an answer is only ever replaced by an answer.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Config, DNS_REFRESH_MS_MIN};
+use crate::endpoint::Endpoint;
+use crate::error::RegistryError;
+use crate::node::{Node, Source};
+use crate::resolver::{LookupError, Resolver};
+
+/// A lookup that takes longer has failed; the next one is tried at its time.
+const LOOKUP_TIMEOUT_MS: u64 = 10_000;
+const WANTED: &str = "a DNS source (NAME:PORT, or _service._proto.NAME for SRV records)";
+
+/// A name to resolve again and again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DnsName {
+    /// `NAME:PORT`: every A and AAAA record is a node at that port.
+    Host(Endpoint),
+    /// `_service._proto.NAME[:PORT]`: every SRV record is a node; a port given here replaces the records'.
+    Service {
+        /// The whole name, with the service and the protocol.
+        name: Arc<str>,
+        /// Instead of the port in the records.
+        port: Option<u16>,
+    },
+}
+
+impl FromStr for DnsName {
+    type Err = RegistryError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let labels: Vec<&str> = text.split('.').collect();
+        if !text.starts_with('_') || labels.len() < 3 || !labels[1].starts_with('_') {
+            return Endpoint::parse_with_default(text, None, WANTED, text).map(Self::Host);
+        }
+        let has_port = text.contains(':');
+        let endpoint = Endpoint::parse_with_default(text, Some(1), WANTED, text)?;
+        Ok(Self::Service {
+            name: endpoint.host,
+            port: has_port.then_some(endpoint.port),
+        })
+    }
+}
+
+impl fmt::Display for DnsName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(endpoint) => endpoint.fmt(f),
+            Self::Service { name, port: None } => f.write_str(name),
+            Self::Service {
+                name,
+                port: Some(port),
+            } => write!(f, "{name}:{port}"),
+        }
+    }
+}
+
+/// The nodes behind a name, and how long that holds.
+pub(crate) type Answer = Result<Vec<Arc<Node>>, LookupError>;
+
+/// Resolves `name` for ever and gives every answer to `tell`, until that says that nobody listens.
+pub(crate) async fn follow(name: DnsName, config: Config, tell: impl AsyncFn(Answer) -> bool) {
+    loop {
+        // Made anew each time, so that new system settings count without a restart.
+        let resolver = config.dns_server.map_or_else(Resolver::system, Resolver::of);
+        let lookup = lookup(&resolver, &name);
+        let (answer, ttl_secs) =
+            match tokio::time::timeout(Duration::from_millis(LOOKUP_TIMEOUT_MS), lookup).await {
+                Ok(Ok((nodes, ttl_secs))) => (Ok(nodes), ttl_secs),
+                Ok(Err(error)) => (Err(error), u32::MAX),
+                Err(_) => (
+                    Err(LookupError::Failed(format!(
+                        "no answer within {LOOKUP_TIMEOUT_MS} ms"
+                    ))),
+                    u32::MAX,
+                ),
+            };
+        if !tell(answer).await {
+            return;
+        }
+        let holds_ms = u64::from(ttl_secs).saturating_mul(1_000).max(DNS_REFRESH_MS_MIN);
+        tokio::time::sleep(Duration::from_millis(holds_ms.min(config.dns_refresh_ms))).await;
+    }
+}
+
+async fn lookup(resolver: &Resolver, name: &DnsName) -> Result<(Vec<Arc<Node>>, u32), LookupError> {
+    let (mut nodes, ttl_secs) = match name {
+        DnsName::Host(endpoint) => {
+            let found = resolver.hosts(&endpoint.host).await?;
+            let at =
+                |ip: std::net::IpAddr| Node::at(Endpoint::new(ip.to_string(), endpoint.port), Source::Dns);
+            (
+                found.records.into_iter().map(at).collect::<Vec<_>>(),
+                found.ttl_secs,
+            )
+        }
+        DnsName::Service { name, port } => {
+            let found = resolver.services(name).await?;
+            let nodes = found.records.into_iter().filter_map(|service| {
+                let client = Endpoint::checked(&service.target, port.unwrap_or(service.port)).ok()?;
+                Some(Node {
+                    weight: u32::from(service.weight).max(1),
+                    ..Node::at(client, Source::Dns)
+                })
+            });
+            (nodes.collect(), found.ttl_secs)
+        }
+    };
+    // Servers rotate their answers; the same set in another order is no change.
+    nodes.sort_unstable_by(|a, b| a.client.cmp(&b.client));
+    nodes.dedup_by(|a, b| a.client == b.client);
+    if nodes.is_empty() {
+        return Err(LookupError::Nothing(format!(
+            "{name}: no record names a usable address"
+        )));
+    }
+    Ok((nodes.into_iter().map(Arc::new).collect(), ttl_secs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_host_with_a_port_or_a_service() {
+        assert_eq!(
+            "nats.example.com:4222".parse(),
+            Ok(DnsName::Host(Endpoint::new("nats.example.com", 4222)))
+        );
+        let service = |port| DnsName::Service {
+            name: "_nats._tcp.example.com".into(),
+            port,
+        };
+        assert_eq!("_nats._tcp.example.com".parse(), Ok(service(None)));
+        assert_eq!("_nats._tcp.example.com:4222".parse(), Ok(service(Some(4222))));
+        assert_eq!(service(Some(1)).to_string(), "_nats._tcp.example.com:1");
+        for bad in [
+            "nats.example.com",
+            "_nats._tcp.example.com:0",
+            "_nats._tcp",
+            "",
+            ":1",
+            "_nats._tcp.a b",
+        ] {
+            let error = bad.parse::<DnsName>().unwrap_err();
+            assert!(error.to_string().contains("_service._proto"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `host:port`, the one way in which every source names a place to connect to. A host is kept as it was written: resolving it is
+//! the business of whoever dials.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::error::RegistryError;
+
+/// The longest host name DNS allows, in bytes.
+const HOST_BYTES_MAX: usize = 253;
+const WANTED: &str = "HOST:PORT";
+
+/// A host (name, IPv4 or IPv6 address without brackets) and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Name or address, without brackets.
+    pub host: Arc<str>,
+    /// Never 0 when parsed.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// An endpoint from parts that are known to be good.
+    pub fn new(host: impl Into<Arc<str>>, port: u16) -> Self {
+        Self {
+            host: host.into(),
+            port,
+        }
+    }
+
+    /// From parts that came from outside.
+    ///
+    /// # Errors
+    /// [`RegistryError::Address`] when the host is empty, too long or has characters that no host has, or the port is 0.
+    pub fn checked(host: &str, port: u16) -> Result<Self, RegistryError> {
+        let fail = |reason: &str| Err(RegistryError::address(&format!("{host}:{port}"), WANTED, reason));
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|h| h.strip_suffix(']'))
+            .unwrap_or(host);
+        if bare.is_empty() {
+            return fail("the host is empty");
+        }
+        if bare.len() > HOST_BYTES_MAX {
+            return fail("the host is longer than 253 bytes");
+        }
+        if port == 0 {
+            return fail("port 0 cannot be connected to");
+        }
+        if bare.contains(':') {
+            // A zone (`fe80::1%eth0`) is the one thing beyond the address proper.
+            let address = bare.split('%').next().unwrap_or(bare);
+            if address.parse::<Ipv6Addr>().is_err() {
+                return fail("the host holds a ':' but is no IPv6 address; write [ADDRESS]:PORT");
+            }
+        } else if let Some(bad) = bare.chars().find(|c| !is_host_char(*c)) {
+            return fail(&format!("the host holds {bad:?}"));
+        }
+        Ok(Self::new(bare, port))
+    }
+
+    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`; `wanted` and `whole` are for the error text.
+    pub(crate) fn parse_with_default(
+        text: &str,
+        default_port: Option<u16>,
+        wanted: &'static str,
+        whole: &str,
+    ) -> Result<Self, RegistryError> {
+        let fail = |reason: String| RegistryError::address(whole, wanted, reason);
+        let (host, port) = split_port(text).map_err(|reason| fail(reason.to_owned()))?;
+        let port = match (port, default_port) {
+            (Some(port), _) => port
+                .parse::<u16>()
+                .map_err(|_| fail(format!("{port:?} is no port; write a number from 1 to 65535")))?,
+            (None, Some(port)) => port,
+            (None, None) => return Err(fail("the port is missing; write HOST:PORT".to_owned())),
+        };
+        Self::checked(host, port).map_err(|error| match error {
+            RegistryError::Address { reason, .. } => fail(reason),
+            other => other,
+        })
+    }
+
+    /// The address, when the host is one and needs no resolving.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+fn is_host_char(c: char) -> bool {
+    // Underscores are not allowed in host names and are used all the same, by container platforms among others.
+    c.is_alphanumeric() || matches!(c, '-' | '.' | '_')
+}
+
+/// Splits off what follows the last colon outside of brackets.
+fn split_port(text: &str) -> Result<(&str, Option<&str>), &'static str> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, after) = rest.split_once(']').ok_or("the closing bracket is missing")?;
+        return match after.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if after.is_empty() => Ok((host, None)),
+            None => Err("only :PORT may follow the closing bracket"),
+        };
+    }
+    match text.split_once(':') {
+        Some((_, port)) if port.contains(':') => Err("an IPv6 address needs brackets; write [ADDRESS]:PORT"),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((text, None)),
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = RegistryError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse_with_default(text, None, WANTED, text)
+    }
+}
+
+impl serde::Serialize for Endpoint {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        for text in [
+            "10.0.0.1:4222",
+            "nats-1.example.com:80",
+            "[2001:db8::1]:4222",
+            "[fe80::1%eth0]:1",
+            "a_b:65535",
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+        assert_eq!(&*"[::1]:4222".parse::<Endpoint>().unwrap().host, "::1");
+    }
+
+    #[test]
+    fn an_error_names_the_text_and_what_is_wrong_with_it() {
+        for (text, reason) in [
+            ("host", "port is missing"),
+            (":4222", "host is empty"),
+            ("host:", "is no port"),
+            ("host:0", "port 0"),
+            ("host:65536", "is no port"),
+            ("host:-1", "is no port"),
+            ("::1:4222", "needs brackets"),
+            ("[::1", "closing bracket"),
+            ("[::1]4222", "may follow"),
+            ("[nonsense:]:1", "no IPv6 address"),
+            ("ho st:1", "holds ' '"),
+            ("a/b:1", "holds '/'"),
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err();
+            assert!(error.to_string().contains(reason), "{text}: {error}");
+            assert!(
+                error.to_string().contains(&format!("{text:?}")),
+                "{text}: {error}"
+            );
+            assert_eq!(error.kind(), "address");
+        }
+        assert!(format!("{}:1", "a".repeat(254)).parse::<Endpoint>().is_err());
+    }
+}

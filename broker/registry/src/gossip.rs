@@ -1,0 +1,193 @@
+//! The nodes that nodes name: `connect_urls` of INFO. With one old address alone a component is thereby cluster-aware.
+//!
+//! Every node of a cluster names the whole cluster, so the latest word of any member replaces the earlier words of the others it
+//! names or that named it; a node that has left is gone with the next INFO from anywhere. Pure state, no I/O.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::endpoint::Endpoint;
+use crate::node::{Node, Source};
+use crate::upstream::{Credentials, Upstream};
+
+/// What each speaker named last.
+#[derive(Debug, Default)]
+pub(crate) struct Gossip {
+    words: BTreeMap<Endpoint, Vec<Arc<Node>>>,
+}
+
+/// One INFO's word.
+#[derive(Debug, Clone)]
+pub(crate) struct Word {
+    pub(crate) from: Endpoint,
+    /// The speaker was reached with TLS, so those it names are.
+    pub(crate) tls: bool,
+    pub(crate) inherit: Option<Arc<Credentials>>,
+    pub(crate) connect_urls: Vec<String>,
+}
+
+impl Gossip {
+    /// Takes a word; true when it changed anything.
+    pub(crate) fn hear(&mut self, word: &Word, nodes_max: usize) -> bool {
+        let named: Vec<Endpoint> = word
+            .connect_urls
+            .iter()
+            .filter_map(|url| endpoint_of(url))
+            .take(nodes_max)
+            .collect();
+        let before: Vec<Arc<Node>> = self.nodes().cloned().collect();
+        let was_named = before.iter().any(|node| node.client == word.from);
+        self.words.retain(|speaker, said| {
+            let same_cluster = named.contains(speaker) || said.iter().any(|node| node.client == word.from);
+            *speaker != word.from && !same_cluster
+        });
+        let mut nodes: Vec<Arc<Node>> = Vec::new();
+        // A node that speaks is alive, even when it names itself by another address or not at all.
+        let itself = was_named.then(|| word.from.clone());
+        for client in named.into_iter().chain(itself) {
+            if nodes.iter().all(|node| node.client != client) {
+                let node = Node {
+                    tls: word.tls,
+                    credentials: word.inherit.clone(),
+                    ..Node::at(client, Source::Gossip)
+                };
+                nodes.push(Arc::new(node));
+            }
+        }
+        if !nodes.is_empty() && self.words.len() < nodes_max {
+            self.words.insert(word.from.clone(), nodes);
+        }
+        !self.nodes().eq(before.iter())
+    }
+
+    /// Forgets the words of speakers that are neither `known` nor named by one that counts.
+    pub(crate) fn keep_known(&mut self, known: impl Fn(&Endpoint) -> bool) {
+        let mut counting: Vec<Endpoint> = self
+            .words
+            .keys()
+            .filter(|speaker| known(speaker))
+            .cloned()
+            .collect();
+        let mut next = 0;
+        while next < counting.len() {
+            let named = self
+                .words
+                .get(&counting[next])
+                .map(|said| said.iter().map(|node| node.client.clone()));
+            let new: Vec<Endpoint> = named
+                .into_iter()
+                .flatten()
+                .filter(|e| self.words.contains_key(e) && !counting.contains(e))
+                .collect();
+            counting.extend(new);
+            next += 1;
+        }
+        self.words.retain(|speaker, _| counting.contains(speaker));
+    }
+
+    /// All nodes named, some perhaps twice.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.words.values().flatten()
+    }
+}
+
+/// `host:port`, or a whole URL as some servers advertise; what cannot be read is left out.
+fn endpoint_of(url: &str) -> Option<Endpoint> {
+    url.parse::<Upstream>().ok().map(|upstream| upstream.endpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hear(gossip: &mut Gossip, from: &str, urls: &[&str]) -> bool {
+        let connect_urls = urls.iter().map(ToString::to_string).collect();
+        gossip.hear(
+            &Word {
+                from: from.parse().unwrap(),
+                tls: false,
+                inherit: None,
+                connect_urls,
+            },
+            8,
+        )
+    }
+
+    fn named(gossip: &Gossip) -> Vec<String> {
+        let mut ids: Vec<String> = gossip.nodes().map(|node| node.id.to_string()).collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    }
+
+    #[test]
+    fn a_node_that_a_later_info_no_longer_names_is_gone() {
+        let mut gossip = Gossip::default();
+        assert!(hear(&mut gossip, "a:1", &["a:1", "b:1", "c:1"]));
+        assert!(!hear(&mut gossip, "a:1", &["a:1", "b:1", "c:1"]));
+        assert!(hear(&mut gossip, "b:1", &["a:1", "b:1"]));
+        assert_eq!(named(&gossip), ["a:1", "b:1"]);
+    }
+
+    #[test]
+    fn the_word_of_a_survivor_replaces_that_of_a_dead_node() {
+        let mut gossip = Gossip::default();
+        hear(&mut gossip, "a:1", &["a:1", "b:1", "c:1"]);
+        hear(&mut gossip, "b:1", &["b:1"]);
+        assert_eq!(named(&gossip), ["b:1"]);
+    }
+
+    #[test]
+    fn two_clusters_do_not_replace_each_other() {
+        let mut gossip = Gossip::default();
+        hear(&mut gossip, "a:1", &["a:1", "a2:1"]);
+        hear(&mut gossip, "b:1", &["b:1", "b2:1"]);
+        assert_eq!(named(&gossip), ["a2:1", "a:1", "b2:1", "b:1"]);
+        gossip.keep_known(|speaker| speaker.host.starts_with('b'));
+        assert_eq!(named(&gossip), ["b2:1", "b:1"]);
+    }
+
+    #[test]
+    fn a_word_counts_while_somebody_known_leads_to_its_speaker() {
+        let mut gossip = Gossip::default();
+        gossip.hear(&word("a:1", &["b:1"]), 8);
+        gossip.words.insert(
+            "b:1".parse().unwrap(),
+            gossip.words[&"a:1".parse().unwrap()].clone(),
+        );
+        gossip.keep_known(|speaker| &*speaker.host == "a");
+        assert_eq!(gossip.words.len(), 2);
+        gossip.keep_known(|_| false);
+        assert_eq!(gossip.words.len(), 0);
+    }
+
+    fn word(from: &str, urls: &[&str]) -> Word {
+        let connect_urls = urls.iter().map(ToString::to_string).collect();
+        Word {
+            from: from.parse().unwrap(),
+            tls: false,
+            inherit: None,
+            connect_urls,
+        }
+    }
+
+    #[test]
+    fn gossip_is_bounded_and_garbage_is_left_out() {
+        let mut gossip = Gossip::default();
+        let many: Vec<String> = (1..100).map(|port| format!("h:{port}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        hear(&mut gossip, "a:1", &many);
+        assert_eq!(named(&gossip).len(), 8);
+        for speaker in 0..100 {
+            hear(&mut gossip, &format!("s{speaker}:1"), &[&format!("t{speaker}:1")]);
+        }
+        assert!(gossip.words.len() <= 8);
+        let mut gossip = Gossip::default();
+        hear(
+            &mut gossip,
+            "a:1",
+            &["", "http://x", "a b:1", "[::1]:4222", "nats://c:1"],
+        );
+        assert_eq!(named(&gossip), ["[::1]:4222", "c:1"]);
+    }
+}

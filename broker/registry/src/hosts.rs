@@ -1,0 +1,131 @@
+//! The host list of a ZooKeeper ensemble, `HOST[:PORT],…[/chroot]`: parsed here, resolved here and shuffled here.
+//!
+//! The client library would resolve the names once, take the first address of each, fail as a whole when one does not resolve, and
+//! keep to the given order, so that every client in a fleet sits on the first host. It is only ever given one address.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rand::seq::SliceRandom;
+use tokio::task::JoinSet;
+
+use crate::config::check_path;
+use crate::endpoint::Endpoint;
+use crate::error::RegistryError;
+use crate::resolver::Resolver;
+
+const PORT_DEFAULT: u16 = 2181;
+const WANTED: &str = "a ZooKeeper host list (HOST[:PORT],…[/chroot])";
+/// Enough for any ensemble with its observers; more is a mistake.
+const HOSTS_MAX: usize = 64;
+/// A name that takes longer is tried again with the next connection.
+const RESOLVE_TIMEOUT_MS: u64 = 2_000;
+
+/// The parsed list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostList {
+    hosts: Vec<Endpoint>,
+    /// Without a trailing slash; empty when there is none.
+    chroot: String,
+}
+
+impl FromStr for HostList {
+    type Err = RegistryError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (list, chroot) = text.split_at(text.find('/').unwrap_or(text.len()));
+        let hosts = list
+            .split(',')
+            .map(|host| Endpoint::parse_with_default(host.trim(), Some(PORT_DEFAULT), WANTED, text))
+            .collect::<Result<Vec<_>, _>>()?;
+        if hosts.len() > HOSTS_MAX {
+            return Err(RegistryError::address(
+                text,
+                WANTED,
+                format!("more than {HOSTS_MAX} hosts"),
+            ));
+        }
+        let chroot = chroot.trim_end_matches('/').to_owned();
+        if !chroot.is_empty() {
+            check_path("zookeeper chroot", &chroot)?;
+        }
+        Ok(Self { hosts, chroot })
+    }
+}
+
+impl HostList {
+    /// The full path of `path`, which is meant below the chroot. The library's own chroot is not used: it is never created, and
+    /// watches on its root never fire.
+    pub(crate) fn full_path(&self, path: &str) -> String {
+        match (self.chroot.as_str(), path) {
+            ("", path) => path.to_owned(),
+            (chroot, "/") => chroot.to_owned(),
+            (chroot, path) => format!("{chroot}{path}"),
+        }
+    }
+
+    /// Every address of every host that resolves, in random order; and what went wrong with the others.
+    pub(crate) async fn resolve(&self, resolver: &Resolver) -> (Vec<SocketAddr>, Vec<String>) {
+        let mut lookups = JoinSet::new();
+        for host in &self.hosts {
+            let (host, resolver) = (host.clone(), resolver.clone());
+            lookups.spawn(async move {
+                let limit = Duration::from_millis(RESOLVE_TIMEOUT_MS);
+                match tokio::time::timeout(limit, resolver.addresses(&host)).await {
+                    Ok(Ok(addresses)) => Ok(addresses),
+                    Ok(Err(error)) => Err(format!("{host}: {error}")),
+                    Err(_) => Err(format!("{host}: not resolved within {RESOLVE_TIMEOUT_MS} ms")),
+                }
+            });
+        }
+        let (mut addresses, mut errors) = (Vec::new(), Vec::new());
+        while let Some(lookup) = lookups.join_next().await {
+            match lookup {
+                Ok(Ok(found)) => addresses.extend(found),
+                Ok(Err(error)) => errors.push(error),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.shuffle(&mut rand::rng());
+        errors.sort_unstable();
+        (addresses, errors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_hosts_ports_and_a_chroot() {
+        let list: HostList = "zk1:2182, zk2 ,[::1]:2183/app/a/".parse().unwrap();
+        let hosts: Vec<_> = list.hosts.iter().map(ToString::to_string).collect();
+        assert_eq!(hosts, ["zk1:2182", "zk2:2181", "[::1]:2183"]);
+        assert_eq!(list.full_path("/standin/nodes"), "/app/a/standin/nodes");
+        assert_eq!(list.full_path("/"), "/app/a");
+        assert_eq!("h/".parse::<HostList>().unwrap().full_path("/x"), "/x");
+        for bad in ["", ",", "h:", "h:0", "/app", "h,,i", "h/a/../b"] {
+            assert!(bad.parse::<HostList>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn hosts_are_shuffled_and_one_bad_name_leaves_the_others() {
+        let list: HostList = "127.0.0.1,127.0.0.2,127.0.0.3,no-such-host.invalid"
+            .parse()
+            .unwrap();
+        let resolver = Resolver::system();
+        let mut firsts = std::collections::HashSet::new();
+        for _ in 0..40 {
+            let (addresses, errors) = list.resolve(&resolver).await;
+            assert_eq!(addresses.len(), 3);
+            assert_eq!(errors.len(), 1);
+            assert!(errors[0].contains("no-such-host.invalid"), "{errors:?}");
+            firsts.insert(addresses[0]);
+        }
+        assert_eq!(firsts.len(), 3, "each host comes first at times");
+    }
+}

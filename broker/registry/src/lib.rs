@@ -1,0 +1,56 @@
+//! `standin-registry`: who is alive. It turns what ZooKeeper, DNS, a fixed list, the nodes' own word and a cache file say into
+//! one [`Snapshot`] that a reader takes without waiting.
+//!
+//! *Architecture invariants.* The registry informs; only a connection proves: a node missing here is a reason to probe it, never
+//! to drop it. Readers take no lock, ask no ZooKeeper and look up no name: a snapshot is one `arc-swap` load. This is the only
+//! crate that imports `zookeeper-async`, and `client.rs` the only file.
+//!
+//! The files, in the order in which a change of the cluster meets them:
+//!
+//! | file | noun |
+//! |---|---|
+//! | `config.rs` | what the operator gave: hosts, names, addresses, limits |
+//! | `hosts.rs` | the ZooKeeper host list: parsed, resolved, shuffled |
+//! | `resolver.rs` | the name resolver, by the system's settings or one given server |
+//! | `gate.rs` | one dialled connection to one ZooKeeper server, with a limit on everything |
+//! | `client.rs` | one ZooKeeper session behind that gate; every call within a time limit |
+//! | `children.rs` | the znodes under the path: listed, read and watched |
+//! | `zookeeper.rs` | the thread that keeps a session going, gives it up and builds the next |
+//! | `record.rs` | the bytes of a znode read as a node, in five formats |
+//! | `dns.rs` | names resolved again and again |
+//! | `gossip.rs` | the nodes that nodes name |
+//! | `roster.rs` | what every source said last, folded into a snapshot |
+//! | `cache.rs` | the file that serves a cold start |
+//! | `watch.rs` | the task around all this, and [`Watch`], the reader's side |
+//!
+//! The values they speak in: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`.
+
+mod cache;
+mod children;
+mod client;
+mod config;
+mod dns;
+mod endpoint;
+mod error;
+mod gate;
+mod gossip;
+mod health;
+mod hosts;
+mod node;
+mod record;
+mod resolver;
+mod roster;
+mod snapshot;
+mod upstream;
+mod watch;
+mod zookeeper;
+
+pub use config::{Config, ZooKeeperConfig};
+pub use dns::DnsName;
+pub use endpoint::Endpoint;
+pub use error::RegistryError;
+pub use health::{Health, SourceHealth, SourceState};
+pub use node::{Node, NodeState, Source};
+pub use snapshot::Snapshot;
+pub use upstream::{Credentials, Upstream};
+pub use watch::{Watch, watch};

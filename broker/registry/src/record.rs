@@ -1,0 +1,322 @@
+//! The bytes of a znode read as a node. Five formats: our own JSON, and what the registrars leave that people already run beside
+//! stock servers: plain `host:port`, Nerve, Curator's ServiceInstance, and Twitter's ServerSet.
+//!
+//! Unknown fields are ignored, and a later version of our own record is read as far as it can be, so that nodes and sidecars may be
+//! upgraded in any order.
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::endpoint::Endpoint;
+use crate::node::{Node, NodeState, Source};
+
+/// A record larger than this is none of ours.
+const RECORD_BYTES_MAX: usize = 64 * 1024;
+/// Free texts in a record (zone, version, id) are cut here.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// Why a record cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum RecordError {
+    #[error("the znode is empty")]
+    Empty,
+    #[error("{0} bytes are more than the {RECORD_BYTES_MAX} a record may have")]
+    TooLarge(usize),
+    #[error("neither JSON nor host:port")]
+    NoFormat,
+    #[error("JSON without client, serviceEndpoint, address or host")]
+    NoAddress,
+    #[error("field {field}: {reason}")]
+    Field { field: &'static str, reason: String },
+}
+
+/// Reads a record; `None` when it says itself that the node does not serve.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Node>, RecordError> {
+    if bytes.len() > RECORD_BYTES_MAX {
+        return Err(RecordError::TooLarge(bytes.len()));
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(RecordError::Empty);
+    }
+    let Ok(json) = serde_json::from_slice::<Value>(bytes) else {
+        let text = std::str::from_utf8(bytes).map_err(|_| RecordError::NoFormat)?;
+        return plain(text).map(Some);
+    };
+    match &json {
+        Value::String(text) => plain(text).map(Some),
+        Value::Object(record) if record.contains_key("client") => standin(record).map(Some),
+        Value::Object(record) if record.contains_key("serviceEndpoint") => server_set(record),
+        Value::Object(record) if record.contains_key("address") => curator(record),
+        Value::Object(record) if record.contains_key("host") => nerve(record).map(Some),
+        Value::Object(_) => Err(RecordError::NoAddress),
+        _ => Err(RecordError::NoFormat),
+    }
+}
+
+fn plain(text: &str) -> Result<Node, RecordError> {
+    let client = text
+        .trim()
+        .parse::<Endpoint>()
+        .map_err(|_| RecordError::NoFormat)?;
+    Ok(Node::at(client, Source::ZooKeeper))
+}
+
+/// `{"v":1,"id":…,"client":"host:port","mesh":…,"http":…,"tls":…,"zone":…,"weight":…,"state":…,"version":…}` (DESIGN, ZooKeeper).
+fn standin(record: &Map<String, Value>) -> Result<Node, RecordError> {
+    let client = endpoint_text(record, "client")?.ok_or_else(|| RecordError::Field {
+        field: "client",
+        reason: "is null".to_owned(),
+    })?;
+    let plain = Node::at(client, Source::ZooKeeper);
+    // Beyond the address nothing is worth losing a node for: what cannot be read is as if it were not there.
+    Ok(Node {
+        id: text(record, "id").map_or(plain.id, Into::into),
+        mesh: endpoint_text(record, "mesh").ok().flatten(),
+        http: endpoint_text(record, "http").ok().flatten(),
+        tls: record.get("tls").and_then(Value::as_bool).unwrap_or(false),
+        zone: text(record, "zone").unwrap_or_default().into(),
+        weight: weight(record),
+        state: match text(record, "state") {
+            Some("draining") => NodeState::Draining,
+            _ => NodeState::Up,
+        },
+        version: text(record, "version").unwrap_or_default().into(),
+        ..Node::at(plain.client, Source::ZooKeeper)
+    })
+}
+
+/// `{"host":"10.0.0.1","port":4222,"name":"i-1"}`, with more fields by configuration.
+fn nerve(record: &Map<String, Value>) -> Result<Node, RecordError> {
+    let client = host_and_port(record, "host", "port")?;
+    Ok(Node {
+        weight: weight(record),
+        ..Node::at(client, Source::ZooKeeper)
+    })
+}
+
+/// Curator's ServiceInstance. `sslPort` counts when `port` is null; `enabled: false` (Curator 4.2 and later) is not serving.
+fn curator(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> {
+    if record.get("enabled").and_then(Value::as_bool) == Some(false) {
+        return Ok(None);
+    }
+    let has_port = |field| record.get(field).is_some_and(|port| !port.is_null());
+    let tls = !has_port("port") && has_port("sslPort");
+    let client = host_and_port(record, "address", if tls { "sslPort" } else { "port" })?;
+    Ok(Some(Node {
+        tls,
+        ..Node::at(client, Source::ZooKeeper)
+    }))
+}
+
+/// ServerSet: only `ALIVE` serves; `STARTING`, `STOPPING`, `DEAD` and the like do not.
+fn server_set(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> {
+    if record
+        .get("status")
+        .is_some_and(|status| status.as_str() != Some("ALIVE"))
+    {
+        return Ok(None);
+    }
+    let Some(endpoint) = record.get("serviceEndpoint").and_then(Value::as_object) else {
+        return Err(RecordError::Field {
+            field: "serviceEndpoint",
+            reason: "is no object".to_owned(),
+        });
+    };
+    let client = host_and_port(endpoint, "host", "port")?;
+    Ok(Some(Node::at(client, Source::ZooKeeper)))
+}
+
+fn host_and_port(
+    record: &Map<String, Value>,
+    host: &'static str,
+    port: &'static str,
+) -> Result<Endpoint, RecordError> {
+    let fail = |field, reason: &str| {
+        Err(RecordError::Field {
+            field,
+            reason: reason.to_owned(),
+        })
+    };
+    let Some(name) = record.get(host).and_then(Value::as_str) else {
+        return fail(host, "is no text");
+    };
+    let number = match record.get(port) {
+        Some(Value::Number(number)) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
+        // Registrars that take their settings from the environment write numbers as texts.
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    let Some(number) = number else {
+        return fail(port, "is no port from 1 to 65535");
+    };
+    Endpoint::checked(name, number).map_err(|error| RecordError::Field {
+        field: host,
+        reason: error.to_string(),
+    })
+}
+
+fn endpoint_text(record: &Map<String, Value>, field: &'static str) -> Result<Option<Endpoint>, RecordError> {
+    let fail = |reason: String| Err(RecordError::Field { field, reason });
+    match record.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => text
+            .parse()
+            .map(Some)
+            .or_else(|error: crate::RegistryError| fail(error.to_string())),
+        Some(_) => fail("is no text".to_owned()),
+    }
+}
+
+fn text<'a>(record: &'a Map<String, Value>, field: &str) -> Option<&'a str> {
+    let text = record.get(field)?.as_str()?;
+    let end = (0..=TEXT_BYTES_MAX.min(text.len()))
+        .rev()
+        .find(|end| text.is_char_boundary(*end))?;
+    (end > 0).then(|| &text[..end])
+}
+
+fn weight(record: &Map<String, Value>) -> u32 {
+    let weight = record.get("weight").and_then(Value::as_u64).unwrap_or(1);
+    u32::try_from(weight).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn node(record: &str) -> Node {
+        parse(record.as_bytes()).unwrap().unwrap()
+    }
+
+    fn at(host: &str, port: u16) -> Node {
+        Node::at(Endpoint::new(host, port), Source::ZooKeeper)
+    }
+
+    #[test]
+    fn our_own_record_is_read_whole() {
+        let read = node(
+            r#"{"v":1,"id":"n1","client":"10.0.0.1:4222","mesh":"10.0.0.1:6222","http":null,"tls":true,
+                "zone":"a","weight":3,"state":"draining","version":"0.1.0"}"#,
+        );
+        let wanted = Node {
+            id: "n1".into(),
+            mesh: Some(Endpoint::new("10.0.0.1", 6222)),
+            tls: true,
+            zone: "a".into(),
+            weight: 3,
+            state: NodeState::Draining,
+            version: "0.1.0".into(),
+            ..at("10.0.0.1", 4222)
+        };
+        assert_eq!(read, wanted);
+    }
+
+    #[test]
+    fn a_later_version_of_our_record_is_read_as_far_as_it_can_be() {
+        let read = node(
+            r#"{"v":7,"client":"[::1]:4222","mesh":{"tcp":1},"weight":"heavy","state":"resting","new":[1]}"#,
+        );
+        assert_eq!(read, at("::1", 4222));
+    }
+
+    #[test]
+    fn the_id_of_a_node_without_a_record_of_ours_is_its_address() {
+        assert_eq!(node("10.0.0.1:4222\n"), at("10.0.0.1", 4222));
+        assert_eq!(&*node("\"10.0.0.1:4222\"").id, "10.0.0.1:4222");
+    }
+
+    #[test]
+    fn nerve_records_are_read() {
+        assert_eq!(
+            node(r#"{"host":"10.0.0.1","port":4222,"name":"i-1"}"#),
+            at("10.0.0.1", 4222)
+        );
+        assert_eq!(
+            node(r#"{"host":"h","port":"4222","name":"i-1","weight":2}"#).weight,
+            2
+        );
+    }
+
+    #[test]
+    fn curator_records_are_read() {
+        let with = |port: &str, ssl: &str, more: &str| {
+            format!(
+                r#"{{"name":"nats","id":"f8d2a7c0-7a0e-4dd5-b1f1-1c0bde1a0b1e","address":"10.0.0.1","port":{port},"sslPort":{ssl},
+                "payload":null,"registrationTimeUTC":1416830000000,"serviceType":"DYNAMIC","uriSpec":null{more}}}"#
+            )
+        };
+        assert_eq!(node(&with("4222", "null", "")), at("10.0.0.1", 4222));
+        assert_eq!(node(&with("4222", "4443", "")), at("10.0.0.1", 4222));
+        assert_eq!(
+            node(&with("null", "4443", "")),
+            Node {
+                tls: true,
+                ..at("10.0.0.1", 4443)
+            }
+        );
+        assert_eq!(
+            parse(with("4222", "null", r#","enabled":false"#).as_bytes()),
+            Ok(None)
+        );
+        assert!(parse(with("null", "null", "").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn server_set_records_are_read_while_they_are_alive() {
+        let with = |status: &str| {
+            let head = r#"{"serviceEndpoint":{"host":"h","port":4222},"additionalEndpoints":{},"status":"#;
+            format!(r#"{head}"{status}","shard":0}}"#)
+        };
+        assert_eq!(node(&with("ALIVE")), at("h", 4222));
+        assert_eq!(parse(with("STOPPING").as_bytes()), Ok(None));
+        assert_eq!(parse(with("DEAD").as_bytes()), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_with_a_reason() {
+        for (record, reason) in [
+            ("", "empty"),
+            (" \n", "empty"),
+            ("garbage", "neither"),
+            ("[1]", "neither"),
+            ("{}", "without client"),
+            (r#"{"client":null}"#, "client: is null"),
+            (r#"{"client":"nowhere"}"#, "port is missing"),
+            (r#"{"host":"h","port":0}"#, "port 0"),
+            (r#"{"host":"h","port":70000}"#, "port: is no port"),
+            (r#"{"host":"h"}"#, "port: is no port"),
+            (r#"{"host":7,"port":1}"#, "host: is no text"),
+            (r#"{"serviceEndpoint":1,"status":"ALIVE"}"#, "serviceEndpoint"),
+        ] {
+            let error = parse(record.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(reason), "{record}: {error}");
+        }
+        assert!(parse(&[0xff, 0xfe]).is_err());
+        assert!(parse(&vec![b'1'; RECORD_BYTES_MAX + 1]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn no_almost_right_record_makes_the_reader_panic(
+            field in "(client|mesh|host|port|address|sslPort|serviceEndpoint|status|weight|id|zone)",
+            other in "(client|mesh|host|port|address|sslPort|serviceEndpoint|status|weight|id|zone)",
+            value in "(null|1|-1|4222|1e400|true|\"\"|\"[::1]:1\"|\"h:1\"|\"\\\\ud800\"|\\{\\}|\\[\\])",
+            text in "\\PC{0,300}",
+        ) {
+            let text = Value::String(text).to_string();
+            let _ = parse(format!(r#"{{"{field}":{value},"{other}":{text},"host":"h","port":1}}"#).as_bytes());
+        }
+
+        #[test]
+        fn every_plain_address_is_read(host in "[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?", port in 1u16..) {
+            // A host of digits alone with a port is no JSON either, so nothing shadows it.
+            prop_assert_eq!(parse(format!("{host}:{port}").as_bytes()).unwrap().unwrap(), at(&host, port));
+        }
+    }
+}

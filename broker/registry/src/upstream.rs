@@ -1,0 +1,190 @@
+//! A NATS address as people write it in one line (`--upstream`, `NATS_URL`, a client's server list), with the credentials and the
+//! wish for TLS that may be in it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::endpoint::Endpoint;
+use crate::error::RegistryError;
+
+/// The port of NATS.
+const PORT_DEFAULT: u16 = 4222;
+const WANTED: &str = "a NATS address ([nats://|tls://][USER:PASSWORD@|TOKEN@]HOST[:PORT])";
+
+/// What a node is shown to let a client in. Never in logs: `Debug` hides the secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// User name.
+    pub user: Option<String>,
+    /// Password of that user.
+    pub password: Option<String>,
+    /// Token; takes the place of user and password.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hidden = |secret: &Option<String>| secret.as_ref().map(|_| "…");
+        f.debug_struct("Credentials")
+            .field("user", &self.user)
+            .field("password", &hidden(&self.password))
+            .field("token", &hidden(&self.token))
+            .finish()
+    }
+}
+
+/// One address given by hand. `Debug` hides the secrets; `Display` leaves them out, so both may be logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Where to connect.
+    pub endpoint: Endpoint,
+    /// What to show there, if the address held any.
+    pub credentials: Option<Credentials>,
+    /// `tls://`: TLS from the first byte after INFO.
+    pub tls: bool,
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.tls { "tls" } else { "nats" }, self.endpoint)
+    }
+}
+
+impl FromStr for Upstream {
+    type Err = RegistryError;
+
+    /// As NATS clients read it: the port is 4222 when missing, a lone word before `@` is a token, and all before `@` may be
+    /// percent-encoded.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Errors are logged and so must not hold the credentials.
+        let shown = match text.rsplit_once('@') {
+            Some((before, host)) => match before.split_once("://") {
+                Some((scheme, _)) => format!("{scheme}://…@{host}"),
+                None => format!("…@{host}"),
+            },
+            None => text.to_owned(),
+        };
+        let fail = |reason: String| RegistryError::address(&shown, WANTED, reason);
+        let (tls, rest) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("nats") => (false, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("tls") => (true, rest),
+            Some((scheme, _)) => {
+                return Err(fail(format!(
+                    "{scheme}:// is not spoken here; use nats:// or tls://"
+                )));
+            }
+            None => (false, text),
+        };
+        let (user_info, host) = match rest.rsplit_once('@') {
+            Some((user_info, host)) => (Some(user_info), host),
+            None => (None, rest),
+        };
+        let host = host.strip_suffix('/').unwrap_or(host);
+        let endpoint = Endpoint::parse_with_default(host, Some(PORT_DEFAULT), WANTED, &shown)?;
+        let credentials = user_info
+            .map(credentials_of)
+            .transpose()
+            .map_err(|reason| fail(reason.to_owned()))?
+            .flatten();
+        Ok(Self {
+            endpoint,
+            credentials,
+            tls,
+        })
+    }
+}
+
+fn credentials_of(user_info: &str) -> Result<Option<Credentials>, &'static str> {
+    if user_info.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(match user_info.split_once(':') {
+        Some((user, password)) => Credentials {
+            user: Some(percent_decoded(user)?),
+            password: Some(percent_decoded(password)?),
+            token: None,
+        },
+        None => Credentials {
+            token: Some(percent_decoded(user_info)?),
+            ..Credentials::default()
+        },
+    }))
+}
+
+fn percent_decoded(text: &str) -> Result<String, &'static str> {
+    const BROKEN: &str = "a '%' before '@' must be followed by two hex digits; write '%25' for a plain one";
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err(BROKEN);
+        };
+        bytes.push(u8::try_from(high * 16 + low).map_err(|_| BROKEN)?);
+    }
+    String::from_utf8(bytes).map_err(|_| "what stands before '@' is not UTF-8 after percent-decoding")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Upstream {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_is_read_as_nats_clients_read_it() {
+        assert_eq!(
+            parsed("nats://10.0.0.1:4223").endpoint,
+            Endpoint::new("10.0.0.1", 4223)
+        );
+        assert_eq!(parsed("10.0.0.1").endpoint, Endpoint::new("10.0.0.1", 4222));
+        assert_eq!(parsed("NATS://h/").endpoint, Endpoint::new("h", 4222));
+        assert_eq!(parsed("tls://[::1]").endpoint, Endpoint::new("::1", 4222));
+        assert!(parsed("tls://h").tls);
+        assert!(!parsed("nats://h").tls);
+        assert_eq!(parsed("nats://@h").credentials, None);
+        let with_password = parsed("nats://der%20ek:s%3Acr%40t@h:1").credentials.unwrap();
+        assert_eq!(with_password.user.as_deref(), Some("der ek"));
+        assert_eq!(with_password.password.as_deref(), Some("s:cr@t"));
+        let with_token = parsed("t0ken@h:1").credentials.unwrap();
+        assert_eq!(
+            (with_token.token.as_deref(), with_token.user),
+            (Some("t0ken"), None)
+        );
+        let empty_password = parsed("u:@h").credentials.unwrap();
+        assert_eq!(empty_password.password.as_deref(), Some(""));
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_used_says_why_and_keeps_its_secret() {
+        for (text, reason) in [
+            ("ws://u:secret@h", "use nats:// or tls://"),
+            ("nats://u:secret%4@h", "two hex digits"),
+            ("nats://u:secret%ff@h", "UTF-8"),
+            ("nats://u:secret@h:x", "is no port"),
+            ("nats://u:secret@", "host is empty"),
+            ("nats://u:secret@h/path", "is no port"),
+            ("u:secret@h/path", "holds '/'"),
+        ] {
+            let error = text.parse::<Upstream>().unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+            assert!(
+                error.contains(reason) || reason == "is no port",
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn secrets_are_in_no_log_line() {
+        let upstream = parsed("nats://u:secret@h");
+        assert!(!format!("{upstream:?} {upstream}").contains("secret"));
+        assert!(!format!("{:?}", parsed("secret@h")).contains("secret"));
+    }
+}
