@@ -1,0 +1,198 @@
+//! The command line: the topmost layer of the settings, and the two questions `--check` and `--print-config`.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use clap::{Parser, error::ErrorKind};
+use toml::Value;
+
+use crate::settings::{Flag, Input, Loaded, SettingsError};
+
+/// Done: stopped in order, or a question was answered.
+pub const EXIT_DONE: u8 = 0;
+/// Bad usage or bad settings.
+pub const EXIT_USAGE: u8 = 64;
+/// Cannot listen, or cannot reach what it must.
+pub const EXIT_UNAVAILABLE: u8 = 69;
+/// A bug of this program.
+pub const EXIT_BUG: u8 = 70;
+
+const AFTER_HELP: &str = "\
+Sources of nodes are used in this order: ZooKeeper as it is now, the last list known, --upstream.
+At least one of --zookeeper, --dns, --upstream is needed, here or in the settings file.
+
+Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file; NATS_URL is read as --upstream.
+Signals: HUP reads the settings again, TERM and INT stop in order.
+Exit codes: 0 done, 64 bad usage or settings, 69 cannot listen or reach what it must, 70 a bug.
+
+Examples:
+  standin-proxy --upstream nats://10.0.0.1:4222
+  standin-proxy --zookeeper zk1:2181,zk2:2181,zk3:2181 --cache /var/lib/standin/nodes.json --http 127.0.0.1:8222";
+
+/// The sidecar: one old NATS address in front of a cluster of nodes that come and go.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(name = "standin-proxy", version, after_help = AFTER_HELP, max_term_width = 110)]
+pub struct Cli {
+    /// Settings file (TOML); deploy/proxy.toml lists every key with its default
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Where components connect; may be given several times [default: 127.0.0.1:4222]
+    #[arg(long, value_name = "ADDR", help_heading = "Components")]
+    pub listen: Vec<String>,
+
+    /// ZooKeeper servers under which the nodes register, "host:port,host:port[/chroot]"
+    #[arg(long, value_name = "HOSTS[/chroot]", help_heading = "Nodes")]
+    pub zookeeper: Option<String>,
+
+    /// The znode whose children are the nodes [default: /standin/nodes]
+    #[arg(long, value_name = "PATH", help_heading = "Nodes")]
+    pub zookeeper_path: Option<String>,
+
+    /// A node's address, "nats://[user:password@]host[:port]"; may be given several times; the nodes that it names are used too
+    #[arg(long, value_name = "URL", help_heading = "Nodes")]
+    pub upstream: Vec<String>,
+
+    /// A DNS name whose addresses are nodes, "name:port", or "_nats._tcp.name" for SRV records; may be given several times
+    #[arg(long, value_name = "NAME:PORT", help_heading = "Nodes")]
+    pub dns: Vec<String>,
+
+    /// File that keeps the last list of nodes for a start without ZooKeeper [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Nodes")]
+    pub cache: Option<String>,
+
+    /// Where to answer /healthz, /readyz, /metrics, /sessionz, /nodez, such as 127.0.0.1:8222 [default: nowhere]
+    #[arg(long, value_name = "ADDR", help_heading = "Operation")]
+    pub http: Option<String>,
+
+    /// Check the settings and end: 0 when they are good, 64 and the reason when not
+    #[arg(long, help_heading = "Operation")]
+    pub check: bool,
+
+    /// Print the settings in force, each with where it came from, and end
+    #[arg(long, help_heading = "Operation")]
+    pub print_config: bool,
+}
+
+/// What clap has to say instead of a command line: help, the version, or what is wrong.
+#[derive(Debug)]
+pub struct Said {
+    error: clap::Error,
+}
+
+impl Said {
+    /// Help and version are no errors; all else is bad usage.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => EXIT_DONE,
+            _ => EXIT_USAGE,
+        }
+    }
+
+    /// Prints it: help and version to standard output, all else to standard error.
+    pub fn print(&self) {
+        // Nobody is left to be told that a closed terminal does not print.
+        let _ = self.error.print();
+    }
+}
+
+impl Cli {
+    /// Reads a command line, the program's name first.
+    ///
+    /// # Errors
+    /// [`Said`], to be printed, with the exit code.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Said> {
+        Self::try_parse_from(arguments).map_err(|error| Said { error })
+    }
+
+    /// The settings: defaults, `--config`, this process's environment, these flags. SIGHUP calls it again.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn settings(&self) -> Result<Loaded, SettingsError> {
+        // A variable that is no UTF-8 cannot be meant for us; env::vars would panic on it.
+        let environment = env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Input {
+            file: self.config.as_deref().map(Path::new),
+            environment: environment.collect(),
+            flags: self.flags(),
+        }
+        .load()
+    }
+
+    /// The flags that were given, as a layer of the settings.
+    fn flags(&self) -> Vec<Flag> {
+        let mut flags = Vec::new();
+        let mut one = |key, flag, value: Option<&String>| {
+            flags.extend(value.map(|text| Flag { key, flag, value: Value::String(text.clone()) }));
+        };
+        one("nodes.zookeeper", "--zookeeper", self.zookeeper.as_ref());
+        one("nodes.zookeeper_path", "--zookeeper-path", self.zookeeper_path.as_ref());
+        one("nodes.cache_file", "--cache", self.cache.as_ref());
+        one("http.listen", "--http", self.http.as_ref());
+        let mut many = |key, flag, values: &[String]| {
+            if !values.is_empty() {
+                let value = Value::Array(values.iter().cloned().map(Value::String).collect());
+                flags.push(Flag { key, flag, value });
+            }
+        };
+        many("listen", "--listen", &self.listen);
+        many("nodes.upstream", "--upstream", &self.upstream);
+        many("nodes.dns", "--dns", &self.dns);
+        flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn read(line: &str) -> Result<Cli, Said> {
+        Cli::read(std::iter::once("standin-proxy").chain(line.split_whitespace()).map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_sets_the_key_it_stands_for() {
+        let cli = read(
+            "--listen 127.0.0.1:1 --listen [::1]:2 --zookeeper z:2181/c --zookeeper-path /n --upstream a:1 \
+             --upstream b:2 --dns n:3 --cache /c --http 127.0.0.1:9",
+        )
+        .unwrap();
+        let input = Input { flags: cli.flags(), ..Input::default() };
+        let settings = input.load().unwrap().settings;
+        assert_eq!(settings.listen, ["127.0.0.1:1", "[::1]:2"]);
+        assert_eq!(settings.nodes.zookeeper, "z:2181/c");
+        assert_eq!(settings.nodes.zookeeper_path, "/n");
+        assert_eq!(settings.nodes.upstream.len(), 2);
+        assert_eq!(settings.nodes.dns, ["n:3"]);
+        assert_eq!(settings.nodes.cache_file, Path::new("/c"));
+        assert_eq!(settings.http.listen, "127.0.0.1:9");
+    }
+
+    #[test]
+    fn help_and_version_end_with_0_and_bad_usage_with_64() {
+        for (line, code) in [
+            ("--help", EXIT_DONE),
+            ("-h", EXIT_DONE),
+            ("--version", EXIT_DONE),
+            ("--nonsense", EXIT_USAGE),
+            ("--http", EXIT_USAGE),
+            ("stray", EXIT_USAGE),
+        ] {
+            assert_eq!(read(line).unwrap_err().exit_code(), code, "{line}");
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Every metric of the sidecar: its name, its help text, its labels, and the handle that counts it.
+//!
+//! *Architecture invariant:* no label is looked up on the message path. All handles are made once, here; where a label has
+//! several values there is a field or an array place for each. Only events that are rare by nature (a refusal, a dial, the
+//! end of a session) search a short closed list of label values ([`Labelled`]); a value not in it counts as `other`, so
+//! that no peer can make the number of series grow.
+//!
+//! There is no global recorder: each running sidecar has its own [`Metrics`], so several can live in one process.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use standin_registry::{Health, Source};
+
+use crate::cause::Cause;
+
+/// Bounds of `standin_failover_seconds`: 1 ms to 60 s, dense where the promises are (20 ms, 100 ms, 2 s).
+const FAILOVER_BUCKETS_SECS: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
+];
+
+/// Samples of a histogram wait in memory for a scrape; after so many they are folded in without one.
+const FAILOVER_SAMPLES_MAX: u32 = 256;
+
+/// Reasons of `standin_sessions_closed_total`, as `End::as_str` gives them.
+const CLOSED: &[&str] = &[
+    "component_closed", "component_broke", "component_protocol", "component_stale", "component_slow", "refused",
+    "unauthorized", "outage", "signed", "shutdown",
+];
+/// Reasons of `standin_connections_refused_total`.
+const REFUSED: &[&str] = &["connections_max", "buffers_total_bytes_max", "shutdown", "accept_error"];
+/// Results of `standin_node_dials_total`.
+const DIALS: &[&str] = &["connected", "refused", "timeout", "unreachable", "handshake_timeout", "bad_info"];
+/// Kinds of `standin_client_errors_total`: those of `WireError`, and the sidecar's own refusals.
+const CLIENT_ERRORS: &[&str] = &[
+    "unknown_verb", "line_too_long", "arguments", "payload_too_large", "payload_end", "connect_json",
+    "subscriptions_max", "subscription_bytes_max", "slow_consumer", "stale_connection", "outage", "signed",
+    "connections_max",
+];
+/// Kinds of `standin_node_errors_total`, as `Refusal::kind` gives them.
+const NODE_ERRORS: &[&str] =
+    &["command", "subscription", "client", "authorization", "server", "unknown", "protocol"];
+/// Where nodes come from, as `standin_registry::Source::as_str` gives it.
+const SOURCES: &[&str] = &["zookeeper", "cache", "dns", "fixed", "gossip"];
+/// What a node may be.
+const NODE_STATES: &[&str] = &["up", "draining", "cooling"];
+/// What a source may be, as the registry names it.
+const SOURCE_STATES: &[&str] = &["off", "connecting", "healthy", "lost"];
+
+/// Counters of one name, one for each value of one label.
+#[derive(Debug)]
+pub struct Labelled {
+    counters: Vec<(&'static str, Counter)>,
+    other: Counter,
+}
+
+impl Labelled {
+    /// Counts one for `value`; a value that was not foreseen counts as `other`.
+    pub fn increment(&self, value: &str) {
+        let found = self.counters.iter().find(|(known, _)| *known == value);
+        found.map_or(&self.other, |(_, counter)| counter).increment(1);
+    }
+}
+
+/// Counters for the two directions.
+#[derive(Debug)]
+pub struct Directions {
+    /// From the component to its node.
+    pub to_node: Counter,
+    /// From the node to its component.
+    pub to_component: Counter,
+}
+
+/// The handles. Share it by `Arc`; every field counts without a lock and without a lookup.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Sessions now.
+    pub sessions: Gauge,
+    /// Sessions since start.
+    pub sessions_total: Counter,
+    /// Ends of sessions, by `End::as_str`.
+    pub sessions_closed: Labelled,
+    /// Sessions that panicked.
+    pub sessions_failed: Counter,
+    /// Connections of components that got no session.
+    pub connections_refused: Labelled,
+    /// PUB, HPUB, MSG, HMSG that passed.
+    pub messages: Directions,
+    /// Bytes that passed, control lines included.
+    pub bytes: Directions,
+    /// Publishes in doubt when their node died, given up.
+    pub in_doubt_drop: Counter,
+    /// Publishes in doubt when their node died, to be sent again.
+    pub in_doubt_resend: Counter,
+    /// Publishes sent again.
+    pub resent: Counter,
+    /// PINGs the sidecar put into a stream for confirmation.
+    pub own_pings: Counter,
+    /// Bytes held in the sessions' buffers now.
+    pub buffered_bytes: Gauge,
+    /// Attempts to reach a node, by result.
+    pub node_dials: Labelled,
+    /// `-ERR`s that the sidecar itself gave to components, by kind.
+    pub client_errors: Labelled,
+    /// `-ERR`s that nodes gave, by `Refusal::kind`.
+    pub node_errors: Labelled,
+    failovers: [Counter; Cause::COUNT],
+    failover_seconds: Histogram,
+    failover_samples: AtomicU32,
+    nodes: Vec<Gauge>,
+    registry_state: Vec<Gauge>,
+    registry_age: Vec<Gauge>,
+    registry_skipped: Counter,
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    /// Makes all handles; every series exists from now on, at 0.
+    #[must_use]
+    pub fn new() -> Self {
+        let name = Matcher::Full("standin_failover_seconds".to_owned());
+        // The only error is an empty list of bounds; a summary without bounds would be served then.
+        let builder = PrometheusBuilder::new().set_buckets_for_metric(name, FAILOVER_BUCKETS_SECS);
+        let names = Names { recorder: builder.unwrap_or_default().build_recorder() };
+        names.gauge("standin_build_info", "Always 1; the label is the version.", &[("version", env!("CARGO_PKG_VERSION"))])
+            .set(1.0);
+        Self {
+            sessions: names.gauge("standin_sessions", "Sessions now: one for each connected component.", &[]),
+            sessions_total: names.counter("standin_sessions_total", "Sessions since start.", &[]),
+            sessions_closed: names.labelled(
+                "standin_sessions_closed_total", "Sessions that ended, by reason.", "reason", CLOSED,
+            ),
+            sessions_failed: names.counter(
+                "standin_sessions_failed_total", "Sessions that ended by a bug; each took down only itself.", &[],
+            ),
+            connections_refused: names.labelled(
+                "standin_connections_refused_total", "Connections of components that got no session, by reason.",
+                "reason", REFUSED,
+            ),
+            messages: names.directions("standin_messages_total", "Messages passed on, by direction."),
+            bytes: names.directions("standin_bytes_total", "Bytes passed on, control lines included, by direction."),
+            in_doubt_drop: names.in_doubt("drop"),
+            in_doubt_resend: names.in_doubt("resend"),
+            resent: names.counter("standin_resent_total", "Publishes in doubt that were sent again.", &[]),
+            own_pings: names.counter(
+                "standin_own_pings_total", "PINGs put into the stream by the sidecar, to confirm publishes.", &[],
+            ),
+            buffered_bytes: names.gauge("standin_buffered_bytes", "Bytes held in all sessions' buffers.", &[]),
+            node_dials: names.labelled(
+                "standin_node_dials_total", "Attempts to reach a node, by result.", "result", DIALS,
+            ),
+            client_errors: names.labelled(
+                "standin_client_errors_total", "-ERRs that the sidecar itself gave to components, by kind.", "kind",
+                CLIENT_ERRORS,
+            ),
+            node_errors: names.labelled(
+                "standin_node_errors_total", "-ERRs that nodes gave, by whom they are about.", "kind", NODE_ERRORS,
+            ),
+            failovers: Cause::ALL.map(|cause| {
+                let help = "Sessions that moved from one node to another, by cause.";
+                names.counter("standin_failovers_total", help, &[("cause", cause.as_str())])
+            }),
+            failover_seconds: names.histogram(
+                "standin_failover_seconds", "Seconds from the loss of a node to the next node's first answer.",
+            ),
+            failover_samples: AtomicU32::new(0),
+            nodes: names.grid(
+                "standin_nodes", "Nodes known, by state and by the source they came from.", ("state", NODE_STATES),
+                ("source", SOURCES),
+            ),
+            registry_state: names.grid(
+                "standin_registry_state", "1 for the state that a source of nodes is in.", ("source", SOURCES),
+                ("state", SOURCE_STATES),
+            ),
+            registry_age: SOURCES.iter().map(|source| {
+                let help = "Seconds since the last good answer of a source of nodes; -1 when there was none.";
+                names.gauge("standin_registry_age_seconds", help, &[("source", source)])
+            }).collect(),
+            registry_skipped: names.counter(
+                "standin_registry_records_skipped_total", "Node records that could not be read.", &[],
+            ),
+            handle: names.recorder.handle(),
+        }
+    }
+
+    /// Counts one finished move: away from a node for `cause`, with the next node's first answer after `took`.
+    pub fn failover(&self, cause: Cause, took: Duration) {
+        self.failovers[cause.index()].increment(1);
+        self.failover_seconds.record(took.as_secs_f64());
+        if self.failover_samples.fetch_add(1, Ordering::Relaxed) % FAILOVER_SAMPLES_MAX == FAILOVER_SAMPLES_MAX - 1 {
+            self.handle.run_upkeep();
+        }
+    }
+
+    /// Sets the number of nodes for each state (`up`, `draining`, `cooling`) and source; what is not among `nodes` is 0.
+    pub fn set_nodes<'a>(&self, nodes: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        let mut counts = vec![0_u32; self.nodes.len()];
+        for (state, source) in nodes {
+            if let (Some(state), Some(source)) = (place(NODE_STATES, state), place(SOURCES, source)) {
+                counts[state * SOURCES.len() + source] += 1;
+            }
+        }
+        for (gauge, count) in self.nodes.iter().zip(counts) {
+            gauge.set(count);
+        }
+    }
+
+    /// Sets what the registry says of its sources.
+    pub fn set_registry(&self, health: &Health) {
+        let oldest = |ages: &mut dyn Iterator<Item = Option<u64>>| ages.flatten().max();
+        for source in [Source::ZooKeeper, Source::Cache, Source::Dns, Source::Fixed, Source::Gossip] {
+            let age_ms = match source {
+                Source::ZooKeeper => health.zookeeper.last_good_age_ms,
+                Source::Dns => oldest(&mut health.dns.iter().map(|name| name.last_good_age_ms)),
+                Source::Cache | Source::Fixed | Source::Gossip => None,
+            };
+            self.set_source(source.as_str(), health.state(source).as_str(), age_ms.map(Duration::from_millis));
+        }
+        let names = health.dns.iter().map(|name| name.skipped_total);
+        self.registry_skipped.absolute(health.zookeeper.skipped_total + names.sum::<u64>());
+    }
+
+    fn set_source(&self, source: &str, state: &str, age: Option<Duration>) {
+        let Some(source) = place(SOURCES, source) else {
+            return;
+        };
+        let row = &self.registry_state[source * SOURCE_STATES.len()..][..SOURCE_STATES.len()];
+        for (gauge, known) in row.iter().zip(SOURCE_STATES) {
+            gauge.set(if *known == state { 1.0 } else { 0.0 });
+        }
+        self.registry_age[source].set(age.map_or(-1.0, |age| age.as_secs_f64()));
+    }
+
+    /// All series in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn place(values: &[&str], value: &str) -> Option<usize> {
+    values.iter().position(|known| *known == value)
+}
+
+/// Makes handles with their names and help texts.
+struct Names {
+    recorder: PrometheusRecorder,
+}
+
+impl Names {
+    const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+    fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+        let labels: Vec<Label> =
+            labels.iter().map(|(label, value)| Label::from_static_parts(label, value)).collect();
+        Key::from_parts(name, labels)
+    }
+
+    fn counter(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
+        self.recorder.describe_counter(name.into(), None, help.into());
+        self.recorder.register_counter(&Self::key(name, labels), &Self::METADATA)
+    }
+
+    fn gauge(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
+        self.recorder.describe_gauge(name.into(), None, help.into());
+        self.recorder.register_gauge(&Self::key(name, labels), &Self::METADATA)
+    }
+
+    fn histogram(&self, name: &'static str, help: &'static str) -> Histogram {
+        self.recorder.describe_histogram(name.into(), Some(Unit::Seconds), help.into());
+        self.recorder.register_histogram(&Self::key(name, &[]), &Self::METADATA)
+    }
+
+    fn labelled(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        values: &'static [&'static str],
+    ) -> Labelled {
+        let counter = |value| self.counter(name, help, &[(label, value)]);
+        Labelled {
+            counters: values.iter().map(|value| (*value, counter(value))).collect(),
+            other: counter("other"),
+        }
+    }
+
+    fn directions(&self, name: &'static str, help: &'static str) -> Directions {
+        Directions {
+            to_node: self.counter(name, help, &[("direction", "to_node")]),
+            to_component: self.counter(name, help, &[("direction", "to_component")]),
+        }
+    }
+
+    fn in_doubt(&self, policy: &'static str) -> Counter {
+        let help = "Publishes that their node had not confirmed when it died, by what becomes of them.";
+        self.counter("standin_in_doubt_total", help, &[("policy", policy)])
+    }
+
+    /// A gauge for each pair of values; the second label runs faster.
+    fn grid(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        (row, rows): (&'static str, &[&'static str]),
+        (column, columns): (&'static str, &[&'static str]),
+    ) -> Vec<Gauge> {
+        let pairs = rows.iter().flat_map(|first| columns.iter().map(move |second| (*first, *second)));
+        pairs.map(|(first, second)| self.gauge(name, help, &[(row, first), (column, second)])).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use standin_registry::SourceState;
+
+    use super::*;
+
+    #[test]
+    fn every_series_is_there_from_the_start_with_its_help() {
+        let text = Metrics::new().render();
+        for line in [
+            "# HELP standin_sessions Sessions now: one for each connected component.",
+            "# TYPE standin_failovers_total counter",
+            "standin_sessions 0",
+            "standin_sessions_closed_total{reason=\"outage\"} 0",
+            "standin_failovers_total{cause=\"lame_duck\"} 0",
+            "standin_messages_total{direction=\"to_node\"} 0",
+            "standin_bytes_total{direction=\"to_component\"} 0",
+            "standin_in_doubt_total{policy=\"drop\"} 0",
+            "standin_nodes{state=\"cooling\",source=\"gossip\"} 0",
+            "standin_node_dials_total{result=\"timeout\"} 0",
+            "standin_registry_records_skipped_total 0",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.contains(concat!("standin_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")));
+        assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#') || line.starts_with("standin_")));
+    }
+
+    #[test]
+    fn a_failover_counts_for_its_cause_and_in_its_bucket() {
+        let metrics = Metrics::new();
+        metrics.failover(Cause::NodeError("authorization"), Duration::from_millis(15));
+        metrics.failover(Cause::Reset, Duration::from_millis(1500));
+        let text = metrics.render();
+        assert!(text.contains("standin_failovers_total{cause=\"node_error\"} 1"), "{text}");
+        assert!(text.contains("standin_failovers_total{cause=\"reset\"} 1"), "{text}");
+        assert!(text.contains("standin_failover_seconds_bucket{le=\"0.01\"} 0"), "{text}");
+        assert!(text.contains("standin_failover_seconds_bucket{le=\"0.02\"} 1"), "{text}");
+        assert!(text.contains("standin_failover_seconds_count 2"), "{text}");
+    }
+
+    #[test]
+    fn failovers_are_all_counted_though_nobody_scrapes() {
+        let metrics = Metrics::new();
+        let failovers = FAILOVER_SAMPLES_MAX * 10 + 3;
+        (0..failovers).for_each(|_| metrics.failover(Cause::Reset, Duration::from_millis(1)));
+        let text = metrics.render();
+        assert!(text.contains(&format!("standin_failover_seconds_count {failovers}\n")), "{text}");
+    }
+
+    #[test]
+    fn an_unforeseen_label_value_makes_no_new_series() {
+        let metrics = Metrics::new();
+        let series = metrics.render().lines().count();
+        metrics.client_errors.increment("made up by a peer");
+        let text = metrics.render();
+        assert_eq!(text.lines().count(), series);
+        assert!(text.contains("standin_client_errors_total{kind=\"other\"} 1"), "{text}");
+    }
+
+    #[test]
+    fn nodes_and_sources_show_what_is_now_and_not_what_was() {
+        let metrics = Metrics::new();
+        metrics.set_nodes([("up", "zookeeper"), ("up", "zookeeper"), ("cooling", "fixed")]);
+        metrics.set_nodes([("up", "zookeeper")]);
+        let mut health = Health::default();
+        health.zookeeper.state = SourceState::Connecting;
+        metrics.set_registry(&health);
+        health.zookeeper.state = SourceState::Healthy;
+        health.zookeeper.last_good_age_ms = Some(2000);
+        health.zookeeper.skipped_total = 4;
+        metrics.set_registry(&health);
+        let text = metrics.render();
+        assert!(text.contains("standin_nodes{state=\"up\",source=\"zookeeper\"} 1"), "{text}");
+        assert!(text.contains("standin_nodes{state=\"cooling\",source=\"fixed\"} 0"), "{text}");
+        assert!(text.contains("standin_registry_state{source=\"zookeeper\",state=\"connecting\"} 0"), "{text}");
+        assert!(text.contains("standin_registry_state{source=\"zookeeper\",state=\"healthy\"} 1"), "{text}");
+        assert!(text.contains("standin_registry_age_seconds{source=\"zookeeper\"} 2"), "{text}");
+        assert!(text.contains("standin_registry_records_skipped_total 4"), "{text}");
+    }
+}

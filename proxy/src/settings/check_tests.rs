@@ -1,0 +1,168 @@
+//! What is refused, with the words an operator reads; and that `deploy/proxy.toml` tells the same ranges.
+
+use super::{super::DEFAULTS, *};
+
+fn refused(text: &str) -> String {
+    Settings::from_toml(text).unwrap_err().to_string()
+}
+
+#[test]
+fn every_number_has_a_range_and_the_default_file_tells_it() {
+    let document = super::super::document::read("x", DEFAULTS).unwrap();
+    let lines: Vec<&str> = DEFAULTS.lines().collect();
+    let numbers = document.items.iter().filter(|item| item.value.is_integer());
+    for item in numbers {
+        let range = RANGES.iter().find(|(key, ..)| *key == item.key);
+        let (_, low, high) = range.unwrap_or_else(|| panic!("{} has no range", item.key));
+        let said = format!("[{low}..{high}]");
+        assert!(lines[item.line - 2].ends_with(&said), "the comment of {} does not end with {said}", item.key);
+    }
+    for (key, ..) in RANGES {
+        assert!(document.items.iter().any(|item| item.key == *key), "{key} is no key");
+    }
+}
+
+#[test]
+fn every_key_is_told_what_it_is() {
+    let lines: Vec<&str> = DEFAULTS.lines().collect();
+    for item in super::super::document::read("x", DEFAULTS).unwrap().items {
+        assert!(lines[item.line - 2].starts_with("# "), "{} has no comment above it", item.key);
+    }
+}
+
+#[test]
+fn wrong_types_and_ranges_are_told_with_line_and_what_is_allowed() {
+    for (text, error) in [
+        (
+            "[session]\nping_max = 0\n",
+            "settings:2: session.ping_max must be a whole number from 1 to 100, not 0",
+        ),
+        (
+            "[session]\nping_max = \"2\"\n",
+            "settings:2: session.ping_max must be a whole number from 1 to 100, not \"2\"",
+        ),
+        (
+            "[health]\nprobe_timeout_ms = 0\n",
+            "settings:2: health.probe_timeout_ms must be a whole number from 50 to 600000, not 0",
+        ),
+        (
+            "[nodes]\nzookeeper_session_timeout_ms = 3999\n",
+            "settings:2: nodes.zookeeper_session_timeout_ms must be a whole number from 4000 to 300000, not 3999",
+        ),
+        ("[nodes]\ngossip = 1\n", "settings:2: nodes.gossip must be true or false, not 1"),
+        ("[nodes]\nzookeeper = [\"a\"]\n", "settings:2: nodes.zookeeper must be a text, not [\"a\"]"),
+        ("[nodes]\ndns = \"a:1\"\n", "settings:2: nodes.dns must be a list of texts, not \"a:1\""),
+        ("[nodes]\ndns = [\n\"a:1\",\n7]\n", "settings:4: nodes.dns must be a list of texts, not 7"),
+        (
+            "listen = [\"127.0.0.1:1\",\n  \"localhost\"]\n",
+            "settings:2: listen must be ip:port, such as \"127.0.0.1:4222\", not \"localhost\"",
+        ),
+        ("[http]\nlisten = \":8222\"\n", "settings:2: http.listen must be ip:port, or empty, not \":8222\""),
+        ("advertise = \"host\"\n", "settings:1: advertise must be host:port, or empty, not \"host\""),
+        (
+            "[publish]\nin_doubt = \"keep\"\n",
+            "settings:2: publish.in_doubt must be \"drop\" or \"resend\", not \"keep\"",
+        ),
+        ("[log]\nformat = \"xml\"\n", "settings:2: log.format must be \"human\" or \"json\", not \"xml\""),
+        (
+            "[log]\nlevel = \"inof\"\n",
+            "settings:2: log.level must be error, warn, info, debug, trace, or a filter such as \
+             \"info,standin_registry=debug\", not \"inof\"",
+        ),
+    ] {
+        assert_eq!(refused(text), error);
+    }
+}
+
+#[test]
+fn a_password_that_stands_in_the_wrong_place_is_not_shown() {
+    let error = refused("[nodes]\nzookeeper_auth = \"hunter2\"\n");
+    assert_eq!(error, "settings:2: nodes.zookeeper_auth must be user:password, or empty, not \"***\"");
+    let error = refused("[nodes]\nupstream = \"nats://u:hunter2@h\"\n");
+    assert_eq!(error, "settings:2: nodes.upstream must be a list of texts, not \"nats://u:***@h\"");
+}
+
+#[test]
+fn policies_by_subject_are_checked_one_by_one() {
+    let settings = Settings::from_toml(
+        "[[publish.subject]]\npattern = \"a.>\"\nin_doubt = \"resend\"\n\n[[publish.subject]]\npattern = \"b\"\n\
+         in_doubt = \"drop\"\n",
+    )
+    .unwrap();
+    assert_eq!(settings.publish.subject.len(), 2);
+    assert_eq!(settings.publish.subject[0].pattern, "a.>");
+    for (text, error) in [
+        (
+            "[[publish.subject]]\npattern = \"a\"\nin_doubt = \"drop\"\n[[publish.subject]]\npattern = \"a..b\"\n\
+             in_doubt = \"drop\"\n",
+            "settings:4: publish.subject.pattern: `a..b` is no subject pattern",
+        ),
+        (
+            "[publish]\nsubject = [{ pattern = \"a\" }]\n",
+            "settings:2: publish.subject.in_doubt must be \"drop\" or \"resend\", not missing",
+        ),
+        (
+            "[publish]\nsubject = [{ in_doubt = \"drop\" }]\n",
+            "settings:2: publish.subject.pattern must be a subject pattern",
+        ),
+        (
+            "[publish]\nsubject = [{ patern = \"a\" }]\n",
+            "settings:2: unknown key `patern` in publish.subject; it takes pattern and in_doubt",
+        ),
+        ("[publish]\nsubject = [\"a\"]\n", "settings:2: publish.subject must be a list of { pattern"),
+    ] {
+        let refused = refused(text);
+        assert!(refused.starts_with(error), "{refused}");
+    }
+}
+
+#[test]
+fn values_that_cannot_stand_together_are_told_at_the_one_to_change() {
+    for (text, error) in [
+        ("listen = []\n", "settings:1: listen must name at least one"),
+        (
+            "[choice]\ncooldown_base_ms = 500\ncooldown_max_ms = 400\n",
+            "settings:3: choice.cooldown_max_ms (400) is below choice.cooldown_base_ms (500)",
+        ),
+        (
+            "[session]\ncontrol_line_bytes_max = 65536\nbuffer_bytes = 4096\n",
+            "settings:3: session.buffer_bytes (4096) is below session.control_line_bytes_max (65536)",
+        ),
+        (
+            "[limits]\nbuffers_total_bytes_max = 1048576\n",
+            "settings:2: limits.buffers_total_bytes_max (1048576) is below session.buffer_bytes (8388608)",
+        ),
+        (
+            "[publish]\nin_doubt_bytes_max = 65536\nconfirm_bytes = 65537\n",
+            "settings:2: publish.in_doubt_bytes_max (65536) is below publish.confirm_bytes (65537)",
+        ),
+        (
+            "[nodes]\nzookeeper_auth = \"a:b\"\nzookeeper_auth_file = \"f\"\n",
+            "settings:2: nodes.zookeeper_auth and nodes.zookeeper_auth_file are both set",
+        ),
+    ] {
+        let refused = refused(text);
+        assert!(refused.starts_with(error), "{refused}");
+    }
+}
+
+#[test]
+fn a_sidecar_that_would_be_its_own_node_is_refused() {
+    for (listen, upstream, own) in [
+        ("127.0.0.1:4222", "nats://u:p@localhost:4222", true),
+        ("127.0.0.1:4222", "127.0.0.1", true),
+        ("0.0.0.0:4222", "nats://127.0.0.1:4222", true),
+        ("10.0.0.1:4222", "10.0.0.1:4222", true),
+        ("127.0.0.1:4222", "nats://localhost:4333", false),
+        ("127.0.0.1:4222", "10.0.0.1:4222", false),
+        ("[::1]:4222", "nats://[::1]:4222/", true),
+        ("127.0.0.1:0", "127.0.0.1:4222", false),
+    ] {
+        let text = format!("listen = [\"{listen}\"]\n[nodes]\nupstream = [\"{upstream}\"]\n");
+        let result = Settings::from_toml(&text);
+        assert_eq!(result.is_err(), own, "{listen} {upstream}: {result:?}");
+        if let Err(error) = result {
+            assert!(error.to_string().starts_with("settings:3: nodes.upstream names "), "{error}");
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! The four layers: compiled-in defaults, the user's file, the environment, the flags.
+//!
+//! The defaults are also the schema: a key exists when it stands in `deploy/proxy.toml`, and a value must be of the type
+//! that stands there. So a new key is added in that file and in the struct, and nowhere else.
+
+use std::{collections::BTreeMap, fmt, fs, path::Path, sync::Arc};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{
+    DEFAULTS, Settings, SettingsError, check,
+    document::{self, Document, Item},
+};
+
+/// Where a value came from, as errors and `--print-config` name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The compiled-in file.
+    Default,
+    /// A line, from 1, of a file.
+    File(Arc<str>, usize),
+    /// An environment variable.
+    Variable(String),
+    /// A flag, with its dashes.
+    Flag(&'static str),
+}
+
+impl Place {
+    pub(super) fn file(name: &str, line: usize) -> Self {
+        Self::File(name.into(), line)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => formatter.write_str("the defaults"),
+            Self::File(name, line) => write!(formatter, "{name}:{line}"),
+            Self::Variable(name) => write!(formatter, "environment variable {name}"),
+            Self::Flag(name) => write!(formatter, "flag {name}"),
+        }
+    }
+}
+
+/// A value given on the command line.
+#[derive(Debug, Clone)]
+pub struct Flag {
+    /// `section.key`.
+    pub key: &'static str,
+    /// The flag, with its dashes.
+    pub flag: &'static str,
+    /// A string, or a list of strings.
+    pub value: Value,
+}
+
+/// What the settings are made of, beside the defaults.
+#[derive(Debug, Default)]
+pub struct Input<'a> {
+    /// The user's file (`--config`).
+    pub file: Option<&'a Path>,
+    /// The environment; only `STANDIN_…` and `NATS_URL` are looked at.
+    pub environment: Vec<(String, String)>,
+    /// The flags that were given.
+    pub flags: Vec<Flag>,
+}
+
+/// The settings in force, and where each came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Checked, and complete.
+    pub settings: Settings,
+    /// What an operator should be told, though it is no error.
+    pub warnings: Vec<String>,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// One key with the value in force.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// `section.key`, or `key`.
+    pub(super) key: String,
+    pub(super) default: Value,
+    pub(super) value: Value,
+    pub(super) place: Place,
+    /// The places of the items of a list from a file, where they are known.
+    pub(super) item_places: Vec<Place>,
+}
+
+impl Entry {
+    /// The section, empty for the keys above the first, and the key in it.
+    pub(super) fn split(&self) -> (&str, &str) {
+        self.key.split_once('.').unwrap_or(("", &self.key))
+    }
+
+    /// The environment variable that sets it.
+    fn variable(&self) -> String {
+        format!("STANDIN_{}", self.key.replace('.', "_").to_uppercase())
+    }
+}
+
+impl Input<'_> {
+    /// Lays the layers over each other and checks the result. Reads the file, nothing else.
+    ///
+    /// # Errors
+    /// [`SettingsError`], with the place of what is wrong; the first one found.
+    pub fn load(&self) -> Result<Loaded, SettingsError> {
+        let mut layers = Layers::defaults()?;
+        if let Some(path) = self.file {
+            let text = fs::read_to_string(path).map_err(|error| SettingsError::Unreadable {
+                what: "settings file",
+                path: path.to_owned(),
+                error,
+            })?;
+            layers.lay_text(&path.display().to_string(), &text)?;
+        }
+        layers.lay_environment(&self.environment)?;
+        layers.lay_flags(&self.flags);
+        let loaded = layers.finish()?;
+        check::has_source(&loaded.settings)?;
+        Ok(loaded)
+    }
+}
+
+/// The defaults with one text over them; a source of nodes is not asked for.
+///
+/// # Errors
+/// As [`Input::load`].
+pub(super) fn of_text(name: &str, text: &str) -> Result<Loaded, SettingsError> {
+    let mut layers = Layers::defaults()?;
+    layers.lay_text(name, text)?;
+    layers.finish()
+}
+
+struct Layers {
+    entries: Vec<Entry>,
+    warnings: Vec<String>,
+}
+
+impl Layers {
+    fn defaults() -> Result<Self, SettingsError> {
+        let Document { items, .. } = document::read("deploy/proxy.toml", DEFAULTS)?;
+        let entry = |item: Item| Entry {
+            key: item.key,
+            default: item.value.clone(),
+            value: item.value,
+            place: Place::Default,
+            item_places: Vec::new(),
+        };
+        Ok(Self {
+            entries: items.into_iter().map(entry).collect(),
+            warnings: Vec::new(),
+        })
+    }
+
+    fn entry(&mut self, key: &str) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.key == key)
+    }
+
+    fn has_section(&self, section: &str) -> bool {
+        self.entries.iter().any(|entry| !section.is_empty() && entry.split().0 == section)
+    }
+
+    fn lay_text(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
+        let Document { sections, items } = document::read(name, text)?;
+        for (section, line) in sections {
+            if !self.has_section(&section) {
+                let known = self.entries.iter().map(|entry| entry.split().0);
+                return Err(SettingsError::UnknownKey {
+                    hint: hint(&section, known, "the sections are listed in deploy/proxy.toml"),
+                    place: Place::file(name, line),
+                    key: format!("[{section}]"),
+                    section: String::new(),
+                });
+            }
+        }
+        for item in items {
+            let place = Place::file(name, item.line);
+            let Some(entry) = self.entry(&item.key) else {
+                return Err(self.unknown(&item.key, place));
+            };
+            entry.item_places = item.item_lines.iter().map(|line| Place::file(name, *line)).collect();
+            entry.value = item.value;
+            entry.place = place;
+        }
+        Ok(())
+    }
+
+    fn unknown(&self, key: &str, place: Place) -> SettingsError {
+        let (section, inner) = key.split_once('.').unwrap_or(("", key));
+        let siblings = self.entries.iter().map(Entry::split).filter(|(other, _)| *other == section);
+        let elsewhere = self.entries.iter().map(Entry::split).find(|(_, name)| *name == inner);
+        let otherwise = match elsewhere {
+            Some(("", _)) => "it belongs above the first section".to_owned(),
+            Some((other, _)) => format!("it belongs in [{other}]"),
+            None => "the keys are listed in deploy/proxy.toml".to_owned(),
+        };
+        SettingsError::UnknownKey {
+            hint: hint(inner, siblings.map(|(_, name)| name), &otherwise),
+            place,
+            key: inner.to_owned(),
+            section: if section.is_empty() { String::new() } else { format!(" in [{section}]") },
+        }
+    }
+
+    fn lay_environment(&mut self, environment: &[(String, String)]) -> Result<(), SettingsError> {
+        let variables: BTreeMap<&str, &str> =
+            environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        if let Some(value) = variables.get("NATS_URL").filter(|value| !value.is_empty()) {
+            self.lay_variable("nodes.upstream", "NATS_URL", value)?;
+        }
+        for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("STANDIN_")) {
+            let known = self.entries.iter().find(|entry| entry.variable() == **name);
+            match known.map(|entry| entry.key.clone()) {
+                Some(key) => self.lay_variable(&key, name, value)?,
+                None if of_kubernetes(name) => {}
+                None => self.unknown_variable(name)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A variable of this program's prefix that is no key. It is an error where it looks like a slip; else it may belong
+    /// to another program of the same host, and is worth a warning.
+    fn unknown_variable(&mut self, name: &str) -> Result<(), SettingsError> {
+        let rest = name.trim_start_matches("STANDIN_").to_lowercase();
+        let in_section = rest.split('_').next().is_some_and(|section| self.has_section(section));
+        let names: Vec<String> = self.entries.iter().map(Entry::variable).collect();
+        let nearest = nearest(name, names.iter().map(String::as_str));
+        if !in_section && nearest.is_none() {
+            self.warnings.push(format!("environment variable {name} is no setting of this program; ignored"));
+            return Ok(());
+        }
+        Err(SettingsError::UnknownKey {
+            place: Place::Variable(name.to_owned()),
+            key: rest,
+            section: String::new(),
+            hint: nearest.map_or_else(
+                || "; the variables are STANDIN_<SECTION>_<KEY> of deploy/proxy.toml".to_owned(),
+                |other| format!("; did you mean `{other}`?"),
+            ),
+        })
+    }
+
+    fn lay_variable(&mut self, key: &str, name: &str, text: &str) -> Result<(), SettingsError> {
+        let Some(entry) = self.entry(key) else {
+            return Ok(());
+        };
+        let place = Place::Variable(name.to_owned());
+        let value = match &entry.default {
+            Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
+            Value::Boolean(_) => text.trim().parse().ok().map(Value::Boolean),
+            Value::Array(_) if key == "publish.subject" => None,
+            Value::Array(_) => Some(check::list(text)),
+            _ => Some(Value::String(text.to_owned())),
+        };
+        let Some(value) = value else {
+            return Err(check::wrong_type(entry, place, &Value::String(text.to_owned())));
+        };
+        entry.value = value;
+        entry.place = place;
+        entry.item_places.clear();
+        Ok(())
+    }
+
+    fn lay_flags(&mut self, flags: &[Flag]) {
+        for flag in flags {
+            if let Some(entry) = self.entry(flag.key) {
+                entry.value = flag.value.clone();
+                entry.place = Place::Flag(flag.flag);
+                entry.item_places.clear();
+            }
+        }
+    }
+
+    fn finish(self) -> Result<Loaded, SettingsError> {
+        for entry in &self.entries {
+            check::entry(entry)?;
+        }
+        let mut root = Table::new();
+        for entry in &self.entries {
+            let (section, key) = entry.split();
+            let table = match section {
+                "" => Some(&mut root),
+                _ => root
+                    .entry(section)
+                    .or_insert_with(|| Value::Table(Table::new()))
+                    .as_table_mut(),
+            };
+            if let Some(table) = table {
+                table.insert(key.to_owned(), entry.value.clone());
+            }
+        }
+        // What can fail here was checked above with its place; this is the net under it.
+        let settings = Settings::deserialize(root).map_err(|error| SettingsError::Syntax {
+            place: Place::Default,
+            message: error.message().to_owned(),
+        })?;
+        check::across(&settings, &self.entries)?;
+        Ok(Loaded {
+            settings,
+            warnings: self.warnings,
+            entries: self.entries,
+        })
+    }
+}
+
+/// Kubernetes gives each container variables named after the services of its namespace; a service `standin` or
+/// `standin-nodes` must not keep the sidecar from starting.
+fn of_kubernetes(name: &str) -> bool {
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_PORT")
+        || name.contains("_SERVICE_PORT")
+        || ["_TCP", "_UDP"].iter().any(|kind| name.contains(kind) && name.contains("_PORT_"))
+}
+
+/// `; did you mean …?` when a known name looks like `name`, else `; otherwise`.
+fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>, otherwise: &str) -> String {
+    nearest(name, known).map_or_else(|| format!("; {otherwise}"), |known| format!("; did you mean `{known}`?"))
+}
+
+/// The known name that is nearest to `name`, if it is near: at most a third of its letters differ.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .filter(|known| !known.is_empty())
+        .map(|known| (distance(name, known), known))
+        .filter(|(distance, known)| *distance * 3 <= known.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}
+
+/// Letters to insert, delete or replace to get from one name to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, letter) in from.chars().enumerate() {
+        let mut diagonal = line;
+        row[0] = line + 1;
+        for (column, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+#[path = "layers_tests.rs"]
+mod tests;

@@ -1,0 +1,52 @@
+//! `--print-config`: the settings in force as TOML that can be used as a settings file, secrets masked.
+
+use std::fmt::Write as _;
+
+use super::{Loaded, Place, check};
+
+impl Loaded {
+    /// Every key with its value; behind each that is not the default, a comment with the place it came from.
+    #[must_use]
+    pub fn print(&self) -> String {
+        let mut text = String::from("# Settings in force. Where nothing else is said, a value is the default.\n");
+        let mut section = "";
+        for entry in &self.entries {
+            let (of, key) = entry.split();
+            if of != section {
+                section = of;
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "\n[{section}]");
+            }
+            let _ = write!(text, "{key} = {}", check::shown(&entry.key, &entry.value));
+            let _ = match &entry.place {
+                Place::Default => writeln!(text),
+                place => writeln!(text, "  # {place}"),
+            };
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Settings, layers::of_text};
+
+    #[test]
+    fn what_is_printed_is_a_settings_file_with_the_same_meaning() {
+        let given = "listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n[session]\nping_max = 7\n[publish]\n\
+                     subject = [{ pattern = \"a.>\", in_doubt = \"resend\" }]\n[log]\nlevel = \"debug\"\n";
+        let loaded = of_text("my.toml", given).unwrap();
+        let printed = loaded.print();
+        assert_eq!(Settings::from_toml(&printed).unwrap(), loaded.settings, "{printed}");
+        assert!(printed.contains("ping_max = 7  # my.toml:3\n"), "{printed}");
+        assert!(printed.contains("\nping_interval_secs = 120\n"), "{printed}");
+    }
+
+    #[test]
+    fn secrets_are_masked() {
+        let given = "[nodes]\nupstream = [\"nats://u:hunter2@h:4222\"]\nzookeeper_auth = \"zk:hunter2\"\n";
+        let printed = of_text("my.toml", given).unwrap().print();
+        assert!(!printed.contains("hunter2"), "{printed}");
+        assert!(printed.contains("upstream = [\"nats://u:***@h:4222\"]"), "{printed}");
+    }
+}

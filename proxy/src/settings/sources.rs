@@ -1,0 +1,151 @@
+//! The settings of the node sources, as the registry takes them. Their forms are checked by the registry's own parsers, so
+//! that a text which passes `--check` is one that the registry can use.
+
+use std::{fs, path::PathBuf, str::FromStr};
+
+use standin_registry::{Config, DnsName, RegistryError, Upstream, ZooKeeperConfig};
+
+use super::{Place, Settings, SettingsError};
+
+impl Settings {
+    /// What the registry watches. Reads `nodes.zookeeper_auth_file`, if there is one.
+    ///
+    /// # Errors
+    /// [`SettingsError::Unreadable`] for that file; [`SettingsError::Conflict`] for a text the registry does not take, which
+    /// cannot be when the settings came from [`Input::load`](super::Input::load).
+    pub fn registry_config(&self) -> Result<Config, SettingsError> {
+        let nodes = &self.nodes;
+        let zookeeper = if nodes.zookeeper.is_empty() {
+            None
+        } else {
+            Some(ZooKeeperConfig {
+                path: nodes.zookeeper_path.clone(),
+                session_timeout_ms: nodes.zookeeper_session_timeout_ms.0,
+                digest_auth: self.zookeeper_auth()?,
+                ..ZooKeeperConfig::new(nodes.zookeeper.clone())
+            })
+        };
+        let config = Config {
+            zookeeper,
+            dns: parsed(nodes.dns.iter().map(String::as_str))?,
+            dns_refresh_ms: nodes.dns_refresh_ms.0,
+            dns_server: nodes.dns_server.parse().ok(),
+            fixed: parsed(nodes.upstream.iter().map(|url| url.reveal()))?,
+            cache_file: Some(nodes.cache_file.clone()).filter(|path| !path.as_os_str().is_empty()),
+            gossip: nodes.gossip,
+            nodes_max: nodes.nodes_max,
+        };
+        config.check().map_err(|error| refused(&Place::Default, &error))?;
+        Ok(config)
+    }
+
+    fn zookeeper_auth(&self) -> Result<Option<String>, SettingsError> {
+        let path = &self.nodes.zookeeper_auth_file;
+        if path.as_os_str().is_empty() {
+            let given = self.nodes.zookeeper_auth.reveal();
+            return Ok(Some(given.to_owned()).filter(|auth| !auth.is_empty()));
+        }
+        let what = "ZooKeeper credentials file";
+        let unreadable = |error| SettingsError::Unreadable { what, path: PathBuf::from(path), error };
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let line = text.lines().next().unwrap_or_default().trim();
+        if line.contains(':') {
+            return Ok(Some(line.to_owned()));
+        }
+        Err(SettingsError::Conflict {
+            place: Place::file(&path.display().to_string(), 1),
+            rule: "the first line of nodes.zookeeper_auth_file must be user:password".to_owned(),
+        })
+    }
+}
+
+/// Checks the form of one text of `[nodes]` that the registry will read; texts of other keys pass.
+///
+/// # Errors
+/// [`SettingsError::Conflict`] with the place and the registry's own words.
+pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
+    let zookeeper = |config| {
+        let zookeeper = Some(config);
+        Config { zookeeper, ..Config::default() }.check()
+    };
+    match key {
+        "nodes.upstream" => Upstream::from_str(text).map(drop),
+        "nodes.dns" => DnsName::from_str(text).map(drop),
+        "nodes.zookeeper" if !text.is_empty() => zookeeper(ZooKeeperConfig::new(text)),
+        "nodes.zookeeper_path" => {
+            zookeeper(ZooKeeperConfig { path: text.to_owned(), ..ZooKeeperConfig::new("localhost") })
+        }
+        _ => Ok(()),
+    }
+    .map_err(|error| refused(place, &error))
+}
+
+fn parsed<'a, T>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<T>, SettingsError>
+where
+    T: FromStr<Err = RegistryError>,
+{
+    texts.map(|text| text.parse().map_err(|error| refused(&Place::Default, &error))).collect()
+}
+
+fn refused(place: &Place, error: &RegistryError) -> SettingsError {
+    SettingsError::Conflict { place: place.clone(), rule: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_reaches_the_registry_as_it_was_set() {
+        let settings = Settings::from_toml(
+            "[nodes]\nzookeeper = \"z1:2181,z2:2181/app\"\nzookeeper_path = \"/n\"\nzookeeper_auth = \"u:p\"\n\
+             zookeeper_session_timeout_ms = 9000\nupstream = [\"nats://u:p@h:4333\", \"h2\"]\ndns = [\"nats.svc:4222\"]\n\
+             dns_refresh_ms = 2000\ndns_server = \"127.0.0.1:53\"\ncache_file = \"/var/x\"\ngossip = false\nnodes_max = 7\n",
+        )
+        .unwrap();
+        let config = settings.registry_config().unwrap();
+        let zookeeper = config.zookeeper.unwrap();
+        assert_eq!(zookeeper.hosts, "z1:2181,z2:2181/app");
+        assert_eq!(zookeeper.path, "/n");
+        assert_eq!(zookeeper.session_timeout_ms, 9000);
+        assert_eq!(zookeeper.digest_auth.as_deref(), Some("u:p"));
+        assert_eq!(config.fixed.len(), 2);
+        assert_eq!(config.fixed[1].endpoint.port, 4222);
+        assert_eq!(config.dns.len(), 1);
+        assert_eq!(config.dns_refresh_ms, 2000);
+        assert_eq!(config.dns_server, "127.0.0.1:53".parse().ok());
+        assert_eq!(config.cache_file, Some(PathBuf::from("/var/x")));
+        assert!(!config.gossip);
+        assert_eq!(config.nodes_max, 7);
+    }
+
+    #[test]
+    fn zookeeper_credentials_come_from_their_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth");
+        let text = format!("[nodes]\nzookeeper = \"z\"\nzookeeper_auth_file = {:?}\n", path.display().to_string());
+        let settings = Settings::from_toml(&text).unwrap();
+        let error = settings.registry_config().unwrap_err();
+        assert!(error.to_string().contains("cannot read the ZooKeeper credentials file"), "{error}");
+        fs::write(&path, "nonsense\n").unwrap();
+        assert!(settings.registry_config().unwrap_err().to_string().contains("auth:1: the first line"));
+        fs::write(&path, "zk:pass\n").unwrap();
+        let auth = settings.registry_config().unwrap().zookeeper.unwrap().digest_auth;
+        assert_eq!(auth.as_deref(), Some("zk:pass"));
+    }
+
+    #[test]
+    fn addresses_that_the_registry_cannot_read_are_told_with_their_line() {
+        for (text, place) in [
+            ("[nodes]\nupstream = [\n  \"good:1\",\n  \"http://x\",\n]\n", "settings:4: "),
+            ("[nodes]\nzookeeper = \"a:b:c\"\n", "settings:2: "),
+            ("[nodes]\ndns = [\"name:port\"]\n", "settings:2: "),
+            ("[nodes]\nzookeeper_path = \"nodes\"\n", "settings:2: "),
+        ] {
+            let error = Settings::from_toml(text).unwrap_err().to_string();
+            assert!(error.starts_with(place), "{error}");
+        }
+        let error = Settings::from_toml("[nodes]\nupstream = [\"http://u:hunter2@x\"]\n").unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
