@@ -84,7 +84,13 @@ mod tests {
     fn every_cause_has_a_place_and_a_name_of_its_own() {
         for (place, cause) in Cause::ALL.into_iter().enumerate() {
             assert_eq!(cause.index(), place, "{cause}");
-            assert_eq!(Cause::ALL.iter().filter(|other| other.as_str() == cause.as_str()).count(), 1);
+            assert_eq!(
+                Cause::ALL
+                    .iter()
+                    .filter(|other| other.as_str() == cause.as_str())
+                    .count(),
+                1
+            );
         }
     }
 }

@@ -115,9 +115,8 @@ impl Cli {
     /// [`SettingsError`].
     pub fn settings(&self) -> Result<Loaded, SettingsError> {
         // A variable that is no UTF-8 cannot be meant for us; env::vars would panic on it.
-        let environment = env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
+        let environment = env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Input {
             file: self.config.as_deref().map(Path::new),
             environment: environment.collect(),
@@ -130,10 +129,18 @@ impl Cli {
     fn flags(&self) -> Vec<Flag> {
         let mut flags = Vec::new();
         let mut one = |key, flag, value: Option<&String>| {
-            flags.extend(value.map(|text| Flag { key, flag, value: Value::String(text.clone()) }));
+            flags.extend(value.map(|text| Flag {
+                key,
+                flag,
+                value: Value::String(text.clone()),
+            }));
         };
         one("nodes.zookeeper", "--zookeeper", self.zookeeper.as_ref());
-        one("nodes.zookeeper_path", "--zookeeper-path", self.zookeeper_path.as_ref());
+        one(
+            "nodes.zookeeper_path",
+            "--zookeeper-path",
+            self.zookeeper_path.as_ref(),
+        );
         one("nodes.cache_file", "--cache", self.cache.as_ref());
         one("http.listen", "--http", self.http.as_ref());
         let mut many = |key, flag, values: &[String]| {
@@ -156,7 +163,11 @@ mod tests {
     use super::*;
 
     fn read(line: &str) -> Result<Cli, Said> {
-        Cli::read(std::iter::once("standin-proxy").chain(line.split_whitespace()).map(OsString::from))
+        Cli::read(
+            std::iter::once("standin-proxy")
+                .chain(line.split_whitespace())
+                .map(OsString::from),
+        )
     }
 
     #[test]
@@ -171,7 +182,10 @@ mod tests {
              --upstream b:2 --dns n:3 --cache /c --http 127.0.0.1:9",
         )
         .unwrap();
-        let input = Input { flags: cli.flags(), ..Input::default() };
+        let input = Input {
+            flags: cli.flags(),
+            ..Input::default()
+        };
         let settings = input.load().unwrap().settings;
         assert_eq!(settings.listen, ["127.0.0.1:1", "[::1]:2"]);
         assert_eq!(settings.nodes.zookeeper, "z:2181/c");

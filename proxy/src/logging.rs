@@ -83,14 +83,20 @@ impl Logging {
 /// # Errors
 /// [`LoggingError::Filter`].
 pub(crate) fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
-    let refuse = |reason: String| LoggingError::Filter { text: text.to_owned(), reason };
-    let directives = text.split(',').map(str::trim);
-    for word in directives.filter(|directive| !directive.contains(['=', '['])) {
+    let refuse = |reason: String| LoggingError::Filter {
+        text: text.to_owned(),
+        reason,
+    };
+    let directives: Vec<&str> = text.split(',').map(str::trim).collect();
+    for word in directives
+        .iter()
+        .filter(|directive| !directive.contains(['=', '[']))
+    {
         if word.is_empty() || word.parse::<LevelFilter>().is_err() {
             return Err(refuse(format!("`{word}` is no level")));
         }
     }
-    EnvFilter::try_new(text).map_err(|error| refuse(error.to_string()))
+    EnvFilter::try_new(directives.join(",")).map_err(|error| refuse(error.to_string()))
 }
 
 #[cfg(test)]
@@ -99,7 +105,13 @@ mod tests {
 
     #[test]
     fn a_misspelt_level_is_refused_and_does_not_silence_the_log() {
-        for good in ["info", "WARN", "off", "info,standin_registry=debug", "warn, standin_proxy::session=trace"] {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "info,standin_registry=debug",
+            "warn, standin_proxy::session=trace",
+        ] {
             assert!(filter(good).is_ok(), "{good}");
         }
         for bad in ["", "inof", "info,", "loud", "info,x=loud"] {

@@ -20,7 +20,8 @@ use crate::cause::Cause;
 
 /// Bounds of `standin_failover_seconds`: 1 ms to 60 s, dense where the promises are (20 ms, 100 ms, 2 s).
 const FAILOVER_BUCKETS_SECS: &[f64] = &[
-    0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 20.0, 30.0,
+    60.0,
 ];
 
 /// Samples of a histogram wait in memory for a scrape; after so many they are folded in without one.
@@ -28,22 +29,69 @@ const FAILOVER_SAMPLES_MAX: u32 = 256;
 
 /// Reasons of `standin_sessions_closed_total`, as `End::as_str` gives them.
 const CLOSED: &[&str] = &[
-    "component_closed", "component_broke", "component_protocol", "component_stale", "component_slow", "refused",
-    "unauthorized", "outage", "signed", "shutdown",
+    "component_closed",
+    "component_broke",
+    "component_protocol",
+    "component_stale",
+    "component_slow",
+    "refused",
+    "unauthorized",
+    "outage",
+    "signed",
+    "shutdown",
 ];
 /// Reasons of `standin_connections_refused_total`.
-const REFUSED: &[&str] = &["connections_max", "buffers_total_bytes_max", "shutdown", "accept_error"];
-/// Results of `standin_node_dials_total`.
-const DIALS: &[&str] = &["connected", "refused", "timeout", "unreachable", "handshake_timeout", "bad_info"];
-/// Kinds of `standin_client_errors_total`: those of `WireError`, and the sidecar's own refusals.
-const CLIENT_ERRORS: &[&str] = &[
-    "unknown_verb", "line_too_long", "arguments", "payload_too_large", "payload_end", "connect_json",
-    "subscriptions_max", "subscription_bytes_max", "slow_consumer", "stale_connection", "outage", "signed",
+const REFUSED: &[&str] = &[
     "connections_max",
+    "buffers_total_bytes_max",
+    "shutdown",
+    "accept_error",
 ];
-/// Kinds of `standin_node_errors_total`, as `Refusal::kind` gives them.
-const NODE_ERRORS: &[&str] =
-    &["command", "subscription", "client", "authorization", "server", "unknown", "protocol"];
+/// Results of `standin_node_dials_total`: success, and `DialError::kind`.
+const DIALS: &[&str] = &[
+    "connected",
+    "no_address",
+    "connect",
+    "connect_timeout",
+    "info_timeout",
+    "closed",
+    "broke",
+    "not_nats",
+    "bad_info",
+    "refused",
+    "tls",
+];
+/// Kinds of `standin_client_errors_total`: those of `WireError`, of `End`, and the refusal of a subscription.
+const CLIENT_ERRORS: &[&str] = &[
+    "unknown_verb",
+    "line_too_long",
+    "arguments",
+    "payload_too_large",
+    "payload_end",
+    "connect_json",
+    "subscriptions_max",
+    "subscription_bytes_max",
+    "component_slow",
+    "component_stale",
+    "outage",
+    "signed",
+    "unauthorized",
+    "shutdown",
+];
+/// Kinds of `standin_node_errors_total`: those of `Refusal` for what nodes say, of `WireError` for what is no frame.
+const NODE_ERRORS: &[&str] = &[
+    "command",
+    "subscription",
+    "client",
+    "authorization",
+    "server",
+    "unknown",
+    "unknown_verb",
+    "line_too_long",
+    "arguments",
+    "payload_too_large",
+    "payload_end",
+];
 /// Where nodes come from, as `standin_registry::Source::as_str` gives it.
 const SOURCES: &[&str] = &["zookeeper", "cache", "dns", "fixed", "gossip"];
 /// What a node may be.
@@ -106,7 +154,7 @@ pub struct Metrics {
     pub node_dials: Labelled,
     /// `-ERR`s that the sidecar itself gave to components, by kind.
     pub client_errors: Labelled,
-    /// `-ERR`s that nodes gave, by `Refusal::kind`.
+    /// Errors of nodes, by `Refusal::kind` or `WireError::kind`.
     pub node_errors: Labelled,
     failovers: [Counter; Cause::COUNT],
     failover_seconds: Histogram,
@@ -125,63 +173,113 @@ impl Metrics {
         let name = Matcher::Full("standin_failover_seconds".to_owned());
         // The only error is an empty list of bounds; a summary without bounds would be served then.
         let builder = PrometheusBuilder::new().set_buckets_for_metric(name, FAILOVER_BUCKETS_SECS);
-        let names = Names { recorder: builder.unwrap_or_default().build_recorder() };
-        names.gauge("standin_build_info", "Always 1; the label is the version.", &[("version", env!("CARGO_PKG_VERSION"))])
+        let names = Names {
+            recorder: builder.unwrap_or_default().build_recorder(),
+        };
+        names
+            .gauge(
+                "standin_build_info",
+                "Always 1; the label is the version.",
+                &[("version", env!("CARGO_PKG_VERSION"))],
+            )
             .set(1.0);
         Self {
-            sessions: names.gauge("standin_sessions", "Sessions now: one for each connected component.", &[]),
+            sessions: names.gauge(
+                "standin_sessions",
+                "Sessions now: one for each connected component.",
+                &[],
+            ),
             sessions_total: names.counter("standin_sessions_total", "Sessions since start.", &[]),
             sessions_closed: names.labelled(
-                "standin_sessions_closed_total", "Sessions that ended, by reason.", "reason", CLOSED,
+                "standin_sessions_closed_total",
+                "Sessions that ended, by reason.",
+                "reason",
+                CLOSED,
             ),
             sessions_failed: names.counter(
-                "standin_sessions_failed_total", "Sessions that ended by a bug; each took down only itself.", &[],
+                "standin_sessions_failed_total",
+                "Sessions that ended by a bug; each took down only itself.",
+                &[],
             ),
             connections_refused: names.labelled(
-                "standin_connections_refused_total", "Connections of components that got no session, by reason.",
-                "reason", REFUSED,
+                "standin_connections_refused_total",
+                "Connections of components that got no session, by reason.",
+                "reason",
+                REFUSED,
             ),
             messages: names.directions("standin_messages_total", "Messages passed on, by direction."),
-            bytes: names.directions("standin_bytes_total", "Bytes passed on, control lines included, by direction."),
+            bytes: names.directions(
+                "standin_bytes_total",
+                "Bytes passed on, control lines included, by direction.",
+            ),
             in_doubt_drop: names.in_doubt("drop"),
             in_doubt_resend: names.in_doubt("resend"),
-            resent: names.counter("standin_resent_total", "Publishes in doubt that were sent again.", &[]),
-            own_pings: names.counter(
-                "standin_own_pings_total", "PINGs put into the stream by the sidecar, to confirm publishes.", &[],
+            resent: names.counter(
+                "standin_resent_total",
+                "Publishes in doubt that were sent again.",
+                &[],
             ),
-            buffered_bytes: names.gauge("standin_buffered_bytes", "Bytes held in all sessions' buffers.", &[]),
+            own_pings: names.counter(
+                "standin_own_pings_total",
+                "PINGs put into the stream by the sidecar, to confirm publishes.",
+                &[],
+            ),
+            buffered_bytes: names.gauge(
+                "standin_buffered_bytes",
+                "Bytes held in all sessions' buffers.",
+                &[],
+            ),
             node_dials: names.labelled(
-                "standin_node_dials_total", "Attempts to reach a node, by result.", "result", DIALS,
+                "standin_node_dials_total",
+                "Attempts to reach a node, by result.",
+                "result",
+                DIALS,
             ),
             client_errors: names.labelled(
-                "standin_client_errors_total", "-ERRs that the sidecar itself gave to components, by kind.", "kind",
+                "standin_client_errors_total",
+                "-ERRs that the sidecar itself gave to components, by kind.",
+                "kind",
                 CLIENT_ERRORS,
             ),
             node_errors: names.labelled(
-                "standin_node_errors_total", "-ERRs that nodes gave, by whom they are about.", "kind", NODE_ERRORS,
+                "standin_node_errors_total",
+                "Errors of nodes: -ERRs by whom they are about, and bytes that are no NATS frame.",
+                "kind",
+                NODE_ERRORS,
             ),
             failovers: Cause::ALL.map(|cause| {
                 let help = "Sessions that moved from one node to another, by cause.";
                 names.counter("standin_failovers_total", help, &[("cause", cause.as_str())])
             }),
             failover_seconds: names.histogram(
-                "standin_failover_seconds", "Seconds from the loss of a node to the next node's first answer.",
+                "standin_failover_seconds",
+                "Seconds from the loss of a node to the next node's first answer.",
             ),
             failover_samples: AtomicU32::new(0),
             nodes: names.grid(
-                "standin_nodes", "Nodes known, by state and by the source they came from.", ("state", NODE_STATES),
+                "standin_nodes",
+                "Nodes known, by state and by the source they came from.",
+                ("state", NODE_STATES),
                 ("source", SOURCES),
             ),
             registry_state: names.grid(
-                "standin_registry_state", "1 for the state that a source of nodes is in.", ("source", SOURCES),
+                "standin_registry_state",
+                "1 for the state that a source of nodes is in.",
+                ("source", SOURCES),
                 ("state", SOURCE_STATES),
             ),
-            registry_age: SOURCES.iter().map(|source| {
-                let help = "Seconds since the last good answer of a source of nodes; -1 when there was none.";
-                names.gauge("standin_registry_age_seconds", help, &[("source", source)])
-            }).collect(),
+            registry_age: SOURCES
+                .iter()
+                .map(|source| {
+                    let help =
+                        "Seconds since the last good answer of a source of nodes; -1 when there was none.";
+                    names.gauge("standin_registry_age_seconds", help, &[("source", source)])
+                })
+                .collect(),
             registry_skipped: names.counter(
-                "standin_registry_records_skipped_total", "Node records that could not be read.", &[],
+                "standin_registry_records_skipped_total",
+                "Node records that could not be read.",
+                &[],
             ),
             handle: names.recorder.handle(),
         }
@@ -191,7 +289,9 @@ impl Metrics {
     pub fn failover(&self, cause: Cause, took: Duration) {
         self.failovers[cause.index()].increment(1);
         self.failover_seconds.record(took.as_secs_f64());
-        if self.failover_samples.fetch_add(1, Ordering::Relaxed) % FAILOVER_SAMPLES_MAX == FAILOVER_SAMPLES_MAX - 1 {
+        if self.failover_samples.fetch_add(1, Ordering::Relaxed) % FAILOVER_SAMPLES_MAX
+            == FAILOVER_SAMPLES_MAX - 1
+        {
             self.handle.run_upkeep();
         }
     }
@@ -212,16 +312,27 @@ impl Metrics {
     /// Sets what the registry says of its sources.
     pub fn set_registry(&self, health: &Health) {
         let oldest = |ages: &mut dyn Iterator<Item = Option<u64>>| ages.flatten().max();
-        for source in [Source::ZooKeeper, Source::Cache, Source::Dns, Source::Fixed, Source::Gossip] {
+        for source in [
+            Source::ZooKeeper,
+            Source::Cache,
+            Source::Dns,
+            Source::Fixed,
+            Source::Gossip,
+        ] {
             let age_ms = match source {
                 Source::ZooKeeper => health.zookeeper.last_good_age_ms,
                 Source::Dns => oldest(&mut health.dns.iter().map(|name| name.last_good_age_ms)),
                 Source::Cache | Source::Fixed | Source::Gossip => None,
             };
-            self.set_source(source.as_str(), health.state(source).as_str(), age_ms.map(Duration::from_millis));
+            self.set_source(
+                source.as_str(),
+                health.state(source).as_str(),
+                age_ms.map(Duration::from_millis),
+            );
         }
         let names = health.dns.iter().map(|name| name.skipped_total);
-        self.registry_skipped.absolute(health.zookeeper.skipped_total + names.sum::<u64>());
+        self.registry_skipped
+            .absolute(health.zookeeper.skipped_total + names.sum::<u64>());
     }
 
     fn set_source(&self, source: &str, state: &str, age: Option<Duration>) {
@@ -261,24 +372,40 @@ impl Names {
     const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
     fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
-        let labels: Vec<Label> =
-            labels.iter().map(|(label, value)| Label::from_static_parts(label, value)).collect();
+        let labels: Vec<Label> = labels
+            .iter()
+            .map(|(label, value)| Label::from_static_parts(label, value))
+            .collect();
         Key::from_parts(name, labels)
     }
 
-    fn counter(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &'static str)]) -> Counter {
+    fn counter(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &'static str)],
+    ) -> Counter {
         self.recorder.describe_counter(name.into(), None, help.into());
-        self.recorder.register_counter(&Self::key(name, labels), &Self::METADATA)
+        self.recorder
+            .register_counter(&Self::key(name, labels), &Self::METADATA)
     }
 
-    fn gauge(&self, name: &'static str, help: &'static str, labels: &[(&'static str, &'static str)]) -> Gauge {
+    fn gauge(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &'static str)],
+    ) -> Gauge {
         self.recorder.describe_gauge(name.into(), None, help.into());
-        self.recorder.register_gauge(&Self::key(name, labels), &Self::METADATA)
+        self.recorder
+            .register_gauge(&Self::key(name, labels), &Self::METADATA)
     }
 
     fn histogram(&self, name: &'static str, help: &'static str) -> Histogram {
-        self.recorder.describe_histogram(name.into(), Some(Unit::Seconds), help.into());
-        self.recorder.register_histogram(&Self::key(name, &[]), &Self::METADATA)
+        self.recorder
+            .describe_histogram(name.into(), Some(Unit::Seconds), help.into());
+        self.recorder
+            .register_histogram(&Self::key(name, &[]), &Self::METADATA)
     }
 
     fn labelled(
@@ -315,8 +442,12 @@ impl Names {
         (row, rows): (&'static str, &[&'static str]),
         (column, columns): (&'static str, &[&'static str]),
     ) -> Vec<Gauge> {
-        let pairs = rows.iter().flat_map(|first| columns.iter().map(move |second| (*first, *second)));
-        pairs.map(|(first, second)| self.gauge(name, help, &[(row, first), (column, second)])).collect()
+        let pairs = rows
+            .iter()
+            .flat_map(|first| columns.iter().map(move |second| (*first, *second)));
+        pairs
+            .map(|(first, second)| self.gauge(name, help, &[(row, first), (column, second)]))
+            .collect()
     }
 }
 
@@ -342,10 +473,20 @@ mod tests {
             "standin_node_dials_total{result=\"timeout\"} 0",
             "standin_registry_records_skipped_total 0",
         ] {
-            assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
+            assert!(
+                text.lines().any(|have| have == line),
+                "{line} is missing in\n{text}"
+            );
         }
-        assert!(text.contains(concat!("standin_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")));
-        assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#') || line.starts_with("standin_")));
+        assert!(text.contains(concat!(
+            "standin_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1"
+        )));
+        assert!(
+            text.lines()
+                .all(|line| line.is_empty() || line.starts_with('#') || line.starts_with("standin_"))
+        );
     }
 
     #[test]
@@ -354,10 +495,22 @@ mod tests {
         metrics.failover(Cause::NodeError("authorization"), Duration::from_millis(15));
         metrics.failover(Cause::Reset, Duration::from_millis(1500));
         let text = metrics.render();
-        assert!(text.contains("standin_failovers_total{cause=\"node_error\"} 1"), "{text}");
-        assert!(text.contains("standin_failovers_total{cause=\"reset\"} 1"), "{text}");
-        assert!(text.contains("standin_failover_seconds_bucket{le=\"0.01\"} 0"), "{text}");
-        assert!(text.contains("standin_failover_seconds_bucket{le=\"0.02\"} 1"), "{text}");
+        assert!(
+            text.contains("standin_failovers_total{cause=\"node_error\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("standin_failovers_total{cause=\"reset\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("standin_failover_seconds_bucket{le=\"0.01\"} 0"),
+            "{text}"
+        );
+        assert!(
+            text.contains("standin_failover_seconds_bucket{le=\"0.02\"} 1"),
+            "{text}"
+        );
         assert!(text.contains("standin_failover_seconds_count 2"), "{text}");
     }
 
@@ -367,7 +520,10 @@ mod tests {
         let failovers = FAILOVER_SAMPLES_MAX * 10 + 3;
         (0..failovers).for_each(|_| metrics.failover(Cause::Reset, Duration::from_millis(1)));
         let text = metrics.render();
-        assert!(text.contains(&format!("standin_failover_seconds_count {failovers}\n")), "{text}");
+        assert!(
+            text.contains(&format!("standin_failover_seconds_count {failovers}\n")),
+            "{text}"
+        );
     }
 
     #[test]
@@ -377,7 +533,10 @@ mod tests {
         metrics.client_errors.increment("made up by a peer");
         let text = metrics.render();
         assert_eq!(text.lines().count(), series);
-        assert!(text.contains("standin_client_errors_total{kind=\"other\"} 1"), "{text}");
+        assert!(
+            text.contains("standin_client_errors_total{kind=\"other\"} 1"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -393,11 +552,29 @@ mod tests {
         health.zookeeper.skipped_total = 4;
         metrics.set_registry(&health);
         let text = metrics.render();
-        assert!(text.contains("standin_nodes{state=\"up\",source=\"zookeeper\"} 1"), "{text}");
-        assert!(text.contains("standin_nodes{state=\"cooling\",source=\"fixed\"} 0"), "{text}");
-        assert!(text.contains("standin_registry_state{source=\"zookeeper\",state=\"connecting\"} 0"), "{text}");
-        assert!(text.contains("standin_registry_state{source=\"zookeeper\",state=\"healthy\"} 1"), "{text}");
-        assert!(text.contains("standin_registry_age_seconds{source=\"zookeeper\"} 2"), "{text}");
-        assert!(text.contains("standin_registry_records_skipped_total 4"), "{text}");
+        assert!(
+            text.contains("standin_nodes{state=\"up\",source=\"zookeeper\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("standin_nodes{state=\"cooling\",source=\"fixed\"} 0"),
+            "{text}"
+        );
+        assert!(
+            text.contains("standin_registry_state{source=\"zookeeper\",state=\"connecting\"} 0"),
+            "{text}"
+        );
+        assert!(
+            text.contains("standin_registry_state{source=\"zookeeper\",state=\"healthy\"} 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("standin_registry_age_seconds{source=\"zookeeper\"} 2"),
+            "{text}"
+        );
+        assert!(
+            text.contains("standin_registry_records_skipped_total 4"),
+            "{text}"
+        );
     }
 }

@@ -7,7 +7,14 @@ use toml::{Table, Value};
 use super::{Settings, check};
 
 /// Keys that are taken at start only, marked `(restart)` in `deploy/proxy.toml`.
-const RESTART: &[&str] = &["listen", "limits.workers", "socket.listen_backlog", "http.listen", "log.format"];
+const RESTART: &[&str] = &[
+    "listen",
+    "limits.workers",
+    "socket.listen_backlog",
+    "http.listen",
+    "http.page_items_max",
+    "log.format",
+];
 
 /// When a change takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +55,11 @@ impl Settings {
                 key: key.clone(),
                 from: check::shown(key, old),
                 to: check::shown(key, new),
-                effect: if RESTART.contains(&key.as_str()) { Effect::Restart } else { Effect::Now },
+                effect: if RESTART.contains(&key.as_str()) {
+                    Effect::Restart
+                } else {
+                    Effect::Now
+                },
             })
             .collect()
     }
@@ -59,7 +70,7 @@ impl Settings {
         new.listen.clone_from(&self.listen);
         new.limits.workers = self.limits.workers;
         new.socket.listen_backlog = self.socket.listen_backlog;
-        new.http.listen.clone_from(&self.http.listen);
+        new.http.clone_from(&self.http);
         new.log.format = self.log.format;
         new
     }
@@ -72,7 +83,11 @@ fn flat(settings: &Settings) -> Vec<(String, Value)> {
     for (name, value) in table {
         match value {
             Value::Table(section) => {
-                keys.extend(section.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
+                keys.extend(
+                    section
+                        .into_iter()
+                        .map(|(key, value)| (format!("{name}.{key}"), value)),
+                );
             }
             value => keys.push((name, value)),
         }
@@ -92,11 +107,18 @@ mod tests {
     fn changed_keys_are_named_with_both_values_and_when_they_take_effect() {
         let old = settings("[session]\nping_max = 3\n");
         let new = settings("listen = [\"127.0.0.1:4333\"]\n[session]\nping_max = 4\n");
-        let seen: Vec<_> = old.changes(&new).iter().map(|change| (change.to_string(), change.effect)).collect();
+        let seen: Vec<_> = old
+            .changes(&new)
+            .iter()
+            .map(|change| (change.to_string(), change.effect))
+            .collect();
         assert_eq!(
             seen,
             [
-                ("listen: [\"127.0.0.1:4222\"] -> [\"127.0.0.1:4333\"]".to_owned(), Effect::Restart),
+                (
+                    "listen: [\"127.0.0.1:4222\"] -> [\"127.0.0.1:4333\"]".to_owned(),
+                    Effect::Restart
+                ),
                 ("session.ping_max: 3 -> 4".to_owned(), Effect::Now),
             ]
         );
@@ -122,9 +144,13 @@ mod tests {
         let old = settings("");
         let new = settings(
             "listen = [\"127.0.0.1:1\"]\n[limits]\nworkers = 7\nconnections_max = 9\n[socket]\nlisten_backlog = 7\n\
-             [http]\nlisten = \"127.0.0.1:2\"\n[log]\nformat = \"json\"\n",
+             [http]\nlisten = \"127.0.0.1:2\"\npage_items_max = 7\n[log]\nformat = \"json\"\n",
         );
-        let left: Vec<_> = old.changes(&old.reloaded(new)).into_iter().map(|change| change.key).collect();
+        let left: Vec<_> = old
+            .changes(&old.reloaded(new))
+            .into_iter()
+            .map(|change| change.key)
+            .collect();
         assert_eq!(left, ["limits.connections_max"]);
     }
 

@@ -56,7 +56,10 @@ const RANGES: &[(&str, i64, i64)] = &[
 ];
 
 /// The texts that are one of a few words.
-const WORDS: &[(&str, &[&str])] = &[("publish.in_doubt", &["drop", "resend"]), ("log.format", &["human", "json"])];
+const WORDS: &[(&str, &[&str])] = &[
+    ("publish.in_doubt", &["drop", "resend"]),
+    ("log.format", &["human", "json"]),
+];
 
 /// Checks one value by itself: its type, its range, its form.
 ///
@@ -144,17 +147,20 @@ fn in_range(entry: &Entry, number: i64) -> Result<(), SettingsError> {
 
 fn text_form(entry: &Entry, place: &Place, text: &str) -> Result<(), SettingsError> {
     let allowed = match entry.key.as_str() {
-        "listen" if SocketAddr::from_str(text).is_err() => "ip:port, such as \"127.0.0.1:4222\"",
-        "http.listen" | "nodes.dns_server" if !text.is_empty() && SocketAddr::from_str(text).is_err() => {
-            "ip:port, or empty"
+        "listen" if !host_and_port(text) => "host:port, such as \"127.0.0.1:4222\"",
+        "http.listen" if !text.is_empty() && !host_and_port(text) => "host:port, or empty",
+        "advertise" if !text.is_empty() && (!host_and_port(text) || text.ends_with(":0")) => {
+            "host:port, or empty"
         }
-        "advertise" if !text.is_empty() && !host_and_port(text) => "host:port, or empty",
+        "nodes.dns_server" if !text.is_empty() && SocketAddr::from_str(text).is_err() => "ip:port, or empty",
         "nodes.zookeeper_auth" if !text.is_empty() && !text.contains(':') => "user:password, or empty",
         "log.level" if crate::logging::filter(text).is_err() => {
             "error, warn, info, debug, trace, or a filter such as \"info,standin_registry=debug\""
         }
         _ => match WORDS.iter().find(|(name, _)| *name == entry.key) {
-            Some((_, words)) if !words.contains(&text) => return Err(not_a_word(&entry.key, place, words, text)),
+            Some((_, words)) if !words.contains(&text) => {
+                return Err(not_a_word(&entry.key, place, words, text));
+            }
             _ => return super::sources::text_form(&entry.key, place, text),
         },
     };
@@ -179,13 +185,16 @@ fn not_a_word(key: &str, place: &Place, words: &[&str], found: &str) -> Settings
 fn host_and_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         let bracketed = host.starts_with('[') && host.ends_with(']');
-        !host.is_empty() && (bracketed || !host.contains(':')) && port.parse::<u16>().is_ok_and(|port| port > 0)
+        !host.is_empty() && (bracketed || !host.contains(':')) && port.parse::<u16>().is_ok()
     })
 }
 
 /// One `{ pattern = …, in_doubt = … }` of `publish.subject`.
 fn subject_policy(place: &Place, table: &Table) -> Result<(), SettingsError> {
-    if let Some(key) = table.keys().find(|key| !["pattern", "in_doubt"].contains(&key.as_str())) {
+    if let Some(key) = table
+        .keys()
+        .find(|key| !["pattern", "in_doubt"].contains(&key.as_str()))
+    {
         return Err(SettingsError::UnknownKey {
             place: place.clone(),
             key: key.clone(),
@@ -197,19 +206,34 @@ fn subject_policy(place: &Place, table: &Table) -> Result<(), SettingsError> {
         place: place.clone(),
         key: format!("publish.subject.{key}"),
         allowed,
-        found: table.get(key).map_or_else(|| "missing".to_owned(), ToString::to_string),
+        found: table
+            .get(key)
+            .map_or_else(|| "missing".to_owned(), ToString::to_string),
     };
     match table.get("pattern").and_then(Value::as_str) {
-        None => Err(refuse("pattern", "a subject pattern, such as \"orders.>\"".to_owned())),
-        Some(text) => Pattern::new(text).map(drop).map_err(|error| SettingsError::Conflict {
-            place: place.clone(),
-            rule: format!("publish.subject.pattern: {error}"),
-        }),
-    }?;
+        None => {
+            return Err(refuse(
+                "pattern",
+                "a subject pattern, such as \"orders.>\"".to_owned(),
+            ));
+        }
+        Some(text) => pattern(place, text)?,
+    };
     match table.get("in_doubt").and_then(Value::as_str) {
         Some("drop" | "resend") => Ok(()),
         _ => Err(refuse("in_doubt", "\"drop\" or \"resend\"".to_owned())),
     }
+}
+
+/// A subject pattern of `publish.subject`.
+///
+/// # Errors
+/// [`SettingsError::Conflict`].
+pub(super) fn pattern(place: &Place, text: &str) -> Result<Pattern, SettingsError> {
+    Pattern::new(text).map_err(|error| SettingsError::Conflict {
+        place: place.clone(),
+        rule: format!("publish.subject.pattern: {error}"),
+    })
 }
 
 /// Checks what must hold between values.
@@ -217,7 +241,14 @@ fn subject_policy(place: &Place, table: &Table) -> Result<(), SettingsError> {
 /// # Errors
 /// [`SettingsError::Conflict`] at the place of the value that should change.
 pub(super) fn across(settings: &Settings, entries: &[Entry]) -> Result<(), SettingsError> {
-    let Settings { nodes, choice, publish, session, limits, .. } = settings;
+    let Settings {
+        nodes,
+        choice,
+        publish,
+        session,
+        limits,
+        ..
+    } = settings;
     let rules = [
         (
             settings.listen.is_empty(),
@@ -266,11 +297,17 @@ pub(super) fn across(settings: &Settings, entries: &[Entry]) -> Result<(), Setti
         ),
     ];
     let place_of = |key: &str| {
-        entries.iter().find(|entry| entry.key == key).map_or(Place::Default, |entry| entry.place.clone())
+        entries
+            .iter()
+            .find(|entry| entry.key == key)
+            .map_or(Place::Default, |entry| entry.place.clone())
     };
     for (broken, key, rule) in rules {
         if broken {
-            return Err(SettingsError::Conflict { place: place_of(key), rule });
+            return Err(SettingsError::Conflict {
+                place: place_of(key),
+                rule,
+            });
         }
     }
     if let Some((upstream, listen)) = own_address(settings) {
@@ -286,24 +323,36 @@ pub(super) fn across(settings: &Settings, entries: &[Entry]) -> Result<(), Setti
 }
 
 /// An upstream that is this sidecar itself, as happens when it inherits the component's `NATS_URL`; and the listener that
-/// it names.
+/// it names. Names other than `localhost` are not resolved.
 fn own_address(settings: &Settings) -> Option<(Upstream, &str)> {
-    let upstreams = settings.nodes.upstream.iter().filter_map(|url| Upstream::from_str(url.reveal()).ok());
-    let listeners: Vec<(SocketAddr, &str)> =
-        settings.listen.iter().filter_map(|text| Some((text.parse().ok()?, text.as_str()))).collect();
+    let upstreams = settings
+        .nodes
+        .upstream
+        .iter()
+        .filter_map(|url| Upstream::from_str(url.reveal()).ok());
+    let listeners: Vec<(Endpoint, &str)> = settings
+        .listen
+        .iter()
+        .filter_map(|text| Some((text.parse().ok()?, text.as_str())))
+        .collect();
     upstreams.into_iter().find_map(|upstream| {
-        let own = listeners.iter().find(|(local, _)| listens_at(*local, &upstream.endpoint))?;
+        let own = listeners
+            .iter()
+            .find(|(local, _)| listens_at(local, &upstream.endpoint))?;
         Some((upstream, own.1))
     })
 }
 
-fn listens_at(local: SocketAddr, endpoint: &Endpoint) -> bool {
-    let host = match &*endpoint.host {
-        "localhost" => Some(local.ip()).filter(|ip| ip.is_loopback()).or(Some(Ipv4Addr::LOCALHOST.into())),
+fn listens_at(local: &Endpoint, other: &Endpoint) -> bool {
+    let address = |endpoint: &Endpoint| match &*endpoint.host {
+        "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
         _ => endpoint.ip(),
     };
-    let same_host = host.is_some_and(|ip| ip == local.ip() || (local.ip().is_unspecified() && ip.is_loopback()));
-    local.port() != 0 && local.port() == endpoint.port && same_host
+    let same_host = match (address(local), address(other)) {
+        (Some(local), Some(other)) => local == other || (local.is_unspecified() && other.is_loopback()),
+        _ => local.host == other.host,
+    };
+    local.port != 0 && local.port == other.port && same_host
 }
 
 /// At least one source of nodes must be there before the sidecar starts.

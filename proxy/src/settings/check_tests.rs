@@ -15,10 +15,17 @@ fn every_number_has_a_range_and_the_default_file_tells_it() {
         let range = RANGES.iter().find(|(key, ..)| *key == item.key);
         let (_, low, high) = range.unwrap_or_else(|| panic!("{} has no range", item.key));
         let said = format!("[{low}..{high}]");
-        assert!(lines[item.line - 2].ends_with(&said), "the comment of {} does not end with {said}", item.key);
+        assert!(
+            lines[item.line - 2].ends_with(&said),
+            "the comment of {} does not end with {said}",
+            item.key
+        );
     }
     for (key, ..) in RANGES {
-        assert!(document.items.iter().any(|item| item.key == *key), "{key} is no key");
+        assert!(
+            document.items.iter().any(|item| item.key == *key),
+            "{key} is no key"
+        );
     }
 }
 
@@ -26,7 +33,11 @@ fn every_number_has_a_range_and_the_default_file_tells_it() {
 fn every_key_is_told_what_it_is() {
     let lines: Vec<&str> = DEFAULTS.lines().collect();
     for item in super::super::document::read("x", DEFAULTS).unwrap().items {
-        assert!(lines[item.line - 2].starts_with("# "), "{} has no comment above it", item.key);
+        assert!(
+            lines[item.line - 2].starts_with("# "),
+            "{} has no comment above it",
+            item.key
+        );
     }
 }
 
@@ -49,21 +60,42 @@ fn wrong_types_and_ranges_are_told_with_line_and_what_is_allowed() {
             "[nodes]\nzookeeper_session_timeout_ms = 3999\n",
             "settings:2: nodes.zookeeper_session_timeout_ms must be a whole number from 4000 to 300000, not 3999",
         ),
-        ("[nodes]\ngossip = 1\n", "settings:2: nodes.gossip must be true or false, not 1"),
-        ("[nodes]\nzookeeper = [\"a\"]\n", "settings:2: nodes.zookeeper must be a text, not [\"a\"]"),
-        ("[nodes]\ndns = \"a:1\"\n", "settings:2: nodes.dns must be a list of texts, not \"a:1\""),
-        ("[nodes]\ndns = [\n\"a:1\",\n7]\n", "settings:4: nodes.dns must be a list of texts, not 7"),
+        (
+            "[nodes]\ngossip = 1\n",
+            "settings:2: nodes.gossip must be true or false, not 1",
+        ),
+        (
+            "[nodes]\nzookeeper = [\"a\"]\n",
+            "settings:2: nodes.zookeeper must be a text, not [\"a\"]",
+        ),
+        (
+            "[nodes]\ndns = \"a:1\"\n",
+            "settings:2: nodes.dns must be a list of texts, not \"a:1\"",
+        ),
+        (
+            "[nodes]\ndns = [\n\"a:1\",\n7]\n",
+            "settings:4: nodes.dns must be a list of texts, not 7",
+        ),
         (
             "listen = [\"127.0.0.1:1\",\n  \"localhost\"]\n",
-            "settings:2: listen must be ip:port, such as \"127.0.0.1:4222\", not \"localhost\"",
+            "settings:2: listen must be host:port, such as \"127.0.0.1:4222\", not \"localhost\"",
         ),
-        ("[http]\nlisten = \":8222\"\n", "settings:2: http.listen must be ip:port, or empty, not \":8222\""),
-        ("advertise = \"host\"\n", "settings:1: advertise must be host:port, or empty, not \"host\""),
+        (
+            "[http]\nlisten = \":8222\"\n",
+            "settings:2: http.listen must be host:port, or empty, not \":8222\"",
+        ),
+        (
+            "advertise = \"host\"\n",
+            "settings:1: advertise must be host:port, or empty, not \"host\"",
+        ),
         (
             "[publish]\nin_doubt = \"keep\"\n",
             "settings:2: publish.in_doubt must be \"drop\" or \"resend\", not \"keep\"",
         ),
-        ("[log]\nformat = \"xml\"\n", "settings:2: log.format must be \"human\" or \"json\", not \"xml\""),
+        (
+            "[log]\nformat = \"xml\"\n",
+            "settings:2: log.format must be \"human\" or \"json\", not \"xml\"",
+        ),
         (
             "[log]\nlevel = \"inof\"\n",
             "settings:2: log.level must be error, warn, info, debug, trace, or a filter such as \
@@ -77,9 +109,15 @@ fn wrong_types_and_ranges_are_told_with_line_and_what_is_allowed() {
 #[test]
 fn a_password_that_stands_in_the_wrong_place_is_not_shown() {
     let error = refused("[nodes]\nzookeeper_auth = \"hunter2\"\n");
-    assert_eq!(error, "settings:2: nodes.zookeeper_auth must be user:password, or empty, not \"***\"");
+    assert_eq!(
+        error,
+        "settings:2: nodes.zookeeper_auth must be user:password, or empty, not \"***\""
+    );
     let error = refused("[nodes]\nupstream = \"nats://u:hunter2@h\"\n");
-    assert_eq!(error, "settings:2: nodes.upstream must be a list of texts, not \"nats://u:***@h\"");
+    assert_eq!(
+        error,
+        "settings:2: nodes.upstream must be a list of texts, not \"nats://u:***@h\""
+    );
 }
 
 #[test]
@@ -109,7 +147,10 @@ fn policies_by_subject_are_checked_one_by_one() {
             "[publish]\nsubject = [{ patern = \"a\" }]\n",
             "settings:2: unknown key `patern` in publish.subject; it takes pattern and in_doubt",
         ),
-        ("[publish]\nsubject = [\"a\"]\n", "settings:2: publish.subject must be a list of { pattern"),
+        (
+            "[publish]\nsubject = [\"a\"]\n",
+            "settings:2: publish.subject must be a list of { pattern",
+        ),
     ] {
         let refused = refused(text);
         assert!(refused.starts_with(error), "{refused}");
@@ -151,6 +192,8 @@ fn a_sidecar_that_would_be_its_own_node_is_refused() {
     for (listen, upstream, own) in [
         ("127.0.0.1:4222", "nats://u:p@localhost:4222", true),
         ("127.0.0.1:4222", "127.0.0.1", true),
+        ("localhost:4222", "127.0.0.1:4222", true),
+        ("sidecar.test:4222", "nats://sidecar.test", true),
         ("0.0.0.0:4222", "nats://127.0.0.1:4222", true),
         ("10.0.0.1:4222", "10.0.0.1:4222", true),
         ("127.0.0.1:4222", "nats://localhost:4333", false),
@@ -162,7 +205,10 @@ fn a_sidecar_that_would_be_its_own_node_is_refused() {
         let result = Settings::from_toml(&text);
         assert_eq!(result.is_err(), own, "{listen} {upstream}: {result:?}");
         if let Err(error) = result {
-            assert!(error.to_string().starts_with("settings:3: nodes.upstream names "), "{error}");
+            assert!(
+                error.to_string().starts_with("settings:3: nodes.upstream names "),
+                "{error}"
+            );
         }
     }
 }

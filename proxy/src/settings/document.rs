@@ -82,9 +82,12 @@ fn plain(value: &DeValue<'_>) -> Value {
         DeValue::Float(digits) => float(digits.as_str()),
         DeValue::Datetime(date) => Value::Datetime(*date),
         DeValue::Array(array) => Value::Array(array.iter().map(|item| plain(item.get_ref())).collect()),
-        DeValue::Table(table) => {
-            Value::Table(table.iter().map(|(key, value)| (key.get_ref().to_string(), plain(value.get_ref()))).collect())
-        }
+        DeValue::Table(table) => Value::Table(
+            table
+                .iter()
+                .map(|(key, value)| (key.get_ref().to_string(), plain(value.get_ref())))
+                .collect(),
+        ),
     }
 }
 
@@ -99,7 +102,11 @@ struct Lines {
 
 impl Lines {
     fn of(text: &str) -> Self {
-        let after = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let after = text
+            .bytes()
+            .enumerate()
+            .filter(|(_, byte)| *byte == b'\n')
+            .map(|(at, _)| at + 1);
         Self {
             starts: std::iter::once(0).chain(after).collect(),
         }
@@ -128,9 +135,13 @@ mod tests {
 
     #[test]
     fn numbers_may_be_written_as_toml_allows() {
-        let Document { items, .. } = read("x", "a = 8_388_608\nb = 0x10\nc = 99999999999999999999\n").unwrap();
+        let Document { items, .. } =
+            read("x", "a = 8_388_608\nb = 0x10\nc = 99999999999999999999\n").unwrap();
         let values: Vec<_> = items.into_iter().map(|item| item.value).collect();
-        assert_eq!(values, [Value::Integer(8_388_608), Value::Integer(16), Value::Float(1e20)]);
+        assert_eq!(
+            values,
+            [Value::Integer(8_388_608), Value::Integer(16), Value::Float(1e20)]
+        );
     }
 
     #[test]
@@ -138,6 +149,9 @@ mod tests {
         let error = read("x.toml", "[session]\nping_max = \n").unwrap_err();
         assert!(error.to_string().starts_with("x.toml:2: not TOML: "), "{error}");
         let error = read("x.toml", "[session]\nping_max = 1\nping_max = 2\n").unwrap_err();
-        assert!(error.to_string().starts_with("x.toml:3: not TOML: duplicate key"), "{error}");
+        assert!(
+            error.to_string().starts_with("x.toml:3: not TOML: duplicate key"),
+            "{error}"
+        );
     }
 }

@@ -158,7 +158,9 @@ impl Layers {
     }
 
     fn has_section(&self, section: &str) -> bool {
-        self.entries.iter().any(|entry| !section.is_empty() && entry.split().0 == section)
+        self.entries
+            .iter()
+            .any(|entry| !section.is_empty() && entry.split().0 == section)
     }
 
     fn lay_text(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
@@ -179,7 +181,11 @@ impl Layers {
             let Some(entry) = self.entry(&item.key) else {
                 return Err(self.unknown(&item.key, place));
             };
-            entry.item_places = item.item_lines.iter().map(|line| Place::file(name, *line)).collect();
+            entry.item_places = item
+                .item_lines
+                .iter()
+                .map(|line| Place::file(name, *line))
+                .collect();
             entry.value = item.value;
             entry.place = place;
         }
@@ -188,8 +194,16 @@ impl Layers {
 
     fn unknown(&self, key: &str, place: Place) -> SettingsError {
         let (section, inner) = key.split_once('.').unwrap_or(("", key));
-        let siblings = self.entries.iter().map(Entry::split).filter(|(other, _)| *other == section);
-        let elsewhere = self.entries.iter().map(Entry::split).find(|(_, name)| *name == inner);
+        let siblings = self
+            .entries
+            .iter()
+            .map(Entry::split)
+            .filter(|(other, _)| *other == section);
+        let elsewhere = self
+            .entries
+            .iter()
+            .map(Entry::split)
+            .find(|(_, name)| *name == inner);
         let otherwise = match elsewhere {
             Some(("", _)) => "it belongs above the first section".to_owned(),
             Some((other, _)) => format!("it belongs in [{other}]"),
@@ -199,13 +213,19 @@ impl Layers {
             hint: hint(inner, siblings.map(|(_, name)| name), &otherwise),
             place,
             key: inner.to_owned(),
-            section: if section.is_empty() { String::new() } else { format!(" in [{section}]") },
+            section: if section.is_empty() {
+                String::new()
+            } else {
+                format!(" in [{section}]")
+            },
         }
     }
 
     fn lay_environment(&mut self, environment: &[(String, String)]) -> Result<(), SettingsError> {
-        let variables: BTreeMap<&str, &str> =
-            environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let variables: BTreeMap<&str, &str> = environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         if let Some(value) = variables.get("NATS_URL").filter(|value| !value.is_empty()) {
             self.lay_variable("nodes.upstream", "NATS_URL", value)?;
         }
@@ -224,21 +244,30 @@ impl Layers {
     /// to another program of the same host, and is worth a warning.
     fn unknown_variable(&mut self, name: &str) -> Result<(), SettingsError> {
         let rest = name.trim_start_matches("STANDIN_").to_lowercase();
-        let in_section = rest.split('_').next().is_some_and(|section| self.has_section(section));
-        let names: Vec<String> = self.entries.iter().map(Entry::variable).collect();
-        let nearest = nearest(name, names.iter().map(String::as_str));
+        let in_section = rest
+            .split('_')
+            .next()
+            .is_some_and(|section| self.has_section(section));
+        let keys: Vec<String> = self
+            .entries
+            .iter()
+            .map(|entry| entry.key.replace('.', "_"))
+            .collect();
+        let nearest = nearest(&rest, keys.iter().map(String::as_str));
         if !in_section && nearest.is_none() {
-            self.warnings.push(format!("environment variable {name} is no setting of this program; ignored"));
+            self.warnings.push(format!(
+                "environment variable {name} is no setting of this program; ignored"
+            ));
             return Ok(());
         }
         Err(SettingsError::UnknownKey {
             place: Place::Variable(name.to_owned()),
-            key: rest,
-            section: String::new(),
             hint: nearest.map_or_else(
                 || "; the variables are STANDIN_<SECTION>_<KEY> of deploy/proxy.toml".to_owned(),
-                |other| format!("; did you mean `{other}`?"),
+                |key| format!("; did you mean `STANDIN_{}`?", key.to_uppercase()),
             ),
+            key: rest,
+            section: String::new(),
         })
     }
 
@@ -311,12 +340,17 @@ fn of_kubernetes(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_PORT")
         || name.contains("_SERVICE_PORT")
-        || ["_TCP", "_UDP"].iter().any(|kind| name.contains(kind) && name.contains("_PORT_"))
+        || ["_TCP", "_UDP"]
+            .iter()
+            .any(|kind| name.contains(kind) && name.contains("_PORT_"))
 }
 
 /// `; did you mean …?` when a known name looks like `name`, else `; otherwise`.
 fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>, otherwise: &str) -> String {
-    nearest(name, known).map_or_else(|| format!("; {otherwise}"), |known| format!("; did you mean `{known}`?"))
+    nearest(name, known).map_or_else(
+        || format!("; {otherwise}"),
+        |known| format!("; did you mean `{known}`?"),
+    )
 }
 
 /// The known name that is nearest to `name`, if it is near: at most a third of its letters differ.

@@ -7,12 +7,24 @@ use super::*;
 const SOURCE: &str = "[nodes]\nupstream = [\"10.0.0.1\"]\n";
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 fn with_environment(pairs: &[(&str, &str)]) -> Result<Loaded, SettingsError> {
-    let flag = Flag { key: "nodes.dns", flag: "--dns", value: check::list("nodes.test:4222") };
-    Input { environment: variables(pairs), flags: vec![flag], ..Input::default() }.load()
+    let flag = Flag {
+        key: "nodes.dns",
+        flag: "--dns",
+        value: check::list("nodes.test:4222"),
+    };
+    Input {
+        environment: variables(pairs),
+        flags: vec![flag],
+        ..Input::default()
+    }
+    .load()
 }
 
 fn refused(text: &str) -> String {
@@ -44,7 +56,11 @@ fn each_layer_lies_over_the_one_below() {
             ("STANDIN_HTTP_LISTEN", "127.0.0.1:4"),
             ("STANDIN_NODES_GOSSIP", "false"),
         ]),
-        flags: vec![Flag { key: "http.listen", flag: "--http", value: Value::String("127.0.0.1:5".to_owned()) }],
+        flags: vec![Flag {
+            key: "http.listen",
+            flag: "--http",
+            value: Value::String("127.0.0.1:5".to_owned()),
+        }],
     };
     let loaded = input.load().unwrap();
     assert_eq!(loaded.settings.session.ping_max, 3);
@@ -73,10 +89,22 @@ fn unknown_keys_are_told_with_file_line_and_the_likely_name() {
             "[session]\nprobe_interval_ms = 1\n",
             "settings:2: unknown key `probe_interval_ms` in [session]; it belongs in [health]",
         ),
-        ("[log]\nlisten = []\n", "settings:2: unknown key `listen` in [log]; it belongs above the first section"),
-        ("[http]\nlevl = 1\n", "settings:2: unknown key `levl` in [http]; the keys are listed in deploy/proxy.toml"),
-        ("lisen = []\n", "settings:1: unknown key `lisen`; did you mean `listen`?"),
-        ("[sesion]\n", "settings:1: unknown key `[sesion]`; did you mean `session`?"),
+        (
+            "[log]\nlisten = []\n",
+            "settings:2: unknown key `listen` in [log]; it belongs above the first section",
+        ),
+        (
+            "[http]\nlevl = 1\n",
+            "settings:2: unknown key `levl` in [http]; the keys are listed in deploy/proxy.toml",
+        ),
+        (
+            "lisen = []\n",
+            "settings:1: unknown key `lisen`; did you mean `listen`?",
+        ),
+        (
+            "[sesion]\n",
+            "settings:1: unknown key `[sesion]`; did you mean `session`?",
+        ),
         (
             "[tls]\nx = 1\n",
             "settings:1: unknown key `[tls]`; the sections are listed in deploy/proxy.toml",
@@ -95,15 +123,38 @@ fn a_section_and_a_key_do_not_stand_for_each_other() {
 
 #[test]
 fn nats_url_stands_for_upstream_below_the_program_s_own_variable_and_the_flag() {
-    let shown = |pairs: &[(&str, &str)]| format!("{:?}", with_environment(pairs).unwrap().settings.nodes.upstream);
-    assert_eq!(shown(&[("NATS_URL", "nats://a:1, nats://b:2")]), "[\"nats://a:1\", \"nats://b:2\"]");
+    let shown =
+        |pairs: &[(&str, &str)]| format!("{:?}", with_environment(pairs).unwrap().settings.nodes.upstream);
+    assert_eq!(
+        shown(&[("NATS_URL", "nats://a:1, nats://b:2")]),
+        "[\"nats://a:1\", \"nats://b:2\"]"
+    );
     assert_eq!(shown(&[("NATS_URL", "")]), "[]");
-    assert_eq!(shown(&[("NATS_URL", "a:1"), ("STANDIN_NODES_UPSTREAM", "c:3")]), "[\"c:3\"]");
-    let flag = Flag { key: "nodes.upstream", flag: "--upstream", value: check::list("d:4") };
-    let input = Input { environment: variables(&[("NATS_URL", "a:1")]), flags: vec![flag], ..Input::default() };
-    assert_eq!(format!("{:?}", input.load().unwrap().settings.nodes.upstream), "[\"d:4\"]");
-    let error = with_environment(&[("NATS_URL", "http://u:hunter2@a")]).unwrap_err().to_string();
-    assert!(error.starts_with("environment variable NATS_URL: ") && !error.contains("hunter2"), "{error}");
+    assert_eq!(
+        shown(&[("NATS_URL", "a:1"), ("STANDIN_NODES_UPSTREAM", "c:3")]),
+        "[\"c:3\"]"
+    );
+    let flag = Flag {
+        key: "nodes.upstream",
+        flag: "--upstream",
+        value: check::list("d:4"),
+    };
+    let input = Input {
+        environment: variables(&[("NATS_URL", "a:1")]),
+        flags: vec![flag],
+        ..Input::default()
+    };
+    assert_eq!(
+        format!("{:?}", input.load().unwrap().settings.nodes.upstream),
+        "[\"d:4\"]"
+    );
+    let error = with_environment(&[("NATS_URL", "http://u:hunter2@a")])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("environment variable NATS_URL: ") && !error.contains("hunter2"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -135,7 +186,9 @@ fn variables_are_told_by_name_when_they_are_wrong() {
     ] {
         assert_eq!(with_environment(&[(name, value)]).unwrap_err().to_string(), error);
     }
-    let error = with_environment(&[("STANDIN_PUBLISH_SUBJECT", "a.>")]).unwrap_err().to_string();
+    let error = with_environment(&[("STANDIN_PUBLISH_SUBJECT", "a.>")])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("in a settings file"), "{error}");
 }
 
@@ -167,7 +220,17 @@ fn without_any_source_of_nodes_the_four_ways_to_give_one_are_named() {
 #[test]
 fn a_settings_file_that_is_missing_is_named() {
     let path = Path::new("no/such/proxy.toml");
-    let error = Input { file: Some(path), ..Input::default() }.load().unwrap_err();
+    let error = Input {
+        file: Some(path),
+        ..Input::default()
+    }
+    .load()
+    .unwrap_err();
     assert_eq!(error.kind(), "unreadable");
-    assert!(error.to_string().starts_with("cannot read the settings file no/such/proxy.toml: "), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot read the settings file no/such/proxy.toml: "),
+        "{error}"
+    );
 }

@@ -8,7 +8,8 @@ impl Loaded {
     /// Every key with its value; behind each that is not the default, a comment with the place it came from.
     #[must_use]
     pub fn print(&self) -> String {
-        let mut text = String::from("# Settings in force. Where nothing else is said, a value is the default.\n");
+        let mut text =
+            String::from("# Settings in force. Where nothing else is said, a value is the default.\n");
         let mut section = "";
         for entry in &self.entries {
             let (of, key) = entry.split();
@@ -37,7 +38,11 @@ mod tests {
                      subject = [{ pattern = \"a.>\", in_doubt = \"resend\" }]\n[log]\nlevel = \"debug\"\n";
         let loaded = of_text("my.toml", given).unwrap();
         let printed = loaded.print();
-        assert_eq!(Settings::from_toml(&printed).unwrap(), loaded.settings, "{printed}");
+        assert_eq!(
+            Settings::from_toml(&printed).unwrap(),
+            loaded.settings,
+            "{printed}"
+        );
         assert!(printed.contains("ping_max = 7  # my.toml:3\n"), "{printed}");
         assert!(printed.contains("\nping_interval_secs = 120\n"), "{printed}");
     }
@@ -47,6 +52,9 @@ mod tests {
         let given = "[nodes]\nupstream = [\"nats://u:hunter2@h:4222\"]\nzookeeper_auth = \"zk:hunter2\"\n";
         let printed = of_text("my.toml", given).unwrap().print();
         assert!(!printed.contains("hunter2"), "{printed}");
-        assert!(printed.contains("upstream = [\"nats://u:***@h:4222\"]"), "{printed}");
+        assert!(
+            printed.contains("upstream = [\"nats://u:***@h:4222\"]"),
+            "{printed}"
+        );
     }
 }

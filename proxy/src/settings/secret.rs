@@ -36,7 +36,11 @@ macro_rules! secret {
     };
 }
 
-secret!(NodeUrl, "A node's address, perhaps with `user:password@` or `token@` in it.", masked_url);
+secret!(
+    NodeUrl,
+    "A node's address, perhaps with `user:password@` or `token@` in it.",
+    masked_url
+);
 secret!(UserPassword, "A `user:password`.", masked_pair);
 
 /// `[nats://][user:password@]host:port` with the password masked; a lone user is a token and is masked as well.
@@ -67,7 +71,10 @@ mod tests {
     #[test]
     fn no_password_or_token_is_shown() {
         for (text, shown) in [
-            ("nats://deploy:hunter2@10.0.0.1:4222", "nats://deploy:***@10.0.0.1:4222"),
+            (
+                "nats://deploy:hunter2@10.0.0.1:4222",
+                "nats://deploy:***@10.0.0.1:4222",
+            ),
             ("nats://t0ken@10.0.0.1", "nats://***@10.0.0.1"),
             ("deploy:p@ss@h:1", "deploy:***@h:1"),
             ("10.0.0.1:4222", "10.0.0.1:4222"),
@@ -77,7 +84,10 @@ mod tests {
             assert_eq!(format!("{:?}", NodeUrl(text.to_owned())), format!("{shown:?}"));
         }
         for (text, shown) in [("zk:hunter2@x", "zk:***"), ("hunter2", "***"), ("", "")] {
-            assert_eq!(format!("{:?}", UserPassword(text.to_owned())), format!("{shown:?}"));
+            assert_eq!(
+                format!("{:?}", UserPassword(text.to_owned())),
+                format!("{shown:?}")
+            );
         }
     }
 }

@@ -46,7 +46,11 @@ impl Settings {
             return Ok(Some(given.to_owned()).filter(|auth| !auth.is_empty()));
         }
         let what = "ZooKeeper credentials file";
-        let unreadable = |error| SettingsError::Unreadable { what, path: PathBuf::from(path), error };
+        let unreadable = |error| SettingsError::Unreadable {
+            what,
+            path: PathBuf::from(path),
+            error,
+        };
         let text = fs::read_to_string(path).map_err(unreadable)?;
         let line = text.lines().next().unwrap_or_default().trim();
         if line.contains(':') {
@@ -66,15 +70,20 @@ impl Settings {
 pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let zookeeper = |config| {
         let zookeeper = Some(config);
-        Config { zookeeper, ..Config::default() }.check()
+        Config {
+            zookeeper,
+            ..Config::default()
+        }
+        .check()
     };
     match key {
         "nodes.upstream" => Upstream::from_str(text).map(drop),
         "nodes.dns" => DnsName::from_str(text).map(drop),
         "nodes.zookeeper" if !text.is_empty() => zookeeper(ZooKeeperConfig::new(text)),
-        "nodes.zookeeper_path" => {
-            zookeeper(ZooKeeperConfig { path: text.to_owned(), ..ZooKeeperConfig::new("localhost") })
-        }
+        "nodes.zookeeper_path" => zookeeper(ZooKeeperConfig {
+            path: text.to_owned(),
+            ..ZooKeeperConfig::new("localhost")
+        }),
         _ => Ok(()),
     }
     .map_err(|error| refused(place, &error))
@@ -84,11 +93,16 @@ fn parsed<'a, T>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<T>, Setting
 where
     T: FromStr<Err = RegistryError>,
 {
-    texts.map(|text| text.parse().map_err(|error| refused(&Place::Default, &error))).collect()
+    texts
+        .map(|text| text.parse().map_err(|error| refused(&Place::Default, &error)))
+        .collect()
 }
 
 fn refused(place: &Place, error: &RegistryError) -> SettingsError {
-    SettingsError::Conflict { place: place.clone(), rule: error.to_string() }
+    SettingsError::Conflict {
+        place: place.clone(),
+        rule: error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -123,12 +137,26 @@ mod tests {
     fn zookeeper_credentials_come_from_their_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("auth");
-        let text = format!("[nodes]\nzookeeper = \"z\"\nzookeeper_auth_file = {:?}\n", path.display().to_string());
+        let text = format!(
+            "[nodes]\nzookeeper = \"z\"\nzookeeper_auth_file = {:?}\n",
+            path.display().to_string()
+        );
         let settings = Settings::from_toml(&text).unwrap();
         let error = settings.registry_config().unwrap_err();
-        assert!(error.to_string().contains("cannot read the ZooKeeper credentials file"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("cannot read the ZooKeeper credentials file"),
+            "{error}"
+        );
         fs::write(&path, "nonsense\n").unwrap();
-        assert!(settings.registry_config().unwrap_err().to_string().contains("auth:1: the first line"));
+        assert!(
+            settings
+                .registry_config()
+                .unwrap_err()
+                .to_string()
+                .contains("auth:1: the first line")
+        );
         fs::write(&path, "zk:pass\n").unwrap();
         let auth = settings.registry_config().unwrap().zookeeper.unwrap().digest_auth;
         assert_eq!(auth.as_deref(), Some("zk:pass"));
@@ -137,7 +165,10 @@ mod tests {
     #[test]
     fn addresses_that_the_registry_cannot_read_are_told_with_their_line() {
         for (text, place) in [
-            ("[nodes]\nupstream = [\n  \"good:1\",\n  \"http://x\",\n]\n", "settings:4: "),
+            (
+                "[nodes]\nupstream = [\n  \"good:1\",\n  \"http://x\",\n]\n",
+                "settings:4: ",
+            ),
             ("[nodes]\nzookeeper = \"a:b:c\"\n", "settings:2: "),
             ("[nodes]\ndns = [\"name:port\"]\n", "settings:2: "),
             ("[nodes]\nzookeeper_path = \"nodes\"\n", "settings:2: "),

@@ -1,0 +1,231 @@
+//! The window of publishes that were written whole to a node and not yet confirmed by one of its PONGs (promise S3).
+//!
+//! Of those that would be dropped only the number is kept. Those that would be sent again are kept whole, one after the
+//! other, in a log whose places are counted from the session's beginning, so a place keeps its meaning over any number
+//! of moves.
+
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+use standin_wire::ClientScanner;
+use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX, SERVER_LINE_BYTES_MAX};
+
+/// How far the stream was written when a PING went out: its PONG confirms all before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Publishes under `drop` written so far.
+    pub(crate) dropped: u64,
+    /// Place in the log of publishes under `resend`.
+    pub(crate) log: u64,
+}
+
+/// How many publishes were in doubt when a node died.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct InDoubtCount {
+    /// Not sent again.
+    pub(crate) dropped: u64,
+    /// Sent again to the next node.
+    pub(crate) resent: u64,
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub(crate) struct Doubt {
+    written: Mark,
+    confirmed: Mark,
+    log: BytesMut,
+    /// Place of the log's first byte.
+    log_start: u64,
+    /// Up to which place the present node was sent the log.
+    sent: u64,
+    /// Bytes of publishes since the last PING.
+    bytes_since_mark: u64,
+    /// When the oldest publish without a PING behind it was written.
+    unmarked_since: Option<Instant>,
+}
+
+impl Doubt {
+    /// So many publishes under `drop`, `bytes` long, were written.
+    #[inline]
+    pub(crate) fn wrote_dropped(&mut self, publishes: u64, bytes: usize, now: Instant) {
+        self.written.dropped += publishes;
+        self.wrote(bytes, now);
+    }
+
+    /// A publish under `resend` was written.
+    pub(crate) fn wrote_logged(&mut self, frame: &[u8], now: Instant) {
+        self.log.extend_from_slice(frame);
+        self.written.log += frame.len() as u64;
+        self.sent = self.written.log;
+        self.wrote(frame.len(), now);
+    }
+
+    fn wrote(&mut self, bytes: usize, now: Instant) {
+        self.bytes_since_mark += bytes as u64;
+        self.unmarked_since.get_or_insert(now);
+    }
+
+    /// A PING goes out now.
+    pub(crate) fn mark(&mut self) -> Mark {
+        self.bytes_since_mark = 0;
+        self.unmarked_since = None;
+        Mark {
+            dropped: self.written.dropped,
+            log: self.sent,
+        }
+    }
+
+    /// Bytes of publishes that no PING follows yet.
+    pub(crate) fn bytes_since_mark(&self) -> u64 {
+        self.bytes_since_mark
+    }
+
+    /// When the oldest of them was written.
+    pub(crate) fn unmarked_since(&self) -> Option<Instant> {
+        self.unmarked_since
+    }
+
+    /// The PONG of a PING came.
+    pub(crate) fn confirm(&mut self, mark: Mark) {
+        self.confirmed.dropped = self.confirmed.dropped.max(mark.dropped);
+        if mark.log > self.confirmed.log {
+            self.confirmed.log = mark.log;
+            self.log.advance((mark.log - self.log_start) as usize);
+            self.log_start = mark.log;
+            if self.log.is_empty() {
+                self.log = BytesMut::new();
+            }
+        }
+    }
+
+    /// Publishes now in doubt. Walks the log.
+    pub(crate) fn count(&self) -> InDoubtCount {
+        let sent = &self.log[..(self.sent - self.log_start) as usize];
+        InDoubtCount {
+            dropped: self.written.dropped - self.confirmed.dropped,
+            resent: count_frames(sent),
+        }
+    }
+
+    /// Publishes under `drop` now in doubt.
+    pub(crate) fn dropped_count(&self) -> u64 {
+        self.written.dropped - self.confirmed.dropped
+    }
+
+    /// Bytes kept.
+    pub(crate) fn log_bytes(&self) -> usize {
+        self.log.len()
+    }
+
+    /// The node is gone. Returns what was in doubt; those under `drop` are forgotten, the others wait for
+    /// [`unsent`](Self::unsent).
+    pub(crate) fn node_lost(&mut self) -> InDoubtCount {
+        let count = self.count();
+        self.confirmed.dropped = self.written.dropped;
+        self.sent = self.log_start;
+        self.bytes_since_mark = 0;
+        self.unmarked_since = None;
+        count
+    }
+
+    /// The part of the log that the present node was not sent yet, at most up to the place `until`.
+    pub(crate) fn unsent(&self, until: u64) -> &[u8] {
+        let from = (self.sent - self.log_start) as usize;
+        let to = until.clamp(self.sent, self.written.log) - self.log_start;
+        &self.log[from..to as usize]
+    }
+
+    /// Publishes of the log between two places; those already confirmed do not count.
+    pub(crate) fn frames_between(&self, from: u64, to: u64) -> u64 {
+        let place = |place: u64| (place.clamp(self.log_start, self.written.log) - self.log_start) as usize;
+        count_frames(&self.log[place(from)..place(to)])
+    }
+
+    /// The end of the log.
+    pub(crate) fn log_end(&self) -> u64 {
+        self.written.log
+    }
+
+    /// The present node took so many bytes of the log.
+    pub(crate) fn sent_again(&mut self, bytes: usize, now: Instant) {
+        self.sent += bytes as u64;
+        self.wrote(bytes, now);
+    }
+}
+
+fn count_frames(mut frames: &[u8]) -> u64 {
+    let limits = FrameLimits {
+        line_bytes_max: SERVER_LINE_BYTES_MAX,
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
+    };
+    let mut scanner = ClientScanner::new(limits);
+    let mut count = 0;
+    while let Ok(Some(span)) = scanner.next(frames) {
+        frames = &frames[span.len..];
+        count += 1;
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: &[u8] = b"PUB a 1\r\nx\r\n";
+
+    #[test]
+    fn s3_a_pong_confirms_what_was_written_before_its_ping() {
+        let now = Instant::now();
+        let mut doubt = Doubt::default();
+        doubt.wrote_dropped(3, 30, now);
+        doubt.wrote_logged(FRAME, now);
+        let mark = doubt.mark();
+        doubt.wrote_dropped(2, 20, now);
+        doubt.wrote_logged(FRAME, now);
+        doubt.confirm(mark);
+        assert_eq!(
+            doubt.count(),
+            InDoubtCount {
+                dropped: 2,
+                resent: 1
+            }
+        );
+        assert_eq!(
+            doubt.node_lost(),
+            InDoubtCount {
+                dropped: 2,
+                resent: 1
+            }
+        );
+        assert_eq!(doubt.unsent(doubt.log_end()), FRAME);
+        assert_eq!(doubt.node_lost(), InDoubtCount::default());
+    }
+
+    #[test]
+    fn s3_only_what_the_second_node_was_sent_whole_is_in_doubt_again() {
+        let now = Instant::now();
+        let mut doubt = Doubt::default();
+        doubt.wrote_logged(FRAME, now);
+        doubt.wrote_logged(FRAME, now);
+        assert_eq!(doubt.node_lost().resent, 2);
+        doubt.sent_again(FRAME.len() + 3, now);
+        assert_eq!(doubt.node_lost().resent, 1);
+        assert_eq!(doubt.unsent(doubt.log_end()), [FRAME, FRAME].concat());
+    }
+
+    #[test]
+    fn s3_a_mark_within_the_log_keeps_its_meaning_over_a_move() {
+        let now = Instant::now();
+        let mut doubt = Doubt::default();
+        doubt.wrote_logged(FRAME, now);
+        let mark = doubt.mark();
+        doubt.wrote_logged(FRAME, now);
+        doubt.node_lost();
+        assert_eq!(doubt.unsent(mark.log), FRAME);
+        doubt.sent_again(FRAME.len(), now);
+        let again = doubt.mark();
+        assert_eq!(again.log, mark.log);
+        doubt.confirm(again);
+        assert_eq!(doubt.unsent(doubt.log_end()), FRAME);
+    }
+}

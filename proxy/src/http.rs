@@ -1,0 +1,208 @@
+//! The sidecar's HTTP listener: is it alive, is it ready, what does it count, which sessions and nodes does it have.
+//!
+//! | file | holds |
+//! |---|---|
+//! | this one | the pages, and what they ask of the rest of the sidecar ([`Status`]) |
+//! | [`rows`] | the JSON of `/sessionz`, `/nodez`, `/readyz` |
+//! | [`connection`] | the limits of one HTTP connection, and of all of them |
+//!
+//! *Architecture invariant:* nothing a client of this port does, or leaves undone, can hold up a session: connections are
+//! few, short and small, and pages ask for copies.
+
+mod connection;
+mod rows;
+
+use std::{future::IntoFuture as _, pin::Pin, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Deserialize;
+use tokio::{net::TcpListener, sync::watch};
+
+use self::connection::Connections;
+pub use self::rows::{NodeRow, Page, Readiness, SessionRow};
+
+/// What [`Status::sessions`] gives: the number of all sessions, and the rows asked for.
+pub type Sessions<'a> = Pin<Box<dyn Future<Output = (usize, Vec<SessionRow>)> + Send + 'a>>;
+
+/// What the pages ask of the rest of the sidecar. Nothing here may wait for the network.
+pub trait Status: Send + Sync + 'static {
+    /// Whether components can connect now.
+    fn listening(&self) -> bool;
+    /// Whether the process is on its way out.
+    fn shutting_down(&self) -> bool;
+    /// All nodes known, in a stable order.
+    fn nodes(&self) -> Vec<NodeRow>;
+    /// The sessions from `offset` on, at most `limit`, by ascending id.
+    fn sessions(&self, offset: usize, limit: usize) -> Sessions<'_>;
+    /// All series in Prometheus' text format, with the gauges that nobody else keeps up to date set first.
+    fn metrics(&self) -> String;
+}
+
+/// What the pages are made of.
+#[derive(Clone)]
+struct Pages {
+    status: Arc<dyn Status>,
+    items_max: usize,
+}
+
+/// Serves the pages on `listener`, with at most `items_max` rows on each, until `stopped` turns true or its sender is
+/// gone. Open connections are cut then: no page takes longer than a moment.
+pub async fn serve(
+    listener: TcpListener,
+    status: Arc<dyn Status>,
+    items_max: usize,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let server = axum::serve(Connections::of(listener), router(Pages { status, items_max }));
+    tokio::select! {
+        ended = server.into_future() => if let Err(error) = ended {
+            tracing::error!(%error, "the HTTP listener ended; its pages are gone until a restart");
+        },
+        // A sender that is gone has nothing more to say.
+        _ = stopped.wait_for(|stopped| *stopped) => {}
+    }
+}
+
+fn router(pages: Pages) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(health))
+        .route("/readyz", get(readiness))
+        .route("/metrics", get(metrics))
+        .route("/sessionz", get(sessions))
+        .route("/nodez", get(nodes))
+        .fallback(not_found)
+        .method_not_allowed_fallback(only_get)
+        .layer(axum::middleware::map_response(closing))
+        .with_state(pages)
+}
+
+/// One request for each connection: so a connection's time and size are those of one request, and can be limited.
+async fn closing(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+async fn index() -> impl IntoResponse {
+    let page = concat!(
+        "standin-proxy ",
+        env!("CARGO_PKG_VERSION"),
+        "\n\n",
+        "/healthz   200 while the process lives and is not stopping\n",
+        "/readyz    200 when components can connect and a node is known, else 503 with the reasons\n",
+        "/metrics   counters for Prometheus\n",
+        "/sessionz  sessions, ?offset=0&limit=100\n",
+        "/nodez     nodes, ?offset=0&limit=100\n",
+    );
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)
+}
+
+async fn not_found() -> impl IntoResponse {
+    (StatusCode::NOT_FOUND, "no such page; / lists them\n")
+}
+
+async fn only_get(method: Method) -> impl IntoResponse {
+    (
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{method} is not served; use GET\n"),
+    )
+}
+
+async fn health(State(pages): State<Pages>) -> impl IntoResponse {
+    if pages.status.shutting_down() {
+        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
+}
+
+async fn readiness(State(pages): State<Pages>) -> impl IntoResponse {
+    let status = &pages.status;
+    let readiness = Readiness::of(status.listening(), status.shutting_down(), status.nodes().len());
+    let code = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (code, Json(readiness))
+}
+
+async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], pages.status.metrics())
+}
+
+/// Which rows of a list: `?offset=…&limit=…`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Range {
+    #[serde(default)]
+    offset: usize,
+    limit: Option<usize>,
+}
+
+/// Rows of a page when the request does not say.
+const PAGE_ITEMS_DEFAULT: usize = 100;
+
+impl Range {
+    fn of(
+        query: Result<Query<Self>, QueryRejection>,
+        page_items_max: usize,
+    ) -> Result<(usize, usize), Response> {
+        match query {
+            Ok(Query(Self { offset, limit })) => {
+                Ok((offset, limit.unwrap_or(PAGE_ITEMS_DEFAULT).min(page_items_max)))
+            }
+            Err(error) => {
+                let text = format!("{}; give ?offset=N&limit=N\n", error.body_text());
+                Err((StatusCode::BAD_REQUEST, text).into_response())
+            }
+        }
+    }
+}
+
+async fn sessions(State(pages): State<Pages>, query: Result<Query<Range>, QueryRejection>) -> Response {
+    match Range::of(query, pages.items_max) {
+        Ok((offset, limit)) => {
+            let (total, items) = pages.status.sessions(offset, limit).await;
+            Json(Page {
+                total,
+                offset,
+                limit,
+                items,
+            })
+            .into_response()
+        }
+        Err(refusal) => refusal,
+    }
+}
+
+async fn nodes(State(pages): State<Pages>, query: Result<Query<Range>, QueryRejection>) -> Response {
+    match Range::of(query, pages.items_max) {
+        Ok((offset, limit)) => {
+            let all = pages.status.nodes();
+            let total = all.len();
+            let items = all.into_iter().skip(offset).take(limit).collect();
+            Json(Page {
+                total,
+                offset,
+                limit,
+                items,
+            })
+            .into_response()
+        }
+        Err(refusal) => refusal,
+    }
+}
+
+#[cfg(test)]
+#[path = "http/tests.rs"]
+mod tests;

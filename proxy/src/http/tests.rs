@@ -1,0 +1,238 @@
+//! The pages, asked for through a real socket on loopback.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::*;
+use crate::metrics::Metrics;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const SESSIONS: usize = 250;
+const PAGE_ITEMS_MAX: usize = 120;
+
+/// A sidecar that is as the test says.
+#[derive(Default)]
+struct Scripted {
+    listening: AtomicBool,
+    shutting_down: AtomicBool,
+    nodes: AtomicUsize,
+    metrics: Metrics,
+}
+
+impl Status for Scripted {
+    fn listening(&self) -> bool {
+        self.listening.load(Ordering::SeqCst)
+    }
+    fn shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::SeqCst)
+    }
+    fn nodes(&self) -> Vec<NodeRow> {
+        let node = |at| NodeRow {
+            id: format!("n{at}"),
+            source: "fixed",
+            state: "up",
+            weight: 1,
+            ..NodeRow::default()
+        };
+        (0..self.nodes.load(Ordering::SeqCst)).map(node).collect()
+    }
+    fn sessions(&self, offset: usize, limit: usize) -> Sessions<'_> {
+        let rows = (1..=SESSIONS as u64).skip(offset).take(limit);
+        let rows = rows
+            .map(|id| SessionRow {
+                id,
+                state: "flowing",
+                ..SessionRow::default()
+            })
+            .collect();
+        Box::pin(async move { (SESSIONS, rows) })
+    }
+    fn metrics(&self) -> String {
+        self.metrics.set_nodes([("up", "fixed")]);
+        self.metrics.render()
+    }
+}
+
+struct Served {
+    address: SocketAddr,
+    status: Arc<Scripted>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+async fn serving() -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let status = Arc::new(Scripted::default());
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(serve(listener, status.clone(), PAGE_ITEMS_MAX, stopped));
+    Served {
+        address,
+        status,
+        stop,
+        task,
+    }
+}
+
+impl Served {
+    /// Sends `request` as it is and gives all that comes back before the server closes.
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let read = timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+        read.expect("the server did not close").unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    /// Status code and body of a GET.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.raw(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        let (code, body) = self.get(path).await;
+        assert_eq!(code, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn healthy_until_it_shuts_down() {
+    let served = serving().await;
+    assert_eq!(served.get("/healthz").await, (200, "ok\n".to_owned()));
+    served.status.shutting_down.store(true, Ordering::SeqCst);
+    assert_eq!(served.get("/healthz").await, (503, "shutting down\n".to_owned()));
+}
+
+#[tokio::test]
+async fn ready_when_listening_and_a_node_is_known_else_503_with_the_reasons() {
+    let served = serving().await;
+    let (code, body) = served.get("/readyz").await;
+    assert_eq!(code, 503);
+    let reasons: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        reasons["reasons"],
+        serde_json::json!(["not listening for components", "no node known from any source"])
+    );
+    served.status.listening.store(true, Ordering::SeqCst);
+    served.status.nodes.store(2, Ordering::SeqCst);
+    assert_eq!(
+        served.json("/readyz").await,
+        serde_json::json!({"ready": true, "nodes": 2, "reasons": []})
+    );
+    served.status.shutting_down.store(true, Ordering::SeqCst);
+    assert_eq!(served.get("/readyz").await.0, 503);
+}
+
+#[tokio::test]
+async fn metrics_are_brought_up_to_date_for_each_scrape() {
+    let served = serving().await;
+    served.status.metrics.sessions.set(3);
+    let (code, body) = served.get("/metrics").await;
+    assert_eq!(code, 200);
+    assert!(body.contains("\nstandin_sessions 3\n"), "{body}");
+    assert!(
+        body.contains("\nstandin_nodes{state=\"up\",source=\"fixed\"} 1\n"),
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_that_are_never_too_long() {
+    let served = serving().await;
+    served.status.nodes.store(7, Ordering::SeqCst);
+    let page = served.json("/sessionz").await;
+    assert_eq!(
+        (page["total"].as_u64(), page["items"].as_array().unwrap().len()),
+        (Some(250), 100)
+    );
+    let page = served.json("/sessionz?offset=200&limit=100000").await;
+    assert_eq!(
+        (page["limit"].as_u64(), page["items"].as_array().unwrap().len()),
+        (Some(120), 50)
+    );
+    assert_eq!(page["items"][0]["id"], 201);
+    let page = served.json("/nodez?offset=5&limit=1").await;
+    assert_eq!(
+        (page["total"].as_u64(), page["items"].as_array().unwrap().len()),
+        (Some(7), 1)
+    );
+    assert_eq!(page["items"][0]["id"], "n5");
+    assert_eq!(
+        served.json("/nodez?offset=99").await["items"],
+        serde_json::json!([])
+    );
+    for query in ["offset=-1", "limit=many", "page=2"] {
+        let (code, body) = served.get(&format!("/sessionz?{query}")).await;
+        assert_eq!(code, 400, "{query}");
+        assert!(body.contains("give ?offset=N&limit=N"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_index_names_every_page_and_other_paths_and_methods_are_refused() {
+    let served = serving().await;
+    let (code, index) = served.get("/").await;
+    assert_eq!(code, 200);
+    for page in ["/healthz", "/readyz", "/metrics", "/sessionz", "/nodez"] {
+        assert!(index.contains(page), "{page}");
+        assert_ne!(served.get(page).await.0, 404);
+    }
+    assert_eq!(served.get("/nothing").await.0, 404);
+    let answer = served
+        .raw("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_keep_a_health_check_out() {
+    let served = serving().await;
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(b"GET /healthz HT").await.unwrap();
+        idle.push(stream);
+    }
+    assert_eq!(timeout(DEADLINE, served.get("/healthz")).await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn an_endless_request_is_cut() {
+    let served = serving().await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let flood = async {
+        while stream
+            .write_all(b"X-More: and more and more and more\r\n")
+            .await
+            .is_ok()
+        {}
+    };
+    timeout(DEADLINE, flood)
+        .await
+        .expect("the server went on reading");
+}
+
+#[tokio::test]
+async fn shutdown_ends_it_whatever_is_open() {
+    let served = serving().await;
+    let _open = TcpStream::connect(served.address).await.unwrap();
+    served.stop.send(true).unwrap();
+    timeout(DEADLINE, served.task).await.unwrap().unwrap();
+    assert!(TcpStream::connect(served.address).await.is_err());
+}

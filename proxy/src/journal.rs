@@ -1,0 +1,288 @@
+//! The journal: every live subscription of one component, in the order it was made, with what was delivered to it.
+//! It is what a new node is told after a move (promise S4).
+//!
+//! *Architecture invariant:* an entry is made when its SUB has been written whole to a node, and goes when its UNSUB has,
+//! so journal and unsent bytes together are always exactly the component's stream.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use standin_wire::client::{Sub, Unsub};
+use standin_wire::{encode, subject};
+
+/// Number of a journal entry, valid until the entry goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(u32);
+
+#[derive(Debug)]
+struct Entry {
+    /// Place in the order of subscribing.
+    order: u64,
+    subject: Box<[u8]>,
+    queue: Option<Box<[u8]>>,
+    sid: Box<[u8]>,
+    /// Messages delivered since SUB, on all nodes.
+    delivered: u64,
+    /// How many of them before the present node; it counts from there.
+    before: u64,
+    /// The subscription ends with this delivery.
+    max: Option<u64>,
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    by_sid: HashMap<Box<[u8]>, u32, RandomState>,
+    orders: u64,
+    moved: bool,
+}
+
+impl Journal {
+    /// Live subscriptions.
+    pub(crate) fn len(&self) -> usize {
+        self.by_sid.len()
+    }
+
+    /// A SUB was written whole. A second SUB with a live sid changes nothing, as on a node; nor does one whose subject
+    /// no node accepts.
+    pub(crate) fn subscribe(&mut self, sub: &Sub<'_>) {
+        if self.by_sid.contains_key(sub.sid) || !subject::valid_subscription(sub.subject) {
+            return;
+        }
+        let entry = Entry {
+            order: self.orders,
+            subject: sub.subject.into(),
+            queue: sub.queue.map(Into::into),
+            sid: sub.sid.into(),
+            delivered: 0,
+            before: 0,
+            max: None,
+        };
+        self.orders += 1;
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.entries[slot as usize] = Some(entry);
+                slot
+            }
+            None => {
+                self.entries.push(Some(entry));
+                (self.entries.len() - 1) as u32
+            }
+        };
+        self.by_sid.insert(sub.sid.into(), slot);
+    }
+
+    /// An UNSUB was written whole.
+    pub(crate) fn unsubscribe(&mut self, unsub: &Unsub<'_>) {
+        let Some(&slot) = self.by_sid.get(unsub.sid) else {
+            return;
+        };
+        let Some(entry) = &mut self.entries[slot as usize] else {
+            return;
+        };
+        match unsub.max {
+            Some(max) if max > entry.delivered => entry.max = Some(max),
+            _ => self.remove(slot),
+        }
+    }
+
+    /// What UNSUB with a max must say to the present node, which has only counted since the component moved to it.
+    /// `None`: just what the component said.
+    pub(crate) fn unsub_for_node<'a>(&self, unsub: &Unsub<'a>) -> Option<Unsub<'a>> {
+        let slot = *self.by_sid.get(unsub.sid)?;
+        let entry = self.entries[slot as usize].as_ref()?;
+        let max = unsub.max?;
+        (entry.before > 0).then(|| Unsub {
+            sid: unsub.sid,
+            max: max.checked_sub(entry.before).filter(|left| *left > 0),
+        })
+    }
+
+    /// Whether a node only knows part of the counts, so that UNSUB with a max has to be looked at.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.moved
+    }
+
+    /// The entry of `sid`.
+    pub(crate) fn slot(&self, sid: &[u8]) -> Option<Slot> {
+        self.by_sid.get(sid).map(|slot| Slot(*slot))
+    }
+
+    /// One message goes to the component. Returns whether the entry lives on; it ends with the last message of its max.
+    #[inline]
+    pub(crate) fn delivered(&mut self, slot: Slot) -> bool {
+        let Some(Some(entry)) = self.entries.get_mut(slot.0 as usize) else {
+            return false;
+        };
+        entry.delivered += 1;
+        if entry.max.is_some_and(|max| entry.delivered >= max) {
+            self.remove(slot.0);
+            return false;
+        }
+        true
+    }
+
+    /// A node refused subscriptions to `subject` (in `queue`): they are not live anywhere.
+    pub(crate) fn refuse(&mut self, subject: &[u8], queue: Option<&[u8]>) {
+        let refused = |entry: &Entry| {
+            *entry.subject == *subject && queue.is_none_or(|queue| entry.queue.as_deref() == Some(queue))
+        };
+        let slots: Vec<u32> = self
+            .live()
+            .filter(|(_, entry)| refused(entry))
+            .map(|(slot, _)| slot)
+            .collect();
+        slots.into_iter().for_each(|slot| self.remove(slot));
+    }
+
+    /// Appends all that a new node must be told to `out`: each SUB in order, with an UNSUB that says what is left of its
+    /// max. Returns the number of commands. From here on entries count for the new node.
+    pub(crate) fn replay(&mut self, out: &mut Vec<u8>) -> u32 {
+        self.moved = !self.by_sid.is_empty();
+        let mut live: Vec<&mut Entry> = self.entries.iter_mut().flatten().collect();
+        live.sort_unstable_by_key(|entry| entry.order);
+        let mut commands = 0;
+        for entry in live {
+            entry.before = entry.delivered;
+            let sub = Sub {
+                subject: &entry.subject,
+                queue: entry.queue.as_deref(),
+                sid: &entry.sid,
+            };
+            encode::client(&standin_wire::client::Frame::Sub(sub), out);
+            commands += 1;
+            if let Some(max) = entry.max {
+                let unsub = Unsub {
+                    sid: &entry.sid,
+                    max: Some(max - entry.delivered),
+                };
+                encode::client(&standin_wire::client::Frame::Unsub(unsub), out);
+                commands += 1;
+            }
+        }
+        commands
+    }
+
+    fn live(&self) -> impl Iterator<Item = (u32, &Entry)> {
+        self.entries
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, entry)| entry.as_ref().map(|entry| (slot as u32, entry)))
+    }
+
+    fn remove(&mut self, slot: u32) {
+        if let Some(entry) = self.entries[slot as usize].take() {
+            self.by_sid.remove(&entry.sid);
+            self.free.push(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sub<'a>(subject: &'a str, queue: Option<&'a str>, sid: &'a str) -> Sub<'a> {
+        Sub {
+            subject: subject.as_bytes(),
+            queue: queue.map(str::as_bytes),
+            sid: sid.as_bytes(),
+        }
+    }
+
+    fn unsub(sid: &str, max: Option<u64>) -> Unsub<'_> {
+        Unsub {
+            sid: sid.as_bytes(),
+            max,
+        }
+    }
+
+    fn replayed(journal: &mut Journal) -> String {
+        let mut out = Vec::new();
+        journal.replay(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn deliver(journal: &mut Journal, sid: &str, times: usize) {
+        for _ in 0..times {
+            let slot = journal.slot(sid.as_bytes()).unwrap();
+            journal.delivered(slot);
+        }
+    }
+
+    #[test]
+    fn s4_subscriptions_are_replayed_in_the_order_they_were_made() {
+        let mut journal = Journal::default();
+        journal.subscribe(&sub("a", None, "1"));
+        journal.subscribe(&sub("b.>", Some("q"), "2"));
+        journal.subscribe(&sub("c", None, "x9"));
+        journal.unsubscribe(&unsub("1", None));
+        journal.subscribe(&sub("d", None, "4"));
+        assert_eq!(replayed(&mut journal), "SUB b.> q 2\r\nSUB c x9\r\nSUB d 4\r\n");
+        assert_eq!(journal.len(), 3);
+    }
+
+    #[test]
+    fn s4_what_is_left_of_max_is_exact_over_moves() {
+        let mut journal = Journal::default();
+        journal.subscribe(&sub("a", None, "1"));
+        deliver(&mut journal, "1", 2);
+        journal.unsubscribe(&unsub("1", Some(7)));
+        assert_eq!(replayed(&mut journal), "SUB a 1\r\nUNSUB 1 5\r\n");
+        deliver(&mut journal, "1", 3);
+        assert_eq!(replayed(&mut journal), "SUB a 1\r\nUNSUB 1 2\r\n");
+        deliver(&mut journal, "1", 2);
+        assert_eq!(replayed(&mut journal), "");
+    }
+
+    #[test]
+    fn s4_a_max_given_after_a_move_is_told_less_what_came_before() {
+        let mut journal = Journal::default();
+        journal.subscribe(&sub("a", None, "1"));
+        deliver(&mut journal, "1", 3);
+        assert!(!journal.has_moved());
+        replayed(&mut journal);
+        assert!(journal.has_moved());
+        assert_eq!(
+            journal.unsub_for_node(&unsub("1", Some(5))),
+            Some(unsub("1", Some(2)))
+        );
+        assert_eq!(
+            journal.unsub_for_node(&unsub("1", Some(3))),
+            Some(unsub("1", None))
+        );
+        assert_eq!(journal.unsub_for_node(&unsub("1", None)), None);
+    }
+
+    #[test]
+    fn a_max_already_reached_ends_the_subscription() {
+        let mut journal = Journal::default();
+        journal.subscribe(&sub("a", None, "1"));
+        deliver(&mut journal, "1", 3);
+        journal.unsubscribe(&unsub("1", Some(3)));
+        assert_eq!(journal.len(), 0);
+    }
+
+    #[test]
+    fn a_second_sub_with_a_live_sid_changes_nothing() {
+        let mut journal = Journal::default();
+        journal.subscribe(&sub("a", None, "1"));
+        journal.subscribe(&sub("b", None, "1"));
+        journal.subscribe(&sub("not..valid", None, "2"));
+        assert_eq!(replayed(&mut journal), "SUB a 1\r\n");
+    }
+
+    #[test]
+    fn refused_subscriptions_are_not_replayed() {
+        let mut journal = Journal::default();
+        journal.subscribe(&sub("a", None, "1"));
+        journal.subscribe(&sub("a", Some("q"), "2"));
+        journal.subscribe(&sub("b", None, "3"));
+        journal.refuse(b"a", Some(b"q"));
+        assert_eq!(replayed(&mut journal), "SUB a 1\r\nSUB b 3\r\n");
+        journal.refuse(b"a", None);
+        assert_eq!(replayed(&mut journal), "SUB b 3\r\n");
+    }
+}

@@ -1,0 +1,44 @@
+//! `standin-proxy`, the sidecar: it stands on the one NATS address that a component knows, and keeps the component
+//! connected to a live node of the cluster behind it.
+//!
+//! The files, in the order a component's bytes meet them:
+//!
+//! | file | holds |
+//! |---|---|
+//! | `listener` | the old address: takes connections |
+//! | `worker` | the threads that run sessions; a session's beginning and end |
+//! | `task` | the shell of one session: two sockets, a timer, a dial |
+//! | `session` | the state machine of one session, and the data path: `session/upward`, `session/downward` |
+//! | `journal`, `ledger`, `doubt` | its parts: subscriptions, answers owed, publishes in doubt |
+//! | `nodes`, `upstream` | which node next, and the connection to it |
+//!
+//! Around them: `sidecar` (start, reload, stop), `shared` and `card` (what sessions share and show), `policy`
+//! (the settings as sessions read them), `cause` (why a session left a node).
+//!
+//! The outside: [`cli`] and [`settings`], [`logging`], [`metrics`], [`http`] with `status`, [`files`].
+
+mod card;
+pub mod cause;
+pub mod cli;
+mod doubt;
+pub mod files;
+pub mod http;
+mod journal;
+mod ledger;
+mod listener;
+pub mod logging;
+pub mod metrics;
+mod nodes;
+pub mod policy;
+mod session;
+pub mod settings;
+mod shared;
+mod sidecar;
+mod status;
+mod task;
+mod upstream;
+mod worker;
+
+pub use session::End;
+pub use settings::Settings;
+pub use sidecar::{RunError, Sidecar, run};

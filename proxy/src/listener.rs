@@ -1,0 +1,75 @@
+//! The old address: sockets that listen on it, and the loop that takes connections and hands them to the workers.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use standin_wire::encode;
+use tokio::net::TcpListener;
+use tracing::warn;
+
+use crate::shared::Shared;
+use crate::worker::{Newcomer, Workers};
+
+/// Pause after an error of `accept` that would come again at once, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens a listening socket. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    TcpListener::from_std(StdListener::from(socket))
+}
+
+/// Takes connections until the task is ended.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, workers: Arc<Workers>) {
+    loop {
+        let accepted = match listener.accept().await {
+            Ok((stream, component)) => stream.into_std().map(|stream| (stream, component)),
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok((stream, component)) => admit(stream, component, &shared, &workers),
+            // The component gave up while it waited: nothing to take.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                shared.metrics.connections_refused.increment("accept_error");
+                warn!("cannot take a connection: {error}; if files are short, raise the limit (ulimit -n)");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn admit(stream: StdStream, component: SocketAddr, shared: &Shared, workers: &Workers) {
+    let connections_max = shared.limits.load().connections_max;
+    if shared.cards.len() >= connections_max {
+        shared.metrics.connections_refused.increment("connections_max");
+        warn!(%component, connections_max, "connection refused: limits.connections_max is reached");
+        refuse(stream, "maximum connections exceeded");
+        return;
+    }
+    let id = shared.session_ids.fetch_add(1, Relaxed) + 1;
+    workers.take(Newcomer {
+        id,
+        stream,
+        component,
+    });
+}
+
+/// Says why, as far as the socket takes it at once, and closes.
+fn refuse(mut stream: StdStream, text: &str) {
+    let mut line = Vec::new();
+    encode::err(text.as_bytes(), &mut line);
+    // A component that cannot be told is refused all the same.
+    let _ = stream.write_all(&line);
+}

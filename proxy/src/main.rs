@@ -1,0 +1,124 @@
+//! The `standin-proxy` program: command line, log, signals, exit code. All else is in the library.
+
+use std::process::ExitCode;
+
+use standin_proxy::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
+use standin_proxy::logging::Logging;
+use standin_proxy::{RunError, Settings, Sidecar, files};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+fn main() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(said) => {
+            said.print();
+            return said.exit_code().into();
+        }
+    };
+    let loaded = match cli.settings() {
+        Ok(loaded) => loaded,
+        Err(error) => return usage(&error),
+    };
+    if cli.print_config || cli.check {
+        return answer(&cli, &loaded);
+    }
+    let settings = loaded.settings.clone();
+    let logging = match Logging::start(&settings.log) {
+        Ok(logging) => logging,
+        Err(error) => return usage(&error),
+    };
+    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    files::raise_limit(settings.limits.connections_max);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!("cannot start: {error}");
+            return EXIT_UNAVAILABLE.into();
+        }
+    };
+    runtime.block_on(serve(&cli, settings, &logging)).into()
+}
+
+#[expect(clippy::print_stdout, reason = "what was asked for is the program's output")]
+fn answer(cli: &Cli, loaded: &standin_proxy::settings::Loaded) -> ExitCode {
+    if cli.print_config {
+        print!("{}", loaded.print());
+    } else {
+        loaded
+            .warnings
+            .iter()
+            .for_each(|warning| println!("warning: {warning}"));
+        println!("settings are good");
+    }
+    EXIT_DONE.into()
+}
+
+fn usage(error: &dyn std::error::Error) -> ExitCode {
+    // The log is not set up yet, or cannot be.
+    eprintln!("standin-proxy: {error}");
+    EXIT_USAGE.into()
+}
+
+/// The signals that the program answers.
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+}
+
+async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            error!("cannot listen for signals: {error}");
+            return EXIT_BUG;
+        }
+    };
+    let mut sidecar = match Sidecar::start(settings).await {
+        Ok(sidecar) => sidecar,
+        Err(error) => {
+            error!(kind = error.kind(), "{error}");
+            return if matches!(error, RunError::Settings(_)) {
+                EXIT_USAGE
+            } else {
+                EXIT_UNAVAILABLE
+            };
+        }
+    };
+    loop {
+        tokio::select! {
+            _ = signals.hangup.recv() => reload(cli, &mut sidecar, logging),
+            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => break,
+        }
+    }
+    sidecar.stop().await;
+    EXIT_DONE
+}
+
+/// SIGHUP. Bad settings change nothing.
+fn reload(cli: &Cli, sidecar: &mut Sidecar, logging: &Logging) {
+    let loaded = match cli.settings() {
+        Ok(loaded) => loaded,
+        Err(error) => return error!("settings were not reloaded, the old ones stay in force: {error}"),
+    };
+    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    if let Err(error) = logging.set_level(&loaded.settings.log.level) {
+        return error!("settings were not reloaded, the old ones stay in force: {error}");
+    }
+    match sidecar.reload(loaded.settings) {
+        Ok(()) => info!("settings reloaded"),
+        Err(error) => error!("settings were not reloaded, the old ones stay in force: {error}"),
+    }
+}

@@ -1,0 +1,192 @@
+//! Everything that happens in a session because time passed.
+
+use std::time::{Duration, Instant};
+
+use standin_wire::{Info, encode};
+
+use super::{End, Leaving, Session, Stage, Wires};
+use crate::cause::Cause;
+
+/// A clock that jumps by more than this between two looks means that the sidecar itself was stopped: silence then proves
+/// nothing about the node.
+const OWN_STOP: Duration = Duration::from_millis(500);
+
+impl Session {
+    /// Time passed. `late` is how long after the deadline it asked for the session is called.
+    pub(crate) fn tick(&mut self, late: Duration, last_known: &Info, now: Instant, wires: &mut impl Wires) {
+        self.last_tick = now;
+        if late > OWN_STOP {
+            self.node_heard = now;
+            self.pinged = now;
+        }
+        self.tick_ending(now, wires);
+        self.tick_node(now, wires);
+        self.tick_outage(last_known, now, wires);
+        self.tick_component(now, wires);
+        if !self.up.own.is_empty() {
+            self.push_up(now, wires);
+        }
+        self.shrink();
+    }
+
+    /// When [`tick`](Self::tick) is due, if nothing else happens before.
+    pub(crate) fn deadline(&self) -> Instant {
+        let policy = &*self.policy;
+        let mut deadline = self.component_ping_due();
+        let mut sooner = |at: Instant| deadline = deadline.min(at);
+        if let Some(until) = self.ending.as_ref().and_then(|ending| ending.answers_until) {
+            sooner(until);
+        }
+        if let Leaving::Draining { until } = self.leaving {
+            sooner(until);
+        }
+        match self.stage {
+            Stage::Searching => {
+                sooner(self.searching_since + policy.outage);
+                if self.info.is_none() {
+                    sooner(self.started + policy.info_wait);
+                }
+            }
+            Stage::Joining { until } => sooner(until),
+            Stage::Resending | Stage::Flowing => {
+                if self.listens() {
+                    sooner(self.probe_due());
+                }
+                if let Some(since) = self.doubt.unmarked_since()
+                    && !self.ledger.awaits_pong()
+                {
+                    sooner(since + policy.confirm_interval);
+                }
+            }
+        }
+        if !self.down.outbox.is_empty() {
+            sooner(self.down.outbox_moved + policy.component_stall);
+        }
+        deadline
+    }
+
+    /// A probe at once: something other than the node's silence says that it may be gone.
+    pub(crate) fn probe(&mut self, now: Instant, wires: &mut impl Wires) {
+        if self.stage == Stage::Flowing && !self.ledger.awaits_pong() {
+            self.own_ping();
+            self.push_up(now, wires);
+        }
+    }
+
+    /// Whether the node's silence means something: a component that does not read stops the sidecar's reading too.
+    fn listens(&self) -> bool {
+        self.client.is_some() && self.wants().read_node
+    }
+
+    /// When the node is to be sent a PING, or given up for not having answered one.
+    fn probe_due(&self) -> Instant {
+        let policy = &*self.policy;
+        if self.ledger.awaits_pong() || self.up.own_pings > 0 {
+            let silent = self.node_heard + policy.probe_interval + policy.probe_timeout;
+            silent.max(self.pinged + policy.probe_timeout)
+        } else {
+            self.node_heard.max(self.pinged) + policy.probe_interval
+        }
+    }
+
+    fn tick_node(&mut self, now: Instant, wires: &mut impl Wires) {
+        match self.stage {
+            Stage::Searching => return,
+            Stage::Joining { until } if now >= until => self.lose(Cause::ProbeTimeout, now),
+            Stage::Joining { .. } => {}
+            Stage::Resending | Stage::Flowing if self.listens() => {
+                let awaits = self.ledger.awaits_pong() || self.up.own_pings > 0;
+                let unmarked = self.doubt.unmarked_since();
+                let confirm = unmarked.is_some_and(|since| now >= since + self.policy.confirm_interval);
+                if awaits && now >= self.probe_due() {
+                    self.lose(Cause::ProbeTimeout, now);
+                } else if !awaits && (confirm || now >= self.probe_due()) {
+                    self.own_ping();
+                    self.pinged = now;
+                }
+            }
+            Stage::Resending | Stage::Flowing => {}
+        }
+        if let Leaving::Draining { until } = self.leaving
+            && now >= until
+        {
+            self.lose(Cause::LameDuck, now);
+        }
+        if self.stage == Stage::Searching {
+            self.after_loss(now, wires);
+        }
+    }
+
+    fn tick_outage(&mut self, last_known: &Info, now: Instant, wires: &mut impl Wires) {
+        if self.stage != Stage::Searching || self.ending.is_some() {
+            return;
+        }
+        if self.info.is_none() && now >= self.started + self.policy.info_wait {
+            self.no_node(last_known, now, wires);
+        }
+        if now >= self.searching_since + self.policy.outage {
+            let text = format!(
+                "Standin: no NATS node could be reached for {} s",
+                self.policy.outage.as_secs()
+            );
+            self.end_now(End::Outage, Some(&text), now, wires);
+        }
+    }
+
+    fn component_ping_due(&self) -> Instant {
+        self.component_heard.max(self.component_pinged) + self.policy.ping_interval
+    }
+
+    fn tick_component(&mut self, now: Instant, wires: &mut impl Wires) {
+        if self.ending.is_some() {
+            if !self.down.outbox.is_empty() && now >= self.down.outbox_moved + self.policy.component_stall {
+                self.component_broke();
+            }
+            return;
+        }
+        if !self.down.outbox.is_empty() && now >= self.down.outbox_moved + self.policy.component_stall {
+            self.end_now(End::ComponentSlow, None, now, wires);
+        } else if now >= self.component_ping_due() {
+            self.component_pinged = now;
+            if self.client.is_none() || self.up.eof {
+                return;
+            }
+            if self.component_pings >= self.policy.ping_max {
+                self.end_now(End::ComponentStale, Some("Stale Connection"), now, wires);
+            } else {
+                self.component_pings += 1;
+                self.deliver(&[encode::PING], now, wires);
+            }
+        }
+    }
+
+    /// An orderly end comes when all that the component sent has gone out and was answered, or its time is up.
+    pub(crate) fn tick_ending(&mut self, now: Instant, wires: &mut impl Wires) {
+        let Some(until) = self.ending.as_ref().and_then(|ending| ending.answers_until) else {
+            return;
+        };
+        let sent = self.stage == Stage::Flowing
+            && self.up.own.is_empty()
+            && (self.up.held.is_empty() || self.up.incomplete && self.up.head_written == 0);
+        if now >= until || self.stage == Stage::Searching {
+            self.finish_answers(now, wires);
+        } else if sent && self.ledger.is_settled() {
+            if self.doubt.unmarked_since().is_some() {
+                self.own_ping();
+                self.push_up(now, wires);
+            } else {
+                self.finish_answers(now, wires);
+            }
+        }
+    }
+
+    /// A session at rest keeps no buffer and no remembered control line.
+    fn shrink(&mut self) {
+        if self.up.held.is_empty() && self.up.held.capacity() > 0 {
+            self.up.held = bytes::BytesMut::new();
+        }
+        if self.down.partial.is_empty() && self.down.partial.capacity() > 0 {
+            self.down.partial = bytes::BytesMut::new();
+        }
+    }
+}

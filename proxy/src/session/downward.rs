@@ -1,0 +1,279 @@
+//! Node → component: whole frames are found in place; what is for the component passes as it came, what is for the
+//! sidecar (PING, its own PONGs, answers to a replay, INFO) is carved out.
+
+use std::io::IoSlice;
+use std::time::Instant;
+
+use bytes::Buf;
+use standin_wire::refusal::refused_subscription;
+use standin_wire::server::{self, Frame, Verb};
+use standin_wire::{Info, Refusal, Span, encode};
+
+use super::{End, Note, Session, Stage, Wires};
+use crate::cause::Cause;
+use crate::ledger::Expected;
+
+/// Stretches of passing frames gathered for one write.
+const RUNS_MAX: usize = 16;
+
+/// What becomes of one frame of the node that is no message.
+#[derive(Default)]
+struct Fate {
+    /// The component gets it.
+    pass: bool,
+    /// What the component gets behind it, or in its place.
+    then: Vec<u8>,
+}
+
+impl Session {
+    /// Moves the beginning of a cut frame to the head of `buf`; see [`lend_held`](Self::lend_held).
+    pub(crate) fn lend_partial(&mut self, buf: &mut [u8]) -> Option<usize> {
+        let len = self.down.partial.len();
+        if len > buf.len() / 2 {
+            return None;
+        }
+        buf[..len].copy_from_slice(&self.down.partial);
+        self.down.partial.clear();
+        Some(len)
+    }
+
+    /// Nothing came behind the lent bytes.
+    pub(crate) fn give_back_partial(&mut self, lent: &[u8]) {
+        self.down.partial.extend_from_slice(lent);
+    }
+
+    /// The node sent `bytes`; with `lent` they begin with what [`lend_partial`](Self::lend_partial) gave.
+    pub(crate) fn node_bytes(&mut self, bytes: &[u8], lent: bool, now: Instant, wires: &mut impl Wires) {
+        self.node_heard = now;
+        if lent && self.down.partial.is_empty() {
+            let taken = self.receive(bytes, now, wires);
+            if self.stage != Stage::Searching {
+                self.down.partial.extend_from_slice(&bytes[taken..]);
+            }
+        } else {
+            let mut partial = std::mem::take(&mut self.down.partial);
+            partial.extend_from_slice(bytes);
+            let taken = self.receive(&partial, now, wires);
+            if self.stage != Stage::Searching && taken < partial.len() {
+                partial.advance(taken);
+                self.down.partial = partial;
+            }
+        }
+        if self.stage == Stage::Searching {
+            self.after_loss(now, wires);
+            return;
+        }
+        // A PONG may have opened the way for held bytes, and answers to the node go out at once.
+        if self.stage == Stage::Resending
+            || !self.up.own.is_empty()
+            || (!self.up.blocked && !self.up.incomplete && !self.up.held.is_empty())
+        {
+            self.push_up(now, wires);
+        }
+    }
+
+    /// The component's socket takes bytes again.
+    pub(crate) fn component_writable(&mut self, now: Instant, wires: &mut impl Wires) {
+        while !self.down.outbox.is_empty() {
+            let written = wires.write_component(&[IoSlice::new(&self.down.outbox)]);
+            if written == 0 {
+                return;
+            }
+            self.down.outbox_moved = now;
+            self.down.outbox.advance(written);
+        }
+        self.down.outbox = bytes::BytesMut::new();
+    }
+
+    /// Takes the whole frames at the head of `bytes`; returns their length.
+    fn receive(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> usize {
+        let mut runs: [&[u8]; RUNS_MAX] = [&[]; RUNS_MAX];
+        let mut count = 0;
+        let (mut start, mut at) = (0, 0);
+        loop {
+            let span = match self.down.scanner.next(&bytes[at..]) {
+                Ok(Some(span)) => span,
+                Ok(None) => break,
+                Err(error) => {
+                    self.notes.push(Note::NodeError {
+                        text: error.to_string(),
+                        kind: error.kind(),
+                    });
+                    self.lose(Cause::Protocol, now);
+                    break;
+                }
+            };
+            let frame = &bytes[at..at + span.len];
+            if matches!(span.verb, Verb::Msg | Verb::Hmsg) {
+                self.count_delivery(frame, &span);
+                at += span.len;
+                continue;
+            }
+            let fate = self.own_business(frame, &span, now);
+            if !fate.pass && start < at {
+                runs[count] = &bytes[start..at];
+                count += 1;
+            }
+            at += span.len;
+            if !fate.pass {
+                start = at;
+            }
+            if self.stage == Stage::Searching {
+                break;
+            }
+            if count == RUNS_MAX - 1 || !fate.then.is_empty() {
+                runs[count] = &bytes[start..at];
+                self.deliver(&runs[..=count], now, wires);
+                (count, start) = (0, at);
+                self.deliver(&[&fate.then], now, wires);
+            }
+        }
+        runs[count] = &bytes[start..at];
+        self.deliver(&runs[..=count], now, wires);
+        at
+    }
+
+    /// A message goes to the component: it counts for its subscription (promise S4).
+    #[inline]
+    fn count_delivery(&mut self, frame: &[u8], span: &Span<Verb>) {
+        self.traffic.messages_to_component += 1;
+        let slot = match self.down.last_slot {
+            Some(slot) if span.repeats => Some(slot),
+            _ => self.journal.slot(server::message_sid(span.args(frame))),
+        };
+        self.down.last_slot = slot.filter(|slot| self.journal.delivered(*slot));
+    }
+
+    fn own_business(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) -> Fate {
+        match server::frame(bytes, span) {
+            Ok(Frame::Ping) => {
+                self.up.own.extend_from_slice(encode::PONG);
+                Fate::default()
+            }
+            Ok(Frame::Pong) => {
+                let pass = self.node_pong(now);
+                Fate {
+                    pass,
+                    then: self.own_oks(),
+                }
+            }
+            Ok(Frame::Ok) => {
+                let pass = self.ledger.ok();
+                Fate {
+                    pass,
+                    then: self.own_oks(),
+                }
+            }
+            Ok(Frame::Err(text)) => {
+                let pass = self.node_error(text, now);
+                Fate {
+                    pass,
+                    then: Vec::new(),
+                }
+            }
+            Ok(Frame::Info(json)) => Fate {
+                pass: false,
+                then: self.later_info(json),
+            },
+            Ok(Frame::Message(_)) | Err(_) => Fate {
+                pass: true,
+                then: Vec::new(),
+            },
+        }
+    }
+
+    /// `+OK`s whose turn has come and that no node will send (promise S6).
+    pub(super) fn own_oks(&mut self) -> Vec<u8> {
+        encode::OK.repeat(self.ledger.own_oks_due() as usize)
+    }
+
+    /// The node's PONG; returns whether it is the component's.
+    fn node_pong(&mut self, now: Instant) -> bool {
+        let (mark, pass) = match self.ledger.pong() {
+            Some(Expected::ComponentPong(mark)) => (mark, true),
+            Some(Expected::OwnPong(mark)) => (mark, false),
+            _ => return false,
+        };
+        self.doubt.confirm(mark);
+        if !self.verified && self.client.is_some() {
+            self.joined(now);
+        }
+        pass
+    }
+
+    /// The node's `-ERR` (promise S9); returns whether the component gets it as it came.
+    fn node_error(&mut self, text: &[u8], now: Instant) -> bool {
+        let refusal = Refusal::of(text);
+        let text_owned = String::from_utf8_lossy(text).into_owned();
+        self.notes.push(Note::NodeError {
+            text: text_owned,
+            kind: refusal.kind(),
+        });
+        match refusal {
+            Refusal::Command => self.refused_command(),
+            Refusal::Subscription => {
+                self.refused_command();
+                if let Some((subject, queue)) = refused_subscription(text) {
+                    self.journal.refuse(subject, queue);
+                    self.down.last_slot = None;
+                }
+            }
+            Refusal::Client => self.refused = Some(End::Refused),
+            Refusal::Authorization if self.verified_once && !self.verified => {
+                self.lose(Cause::NodeError(refusal.kind()), now);
+                return false;
+            }
+            Refusal::Authorization => self.refused = Some(End::Unauthorized),
+            Refusal::Server => {
+                self.lose(Cause::NodeError(refusal.kind()), now);
+                return false;
+            }
+            Refusal::Unknown => {}
+        }
+        true
+    }
+
+    /// A command was answered with `-ERR`, so its `+OK` will not come.
+    fn refused_command(&mut self) {
+        if self.verbose() {
+            self.ledger.ok();
+        }
+    }
+
+    /// A later INFO of the node: for the sidecar, and in its own words for components that take one.
+    fn later_info(&mut self, json: &[u8]) -> Vec<u8> {
+        let Ok(info) = Info::parse(json) else {
+            return Vec::new();
+        };
+        if !info.connect_urls.is_empty() {
+            self.notes.push(Note::ConnectUrls(info.connect_urls.clone()));
+        }
+        if info.ldm {
+            self.leave();
+        }
+        self.info_for_component(&info)
+    }
+
+    /// Gives `parts`, whole frames, to the component: straight to its socket, or behind what waits for it already.
+    pub(super) fn deliver(&mut self, parts: &[&[u8]], now: Instant, wires: &mut impl Wires) {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if len == 0 {
+            return;
+        }
+        self.traffic.bytes_to_component += len as u64;
+        let mut written = 0;
+        if self.down.outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); RUNS_MAX];
+            for (slice, part) in slices.iter_mut().zip(parts) {
+                *slice = IoSlice::new(part);
+            }
+            written = wires.write_component(&slices[..parts.len()]);
+            self.down.outbox_moved = now;
+        }
+        for part in parts {
+            let skip = written.min(part.len());
+            self.down.outbox.extend_from_slice(&part[skip..]);
+            written -= skip;
+        }
+    }
+}

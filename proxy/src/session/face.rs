@@ -1,0 +1,53 @@
+//! What the component sees of the cluster: one server, the sidecar, at the address it knows (promise S7).
+
+use standin_registry::Credentials;
+use standin_wire::{Connect, Info};
+
+use super::Session;
+
+impl Session {
+    /// The node's INFO as the component gets it: the sidecar's own address, none of the cluster's, under 512 bytes.
+    pub(super) fn own_info(&self, node: &Info) -> String {
+        let covered = self.credentials().is_some();
+        let info = Info {
+            host: self.face.host.clone(),
+            port: self.face.port,
+            client_ip: self.face.component_ip.to_string(),
+            connect_urls: Vec::new(),
+            ldm: false,
+            auth_required: node.auth_required && !covered,
+            nonce: if covered {
+                String::new()
+            } else {
+                node.nonce.clone()
+            },
+            tls_required: false,
+            tls_verify: false,
+            ..node.clone()
+        };
+        info.short_line()
+    }
+
+    /// The INFO line for a component after its first: only for one that takes it, and only when something changed that
+    /// it acts on.
+    pub(super) fn info_for_component(&mut self, node: &Info) -> Vec<u8> {
+        let now = Some((node.max_payload, node.headers));
+        let takes_it = self.client.as_ref().is_some_and(|client| client.takes_info);
+        if !takes_it || self.info == now {
+            return Vec::new();
+        }
+        self.info = now;
+        self.own_info(node).into_bytes()
+    }
+
+    /// Credentials for a component that sends none: the node's own, or those of the settings.
+    pub(super) fn credentials(&self) -> Option<&Credentials> {
+        let node = self.node.as_ref().and_then(|node| node.credentials.as_deref());
+        node.or(self.face.credentials.as_deref())
+    }
+}
+
+/// Whether the component that sent the CONNECT argument `json` takes INFO at any time.
+pub(super) fn takes_info(json: &[u8]) -> bool {
+    Connect::parse(json).is_ok_and(|connect| connect.protocol >= 1)
+}

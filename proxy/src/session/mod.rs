@@ -1,0 +1,541 @@
+//! One component's session: the state machine of the product, without sockets, tasks or clocks of its own.
+//!
+//! Events come in as calls with the time they happened at; what is to be written goes out through [`Wires`] in the same
+//! call; what the shell must do is asked with [`Session::wants`], and what an operator should hear is taken with
+//! [`Session::take_notes`]. So all of it runs in a test under a scripted pair of sockets that take as many bytes as the
+//! test pleases.
+//!
+//! | file | holds |
+//! |---|---|
+//! | this one | the state, the questions of the shell, the ends |
+//! | [`upward`] | component → node: scan, write the same bytes on, apply what was written whole |
+//! | [`downward`] | node → component: scan, carve out what is not for the component, pass the rest |
+//! | [`moving`] | a node comes, goes, or is about to go; replay and sending again |
+//! | [`clock`] | everything that happens because time passed |
+//!
+//! *Architecture invariant:* a frame takes effect (journal, ledger, window in doubt) when its last byte was taken by the
+//! node's socket, never earlier. What has had no effect is still in `held`, byte for byte as the component sent it.
+
+mod clock;
+mod downward;
+mod face;
+mod moving;
+mod upward;
+
+use std::io::IoSlice;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use standin_registry::{Credentials, Node};
+use standin_wire::encode;
+
+use crate::cause::Cause;
+use crate::doubt::{Doubt, InDoubtCount};
+use crate::journal::{Journal, Slot};
+use crate::ledger::{Ledger, Owed};
+use crate::policy::Policy;
+
+/// The two sockets, as a session sees them. Each call takes as many bytes as fit now, and says how many; a broken socket
+/// takes none, and its owner reports the break as an event later.
+pub(crate) trait Wires {
+    /// Towards the node.
+    fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize;
+    /// Towards the component.
+    fn write_component(&mut self, parts: &[IoSlice<'_>]) -> usize;
+}
+
+/// Who the component is to the outside, and who the sidecar is to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Face {
+    /// Host that INFO names (promise S7).
+    pub(crate) host: String,
+    /// Port that INFO names.
+    pub(crate) port: u16,
+    /// The component's address.
+    pub(crate) component_ip: IpAddr,
+    /// Used when the component sends no credentials, on nodes that have none of their own.
+    pub(crate) credentials: Option<Arc<Credentials>>,
+}
+
+/// What a session wants of its shell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Wants {
+    /// More bytes of the component.
+    pub(crate) read_component: bool,
+    /// More bytes of the node.
+    pub(crate) read_node: bool,
+    /// A call of [`Session::component_writable`] when the component's socket takes bytes.
+    pub(crate) write_component: bool,
+    /// A call of [`Session::node_writable`] when the node's socket takes bytes.
+    pub(crate) write_node: bool,
+    /// The node's connection stays open.
+    pub(crate) keep_node: bool,
+    /// A connection to a node, or to another one.
+    pub(crate) dial: bool,
+    /// The connection dialled while another was in use is to take over now.
+    pub(crate) switch: bool,
+}
+
+/// Why a session ended. Stable names for logs and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The component closed the connection, and all it had sent was passed on.
+    ComponentClosed,
+    /// The component's connection broke.
+    ComponentBroke,
+    /// The component broke the protocol; kind of the error.
+    ComponentProtocol(&'static str),
+    /// The component did not answer PINGs.
+    ComponentStale,
+    /// The component took no bytes for too long.
+    ComponentSlow,
+    /// A node closed the connection for something that the component did.
+    Refused,
+    /// The component's credentials were refused.
+    Unauthorized,
+    /// No node for too long.
+    Outage,
+    /// The node is gone and the component's signature fits no other.
+    Signed,
+    /// The sidecar stops.
+    Shutdown,
+}
+
+impl End {
+    /// Stable name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ComponentClosed => "component_closed",
+            Self::ComponentBroke => "component_broke",
+            Self::ComponentProtocol(_) => "component_protocol",
+            Self::ComponentStale => "component_stale",
+            Self::ComponentSlow => "component_slow",
+            Self::Refused => "refused",
+            Self::Unauthorized => "unauthorized",
+            Self::Outage => "outage",
+            Self::Signed => "signed",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Something that an operator, or the rest of the sidecar, should hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// The node is gone.
+    Lost { cause: Cause, in_doubt: InDoubtCount },
+    /// The node took the session: its credentials and, after a move, the whole journal.
+    Joined { moved: Option<Move> },
+    /// So many publishes were sent again.
+    Resent(u64),
+    /// The node named others.
+    ConnectUrls(Vec<String>),
+    /// The node sent `-ERR`; its text, and the kind of refusal.
+    NodeError { text: String, kind: &'static str },
+    /// The sidecar itself sent the component `-ERR`.
+    ComponentError { text: String, kind: &'static str },
+    /// The component sent CONNECT.
+    Connected,
+    /// The node is about to go.
+    Leaving,
+}
+
+/// A finished move from one node to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Move {
+    pub(crate) from: Arc<Node>,
+    pub(crate) cause: Cause,
+    /// From the loss to the new node's PONG.
+    pub(crate) took: Duration,
+    pub(crate) in_doubt: InDoubtCount,
+    /// Subscriptions replayed.
+    pub(crate) subscriptions: usize,
+}
+
+/// What passed since it was last asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) messages_to_node: u64,
+    pub(crate) bytes_to_node: u64,
+    pub(crate) messages_to_component: u64,
+    pub(crate) bytes_to_component: u64,
+    pub(crate) own_pings: u64,
+}
+
+/// Where the session stands with its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// No node.
+    Searching,
+    /// The journal is being replayed; nothing of the component's passes before the node's PONG.
+    Joining { until: Instant },
+    /// Publishes in doubt and unanswered PINGs are being sent again.
+    Resending,
+    /// The component's bytes pass.
+    Flowing,
+}
+
+/// The way to the next node while the present one is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// Another connection is being dialled.
+    Dialling,
+    /// It is there; nothing more goes to the old node, whose last answers are awaited.
+    Draining {
+        until: Instant,
+    },
+}
+
+/// How a session ends in order.
+#[derive(Debug)]
+struct Ending {
+    end: End,
+    /// The `-ERR` that tells the component why.
+    text: Option<String>,
+    /// Until when the node's answers are awaited before that; `None`: they are not, or no longer.
+    answers_until: Option<Instant>,
+}
+
+/// Bytes that a node gets in place of the component's own.
+#[derive(Debug)]
+struct Replacement {
+    /// Length of the frame they replace; 0: they are put in before it.
+    len: usize,
+    with: Vec<u8>,
+}
+
+/// Component → node.
+#[derive(Debug)]
+struct Up {
+    scanner: standin_wire::ClientScanner,
+    /// The component's bytes from the first frame on that was not written whole.
+    held: BytesMut,
+    /// Bytes of that frame (or of what replaces it) that the present node has.
+    head_written: usize,
+    /// What the node gets instead of that frame.
+    replacement: Option<Replacement>,
+    /// Frames of the sidecar's own. They go out between the component's frames, before the next one.
+    own: BytesMut,
+    /// PINGs in `own` that stand in no ledger yet.
+    own_pings: u32,
+    /// The node's socket took less than it was given.
+    blocked: bool,
+    /// The first frame in `held` is not whole.
+    incomplete: bool,
+    /// The component sends nothing more.
+    eof: bool,
+}
+
+/// Node → component.
+#[derive(Debug)]
+struct Down {
+    scanner: standin_wire::ServerScanner,
+    /// The beginning of a frame whose rest has not come. Never shown to the component (promise S1).
+    partial: BytesMut,
+    /// Whole frames that the component has not taken.
+    outbox: BytesMut,
+    /// When the component last took bytes, or the outbox began to fill.
+    outbox_moved: Instant,
+    /// Journal entry of the last message, for messages that repeat its control line.
+    last_slot: Option<Slot>,
+}
+
+/// The component as its CONNECT describes it.
+#[derive(Debug)]
+struct Client {
+    /// The argument of CONNECT as every node gets it.
+    json: Box<str>,
+    verbose: bool,
+    /// Takes INFO at any time.
+    takes_info: bool,
+    signed: bool,
+    /// For people.
+    label: ClientLabel,
+}
+
+/// What a component calls itself in its CONNECT.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ClientLabel {
+    pub(crate) name: Option<String>,
+    pub(crate) lang: Option<String>,
+    pub(crate) version: Option<String>,
+}
+
+/// A loss whose move is not finished.
+#[derive(Debug)]
+struct Lost {
+    at: Instant,
+    from: Arc<Node>,
+    cause: Cause,
+    in_doubt: InDoubtCount,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Session {
+    policy: Arc<Policy>,
+    face: Arc<Face>,
+    stage: Stage,
+    leaving: Leaving,
+    ending: Option<Ending>,
+    node: Option<Arc<Node>>,
+    up: Up,
+    down: Down,
+    journal: Journal,
+    ledger: Ledger,
+    doubt: Doubt,
+    client: Option<Box<Client>>,
+    /// Answers that the last node owed, to be asked of the next.
+    owed: Vec<Owed>,
+    /// Up to which place of the log `+OK`s are already expected.
+    resend_expected: u64,
+    lost: Option<Box<Lost>>,
+    /// The present node has answered a PING behind CONNECT.
+    verified: bool,
+    /// Some node has.
+    verified_once: bool,
+    /// A node said that the component did something after which it closes the connection.
+    refused: Option<End>,
+    /// The INFO that the component has: its `max_payload`, its `headers`.
+    info: Option<(u64, bool)>,
+    started: Instant,
+    searching_since: Instant,
+    /// When the node last sent anything.
+    node_heard: Instant,
+    /// When the last own PING went out.
+    pinged: Instant,
+    /// When the component last sent anything, and was last sent a PING.
+    component_heard: Instant,
+    component_pinged: Instant,
+    component_pings: u32,
+    last_tick: Instant,
+    moves: u64,
+    traffic: Traffic,
+    notes: Vec<Note>,
+}
+
+impl Session {
+    /// A session for a component that has just connected.
+    pub(crate) fn new(policy: Arc<Policy>, face: Arc<Face>, now: Instant) -> Self {
+        let limits = standin_wire::limits::FrameLimits {
+            line_bytes_max: policy.control_line_bytes_max,
+            ..standin_wire::limits::FrameLimits::CLIENT
+        };
+        Self {
+            policy,
+            face,
+            stage: Stage::Searching,
+            leaving: Leaving::No,
+            ending: None,
+            node: None,
+            up: Up {
+                scanner: standin_wire::ClientScanner::new(limits),
+                held: BytesMut::new(),
+                head_written: 0,
+                replacement: None,
+                own: BytesMut::new(),
+                own_pings: 0,
+                blocked: false,
+                incomplete: false,
+                eof: false,
+            },
+            down: Down {
+                scanner: standin_wire::ServerScanner::new(standin_wire::limits::FrameLimits::SERVER),
+                partial: BytesMut::new(),
+                outbox: BytesMut::new(),
+                outbox_moved: now,
+                last_slot: None,
+            },
+            journal: Journal::default(),
+            ledger: Ledger::default(),
+            doubt: Doubt::default(),
+            client: None,
+            owed: Vec::new(),
+            resend_expected: 0,
+            lost: None,
+            verified: false,
+            verified_once: false,
+            refused: None,
+            info: None,
+            started: now,
+            searching_since: now,
+            node_heard: now,
+            pinged: now,
+            component_heard: now,
+            component_pinged: now,
+            component_pings: 0,
+            last_tick: now,
+            moves: 0,
+            traffic: Traffic::default(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// What the shell should do next.
+    pub(crate) fn wants(&self) -> Wants {
+        let linked = self.stage != Stage::Searching;
+        let ending = self.ending.is_some();
+        let room = self.up.held.len() < self.policy.buffer_bytes || (self.up.incomplete && linked);
+        Wants {
+            read_component: !self.up.eof && !ending && room,
+            read_node: linked && self.down.outbox.len() < self.policy.component_pending_bytes_max,
+            write_component: !self.down.outbox.is_empty(),
+            write_node: linked && self.up.blocked,
+            keep_node: linked,
+            dial: !linked && !ending && self.end().is_none() || self.leaving == Leaving::Dialling,
+            switch: self.is_drained(),
+        }
+    }
+
+    /// The session is over, and why: the shell closes both sockets in order.
+    pub(crate) fn end(&self) -> Option<End> {
+        if let Some(ending) = &self.ending {
+            let delivered = self.down.outbox.is_empty() || ending.end == End::ComponentSlow;
+            return (ending.answers_until.is_none() && delivered).then_some(ending.end);
+        }
+        let passed_on = self.up.held.is_empty() || self.up.incomplete && self.up.head_written == 0;
+        let untold = self.up.own.is_empty() && !self.has_unsent();
+        (self.up.eof && passed_on && (untold || self.client.is_none())).then_some(End::ComponentClosed)
+    }
+
+    /// The component's socket broke.
+    pub(crate) fn component_broke(&mut self) {
+        self.down.outbox.clear();
+        self.ending = Some(Ending {
+            end: End::ComponentBroke,
+            text: None,
+            answers_until: None,
+        });
+    }
+
+    /// The sidecar stops: what the component has sent goes to the node, the node's answers come back, then both
+    /// connections are closed.
+    pub(crate) fn shut_down(&mut self, now: Instant, patience: Duration, wires: &mut impl Wires) {
+        if self.ending.is_none() {
+            self.end_after_answers(End::Shutdown, None, now + patience);
+            self.push_up(now, wires);
+        }
+    }
+
+    /// Other settings from now on.
+    pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
+    }
+
+    /// Whether an orderly end has begun.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// The node in use.
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.node.as_ref()
+    }
+
+    /// Live subscriptions.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.journal.len()
+    }
+
+    /// Bytes kept in memory for later, all buffers together.
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        self.up.held.len()
+            + self.up.own.len()
+            + self.down.partial.len()
+            + self.down.outbox.len()
+            + self.doubt.log_bytes()
+    }
+
+    /// Publishes in doubt now that would not be sent again.
+    pub(crate) fn in_doubt(&self) -> u64 {
+        self.doubt.dropped_count()
+    }
+
+    /// Finished moves.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    /// One word for where the session stands.
+    pub(crate) fn state(&self) -> &'static str {
+        match self.stage {
+            _ if self.ending.is_some() => "ending",
+            Stage::Searching => "searching",
+            Stage::Joining { .. } => "joining",
+            Stage::Resending => "resending",
+            Stage::Flowing if self.leaving != Leaving::No => "leaving",
+            Stage::Flowing if self.client.is_none() => "new",
+            Stage::Flowing => "flowing",
+        }
+    }
+
+    /// What the component calls itself; `None` before its CONNECT.
+    pub(crate) fn client_label(&self) -> Option<&ClientLabel> {
+        self.client.as_ref().map(|client| &client.label)
+    }
+
+    /// What passed since the last call.
+    pub(crate) fn take_traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    fn verbose(&self) -> bool {
+        self.client.as_ref().is_none_or(|client| client.verbose)
+    }
+
+    /// Starts the orderly end: `text` is sent as `-ERR` as soon as the node has given its last answers, or at `until`.
+    fn end_after_answers(&mut self, end: End, text: Option<String>, until: Instant) {
+        self.ending = Some(Ending {
+            end,
+            text,
+            answers_until: Some(until),
+        });
+        self.own_ping();
+    }
+
+    /// Ends now, with `text` as `-ERR` behind what the component has not read yet.
+    fn end_now(&mut self, end: End, text: Option<&str>, now: Instant, wires: &mut impl Wires) {
+        self.ending = Some(Ending {
+            end,
+            text: None,
+            answers_until: None,
+        });
+        if let Some(text) = text {
+            let kind = if let End::ComponentProtocol(kind) = end {
+                kind
+            } else {
+                end.as_str()
+            };
+            self.tell_error(kind, text, now, wires);
+        }
+    }
+
+    /// `-ERR` of the sidecar's own.
+    fn tell_error(&mut self, kind: &'static str, text: &str, now: Instant, wires: &mut impl Wires) {
+        let mut line = Vec::new();
+        encode::err(text.as_bytes(), &mut line);
+        self.deliver(&[&line], now, wires);
+        self.notes.push(Note::ComponentError {
+            text: text.to_owned(),
+            kind,
+        });
+    }
+
+    /// The node's last answers are there, or will not come.
+    fn finish_answers(&mut self, now: Instant, wires: &mut impl Wires) {
+        let Some(ending) = &mut self.ending else { return };
+        if ending.answers_until.take().is_some() {
+            let (end, text) = (ending.end, ending.text.take());
+            self.end_now(end, text.as_deref(), now, wires);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! A node comes, goes, or is about to go: what is replayed, what is sent again, and when the component's bytes pass.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use standin_registry::Node;
+use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
+use standin_wire::{Info, encode};
+
+use super::{End, Leaving, Lost, Move, Note, Session, Stage, Wires};
+use crate::cause::Cause;
+use crate::doubt::InDoubtCount;
+use crate::ledger::{Expected, Owed};
+
+impl Session {
+    /// A connection to `node` stands, and its INFO has come.
+    pub(crate) fn node_up(&mut self, node: Arc<Node>, info: &Info, now: Instant, wires: &mut impl Wires) {
+        debug_assert_eq!(self.stage, Stage::Searching, "the last node must be gone");
+        self.node = Some(node);
+        self.node_heard = now;
+        self.pinged = now;
+        self.verified = false;
+        self.refused = None;
+        self.take_limits(info);
+        self.greet(info, now, wires);
+        if !info.connect_urls.is_empty() {
+            self.notes.push(Note::ConnectUrls(info.connect_urls.clone()));
+        }
+        if self.client.is_some() {
+            self.stage = Stage::Joining {
+                until: now + self.policy.handshake_timeout,
+            };
+            self.replay();
+        } else {
+            self.stage = Stage::Flowing;
+        }
+        self.push_up(now, wires);
+    }
+
+    /// The connection to the node is gone: end of stream, reset, or it could not be written to.
+    pub(crate) fn node_lost(&mut self, cause: Cause, now: Instant, wires: &mut impl Wires) {
+        if self.stage == Stage::Searching {
+            return;
+        }
+        if let Some(end) = self.refused.take() {
+            self.lose(cause, now);
+            self.end_now(end, None, now, wires);
+            return;
+        }
+        self.lose(cause, now);
+        self.after_loss(now, wires);
+    }
+
+    /// No node of those known could be reached this time: a new component is given `last_known`, if it has no INFO yet.
+    pub(crate) fn no_node(&mut self, last_known: &Info, now: Instant, wires: &mut impl Wires) {
+        if self.stage == Stage::Searching {
+            self.greet(last_known, now, wires);
+        }
+    }
+
+    /// The node is about to go, or should no longer be used: another one is dialled while this one still serves.
+    pub(crate) fn leave(&mut self) {
+        if self.stage != Stage::Searching && self.leaving == Leaving::No {
+            self.leaving = Leaving::Dialling;
+            self.notes.push(Note::Leaving);
+        }
+    }
+
+    /// A connection to another node stands ready: the present one gets nothing more, and its last answers are awaited.
+    pub(crate) fn next_ready(&mut self, patience: Duration, now: Instant, wires: &mut impl Wires) {
+        if self.leaving == Leaving::Dialling {
+            self.leaving = Leaving::Draining {
+                until: now + patience,
+            };
+            if self.client.is_some() {
+                self.own_ping();
+                self.push_up(now, wires);
+            }
+        }
+    }
+
+    /// Whether the node to be left has answered all it was sent, so that nothing is in doubt.
+    pub(super) fn is_drained(&self) -> bool {
+        matches!(self.leaving, Leaving::Draining { .. })
+            && self.up.head_written == 0
+            && self.up.own.is_empty()
+            && self.ledger.is_settled()
+            && self.stage == Stage::Flowing
+    }
+
+    /// Leaves the node for the one that stands ready.
+    pub(crate) fn switch(&mut self, now: Instant) {
+        self.lose(Cause::LameDuck, now);
+    }
+
+    /// Everything that hung on the node's connection is forgotten or kept for the next one.
+    pub(super) fn lose(&mut self, cause: Cause, now: Instant) {
+        if self.stage == Stage::Searching {
+            return;
+        }
+        let in_doubt = self.doubt.node_lost();
+        self.notes.push(Note::Lost { cause, in_doubt });
+        self.remember_loss(cause, in_doubt, now);
+        let mut owed = self.ledger.take_owed();
+        owed.append(&mut self.owed);
+        self.owed = owed;
+        self.resend_expected = 0;
+        self.stage = Stage::Searching;
+        self.leaving = Leaving::No;
+        self.up.head_written = 0;
+        self.up.replacement = None;
+        self.up.own.clear();
+        self.up.own_pings = 0;
+        self.up.blocked = false;
+        self.up.incomplete = false;
+        self.down.partial.clear();
+        self.down.last_slot = None;
+        self.down.scanner.forget();
+    }
+
+    fn remember_loss(&mut self, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
+        if self.verified || self.client.is_none() {
+            self.searching_since = now;
+        }
+        match (&mut self.lost, &self.node) {
+            (Some(lost), _) => {
+                lost.in_doubt.dropped += in_doubt.dropped;
+                lost.in_doubt.resent += in_doubt.resent;
+            }
+            (None, Some(node)) if self.verified => {
+                self.lost = Some(Box::new(Lost {
+                    at: now,
+                    from: Arc::clone(node),
+                    cause,
+                    in_doubt,
+                }));
+            }
+            _ => {}
+        }
+    }
+
+    /// What a loss means for a session that cannot, or need not, go on.
+    pub(super) fn after_loss(&mut self, now: Instant, wires: &mut impl Wires) {
+        if self.ending.is_some() {
+            self.finish_answers(now, wires);
+        } else if self.client.as_ref().is_some_and(|client| client.signed) {
+            self.end_now(End::Signed, None, now, wires);
+        }
+    }
+
+    fn take_limits(&mut self, info: &Info) {
+        let limits = FrameLimits {
+            line_bytes_max: self.policy.control_line_bytes_max,
+            payload_bytes_max: usize::try_from(info.max_payload)
+                .map_or(PAYLOAD_BYTES_MAX, |max| max.min(PAYLOAD_BYTES_MAX)),
+        };
+        if self.up.scanner.limits() != limits {
+            self.up.scanner.set_limits(limits);
+        }
+    }
+
+    /// The component's first INFO, or a later one when something changed that it acts on.
+    fn greet(&mut self, info: &Info, now: Instant, wires: &mut impl Wires) {
+        let line = if self.info.is_none() {
+            self.info = Some((info.max_payload, info.headers));
+            self.own_info(info).into_bytes()
+        } else {
+            self.info_for_component(info)
+        };
+        self.deliver(&[&line], now, wires);
+    }
+
+    /// CONNECT, the journal, and a PING whose PONG says that the node took all of it.
+    fn replay(&mut self) {
+        let Some(client) = &self.client else { return };
+        let mut own = Vec::new();
+        encode::client(
+            &standin_wire::client::Frame::Connect(client.json.as_bytes()),
+            &mut own,
+        );
+        let commands = 1 + self.journal.replay(&mut own);
+        if client.verbose {
+            self.ledger.expect(Expected::SwallowedOks(commands));
+        }
+        self.up.own.extend_from_slice(&own);
+        self.own_ping();
+    }
+
+    /// The node answered the first PING behind CONNECT.
+    pub(super) fn joined(&mut self, now: Instant) {
+        self.verified = true;
+        self.verified_once = true;
+        if matches!(self.stage, Stage::Joining { .. }) {
+            self.stage = Stage::Resending;
+        }
+        let moved = self.lost.take().map(|lost| {
+            self.moves += 1;
+            Move {
+                from: lost.from,
+                cause: lost.cause,
+                took: now.saturating_duration_since(lost.at),
+                in_doubt: lost.in_doubt,
+                subscriptions: self.journal.len(),
+            }
+        });
+        self.notes.push(Note::Joined { moved });
+    }
+
+    /// Sends again what the last node left unanswered: publishes in doubt and PINGs in their order. Called at frame
+    /// boundaries, one step at a time; the last step opens the way for the component's bytes.
+    pub(super) fn resend(&mut self, now: Instant, wires: &mut impl Wires) {
+        let until = match self.owed.first() {
+            Some(Owed::Oks(count)) => {
+                self.ledger.expect(Expected::OwnOks(*count));
+                self.owed.remove(0);
+                let oks = self.own_oks();
+                self.deliver(&[&oks], now, wires);
+                return;
+            }
+            Some(Owed::Pong(mark)) => mark.log,
+            None => self.doubt.log_end(),
+        };
+        let unsent = self.doubt.unsent(until);
+        if !unsent.is_empty() {
+            self.expect_resent_oks(until);
+            let written = wires.write_node(&[IoSlice::new(self.doubt.unsent(until))]);
+            self.traffic.bytes_to_node += written as u64;
+            self.doubt.sent_again(written, now);
+            self.up.blocked = written == 0;
+            return;
+        }
+        if self.owed.is_empty() {
+            self.stage = Stage::Flowing;
+            return;
+        }
+        self.owed.remove(0);
+        let mark = self.doubt.mark();
+        self.ledger.expect(Expected::ComponentPong(mark));
+        self.up.own.extend_from_slice(encode::PING);
+    }
+
+    /// Publishes that are sent again are answered with `+OK` again; the component has had, or was promised, its own.
+    fn expect_resent_oks(&mut self, until: u64) {
+        if self.resend_expected < until {
+            let from = self.resend_expected;
+            self.resend_expected = until;
+            let count = self.doubt.frames_between(from, until);
+            self.traffic.messages_to_node += count;
+            self.notes.push(Note::Resent(count));
+            if self.verbose() {
+                self.ledger.expect(Expected::SwallowedOks(count as u32));
+            }
+        }
+    }
+}

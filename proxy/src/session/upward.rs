@@ -1,0 +1,478 @@
+//! Component → node: whole frames are found in place and the same bytes are written on. Only three kinds of frame are
+//! touched: CONNECT (credentials, `protocol`), UNSUB with a max after a move, and PONG, which ends here.
+
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use serde_json::Value;
+use standin_wire::client::{self, Frame, Verb};
+use standin_wire::{Connect, Span, WireError, connect, encode};
+
+use super::face::takes_info;
+use super::{Client, ClientLabel, End, Leaving, Note, Replacement, Session, Stage, Wires};
+use crate::ledger::Expected;
+use crate::policy::InDoubt;
+
+/// How long the node's answers to what came before a broken frame are awaited.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// What to do with the frames at the head of the component's bytes.
+enum Plan {
+    /// Nothing: the next frame is not whole.
+    Incomplete,
+    /// Nothing now: the window in doubt is full until a PONG comes.
+    Wait,
+    /// The first `len` bytes are one frame that does not go to the node; the component hears why, if there is a why.
+    Skip {
+        len: usize,
+        refusal: Option<&'static str>,
+    },
+    /// The first `len` bytes are one frame in whose place the node gets other bytes.
+    Replace { len: usize, with: Vec<u8> },
+    /// The first `len` bytes are whole frames that pass as they are: `publishes` of them, and if `plain` nothing else.
+    Pass { len: usize, publishes: u64, plain: bool },
+}
+
+impl Session {
+    /// Moves held bytes to the head of `buf`, behind which the shell reads more, so that a frame cut by a read is whole
+    /// again without a copy of what follows it. `None` when they are too many, or cannot leave now.
+    pub(crate) fn lend_held(&mut self, buf: &mut [u8]) -> Option<usize> {
+        let len = self.up.held.len();
+        if self.stage != Stage::Flowing || self.up.blocked || len > buf.len() / 2 {
+            return None;
+        }
+        buf[..len].copy_from_slice(&self.up.held);
+        self.up.held.clear();
+        Some(len)
+    }
+
+    /// Nothing came behind the lent bytes.
+    pub(crate) fn give_back(&mut self, lent: &[u8]) {
+        self.up.held.extend_from_slice(lent);
+    }
+
+    /// The component sent `bytes`; with `lent` they begin with what [`lend_held`](Self::lend_held) gave.
+    pub(crate) fn component_bytes(&mut self, bytes: &[u8], lent: bool, now: Instant, wires: &mut impl Wires) {
+        self.component_heard = now;
+        self.component_pings = 0;
+        if lent && self.up.held.is_empty() {
+            let passed = self.transmit(bytes, now, wires);
+            self.up.held.extend_from_slice(&bytes[passed..]);
+        } else {
+            self.up.held.extend_from_slice(bytes);
+            self.push_up(now, wires);
+        }
+    }
+
+    /// The component will send nothing more.
+    pub(crate) fn component_eof(&mut self, now: Instant, wires: &mut impl Wires) {
+        self.up.eof = true;
+        self.push_up(now, wires);
+    }
+
+    /// The node's socket takes bytes again.
+    pub(crate) fn node_writable(&mut self, now: Instant, wires: &mut impl Wires) {
+        self.push_up(now, wires);
+    }
+
+    /// Writes what can be written of the held bytes.
+    pub(super) fn push_up(&mut self, now: Instant, wires: &mut impl Wires) {
+        let mut held = std::mem::take(&mut self.up.held);
+        let passed = self.transmit(&held, now, wires);
+        held.advance(passed);
+        if !held.is_empty() {
+            self.up.held = held;
+        }
+    }
+
+    /// A PING of the sidecar's own, at the next frame boundary.
+    pub(super) fn own_ping(&mut self) {
+        if self.stage != Stage::Searching {
+            self.up.own.extend_from_slice(encode::PING);
+            self.up.own_pings += 1;
+        }
+    }
+
+    /// Whether anything waits to be written.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.stage == Stage::Resending || !self.owed.is_empty()
+    }
+
+    /// Writes frames of `bytes` to the node until they end, the socket is full, or the stage forbids it. Returns how many
+    /// bytes were whole frames that have had their effect.
+    fn transmit(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> usize {
+        let mut at = 0;
+        self.up.blocked = false;
+        while self.stage != Stage::Searching {
+            if self.up.head_written == 0 {
+                if !self.flush_own(now, wires) {
+                    break;
+                }
+                if self.stage == Stage::Resending {
+                    self.resend(now, wires);
+                    if self.up.blocked {
+                        break;
+                    }
+                    continue;
+                }
+                if self.stage != Stage::Flowing || matches!(self.leaving, Leaving::Draining { .. }) {
+                    break;
+                }
+            }
+            if self.up.replacement.is_some() {
+                at += self.write_replacement(&bytes[at..], now, wires);
+                if self.up.blocked {
+                    break;
+                }
+                continue;
+            }
+            match self.plan(&bytes[at..]) {
+                Ok(Plan::Incomplete) => {
+                    self.up.incomplete = true;
+                    return at;
+                }
+                Ok(Plan::Wait) => {
+                    if !self.ledger.awaits_pong() && self.up.own_pings == 0 {
+                        self.own_ping();
+                        continue;
+                    }
+                    break;
+                }
+                Ok(Plan::Skip { len, refusal }) => {
+                    at += len;
+                    if let Some(text) = refusal {
+                        self.tell_error("subscriptions_max", text, now, wires);
+                    }
+                }
+                Ok(Plan::Replace { len, with }) => {
+                    self.up.replacement = Some(Replacement { len, with });
+                    at += self.write_replacement(&bytes[at..], now, wires);
+                }
+                Ok(Plan::Pass {
+                    len,
+                    publishes,
+                    plain,
+                }) => {
+                    at += self.write_frames(&bytes[at..at + len], publishes, plain, now, wires);
+                }
+                Err(error) => {
+                    self.component_fault(&error, now);
+                    if self.up.own.is_empty() { break } else { continue }
+                }
+            }
+            if self.up.blocked {
+                break;
+            }
+        }
+        self.up.incomplete = false;
+        at
+    }
+
+    /// Looks at the frames at the head of `bytes` and says what to do with as many as can be treated alike.
+    fn plan(&mut self, bytes: &[u8]) -> Result<Plan, WireError> {
+        if self
+            .ending
+            .as_ref()
+            .is_some_and(|ending| matches!(ending.end, End::ComponentProtocol(_)))
+        {
+            return Ok(Plan::Incomplete);
+        }
+        let may_resend = self.policy.may_resend();
+        let (mut len, mut publishes, mut plain) = (0, 0, !may_resend);
+        loop {
+            let span = match self.up.scanner.next(&bytes[len..]) {
+                Ok(Some(span)) => span,
+                Ok(None) => break,
+                Err(error) if len == 0 => return Err(error),
+                Err(_) => break,
+            };
+            let publish = matches!(span.verb, Verb::Pub | Verb::Hpub);
+            if !publish || self.client.is_none() {
+                // What needs a decision of its own is decided as the first of a plan, when all before it has had its
+                // effect.
+                if let Some(plan) = self.plan_alone(&bytes[len..len + span.len], &span)? {
+                    if len > 0 {
+                        break;
+                    }
+                    return Ok(plan);
+                }
+                plain = false;
+            } else if may_resend && self.window_full(len + span.len) {
+                if len > 0 {
+                    break;
+                }
+                return Ok(Plan::Wait);
+            }
+            publishes += u64::from(publish);
+            len += span.len;
+        }
+        Ok(if len == 0 {
+            Plan::Incomplete
+        } else {
+            Plan::Pass {
+                len,
+                publishes,
+                plain,
+            }
+        })
+    }
+
+    /// The plan for a frame that does not simply pass; `None` when it does.
+    fn plan_alone(&mut self, bytes: &[u8], span: &Span<Verb>) -> Result<Option<Plan>, WireError> {
+        let len = span.len;
+        Ok(match client::frame(bytes, span)? {
+            Frame::Connect(json) => Some(Plan::Replace {
+                len,
+                with: self.connect_line(json),
+            }),
+            Frame::Pong => Some(Plan::Skip { len, refusal: None }),
+            _ if self.client.is_none() => {
+                // A node counts on CONNECT for `protocol`, so one is sent for a component that begins without.
+                Some(Plan::Replace {
+                    len: 0,
+                    with: self.connect_line(b"{}"),
+                })
+            }
+            Frame::Sub(_) if self.is_full() => Some(Plan::Skip {
+                len,
+                refusal: Some("maximum subscriptions exceeded"),
+            }),
+            Frame::Unsub(unsub) if self.journal.has_moved() && unsub.max.is_some() => {
+                self.journal.unsub_for_node(&unsub).map(|unsub| {
+                    let mut with = Vec::new();
+                    encode::client(&Frame::Unsub(unsub), &mut with);
+                    Plan::Replace { len, with }
+                })
+            }
+            _ => None,
+        })
+    }
+
+    fn is_full(&self) -> bool {
+        self.policy.subscriptions_max > 0 && self.journal.len() >= self.policy.subscriptions_max
+    }
+
+    fn window_full(&self, more_bytes: usize) -> bool {
+        let have = self.doubt.log_bytes();
+        have > 0 && have + more_bytes > self.policy.in_doubt_bytes_max
+    }
+
+    /// CONNECT as nodes get it: with `protocol` 1, so that they tell when they are about to go, and with the sidecar's
+    /// credentials when the component has none.
+    fn connect_line(&self, json: &[u8]) -> Vec<u8> {
+        let fields = || -> Result<String, serde_json::Error> {
+            let client = Connect::parse(json)?;
+            let mut fields = vec![("protocol", Value::from(client.protocol.max(1)))];
+            if let Some(own) = self.credentials().filter(|_| !client.has_credentials()) {
+                let given = [
+                    ("user", &own.user),
+                    ("pass", &own.password),
+                    ("auth_token", &own.token),
+                ];
+                fields.extend(
+                    given
+                        .into_iter()
+                        .filter_map(|(name, value)| Some((name, Value::from(value.clone()?)))),
+                );
+            }
+            connect::with_fields(json, fields)
+        };
+        // What is no CONNECT goes on as it is: the node's own words are the best answer.
+        let line = fields().map_or_else(|_| json.to_vec(), String::into_bytes);
+        let mut out = Vec::new();
+        encode::client(&Frame::Connect(&line), &mut out);
+        out
+    }
+
+    /// Writes the sidecar's own frames. Returns whether all are gone.
+    fn flush_own(&mut self, now: Instant, wires: &mut impl Wires) -> bool {
+        if self.up.own.is_empty() {
+            return true;
+        }
+        if self.up.own_pings > 0 {
+            self.pinged = now;
+        }
+        for _ in 0..std::mem::take(&mut self.up.own_pings) {
+            let mark = self.doubt.mark();
+            self.ledger.expect(Expected::OwnPong(mark));
+            self.traffic.own_pings += 1;
+        }
+        while !self.up.own.is_empty() {
+            let written = wires.write_node(&[IoSlice::new(&self.up.own)]);
+            if written == 0 {
+                self.up.blocked = true;
+                return false;
+            }
+            self.traffic.bytes_to_node += written as u64;
+            self.up.own.advance(written);
+        }
+        self.up.own = bytes::BytesMut::new();
+        true
+    }
+
+    /// Writes `frames`, all whole. Returns how many bytes of them are whole frames that have had their effect.
+    fn write_frames(
+        &mut self,
+        frames: &[u8],
+        publishes: u64,
+        plain: bool,
+        now: Instant,
+        wires: &mut impl Wires,
+    ) -> usize {
+        let rest = &frames[self.up.head_written..];
+        let ping_due = self.doubt.bytes_since_mark() + frames.len() as u64 >= self.policy.confirm_bytes
+            && publishes > 0
+            && self.up.own.is_empty();
+        let parts = [IoSlice::new(rest), IoSlice::new(encode::PING)];
+        let written = wires.write_node(&parts[..1 + usize::from(ping_due)]);
+        let of_frames = written.min(rest.len());
+        self.traffic.bytes_to_node += written as u64;
+        self.up.blocked = written < rest.len();
+        let done = self.up.head_written + of_frames;
+        if plain && done == frames.len() {
+            self.up.head_written = 0;
+            self.traffic.messages_to_node += publishes;
+            self.doubt.wrote_dropped(publishes, frames.len(), now);
+            self.expect_oks(publishes as u32);
+        } else {
+            let whole = self.apply_frames(frames, done, now);
+            self.up.head_written = done - whole;
+            if self.up.blocked {
+                return whole;
+            }
+        }
+        let of_ping = written - of_frames;
+        if of_ping > 0 {
+            // The PING's first bytes are out: its rest is the next to go.
+            let mark = self.doubt.mark();
+            self.ledger.expect(Expected::OwnPong(mark));
+            self.traffic.own_pings += 1;
+            self.pinged = now;
+            self.up.own.extend_from_slice(&encode::PING[of_ping..]);
+        }
+        frames.len()
+    }
+
+    /// Applies the frames that lie whole within the first `done` bytes of `frames`. Returns where they end.
+    fn apply_frames(&mut self, frames: &[u8], done: usize, now: Instant) -> usize {
+        let mut whole = 0;
+        while whole < done {
+            let Ok(Some(span)) = self.up.scanner.next(&frames[whole..]) else {
+                break;
+            };
+            if whole + span.len > done {
+                break;
+            }
+            self.apply(&frames[whole..whole + span.len], &span, now);
+            whole += span.len;
+        }
+        whole
+    }
+
+    /// A frame is with the node.
+    fn apply(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) {
+        let Ok(frame) = client::frame(bytes, span) else {
+            return;
+        };
+        match frame {
+            Frame::Publish(publish) => {
+                self.traffic.messages_to_node += 1;
+                match self.policy.in_doubt_for(publish.subject) {
+                    InDoubt::Drop => self.doubt.wrote_dropped(1, bytes.len(), now),
+                    InDoubt::Resend => self.doubt.wrote_logged(bytes, now),
+                }
+                self.expect_oks(1);
+            }
+            Frame::Sub(sub) => {
+                self.journal.subscribe(&sub);
+                self.expect_oks(1);
+            }
+            Frame::Unsub(unsub) => {
+                self.journal.unsubscribe(&unsub);
+                self.down.last_slot = None;
+                self.expect_oks(1);
+            }
+            Frame::Ping => {
+                let mark = self.doubt.mark();
+                self.ledger.expect(Expected::ComponentPong(mark));
+            }
+            Frame::Connect(_) | Frame::Pong => {}
+        }
+    }
+
+    fn expect_oks(&mut self, count: u32) {
+        if self.verbose() {
+            self.ledger.expect(Expected::Oks(count));
+        }
+    }
+
+    /// Writes what takes the place of the frame at the head of `bytes`, and applies that frame when all of it is out.
+    /// Returns how many of `bytes` are done with: none, or the frame.
+    fn write_replacement(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> usize {
+        let Some(replacement) = self.up.replacement.take() else {
+            return 0;
+        };
+        let Replacement { len, with } = &replacement;
+        let written = wires.write_node(&[IoSlice::new(&with[self.up.head_written..])]);
+        self.traffic.bytes_to_node += written as u64;
+        self.up.head_written += written;
+        if self.up.head_written < with.len() {
+            self.up.blocked = true;
+            self.up.replacement = Some(replacement);
+            return 0;
+        }
+        self.up.head_written = 0;
+        let frame = &bytes[..*len];
+        if with.starts_with(b"CONNECT") {
+            self.connected(with, frame);
+        } else {
+            self.apply_frames(frame, *len, now);
+        }
+        *len
+    }
+
+    /// CONNECT `line` is with the node, in place of the component's own `frame`; that is empty when the component began
+    /// without CONNECT and the sidecar sent one for it.
+    fn connected(&mut self, line: &[u8], frame: &[u8]) {
+        let argument = |line: &'_ [u8]| {
+            line.get(b"CONNECT ".len()..)
+                .map(<[u8]>::to_vec)
+                .unwrap_or_default()
+        };
+        let json = argument(line.strip_suffix(b"\r\n").unwrap_or(line));
+        let client = Connect::parse(&json).unwrap_or_default();
+        let signed = client.is_signed();
+        self.client = Some(Box::new(Client {
+            json: String::from_utf8_lossy(&json).into(),
+            verbose: client.verbose,
+            takes_info: takes_info(&argument(frame)),
+            signed,
+            label: ClientLabel {
+                name: client.name,
+                lang: client.lang,
+                version: client.version,
+            },
+        }));
+        if client.verbose {
+            let expected = if frame.is_empty() {
+                Expected::SwallowedOks(1)
+            } else {
+                Expected::Oks(1)
+            };
+            self.ledger.expect(expected);
+        }
+        self.own_ping();
+        self.notes.push(Note::Connected);
+    }
+
+    /// The component broke the protocol: nothing after this frame can be trusted. What came before it is answered first.
+    fn component_fault(&mut self, error: &WireError, now: Instant) {
+        let text = error.server_text().to_owned();
+        self.end_after_answers(
+            End::ComponentProtocol(error.kind()),
+            Some(text),
+            now + LAST_ANSWERS,
+        );
+    }
+}

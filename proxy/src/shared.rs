@@ -1,0 +1,135 @@
+//! What all sessions of a sidecar share: the registry, the book of nodes, the settings in force, the counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use standin_registry::Watch;
+use standin_wire::Info;
+
+use crate::card::Cards;
+use crate::metrics::Metrics;
+use crate::nodes::NodeBook;
+use crate::policy::Policy;
+use crate::upstream::Dialling;
+
+/// Limits of the sidecar as a whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Components connected at the same time.
+    pub(crate) connections_max: usize,
+    /// Bytes in all sessions' buffers; above, components with something in a buffer are not read.
+    pub(crate) buffers_total_bytes_max: usize,
+    /// How long sessions have to end in order when the sidecar stops.
+    pub(crate) shutdown: Duration,
+    /// Rows of one HTTP page.
+    pub(crate) page_items_max: usize,
+}
+
+/// See the file's head.
+pub(crate) struct Shared {
+    pub(crate) registry: Watch,
+    pub(crate) book: Arc<NodeBook>,
+    pub(crate) cards: Cards,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) policy: ArcSwap<Policy>,
+    pub(crate) dialling: ArcSwap<Dialling>,
+    pub(crate) limits: ArcSwap<Limits>,
+    pub(crate) listening: AtomicBool,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) session_ids: AtomicU64,
+    info: ArcSwap<Info>,
+    buffered: AtomicUsize,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        registry: Watch,
+        book: NodeBook,
+        policy: Policy,
+        dialling: Dialling,
+        limits: Limits,
+    ) -> Self {
+        let remembered = registry.remembered_info();
+        let remembered = remembered.and_then(|json| Info::parse(json.as_bytes()).ok());
+        Self {
+            registry,
+            book: Arc::new(book),
+            cards: Cards::default(),
+            metrics: Arc::new(Metrics::new()),
+            policy: ArcSwap::from_pointee(policy),
+            dialling: ArcSwap::from_pointee(dialling),
+            limits: ArcSwap::from_pointee(limits),
+            listening: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            session_ids: AtomicU64::new(0),
+            info: ArcSwap::from_pointee(remembered.unwrap_or_else(unknown_node)),
+            buffered: AtomicUsize::new(0),
+        }
+    }
+
+    /// The last INFO of any node, for components that connect while none can be reached (promise S10).
+    pub(crate) fn last_info(&self) -> Arc<Info> {
+        self.info.load_full()
+    }
+
+    /// A node sent `info`. Only what is true of any of its connections is kept.
+    pub(crate) fn remember_info(&self, info: &Info) {
+        let lasting = Info {
+            client_id: 0,
+            client_ip: String::new(),
+            nonce: String::new(),
+            ldm: false,
+            ..info.clone()
+        };
+        if *self.info.load_full() != lasting {
+            if let Ok(json) = serde_json::to_string(&lasting) {
+                self.registry.remember_info(json);
+            }
+            self.info.store(Arc::new(lasting));
+        }
+    }
+
+    /// Whether the sessions' buffers together are below their limit.
+    pub(crate) fn has_buffer_room(&self) -> bool {
+        self.buffered.load(Relaxed) < self.limits.load().buffers_total_bytes_max
+    }
+
+    /// A session's buffers hold `now` bytes instead of `before`.
+    pub(crate) fn count_buffered(&self, before: usize, now: usize) {
+        if now >= before {
+            self.buffered.fetch_add(now - before, Relaxed);
+        } else {
+            self.buffered.fetch_sub(before - now, Relaxed);
+        }
+    }
+
+    /// Bytes in all sessions' buffers.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffered.load(Relaxed)
+    }
+
+    /// How long a node's last answers are awaited before a session leaves it in order.
+    pub(crate) fn patience(&self) -> Duration {
+        self.policy.load().probe_timeout
+    }
+
+    /// Waits for news of the registry, `max` at most.
+    pub(crate) async fn nodes_changed_or(&self, max: Duration) {
+        let mut registry = self.registry.clone();
+        // Time is up or there is news: both are reasons to look again.
+        let _ = tokio::time::timeout(max, registry.changed()).await;
+    }
+}
+
+/// What a component is told when no node has ever been seen: the limits every `nats-server` has by default.
+fn unknown_node() -> Info {
+    Info {
+        server_id: "STANDIN".to_owned(),
+        version: "2.0.0".to_owned(),
+        proto: 1,
+        headers: true,
+        ..Info::default()
+    }
+}

@@ -1,0 +1,345 @@
+//! The whole sidecar as a value: started from settings, reloaded, stopped.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle as ThreadHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use standin_registry::{NodeState, RegistryError, Snapshot};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::card::Errand;
+use crate::nodes::{Choice, NodeBook};
+use crate::policy::Policy;
+use crate::settings::{Effect, Settings, SettingsError};
+use crate::shared::{Limits, Shared};
+use crate::status::SidecarStatus;
+use crate::upstream::Dialling;
+use crate::worker::{Front, Workers};
+use crate::{http, listener};
+
+/// Why a sidecar cannot run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The registry cannot be started.
+    #[error("cannot watch for nodes: {0}")]
+    Registry(#[from] RegistryError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; is it in use, or not an address of this host?")]
+    Listen {
+        /// As in the settings.
+        address: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// No thread or event queue.
+    #[error("cannot start a worker thread: {0}")]
+    Worker(#[source] io::Error),
+}
+
+impl RunError {
+    /// Stable name, for logs.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Settings(_) => "settings",
+            Self::Registry(_) => "registry",
+            Self::Listen { .. } => "listen",
+            Self::Worker(_) => "worker",
+        }
+    }
+}
+
+/// A running sidecar. Dropping it stops listening; its sessions end when their components go.
+pub struct Sidecar {
+    settings: Settings,
+    shared: Arc<Shared>,
+    front: Arc<ArcSwap<Front>>,
+    workers: Arc<Workers>,
+    addresses: Vec<SocketAddr>,
+    http_address: Option<SocketAddr>,
+    accepting: Vec<JoinHandle<()>>,
+    background: Vec<JoinHandle<()>>,
+    http: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+/// Runs a sidecar until `shutdown` is ready, then stops it in order.
+///
+/// # Errors
+/// [`RunError`] when it cannot start.
+pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    let sidecar = Sidecar::start(settings).await?;
+    shutdown.await;
+    sidecar.stop().await;
+    Ok(())
+}
+
+impl Sidecar {
+    /// Starts listening; ZooKeeper and nodes may be up or down. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub async fn start(settings: Settings) -> Result<Self, RunError> {
+        let policy = Policy::new(&settings)?;
+        let listeners = listen(&settings)?;
+        let http_listener = match settings.http.listen.as_str() {
+            "" => None,
+            address => Some(bind(address, settings.socket.listen_backlog)?.remove(0)),
+        };
+        let registry = standin_registry::watch(settings.registry_config()?)?;
+        let book = NodeBook::new(choice(&settings));
+        let shared = Arc::new(Shared::new(
+            registry,
+            book,
+            policy,
+            dialling(&settings),
+            limits(&settings),
+        ));
+        let front = Arc::new(ArcSwap::from_pointee(front(&settings)?));
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if settings.limits.workers == 0 {
+            cores()
+        } else {
+            settings.limits.workers
+        };
+        let workers = Arc::new(Workers::start(count, &shared, &front).map_err(RunError::Worker)?);
+        let mut sidecar = Self {
+            addresses: Vec::new(),
+            http_address: None,
+            accepting: Vec::new(),
+            background: vec![tokio::spawn(follow_registry(Arc::clone(&shared)))],
+            http: None,
+            settings,
+            shared,
+            front,
+            workers,
+        };
+        for listener in listeners {
+            sidecar.addresses.extend(listener.local_addr());
+            let (shared, workers) = (Arc::clone(&sidecar.shared), Arc::clone(&sidecar.workers));
+            sidecar
+                .accepting
+                .push(tokio::spawn(listener::serve(listener, shared, workers)));
+        }
+        sidecar.shared.listening.store(true, Relaxed);
+        if let Some(listener) = http_listener {
+            sidecar.http_address = listener.local_addr().ok();
+            sidecar.serve_http(listener);
+        }
+        for address in &sidecar.addresses {
+            info!(%address, "listening for components");
+        }
+        Ok(sidecar)
+    }
+
+    /// The addresses that components connect to.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The address of the HTTP pages, if they are on.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
+    /// Takes over other settings without touching a session: sources, limits, times. What needs a restart is named in the
+    /// log and stays as it was.
+    ///
+    /// # Errors
+    /// [`RunError`] when the new settings cannot be used; the present ones stay in force.
+    pub fn reload(&mut self, new: Settings) -> Result<(), RunError> {
+        let policy = Policy::new(&new)?;
+        let front = front(&new)?;
+        self.shared.registry.reconfigure(new.registry_config()?)?;
+        for change in self.settings.changes(&new) {
+            match change.effect {
+                Effect::Now => info!("setting changed: {change}"),
+                Effect::Restart => warn!("setting needs a restart to change: {change}"),
+            }
+        }
+        self.settings = self.settings.reloaded(new);
+        self.shared.policy.store(Arc::new(policy));
+        self.shared.dialling.store(Arc::new(dialling(&self.settings)));
+        self.shared.limits.store(Arc::new(limits(&self.settings)));
+        self.shared.book.set_choice(choice(&self.settings));
+        self.front.store(Arc::new(front));
+        self.shared
+            .cards
+            .all()
+            .iter()
+            .for_each(|card| card.call(Errand::Policy));
+        Ok(())
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Stops in order: no new components; every session passes on what it has, gets its node's last answers and closes.
+    /// Takes `process.shutdown_secs` at most.
+    pub async fn stop(mut self) {
+        let until = Instant::now() + self.shared.limits.load().shutdown;
+        self.shared.stopping.store(true, Relaxed);
+        self.accepting.drain(..).for_each(|task| task.abort());
+        let sessions = self.shared.cards.len();
+        info!(sessions, "stopping");
+        self.shared
+            .cards
+            .all()
+            .iter()
+            .for_each(|card| card.call(Errand::ShutDown));
+        while self.shared.cards.len() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let left = self.shared.cards.len();
+        if left > 0 {
+            warn!(
+                sessions = left,
+                "sessions did not end within process.shutdown_secs and are cut off"
+            );
+        }
+        if let Some((stop, serving)) = self.http.take() {
+            drop(stop);
+            let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+        }
+        self.background.drain(..).for_each(|task| task.abort());
+        self.shared.registry.clone().close().await;
+        let threads = Arc::into_inner(self.workers)
+            .map(Workers::finish)
+            .unwrap_or_default();
+        if left == 0 {
+            join(threads).await;
+        }
+        info!("stopped");
+    }
+
+    fn serve_http(&mut self, listener: TcpListener) {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let status = Arc::new(SidecarStatus(Arc::clone(&self.shared)));
+        let metrics = Arc::clone(&self.shared.metrics);
+        info!(address = ?self.http_address, "serving HTTP");
+        let stopped = async { drop(stopped.await) };
+        self.http = Some((
+            stop,
+            tokio::spawn(http::serve(listener, status, metrics, stopped)),
+        ));
+    }
+}
+
+async fn join(threads: Vec<ThreadHandle<()>>) {
+    let joining = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
+    let _ = tokio::time::timeout(Duration::from_secs(1), joining).await;
+}
+
+fn listen(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
+    let bound: Result<Vec<_>, _> = settings
+        .listen
+        .iter()
+        .map(|address| bind(address, settings.socket.listen_backlog))
+        .collect();
+    Ok(bound?.into_iter().flatten().collect())
+}
+
+/// Listens on every address that `address` (host:port) stands for.
+fn bind(address: &str, backlog: u32) -> Result<Vec<TcpListener>, RunError> {
+    let refused = |source| RunError::Listen {
+        address: address.to_owned(),
+        source,
+    };
+    let found: Vec<SocketAddr> = address.to_socket_addrs().map_err(refused)?.collect();
+    if found.is_empty() {
+        return Err(refused(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the name has no address",
+        )));
+    }
+    found
+        .into_iter()
+        .map(|address| listener::bind(address, backlog).map_err(refused))
+        .collect()
+}
+
+/// Lets sessions know when the registry no longer names their node, or says that it is about to go.
+async fn follow_registry(shared: Arc<Shared>) {
+    let mut registry = shared.registry.clone();
+    loop {
+        registry.changed().await;
+        let snapshot = registry.snapshot();
+        for card in shared.cards.all() {
+            let node = card.seldom().node.clone();
+            if let Some(errand) = node.and_then(|node| errand_for(&node, &snapshot)) {
+                card.call(errand);
+            }
+        }
+        shared.book.forget_gone(&snapshot, Instant::now());
+    }
+}
+
+fn errand_for(node: &standin_registry::Node, snapshot: &Snapshot) -> Option<Errand> {
+    match snapshot.find(&node.client) {
+        Some(known) if known.state == NodeState::Draining && snapshot.len() > 1 => Some(Errand::Leave),
+        Some(_) => None,
+        None => Some(Errand::Probe),
+    }
+}
+
+fn choice(settings: &Settings) -> Choice {
+    Choice {
+        cooldown_base: settings.choice.cooldown_base_ms.duration(),
+        cooldown_max: settings.choice.cooldown_max_ms.duration(),
+        dials_max: settings.dial.dials_concurrent_max,
+    }
+}
+
+fn dialling(settings: &Settings) -> Dialling {
+    Dialling {
+        connect_timeout: settings.dial.connect_timeout_ms.duration(),
+        handshake_timeout: settings.dial.handshake_timeout_ms.duration(),
+        spread_per_session: settings.dial.spread_us_per_session.duration(),
+        spread_max: settings.dial.spread_max_ms.duration(),
+        keepalive: settings.socket.keepalive_secs.duration(),
+        user_timeout: settings.socket.user_timeout_ms.duration(),
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        connections_max: settings.limits.connections_max,
+        buffers_total_bytes_max: settings.limits.buffers_total_bytes_max,
+        shutdown: settings.process.shutdown_secs.duration(),
+        page_items_max: settings.http.page_items_max,
+    }
+}
+
+fn front(settings: &Settings) -> Result<Front, RunError> {
+    let config = settings.registry_config()?;
+    let credentials = config
+        .fixed
+        .iter()
+        .find_map(|upstream| upstream.credentials.clone());
+    let advertise = match settings.advertise.as_str() {
+        "" => None,
+        address => {
+            let endpoint: standin_registry::Endpoint = address.parse()?;
+            Some((endpoint.host.to_string(), endpoint.port))
+        }
+    };
+    Ok(Front {
+        advertise,
+        credentials: credentials.map(Arc::new),
+    })
+}

@@ -1,0 +1,602 @@
+//! The thin shell around a [`Session`]: two sockets, one timer, one dial at a time, and the calls of the rest of the
+//! sidecar, in one task.
+//!
+//! Reads go into one buffer per thread, straight into the session and out to the other socket; only what cannot leave at
+//! once is copied into the session. So an idle session has no buffers, and a busy one no copies.
+//!
+//! *Architecture invariant:* a session touches only its own sockets, its own card, and shared counters; whatever happens to
+//! it happens to it alone.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use standin_registry::{Endpoint, Node};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tracing::{debug, info, warn};
+
+use crate::card::{Card, Errand};
+use crate::cause::Cause;
+use crate::nodes::Searcher;
+use crate::session::{End, Face, Move, Note, Session, Wants, Wires};
+use crate::shared::Shared;
+use crate::upstream::{self, Link};
+
+/// The read buffer of a thread, in bytes. Larger reads mean fewer system calls per message, up to what the processor's
+/// cache holds (`tests/bench sidecar`).
+const READ_BYTES: usize = 256 * 1024;
+/// A busy session gives way to the others of its thread after so many rounds.
+const ROUNDS_MAX: usize = 16;
+/// A closed connection is read to its end for so long, or what was last written to it could be lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+/// Wait between two rounds of dialling all nodes: doubles from the first to the second.
+const REDIAL_MIN: Duration = Duration::from_millis(20);
+const REDIAL_MAX: Duration = Duration::from_millis(500);
+
+/// How often a session that waits for room in the buffers of all looks for it.
+const STARVED_LOOK: Duration = Duration::from_millis(20);
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+type Dial = Pin<Box<dyn Future<Output = Option<Link>>>>;
+
+/// The sockets of a session, and what broke them.
+struct Sockets {
+    component: TcpStream,
+    component_broke: bool,
+    node: Option<TcpStream>,
+    node_broke: Option<Cause>,
+}
+
+impl Wires for Sockets {
+    fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        let Some(node) = self.node.as_ref().filter(|_| self.node_broke.is_none()) else {
+            return 0;
+        };
+        match node.try_write_vectored(parts) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                self.node_broke = Some(Cause::WriteError);
+                0
+            }
+        }
+    }
+
+    fn write_component(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        match self.component.try_write_vectored(parts) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                self.component_broke = true;
+                0
+            }
+        }
+    }
+}
+
+/// See the file's head.
+struct Task {
+    shared: Arc<Shared>,
+    card: Arc<Card>,
+    session: Session,
+    sockets: Sockets,
+    dial: Option<Dial>,
+    /// Rounds of dialling in a row that found no node.
+    rounds: u32,
+    /// The next node's connection, while the present one answers its last.
+    next: Option<Link>,
+    /// Held until the node has taken the session.
+    permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    timer: Pin<Box<Sleep>>,
+    /// When the timer fires.
+    timer_at: Instant,
+    /// Not reading because all sessions' buffers together are full.
+    starved: bool,
+    /// Bytes and state as last reported.
+    buffered: Buffered,
+    state: &'static str,
+}
+
+/// Runs one session from its first byte to its last.
+pub(crate) async fn run(shared: Arc<Shared>, card: Arc<Card>, component: TcpStream, face: Face) -> End {
+    let now = Instant::now();
+    let session = Session::new(shared.policy.load_full(), Arc::new(face), now);
+    let buffered = Buffered {
+        shared: Arc::clone(&shared),
+        bytes: 0,
+    };
+    let mut task = Task {
+        shared,
+        card,
+        session,
+        sockets: Sockets {
+            component,
+            component_broke: false,
+            node: None,
+            node_broke: None,
+        },
+        dial: None,
+        rounds: 0,
+        next: None,
+        permit: None,
+        timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        timer_at: now,
+        starved: false,
+        buffered,
+        state: "new",
+    };
+    let end = poll_fn(|cx| task.poll(cx)).await;
+    task.count_node(None);
+    let Sockets { component, node, .. } = task.sockets;
+    let close_node = async {
+        if let Some(node) = node {
+            linger(node).await;
+        }
+    };
+    let close_component = async {
+        if end != End::ComponentBroke {
+            linger(component).await;
+        }
+    };
+    tokio::join!(close_node, close_component);
+    end
+}
+
+/// Closes in order: says that nothing more comes, then takes what the other side still sends.
+async fn linger(mut stream: TcpStream) {
+    let closing = async {
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whatever comes of it, the connection ends here.
+    let _ = tokio::time::timeout(LINGER, closing).await;
+}
+
+impl Task {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.card.register(cx.waker());
+        for _ in 0..ROUNDS_MAX {
+            let wants = self.session.wants();
+            let mut progress = self.read_node(cx, wants);
+            progress |= self.read_component(cx, wants);
+            progress |= self.write(cx, wants);
+            progress |= self.dial(cx, wants);
+            progress |= self.errands();
+            progress |= self.settle();
+            progress |= self.timer(cx);
+            if let Some(end) = self.session.end() {
+                self.report();
+                return Poll::Ready(end);
+            }
+            if !progress {
+                self.report();
+                return Poll::Pending;
+            }
+        }
+        self.report();
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn read_component(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
+        self.starved = self.session.buffered_bytes() > 0 && !self.shared.has_buffer_room();
+        if !wants.read_component || self.starved || self.sockets.component.poll_read_ready(cx).is_pending() {
+            return false;
+        }
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let lent = self.session.lend_held(buffer);
+            let carried = lent.unwrap_or(0);
+            let read = read(&mut self.sockets.component, &mut buffer[carried..], cx);
+            let now = Instant::now();
+            let wires = &mut self.sockets;
+            match read {
+                Poll::Ready(Ok(len)) if len > 0 => {
+                    self.session
+                        .component_bytes(&buffer[..carried + len], lent.is_some(), now, wires);
+                    return true;
+                }
+                _ => self.session.give_back(&buffer[..carried]),
+            }
+            match read {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(_)) => self.session.component_eof(now, wires),
+                Poll::Ready(Err(_)) => self.session.component_broke(),
+            }
+            true
+        })
+    }
+
+    fn read_node(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
+        let mut ready = |node: &TcpStream| wants.read_node && node.poll_read_ready(cx).is_ready();
+        if !self.sockets.node.as_ref().is_some_and(&mut ready) {
+            return false;
+        }
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let lent = self.session.lend_partial(buffer);
+            let carried = lent.unwrap_or(0);
+            let Some(node) = &mut self.sockets.node else {
+                return false;
+            };
+            let read = read(node, &mut buffer[carried..], cx);
+            let now = Instant::now();
+            match read {
+                Poll::Ready(Ok(len)) if len > 0 => {
+                    let bytes = &buffer[..carried + len];
+                    self.session
+                        .node_bytes(bytes, lent.is_some(), now, &mut self.sockets);
+                    return true;
+                }
+                Poll::Pending => {
+                    self.session.give_back_partial(&buffer[..carried]);
+                    return false;
+                }
+                Poll::Ready(_) => {}
+            }
+            let reset = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+            self.sockets.node_broke = Some(match read {
+                Poll::Ready(Err(error)) if reset(&error) => Cause::Reset,
+                Poll::Ready(Err(_)) => Cause::WriteError,
+                _ => Cause::EndOfStream,
+            });
+            true
+        })
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
+        let mut progress = false;
+        if wants.write_component
+            && !self.sockets.component_broke
+            && self.sockets.component.poll_write_ready(cx).is_ready()
+        {
+            self.session.component_writable(Instant::now(), &mut self.sockets);
+            progress = true;
+        }
+        if wants.write_node
+            && let Some(node) = self
+                .sockets
+                .node
+                .as_ref()
+                .filter(|_| self.sockets.node_broke.is_none())
+            && node.poll_write_ready(cx).is_ready()
+        {
+            self.session.node_writable(Instant::now(), &mut self.sockets);
+            progress = true;
+        }
+        progress
+    }
+
+    fn dial(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
+        if !wants.dial {
+            self.dial = None;
+            return false;
+        }
+        let mut dial = match self.dial.take() {
+            Some(dial) => dial,
+            None => self.new_dial(),
+        };
+        let Poll::Ready(found) = dial.as_mut().poll(cx) else {
+            self.dial = Some(dial);
+            return false;
+        };
+        let now = Instant::now();
+        match found {
+            None => {
+                self.rounds += 1;
+                self.session
+                    .no_node(&self.shared.last_info(), now, &mut self.sockets);
+            }
+            Some(link) if wants.keep_node => {
+                self.rounds = 0;
+                self.next = Some(link);
+                self.session
+                    .next_ready(self.shared.patience(), now, &mut self.sockets);
+            }
+            Some(link) => self.join(link, now),
+        }
+        true
+    }
+
+    fn new_dial(&mut self) -> Dial {
+        let shared = Arc::clone(&self.shared);
+        let searching = self.session.client_label().is_some();
+        let searcher: Option<Searcher> = searching.then(|| shared.book.searcher());
+        let avoid: Option<Endpoint> = self
+            .session
+            .node()
+            .filter(|_| searching)
+            .map(|node| node.client.clone());
+        let leaving = self.session.wants().keep_node;
+        let wait = match self.rounds {
+            0 => Duration::ZERO,
+            rounds => REDIAL_MIN
+                .saturating_mul(1 << rounds.min(8))
+                .min(REDIAL_MAX)
+                .mul_f64(rand::random()),
+        };
+        Box::pin(async move {
+            if !wait.is_zero() {
+                shared.nodes_changed_or(wait).await;
+            }
+            let avoid = avoid.as_ref().filter(|_| leaving);
+            let candidates = shared
+                .book
+                .candidates(&shared.registry.snapshot(), avoid, Instant::now());
+            let told = Arc::clone(&shared);
+            let failed = move |node: &Node, error: &upstream::DialError, cooling: Duration| {
+                told.metrics.node_dials.increment(error.kind());
+                // Of many sessions that meet the same dead node, one speaks.
+                if !cooling.is_zero() {
+                    warn!(node = %node.client, kind = error.kind(), ?cooling, "node cannot be used: {error}");
+                }
+            };
+            let link = upstream::dial(
+                &shared.book,
+                candidates,
+                searcher,
+                *shared.dialling.load_full(),
+                failed,
+            )
+            .await;
+            if link.is_some() {
+                shared.metrics.node_dials.increment("connected");
+            }
+            link
+        })
+    }
+
+    /// The session goes on over `link`.
+    fn join(&mut self, link: Link, now: Instant) {
+        self.rounds = 0;
+        self.sockets.node = Some(link.stream);
+        self.sockets.node_broke = None;
+        self.permit = Some(link.permit);
+        self.count_node(Some(&link.node));
+        self.shared.remember_info(&link.info);
+        self.session
+            .node_up(link.node, &link.info, now, &mut self.sockets);
+        if !link.behind_info.is_empty() {
+            self.session
+                .node_bytes(&link.behind_info, false, now, &mut self.sockets);
+        }
+    }
+
+    fn count_node(&mut self, node: Option<&Arc<Node>>) {
+        let mut seldom = self.card.seldom();
+        if let Some(old) = std::mem::replace(&mut seldom.node, node.cloned()) {
+            self.shared.book.count_session(&old.client, false);
+        }
+        if let Some(node) = node {
+            self.shared.book.count_session(&node.client, true);
+        }
+    }
+
+    /// What the rest of the sidecar called the session for.
+    fn errands(&mut self) -> bool {
+        let now = Instant::now;
+        let mut called = false;
+        if self.card.called(Errand::Policy) {
+            self.session.set_policy(self.shared.policy.load_full());
+            called = true;
+        }
+        if self.card.called(Errand::Probe) {
+            self.session.probe(now(), &mut self.sockets);
+            called = true;
+        }
+        if self.card.called(Errand::Leave) {
+            self.session.leave();
+            called = true;
+        }
+        if self.card.called(Errand::ShutDown) {
+            self.session
+                .shut_down(now(), self.shared.patience(), &mut self.sockets);
+            called = true;
+        }
+        called
+    }
+
+    /// What broke, what ended, and what is to be told.
+    fn settle(&mut self) -> bool {
+        let mut progress = false;
+        if std::mem::take(&mut self.sockets.component_broke) {
+            self.session.component_broke();
+            progress = true;
+        }
+        if let Some(cause) = self.sockets.node_broke.take() {
+            self.session.node_lost(cause, Instant::now(), &mut self.sockets);
+            self.sockets.node = None;
+            progress = true;
+        }
+        if self.session.is_ending() {
+            self.session.tick_ending(Instant::now(), &mut self.sockets);
+        }
+        let wants = self.session.wants();
+        if wants.switch && self.next.is_some() {
+            self.session.switch(Instant::now());
+            progress = true;
+        }
+        if !self.session.wants().keep_node && self.sockets.node.is_some() {
+            self.sockets.node = None;
+            progress = true;
+        }
+        for note in self.session.take_notes() {
+            self.tell(note);
+        }
+        if self.sockets.node.is_none() && self.session.end().is_none() {
+            if let Some(link) = self.next.take() {
+                self.dial = None;
+                self.join(link, Instant::now());
+                progress = true;
+            } else if self.permit.take().is_some() {
+                self.count_node(None);
+            }
+        }
+        progress
+    }
+
+    fn timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut due = self.session.deadline();
+        if self.starved {
+            due = due.min(Instant::now() + STARVED_LOOK);
+        }
+        // A timer that fires too early is set anew then; setting it anew for each batch would cost more.
+        if due < self.timer_at || self.timer.is_elapsed() {
+            self.timer_at = due;
+            self.timer.as_mut().reset(due.into());
+        }
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        let now = Instant::now();
+        if now >= due {
+            let late = now.saturating_duration_since(due);
+            self.session
+                .tick(late, &self.shared.last_info(), now, &mut self.sockets);
+        }
+        true
+    }
+
+    fn tell(&mut self, note: Note) {
+        let (id, metrics) = (self.card.id, &self.shared.metrics);
+        match note {
+            Note::Lost { cause, in_doubt } => {
+                metrics.in_doubt_drop.increment(in_doubt.dropped);
+                metrics.in_doubt_resend.increment(in_doubt.resent);
+                let Some(node) = self.session.node() else { return };
+                if cause != Cause::LameDuck {
+                    self.shared
+                        .book
+                        .failed(&node.client, cause.as_str(), Instant::now());
+                }
+                debug!(session = id, node = %node.client, %cause, "lost the node");
+            }
+            Note::Joined { moved } => {
+                self.permit = None;
+                if let Some(node) = self.session.node() {
+                    self.shared.book.succeeded(&node.client);
+                    if let Some(moved) = moved {
+                        metrics.failover(moved.cause, moved.took);
+                        log_move(&self.card, node, &moved);
+                    }
+                }
+            }
+            Note::Resent(count) => metrics.resent.increment(count),
+            Note::ConnectUrls(urls) => {
+                if let Some(node) = self.session.node() {
+                    self.shared
+                        .registry
+                        .learned(&node.client, node.credentials.clone(), &urls);
+                }
+            }
+            Note::NodeError { text, kind } => {
+                metrics.node_errors.increment(kind);
+                debug!(session = id, kind, "node sent -ERR '{text}'");
+            }
+            Note::ComponentError { text, kind } => {
+                metrics.client_errors.increment(kind);
+                info!(session = id, component = %self.card.component, kind, "component was sent -ERR '{text}'");
+            }
+            Note::Connected => {
+                let client = self.session.client_label().cloned().unwrap_or_default();
+                debug!(session = id, component = %self.card.component, ?client, "component sent CONNECT");
+                self.card.seldom().client = client;
+            }
+            Note::Leaving => debug!(session = id, "node is about to go: looking for another"),
+        }
+        let mut seldom = self.card.seldom();
+        seldom.moves = self.session.moves();
+    }
+
+    /// Writes the card, and adds what passed to the counters.
+    fn report(&mut self) {
+        let traffic = self.session.take_traffic();
+        let (card, metrics) = (&self.card, &self.shared.metrics);
+        if traffic.bytes_to_node > 0 {
+            metrics.messages.to_node.increment(traffic.messages_to_node);
+            metrics.bytes.to_node.increment(traffic.bytes_to_node);
+            metrics.own_pings.increment(traffic.own_pings);
+            add(&card.messages_to_node, traffic.messages_to_node);
+            add(&card.bytes_to_node, traffic.bytes_to_node);
+        }
+        if traffic.bytes_to_component > 0 {
+            metrics
+                .messages
+                .to_component
+                .increment(traffic.messages_to_component);
+            metrics.bytes.to_component.increment(traffic.bytes_to_component);
+            add(&card.messages_to_component, traffic.messages_to_component);
+            add(&card.bytes_to_component, traffic.bytes_to_component);
+        }
+        card.in_doubt.store(self.session.in_doubt(), Relaxed);
+        card.subscriptions
+            .store(self.session.subscriptions() as u64, Relaxed);
+        let buffered = self.session.buffered_bytes();
+        if buffered != self.buffered.bytes {
+            self.buffered.set(buffered);
+            card.buffered_bytes.store(buffered as u64, Relaxed);
+        }
+        let state = self.session.state();
+        if state != self.state {
+            self.state = state;
+            card.seldom().state = state;
+        }
+    }
+}
+
+/// What a session has added to the sum of all buffers; taken off again even when the session panics.
+struct Buffered {
+    shared: Arc<Shared>,
+    bytes: usize,
+}
+
+impl Buffered {
+    fn set(&mut self, bytes: usize) {
+        self.shared
+            .count_buffered(std::mem::replace(&mut self.bytes, bytes), bytes);
+    }
+}
+
+impl Drop for Buffered {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// Only one task writes a card's counters, so no atomic addition is needed.
+fn add(counter: &std::sync::atomic::AtomicU64, more: u64) {
+    counter.store(counter.load(Relaxed) + more, Relaxed);
+}
+
+fn read(stream: &mut TcpStream, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let mut buffer = ReadBuf::new(buffer);
+    let read = Pin::new(stream).poll_read(cx, &mut buffer);
+    read.map_ok(|()| buffer.filled().len())
+}
+
+/// The one line that an operator reads after a failover: who moved from where to where, why, how long it took, and what
+/// may be missing.
+fn log_move(card: &Card, to: &Node, moved: &Move) {
+    info!(
+        session = card.id,
+        component = %card.component,
+        from = %moved.from.client,
+        to = %to.client,
+        cause = %moved.cause,
+        took_ms = moved.took.as_secs_f64() * 1000.0,
+        in_doubt_dropped = moved.in_doubt.dropped,
+        in_doubt_resent = moved.in_doubt.resent,
+        subscriptions = moved.subscriptions,
+        "session moved"
+    );
+}

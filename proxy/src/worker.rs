@@ -1,0 +1,153 @@
+//! The threads that run sessions. Each has a runtime of its own and keeps a session from its first byte to its last, so
+//! no message crosses threads and no lock is taken for it.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use standin_registry::Credentials;
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::LocalSet;
+use tracing::{debug, error};
+
+use crate::card::Card;
+use crate::session::{End, Face};
+use crate::shared::Shared;
+use crate::task;
+
+/// A connection that was just taken. Their number is bounded by `limits.connections_max`.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) id: u64,
+    pub(crate) stream: StdStream,
+    pub(crate) component: SocketAddr,
+}
+
+/// What components are told about the address, and what nodes are told about the component.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Front {
+    /// Host and port that INFO names; `None`: the address that the component connected to.
+    pub(crate) advertise: Option<(String, u16)>,
+    /// For components that send no credentials.
+    pub(crate) credentials: Option<Arc<Credentials>>,
+}
+
+/// All workers of a sidecar.
+pub(crate) struct Workers {
+    queues: Vec<UnboundedSender<Newcomer>>,
+    threads: Vec<JoinHandle<()>>,
+    next: AtomicUsize,
+}
+
+impl Workers {
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    /// When the system gives no thread, or no event queue for it.
+    pub(crate) fn start(count: usize, shared: &Arc<Shared>, front: &Arc<ArcSwap<Front>>) -> io::Result<Self> {
+        let (mut queues, mut threads) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let (queue, newcomers) = unbounded_channel();
+            let (shared, front) = (Arc::clone(shared), Arc::clone(front));
+            let thread = std::thread::Builder::new().name(format!("sessions-{number}"));
+            threads.push(thread.spawn(move || {
+                let sessions = LocalSet::new();
+                sessions.spawn_local(receive(newcomers, shared, front));
+                // Ends when the queue is closed and the last session is over.
+                runtime.block_on(sessions);
+            })?);
+            queues.push(queue);
+        }
+        Ok(Self {
+            queues,
+            threads,
+            next: AtomicUsize::new(0),
+        })
+    }
+
+    /// Gives a connection to the next worker in turn.
+    pub(crate) fn take(&self, newcomer: Newcomer) {
+        let turn = self.next.fetch_add(1, Relaxed) % self.queues.len();
+        if self.queues[turn].send(newcomer).is_err() {
+            error!("worker {turn} is gone; the connection is closed");
+        }
+    }
+
+    /// Takes no more connections; returns the threads, which end with their last sessions.
+    pub(crate) fn finish(self) -> Vec<JoinHandle<()>> {
+        self.threads
+    }
+}
+
+async fn receive(
+    mut newcomers: UnboundedReceiver<Newcomer>,
+    shared: Arc<Shared>,
+    front: Arc<ArcSwap<Front>>,
+) {
+    while let Some(newcomer) = newcomers.recv().await {
+        tokio::task::spawn_local(session(newcomer, Arc::clone(&shared), front.load_full()));
+    }
+}
+
+/// One session, with all that is counted at its beginning and its end. A panic in it ends only this one.
+async fn session(newcomer: Newcomer, shared: Arc<Shared>, front: Arc<Front>) {
+    let Newcomer {
+        id,
+        stream,
+        component,
+    } = newcomer;
+    let card = Arc::new(Card::new(id, component));
+    shared.cards.insert(Arc::clone(&card));
+    shared.metrics.sessions_total.increment(1);
+    shared.metrics.sessions.increment(1.0);
+    debug!(session = id, %component, "component connected");
+    let serving = serve(Arc::clone(&shared), Arc::clone(&card), stream, component, &front);
+    match AssertUnwindSafe(serving).catch_unwind().await {
+        Ok(Ok(end)) => {
+            shared.metrics.sessions_closed.increment(end.as_str());
+            let client = card.seldom().client.clone();
+            debug!(session = id, %component, client = client.name, reason = end.as_str(), "session ended");
+        }
+        Ok(Err(error)) => debug!(session = id, %component, "component's connection broke at once: {error}"),
+        Err(_) => {
+            shared.metrics.sessions_failed.increment(1);
+            if let Some(node) = card.seldom().node.take() {
+                shared.book.count_session(&node.client, false);
+            }
+            error!(session = id, %component, "a bug ended the session; the other sessions go on");
+        }
+    }
+    shared.cards.remove(id);
+    shared.metrics.sessions.decrement(1.0);
+}
+
+async fn serve(
+    shared: Arc<Shared>,
+    card: Arc<Card>,
+    stream: StdStream,
+    component: SocketAddr,
+    front: &Front,
+) -> io::Result<End> {
+    let stream = TcpStream::from_std(stream)?;
+    stream.set_nodelay(true)?;
+    let here = stream.local_addr()?;
+    let (host, port) = front
+        .advertise
+        .clone()
+        .unwrap_or_else(|| (here.ip().to_string(), here.port()));
+    let face = Face {
+        host,
+        port,
+        component_ip: component.ip(),
+        credentials: front.credentials.clone(),
+    };
+    Ok(task::run(shared, card, stream, face).await)
+}
