@@ -1,9 +1,12 @@
 //! The frames that a client sends to a server.
+//!
+//! `nats-server` also takes `+OK` and `INFO` from a client, and ignores them. No client library is known to send them,
+//! and a peer that does is most likely a server: here they are unknown verbs.
 
 use crate::error::WireError;
 use crate::limits::FrameLimits;
-use crate::line::{size, tokens, trim};
-use crate::scan::{Announced, Dialect, Scanner, Span};
+use crate::line::{message_tokens, size, tokens, trim};
+use crate::scan::{Announced, Dialect, Plain, Scanner, Span};
 
 /// The verb of a client's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,12 @@ pub enum Client {}
 impl Dialect for Client {
     type Verb = Verb;
 
+    const PLAIN: Plain<Verb> = Plain {
+        head: *b"PUB ",
+        verb: Verb::Pub,
+        tokens: 3..=4,
+    };
+
     #[inline]
     fn verb(bytes: &[u8]) -> Result<Option<(Verb, usize)>, WireError> {
         crate::scan::verb(
@@ -101,8 +110,8 @@ impl Dialect for Client {
     #[inline]
     fn announced(verb: Verb, args: &[u8]) -> Result<Announced, WireError> {
         match verb {
-            Verb::Pub => publish_args(args).map(|args| Announced::payload(args.total)),
-            Verb::Hpub => hpublish_args(args).map(|args| Announced::payload(args.total)),
+            Verb::Pub => publish_args(args).map(|args| Announced::Payload(args.total)),
+            Verb::Hpub => hpublish_args(args).map(|args| Announced::Payload(args.total)),
             Verb::Sub => sub_args(args).map(|_| Announced::Nothing),
             Verb::Unsub => unsub_args(args).map(|_| Announced::Nothing),
             Verb::Connect if trim(args).is_empty() => Err(WireError::Arguments {
@@ -175,7 +184,7 @@ fn publish_args(args: &[u8]) -> Result<PublishArgs<'_>, WireError> {
         verb: "PUB",
         expected: "PUB subject [reply] size",
     };
-    let (found, count) = tokens::<3>(args).ok_or(wrong)?;
+    let (found, count) = message_tokens::<3>(args).ok_or(wrong)?;
     let (reply, total) = match count {
         2 => (None, found[1]),
         3 => (Some(found[1]), found[2]),
@@ -195,7 +204,7 @@ fn hpublish_args(args: &[u8]) -> Result<PublishArgs<'_>, WireError> {
         verb: "HPUB",
         expected: "HPUB subject [reply] header-size total-size",
     };
-    let (found, count) = tokens::<4>(args).ok_or(wrong)?;
+    let (found, count) = message_tokens::<4>(args).ok_or(wrong)?;
     let (reply, headers, total) = match count {
         3 => (None, found[1], found[2]),
         4 => (Some(found[1]), found[2], found[3]),

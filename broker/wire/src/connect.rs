@@ -4,7 +4,7 @@
 //! CONNECT, where `verbose`, `pedantic` and `echo` are on.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// The fields of CONNECT that matter to a server or to what stands in front of one.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -70,7 +70,7 @@ impl Connect {
     /// # Errors
     /// What `serde_json` says when it is no JSON object, or a field has the wrong type.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(json)
+        crate::json::object(json)
     }
 
     /// Whether the client names anything to be let in by.
@@ -87,7 +87,7 @@ impl Connect {
     }
 }
 
-/// The CONNECT argument `json` with `fields` set in it; all else stays as the client wrote it.
+/// The CONNECT argument `json` with `fields` set in it; all other fields keep the names and values the client gave.
 ///
 /// # Errors
 /// What `serde_json` says when it is no JSON object.
@@ -95,8 +95,10 @@ pub fn with_fields<'f>(
     json: &[u8],
     fields: impl IntoIterator<Item = (&'f str, Value)>,
 ) -> Result<String, serde_json::Error> {
-    let mut object: Map<String, Value> = serde_json::from_slice(json)?;
+    let mut object = crate::json::fields(json)?;
     for (name, value) in fields {
+        // A server reads names in any case and the last of them counts.
+        object.retain(|other, _| !other.eq_ignore_ascii_case(name));
         object.insert(name.to_owned(), value);
     }
     Ok(Value::Object(object).to_string())
@@ -116,8 +118,10 @@ mod tests {
 
     #[test]
     fn what_old_clients_send_is_read() {
-        let connect =
-            Connect::parse(br#"{"verbose":true,"pedantic":true,"extra":{"a":[1]},"user":null}"#).unwrap();
+        let connect = Connect::parse(
+            br#"{"verbose":true,"pedantic":true,"extra":{"a":[1]},"user":null,"headers":null}"#,
+        )
+        .unwrap();
         assert!(connect.verbose);
         assert!(!connect.has_credentials());
         let connect = Connect::parse(br#"{"verbose":false,"user":"a","pass":"b","lang":"node"}"#).unwrap();
@@ -125,8 +129,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_go_server_takes_is_taken() {
+        assert_eq!(Connect::parse(b"null").unwrap(), Connect::default());
+        assert!(!Connect::parse(br#"{"Verbose":false}"#).unwrap().verbose);
+        assert!(
+            Connect::parse(br#"{"verbose":null,"pedantic":false}"#)
+                .unwrap()
+                .verbose
+        );
+        assert!(
+            !Connect::parse(br#"{"verbose":true,"verbose":false}"#)
+                .unwrap()
+                .verbose
+        );
+        let latin = Connect::parse(b"{\"name\":\"caf\xe9\"}").unwrap();
+        assert_eq!(latin.name.as_deref(), Some("caf\u{fffd}"));
+    }
+
+    #[test]
+    fn a_set_field_replaces_the_same_name_in_any_case() {
+        let json = with_fields(br#"{"Verbose":true,"a":1}"#, [("verbose", Value::from(false))]).unwrap();
+        assert_eq!(json, r#"{"a":1,"verbose":false}"#);
+        assert_eq!(with_fields(b"null", []).unwrap(), "{}");
+    }
+
+    #[test]
     fn wrong_json_is_an_error() {
-        for bad in ["", "x", "[]", "1", r#"{"verbose":"yes"}"#] {
+        for bad in [
+            "",
+            "x",
+            "[]",
+            "1",
+            "{} x",
+            r#"{"verbose":"yes"}"#,
+            r#"{"protocol":1.0}"#,
+            r#"{"protocol":-1}"#,
+        ] {
             assert!(Connect::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }

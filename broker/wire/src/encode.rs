@@ -1,4 +1,7 @@
 //! Frames as bytes again: appended to a buffer, always whole.
+//!
+//! What is encoded here decodes to the same frame if its parts are what a decoder gives: tokens without blanks and line
+//! ends, a max and sizes of at most nine digits, JSON without line ends.
 
 use crate::client;
 use crate::server;
@@ -29,7 +32,12 @@ pub fn client(frame: &client::Frame<'_>, out: &mut Vec<u8>) {
             None => words(out, b"SUB", &[sub.subject, sub.sid]),
         },
         client::Frame::Unsub(unsub) => match unsub.max {
-            Some(max) => words(out, b"UNSUB", &[unsub.sid, max.to_string().as_bytes()]),
+            Some(max) => {
+                out.extend_from_slice(b"UNSUB");
+                word(out, unsub.sid);
+                number(out, max);
+                out.extend_from_slice(b"\r\n");
+            }
             None => words(out, b"UNSUB", &[unsub.sid]),
         },
         client::Frame::Ping => out.extend_from_slice(PING),
@@ -83,17 +91,54 @@ fn word(out: &mut Vec<u8>, token: &[u8]) {
     out.extend_from_slice(token);
 }
 
+/// A blank and `value` in decimal, without an allocation of its own.
+fn number(out: &mut Vec<u8>, mut value: u64) {
+    const DIGITS_MAX: usize = u64::MAX.ilog10() as usize + 1;
+    let mut digits = [b'0'; DIGITS_MAX];
+    let mut start = DIGITS_MAX;
+    loop {
+        start -= 1;
+        digits[start] += (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    word(out, &digits[start..]);
+}
+
 fn body(out: &mut Vec<u8>, reply: Option<&[u8]>, headers: Option<&[u8]>, payload: &[u8]) {
     if let Some(reply) = reply {
         word(out, reply);
     }
     let headers_len = headers.map_or(0, <[u8]>::len);
     if headers.is_some() {
-        word(out, headers_len.to_string().as_bytes());
+        number(out, headers_len as u64);
     }
-    word(out, (headers_len + payload.len()).to_string().as_bytes());
+    number(out, (headers_len + payload.len()) as u64);
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(headers.unwrap_or_default());
     out.extend_from_slice(payload);
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_plain_decimal() {
+        for value in [0, 7, 10, 999_999_999, u64::MAX] {
+            let mut out = Vec::new();
+            number(&mut out, value);
+            assert_eq!(out, format!(" {value}").into_bytes());
+        }
+    }
+
+    #[test]
+    fn an_err_text_cannot_end_its_line_or_its_quotes() {
+        let mut out = Vec::new();
+        err(b"it's\r\nPING", &mut out);
+        assert_eq!(out, b"-ERR 'it s  PING'\r\n");
+    }
 }

@@ -6,8 +6,9 @@ use thiserror::Error;
 /// the place where the next frame starts is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum WireError {
-    /// The line starts with no verb of this direction.
-    #[error("unknown verb, first bytes {0:?}")]
+    /// The line starts with no verb of this direction. Its first bytes, as far as they had come; zeros behind. Known at
+    /// the first wrong byte, so these bytes (and nothing else) depend on how the stream was cut.
+    #[error("unknown verb at `{}`", shown(.0))]
     UnknownVerb([u8; 4]),
     /// No line end within the limit.
     #[error("control line longer than {max_bytes} bytes")]
@@ -36,6 +37,14 @@ pub enum WireError {
     PayloadEnd,
 }
 
+fn shown(first: &[u8; 4]) -> impl std::fmt::Display + '_ {
+    let end = first
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    first[..end].escape_ascii()
+}
+
 impl WireError {
     /// Stable name, for logs and metric labels.
     #[must_use]
@@ -49,13 +58,76 @@ impl WireError {
         }
     }
 
-    /// The text that `nats-server` puts behind `-ERR` for this, without quotes. It closes the connection after each.
+    /// The text that belongs behind `-ERR` for this, without quotes. `nats-server` closes the connection after each; after
+    /// wrong arguments it does so without a word, which helps nobody.
     #[must_use]
     pub const fn server_text(&self) -> &'static str {
         match self {
             Self::LineTooLong { .. } => "maximum control line exceeded",
             Self::PayloadTooLarge { .. } => "Maximum Payload Violation",
             Self::UnknownVerb(_) | Self::Arguments { .. } | Self::PayloadEnd => "Unknown Protocol Operation",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_shows_what_came_in_readable_form() {
+        assert_eq!(
+            WireError::UnknownVerb(*b"GET ").to_string(),
+            "unknown verb at `GET `"
+        );
+        assert_eq!(
+            WireError::UnknownVerb([0x16, 3, 1, 0]).to_string(),
+            "unknown verb at `\\x16\\x03\\x01`"
+        );
+        assert_eq!(WireError::UnknownVerb([0; 4]).to_string(), "unknown verb at ``");
+        assert_eq!(
+            WireError::PayloadTooLarge {
+                size_bytes: 11,
+                max_bytes: 10
+            }
+            .to_string(),
+            "payload of 11 bytes is over the limit of 10"
+        );
+    }
+
+    #[test]
+    fn each_error_has_its_own_kind_and_the_text_of_nats_server() {
+        let errors = [
+            (
+                WireError::UnknownVerb([0; 4]),
+                "unknown_verb",
+                "Unknown Protocol Operation",
+            ),
+            (
+                WireError::LineTooLong { max_bytes: 1 },
+                "line_too_long",
+                "maximum control line exceeded",
+            ),
+            (
+                WireError::Arguments {
+                    verb: "PUB",
+                    expected: "",
+                },
+                "arguments",
+                "Unknown Protocol Operation",
+            ),
+            (
+                WireError::PayloadTooLarge {
+                    size_bytes: 2,
+                    max_bytes: 1,
+                },
+                "payload_too_large",
+                "Maximum Payload Violation",
+            ),
+            (WireError::PayloadEnd, "payload_end", "Unknown Protocol Operation"),
+        ];
+        for (error, kind, text) in errors {
+            assert_eq!((error.kind(), error.server_text()), (kind, text));
         }
     }
 }

@@ -99,7 +99,7 @@ impl Info {
     /// # Errors
     /// What `serde_json` says when it is no JSON object, or a field has the wrong type.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(json)
+        crate::json::object(json)
     }
 
     /// The whole line, `INFO {json}\r\n`.
@@ -111,27 +111,32 @@ impl Info {
     }
 
     /// The whole line in at most [`INFO_LINE_BYTES_MAX`] bytes: what old clients need least goes first, then the names
-    /// are cut. The nonce stays whole, a cut one would be signed in vain.
+    /// are cut. The nonce is whole or, if it alone is too long, not there: a cut one would be signed in vain.
     #[must_use]
     pub fn short_line(&self) -> String {
         let mut short = self.clone();
-        let trims: [fn(&mut Self); 6] = [
-            |_| {},
+        let trims: [fn(&mut Self); 10] = [
             |info| info.connect_urls.clear(),
             |info| info.client_ip.clear(),
             |info| info.server_name.clear(),
             |info| shorten(&mut info.version, 32),
             |info| shorten(&mut info.server_id, 64),
+            |info| shorten(&mut info.host, 128),
+            // Characters that JSON escapes take up to six times their length.
+            |info| shorten(&mut info.server_id, 8),
+            |info| info.version.clear(),
+            |info| info.host.clear(),
+            |info| info.nonce.clear(),
         ];
+        let mut line = short.line();
         for trim in trims {
-            trim(&mut short);
-            let line = short.line();
             if line.len() <= INFO_LINE_BYTES_MAX {
-                return line;
+                break;
             }
+            trim(&mut short);
+            line = short.line();
         }
-        shorten(&mut short.host, 128);
-        short.line()
+        line
     }
 }
 

@@ -28,6 +28,7 @@ pub mod connect;
 pub mod encode;
 mod error;
 pub mod info;
+mod json;
 pub mod limits;
 pub mod line;
 pub mod refusal;

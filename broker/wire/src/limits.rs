@@ -1,9 +1,10 @@
 //! Every limit of the protocol in one place, with its unit in its name.
 
-/// Longest control line a client may send, in bytes, without its line end (`max_control_line` of `nats-server`).
+/// Longest arguments of a control line that a client may send, in bytes (`max_control_line` of `nats-server`). As there,
+/// the verb, the blank behind it and the line end are not counted.
 pub const CONTROL_LINE_BYTES_MAX: usize = 4096;
 
-/// Longest control line taken from a server, in bytes, without its line end. INFO of a large cluster names every node,
+/// Longest arguments of a control line taken from a server, in bytes. INFO of a large cluster names every node,
 /// so it is far more than [`CONTROL_LINE_BYTES_MAX`].
 pub const SERVER_LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -23,7 +24,7 @@ pub const INFO_LINE_BYTES_MAX: usize = 511;
 /// The limits a [`Scanner`](crate::Scanner) keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameLimits {
-    /// Longest control line, in bytes without its line end.
+    /// Longest arguments of a control line, in bytes: what stands behind the verb and one blank, without the line end.
     pub line_bytes_max: usize,
     /// Largest payload, in bytes; for HPUB and HMSG the headers count.
     pub payload_bytes_max: usize,

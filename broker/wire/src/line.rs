@@ -2,11 +2,18 @@
 
 use crate::limits::SIZE_DIGITS_MAX;
 
-/// Whether `byte` separates tokens. `\r` inside a line counts as a blank, as in `nats-server`.
+/// Whether `byte` separates the arguments of a line without payload. `\r` inside such a line counts as a blank, as in
+/// `nats-server`.
 #[inline]
 #[must_use]
 pub const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r')
+}
+
+/// Whether `byte` separates the arguments of a message's line, where `\r` is part of a token, as in `nats-server`.
+#[inline]
+const fn is_message_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 /// Splits `args` (a control line behind its verb) at runs of blanks into at most `N` tokens.
@@ -15,6 +22,18 @@ pub const fn is_blank(byte: u8) -> bool {
 #[inline]
 #[must_use]
 pub fn tokens<const N: usize>(args: &[u8]) -> Option<([&[u8]; N], usize)> {
+    split(args, is_blank)
+}
+
+/// As [`tokens`], for PUB, HPUB, MSG and HMSG: only spaces and tabs separate.
+#[inline]
+#[must_use]
+pub fn message_tokens<const N: usize>(args: &[u8]) -> Option<([&[u8]; N], usize)> {
+    split(args, is_message_blank)
+}
+
+#[inline]
+fn split<const N: usize>(args: &[u8], is_blank: impl Fn(u8) -> bool) -> Option<([&[u8]; N], usize)> {
     let mut found: [&[u8]; N] = [&[]; N];
     let mut count = 0;
     let mut at = 0;
@@ -35,6 +54,57 @@ pub fn tokens<const N: usize>(args: &[u8]) -> Option<([&[u8]; N], usize)> {
         found[count] = &args[start..at];
         count += 1;
     }
+}
+
+/// How many tokens a short line has, its verb among them, and where the last one and the line end, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) tokens: u32,
+    pub(crate) last_start: usize,
+    pub(crate) last_end: usize,
+    pub(crate) newline: usize,
+}
+
+/// The shape of the message line at the head of `bytes`, with tokens as [`message_tokens`] finds them; `None` when it
+/// does not end within them or is empty.
+///
+/// Eight bytes are looked at in one step, without a branch on what they are: a third of the time of a loop over bytes.
+#[inline]
+pub(crate) fn shape(bytes: &[u8; 64]) -> Option<Shape> {
+    let mut blanks = 0;
+    for (at, chunk) in bytes.as_chunks::<8>().0.iter().enumerate() {
+        let word = u64::from_le_bytes(*chunk);
+        blanks |= one_bit_a_byte(marked(word, b' ') | marked(word, b'\t')) << (8 * at);
+        let newlines = marked(word, b'\n');
+        if newlines == 0 {
+            continue;
+        }
+        let newline = 8 * at + newlines.trailing_zeros() as usize / 8;
+        let text = newline - usize::from(newline > 0 && bytes[newline - 1] == b'\r');
+        let tokens = !blanks & ((1 << text) - 1);
+        let starts = tokens & !(tokens << 1);
+        return Some(Shape {
+            tokens: starts.count_ones(),
+            last_start: starts.checked_ilog2()? as usize,
+            last_end: tokens.checked_ilog2()? as usize + 1,
+            newline,
+        });
+    }
+    None
+}
+
+/// `0x80` in each byte of `word` that is `byte`, zero in the others.
+#[inline]
+const fn marked(word: u64, byte: u8) -> u64 {
+    const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
+    let difference = word ^ u64::from_ne_bytes([byte; 8]);
+    !(((difference & LOW) + LOW) | difference | LOW)
+}
+
+/// Packs `0x80` or zero in each byte into one bit each, the first byte lowest.
+#[inline]
+const fn one_bit_a_byte(marks: u64) -> u64 {
+    (marks >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
 /// A size in bytes, or a count: one to nine decimal digits.
@@ -80,6 +150,40 @@ mod tests {
         assert_eq!((&found[..count]), &[b"foo".as_slice(), b"12"]);
         assert!(tokens::<1>(b"a b").is_none());
         assert_eq!(tokens::<1>(b"  \t").unwrap().1, 0);
+    }
+
+    #[test]
+    fn the_shape_of_a_line_is_that_of_its_tokens() {
+        for line in [
+            "PUB a 1\r\n",
+            "PUB a 1\n",
+            "PUB  a\t b \t 12 \r\n",
+            "\n",
+            "\r\n",
+            " \t\r\n",
+            "a\r\n",
+            "a\r \r\n",
+            "PUB a\rb 1\r\r\n",
+            "PUB aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 12\r\n",
+            "\u{8a}\u{a0} \n",
+        ] {
+            let mut head = [b'x'; 64];
+            head[..line.len()].copy_from_slice(line.as_bytes());
+            let text = line.strip_suffix('\n').unwrap();
+            let text = text.strip_suffix('\r').unwrap_or(text).as_bytes();
+            let (found, count) = message_tokens::<8>(text).unwrap();
+            let shape = shape(&head);
+            assert_eq!(shape.map_or(0, |shape| shape.tokens as usize), count, "{line:?}");
+            if let Some(shape) = shape {
+                assert_eq!(shape.newline + 1, line.len(), "{line:?}");
+                assert_eq!(
+                    &head[shape.last_start..shape.last_end],
+                    found[count - 1],
+                    "{line:?}"
+                );
+            }
+        }
+        assert_eq!(shape(&[b'x'; 64]), None);
     }
 
     #[test]

@@ -84,6 +84,16 @@ impl Refusal {
     }
 }
 
+/// Whether the text of an `-ERR` comes in place of the `+OK` of the command it refuses (promise S6). So do all that leave
+/// the connection open but one: a publish to a bad subject under `pedantic` is complained of, and then taken.
+#[must_use]
+pub fn replaces_ok(text: &[u8]) -> bool {
+    const BESIDES: &[u8] = b"invalid publish subject";
+    !text
+        .get(..BESIDES.len())
+        .is_some_and(|head| head.eq_ignore_ascii_case(BESIDES))
+}
+
 /// The subject and queue group that a permission violation about a subscription names.
 #[must_use]
 pub fn refused_subscription(text: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
@@ -120,6 +130,39 @@ mod tests {
     }
 
     #[test]
+    fn s6_only_the_pedantic_complaint_comes_besides_an_ok() {
+        assert!(!replaces_ok(b"Invalid Publish Subject"));
+        for text in [
+            "Invalid Subject",
+            "Permissions Violation for Publish to \"a\"",
+            "maximum subscriptions exceeded",
+            "",
+        ] {
+            assert!(replaces_ok(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nats_server_says_is_known() {
+        for (text, refusal) in [
+            (
+                "Permissions Violation for Subscription to \"a.b.c\", too many tokens",
+                Refusal::Subscription,
+            ),
+            ("Invalid Subject", Refusal::Command),
+            ("Invalid Publish Subject", Refusal::Command),
+            ("maximum subscriptions exceeded", Refusal::Command),
+            ("maximum control line exceeded", Refusal::Client),
+            ("invalid client protocol", Refusal::Client),
+            ("no responders requires headers support", Refusal::Client),
+            ("Authentication Timeout", Refusal::Authorization),
+            ("Server Shutdown", Refusal::Server),
+        ] {
+            assert_eq!(Refusal::of(text.as_bytes()), refusal, "{text}");
+        }
+    }
+
+    #[test]
     fn the_refused_subscription_is_named_in_the_text() {
         let text = br#"Permissions Violation for Subscription to "a.b" using queue "q""#;
         assert_eq!(
@@ -129,5 +172,7 @@ mod tests {
         let text = br#"Permissions Violation for Subscription to "a.b""#;
         assert_eq!(refused_subscription(text), Some((b"a.b".as_slice(), None)));
         assert_eq!(refused_subscription(b"Permissions Violation"), None);
+        let text = br#"Permissions Violation for Subscription to "a.b.c", too many tokens"#;
+        assert_eq!(refused_subscription(text), Some((b"a.b.c".as_slice(), None)));
     }
 }

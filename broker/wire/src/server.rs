@@ -2,8 +2,8 @@
 
 use crate::error::WireError;
 use crate::limits::FrameLimits;
-use crate::line::{size, tokens, trim};
-use crate::scan::{Announced, Dialect, Scanner, Span};
+use crate::line::{message_tokens, size, trim};
+use crate::scan::{Announced, Dialect, Plain, Scanner, Span};
 
 /// The verb of a server's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,12 @@ pub enum Server {}
 impl Dialect for Server {
     type Verb = Verb;
 
+    const PLAIN: Plain<Verb> = Plain {
+        head: *b"MSG ",
+        verb: Verb::Msg,
+        tokens: 4..=5,
+    };
+
     #[inline]
     fn verb(bytes: &[u8]) -> Result<Option<(Verb, usize)>, WireError> {
         crate::scan::verb(
@@ -82,8 +88,8 @@ impl Dialect for Server {
     #[inline]
     fn announced(verb: Verb, args: &[u8]) -> Result<Announced, WireError> {
         match verb {
-            Verb::Msg => message_args(args).map(|args| Announced::payload(args.total)),
-            Verb::Hmsg => hmessage_args(args).map(|args| Announced::payload(args.total)),
+            Verb::Msg => message_args(args).map(|args| Announced::Payload(args.total)),
+            Verb::Hmsg => hmessage_args(args).map(|args| Announced::Payload(args.total)),
             Verb::Info | Verb::Ok | Verb::Err | Verb::Ping | Verb::Pong => Ok(Announced::Nothing),
         }
     }
@@ -143,7 +149,7 @@ pub fn frame<'a>(bytes: &'a [u8], span: &Span<Verb>) -> Result<Frame<'a>, WireEr
 #[inline]
 #[must_use]
 pub fn message_sid(args: &[u8]) -> &[u8] {
-    match tokens::<5>(args) {
+    match message_tokens::<5>(args) {
         Some((found, count)) if count >= 2 => found[1],
         _ => &[],
     }
@@ -170,7 +176,7 @@ fn message_args(args: &[u8]) -> Result<MessageArgs<'_>, WireError> {
         verb: "MSG",
         expected: "MSG subject sid [reply] size",
     };
-    let (found, count) = tokens::<4>(args).ok_or(wrong)?;
+    let (found, count) = message_tokens::<4>(args).ok_or(wrong)?;
     let (reply, total) = match count {
         3 => (None, found[2]),
         4 => (Some(found[2]), found[3]),
@@ -192,7 +198,7 @@ fn hmessage_args(args: &[u8]) -> Result<MessageArgs<'_>, WireError> {
         verb: "HMSG",
         expected: "HMSG subject sid [reply] header-size total-size",
     };
-    let (found, count) = tokens::<5>(args).ok_or(wrong)?;
+    let (found, count) = message_tokens::<5>(args).ok_or(wrong)?;
     let (reply, headers, total) = match count {
         4 => (None, found[2], found[3]),
         5 => (Some(found[2]), found[3], found[4]),
