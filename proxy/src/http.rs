@@ -22,10 +22,11 @@ use axum::{
     routing::get,
 };
 use serde::Deserialize;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 
 use self::connection::Connections;
 pub use self::rows::{NodeRow, Page, Readiness, SessionRow};
+use crate::metrics::Metrics;
 
 /// What [`Status::sessions`] gives: the number of all sessions, and the rows asked for.
 pub type Sessions<'a> = Pin<Box<dyn Future<Output = (usize, Vec<SessionRow>)> + Send + 'a>>;
@@ -40,32 +41,33 @@ pub trait Status: Send + Sync + 'static {
     fn nodes(&self) -> Vec<NodeRow>;
     /// The sessions from `offset` on, at most `limit`, by ascending id.
     fn sessions(&self, offset: usize, limit: usize) -> Sessions<'_>;
-    /// All series in Prometheus' text format, with the gauges that nobody else keeps up to date set first.
-    fn metrics(&self) -> String;
+    /// Called before `/metrics` is written: sets the gauges that nobody keeps up to date.
+    fn before_scrape(&self);
+    /// `http.page_items_max`, which a SIGHUP may change.
+    fn page_items_max(&self) -> usize;
 }
 
 /// What the pages are made of.
 #[derive(Clone)]
 struct Pages {
     status: Arc<dyn Status>,
-    items_max: usize,
+    metrics: Arc<Metrics>,
 }
 
-/// Serves the pages on `listener`, with at most `items_max` rows on each, until `stopped` turns true or its sender is
-/// gone. Open connections are cut then: no page takes longer than a moment.
+/// Serves the pages on `listener` until `shutdown` is done. Open connections are cut then: no page takes longer than a
+/// moment.
 pub async fn serve(
     listener: TcpListener,
     status: Arc<dyn Status>,
-    items_max: usize,
-    mut stopped: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()> + Send,
 ) {
-    let server = axum::serve(Connections::of(listener), router(Pages { status, items_max }));
+    let server = axum::serve(Connections::of(listener), router(Pages { status, metrics }));
     tokio::select! {
         ended = server.into_future() => if let Err(error) = ended {
             tracing::error!(%error, "the HTTP listener ended; its pages are gone until a restart");
         },
-        // A sender that is gone has nothing more to say.
-        _ = stopped.wait_for(|stopped| *stopped) => {}
+        () = shutdown => {}
     }
 }
 
@@ -136,8 +138,9 @@ async fn readiness(State(pages): State<Pages>) -> impl IntoResponse {
 }
 
 async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
+    pages.status.before_scrape();
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], pages.status.metrics())
+    ([(header::CONTENT_TYPE, kind)], pages.metrics.render())
 }
 
 /// Which rows of a list: `?offset=…&limit=…`.
@@ -170,7 +173,7 @@ impl Range {
 }
 
 async fn sessions(State(pages): State<Pages>, query: Result<Query<Range>, QueryRejection>) -> Response {
-    match Range::of(query, pages.items_max) {
+    match Range::of(query, pages.status.page_items_max()) {
         Ok((offset, limit)) => {
             let (total, items) = pages.status.sessions(offset, limit).await;
             Json(Page {
@@ -186,7 +189,7 @@ async fn sessions(State(pages): State<Pages>, query: Result<Query<Range>, QueryR
 }
 
 async fn nodes(State(pages): State<Pages>, query: Result<Query<Range>, QueryRejection>) -> Response {
-    match Range::of(query, pages.items_max) {
+    match Range::of(query, pages.status.page_items_max()) {
         Ok((offset, limit)) => {
             let all = pages.status.nodes();
             let total = all.len();

@@ -26,8 +26,9 @@ mod units;
 use std::{io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use standin_wire::Pattern;
 use thiserror::Error;
+
+use crate::policy::InDoubt;
 
 pub use self::{
     change::{Change, Effect},
@@ -118,27 +119,6 @@ pub struct Dial {
 pub struct Health {
     pub probe_interval_ms: Millis,
     pub probe_timeout_ms: Millis,
-}
-
-/// What happens to publishes that were written but not confirmed when their node died (promise S3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InDoubt {
-    /// Not sent again: at most once, as NATS promises.
-    Drop,
-    /// Sent again to the next node: at least once.
-    Resend,
-}
-
-impl InDoubt {
-    /// Stable name, as in the settings and as metric label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Drop => "drop",
-            Self::Resend => "resend",
-        }
-    }
 }
 
 /// `[publish]`
@@ -322,18 +302,5 @@ impl Settings {
     /// As [`Input::load`]; the place is named `settings`.
     pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
         Ok(layers::of_text("settings", text)?.settings)
-    }
-
-    /// The policies by subject, with their patterns ready for use; the first that matches counts.
-    ///
-    /// # Errors
-    /// [`SettingsError::Conflict`] for a pattern that is none, which cannot be when the settings were loaded.
-    pub fn in_doubt_subjects(&self) -> Result<Vec<(Pattern, InDoubt)>, SettingsError> {
-        let pattern = |policy: &SubjectPolicy| check::pattern(&Place::Default, &policy.pattern);
-        self.publish
-            .subject
-            .iter()
-            .map(|policy| Ok((pattern(policy)?, policy.in_doubt)))
-            .collect()
     }
 }

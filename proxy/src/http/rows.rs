@@ -44,8 +44,12 @@ pub struct SessionRow {
     pub bytes_to_node: u64,
     /// Bytes passed on to the component.
     pub bytes_to_component: u64,
-    /// Name, language and version as its CONNECT gives them; empty before.
-    pub client: String,
+    /// `name` of its CONNECT.
+    pub client_name: Option<String>,
+    /// `lang` of its CONNECT.
+    pub client_lang: Option<String>,
+    /// `version` of its CONNECT.
+    pub client_version: Option<String>,
 }
 
 /// One node.

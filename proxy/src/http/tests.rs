@@ -10,12 +10,12 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::oneshot,
     task::JoinHandle,
     time::timeout,
 };
 
 use super::*;
-use crate::metrics::Metrics;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const SESSIONS: usize = 250;
@@ -27,7 +27,7 @@ struct Scripted {
     listening: AtomicBool,
     shutting_down: AtomicBool,
     nodes: AtomicUsize,
-    metrics: Metrics,
+    scrapes: AtomicUsize,
 }
 
 impl Status for Scripted {
@@ -58,28 +58,34 @@ impl Status for Scripted {
             .collect();
         Box::pin(async move { (SESSIONS, rows) })
     }
-    fn metrics(&self) -> String {
-        self.metrics.set_nodes([("up", "fixed")]);
-        self.metrics.render()
+    fn before_scrape(&self) {
+        self.scrapes.fetch_add(1, Ordering::SeqCst);
+    }
+    fn page_items_max(&self) -> usize {
+        PAGE_ITEMS_MAX
     }
 }
 
 struct Served {
     address: SocketAddr,
     status: Arc<Scripted>,
-    stop: watch::Sender<bool>,
+    metrics: Arc<Metrics>,
+    stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 async fn serving() -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let status = Arc::new(Scripted::default());
-    let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(serve(listener, status.clone(), PAGE_ITEMS_MAX, stopped));
+    let (status, metrics) = (Arc::new(Scripted::default()), Arc::new(Metrics::new()));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(serve(listener, status.clone(), metrics.clone(), async {
+        drop(stopped.await)
+    }));
     Served {
         address,
         status,
+        metrics,
         stop,
         task,
     }
@@ -141,7 +147,7 @@ async fn ready_when_listening_and_a_node_is_known_else_503_with_the_reasons() {
 #[tokio::test]
 async fn metrics_are_brought_up_to_date_for_each_scrape() {
     let served = serving().await;
-    served.status.metrics.sessions.set(3);
+    served.metrics.sessions.set(3);
     let (code, body) = served.get("/metrics").await;
     assert_eq!(code, 200);
     assert!(body.contains("\nstandin_sessions 3\n"), "{body}");
@@ -232,7 +238,7 @@ async fn an_endless_request_is_cut() {
 async fn shutdown_ends_it_whatever_is_open() {
     let served = serving().await;
     let _open = TcpStream::connect(served.address).await.unwrap();
-    served.stop.send(true).unwrap();
+    served.stop.send(()).unwrap();
     timeout(DEADLINE, served.task).await.unwrap().unwrap();
     assert!(TcpStream::connect(served.address).await.is_err());
 }

@@ -12,7 +12,6 @@ const RESTART: &[&str] = &[
     "limits.workers",
     "socket.listen_backlog",
     "http.listen",
-    "http.page_items_max",
     "log.format",
 ];
 
@@ -70,7 +69,7 @@ impl Settings {
         new.listen.clone_from(&self.listen);
         new.limits.workers = self.limits.workers;
         new.socket.listen_backlog = self.socket.listen_backlog;
-        new.http.clone_from(&self.http);
+        new.http.listen.clone_from(&self.http.listen);
         new.log.format = self.log.format;
         new
     }
@@ -144,7 +143,7 @@ mod tests {
         let old = settings("");
         let new = settings(
             "listen = [\"127.0.0.1:1\"]\n[limits]\nworkers = 7\nconnections_max = 9\n[socket]\nlisten_backlog = 7\n\
-             [http]\nlisten = \"127.0.0.1:2\"\npage_items_max = 7\n[log]\nformat = \"json\"\n",
+             [http]\nlisten = \"127.0.0.1:2\"\n[log]\nformat = \"json\"\n",
         );
         let left: Vec<_> = old
             .changes(&old.reloaded(new))

@@ -217,23 +217,15 @@ fn subject_policy(place: &Place, table: &Table) -> Result<(), SettingsError> {
                 "a subject pattern, such as \"orders.>\"".to_owned(),
             ));
         }
-        Some(text) => pattern(place, text)?,
+        Some(text) => drop(Pattern::new(text).map_err(|error| SettingsError::Conflict {
+            place: place.clone(),
+            rule: format!("publish.subject.pattern: {error}"),
+        })?),
     };
     match table.get("in_doubt").and_then(Value::as_str) {
         Some("drop" | "resend") => Ok(()),
         _ => Err(refuse("in_doubt", "\"drop\" or \"resend\"".to_owned())),
     }
-}
-
-/// A subject pattern of `publish.subject`.
-///
-/// # Errors
-/// [`SettingsError::Conflict`].
-pub(super) fn pattern(place: &Place, text: &str) -> Result<Pattern, SettingsError> {
-    Pattern::new(text).map_err(|error| SettingsError::Conflict {
-        place: place.clone(),
-        rule: format!("publish.subject.pattern: {error}"),
-    })
 }
 
 /// Checks what must hold between values.
