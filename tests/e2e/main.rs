@@ -1,3 +1,6 @@
 //! The end-to-end tests, one module per theme, in one binary so that they link once.
 
+mod direct;
+mod machinery;
+mod scenario;
 mod scripted_peers;

@@ -1,0 +1,63 @@
+// The Node component around the callback style libraries nats@0.2.9, 0.8.10 and 1.4.12. Usage: node component.js FOLDER
+'use strict';
+const path = require('path');
+const readline = require('readline');
+const nats = require(path.join(process.argv[2], 'node_modules', 'nats'));
+
+const say = (...words) => process.stdout.write(words.join(' ') + '\n');
+const subscriptions = new Map();
+let client;
+
+const commands = {
+  connect(url) {
+    client = nats.connect(url);
+    client.on('connect', () => say('connected'));
+    client.on('disconnect', () => say('disconnected'));
+    client.on('reconnecting', () => say('reconnecting'));
+    client.on('reconnect', () => say('reconnected'));
+    client.on('permission_error', (error) => say('error', error));
+    client.on('error', (error) => say('error', error));
+    client.on('close', () => say('closed'));
+  },
+  sub(name, subject, queue) {
+    const options = queue ? { queue } : {};
+    subscriptions.set(name, client.subscribe(subject, options, (payload, _reply, at) => say('msg', name, at, payload)));
+  },
+  unsub(name, max) {
+    client.unsubscribe(subscriptions.get(name), max ? Number(max) : undefined);
+  },
+  answer(subject, prefix) {
+    client.subscribe(subject, {}, (payload, reply) => client.publish(reply, prefix + payload));
+  },
+  pub(subject, payload) {
+    client.publish(subject, payload);
+  },
+  request(subject, payload) {
+    client.request(subject, payload, { max: 1 }, (reply) => say('reply', reply));
+  },
+  flush() {
+    client.flush((error) => (error ? say('error', error) : say('flushed')));
+  },
+  burst(subject, prefix, count, rate) {
+    const start = Date.now();
+    let sent = 0;
+    const timer = setInterval(() => {
+      const due = Math.min(Number(count), Math.ceil(((Date.now() - start) * Number(rate)) / 1000));
+      while (sent < due) client.publish(subject, prefix + ++sent);
+      if (sent === Number(count)) {
+        clearInterval(timer);
+        say('burst-done', count);
+      }
+    }, 2);
+  },
+  close() {
+    client.close();
+    say('closed');
+  },
+};
+
+process.on('uncaughtException', (error) => say('error', String(error.stack).replace(/\n/g, ' | ')));
+readline.createInterface({ input: process.stdin }).on('line', (line) => {
+  const [command, ...words] = line.split(' ');
+  commands[command](...words);
+}).on('close', () => process.exit(0));

@@ -1,0 +1,108 @@
+"""The Python component around the current nats-py."""
+
+import asyncio
+import sys
+import time
+
+import nats
+
+subscriptions = {}
+tasks = set()
+client = None
+
+
+def say(*words):
+    sys.stdout.write(" ".join(str(word) for word in words) + "\n")
+    sys.stdout.flush()
+
+
+def teller(event):
+    async def tell():
+        say(event)
+
+    return tell
+
+
+async def tell_error(error):
+    say("error", type(error).__name__, error)
+
+
+async def connect(url):
+    global client
+    client = await nats.connect(
+        url,
+        error_cb=tell_error,
+        disconnected_cb=teller("disconnected"),
+        reconnected_cb=teller("reconnected"),
+        closed_cb=teller("closed"),
+    )
+    say("connected")
+
+
+async def sub(name, subject, group=""):
+    async def callback(message):
+        say("msg", name, message.subject, message.data.decode())
+
+    subscriptions[name] = await client.subscribe(subject, queue=group, cb=callback)
+
+
+async def unsub(name, most="0"):
+    await subscriptions[name].unsubscribe(int(most))
+
+
+async def answer(subject, prefix):
+    async def callback(message):
+        await message.respond(prefix.encode() + message.data)
+
+    await client.subscribe(subject, cb=callback)
+
+
+async def pub(subject, payload):
+    await client.publish(subject, payload.encode())
+
+
+async def request(subject, payload):
+    say("reply", (await client.request(subject, payload.encode(), timeout=10)).data.decode())
+
+
+async def flush():
+    await client.flush()
+    say("flushed")
+
+
+async def burst(subject, prefix, count, rate):
+    start, sent = time.monotonic(), 0
+    while sent < int(count):
+        due = min(int(count), int((time.monotonic() - start) * float(rate)) + 1)
+        while sent < due:
+            sent += 1
+            await client.publish(subject, f"{prefix}{sent}".encode())
+        await asyncio.sleep(0.002)
+    say("burst-done", count)
+
+
+async def close():
+    await client.close()
+
+
+async def carry_out(command, words):
+    try:
+        await globals()[command](*words)
+    except Exception as error:
+        say("error", type(error).__name__, error)
+
+
+async def main():
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        command, *words = line.decode().split()
+        if command in ("burst", "request"):  # these take time; the rest keeps its order
+            task = asyncio.ensure_future(carry_out(command, words))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        else:
+            await carry_out(command, words)
+
+
+asyncio.run(main())

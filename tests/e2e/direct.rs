@@ -1,0 +1,59 @@
+//! Each client library directly on real nats-server nodes: proves the drivers, and what the sidecar must not change.
+
+use crate::scenario::all_that_components_do;
+use e2e::{Cluster, Component, Library, Version, eventually};
+use std::time::Duration;
+
+async fn works_directly(library: Library) {
+    let cluster = Cluster::start(1).await;
+    let url = cluster.nodes[0].url();
+    all_that_components_do(library, &url, &url).await;
+}
+
+macro_rules! each_library_directly {
+    ($($name:ident: $library:ident;)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                works_directly(Library::$library).await;
+            }
+        )*
+    };
+}
+
+each_library_directly! {
+    node_0_2_works_directly: Node02;
+    node_0_8_works_directly: Node08;
+    node_1_4_works_directly: Node14;
+    node_now_works_directly: NodeNow;
+    nats_python_works_directly: NatsPython;
+    nats_py_works_directly: NatsPy;
+    c_works_directly: C;
+    go_works_directly: Go;
+}
+
+#[tokio::test]
+async fn components_work_across_the_nodes_of_an_older_cluster() {
+    let cluster = Cluster::builder(3).version(Version::Debian).start().await;
+    all_that_components_do(Library::Node08, &cluster.nodes[0].url(), &cluster.nodes[2].url()).await;
+}
+
+/// Without the sidecar: what it is there for.
+#[tokio::test]
+async fn a_killed_node_is_noticed_by_a_component_that_talks_to_it_directly() {
+    let mut cluster = Cluster::start(1).await;
+    for library in [Library::Node02, Library::NatsPython, Library::C, Library::Go] {
+        let mut component = Component::connect(library, &cluster.nodes[0].url()).await;
+        component.subscribe("all", ">");
+        component.flush().await;
+        cluster.kill(0);
+        let troubled = async || !component.troubles().is_empty();
+        eventually(
+            format!("{library:?} notices that its node is gone"),
+            Duration::from_secs(20),
+            troubled,
+        )
+        .await;
+        cluster.restart(0).await;
+    }
+}

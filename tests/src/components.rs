@@ -1,0 +1,324 @@
+//! Components around real client libraries, old and new, driven by one line protocol (`tests/components/README.md`).
+
+use crate::netns::Netns;
+use crate::peers;
+use crate::process::{Process, Program, Stream};
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+const ANSWER_PATIENCE: Duration = Duration::from_secs(40);
+
+/// Events that a library raises when it notices something of its connection.
+const TROUBLES: &[&str] = &["disconnected", "reconnecting", "reconnected", "error", "closed"];
+
+/// Which client library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// npm nats 0.2.9, of 2014; knows one address.
+    Node02,
+    /// npm nats 0.8.10.
+    Node08,
+    /// npm nats 1.4.12.
+    Node14,
+    /// The current npm @nats-io/transport-node.
+    NodeNow,
+    /// PyPI nats-python 0.8.0; knows one address and never connects again.
+    NatsPython,
+    /// The current PyPI nats-py.
+    NatsPy,
+    /// Debian's libnats, C.
+    C,
+    /// Debian's old Go client.
+    Go,
+}
+
+impl Library {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Node02,
+        Self::Node08,
+        Self::Node14,
+        Self::NodeNow,
+        Self::NatsPython,
+        Self::NatsPy,
+        Self::C,
+        Self::Go,
+    ];
+
+    fn program(self) -> Program {
+        let peers = peers::folder();
+        let node = |script, folder| {
+            Program::new("node")
+                .arg(peers::component_source(script))
+                .arg(peers.join(folder))
+                .env("NODE_NO_WARNINGS", "1")
+        };
+        let python = |script| Program::new(peers::python()).arg(peers::component_source(script));
+        match self {
+            Self::Node02 => node("component.js", "node-0.2"),
+            Self::Node08 => node("component.js", "node-0.8"),
+            Self::Node14 => node("component.js", "node-1.4"),
+            Self::NodeNow => node("component_now.js", "node-now"),
+            Self::NatsPython => python("component_nats_python.py"),
+            Self::NatsPy => python("component_nats_py.py"),
+            Self::C => Program::new(peers.join("bin/component-c")),
+            Self::Go => Program::new(peers.join("bin/component-go")),
+        }
+    }
+}
+
+/// One message that a component got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// When the component told of it.
+    pub at: Instant,
+    /// The name of the subscription.
+    pub subscription: String,
+    /// Its subject.
+    pub subject: String,
+    /// Its payload.
+    pub payload: String,
+}
+
+/// A running component.
+#[derive(Debug)]
+pub struct Component {
+    library: Library,
+    process: Process,
+}
+
+impl Component {
+    /// Starts a component that is not connected yet.
+    pub fn start(library: Library) -> Self {
+        Self {
+            library,
+            process: library.program().start(format!("component {library:?}")),
+        }
+    }
+
+    /// Starts it in this namespace.
+    pub fn start_inside(library: Library, netns: &Netns) -> Self {
+        Self {
+            library,
+            process: library
+                .program()
+                .inside(netns)
+                .start(format!("component {library:?}")),
+        }
+    }
+
+    /// Starts a component and connects it.
+    pub async fn connect(library: Library, url: &str) -> Self {
+        let mut component = Self::start(library);
+        component.connect_to(url).await;
+        component
+    }
+
+    /// Connects to this address and waits until the library says it is connected.
+    #[track_caller]
+    pub fn connect_to(&mut self, url: &str) -> impl Future<Output = ()> {
+        let command = format!("connect {url}");
+        self.ask(command, "connected")
+    }
+
+    /// The library.
+    pub fn library(&self) -> Library {
+        self.library
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Sends one command and waits for nothing.
+    pub fn say(&mut self, command: &str) {
+        self.process.say(command);
+    }
+
+    /// Subscribes under this name.
+    pub fn subscribe(&mut self, name: &str, subject: &str) {
+        self.say(&format!("sub {name} {subject}"));
+    }
+
+    /// Subscribes under this name as a member of a queue group.
+    pub fn subscribe_queue(&mut self, name: &str, subject: &str, queue: &str) {
+        self.say(&format!("sub {name} {subject} {queue}"));
+    }
+
+    /// Unsubscribes.
+    pub fn unsubscribe(&mut self, name: &str) {
+        self.say(&format!("unsub {name}"));
+    }
+
+    /// Unsubscribes after `most` messages in all.
+    pub fn unsubscribe_after(&mut self, name: &str, most: usize) {
+        self.say(&format!("unsub {name} {most}"));
+    }
+
+    /// Answers requests with `prefix` and the request's payload.
+    pub fn answer(&mut self, subject: &str, prefix: &str) {
+        self.say(&format!("answer {subject} {prefix}"));
+    }
+
+    /// Publishes.
+    pub fn publish(&mut self, subject: &str, payload: &str) {
+        self.say(&format!("pub {subject} {payload}"));
+    }
+
+    /// Publishes `count` messages `prefix1`, `prefix2`, …, about `per_sec` a second; returns at once.
+    pub fn start_burst(&mut self, subject: &str, prefix: &str, count: usize, per_sec: usize) {
+        self.say(&format!("burst {subject} {prefix} {count} {per_sec}"));
+    }
+
+    /// Waits until a burst is done.
+    #[track_caller]
+    pub fn wait_for_burst(&mut self, patience: Duration) -> impl Future<Output = ()> {
+        let at = Location::caller();
+        async move { self.wait(at, 0, "burst-done", patience).await.map_or((), drop) }
+    }
+
+    /// Asks once and returns the reply.
+    #[track_caller]
+    pub fn request(&mut self, subject: &str, payload: &str) -> impl Future<Output = String> {
+        let at = Location::caller();
+        let command = format!("request {subject} {payload}");
+        async move {
+            let mark = self.process.mark();
+            self.say(&command);
+            self.wait(at, mark, "reply", ANSWER_PATIENCE)
+                .await
+                .unwrap_or_default()
+        }
+    }
+
+    /// Waits until the server has processed all that this component sent.
+    #[track_caller]
+    pub fn flush(&mut self) -> impl Future<Output = ()> {
+        self.ask("flush".to_owned(), "flushed")
+    }
+
+    /// Closes the connection.
+    #[track_caller]
+    pub fn close(&mut self) -> impl Future<Output = ()> {
+        self.ask("close".to_owned(), "closed")
+    }
+
+    /// All messages so far that came to the subscription of this name.
+    pub fn messages(&self, name: &str) -> Vec<Message> {
+        let lines = self.process.lines();
+        let messages = lines
+            .iter()
+            .filter(|line| line.stream == Stream::Out)
+            .filter_map(|line| {
+                let mut words = line.text.splitn(4, ' ');
+                if words.next() != Some("msg") || words.next() != Some(name) {
+                    return None;
+                }
+                let (subject, payload) = (
+                    words.next()?.to_owned(),
+                    words.next().unwrap_or_default().to_owned(),
+                );
+                Some(Message {
+                    at: line.at,
+                    subscription: name.to_owned(),
+                    subject,
+                    payload,
+                })
+            });
+        messages.collect()
+    }
+
+    /// The payloads of [`messages`](Self::messages).
+    pub fn payloads(&self, name: &str) -> Vec<String> {
+        self.messages(name)
+            .into_iter()
+            .map(|message| message.payload)
+            .collect()
+    }
+
+    /// Waits until the subscription of this name has got exactly these payloads, in this order, and fails on any other.
+    #[track_caller]
+    pub fn expect_payloads(&mut self, name: &str, expected: &[&str]) -> impl Future<Output = ()> {
+        let at = Location::caller();
+        async move {
+            let deadline = Instant::now() + ANSWER_PATIENCE;
+            loop {
+                let came = self.payloads(name);
+                if came == expected {
+                    return;
+                }
+                let on_the_way = came.len() < expected.len() && came == expected[..came.len()];
+                if !on_the_way || Instant::now() > deadline {
+                    self.process
+                        .fail(at, &format!("{expected:?} on {name}, got {came:?}"));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    /// What the library has told of its connection since it was connected: disconnects, errors and the like.
+    pub fn troubles(&self) -> Vec<String> {
+        let lines = self.process.lines();
+        let told = lines
+            .iter()
+            .filter(|line| line.stream == Stream::Out)
+            .map(|line| &line.text);
+        told.filter(|text| TROUBLES.iter().any(|trouble| text.starts_with(trouble)))
+            .cloned()
+            .collect()
+    }
+
+    /// Fails the test if the library has noticed anything at all of its connection.
+    #[track_caller]
+    pub fn assert_untroubled(&mut self) {
+        let troubles = self.troubles();
+        if !troubles.is_empty() || !self.process.is_running() {
+            self.process.fail(
+                Location::caller(),
+                &format!("to notice nothing, but it noticed {troubles:?}"),
+            );
+        }
+    }
+
+    #[track_caller]
+    fn ask(&mut self, command: String, answer: &'static str) -> impl Future<Output = ()> {
+        let at = Location::caller();
+        async move {
+            let mark = self.process.mark();
+            self.say(&command);
+            self.wait(at, mark, answer, ANSWER_PATIENCE)
+                .await
+                .map_or((), drop)
+        }
+    }
+
+    /// Waits for the event `word` after the mark, and returns the rest of its line; an `error` event fails the test.
+    async fn wait(
+        &mut self,
+        at: &Location<'_>,
+        mark: usize,
+        word: &str,
+        patience: Duration,
+    ) -> Option<String> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let running = self.process.is_running();
+            let event = self.process.lines().iter().skip(mark).find_map(|line| {
+                let (first, rest) = line.text.split_once(' ').unwrap_or((&line.text, ""));
+                let hit = line.stream == Stream::Out && (first == word || first == "error");
+                hit.then(|| (first == word, rest.to_owned()))
+            });
+            match event {
+                Some((true, rest)) => return Some(rest),
+                Some((false, error)) => self.process.fail(at, &format!("{word:?}, got the error {error}")),
+                None if !running || Instant::now() > deadline => {
+                    self.process
+                        .fail(at, &format!("the event {word:?} within {patience:?}"));
+                }
+                None => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    }
+}

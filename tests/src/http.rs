@@ -1,0 +1,58 @@
+//! One HTTP GET, for the monitoring pages of the nodes and of the sidecar.
+
+use crate::netns::connect_inside;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where an HTTP server is, and from which network namespace it is reached.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The namespace to connect from; `None` for the test's own.
+    pub netns: Option<String>,
+}
+
+impl Endpoint {
+    /// Status code and body of `GET path`; `None` when nothing answers in time.
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        timeout(ANSWER_TIMEOUT, self.exchange(path))
+            .await
+            .ok()?
+            .ok()
+            .flatten()
+    }
+
+    /// The body as JSON, if the answer is 200 and parses.
+    pub async fn get_json(&self, path: &str) -> Option<serde_json::Value> {
+        let (status, body) = self.get(path).await?;
+        if status == 200 {
+            serde_json::from_str(&body).ok()
+        } else {
+            None
+        }
+    }
+
+    async fn exchange(&self, path: &str) -> std::io::Result<Option<(u16, String)>> {
+        let mut stream = match &self.netns {
+            Some(netns) => connect_inside(netns, self.address).await?,
+            None => TcpStream::connect(self.address).await?,
+        };
+        // 1.0: the server closes at the end and sends no chunks.
+        stream
+            .write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).as_bytes())
+            .await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+            return Ok(None);
+        };
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Ok(status.map(|status| (status, body.to_owned())))
+    }
+}

@@ -1,0 +1,299 @@
+//! A cluster of real nats-server nodes, each of which a test can kill, freeze, restart or let go lame.
+
+use crate::condition::eventually;
+use crate::http::Endpoint;
+use crate::netns::Netns;
+use crate::peers;
+use crate::port::free_port;
+use crate::process::{Process, Program};
+use crate::zookeeper::{Record, Registrar, write};
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which nats-server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// The newest, from PyPI.
+    Newest,
+    /// Debian's, 2.9.
+    Debian,
+}
+
+/// What a cluster is to be like.
+#[derive(Clone, Debug)]
+pub struct ClusterBuilder {
+    size: usize,
+    version: Version,
+    authorization: String,
+    jetstream: bool,
+    host: IpAddr,
+    netns: Option<String>,
+    routed: bool,
+}
+
+impl ClusterBuilder {
+    /// Takes this version instead of the newest.
+    #[must_use]
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Demands this user and password of clients.
+    #[must_use]
+    pub fn user_password(mut self, user: &str, password: &str) -> Self {
+        self.authorization = format!("authorization {{ user: \"{user}\", password: \"{password}\" }}\n");
+        self
+    }
+
+    /// Demands this token of clients.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Self {
+        self.authorization = format!("authorization {{ token: \"{token}\" }}\n");
+        self
+    }
+
+    /// Switches JetStream on, each node with a store of its own.
+    #[must_use]
+    pub fn jetstream(mut self) -> Self {
+        self.jetstream = true;
+        self
+    }
+
+    /// Nodes that know nothing of each other: no routes, no names of others in INFO.
+    #[must_use]
+    pub fn strangers(mut self) -> Self {
+        self.routed = false;
+        self
+    }
+
+    /// Runs the nodes in this namespace, on its address.
+    #[must_use]
+    pub fn inside(mut self, netns: &Netns) -> Self {
+        self.host = netns.address();
+        self.netns = Some(netns.name().to_owned());
+        self
+    }
+
+    /// Starts all nodes and waits until each has a route to each.
+    pub async fn start(self) -> Cluster {
+        let route_ports: Vec<u16> = (0..self.size).map(|_| free_port()).collect();
+        let mut nodes: Vec<NatsNode> = (0..self.size)
+            .map(|index| NatsNode::new(&self, index, &route_ports))
+            .collect();
+        for node in &mut nodes {
+            node.launch();
+        }
+        let mut cluster = Cluster {
+            nodes,
+            routed: self.routed,
+        };
+        cluster.wait_until_whole().await;
+        cluster
+    }
+}
+
+/// Nodes 0, 1, … of one cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The nodes, in order.
+    pub nodes: Vec<NatsNode>,
+    routed: bool,
+}
+
+impl Cluster {
+    /// A cluster of this many nodes of the newest version, open to everyone.
+    pub fn builder(size: usize) -> ClusterBuilder {
+        ClusterBuilder {
+            size,
+            version: Version::Newest,
+            authorization: String::new(),
+            jetstream: false,
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            netns: None,
+            routed: true,
+        }
+    }
+
+    /// Starts [`builder`](Self::builder)`(size)` as it is.
+    pub async fn start(size: usize) -> Self {
+        Self::builder(size).start().await
+    }
+
+    /// Registers every node under its name.
+    pub async fn announce(&self, registrar: &mut Registrar, record: Record) {
+        for node in &self.nodes {
+            registrar.announce(record, node.name(), node.address()).await;
+        }
+    }
+
+    /// Waits until every running node answers and has a route to every other running node.
+    pub async fn wait_until_whole(&mut self) {
+        let running = self.nodes.iter().filter(|node| node.process.is_some()).count();
+        for node in &mut self.nodes {
+            let Some(process) = &mut node.process else {
+                continue;
+            };
+            process.wait_for_line("Server is ready", START_PATIENCE).await;
+            if !self.routed {
+                continue;
+            }
+            let what = format!("{} has routes to {} others", node.name, running - 1);
+            eventually(what, START_PATIENCE, async || {
+                node.routed_peers().await == Some(running - 1)
+            })
+            .await;
+        }
+    }
+
+    /// Kills one node (SIGKILL).
+    pub fn kill(&mut self, index: usize) {
+        self.nodes[index].kill();
+    }
+
+    /// Starts a killed node again on its old ports and waits until the cluster is whole.
+    pub async fn restart(&mut self, index: usize) {
+        self.nodes[index].kill();
+        self.nodes[index].launch();
+        self.wait_until_whole().await;
+    }
+
+    /// The node with this client address.
+    pub fn index_of(&self, address: SocketAddr) -> Option<usize> {
+        self.nodes.iter().position(|node| node.address == address)
+    }
+}
+
+/// One nats-server.
+#[derive(Debug)]
+pub struct NatsNode {
+    name: String,
+    address: SocketAddr,
+    monitoring: Endpoint,
+    program: Program,
+    folder: TempDir,
+    process: Option<Process>,
+}
+
+impl NatsNode {
+    fn new(builder: &ClusterBuilder, index: usize, route_ports: &[u16]) -> Self {
+        let name = format!("nats-{}", index + 1);
+        let folder =
+            TempDir::new().unwrap_or_else(|error| panic!("cannot make a folder for {name}: {error}"));
+        let address = SocketAddr::from((builder.host, free_port()));
+        let monitoring = Endpoint {
+            address: (builder.host, free_port()).into(),
+            netns: builder.netns.clone(),
+        };
+        let mut settings = format!(
+            "server_name: \"{name}\"\nlisten: \"{address}\"\nhttp: \"{}\"\n{}lame_duck_grace_period: \"1s\"\n",
+            monitoring.address, builder.authorization
+        );
+        if builder.jetstream {
+            let _ = writeln!(
+                settings,
+                "jetstream {{ store_dir: \"{}/store\" }}",
+                folder.path().display()
+            );
+        }
+        if builder.routed && builder.size > 1 {
+            let route = |port: &u16| format!("\"nats-route://{}:{port}\"", builder.host);
+            let routes: Vec<String> = route_ports.iter().map(route).collect();
+            let listen = format!("{}:{}", builder.host, route_ports[index]);
+            let _ = writeln!(
+                settings,
+                "cluster {{ name: e2e, listen: \"{listen}\", routes: [{}] }}",
+                routes.join(", ")
+            );
+        }
+        write(&folder.path().join("nats.conf"), &settings);
+        let binary = match builder.version {
+            Version::Newest => peers::folder().join("python/bin/nats-server"),
+            Version::Debian => "/usr/sbin/nats-server".into(),
+        };
+        let mut program = Program::new(binary)
+            .arg("-c")
+            .arg(folder.path().join("nats.conf"));
+        if let Some(netns) = &builder.netns {
+            program = program.inside_named(netns);
+        }
+        Self {
+            name,
+            address,
+            monitoring,
+            program,
+            folder,
+            process: None,
+        }
+    }
+
+    fn launch(&mut self) {
+        self.process = Some(self.program.start(self.name.clone()));
+    }
+
+    /// `nats-1`, `nats-2`, …; its server_name too.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it takes clients.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `nats://HOST:PORT`.
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    /// The folder with its settings and its store.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Its monitoring pages.
+    pub fn monitoring(&self) -> &Endpoint {
+        &self.monitoring
+    }
+
+    /// Its process, for [`Process::freeze`] and the like.
+    pub fn process(&mut self) -> &mut Process {
+        self.process
+            .as_mut()
+            .unwrap_or_else(|| panic!("{} is not running", self.name))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Asks it to go: it tells its clients (`ldm`), closes them one after the other, and ends.
+    pub fn go_lame(&mut self) {
+        self.process().signal(Signal::SIGUSR2);
+    }
+
+    /// How many client connections it has.
+    pub async fn client_count(&self) -> Option<u64> {
+        self.monitoring.get_json("/varz").await?["connections"].as_u64()
+    }
+
+    async fn routed_peers(&self) -> Option<usize> {
+        let page = self.monitoring.get_json("/routez").await?;
+        let routes = page["routes"].as_array().cloned().unwrap_or_default();
+        // Newer versions keep several connections to each peer.
+        Some(
+            routes
+                .iter()
+                .filter_map(|route| route["remote_id"].as_str())
+                .collect::<BTreeSet<_>>()
+                .len(),
+        )
+    }
+}

@@ -1,0 +1,180 @@
+//! Two machines of one's own: a pair of network namespaces joined by a virtual cable, which a test can cut.
+//!
+//! Needs root and iproute2. Addresses 10.77.0.1 and 10.77.0.2 exist inside the namespaces only; each also has its own
+//! loopback. A cut link is a partition as the other side sees it: no reset, no end of stream, just silence.
+
+use nix::sched::{CloneFlags, setns};
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+static PAIRS: AtomicU32 = AtomicU32::new(0);
+
+/// One network namespace.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+    cable: String,
+    address: Ipv4Addr,
+}
+
+/// Two namespaces and the cable between them; all is removed when it is dropped.
+#[derive(Debug)]
+pub struct NetnsPair {
+    /// 10.77.0.1.
+    pub near: Netns,
+    /// 10.77.0.2.
+    pub far: Netns,
+}
+
+impl NetnsPair {
+    /// Makes both namespaces, joined and up.
+    pub fn new() -> Self {
+        // An interface name has at most 15 characters.
+        let unique = format!(
+            "{:x}-{}",
+            std::process::id(),
+            PAIRS.fetch_add(1, Ordering::Relaxed)
+        );
+        let side = |letter: char, last: u8| Netns {
+            name: format!("standin-{unique}{letter}"),
+            cable: format!("sn{unique}{letter}"),
+            address: Ipv4Addr::new(10, 77, 0, last),
+        };
+        let pair = Self {
+            near: side('a', 1),
+            far: side('b', 2),
+        };
+        let (near, far) = (&pair.near, &pair.far);
+        ip(&["netns", "add", &near.name]);
+        ip(&["netns", "add", &far.name]);
+        // Made inside the namespaces at once, so the machine's own network never sees it.
+        let peer = ["peer", "name", &far.cable, "netns", &far.name];
+        ip(&[
+            &["link", "add", &near.cable, "netns", &near.name, "type", "veth"],
+            &peer[..],
+        ]
+        .concat());
+        for side in [near, far] {
+            side.ip(&[
+                "address",
+                "add",
+                &format!("{}/24", side.address),
+                "dev",
+                &side.cable,
+            ]);
+            side.ip(&["link", "set", "lo", "up"]);
+            side.ip(&["link", "set", &side.cable, "up"]);
+        }
+        pair
+    }
+
+    /// Cuts the link: from now on every packet between the two is lost.
+    pub fn cut(&self) {
+        self.shape(&["loss", "100%"]);
+    }
+
+    /// Loses this share of the packets, in percent, each way.
+    pub fn lose_percent(&self, percent: u8) {
+        self.shape(&["loss", &format!("{percent}%")]);
+    }
+
+    /// Delays every packet by this much, each way.
+    pub fn delay(&self, delay: Duration) {
+        self.shape(&["delay", &format!("{}ms", delay.as_millis())]);
+    }
+
+    /// Makes the link whole again.
+    pub fn mend(&self) {
+        self.shape(&["delay", "0ms"]);
+    }
+
+    fn shape(&self, netem: &[&str]) {
+        for side in [&self.near, &self.far] {
+            let qdisc = [
+                "netns",
+                "exec",
+                &side.name,
+                "tc",
+                "qdisc",
+                "replace",
+                "dev",
+                &side.cable,
+                "root",
+                "netem",
+            ];
+            ip(&[&qdisc[..], netem].concat());
+        }
+    }
+}
+
+impl Default for NetnsPair {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Netns {
+    /// The namespace's name, for `ip netns exec`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its address on the cable.
+    pub fn address(&self) -> IpAddr {
+        IpAddr::V4(self.address)
+    }
+
+    /// Connects from inside this namespace; the socket can then be used anywhere.
+    ///
+    /// # Errors
+    /// The socket's error; also when the namespace cannot be entered.
+    pub async fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
+        connect_inside(&self.name, address).await
+    }
+
+    fn ip(&self, arguments: &[&str]) {
+        ip(&[&["-n", &self.name], arguments].concat());
+    }
+}
+
+/// Connects from inside the namespace of this name.
+pub(crate) async fn connect_inside(netns: &str, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let path = format!("/run/netns/{netns}");
+    let (done, connected) = tokio::sync::oneshot::channel();
+    // A thread of its own: the namespace it enters is left when it ends, and no other thread is moved.
+    std::thread::spawn(move || {
+        let connect = || {
+            setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?;
+            let stream = std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+            stream.set_nonblocking(true)?;
+            Ok::<_, std::io::Error>(stream)
+        };
+        let _ = done.send(connect());
+    });
+    let stream = connected.await.map_err(std::io::Error::other)??;
+    TcpStream::from_std(stream)
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run ip (package iproute2): {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "ip {} failed (it needs root): {said}",
+        arguments.join(" ")
+    );
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        // Removing a namespace removes its end of the cable, and with it the other. It may already be gone.
+        let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
+    }
+}

@@ -1,0 +1,53 @@
+//! Where the real peers are that `tests/run` installs.
+
+use std::path::PathBuf;
+
+/// The folder of the peers: `STANDIN_PEERS`, else `target/peers` of the target folder that this test runs from.
+pub fn folder() -> PathBuf {
+    let folder =
+        std::env::var_os("STANDIN_PEERS").map_or_else(|| target_folder().join("peers"), PathBuf::from);
+    assert!(
+        folder.is_dir(),
+        "the peers are not installed in {}: run tests/run once",
+        folder.display()
+    );
+    folder
+}
+
+/// The sidecar's executable: `STANDIN_PROXY_BIN`, else the one built beside this test.
+pub fn sidecar_binary() -> PathBuf {
+    let beside = || target_folder().join(profile_folder_name()).join("standin-proxy");
+    let binary = std::env::var_os("STANDIN_PROXY_BIN").map_or_else(beside, PathBuf::from);
+    assert!(
+        binary.is_file(),
+        "no sidecar at {}: cargo build -p standin-proxy, or tests/run",
+        binary.display()
+    );
+    binary
+}
+
+/// The Python of the peers' own environment.
+pub(crate) fn python() -> PathBuf {
+    folder().join("python/bin/python")
+}
+
+/// A program or script of `tests/components`.
+pub(crate) fn component_source(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("components")
+        .join(name)
+}
+
+/// This test is `target/PROFILE/deps/e2e-HASH`.
+fn own_folder(levels_up: usize) -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.ancestors().nth(levels_up).unwrap_or(&own).to_path_buf()
+}
+
+fn target_folder() -> PathBuf {
+    own_folder(3)
+}
+
+fn profile_folder_name() -> PathBuf {
+    own_folder(2).file_name().unwrap_or_default().into()
+}

@@ -1,0 +1,279 @@
+//! The product as its users run it: a process with a settings file, flags, signals, a log and HTTP pages.
+
+use crate::condition::eventually;
+use crate::http::Endpoint;
+use crate::netns::Netns;
+use crate::peers;
+use crate::port::free_port;
+use crate::process::{Process, Program};
+use crate::zookeeper::{ZooKeeper, write};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+const START_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a sidecar is to be started with.
+#[derive(Debug)]
+pub struct SidecarBuilder {
+    settings: BTreeMap<String, Value>,
+    netns: Option<String>,
+    folder: TempDir,
+    address: SocketAddr,
+    http: SocketAddr,
+}
+
+impl SidecarBuilder {
+    /// Sets a key of the settings file, such as `publish.in_doubt`.
+    #[must_use]
+    pub fn setting(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.settings.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Finds nodes in this ZooKeeper.
+    #[must_use]
+    pub fn zookeeper(self, zookeeper: &ZooKeeper) -> Self {
+        self.setting("nodes.zookeeper", zookeeper.hosts())
+    }
+
+    /// Finds nodes at these fixed addresses.
+    #[must_use]
+    pub fn upstream(self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let urls: Vec<String> = urls.into_iter().map(Into::into).collect();
+        self.setting("nodes.upstream", urls)
+    }
+
+    /// Keeps the list of nodes in a file, for [`Sidecar::restart`].
+    #[must_use]
+    pub fn cached(self) -> Self {
+        let file = self.cache_file().display().to_string();
+        self.setting("nodes.cache_file", file)
+    }
+
+    /// Runs it in this namespace; components must then be there too.
+    #[must_use]
+    pub fn inside(mut self, netns: &Netns) -> Self {
+        self.netns = Some(netns.name().to_owned());
+        self
+    }
+
+    /// The file of [`cached`](Self::cached).
+    pub fn cache_file(&self) -> PathBuf {
+        self.folder.path().join("nodes.json")
+    }
+
+    /// Starts it and waits until it is ready: listening, and with a node known.
+    pub async fn start(self) -> Sidecar {
+        let mut sidecar = self.start_listening().await;
+        sidecar.wait_until_ready().await;
+        sidecar
+    }
+
+    /// Starts it and waits until it listens only.
+    pub async fn start_listening(self) -> Sidecar {
+        let program = Program::new(peers::sidecar_binary())
+            .arg("--config")
+            .arg(settings_path(&self.folder));
+        let program = match &self.netns {
+            Some(netns) => program.inside_named(netns),
+            None => program,
+        };
+        let mut sidecar = Sidecar {
+            given: self,
+            program,
+            process: None,
+        };
+        sidecar.launch().await;
+        sidecar
+    }
+}
+
+/// A running sidecar.
+#[derive(Debug)]
+pub struct Sidecar {
+    given: SidecarBuilder,
+    program: Program,
+    process: Option<Process>,
+}
+
+impl Sidecar {
+    /// A sidecar on free ports of its own, that knows no nodes yet.
+    pub fn builder() -> SidecarBuilder {
+        let folder =
+            TempDir::new().unwrap_or_else(|error| panic!("cannot make a folder for the sidecar: {error}"));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let builder = SidecarBuilder {
+            settings: BTreeMap::new(),
+            netns: None,
+            folder,
+            address,
+            http,
+        };
+        builder
+            .setting("listen", vec![address.to_string()])
+            .setting("http.listen", http.to_string())
+            .setting("log.level", "debug")
+    }
+
+    /// Where components connect.
+    pub fn address(&self) -> SocketAddr {
+        self.given.address
+    }
+
+    /// `nats://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.given.address)
+    }
+
+    /// Its HTTP pages.
+    pub fn http(&self) -> Endpoint {
+        Endpoint {
+            address: self.given.http,
+            netns: self.given.netns.clone(),
+        }
+    }
+
+    /// The folder with its settings file and its cache file.
+    pub fn folder(&self) -> &Path {
+        self.given.folder.path()
+    }
+
+    /// The process, for its log, its CPU time, its memory and signals.
+    pub fn process(&mut self) -> &mut Process {
+        self.process
+            .as_mut()
+            .unwrap_or_else(|| panic!("the sidecar is not running"))
+    }
+
+    /// Waits until `/readyz` says 200.
+    pub async fn wait_until_ready(&mut self) {
+        let http = self.http();
+        eventually("the sidecar is ready", START_PATIENCE, async || {
+            self.must_run();
+            matches!(http.get("/readyz").await, Some((200, _)))
+        })
+        .await;
+    }
+
+    /// Changes a setting in its file and sends SIGHUP; returns at once.
+    pub fn reload_with(&mut self, key: &str, value: impl Into<Value>) {
+        self.given.settings.insert(key.to_owned(), value.into());
+        self.write_settings();
+        self.process().signal(Signal::SIGHUP);
+    }
+
+    /// Kills it (SIGKILL).
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Kills it and starts it again with the same settings and files; waits until it listens.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.launch().await;
+    }
+
+    /// All metrics now.
+    pub async fn metrics(&self) -> Metrics {
+        let page = self.http().get("/metrics").await;
+        let Some((200, text)) = page else {
+            panic!("the sidecar gives no metrics: {page:?}")
+        };
+        Metrics { text }
+    }
+
+    /// `/sessionz` now.
+    pub async fn sessions(&self) -> Value {
+        self.page("/sessionz").await
+    }
+
+    /// `/nodez` now.
+    pub async fn nodes(&self) -> Value {
+        self.page("/nodez").await
+    }
+
+    async fn page(&self, path: &str) -> Value {
+        self.http()
+            .get_json(path)
+            .await
+            .unwrap_or_else(|| panic!("the sidecar gives no {path}"))
+    }
+
+    async fn launch(&mut self) {
+        self.write_settings();
+        self.process = Some(self.program.start(format!("sidecar {}", self.given.address)));
+        let (address, netns) = (self.given.address, self.given.netns.clone());
+        eventually(
+            format!("the sidecar listens on {address}"),
+            START_PATIENCE,
+            async || {
+                self.must_run();
+                match &netns {
+                    Some(netns) => crate::netns::connect_inside(netns, address).await.is_ok(),
+                    None => TcpStream::connect(address).await.is_ok(),
+                }
+            },
+        )
+        .await;
+    }
+
+    fn must_run(&mut self) {
+        if !self.process().is_running() {
+            let process = self.process();
+            panic!("the sidecar ended by itself:\n{}", process.tail());
+        }
+    }
+
+    fn write_settings(&self) {
+        let mut text = String::new();
+        for (key, value) in &self.given.settings {
+            // JSON's strings, numbers, booleans and flat lists are TOML too.
+            let _ = writeln!(text, "{key} = {value}");
+        }
+        write(&settings_path(&self.given.folder), &text);
+    }
+}
+
+fn settings_path(folder: &TempDir) -> PathBuf {
+    folder.path().join("proxy.toml")
+}
+
+/// One reading of `/metrics`.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    text: String,
+}
+
+impl Metrics {
+    /// The sum of all series of this name that have these labels; 0 when there is none.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let wanted: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}=\"{value}\""))
+            .collect();
+        let series = self
+            .text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| {
+                let (series, value) = line.rsplit_once(' ')?;
+                let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));
+                let all = found == name && wanted.iter().all(|label| found_labels.contains(label.as_str()));
+                if all { value.parse::<f64>().ok() } else { None }
+            });
+        series.sum()
+    }
+
+    /// The whole page.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}

@@ -1,0 +1,271 @@
+//! A real ZooKeeper server, and the sessions that registrations live in.
+//!
+//! [`Registrar`] is one session of its own (a small program around another ZooKeeper library than the product's): closed,
+//! its ephemeral nodes go at once; crashed, they go when the session times out, as after a power cut.
+
+use crate::condition::eventually;
+use crate::peers;
+use crate::port::free_address;
+use crate::process::{Process, Program, Stream};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Where the product looks for nodes by default.
+pub const NODES_PATH: &str = "/standin/nodes";
+
+const SERVER: &str = "/usr/share/zookeeper/bin/zkServer.sh";
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
+const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// One ZooKeeper server with a data folder of its own.
+#[derive(Debug)]
+pub struct ZooKeeper {
+    address: SocketAddr,
+    folder: TempDir,
+    process: Option<Process>,
+}
+
+impl ZooKeeper {
+    /// Starts a server on a free port and waits until it serves.
+    pub async fn start() -> Self {
+        let folder =
+            TempDir::new().unwrap_or_else(|error| panic!("cannot make a folder for ZooKeeper: {error}"));
+        let mut zookeeper = Self {
+            address: free_address(),
+            folder,
+            process: None,
+        };
+        zookeeper.write_settings();
+        zookeeper.start_again().await;
+        zookeeper
+    }
+
+    fn write_settings(&self) {
+        let settings = format!(
+            "dataDir={}/data\nclientPort={}\nclientPortAddress=127.0.0.1\ntickTime=500\nmaxClientCnxns=0\n\
+             admin.enableServer=false\n4lw.commands.whitelist=*\n",
+            self.folder.path().display(),
+            self.address.port()
+        );
+        write(&self.folder.path().join("zoo.cfg"), &settings);
+    }
+
+    /// `127.0.0.1:PORT`, as `--zookeeper` takes it.
+    pub fn hosts(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Kills the server; its data stays.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it again on the same port with the data it had, and waits until it serves.
+    pub async fn start_again(&mut self) {
+        let process = Program::new(SERVER)
+            .arg("start-foreground")
+            .arg(self.folder.path().join("zoo.cfg"))
+            .env("ZOO_LOG_DIR", self.folder.path())
+            .env("JMXDISABLE", "true")
+            // Starts faster and stays small; a test's server does not live long enough for more.
+            .env(
+                "SERVER_JVMFLAGS",
+                "-Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            )
+            .start(format!("zookeeper {}", self.address));
+        self.process = Some(process);
+        eventually(
+            format!("ZooKeeper serves on {}", self.address),
+            START_PATIENCE,
+            async || {
+                let process = self.process();
+                assert!(
+                    process.is_running(),
+                    "ZooKeeper ended at once:\n{}",
+                    process.tail()
+                );
+                self.is_serving().await
+            },
+        )
+        .await;
+    }
+
+    /// Kills it, loses all data and sessions, and starts it again.
+    pub async fn lose_everything(&mut self) {
+        self.kill();
+        if let Err(error) = std::fs::remove_dir_all(self.folder.path().join("data")) {
+            panic!("cannot remove ZooKeeper's data: {error}");
+        }
+        self.start_again().await;
+    }
+
+    /// The server's process, for [`Process::freeze`] and the like.
+    pub fn process(&mut self) -> &mut Process {
+        self.process
+            .as_mut()
+            .unwrap_or_else(|| panic!("ZooKeeper is not running"))
+    }
+
+    /// A session of its own, with the shortest timeout that this server grants.
+    pub async fn registrar(&self) -> Registrar {
+        self.registrar_with_timeout(SESSION_TIMEOUT).await
+    }
+
+    /// A session of its own with this timeout.
+    pub async fn registrar_with_timeout(&self, session_timeout: Duration) -> Registrar {
+        let process = Program::new(peers::python())
+            .arg(peers::component_source("registrar.py"))
+            .args([self.hosts(), session_timeout.as_secs().to_string()])
+            .start(format!("registrar at {}", self.address));
+        let mut registrar = Registrar { process };
+        registrar.answer(0).await;
+        registrar
+    }
+
+    async fn is_serving(&self) -> bool {
+        let ask = async {
+            let mut stream = TcpStream::connect(self.address).await?;
+            stream.write_all(b"srvr").await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            Ok::<_, std::io::Error>(answer.contains("Mode:"))
+        };
+        matches!(timeout(Duration::from_secs(2), ask).await, Ok(Ok(true)))
+    }
+}
+
+/// The forms in which registrars leave a node's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// `host:port`.
+    Plain,
+    /// Nerve's JSON.
+    Nerve,
+    /// Curator's ServiceInstance.
+    Curator,
+    /// A ServerSet member, as Finagle and Aurora write it.
+    ServerSet,
+    /// The product's own.
+    Own,
+}
+
+impl Record {
+    /// The record for the node `id` at `address`.
+    pub fn text(self, id: &str, address: SocketAddr) -> String {
+        let (host, port) = (address.ip().to_string(), address.port());
+        let value = match self {
+            Self::Plain => return address.to_string(),
+            Self::Nerve => {
+                json!({ "host": host, "port": port, "name": id, "haproxy_server_options": null, "weight": 1 })
+            }
+            Self::Curator => json!({
+                "name": "nats", "id": id, "address": host, "port": port, "sslPort": null, "payload": null,
+                "registrationTimeUTC": 1_400_000_000_000_u64, "serviceType": "DYNAMIC", "uriSpec": null,
+            }),
+            Self::ServerSet => json!({
+                "serviceEndpoint": { "host": host, "port": port }, "additionalEndpoints": {}, "status": "ALIVE",
+            }),
+            Self::Own => json!({
+                "v": 1, "id": id, "client": address.to_string(), "mesh": address.to_string(), "http": null, "tls": false,
+                "zone": "", "weight": 1, "state": "up", "version": "0.1.0",
+            }),
+        };
+        value.to_string()
+    }
+}
+
+/// One ZooKeeper session, held by a process of its own.
+#[derive(Debug)]
+pub struct Registrar {
+    process: Process,
+}
+
+impl Registrar {
+    /// Creates or changes a node that outlives this session; parents are made.
+    pub async fn put(&mut self, path: &str, data: &str) {
+        self.carry_out(&json!({ "do": "put", "path": path, "data": data, "ephemeral": false }))
+            .await;
+    }
+
+    /// Creates or changes a node that lives as long as this session.
+    pub async fn put_ephemeral(&mut self, path: &str, data: &str) {
+        self.carry_out(&json!({ "do": "put", "path": path, "data": data, "ephemeral": true }))
+            .await;
+    }
+
+    /// Registers the node `id` under [`NODES_PATH`], ephemerally.
+    pub async fn announce(&mut self, record: Record, id: &str, address: SocketAddr) {
+        self.put_ephemeral(&format!("{NODES_PATH}/{id}"), &record.text(id, address))
+            .await;
+    }
+
+    /// Takes the node `id` away again.
+    pub async fn withdraw(&mut self, id: &str) {
+        self.delete(&format!("{NODES_PATH}/{id}")).await;
+    }
+
+    /// Deletes a node and all below it; it need not exist.
+    pub async fn delete(&mut self, path: &str) {
+        self.carry_out(&json!({ "do": "delete", "path": path })).await;
+    }
+
+    /// Deletes every node that is not ZooKeeper's own, as an operator's mistake does.
+    pub async fn wipe(&mut self) {
+        self.carry_out(&json!({ "do": "wipe" })).await;
+    }
+
+    /// The names of a node's children, sorted; none when it does not exist.
+    pub async fn children(&mut self, path: &str) -> Vec<String> {
+        let answer = self.carry_out(&json!({ "do": "children", "path": path })).await;
+        serde_json::from_value(answer).unwrap_or_default()
+    }
+
+    /// A node's data.
+    pub async fn get(&mut self, path: &str) -> String {
+        self.carry_out(&json!({ "do": "get", "path": path }))
+            .await
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// Ends the session without a word: its ephemeral nodes stay until ZooKeeper gives it up.
+    pub fn crash(mut self) {
+        self.process.kill();
+    }
+
+    /// Ends the session properly: its ephemeral nodes go at once.
+    pub async fn close(mut self) {
+        self.process.close_input();
+        self.process.wait_for_end(ANSWER_PATIENCE).await;
+    }
+
+    async fn carry_out(&mut self, command: &Value) -> Value {
+        let mark = self.process.mark();
+        self.process.say(&command.to_string());
+        self.answer(mark).await
+    }
+
+    async fn answer(&mut self, mark: usize) -> Value {
+        let line = self.process.wait_for_line_after(mark, "{", ANSWER_PATIENCE).await;
+        assert_eq!(line.stream, Stream::Out, "{}: {}", self.process.name(), line.text);
+        let answer: Value = serde_json::from_str(&line.text).unwrap_or_default();
+        match answer.get("ok") {
+            Some(ok) => ok.clone(),
+            None => panic!("{}: {}", self.process.name(), line.text),
+        }
+    }
+}
+
+pub(crate) fn write(path: &Path, text: &str) {
+    if let Err(error) = std::fs::write(path, text) {
+        panic!("cannot write {}: {error}", path.display());
+    }
+}
