@@ -1,0 +1,12 @@
+//! Any bytes as the stream of a server: the frames found do not depend on how it is cut.
+
+#![no_main]
+
+#[path = "../../tests/oracle/mod.rs"]
+#[allow(dead_code, reason = "each target asks a part of the oracle")]
+mod oracle;
+
+use libfuzzer_sys::fuzz_target;
+use standin_wire::server::Server;
+
+fuzz_target!(|input: &[u8]| oracle::fuzzed_stream::<Server>(input));

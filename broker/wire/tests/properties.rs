@@ -1,0 +1,360 @@
+//! Properties of any frames, any bytes and any cuts: encode and decode are inverse, nothing depends on how a stream was
+//! cut, nothing goes over a limit, nothing panics.
+
+#[allow(dead_code, reason = "this file asks a part of the oracle")]
+mod oracle;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use standin_wire::client::{self, Client};
+use standin_wire::limits::{FrameLimits, INFO_LINE_BYTES_MAX};
+use standin_wire::server::{self, Server};
+use standin_wire::{Info, Refusal, Scanner, encode, refusal, subject};
+
+/// A frame of either side with bytes of its own.
+#[derive(Debug, Clone)]
+enum Owned {
+    Connect(String),
+    Publish(Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>),
+    Sub(Vec<u8>, Option<Vec<u8>>, Vec<u8>),
+    Unsub(Vec<u8>, Option<u64>),
+    Info(String),
+    Message(Vec<u8>, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>),
+    Ok,
+    Err(String),
+    Ping,
+    Pong,
+}
+
+impl Owned {
+    fn client(&self) -> Option<client::Frame<'_>> {
+        Some(match self {
+            Self::Connect(json) => client::Frame::Connect(json.as_bytes()),
+            Self::Publish(subject, reply, headers, payload) => client::Frame::Publish(client::Publish {
+                subject,
+                reply: reply.as_deref(),
+                headers: headers.as_deref(),
+                payload,
+            }),
+            Self::Sub(subject, queue, sid) => client::Frame::Sub(client::Sub {
+                subject,
+                queue: queue.as_deref(),
+                sid,
+            }),
+            Self::Unsub(sid, max) => client::Frame::Unsub(client::Unsub { sid, max: *max }),
+            Self::Ping => client::Frame::Ping,
+            Self::Pong => client::Frame::Pong,
+            _ => return None,
+        })
+    }
+
+    fn server(&self) -> Option<server::Frame<'_>> {
+        Some(match self {
+            Self::Info(json) => server::Frame::Info(json.as_bytes()),
+            Self::Message(subject, sid, reply, headers, payload) => server::Frame::Message(server::Message {
+                subject,
+                sid,
+                reply: reply.as_deref(),
+                headers: headers.as_deref(),
+                payload,
+            }),
+            Self::Ok => server::Frame::Ok,
+            Self::Err(text) => server::Frame::Err(text.as_bytes()),
+            Self::Ping => server::Frame::Ping,
+            Self::Pong => server::Frame::Pong,
+            _ => return None,
+        })
+    }
+
+    fn append(&self, out: &mut Vec<u8>) {
+        match (self.client(), self.server()) {
+            (Some(frame), _) => encode::client(&frame, out),
+            (_, Some(frame)) => encode::server(&frame, out),
+            _ => {}
+        }
+    }
+}
+
+/// Few different values, so that lines repeat; and now and then any bytes that are no blank and no line end.
+fn token() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => prop::sample::select(vec!["a", "b.c", "1", "17", "orders.eu.*", ">"])
+            .prop_map(|text| text.as_bytes().to_vec()),
+        1 => vec(any::<u8>().prop_filter("no blank", |byte| !b" \t\r\n".contains(byte)), 1..60),
+    ]
+}
+
+fn body() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        2 => Just(b"hello\r\nPING\r\n".to_vec()),
+        1 => vec(any::<u8>(), 0..80),
+    ]
+}
+
+fn client_frame() -> impl Strategy<Value = Owned> {
+    prop_oneof![
+        1 => "\\{\"name\":\"[a-zé ]{0,40}\"\\}".prop_map(Owned::Connect),
+        6 => (token(), option::of(token()), option::of(body()), body())
+            .prop_map(|(subject, reply, headers, payload)| Owned::Publish(subject, reply, headers, payload)),
+        2 => (token(), option::of(token()), token())
+            .prop_map(|(subject, queue, sid)| Owned::Sub(subject, queue, sid)),
+        1 => (token(), option::of(1..1_000_000_000_u64)).prop_map(|(sid, max)| Owned::Unsub(sid, max)),
+        1 => Just(Owned::Ping),
+        1 => Just(Owned::Pong),
+    ]
+}
+
+fn server_frame() -> impl Strategy<Value = Owned> {
+    prop_oneof![
+        1 => "\\{\"host\":\"[a-zé ]{0,40}\"\\}".prop_map(Owned::Info),
+        6 => (token(), token(), option::of(token()), option::of(body()), body()).prop_map(
+            |(subject, sid, reply, headers, payload)| Owned::Message(subject, sid, reply, headers, payload)
+        ),
+        1 => "[^'\r\n]{0,60}".prop_map(Owned::Err),
+        1 => Just(Owned::Ok),
+        1 => Just(Owned::Ping),
+        1 => Just(Owned::Pong),
+    ]
+}
+
+/// Frames one after another, some of them several times.
+fn frames(frame: impl Strategy<Value = Owned>) -> impl Strategy<Value = Vec<Owned>> {
+    vec((frame, 1..4_usize), 0..12).prop_map(|frames| {
+        frames
+            .into_iter()
+            .flat_map(|(frame, times)| std::iter::repeat_n(frame, times))
+            .collect()
+    })
+}
+
+fn encoded(frames: &[Owned]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frames.iter().for_each(|frame| frame.append(&mut out));
+    out
+}
+
+fn sorted_cuts() -> impl Strategy<Value = Vec<usize>> {
+    vec(0..2000_usize, 0..20).prop_map(|mut cuts| {
+        cuts.sort_unstable();
+        cuts
+    })
+}
+
+/// Bytes that look like the protocol more often than random ones do.
+fn garbage() -> impl Strategy<Value = Vec<u8>> {
+    let words = [
+        "PUB ",
+        "HPUB ",
+        "SUB ",
+        "UNSUB ",
+        "MSG ",
+        "HMSG ",
+        "PING",
+        "PONG",
+        "+OK",
+        "-ERR ",
+        "INFO ",
+        "CONNECT ",
+        "\r\n",
+        "\n",
+        "\r",
+        " ",
+        "\t",
+        "0",
+        "3",
+        "12",
+        "999999999",
+        "a",
+        "'",
+        "{}",
+    ];
+    vec(
+        prop_oneof![
+            6 => prop::sample::select(words.to_vec()).prop_map(|word| word.as_bytes().to_vec()),
+            1 => vec(any::<u8>(), 1..4),
+        ],
+        0..30,
+    )
+    .prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    #[test]
+    fn client_frames_read_back_as_they_were(frames in frames(client_frame())) {
+        let stream = encoded(&frames);
+        let mut scanner = Scanner::<Client>::new(FrameLimits::CLIENT);
+        let mut at = 0;
+        for frame in &frames {
+            let span = scanner.next(&stream[at..]).unwrap().unwrap();
+            let bytes = &stream[at..at + span.len];
+            prop_assert_eq!(client::frame(bytes, &span).unwrap(), frame.client().unwrap());
+            at += span.len;
+        }
+        prop_assert_eq!(at, stream.len());
+    }
+
+    #[test]
+    fn server_frames_read_back_as_they_were(frames in frames(server_frame())) {
+        let stream = encoded(&frames);
+        let mut scanner = Scanner::<Server>::new(FrameLimits::SERVER);
+        let mut at = 0;
+        for frame in &frames {
+            let span = scanner.next(&stream[at..]).unwrap().unwrap();
+            let bytes = &stream[at..at + span.len];
+            prop_assert_eq!(server::frame(bytes, &span).unwrap(), frame.server().unwrap());
+            at += span.len;
+        }
+        prop_assert_eq!(at, stream.len());
+    }
+
+    #[test]
+    fn what_was_decoded_encodes_to_the_same_frame(bytes in garbage()) {
+        // The oracle encodes each frame it finds, and decodes it again.
+        oracle::checked_scan::<Client>(&bytes, FrameLimits::CLIENT);
+        oracle::checked_scan::<Server>(&bytes, FrameLimits::SERVER);
+    }
+
+    #[test]
+    fn a_client_stream_is_the_same_however_it_is_cut(
+        frames in frames(client_frame()), cuts in sorted_cuts(), at in any::<prop::sample::Index>(), splice in garbage(),
+    ) {
+        let mut stream = encoded(&frames);
+        oracle::stream::<Client>(&stream, &cuts, FrameLimits::CLIENT);
+        let at = at.index(stream.len() + 1);
+        stream.splice(at..at, splice);
+        oracle::stream::<Client>(&stream, &cuts, FrameLimits::CLIENT);
+        oracle::stream::<Client>(&stream, &cuts, oracle::LIMITS);
+    }
+
+    #[test]
+    fn a_server_stream_is_the_same_however_it_is_cut(
+        frames in frames(server_frame()), cuts in sorted_cuts(), at in any::<prop::sample::Index>(), splice in garbage(),
+    ) {
+        let mut stream = encoded(&frames);
+        oracle::stream::<Server>(&stream, &cuts, FrameLimits::SERVER);
+        let at = at.index(stream.len() + 1);
+        stream.splice(at..at, splice);
+        oracle::stream::<Server>(&stream, &cuts, FrameLimits::SERVER);
+        oracle::stream::<Server>(&stream, &cuts, oracle::LIMITS);
+    }
+
+    #[test]
+    fn a_stream_that_loses_a_byte_is_the_same_however_it_is_cut(
+        frames in frames(client_frame()), cuts in sorted_cuts(), at in any::<prop::sample::Index>(),
+    ) {
+        let mut stream = encoded(&frames);
+        if !stream.is_empty() {
+            stream.remove(at.index(stream.len()));
+        }
+        oracle::stream::<Client>(&stream, &cuts, oracle::LIMITS);
+    }
+
+    #[test]
+    fn verbs_count_in_any_case_and_blanks_in_any_number(
+        frame in client_frame(), capitals in vec(any::<bool>(), 8), blanks in "[ \t]{1,5}", bare in any::<bool>(),
+    ) {
+        let mut bytes = Vec::new();
+        frame.append(&mut bytes);
+        let line = bytes.iter().position(|byte| *byte == b'\n').unwrap() - 1;
+        let (text, rest) = (&bytes[..line], &bytes[line + 2..]);
+        let verb = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
+        let mut odd: Vec<u8> = text[..verb].iter().zip(&capitals)
+            .map(|(byte, capital)| if *capital { *byte } else { byte.to_ascii_lowercase() }).collect();
+        if matches!(frame, Owned::Connect(_)) {
+            odd.extend_from_slice(&text[verb..]);
+        } else {
+            for token in text[verb..].split(|byte| *byte == b' ').filter(|token| !token.is_empty()) {
+                odd.extend_from_slice(blanks.as_bytes());
+                odd.extend_from_slice(token);
+            }
+            odd.extend_from_slice(blanks.as_bytes());
+        }
+        odd.extend_from_slice(if bare { b"\n" } else { b"\r\n" });
+        odd.extend_from_slice(rest);
+        let (found, len) = client::decode(&odd, FrameLimits::CLIENT).unwrap().unwrap();
+        prop_assert_eq!((found, len), (frame.client().unwrap(), odd.len()));
+    }
+
+    #[test]
+    fn wildcards_match_as_the_plain_rule_says(pattern in "([ab]|\\*)(\\.([ab]|\\*)){0,4}(\\.>)?|>", name in "[ab](\\.[ab]){0,5}") {
+        prop_assert!(subject::valid_subscription(pattern.as_bytes()));
+        prop_assert!(subject::valid_publish(name.as_bytes()));
+        let wanted: Vec<&str> = pattern.split('.').collect();
+        let tokens: Vec<&str> = name.split('.').collect();
+        prop_assert_eq!(subject::matches(pattern.as_bytes(), name.as_bytes()), plain_match(&wanted, &tokens));
+        prop_assert!(subject::matches(name.as_bytes(), name.as_bytes()));
+    }
+
+    #[test]
+    fn subjects_of_any_bytes_are_judged(bytes in vec(any::<u8>(), 0..40), other in vec(any::<u8>(), 0..40)) {
+        let _ = subject::matches(&bytes, &other);
+        if subject::valid_publish(&bytes) {
+            prop_assert!(subject::valid_subscription(&bytes));
+            prop_assert!(subject::matches(&bytes, &bytes) && subject::matches(b">", &bytes));
+        }
+    }
+
+    #[test]
+    fn s7_a_short_info_is_short_and_still_json(
+        texts in vec("\\PC{0,300}|[\u{0}-\u{1f}\"\\\\]{0,300}", 6), urls in vec("[a-z0-9.:]{1,40}", 0..40),
+        numbers in any::<(u16, u64, u64, u32)>(), flags in any::<[bool; 6]>(),
+    ) {
+        let info = Info {
+            server_id: texts[0].clone(),
+            server_name: texts[1].clone(),
+            version: texts[2].clone(),
+            host: texts[3].clone(),
+            client_ip: texts[4].clone(),
+            nonce: texts[5].clone(),
+            connect_urls: urls,
+            port: numbers.0,
+            max_payload: numbers.1,
+            client_id: numbers.2,
+            proto: numbers.3,
+            headers: flags[0],
+            auth_required: flags[1],
+            tls_required: flags[2],
+            tls_verify: flags[3],
+            jetstream: flags[4],
+            ldm: flags[5],
+        };
+        let line = info.short_line();
+        prop_assert!(line.len() <= INFO_LINE_BYTES_MAX);
+        let (frame, len) = server::decode(line.as_bytes(), FrameLimits::SERVER).unwrap().unwrap();
+        prop_assert_eq!(len, line.len());
+        let server::Frame::Info(json) = frame else { panic!("{frame:?}") };
+        let short = Info::parse(json).unwrap();
+        prop_assert_eq!(short.max_payload, info.max_payload);
+        prop_assert!(short.nonce == info.nonce || short.nonce.is_empty());
+        if info.line().len() <= INFO_LINE_BYTES_MAX {
+            prop_assert_eq!(short, info);
+        }
+        oracle::json(json);
+    }
+
+    #[test]
+    fn any_text_of_an_err_is_told_apart(text in vec(any::<u8>(), 0..80)) {
+        let refusal = Refusal::of(&text);
+        prop_assert_eq!(Refusal::of(&text.to_ascii_uppercase()), refusal);
+        let _ = (refusal.kind(), refusal::replaces_ok(&text), refusal::refused_subscription(&text));
+    }
+
+    #[test]
+    fn json_of_any_bytes_is_read_or_refused(bytes in vec(any::<u8>(), 0..80), text in "[{}\\[\\]\",:a-z0-9 ]{0,60}") {
+        oracle::json(&bytes);
+        oracle::json(text.as_bytes());
+    }
+}
+
+fn plain_match(pattern: &[&str], tokens: &[&str]) -> bool {
+    match (pattern, tokens) {
+        ([">"], [_, ..]) | ([], []) => true,
+        ([first, pattern @ ..], [token, tokens @ ..]) => {
+            (*first == "*" || first == token) && plain_match(pattern, tokens)
+        }
+        _ => false,
+    }
+}
