@@ -256,3 +256,190 @@ fn unsub_args(args: &[u8]) -> Result<Unsub<'_>, WireError> {
         _ => Err(wrong),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> Frame<'_> {
+        let (frame, len) = decode(text.as_bytes(), FrameLimits::CLIENT).unwrap().unwrap();
+        assert_eq!(len, text.len(), "{text:?}");
+        frame
+    }
+
+    fn error(text: &str) -> WireError {
+        decode(text.as_bytes(), FrameLimits::CLIENT).unwrap_err()
+    }
+
+    fn publish<'a>(subject: &'a str, reply: Option<&'a str>, payload: &'a str) -> Frame<'a> {
+        Frame::Publish(Publish {
+            subject: subject.as_bytes(),
+            reply: reply.map(str::as_bytes),
+            headers: None,
+            payload: payload.as_bytes(),
+        })
+    }
+
+    #[test]
+    fn pub_has_a_subject_maybe_a_reply_and_a_payload() {
+        assert_eq!(one("PUB foo 5\r\nhello\r\n"), publish("foo", None, "hello"));
+        assert_eq!(
+            one("PUB foo bar 5\r\nhello\r\n"),
+            publish("foo", Some("bar"), "hello")
+        );
+        assert_eq!(one("PUB foo 0\r\n\r\n"), publish("foo", None, ""));
+        assert_eq!(
+            one("PUB foo 000000004\r\n\r\n\r\n\r\n"),
+            publish("foo", None, "\r\n\r\n")
+        );
+    }
+
+    #[test]
+    fn hpub_splits_headers_from_payload() {
+        let block = b"NATS/1.0\r\n\r\n".as_slice();
+        for (text, reply, headers, payload) in [
+            (
+                "HPUB foo 12 13\r\nNATS/1.0\r\n\r\nx\r\n",
+                None,
+                block,
+                b"x".as_slice(),
+            ),
+            (
+                "HPUB foo bar 12 12\r\nNATS/1.0\r\n\r\n\r\n",
+                Some(b"bar".as_slice()),
+                block,
+                b"",
+            ),
+            ("HPUB foo 0 1\r\nx\r\n", None, b"", b"x"),
+        ] {
+            let Frame::Publish(found) = one(text) else {
+                panic!("{text}")
+            };
+            assert_eq!(
+                (found.reply, found.headers, found.payload),
+                (reply, Some(headers), payload)
+            );
+        }
+    }
+
+    #[test]
+    fn sub_and_unsub_have_their_arguments() {
+        let (subject, sid) = (b"foo.*".as_slice(), b"1".as_slice());
+        assert_eq!(
+            one("SUB foo.* 1\r\n"),
+            Frame::Sub(Sub {
+                subject,
+                queue: None,
+                sid
+            })
+        );
+        assert_eq!(
+            one("SUB foo.* q 1\r\n"),
+            Frame::Sub(Sub {
+                subject,
+                queue: Some(b"q"),
+                sid
+            })
+        );
+        assert_eq!(one("UNSUB 1\r\n"), Frame::Unsub(Unsub { sid, max: None }));
+        assert_eq!(one("UNSUB 1 5\r\n"), Frame::Unsub(Unsub { sid, max: Some(5) }));
+    }
+
+    #[test]
+    fn s4_an_unsub_with_a_max_that_is_no_count_means_now() {
+        for text in [
+            "UNSUB 1 0\r\n",
+            "UNSUB 1 x\r\n",
+            "UNSUB 1 -5\r\n",
+            "UNSUB 1 0000000002\r\n",
+        ] {
+            assert_eq!(one(text), Frame::Unsub(Unsub { sid: b"1", max: None }), "{text}");
+        }
+    }
+
+    #[test]
+    fn connect_keeps_its_json_as_it_is() {
+        for text in ["CONNECT {}\r\n", "connect{}\n", "Connect \t {} \r\n"] {
+            assert_eq!(one(text), Frame::Connect(b"{}"), "{text:?}");
+        }
+        assert_eq!(error("CONNECT\r\n").kind(), "arguments");
+        assert_eq!(error("CONNECT  \n").kind(), "arguments");
+    }
+
+    #[test]
+    fn ping_and_pong_take_anything_behind_them() {
+        for text in ["PING\r\n", "ping\n", "PINGxyz\r\n", "PING \t\r\r\n"] {
+            assert_eq!(one(text), Frame::Ping, "{text:?}");
+        }
+        assert_eq!(one("PONGxyz\n"), Frame::Pong);
+    }
+
+    #[test]
+    fn a_carriage_return_is_a_blank_in_sub_and_a_character_in_pub() {
+        assert_eq!(
+            one("SUB foo\r1\r\r\n"),
+            Frame::Sub(Sub {
+                subject: b"foo",
+                queue: None,
+                sid: b"1"
+            })
+        );
+        assert_eq!(one("PUB f\ro 1\r\nx\r\n"), publish("f\ro", None, "x"));
+        assert_eq!(error("PUB foo 1\r\r\nx\r\n").kind(), "arguments");
+        assert_eq!(error("PUB foo\r1\r\nx\r\n").kind(), "arguments");
+    }
+
+    #[test]
+    fn wrong_arguments_are_errors_that_show_the_right_ones() {
+        for text in [
+            "PUB \r\n",
+            "PUB a\r\n",
+            "PUB a b c 1\r\n",
+            "PUB a -1\r\n",
+            "PUB a +1\r\n",
+            "PUB a 1x\r\n",
+            "PUB a 0000000001\r\n",
+            "HPUB a 1\r\n",
+            "HPUB a b 1 1 1\r\n",
+            "HPUB a 2 1\r\n",
+            "HPUB a x 1\r\n",
+            "SUB \r\n",
+            "SUB a\r\n",
+            "SUB a b c d\r\n",
+            "UNSUB \r\n",
+            "UNSUB 1 2 3\r\n",
+        ] {
+            let WireError::Arguments { verb, expected } = error(text) else {
+                panic!("{text:?}")
+            };
+            assert!(text.starts_with(verb) && expected.starts_with(verb), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_verb_of_a_client_is_known_at_its_first_wrong_byte() {
+        for text in [
+            "X",
+            "PUX",
+            "\r",
+            "\n",
+            " PING",
+            "\tPING",
+            "PUBa",
+            "PUB\r",
+            "SUB\r\n",
+            "+OK\r\n",
+            "-ERR 'x'\r\n",
+            "INFO {}\r\n",
+            "MSG a 1 1\r\n",
+            "G",
+            "\u{16}\u{3}",
+            "PUB\u{c}a 1\r\n",
+        ] {
+            assert_eq!(error(text).kind(), "unknown_verb", "{text:?}");
+        }
+        for text in ["", "P", "pu", "PUB", "UNSU", "CONNEC"] {
+            assert_eq!(decode(text.as_bytes(), FrameLimits::CLIENT), Ok(None), "{text:?}");
+        }
+    }
+}

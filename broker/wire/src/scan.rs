@@ -347,3 +347,121 @@ fn unknown(bytes: &[u8]) -> WireError {
     first[..have].copy_from_slice(&bytes[..have]);
     WireError::UnknownVerb(first)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Verb;
+
+    const LIMITS: FrameLimits = FrameLimits {
+        line_bytes_max: 100,
+        payload_bytes_max: 10,
+    };
+
+    fn scan(bytes: &[u8]) -> Result<Option<Span<Verb>>, WireError> {
+        ClientScanner::new(LIMITS).next(bytes)
+    }
+
+    #[test]
+    fn arguments_go_up_to_the_line_limit_and_no_further() {
+        let too_long = Err(WireError::LineTooLong { max_bytes: 100 });
+        for verb in ["SUB", "UNSUB", "CONNECT", "PING"] {
+            for end in ["\r\n", "\n"] {
+                let at_limit = format!("{verb} {}{end}", "a".repeat(98) + " 1");
+                assert_eq!(
+                    scan(at_limit.as_bytes()).unwrap().unwrap().len,
+                    at_limit.len(),
+                    "{verb}"
+                );
+                let over = format!("{verb} {}{end}", "a".repeat(99) + " 1");
+                assert_eq!(scan(over.as_bytes()), too_long, "{verb}");
+            }
+            // Without a line end the error comes when not even `\r\n` could make it fit.
+            let open = format!("{verb} {}", "a".repeat(101));
+            assert_eq!(scan(open.as_bytes()), Ok(None), "{verb}");
+            assert_eq!(scan((open + "aa").as_bytes()), too_long, "{verb}");
+        }
+    }
+
+    #[test]
+    fn a_short_line_limit_holds_for_short_messages_too() {
+        let limits = FrameLimits {
+            line_bytes_max: 5,
+            payload_bytes_max: 100,
+        };
+        let payload = "x".repeat(99);
+        for (line, taken) in [("PUB aa 99", true), ("PUB aaa 99", false)] {
+            for end in ["\r\n", "\n"] {
+                let found = ClientScanner::new(limits).next(format!("{line}{end}{payload}\r\n").as_bytes());
+                assert_eq!(found.is_ok(), taken, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn payloads_go_up_to_their_limit_which_shows_on_the_line_alone() {
+        let found = scan(b"PUB a 10\r\n0123456789\r\n").unwrap().unwrap();
+        assert_eq!((found.head, found.len), (10, 22));
+        let over = Err(WireError::PayloadTooLarge {
+            size_bytes: 11,
+            max_bytes: 10,
+        });
+        assert_eq!(scan(b"PUB a 11\r\n"), over);
+        assert_eq!(scan(b"HPUB a 2 11\r\n"), over);
+        let long = [b"PUB a 11\r\n".as_slice(), &[b'x'; 80]].concat();
+        assert_eq!(scan(&long), over);
+    }
+
+    #[test]
+    fn a_payload_of_another_length_than_said_is_an_error_as_soon_as_it_shows() {
+        assert_eq!(scan(b"PUB a 3\r\nabc"), Ok(None));
+        assert_eq!(scan(b"PUB a 3\r\nabc\r"), Ok(None));
+        for wrong in [
+            "PUB a 3\r\nabcd",
+            "PUB a 3\r\nabc\rd",
+            "PUB a 3\r\nabc\n",
+            "PUB a 3\r\nab\r\nPI",
+        ] {
+            assert_eq!(scan(wrong.as_bytes()), Err(WireError::PayloadEnd), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_line_is_said_to_repeat_and_another_is_not() {
+        let mut scanner = ClientScanner::new(LIMITS);
+        let long = format!("PUB {} 1\r\nx\r\n", "b".repeat(80));
+        let frames = [
+            ("PUB a 1\r\nx\r\n", false),
+            ("PUB a 1\r\ny\r\n", true),
+            ("PING\r\n", false),
+            ("PUB a 1\r\ny\r\n", true),
+            ("PUB a 2\r\nxy\r\n", false),
+            ("PUB a 1\r\nx\r\n", false),
+            (&long, false),
+            (&long, false),
+            ("PUB a 1\r\nx\r\n", false),
+            ("PUB a 1\r\nx\r\n", true),
+        ];
+        let stream: String =
+            frames.iter().map(|(frame, _)| *frame).collect::<String>() + &"PING\r\n".repeat(20);
+        let mut at = 0;
+        for (frame, repeats) in frames {
+            let span = scanner.next(&stream.as_bytes()[at..]).unwrap().unwrap();
+            assert_eq!((span.len, span.repeats), (frame.len(), repeats), "{frame:?}");
+            at += span.len;
+        }
+    }
+
+    #[test]
+    fn other_limits_hold_for_a_remembered_line() {
+        let bytes = [b"PUB a 10\r\n0123456789\r\n".as_slice(), &[b'\n'; 64]].concat();
+        let mut scanner = ClientScanner::new(LIMITS);
+        assert!(scanner.next(&bytes).is_ok());
+        assert!(scanner.next(&bytes).unwrap().unwrap().repeats);
+        scanner.set_limits(FrameLimits {
+            payload_bytes_max: 9,
+            ..LIMITS
+        });
+        assert_eq!(scanner.next(&bytes).unwrap_err().kind(), "payload_too_large");
+    }
+}

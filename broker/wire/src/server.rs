@@ -216,3 +216,120 @@ fn hmessage_args(args: &[u8]) -> Result<MessageArgs<'_>, WireError> {
         total,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> Frame<'_> {
+        let (frame, len) = decode(text.as_bytes(), FrameLimits::SERVER).unwrap().unwrap();
+        assert_eq!(len, text.len(), "{text:?}");
+        frame
+    }
+
+    fn error(text: &str) -> WireError {
+        decode(text.as_bytes(), FrameLimits::SERVER).unwrap_err()
+    }
+
+    fn message<'a>(subject: &'a str, reply: Option<&'a str>, payload: &'a str) -> Frame<'a> {
+        Frame::Message(Message {
+            subject: subject.as_bytes(),
+            sid: b"7",
+            reply: reply.map(str::as_bytes),
+            headers: None,
+            payload: payload.as_bytes(),
+        })
+    }
+
+    #[test]
+    fn msg_has_a_subject_a_sid_maybe_a_reply_and_a_payload() {
+        assert_eq!(one("MSG foo 7 5\r\nhello\r\n"), message("foo", None, "hello"));
+        assert_eq!(
+            one("msg\tfoo  7 bar 5\nhello\r\n"),
+            message("foo", Some("bar"), "hello")
+        );
+        assert_eq!(one("MSG f\ro 7 000000000\r\n\r\n"), message("f\ro", None, ""));
+    }
+
+    #[test]
+    fn hmsg_splits_headers_from_payload() {
+        let Frame::Message(found) = one("HMSG in 7 16 18\r\nNATS/1.0 503\r\n\r\nhi\r\n") else {
+            panic!("a message")
+        };
+        assert_eq!(found.headers, Some(b"NATS/1.0 503\r\n\r\n".as_slice()));
+        assert_eq!((found.payload, found.reply), (b"hi".as_slice(), None));
+        let Frame::Message(found) = one("HMSG a 7 r 0 0\r\n\r\n") else {
+            panic!("a message")
+        };
+        assert_eq!(
+            (found.headers, found.reply),
+            (Some(b"".as_slice()), Some(b"r".as_slice()))
+        );
+    }
+
+    #[test]
+    fn lines_without_payload_are_read() {
+        assert_eq!(one("INFO {\"a\":1} \r\n"), Frame::Info(b"{\"a\":1}"));
+        assert_eq!(one("info{}\n"), Frame::Info(b"{}"));
+        assert_eq!(one("+OK\r\n"), Frame::Ok);
+        assert_eq!(one("PING\r\n"), Frame::Ping);
+        assert_eq!(one("PONG\r\n"), Frame::Pong);
+    }
+
+    #[test]
+    fn an_err_text_comes_without_its_quotes() {
+        assert_eq!(
+            one("-ERR 'Stale Connection'\r\n"),
+            Frame::Err(b"Stale Connection")
+        );
+        assert_eq!(one("-ERR Stale\r\n"), Frame::Err(b"Stale"));
+        assert_eq!(one("-ERR\r\n"), Frame::Err(b""));
+        assert_eq!(one("-ERR '\r\n"), Frame::Err(b"'"));
+    }
+
+    #[test]
+    fn the_sid_is_found_without_a_whole_message() {
+        assert_eq!(message_sid(b" foo 17 3"), b"17");
+        assert_eq!(message_sid(b" foo 17 reply 3"), b"17");
+        assert_eq!(message_sid(b" foo 17 reply 3 9"), b"17");
+        assert_eq!(message_sid(b" foo"), b"");
+    }
+
+    #[test]
+    fn wrong_arguments_are_errors_that_show_the_right_ones() {
+        for text in [
+            "MSG \r\n",
+            "MSG a 1\r\n",
+            "MSG a 1 b c 1\r\n",
+            "MSG a 1 x\r\n",
+            "HMSG a 1 1\r\n",
+            "HMSG a 1 2 1\r\n",
+            "HMSG a 1 b c 1 1\r\n",
+        ] {
+            let WireError::Arguments { verb, expected } = error(text) else {
+                panic!("{text:?}")
+            };
+            assert!(text.starts_with(verb) && expected.starts_with(verb), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_verb_of_a_server_is_known_at_its_first_wrong_byte() {
+        for text in [
+            "X",
+            "\r",
+            " PING",
+            "MSGa",
+            "MSG\r",
+            "PU",
+            "SU",
+            "CONNECT {}\r\n",
+            "-EX",
+        ] {
+            assert_eq!(error(text).kind(), "unknown_verb", "{text:?}");
+        }
+        for text in ["", "M", "HMS", "MSG", "+O", "-ERR", "INFO {"] {
+            assert_eq!(decode(text.as_bytes(), FrameLimits::SERVER), Ok(None), "{text:?}");
+        }
+    }
+}
