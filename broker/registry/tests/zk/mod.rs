@@ -1,0 +1,326 @@
+//! Real ZooKeeper servers for the tests: each on its own port and in its own folder, ended with the test. What is written into them is
+//! written by a client of the test's own, so that the truth is ZooKeeper's.
+#![allow(clippy::unwrap_used)]
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use standin_registry::{Config, Health, Snapshot, SourceState, Watch, ZooKeeperConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use zookeeper_async::{Acl, CreateMode, ZkError, ZooKeeper};
+
+pub(crate) const PATH: &str = "/standin/nodes";
+/// For what takes as long as it takes on a busy machine; what is promised within a time is measured apart.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const JAR: &str = "/usr/share/java/zookeeper.jar";
+
+/// One server. Its data outlive [`Server::kill`] and serve the next [`Server::start`].
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    folder: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+impl Server {
+    /// A server that is not started yet.
+    pub(crate) fn new() -> Self {
+        assert!(
+            Path::new(JAR).exists(),
+            "{JAR} is missing: install the Debian package zookeeper"
+        );
+        Self {
+            port: free_port(),
+            folder: tempfile::tempdir().unwrap(),
+            process: None,
+        }
+    }
+
+    pub(crate) async fn started() -> Self {
+        let mut server = Self::new();
+        server.start().await;
+        server
+    }
+
+    pub(crate) fn hosts(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it and waits until it serves.
+    pub(crate) async fn start(&mut self) {
+        let folder = self.folder.path();
+        let settings = folder.join("zoo.cfg");
+        let text = format!(
+            "dataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\ntickTime=500\nadmin.enableServer=false\n\
+             maxClientCnxns=0\nfsync.warningthresholdms=60000\n",
+            folder.join("data").display(),
+            self.port
+        );
+        std::fs::write(&settings, text).unwrap();
+        let log = std::fs::File::create(folder.join("log")).unwrap();
+        // The server goes with the test even when the test is killed.
+        let process = Command::new("setpriv")
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "java",
+                "-Xmx64m",
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+            ])
+            .args([
+                "-Dzookeeper.forceSync=no",
+                "-cp",
+                JAR,
+                "org.apache.zookeeper.server.ZooKeeperServerMain",
+            ])
+            .arg(&settings)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("cannot start java: install the Debian packages zookeeper and util-linux");
+        self.process = Some(process);
+        eventually("the server serves", async || {
+            self.status().await.is_some_and(|text| text.contains("Mode:"))
+        })
+        .await;
+    }
+
+    /// What `srvr` says, if anything.
+    pub(crate) async fn status(&self) -> Option<String> {
+        let asking = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+            stream.write_all(b"srvr").await.ok()?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.ok()?;
+            Some(text)
+        };
+        tokio::time::timeout(Duration::from_secs(2), asking).await.ok()?
+    }
+
+    /// How many clients are connected, the one that asks not counted.
+    pub(crate) async fn connections(&self) -> Option<usize> {
+        let status = self.status().await?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Connections: "))?;
+        Some(line.parse::<usize>().ok()?.saturating_sub(1))
+    }
+
+    pub(crate) async fn kill(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.kill().await.unwrap();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = self.process.as_ref().and_then(Child::id).unwrap();
+        kill(Pid::from_raw(id as i32), signal).unwrap();
+    }
+
+    /// Forgets all it ever knew; only while it is not running.
+    pub(crate) fn wipe(&self) {
+        assert!(self.process.is_none());
+        std::fs::remove_dir_all(self.folder.path().join("data")).unwrap();
+    }
+
+    pub(crate) async fn writer(&self) -> Writer {
+        let hosts = self.hosts();
+        let connecting = ZooKeeper::connect_with_retry_time(
+            &hosts,
+            Duration::from_secs(20),
+            |_| (),
+            Duration::from_millis(200),
+        );
+        let zookeeper = tokio::time::timeout(PATIENCE, connecting).await.unwrap().unwrap();
+        Writer {
+            zookeeper: Arc::new(zookeeper),
+        }
+    }
+}
+
+/// The test's own client.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    pub(crate) zookeeper: Arc<ZooKeeper>,
+}
+
+impl Writer {
+    /// Creates all of `path`.
+    pub(crate) async fn create_path(&self, path: &str) {
+        for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
+            match self
+                .zookeeper
+                .create(
+                    &path[..end],
+                    vec![],
+                    Acl::open_unsafe().clone(),
+                    CreateMode::Persistent,
+                )
+                .await
+            {
+                Ok(_) | Err(ZkError::NodeExists) => {}
+                Err(error) => panic!("{}: {error}", &path[..end]),
+            }
+        }
+    }
+
+    pub(crate) async fn put(&self, name: &str, record: &str) {
+        self.create_path(PATH).await;
+        let path = format!("{PATH}/{name}");
+        let data = record.as_bytes().to_vec();
+        let made = self
+            .zookeeper
+            .create(
+                &path,
+                data.clone(),
+                Acl::open_unsafe().clone(),
+                CreateMode::Persistent,
+            )
+            .await;
+        match made {
+            Ok(_) => {}
+            Err(ZkError::NodeExists) => drop(self.zookeeper.set_data(&path, data, None).await.unwrap()),
+            Err(error) => panic!("{path}: {error}"),
+        }
+    }
+
+    pub(crate) async fn delete(&self, name: &str) {
+        self.zookeeper
+            .delete(&format!("{PATH}/{name}"), None)
+            .await
+            .unwrap();
+    }
+
+    /// Puts nodes `prefix0…` at ports from 10000, a few at a time.
+    pub(crate) async fn put_many(&self, prefix: &str, count: usize) {
+        self.create_path(PATH).await;
+        self.many(count, async |writer, i| {
+            writer
+                .put(&format!("{prefix}{i}"), &format!("h:{}", 10_000 + i))
+                .await
+        })
+        .await;
+    }
+
+    pub(crate) async fn delete_many(&self, prefix: &str, count: usize) {
+        self.many(count, async |writer, i| {
+            writer.delete(&format!("{prefix}{i}")).await
+        })
+        .await;
+    }
+
+    async fn many(&self, count: usize, each: impl AsyncFn(&Self, usize)) {
+        let next = std::cell::Cell::new(0);
+        let worker = async || {
+            while next.get() < count {
+                let i = next.replace(next.get() + 1);
+                each(self, i).await;
+            }
+        };
+        tokio::join!(
+            worker(),
+            worker(),
+            worker(),
+            worker(),
+            worker(),
+            worker(),
+            worker(),
+            worker()
+        );
+    }
+}
+
+/// The settings most tests use: the shortest session there is.
+pub(crate) fn config(hosts: impl Into<String>) -> Config {
+    let zookeeper = ZooKeeperConfig {
+        session_timeout_ms: 4_000,
+        ..ZooKeeperConfig::new(hosts)
+    };
+    Config {
+        zookeeper: Some(zookeeper),
+        ..Config::default()
+    }
+}
+
+/// The ids of the live nodes, sorted.
+pub(crate) fn live(snapshot: &Snapshot) -> Vec<String> {
+    ids(&snapshot.live)
+}
+
+pub(crate) fn ids(nodes: &[Arc<standin_registry::Node>]) -> Vec<String> {
+    let mut ids: Vec<String> = nodes.iter().map(|node| node.id.to_string()).collect();
+    ids.sort();
+    ids
+}
+
+/// Waits until the live nodes are these, and returns how long it took.
+pub(crate) async fn until_live(watch: &Watch, wanted: &[&str]) -> Duration {
+    until(watch, &format!("{wanted:?} are live"), |snapshot| {
+        live(snapshot) == wanted
+    })
+    .await
+}
+
+/// Waits for a snapshot, and returns how long it took.
+pub(crate) async fn until(watch: &Watch, what: &str, good: impl Fn(&Snapshot) -> bool) -> Duration {
+    let begun = Instant::now();
+    let mut changes = watch.clone();
+    let waiting = async {
+        while !good(&watch.snapshot()) {
+            changes.changed().await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+        panic!(
+            "not within {PATIENCE:?}: {what}; {:?} {:#?}",
+            watch.snapshot(),
+            watch.health()
+        );
+    }
+    begun.elapsed()
+}
+
+pub(crate) async fn until_health(watch: &Watch, what: &str, good: impl Fn(&Health) -> bool) -> Duration {
+    let begun = Instant::now();
+    eventually(what, async || good(&watch.health())).await;
+    begun.elapsed()
+}
+
+pub(crate) async fn until_zookeeper_is(watch: &Watch, state: SourceState) -> Duration {
+    until_health(watch, state.as_str(), |health| health.zookeeper.state == state).await
+}
+
+/// Asks again and again, with a deadline.
+pub(crate) async fn eventually(what: &str, good: impl AsyncFn() -> bool) {
+    let begun = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    while !good().await {
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        ticks.tick().await;
+    }
+}
+
+/// A port nobody listens on and no other test picks: each process has twenty of its own, below the ephemeral range, so that no outgoing
+/// connection takes one while its server is down.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 600) as u16 * 20;
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(next < 20, "no free port from {first} to {}", first + 19);
+        match TcpListener::bind(("127.0.0.1", first + next)) {
+            Ok(_) => return first + next,
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            Err(error) => panic!("cannot bind a loopback port: {error}"),
+        }
+    }
+}

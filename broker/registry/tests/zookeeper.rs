@@ -1,0 +1,661 @@
+//! The registry against real ZooKeeper servers: what the session's thread promises, each promise once. The child processes that some
+//! tests need are this binary again, in the role of `a_watching_child_process`.
+#![allow(clippy::unwrap_used)]
+
+mod zk;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use standin_registry::{NodeState, Source, SourceState, ZooKeeperConfig, watch};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::TcpListener;
+use tokio::process::{Child, ChildStdout, Command};
+use zk::*;
+use zookeeper_async::{Acl, CreateMode, Permission};
+
+/// The promise: a change reaches the snapshot within this of ZooKeeper knowing it.
+const PROMISED: Duration = Duration::from_secs(1);
+const HOSTS_VARIABLE: &str = "STANDIN_TEST_WATCH_HOSTS";
+
+#[tokio::test]
+async fn a_zookeeper_that_is_down_at_start_is_found_when_it_comes() {
+    let mut server = Server::new();
+    let watch = watch(config(server.hosts())).unwrap();
+    until_zookeeper_is(&watch, SourceState::Lost).await;
+    assert!(
+        watch
+            .health()
+            .zookeeper
+            .last_error
+            .unwrap()
+            .contains("cannot connect")
+    );
+    server.start().await;
+    until_zookeeper_is(&watch, SourceState::Healthy).await;
+    let writer = server.writer().await;
+    writer.put("a", "10.0.0.1:4222").await;
+    assert!(until_live(&watch, &["10.0.0.1:4222"]).await < PROMISED);
+    assert_eq!(watch.snapshot().live[0].source, Source::ZooKeeper);
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn changes_of_nodes_and_of_their_records_are_seen_within_a_second() {
+    let server = Server::started().await;
+    let writer = server.writer().await;
+    let watch = watch(config(server.hosts())).unwrap();
+    until_zookeeper_is(&watch, SourceState::Healthy).await;
+    // The path does not exist yet; it comes with the first node.
+    writer
+        .put("n1", r#"{"v":1,"id":"n1","client":"10.0.0.1:4222","state":"up"}"#)
+        .await;
+    assert!(until_live(&watch, &["n1"]).await < PROMISED);
+    for state in ["draining", "up", "draining"] {
+        writer
+            .put(
+                "n1",
+                &format!(r#"{{"v":1,"id":"n1","client":"10.0.0.1:4222","state":"{state}"}}"#),
+            )
+            .await;
+        let taken = until(&watch, state, |snapshot| snapshot.live[0].state.as_str() == state).await;
+        assert!(taken < PROMISED, "{taken:?}");
+    }
+    assert_eq!(watch.snapshot().live[0].state, NodeState::Draining);
+    writer
+        .put("n2", r#"{"host":"10.0.0.2","port":4222,"name":"i-2"}"#)
+        .await;
+    assert!(until_live(&watch, &["10.0.0.2:4222", "n1"]).await < PROMISED);
+    writer.delete("n1").await;
+    assert!(until_live(&watch, &["10.0.0.2:4222"]).await < PROMISED);
+    // Gone and back before anybody looked: the new record counts.
+    writer.delete("n2").await;
+    writer.put("n2", "10.0.0.3:4222").await;
+    assert!(until_live(&watch, &["10.0.0.3:4222"]).await < PROMISED);
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn a_restart_within_the_session_keeps_the_list_and_then_shows_what_changed_meanwhile() {
+    let mut server = Server::started().await;
+    server.writer().await.put("a", "a:1").await;
+    let watch = watch(config(server.hosts())).unwrap();
+    until_live(&watch, &["a:1"]).await;
+    for round in 0..3 {
+        server.kill().await;
+        until_zookeeper_is(&watch, SourceState::Lost).await;
+        assert!(
+            live(&watch.snapshot()).contains(&"a:1".to_owned()),
+            "the last list counts while ZooKeeper is lost"
+        );
+        server.start().await;
+        until_zookeeper_is(&watch, SourceState::Healthy).await;
+        let writer = server.writer().await;
+        let (name, id) = (format!("r{round}"), format!("r{round}:1"));
+        writer.put(&name, &id).await;
+        let taken = until(&watch, &id, |snapshot| live(snapshot).contains(&id)).await;
+        assert!(taken < PROMISED, "{taken:?} right after a reconnect");
+    }
+    assert_eq!(watch.health().zookeeper.sessions_total, 4);
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn wiped_data_move_the_nodes_to_the_cached_list_and_the_watch_goes_on() {
+    let mut server = Server::started().await;
+    let writer = server.writer().await;
+    writer.put("a", "a:1").await;
+    writer.put("b", "b:1").await;
+    let watch = watch(config(server.hosts())).unwrap();
+    until_live(&watch, &["a:1", "b:1"]).await;
+    server.kill().await;
+    server.wipe();
+    server.start().await;
+    until_live(&watch, &[]).await;
+    assert_eq!(ids(&watch.snapshot().cached), ["a:1", "b:1"]);
+    assert_eq!(watch.snapshot().cached[0].source, Source::Cache);
+    until_zookeeper_is(&watch, SourceState::Healthy).await;
+    server.writer().await.put("c", "c:1").await;
+    assert!(until_live(&watch, &["c:1"]).await < PROMISED);
+    assert!(watch.snapshot().cached.is_empty());
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn a_zookeeper_emptied_by_mistake_erases_nothing() {
+    let server = Server::started().await;
+    let writer = server.writer().await;
+    writer.put("a", "a:1").await;
+    writer.put("b", "b:1").await;
+    let watch = watch(config(server.hosts())).unwrap();
+    until_live(&watch, &["a:1", "b:1"]).await;
+    writer.delete("a").await;
+    until_live(&watch, &["b:1"]).await;
+    writer.delete("b").await;
+    writer.zookeeper.delete(PATH, None).await.unwrap();
+    until_live(&watch, &[]).await;
+    assert_eq!(
+        ids(&watch.snapshot().cached),
+        ["b:1"],
+        "the last list that was not empty"
+    );
+    writer.put("c", "c:1").await;
+    assert!(
+        until_live(&watch, &["c:1"]).await < PROMISED,
+        "the path is watched for its return"
+    );
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_given_up_within_the_session_timeout() {
+    let server = Server::started().await;
+    let writer = server.writer().await;
+    writer.put("a", "a:1").await;
+    let watch = watch(config(server.hosts())).unwrap();
+    until_live(&watch, &["a:1"]).await;
+    server.signal(Signal::SIGSTOP);
+    let taken = until_zookeeper_is(&watch, SourceState::Lost).await;
+    assert!(taken < Duration::from_millis(4_000), "{taken:?}");
+    assert_eq!(live(&watch.snapshot()), ["a:1"]);
+    server.signal(Signal::SIGCONT);
+    until_zookeeper_is(&watch, SourceState::Healthy).await;
+    let writer = server.writer().await;
+    writer.put("b", "b:1").await;
+    assert!(until_live(&watch, &["a:1", "b:1"]).await < PROMISED);
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn an_expired_session_of_a_frozen_client_is_replaced_and_all_is_read_again() {
+    let server = Server::started().await;
+    let writer = server.writer().await;
+    writer.put("a", "a:1").await;
+    let mut child = WatchingChild::start(&server.hosts());
+    child.until("live a:1").await;
+    child.signal(Signal::SIGSTOP);
+    writer.put("b", "b:1").await;
+    writer.delete("a").await;
+    // The test's own client stays, the frozen one is expired by the server.
+    eventually("the frozen session has expired", async || {
+        server.connections().await == Some(1)
+    })
+    .await;
+    child.signal(Signal::SIGCONT);
+    child.until("live b:1").await;
+    writer.put("c", "c:1").await;
+    let taken = child.until("live b:1 c:1").await;
+    assert!(taken < PROMISED, "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_member_that_accepts_and_closes_costs_next_to_nothing() {
+    const WATCHED: Duration = Duration::from_secs(30);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let child = WatchingChild::start(&listener.local_addr().unwrap().to_string());
+    drop(listener.accept().await.unwrap());
+    let (begun, cpu_before, mut connects) = (Instant::now(), child.cpu(), 1);
+    while let Ok(accepted) = tokio::time::timeout_at((begun + WATCHED).into(), listener.accept()).await {
+        drop(accepted.unwrap());
+        connects += 1;
+    }
+    let share = (child.cpu() - cpu_before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    println!(
+        "{connects} connects, {:.2} % of a core in {WATCHED:?}",
+        share * 100.0
+    );
+    assert!(share < 0.05, "{share} of a core");
+    assert!(connects < 2 * WATCHED.as_secs(), "{connects} connects");
+    assert!(connects > 3, "it has to be tried again");
+}
+
+#[tokio::test]
+async fn dead_silent_and_unresolvable_hosts_do_not_keep_it_from_the_good_one() {
+    let server = Server::started().await;
+    server.writer().await.put("a", "a:1").await;
+    // A full backlog: the kernel drops further SYNs, as a firewall would.
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent
+        .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    silent.listen(0).unwrap();
+    let silent_at = silent.local_addr().unwrap().as_socket().unwrap();
+    let _full = tokio::net::TcpStream::connect(silent_at).await.unwrap();
+    let refused = tokio::time::timeout(
+        Duration::from_millis(300),
+        tokio::net::TcpStream::connect(silent_at),
+    )
+    .await;
+    assert!(
+        refused.is_err(),
+        "the backlog is not full, the test would show nothing"
+    );
+
+    let dead = format!("127.0.0.1:{}", free_port());
+    let hosts = format!("{dead},{silent_at},no-such-host.invalid:2181,{}", server.hosts());
+    for _ in 0..6 {
+        let watch = watch(config(hosts.clone())).unwrap();
+        let taken = until_live(&watch, &["a:1"]).await;
+        assert!(taken < Duration::from_secs(5), "{taken:?}");
+        watch.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_chroot_that_does_not_exist_yet_is_waited_for() {
+    let server = Server::started().await;
+    let writer = server.writer().await;
+    let mut config = config(format!("{}/app/blue", server.hosts()));
+    config.zookeeper.as_mut().unwrap().path = "/nodes".into();
+    let watch = watch(config).unwrap();
+    until_zookeeper_is(&watch, SourceState::Healthy).await;
+    writer.create_path("/app/blue/nodes").await;
+    let path = "/app/blue/nodes/a";
+    writer
+        .zookeeper
+        .create(
+            path,
+            b"a:1".to_vec(),
+            Acl::open_unsafe().clone(),
+            CreateMode::Persistent,
+        )
+        .await
+        .unwrap();
+    assert!(until_live(&watch, &["a:1"]).await < PROMISED);
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn the_chroot_itself_can_hold_the_nodes() {
+    let server = Server::started().await;
+    let writer = server.writer().await;
+    writer.put("a", "a:1").await;
+    let mut config = config(format!("{}{PATH}", server.hosts()));
+    config.zookeeper.as_mut().unwrap().path = "/".into();
+    let watch = watch(config).unwrap();
+    until_live(&watch, &["a:1"]).await;
+    writer.put("b", "b:1").await;
+    assert!(until_live(&watch, &["a:1", "b:1"]).await < PROMISED);
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn nodes_behind_an_acl_need_the_digest_credentials_and_nothing_is_lost_without() {
+    let mut server = Server::started().await;
+    let writer = server.writer().await;
+    writer.create_path("/standin").await;
+    writer
+        .zookeeper
+        .add_auth("digest", b"reader:secret".to_vec())
+        .await
+        .unwrap();
+    let only_us = || vec![Acl::new(Permission::ALL, "auth", "")];
+    let create = async |path: &str, data: &str, acl| {
+        writer
+            .zookeeper
+            .create(path, data.into(), acl, CreateMode::Persistent)
+            .await
+            .unwrap();
+    };
+    create(PATH, "", only_us()).await;
+    create(&format!("{PATH}/a"), "a:1", only_us()).await;
+
+    let stranger = watch(config(server.hosts())).unwrap();
+    until_health(&stranger, "the refusal is told", |health| {
+        health
+            .zookeeper
+            .last_error
+            .as_deref()
+            .is_some_and(|error| error.contains("digest credentials"))
+    })
+    .await;
+    assert!(stranger.snapshot().is_empty());
+    stranger.close().await;
+
+    let mut allowed = config(server.hosts());
+    allowed.zookeeper.as_mut().unwrap().digest_auth = Some("reader:secret".into());
+    let reader = watch(allowed).unwrap();
+    until_live(&reader, &["a:1"]).await;
+    // Another registrar's record that even we may not read is skipped; the others are not.
+    create(
+        &format!("{PATH}/b"),
+        "b:1",
+        vec![Acl::new(
+            Permission::ALL,
+            "digest",
+            "other:aaaaaaaaaaaaaaaaaaaaaaaaaaa=",
+        )],
+    )
+    .await;
+    create(&format!("{PATH}/c"), "c:1", only_us()).await;
+    assert!(until_live(&reader, &["a:1", "c:1"]).await < PROMISED);
+    until_health(&reader, "one is skipped", |health| health.zookeeper.skipped == 1).await;
+    // Auth is shown again after a reconnect.
+    server.kill().await;
+    until_zookeeper_is(&reader, SourceState::Lost).await;
+    server.start().await;
+    until_zookeeper_is(&reader, SourceState::Healthy).await;
+    assert_eq!(live(&reader.snapshot()), ["a:1", "c:1"]);
+    reader.close().await;
+}
+
+#[tokio::test]
+async fn a_thousand_children_changed_in_a_burst_are_all_seen() {
+    let server = Server::started().await;
+    let writer = server.writer().await;
+    let watch = watch(config(server.hosts())).unwrap();
+    until_zookeeper_is(&watch, SourceState::Healthy).await;
+    writer.put_many("n", 1_000).await;
+    let taken = until(&watch, "1,000 live", |snapshot| snapshot.live.len() == 1_000).await;
+    assert!(taken < PROMISED, "{taken:?} after 1,000 came");
+    writer.delete_many("n", 500).await;
+    let taken = until(&watch, "500 live", |snapshot| snapshot.live.len() == 500).await;
+    assert!(taken < PROMISED, "{taken:?} after 500 went");
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn garbage_is_skipped_and_counted_once_and_other_registrars_are_understood() {
+    let server = Server::started().await;
+    let writer = server.writer().await;
+    writer.put("garbage", "\u{1}\u{2}no record").await;
+    writer.put("empty", "").await;
+    writer.put("plain", "10.0.0.1:4222").await;
+    writer
+        .put("nerve", r#"{"host":"10.0.0.2","port":4222,"name":"i-2"}"#)
+        .await;
+    writer
+        .put(
+            "curator",
+            r#"{"name":"nats","id":"u","address":"10.0.0.3","port":null,"sslPort":4443,"payload":null}"#,
+        )
+        .await;
+    writer
+        .put(
+            "serverset",
+            r#"{"serviceEndpoint":{"host":"10.0.0.4","port":4222},"status":"ALIVE","shard":0}"#,
+        )
+        .await;
+    writer
+        .put(
+            "stopping",
+            r#"{"serviceEndpoint":{"host":"10.0.0.5","port":4222},"status":"STOPPING"}"#,
+        )
+        .await;
+    let watch = watch(config(server.hosts())).unwrap();
+    until_live(
+        &watch,
+        &["10.0.0.1:4222", "10.0.0.2:4222", "10.0.0.3:4443", "10.0.0.4:4222"],
+    )
+    .await;
+    let skipped = || {
+        (
+            watch.health().zookeeper.skipped,
+            watch.health().zookeeper.skipped_total,
+        )
+    };
+    assert_eq!(skipped(), (2, 2));
+    writer.put("more", "10.0.0.6:4222").await;
+    until(&watch, "five", |snapshot| snapshot.live.len() == 5).await;
+    assert_eq!(skipped(), (2, 2), "the same garbage is not counted again");
+    writer.put("garbage", "other garbage").await;
+    until_health(&watch, "changed garbage counts again", |health| {
+        health.zookeeper.skipped_total == 3
+    })
+    .await;
+    writer.put("garbage", "10.0.0.7:4222").await;
+    until(&watch, "six", |snapshot| snapshot.live.len() == 6).await;
+    assert_eq!(skipped(), (1, 3));
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn more_children_than_the_limit_are_left_out_and_counted() {
+    let server = Server::started().await;
+    server.writer().await.put_many("n", 12).await;
+    let mut config = config(server.hosts());
+    config.nodes_max = 10;
+    let watch = watch(config).unwrap();
+    until(&watch, "ten", |snapshot| snapshot.live.len() == 10).await;
+    assert_eq!(watch.health().zookeeper.over_limit, 2);
+    watch.close().await;
+}
+
+#[test]
+fn nothing_is_left_behind_when_it_is_dropped_or_closed() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .thread_keep_alive(Duration::from_millis(1))
+        .build()
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    runtime.block_on(async {
+        let server = Server::started().await;
+        let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hosts = [
+            server.hosts(),
+            // Nobody there; somebody who never answers.
+            format!("127.0.0.1:{}", free_port()),
+            hung.local_addr().unwrap().to_string(),
+        ];
+        let counts = || {
+            let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+            (
+                std::fs::read_dir("/proc/self/task").unwrap().count(),
+                std::fs::read_dir("/proc/self/fd").unwrap().count(),
+                tasks,
+            )
+        };
+        let before = counts();
+        for closed in [false, true, false, true] {
+            for hosts in &hosts {
+                let mut config = config(hosts.clone());
+                config.dns = vec!["localhost:4222".parse().unwrap()];
+                config.cache_file = Some(folder.path().join("cache.json"));
+                let watch = watch(config).unwrap();
+                until_health(&watch, "asked", |health| {
+                    health.zookeeper.state != SourceState::Connecting
+                })
+                .await;
+                if closed {
+                    watch.close().await;
+                } else {
+                    drop(watch);
+                }
+            }
+        }
+        eventually("threads, descriptors and tasks are as before", async || {
+            counts() == before
+        })
+        .await;
+        eventually("the server has no client left", async || {
+            server.connections().await == Some(0)
+        })
+        .await;
+    });
+}
+
+#[tokio::test]
+async fn a_cold_start_with_zookeeper_down_serves_from_the_cache_file() {
+    let mut server = Server::started().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(server.hosts());
+    config.cache_file = Some(folder.path().join("cache.json"));
+    config.fixed = vec!["nats://old:4222".parse().unwrap()];
+    let writer = server.writer().await;
+    writer
+        .put("n1", r#"{"v":1,"id":"n1","client":"a:1","zone":"z"}"#)
+        .await;
+    let warm = watch(config.clone()).unwrap();
+    until_live(&warm, &["n1"]).await;
+    warm.remember_info("INFO {\"server_id\":\"x\"}".into());
+    warm.close().await;
+    server.kill().await;
+
+    let cold = watch(config.clone()).unwrap();
+    let first = cold.snapshot();
+    assert_eq!(
+        (live(&first), ids(&first.cached), ids(&first.fixed)),
+        (vec![], vec!["n1".into()], vec!["old:4222".into()])
+    );
+    assert_eq!(&*first.cached[0].zone, "z");
+    assert_eq!(
+        cold.remembered_info().as_deref(),
+        Some("INFO {\"server_id\":\"x\"}")
+    );
+    server.start().await;
+    until_live(&cold, &["n1"]).await;
+    assert!(cold.snapshot().cached.is_empty());
+    cold.close().await;
+
+    std::fs::write(folder.path().join("cache.json"), "{ damaged").unwrap();
+    let damaged = watch(config).unwrap();
+    assert!(damaged.snapshot().cached.is_empty());
+    assert!(damaged.health().cache_error.unwrap().contains("damaged"));
+    until_live(&damaged, &["n1"]).await;
+    until_health(&damaged, "the file is replaced", |health| {
+        health.cache_error.is_none()
+    })
+    .await;
+    damaged.close().await;
+}
+
+#[tokio::test]
+async fn new_settings_are_taken_over_without_losing_the_last_good_list() {
+    let (first, second) = (Server::started().await, Server::new());
+    first.writer().await.put("a", "a:1").await;
+    let watch = watch(config(first.hosts())).unwrap();
+    until_live(&watch, &["a:1"]).await;
+    let mut wrong = config(first.hosts());
+    wrong.zookeeper.as_mut().unwrap().session_timeout_ms = 1;
+    assert_eq!(watch.reconfigure(wrong).unwrap_err().kind(), "setting");
+    let mut moved = config(second.hosts());
+    moved.fixed = vec!["old:4222".parse().unwrap()];
+    watch.reconfigure(moved).unwrap();
+    until(&watch, "the fixed one is known", |snapshot| {
+        !snapshot.fixed.is_empty()
+    })
+    .await;
+    until_zookeeper_is(&watch, SourceState::Lost).await;
+    assert_eq!(live(&watch.snapshot()), ["a:1"]);
+    let mut second = second;
+    second.start().await;
+    second.writer().await.put("b", "b:1").await;
+    until_live(&watch, &["b:1"]).await;
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn a_lost_watch_is_made_good_by_the_audit() {
+    let server = Server::started().await;
+    let writer = server.writer().await;
+    writer.put("a", "a:1").await;
+    let mut config = config(server.hosts());
+    let zookeeper = config.zookeeper.as_mut().unwrap();
+    *zookeeper = ZooKeeperConfig {
+        audit_ms: 1_000,
+        ..zookeeper.clone()
+    };
+    zookeeper.digest_auth = Some("reader:secret".into());
+    // Nothing tells of a change of an ACL: the record that becomes readable is found by looking again.
+    let hidden = vec![Acl::new(
+        Permission::ALL,
+        "digest",
+        "other:aaaaaaaaaaaaaaaaaaaaaaaaaaa=",
+    )];
+    let path = format!("{PATH}/b");
+    writer
+        .zookeeper
+        .create(
+            &path,
+            b"b:1".to_vec(),
+            Acl::open_unsafe().clone(),
+            CreateMode::Persistent,
+        )
+        .await
+        .unwrap();
+    writer
+        .zookeeper
+        .set_acl(
+            &path,
+            [hidden, vec![Acl::new(Permission::ADMIN, "world", "anyone")]].concat(),
+            None,
+        )
+        .await
+        .unwrap();
+    let watch = watch(config).unwrap();
+    until_live(&watch, &["a:1"]).await;
+    writer
+        .zookeeper
+        .set_acl(&path, Acl::open_unsafe().clone(), None)
+        .await
+        .unwrap();
+    until_live(&watch, &["a:1", "b:1"]).await;
+    watch.close().await;
+}
+
+/// This binary again, watching what the variable names and printing each list of live nodes.
+struct WatchingChild {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl WatchingChild {
+    fn start(hosts: &str) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_watching_child_process", "--nocapture"])
+            .env(HOSTS_VARIABLE, hosts)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    async fn until(&mut self, wanted: &str) -> Duration {
+        let begun = Instant::now();
+        let mut seen = Vec::new();
+        let reading = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                if line.trim_end() == wanted {
+                    return;
+                }
+                seen.push(line);
+            }
+        };
+        assert!(
+            tokio::time::timeout(PATIENCE, reading).await.is_ok(),
+            "no {wanted:?} from the child: {seen:?}"
+        );
+        begun.elapsed()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id().unwrap() as i32), signal).unwrap();
+    }
+
+    /// CPU time used so far, by `/proc`, in its unit of 10 ms.
+    fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id().unwrap())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks = |field: usize| fields[field].parse::<u64>().unwrap();
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+}
+
+/// Not a test but the role of the child process; without the variable there is nothing to do.
+#[tokio::test]
+async fn a_watching_child_process() {
+    let Ok(hosts) = std::env::var(HOSTS_VARIABLE) else {
+        return;
+    };
+    let mut watch = watch(config(hosts)).unwrap();
+    loop {
+        println!("live {}", live(&watch.snapshot()).join(" "));
+        watch.changed().await;
+    }
+}
