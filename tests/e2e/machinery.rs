@@ -3,7 +3,7 @@
 use e2e::raw::CONNECT_NEW;
 use e2e::{Cluster, NetnsPair, Program, RawClient, Record, ZooKeeper, eventually};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -147,11 +147,5 @@ async fn a_cut_link_is_silent_and_a_mended_one_goes_on() {
         .await
         .expect("TCP sends again")
         .expect("the link is up");
-
-    machines.delay(Duration::from_millis(50));
-    let start = Instant::now();
-    stream.write_all(b"PING\r\n").await.expect("the link is up");
-    let _ = stream.read(&mut buffer).await.expect("an answer");
-    assert!(start.elapsed() >= Duration::from_millis(90), "50 ms each way");
     assert!(cluster.nodes[0].process().is_running());
 }

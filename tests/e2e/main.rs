@@ -1,6 +1,9 @@
 //! The end-to-end tests, one module per theme, in one binary so that they link once.
 
 mod direct;
+mod everyday;
+mod failover;
 mod machinery;
 mod scenario;
 mod scripted_peers;
+mod site;

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
+/// A link-layer address that no interface has.
+const NO_STATION: &str = "02:00:00:00:00:01";
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 static PAIRS: AtomicU32 = AtomicU32::new(0);
@@ -74,42 +77,32 @@ impl NetnsPair {
         pair
     }
 
-    /// Cuts the link: from now on every packet between the two is lost.
+    /// Cuts the link: from now on nothing arrives at either side, and neither side's interface tells so.
     pub fn cut(&self) {
-        self.shape(&["loss", "100%"]);
-    }
-
-    /// Loses this share of the packets, in percent, each way.
-    pub fn lose_percent(&self, percent: u8) {
-        self.shape(&["loss", &format!("{percent}%")]);
-    }
-
-    /// Delays every packet by this much, each way.
-    pub fn delay(&self, delay: Duration) {
-        self.shape(&["delay", &format!("{}ms", delay.as_millis())]);
+        for (side, other) in self.both_ways() {
+            // Sent to a station that does not exist: works on every kernel, unlike netem.
+            let neighbour = [
+                "neigh",
+                "replace",
+                &other.address.to_string(),
+                "lladdr",
+                NO_STATION,
+                "dev",
+                &side.cable,
+            ];
+            side.ip(&[&neighbour[..], &["nud", "permanent"]].concat());
+        }
     }
 
     /// Makes the link whole again.
     pub fn mend(&self) {
-        self.shape(&["delay", "0ms"]);
+        for (side, other) in self.both_ways() {
+            side.ip(&["neigh", "delete", &other.address.to_string(), "dev", &side.cable]);
+        }
     }
 
-    fn shape(&self, netem: &[&str]) {
-        for side in [&self.near, &self.far] {
-            let qdisc = [
-                "netns",
-                "exec",
-                &side.name,
-                "tc",
-                "qdisc",
-                "replace",
-                "dev",
-                &side.cable,
-                "root",
-                "netem",
-            ];
-            ip(&[&qdisc[..], netem].concat());
-        }
+    fn both_ways(&self) -> [(&Netns, &Netns); 2] {
+        [(&self.near, &self.far), (&self.far, &self.near)]
     }
 }
 

@@ -200,6 +200,36 @@ impl Sidecar {
         self.page("/nodez").await
     }
 
+    /// The rows of `/sessionz`, one for each connected component.
+    pub async fn session_rows(&self) -> Vec<Value> {
+        self.sessions().await["items"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// The rows of `/nodez`.
+    pub async fn node_rows(&self) -> Vec<Value> {
+        self.nodes().await["items"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// The address of the node that each session is on now, in the order of `/sessionz`; `None` while it has none.
+    pub async fn session_nodes(&self) -> Vec<Option<SocketAddr>> {
+        let nodes = self.node_rows().await;
+        let address = |row: &Value| {
+            let id = row["node"].as_str()?;
+            let node = nodes.iter().find(|node| node["id"] == id);
+            node.and_then(|node| node["client"].as_str())
+                .unwrap_or(id)
+                .parse()
+                .ok()
+        };
+        self.session_rows().await.iter().map(address).collect()
+    }
+
     async fn page(&self, path: &str) -> Value {
         self.http()
             .get_json(path)

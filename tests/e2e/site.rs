@@ -1,0 +1,64 @@
+//! What an operator runs: ZooKeeper, a cluster whose nodes are registered in it, and a sidecar that finds them there.
+
+use e2e::sidecar::SidecarBuilder;
+use e2e::{Cluster, Record, Registrar, Sidecar, ZooKeeper, eventually};
+use std::time::Duration;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// All of it, running.
+pub(crate) struct Site {
+    pub(crate) zookeeper: ZooKeeper,
+    pub(crate) registrar: Registrar,
+    pub(crate) cluster: Cluster,
+    pub(crate) sidecar: Sidecar,
+}
+
+impl Site {
+    /// A cluster of three, registered in this form, and a sidecar with its settings as they come.
+    pub(crate) async fn start(record: Record) -> Self {
+        Self::start_with(record, 3, |sidecar| sidecar).await
+    }
+
+    /// A cluster of three of which the first `registered` are registered; `adjust` may change the sidecar's settings.
+    pub(crate) async fn start_with(
+        record: Record,
+        registered: usize,
+        adjust: impl FnOnce(SidecarBuilder) -> SidecarBuilder,
+    ) -> Self {
+        let (zookeeper, cluster) = tokio::join!(ZooKeeper::start(), Cluster::start(3));
+        let mut registrar = zookeeper.registrar().await;
+        for node in &cluster.nodes[..registered] {
+            registrar.announce(record, node.name(), node.address()).await;
+        }
+        let sidecar = adjust(Sidecar::builder().zookeeper(&zookeeper).cached())
+            .start()
+            .await;
+        let site = Self {
+            zookeeper,
+            registrar,
+            cluster,
+            sidecar,
+        };
+        eventually("the sidecar knows all registered nodes", PATIENCE, async || {
+            site.sidecar.node_rows().await.len() == registered
+        })
+        .await;
+        site
+    }
+
+    /// The place in the cluster of the node that the only session is on.
+    pub(crate) async fn node_of_session(&self) -> Option<usize> {
+        let nodes = self.sidecar.session_nodes().await;
+        assert!(nodes.len() <= 1, "one session expected, got {nodes:?}");
+        self.cluster.index_of((*nodes.first()?)?)
+    }
+
+    /// Waits until the only session is on a node other than this one, and returns that.
+    pub(crate) async fn session_moved_from(&self, index: usize) -> usize {
+        e2e::found(format!("the session leaves node {index}"), PATIENCE, async || {
+            self.node_of_session().await.filter(|now| *now != index)
+        })
+        .await
+    }
+}
