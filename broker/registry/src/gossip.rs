@@ -3,7 +3,7 @@
 //! Every node of a cluster names the whole cluster, so the latest word of any member replaces the earlier words of the others it
 //! names or that named it; a node that has left is gone with the next INFO from anywhere. Pure state, no I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
@@ -13,7 +13,20 @@ use crate::upstream::{Credentials, Upstream};
 /// What each speaker named last.
 #[derive(Debug, Default)]
 pub(crate) struct Gossip {
-    words: BTreeMap<Endpoint, Vec<Arc<Node>>>,
+    words: BTreeMap<Endpoint, Said>,
+}
+
+#[derive(Debug)]
+struct Said {
+    nodes: Vec<Arc<Node>>,
+    /// The speaker, and the speakers whose words this one replaced: it counts while one of them is known from elsewhere.
+    vouched_by: BTreeSet<Endpoint>,
+}
+
+impl Said {
+    fn names(&self, endpoint: &Endpoint) -> bool {
+        self.nodes.iter().any(|node| node.client == *endpoint)
+    }
 }
 
 /// One INFO's word.
@@ -37,9 +50,13 @@ impl Gossip {
             .collect();
         let before: Vec<Arc<Node>> = self.nodes().cloned().collect();
         let was_named = before.iter().any(|node| node.client == word.from);
+        let mut vouched_by = BTreeSet::from([word.from.clone()]);
         self.words.retain(|speaker, said| {
-            let same_cluster = named.contains(speaker) || said.iter().any(|node| node.client == word.from);
-            *speaker != word.from && !same_cluster
+            let replaced = *speaker == word.from || named.contains(speaker) || said.names(&word.from);
+            if replaced {
+                vouched_by.append(&mut said.vouched_by);
+            }
+            !replaced
         });
         let mut nodes: Vec<Arc<Node>> = Vec::new();
         // A node that speaks is alive, even when it names itself by another address or not at all.
@@ -55,39 +72,22 @@ impl Gossip {
             }
         }
         if !nodes.is_empty() && self.words.len() < nodes_max {
-            self.words.insert(word.from.clone(), nodes);
+            self.words.insert(word.from.clone(), Said { nodes, vouched_by });
         }
         !self.nodes().eq(before.iter())
     }
 
-    /// Forgets the words of speakers that are neither `known` nor named by one that counts.
+    /// Forgets the words for which nobody `known` from elsewhere vouches.
     pub(crate) fn keep_known(&mut self, known: impl Fn(&Endpoint) -> bool) {
-        let mut counting: Vec<Endpoint> = self
-            .words
-            .keys()
-            .filter(|speaker| known(speaker))
-            .cloned()
-            .collect();
-        let mut next = 0;
-        while next < counting.len() {
-            let named = self
-                .words
-                .get(&counting[next])
-                .map(|said| said.iter().map(|node| node.client.clone()));
-            let new: Vec<Endpoint> = named
-                .into_iter()
-                .flatten()
-                .filter(|e| self.words.contains_key(e) && !counting.contains(e))
-                .collect();
-            counting.extend(new);
-            next += 1;
-        }
-        self.words.retain(|speaker, _| counting.contains(speaker));
+        self.words.retain(|_, said| {
+            said.vouched_by.retain(&known);
+            !said.vouched_by.is_empty()
+        });
     }
 
     /// All nodes named, some perhaps twice.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.words.values().flatten()
+        self.words.values().flat_map(|said| &said.nodes)
     }
 }
 
@@ -148,27 +148,15 @@ mod tests {
     }
 
     #[test]
-    fn a_word_counts_while_somebody_known_leads_to_its_speaker() {
+    fn a_word_counts_while_somebody_known_led_to_its_speaker() {
         let mut gossip = Gossip::default();
-        gossip.hear(&word("a:1", &["b:1"]), 8);
-        gossip.words.insert(
-            "b:1".parse().unwrap(),
-            gossip.words[&"a:1".parse().unwrap()].clone(),
-        );
+        hear(&mut gossip, "a:1", &["a:1", "b:1"]);
+        hear(&mut gossip, "b:1", &["b:1", "c:1"]);
+        hear(&mut gossip, "c:1", &["c:1"]);
         gossip.keep_known(|speaker| &*speaker.host == "a");
-        assert_eq!(gossip.words.len(), 2);
+        assert_eq!(named(&gossip), ["c:1"]);
         gossip.keep_known(|_| false);
-        assert_eq!(gossip.words.len(), 0);
-    }
-
-    fn word(from: &str, urls: &[&str]) -> Word {
-        let connect_urls = urls.iter().map(ToString::to_string).collect();
-        Word {
-            from: from.parse().unwrap(),
-            tls: false,
-            inherit: None,
-            connect_urls,
-        }
+        assert!(named(&gossip).is_empty());
     }
 
     #[test]

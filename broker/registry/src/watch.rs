@@ -197,7 +197,9 @@ impl Watch {
     /// Ends everything behind this and all its clones, and returns when it has ended: session closed, thread gone, file written.
     pub async fn close(self) {
         self.stop.send_replace(true);
-        self.inputs.closed().await;
+        // The task's end is the end of its sender.
+        let mut generation = self.generation.clone();
+        while generation.changed().await.is_ok() {}
     }
 }
 
@@ -248,17 +250,21 @@ impl Hub {
             }
         }
         self.dns.shutdown().await;
+        // The session's thread may wait for room in the queue, which nobody makes any more.
+        queue.close();
+        while let Ok(input) = queue.try_recv() {
+            if matches!(input, Input::InfoChanged) {
+                self.cache.soil(0);
+            }
+        }
         if let Some(handle) = self.zookeeper.take() {
-            // The thread may wait for room in the queue, which nobody makes any more.
-            queue.close();
-            while queue.try_recv().is_ok() {}
             handle.close().await;
         }
         let kept = self.kept();
         if let Some(written) = self.cache.finish(kept).await {
             self.cache_written(written);
         }
-        drop(queue);
+        self.publish_health();
     }
 
     fn take(&mut self, input: Input) {

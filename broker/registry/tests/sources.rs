@@ -1,0 +1,367 @@
+//! The sources other than ZooKeeper: DNS against a server that answers by script, the fixed list, and what nodes name.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, SRV};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use standin_registry::{
+    Config, Credentials, Health, Node, Snapshot, Source, SourceState, Upstream, Watch, watch,
+};
+use tokio::net::UdpSocket;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the server says to a question: records, or that there is no such name, or nothing at all.
+#[derive(Clone)]
+enum Script {
+    Records(u32, Vec<RData>),
+    NoSuchName,
+    Silence,
+}
+
+/// A DNS server on the loopback.
+struct Server {
+    address: SocketAddr,
+    script: Arc<Mutex<HashMap<(String, RecordType), Script>>>,
+    questions: Arc<Mutex<Vec<(Instant, RecordType)>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let script: Arc<Mutex<HashMap<(String, RecordType), Script>>> = Arc::default();
+        let questions: Arc<Mutex<Vec<(Instant, RecordType)>>> = Arc::default();
+        let (told, asked) = (Arc::clone(&script), Arc::clone(&questions));
+        let task = tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+                let question = Message::from_vec(&buffer[..length]).unwrap();
+                let query = question.queries[0].clone();
+                asked.lock().unwrap().push((Instant::now(), query.query_type()));
+                let key = (
+                    query.name().to_utf8().trim_end_matches('.').to_owned(),
+                    query.query_type(),
+                );
+                let script = told.lock().unwrap().get(&key).cloned();
+                let mut answer = Message::response(question.metadata.id, OpCode::Query);
+                answer.metadata.recursion_available = true;
+                match script.unwrap_or(Script::Records(60, vec![])) {
+                    Script::Silence => continue,
+                    Script::NoSuchName => answer.metadata.response_code = ResponseCode::NXDomain,
+                    Script::Records(ttl, records) => {
+                        let name = query.name().clone();
+                        answer.add_answers(
+                            records
+                                .into_iter()
+                                .map(|data| Record::from_rdata(name.clone(), ttl, data)),
+                        );
+                    }
+                }
+                answer.add_query(query);
+                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            }
+        });
+        Self {
+            address,
+            script,
+            questions,
+            task,
+        }
+    }
+
+    fn says(&self, name: &str, kind: RecordType, script: Script) {
+        self.script
+            .lock()
+            .unwrap()
+            .insert((name.to_owned(), kind), script);
+    }
+
+    fn a(&self, name: &str, ttl: u32, addresses: &[[u8; 4]]) {
+        let records = addresses
+            .iter()
+            .map(|bytes| RData::A(A(Ipv4Addr::from(*bytes))))
+            .collect();
+        self.says(name, RecordType::A, Script::Records(ttl, records));
+    }
+
+    fn watch(&self, name: &str) -> Watch {
+        let dns = vec![name.parse().unwrap()];
+        let config = Config {
+            dns,
+            dns_server: Some(self.address),
+            dns_refresh_ms: 1_000,
+            ..Config::default()
+        };
+        watch(config).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn ids(nodes: &[Arc<Node>]) -> Vec<String> {
+    nodes.iter().map(|node| node.id.to_string()).collect()
+}
+
+async fn until(watch: &Watch, what: &str, good: impl Fn(&Snapshot) -> bool) {
+    let mut changes = watch.clone();
+    let waiting = async {
+        while !good(&watch.snapshot()) {
+            changes.changed().await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, waiting).await;
+    assert!(
+        waited.is_ok(),
+        "not within {PATIENCE:?}: {what}; {:?} {:#?}",
+        watch.snapshot(),
+        watch.health()
+    );
+}
+
+async fn until_health(watch: &Watch, what: &str, good: impl Fn(&Health) -> bool) {
+    let begun = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    while !good(&watch.health()) {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}; {:#?}",
+            watch.health()
+        );
+        ticks.tick().await;
+    }
+}
+
+#[tokio::test]
+async fn every_address_of_a_name_is_a_node_and_changes_are_followed() {
+    let server = Server::start().await;
+    server.a("nats.test", 60, &[[10, 0, 0, 2], [10, 0, 0, 1]]);
+    let v6 = RData::AAAA(AAAA(Ipv6Addr::LOCALHOST));
+    server.says("nats.test", RecordType::AAAA, Script::Records(60, vec![v6]));
+    let watch = server.watch("nats.test:4222");
+    until(&watch, "three", |snapshot| {
+        ids(&snapshot.live) == ["10.0.0.1:4222", "10.0.0.2:4222", "[::1]:4222"]
+    })
+    .await;
+    assert_eq!(watch.snapshot().live[0].source, Source::Dns);
+    let generation = watch.snapshot().generation;
+
+    // The same addresses in another order are no change; one more is.
+    server.a("nats.test", 60, &[[10, 0, 0, 1], [10, 0, 0, 2]]);
+    server.says("nats.test", RecordType::AAAA, Script::Records(60, vec![]));
+    until(&watch, "two", |snapshot| {
+        ids(&snapshot.live) == ["10.0.0.1:4222", "10.0.0.2:4222"]
+    })
+    .await;
+    assert_eq!(watch.snapshot().generation, generation + 1);
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn a_failed_lookup_keeps_the_last_list() {
+    let server = Server::start().await;
+    server.a("nats.test", 60, &[[10, 0, 0, 1]]);
+    let watch = server.watch("nats.test:4222");
+    until(&watch, "one", |snapshot| ids(&snapshot.live) == ["10.0.0.1:4222"]).await;
+    for script in [Script::NoSuchName, Script::Records(60, vec![]), Script::Silence] {
+        let errors = watch.health().dns[0].errors_total;
+        server.says("nats.test", RecordType::A, script.clone());
+        server.says("nats.test", RecordType::AAAA, script);
+        until_health(&watch, "the failure is told", |health| {
+            health.dns[0].errors_total > errors
+        })
+        .await;
+        let health = watch.health();
+        assert_eq!(health.state(Source::Dns), SourceState::Lost);
+        assert!(health.dns[0].last_error.is_some());
+        assert_eq!(ids(&watch.snapshot().live), ["10.0.0.1:4222"]);
+    }
+    server.says("nats.test", RecordType::AAAA, Script::Records(60, vec![]));
+    server.a("nats.test", 60, &[[10, 0, 0, 9]]);
+    until(&watch, "the new one", |snapshot| {
+        ids(&snapshot.live) == ["10.0.0.9:4222"]
+    })
+    .await;
+    assert_eq!(watch.health().state(Source::Dns), SourceState::Healthy);
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn srv_records_name_hosts_ports_and_weights() {
+    let server = Server::start().await;
+    let service =
+        |weight, port, target: &str| RData::SRV(SRV::new(1, weight, port, Name::from_utf8(target).unwrap()));
+    let records = vec![
+        service(5, 4222, "n0.nats.test."),
+        service(0, 4223, "n1.nats.test."),
+    ];
+    server.says(
+        "_nats._tcp.nats.test",
+        RecordType::SRV,
+        Script::Records(60, records),
+    );
+    let watch = server.watch("_nats._tcp.nats.test");
+    until(&watch, "two", |snapshot| {
+        ids(&snapshot.live) == ["n0.nats.test:4222", "n1.nats.test:4223"]
+    })
+    .await;
+    let weights: Vec<u32> = watch.snapshot().live.iter().map(|node| node.weight).collect();
+    assert_eq!(weights, [5, 1]);
+    let other_port = server.watch("_nats._tcp.nats.test:9");
+    until(&other_port, "the port given", |snapshot| {
+        ids(&snapshot.live) == ["n0.nats.test:9", "n1.nats.test:9"]
+    })
+    .await;
+    other_port.close().await;
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn records_that_live_shorter_are_asked_for_sooner_but_not_more_than_once_a_second() {
+    let server = Server::start().await;
+    server.a("nats.test", 0, &[[10, 0, 0, 1]]);
+    let config = Config {
+        dns: vec!["nats.test:4222".parse().unwrap()],
+        dns_server: Some(server.address),
+        dns_refresh_ms: 60_000,
+        ..Config::default()
+    };
+    let watch = watch(config).unwrap();
+    let asked = || -> Vec<Instant> {
+        let questions = server.questions.lock().unwrap();
+        questions
+            .iter()
+            .filter(|(_, kind)| *kind == RecordType::A)
+            .map(|(at, _)| *at)
+            .collect()
+    };
+    until_health(&watch, "asked three times", |_| asked().len() >= 3).await;
+    let asked = asked();
+    assert!(
+        asked
+            .windows(2)
+            .all(|pair| pair[1] - pair[0] >= Duration::from_millis(950)),
+        "{asked:?}"
+    );
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn the_system_settings_resolve_a_name_of_the_hosts_file() {
+    let config = Config {
+        dns: vec!["localhost:4222".parse().unwrap()],
+        ..Config::default()
+    };
+    let watch = watch(config).unwrap();
+    until(&watch, "localhost", |snapshot| {
+        ids(&snapshot.live).contains(&"127.0.0.1:4222".to_owned())
+    })
+    .await;
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn one_old_address_leads_to_the_cluster_behind_it() {
+    let old: Upstream = "nats://u:p@old:4222".parse().unwrap();
+    let config = Config {
+        fixed: vec![old.clone()],
+        ..Config::default()
+    };
+    let watch = watch(config.clone()).unwrap();
+    assert_eq!(ids(&watch.snapshot().fixed), ["old:4222"], "there at once");
+    let inherit = watch.snapshot().fixed[0].credentials.clone();
+    watch.learned(
+        &old.endpoint,
+        inherit,
+        &["old:4222".into(), "new:4222".into(), "newer:4222".into()],
+    );
+    until(&watch, "three", |snapshot| {
+        ids(&snapshot.fixed) == ["old:4222", "new:4222", "newer:4222"]
+    })
+    .await;
+    let snapshot = watch.snapshot();
+    assert_eq!(snapshot.fixed[1].source, Source::Gossip);
+    let wanted = Credentials {
+        user: Some("u".into()),
+        password: Some("p".into()),
+        token: None,
+    };
+    assert_eq!(snapshot.fixed[1].credentials.as_deref(), Some(&wanted));
+    assert_eq!(watch.health().gossip_nodes, 3);
+
+    watch.learned(&snapshot.fixed[2].client, None, &["newer:4222".into()]);
+    until(&watch, "the later word counts", |snapshot| {
+        ids(&snapshot.fixed) == ["old:4222", "newer:4222"]
+    })
+    .await;
+    watch
+        .reconfigure(Config {
+            gossip: false,
+            ..config
+        })
+        .unwrap();
+    until(&watch, "gossip is off", |snapshot| {
+        ids(&snapshot.fixed) == ["old:4222"]
+    })
+    .await;
+    watch.close().await;
+}
+
+#[tokio::test]
+async fn the_cache_file_is_written_when_the_list_changes_and_at_most_once_a_second() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache.json");
+    server.a("nats.test", 60, &[[10, 0, 0, 1]]);
+    let config = Config {
+        dns: vec!["nats.test:4222".parse().unwrap()],
+        dns_server: Some(server.address),
+        dns_refresh_ms: 1_000,
+        cache_file: Some(path.clone()),
+        ..Config::default()
+    };
+    let watch = watch(config.clone()).unwrap();
+    until_health(&watch, "written", |health| health.cache_writes_total == 1).await;
+    let asked = server.questions.lock().unwrap().len();
+    until_health(&watch, "asked again", |_| {
+        server.questions.lock().unwrap().len() >= asked + 4
+    })
+    .await;
+    assert_eq!(
+        watch.health().cache_writes_total,
+        1,
+        "an unchanged list is not written"
+    );
+    for i in 0..100 {
+        watch.remember_info(format!("INFO {{\"client_id\":{i}}}"));
+    }
+    watch.remember_info("x".repeat(33 * 1024));
+    let closing = watch.clone();
+    closing.close().await;
+    assert_eq!(watch.reconfigure(config.clone()).unwrap_err().kind(), "closed");
+    assert!(
+        watch.health().cache_writes_total <= 1,
+        "the INFO line was kept for the last write"
+    );
+
+    server.task.abort();
+    let cold = standin_registry::watch(config).unwrap();
+    assert_eq!(ids(&cold.snapshot().cached), ["10.0.0.1:4222"]);
+    assert_eq!(cold.remembered_info().as_deref(), Some("INFO {\"client_id\":99}"));
+    cold.close().await;
+}
+
+#[test]
+fn outside_of_a_runtime_it_says_so() {
+    assert_eq!(watch(Config::default()).unwrap_err().kind(), "no_runtime");
+}
