@@ -1,5 +1,6 @@
 //! How fast the scanner finds frames: bytes a second at payloads of 16 B, 128 B and 4 KiB, in both directions, with
-//! control lines that repeat (`same`) and that differ from message to message (`varied`).
+//! control lines that repeat (`same`), that differ from message to message (`varied`), and that also have their verb in
+//! lower case and so take the long way (`odd`).
 
 use std::hint::black_box;
 
@@ -31,6 +32,10 @@ fn scan(criterion: &mut Criterion) {
             (
                 "pub/varied",
                 stream(payload, |n| format!("PUB orders.eu.{} {payload}\r\n", n % 100)),
+            ),
+            (
+                "pub/odd",
+                stream(payload, |n| format!("pub orders.eu.{} {payload}\r\n", n % 100)),
             ),
             (
                 "msg/same",
