@@ -44,7 +44,7 @@ pub struct Cli {
     #[arg(long, value_name = "ADDR", help_heading = "Components")]
     pub listen: Vec<String>,
 
-    /// ZooKeeper servers under which the nodes register, "host:port,host:port[/chroot]"
+    /// The ZooKeeper servers that know the nodes, "host:port,host:port"
     #[arg(long, value_name = "HOSTS[/chroot]", help_heading = "Nodes")]
     pub zookeeper: Option<String>,
 
@@ -52,11 +52,11 @@ pub struct Cli {
     #[arg(long, value_name = "PATH", help_heading = "Nodes")]
     pub zookeeper_path: Option<String>,
 
-    /// A node's address, "nats://[user:password@]host[:port]"; may be given several times; the nodes that it names are used too
+    /// A node, "nats://[user:password@]host[:port]"; may be given several times
     #[arg(long, value_name = "URL", help_heading = "Nodes")]
     pub upstream: Vec<String>,
 
-    /// A DNS name whose addresses are nodes, "name:port", or "_nats._tcp.name" for SRV records; may be given several times
+    /// A name whose addresses are nodes, or "_nats._tcp.name"; may be given several times
     #[arg(long, value_name = "NAME:PORT", help_heading = "Nodes")]
     pub dns: Vec<String>,
 
@@ -64,7 +64,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", help_heading = "Nodes")]
     pub cache: Option<String>,
 
-    /// Where to answer /healthz, /readyz, /metrics, /sessionz, /nodez, such as 127.0.0.1:8222 [default: nowhere]
+    /// Where /healthz, /readyz, /metrics, /sessionz, /nodez are served [default: nowhere]
     #[arg(long, value_name = "ADDR", help_heading = "Operation")]
     pub http: Option<String>,
 

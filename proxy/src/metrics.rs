@@ -577,4 +577,18 @@ mod tests {
             "{text}"
         );
     }
+
+    #[test]
+    fn the_dashboard_asks_only_for_series_that_exist() {
+        let text = Metrics::new().render();
+        let dashboard = include_str!("../../deploy/proxy-grafana.json");
+        let names = dashboard.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let names: Vec<&str> = names.filter(|name| name.starts_with("standin_")).collect();
+        assert!(names.len() > 20, "{names:?}");
+        for name in names {
+            let series =
+                |line: &str| line.starts_with(&format!("{name} ")) || line.starts_with(&format!("{name}{{"));
+            assert!(text.lines().any(series), "{name}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::time::Instant;
 
 use bytes::Buf;
-use standin_wire::refusal::refused_subscription;
+use standin_wire::refusal::{refused_subscription, replaces_ok};
 use standin_wire::server::{self, Frame, Verb};
 use standin_wire::{Info, Refusal, Span, encode};
 
@@ -210,9 +210,9 @@ impl Session {
             kind: refusal.kind(),
         });
         match refusal {
-            Refusal::Command => self.refused_command(),
+            Refusal::Command => self.refused_command(text),
             Refusal::Subscription => {
-                self.refused_command();
+                self.refused_command(text);
                 if let Some((subject, queue)) = refused_subscription(text) {
                     self.journal.refuse(subject, queue);
                     self.down.last_slot = None;
@@ -233,9 +233,9 @@ impl Session {
         true
     }
 
-    /// A command was answered with `-ERR`, so its `+OK` will not come.
-    fn refused_command(&mut self) {
-        if self.verbose() {
+    /// A command was answered with `-ERR`, mostly instead of `+OK`.
+    fn refused_command(&mut self, text: &[u8]) {
+        if self.verbose() && replaces_ok(text) {
             self.ledger.ok();
         }
     }

@@ -20,6 +20,10 @@ mod clock;
 mod downward;
 mod face;
 mod moving;
+#[cfg(test)]
+mod schedules;
+#[cfg(test)]
+pub(crate) mod tests;
 mod upward;
 
 use std::io::IoSlice;
@@ -222,6 +226,8 @@ struct Up {
     own: BytesMut,
     /// PINGs in `own` that stand in no ledger yet.
     own_pings: u32,
+    /// Publishes are being sent again, and the node has part of one.
+    resent_partly: bool,
     /// The node's socket took less than it was given.
     blocked: bool,
     /// The first frame in `held` is not whole.
@@ -339,6 +345,7 @@ impl Session {
                 replacement: None,
                 own: BytesMut::new(),
                 own_pings: 0,
+                resent_partly: false,
                 blocked: false,
                 incomplete: false,
                 eof: false,

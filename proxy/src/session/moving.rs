@@ -112,6 +112,7 @@ impl Session {
         self.up.replacement = None;
         self.up.own.clear();
         self.up.own_pings = 0;
+        self.up.resent_partly = false;
         self.up.blocked = false;
         self.up.incomplete = false;
         self.down.partial.clear();
@@ -227,7 +228,8 @@ impl Session {
             let written = wires.write_node(&[IoSlice::new(self.doubt.unsent(until))]);
             self.traffic.bytes_to_node += written as u64;
             self.doubt.sent_again(written, now);
-            self.up.blocked = written == 0;
+            self.up.resent_partly = !self.doubt.unsent(until).is_empty();
+            self.up.blocked = self.up.resent_partly;
             return;
         }
         if self.owed.is_empty() {

@@ -1,6 +1,7 @@
 //! Component → node: whole frames are found in place and the same bytes are written on. Only three kinds of frame are
 //! touched: CONNECT (credentials, `protocol`), UNSUB with a max after a move, and PONG, which ends here.
 
+use std::borrow::Cow;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -106,7 +107,7 @@ impl Session {
         self.up.blocked = false;
         while self.stage != Stage::Searching {
             if self.up.head_written == 0 {
-                if !self.flush_own(now, wires) {
+                if !self.up.resent_partly && !self.flush_own(now, wires) {
                     break;
                 }
                 if self.stage == Stage::Resending {
@@ -198,7 +199,8 @@ impl Session {
                     return Ok(plan);
                 }
                 plain = false;
-            } else if may_resend && self.window_full(len + span.len) {
+            } else if may_resend && (len > 0 || self.up.head_written == 0) && self.window_full(len + span.len)
+            {
                 if len > 0 {
                     break;
                 }
@@ -262,6 +264,7 @@ impl Session {
     /// credentials when the component has none.
     fn connect_line(&self, json: &[u8]) -> Vec<u8> {
         let fields = || -> Result<String, serde_json::Error> {
+            let json = &*self.merged(json)?;
             let client = Connect::parse(json)?;
             let mut fields = vec![("protocol", Value::from(client.protocol.max(1)))];
             if let Some(own) = self.credentials().filter(|_| !client.has_credentials()) {
@@ -283,6 +286,18 @@ impl Session {
         let mut out = Vec::new();
         encode::client(&Frame::Connect(&line), &mut out);
         out
+    }
+
+    /// A second CONNECT is laid over the first, as servers do it.
+    fn merged<'j>(&self, json: &'j [u8]) -> Result<Cow<'j, [u8]>, serde_json::Error> {
+        let Some(first) = &self.client else {
+            return Ok(Cow::Borrowed(json));
+        };
+        let fields: serde_json::Map<String, Value> = serde_json::from_slice(json)?;
+        let fields = fields.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        Ok(Cow::Owned(
+            connect::with_fields(first.json.as_bytes(), fields)?.into_bytes(),
+        ))
     }
 
     /// Writes the sidecar's own frames. Returns whether all are gone.
@@ -435,18 +450,14 @@ impl Session {
     /// CONNECT `line` is with the node, in place of the component's own `frame`; that is empty when the component began
     /// without CONNECT and the sidecar sent one for it.
     fn connected(&mut self, line: &[u8], frame: &[u8]) {
-        let argument = |line: &'_ [u8]| {
-            line.get(b"CONNECT ".len()..)
-                .map(<[u8]>::to_vec)
-                .unwrap_or_default()
-        };
-        let json = argument(line.strip_suffix(b"\r\n").unwrap_or(line));
-        let client = Connect::parse(&json).unwrap_or_default();
+        let json = argument(line);
+        let client = Connect::parse(json).unwrap_or_default();
         let signed = client.is_signed();
+        let again = self.client.is_some();
         self.client = Some(Box::new(Client {
-            json: String::from_utf8_lossy(&json).into(),
+            json: String::from_utf8_lossy(json).into(),
             verbose: client.verbose,
-            takes_info: takes_info(&argument(frame)),
+            takes_info: takes_info(argument(frame)),
             signed,
             label: ClientLabel {
                 name: client.name,
@@ -462,6 +473,15 @@ impl Session {
             };
             self.ledger.expect(expected);
         }
+        if again {
+            // Newer servers drop all subscriptions at a second CONNECT, older ones keep them and ignore these.
+            let mut subs = Vec::new();
+            let commands = self.journal.replay(&mut subs);
+            self.up.own.extend_from_slice(&subs);
+            if client.verbose {
+                self.ledger.expect(Expected::SwallowedOks(commands));
+            }
+        }
         self.own_ping();
         self.notes.push(Note::Connected);
     }
@@ -475,4 +495,10 @@ impl Session {
             now + LAST_ANSWERS,
         );
     }
+}
+
+/// What stands behind `CONNECT ` on `line`; empty when there is nothing.
+fn argument(line: &[u8]) -> &[u8] {
+    let behind = line.get(b"CONNECT".len()..).unwrap_or_default();
+    standin_wire::line::trim(behind.strip_suffix(b"\n").unwrap_or(behind))
 }

@@ -100,7 +100,7 @@ impl Entry {
 }
 
 impl Input<'_> {
-    /// Lays the layers over each other and checks the result. Reads the file, nothing else.
+    /// Lays the layers over each other and checks the result. Reads the files that are named, and nothing else.
     ///
     /// # Errors
     /// [`SettingsError`], with the place of what is wrong; the first one found.
@@ -118,6 +118,8 @@ impl Input<'_> {
         layers.lay_flags(&self.flags);
         let loaded = layers.finish()?;
         check::has_source(&loaded.settings)?;
+        // What it reads and parses must be told by `--check`, and before a SIGHUP changes anything.
+        loaded.settings.registry_config()?;
         Ok(loaded)
     }
 }

@@ -1,0 +1,499 @@
+//! The session under thousands of seeded random schedules: a component with a script of its own, nodes that speak NATS and
+//! die at any byte, sockets that take as much as they please, time that passes. At the end the promises are checked
+//! against what the nodes and the component really saw. A failing seed is printed and replays: `STANDIN_SEED=n`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use standin_wire::client::{self, Frame};
+use standin_wire::limits::FrameLimits;
+use standin_wire::{Connect, Info, encode, server};
+
+use super::tests::{Pipes, face, node, policy};
+use super::{Note, Session};
+use crate::cause::Cause;
+use crate::policy::{InDoubt, Policy};
+
+const SCHEDULES: u64 = 4_000;
+const STEPS: usize = 400;
+
+/// What a node of the simulation knows of its one client.
+#[derive(Default)]
+struct SimNode {
+    got: VecDeque<u8>,
+    says: VecDeque<u8>,
+    verbose: bool,
+    subs: BTreeMap<String, SimSub>,
+}
+
+struct SimSub {
+    delivered: u64,
+    max: Option<u64>,
+}
+
+/// What the component of the simulation did and saw.
+#[derive(Default)]
+struct Component {
+    verbose: bool,
+    unsent: VecDeque<u8>,
+    publishes: u64,
+    sids: u64,
+    /// Subscriptions as the component understands them: messages got, and the max it asked for.
+    subs: BTreeMap<String, (u64, Option<u64>)>,
+    /// What each command is to be answered with, in order.
+    awaits: VecDeque<&'static str>,
+    got: Vec<u8>,
+    infos: u64,
+}
+
+struct World {
+    rng: SmallRng,
+    session: Session,
+    pipes: Pipes,
+    now: Instant,
+    node: Option<SimNode>,
+    component: Component,
+    /// Every publish that some node processed, by number, in the order of processing.
+    processed: Vec<u64>,
+    in_doubt_dropped: u64,
+    in_doubt_resent: u64,
+    resent: u64,
+    lost_nodes: u64,
+    settling: bool,
+}
+
+#[test]
+fn s1_to_s6_and_s12_hold_under_random_schedules() {
+    let seeds = match std::env::var("STANDIN_SEED") {
+        Ok(seed) => {
+            let seed: u64 = seed.parse().expect("STANDIN_SEED is a number");
+            seed..seed + 1
+        }
+        Err(_) => 0..SCHEDULES,
+    };
+    for seed in seeds {
+        let run = std::panic::catch_unwind(|| World::new(seed).run());
+        assert!(
+            run.is_ok(),
+            "seed {seed} fails; replay it with STANDIN_SEED={seed}"
+        );
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let in_doubt = if rng.random() {
+            InDoubt::Drop
+        } else {
+            InDoubt::Resend
+        };
+        let policy = Policy {
+            in_doubt,
+            confirm_bytes: rng.random_range(1..400),
+            in_doubt_bytes_max: rng.random_range(50..2000),
+            buffer_bytes: rng.random_range(64..4096),
+            ..policy()
+        };
+        let now = Instant::now();
+        let verbose = rng.random();
+        let mut world = Self {
+            rng,
+            session: Session::new(Arc::new(policy), Arc::new(face()), now),
+            pipes: Pipes {
+                node_room: 0,
+                component_room: 0,
+                ..Pipes::new()
+            },
+            now,
+            node: None,
+            component: Component {
+                verbose,
+                ..Component::default()
+            },
+            processed: Vec::new(),
+            in_doubt_dropped: 0,
+            in_doubt_resent: 0,
+            resent: 0,
+            lost_nodes: 0,
+            settling: false,
+        };
+        world.command(&format!("CONNECT {{\"verbose\":{verbose},\"headers\":true}}\r\n"));
+        world
+    }
+
+    fn run(mut self) {
+        for _ in 0..STEPS {
+            match self.rng.random_range(0..12) {
+                0 | 1 => self.component_speaks(),
+                2 | 3 => self.component_writes(),
+                4 => self.node_socket_drains(),
+                5 | 6 => self.node_processes(),
+                7 | 8 => self.node_writes(),
+                9 => self.component_reads(),
+                10 => self.pass_time(),
+                _ => self.fate(),
+            }
+            self.look();
+        }
+        self.settle();
+        self.check();
+    }
+
+    /// Everything flows until nothing moves any more.
+    fn settle(&mut self) {
+        self.settling = true;
+        let ping = self.component.awaits.len();
+        self.command("PING\r\n");
+        for _ in 0..2_000 {
+            if self.node.is_none() {
+                self.node_comes();
+            }
+            self.pipes.node_room = usize::MAX;
+            self.pipes.component_room = usize::MAX;
+            self.session.node_writable(self.now, &mut self.pipes);
+            self.session.component_writable(self.now, &mut self.pipes);
+            self.component_writes();
+            self.node_processes();
+            self.node_writes();
+            self.look();
+            let quiet = self.component.unsent.is_empty() && self.component.awaits.is_empty();
+            let said = self
+                .node
+                .as_ref()
+                .is_some_and(|node| node.says.is_empty() && node.got.is_empty());
+            if quiet && said && self.session.buffered_bytes() == 0 {
+                return;
+            }
+            self.now += Duration::from_millis(1);
+        }
+        panic!(
+            "never came to rest; {} answers missing, {ping} before the last PING",
+            self.component.awaits.len()
+        );
+    }
+
+    fn check(&self) {
+        let policy = &self.session.policy;
+        let mut seen = vec![0_u64; self.component.publishes as usize];
+        for number in &self.processed {
+            seen[*number as usize] += 1;
+        }
+        match policy.in_doubt {
+            InDoubt::Drop => {
+                assert!(seen.iter().all(|times| *times <= 1), "a publish was sent twice");
+                assert!(self.processed.is_sorted(), "order was lost");
+                let missing = seen.iter().filter(|times| **times == 0).count() as u64;
+                assert!(
+                    missing <= self.in_doubt_dropped,
+                    "{missing} missing, {} in doubt",
+                    self.in_doubt_dropped
+                );
+                assert_eq!(self.in_doubt_resent, 0);
+            }
+            InDoubt::Resend => {
+                assert!(seen.iter().all(|times| *times >= 1), "a publish was lost");
+                let mut first: Vec<u64> = Vec::new();
+                self.processed.iter().for_each(|number| {
+                    if !first.contains(number) {
+                        first.push(*number)
+                    }
+                });
+                assert!(first.is_sorted(), "order was lost");
+                assert_eq!(self.in_doubt_dropped, 0);
+                assert!(
+                    self.resent >= self.in_doubt_resent.min(1),
+                    "in doubt, but not sent again"
+                );
+            }
+        }
+        let node = self.node.as_ref().expect("settled with a node");
+        // A subscription lives until the component has got what it asked for, on whatever nodes.
+        let lives = |(got, max): &(u64, Option<u64>)| max.is_none_or(|max| *got < max);
+        let live: Vec<_> = self
+            .component
+            .subs
+            .iter()
+            .filter(|(_, sub)| lives(sub))
+            .map(|(sid, _)| sid)
+            .collect();
+        assert_eq!(node.subs.keys().collect::<Vec<_>>(), live, "subscriptions differ");
+        for (sid, sub) in &node.subs {
+            let (got, max) = self.component.subs[sid];
+            assert_eq!(
+                sub.max.map(|max| max - sub.delivered),
+                max.map(|max| max - got),
+                "what is left of {sid}"
+            );
+        }
+        assert_eq!(self.component.infos, 1, "INFO to a component that takes only one");
+    }
+
+    /// The component decides on one more command.
+    fn component_speaks(&mut self) {
+        let sid = self.rng.random_range(0..=self.component.sids).to_string();
+        match self.rng.random_range(0..10) {
+            0..5 => {
+                let number = self.component.publishes;
+                self.component.publishes += 1;
+                let padding = "x".repeat(self.rng.random_range(0..60));
+                let payload = format!("{number} {padding}");
+                let line = if self.rng.random() {
+                    format!("PUB p {}\r\n{payload}\r\n", payload.len())
+                } else {
+                    let header = "NATS/1.0\r\na: b\r\n\r\n";
+                    format!(
+                        "HPUB p r {} {}\r\n{header}{payload}\r\n",
+                        header.len(),
+                        header.len() + payload.len()
+                    )
+                };
+                self.command(&line);
+            }
+            5 | 6 => {
+                self.component.sids += 1;
+                let sid = self.component.sids.to_string();
+                self.component.subs.insert(sid.clone(), (0, None));
+                let queue = if self.rng.random() { " q" } else { "" };
+                self.command(&format!("SUB s{queue} {sid}\r\n"));
+            }
+            7 => {
+                self.component.subs.remove(&sid);
+                self.command(&format!("unsub {sid}\r\n"));
+            }
+            8 => self.component_limits(&sid),
+            _ => self.command("PING\r\n"),
+        }
+    }
+
+    fn component_limits(&mut self, sid: &str) {
+        let asked = self.rng.random_range(1..20);
+        if let Some((_, max @ None)) = self.component.subs.get_mut(sid) {
+            *max = Some(asked);
+            let max = asked;
+            self.command(&format!("UNSUB {sid}\t{max}\r\n"));
+        }
+    }
+
+    fn command(&mut self, line: &str) {
+        self.component.unsent.extend(line.as_bytes());
+        match line {
+            "PING\r\n" => self.component.awaits.push_back("PONG"),
+            _ if self.component.verbose => self.component.awaits.push_back("+OK"),
+            _ => {}
+        }
+    }
+
+    /// Some of the component's bytes reach the session, with or without the loan of what it holds.
+    fn component_writes(&mut self) {
+        let len = self.rng.random_range(0..=self.component.unsent.len().min(200));
+        if len == 0 || !self.session.wants().read_component {
+            return;
+        }
+        let bytes: Vec<u8> = self.component.unsent.drain(..len).collect();
+        let mut buffer = vec![0; 4096];
+        let lent = if self.rng.random() {
+            self.session.lend_held(&mut buffer)
+        } else {
+            None
+        };
+        let carried = lent.unwrap_or(0);
+        buffer[carried..carried + len].copy_from_slice(&bytes);
+        let bytes = &buffer[..carried + len];
+        self.session
+            .component_bytes(bytes, lent.is_some(), self.now, &mut self.pipes);
+    }
+
+    fn node_socket_drains(&mut self) {
+        self.pipes.node_room += self.rng.random_range(0..150);
+        if self.session.wants().write_node {
+            self.session.node_writable(self.now, &mut self.pipes);
+        }
+    }
+
+    fn component_reads(&mut self) {
+        self.pipes.component_room += self.rng.random_range(0..150);
+        if self.session.wants().write_component {
+            self.session.component_writable(self.now, &mut self.pipes);
+        }
+    }
+
+    /// The node takes some of the frames that have reached it, and may have something to say of its own.
+    fn node_processes(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        node.got.extend(self.pipes.node.drain(..));
+        for _ in 0..self.rng.random_range(0..20) {
+            match node.process() {
+                Some(Some(number)) => self.processed.push(number),
+                Some(None) => {}
+                None => break,
+            }
+        }
+        for (sid, sub) in node.subs.iter_mut().filter(|_| !self.settling) {
+            if self.rng.random_range(0..6) == 0 {
+                let line = format!("MSG s {sid} 3\r\nabc\r\n");
+                node.says.extend(line.as_bytes());
+                sub.delivered += 1;
+            }
+        }
+        node.subs
+            .retain(|_, sub| sub.max.is_none_or(|max| sub.delivered < max));
+        if self.rng.random_range(0..30) == 0 {
+            node.says.extend(encode::PING);
+        }
+        if self.rng.random_range(0..60) == 0 {
+            node.says.extend(b"INFO {\"connect_urls\":[\"n:9\"]}\r\n");
+        }
+    }
+
+    fn node_writes(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        let len = self.rng.random_range(0..=node.says.len().min(120));
+        if len == 0 || !self.session.wants().read_node {
+            return;
+        }
+        let bytes: Vec<u8> = node.says.drain(..len).collect();
+        let mut buffer = vec![0; 4096];
+        let lent = if self.rng.random() {
+            self.session.lend_partial(&mut buffer)
+        } else {
+            None
+        };
+        let carried = lent.unwrap_or(0);
+        buffer[carried..carried + len].copy_from_slice(&bytes);
+        let bytes = &buffer[..carried + len];
+        self.session
+            .node_bytes(bytes, lent.is_some(), self.now, &mut self.pipes);
+    }
+
+    fn pass_time(&mut self) {
+        self.now += Duration::from_millis(self.rng.random_range(0..300));
+        self.session
+            .tick(Duration::ZERO, &Info::default(), self.now, &mut self.pipes);
+    }
+
+    /// The node dies, or another comes.
+    fn fate(&mut self) {
+        match self.node {
+            Some(_) if self.rng.random_range(0..3) == 0 => {
+                self.session.node_lost(Cause::Reset, self.now, &mut self.pipes);
+            }
+            Some(_) => {}
+            None => self.node_comes(),
+        }
+    }
+
+    fn node_comes(&mut self) {
+        self.pipes.node.clear();
+        self.node = Some(SimNode {
+            verbose: true,
+            ..SimNode::default()
+        });
+        let node = Arc::new(node("n:1"));
+        self.session
+            .node_up(node, &Info::default(), self.now, &mut self.pipes);
+    }
+
+    /// Takes the session's notes and reads what the component got.
+    fn look(&mut self) {
+        for note in self.session.take_notes() {
+            match note {
+                Note::Lost { in_doubt, .. } => {
+                    self.in_doubt_dropped += in_doubt.dropped;
+                    self.in_doubt_resent += in_doubt.resent;
+                    self.lost_nodes += 1;
+                }
+                Note::Resent(count) => self.resent += count,
+                _ => {}
+            }
+        }
+        if !self.session.wants().keep_node {
+            self.node = None;
+            self.pipes.node.clear();
+        }
+        self.component.got.append(&mut self.pipes.component);
+        self.component.read();
+        assert_eq!(self.session.end(), None);
+    }
+}
+
+impl Component {
+    fn read(&mut self) {
+        let got = std::mem::take(&mut self.got);
+        let mut at = 0;
+        while let Some((frame, len)) =
+            server::decode(&got[at..], FrameLimits::SERVER).expect("the component gets frames only")
+        {
+            match frame {
+                server::Frame::Ok => self.answered("+OK"),
+                server::Frame::Pong => self.answered("PONG"),
+                server::Frame::Info(_) => self.infos += 1,
+                server::Frame::Message(message) => {
+                    let sid = String::from_utf8_lossy(message.sid).into_owned();
+                    if let Some((got, _)) = self.subs.get_mut(&sid) {
+                        *got += 1;
+                    }
+                }
+                server::Frame::Ping => {}
+                server::Frame::Err(text) => panic!("-ERR {}", String::from_utf8_lossy(text)),
+            }
+            at += len;
+        }
+        self.got = got[at..].to_vec();
+    }
+
+    fn answered(&mut self, with: &str) {
+        assert_eq!(
+            self.awaits.pop_front(),
+            Some(with),
+            "an answer too many, or out of order"
+        );
+    }
+}
+
+impl SimNode {
+    /// Takes one frame: `None` when there is no whole one, else the number of the publish it was.
+    fn process(&mut self) -> Option<Option<u64>> {
+        let got = self.got.make_contiguous();
+        let (frame, len) = client::decode(got, FrameLimits::CLIENT).expect("a node gets frames only")?;
+        let (mut number, mut ok) = (None, true);
+        match frame {
+            Frame::Connect(json) => self.verbose = Connect::parse(json).expect("CONNECT is JSON").verbose,
+            Frame::Publish(publish) => {
+                let text = String::from_utf8_lossy(publish.payload);
+                number = text.split(' ').next().and_then(|number| number.parse().ok());
+            }
+            Frame::Sub(sub) => {
+                let sid = String::from_utf8_lossy(sub.sid).into_owned();
+                assert!(!self.subs.contains_key(&sid), "{sid} was subscribed twice");
+                self.subs.insert(
+                    sid,
+                    SimSub {
+                        delivered: 0,
+                        max: None,
+                    },
+                );
+            }
+            Frame::Unsub(unsub) => {
+                let sid = String::from_utf8_lossy(unsub.sid).into_owned();
+                match (unsub.max, self.subs.get_mut(&sid)) {
+                    (Some(max), Some(sub)) if max > sub.delivered => sub.max = Some(max),
+                    _ => drop(self.subs.remove(&sid)),
+                }
+            }
+            Frame::Ping => {
+                self.says.extend(encode::PONG);
+                ok = false;
+            }
+            Frame::Pong => ok = false,
+        }
+        if ok && self.verbose {
+            self.says.extend(encode::OK);
+        }
+        self.got.drain(..len);
+        Some(number)
+    }
+}

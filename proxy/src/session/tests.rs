@@ -1,0 +1,518 @@
+//! A session between two scripted sockets, step by step: what each promise means in bytes.
+
+use std::io::IoSlice;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use standin_registry::{Node, Source};
+use standin_wire::Info;
+
+use super::{End, Face, Note, Session, Wires};
+use crate::cause::Cause;
+use crate::policy::{InDoubt, Policy};
+
+/// Two sockets that take so many bytes and keep what they took.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    pub(crate) node: Vec<u8>,
+    pub(crate) node_room: usize,
+    pub(crate) component: Vec<u8>,
+    pub(crate) component_room: usize,
+}
+
+impl Pipes {
+    pub(crate) fn new() -> Self {
+        Self {
+            node: Vec::new(),
+            node_room: usize::MAX,
+            component: Vec::new(),
+            component_room: usize::MAX,
+        }
+    }
+}
+
+impl Wires for Pipes {
+    fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        take(parts, &mut self.node, &mut self.node_room)
+    }
+
+    fn write_component(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        take(parts, &mut self.component, &mut self.component_room)
+    }
+}
+
+fn take(parts: &[IoSlice<'_>], to: &mut Vec<u8>, room: &mut usize) -> usize {
+    let mut taken = 0;
+    for part in parts {
+        let fits = part.len().min(*room);
+        to.extend_from_slice(&part[..fits]);
+        *room -= fits;
+        taken += fits;
+    }
+    taken
+}
+
+/// A node of which nothing but the address is known.
+pub(crate) fn node(address: &str) -> Node {
+    Node::at(address.parse().unwrap(), Source::Fixed)
+}
+
+/// The defaults, as `deploy/proxy.toml` has them.
+pub(crate) fn policy() -> Policy {
+    Policy::new(&crate::settings::Settings::from_toml("").unwrap()).unwrap()
+}
+
+pub(crate) fn face() -> Face {
+    Face {
+        host: "10.1.1.1".to_owned(),
+        port: 4222,
+        component_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        credentials: None,
+    }
+}
+
+struct Bench {
+    session: Session,
+    pipes: Pipes,
+    now: Instant,
+    nodes: u16,
+}
+
+const QUIET: &str = "CONNECT {\"verbose\":false}\r\n";
+const QUIET_SENT: &str = "CONNECT {\"protocol\":1,\"verbose\":false}\r\nPING\r\n";
+
+impl Bench {
+    fn new(policy: Policy) -> Self {
+        let now = Instant::now();
+        let session = Session::new(Arc::new(policy), Arc::new(face()), now);
+        Self {
+            session,
+            pipes: Pipes::new(),
+            now,
+            nodes: 0,
+        }
+    }
+
+    /// A session whose component has sent CONNECT and whose node has answered; nothing is in the pipes.
+    fn connected(policy: Policy) -> Self {
+        let mut bench = Self::new(policy);
+        bench.node_up();
+        bench.component(QUIET);
+        bench.node("PONG\r\n");
+        bench.sent();
+        bench.seen();
+        bench.session.take_notes();
+        bench
+    }
+
+    fn node_up(&mut self) {
+        self.nodes += 1;
+        let node = Arc::new(node(&format!("n:{}", self.nodes)));
+        self.session
+            .node_up(node, &Info::default(), self.now, &mut self.pipes);
+    }
+
+    fn component(&mut self, bytes: &str) {
+        self.session
+            .component_bytes(bytes.as_bytes(), false, self.now, &mut self.pipes);
+    }
+
+    fn node(&mut self, bytes: &str) {
+        self.session
+            .node_bytes(bytes.as_bytes(), false, self.now, &mut self.pipes);
+    }
+
+    fn lose(&mut self) {
+        self.session.node_lost(Cause::Reset, self.now, &mut self.pipes);
+        self.pipes.node.clear();
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.session
+            .tick(Duration::ZERO, &Info::default(), self.now, &mut self.pipes);
+    }
+
+    /// What the node got since the last look.
+    fn sent(&mut self) -> String {
+        String::from_utf8(std::mem::take(&mut self.pipes.node)).unwrap()
+    }
+
+    /// What the component got since the last look.
+    fn seen(&mut self) -> String {
+        String::from_utf8(std::mem::take(&mut self.pipes.component)).unwrap()
+    }
+}
+
+#[test]
+fn s7_the_component_sees_the_sidecars_address_and_the_node_sees_protocol_1() {
+    let mut bench = Bench::new(policy());
+    bench.node_up();
+    let info = bench.seen();
+    assert!(
+        info.starts_with("INFO {") && info.contains("\"host\":\"10.1.1.1\",\"port\":4222"),
+        "{info}"
+    );
+    bench.component(QUIET);
+    assert_eq!(bench.sent(), QUIET_SENT);
+    bench.node("PONG\r\n");
+    assert_eq!(bench.seen(), "", "the PING was the sidecar's own");
+}
+
+#[test]
+fn s1_a_frame_cut_by_the_nodes_death_is_never_shown() {
+    let frame = "MSG a 1 5\r\nhello\r\n";
+    for cut in 0..frame.len() {
+        let mut bench = Bench::connected(policy());
+        bench.component("SUB a 1\r\n");
+        bench.node(&format!("{frame}{}", &frame[..cut]));
+        bench.lose();
+        assert_eq!(bench.seen(), frame, "cut at {cut}");
+    }
+}
+
+#[test]
+fn s2_a_frame_cut_by_the_nodes_death_is_sent_whole_to_the_next() {
+    let frame = "PUB a 5\r\nhello\r\n";
+    for cut in 0..frame.len() {
+        let mut bench = Bench::connected(policy());
+        bench.pipes.node_room = cut;
+        bench.component(frame);
+        bench.lose();
+        bench.pipes.node_room = usize::MAX;
+        bench.node_up();
+        assert_eq!(bench.sent(), QUIET_SENT, "cut at {cut}");
+        bench.node("PONG\r\n");
+        assert_eq!(bench.sent(), frame, "cut at {cut}");
+    }
+}
+
+#[test]
+fn s2_a_node_never_gets_part_of_a_frame_that_the_component_never_finished() {
+    let mut bench = Bench::connected(policy());
+    bench.component("PUB a 1\r\nx\r\nPUB a 5\r\nhel");
+    assert_eq!(bench.sent(), "PUB a 1\r\nx\r\n");
+    bench.session.component_eof(bench.now, &mut bench.pipes);
+    assert_eq!(bench.session.end(), Some(End::ComponentClosed));
+    assert_eq!(bench.sent(), "");
+}
+
+#[test]
+fn s3_with_drop_what_was_written_is_not_sent_again_and_is_counted() {
+    let mut bench = Bench::connected(policy());
+    bench.component("PUB a 1\r\nx\r\nPUB a 1\r\ny\r\n");
+    bench.lose();
+    let notes = bench.session.take_notes();
+    assert!(
+        matches!(&notes[..], [Note::Lost { in_doubt, .. }] if in_doubt.dropped == 2),
+        "{notes:?}"
+    );
+    bench.node_up();
+    bench.node("PONG\r\n");
+    assert_eq!(bench.sent(), QUIET_SENT);
+}
+
+#[test]
+fn s3_with_resend_what_no_pong_confirmed_is_sent_again_in_order() {
+    let mut bench = Bench::connected(Policy {
+        in_doubt: InDoubt::Resend,
+        ..policy()
+    });
+    bench.component("PUB a 1\r\n1\r\nPING\r\nPUB a 1\r\n2\r\nPING\r\nPUB a 1\r\n3\r\n");
+    bench.node("PONG\r\n");
+    bench.sent();
+    bench.lose();
+    bench.node_up();
+    assert_eq!(bench.sent(), QUIET_SENT);
+    bench.component("PUB a 1\r\n4\r\n");
+    bench.node("PONG\r\n");
+    assert_eq!(
+        bench.sent(),
+        "PUB a 1\r\n2\r\nPING\r\nPUB a 1\r\n3\r\nPUB a 1\r\n4\r\n"
+    );
+    bench.node("PONG\r\n");
+    assert_eq!(bench.seen(), "PONG\r\nPONG\r\n");
+}
+
+#[test]
+fn s3_own_pings_follow_publishes_by_bytes_and_by_time() {
+    let mut bench = Bench::connected(Policy {
+        confirm_bytes: 20,
+        ..policy()
+    });
+    bench.component("PUB a 1\r\nx\r\n");
+    assert_eq!(bench.sent(), "PUB a 1\r\nx\r\n");
+    bench.component("PUB a 1\r\ny\r\n");
+    assert_eq!(bench.sent(), "PUB a 1\r\ny\r\nPING\r\n");
+    bench.node("PONG\r\n");
+    assert_eq!(bench.session.in_doubt(), 0);
+    bench.component("PUB a 1\r\nz\r\n");
+    bench.pass(Duration::from_millis(100));
+    assert_eq!(bench.sent(), "PUB a 1\r\nz\r\nPING\r\n");
+    assert_eq!(bench.seen(), "");
+}
+
+#[test]
+fn s4_the_journal_is_replayed_with_what_is_left_of_max() {
+    let mut bench = Bench::connected(policy());
+    bench.component("SUB a 1\r\nSUB b q 2\r\nUNSUB 1 3\r\nSUB c 3\r\nUNSUB 3\r\n");
+    bench.node("MSG a 1 0\r\n\r\nMSG a 1 0\r\n\r\n");
+    bench.lose();
+    bench.node_up();
+    assert_eq!(
+        bench.sent(),
+        QUIET_SENT.replace("PING", "SUB a 1\r\nUNSUB 1 1\r\nSUB b q 2\r\nPING")
+    );
+    bench.node("PONG\r\n");
+    bench.component("UNSUB 1 5\r\n");
+    assert_eq!(
+        bench.sent(),
+        "UNSUB 1 3\r\n",
+        "the new node has not counted the first two"
+    );
+}
+
+#[test]
+fn s5_pings_open_at_the_nodes_death_are_answered_by_the_next() {
+    let mut bench = Bench::connected(policy());
+    bench.component("PING\r\nPING\r\n");
+    bench.node("PONG\r\n");
+    assert_eq!(bench.seen(), "PONG\r\n");
+    bench.lose();
+    bench.component("PING\r\n");
+    bench.node_up();
+    bench.sent();
+    bench.node("PONG\r\n");
+    assert_eq!(bench.seen(), "", "that was the sidecar's own");
+    assert_eq!(bench.sent(), "PING\r\nPING\r\n");
+    bench.node("PONG\r\nPONG\r\n");
+    assert_eq!(bench.seen(), "PONG\r\nPONG\r\n");
+}
+
+#[test]
+fn s6_every_command_gets_one_ok_over_a_failover() {
+    let mut bench = Bench::new(policy());
+    bench.node_up();
+    bench.seen();
+    bench.component("CONNECT {\"verbose\":true}\r\nSUB a 1\r\nPUB b 0\r\n\r\nPING\r\nSUB c 2\r\n");
+    bench.node("+OK\r\nPONG\r\n+OK\r\n");
+    assert_eq!(bench.seen(), "+OK\r\n+OK\r\n");
+    bench.lose();
+    bench.node_up();
+    bench.node("+OK\r\n+OK\r\n+OK\r\nPONG\r\n");
+    assert_eq!(
+        bench.seen(),
+        "+OK\r\n",
+        "the one of PUB, which is dropped; those of the replay are not shown"
+    );
+    bench.node("PONG\r\n");
+    assert_eq!(bench.seen(), "PONG\r\n+OK\r\n");
+}
+
+#[test]
+fn s6_a_component_without_connect_is_verbose_and_does_not_see_that_one_was_sent_for_it() {
+    let mut bench = Bench::new(policy());
+    bench.node_up();
+    bench.seen();
+    bench.component("SUB a 1\r\n");
+    assert_eq!(bench.sent(), "CONNECT {\"protocol\":1}\r\nPING\r\nSUB a 1\r\n");
+    bench.node("+OK\r\nPONG\r\n+OK\r\n");
+    assert_eq!(bench.seen(), "+OK\r\n");
+}
+
+#[test]
+fn s8_keep_alive_is_hop_by_hop() {
+    let mut bench = Bench::connected(policy());
+    bench.node("PING\r\n");
+    assert_eq!(
+        (bench.sent(), bench.seen()),
+        ("PONG\r\n".to_owned(), String::new())
+    );
+    let interval = policy().ping_interval;
+    for _ in 0..2 {
+        bench.pass(interval);
+        bench.node("PONG\r\n");
+        assert_eq!(bench.seen(), "PING\r\n");
+    }
+    bench.component("PONG\r\n");
+    bench.sent();
+    for _ in 0..2 {
+        bench.pass(interval);
+        bench.node("PONG\r\n");
+    }
+    bench.seen();
+    bench.pass(interval);
+    assert_eq!(bench.seen(), "-ERR 'Stale Connection'\r\n");
+    assert_eq!(bench.session.end(), Some(End::ComponentStale));
+}
+
+#[test]
+fn s9_what_is_about_the_node_makes_the_sidecar_move_and_is_not_shown() {
+    for text in [
+        "Stale Connection",
+        "maximum connections exceeded",
+        "Server Shutdown",
+    ] {
+        let mut bench = Bench::connected(policy());
+        bench.node(&format!("-ERR '{text}'\r\n"));
+        assert_eq!(bench.seen(), "");
+        assert!(
+            bench.session.wants().dial && !bench.session.wants().keep_node,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn s9_what_is_about_the_component_goes_to_it_and_ends_it_with_the_nodes_end() {
+    let mut bench = Bench::connected(policy());
+    bench.node("-ERR 'Maximum Payload Violation'\r\n");
+    assert_eq!(bench.seen(), "-ERR 'Maximum Payload Violation'\r\n");
+    bench.lose();
+    assert_eq!(bench.session.end(), Some(End::Refused));
+}
+
+#[test]
+fn s9_authorization_is_the_components_at_first_and_the_nodes_after_a_move() {
+    let mut bench = Bench::new(policy());
+    bench.node_up();
+    bench.seen();
+    bench.component(QUIET);
+    bench.node("-ERR 'Authorization Violation'\r\n");
+    assert_eq!(bench.seen(), "-ERR 'Authorization Violation'\r\n");
+    let mut bench = Bench::connected(policy());
+    bench.lose();
+    bench.node_up();
+    bench.node("-ERR 'Authorization Violation'\r\n");
+    assert_eq!(bench.seen(), "");
+    assert!(bench.session.wants().dial);
+}
+
+#[test]
+fn s10_during_an_outage_the_stream_is_kept_then_held_back_and_sent_in_order() {
+    let mut bench = Bench::connected(Policy {
+        buffer_bytes: 24,
+        ..policy()
+    });
+    bench.lose();
+    bench.component("PUB a 1\r\n1\r\n");
+    assert!(bench.session.wants().read_component);
+    bench.component("PUB a 1\r\n2\r\n");
+    assert!(!bench.session.wants().read_component, "back-pressure");
+    bench.node_up();
+    bench.node("PONG\r\n");
+    assert_eq!(
+        bench.sent(),
+        format!("{QUIET_SENT}PUB a 1\r\n1\r\nPUB a 1\r\n2\r\n")
+    );
+    assert!(bench.session.wants().read_component);
+}
+
+#[test]
+fn s10_an_outage_that_lasts_ends_with_one_error() {
+    let mut bench = Bench::connected(policy());
+    bench.lose();
+    bench.pass(policy().outage);
+    assert_eq!(
+        bench.seen(),
+        "-ERR 'Standin: no NATS node could be reached for 30 s'\r\n"
+    );
+    assert_eq!(bench.session.end(), Some(End::Outage));
+}
+
+#[test]
+fn s10_a_component_that_connects_during_an_outage_is_greeted_and_served_later() {
+    let mut bench = Bench::new(policy());
+    bench.component(QUIET);
+    bench
+        .session
+        .no_node(&Info::default(), bench.now, &mut bench.pipes);
+    assert!(bench.seen().starts_with("INFO {"));
+    bench.component("PUB a 1\r\nx\r\nPING\r\n");
+    bench.node_up();
+    assert_eq!(bench.seen(), "", "no second INFO");
+    assert_eq!(bench.sent(), format!("{QUIET_SENT}PUB a 1\r\nx\r\nPING\r\n"));
+    bench.node("PONG\r\nPONG\r\n");
+    assert_eq!(bench.seen(), "PONG\r\n");
+}
+
+#[test]
+fn a_silent_node_is_probed_and_given_up() {
+    let mut bench = Bench::connected(policy());
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.sent(), "PING\r\n");
+    bench.pass(Duration::from_millis(999));
+    assert!(bench.session.wants().keep_node);
+    bench.pass(Duration::from_millis(1));
+    assert!(!bench.session.wants().keep_node);
+    let notes = bench.session.take_notes();
+    assert!(
+        matches!(
+            &notes[..],
+            [Note::Lost {
+                cause: Cause::ProbeTimeout,
+                ..
+            }]
+        ),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn a_sidecar_that_was_stopped_itself_asks_again_before_it_gives_a_node_up() {
+    let mut bench = Bench::connected(policy());
+    bench.pass(Duration::from_secs(1));
+    bench.now += Duration::from_secs(60);
+    bench.session.tick(
+        Duration::from_secs(59),
+        &Info::default(),
+        bench.now,
+        &mut bench.pipes,
+    );
+    assert!(bench.session.wants().keep_node);
+    bench.pass(Duration::from_secs(2));
+    assert!(!bench.session.wants().keep_node);
+}
+
+#[test]
+fn a_lame_duck_is_left_when_it_has_answered_all() {
+    let mut bench = Bench::connected(policy());
+    bench.component("SUB a 1\r\nPUB b 1\r\nx\r\n");
+    bench.node("INFO {\"ldm\":true}\r\n");
+    assert!(bench.session.wants().dial && bench.session.wants().keep_node);
+    bench
+        .session
+        .next_ready(Duration::from_secs(1), bench.now, &mut bench.pipes);
+    bench.component("PUB b 1\r\ny\r\n");
+    assert_eq!(bench.sent(), "SUB a 1\r\nPUB b 1\r\nx\r\nPING\r\n");
+    assert!(!bench.session.wants().switch);
+    bench.node("MSG a 1 0\r\n\r\nPONG\r\n");
+    assert!(bench.session.wants().switch);
+    bench.session.switch(bench.now);
+    let notes = bench.session.take_notes();
+    assert!(
+        notes
+            .iter()
+            .any(|note| matches!(note, Note::Lost { in_doubt, .. } if in_doubt.dropped == 0)),
+        "{notes:?}"
+    );
+    bench.node_up();
+    bench.node("PONG\r\n");
+    assert_eq!(
+        bench.sent(),
+        QUIET_SENT.replace("PING", "SUB a 1\r\nPING") + "PUB b 1\r\ny\r\n"
+    );
+    assert_eq!(bench.seen(), "MSG a 1 0\r\n\r\n");
+}
+
+#[test]
+fn a_broken_frame_is_answered_behind_the_answers_to_what_came_before() {
+    let mut bench = Bench::connected(policy());
+    bench.component("PING\r\nBOGUS\r\n");
+    assert_eq!(bench.seen(), "");
+    bench.node("PONG\r\nPONG\r\n");
+    bench.session.tick_ending(bench.now, &mut bench.pipes);
+    assert_eq!(bench.seen(), "PONG\r\n-ERR 'Unknown Protocol Operation'\r\n");
+    assert_eq!(bench.session.end(), Some(End::ComponentProtocol("unknown_verb")));
+}
