@@ -1,4 +1,5 @@
-//! The file that serves a cold start: the last good lists, and the last INFO line a node sent. JSON, versioned, replaced as a whole.
+//! The file that serves a cold start: the last good lists, and the last INFO line a node sent. JSON,
+//! versioned, replaced as a whole.
 //!
 //! It is a hint and never a reason to fail: what cannot be read is told and left aside. Secrets never go in.
 
@@ -99,7 +100,8 @@ pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<Kept, String> {
     Ok(kept)
 }
 
-/// Replaces the file: written beside it, made durable, renamed. A reader sees the old or the new one whole, whatever happens.
+/// Replaces the file: written beside it, made durable, renamed. A reader sees the old or the new one whole,
+/// whatever happens.
 pub(crate) fn store(path: &Path, kept: &Kept) -> Result<(), String> {
     let fail = |what: &str, error: std::io::Error| {
         format!(

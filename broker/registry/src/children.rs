@@ -1,7 +1,8 @@
 //! The znodes under the path within one session: listed, read, watched, and each read as a node once.
 //!
-//! A data watch is set with each read, and a child is read again only after its watch fired (or by the audit), so that no more than
-//! one watch per child is set. A child that changes its state from up to draining is thereby seen as fast as one that comes.
+//! A data watch is set with each read, and a child is read again only after its watch fired (or by the
+//! audit), so that no more than one watch per child is set. A child that changes its state from up to
+//! draining is thereby seen as fast as one that comes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -191,8 +192,8 @@ impl Children {
         Ok(())
     }
 
-    /// Compares all that is known with the server, in case a watch was lost, and marks the differences for the next
-    /// [`refresh`](Self::refresh). Returns how many there were.
+    /// Compares all that is known with the server, in case a watch was lost, and marks the differences for
+    /// the next [`refresh`](Self::refresh). Returns how many there were.
     pub(crate) async fn audit(&mut self, client: &Arc<Client>) -> Result<usize, CallError> {
         let mut names = client.children(&self.path).await?.unwrap_or_default();
         names.sort_unstable();

@@ -1,11 +1,13 @@
-//! One ZooKeeper session behind one gate. The only file that imports `zookeeper-async`; what the library does not do for its user
-//! is done here and in `zookeeper.rs`.
+//! One ZooKeeper session behind one gate. The only file that imports `zookeeper-async`; what the library does
+//! not do for its user is done here and in `zookeeper.rs`.
 //!
-//! A client lives as long as its one connection. It is not carried over to a second one: the library would set neither watches nor
-//! auth again, and would go on silently when the server had expired the session. So there is nothing to restore and no state to
-//! guess: after every reconnect everything is told, listed and watched again, because it is all new.
+//! A client lives as long as its one connection. It is not carried over to a second one: the library would
+//! set neither watches nor auth again, and would go on silently when the server had expired the session. So
+//! there is nothing to restore and no state to guess: after every reconnect everything is told, listed and
+//! watched again, because it is all new.
 //!
-//! A client must be made, used and dropped inside a runtime of its own; dropping that runtime is the only way to end its tasks.
+//! A client must be made, used and dropped inside a runtime of its own; dropping that runtime is the only way
+//! to end its tasks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +33,8 @@ pub(crate) enum Change {
     Child(String),
 }
 
-/// Where watches report. The library's watch task calls back into it and dies with a panic or a wait there, so it does neither.
+/// Where watches report. The library's watch task calls back into it and dies with a panic or a wait there,
+/// so it does neither.
 #[derive(Clone)]
 struct Reporter {
     queue: mpsc::Sender<Change>,
@@ -75,7 +78,8 @@ impl Changes {
     }
 }
 
-/// Why a call gave no answer that can be used. Each of them ends the session, except where `NoAuth` is about a single child.
+/// Why a call gave no answer that can be used. Each of them ends the session, except where `NoAuth` is about
+/// a single child.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum CallError {
     #[error("{call} {path}: no answer within {limit_ms} ms")]
@@ -161,8 +165,8 @@ impl Client {
         unless_missing(within(self.call_timeout, "list", path, call).await)
     }
 
-    /// Like [`children`](Self::children), and reports [`Change::List`] when one comes or goes. Ask [`exists`](Self::exists) first:
-    /// on a missing node the library keeps the callback for ever.
+    /// Like [`children`](Self::children), and reports [`Change::List`] when one comes or goes. Ask
+    /// [`exists`](Self::exists) first: on a missing node the library keeps the callback for ever.
     pub(crate) async fn children_watched(&self, path: &str) -> Result<Option<Vec<String>>, CallError> {
         let call = self
             .zookeeper
@@ -170,8 +174,8 @@ impl Client {
         unless_missing(within(self.call_timeout, "list", path, call).await)
     }
 
-    /// The data of child `name` of `path` and its last change, `None` when it is gone; reports [`Change::Child`] when it changes
-    /// or goes.
+    /// The data of child `name` of `path` and its last change, `None` when it is gone; reports
+    /// [`Change::Child`] when it changes or goes.
     pub(crate) async fn data_watched(
         &self,
         path: &str,

@@ -22,9 +22,11 @@ pub struct Config {
     pub zookeeper: Option<ZooKeeperConfig>,
     /// Names to resolve again and again.
     pub dns: Vec<DnsName>,
-    /// How often the names are resolved, in milliseconds; sooner when the records live shorter, never below 1,000.
+    /// How often the names are resolved, in milliseconds; sooner when the records live shorter, never below
+    /// 1,000.
     pub dns_refresh_ms: u64,
-    /// The one server to ask instead of those in the system's settings (then `/etc/hosts` and search domains do not count).
+    /// The one server to ask instead of those in the system's settings (then `/etc/hosts` and search domains
+    /// do not count).
     pub dns_server: Option<SocketAddr>,
     /// Addresses given by hand.
     pub fixed: Vec<Upstream>,
@@ -86,7 +88,8 @@ impl Config {
 /// A ZooKeeper ensemble and the place in it where nodes register. `Debug` hides the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ZooKeeperConfig {
-    /// `HOST[:PORT],…[/chroot]`; the port is 2181 when missing. Names are resolved, and the hosts shuffled, for each connection.
+    /// `HOST[:PORT],…[/chroot]`; the port is 2181 when missing. Names are resolved, and the hosts shuffled,
+    /// for each connection.
     pub hosts: String,
     /// The znode whose children are the nodes.
     pub path: String,

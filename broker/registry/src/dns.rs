@@ -1,5 +1,5 @@
-//! Nodes from DNS: a name's addresses with a port (a Kubernetes headless service, a round-robin name), or the instances that SRV
-//! records name. Resolved again and again; an answer is only ever replaced by an answer.
+//! Nodes from DNS: a name's addresses with a port (a Kubernetes headless service, a round-robin name), or the
+//! instances that SRV records name. Resolved again and again; an answer is only ever replaced by an answer.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! `host:port`, the one way in which every source names a place to connect to. A host is kept as it was written: resolving it is
-//! the business of whoever dials.
+//! `host:port`, the one way in which every source names a place to connect to. A host is kept as it was
+//! written: resolving it is the business of whoever dials.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -33,7 +33,8 @@ impl Endpoint {
     /// From parts that came from outside.
     ///
     /// # Errors
-    /// [`RegistryError::Address`] when the host is empty, too long or has characters that no host has, or the port is 0.
+    /// [`RegistryError::Address`] when the host is empty, too long or has characters that no host has, or the
+    /// port is 0.
     pub fn checked(host: &str, port: u16) -> Result<Self, RegistryError> {
         let fail = |reason: &str| Err(RegistryError::address(&format!("{host}:{port}"), WANTED, reason));
         let bare = host
@@ -90,7 +91,8 @@ impl Endpoint {
 }
 
 fn is_host_char(c: char) -> bool {
-    // Underscores are not allowed in host names and are used all the same, by container platforms among others.
+    // Underscores are not allowed in host names and are used all the same, by container platforms among
+    // others.
     c.is_alphanumeric() || matches!(c, '-' | '.' | '_')
 }
 

@@ -1,5 +1,5 @@
-//! The errors of this crate's seam. Only what the caller can mend is an error; a source that is down is a state, told by
-//! [`Health`](crate::Health).
+//! The errors of this crate's seam. Only what the caller can mend is an error; a source that is down is a
+//! state, told by [`Health`](crate::Health).
 
 use thiserror::Error;
 

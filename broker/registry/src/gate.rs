@@ -1,10 +1,11 @@
 //! One dialled connection to one ZooKeeper server, handed to the client library as a loopback address.
 //!
-//! The library dials without a time limit, and when a server accepts and closes it dials again at once, tens of thousands of times
-//! in a few seconds. So it never dials a server: the connection is made here, with a limit, and the library's socket is joined to
-//! it through a listener that takes one connection and is gone. A second dial of the library is refused by the loopback, for which
-//! it does obey its retry time; by then the end of the first has been seen here and the client is given up. How often servers are
-//! dialled is thereby decided in `zookeeper.rs` alone.
+//! The library dials without a time limit, and when a server accepts and closes it dials again at once, tens
+//! of thousands of times in a few seconds. So it never dials a server: the connection is made here, with a
+//! limit, and the library's socket is joined to it through a listener that takes one connection and is gone.
+//! A second dial of the library is refused by the loopback, for which it does obey its retry time; by then
+//! the end of the first has been seen here and the client is given up. How often servers are dialled is
+//! thereby decided in `zookeeper.rs` alone.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,7 +1,9 @@
-//! The nodes that nodes name: `connect_urls` of INFO. With one old address alone a component is thereby cluster-aware.
+//! The nodes that nodes name: `connect_urls` of INFO. With one old address alone a component is thereby
+//! cluster-aware.
 //!
-//! Every node of a cluster names the whole cluster, so the latest word of any member replaces the earlier words of the others it
-//! names or that named it; a node that has left is gone with the next INFO from anywhere. Pure state, no I/O.
+//! Every node of a cluster names the whole cluster, so the latest word of any member replaces the earlier
+//! words of the others it names or that named it; a node that has left is gone with the next INFO from
+//! anywhere. Pure state, no I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +21,8 @@ pub(crate) struct Gossip {
 #[derive(Debug)]
 struct Said {
     nodes: Vec<Arc<Node>>,
-    /// The speaker, and the speakers whose words this one replaced: it counts while one of them is known from elsewhere.
+    /// The speaker, and the speakers whose words this one replaced: it counts while one of them is known from
+    /// elsewhere.
     vouched_by: BTreeSet<Endpoint>,
 }
 

@@ -40,8 +40,8 @@ pub struct SourceHealth {
     pub name: String,
     /// How it is.
     pub state: SourceState,
-    /// Milliseconds since it last answered, as of the moment [`Health`] was taken. A healthy ZooKeeper answers with changes only and
-    /// then counts as answering now.
+    /// Milliseconds since it last answered, as of the moment [`Health`] was taken. A healthy ZooKeeper
+    /// answers with changes only and then counts as answering now.
     pub last_good_age_ms: Option<u64>,
     #[serde(skip)]
     pub(crate) last_good: Option<Instant>,

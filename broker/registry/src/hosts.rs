@@ -1,7 +1,9 @@
-//! The host list of a ZooKeeper ensemble, `HOST[:PORT],…[/chroot]`: parsed here, resolved here and shuffled here.
+//! The host list of a ZooKeeper ensemble, `HOST[:PORT],…[/chroot]`: parsed here, resolved here and shuffled
+//! here.
 //!
-//! The client library would resolve the names once, take the first address of each, fail as a whole when one does not resolve, and
-//! keep to the given order, so that every client in a fleet sits on the first host. It is only ever given one address.
+//! The client library would resolve the names once, take the first address of each, fail as a whole when one
+//! does not resolve, and keep to the given order, so that every client in a fleet sits on the first host. It
+//! is only ever given one address.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -55,8 +57,8 @@ impl FromStr for HostList {
 }
 
 impl HostList {
-    /// The full path of `path`, which is meant below the chroot. The library's own chroot is not used: it is never created, and
-    /// watches on its root never fire.
+    /// The full path of `path`, which is meant below the chroot. The library's own chroot is not used: it is
+    /// never created, and watches on its root never fire.
     pub(crate) fn full_path(&self, path: &str) -> String {
         match (self.chroot.as_str(), path) {
             ("", path) => path.to_owned(),

@@ -1,9 +1,9 @@
-//! `standin-registry`: who is alive. It turns what ZooKeeper, DNS, a fixed list, the nodes' own word and a cache file say into
-//! one [`Snapshot`] that a reader takes without waiting.
+//! `standin-registry`: who is alive. It turns what ZooKeeper, DNS, a fixed list, the nodes' own word and a
+//! cache file say into one [`Snapshot`] that a reader takes without waiting.
 //!
 //! *Architecture invariants.* The registry informs; only a connection proves: a node missing here is a reason to probe it, never
-//! to drop it. Readers take no lock, ask no ZooKeeper and look up no name: a snapshot is one `arc-swap` load. This is the only
-//! crate that imports `zookeeper-async`, and `client.rs` the only file.
+//! to drop it. Readers take no lock, ask no ZooKeeper and look up no name: a snapshot is one `arc-swap` load.
+//! This is the only crate that imports `zookeeper-async`, and `client.rs` the only file.
 //!
 //! The files, in the order in which a change of the cluster meets them:
 //!
@@ -21,11 +21,14 @@
 //! | `gossip.rs` | the nodes that nodes name |
 //! | `roster.rs` | what every source said last, folded into a snapshot |
 //! | `cache.rs` | the file that serves a cold start |
-//! | `watch.rs` | the task around all this, and [`Watch`], the reader's side |
+//! | `cache_writer.rs` | when that file is written |
+//! | `hub.rs` | the task around all this |
+//! | `watch.rs` | [`Watch`], the reader's side |
 //!
 //! The values they speak in: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`.
 
 mod cache;
+mod cache_writer;
 mod children;
 mod client;
 mod config;
@@ -36,6 +39,7 @@ mod gate;
 mod gossip;
 mod health;
 mod hosts;
+mod hub;
 mod node;
 mod record;
 mod resolver;

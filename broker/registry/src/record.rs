@@ -1,8 +1,9 @@
-//! The bytes of a znode read as a node. Five formats: our own JSON, and what the registrars leave that people already run beside
-//! stock servers: plain `host:port`, Nerve, Curator's ServiceInstance, and Twitter's ServerSet.
+//! The bytes of a znode read as a node. Five formats: our own JSON, and what the registrars leave that people
+//! already run beside stock servers: plain `host:port`, Nerve, Curator's ServiceInstance, and Twitter's
+//! ServerSet.
 //!
-//! Unknown fields are ignored, and a later version of our own record is read as far as it can be, so that nodes and sidecars may be
-//! upgraded in any order.
+//! Unknown fields are ignored, and a later version of our own record is read as far as it can be, so that
+//! nodes and sidecars may be upgraded in any order.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -61,7 +62,8 @@ fn plain(text: &str) -> Result<Node, RecordError> {
     Ok(Node::at(client, Source::ZooKeeper))
 }
 
-/// `{"v":1,"id":…,"client":"host:port","mesh":…,"http":…,"tls":…,"zone":…,"weight":…,"state":…,"version":…}` (DESIGN, ZooKeeper).
+/// `{"v":1,"id":…,"client":"host:port","mesh":…,"http":…,"tls":…,"zone":…,"weight":…,"state":…,"version":…}`
+/// (DESIGN, ZooKeeper).
 fn standin(record: &Map<String, Value>) -> Result<Node, RecordError> {
     let client = endpoint_text(record, "client")?.ok_or_else(|| RecordError::Field {
         field: "client",
@@ -94,7 +96,8 @@ fn nerve(record: &Map<String, Value>) -> Result<Node, RecordError> {
     })
 }
 
-/// Curator's ServiceInstance. `sslPort` counts when `port` is null; `enabled: false` (Curator 4.2 and later) is not serving.
+/// Curator's ServiceInstance. `sslPort` counts when `port` is null; `enabled: false` (Curator 4.2 and later)
+/// is not serving.
 fn curator(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> {
     if record.get("enabled").and_then(Value::as_bool) == Some(false) {
         return Ok(None);

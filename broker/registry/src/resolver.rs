@@ -1,5 +1,5 @@
-//! The name resolver. It runs in the process and can be dropped at any moment: the system's own (`getaddrinfo`) blocks a thread for
-//! as long as it likes, which would be left behind.
+//! The name resolver. It runs in the process and can be dropped at any moment: the system's own
+//! (`getaddrinfo`) blocks a thread for as long as it likes, which would be left behind.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,7 +12,8 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 
 use crate::endpoint::Endpoint;
 
-/// A resolver, or the reason why there is none. Cheap to clone; made anew whenever fresh system settings should count.
+/// A resolver, or the reason why there is none. Cheap to clone; made anew whenever fresh system settings
+/// should count.
 #[derive(Clone)]
 pub(crate) struct Resolver {
     inner: Result<Arc<TokioResolver>, String>,

@@ -1,4 +1,5 @@
-//! What every source said last, folded into a snapshot. Pure state, no I/O: the rules of which word counts when are all here.
+//! What every source said last, folded into a snapshot. Pure state, no I/O: the rules of which word counts
+//! when are all here.
 //!
 //! | list | made of |
 //! |---|---|
@@ -6,8 +7,8 @@
 //! | cached | for a source whose answer is empty or missing: its last one that was not (in this process, else from the file) |
 //! | fixed | the operator's addresses, and what nodes named |
 //!
-//! An emptied ZooKeeper thereby moves its nodes from live to cached, and there they stay. A node that is gone while others stay is
-//! gone from both.
+//! An emptied ZooKeeper thereby moves its nodes from live to cached, and there they stay. A node that is gone
+//! while others stay is gone from both.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -50,8 +51,8 @@ impl Roster {
         roster
     }
 
-    /// Takes over new sources; answers of sources that stay are kept, and the last good lists are in any case kept until a source
-    /// of the new settings has given one.
+    /// Takes over new sources; answers of sources that stay are kept, and the last good lists are in any case
+    /// kept until a source of the new settings has given one.
     pub(crate) fn reconfigure(&mut self, config: &Config) {
         self.nodes_max = config.nodes_max;
         self.has_zookeeper = config.zookeeper.is_some();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::endpoint::Endpoint;
 use crate::node::Node;
 
-/// The nodes, in the order of trust: a reader tries `live` first, then `cached`, then `fixed`. No client endpoint is in it
-/// twice. Within a list the order is stable and means nothing.
+/// The nodes, in the order of trust: a reader tries `live` first, then `cached`, then `fixed`. No client
+/// endpoint is in it twice. Within a list the order is stable and means nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// As the sources that can know say now (ZooKeeper, DNS), or said last when they cannot be asked.

@@ -1,5 +1,5 @@
-//! A NATS address as people write it in one line (`--upstream`, `NATS_URL`, a client's server list), with the credentials and the
-//! wish for TLS that may be in it.
+//! A NATS address as people write it in one line (`--upstream`, `NATS_URL`, a client's server list), with the
+//! credentials and the wish for TLS that may be in it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -53,8 +53,8 @@ impl fmt::Display for Upstream {
 impl FromStr for Upstream {
     type Err = RegistryError;
 
-    /// As NATS clients read it: the port is 4222 when missing, a lone word before `@` is a token, and all before `@` may be
-    /// percent-encoded.
+    /// As NATS clients read it: the port is 4222 when missing, a lone word before `@` is a token, and all
+    /// before `@` may be percent-encoded.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         // Errors are logged and so must not hold the credentials.
         let shown = match text.rsplit_once('@') {

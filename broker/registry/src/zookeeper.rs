@@ -1,13 +1,15 @@
-//! The thread that keeps a ZooKeeper session going: it dials, lists, watches, and when the session is worth nothing any more, gives
-//! it up and builds the next.
+//! The thread that keeps a ZooKeeper session going: it dials, lists, watches, and when the session is worth
+//! nothing any more, gives it up and builds the next.
 //!
-//! It is a thread with a runtime of its own per session, because dropping that runtime is what ends the client library's tasks. A
-//! session is given up when its connection ends, when a call fails, or when one is not answered within a third of the session
-//! timeout; heartbeats come as often, so a frozen server is left before the session has run out. Servers are tried in random order,
-//! each once per round; between rounds the wait doubles up to a cap, so that a server that accepts and closes costs next to nothing.
+//! It is a thread with a runtime of its own per session, because dropping that runtime is what ends the
+//! client library's tasks. A session is given up when its connection ends, when a call fails, or when one is
+//! not answered within a third of the session timeout; heartbeats come as often, so a frozen server is left
+//! before the session has run out. Servers are tried in random order, each once per round; between rounds the
+//! wait doubles up to a cap, so that a server that accepts and closes costs next to nothing.
 //!
 //! *Architecture invariant.* Only reports leave this thread; the last good list is kept by those who read them.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
@@ -30,7 +32,8 @@ const ROUND_WAIT_MS_MIN: u64 = 1_000;
 const ROUND_WAIT_MS_MAX: u64 = 5_000;
 /// A session that lasted this long ends the doubling: what follows is a new outage.
 const SESSION_GOOD_MS: u64 = 5_000;
-/// After a good session the next is tried within this, at random, so that a fleet does not come back in one moment.
+/// After a good session the next is tried within this, at random, so that a fleet does not come back in one
+/// moment.
 const RESUME_WAIT_MS_MAX: u64 = 250;
 /// Changes that come in a burst are read together.
 const BURST_MS: u64 = 20;
@@ -95,6 +98,24 @@ impl<T> Reports<T> {
 /// Whoever listened is gone, or wants the thread to end.
 struct Gone;
 
+/// Why a session does not go on.
+enum Broken {
+    Gone,
+    Call(CallError),
+}
+
+impl From<Gone> for Broken {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<CallError> for Broken {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
+    }
+}
+
 /// Starts the thread.
 ///
 /// # Errors
@@ -118,7 +139,8 @@ pub(crate) fn start<T: Send + 'static>(
     thread::Builder::new()
         .name("zookeeper".to_owned())
         .spawn(move || {
-            // The library logs each event as information and each expected loss as an error; what matters is reported instead.
+            // The library logs each event as information and each expected loss as an error; what matters is
+            // reported instead.
             let silence = tracing::Dispatch::none();
             tracing::dispatcher::with_default(&silence, || watcher.run());
             drop(ending);
@@ -241,9 +263,10 @@ impl<T: Send + 'static> Watcher<T> {
         let mut is_up = false;
         let reason = tokio::select! {
             ended = gate.ended() => ended,
-            ended = self.session(server, without_since, &client, changes, &mut is_up) => match ended? {
+            ended = self.session(server, without_since, &client, changes, &mut is_up) => match ended {
                 Ok(never) => match never {},
-                Err(error) => error.to_string(),
+                Err(Broken::Gone) => return Err(Gone),
+                Err(Broken::Call(error)) => error.to_string(),
             },
             () = stop_ordered(&mut stopped) => {
                 let limit = Duration::from_millis(CLOSE_MS_MAX);
@@ -279,7 +302,7 @@ impl<T: Send + 'static> Watcher<T> {
         Ok((Arc::new(client), changes))
     }
 
-    /// Proves the session by its first call, then reports every change until a call fails.
+    /// Proves the session by reading the list, then reports every change until a call fails.
     async fn session(
         &self,
         server: SocketAddr,
@@ -287,49 +310,38 @@ impl<T: Send + 'static> Watcher<T> {
         client: &Arc<Client>,
         mut changes: Changes,
         is_up: &mut bool,
-    ) -> Result<Result<std::convert::Infallible, CallError>, Gone> {
-        macro_rules! give_up_on {
-            ($call:expr) => {
-                match $call {
-                    Ok(answer) => answer,
-                    Err(error) => return Ok(Err(error)),
-                }
-            };
-        }
+    ) -> Result<Infallible, Broken> {
         if let Some(digest) = &self.config.digest_auth {
-            give_up_on!(client.authenticate(digest).await);
+            client.authenticate(digest).await?;
         }
-        give_up_on!(client.exists(&self.path).await);
+        let mut children = Children::new(self.path.clone(), self.nodes_max);
+        let mut told = children.refresh(client).await?;
+        // Only now is it worth something: a session that may not read the list is none.
         *is_up = true;
-        self.reports
-            .send(Report::Up {
-                server,
-                after: without_since.elapsed(),
-            })
-            .await?;
+        let after = without_since.elapsed();
+        self.reports.send(Report::Up { server, after }).await?;
+        self.reports.send(Report::Listing(told.clone())).await?;
 
         let mut heartbeat = every(self.config.session_timeout_ms / 3);
         let mut audit = every(self.config.audit_ms);
-        let mut children = Children::new(self.path.clone(), self.nodes_max);
-        let mut told = None;
         loop {
-            let listing = give_up_on!(children.refresh(client).await);
-            if told.as_ref() != Some(&listing) {
-                self.reports.send(Report::Listing(listing.clone())).await?;
-                told = Some(listing);
-            }
             tokio::select! {
                 change = changes.next() => {
                     tokio::time::sleep(Duration::from_millis(BURST_MS)).await;
                     children.note(change, &mut changes);
                 }
-                _ = heartbeat.tick() => { give_up_on!(client.exists(&self.path).await); }
+                _ = heartbeat.tick() => { client.exists(&self.path).await?; }
                 _ = audit.tick() => {
-                    let differences = give_up_on!(children.audit(client).await);
+                    let differences = children.audit(client).await?;
                     if differences > 0 {
                         self.reports.send(Report::Audited { differences }).await?;
                     }
                 }
+            }
+            let listing = children.refresh(client).await?;
+            if listing != told {
+                self.reports.send(Report::Listing(listing.clone())).await?;
+                told = listing;
             }
         }
     }

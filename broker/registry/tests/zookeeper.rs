@@ -1,5 +1,5 @@
-//! The registry against real ZooKeeper servers: what the session's thread promises, each promise once. The child processes that some
-//! tests need are this binary again, in the role of `a_watching_child_process`.
+//! The registry against real ZooKeeper servers: what the session's thread promises, each promise once. The
+//! child processes that some tests need are this binary again, in the role of `a_watching_child_process`.
 #![allow(clippy::unwrap_used)]
 
 mod zk;

@@ -1,5 +1,5 @@
-//! Real ZooKeeper servers for the tests: each on its own port and in its own folder, ended with the test. What is written into them is
-//! written by a client of the test's own, so that the truth is ZooKeeper's.
+//! Real ZooKeeper servers for the tests: each on its own port and in its own folder, ended with the test.
+//! What is written into them is written by a client of the test's own, so that the truth is ZooKeeper's.
 #![allow(clippy::unwrap_used)]
 
 use std::io::ErrorKind;
@@ -309,8 +309,8 @@ pub(crate) async fn eventually(what: &str, good: impl AsyncFn() -> bool) {
     }
 }
 
-/// A port nobody listens on and no other test picks: each process has twenty of its own, below the ephemeral range, so that no outgoing
-/// connection takes one while its server is down.
+/// A port nobody listens on and no other test picks: each process has twenty of its own, below the ephemeral
+/// range, so that no outgoing connection takes one while its server is down.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + (std::process::id() % 600) as u16 * 20;
