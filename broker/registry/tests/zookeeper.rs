@@ -549,7 +549,7 @@ async fn new_settings_are_taken_over_without_losing_the_last_good_list() {
 }
 
 #[tokio::test]
-async fn a_lost_watch_is_made_good_by_the_audit() {
+async fn what_no_watch_tells_is_found_by_the_audit() {
     let server = Server::started().await;
     let writer = server.writer().await;
     writer.put("a", "a:1").await;
