@@ -159,15 +159,12 @@ impl Range {
     fn of(
         query: Result<Query<Self>, QueryRejection>,
         page_items_max: usize,
-    ) -> Result<(usize, usize), Response> {
+    ) -> Result<(usize, usize), String> {
         match query {
             Ok(Query(Self { offset, limit })) => {
                 Ok((offset, limit.unwrap_or(PAGE_ITEMS_DEFAULT).min(page_items_max)))
             }
-            Err(error) => {
-                let text = format!("{}; give ?offset=N&limit=N\n", error.body_text());
-                Err((StatusCode::BAD_REQUEST, text).into_response())
-            }
+            Err(error) => Err(format!("{}; give ?offset=N&limit=N\n", error.body_text())),
         }
     }
 }
@@ -184,7 +181,7 @@ async fn sessions(State(pages): State<Pages>, query: Result<Query<Range>, QueryR
             })
             .into_response()
         }
-        Err(refusal) => refusal,
+        Err(refusal) => (StatusCode::BAD_REQUEST, refusal).into_response(),
     }
 }
 
@@ -202,7 +199,7 @@ async fn nodes(State(pages): State<Pages>, query: Result<Query<Range>, QueryReje
             })
             .into_response()
         }
-        Err(refusal) => refusal,
+        Err(refusal) => (StatusCode::BAD_REQUEST, refusal).into_response(),
     }
 }
 

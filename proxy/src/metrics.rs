@@ -41,12 +41,7 @@ const CLOSED: &[&str] = &[
     "shutdown",
 ];
 /// Reasons of `standin_connections_refused_total`.
-const REFUSED: &[&str] = &[
-    "connections_max",
-    "buffers_total_bytes_max",
-    "shutdown",
-    "accept_error",
-];
+const REFUSED: &[&str] = &["connections_max", "accept_error"];
 /// Results of `standin_node_dials_total`: success, and `DialError::kind`.
 const DIALS: &[&str] = &[
     "connected",
@@ -70,7 +65,6 @@ const CLIENT_ERRORS: &[&str] = &[
     "payload_end",
     "connect_json",
     "subscriptions_max",
-    "subscription_bytes_max",
     "component_slow",
     "component_stale",
     "outage",
@@ -470,7 +464,7 @@ mod tests {
             "standin_bytes_total{direction=\"to_component\"} 0",
             "standin_in_doubt_total{policy=\"drop\"} 0",
             "standin_nodes{state=\"cooling\",source=\"gossip\"} 0",
-            "standin_node_dials_total{result=\"timeout\"} 0",
+            "standin_node_dials_total{result=\"connect_timeout\"} 0",
             "standin_registry_records_skipped_total 0",
         ] {
             assert!(

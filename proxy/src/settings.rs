@@ -157,7 +157,6 @@ pub struct Session {
     pub ping_interval_secs: Secs,
     pub ping_max: u32,
     pub subscriptions_max: usize,
-    pub subscription_bytes_max: usize,
     pub control_line_bytes_max: usize,
 }
 

@@ -161,10 +161,10 @@ mod tests {
                 section = format!("{}.", name.trim_end_matches(']'));
             } else if line.starts_with('#') {
                 marked |= line.contains("(restart)");
-            } else if let Some((key, _)) = line.split_once(" = ") {
-                if std::mem::take(&mut marked) {
-                    keys.push(format!("{section}{key}"));
-                }
+            } else if let Some((key, _)) = line.split_once(" = ")
+                && std::mem::take(&mut marked)
+            {
+                keys.push(format!("{section}{key}"));
             }
         }
         keys.sort();

@@ -43,7 +43,6 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("session.ping_interval_secs", 1, 86_400),
     ("session.ping_max", 1, 100),
     ("session.subscriptions_max", 0, 100_000_000),
-    ("session.subscription_bytes_max", 65_536, 1 << 30),
     ("session.control_line_bytes_max", 256, 1 << 20),
     ("limits.connections_max", 1, 1_000_000),
     ("limits.workers", 0, 1024),
