@@ -3,7 +3,11 @@
 mod direct;
 mod everyday;
 mod failover;
+mod half_open;
+mod jetstream;
 mod machinery;
+mod operation;
+mod registry;
 mod scenario;
 mod scripted_peers;
 mod site;

@@ -49,9 +49,7 @@ impl Site {
 
     /// The place in the cluster of the node that the only session is on.
     pub(crate) async fn node_of_session(&self) -> Option<usize> {
-        let nodes = self.sidecar.session_nodes().await;
-        assert!(nodes.len() <= 1, "one session expected, got {nodes:?}");
-        self.cluster.index_of((*nodes.first()?)?)
+        self.cluster.index_of(self.sidecar.node_of_session().await?)
     }
 
     /// Waits until the only session is on a node other than this one, and returns that.

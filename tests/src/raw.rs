@@ -48,6 +48,18 @@ impl RawClient {
             }
             sleep(Duration::from_millis(10)).await;
         };
+        Self::greet(name, stream).await
+    }
+
+    /// Says [`CONNECT_OLD`] over a socket that is connected already, as from inside a [`Netns`](crate::Netns).
+    pub async fn open_over(stream: TcpStream) -> Self {
+        let mut client = Self::greet("client", stream).await;
+        client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
+        client.expect_line("PONG").await;
+        client
+    }
+
+    async fn greet(name: &str, stream: TcpStream) -> Self {
         let mut conversation = Conversation::new(name, stream);
         let info = conversation.read_frame().await;
         assert_eq!(

@@ -230,6 +230,13 @@ impl Sidecar {
         self.session_rows().await.iter().map(address).collect()
     }
 
+    /// The address of the node that the only session is on; `None` while it has none, or there is no session.
+    pub async fn node_of_session(&self) -> Option<SocketAddr> {
+        let nodes = self.session_nodes().await;
+        assert!(nodes.len() <= 1, "one session expected, got {nodes:?}");
+        *nodes.first()?
+    }
+
     async fn page(&self, path: &str) -> Value {
         self.http()
             .get_json(path)

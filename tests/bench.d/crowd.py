@@ -1,0 +1,63 @@
+"""Thousands of idle components: what each costs in memory, and how soon all are on another node when theirs is killed."""
+
+import resource
+import signal
+import time
+from contextlib import ExitStack
+from statistics import median
+
+import peers
+from processes import Crowd, free_port, until
+from report import progress, say, spread, table
+
+COMPONENTS = 10_000
+FILES_OF_SIDECAR = 200  # all that are no sessions'
+SETTLED_SECONDS = 5
+
+
+def run(folder, quick, targets):
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    count = min(1_000 if quick else COMPONENTS, (files - FILES_OF_SIDECAR) // 2)
+    runs = 1 if quick else 3
+    memory, moved, lost = [], [], 0
+    for number in range(runs):
+        progress(f"idle components: run {number + 1} of {runs}")
+        bytes_each, seconds, missing = once(folder, count)
+        memory.append(bytes_each / 1024)
+        moved.append(seconds)
+        lost += missing
+    say(f"### {count:,} idle components with one subscription each, {runs} runs\n")
+    if count < COMPONENTS:
+        say(f"{count:,} and not {COMPONENTS:,}: each takes two file descriptors of the sidecar, and {files:,} are allowed here.\n")
+    rows = [["resident memory for each, KiB", *(f"{value:.2f}" for value in spread(memory))]]
+    rows.append(["node killed: seconds until each has heard again", *(f"{value:.2f}" for value in spread(moved))])
+    table(["", "median", "(max − min) / median"], rows)
+    targets.check("resident memory for each idle component", median(memory), 8, "KiB")
+    targets.check(f"{count:,} components moved within", max(moved), 5, "s")
+    targets.check("components lost", lost, 0, "")
+    say()
+
+
+def once(folder, count):
+    """Bytes of the sidecar for each component; seconds to move all; how many were lost."""
+    with ExitStack() as running:
+        ports = [free_port() for _ in range(3)]
+
+        def node(number):
+            return running.enter_context(peers.Node(folder, f"node-{number}", ports[number], ports))
+
+        first = node(0)
+        sidecar = running.enter_context(peers.sidecar(folder, [first.port]))
+        before = sidecar.rss_bytes()
+        words = ["idle", "--server", f"127.0.0.1:{sidecar.port}", "--components", count]
+        crowd = running.enter_context(Crowd(folder, *words))
+        time.sleep(SETTLED_SECONDS)
+        bytes_each = (sidecar.rss_bytes() - before) / count
+        # The others come only now, so that the first one's death concerns every component.
+        nodes = [first, node(1), node(2)]
+        peers.joined(nodes)
+        until("the sidecar knows all nodes", lambda: peers.get_json(sidecar.http, "/nodez")["total"] == len(nodes))
+        first.signal(signal.SIGKILL)
+        heard = crowd.ask(f"hear 127.0.0.1:{nodes[1].port}")
+        return bytes_each, heard["seconds"], heard["lost"] + heard["deaf"]

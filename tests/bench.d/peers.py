@@ -1,0 +1,136 @@
+"""The programs that are compared, each with the settings its makers give it unless said here."""
+
+import json
+import os
+import shutil
+import urllib.request
+
+from processes import TARGET, Process, free_port, nats_server, until
+
+NGINX_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
+ZOOKEEPER = "/usr/share/zookeeper/bin/zkServer.sh"
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def get_json(port, page):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=10) as answer:
+        return json.load(answer)
+
+
+class Node(Process):
+    """One nats-server, alone or with routes to others."""
+
+    def __init__(self, folder, name, cluster_port=None, routes=(), leaf_port=None):
+        self.http = free_port()
+        port = free_port()
+        options = ["-a", "127.0.0.1", "-p", port, "-m", self.http, "--server_name", name]
+        if cluster_port:
+            options += ["--cluster_name", "bench", "--cluster", f"nats://127.0.0.1:{cluster_port}"]
+            options += ["--routes", ",".join(f"nats://127.0.0.1:{other}" for other in routes)]
+        if leaf_port:
+            settings = f'leafnodes {{ listen: "127.0.0.1:{leaf_port}" }}\n'
+            options += ["-c", write(folder / f"{name}.conf", settings)]
+        super().__init__(folder, name, nats_server(), *options, port=port)
+
+    def routes(self):
+        """Servers it has routes to."""
+        routes = get_json(self.http, "/routez")["routes"] or []
+        return len({route["remote_id"] for route in routes})
+
+
+def cluster(folder, count, running):
+    """So many nodes with routes among each other; `running` is the ExitStack that ends them."""
+    ports = [free_port() for _ in range(count)]
+    nodes = [running.enter_context(Node(folder, f"node-{n}", port, ports)) for n, port in enumerate(ports)]
+    joined(nodes)
+    return nodes
+
+
+def joined(nodes):
+    until("all nodes have routes to all", lambda: all(node.routes() == len(nodes) - 1 for node in nodes))
+
+
+def sidecar(folder, upstreams, *options, name="sidecar", settings="", wait=True):
+    """The sidecar; `.listen` is its port, `.http` that of its pages."""
+    port, http = free_port(), free_port()
+    config = write(folder / f"{name}.toml", settings)
+    words = ["--config", config, "--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http}"]
+    for upstream in upstreams:
+        words += ["--upstream", f"nats://127.0.0.1:{upstream}"]
+    process = Process(folder, name, TARGET / "release/standin-proxy", *words, *options, port=port if wait else None)
+    process.listen, process.http = port, http
+    return process
+
+
+def relay(folder, upstream):
+    port = free_port()
+    program = TARGET / "release/examples/relay"
+    return Process(folder, "relay", program, f"127.0.0.1:{port}", f"127.0.0.1:{upstream}", port=port)
+
+
+def haproxy(folder, upstream):
+    port = free_port()
+    settings = f"""
+global
+    maxconn 20000
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+listen nats
+    bind 127.0.0.1:{port}
+    server node 127.0.0.1:{upstream}
+"""
+    return Process(folder, "haproxy", "haproxy", "-db", "-f", write(folder / "haproxy.cfg", settings), port=port)
+
+
+def nginx(folder, upstream):
+    """None where it is not installed."""
+    if not (shutil.which("nginx") and os.path.exists(NGINX_MODULE)):
+        return None
+    port = free_port()
+    settings = f"""
+load_module {NGINX_MODULE};
+daemon off;
+worker_processes auto;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx-error.log;
+events {{ worker_connections 4096; }}
+stream {{
+    server {{ listen 127.0.0.1:{port}; proxy_pass 127.0.0.1:{upstream}; proxy_timeout 1h; }}
+}}
+"""
+    return Process(folder, "nginx", "nginx", "-c", write(folder / "nginx.conf", settings), port=port)
+
+
+def leaf(folder, node_leaf_port):
+    port = free_port()
+    settings = f"""
+listen: "127.0.0.1:{port}"
+server_name: leaf
+leafnodes {{ remotes: [ {{ url: "nats-leaf://127.0.0.1:{node_leaf_port}" }} ] }}
+"""
+    return Process(folder, "leaf", nats_server(), "-c", write(folder / "leaf.conf", settings), port=port)
+
+
+def zookeeper(folder):
+    """None where it is not installed."""
+    if not os.path.exists(ZOOKEEPER):
+        return None
+    port = free_port()
+    settings = f"""
+dataDir={folder}/zookeeper
+clientPort={port}
+clientPortAddress=127.0.0.1
+tickTime=500
+admin.enableServer=false
+"""
+    config = write(folder / "zoo.cfg", settings)
+    flags = "-Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    env = {"ZOO_LOG_DIR": str(folder), "JMXDISABLE": "true", "SERVER_JVMFLAGS": flags}
+    return Process(folder, "zookeeper", ZOOKEEPER, "start-foreground", config, port=port, env=env)

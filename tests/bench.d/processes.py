@@ -1,0 +1,162 @@
+"""Processes under measurement: started, waited for, measured by their CPU time and memory, ended by their id."""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+LISTEN_SECONDS_MAX = 20
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def free_port():
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        return chosen.getsockname()[1]
+
+
+def until(what, condition, seconds_max=LISTEN_SECONDS_MAX, every=0.01):
+    """Waits for the condition, and fails when it does not come."""
+    deadline = time.monotonic() + seconds_max
+    while True:
+        if value := condition():
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds_max} s: {what}")
+        time.sleep(every)
+
+
+def accepts(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
+class Process:
+    """One program. Its output goes to a file; the last lines are shown when it fails."""
+
+    def __init__(self, folder, name, *command, port=None, env=None, stdin=None, stdout=None):
+        self.name, self.port = name, port
+        self.log = folder / f"{name}.log"
+        self.command = [str(word) for word in command]
+        self.env, self.stdin, self.stdout = env, stdin, stdout
+        self.start()
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                self.command,
+                stdin=self.stdin or subprocess.DEVNULL,
+                stdout=self.stdout or log,
+                stderr=log,
+                env={**os.environ, **(self.env or {})},
+                # Nothing outlives the script, whatever ends it.
+                preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+            )
+        if self.port:
+            until(f"{self.name} listens on {self.port}", self._listens)
+        return self
+
+    def _listens(self):
+        if self.popen.poll() is not None:
+            raise RuntimeError(f"{self.name} ended at once:\n{self.tail()}")
+        return accepts(self.port)
+
+    def tail(self):
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+    def signal(self, number):
+        self.popen.send_signal(number)
+
+    def kill(self):
+        for pid in self._pids()[1:]:
+            os.kill(pid, signal.SIGKILL)
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+    def _pids(self):
+        """The program and its workers."""
+        try:
+            children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text().split()
+        except OSError:
+            return [self.popen.pid]
+        return [self.popen.pid, *map(int, children)]
+
+    def cpu_ns(self):
+        """CPU time of each thread so far, user and system, in nanoseconds: `stat` counts the same in ticks of 10 ms."""
+        times = {}
+        for pid in self._pids():
+            for thread in Path(f"/proc/{pid}/task").glob("*"):
+                try:
+                    times[int(thread.name)] = int((thread / "schedstat").read_text().split()[0])
+                except OSError:
+                    pass  # the thread has just ended
+        return times
+
+    def cpu_ns_since(self, before):
+        return sum(now - before.get(thread, 0) for thread, now in self.cpu_ns().items())
+
+    def rss_bytes(self):
+        for line in Path(f"/proc/{self.popen.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        return 0
+
+
+def build():
+    """Builds what is measured and what measures, both as released."""
+    for words in (["-p", "standin-proxy"], ["-p", "examples", "--example", "load", "--example", "relay"]):
+        subprocess.run(["cargo", "build", "-q", "--release", *words], cwd=ROOT, check=True)
+
+
+def nats_server():
+    return TARGET / "peers/python/bin/nats-server"
+
+
+def load(*arguments):
+    """One run of the load generator; its result."""
+    command = [TARGET / "release/examples/load", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"load {' '.join(map(str, arguments))}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+class Crowd(Process):
+    """A load generator that is driven by commands: `load idle` and `load silence`."""
+
+    def __init__(self, folder, *arguments):
+        pipe = subprocess.PIPE
+        program = TARGET / "release/examples/load"
+        super().__init__(folder, "load", program, *arguments, stdin=pipe, stdout=pipe)
+        self.answer()
+
+    def tell(self, command):
+        self.popen.stdin.write(f"{command}\n".encode())
+        self.popen.stdin.flush()
+
+    def answer(self):
+        line = self.popen.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the load generator ended:\n{self.tail()}")
+        return json.loads(line)
+
+    def ask(self, command):
+        self.tell(command)
+        return self.answer()

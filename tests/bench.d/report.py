@@ -1,0 +1,45 @@
+"""Medians, quantiles and tables; which targets were reached."""
+
+import sys
+from statistics import median
+
+
+def say(text=""):
+    print(text, flush=True)
+
+
+def progress(text):
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def quantile(values, part):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def spread(values):
+    """Median, and how far the runs were apart: (max - min) / median."""
+    middle = median(values)
+    return middle, (max(values) - min(values)) / middle if middle else 0.0
+
+
+def table(head, rows):
+    widths = [max(len(str(row[column])) for row in [head, *rows]) for column in range(len(head))]
+    line = lambda row: "| " + " | ".join(str(cell).ljust(width) for cell, width in zip(row, widths)) + " |"
+    say(line(head))
+    say("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    for row in rows:
+        say(line(row))
+    say()
+
+
+class Targets:
+    """The figures to reach, as they come out."""
+
+    def __init__(self):
+        self.missed = 0
+
+    def check(self, what, value, limit, unit):
+        reached = value <= limit
+        self.missed += not reached
+        say(f"- {what}: {value:.3g} {unit}, target ≤ {limit:g} {unit}: {'reached' if reached else '**not reached**'}")

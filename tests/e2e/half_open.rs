@@ -1,0 +1,106 @@
+//! Nodes that are gone without a word: no reset, no end of stream. Found by silence, within the probe times.
+
+use crate::site::Site;
+use e2e::sidecar::SidecarBuilder;
+use e2e::{Cluster, Component, Library, NetnsPair, RawClient, Record, Sidecar, eventually};
+use std::time::{Duration, Instant};
+
+const PROBE_INTERVAL: Duration = Duration::from_millis(400);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// For the move itself, and for a busy test machine.
+const ALLOWANCE: Duration = Duration::from_millis(500);
+
+fn quick_probes(sidecar: SidecarBuilder) -> SidecarBuilder {
+    let (interval, timeout) = (
+        PROBE_INTERVAL.as_millis() as u64,
+        PROBE_TIMEOUT.as_millis() as u64,
+    );
+    sidecar
+        .setting("health.probe_interval_ms", interval)
+        .setting("health.probe_timeout_ms", timeout)
+}
+
+#[tokio::test]
+async fn a_frozen_node_is_left_within_the_probe_times() {
+    let mut site = Site::start_with(Record::Plain, 3, quick_probes).await;
+    let mut component = Component::connect(Library::NatsPython, &site.sidecar.url()).await;
+    component.subscribe("own", "own");
+    component.flush().await;
+    let frozen = site.node_of_session().await.expect("the session has a node");
+    site.cluster.nodes[frozen].process().freeze().await;
+    let since = Instant::now();
+    site.session_moved_from(frozen).await;
+    let silence = since.elapsed();
+    assert!(
+        silence < PROBE_INTERVAL + PROBE_TIMEOUT + ALLOWANCE,
+        "it took {silence:?}"
+    );
+    component.publish("own", "moved");
+    component.expect_payloads("own", &["moved"]).await;
+    component.assert_untroubled();
+}
+
+#[tokio::test]
+async fn a_node_behind_a_cut_link_is_left_within_the_probe_times() {
+    let machines = NetnsPair::new();
+    let here = Cluster::builder(1).inside(&machines.near).start().await;
+    let there = Cluster::builder(1).inside(&machines.far).start().await;
+    let nodes = [here.nodes[0].url(), there.nodes[0].url()];
+    let sidecar = quick_probes(Sidecar::builder())
+        .inside(&machines.near)
+        .upstream(nodes)
+        .start()
+        .await;
+    let mut clients = sessions_on_both_nodes(&machines, &sidecar).await;
+    for client in &mut clients {
+        client.subscribe("own", "1").await;
+        client.flush().await;
+    }
+
+    machines.cut();
+    let since = Instant::now();
+    eventually(
+        "all sessions are on the near node",
+        Duration::from_secs(20),
+        async || {
+            sidecar
+                .session_nodes()
+                .await
+                .iter()
+                .all(|node| *node == Some(here.nodes[0].address()))
+        },
+    )
+    .await;
+    let silence = since.elapsed();
+    assert!(
+        silence < PROBE_INTERVAL + PROBE_TIMEOUT + ALLOWANCE,
+        "it took {silence:?}"
+    );
+
+    let (first, others) = clients.split_first_mut().expect("there are clients");
+    first.publish("own", "moved").await;
+    first.expect_message("1", "own", "moved").await;
+    for client in others {
+        client.expect_message("1", "own", "moved").await;
+    }
+}
+
+/// Connects components inside the near machine until each node has one.
+async fn sessions_on_both_nodes(machines: &NetnsPair, sidecar: &Sidecar) -> Vec<RawClient> {
+    let mut clients = Vec::new();
+    eventually("both nodes have a session", Duration::from_secs(20), async || {
+        let stream = machines
+            .near
+            .connect(sidecar.address())
+            .await
+            .expect("the sidecar listens");
+        clients.push(RawClient::open_over(stream).await);
+        let mut nodes = sidecar.session_nodes().await;
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.len() == 2 && !nodes.contains(&None)
+    })
+    .await;
+    clients
+}

@@ -1,0 +1,149 @@
+//! A current client through the sidecar on a nats-server cluster with JetStream: streams, consumers, key-value, requests.
+
+use async_nats::jetstream::{self, consumer::PullConsumer, kv, stream};
+use e2e::{Cluster, Sidecar, eventually};
+use futures_util::StreamExt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const MESSAGES: usize = 50;
+
+/// A client and everything its library told of its connection after it was connected.
+async fn watched_client(url: &str) -> (async_nats::Client, Arc<Mutex<Vec<String>>>) {
+    let events: Arc<Mutex<Vec<String>>> = Arc::default();
+    let told = Arc::clone(&events);
+    let options = async_nats::ConnectOptions::new().event_callback(move |event| {
+        let told = Arc::clone(&told);
+        async move {
+            if !matches!(event, async_nats::Event::Connected) {
+                told.lock()
+                    .expect("no test panics with it")
+                    .push(event.to_string());
+            }
+        }
+    });
+    (
+        options.connect(url).await.expect("the sidecar takes connections"),
+        events,
+    )
+}
+
+#[tokio::test]
+async fn jetstream_key_value_and_requests_pass_and_outlive_a_node() {
+    let mut cluster = Cluster::builder(3).jetstream().start().await;
+    let sidecar = Sidecar::builder()
+        .upstream(cluster.nodes.iter().map(|node| node.url()))
+        .start()
+        .await;
+    let (client, events) = watched_client(&sidecar.url()).await;
+    let jetstream = jetstream::new(client.clone());
+
+    let orders = stream::Config {
+        name: "ORDERS".to_owned(),
+        subjects: vec!["orders.>".to_owned()],
+        num_replicas: 3,
+        ..Default::default()
+    };
+    // The cluster elects a leader for JetStream first.
+    let stream = e2e::found("the stream is made", PATIENCE, async || {
+        jetstream.get_or_create_stream(orders.clone()).await.ok()
+    })
+    .await;
+    let bucket = kv::Config {
+        bucket: "settings".to_owned(),
+        num_replicas: 3,
+        ..Default::default()
+    };
+    let store = e2e::found("the bucket is made", PATIENCE, async || {
+        jetstream.create_key_value(bucket.clone()).await.ok()
+    })
+    .await;
+
+    publish_acknowledged(&jetstream, 1..=MESSAGES).await;
+    store
+        .put("colour", "blue".into())
+        .await
+        .expect("the bucket takes a value");
+    let answers = answer_requests(&client).await;
+
+    let node = sidecar.node_of_session().await.expect("the session has a node");
+    cluster.kill(cluster.index_of(node).expect("a node of the cluster"));
+    eventually("the session has moved", PATIENCE, async || {
+        sidecar.node_of_session().await.is_some_and(|now| now != node)
+    })
+    .await;
+
+    publish_acknowledged(&jetstream, MESSAGES + 1..=2 * MESSAGES).await;
+    let value = e2e::found("the value is read", PATIENCE, async || {
+        store.get("colour").await.ok().flatten()
+    })
+    .await;
+    assert_eq!(value, "blue");
+    store
+        .put("colour", "green".into())
+        .await
+        .expect("the bucket takes another value");
+    let reply = client
+        .request("questions", "why".into())
+        .await
+        .expect("an answer");
+    assert_eq!(reply.payload, "re:why");
+    let nobody = client.request("nobody.listens", "hello".into()).await;
+    assert!(nobody.is_err_and(|error| error.kind() == async_nats::RequestErrorKind::NoResponders));
+
+    // The stream's leader may have been on the dead node; the others elect a new one.
+    let consumer: PullConsumer = e2e::found("the consumer is made", PATIENCE, async || {
+        stream
+            .create_consumer(jetstream::consumer::pull::Config::default())
+            .await
+            .ok()
+    })
+    .await;
+    let mut batch = consumer
+        .batch()
+        .max_messages(2 * MESSAGES)
+        .messages()
+        .await
+        .expect("messages");
+    for number in 1..=2 * MESSAGES {
+        let message = batch.next().await.expect("a message").expect("no error");
+        assert_eq!(message.payload, number.to_string());
+        message.ack().await.expect("the acknowledgement is sent");
+    }
+    assert_eq!(
+        *events.lock().expect("no test panics with it"),
+        [""; 0],
+        "the library noticed something"
+    );
+    answers.abort();
+}
+
+/// Publishes these numbers, each again until it is stored: an acknowledgement may be lost with a node, and the message
+/// id keeps the stream from storing it twice.
+async fn publish_acknowledged(jetstream: &jetstream::Context, numbers: impl Iterator<Item = usize>) {
+    for number in numbers {
+        eventually(format!("message {number} is stored"), PATIENCE, async || {
+            let publish = jetstream::message::PublishMessage::build().payload(number.to_string().into());
+            let publish = publish.message_id(number.to_string());
+            match jetstream.send_publish("orders.new", publish).await {
+                Ok(acknowledgement) => acknowledgement.await.is_ok(),
+                Err(_) => false,
+            }
+        })
+        .await;
+    }
+}
+
+async fn answer_requests(client: &async_nats::Client) -> tokio::task::JoinHandle<()> {
+    let mut questions = client.subscribe("questions").await.expect("a subscription");
+    let client = client.clone();
+    tokio::spawn(async move {
+        while let Some(question) = questions.next().await {
+            let Some(reply) = question.reply else { continue };
+            let answer = [b"re:", question.payload.as_ref()].concat();
+            // The test ends while the next question may be on its way.
+            let _ = client.publish(reply, answer.into()).await;
+        }
+    })
+}

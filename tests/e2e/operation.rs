@@ -1,0 +1,260 @@
+//! What operators do to a sidecar and to nodes: start in any order, reload, stop, let a node go, demand credentials.
+
+use crate::site::{PATIENCE, Site};
+use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
+use e2e::{Cluster, Component, Library, Program, RawClient, Record, Sidecar, eventually, found, peers};
+use nix::sys::signal::Signal;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn a_reload_takes_over_new_nodes_without_touching_a_session() {
+    let mut cluster = Cluster::builder(2).strangers().start().await;
+    let mut sidecar = Sidecar::builder()
+        .upstream([cluster.nodes[0].url()])
+        .start()
+        .await;
+    let mut component = Component::connect(Library::NatsPython, &sidecar.url()).await;
+    component.subscribe("own", "own");
+    component.flush().await;
+
+    sidecar.reload_with(
+        "nodes.upstream",
+        [cluster.nodes[0].url(), cluster.nodes[1].url()].as_slice(),
+    );
+    eventually("both nodes are known", PATIENCE, async || {
+        sidecar.node_rows().await.len() == 2
+    })
+    .await;
+    assert_eq!(sidecar.metrics().await.value("standin_failovers_total", &[]), 0.0);
+    cluster.kill(0);
+    let second = cluster.nodes[1].address();
+    eventually("the session moves", PATIENCE, async || {
+        sidecar.session_nodes().await == [Some(second)]
+    })
+    .await;
+    component.publish("own", "moved");
+    component.expect_payloads("own", &["moved"]).await;
+    component.assert_untroubled();
+}
+
+#[tokio::test]
+async fn a_reload_with_a_mistake_changes_nothing() {
+    let cluster = Cluster::start(1).await;
+    let mut sidecar = Sidecar::builder()
+        .upstream([cluster.nodes[0].url()])
+        .start()
+        .await;
+    let mut client = RawClient::open(sidecar.address()).await;
+    let mark = sidecar.process().mark();
+    sidecar.reload_with("session.outage_seconds", 5);
+    sidecar
+        .process()
+        .wait_for_line_after(mark, "outage_seconds", PATIENCE)
+        .await;
+    client.flush().await;
+    RawClient::open(sidecar.address()).await;
+}
+
+#[tokio::test]
+async fn a_stop_loses_nothing_that_was_sent_before_it() {
+    let cluster = Cluster::start(1).await;
+    let mut sidecar = Sidecar::builder()
+        .upstream([cluster.nodes[0].url()])
+        .start()
+        .await;
+    let mut subscriber = RawClient::open(cluster.nodes[0].address()).await;
+    subscriber.subscribe("a", "1").await;
+    subscriber.flush().await;
+    let mut publisher = RawClient::open(sidecar.address()).await;
+    for number in 0..1000 {
+        publisher.publish("a", number.to_string()).await;
+    }
+    let stopping = Instant::now();
+    sidecar.process().signal(Signal::SIGTERM);
+    for number in 0..1000 {
+        subscriber.expect_message("1", "a", &number.to_string()).await;
+    }
+    publisher.read_to_end().await;
+    let status = sidecar.process().wait_for_end(PATIENCE).await;
+    assert_eq!(status.code(), Some(0));
+    assert!(
+        stopping.elapsed() < Duration::from_secs(10),
+        "it took {:?}",
+        stopping.elapsed()
+    );
+    assert!(TcpStream::connect(sidecar.address()).await.is_err());
+}
+
+#[tokio::test]
+async fn components_connect_during_a_total_outage_and_are_served_when_it_ends() {
+    let mut site = Site::start(Record::Plain).await;
+    // Known before the outage: the cluster's INFO.
+    RawClient::open(site.sidecar.address()).await.close().await;
+    for index in 0..3 {
+        site.cluster.kill(index);
+    }
+    let mut components = Vec::new();
+    for library in [Library::NatsPython, Library::Node02, Library::NatsPython] {
+        let mut component = Component::start(library);
+        component.say(&format!("connect {}", site.sidecar.url()));
+        component.subscribe("news", "news");
+        components.push(component);
+    }
+    eventually("all three are connected", PATIENCE, async || {
+        site.sidecar.session_rows().await.len() == 3
+    })
+    .await;
+    assert!(
+        site.sidecar.session_nodes().await.iter().all(Option::is_none),
+        "nobody has a node"
+    );
+
+    site.cluster.restart(1).await;
+    let mut publisher = RawClient::open(site.cluster.nodes[1].address()).await;
+    eventually("all three are served", PATIENCE, async || {
+        publisher.publish("news", "back").await;
+        publisher.flush().await;
+        components
+            .iter()
+            .all(|component| !component.payloads("news").is_empty())
+    })
+    .await;
+    for component in &mut components {
+        component.assert_untroubled();
+    }
+}
+
+#[tokio::test]
+async fn a_sidecar_started_before_any_node_serves_as_soon_as_one_is_there() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.kill(0);
+    let sidecar = Sidecar::builder()
+        .upstream([cluster.nodes[0].url()])
+        .start_listening()
+        .await;
+    let mut component = Component::start(Library::NatsPython);
+    component.say(&format!("connect {}", sidecar.url()));
+    component.subscribe("own", "own");
+    cluster.restart(0).await;
+    component.flush().await;
+    component.publish("own", "served");
+    component.expect_payloads("own", &["served"]).await;
+    component.assert_untroubled();
+}
+
+#[tokio::test]
+async fn credentials_pass_through_and_are_given_to_the_next_node_too() {
+    let mut cluster = Cluster::builder(3).user_password("old", "secret").start().await;
+    let sidecar = Sidecar::builder()
+        .upstream(cluster.nodes.iter().map(|node| node.url()))
+        .start()
+        .await;
+    let mut stranger = RawClient::connect(sidecar.address()).await;
+    stranger.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
+    stranger.expect_line("-ERR 'Authorization Violation'").await;
+    stranger.read_to_end().await;
+    eventually("the refused session is over", PATIENCE, async || {
+        sidecar.session_rows().await.is_empty()
+    })
+    .await;
+
+    let url = sidecar.url().replace("nats://", "nats://old:secret@");
+    for library in [Library::NatsPython, Library::Node02, Library::Go] {
+        let mut component = Component::connect(library, &url).await;
+        component.subscribe("own", "own");
+        component.flush().await;
+        let node = found("the session has a node", PATIENCE, async || {
+            sidecar.node_of_session().await
+        })
+        .await;
+        let before = cluster.index_of(node).expect("a node of the cluster");
+        cluster.kill(before);
+        eventually("the session moves", PATIENCE, async || {
+            sidecar.node_of_session().await.is_some_and(|now| now != node)
+        })
+        .await;
+        component.publish("own", "moved");
+        component.expect_payloads("own", &["moved"]).await;
+        component.assert_untroubled();
+        component.close().await;
+        cluster.restart(before).await;
+        eventually("the session is over", PATIENCE, async || {
+            sidecar.session_rows().await.is_empty()
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_passes_through() {
+    let cluster = Cluster::builder(1).token("s3cr3t").start().await;
+    let sidecar = Sidecar::builder()
+        .upstream([cluster.nodes[0].url()])
+        .start()
+        .await;
+    let mut client = RawClient::connect(sidecar.address()).await;
+    client
+        .send("CONNECT {\"verbose\":false,\"auth_token\":\"s3cr3t\"}\r\nPING\r\n")
+        .await;
+    client.expect_line("PONG").await;
+}
+
+#[tokio::test]
+async fn credentials_in_the_upstream_address_serve_components_that_send_none() {
+    let cluster = Cluster::builder(1).user_password("old", "secret").start().await;
+    let url = cluster.nodes[0].url().replace("nats://", "nats://old:secret@");
+    let sidecar = Sidecar::builder().upstream([url]).start().await;
+    RawClient::open(sidecar.address()).await.flush().await;
+}
+
+#[tokio::test]
+async fn sessions_leave_a_lame_duck_at_once_and_unnoticed() {
+    let mut site = Site::start(Record::Plain).await;
+    let mut client = RawClient::open_with(site.sidecar.address(), CONNECT_NEW).await;
+    client.subscribe("own", "1").await;
+    client.flush().await;
+    let lame = site.node_of_session().await.expect("the session has a node");
+    site.cluster.nodes[lame].go_lame();
+    let since = Instant::now();
+    site.session_moved_from(lame).await;
+    assert!(
+        since.elapsed() < Duration::from_secs(1),
+        "it took {:?}",
+        since.elapsed()
+    );
+    client.publish("own", "moved").await;
+    client.expect_message("1", "own", "moved").await;
+    assert_eq!(
+        site.sidecar.metrics().await.value("standin_in_doubt_total", &[]),
+        0.0,
+        "nothing was in doubt"
+    );
+}
+
+/// Runs the program to its end: its exit code and all it said.
+async fn run(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut process = Program::new(peers::sidecar_binary())
+        .args(arguments)
+        .start("standin-proxy");
+    let status = process.wait_for_end(PATIENCE).await;
+    (status.code(), process.tail())
+}
+
+#[tokio::test]
+async fn mistakes_end_the_program_with_the_agreed_exit_codes() {
+    let (code, said) = run(&[]).await;
+    assert_eq!(code, Some(64), "{said}");
+    for way in ["--zookeeper", "--upstream", "--dns", "--config"] {
+        assert!(said.contains(way), "the error must name {way}:\n{said}");
+    }
+    let (code, said) = run(&["--no-such-flag"]).await;
+    assert_eq!(code, Some(64), "{said}");
+    let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = held.local_addr().expect("an address").to_string();
+    let (code, said) = run(&["--listen", &taken, "--upstream", "nats://127.0.0.1:1"]).await;
+    assert_eq!(code, Some(69), "{said}");
+    drop(held);
+    let (code, said) = run(&["--check", "--upstream", "nats://127.0.0.1:1"]).await;
+    assert_eq!(code, Some(0), "{said}");
+}

@@ -1,0 +1,309 @@
+//! S1, S2, S12: whole frames only, both ways, wherever one was cut; and in order.
+
+use super::scene::{Scene, die, nothing_else};
+use e2e::raw::{CONNECT_NEW, msg_frame, pub_frame};
+use e2e::{Ending, PATIENCE, ScriptedNode, eventually};
+
+const ENDINGS: [Ending; 2] = [Ending::Closed, Ending::Reset];
+const MSG: &[u8] = b"MSG a.b 1 reply 16\r\nMSG a.b 1 1\r\nx\r\n\r\n";
+const HMSG: &[u8] = b"HMSG a.b 1 18 23\r\nNATS/1.0\r\nA: b\r\n\r\nhello\r\n";
+const COMMANDS: [&[u8]; 5] = [
+    b"PUB a.b reply 7\r\nPING\r\n\n\r\n",
+    b"HPUB a.b 18 23\r\nNATS/1.0\r\nA: b\r\n\r\nhello\r\n",
+    b"SUB a.b crew 17\r\n",
+    b"UNSUB 17 4\r\n",
+    b"PING\r\n",
+];
+const MEBIBYTE: usize = 1024 * 1024;
+
+#[tokio::test]
+async fn s1_a_message_cut_at_any_byte_by_a_dying_node_is_never_shown() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    client.subscribe("a.>", "1").await;
+    node.expect("SUB a.> 1\r\n").await;
+    for frame in [MSG, HMSG] {
+        for ending in ENDINGS {
+            for cut in 1..frame.len() {
+                // One write: when the component has the first message, the sidecar has the cut one.
+                let before = msg_frame("1", "a.b", format!("before {cut}"));
+                node.send([&before, &frame[..cut]].concat()).await;
+                client.expect(&before).await;
+                die(node, ending).await;
+                node = scene.next_node("SUB a.> 1\r\n").await;
+                node.send(frame).await;
+                client.expect(frame).await;
+            }
+        }
+    }
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s1_other_frames_of_a_dying_node_are_whole_or_not_there() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    client.subscribe("a", "1").await;
+    node.expect("SUB a 1\r\n").await;
+    for frame in ["-ERR 'Permissions Violation for Publish to \"x\"'\r\n", "+OK\r\n", "PING\r\n", "PONG\r\n"] {
+        for cut in 1..frame.len() {
+            let before = msg_frame("1", "a", format!("before {cut}"));
+            node.send([&before, &frame.as_bytes()[..cut]].concat()).await;
+            client.expect(&before).await;
+            node.close().await;
+            node = scene.next_node("SUB a 1\r\n").await;
+            nothing_else(&mut client, &mut node).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn s1_a_large_message_cut_in_the_middle_is_never_shown() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    client.subscribe("a", "1").await;
+    node.expect("SUB a 1\r\n").await;
+    let large = msg_frame("1", "a", vec![b'l'; MEBIBYTE]);
+    for (cut, ending) in [(large.len() / 2, Ending::Closed), (large.len() - 1, Ending::Reset)] {
+        node.send(&large[..cut]).await;
+        die(node, ending).await;
+        node = scene.next_node("SUB a 1\r\n").await;
+        node.send(&large).await;
+        client.expect(&large).await;
+    }
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s1_messages_come_as_they_were_sent_however_the_node_cuts_them() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    client.subscribe("a.>", "1").await;
+    node.expect("SUB a.> 1\r\n").await;
+    for frame in [MSG, HMSG] {
+        for cut in 1..frame.len() {
+            node.send_cut_at([frame, frame].concat(), frame.len() + cut).await;
+            client.expect([frame, frame].concat()).await;
+        }
+    }
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s2_a_command_cut_at_any_byte_by_the_component_reaches_the_node_as_it_was() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    for command in COMMANDS {
+        for cut in 1..command.len() {
+            client.send_cut_at(command, cut).await;
+            node.expect(command).await;
+            if command == b"PING\r\n" {
+                node.pong().await;
+                client.expect_line("PONG").await;
+            }
+        }
+    }
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s2_a_node_gets_nothing_of_a_command_that_a_dying_component_left_unfinished() {
+    let mut scene = Scene::start().await;
+    let before = pub_frame("whole", "w");
+    for command in COMMANDS {
+        for ending in ENDINGS {
+            for cut in 1..command.len() {
+                let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+                client.send([&before, &command[..cut]].concat()).await;
+                if ending == Ending::Reset {
+                    // A reset may overtake what was sent before it; this one must not.
+                    node.expect(&before).await;
+                    client.reset();
+                } else {
+                    client.close().await;
+                    node.expect(&before).await;
+                }
+                node.expect_end().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn s2_a_command_unfinished_when_the_node_dies_goes_whole_to_the_next() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    let mut replayed = Vec::new();
+    for command in COMMANDS {
+        for cut in 1..command.len() {
+            let (head, tail) = command.split_at(cut);
+            let marker = pub_frame("marker", cut.to_string());
+            client.send([&marker, head].concat()).await;
+            node.expect(&marker).await;
+            node.close().await;
+            node = scene.next_node(&replayed).await;
+            client.send(tail).await;
+            node.expect(command).await;
+            match command {
+                b"PING\r\n" => {
+                    node.pong().await;
+                    client.expect_line("PONG").await;
+                }
+                b"SUB a.b crew 17\r\n" => replayed = command.to_vec(),
+                b"UNSUB 17 4\r\n" => replayed = [COMMANDS[2], command].concat(),
+                _ => {}
+            }
+        }
+    }
+    nothing_else(&mut client, &mut node).await;
+}
+
+/// What a node that does not read has been sent lies in the kernel, and the last frame there is cut.
+async fn partly_written(policy: &str, resent: bool) {
+    const COUNT: u8 = 12;
+    let node = ScriptedNode::with_receive_buffer_bytes(64 * 1024).await;
+    let settings = [("publish.in_doubt", policy), ("session.buffer_bytes", "67108864")];
+    let mut scene = Scene::around(node, &settings).await;
+    let (mut client, mut node) = scene.open().await;
+    let publish = |number: u8| pub_frame("large", vec![number; MEBIBYTE]);
+    for ending in ENDINGS {
+        let before = scene.metrics().await;
+        client.send((0..COUNT).flat_map(publish).collect::<Vec<u8>>()).await;
+        let all_bytes = usize::from(COUNT) * publish(0).len();
+        eventually("the sidecar has taken all publishes", PATIENCE, async || {
+            let now = scene.metrics().await;
+            let written = |metrics: &e2e::Metrics| metrics.value("standin_bytes_total", &[("direction", "to_node")]);
+            let held = now.value("standin_buffered_bytes", &[]);
+            written(&now) - written(&before) + held >= all_bytes as f64
+        })
+        .await;
+        die(node, ending).await;
+        node = scene.next_node("").await;
+        let count = |metrics: &e2e::Metrics| metrics.value("standin_in_doubt_total", &[]);
+        let in_doubt = (count(&scene.metrics().await) - count(&before)) as u8;
+        assert!(in_doubt < COUNT, "the node can not have taken all of {COUNT} MiB");
+        for number in if resent { 0 } else { in_doubt }..COUNT {
+            node.expect_frame(publish(number)).await;
+        }
+        nothing_else(&mut client, &mut node).await;
+    }
+}
+
+#[tokio::test]
+async fn s2_a_publish_partly_written_to_a_dying_node_goes_whole_to_the_next() {
+    partly_written("'drop'", false).await;
+}
+
+#[tokio::test]
+async fn s2_a_publish_partly_written_to_a_dying_node_goes_behind_those_sent_again() {
+    partly_written("'resend'", true).await;
+}
+
+#[tokio::test]
+async fn s2_a_publish_of_the_largest_size_passes_and_one_byte_more_is_refused() {
+    for max_payload in [0, 1, 100, MEBIBYTE, 2 * MEBIBYTE] {
+        let mut node = ScriptedNode::start().await;
+        node.info_mut()["max_payload"] = max_payload.into();
+        let mut scene = Scene::around(node, &[]).await;
+        let (mut client, mut node) = scene.open().await;
+        assert_eq!(client.info()["max_payload"], max_payload);
+        let largest = pub_frame("a", vec![b'x'; max_payload]);
+        client.send(&largest).await;
+        node.expect(&largest).await;
+        nothing_else(&mut client, &mut node).await;
+
+        client.send(format!("PUB a {}\r\n", max_payload + 1)).await;
+        node.expect_line("PING").await;
+        node.pong().await;
+        client.expect_line("-ERR 'Maximum Payload Violation'").await;
+        client.expect_end().await;
+        node.expect_end().await;
+    }
+}
+
+#[tokio::test]
+async fn s2_what_came_before_a_broken_command_is_processed_and_answered() {
+    for broken in ["BROKEN\r\n", "PUB\r\n", "PUB a 1\r\nxyz\r\n", "PUB a -1\r\n"] {
+        let mut scene = Scene::start().await;
+        let (mut client, mut node) = scene.open().await;
+        client.send(format!("PUB a 1\r\nx\r\nPING\r\n{broken}PUB never 1\r\nx\r\n")).await;
+        node.expect("PUB a 1\r\nx\r\nPING\r\nPING\r\n").await;
+        node.send("PONG\r\nPONG\r\n").await;
+        client.expect("PONG\r\n-ERR 'Unknown Protocol Operation'\r\n").await;
+        client.expect_end().await;
+        node.expect_end().await;
+    }
+}
+
+/// Reads `total` numbered publishes, over nodes of which each dies after some more; the numbers, node by node.
+async fn numbers_over_dying_nodes(scene: &mut Scene, total: usize, deaths: usize) -> Vec<Vec<usize>> {
+    let (mut client, mut node) = scene.open().await;
+    let sending = tokio::spawn(async move {
+        for first in (0..total).step_by(100) {
+            let chunk = (first..first + 100).flat_map(|number| pub_frame("n", number.to_string()));
+            client.send(chunk.collect::<Vec<u8>>()).await;
+        }
+        client
+    });
+    let mut numbers = vec![Vec::new()];
+    while numbers.last().and_then(|last| last.last()) != Some(&(total - 1)) {
+        let frame = node.read_command().await;
+        let text = String::from_utf8_lossy(frame.payload()).into_owned();
+        let seen = numbers.last_mut().expect("there is a node");
+        seen.push(text.parse().unwrap_or_else(|_| panic!("{frame:?}")));
+        if seen.len() >= total / (2 * deaths) && numbers.len() <= deaths {
+            die(node, ENDINGS[numbers.len() % 2]).await;
+            node = scene.next_node("").await;
+            numbers.push(Vec::new());
+        }
+    }
+    sending.await.expect("the component has sent all");
+    numbers
+}
+
+#[tokio::test]
+async fn s12_with_drop_publishes_keep_their_order_over_moves_under_load() {
+    let mut scene = Scene::with(&[("publish.confirm_bytes", "4096")]).await;
+    let total = 20_000;
+    let numbers = numbers_over_dying_nodes(&mut scene, total, 10).await.concat();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "out of order, or twice");
+    let lost = total - numbers.len();
+    let in_doubt = scene.metrics().await.value("standin_in_doubt_total", &[("policy", "drop")]);
+    assert!(lost as f64 <= in_doubt, "{lost} lost, but only {in_doubt} counted as in doubt");
+}
+
+#[tokio::test]
+async fn s12_with_resend_publishes_keep_their_order_over_moves_under_load_and_none_is_missing() {
+    let settings = [("publish.confirm_bytes", "4096"), ("publish.in_doubt", "'resend'")];
+    let mut scene = Scene::with(&settings).await;
+    let mut next = 0;
+    for of_node in numbers_over_dying_nodes(&mut scene, 20_000, 10).await {
+        assert!(of_node.is_sorted_by(|a, b| a + 1 == *b), "each node gets a stretch without gaps");
+        assert!(of_node.first().is_none_or(|first| *first <= next), "a gap between two nodes");
+        next = of_node.last().map_or(next, |last| next.max(last + 1));
+    }
+    assert_eq!(next, 20_000);
+}
+
+#[tokio::test]
+async fn s12_messages_keep_their_order_over_moves() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    let subscriptions = "SUB a 1\r\nSUB b 2\r\n";
+    client.send(subscriptions).await;
+    node.expect(subscriptions).await;
+    let mut sent = Vec::new();
+    for round in 0..10 {
+        let messages = (0..500).flat_map(|number| {
+            let number = format!("{}", round * 500 + number);
+            [msg_frame("1", "a", &number), msg_frame("2", "b", &number)].concat()
+        });
+        let messages: Vec<u8> = messages.collect();
+        node.send(&messages).await;
+        sent.extend(messages);
+        die(node, Ending::Closed).await;
+        node = scene.next_node(subscriptions).await;
+    }
+    client.expect(&sent).await;
+    nothing_else(&mut client, &mut node).await;
+}

@@ -1,0 +1,24 @@
+//! The promises S1–S10 and S12 of DESIGN.md, byte by byte: a raw component on one side of the sidecar, a scripted node
+//! on the other, and nothing between them that rounds anything off.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`scene`] | the sidecar of a test, and what every test does with it |
+//! | [`frames`] | S1, S2, S12: whole frames both ways, in order |
+//! | [`in_doubt`] | S3: what becomes of unconfirmed publishes |
+//! | [`journal`] | S4: what is replayed |
+//! | [`answers`] | S5, S6: PONG and `+OK`, one for each |
+//! | [`face`] | S7, S8: what the component sees of the cluster, and of keep-alive |
+//! | [`errors`] | S9: whose `-ERR` it is |
+//! | [`outage`] | S10: no node at all |
+//! | [`choice`] | nodes that are no good, nodes that leave, components that are too many or too slow |
+
+mod answers;
+mod choice;
+mod errors;
+mod face;
+mod frames;
+mod in_doubt;
+mod journal;
+mod outage;
+mod scene;

@@ -1,0 +1,175 @@
+//! ZooKeeper comes and goes, tells too little, or tells it late: sessions do not care, and still find a living node.
+
+use crate::scenario::all_that_components_do;
+use crate::site::{PATIENCE, Site};
+use e2e::{Component, Library, RawClient, Record, eventually};
+use std::time::{Duration, Instant};
+
+/// A component whose library would not survive a disconnect, with a subscription.
+async fn fragile_component(site: &Site) -> Component {
+    let mut component = Component::connect(Library::NatsPython, &site.sidecar.url()).await;
+    component.subscribe("own", "own");
+    component.flush().await;
+    component
+}
+
+/// The component's subscription gets what the component publishes, and the library has noticed nothing.
+async fn is_served(component: &mut Component, payload: &str) {
+    component.publish("own", payload);
+    let got = async || component.payloads("own").iter().any(|came| came == payload);
+    eventually(format!("{payload} comes back"), PATIENCE, got).await;
+    component.assert_untroubled();
+}
+
+#[tokio::test]
+async fn with_zookeeper_killed_and_then_the_node_killed_sessions_switch_from_the_cache() {
+    let mut site = Site::start(Record::Nerve).await;
+    let mut component = fragile_component(&site).await;
+    site.zookeeper.kill();
+    is_served(&mut component, "without-zookeeper").await;
+    for round in ["first", "second"] {
+        let victim = site.node_of_session().await.expect("the session has a node");
+        site.cluster.kill(victim);
+        site.session_moved_from(victim).await;
+        is_served(&mut component, round).await;
+    }
+}
+
+#[tokio::test]
+async fn with_zookeeper_frozen_and_then_the_node_killed_sessions_switch_from_the_cache() {
+    let mut site = Site::start(Record::Plain).await;
+    let mut component = fragile_component(&site).await;
+    site.zookeeper.process().freeze().await;
+    let victim = site.node_of_session().await.expect("the session has a node");
+    site.cluster.kill(victim);
+    site.session_moved_from(victim).await;
+    is_served(&mut component, "moved").await;
+}
+
+#[tokio::test]
+async fn a_sidecar_restarted_with_zookeeper_down_serves_from_its_file() {
+    let mut site = Site::start(Record::Curator).await;
+    site.zookeeper.kill();
+    site.sidecar.restart().await;
+    let url = site.sidecar.url();
+    all_that_components_do(Library::Node08, &url, &url).await;
+
+    site.zookeeper.start_again().await;
+    eventually("the nodes come from ZooKeeper again", PATIENCE, async || {
+        let nodes = site.sidecar.node_rows().await;
+        nodes.len() == 3 && nodes.iter().all(|node| node["source"] == "zookeeper")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn zookeeper_emptied_by_mistake_costs_nothing() {
+    let mut site = Site::start(Record::Plain).await;
+    let mut component = fragile_component(&site).await;
+    let before = site.node_of_session().await.expect("the session has a node");
+    site.registrar.wipe().await;
+    eventually("the sidecar has noticed", PATIENCE, async || {
+        site.sidecar
+            .node_rows()
+            .await
+            .iter()
+            .all(|node| node["source"] != "zookeeper")
+    })
+    .await;
+    is_served(&mut component, "emptied").await;
+    assert_eq!(
+        site.node_of_session().await,
+        Some(before),
+        "the session has stayed where it was"
+    );
+    assert_eq!(
+        site.sidecar.metrics().await.value("standin_failovers_total", &[]),
+        0.0
+    );
+
+    site.cluster.kill(before);
+    site.session_moved_from(before).await;
+    is_served(&mut component, "moved").await;
+    RawClient::open(site.sidecar.address()).await;
+}
+
+#[tokio::test]
+async fn zookeeper_that_lost_all_its_data_costs_nothing() {
+    let mut site = Site::start(Record::Own).await;
+    let mut component = fragile_component(&site).await;
+    site.zookeeper.lose_everything().await;
+    is_served(&mut component, "lost").await;
+    assert_eq!(
+        site.sidecar.metrics().await.value("standin_failovers_total", &[]),
+        0.0
+    );
+
+    let mut registrar = site.zookeeper.registrar().await;
+    registrar
+        .announce(
+            Record::Own,
+            site.cluster.nodes[1].name(),
+            site.cluster.nodes[1].address(),
+        )
+        .await;
+    eventually(
+        "the sidecar watches the new ZooKeeper",
+        Duration::from_secs(30),
+        async || {
+            site.sidecar
+                .node_rows()
+                .await
+                .iter()
+                .any(|node| node["source"] == "zookeeper")
+        },
+    )
+    .await;
+    is_served(&mut component, "found").await;
+}
+
+#[tokio::test]
+async fn a_living_node_whose_registration_is_lost_keeps_its_sessions() {
+    let mut site = Site::start(Record::Plain).await;
+    let mut component = fragile_component(&site).await;
+    let node = site.node_of_session().await.expect("the session has a node");
+    site.registrar.withdraw(site.cluster.nodes[node].name()).await;
+    eventually("the sidecar has noticed", PATIENCE, async || {
+        let registered = |row: &&serde_json::Value| row["source"] == "zookeeper";
+        site.sidecar.node_rows().await.iter().filter(registered).count() == 2
+    })
+    .await;
+    is_served(&mut component, "unregistered").await;
+    assert_eq!(
+        site.node_of_session().await,
+        Some(node),
+        "the registry informs, only the connection proves"
+    );
+}
+
+#[tokio::test]
+async fn a_node_added_later_is_known_within_a_second_and_taken_when_the_others_die() {
+    let mut site = Site::start_with(Record::Plain, 2, |sidecar| sidecar).await;
+    let mut component = fragile_component(&site).await;
+    let newcomer = &site.cluster.nodes[2];
+    site.registrar
+        .announce(Record::Plain, newcomer.name(), newcomer.address())
+        .await;
+    let announced = Instant::now();
+    eventually("the newcomer is known", PATIENCE, async || {
+        site.sidecar.node_rows().await.len() == 3
+    })
+    .await;
+    assert!(
+        announced.elapsed() < Duration::from_secs(1),
+        "it took {:?}",
+        announced.elapsed()
+    );
+
+    site.cluster.kill(0);
+    site.cluster.kill(1);
+    eventually("the session is on the newcomer", PATIENCE, async || {
+        site.node_of_session().await == Some(2)
+    })
+    .await;
+    is_served(&mut component, "newcomer").await;
+}
