@@ -172,9 +172,10 @@ impl Task {
             let mut progress = self.read_node(cx, wants);
             progress |= self.read_component(cx, wants);
             progress |= self.write(cx, wants);
+            // A node just lost is told of before the next is chosen, so that it is not chosen again.
+            progress |= self.settle();
             progress |= self.dial(cx, wants);
             progress |= self.errands();
-            progress |= self.settle();
             progress |= self.timer(cx);
             if let Some(end) = self.session.end() {
                 self.report();
