@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 use standin_registry::Node;
+use tokio::sync::Notify;
 
 use crate::session::ClientLabel;
 
@@ -119,7 +120,10 @@ impl Card {
 
 /// The cards of all sessions, in the order of their numbers.
 #[derive(Debug, Default)]
-pub(crate) struct Cards(Mutex<BTreeMap<u64, Arc<Card>>>);
+pub(crate) struct Cards {
+    cards: Mutex<BTreeMap<u64, Arc<Card>>>,
+    emptied: Notify,
+}
 
 impl Cards {
     pub(crate) fn insert(&self, card: Arc<Card>) {
@@ -127,7 +131,22 @@ impl Cards {
     }
 
     pub(crate) fn remove(&self, id: u64) {
-        self.lock().remove(&id);
+        let mut cards = self.lock();
+        cards.remove(&id);
+        if cards.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Waits until there is no session.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.len() == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -145,6 +164,6 @@ impl Cards {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Card>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

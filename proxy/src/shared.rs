@@ -118,8 +118,14 @@ impl Shared {
     /// Waits for news of the registry, `max` at most.
     pub(crate) async fn nodes_changed_or(&self, max: Duration) {
         let mut registry = self.registry.clone();
+        let known = registry.snapshot().generation;
+        let news = async {
+            while registry.snapshot().generation == known {
+                registry.changed().await;
+            }
+        };
         // Time is up or there is news: both are reasons to look again.
-        let _ = tokio::time::timeout(max, registry.changed()).await;
+        let _ = tokio::time::timeout(max, news).await;
     }
 }
 

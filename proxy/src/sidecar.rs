@@ -202,9 +202,8 @@ impl Sidecar {
             .all()
             .iter()
             .for_each(|card| card.call(Errand::ShutDown));
-        while self.shared.cards.len() > 0 && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        // What is left then is told next.
+        let _ = tokio::time::timeout_at(until.into(), self.shared.cards.emptied()).await;
         let left = self.shared.cards.len();
         if left > 0 {
             warn!(

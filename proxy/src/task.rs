@@ -213,7 +213,7 @@ impl Task {
             match read {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(_)) => self.session.component_eof(now, wires),
-                Poll::Ready(Err(_)) => self.session.component_broke(),
+                Poll::Ready(Err(_)) => self.session.component_broke(now, wires),
             }
             true
         })
@@ -330,10 +330,10 @@ impl Task {
             if !wait.is_zero() {
                 shared.nodes_changed_or(wait).await;
             }
-            let avoid = avoid.as_ref().filter(|_| leaving);
-            let candidates = shared
-                .book
-                .candidates(&shared.registry.snapshot(), avoid, Instant::now());
+            let snapshot = shared.registry.snapshot();
+            let mut candidates = shared.book.candidates(&snapshot, avoid.as_ref(), Instant::now());
+            // The node that is about to go is no way out; one that was just lost may be the only one there is.
+            candidates.retain(|node| !leaving || avoid.as_ref() != Some(&node.client));
             let told = Arc::clone(&shared);
             let failed = move |node: &Node, error: &upstream::DialError, cooling: Duration| {
                 told.metrics.node_dials.increment(error.kind());
@@ -367,6 +367,10 @@ impl Task {
         self.shared.remember_info(&link.info);
         self.session
             .node_up(link.node, &link.info, now, &mut self.sockets);
+        if self.session.client_label().is_none() {
+            // A component that has not sent CONNECT has nothing to replay, and may take its time.
+            self.permit = None;
+        }
         if !link.behind_info.is_empty() {
             self.session
                 .node_bytes(&link.behind_info, false, now, &mut self.sockets);
@@ -411,12 +415,11 @@ impl Task {
     fn settle(&mut self) -> bool {
         let mut progress = false;
         if std::mem::take(&mut self.sockets.component_broke) {
-            self.session.component_broke();
+            self.session.component_broke(Instant::now(), &mut self.sockets);
             progress = true;
         }
         if let Some(cause) = self.sockets.node_broke.take() {
             self.session.node_lost(cause, Instant::now(), &mut self.sockets);
-            self.sockets.node = None;
             progress = true;
         }
         if self.session.is_ending() {
@@ -429,6 +432,8 @@ impl Task {
         }
         if !self.session.wants().keep_node && self.sockets.node.is_some() {
             self.sockets.node = None;
+            self.permit = None;
+            self.count_node(None);
             progress = true;
         }
         for note in self.session.take_notes() {
@@ -439,8 +444,6 @@ impl Task {
                 self.dial = None;
                 self.join(link, Instant::now());
                 progress = true;
-            } else if self.permit.take().is_some() {
-                self.count_node(None);
             }
         }
         progress
@@ -475,7 +478,8 @@ impl Task {
                 metrics.in_doubt_drop.increment(in_doubt.dropped);
                 metrics.in_doubt_resend.increment(in_doubt.resent);
                 let Some(node) = self.session.node() else { return };
-                if cause != Cause::LameDuck {
+                // A connection that the node closed for what the component did says nothing about the node.
+                if cause != Cause::LameDuck && !self.session.is_ending() {
                     self.shared
                         .book
                         .failed(&node.client, cause.as_str(), Instant::now());

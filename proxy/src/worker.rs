@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 use tracing::{debug, error};
 
-use crate::card::Card;
+use crate::card::{Card, Errand};
 use crate::session::{End, Face};
 use crate::shared::Shared;
 use crate::task;
@@ -106,6 +106,9 @@ async fn session(newcomer: Newcomer, shared: Arc<Shared>, front: Arc<Front>) {
     } = newcomer;
     let card = Arc::new(Card::new(id, component));
     shared.cards.insert(Arc::clone(&card));
+    if shared.stopping.load(Relaxed) {
+        card.call(Errand::ShutDown);
+    }
     shared.metrics.sessions_total.increment(1);
     shared.metrics.sessions.increment(1.0);
     debug!(session = id, %component, "component connected");

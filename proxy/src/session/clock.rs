@@ -140,7 +140,7 @@ impl Session {
     fn tick_component(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.ending.is_some() {
             if !self.down.outbox.is_empty() && now >= self.down.outbox_moved + self.policy.component_stall {
-                self.component_broke();
+                self.component_broke(now, wires);
             }
             return;
         }
@@ -165,9 +165,7 @@ impl Session {
         let Some(until) = self.ending.as_ref().and_then(|ending| ending.answers_until) else {
             return;
         };
-        let sent = self.stage == Stage::Flowing
-            && self.up.own.is_empty()
-            && (self.up.held.is_empty() || self.up.incomplete && self.up.head_written == 0);
+        let sent = self.stage == Stage::Flowing && self.up.own.is_empty() && self.has_passed_on();
         if now >= until || self.stage == Stage::Searching {
             self.finish_answers(now, wires);
         } else if sent && self.ledger.is_settled() {

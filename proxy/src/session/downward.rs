@@ -257,7 +257,7 @@ impl Session {
     /// Gives `parts`, whole frames, to the component: straight to its socket, or behind what waits for it already.
     pub(super) fn deliver(&mut self, parts: &[&[u8]], now: Instant, wires: &mut impl Wires) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        if len == 0 {
+        if len == 0 || self.down.broke {
             return;
         }
         self.traffic.bytes_to_component += len as u64;

@@ -244,6 +244,8 @@ struct Down {
     partial: BytesMut,
     /// Whole frames that the component has not taken.
     outbox: BytesMut,
+    /// The component's socket takes nothing any more.
+    broke: bool,
     /// When the component last took bytes, or the outbox began to fill.
     outbox_moved: Instant,
     /// Journal entry of the last message, for messages that repeat its control line.
@@ -253,7 +255,7 @@ struct Down {
 /// The component as its CONNECT describes it.
 #[derive(Debug)]
 struct Client {
-    /// The argument of CONNECT as every node gets it.
+    /// The argument of CONNECT as the component said it.
     json: Box<str>,
     verbose: bool,
     /// Takes INFO at any time.
@@ -354,6 +356,7 @@ impl Session {
                 scanner: standin_wire::ServerScanner::new(standin_wire::limits::FrameLimits::SERVER),
                 partial: BytesMut::new(),
                 outbox: BytesMut::new(),
+                broke: false,
                 outbox_moved: now,
                 last_slot: None,
             },
@@ -404,19 +407,17 @@ impl Session {
             let delivered = self.down.outbox.is_empty() || ending.end == End::ComponentSlow;
             return (ending.answers_until.is_none() && delivered).then_some(ending.end);
         }
-        let passed_on = self.up.held.is_empty() || self.up.incomplete && self.up.head_written == 0;
-        let untold = self.up.own.is_empty() && !self.has_unsent();
-        (self.up.eof && passed_on && (untold || self.client.is_none())).then_some(End::ComponentClosed)
+        let passed_on = self.has_passed_on() && self.up.own.is_empty() && self.doubt.log_bytes() == 0;
+        let new = self.up.held.is_empty() && self.client.is_none();
+        let end = if self.down.broke { End::ComponentBroke } else { End::ComponentClosed };
+        (self.up.eof && (passed_on || new)).then_some(end)
     }
 
-    /// The component's socket broke.
-    pub(crate) fn component_broke(&mut self) {
+    /// The component's socket broke: it gets nothing more, but what it had sent is passed on as after an orderly close.
+    pub(crate) fn component_broke(&mut self, now: Instant, wires: &mut impl Wires) {
+        self.down.broke = true;
         self.down.outbox.clear();
-        self.ending = Some(Ending {
-            end: End::ComponentBroke,
-            text: None,
-            answers_until: None,
-        });
+        self.component_eof(now, wires);
     }
 
     /// The sidecar stops: what the component has sent goes to the node, the node's answers come back, then both

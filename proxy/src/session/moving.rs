@@ -175,11 +175,7 @@ impl Session {
     /// CONNECT, the journal, and a PING whose PONG says that the node took all of it.
     fn replay(&mut self) {
         let Some(client) = &self.client else { return };
-        let mut own = Vec::new();
-        encode::client(
-            &standin_wire::client::Frame::Connect(client.json.as_bytes()),
-            &mut own,
-        );
+        let mut own = self.connect_line(client.json.as_bytes());
         let commands = 1 + self.journal.replay(&mut own);
         if client.verbose {
             self.ledger.expect(Expected::SwallowedOks(commands));

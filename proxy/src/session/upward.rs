@@ -69,6 +69,10 @@ impl Session {
     /// The component will send nothing more.
     pub(crate) fn component_eof(&mut self, now: Instant, wires: &mut impl Wires) {
         self.up.eof = true;
+        if self.doubt.log_bytes() > 0 && !self.ledger.awaits_pong() {
+            // What would be sent again is kept until a node has confirmed it, component or not.
+            self.own_ping();
+        }
         self.push_up(now, wires);
     }
 
@@ -95,9 +99,9 @@ impl Session {
         }
     }
 
-    /// Whether anything waits to be written.
-    pub(super) fn has_unsent(&self) -> bool {
-        self.stage == Stage::Resending || !self.owed.is_empty()
+    /// Whether every whole frame of the component's is with the node; what it never finished goes nowhere.
+    pub(super) fn has_passed_on(&self) -> bool {
+        self.up.held.is_empty() || self.up.incomplete && self.up.head_written == 0
     }
 
     /// Writes frames of `bytes` to the node until they end, the socket is full, or the stage forbids it. Returns how many
@@ -224,10 +228,10 @@ impl Session {
     fn plan_alone(&mut self, bytes: &[u8], span: &Span<Verb>) -> Result<Option<Plan>, WireError> {
         let len = span.len;
         Ok(match client::frame(bytes, span)? {
-            Frame::Connect(json) => Some(Plan::Replace {
-                len,
-                with: self.connect_line(json),
-            }),
+            Frame::Connect(json) => {
+                let json = self.merged(json).unwrap_or(Cow::Borrowed(json));
+                Some(Plan::Replace { len, with: self.connect_line(&json) })
+            }
             Frame::Pong => Some(Plan::Skip { len, refusal: None }),
             _ if self.client.is_none() => {
                 // A node counts on CONNECT for `protocol`, so one is sent for a component that begins without.
@@ -262,9 +266,8 @@ impl Session {
 
     /// CONNECT as nodes get it: with `protocol` 1, so that they tell when they are about to go, and with the sidecar's
     /// credentials when the component has none.
-    fn connect_line(&self, json: &[u8]) -> Vec<u8> {
+    pub(super) fn connect_line(&self, json: &[u8]) -> Vec<u8> {
         let fields = || -> Result<String, serde_json::Error> {
-            let json = &*self.merged(json)?;
             let client = Connect::parse(json)?;
             let mut fields = vec![("protocol", Value::from(client.protocol.max(1)))];
             if let Some(own) = self.credentials().filter(|_| !client.has_credentials()) {
@@ -454,8 +457,10 @@ impl Session {
         let client = Connect::parse(json).unwrap_or_default();
         let signed = client.is_signed();
         let again = self.client.is_some();
+        let said = if frame.is_empty() { b"{}" } else { argument(frame) };
+        let said = self.merged(said).unwrap_or(Cow::Borrowed(said));
         self.client = Some(Box::new(Client {
-            json: String::from_utf8_lossy(json).into(),
+            json: String::from_utf8_lossy(&said).into(),
             verbose: client.verbose,
             takes_info: takes_info(argument(frame)),
             signed,
