@@ -1,12 +1,19 @@
 //! Log lines on standard error: human or JSON, with a level that a SIGHUP can change.
+//!
+//! *Architecture invariant:* nobody waits for the log. Lines go to a thread of their own through a bounded queue; when standard
+//! error takes none and the queue is full, lines are dropped, not sessions held up.
 
 use std::io::{self, IsTerminal};
 
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 use crate::settings::{Log, LogFormat};
+
+/// Lines that wait for standard error at most.
+const QUEUED_LINES_MAX: usize = 16_384;
 
 /// Why logging cannot be set up or changed.
 #[derive(Debug, Error)]
@@ -39,8 +46,10 @@ impl LoggingError {
 }
 
 /// The logging of this process, once it is set up; changes its level.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Logging {
+    /// Writes out what is queued when it is dropped.
+    _writer: WorkerGuard,
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
@@ -51,7 +60,9 @@ impl Logging {
     /// [`LoggingError`].
     pub fn start(log: &Log) -> Result<Self, LoggingError> {
         let (filter, handle) = reload::Layer::new(filter(&log.level)?);
-        let lines = fmt::layer().with_writer(io::stderr);
+        let (queue, writer) =
+            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUED_LINES_MAX).finish(io::stderr());
+        let lines = fmt::layer().with_writer(queue);
         let registry = tracing_subscriber::registry().with(filter);
         match log.format {
             LogFormat::Human => {
@@ -61,7 +72,7 @@ impl Logging {
             LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
         }
         .map_err(|_| LoggingError::Twice)?;
-        Ok(Self { filter: handle })
+        Ok(Self { _writer: writer, filter: handle })
     }
 
     /// Takes another level, or filter, from now on.
