@@ -9,6 +9,7 @@ from report import progress, say, spread, table
 
 PAYLOADS = {16: 1_500_000, 128: 1_200_000, 4096: 120_000}  # bytes: messages of one run
 RATE = 5_000  # messages per second, for the latency
+DIRECT = "direct (the node itself)"
 PEER = "HAProxy (TCP)"
 SIDECAR = "**sidecar**"
 
@@ -40,15 +41,15 @@ def positions(folder, running):
     leaf_port = free_port()
     node = running.enter_context(peers.Node(folder, "node", leaf_port=leaf_port))
     between = {
-        "bare relay, 64 KiB": peers.relay(folder, node.port),
-        PEER: peers.haproxy(folder, node.port),
-        "nginx stream": peers.nginx(folder, node.port),
-        "nats-server leaf node": peers.leaf(folder, leaf_port),
-        SIDECAR: peers.sidecar(folder, [node.port]),
+        "bare relay, 64 KiB": lambda: peers.relay(folder, node.port),
+        PEER: lambda: peers.haproxy(folder, node.port),
+        "nginx stream": lambda: peers.nginx(folder, node.port),
+        "nats-server leaf node": lambda: peers.leaf(folder, leaf_port),
+        SIDECAR: lambda: peers.sidecar(folder, [node.port]),
     }
-    found = [Position("direct (the node itself)", node, node.port)]
-    for name, process in between.items():
-        if process:
+    found = [Position(DIRECT, node, node.port)]
+    for name, start in between.items():
+        if process := start():
             running.enter_context(process)
             found.append(Position(name, process, process.port))
     return found
@@ -102,7 +103,7 @@ def show(size, runs, all_positions, peer):
 
 
 def check(named, targets):
-    ours, peer, direct = named[SIDECAR], named[PEER], named["direct (the node itself)"]
+    ours, peer, direct = named[SIDECAR], named[PEER], named[DIRECT]
     for size in PAYLOADS:
         value = median(ratio(ours, peer, size))
         targets.check(f"CPU per message of {size} B ÷ HAProxy's", value, 1.0, "×")

@@ -5,7 +5,7 @@ import os
 import shutil
 import urllib.request
 
-from processes import TARGET, Process, free_port, nats_server, until
+from processes import TARGET, Process, free_port, nats_server, standin_proxy, until
 
 NGINX_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 ZOOKEEPER = "/usr/share/zookeeper/bin/zkServer.sh"
@@ -61,7 +61,7 @@ def sidecar(folder, upstreams, *options, name="sidecar", settings="", wait=True)
     words = ["--config", config, "--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http}"]
     for upstream in upstreams:
         words += ["--upstream", f"nats://127.0.0.1:{upstream}"]
-    process = Process(folder, name, TARGET / "release/standin-proxy", *words, *options, port=port if wait else None)
+    process = Process(folder, name, standin_proxy(), *words, *options, port=port if wait else None)
     process.listen, process.http = port, http
     return process
 
@@ -75,8 +75,6 @@ def relay(folder, upstream):
 def haproxy(folder, upstream):
     port = free_port()
     settings = f"""
-global
-    maxconn 20000
 defaults
     mode tcp
     timeout connect 5s

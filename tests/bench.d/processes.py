@@ -125,6 +125,10 @@ def build():
         subprocess.run(["cargo", "build", "-q", "--release", *words], cwd=ROOT, check=True)
 
 
+def standin_proxy():
+    return os.environ.get("STANDIN_PROXY_BIN", TARGET / "release/standin-proxy")
+
+
 def nats_server():
     return TARGET / "peers/python/bin/nats-server"
 

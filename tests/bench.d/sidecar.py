@@ -17,15 +17,16 @@ from report import Targets, progress, say
 PARTS = {"passing": passing, "failover": failover, "crowd": crowd, "start": start}
 
 
-def run(parts, quick):
+def run(parts, quick, fresh):
     missing = [name for name in ("haproxy", "cargo") if not shutil.which(name)]
     if not nats_server().exists():
         missing.append(str(nats_server()))
     if missing:
         print(f"tests/bench: missing: {', '.join(missing)}; tests/run installs the peers", file=sys.stderr)
         return 69
-    progress("building")
-    build()
+    if fresh:
+        progress("building")
+        build()
     say(f"{os.cpu_count()} cores, Linux {platform.release()}, load {os.getloadavg()[0]:.1f} at the start.\n")
     if quick:
         say("A quick look: too few runs to be quoted.\n")

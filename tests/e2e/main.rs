@@ -11,3 +11,4 @@ mod registry;
 mod scenario;
 mod scripted_peers;
 mod site;
+mod sources;

@@ -1,0 +1,283 @@
+//! S5, S6: one PONG for each PING, one `+OK` for each command, in order, whatever happened to the node that owed them.
+
+use super::scene::{Scene, nothing_else};
+use e2e::raw::{msg_frame, pub_frame};
+use e2e::{NodeConnection, RawClient};
+
+const VERBOSE: &str = r#"CONNECT {"verbose":true,"pedantic":false}"#;
+
+/// Answers the next `count` commands as a verbose node does.
+async fn answer(node: &mut NodeConnection, count: usize) {
+    for _ in 0..count {
+        match node.read_frame().await.verb().as_str() {
+            "PING" => node.pong().await,
+            _ => node.send("+OK\r\n").await,
+        }
+    }
+}
+
+/// The component says `commands`, and the node gets them as they are.
+async fn pass(client: &mut RawClient, node: &mut NodeConnection, commands: &str) {
+    client.send(commands).await;
+    node.expect(commands).await;
+}
+
+#[tokio::test]
+async fn s5_pings_outstanding_at_the_nodes_death_are_answered_by_the_next_one_by_one() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "PING\r\nSUB a 1\r\nPING\r\nPUB a 1\r\nx\r\nPING\r\n").await;
+    node.reset();
+    let mut node = scene.joining_node("SUB a 1\r\n").await;
+    // Messages in between show that no PONG comes before the node gave it, nor that of the sidecar's own PING.
+    let marker = |number: usize| msg_frame("1", "a", format!("marker {number}"));
+    node.send(marker(0)).await;
+    client.expect(marker(0)).await;
+    node.pong().await;
+    node.expect("PING\r\nPING\r\nPING\r\n").await;
+    for number in 1..=3 {
+        node.send(marker(number)).await;
+        node.pong().await;
+        client.expect([marker(number), b"PONG\r\n".to_vec()].concat()).await;
+    }
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s5_pings_and_publishes_sent_again_keep_their_order() {
+    let mut scene = Scene::with(&[("publish.in_doubt", "'resend'")]).await;
+    let (mut client, mut node) = scene.open().await;
+    let stream = "PUB a 1\r\n1\r\nPING\r\nPUB a 1\r\n2\r\nPUB a 1\r\n3\r\nPING\r\nPING\r\nPUB a 1\r\n4\r\n";
+    pass(&mut client, &mut node, stream).await;
+    for _ in 0..3 {
+        node.reset();
+        node = scene.next_node("").await;
+        node.expect(stream).await;
+    }
+    node.send("PONG\r\nPONG\r\nPONG\r\n").await;
+    client.expect("PONG\r\nPONG\r\nPONG\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s5_pings_outstanding_over_many_deaths_are_answered_once() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    let mut outstanding = 0;
+    for round in 1..=10 {
+        pass(&mut client, &mut node, &"PING\r\n".repeat(round)).await;
+        outstanding += round;
+        // Each node answers one of them, and dies.
+        node.pong().await;
+        outstanding -= 1;
+        client.expect_line("PONG").await;
+        node.close().await;
+        node = scene.next_node("").await;
+        node.expect("PING\r\n".repeat(outstanding)).await;
+    }
+    node.send("PONG\r\n".repeat(outstanding)).await;
+    client.expect("PONG\r\n".repeat(outstanding)).await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s5_the_sidecars_own_pings_never_show() {
+    let settings = [("publish.confirm_bytes", "1024"), ("publish.confirm_interval_ms", "1")];
+    let mut scene = Scene::with(&settings).await;
+    let (mut client, mut node) = scene.open().await;
+    let mut own_pings = 0;
+    for round in 0..200 {
+        let publish = pub_frame("a", vec![b'x'; 10 * round]);
+        client.send([&publish[..], b"PING\r\nPUB end 0\r\n\r\n"].concat()).await;
+        let mut pings = 0;
+        loop {
+            let frame = node.read_frame().await;
+            match frame.verb().as_str() {
+                "PING" => {
+                    pings += 1;
+                    node.pong().await;
+                }
+                _ if frame.words()[1] == "end" => break,
+                _ => {}
+            }
+        }
+        own_pings += pings - 1;
+        client.expect_line("PONG").await;
+    }
+    assert!(own_pings > 0, "the sidecar has asked for no confirmation");
+    node.send(msg_frame("1", "a", "fence")).await;
+    client.expect(msg_frame("1", "a", "fence")).await;
+}
+
+#[tokio::test]
+async fn s5_a_node_that_answers_no_ping_is_left_and_the_next_one_answers() {
+    let settings = [("health.probe_interval_ms", "200"), ("health.probe_timeout_ms", "200")];
+    let mut scene = Scene::with(&settings).await;
+    let (mut client, mut silent) = scene.open().await;
+    pass(&mut client, &mut silent, "PING\r\n").await;
+    let mut node = scene.next_node("").await;
+    node.expect_line("PING").await;
+    node.pong().await;
+    client.expect_line("PONG").await;
+    scene.counted("standin_failovers_total", &[("cause", "probe_timeout")], 1.0).await;
+}
+
+#[tokio::test]
+async fn s5_a_node_that_never_answers_the_replay_is_left() {
+    let mut scene = Scene::with(&[("dial.handshake_timeout_ms", "200")]).await;
+    let (mut client, node) = scene.open().await;
+    node.reset();
+    let _silent = scene.joining_node("").await;
+    let mut node = scene.next_node("").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s5_a_pong_that_nobody_asked_for_is_not_passed_on() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    node.send("PONG\r\nPONG\r\n").await;
+    node.send(msg_frame("1", "a", "fence")).await;
+    client.expect(msg_frame("1", "a", "fence")).await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+/// Rounds of five commands; the node answers `answered` of them and dies. What the next one is asked again.
+async fn verbose_over_five_failovers(policy: &str, asked_again: impl Fn(usize) -> usize) {
+    let mut scene = Scene::with(&[("publish.in_doubt", policy)]).await;
+    let (mut client, mut node) = scene.open_with(VERBOSE).await;
+    client.subscribe("keep", "99").await;
+    answer(&mut node, 1).await;
+    client.expect_line("+OK").await;
+    for answered in 0..5 {
+        let commands = format!("SUB s.{answered} {answered}\r\nPUB x 1\r\na\r\nPUB x 1\r\nb\r\nUNSUB {answered}\r\nPING\r\n");
+        client.send(commands).await;
+        answer(&mut node, answered).await;
+        for _ in answered..5 {
+            node.read_frame().await;
+        }
+        node.close().await;
+        node = scene.next_node("SUB keep 99\r\n").await;
+        answer(&mut node, asked_again(answered)).await;
+        client.expect("+OK\r\n+OK\r\n+OK\r\n+OK\r\nPONG\r\n").await;
+    }
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s6_verbose_components_get_one_ok_for_each_command_over_five_failovers() {
+    verbose_over_five_failovers("'drop'", |_| 1).await;
+}
+
+#[tokio::test]
+async fn s6_verbose_components_get_one_ok_for_each_command_also_when_publishes_are_sent_again() {
+    // No PONG has confirmed them, so both publishes are sent again, answered or not; and the PING.
+    verbose_over_five_failovers("'resend'", |_| 3).await;
+}
+
+#[tokio::test]
+async fn s6_oks_come_at_their_place_between_pongs() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(VERBOSE).await;
+    let commands = "PUB a 0\r\n\r\nPING\r\nPUB a 0\r\n\r\nPUB a 0\r\n\r\nPING\r\nPUB a 0\r\n\r\n";
+    pass(&mut client, &mut node, commands).await;
+    node.reset();
+    let mut node = scene.next_node("").await;
+    node.expect("PING\r\nPING\r\n").await;
+    client.expect_line("+OK").await;
+    node.pong().await;
+    client.expect("PONG\r\n+OK\r\n+OK\r\n").await;
+    node.pong().await;
+    client.expect("PONG\r\n+OK\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s6_an_error_in_place_of_an_ok_is_counted_as_one() {
+    for text in [
+        "Permissions Violation for Publish to \"secret\"",
+        "Permissions Violation for Subscription to \"secret\"",
+        "Invalid Subject",
+        "maximum subscriptions exceeded",
+    ] {
+        let mut scene = Scene::start().await;
+        let (mut client, mut node) = scene.open_with(VERBOSE).await;
+        pass(&mut client, &mut node, "PUB a 0\r\n\r\nPUB secret 0\r\n\r\nPUB b 0\r\n\r\nPING\r\n").await;
+        node.send(format!("+OK\r\n-ERR '{text}'\r\n")).await;
+        client.expect(format!("+OK\r\n-ERR '{text}'\r\n")).await;
+        node.close().await;
+        let mut node = scene.next_node("").await;
+        answer(&mut node, 1).await;
+        client.expect("+OK\r\nPONG\r\n").await;
+        nothing_else(&mut client, &mut node).await;
+    }
+}
+
+#[tokio::test]
+async fn s6_the_pedantic_complaint_comes_besides_the_ok() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(VERBOSE).await;
+    pass(&mut client, &mut node, "PUB a..b 0\r\n\r\nPUB a 0\r\n\r\n").await;
+    node.send("-ERR 'Invalid Publish Subject'\r\n+OK\r\n").await;
+    client.expect("-ERR 'Invalid Publish Subject'\r\n+OK\r\n").await;
+    node.close().await;
+    let mut node = scene.next_node("").await;
+    client.expect_line("+OK").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s6_errors_of_a_replay_do_not_cost_the_component_an_ok() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(VERBOSE).await;
+    client.send("SUB a 1\r\nSUB b 2\r\n").await;
+    answer(&mut node, 2).await;
+    client.expect("+OK\r\n+OK\r\n").await;
+    pass(&mut client, &mut node, "PUB a 0\r\n\r\nPING\r\n").await;
+    node.close().await;
+    let mut node = scene.node.accept().await;
+    assert_eq!(node.read_frame().await.verb(), "CONNECT");
+    node.expect("SUB a 1\r\nSUB b 2\r\nPING\r\n").await;
+    // This node is stricter: it refuses one of them.
+    let refusal = "-ERR 'Permissions Violation for Subscription to \"a\"'\r\n";
+    node.send(format!("+OK\r\n{refusal}+OK\r\nPONG\r\n")).await;
+    node.expect_line("PING").await;
+    node.pong().await;
+    client.expect(format!("{refusal}+OK\r\nPONG\r\n")).await;
+    node.close().await;
+    let mut node = scene.next_node("SUB b 2\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s6_a_component_that_does_not_say_is_verbose() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address()), scene.node.accept());
+    client.send("CONNECT {\"pedantic\":false}\r\nSUB a 1\r\nPING\r\n").await;
+    let connect = node.read_frame().await.json();
+    assert!(connect["verbose"].is_null(), "{connect}");
+    node.expect("PING\r\nSUB a 1\r\nPING\r\n").await;
+    node.send("+OK\r\nPONG\r\n+OK\r\n").await;
+    client.expect("+OK\r\n+OK\r\n").await;
+    node.close().await;
+    let mut node = scene.next_node("SUB a 1\r\n").await;
+    answer(&mut node, 1).await;
+    client.expect_line("PONG").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s6_a_component_without_connect_is_served_and_sees_no_ok_but_its_own() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address()), scene.node.accept());
+    client.send("SUB a 1\r\nPUB a 0\r\n\r\nPING\r\n").await;
+    assert_eq!(node.read_frame().await.verb(), "CONNECT");
+    node.expect("PING\r\nSUB a 1\r\nPUB a 0\r\n\r\nPING\r\n").await;
+    node.send("+OK\r\nPONG\r\n+OK\r\n").await;
+    client.expect_line("+OK").await;
+    node.reset();
+    let mut node = scene.next_node("SUB a 1\r\n").await;
+    answer(&mut node, 1).await;
+    client.expect("+OK\r\nPONG\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}

@@ -1,0 +1,288 @@
+//! S3: publishes that a node was sent whole and did not confirm by a PONG before it died.
+
+use super::scene::{Scene, nothing_else};
+use e2e::raw::pub_frame;
+use e2e::{NodeConnection, RawClient, ScriptedNode};
+use std::time::Duration;
+
+const RESEND: (&str, &str) = ("publish.in_doubt", "'resend'");
+
+/// The publishes `numbers` to `subject`, in order.
+fn publishes(subject: &str, numbers: std::ops::Range<usize>) -> Vec<u8> {
+    numbers.flat_map(|number| pub_frame(subject, format!("{number:04}"))).collect()
+}
+
+/// The component publishes, and the node reads it all.
+async fn pass(client: &mut RawClient, node: &mut NodeConnection, bytes: impl AsRef<[u8]>) {
+    client.send(&bytes).await;
+    node.expect(&bytes).await;
+}
+
+/// What the counters say: in doubt and dropped, in doubt and to be sent again, sent again.
+async fn is_counted(scene: &Scene, dropped: usize, to_resend: usize, resent: usize) {
+    scene.counted("standin_in_doubt_total", &[("policy", "drop")], dropped as f64).await;
+    scene.counted("standin_in_doubt_total", &[("policy", "resend")], to_resend as f64).await;
+    scene.counted("standin_resent_total", &[], resent as f64).await;
+}
+
+#[tokio::test]
+async fn s3_with_resend_exactly_the_publishes_without_a_pong_are_sent_again_in_order() {
+    for confirmed in [0, 1, 5, 10] {
+        let mut scene = Scene::with(&[RESEND]).await;
+        let (mut client, mut node) = scene.open().await;
+        pass(&mut client, &mut node, publishes("a", 0..confirmed)).await;
+        nothing_else(&mut client, &mut node).await;
+        pass(&mut client, &mut node, publishes("a", confirmed..10)).await;
+        node.reset();
+        let mut node = scene.next_node("").await;
+        node.expect(publishes("a", confirmed..10)).await;
+        nothing_else(&mut client, &mut node).await;
+        is_counted(&scene, 0, 10 - confirmed, 10 - confirmed).await;
+    }
+}
+
+#[tokio::test]
+async fn s3_with_drop_no_publish_is_sent_again_and_each_in_doubt_is_counted() {
+    for confirmed in [0, 1, 5, 10] {
+        let mut scene = Scene::start().await;
+        let (mut client, mut node) = scene.open().await;
+        pass(&mut client, &mut node, publishes("a", 0..confirmed)).await;
+        nothing_else(&mut client, &mut node).await;
+        pass(&mut client, &mut node, publishes("a", confirmed..10)).await;
+        node.close().await;
+        let mut node = scene.next_node("").await;
+        nothing_else(&mut client, &mut node).await;
+        is_counted(&scene, 10 - confirmed, 0, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn s3_each_subject_has_the_policy_of_the_first_pattern_that_matches() {
+    let subjects = "[{ pattern = 'orders.draft.*', in_doubt = 'drop' }, { pattern = 'orders.>', in_doubt = 'resend' }]";
+    let mut scene = Scene::with(&[("publish.subject", subjects)]).await;
+    let (mut client, mut node) = scene.open().await;
+    let mut kept = Vec::new();
+    for round in 0..20 {
+        for subject in ["orders.new", "orders.draft.x", "orders", "news", "orders.draft.x.y"] {
+            let publish = publishes(subject, round..round + 1);
+            pass(&mut client, &mut node, &publish).await;
+            if ["orders.new", "orders.draft.x.y"].contains(&subject) {
+                kept.extend(publish);
+            }
+        }
+    }
+    node.reset();
+    let mut node = scene.next_node("").await;
+    node.expect(&kept).await;
+    nothing_else(&mut client, &mut node).await;
+    is_counted(&scene, 60, 40, 40).await;
+}
+
+#[tokio::test]
+async fn s3_with_headers_and_replies_publishes_are_sent_again_byte_for_byte() {
+    let mut scene = Scene::with(&[RESEND]).await;
+    let (mut client, mut node) = scene.open_with(e2e::raw::CONNECT_NEW).await;
+    let publishes = "hpub  a\treply 12 17\r\nNATS/1.0\r\n\r\nhello\r\nPub b 0\r\n\r\nPUB\tc reply 6\r\nPUB c\n\r\n";
+    pass(&mut client, &mut node, publishes).await;
+    node.reset();
+    let mut node = scene.next_node("").await;
+    node.expect(publishes).await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s3_nothing_is_sent_again_before_the_new_node_has_taken_the_session() {
+    let mut scene = Scene::with(&[RESEND]).await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, publishes("a", 0..3)).await;
+    node.reset();
+    let mut node = scene.joining_node("").await;
+    node.expect_silence(Duration::from_millis(50)).await;
+    node.pong().await;
+    node.expect(publishes("a", 0..3)).await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s3_publishes_are_sent_again_until_a_node_confirms_them_over_many_failovers() {
+    let mut scene = Scene::with(&[RESEND]).await;
+    let (mut client, mut node) = scene.open().await;
+    let (mut in_doubt, mut from) = (0, 0);
+    for round in 0..6 {
+        let (first, end) = (round * 10, round * 10 + 10);
+        pass(&mut client, &mut node, publishes("a", first..end)).await;
+        if round % 3 == 2 {
+            nothing_else(&mut client, &mut node).await;
+            from = end;
+        }
+        in_doubt += end - from;
+        node.reset();
+        node = scene.next_node("").await;
+        node.expect(publishes("a", from..end)).await;
+    }
+    nothing_else(&mut client, &mut node).await;
+    is_counted(&scene, 0, in_doubt, in_doubt).await;
+    node.reset();
+    let mut node = scene.next_node("").await;
+    nothing_else(&mut client, &mut node).await;
+    is_counted(&scene, 0, in_doubt, in_doubt).await;
+}
+
+#[tokio::test]
+async fn s3_a_node_that_dies_while_it_is_sent_the_publishes_again_costs_none() {
+    const COUNT: usize = 6;
+    let large = |number: usize| pub_frame("large", vec![number as u8; 1024 * 1024]);
+    let node = ScriptedNode::with_receive_buffer_bytes(64 * 1024).await;
+    let mut scene = Scene::around(node, &[RESEND]).await;
+    let (mut client, mut node) = scene.open().await;
+    for number in 0..COUNT {
+        pass(&mut client, &mut node, large(number)).await;
+    }
+    node.reset();
+    for _ in 0..3 {
+        let mut node = scene.next_node("").await;
+        node.expect(large(0)).await;
+        // Of the others it has a part, most of it not read.
+        node.reset();
+    }
+    let mut node = scene.next_node("").await;
+    for number in 0..COUNT {
+        node.expect_frame(large(number)).await;
+    }
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s3_a_node_that_dies_before_it_takes_the_session_changes_nothing() {
+    let mut scene = Scene::with(&[RESEND]).await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, publishes("a", 0..5)).await;
+    node.reset();
+    for _ in 0..5 {
+        scene.joining_node("").await.close().await;
+        scene.node.accept_silently().await.reset();
+    }
+    let mut node = scene.next_node("").await;
+    node.expect(publishes("a", 0..5)).await;
+    nothing_else(&mut client, &mut node).await;
+    is_counted(&scene, 0, 5, 5).await;
+}
+
+#[tokio::test]
+async fn s3_a_pong_confirms_what_came_before_its_ping_and_no_more() {
+    let mut scene = Scene::with(&[RESEND]).await;
+    let (mut client, mut node) = scene.open().await;
+    let (first, second, third) = (publishes("a", 0..3), publishes("a", 3..6), publishes("a", 6..9));
+    let stream = [&first[..], b"PING\r\n", &second, b"PING\r\n", &third].concat();
+    pass(&mut client, &mut node, stream).await;
+    node.pong().await;
+    client.expect_line("PONG").await;
+    node.reset();
+    let mut node = scene.next_node("").await;
+    node.expect([&second[..], b"PING\r\n", &third].concat()).await;
+    node.pong().await;
+    client.expect_line("PONG").await;
+    node.reset();
+    let mut node = scene.next_node("").await;
+    node.expect(&third).await;
+    nothing_else(&mut client, &mut node).await;
+    is_counted(&scene, 0, 6 + 3, 6 + 3).await;
+}
+
+#[tokio::test]
+async fn s3_a_full_window_holds_the_component_back_and_loses_nothing() {
+    const WINDOW_BYTES: usize = 65536;
+    let window = WINDOW_BYTES.to_string();
+    let settings = [
+        RESEND,
+        ("publish.in_doubt_bytes_max", &window),
+        ("publish.confirm_bytes", &window),
+        ("session.buffer_bytes", "4096"),
+    ];
+    let mut scene = Scene::with(&settings).await;
+    let (client, mut node) = scene.open().await;
+    let publish = |number: usize| pub_frame("a", format!("{number:01000}"));
+    let total = 2000;
+    let sending = tokio::spawn(async move {
+        let mut client = client;
+        client.send((0..total).flat_map(publish).collect::<Vec<u8>>()).await;
+        client
+    });
+    let (mut read, mut unconfirmed_bytes) = (0, 0);
+    while read < total {
+        let frame = node.read_frame().await;
+        if frame.verb() == "PING" {
+            // The window is as full as it gets: were it not so, more would come now.
+            if read < total / 10 {
+                node.expect_silence(Duration::from_millis(30)).await;
+            }
+            unconfirmed_bytes = 0;
+            node.pong().await;
+            continue;
+        }
+        assert_eq!(frame.bytes(), publish(read));
+        read += 1;
+        unconfirmed_bytes += frame.bytes().len();
+        assert!(unconfirmed_bytes <= WINDOW_BYTES, "{unconfirmed_bytes} bytes unconfirmed at once");
+    }
+    sending.await.expect("the component has sent all");
+}
+
+#[tokio::test]
+async fn s3_with_a_full_window_at_the_nodes_death_nothing_is_lost() {
+    let settings = [
+        RESEND,
+        ("publish.in_doubt_bytes_max", "65536"),
+        ("publish.confirm_bytes", "65536"),
+        ("session.buffer_bytes", "65536"),
+    ];
+    let mut scene = Scene::with(&settings).await;
+    let (client, mut node) = scene.open().await;
+    let publish = |number: usize| pub_frame("a", format!("{number:01000}"));
+    let total = 1000;
+    let sending = tokio::spawn(async move {
+        let mut client = client;
+        client.send((0..total).flat_map(publish).collect::<Vec<u8>>()).await;
+        client
+    });
+    node.read_until("PING").await;
+    node.reset();
+    let mut node = scene.next_node("").await;
+    for number in 0..total {
+        node.expect_command(publish(number)).await;
+    }
+    sending.await.expect("the component has sent all");
+}
+
+#[tokio::test]
+async fn s3_own_pings_follow_the_publishes_by_bytes() {
+    let mut scene = Scene::with(&[("publish.confirm_bytes", "1024")]).await;
+    let (mut client, mut node) = scene.open().await;
+    let publish = pub_frame("a", vec![b'x'; 100]);
+    let until_full = 1024_usize.div_ceil(publish.len());
+    for _ in 0..5 {
+        for _ in 0..until_full {
+            pass(&mut client, &mut node, &publish).await;
+        }
+        node.expect_line("PING").await;
+        node.pong().await;
+    }
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s3_an_own_ping_follows_the_last_publish_in_time_and_an_idle_session_has_none() {
+    let mut scene = Scene::with(&[("publish.confirm_interval_ms", "20")]).await;
+    let (mut client, mut node) = scene.open().await;
+    for _ in 0..3 {
+        pass(&mut client, &mut node, publishes("a", 0..1)).await;
+        node.expect_line("PING").await;
+        node.expect_silence(Duration::from_millis(60)).await;
+        node.pong().await;
+        node.expect_silence(Duration::from_millis(60)).await;
+    }
+    node.reset();
+    let mut node = scene.next_node("").await;
+    nothing_else(&mut client, &mut node).await;
+    is_counted(&scene, 0, 0, 0).await;
+}

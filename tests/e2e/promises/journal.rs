@@ -1,0 +1,248 @@
+//! S4: which subscriptions a new node is told of, in which order, and with what is left of their max.
+
+use super::scene::{Scene, nothing_else};
+use e2e::raw::msg_frame;
+use e2e::{Ending, NodeConnection, PATIENCE, RawClient, ScriptedNode, eventually};
+
+/// The component says `commands`, and the node gets them as they are.
+async fn pass(client: &mut RawClient, node: &mut NodeConnection, commands: &str) {
+    client.send(commands).await;
+    node.expect(commands).await;
+}
+
+/// The node delivers `count` messages for `sid`, and the component gets them.
+async fn deliver(client: &mut RawClient, node: &mut NodeConnection, sid: &str, count: usize) {
+    for number in 0..count {
+        let message = msg_frame(sid, "a", number.to_string());
+        node.send(&message).await;
+        client.expect(&message).await;
+    }
+}
+
+/// The node dies; the next one must be told exactly `replayed`.
+async fn replays(scene: &mut Scene, node: NodeConnection, replayed: &str) -> NodeConnection {
+    node.reset();
+    scene.next_node(replayed).await
+}
+
+#[tokio::test]
+async fn s4_live_subscriptions_are_replayed_in_their_order_with_their_queue_groups() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "SUB a 1\r\nSUB b.* crew 2\r\nSUB > 3\r\nSUB d x.y 44\r\nUNSUB 1\r\nSUB a abc\r\n").await;
+    let expected = "SUB b.* crew 2\r\nSUB > 3\r\nSUB d x.y 44\r\nSUB a abc\r\n";
+    node = replays(&mut scene, node, expected).await;
+    node = replays(&mut scene, node, expected).await;
+    pass(&mut client, &mut node, "UNSUB 3\r\nSUB e 1\r\n").await;
+    node = replays(&mut scene, node, "SUB b.* crew 2\r\nSUB d x.y 44\r\nSUB a abc\r\nSUB e 1\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_commands_in_any_spelling_are_replayed_in_the_plain_one() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "sub   a\t\t1  \r\nSub b  q   2\r\nsUB c 3\r\nunsub\t 3 \r\nUnSub 2   7\r\n").await;
+    node = replays(&mut scene, node, "SUB a 1\r\nSUB b q 2\r\nUNSUB 2 7\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_auto_unsubscribe_counts_are_exact_over_three_failovers() {
+    for ending in [Ending::Closed, Ending::Reset] {
+        let mut scene = Scene::start().await;
+        let (mut client, mut node) = scene.open().await;
+        pass(&mut client, &mut node, "SUB a 1\r\nSUB a q 2\r\nUNSUB 1 10\r\nUNSUB 2 100\r\n").await;
+        let mut left = (10, 100);
+        for (one, two) in [(3, 1), (2, 0), (4, 7)] {
+            deliver(&mut client, &mut node, "1", one).await;
+            deliver(&mut client, &mut node, "2", two).await;
+            left = (left.0 - one, left.1 - two);
+            super::scene::die(node, ending).await;
+            let expected = format!("SUB a 1\r\nUNSUB 1 {}\r\nSUB a q 2\r\nUNSUB 2 {}\r\n", left.0, left.1);
+            node = scene.next_node(expected).await;
+        }
+        deliver(&mut client, &mut node, "1", 1).await;
+        node = replays(&mut scene, node, "SUB a q 2\r\nUNSUB 2 92\r\n").await;
+        nothing_else(&mut client, &mut node).await;
+    }
+}
+
+#[tokio::test]
+async fn s4_a_message_cut_by_the_nodes_death_does_not_count() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 2\r\n").await;
+    let whole = msg_frame("1", "a", "whole");
+    node.send([&whole[..], &whole[..whole.len() - 1]].concat()).await;
+    client.expect(&whole).await;
+    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 1\r\n").await;
+    deliver(&mut client, &mut node, "1", 1).await;
+    node = replays(&mut scene, node, "").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_messages_with_headers_count_too() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(e2e::raw::CONNECT_NEW).await;
+    pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 3\r\n").await;
+    let message = "HMSG a 1 reply 12 13\r\nNATS/1.0\r\n\r\nx\r\n";
+    node.send(message.repeat(2)).await;
+    client.expect(message.repeat(2)).await;
+    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 1\r\n").await;
+    node.send(message).await;
+    client.expect(message).await;
+    node = replays(&mut scene, node, "").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_a_max_given_after_a_move_is_told_less_what_came_before() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "SUB a 1\r\nSUB b 2\r\nSUB c 3\r\n").await;
+    deliver(&mut client, &mut node, "1", 3).await;
+    deliver(&mut client, &mut node, "2", 3).await;
+    node = replays(&mut scene, node, "SUB a 1\r\nSUB b 2\r\nSUB c 3\r\n").await;
+    deliver(&mut client, &mut node, "1", 1).await;
+    // Counted from SUB, as the component counts: of 6, three came before; of 3, all did; of 5, none.
+    client.send("UNSUB 1 6\r\nUNSUB 2 3\r\nUNSUB 3 5\r\n").await;
+    node.expect("UNSUB 1 3\r\nUNSUB 2\r\nUNSUB 3 5\r\n").await;
+    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 2\r\nSUB c 3\r\nUNSUB 3 5\r\n").await;
+    deliver(&mut client, &mut node, "1", 2).await;
+    node = replays(&mut scene, node, "SUB c 3\r\nUNSUB 3 5\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_a_max_changed_over_moves_counts_from_the_subscriptions_beginning() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 5\r\n").await;
+    deliver(&mut client, &mut node, "1", 2).await;
+    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 3\r\n").await;
+    client.send("UNSUB 1 9\r\n").await;
+    node.expect("UNSUB 1 7\r\n").await;
+    deliver(&mut client, &mut node, "1", 4).await;
+    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 3\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_an_unsubscribe_with_a_max_cut_by_the_nodes_death_is_told_for_the_next_node() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "SUB a 1\r\n").await;
+    deliver(&mut client, &mut node, "1", 4).await;
+    client.send("PUB x 0\r\n\r\nUNSUB 1 1").await;
+    node.expect("PUB x 0\r\n\r\n").await;
+    node = replays(&mut scene, node, "SUB a 1\r\n").await;
+    client.send("0\r\n").await;
+    node.expect("UNSUB 1 6\r\n").await;
+    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 6\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_a_sid_used_again_belongs_to_the_new_subscription_only() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "SUB a 1\r\nSUB b 2\r\nUNSUB 1 2\r\n").await;
+    deliver(&mut client, &mut node, "1", 2).await;
+    pass(&mut client, &mut node, "SUB c 1\r\nUNSUB 2\r\nSUB d 2\r\nUNSUB 2 3\r\n").await;
+    // A second SUB with a live sid changes nothing, as on a node.
+    pass(&mut client, &mut node, "SUB e 1\r\n").await;
+    node = replays(&mut scene, node, "SUB c 1\r\nSUB d 2\r\nUNSUB 2 3\r\n").await;
+    deliver(&mut client, &mut node, "2", 1).await;
+    node = replays(&mut scene, node, "SUB c 1\r\nSUB d 2\r\nUNSUB 2 2\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_ten_thousand_subscriptions_are_replayed_in_order_again_and_again() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    let all: String = (0..10_000).map(|number| format!("SUB subject.{number}.> {number}\r\n")).collect();
+    pass(&mut client, &mut node, &all).await;
+    node = replays(&mut scene, node, &all).await;
+    let every_third = |number: &usize| number.is_multiple_of(3);
+    let gone: String = (0..10_000).filter(every_third).map(|number| format!("UNSUB {number}\r\n")).collect();
+    pass(&mut client, &mut node, &gone).await;
+    let stay = (0..10_000).filter(|number| !every_third(number));
+    let left: String = stay.map(|number| format!("SUB subject.{number}.> {number}\r\n")).collect();
+    node = replays(&mut scene, node, &left).await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_a_subscription_partly_written_to_a_dying_node_is_told_to_the_next_once() {
+    // A node that does not read: what it was sent lies in the kernel, and the last SUB there is cut.
+    let node = ScriptedNode::with_receive_buffer_bytes(64 * 1024).await;
+    let mut scene = Scene::around(node, &[]).await;
+    let (mut client, node) = scene.open().await;
+    let token = "t".repeat(4000);
+    let all: String = (0..2000).map(|number| format!("SUB {token}.{number} {number}\r\n")).collect();
+    let before = scene.metrics().await;
+    client.send(&all).await;
+    eventually("the sidecar has taken all subscriptions", PATIENCE, async || {
+        let now = scene.metrics().await;
+        let written = |metrics: &e2e::Metrics| metrics.value("standin_bytes_total", &[("direction", "to_node")]);
+        written(&now) - written(&before) + now.value("standin_buffered_bytes", &[]) >= all.len() as f64
+    })
+    .await;
+    node.reset();
+
+    // Those that were written whole come in the replay, before the PING; the others as the component's own, behind it.
+    let mut node = scene.node.accept().await;
+    assert_eq!(node.read_frame().await.verb(), "CONNECT");
+    let replayed = node.read_until("PING").await;
+    node.pong().await;
+    assert!((1..2000).contains(&replayed.len()), "{} replayed", replayed.len());
+    let mut told: Vec<u8> = replayed.iter().flat_map(|frame| frame.bytes().to_vec()).collect();
+    for _ in replayed.len()..2000 {
+        told.extend(node.read_frame().await.bytes());
+    }
+    assert!(told == all.as_bytes(), "all of them, in order, once");
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_a_subscription_refused_by_permissions_is_not_replayed() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "SUB a 1\r\nSUB secret 2\r\nSUB work crew 3\r\nSUB work 4\r\n").await;
+    for refused in ["\"secret\"", "\"work\" using queue \"crew\""] {
+        let text = format!("Permissions Violation for Subscription to {refused}");
+        node.err(&text).await;
+        client.expect_line(&format!("-ERR '{text}'")).await;
+    }
+    node = replays(&mut scene, node, "SUB a 1\r\nSUB work 4\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_subscriptions_over_the_limit_are_refused_and_reach_no_node() {
+    let mut scene = Scene::with(&[("session.subscriptions_max", "2")]).await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "SUB a 1\r\nSUB b 2\r\n").await;
+    client.send("SUB c 3\r\nPUB x 1\r\nx\r\n").await;
+    client.expect_line("-ERR 'maximum subscriptions exceeded'").await;
+    node.expect("PUB x 1\r\nx\r\n").await;
+    pass(&mut client, &mut node, "UNSUB 1\r\nSUB d 4\r\n").await;
+    node = replays(&mut scene, node, "SUB b 2\r\nSUB d 4\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_many_moves_without_a_word_of_the_component_replay_the_same() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    let all = "SUB a 1\r\nUNSUB 1 5\r\nSUB b q 2\r\n";
+    client.send("SUB a 1\r\nSUB b q 2\r\nUNSUB 1 5\r\n").await;
+    node.expect("SUB a 1\r\nSUB b q 2\r\nUNSUB 1 5\r\n").await;
+    for _ in 0..50 {
+        node = replays(&mut scene, node, all).await;
+    }
+    nothing_else(&mut client, &mut node).await;
+}

@@ -1,0 +1,56 @@
+//! A sidecar without ZooKeeper: the old single-address setting, and clusters of other versions.
+
+use crate::scenario::all_that_components_do;
+use crate::site::PATIENCE;
+use e2e::{Cluster, Component, Library, Sidecar, Version, eventually};
+
+#[tokio::test]
+async fn one_old_address_alone_makes_a_component_aware_of_the_whole_cluster() {
+    let mut cluster = Cluster::start(3).await;
+    let sidecar = Sidecar::builder()
+        .upstream([cluster.nodes[0].url()])
+        .start()
+        .await;
+    let mut component = Component::connect(Library::NatsPython, &sidecar.url()).await;
+    component.subscribe("own", "own");
+    component.flush().await;
+    eventually("the node has named the others", PATIENCE, async || {
+        sidecar.node_rows().await.len() >= 3
+    })
+    .await;
+
+    cluster.kill(0);
+    let old = cluster.nodes[0].address();
+    eventually("the session is on another node", PATIENCE, async || {
+        sidecar.node_of_session().await.is_some_and(|now| now != old)
+    })
+    .await;
+    component.publish("own", "moved");
+    component.expect_payloads("own", &["moved"]).await;
+    component.assert_untroubled();
+}
+
+#[tokio::test]
+async fn an_older_cluster_is_served_and_outlived_as_well() {
+    let mut cluster = Cluster::builder(3).version(Version::Debian).start().await;
+    let sidecar = Sidecar::builder()
+        .upstream(cluster.nodes.iter().map(|node| node.url()))
+        .start()
+        .await;
+    let mut component = Component::connect(Library::Node02, &sidecar.url()).await;
+    component.subscribe("own", "own");
+    component.flush().await;
+    let node = e2e::found("the session has a node", PATIENCE, async || {
+        sidecar.node_of_session().await
+    })
+    .await;
+    cluster.kill(cluster.index_of(node).expect("a node of the cluster"));
+    eventually("the session moves", PATIENCE, async || {
+        sidecar.node_of_session().await.is_some_and(|now| now != node)
+    })
+    .await;
+    component.publish("own", "moved");
+    component.expect_payloads("own", &["moved"]).await;
+    component.assert_untroubled();
+    all_that_components_do(Library::Node14, &sidecar.url(), &sidecar.url()).await;
+}
