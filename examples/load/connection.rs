@@ -1,0 +1,106 @@
+//! A blocking connection of one component, for the measurements that have a thread for each of a few busy ones.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::incoming::{Arrival, Incoming, Whole};
+
+/// Large reads, so that the load generator takes less of the machine than what it measures.
+const BUFFER_BYTES: usize = 1024 * 1024;
+
+/// The options of every component here. `protocol` 0: no INFO comes later.
+pub(crate) const CONNECT: &[u8] =
+    b"CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":0,\"name\":\"load\",\"lang\":\"rust\"}\r\n";
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    incoming: Incoming,
+}
+
+impl Connection {
+    /// Connects and waits until the server has taken it.
+    pub(crate) fn open(server: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(server)?;
+        stream.set_nodelay(true)?;
+        let mut connection = Self {
+            stream,
+            incoming: Incoming::new(BUFFER_BYTES),
+        };
+        connection.send(CONNECT)?;
+        connection.flush()?;
+        Ok(connection)
+    }
+
+    /// Subscribes and waits until the server knows.
+    pub(crate) fn subscribe(&mut self, subject: &str) -> io::Result<()> {
+        self.send(format!("SUB {subject} 1\r\n").as_bytes())?;
+        self.flush()
+    }
+
+    /// Waits until the server has taken all that was sent. For use before the messages begin: those that come are lost.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.send(b"PING\r\n")?;
+        loop {
+            while let Some(arrival) = self.incoming.next()? {
+                if arrival == Arrival::Pong {
+                    return Ok(());
+                }
+            }
+            self.read()?;
+        }
+    }
+
+    /// Sends whole frames.
+    pub(crate) fn send(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.stream.write_all(frames)
+    }
+
+    /// Waits for more, and gives every message in it to `take`.
+    pub(crate) fn receive(&mut self, mut take: impl FnMut(Whole<'_>)) -> io::Result<()> {
+        self.read()?;
+        let mut pings = 0;
+        while let Some(arrival) = self.incoming.next()? {
+            match arrival {
+                Arrival::Message(message) => take(message),
+                Arrival::Ping => pings += 1,
+                Arrival::Pong | Arrival::Other => {}
+            }
+        }
+        for _ in 0..pings {
+            self.send(b"PONG\r\n")?;
+        }
+        Ok(())
+    }
+
+    /// As [`receive`](Self::receive), but waits for `patience` at most.
+    pub(crate) fn receive_within(
+        &mut self,
+        patience: Duration,
+        take: impl FnMut(Whole<'_>),
+    ) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(patience))?;
+        let received = self.receive(take);
+        self.stream.set_read_timeout(None)?;
+        match received {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            received => received,
+        }
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let read = self.stream.read(self.incoming.space())?;
+        self.incoming.came(read)
+    }
+}
+
+/// `PUB` as bytes.
+pub(crate) fn publish(subject: &str, reply: Option<&str>, payload: &[u8]) -> Vec<u8> {
+    let reply = reply.map(|reply| format!(" {reply}")).unwrap_or_default();
+    let mut frame = format!("PUB {subject}{reply} {}\r\n", payload.len()).into_bytes();
+    frame.extend_from_slice(payload);
+    frame.extend_from_slice(b"\r\n");
+    frame
+}

@@ -1,0 +1,125 @@
+//! Publish → subscribe as fast as it goes. The publisher is never further ahead of the subscriber than a window, so no
+//! server has a reason to drop anything, and the subscriber's count must come out exact.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::Outcome;
+use crate::connection::{Connection, publish};
+
+/// The publisher writes so many bytes at once.
+const BATCH_BYTES: usize = 64 * 1024;
+/// The publisher looks again for room in the window, even if nobody calls it.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// A subscriber that heard nothing for so long is tried again.
+const REACH_AGAIN: Duration = Duration::from_millis(20);
+
+/// One publisher, one subscriber, as fast as it goes.
+#[derive(Debug, Args)]
+pub(crate) struct Flow {
+    /// Where the publisher connects.
+    #[arg(long)]
+    publisher: SocketAddr,
+    /// Where the subscriber connects.
+    #[arg(long)]
+    subscriber: SocketAddr,
+    /// Bytes in each message.
+    #[arg(long, default_value_t = 128)]
+    payload: usize,
+    /// Messages to send.
+    #[arg(long, default_value_t = 1_000_000)]
+    messages: u64,
+    /// Bytes of payload and protocol between publisher and subscriber at most.
+    #[arg(long, default_value_t = 2 * 1024 * 1024)]
+    window_bytes: usize,
+}
+
+impl Flow {
+    /// Measures, and prints messages per second.
+    pub(crate) fn run(self) -> Outcome<()> {
+        let subject = format!("load.{}", std::process::id());
+        let mut subscriber = Connection::open(self.subscriber)?;
+        subscriber.subscribe(&subject)?;
+        let mut publisher = Connection::open(self.publisher)?;
+        reach(&mut publisher, &mut subscriber, &subject)?;
+
+        let received = Arc::new(AtomicU64::new(0));
+        let frame = publish(&subject, None, &vec![b'x'; self.payload]);
+        let started = Instant::now();
+        let sending = {
+            let received = Arc::clone(&received);
+            let window = (self.window_bytes / frame.len()).max(1) as u64;
+            let messages = self.messages;
+            thread::spawn(move || send(&mut publisher, &frame, messages, window, &received))
+        };
+        count(&mut subscriber, self.messages, &received, sending.thread())?;
+        let seconds = started.elapsed().as_secs_f64();
+        sending.join().map_err(|_| "the publisher failed")??;
+        crate::print(&json!({
+            "measurement": "flow",
+            "payload_bytes": self.payload,
+            "messages": self.messages,
+            "seconds": seconds,
+            "messages_per_second": self.messages as f64 / seconds,
+        }))
+    }
+}
+
+/// Publishes until the subscriber hears: on a cluster, interest takes its time from one node to another.
+pub(crate) fn reach(publisher: &mut Connection, subscriber: &mut Connection, subject: &str) -> Outcome<()> {
+    let mut heard = false;
+    while !heard {
+        publisher.send(&publish(subject, None, b"first"))?;
+        subscriber.receive_within(REACH_AGAIN, |_| heard = true)?;
+    }
+    publisher.send(&publish(subject, None, b"last"))?;
+    let mut last = false;
+    while !last {
+        subscriber.receive(|message| last |= message.reply_and_payload().1 == b"last")?;
+    }
+    Ok(())
+}
+
+fn send(
+    publisher: &mut Connection,
+    frame: &[u8],
+    messages: u64,
+    window: u64,
+    received: &AtomicU64,
+) -> std::io::Result<()> {
+    let batch_max = ((BATCH_BYTES / frame.len()) as u64).clamp(1, window);
+    let batch = frame.repeat(batch_max as usize);
+    let mut sent = 0;
+    while sent < messages {
+        let room = (received.load(Ordering::Acquire) + window).saturating_sub(sent);
+        let count = (messages - sent).min(batch_max);
+        if room < count {
+            thread::park_timeout(LOOK_AGAIN);
+            continue;
+        }
+        publisher.send(&batch[..frame.len() * count as usize])?;
+        sent += count;
+    }
+    Ok(())
+}
+
+fn count(
+    subscriber: &mut Connection,
+    messages: u64,
+    received: &AtomicU64,
+    publisher: &Thread,
+) -> std::io::Result<()> {
+    let mut count = 0;
+    while count < messages {
+        subscriber.receive(|_| count += 1)?;
+        received.store(count, Ordering::Release);
+        publisher.unpark();
+    }
+    Ok(())
+}

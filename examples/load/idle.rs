@@ -1,0 +1,104 @@
+//! Many idle components with one subscription each. It says when all are served, then waits for commands:
+//! `hear HOST:PORT` publishes to every component through the node there, again and again, until each has heard since the
+//! command; the end of standard input ends it.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::Outcome;
+use crate::swarm::{self, Component};
+
+/// Those who have not heard are sent another message after this.
+const ROUND: Duration = Duration::from_millis(50);
+/// Rounds after which a component counts as deaf.
+const ROUNDS_MAX: u32 = 1_200;
+
+/// Many idle components; commands on standard input.
+#[derive(Debug, Args)]
+pub(crate) struct Idle {
+    /// Where the components connect.
+    #[arg(long)]
+    server: SocketAddr,
+    /// How many components.
+    #[arg(long, default_value_t = 1_000)]
+    components: usize,
+}
+
+/// What is known of one component.
+#[derive(Debug, Default)]
+struct Ear {
+    heard: Cell<bool>,
+    lost: Cell<bool>,
+}
+
+impl Idle {
+    /// Serves the commands until there are no more.
+    pub(crate) fn run(self) -> Outcome<()> {
+        swarm::block_on(self.serve())
+    }
+
+    async fn serve(self) -> Outcome<()> {
+        let started = Instant::now();
+        let prefix = format!("idle.{}", std::process::id());
+        let mut ears = Vec::new();
+        for (component, incoming) in swarm::open(self.server, self.components, &prefix).await? {
+            let ear = Rc::new(Ear::default());
+            ears.push(Rc::clone(&ear));
+            tokio::task::spawn_local(async move {
+                component.listen(incoming, || ear.heard.set(true)).await;
+                ear.lost.set(true);
+            });
+        }
+        crate::print(&json!({
+            "measurement": "idle",
+            "event": "ready",
+            "components": ears.len(),
+            "seconds": started.elapsed().as_secs_f64(),
+        }))?;
+        let mut commands = swarm::commands();
+        while let Some(command) = commands.recv().await {
+            match command.split_once(' ') {
+                Some(("hear", node)) => hear(node.parse()?, &ears, &prefix).await?,
+                _ => return Err(format!("no command {command:?}").into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn hear(node: SocketAddr, ears: &[Rc<Ear>], prefix: &str) -> Outcome<()> {
+    let started = Instant::now();
+    ears.iter().for_each(|ear| ear.heard.set(false));
+    let (publisher, _) = Component::open(node, None, &format!("{prefix}.publisher")).await?;
+    let mut rounds = tokio::time::interval(ROUND);
+    for _ in 0..ROUNDS_MAX {
+        rounds.tick().await;
+        let mut round = String::new();
+        for (number, _) in ears
+            .iter()
+            .enumerate()
+            .filter(|(_, ear)| !ear.heard.get() && !ear.lost.get())
+        {
+            round += &format!("PUB {prefix}.{number} 1\r\nx\r\n");
+        }
+        if round.is_empty() {
+            break;
+        }
+        let busy = publisher.unsent_bytes() > 0;
+        publisher.send(if busy { b"" } else { round.as_bytes() })?;
+    }
+    let count = |counted: fn(&Ear) -> bool| ears.iter().filter(|ear| counted(ear)).count();
+    crate::print(&json!({
+        "measurement": "idle",
+        "event": "heard",
+        "components": count(|ear| ear.heard.get() && !ear.lost.get()),
+        "lost": count(|ear| ear.lost.get()),
+        "deaf": count(|ear| !ear.heard.get() && !ear.lost.get()),
+        "seconds": started.elapsed().as_secs_f64(),
+    }))
+}

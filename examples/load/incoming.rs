@@ -1,0 +1,107 @@
+//! What a server sends, taken apart: bytes go in as they come, frames come out. Keeps the rest for the next read.
+
+use std::io;
+
+use standin_wire::limits::FrameLimits;
+use standin_wire::server::{Frame, Verb};
+use standin_wire::{ServerScanner, server};
+
+/// One frame, as far as a component under load cares.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Arrival<'a> {
+    /// A message: its frame, to be taken apart with [`payload`] where someone wants it.
+    Message(Whole<'a>),
+    /// To be answered with PONG.
+    Ping,
+    /// The answer to a PING.
+    Pong,
+    /// INFO and whatever else there is.
+    Other,
+}
+
+/// A whole frame that has not been looked into.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Whole<'a> {
+    bytes: &'a [u8],
+    span: standin_wire::Span<Verb>,
+}
+
+impl<'a> Whole<'a> {
+    /// The message's reply subject and payload.
+    pub(crate) fn reply_and_payload(&self) -> (Option<&'a [u8]>, &'a [u8]) {
+        match server::frame(self.bytes, &self.span) {
+            Ok(Frame::Message(message)) => (message.reply, message.payload),
+            _ => (None, &[]),
+        }
+    }
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    scanner: ServerScanner,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Incoming {
+    /// Room for `buffer_bytes`, which must hold the largest frame.
+    pub(crate) fn new(buffer_bytes: usize) -> Self {
+        Self {
+            scanner: ServerScanner::new(FrameLimits::SERVER),
+            buffer: vec![0; buffer_bytes],
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// Where the next bytes go.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        &mut self.buffer[self.end..]
+    }
+
+    /// So many bytes came.
+    ///
+    /// # Errors
+    /// When it is none: the server closed the connection.
+    pub(crate) fn came(&mut self, bytes: usize) -> io::Result<()> {
+        if bytes == 0 {
+            let what = if self.end == self.buffer.len() {
+                "a frame is larger than the buffer"
+            } else {
+                "the server closed the connection"
+            };
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        }
+        self.end += bytes;
+        Ok(())
+    }
+
+    /// The next frame, if it is whole.
+    ///
+    /// # Errors
+    /// When the bytes are no frame, or the frame is `-ERR`.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Arrival<'_>>> {
+        let bytes = &self.buffer[self.start..self.end];
+        let Some(span) = self.scanner.next(bytes).map_err(io::Error::other)? else {
+            return Ok(None);
+        };
+        self.start += span.len;
+        let bytes = &bytes[..span.len];
+        Ok(Some(match span.verb {
+            Verb::Msg | Verb::Hmsg => Arrival::Message(Whole { bytes, span }),
+            Verb::Ping => Arrival::Ping,
+            Verb::Pong => Arrival::Pong,
+            Verb::Err => {
+                return Err(io::Error::other(
+                    String::from_utf8_lossy(bytes).trim_end().to_owned(),
+                ));
+            }
+            Verb::Ok | Verb::Info => Arrival::Other,
+        }))
+    }
+}

@@ -1,0 +1,69 @@
+//! A load generator that speaks the bare protocol, so that what it measures is the server and never a client library.
+//!
+//! It prints one JSON object per result on standard output. `tests/bench` runs it; by hand it is
+//! `cargo run --release -p examples --example load -- flow --publisher 127.0.0.1:4222 --subscriber 127.0.0.1:4222`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `incoming` | what a server sends, taken apart |
+//! | `connection` | a blocking connection, for the measurements with a few busy ones |
+//! | `swarm` | many connections on one thread, for the measurements with many quiet ones |
+//! | `flow` | publish → subscribe as fast as it goes, without ever overrunning the subscriber |
+//! | `latency` | publish → subscribe at a fixed rate; request and reply |
+//! | `idle` | many components with one subscription each; when does the last one hear again? |
+//! | `silence` | many busy components; how long does each hear nothing? |
+
+mod connection;
+mod flow;
+mod idle;
+mod incoming;
+mod latency;
+mod silence;
+mod swarm;
+
+use std::error::Error;
+use std::io::Write;
+
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+/// What goes wrong ends the program: a measurement is whole or it is none.
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Measures NATS servers and what stands before them.
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    measurement: Measurement,
+}
+
+#[derive(Debug, Subcommand)]
+enum Measurement {
+    /// One publisher, one subscriber, as fast as it goes.
+    Flow(flow::Flow),
+    /// One publisher, one subscriber, at a fixed rate: how long does a message take?
+    Latency(latency::Latency),
+    /// One request at a time: how long does the reply take?
+    Request(latency::Request),
+    /// Many idle components; commands on standard input.
+    Idle(idle::Idle),
+    /// Many busy components; commands on standard input.
+    Silence(silence::Silence),
+}
+
+fn main() -> Outcome<()> {
+    match Cli::parse().measurement {
+        Measurement::Flow(flow) => flow.run(),
+        Measurement::Latency(latency) => latency.run(),
+        Measurement::Request(request) => request.run(),
+        Measurement::Idle(idle) => idle.run(),
+        Measurement::Silence(silence) => silence.run(),
+    }
+}
+
+/// One result, one line.
+pub(crate) fn print(result: &Value) -> Outcome<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{result}")?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,185 @@
+//! Many components on one thread, each with a connection and one subscription of its own, and the commands that drive the
+//! measurements with them.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
+
+use crate::Outcome;
+use crate::connection::CONNECT;
+use crate::incoming::{Arrival, Incoming};
+
+/// Holds a server's first INFO, which is the longest that comes to a component here.
+const BUFFER_BYTES: usize = 8 * 1024;
+/// Connections that are made at the same time.
+const OPENING_MAX: usize = 64;
+/// Components with one source address: a pair of addresses has some 28,000 ports.
+const COMPONENTS_PER_SOURCE: usize = 5_000;
+/// A component that is not served within this fails the measurement.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One connection of the many.
+#[derive(Debug)]
+pub(crate) struct Component {
+    /// Its own address, by which the server names it.
+    pub(crate) address: SocketAddr,
+    stream: TcpStream,
+    /// What the socket did not take at once.
+    unsent: RefCell<Vec<u8>>,
+}
+
+impl Component {
+    /// Connects, subscribes to `subject`, and waits until the server has taken it.
+    pub(crate) async fn open(
+        server: SocketAddr,
+        source: Option<IpAddr>,
+        subject: &str,
+    ) -> io::Result<(Self, Incoming)> {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(source) = source {
+            socket.bind((source, 0).into())?;
+        }
+        let stream = socket.connect(server).await?;
+        stream.set_nodelay(true)?;
+        let component = Self {
+            address: stream.local_addr()?,
+            stream,
+            unsent: RefCell::default(),
+        };
+        let mut incoming = Incoming::new(BUFFER_BYTES);
+        component.send(CONNECT)?;
+        component.send(format!("SUB {subject} 1\r\nPING\r\n").as_bytes())?;
+        loop {
+            while let Some(arrival) = incoming.next()? {
+                if arrival == Arrival::Pong {
+                    return Ok((component, incoming));
+                }
+            }
+            component.read(&mut incoming).await?;
+        }
+    }
+
+    /// Sends whole frames; what the socket does not take stays for the next call.
+    pub(crate) fn send(&self, frames: &[u8]) -> io::Result<()> {
+        let mut unsent = self.unsent.borrow_mut();
+        unsent.extend_from_slice(frames);
+        match self.stream.try_write(&unsent) {
+            Ok(written) => drop(unsent.drain(..written)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Bytes that the socket has not taken.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        self.unsent.borrow().len()
+    }
+
+    /// Gives every message to `take` until the connection ends; returns what ended it.
+    pub(crate) async fn listen(&self, mut incoming: Incoming, mut take: impl FnMut()) -> io::Error {
+        loop {
+            loop {
+                let answered = match incoming.next() {
+                    Ok(None) => break,
+                    Ok(Some(Arrival::Message(_))) => {
+                        take();
+                        Ok(())
+                    }
+                    Ok(Some(Arrival::Ping)) => self.send(b"PONG\r\n"),
+                    Ok(Some(_)) => Ok(()),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = answered {
+                    return error;
+                }
+            }
+            if let Err(error) = self.read(&mut incoming).await {
+                return error;
+            }
+        }
+    }
+
+    async fn read(&self, incoming: &mut Incoming) -> io::Result<()> {
+        loop {
+            self.stream.readable().await?;
+            match self.stream.try_read(incoming.space()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+                Ok(read) => return incoming.came(read),
+            }
+        }
+    }
+}
+
+/// Opens `count` components at `server`; number `n` subscribes to `PREFIX.n`.
+pub(crate) async fn open(
+    server: SocketAddr,
+    count: usize,
+    prefix: &str,
+) -> Outcome<Vec<(Rc<Component>, Incoming)>> {
+    let mut opening = JoinSet::new();
+    let mut open: Vec<Option<(Rc<Component>, Incoming)>> = (0..count).map(|_| None).collect();
+    for number in 0..count {
+        if opening.len() == OPENING_MAX {
+            keep(&mut opening, &mut open).await?;
+        }
+        let subject = format!("{prefix}.{number}");
+        let source = source(server, number);
+        opening.spawn_local(async move {
+            let opened = tokio::time::timeout(OPEN_TIMEOUT, Component::open(server, source, &subject)).await;
+            (number, opened.map_err(io::Error::from).flatten())
+        });
+    }
+    while !opening.is_empty() {
+        keep(&mut opening, &mut open).await?;
+    }
+    Ok(open.into_iter().flatten().collect())
+}
+
+type Opening = JoinSet<(usize, io::Result<(Component, Incoming)>)>;
+
+async fn keep(opening: &mut Opening, open: &mut [Option<(Rc<Component>, Incoming)>]) -> Outcome<()> {
+    if let Some(opened) = opening.join_next().await {
+        let (number, opened) = opened?;
+        let (component, incoming) = opened.map_err(|error| format!("component {number}: {error}"))?;
+        open[number] = Some((Rc::new(component), incoming));
+    }
+    Ok(())
+}
+
+/// Loopback has as many source addresses as are needed; elsewhere the system chooses.
+fn source(server: SocketAddr, number: usize) -> Option<IpAddr> {
+    let last = u8::try_from(2 + number / COMPONENTS_PER_SOURCE).unwrap_or(u8::MAX);
+    server
+        .ip()
+        .is_loopback()
+        .then_some(Ipv4Addr::new(127, 0, 0, last).into())
+}
+
+/// The lines of standard input. The end of it is the end of the channel.
+pub(crate) fn commands() -> UnboundedReceiver<String> {
+    let (sender, commands) = unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    commands
+}
+
+/// Runs `measurement` with room for tasks of its own, all on this thread.
+pub(crate) fn block_on(measurement: impl Future<Output = Outcome<()>>) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, measurement)
+}
