@@ -18,6 +18,10 @@ use crate::policy::InDoubt;
 /// How long the node's answers to what came before a broken frame are awaited.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// Frames that are looked at and written in one go, in bytes: what is held after an outage is not scanned to its end for each
+/// write that the socket takes.
+const PLAN_BYTES_MAX: usize = 256 * 1024;
+
 /// What to do with the frames at the head of the component's bytes.
 enum Plan {
     /// Nothing: the next frame is not whole.
@@ -184,8 +188,10 @@ impl Session {
             return Ok(Plan::Incomplete);
         }
         let may_resend = self.policy.may_resend();
-        let (mut len, mut publishes, mut plain) = (0, 0, !may_resend);
-        loop {
+        // A node that is being left gets the rest of the frame it has part of, and nothing more.
+        let bytes_max = if matches!(self.leaving, Leaving::Draining { .. }) { 1 } else { PLAN_BYTES_MAX };
+        let (mut len, mut publishes, mut subs, mut plain) = (0, 0, 0, !may_resend);
+        while len < bytes_max {
             let span = match self.up.scanner.next(&bytes[len..]) {
                 Ok(Some(span)) => span,
                 Ok(None) => break,
@@ -196,13 +202,14 @@ impl Session {
             if !publish || self.client.is_none() {
                 // What needs a decision of its own is decided as the first of a plan, when all before it has had its
                 // effect.
-                if let Some(plan) = self.plan_alone(&bytes[len..len + span.len], &span)? {
+                if let Some(plan) = self.plan_alone(&bytes[len..len + span.len], &span, subs)? {
                     if len > 0 {
                         break;
                     }
                     return Ok(plan);
                 }
                 plain = false;
+                subs += usize::from(span.verb == Verb::Sub);
             } else if may_resend && (len > 0 || self.up.head_written == 0) && self.window_full(len + span.len)
             {
                 if len > 0 {
@@ -224,8 +231,13 @@ impl Session {
         })
     }
 
-    /// The plan for a frame that does not simply pass; `None` when it does.
-    fn plan_alone(&mut self, bytes: &[u8], span: &Span<Verb>) -> Result<Option<Plan>, WireError> {
+    /// The plan for a frame that does not simply pass; `None` when it does. So many `subs` are before it in the plan.
+    fn plan_alone(
+        &mut self,
+        bytes: &[u8],
+        span: &Span<Verb>,
+        subs: usize,
+    ) -> Result<Option<Plan>, WireError> {
         let len = span.len;
         Ok(match client::frame(bytes, span)? {
             Frame::Connect(json) => {
@@ -240,7 +252,7 @@ impl Session {
                     with: self.connect_line(b"{}"),
                 })
             }
-            Frame::Sub(_) if self.is_full() => Some(Plan::Skip {
+            Frame::Sub(_) if self.is_full(subs) => Some(Plan::Skip {
                 len,
                 refusal: Some("maximum subscriptions exceeded"),
             }),
@@ -255,8 +267,9 @@ impl Session {
         })
     }
 
-    fn is_full(&self) -> bool {
-        self.policy.subscriptions_max > 0 && self.journal.len() >= self.policy.subscriptions_max
+    fn is_full(&self, more: usize) -> bool {
+        let max = self.policy.subscriptions_max;
+        max > 0 && self.journal.len() + more >= max
     }
 
     fn window_full(&self, more_bytes: usize) -> bool {
