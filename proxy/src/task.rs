@@ -47,7 +47,8 @@ thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-type Dial = Pin<Box<dyn Future<Output = Option<Link>>>>;
+/// A connection, or how many nodes were tried in vain.
+type Dial = Pin<Box<dyn Future<Output = Result<Link, usize>>>>;
 
 /// The sockets of a session, and what broke them.
 struct Sockets {
@@ -293,18 +294,21 @@ impl Task {
         };
         let now = Instant::now();
         match found {
-            None => {
+            Err(tried) => {
                 self.rounds += 1;
-                self.session
-                    .no_node(&self.shared.last_info(), now, &mut self.sockets);
+                // Before the registry's first answer there is nothing to try, and still hope for a node's own INFO.
+                if tried > 0 {
+                    self.session
+                        .no_node(&self.shared.last_info(), now, &mut self.sockets);
+                }
             }
-            Some(link) if wants.keep_node => {
+            Ok(link) if wants.keep_node => {
                 self.rounds = 0;
                 self.next = Some(link);
                 self.session
                     .next_ready(self.shared.patience(), now, &mut self.sockets);
             }
-            Some(link) => self.join(link, now),
+            Ok(link) => self.join(link, now),
         }
         true
     }
@@ -334,6 +338,7 @@ impl Task {
             let mut candidates = shared.book.candidates(&snapshot, avoid.as_ref(), Instant::now());
             // The node that is about to go is no way out; one that was just lost may be the only one there is.
             candidates.retain(|node| !leaving || avoid.as_ref() != Some(&node.client));
+            let tried = candidates.len();
             let told = Arc::clone(&shared);
             let failed = move |node: &Node, error: &upstream::DialError, cooling: Duration| {
                 told.metrics.node_dials.increment(error.kind());
@@ -353,7 +358,7 @@ impl Task {
             if link.is_some() {
                 shared.metrics.node_dials.increment("connected");
             }
-            link
+            link.ok_or(tried)
         })
     }
 
