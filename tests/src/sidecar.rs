@@ -183,11 +183,7 @@ impl Sidecar {
 
     /// All metrics now.
     pub async fn metrics(&self) -> Metrics {
-        let page = self.http().get("/metrics").await;
-        let Some((200, text)) = page else {
-            panic!("the sidecar gives no metrics: {page:?}")
-        };
-        Metrics { text }
+        Metrics::read(&self.http()).await
     }
 
     /// `/sessionz` now.
@@ -290,6 +286,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Those of the sidecar with these HTTP pages, now.
+    pub async fn read(http: &Endpoint) -> Self {
+        let page = http.get("/metrics").await;
+        let Some((200, text)) = page else {
+            panic!("the sidecar gives no metrics: {page:?}")
+        };
+        Self { text }
+    }
+
     /// The sum of all series of this name that have these labels; 0 when there is none.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let wanted: Vec<String> = labels

@@ -26,7 +26,12 @@ async fn pass(client: &mut RawClient, node: &mut NodeConnection, commands: &str)
 async fn s5_pings_outstanding_at_the_nodes_death_are_answered_by_the_next_one_by_one() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
-    pass(&mut client, &mut node, "PING\r\nSUB a 1\r\nPING\r\nPUB a 1\r\nx\r\nPING\r\n").await;
+    pass(
+        &mut client,
+        &mut node,
+        "PING\r\nSUB a 1\r\nPING\r\nPUB a 1\r\nx\r\nPING\r\n",
+    )
+    .await;
     node.reset();
     let mut node = scene.joining_node("SUB a 1\r\n").await;
     // Messages in between show that no PONG comes before the node gave it, nor that of the sidecar's own PING.
@@ -38,7 +43,9 @@ async fn s5_pings_outstanding_at_the_nodes_death_are_answered_by_the_next_one_by
     for number in 1..=3 {
         node.send(marker(number)).await;
         node.pong().await;
-        client.expect([marker(number), b"PONG\r\n".to_vec()].concat()).await;
+        client
+            .expect([marker(number), b"PONG\r\n".to_vec()].concat())
+            .await;
     }
     nothing_else(&mut client, &mut node).await;
 }
@@ -82,13 +89,18 @@ async fn s5_pings_outstanding_over_many_deaths_are_answered_once() {
 
 #[tokio::test]
 async fn s5_the_sidecars_own_pings_never_show() {
-    let settings = [("publish.confirm_bytes", "1024"), ("publish.confirm_interval_ms", "1")];
+    let settings = [
+        ("publish.confirm_bytes", "1024"),
+        ("publish.confirm_interval_ms", "1"),
+    ];
     let mut scene = Scene::with(&settings).await;
     let (mut client, mut node) = scene.open().await;
     let mut own_pings = 0;
     for round in 0..200 {
         let publish = pub_frame("a", vec![b'x'; 10 * round]);
-        client.send([&publish[..], b"PING\r\nPUB end 0\r\n\r\n"].concat()).await;
+        client
+            .send([&publish[..], b"PING\r\nPUB end 0\r\n\r\n"].concat())
+            .await;
         let mut pings = 0;
         loop {
             let frame = node.read_frame().await;
@@ -111,7 +123,10 @@ async fn s5_the_sidecars_own_pings_never_show() {
 
 #[tokio::test]
 async fn s5_a_node_that_answers_no_ping_is_left_and_the_next_one_answers() {
-    let settings = [("health.probe_interval_ms", "200"), ("health.probe_timeout_ms", "200")];
+    let settings = [
+        ("health.probe_interval_ms", "200"),
+        ("health.probe_timeout_ms", "200"),
+    ];
     let mut scene = Scene::with(&settings).await;
     let (mut client, mut silent) = scene.open().await;
     pass(&mut client, &mut silent, "PING\r\n").await;
@@ -119,7 +134,9 @@ async fn s5_a_node_that_answers_no_ping_is_left_and_the_next_one_answers() {
     node.expect_line("PING").await;
     node.pong().await;
     client.expect_line("PONG").await;
-    scene.counted("standin_failovers_total", &[("cause", "probe_timeout")], 1.0).await;
+    scene
+        .counted("standin_failovers_total", &[("cause", "probe_timeout")], 1.0)
+        .await;
 }
 
 #[tokio::test]
@@ -150,7 +167,9 @@ async fn verbose_over_five_failovers(policy: &str, asked_again: impl Fn(usize) -
     answer(&mut node, 1).await;
     client.expect_line("+OK").await;
     for answered in 0..5 {
-        let commands = format!("SUB s.{answered} {answered}\r\nPUB x 1\r\na\r\nPUB x 1\r\nb\r\nUNSUB {answered}\r\nPING\r\n");
+        let commands = format!(
+            "SUB s.{answered} {answered}\r\nPUB x 1\r\na\r\nPUB x 1\r\nb\r\nUNSUB {answered}\r\nPING\r\n"
+        );
         client.send(commands).await;
         answer(&mut node, answered).await;
         for _ in answered..5 {
@@ -202,7 +221,12 @@ async fn s6_an_error_in_place_of_an_ok_is_counted_as_one() {
     ] {
         let mut scene = Scene::start().await;
         let (mut client, mut node) = scene.open_with(VERBOSE).await;
-        pass(&mut client, &mut node, "PUB a 0\r\n\r\nPUB secret 0\r\n\r\nPUB b 0\r\n\r\nPING\r\n").await;
+        pass(
+            &mut client,
+            &mut node,
+            "PUB a 0\r\n\r\nPUB secret 0\r\n\r\nPUB b 0\r\n\r\nPING\r\n",
+        )
+        .await;
         node.send(format!("+OK\r\n-ERR '{text}'\r\n")).await;
         client.expect(format!("+OK\r\n-ERR '{text}'\r\n")).await;
         node.close().await;
@@ -252,8 +276,10 @@ async fn s6_errors_of_a_replay_do_not_cost_the_component_an_ok() {
 #[tokio::test]
 async fn s6_a_component_that_does_not_say_is_verbose() {
     let mut scene = Scene::start().await;
-    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address()), scene.node.accept());
-    client.send("CONNECT {\"pedantic\":false}\r\nSUB a 1\r\nPING\r\n").await;
+    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+    client
+        .send("CONNECT {\"pedantic\":false}\r\nSUB a 1\r\nPING\r\n")
+        .await;
     let connect = node.read_frame().await.json();
     assert!(connect["verbose"].is_null(), "{connect}");
     node.expect("PING\r\nSUB a 1\r\nPING\r\n").await;
@@ -269,7 +295,7 @@ async fn s6_a_component_that_does_not_say_is_verbose() {
 #[tokio::test]
 async fn s6_a_component_without_connect_is_served_and_sees_no_ok_but_its_own() {
     let mut scene = Scene::start().await;
-    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address()), scene.node.accept());
+    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
     client.send("SUB a 1\r\nPUB a 0\r\n\r\nPING\r\n").await;
     assert_eq!(node.read_frame().await.verb(), "CONNECT");
     node.expect("PING\r\nSUB a 1\r\nPUB a 0\r\n\r\nPING\r\n").await;

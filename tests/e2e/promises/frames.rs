@@ -47,7 +47,12 @@ async fn s1_other_frames_of_a_dying_node_are_whole_or_not_there() {
     let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
     client.subscribe("a", "1").await;
     node.expect("SUB a 1\r\n").await;
-    for frame in ["-ERR 'Permissions Violation for Publish to \"x\"'\r\n", "+OK\r\n", "PING\r\n", "PONG\r\n"] {
+    for frame in [
+        "-ERR 'Permissions Violation for Publish to \"x\"'\r\n",
+        "+OK\r\n",
+        "PING\r\n",
+        "PONG\r\n",
+    ] {
         for cut in 1..frame.len() {
             let before = msg_frame("1", "a", format!("before {cut}"));
             node.send([&before, &frame.as_bytes()[..cut]].concat()).await;
@@ -66,7 +71,10 @@ async fn s1_a_large_message_cut_in_the_middle_is_never_shown() {
     client.subscribe("a", "1").await;
     node.expect("SUB a 1\r\n").await;
     let large = msg_frame("1", "a", vec![b'l'; MEBIBYTE]);
-    for (cut, ending) in [(large.len() / 2, Ending::Closed), (large.len() - 1, Ending::Reset)] {
+    for (cut, ending) in [
+        (large.len() / 2, Ending::Closed),
+        (large.len() - 1, Ending::Reset),
+    ] {
         node.send(&large[..cut]).await;
         die(node, ending).await;
         node = scene.next_node("SUB a 1\r\n").await;
@@ -170,11 +178,14 @@ async fn partly_written(policy: &str, resent: bool) {
     let publish = |number: u8| pub_frame("large", vec![number; MEBIBYTE]);
     for ending in ENDINGS {
         let before = scene.metrics().await;
-        client.send((0..COUNT).flat_map(publish).collect::<Vec<u8>>()).await;
+        client
+            .send((0..COUNT).flat_map(publish).collect::<Vec<u8>>())
+            .await;
         let all_bytes = usize::from(COUNT) * publish(0).len();
         eventually("the sidecar has taken all publishes", PATIENCE, async || {
             let now = scene.metrics().await;
-            let written = |metrics: &e2e::Metrics| metrics.value("standin_bytes_total", &[("direction", "to_node")]);
+            let written =
+                |metrics: &e2e::Metrics| metrics.value("standin_bytes_total", &[("direction", "to_node")]);
             let held = now.value("standin_buffered_bytes", &[]);
             written(&now) - written(&before) + held >= all_bytes as f64
         })
@@ -228,10 +239,14 @@ async fn s2_what_came_before_a_broken_command_is_processed_and_answered() {
     for broken in ["BROKEN\r\n", "PUB\r\n", "PUB a 1\r\nxyz\r\n", "PUB a -1\r\n"] {
         let mut scene = Scene::start().await;
         let (mut client, mut node) = scene.open().await;
-        client.send(format!("PUB a 1\r\nx\r\nPING\r\n{broken}PUB never 1\r\nx\r\n")).await;
+        client
+            .send(format!("PUB a 1\r\nx\r\nPING\r\n{broken}PUB never 1\r\nx\r\n"))
+            .await;
         node.expect("PUB a 1\r\nx\r\nPING\r\nPING\r\n").await;
         node.send("PONG\r\nPONG\r\n").await;
-        client.expect("PONG\r\n-ERR 'Unknown Protocol Operation'\r\n").await;
+        client
+            .expect("PONG\r\n-ERR 'Unknown Protocol Operation'\r\n")
+            .await;
         client.expect_end().await;
         node.expect_end().await;
     }
@@ -248,7 +263,9 @@ async fn numbers_over_dying_nodes(scene: &mut Scene, deaths: usize) -> (Vec<Vec<
         let publish = |subject, number: usize| pub_frame(subject, format!("{number:01000}"));
         let mut total = 0;
         while !told.load(Relaxed) {
-            let chunk: Vec<u8> = (total..total + 50).flat_map(|number| publish("n", number)).collect();
+            let chunk: Vec<u8> = (total..total + 50)
+                .flat_map(|number| publish("n", number))
+                .collect();
             client.send(chunk).await;
             total += 50;
         }
@@ -278,14 +295,23 @@ async fn numbers_over_dying_nodes(scene: &mut Scene, deaths: usize) -> (Vec<Vec<
 
 #[tokio::test]
 async fn s12_with_drop_publishes_keep_their_order_over_moves_under_load() {
-    let settings = [("publish.confirm_bytes", "65536"), ("session.buffer_bytes", "1048576")];
+    let settings = [
+        ("publish.confirm_bytes", "65536"),
+        ("session.buffer_bytes", "1048576"),
+    ];
     let mut scene = Scene::with(&settings).await;
     let (numbers, total) = numbers_over_dying_nodes(&mut scene, 10).await;
     let numbers = numbers.concat();
     assert!(numbers.is_sorted_by(|a, b| a < b), "out of order, or twice");
     let lost = total - numbers.len();
-    let in_doubt = scene.metrics().await.value("standin_in_doubt_total", &[("policy", "drop")]);
-    assert!(lost as f64 <= in_doubt, "{lost} lost, but only {in_doubt} counted as in doubt");
+    let in_doubt = scene
+        .metrics()
+        .await
+        .value("standin_in_doubt_total", &[("policy", "drop")]);
+    assert!(
+        lost as f64 <= in_doubt,
+        "{lost} lost, but only {in_doubt} counted as in doubt"
+    );
 }
 
 #[tokio::test]
@@ -300,8 +326,14 @@ async fn s12_with_resend_publishes_keep_their_order_over_moves_under_load_and_no
     let (numbers, total) = numbers_over_dying_nodes(&mut scene, 10).await;
     let mut next = 0;
     for of_node in numbers {
-        assert!(of_node.is_sorted_by(|a, b| a + 1 == *b), "each node gets a stretch without gaps");
-        assert!(of_node.first().is_none_or(|first| *first <= next), "a gap between two nodes");
+        assert!(
+            of_node.is_sorted_by(|a, b| a + 1 == *b),
+            "each node gets a stretch without gaps"
+        );
+        assert!(
+            of_node.first().is_none_or(|first| *first <= next),
+            "a gap between two nodes"
+        );
         next = of_node.last().map_or(next, |last| next.max(last + 1));
     }
     assert_eq!(next, total);

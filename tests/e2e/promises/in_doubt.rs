@@ -9,7 +9,9 @@ const RESEND: (&str, &str) = ("publish.in_doubt", "'resend'");
 
 /// The publishes `numbers` to `subject`, in order.
 fn publishes(subject: &str, numbers: std::ops::Range<usize>) -> Vec<u8> {
-    numbers.flat_map(|number| pub_frame(subject, format!("{number:04}"))).collect()
+    numbers
+        .flat_map(|number| pub_frame(subject, format!("{number:04}")))
+        .collect()
 }
 
 /// The component publishes, and the node reads it all.
@@ -20,8 +22,16 @@ async fn pass(client: &mut RawClient, node: &mut NodeConnection, bytes: impl AsR
 
 /// What the counters say: in doubt and dropped, in doubt and to be sent again, sent again.
 async fn is_counted(scene: &Scene, dropped: usize, to_resend: usize, resent: usize) {
-    scene.counted("standin_in_doubt_total", &[("policy", "drop")], dropped as f64).await;
-    scene.counted("standin_in_doubt_total", &[("policy", "resend")], to_resend as f64).await;
+    scene
+        .counted("standin_in_doubt_total", &[("policy", "drop")], dropped as f64)
+        .await;
+    scene
+        .counted(
+            "standin_in_doubt_total",
+            &[("policy", "resend")],
+            to_resend as f64,
+        )
+        .await;
     scene.counted("standin_resent_total", &[], resent as f64).await;
 }
 
@@ -58,12 +68,19 @@ async fn s3_with_drop_no_publish_is_sent_again_and_each_in_doubt_is_counted() {
 
 #[tokio::test]
 async fn s3_each_subject_has_the_policy_of_the_first_pattern_that_matches() {
-    let subjects = "[{ pattern = 'orders.draft.*', in_doubt = 'drop' }, { pattern = 'orders.>', in_doubt = 'resend' }]";
+    let subjects =
+        "[{ pattern = 'orders.draft.*', in_doubt = 'drop' }, { pattern = 'orders.>', in_doubt = 'resend' }]";
     let mut scene = Scene::with(&[("publish.subject", subjects)]).await;
     let (mut client, mut node) = scene.open().await;
     let mut kept = Vec::new();
     for round in 0..20 {
-        for subject in ["orders.new", "orders.draft.x", "orders", "news", "orders.draft.x.y"] {
+        for subject in [
+            "orders.new",
+            "orders.draft.x",
+            "orders",
+            "news",
+            "orders.draft.x.y",
+        ] {
             let publish = publishes(subject, round..round + 1);
             pass(&mut client, &mut node, &publish).await;
             if ["orders.new", "orders.draft.x.y"].contains(&subject) {
@@ -82,7 +99,8 @@ async fn s3_each_subject_has_the_policy_of_the_first_pattern_that_matches() {
 async fn s3_with_headers_and_replies_publishes_are_sent_again_byte_for_byte() {
     let mut scene = Scene::with(&[RESEND]).await;
     let (mut client, mut node) = scene.open_with(e2e::raw::CONNECT_NEW).await;
-    let publishes = "hpub  a\treply 12 17\r\nNATS/1.0\r\n\r\nhello\r\nPub b 0\r\n\r\nPUB\tc reply 6\r\nPUB c\n\r\n";
+    let publishes =
+        "hpub  a\treply 12 17\r\nNATS/1.0\r\n\r\nhello\r\nPub b 0\r\n\r\nPUB\tc reply 6\r\nPUB c\n\r\n";
     pass(&mut client, &mut node, publishes).await;
     node.reset();
     let mut node = scene.next_node("").await;
@@ -205,7 +223,9 @@ async fn s3_a_full_window_holds_the_component_back_and_loses_nothing() {
     let total = 2000;
     let sending = tokio::spawn(async move {
         let mut client = client;
-        client.send((0..total).flat_map(publish).collect::<Vec<u8>>()).await;
+        client
+            .send((0..total).flat_map(publish).collect::<Vec<u8>>())
+            .await;
         client
     });
     let (mut read, mut unconfirmed_bytes) = (0, 0);
@@ -223,7 +243,10 @@ async fn s3_a_full_window_holds_the_component_back_and_loses_nothing() {
         assert_eq!(frame.bytes(), publish(read));
         read += 1;
         unconfirmed_bytes += frame.bytes().len();
-        assert!(unconfirmed_bytes <= WINDOW_BYTES, "{unconfirmed_bytes} bytes unconfirmed at once");
+        assert!(
+            unconfirmed_bytes <= WINDOW_BYTES,
+            "{unconfirmed_bytes} bytes unconfirmed at once"
+        );
     }
     sending.await.expect("the component has sent all");
 }
@@ -242,7 +265,9 @@ async fn s3_with_a_full_window_at_the_nodes_death_nothing_is_lost() {
     let total = 1000;
     let sending = tokio::spawn(async move {
         let mut client = client;
-        client.send((0..total).flat_map(publish).collect::<Vec<u8>>()).await;
+        client
+            .send((0..total).flat_map(publish).collect::<Vec<u8>>())
+            .await;
         client
     });
     node.read_until("PING").await;

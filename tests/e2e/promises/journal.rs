@@ -29,12 +29,22 @@ async fn replays(scene: &mut Scene, node: NodeConnection, replayed: &str) -> Nod
 async fn s4_live_subscriptions_are_replayed_in_their_order_with_their_queue_groups() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
-    pass(&mut client, &mut node, "SUB a 1\r\nSUB b.* crew 2\r\nSUB > 3\r\nSUB d x.y 44\r\nUNSUB 1\r\nSUB a abc\r\n").await;
+    pass(
+        &mut client,
+        &mut node,
+        "SUB a 1\r\nSUB b.* crew 2\r\nSUB > 3\r\nSUB d x.y 44\r\nUNSUB 1\r\nSUB a abc\r\n",
+    )
+    .await;
     let expected = "SUB b.* crew 2\r\nSUB > 3\r\nSUB d x.y 44\r\nSUB a abc\r\n";
     node = replays(&mut scene, node, expected).await;
     node = replays(&mut scene, node, expected).await;
     pass(&mut client, &mut node, "UNSUB 3\r\nSUB e 1\r\n").await;
-    node = replays(&mut scene, node, "SUB b.* crew 2\r\nSUB d x.y 44\r\nSUB a abc\r\nSUB e 1\r\n").await;
+    node = replays(
+        &mut scene,
+        node,
+        "SUB b.* crew 2\r\nSUB d x.y 44\r\nSUB a abc\r\nSUB e 1\r\n",
+    )
+    .await;
     nothing_else(&mut client, &mut node).await;
 }
 
@@ -42,7 +52,12 @@ async fn s4_live_subscriptions_are_replayed_in_their_order_with_their_queue_grou
 async fn s4_commands_in_any_spelling_are_replayed_in_the_plain_one() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
-    pass(&mut client, &mut node, "sub   a\t\t1  \r\nSub b  q   2\r\nsUB c 3\r\nunsub\t 3 \r\nUnSub 2   7\r\n").await;
+    pass(
+        &mut client,
+        &mut node,
+        "sub   a\t\t1  \r\nSub b  q   2\r\nsUB c 3\r\nunsub\t 3 \r\nUnSub 2   7\r\n",
+    )
+    .await;
     node = replays(&mut scene, node, "SUB a 1\r\nSUB b q 2\r\nUNSUB 2 7\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }
@@ -52,14 +67,22 @@ async fn s4_auto_unsubscribe_counts_are_exact_over_three_failovers() {
     for ending in [Ending::Closed, Ending::Reset] {
         let mut scene = Scene::start().await;
         let (mut client, mut node) = scene.open().await;
-        pass(&mut client, &mut node, "SUB a 1\r\nSUB a q 2\r\nUNSUB 1 10\r\nUNSUB 2 100\r\n").await;
+        pass(
+            &mut client,
+            &mut node,
+            "SUB a 1\r\nSUB a q 2\r\nUNSUB 1 10\r\nUNSUB 2 100\r\n",
+        )
+        .await;
         let mut left = (10, 100);
         for (one, two) in [(3, 1), (2, 0), (4, 7)] {
             deliver(&mut client, &mut node, "1", one).await;
             deliver(&mut client, &mut node, "2", two).await;
             left = (left.0 - one, left.1 - two);
             super::scene::die(node, ending).await;
-            let expected = format!("SUB a 1\r\nUNSUB 1 {}\r\nSUB a q 2\r\nUNSUB 2 {}\r\n", left.0, left.1);
+            let expected = format!(
+                "SUB a 1\r\nUNSUB 1 {}\r\nSUB a q 2\r\nUNSUB 2 {}\r\n",
+                left.0, left.1
+            );
             node = scene.next_node(expected).await;
         }
         deliver(&mut client, &mut node, "1", 1).await;
@@ -109,7 +132,12 @@ async fn s4_a_max_given_after_a_move_is_told_less_what_came_before() {
     // Counted from SUB, as the component counts: of 6, three came before; of 3, all did; of 5, none.
     client.send("UNSUB 1 6\r\nUNSUB 2 3\r\nUNSUB 3 5\r\n").await;
     node.expect("UNSUB 1 3\r\nUNSUB 2\r\nUNSUB 3 5\r\n").await;
-    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 2\r\nSUB c 3\r\nUNSUB 3 5\r\n").await;
+    node = replays(
+        &mut scene,
+        node,
+        "SUB a 1\r\nUNSUB 1 2\r\nSUB c 3\r\nUNSUB 3 5\r\n",
+    )
+    .await;
     deliver(&mut client, &mut node, "1", 2).await;
     node = replays(&mut scene, node, "SUB c 3\r\nUNSUB 3 5\r\n").await;
     nothing_else(&mut client, &mut node).await;
@@ -150,7 +178,12 @@ async fn s4_a_sid_used_again_belongs_to_the_new_subscription_only() {
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, "SUB a 1\r\nSUB b 2\r\nUNSUB 1 2\r\n").await;
     deliver(&mut client, &mut node, "1", 2).await;
-    pass(&mut client, &mut node, "SUB c 1\r\nUNSUB 2\r\nSUB d 2\r\nUNSUB 2 3\r\n").await;
+    pass(
+        &mut client,
+        &mut node,
+        "SUB c 1\r\nUNSUB 2\r\nSUB d 2\r\nUNSUB 2 3\r\n",
+    )
+    .await;
     // A second SUB with a live sid changes nothing, as on a node.
     pass(&mut client, &mut node, "SUB e 1\r\n").await;
     node = replays(&mut scene, node, "SUB c 1\r\nSUB d 2\r\nUNSUB 2 3\r\n").await;
@@ -163,14 +196,21 @@ async fn s4_a_sid_used_again_belongs_to_the_new_subscription_only() {
 async fn s4_ten_thousand_subscriptions_are_replayed_in_order_again_and_again() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
-    let all: String = (0..10_000).map(|number| format!("SUB subject.{number}.> {number}\r\n")).collect();
+    let all: String = (0..10_000)
+        .map(|number| format!("SUB subject.{number}.> {number}\r\n"))
+        .collect();
     pass(&mut client, &mut node, &all).await;
     node = replays(&mut scene, node, &all).await;
     let every_third = |number: &usize| number.is_multiple_of(3);
-    let gone: String = (0..10_000).filter(every_third).map(|number| format!("UNSUB {number}\r\n")).collect();
+    let gone: String = (0..10_000)
+        .filter(every_third)
+        .map(|number| format!("UNSUB {number}\r\n"))
+        .collect();
     pass(&mut client, &mut node, &gone).await;
     let stay = (0..10_000).filter(|number| !every_third(number));
-    let left: String = stay.map(|number| format!("SUB subject.{number}.> {number}\r\n")).collect();
+    let left: String = stay
+        .map(|number| format!("SUB subject.{number}.> {number}\r\n"))
+        .collect();
     node = replays(&mut scene, node, &left).await;
     nothing_else(&mut client, &mut node).await;
 }
@@ -182,12 +222,15 @@ async fn s4_a_subscription_partly_written_to_a_dying_node_is_told_to_the_next_on
     let mut scene = Scene::around(node, &[]).await;
     let (mut client, node) = scene.open().await;
     let token = "t".repeat(4000);
-    let all: String = (0..2000).map(|number| format!("SUB {token}.{number} {number}\r\n")).collect();
+    let all: String = (0..2000)
+        .map(|number| format!("SUB {token}.{number} {number}\r\n"))
+        .collect();
     let before = scene.metrics().await;
     client.send(&all).await;
     eventually("the sidecar has taken all subscriptions", PATIENCE, async || {
         let now = scene.metrics().await;
-        let written = |metrics: &e2e::Metrics| metrics.value("standin_bytes_total", &[("direction", "to_node")]);
+        let written =
+            |metrics: &e2e::Metrics| metrics.value("standin_bytes_total", &[("direction", "to_node")]);
         written(&now) - written(&before) + now.value("standin_buffered_bytes", &[]) >= all.len() as f64
     })
     .await;
@@ -211,7 +254,12 @@ async fn s4_a_subscription_partly_written_to_a_dying_node_is_told_to_the_next_on
 async fn s4_a_subscription_refused_by_permissions_is_not_replayed() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
-    pass(&mut client, &mut node, "SUB a 1\r\nSUB secret 2\r\nSUB work crew 3\r\nSUB work 4\r\n").await;
+    pass(
+        &mut client,
+        &mut node,
+        "SUB a 1\r\nSUB secret 2\r\nSUB work crew 3\r\nSUB work 4\r\n",
+    )
+    .await;
     for refused in ["\"secret\"", "\"work\" using queue \"crew\""] {
         let text = format!("Permissions Violation for Subscription to {refused}");
         node.err(&text).await;

@@ -27,7 +27,8 @@ const QUIET: &[(&str, &str)] = &[
 /// A sidecar and the node it knows.
 pub(crate) struct Scene {
     pub(crate) node: ScriptedNode,
-    address: SocketAddr,
+    /// Where components connect.
+    pub(crate) address: SocketAddr,
     http: Endpoint,
     /// Dropped, it stops listening.
     _sidecar: Sidecar,
@@ -50,21 +51,24 @@ impl Scene {
         let mut all: BTreeMap<&str, &str> = QUIET.iter().copied().collect();
         all.insert("nodes.upstream", &upstream);
         all.extend(settings.iter().copied());
-        let text: String = all.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let text: String = all
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}\n"))
+            .collect();
         let settings = Settings::from_toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let sidecar = Sidecar::start(settings).await.unwrap_or_else(|error| panic!("{error}"));
+        let sidecar = Sidecar::start(settings)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
         let http = sidecar.http_address().expect("HTTP is on");
         Self {
             node,
             address: sidecar.addresses()[0],
-            http: Endpoint { address: http, netns: None },
+            http: Endpoint {
+                address: http,
+                netns: None,
+            },
             _sidecar: sidecar,
         }
-    }
-
-    /// Where components connect.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// A component that has said what old ones say, and its node's end of the session.
@@ -99,7 +103,11 @@ impl Scene {
         node.expect_line("PING").await;
         // A server is verbose until it is told otherwise.
         if connect.json()["verbose"] != false {
-            let commands = replayed.as_ref().windows(2).filter(|pair| pair == b"\r\n").count();
+            let commands = replayed
+                .as_ref()
+                .windows(2)
+                .filter(|pair| pair == b"\r\n")
+                .count();
             node.send("+OK\r\n".repeat(1 + commands)).await;
         }
         node

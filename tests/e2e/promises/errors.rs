@@ -1,0 +1,206 @@
+//! S9: an `-ERR` of the node is the component's when it is about the component, and else a reason to leave that node.
+//!
+//! The texts are those of `nats-server`, letter by letter.
+
+use super::scene::{Scene, nothing_else};
+use e2e::raw::CONNECT_OLD;
+use e2e::{PATIENCE, RawClient};
+use std::time::Duration;
+
+/// About one command: the connection goes on.
+const ABOUT_A_COMMAND: &[&str] = &[
+    "Permissions Violation for Publish to \"a\"",
+    "Permissions Violation for Publish with Reply of \"a\"",
+    "Permissions Violation for Subscription to \"none\"",
+    "Permissions Violation for Subscription to \"none\" using queue \"crew\"",
+    "Invalid Subject",
+    "Invalid Publish Subject",
+    "maximum subscriptions exceeded",
+    "Something that no server says today",
+    "",
+];
+
+/// About the component: the node closes the connection.
+const ABOUT_THE_COMPONENT: &[&str] = &[
+    "Maximum Payload Violation",
+    "maximum control line exceeded",
+    "Unknown Protocol Operation",
+    "Parser Error",
+    "Slow Consumer",
+    "Invalid Client Protocol",
+    "message headers not supported",
+    "no responders requires headers support",
+];
+
+/// About the component at its first connect, about the node after a move.
+const ABOUT_CREDENTIALS: &[&str] = &[
+    "Authorization Violation",
+    "Authentication Timeout",
+    "User Authentication Expired",
+    "User Authentication Revoked",
+    "Account Authentication Expired",
+];
+
+/// About the node: it closes the connection.
+const ABOUT_THE_NODE: &[&str] = &[
+    "Stale Connection",
+    "Server Shutdown",
+    "maximum connections exceeded",
+    "maximum account active connections exceeded",
+    "Connection throttling is active. Please try again later.",
+    "attempted to connect to route port",
+    "Secure Connection - TLS Required",
+];
+
+#[tokio::test]
+async fn s9_what_is_about_a_command_is_passed_as_it_came_and_the_session_goes_on() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    for text in ABOUT_A_COMMAND {
+        node.err(text).await;
+        client.expect_line(&format!("-ERR '{text}'")).await;
+        nothing_else(&mut client, &mut node).await;
+    }
+    for unusual in ["-ERR\r\n", "-err   'invalid subject' \r\n", "-ERR no quotes\r\n"] {
+        node.send(unusual).await;
+        client.expect(unusual).await;
+        nothing_else(&mut client, &mut node).await;
+    }
+    assert_eq!(scene.node.accepted(), 1);
+}
+
+#[tokio::test]
+async fn s9_what_is_about_the_component_is_passed_as_it_came_and_ends_the_session() {
+    let mut scene = Scene::start().await;
+    for text in ABOUT_THE_COMPONENT {
+        let (mut client, mut node) = scene.open().await;
+        node.err(text).await;
+        node.close().await;
+        client.expect_line(&format!("-ERR '{text}'")).await;
+        client.expect_end().await;
+    }
+    let sessions = ABOUT_THE_COMPONENT.len();
+    scene
+        .counted(
+            "standin_sessions_closed_total",
+            &[("reason", "refused")],
+            sessions as f64,
+        )
+        .await;
+    scene.node.expect_no_connection(Duration::from_millis(100)).await;
+}
+
+#[tokio::test]
+async fn s9_refused_credentials_are_the_components_at_its_first_connect() {
+    let mut scene = Scene::start().await;
+    for text in ABOUT_CREDENTIALS {
+        let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+        client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
+        node.read_until("PING").await;
+        node.err(text).await;
+        node.close().await;
+        client.expect_line(&format!("-ERR '{text}'")).await;
+        client.expect_end().await;
+    }
+    scene.node.expect_no_connection(Duration::from_millis(100)).await;
+}
+
+#[tokio::test]
+async fn s9_refused_credentials_are_the_nodes_after_a_move() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    client.send("SUB a 1\r\nPING\r\n").await;
+    node.expect("SUB a 1\r\nPING\r\n").await;
+    for text in ABOUT_CREDENTIALS {
+        node.reset();
+        node = scene.joining_node("SUB a 1\r\n").await;
+        node.err(text).await;
+    }
+    node.close().await;
+    let mut node = scene.next_node("SUB a 1\r\n").await;
+    node.expect_line("PING").await;
+    node.pong().await;
+    client.expect_line("PONG").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s9_credentials_that_expire_in_a_running_session_are_the_components() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    node.err("User Authentication Expired").await;
+    node.close().await;
+    client.expect_line("-ERR 'User Authentication Expired'").await;
+    client.expect_end().await;
+}
+
+#[tokio::test]
+async fn s9_what_is_about_the_node_makes_the_sidecar_try_another_unseen() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    client.send("SUB a 1\r\n").await;
+    node.expect("SUB a 1\r\n").await;
+    for text in ABOUT_THE_NODE {
+        client.send("PING\r\n").await;
+        node.expect_line("PING").await;
+        node.err(text).await;
+        node.close().await;
+        node = scene.next_node("SUB a 1\r\n").await;
+        node.expect_line("PING").await;
+        node.pong().await;
+        client.expect_line("PONG").await;
+        nothing_else(&mut client, &mut node).await;
+    }
+    scene
+        .counted(
+            "standin_failovers_total",
+            &[("cause", "node_error")],
+            ABOUT_THE_NODE.len() as f64,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn s9_what_is_about_the_node_at_the_first_connect_is_not_shown_either() {
+    let mut scene = Scene::start().await;
+    for text in ABOUT_THE_NODE {
+        let connecting = RawClient::open(scene.address);
+        let serving = async {
+            // One that says so instead of INFO, one behind INFO, one behind CONNECT, and one that serves.
+            scene.node.accept_silently().await.err(text).await;
+            let mut node = scene.node.accept().await;
+            node.err(text).await;
+            node.close().await;
+            let mut node = scene.node.accept().await;
+            node.read_until("PING").await;
+            node.err(text).await;
+            node.close().await;
+            let (mut node, _) = scene.node.accept_session().await;
+            node.expect_line("PING").await;
+            node.pong().await;
+            node
+        };
+        let (mut client, mut node) = tokio::join!(connecting, serving);
+        nothing_else(&mut client, &mut node).await;
+        client.close().await;
+        node.expect_end().await;
+    }
+}
+
+#[tokio::test]
+async fn s9_a_refusal_reaches_a_component_that_reads_late() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    client.set_patience(PATIENCE * 2);
+    let flood = e2e::raw::msg_frame("1", "a", vec![b'x'; 1024 * 1024]);
+    for _ in 0..8 {
+        node.send(&flood).await;
+    }
+    node.err("Slow Consumer").await;
+    node.close().await;
+    for _ in 0..8 {
+        client.expect(&flood).await;
+    }
+    client.expect_line("-ERR 'Slow Consumer'").await;
+    client.expect_end().await;
+}

@@ -1,0 +1,241 @@
+//! S7, S8: what the component sees of the cluster, and who keeps whose connection alive.
+
+use super::scene::{Scene, nothing_else};
+use e2e::raw::{CONNECT_NEW, CONNECT_OLD, msg_frame};
+use e2e::{RawClient, ScriptedNode};
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::{Instant, interval};
+
+/// The longest INFO line that the oldest client library takes, in bytes.
+const INFO_BYTES_MAX: usize = 511;
+
+/// A node of a large cluster, with 4 KB of INFO.
+async fn talkative_node() -> ScriptedNode {
+    let mut node = ScriptedNode::start().await;
+    let urls: Vec<String> = (0..200).map(|number| format!("10.1.2.{number}:4222")).collect();
+    let info = node.info_mut();
+    info["connect_urls"] = json!(urls);
+    info["ws_connect_urls"] = json!(urls[..10]);
+    info["cluster"] = json!("the-cluster");
+    info["domain"] = json!("the-domain");
+    info["ldm"] = json!(false);
+    info["server_name"] = json!("n".repeat(400));
+    info["git_commit"] = json!("0123456");
+    node
+}
+
+#[tokio::test]
+async fn s7_info_names_the_sidecar_and_nothing_of_the_cluster_in_less_than_512_bytes() {
+    let mut scene = Scene::around(talkative_node().await, &[]).await;
+    let (mut client, mut node) = scene.open().await;
+    let line = client.info_frame().bytes().len();
+    assert!(line <= INFO_BYTES_MAX, "{line} bytes");
+    let info = client.info();
+    assert_eq!(info["host"], "127.0.0.1");
+    assert_eq!(info["port"], scene.address.port());
+    assert_eq!(info["max_payload"], 1_048_576);
+    assert_eq!(info["headers"], true);
+    let text = client.info_frame().line();
+    for secret in ["10.1.2.", "connect_urls", "cluster", "domain", "ldm"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s7_info_that_a_component_gets_in_an_outage_is_no_different() {
+    let settings = [("session.info_wait_ms", "20")];
+    let mut scene = Scene::around(talkative_node().await, &settings).await;
+    let (_client, _node) = scene.open().await;
+    scene.node.stop_listening();
+    let late = RawClient::connect(scene.address).await;
+    assert!(late.info_frame().bytes().len() <= INFO_BYTES_MAX);
+    assert_eq!(late.info()["port"], scene.address.port());
+    assert!(!late.info_frame().line().contains("10.1.2."));
+}
+
+#[tokio::test]
+async fn s7_info_names_the_advertised_address_when_there_is_one() {
+    let mut scene = Scene::with(&[("advertise", "'nats.example:14222'")]).await;
+    let (client, _node) = scene.open().await;
+    assert_eq!(client.info()["host"], "nats.example");
+    assert_eq!(client.info()["port"], 14222);
+}
+
+#[tokio::test]
+async fn s7_a_later_info_reaches_a_component_that_takes_it_only_when_what_it_acts_on_changed() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    let mut info = scene.node.info_mut().clone();
+    info["connect_urls"] = json!(["10.1.2.3:4222"]);
+    node.inform(&info).await;
+    nothing_else(&mut client, &mut node).await;
+
+    info["max_payload"] = json!(1000);
+    node.inform(&info).await;
+    let later = client.read_frame().await;
+    assert_eq!(later.verb(), "INFO");
+    assert_eq!(
+        (&later.json()["max_payload"], &later.json()["port"]),
+        (&json!(1000), &json!(scene.address.port()))
+    );
+    assert!(!later.line().contains("10.1.2.3") && later.bytes().len() <= INFO_BYTES_MAX);
+    node.inform(&info).await;
+    nothing_else(&mut client, &mut node).await;
+
+    info["headers"] = json!(false);
+    node.inform(&info).await;
+    assert_eq!(client.read_frame().await.json()["headers"], false);
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s7_a_component_that_takes_one_info_only_never_gets_a_second() {
+    for connect in [CONNECT_OLD, r#"CONNECT {"verbose":false,"protocol":0}"#] {
+        let mut scene = Scene::start().await;
+        let (mut client, mut node) = scene.open_with(connect).await;
+        let mut info = scene.node.info_mut().clone();
+        info["max_payload"] = json!(1000);
+        info["headers"] = json!(false);
+        node.inform(&info).await;
+        nothing_else(&mut client, &mut node).await;
+        scene.node.info_mut()["max_payload"] = json!(2000);
+        node.close().await;
+        let mut node = scene.next_node("").await;
+        nothing_else(&mut client, &mut node).await;
+    }
+}
+
+#[tokio::test]
+async fn s7_a_move_to_a_node_with_other_limits_is_told_to_a_component_that_takes_it() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    node.close().await;
+    node = scene.next_node("").await;
+    nothing_else(&mut client, &mut node).await;
+    scene.node.info_mut()["max_payload"] = json!(2000);
+    node.close().await;
+    node = scene.next_node("").await;
+    let info = client.read_frame().await;
+    assert_eq!(
+        (info.verb().as_str(), &info.json()["max_payload"]),
+        ("INFO", &json!(2000))
+    );
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s7_an_info_before_connect_is_not_passed_on() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+    let mut info = scene.node.info_mut().clone();
+    info["max_payload"] = json!(1000);
+    node.inform(&info).await;
+    node.send("PING\r\n").await;
+    node.expect_line("PONG").await;
+    client.send(format!("{CONNECT_NEW}\r\nPING\r\n")).await;
+    node.handshake().await;
+    node.expect_line("PING").await;
+    node.pong().await;
+    client.expect_line("PONG").await;
+}
+
+#[tokio::test]
+async fn s7_nodes_are_told_of_the_component_what_it_said_and_protocol_1() {
+    let mut scene = Scene::start().await;
+    let connect =
+        r#"CONNECT {"verbose":false,"pedantic":true,"user":"u","pass":"p\"q","name":"old","own":{"x":[1]}}"#;
+    let serving = async { scene.node.accept_session().await };
+    let mut client = RawClient::connect(scene.address).await;
+    client.send(format!("{connect}\r\n")).await;
+    let (node, told) = serving.await;
+    let said = json!({
+        "verbose": false, "pedantic": true, "user": "u", "pass": "p\"q", "name": "old", "own": {"x": [1]}, "protocol": 1
+    });
+    assert_eq!(told, said);
+    node.reset();
+    let (_node, told) = scene.node.accept_session().await;
+    assert_eq!(told, said, "and so is the next node");
+}
+
+#[tokio::test]
+async fn s8_pings_of_the_node_are_answered_by_the_sidecar() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    for count in [1, 2, 10] {
+        node.send("PING\r\n".repeat(count)).await;
+        node.expect("PONG\r\n".repeat(count)).await;
+    }
+    node.send(
+        [
+            &msg_frame("1", "a", "x")[..],
+            b"PING\r\n",
+            &msg_frame("1", "a", "y"),
+        ]
+        .concat(),
+    )
+    .await;
+    node.expect_line("PONG").await;
+    client
+        .expect([msg_frame("1", "a", "x"), msg_frame("1", "a", "y")].concat())
+        .await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s8_pongs_of_the_component_end_at_the_sidecar() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    client
+        .send("PONG\r\nPUB a 0\r\n\r\nPONG\r\npong\r\nPUB b 0\r\n\r\n")
+        .await;
+    node.expect("PUB a 0\r\n\r\nPUB b 0\r\n\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s8_an_idle_component_is_pinged_and_closed_as_stale_when_it_does_not_answer() {
+    let settings = [("session.ping_interval_secs", "1"), ("session.ping_max", "1")];
+    let mut scene = Scene::with(&settings).await;
+    let (mut client, mut node) = scene.open().await;
+    client.expect("PING\r\n-ERR 'Stale Connection'\r\n").await;
+    client.expect_end().await;
+    node.expect_end().await;
+    scene
+        .counted(
+            "standin_sessions_closed_total",
+            &[("reason", "component_stale")],
+            1.0,
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn s8_a_component_that_answers_stays_and_one_that_talks_is_not_even_asked() {
+    let settings = [("session.ping_interval_secs", "1"), ("session.ping_max", "1")];
+    let mut scene = Scene::with(&settings).await;
+    let (mut talking, mut its_node) = scene.open().await;
+    let (mut answering, mut other_node) = scene.open().await;
+    let since = Instant::now();
+    let mut beat = interval(Duration::from_millis(100));
+    while since.elapsed() < Duration::from_millis(3500) {
+        beat.tick().await;
+        talking.publish("a", "x").await;
+        its_node.expect("PUB a 1\r\nx\r\n").await;
+        answering.listen_for(Duration::from_millis(1)).await;
+        while answering.untaken().starts_with(b"PING\r\n") {
+            answering.expect_line("PING").await;
+            answering.send("PONG\r\n").await;
+        }
+    }
+    nothing_else(&mut talking, &mut its_node).await;
+    nothing_else(&mut answering, &mut other_node).await;
+    let pings = answering
+        .received()
+        .windows(6)
+        .filter(|bytes| bytes == b"PING\r\n")
+        .count();
+    assert!((2..=3).contains(&pings), "{pings} PINGs in 3.5 s");
+    assert!(!talking.received().windows(6).any(|bytes| bytes == b"PING\r\n"));
+}

@@ -1,0 +1,217 @@
+//! S10: no node can be reached, and the component stays.
+
+use super::scene::{Scene, nothing_else};
+use e2e::raw::{CONNECT_NEW, pub_frame};
+use e2e::{PATIENCE, RawClient, eventually};
+use std::time::Duration;
+
+/// What the sidecar reads at once, in bytes: a buffer may be over its limit by so much.
+const READ_BYTES: usize = 256 * 1024;
+
+fn publish(number: usize) -> Vec<u8> {
+    pub_frame("a", format!("{number:01000}"))
+}
+
+#[tokio::test]
+async fn s10_what_a_component_says_in_an_outage_arrives_once_and_in_order_when_it_ends() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    client.send("SUB a 1\r\nUNSUB 1 7\r\n").await;
+    node.expect("SUB a 1\r\nUNSUB 1 7\r\n").await;
+    for round in 0..3 {
+        scene.node.stop_listening();
+        node.reset();
+        let said = format!(
+            "SUB b.{round} b{round}\r\nPUB b 1\r\n1\r\nPUB b 1\r\n2\r\nUNSUB b{round}\r\nPUB b 1\r\n3\r\n"
+        );
+        client.send(&said).await;
+        client.expect_silence(Duration::from_millis(100)).await;
+        scene.node.listen_again().await;
+        node = scene.next_node("SUB a 1\r\nUNSUB 1 7\r\n").await;
+        node.expect(&said).await;
+        nothing_else(&mut client, &mut node).await;
+    }
+}
+
+#[tokio::test]
+async fn s10_a_full_buffer_holds_the_component_back_and_nothing_is_lost() {
+    const BUFFER_BYTES: usize = 65536;
+    let mut scene = Scene::with(&[("session.buffer_bytes", &BUFFER_BYTES.to_string())]).await;
+    let (mut client, node) = scene.open().await;
+    scene.node.stop_listening();
+    node.reset();
+    // More than the sockets between can hold.
+    let total = 32 * 1024;
+    let all: Vec<u8> = (0..total).flat_map(publish).collect();
+    let written = client.send_until_blocked(&all, Duration::from_millis(300)).await;
+    assert!(written < all.len(), "the component was not held back");
+    let held = scene.metrics().await.value("standin_buffered_bytes", &[]) as usize;
+    assert!(
+        (BUFFER_BYTES..BUFFER_BYTES + READ_BYTES).contains(&held),
+        "{held} bytes held"
+    );
+
+    scene.node.listen_again().await;
+    let sending = tokio::spawn(async move {
+        client.send(&all[written..]).await;
+        client
+    });
+    let mut node = scene.next_node("").await;
+    for number in 0..total {
+        node.expect_frame(publish(number)).await;
+    }
+    let mut client = sending.await.expect("the component has sent all");
+    nothing_else(&mut client, &mut node).await;
+    scene.counted("standin_buffered_bytes", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn s10_an_outage_that_lasts_ends_with_one_error() {
+    let mut scene = Scene::with(&[("session.outage_secs", "1")]).await;
+    let (mut client, node) = scene.open().await;
+    scene.node.stop_listening();
+    node.reset();
+    client.send("PUB a 0\r\n\r\nPING\r\n").await;
+    client
+        .expect_line("-ERR 'Standin: no NATS node could be reached for 1 s'")
+        .await;
+    client.expect_end().await;
+    scene
+        .counted("standin_sessions_closed_total", &[("reason", "outage")], 1.0)
+        .await;
+    scene.counted("standin_sessions", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn s10_nodes_that_die_before_they_take_the_session_do_not_prolong_the_outage() {
+    let mut scene = Scene::with(&[("session.outage_secs", "1")]).await;
+    let (mut client, node) = scene.open().await;
+    node.reset();
+    let dying = async {
+        loop {
+            scene.node.accept().await.close().await;
+        }
+    };
+    let waiting = async {
+        client
+            .expect_line("-ERR 'Standin: no NATS node could be reached for 1 s'")
+            .await;
+        client.expect_end().await;
+    };
+    tokio::select! {
+        () = dying => {}
+        () = waiting => {}
+    }
+}
+
+#[tokio::test]
+async fn s10_an_outage_shorter_than_the_limit_is_forgotten() {
+    let mut scene = Scene::with(&[("session.outage_secs", "1")]).await;
+    let (mut client, mut node) = scene.open().await;
+    for _ in 0..4 {
+        scene.node.stop_listening();
+        node.reset();
+        client.expect_silence(Duration::from_millis(400)).await;
+        scene.node.listen_again().await;
+        node = scene.next_node("").await;
+        nothing_else(&mut client, &mut node).await;
+    }
+}
+
+#[tokio::test]
+async fn s10_a_component_that_connects_in_an_outage_gets_the_last_info_and_is_served_when_it_ends() {
+    let mut scene = Scene::with(&[("session.info_wait_ms", "20")]).await;
+    scene.node.info_mut()["max_payload"] = 12_345.into();
+    let (first, mut node) = scene.open().await;
+    first.close().await;
+    node.expect_end().await;
+    scene.node.stop_listening();
+
+    let mut client = RawClient::connect(scene.address).await;
+    assert_eq!(client.info()["max_payload"], 12_345);
+    assert_eq!(client.info()["port"], scene.address.port());
+    client
+        .send(format!("{CONNECT_NEW}\r\nSUB a 1\r\nPUB a 1\r\nx\r\nPING\r\n"))
+        .await;
+    client.expect_silence(Duration::from_millis(100)).await;
+    scene.node.listen_again().await;
+    let mut node = scene.next_node("").await;
+    node.expect("SUB a 1\r\nPUB a 1\r\nx\r\nPING\r\n").await;
+    node.pong().await;
+    client.expect_line("PONG").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s10_a_component_that_connects_before_any_node_was_ever_seen_is_greeted_and_served() {
+    let mut scene = Scene::with(&[("session.info_wait_ms", "20")]).await;
+    scene.node.stop_listening();
+    let mut old = RawClient::connect(scene.address).await;
+    let mut new = RawClient::connect(scene.address).await;
+    assert_eq!(old.info()["max_payload"], 1_048_576);
+    assert_eq!(old.info()["port"], scene.address.port());
+    scene.node.info_mut()["max_payload"] = 2000.into();
+    old.send(format!("{}\r\nPING\r\n", e2e::raw::CONNECT_OLD)).await;
+    new.send(format!("{CONNECT_NEW}\r\nPING\r\n")).await;
+    scene.node.listen_again().await;
+    for _ in 0..2 {
+        let (mut node, _) = scene.node.accept_session().await;
+        node.expect_line("PING").await;
+        node.pong().await;
+        tokio::spawn(async move { node.read_to_end().await });
+    }
+    old.expect_line("PONG").await;
+    let info = new.read_frame().await;
+    assert_eq!(
+        (info.verb().as_str(), &info.json()["max_payload"]),
+        ("INFO", &2000.into())
+    );
+    new.expect_line("PONG").await;
+}
+
+#[tokio::test]
+async fn s10_a_component_that_connects_in_an_outage_that_lasts_gets_one_error() {
+    let settings = [("session.info_wait_ms", "20"), ("session.outage_secs", "1")];
+    let mut scene = Scene::with(&settings).await;
+    scene.node.stop_listening();
+    let mut client = RawClient::connect(scene.address).await;
+    client.send(format!("{CONNECT_NEW}\r\nPING\r\n")).await;
+    client
+        .expect_line("-ERR 'Standin: no NATS node could be reached for 1 s'")
+        .await;
+    client.expect_end().await;
+}
+
+#[tokio::test]
+async fn s10_what_a_component_said_before_it_left_in_an_outage_is_delivered_when_it_ends() {
+    let mut scene = Scene::start().await;
+    let (mut client, node) = scene.open().await;
+    scene.node.stop_listening();
+    node.reset();
+    let said: Vec<u8> = (0..100).flat_map(publish).collect();
+    client.send(&said).await;
+    client.close().await;
+    eventually("the sidecar has all of it", PATIENCE, async || {
+        scene.metrics().await.value("standin_buffered_bytes", &[]) as usize == said.len()
+    })
+    .await;
+    scene.node.listen_again().await;
+    let mut node = scene.next_node("").await;
+    node.expect(&said).await;
+    node.expect_end().await;
+    scene.counted("standin_sessions", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn s10_what_a_component_said_before_it_left_is_given_up_with_the_outage() {
+    let mut scene = Scene::with(&[("session.outage_secs", "1")]).await;
+    let (mut client, node) = scene.open().await;
+    scene.node.stop_listening();
+    node.reset();
+    client.send(publish(1)).await;
+    client.close().await;
+    scene
+        .counted("standin_sessions_closed_total", &[("reason", "outage")], 1.0)
+        .await;
+    scene.counted("standin_buffered_bytes", &[], 0.0).await;
+}
