@@ -14,9 +14,9 @@ use crate::Outcome;
 use crate::swarm::{self, Component};
 
 /// Those who have not heard are sent another message after this.
-const ROUND: Duration = Duration::from_millis(50);
+const ROUND: Duration = Duration::from_millis(100);
 /// Rounds after which a component counts as deaf.
-const ROUNDS_MAX: u32 = 1_200;
+const ROUNDS_MAX: u32 = 600;
 
 /// Many idle components; commands on standard input.
 #[derive(Debug, Args)]

@@ -18,7 +18,8 @@ SETTLED_SECONDS = 5
 def run(folder, quick, targets):
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    count = min(1_000 if quick else COMPONENTS, (files - FILES_OF_SIDECAR) // 2)
+    wanted = 1_000 if quick else COMPONENTS
+    count = min(wanted, (files - FILES_OF_SIDECAR) // 2)
     runs = 1 if quick else 3
     memory, moved, lost = [], [], 0
     for number in range(runs):
@@ -28,8 +29,8 @@ def run(folder, quick, targets):
         moved.append(seconds)
         lost += missing
     say(f"### {count:,} idle components with one subscription each, {runs} runs\n")
-    if count < COMPONENTS:
-        say(f"{count:,} and not {COMPONENTS:,}: each takes two file descriptors of the sidecar, and {files:,} are allowed here.\n")
+    if count < wanted:
+        say(f"{count:,} and not {wanted:,}: each takes two file descriptors of the sidecar, and {files:,} are allowed here.\n")
     rows = [["resident memory for each, KiB", *(f"{value:.2f}" for value in spread(memory))]]
     rows.append(["node killed: seconds until each has heard again", *(f"{value:.2f}" for value in spread(moved))])
     table(["", "median", "(max − min) / median"], rows)

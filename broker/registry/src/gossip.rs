@@ -74,6 +74,8 @@ impl Gossip {
                 nodes.push(Arc::new(node));
             }
         }
+        // Every node names itself first: in one order, the words of two members are the same, and nothing has changed.
+        nodes.sort_by(|a, b| a.client.cmp(&b.client));
         if !nodes.is_empty() && self.words.len() < nodes_max {
             self.words.insert(word.from.clone(), Said { nodes, vouched_by });
         }
@@ -130,6 +132,14 @@ mod tests {
         assert!(!hear(&mut gossip, "a:1", &["a:1", "b:1", "c:1"]));
         assert!(hear(&mut gossip, "b:1", &["a:1", "b:1"]));
         assert_eq!(named(&gossip), ["a:1", "b:1"]);
+    }
+
+    #[test]
+    fn members_that_name_the_same_nodes_in_their_own_order_change_nothing() {
+        let mut gossip = Gossip::default();
+        assert!(hear(&mut gossip, "a:1", &["a:1", "b:1"]));
+        assert!(!hear(&mut gossip, "b:1", &["b:1", "a:1"]));
+        assert!(!hear(&mut gossip, "a:1", &["a:1", "b:1"]));
     }
 
     #[test]
