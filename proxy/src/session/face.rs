@@ -1,9 +1,11 @@
 //! What the component sees of the cluster: one server, the sidecar, at the address it knows (promise S7).
 
+use std::time::Instant;
+
 use standin_registry::Credentials;
 use standin_wire::{Connect, Info};
 
-use super::Session;
+use super::{Session, Wires};
 
 impl Session {
     /// The node's INFO as the component gets it: the sidecar's own address, none of the cluster's, under 512 bytes.
@@ -29,15 +31,25 @@ impl Session {
     }
 
     /// The INFO line for a component after its first: only for one that takes it, and only when something changed that
-    /// it acts on.
+    /// it acts on. Kept until its CONNECT says whether it does.
     pub(super) fn info_for_component(&mut self, node: &Info) -> Vec<u8> {
         let now = Some((node.max_payload, node.headers));
+        let changed = self.info != now;
+        self.untold_info = (changed && self.client.is_none()).then(|| Box::new(node.clone()));
         let takes_it = self.client.as_ref().is_some_and(|client| client.takes_info);
-        if !takes_it || self.info == now {
+        if !takes_it || !changed {
             return Vec::new();
         }
         self.info = now;
         self.own_info(node).into_bytes()
+    }
+
+    /// The component has said who it is: it may have to hear what was not told before.
+    pub(super) fn tell_untold_info(&mut self, now: Instant, wires: &mut impl Wires) {
+        if let Some(info) = self.untold_info.take() {
+            let line = self.info_for_component(&info);
+            self.deliver(&[&line], now, wires);
+        }
     }
 
     /// Credentials for a component that sends none: the node's own, or those of the settings.

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use standin_registry::{Credentials, Node};
-use standin_wire::encode;
+use standin_wire::{Info, encode};
 
 use crate::cause::Cause;
 use crate::doubt::{Doubt, InDoubtCount};
@@ -310,6 +310,8 @@ pub(crate) struct Session {
     refused: Option<End>,
     /// The INFO that the component has: its `max_payload`, its `headers`.
     info: Option<(u64, bool)>,
+    /// A later INFO, while it is not known whether the component takes one.
+    untold_info: Option<Box<Info>>,
     started: Instant,
     searching_since: Instant,
     /// When the node last sent anything.
@@ -371,6 +373,7 @@ impl Session {
             verified_once: false,
             refused: None,
             info: None,
+            untold_info: None,
             started: now,
             searching_since: now,
             node_heard: now,

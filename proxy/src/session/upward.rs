@@ -210,8 +210,7 @@ impl Session {
                 }
                 plain = false;
                 subs += usize::from(span.verb == Verb::Sub);
-            } else if may_resend && (len > 0 || self.up.head_written == 0) && self.window_full(len + span.len)
-            {
+            } else if may_resend && (len > 0 || self.up.head_written == 0) && self.window_full(len, span.len) {
                 if len > 0 {
                     break;
                 }
@@ -272,9 +271,10 @@ impl Session {
         max > 0 && self.journal.len() + more >= max
     }
 
-    fn window_full(&self, more_bytes: usize) -> bool {
-        let have = self.doubt.log_bytes();
-        have > 0 && have + more_bytes > self.policy.in_doubt_bytes_max
+    /// Whether a publish of `len` bytes is too many behind the window and `planned` bytes. Into an empty window fits any.
+    fn window_full(&self, planned: usize, len: usize) -> bool {
+        let have = self.doubt.log_bytes() + planned;
+        have > 0 && have + len > self.policy.in_doubt_bytes_max
     }
 
     /// CONNECT as nodes get it: with `protocol` 1, so that they tell when they are about to go, and with the sidecar's
@@ -457,6 +457,7 @@ impl Session {
         let frame = &bytes[..*len];
         if with.starts_with(b"CONNECT") {
             self.connected(with, frame);
+            self.tell_untold_info(now, wires);
         } else {
             self.apply_frames(frame, *len, now);
         }
