@@ -154,3 +154,18 @@ async fn serve(
     };
     Ok(task::run(shared, card, stream, face).await)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_bytes<F>(_: impl FnOnce(Newcomer, Arc<Shared>, Arc<Front>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_a_session_stays_small() {
+        let bytes = future_bytes(session);
+        assert!(bytes <= 2048, "a quarter of what an idle session may take, but {bytes} bytes");
+    }
+}
