@@ -7,6 +7,7 @@ mod half_open;
 mod jetstream;
 mod machinery;
 mod operation;
+mod promises;
 mod registry;
 mod scenario;
 mod scripted_peers;

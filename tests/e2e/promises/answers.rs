@@ -307,3 +307,60 @@ async fn s6_a_component_without_connect_is_served_and_sees_no_ok_but_its_own() {
     client.expect("+OK\r\nPONG\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }
+
+#[tokio::test]
+async fn s6_oks_owed_over_several_deaths_in_the_middle_of_a_replay_are_exact() {
+    let mut scene = Scene::with(&[("publish.in_doubt", "'resend'")]).await;
+    let (mut client, mut node) = scene.open_with(VERBOSE).await;
+    let commands =
+        "PUB a 1\r\n1\r\nSUB b 2\r\nPING\r\nPUB a 1\r\n2\r\nUNSUB 2\r\nSUB c 3\r\nPUB a 1\r\n3\r\nPING\r\n";
+    pass(&mut client, &mut node, commands).await;
+    node.reset();
+    let again = [
+        "PUB a 1\r\n1\r\n",
+        "PING\r\n",
+        "PUB a 1\r\n2\r\nPUB a 1\r\n3\r\n",
+        "PING\r\n",
+    ];
+    for answered in [0, 1, 1] {
+        let mut node = scene.next_node("SUB c 3\r\n").await;
+        node.expect(again.concat()).await;
+        // Answers stop before the first PONG, so that the next node is asked all of it again.
+        node.send("+OK\r\n".repeat(answered)).await;
+        node.reset();
+    }
+    let mut node = scene.next_node("SUB c 3\r\n").await;
+    node.expect(again.concat()).await;
+    node.send("+OK\r\nPONG\r\n+OK\r\n+OK\r\nPONG\r\n").await;
+    client
+        .expect("+OK\r\n+OK\r\nPONG\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\nPONG\r\n")
+        .await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s6_oks_over_deaths_at_every_answer_are_exact() {
+    let commands = [
+        "SUB a 1\r\n",
+        "PUB a 0\r\n\r\n",
+        "PING\r\n",
+        "UNSUB 1\r\n",
+        "PUB b 0\r\n\r\n",
+        "PING\r\n",
+    ];
+    let answers = ["+OK\r\n", "+OK\r\n", "PONG\r\n", "+OK\r\n", "+OK\r\n", "PONG\r\n"];
+    // The node dies before each answer, and after a part of it.
+    for death in 0..=answers.concat().len() {
+        let mut scene = Scene::start().await;
+        let (mut client, mut node) = scene.open_with(VERBOSE).await;
+        pass(&mut client, &mut node, &commands.concat()).await;
+        node.send(&answers.concat()[..death]).await;
+        node.close().await;
+        let mut node = scene.next_node("").await;
+        let pongs = answers.concat()[..death].matches("PONG\r\n").count();
+        node.expect("PING\r\n".repeat(2 - pongs)).await;
+        node.send("PONG\r\n".repeat(2 - pongs)).await;
+        client.expect(answers.concat()).await;
+        nothing_else(&mut client, &mut node).await;
+    }
+}

@@ -121,18 +121,21 @@ async fn what_comes_behind_info_in_the_same_packet_is_taken() {
 }
 
 /// Two nodes; the component is on the first, and the second is there to move to.
-async fn two_nodes() -> (Scene, ScriptedNode) {
+async fn two_nodes(policy: &str) -> (Scene, ScriptedNode) {
     let first = ScriptedNode::start().await;
     let mut second = ScriptedNode::start().await;
     second.stop_listening();
     let upstream = format!("['{}', '{}']", first.url(), second.url());
-    let scene = Scene::around(first, &[("nodes.upstream", &upstream)]).await;
+    let scene = Scene::around(
+        first,
+        &[("nodes.upstream", &upstream), ("publish.in_doubt", policy)],
+    )
+    .await;
     (scene, second)
 }
 
-/// The second node takes the session over, and is told this.
-async fn takes_over(second: &mut ScriptedNode, replayed: &str) -> NodeConnection {
-    let mut node = second.accept().await;
+/// The node behind this connection takes the session over, and is told this.
+async fn takes_over(mut node: NodeConnection, replayed: &str) -> NodeConnection {
     assert_eq!(node.read_frame().await.verb(), "CONNECT");
     node.expect(replayed).await;
     node.expect_line("PING").await;
@@ -140,9 +143,8 @@ async fn takes_over(second: &mut ScriptedNode, replayed: &str) -> NodeConnection
     node
 }
 
-#[tokio::test]
-async fn a_node_that_says_it_is_about_to_go_is_left_without_loss_of_a_publish() {
-    let (mut scene, mut second) = two_nodes().await;
+async fn is_left_in_order(policy: &str) {
+    let (mut scene, mut second) = two_nodes(policy).await;
     let (mut client, mut node) = scene.open().await;
     second.listen_again().await;
     client.send("SUB a 1\r\nPUB a 1\r\n1\r\n").await;
@@ -152,12 +154,13 @@ async fn a_node_that_says_it_is_about_to_go_is_left_without_loss_of_a_publish() 
     node.inform(&info).await;
 
     // The old node gets nothing more but a PING, and all that it still has to say is heard.
+    let next = second.accept().await;
     node.expect_line("PING").await;
     client.send("PUB a 1\r\n2\r\nPING\r\n").await;
     node.send(msg_frame("1", "a", "1")).await;
     client.expect(msg_frame("1", "a", "1")).await;
     node.pong().await;
-    let mut next = takes_over(&mut second, "SUB a 1\r\n").await;
+    let mut next = takes_over(next, "SUB a 1\r\n").await;
     node.expect_end().await;
     next.expect("PUB a 1\r\n2\r\nPING\r\n").await;
     next.pong().await;
@@ -184,16 +187,17 @@ async fn a_node_about_to_go_is_kept_while_there_is_no_other() {
 
 #[tokio::test]
 async fn a_node_about_to_go_that_dies_before_it_is_left_is_moved_from_all_the_same() {
-    let (mut scene, mut second) = two_nodes().await;
+    let (mut scene, mut second) = two_nodes("'drop'").await;
     let (mut client, mut node) = scene.open().await;
     let mut info = scene.node.info_mut().clone();
     info["ldm"] = true.into();
     node.inform(&info).await;
     second.listen_again().await;
+    let next = second.accept().await;
     node.expect_line("PING").await;
     scene.node.stop_listening();
     node.reset();
-    let mut next = takes_over(&mut second, "").await;
+    let mut next = takes_over(next, "").await;
     nothing_else(&mut client, &mut next).await;
 }
 
@@ -204,6 +208,8 @@ async fn a_bare_connect_and_close_ends_the_nodes_connection_too_and_is_no_error(
         let (client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
         client.close().await;
         node.expect_end().await;
+    }
+    for _ in 0..10 {
         // One that does not even wait for INFO.
         let probe = TcpStream::connect(scene.address)
             .await
@@ -287,4 +293,61 @@ async fn a_second_connect_is_laid_over_the_first() {
     node.send("PONG\r\nPONG\r\n").await;
     client.expect_line("PONG").await;
     nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn a_component_that_reads_again_before_its_time_is_up_misses_nothing() {
+    let settings = [
+        ("session.component_pending_bytes_max", "65536"),
+        ("session.component_stall_secs", "30"),
+    ];
+    let mut scene = Scene::with(&settings).await;
+    let (mut client, mut node) = scene.open().await;
+    let flood: Vec<u8> = (0..32 * 1024)
+        .flat_map(|n| msg_frame("1", "a", format!("{n:01000}")))
+        .collect();
+    let written = node.send_until_blocked(&flood, Duration::from_millis(200)).await;
+    assert!(written < flood.len(), "the node was not held back");
+    let rest = flood[written..].to_vec();
+    let sending = tokio::spawn(async move {
+        node.send(rest).await;
+        node
+    });
+    client.expect(&flood).await;
+    let mut node = sending.await.expect("the node has sent all");
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn messages_that_a_slow_component_has_not_read_survive_the_nodes_death() {
+    let mut scene = Scene::with(&[("session.component_stall_secs", "30")]).await;
+    let (mut client, mut node) = scene.open().await;
+    // More than the socket holds, less than the sidecar may keep.
+    let flood: Vec<u8> = (0..8 * 1024)
+        .flat_map(|n| msg_frame("1", "a", format!("{n:01000}")))
+        .collect();
+    node.send(&flood).await;
+    node.close().await;
+    let mut node = scene.next_node("").await;
+    node.send(msg_frame("1", "a", "next")).await;
+    client.expect([flood, msg_frame("1", "a", "next")].concat()).await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn a_node_is_not_taken_for_silent_while_the_component_is_the_one_who_does_not_read() {
+    let settings = [
+        ("session.component_pending_bytes_max", "65536"),
+        ("session.component_stall_secs", "30"),
+        ("health.probe_interval_ms", "100"),
+        ("health.probe_timeout_ms", "100"),
+    ];
+    let mut scene = Scene::with(&settings).await;
+    let (mut client, mut node) = scene.open().await;
+    let flood = msg_frame("1", "a", vec![b'x'; 1000]).repeat(32 * 1024);
+    let written = node.send_until_blocked(&flood, Duration::from_millis(500)).await;
+    assert!(written < flood.len(), "the node was not held back");
+    scene.node.expect_no_connection(Duration::from_millis(500)).await;
+    scene.counted("standin_failovers_total", &[], 0.0).await;
+    client.listen_for(Duration::from_millis(1)).await;
 }

@@ -126,19 +126,25 @@ async fn s7_a_move_to_a_node_with_other_limits_is_told_to_a_component_that_takes
 }
 
 #[tokio::test]
-async fn s7_an_info_before_connect_is_not_passed_on() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
-    let mut info = scene.node.info_mut().clone();
-    info["max_payload"] = json!(1000);
-    node.inform(&info).await;
-    node.send("PING\r\n").await;
-    node.expect_line("PONG").await;
-    client.send(format!("{CONNECT_NEW}\r\nPING\r\n")).await;
-    node.handshake().await;
-    node.expect_line("PING").await;
-    node.pong().await;
-    client.expect_line("PONG").await;
+async fn s7_a_later_info_before_connect_waits_until_the_component_says_that_it_takes_it() {
+    for (connect, told) in [(CONNECT_NEW, true), (CONNECT_OLD, false)] {
+        let mut scene = Scene::start().await;
+        let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+        let mut info = scene.node.info_mut().clone();
+        info["max_payload"] = json!(1000);
+        node.inform(&info).await;
+        node.send("PING\r\n").await;
+        node.expect_line("PONG").await;
+        client.send(format!("{connect}\r\nPING\r\n")).await;
+        node.handshake().await;
+        node.expect_line("PING").await;
+        node.pong().await;
+        if told {
+            assert_eq!(client.read_frame().await.json()["max_payload"], 1000);
+        }
+        client.expect_line("PONG").await;
+        nothing_else(&mut client, &mut node).await;
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, nothing_else};
 use e2e::raw::pub_frame;
-use e2e::{NodeConnection, RawClient, ScriptedNode};
+use e2e::{Ending, NodeConnection, RawClient, ScriptedNode};
 use std::time::Duration;
 
 const RESEND: (&str, &str) = ("publish.in_doubt", "'resend'");
@@ -310,4 +310,52 @@ async fn s3_an_own_ping_follows_the_last_publish_in_time_and_an_idle_session_has
     let mut node = scene.next_node("").await;
     nothing_else(&mut client, &mut node).await;
     is_counted(&scene, 0, 0, 0).await;
+}
+
+#[tokio::test]
+async fn s3_what_is_to_be_sent_again_outlives_a_component_that_leaves() {
+    let mut scene = Scene::with(&[RESEND, ("publish.confirm_interval_ms", "20")]).await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, publishes("a", 0..5)).await;
+    client.close().await;
+    node.expect_line("PING").await;
+    node.reset();
+    let mut node = scene.next_node("").await;
+    node.expect([&publishes("a", 0..5)[..], b"PING\r\n"].concat())
+        .await;
+    node.pong().await;
+    node.expect_end().await;
+    is_counted(&scene, 0, 5, 5).await;
+    scene.counted("standin_sessions", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn s3_a_component_that_leaves_at_once_has_its_publishes_sent_again() {
+    for ending in [Ending::Closed, Ending::Reset] {
+        let mut scene = Scene::with(&[RESEND, ("publish.confirm_interval_ms", "20")]).await;
+        let (mut client, mut node) = scene.open().await;
+        client
+            .send([&publishes("a", 0..5)[..], b"PING\r\n", &publishes("a", 5..7)].concat())
+            .await;
+        if ending == Ending::Reset {
+            // A reset may overtake what was sent before it; this one must not.
+            node.expect([&publishes("a", 0..5)[..], b"PING\r\n", &publishes("a", 5..7)].concat())
+                .await;
+            client.reset();
+            scene.counted("standin_sessions", &[], 1.0).await;
+        } else {
+            client.close().await;
+            node.expect([&publishes("a", 0..5)[..], b"PING\r\n", &publishes("a", 5..7)].concat())
+                .await;
+        }
+        node.reset();
+        let mut node = scene.next_node("").await;
+        node.expect([&publishes("a", 0..5)[..], b"PING\r\n", &publishes("a", 5..7)].concat())
+            .await;
+        node.send("PONG\r\n").await;
+        node.expect_line("PING").await;
+        node.send("PONG\r\n").await;
+        node.expect_end().await;
+        is_counted(&scene, 0, 7, 7).await;
+    }
 }

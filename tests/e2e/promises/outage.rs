@@ -215,3 +215,71 @@ async fn s10_what_a_component_said_before_it_left_is_given_up_with_the_outage() 
         .await;
     scene.counted("standin_buffered_bytes", &[], 0.0).await;
 }
+
+#[tokio::test]
+async fn s10_publishes_to_be_sent_again_and_new_ones_survive_an_outage_in_order() {
+    let mut scene = Scene::with(&[("publish.in_doubt", "'resend'")]).await;
+    let (mut client, mut node) = scene.open().await;
+    let said: Vec<u8> = (0..10).flat_map(publish).collect();
+    client.send(&said).await;
+    node.expect(&said).await;
+    scene.node.stop_listening();
+    node.reset();
+    let later: Vec<u8> = (10..20).flat_map(publish).collect();
+    client.send(&later).await;
+    scene.node.listen_again().await;
+    let mut node = scene.next_node("").await;
+    node.expect([said, later].concat()).await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_lost() {
+    const ALL_BYTES: usize = 1024 * 1024;
+    let settings = [
+        ("session.buffer_bytes", "524288"),
+        ("limits.buffers_total_bytes_max", &ALL_BYTES.to_string()[..]),
+    ];
+    let mut scene = Scene::with(&settings).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let (client, node) = scene.open().await;
+        clients.push((client, node));
+    }
+    scene.node.stop_listening();
+    let total = 8 * 1024;
+    let mut sending = Vec::new();
+    for (mut client, node) in clients {
+        node.reset();
+        sending.push(tokio::spawn(async move {
+            client.set_patience(PATIENCE * 3);
+            client
+                .send((0..total).flat_map(publish).collect::<Vec<u8>>())
+                .await;
+            client
+        }));
+    }
+    eventually("the buffers are full", PATIENCE, async || {
+        scene.metrics().await.value("standin_buffered_bytes", &[]) as usize >= ALL_BYTES
+    })
+    .await;
+    let held = scene.metrics().await.value("standin_buffered_bytes", &[]) as usize;
+    assert!(held <= ALL_BYTES + 8 * READ_BYTES, "{held} bytes held");
+    scene.node.listen_again().await;
+    let mut reading = Vec::new();
+    for _ in 0..8 {
+        let mut node = scene.next_node("").await;
+        reading.push(tokio::spawn(async move {
+            for number in 0..total {
+                node.expect_frame(publish(number)).await;
+            }
+            node
+        }));
+    }
+    for task in reading {
+        task.await.expect("a node has read all");
+    }
+    for task in sending {
+        task.await.expect("a component has sent all");
+    }
+}
