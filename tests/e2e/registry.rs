@@ -49,6 +49,17 @@ async fn with_zookeeper_frozen_and_then_the_node_killed_sessions_switch_from_the
 #[tokio::test]
 async fn a_sidecar_restarted_with_zookeeper_down_serves_from_its_file() {
     let mut site = Site::start(Record::Curator).await;
+    let nodes: Vec<String> = site
+        .cluster
+        .nodes
+        .iter()
+        .map(|node| node.address().to_string())
+        .collect();
+    eventually("the file names all nodes", PATIENCE, async || {
+        let kept = std::fs::read_to_string(site.sidecar.cache_file()).unwrap_or_default();
+        nodes.iter().all(|node| kept.contains(node))
+    })
+    .await;
     site.zookeeper.kill();
     site.sidecar.restart().await;
     let url = site.sidecar.url();

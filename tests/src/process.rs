@@ -111,6 +111,9 @@ impl Program {
             .arg(&self.path)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(n, v)| (n, v)));
+        for meant_for_others in ["STANDIN_PEERS", "STANDIN_PROXY_BIN", "NATS_URL"] {
+            command.env_remove(meant_for_others);
+        }
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -146,6 +146,11 @@ impl Sidecar {
         self.given.folder.path()
     }
 
+    /// The file of [`SidecarBuilder::cached`].
+    pub fn cache_file(&self) -> PathBuf {
+        self.given.cache_file()
+    }
+
     /// The process, for its log, its CPU time, its memory and signals.
     pub fn process(&mut self) -> &mut Process {
         self.process
