@@ -204,3 +204,20 @@ async fn s9_a_refusal_reaches_a_component_that_reads_late() {
     client.expect_line("-ERR 'Slow Consumer'").await;
     client.expect_end().await;
 }
+
+#[tokio::test]
+async fn s9_what_is_about_the_node_costs_a_verbose_component_no_ok() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open_with(r#"CONNECT {"verbose":true}"#).await;
+    for text in ABOUT_THE_NODE {
+        client.send("PUB a 0\r\n\r\nPUB a 0\r\n\r\nPING\r\n").await;
+        node.expect("PUB a 0\r\n\r\nPUB a 0\r\n\r\nPING\r\n").await;
+        node.send(format!("+OK\r\n-ERR '{text}'\r\n")).await;
+        node.close().await;
+        node = scene.next_node("").await;
+        node.expect_line("PING").await;
+        node.pong().await;
+        client.expect("+OK\r\n+OK\r\nPONG\r\n").await;
+    }
+    nothing_else(&mut client, &mut node).await;
+}

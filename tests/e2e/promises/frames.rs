@@ -361,3 +361,32 @@ async fn s12_messages_keep_their_order_over_moves() {
     client.expect(&sent).await;
     nothing_else(&mut client, &mut node).await;
 }
+
+#[tokio::test]
+async fn s12_what_passes_both_ways_at_once_over_moves_keeps_its_order_both_ways() {
+    const EACH: usize = 300;
+    let mut scene = Scene::with(&[("publish.in_doubt", "'resend'")]).await;
+    let (mut client, mut node) = scene.open().await;
+    client.subscribe("a", "1").await;
+    node.expect("SUB a 1\r\n").await;
+    for round in 0..10 {
+        let numbers = round * EACH..(round + 1) * EACH;
+        let up: Vec<u8> = numbers
+            .clone()
+            .flat_map(|number| pub_frame("b", number.to_string()))
+            .collect();
+        let down: Vec<u8> = numbers
+            .flat_map(|number| msg_frame("1", "a", number.to_string()))
+            .collect();
+        // The node confirms all of it, sends its own, and dies in the middle of one more.
+        tokio::join!(client.send([&up[..], b"PING\r\n"].concat()), node.send(&down));
+        node.expect(&up).await;
+        node.expect_line("PING").await;
+        node.send([b"PONG\r\n", &down[..5]].concat()).await;
+        client.expect(&down).await;
+        client.expect_line("PONG").await;
+        die(node, ENDINGS[round % 2]).await;
+        node = scene.next_node("SUB a 1\r\n").await;
+    }
+    nothing_else(&mut client, &mut node).await;
+}

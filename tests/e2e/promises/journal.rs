@@ -294,3 +294,25 @@ async fn s4_many_moves_without_a_word_of_the_component_replay_the_same() {
     }
     nothing_else(&mut client, &mut node).await;
 }
+
+#[tokio::test]
+async fn s4_a_second_connect_tells_the_node_the_subscriptions_again() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 5\r\nSUB b q 2\r\n").await;
+    deliver(&mut client, &mut node, "1", 2).await;
+    client
+        .send("CONNECT {\"name\":\"again\"}\r\nPUB x 0\r\n\r\n")
+        .await;
+    let connect = node.read_frame().await.json();
+    assert_eq!(
+        (&connect["name"], &connect["verbose"]),
+        (&"again".into(), &false.into())
+    );
+    node.expect("SUB a 1\r\nUNSUB 1 3\r\nSUB b q 2\r\nPING\r\nPUB x 0\r\n\r\n")
+        .await;
+    node.pong().await;
+    deliver(&mut client, &mut node, "1", 1).await;
+    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 2\r\nSUB b q 2\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}

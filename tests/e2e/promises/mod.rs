@@ -11,10 +11,12 @@
 //! | [`face`] | S7, S8: what the component sees of the cluster, and of keep-alive |
 //! | [`errors`] | S9: whose `-ERR` it is |
 //! | [`outage`] | S10: no node at all |
-//! | [`choice`] | nodes that are no good, nodes that leave, components that are too many or too slow |
+//! | [`choice`] | which node a session gets |
+//! | [`components`] | components that are too many, too slow, or gone at once |
 
 mod answers;
 mod choice;
+mod components;
 mod errors;
 mod face;
 mod frames;

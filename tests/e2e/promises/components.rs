@@ -1,0 +1,193 @@
+//! Components that are too many, too slow, or gone at once; and what one of them means for the others.
+
+use super::scene::{Scene, nothing_else};
+use e2e::conversation::Conversation;
+use e2e::raw::{CONNECT_OLD, msg_frame};
+use e2e::{PATIENCE, RawClient, ScriptedNode, Sidecar, eventually};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn a_bare_connect_and_close_ends_the_nodes_connection_too_and_is_no_error() {
+    let mut scene = Scene::start().await;
+    for _ in 0..10 {
+        let (client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+        client.close().await;
+        node.expect_end().await;
+    }
+    for _ in 0..10 {
+        // One that does not even wait for INFO.
+        let probe = TcpStream::connect(scene.address)
+            .await
+            .expect("the sidecar listens");
+        drop(probe);
+    }
+    scene.counted("standin_sessions_total", &[], 20.0).await;
+    scene.counted("standin_sessions", &[], 0.0).await;
+    for quiet in [
+        "standin_client_errors_total",
+        "standin_node_errors_total",
+        "standin_failovers_total",
+    ] {
+        scene.counted(quiet, &[], 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_component_that_never_reads_costs_bounded_memory_and_is_closed() {
+    const PENDING_BYTES: usize = 65536;
+    const READ_BYTES: usize = 256 * 1024;
+    let settings = [
+        ("session.component_pending_bytes_max", "65536"),
+        ("session.component_stall_secs", "1"),
+    ];
+    let mut scene = Scene::with(&settings).await;
+    let (client, mut node) = scene.open().await;
+    let flood = msg_frame("1", "a", vec![b'x'; 1000]).repeat(64 * 1024);
+    let written = node.send_until_blocked(&flood, Duration::from_millis(200)).await;
+    assert!(written < flood.len(), "the node was not held back");
+    let held = scene.metrics().await.value("standin_buffered_bytes", &[]) as usize;
+    assert!(held <= PENDING_BYTES + READ_BYTES, "{held} bytes held");
+    scene
+        .counted(
+            "standin_sessions_closed_total",
+            &[("reason", "component_slow")],
+            1.0,
+        )
+        .await;
+    node.read_to_end().await;
+    drop(client);
+    scene.counted("standin_buffered_bytes", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn components_over_the_limit_are_refused_and_taken_again_when_there_is_room() {
+    let mut scene = Scene::with(&[("limits.connections_max", "1")]).await;
+    let (client, mut node) = scene.open().await;
+    let stream = TcpStream::connect(scene.address)
+        .await
+        .expect("the sidecar listens");
+    let mut refused = Conversation::new("component over the limit", stream);
+    refused.expect_line("-ERR 'maximum connections exceeded'").await;
+    refused.expect_end().await;
+    client.close().await;
+    node.expect_end().await;
+    scene.counted("standin_sessions", &[], 0.0).await;
+    let (mut client, mut node) = scene.open().await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn one_sessions_dead_node_is_nothing_to_another_session() {
+    let mut scene = Scene::start().await;
+    let (mut one, node_of_one) = scene.open().await;
+    let (mut other, mut node_of_other) = scene.open().await;
+    node_of_one.reset();
+    let mut node_of_one = scene.next_node("").await;
+    nothing_else(&mut other, &mut node_of_other).await;
+    nothing_else(&mut one, &mut node_of_one).await;
+    assert_eq!(scene.node.accepted(), 3);
+}
+
+#[tokio::test]
+async fn a_second_connect_is_laid_over_the_first() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
+    assert_eq!(node.read_frame().await.verb(), "CONNECT");
+    node.expect("PING\r\nPING\r\n").await;
+    node.send("PONG\r\nPONG\r\n").await;
+    client.expect_line("PONG").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn a_component_that_reads_again_before_its_time_is_up_misses_nothing() {
+    let settings = [
+        ("session.component_pending_bytes_max", "65536"),
+        ("session.component_stall_secs", "30"),
+    ];
+    let mut scene = Scene::with(&settings).await;
+    let (mut client, mut node) = scene.open().await;
+    let flood: Vec<u8> = (0..32 * 1024)
+        .flat_map(|n| msg_frame("1", "a", format!("{n:01000}")))
+        .collect();
+    let written = node.send_until_blocked(&flood, Duration::from_millis(200)).await;
+    assert!(written < flood.len(), "the node was not held back");
+    let rest = flood[written..].to_vec();
+    let sending = tokio::spawn(async move {
+        node.send(rest).await;
+        node
+    });
+    client.expect(&flood).await;
+    let mut node = sending.await.expect("the node has sent all");
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn messages_that_a_slow_component_has_not_read_survive_the_nodes_death() {
+    let mut scene = Scene::with(&[("session.component_stall_secs", "30")]).await;
+    let (mut client, mut node) = scene.open().await;
+    // More than the socket holds, less than the sidecar may keep.
+    let flood: Vec<u8> = (0..8 * 1024)
+        .flat_map(|n| msg_frame("1", "a", format!("{n:01000}")))
+        .collect();
+    node.send(&flood).await;
+    node.close().await;
+    let mut node = scene.next_node("").await;
+    node.send(msg_frame("1", "a", "next")).await;
+    client.expect([flood, msg_frame("1", "a", "next")].concat()).await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn a_node_is_not_taken_for_silent_while_the_component_is_the_one_who_does_not_read() {
+    let settings = [
+        ("session.component_pending_bytes_max", "65536"),
+        ("session.component_stall_secs", "30"),
+        ("health.probe_interval_ms", "100"),
+        ("health.probe_timeout_ms", "100"),
+    ];
+    let mut scene = Scene::with(&settings).await;
+    let (mut client, mut node) = scene.open().await;
+    let flood = msg_frame("1", "a", vec![b'x'; 1000]).repeat(32 * 1024);
+    let written = node.send_until_blocked(&flood, Duration::from_millis(500)).await;
+    assert!(written < flood.len(), "the node was not held back");
+    scene.node.expect_no_connection(Duration::from_millis(500)).await;
+    scene.counted("standin_failovers_total", &[], 0.0).await;
+    client.listen_for(Duration::from_millis(1)).await;
+}
+
+#[tokio::test]
+async fn a_bare_connect_and_close_is_not_worth_a_warning() {
+    let mut node = ScriptedNode::start().await;
+    // Else it warns that the limit on open files may be too low for so many.
+    let builder = Sidecar::builder().setting("limits.connections_max", 100);
+    let mut sidecar = builder.upstream([node.url()]).start().await;
+    let serving = tokio::spawn(async move {
+        loop {
+            let mut connection = node.accept().await;
+            tokio::spawn(async move { connection.read_to_end().await });
+        }
+    });
+    for _ in 0..10 {
+        drop(RawClient::connect(sidecar.address()).await);
+        let probe = TcpStream::connect(sidecar.address()).await;
+        drop(probe.expect("the sidecar listens"));
+    }
+    eventually("all sessions are over", PATIENCE, async || {
+        let metrics = sidecar.metrics().await;
+        // The harness itself looked in this way until the sidecar listened.
+        metrics.value("standin_sessions_total", &[]) > 20.0 && metrics.value("standin_sessions", &[]) < 1.0
+    })
+    .await;
+    serving.abort();
+    let lines = sidecar.process().lines();
+    let loud = lines.iter().filter(|line| {
+        [" WARN ", " ERROR "]
+            .iter()
+            .any(|level| line.text.contains(level))
+    });
+    let loud: Vec<_> = loud.collect();
+    assert!(loud.is_empty(), "{loud:?}");
+}
