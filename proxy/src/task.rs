@@ -40,6 +40,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const REDIAL_MIN: Duration = Duration::from_millis(20);
 const REDIAL_MAX: Duration = Duration::from_millis(500);
 
+/// Reads of a component when the sidecar stops, each of [`READ_BYTES`] at most.
+const LAST_READS_MAX: usize = 64;
 /// How often a session that waits for room in the buffers of all looks for it.
 const STARVED_LOOK: Duration = Duration::from_millis(20);
 
@@ -182,7 +184,7 @@ impl Task {
             // A node just lost is told of before the next is chosen, so that it is not chosen again.
             progress |= self.settle();
             progress |= self.dial(cx, wants);
-            progress |= self.errands();
+            progress |= self.errands(cx);
             progress |= self.timer(cx);
             if let Some(end) = self.session.end() {
                 self.report();
@@ -399,7 +401,7 @@ impl Task {
     }
 
     /// What the rest of the sidecar called the session for.
-    fn errands(&mut self) -> bool {
+    fn errands(&mut self, cx: &mut Context<'_>) -> bool {
         let now = Instant::now;
         let mut called = false;
         if self.card.called(Errand::Policy) {
@@ -415,6 +417,12 @@ impl Task {
             called = true;
         }
         if self.card.called(Errand::ShutDown) {
+            // What has arrived is passed on, read or not. A component that never pauses is not waited for.
+            for _ in 0..LAST_READS_MAX {
+                if !self.read_component(cx, self.session.wants()) {
+                    break;
+                }
+            }
             self.session
                 .shut_down(now(), self.shared.patience(), &mut self.sockets);
             called = true;
@@ -450,12 +458,13 @@ impl Task {
         for note in self.session.take_notes() {
             self.tell(note);
         }
-        if self.sockets.node.is_none() && self.session.end().is_none() {
-            if let Some(link) = self.next.take() {
-                self.dial = None;
-                self.join(link, Instant::now());
-                progress = true;
-            }
+        if self.sockets.node.is_none()
+            && self.session.end().is_none()
+            && let Some(link) = self.next.take()
+        {
+            self.dial = None;
+            self.join(link, Instant::now());
+            progress = true;
         }
         progress
     }

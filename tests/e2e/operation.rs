@@ -57,7 +57,7 @@ async fn a_reload_with_a_mistake_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_stop_passes_on_all_that_was_taken_and_ends_in_order() {
+async fn a_stop_passes_on_all_that_had_arrived_and_ends_in_order() {
     let cluster = Cluster::start(1).await;
     let mut sidecar = Sidecar::builder()
         .upstream([cluster.nodes[0].url()])
@@ -70,14 +70,6 @@ async fn a_stop_passes_on_all_that_was_taken_and_ends_in_order() {
     for number in 0..1000 {
         publisher.publish("a", number.to_string()).await;
     }
-    eventually("the sidecar has taken all of it", PATIENCE, async || {
-        sidecar
-            .metrics()
-            .await
-            .value("standin_messages_total", &[("direction", "to_node")])
-            >= 1000.0
-    })
-    .await;
     let stopping = Instant::now();
     sidecar.process().signal(Signal::SIGTERM);
     for number in 0..1000 {
