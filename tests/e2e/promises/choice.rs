@@ -1,8 +1,8 @@
 //! Which node a session gets: not one that is no good, is about to go, or has just failed.
 
-use super::scene::{Scene, nothing_else};
-use e2e::raw::msg_frame;
-use e2e::{NodeConnection, RawClient, ScriptedNode};
+use super::scene::{Scene, die, nothing_else};
+use e2e::raw::{CONNECT_OLD, msg_frame};
+use e2e::{Ending, NodeConnection, RawClient, ScriptedNode};
 use std::time::Duration;
 
 /// A component gets its session although the first node is no good: `no_good` says what that one does.
@@ -261,4 +261,21 @@ async fn sessions_are_spread_over_all_nodes_at_random() {
     assert_eq!(shares.0 + shares.1, 40);
     // Either would be below this once in some hundred million runs.
     assert!(shares.0 >= 3 && shares.1 >= 3, "{shares:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_dies_before_the_component_has_said_connect_is_replaced_unseen() {
+    for ending in [Ending::Closed, Ending::Reset] {
+        let mut scene = Scene::start().await;
+        let (mut client, first) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+        die(first, ending).await;
+        die(scene.node.accept().await, ending).await;
+        let mut node = scene.node.accept().await;
+        client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
+        node.handshake().await;
+        node.expect_line("PING").await;
+        node.pong().await;
+        client.expect_line("PONG").await;
+        nothing_else(&mut client, &mut node).await;
+    }
 }

@@ -191,3 +191,35 @@ async fn a_bare_connect_and_close_is_not_worth_a_warning() {
     let loud: Vec<_> = loud.collect();
     assert!(loud.is_empty(), "{loud:?}");
 }
+
+#[tokio::test]
+async fn a_component_that_speaks_something_else_is_told_so_and_closed() {
+    let mut scene = Scene::start().await;
+    for said in [
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        "\u{16}\u{3}\u{1}\u{2}\u{0}",
+        "\r\n\r\n",
+    ] {
+        let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+        client.send(said).await;
+        node.expect_line("PING").await;
+        node.pong().await;
+        client.expect_line("-ERR 'Unknown Protocol Operation'").await;
+        client.expect_end().await;
+        node.expect_end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_control_line_over_the_limit_is_told_and_closes_the_component() {
+    let mut scene = Scene::start().await;
+    for line_end in ["", "\r\n"] {
+        let (mut client, mut node) = scene.open().await;
+        client.send(format!("SUB {} 1{line_end}", "x".repeat(5000))).await;
+        node.expect_line("PING").await;
+        node.pong().await;
+        client.expect_line("-ERR 'maximum control line exceeded'").await;
+        client.expect_end().await;
+        node.expect_end().await;
+    }
+}

@@ -245,3 +245,52 @@ async fn s8_a_component_that_answers_stays_and_one_that_talks_is_not_even_asked(
     assert!((2..=3).contains(&pings), "{pings} PINGs in 3.5 s");
     assert!(!talking.received().windows(6).any(|bytes| bytes == b"PING\r\n"));
 }
+
+#[tokio::test]
+async fn s11_credentials_of_the_settings_are_given_for_a_component_that_has_none() {
+    let mut node = ScriptedNode::start().await;
+    node.info_mut()["auth_required"] = json!(true);
+    node.info_mut()["nonce"] = json!("abcdefgh");
+    let upstream = format!("['nats://us%40er:pa%3Ass@{}']", node.address());
+    let mut scene = Scene::around(node, &[("nodes.upstream", &upstream)]).await;
+    for (connect, user, pass) in [
+        (CONNECT_OLD, "us@er", "pa:ss"),
+        (
+            r#"CONNECT {"verbose":false,"user":"own","pass":"secret"}"#,
+            "own",
+            "secret",
+        ),
+    ] {
+        let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+        let info = client.info();
+        assert!(
+            info["auth_required"].is_null() && info["nonce"].is_null(),
+            "{info}"
+        );
+        client.send(format!("{connect}\r\n")).await;
+        for _ in 0..3 {
+            let told = node.handshake().await;
+            assert_eq!((&told["user"], &told["pass"]), (&json!(user), &json!(pass)));
+            node.close().await;
+            node = scene.node.accept().await;
+        }
+        node.handshake().await;
+        nothing_else(&mut client, &mut node).await;
+        client.close().await;
+        node.expect_end().await;
+    }
+}
+
+#[tokio::test]
+async fn s11_a_component_that_must_show_credentials_is_told_so() {
+    let mut node = ScriptedNode::start().await;
+    node.info_mut()["auth_required"] = json!(true);
+    node.info_mut()["nonce"] = json!("abcdefgh");
+    let mut scene = Scene::around(node, &[]).await;
+    let (client, _node) = scene.open().await;
+    let info = client.info();
+    assert_eq!(
+        (&info["auth_required"], &info["nonce"]),
+        (&json!(true), &json!("abcdefgh"))
+    );
+}

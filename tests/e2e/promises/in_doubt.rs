@@ -359,3 +359,28 @@ async fn s3_a_component_that_leaves_at_once_has_its_publishes_sent_again() {
         is_counted(&scene, 0, 7, 7).await;
     }
 }
+
+#[tokio::test]
+async fn s3_publishes_larger_than_the_window_pass_one_at_a_time() {
+    let settings = [
+        RESEND,
+        ("publish.in_doubt_bytes_max", "65536"),
+        ("publish.confirm_bytes", "65536"),
+    ];
+    let mut scene = Scene::with(&settings).await;
+    let (mut client, mut node) = scene.open().await;
+    let large = |number: u8| pub_frame("large", vec![number; 1024 * 1024]);
+    client.send([large(0), large(1), large(2)].concat()).await;
+    node.expect(large(0)).await;
+    node.expect_line("PING").await;
+    node.expect_silence(Duration::from_millis(50)).await;
+    node.pong().await;
+    node.expect(large(1)).await;
+    node.expect_line("PING").await;
+    node.reset();
+    let mut node = scene.next_node("").await;
+    for number in [1, 2] {
+        node.expect_command(large(number)).await;
+    }
+    is_counted(&scene, 0, 1, 1).await;
+}

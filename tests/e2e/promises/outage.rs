@@ -1,8 +1,8 @@
 //! S10: no node can be reached, and the component stays.
 
-use super::scene::{Scene, nothing_else};
+use super::scene::{Scene, die, nothing_else};
 use e2e::raw::{CONNECT_NEW, pub_frame};
-use e2e::{PATIENCE, RawClient, eventually};
+use e2e::{Ending, PATIENCE, RawClient, eventually};
 use std::time::Duration;
 
 /// What the sidecar reads at once, in bytes: a buffer may be over its limit by so much.
@@ -106,12 +106,12 @@ async fn s10_nodes_that_die_before_they_take_the_session_do_not_prolong_the_outa
 
 #[tokio::test]
 async fn s10_an_outage_shorter_than_the_limit_is_forgotten() {
-    let mut scene = Scene::with(&[("session.outage_secs", "1")]).await;
+    let mut scene = Scene::with(&[("session.outage_secs", "2")]).await;
     let (mut client, mut node) = scene.open().await;
     for _ in 0..4 {
         scene.node.stop_listening();
         node.reset();
-        client.expect_silence(Duration::from_millis(400)).await;
+        client.expect_silence(Duration::from_millis(600)).await;
         scene.node.listen_again().await;
         node = scene.next_node("").await;
         nothing_else(&mut client, &mut node).await;
@@ -281,5 +281,22 @@ async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_los
     }
     for task in sending {
         task.await.expect("a component has sent all");
+    }
+}
+
+#[tokio::test]
+async fn s10_a_publish_larger_than_the_buffer_survives_an_outage() {
+    let mut scene = Scene::with(&[("session.buffer_bytes", "4096")]).await;
+    let (mut client, mut node) = scene.open().await;
+    let large = pub_frame("a", vec![b'l'; 1024 * 1024]);
+    for ending in [Ending::Closed, Ending::Reset] {
+        scene.node.stop_listening();
+        die(node, ending).await;
+        let said = [&publish(1)[..], &large, &publish(2), &large].concat();
+        let written = client.send_until_blocked(&said, Duration::from_millis(100)).await;
+        scene.node.listen_again().await;
+        node = scene.next_node("").await;
+        tokio::join!(client.send(&said[written..]), node.expect(&said));
+        nothing_else(&mut client, &mut node).await;
     }
 }
