@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use standin_wire::ClientScanner;
-use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX, SERVER_LINE_BYTES_MAX};
+use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
 
 /// How far the stream was written when a PING went out: its PONG confirms all before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -135,6 +135,21 @@ impl Doubt {
         &self.log[from..to as usize]
     }
 
+    /// Where the next part to be sent ends, when what was sent ends with a whole publish: `bytes` (at least one) further on,
+    /// rounded up to whole publishes, but at most at `until`, which is the end of one.
+    pub(crate) fn part_end(&self, until: u64, bytes: u64) -> u64 {
+        let unsent = self.unsent(until);
+        let mut scanner = log_scanner();
+        let mut len = 0;
+        while (len as u64) < bytes
+            && let Ok(Some(span)) = scanner.next(&unsent[len..])
+        {
+            len += span.len;
+        }
+        // No whole publish there would be a bug; all of it at once is better than none of it for ever.
+        self.sent + if len == 0 { unsent.len() } else { len } as u64
+    }
+
     /// Publishes of the log between two places; those already confirmed do not count.
     pub(crate) fn frames_between(&self, from: u64, to: u64) -> u64 {
         let place = |place: u64| (place.clamp(self.log_start, self.written.log) - self.log_start) as usize;
@@ -153,12 +168,17 @@ impl Doubt {
     }
 }
 
-fn count_frames(mut frames: &[u8]) -> u64 {
-    let limits = FrameLimits {
-        line_bytes_max: SERVER_LINE_BYTES_MAX,
+/// The log holds what the component's scanner has let through, whatever its limits were then.
+fn log_scanner() -> ClientScanner {
+    ClientScanner::new(FrameLimits {
+        // Of a line there is no larger limit in the settings.
+        line_bytes_max: PAYLOAD_BYTES_MAX,
         payload_bytes_max: PAYLOAD_BYTES_MAX,
-    };
-    let mut scanner = ClientScanner::new(limits);
+    })
+}
+
+fn count_frames(mut frames: &[u8]) -> u64 {
+    let mut scanner = log_scanner();
     let mut count = 0;
     while let Ok(Some(span)) = scanner.next(frames) {
         frames = &frames[span.len..];

@@ -218,14 +218,8 @@ impl Session {
             Some(Owed::Pong(mark)) => mark.log,
             None => self.doubt.log_end(),
         };
-        let unsent = self.doubt.unsent(until);
-        if !unsent.is_empty() {
-            self.expect_resent_oks(until);
-            let written = wires.write_node(&[IoSlice::new(self.doubt.unsent(until))]);
-            self.traffic.bytes_to_node += written as u64;
-            self.doubt.sent_again(written, now);
-            self.up.resent_partly = !self.doubt.unsent(until).is_empty();
-            self.up.blocked = self.up.resent_partly;
+        if !self.doubt.unsent(until).is_empty() {
+            self.resend_part(until, now, wires);
             return;
         }
         if self.owed.is_empty() {
@@ -236,6 +230,25 @@ impl Session {
         let mark = self.doubt.mark();
         self.ledger.expect(Expected::ComponentPong(mark));
         self.up.own.extend_from_slice(encode::PING);
+    }
+
+    /// Sends the log on, up to `until` at most, with a PING behind every part of it: a node that takes long for all of it
+    /// is heard of in between, and what it has confirmed need not be sent a third time.
+    fn resend_part(&mut self, until: u64, now: Instant, wires: &mut impl Wires) {
+        let part_end = if self.up.resent_partly {
+            self.resend_expected
+        } else {
+            self.doubt.part_end(until, self.policy.confirm_bytes)
+        };
+        self.expect_resent_oks(part_end);
+        let written = wires.write_node(&[IoSlice::new(self.doubt.unsent(part_end))]);
+        self.traffic.bytes_to_node += written as u64;
+        self.doubt.sent_again(written, now);
+        self.up.resent_partly = !self.doubt.unsent(part_end).is_empty();
+        self.up.blocked = self.up.resent_partly;
+        if !self.up.resent_partly && self.doubt.bytes_since_mark() >= self.policy.confirm_bytes {
+            self.own_ping();
+        }
     }
 
     /// Publishes that are sent again are answered with `+OK` again; the component has had, or was promised, its own.

@@ -1,7 +1,7 @@
 //! S3: publishes that a node was sent whole and did not confirm by a PONG before it died.
 
 use super::scene::{Scene, nothing_else};
-use e2e::raw::pub_frame;
+use e2e::raw::{msg_frame, pub_frame};
 use e2e::{Ending, NodeConnection, RawClient, ScriptedNode};
 use std::time::Duration;
 
@@ -383,4 +383,47 @@ async fn s3_publishes_larger_than_the_window_pass_one_at_a_time() {
         node.expect_command(large(number)).await;
     }
     is_counted(&scene, 0, 1, 1).await;
+}
+
+#[tokio::test]
+async fn s3_publishes_sent_again_are_confirmed_part_by_part() {
+    const PART_BYTES: usize = 4096;
+    let part_bytes = PART_BYTES.to_string();
+    // The last part is less than one, and confirmed in time.
+    let settings = [
+        RESEND,
+        ("publish.confirm_bytes", &part_bytes),
+        ("publish.confirm_interval_ms", "20"),
+    ];
+    let mut scene = Scene::with(&settings).await;
+    let (mut client, mut node) = scene.open().await;
+    let publish = |number: usize| pub_frame("a", format!("{number:0500}"));
+    let all: Vec<u8> = (0..200).flat_map(publish).collect();
+    client.send(all).await;
+    // It confirms nothing.
+    let mut read = 0;
+    while read < 200 {
+        read += usize::from(node.read_frame().await.verb() == "PUB");
+    }
+    node.reset();
+    // Each node confirms one part, and dies; the next is sent what is left.
+    let mut first = 0;
+    while first < 200 {
+        node = scene.next_node("").await;
+        let part = node.read_until("PING").await;
+        assert!(
+            !part.is_empty() && part.len() <= PART_BYTES.div_ceil(publish(0).len()),
+            "{} in one part",
+            part.len()
+        );
+        for frame in &part {
+            assert_eq!(frame.bytes(), publish(first));
+            first += 1;
+        }
+        node.pong().await;
+        node.send(msg_frame("1", "a", "fence")).await;
+        client.expect(msg_frame("1", "a", "fence")).await;
+        node.reset();
+    }
+    scene.next_node("").await;
 }
