@@ -151,7 +151,8 @@ impl<D: Dialect> Scanner<D> {
     /// # Errors
     /// [`WireError`] when the bytes can no longer become a frame within the limits: an unknown verb shows in its first
     /// byte, a payload over the limit on its control line, a line over the limit before it ends.
-    #[inline]
+    // Inlined by force, like its callees, for the same reason (`tests/bench sidecar --only passing`, 16 B).
+    #[inline(always)]
     pub fn next(&mut self, buf: &[u8]) -> Result<Option<Span<D::Verb>>, WireError> {
         if let Some(memo) = &self.memo
             && let Some(head) = buf.first_chunk::<MEMO_BYTES_MAX>()
