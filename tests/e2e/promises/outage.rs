@@ -3,6 +3,7 @@
 use super::scene::{Scene, die, nothing_else};
 use e2e::raw::{CONNECT_NEW, pub_frame};
 use e2e::{Ending, PATIENCE, RawClient, eventually};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the sidecar reads at once, in bytes: a buffer may be over its limit by so much.
@@ -248,14 +249,14 @@ async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_los
     }
     scene.node.stop_listening();
     let total = 8 * 1024;
+    let all: Arc<[u8]> = (0..total).flat_map(publish).collect();
     let mut sending = Vec::new();
     for (mut client, node) in clients {
         node.reset();
+        let all = Arc::clone(&all);
         sending.push(tokio::spawn(async move {
             client.set_patience(PATIENCE * 3);
-            client
-                .send((0..total).flat_map(publish).collect::<Vec<u8>>())
-                .await;
+            client.send(&all).await;
             client
         }));
     }
