@@ -157,7 +157,8 @@ async fn s7_nodes_are_told_of_the_component_what_it_said_and_protocol_1() {
     client.send(format!("{connect}\r\n")).await;
     let (node, told) = serving.await;
     let said = json!({
-        "verbose": false, "pedantic": true, "user": "u", "pass": "p\"q", "name": "old", "own": {"x": [1]}, "protocol": 1
+        "verbose": false, "pedantic": true, "user": "u", "pass": "p\"q", "name": "old", "own": {"x": [1]},
+        "protocol": 1,
     });
     assert_eq!(told, said);
     node.reset();
