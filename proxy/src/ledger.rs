@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use standin_wire::encode;
+
 use crate::doubt::Mark;
 
 /// An answer that is to come, or has to be given.
@@ -15,6 +17,8 @@ pub(crate) enum Expected {
     SwallowedOks(u32),
     /// So many `+OK`s that no node will send any more; the sidecar gives them when their turn has come.
     OwnOks(u32),
+    /// An `-ERR` of the sidecar's own, when its turn has come; its text.
+    OwnError(&'static str),
     /// A PONG for the component.
     ComponentPong(Mark),
     /// A PONG for the sidecar.
@@ -26,6 +30,8 @@ pub(crate) enum Expected {
 pub(crate) enum Owed {
     /// So many `+OK`s.
     Oks(u32),
+    /// An `-ERR` of the sidecar's own.
+    Error(&'static str),
     /// A PONG for a PING that was sent where the mark says.
     Pong(Mark),
 }
@@ -38,6 +44,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// Entries: answers of one kind in a row count once.
+    pub(crate) fn len(&self) -> usize {
+        self.expected.len()
+    }
+
     /// Whether a PING is unanswered.
     pub(crate) fn awaits_pong(&self) -> bool {
         self.pings > 0
@@ -84,32 +95,38 @@ impl Ledger {
         if self.pings == 0 {
             return None;
         }
-        while let Some(front) = self.expected.pop_front() {
-            if matches!(front, Expected::ComponentPong(_) | Expected::OwnPong(_)) {
-                self.pings -= 1;
-                return Some(front);
-            }
-        }
-        None
+        let is_pong = |expected: &Expected| matches!(expected, Expected::ComponentPong(_) | Expected::OwnPong(_));
+        let at = self.expected.iter().position(is_pong)?;
+        let pong = self.expected.remove(at);
+        let mut before = 0;
+        // What the sidecar has to answer itself is not lost with what the node will not answer.
+        self.expected.retain(|expected| {
+            before += 1;
+            before > at || matches!(expected, Expected::OwnOks(_) | Expected::OwnError(_))
+        });
+        self.pings -= 1;
+        pong
     }
 
-    /// How many `+OK`s the sidecar has to give now.
-    pub(crate) fn own_oks_due(&mut self) -> u32 {
-        match self.expected.front() {
-            Some(Expected::OwnOks(due)) => {
-                let due = *due;
-                self.expected.pop_front();
-                due
+    /// What the sidecar itself has to answer now, as bytes.
+    pub(crate) fn own_answers(&mut self) -> Vec<u8> {
+        let mut answers = Vec::new();
+        loop {
+            match self.expected.front() {
+                Some(Expected::OwnOks(due)) => answers.extend(encode::OK.repeat(*due as usize)),
+                Some(Expected::OwnError(text)) => encode::err(text.as_bytes(), &mut answers),
+                _ => return answers,
             }
-            _ => 0,
+            self.expected.pop_front();
         }
     }
 
     /// The node is gone: what the component is still owed, in order.
-    pub(crate) fn take_owed(&mut self) -> Vec<Owed> {
+    pub(crate) fn take_owed(&mut self) -> VecDeque<Owed> {
         self.pings = 0;
         let owed = self.expected.drain(..).filter_map(|expected| match expected {
             Expected::Oks(count) | Expected::OwnOks(count) => Some(Owed::Oks(count)),
+            Expected::OwnError(text) => Some(Owed::Error(text)),
             Expected::ComponentPong(mark) => Some(Owed::Pong(mark)),
             Expected::SwallowedOks(_) | Expected::OwnPong(_) => None,
         });

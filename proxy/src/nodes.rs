@@ -193,11 +193,13 @@ pub(crate) struct Searcher {
 }
 
 impl Searcher {
-    /// A random wait before the first dial, longer the more sessions search.
+    /// A random wait before the first dial, longer the more sessions search. As many as may dial at the same time need not
+    /// wait for each other, and their components hear again some milliseconds sooner.
     pub(crate) fn spread(&self, per_session: Duration, max: Duration) -> Duration {
-        let others = u32::try_from(self.others).unwrap_or(u32::MAX);
+        let dials_max = lock(&self.book.choice).dials_max;
+        let waiting = u32::try_from(self.others.saturating_sub(dials_max)).unwrap_or(u32::MAX);
         per_session
-            .saturating_mul(others)
+            .saturating_mul(waiting)
             .min(max)
             .mul_f64(rand::rng().random::<f64>())
     }
@@ -329,11 +331,13 @@ mod tests {
     }
 
     #[test]
-    fn the_more_sessions_search_the_longer_they_spread() {
+    fn the_more_sessions_search_beyond_those_that_may_dial_the_longer_they_spread() {
         let book = Arc::new(book());
         let searchers: Vec<_> = (0..100).map(|_| book.searcher()).collect();
         let (each, max) = (Duration::from_micros(50), Duration::from_millis(500));
-        assert_eq!(searchers[0].spread(each, max), Duration::ZERO);
+        for searcher in &searchers[..=2] {
+            assert_eq!(searcher.spread(each, max), Duration::ZERO);
+        }
         assert!(searchers[99].spread(each, max) <= Duration::from_millis(5));
         drop(searchers);
         assert_eq!(book.searching.load(Ordering::Relaxed), 0);

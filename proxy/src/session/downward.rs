@@ -154,14 +154,14 @@ impl Session {
                 let pass = self.node_pong(now);
                 Fate {
                     pass,
-                    then: self.own_oks(),
+                    then: self.ledger.own_answers(),
                 }
             }
             Ok(Frame::Ok) => {
                 let pass = self.ledger.ok();
                 Fate {
                     pass,
-                    then: self.own_oks(),
+                    then: self.ledger.own_answers(),
                 }
             }
             Ok(Frame::Err(text)) => {
@@ -180,11 +180,6 @@ impl Session {
                 then: Vec::new(),
             },
         }
-    }
-
-    /// `+OK`s whose turn has come and that no node will send (promise S6).
-    pub(super) fn own_oks(&mut self) -> Vec<u8> {
-        encode::OK.repeat(self.ledger.own_oks_due() as usize)
     }
 
     /// The node's PONG; returns whether it is the component's.

@@ -26,6 +26,7 @@ mod schedules;
 pub(crate) mod tests;
 mod upward;
 
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -298,7 +299,7 @@ pub(crate) struct Session {
     doubt: Doubt,
     client: Option<Box<Client>>,
     /// Answers that the last node owed, to be asked of the next.
-    owed: Vec<Owed>,
+    owed: VecDeque<Owed>,
     /// Up to which place of the log `+OK`s are already expected.
     resend_expected: u64,
     lost: Option<Box<Lost>>,
@@ -366,7 +367,7 @@ impl Session {
             ledger: Ledger::default(),
             doubt: Doubt::default(),
             client: None,
-            owed: Vec::new(),
+            owed: VecDeque::new(),
             resend_expected: 0,
             lost: None,
             verified: false,

@@ -207,12 +207,15 @@ impl Session {
     /// Sends again what the last node left unanswered: publishes in doubt and PINGs in their order. Called at frame
     /// boundaries, one step at a time; the last step opens the way for the component's bytes.
     pub(super) fn resend(&mut self, now: Instant, wires: &mut impl Wires) {
-        let until = match self.owed.first() {
-            Some(Owed::Oks(count)) => {
-                self.ledger.expect(Expected::OwnOks(*count));
-                self.owed.remove(0);
-                let oks = self.own_oks();
-                self.deliver(&[&oks], now, wires);
+        let until = match self.owed.front() {
+            Some(Owed::Oks(_) | Owed::Error(_)) => {
+                match self.owed.pop_front() {
+                    Some(Owed::Oks(count)) => self.ledger.expect(Expected::OwnOks(count)),
+                    Some(Owed::Error(text)) => self.ledger.expect(Expected::OwnError(text)),
+                    _ => {}
+                }
+                let answers = self.ledger.own_answers();
+                self.deliver(&[&answers], now, wires);
                 return;
             }
             Some(Owed::Pong(mark)) => mark.log,
@@ -226,7 +229,7 @@ impl Session {
             self.stage = Stage::Flowing;
             return;
         }
-        self.owed.remove(0);
+        self.owed.pop_front();
         let mark = self.doubt.mark();
         self.ledger.expect(Expected::ComponentPong(mark));
         self.up.own.extend_from_slice(encode::PING);

@@ -22,11 +22,14 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// write that the socket takes.
 const PLAN_BYTES_MAX: usize = 256 * 1024;
 
+/// Entries of the ledger above which nothing more is sent until the node has answered some.
+const ANSWERS_OWED_MAX: usize = 65_536;
+
 /// What to do with the frames at the head of the component's bytes.
 enum Plan {
     /// Nothing: the next frame is not whole.
     Incomplete,
-    /// Nothing now: the window in doubt is full until a PONG comes.
+    /// Nothing now: the window in doubt, or the ledger, is full until a PONG comes.
     Wait,
     /// The first `len` bytes are one frame that does not go to the node; the component hears why, if there is a why.
     Skip {
@@ -151,7 +154,7 @@ impl Session {
                 Ok(Plan::Skip { len, refusal }) => {
                     at += len;
                     if let Some(text) = refusal {
-                        self.tell_error("subscriptions_max", text, now, wires);
+                        self.refuse(text, now, wires);
                     }
                 }
                 Ok(Plan::Replace { len, with }) => {
@@ -186,6 +189,9 @@ impl Session {
             .is_some_and(|ending| matches!(ending.end, End::ComponentProtocol(_)))
         {
             return Ok(Plan::Incomplete);
+        }
+        if self.ledger.len() >= ANSWERS_OWED_MAX && self.up.head_written == 0 {
+            return Ok(Plan::Wait);
         }
         let may_resend = self.policy.may_resend();
         // A node that is being left gets the rest of the frame it has part of, and nothing more.
@@ -265,6 +271,14 @@ impl Session {
             }
             _ => None,
         })
+    }
+
+    /// `-ERR` in place of what the node would have answered, when its turn among the node's answers has come.
+    fn refuse(&mut self, text: &'static str, now: Instant, wires: &mut impl Wires) {
+        self.ledger.expect(Expected::OwnError(text));
+        let answers = self.ledger.own_answers();
+        self.deliver(&[&answers], now, wires);
+        self.notes.push(Note::ComponentError { text: text.to_owned(), kind: "subscriptions_max" });
     }
 
     fn is_full(&self, more: usize) -> bool {
