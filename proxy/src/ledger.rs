@@ -95,7 +95,8 @@ impl Ledger {
         if self.pings == 0 {
             return None;
         }
-        let is_pong = |expected: &Expected| matches!(expected, Expected::ComponentPong(_) | Expected::OwnPong(_));
+        let is_pong =
+            |expected: &Expected| matches!(expected, Expected::ComponentPong(_) | Expected::OwnPong(_));
         let at = self.expected.iter().position(is_pong)?;
         let pong = self.expected.remove(at);
         let mut before = 0;

@@ -60,8 +60,10 @@ impl Logging {
     /// [`LoggingError`].
     pub fn start(log: &Log) -> Result<Self, LoggingError> {
         let (filter, handle) = reload::Layer::new(filter(&log.level)?);
-        let (queue, writer) =
-            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUED_LINES_MAX).finish(io::stderr());
+        let (queue, writer) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(QUEUED_LINES_MAX)
+            .finish(io::stderr());
         let lines = fmt::layer().with_writer(queue);
         let registry = tracing_subscriber::registry().with(filter);
         match log.format {
@@ -72,7 +74,10 @@ impl Logging {
             LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
         }
         .map_err(|_| LoggingError::Twice)?;
-        Ok(Self { _writer: writer, filter: handle })
+        Ok(Self {
+            _writer: writer,
+            filter: handle,
+        })
     }
 
     /// Takes another level, or filter, from now on.

@@ -166,6 +166,9 @@ mod tests {
     #[test]
     fn the_future_of_a_session_stays_small() {
         let bytes = future_bytes(session);
-        assert!(bytes <= 2048, "a quarter of what an idle session may take, but {bytes} bytes");
+        assert!(
+            bytes <= 2048,
+            "a quarter of what an idle session may take, but {bytes} bytes"
+        );
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::site::Site;
 use e2e::sidecar::SidecarBuilder;
-use e2e::{Cluster, Component, Library, NetnsPair, RawClient, Record, Sidecar, eventually};
+use e2e::{Cluster, Component, Library, NetnsPair, RawClient, Record, Sidecar, ZooKeeper, eventually};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(400);
@@ -39,6 +40,34 @@ async fn a_frozen_node_is_left_within_the_probe_times() {
     component.publish("own", "moved");
     component.expect_payloads("own", &["moved"]).await;
     component.assert_untroubled();
+}
+
+/// The first ZooKeeper host is behind a cut link: its SYNs are swallowed, nothing ever answers.
+#[tokio::test]
+async fn a_zookeeper_host_that_swallows_syn_does_not_keep_the_nodes_away() {
+    let machines = NetnsPair::new();
+    let zookeeper = ZooKeeper::start_inside(&machines.near).await;
+    let cluster = Cluster::builder(1).inside(&machines.near).start().await;
+    let mut registrar = zookeeper.registrar().await;
+    registrar
+        .announce(Record::Plain, "n1", cluster.nodes[0].address())
+        .await;
+    machines.cut();
+    let dead = SocketAddr::new(machines.far.address(), 2181);
+    // Hosts are tried in random order: of six rounds, some begin with one of the dead.
+    for round in 0..6 {
+        let sidecar = Sidecar::builder()
+            .inside(&machines.near)
+            .setting("nodes.zookeeper", format!("{dead},{},{dead}", zookeeper.hosts()))
+            .start()
+            .await;
+        eventually(
+            format!("the node is found, round {round}"),
+            Duration::from_secs(10),
+            async || sidecar.nodes().await["total"] == 1,
+        )
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! its ephemeral nodes go at once; crashed, they go when the session times out, as after a power cut.
 
 use crate::condition::eventually;
+use crate::netns::{Netns, connect_inside};
 use crate::peers;
 use crate::port::free_address;
 use crate::process::{Process, Program, Stream};
@@ -30,17 +31,29 @@ pub struct ZooKeeper {
     address: SocketAddr,
     folder: TempDir,
     process: Option<Process>,
+    /// Name of the namespace that it, and its registrars, run in.
+    netns: Option<String>,
 }
 
 impl ZooKeeper {
     /// Starts a server on a free port and waits until it serves.
     pub async fn start() -> Self {
+        Self::start_in(None).await
+    }
+
+    /// As [`start`](Self::start), on the loopback address inside a namespace.
+    pub async fn start_inside(netns: &Netns) -> Self {
+        Self::start_in(Some(netns.name().to_owned())).await
+    }
+
+    async fn start_in(netns: Option<String>) -> Self {
         let folder =
             TempDir::new().unwrap_or_else(|error| panic!("cannot make a folder for ZooKeeper: {error}"));
         let mut zookeeper = Self {
             address: free_address(),
             folder,
             process: None,
+            netns,
         };
         zookeeper.write_settings();
         zookeeper.start_again().await;
@@ -69,7 +82,8 @@ impl ZooKeeper {
 
     /// Starts it again on the same port with the data it had, and waits until it serves.
     pub async fn start_again(&mut self) {
-        let process = Program::new(SERVER)
+        let process = self
+            .program(SERVER)
             .arg("start-foreground")
             .arg(self.folder.path().join("zoo.cfg"))
             .env("ZOO_LOG_DIR", self.folder.path())
@@ -120,7 +134,8 @@ impl ZooKeeper {
 
     /// A session of its own with this timeout.
     pub async fn registrar_with_timeout(&self, session_timeout: Duration) -> Registrar {
-        let process = Program::new(peers::python())
+        let process = self
+            .program(peers::python())
             .arg(peers::component_source("registrar.py"))
             .args([self.hosts(), session_timeout.as_secs().to_string()])
             .start(format!("registrar at {}", self.address));
@@ -129,9 +144,20 @@ impl ZooKeeper {
         registrar
     }
 
+    fn program(&self, path: impl Into<std::path::PathBuf>) -> Program {
+        let program = Program::new(path);
+        match &self.netns {
+            Some(netns) => program.inside_named(netns),
+            None => program,
+        }
+    }
+
     async fn is_serving(&self) -> bool {
         let ask = async {
-            let mut stream = TcpStream::connect(self.address).await?;
+            let mut stream = match &self.netns {
+                Some(netns) => connect_inside(netns, self.address).await?,
+                None => TcpStream::connect(self.address).await?,
+            };
             stream.write_all(b"srvr").await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;

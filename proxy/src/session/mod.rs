@@ -413,7 +413,11 @@ impl Session {
         }
         let passed_on = self.has_passed_on() && self.up.own.is_empty() && self.doubt.log_bytes() == 0;
         let new = self.up.held.is_empty() && self.client.is_none();
-        let end = if self.down.broke { End::ComponentBroke } else { End::ComponentClosed };
+        let end = if self.down.broke {
+            End::ComponentBroke
+        } else {
+            End::ComponentClosed
+        };
         (self.up.eof && (passed_on || new)).then_some(end)
     }
 

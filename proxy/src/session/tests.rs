@@ -519,14 +519,20 @@ fn a_broken_frame_is_answered_behind_the_answers_to_what_came_before() {
 
 #[test]
 fn s6_a_refused_subscription_is_answered_in_its_turn() {
-    let mut bench = Bench::new(Policy { subscriptions_max: 1, ..policy() });
+    let mut bench = Bench::new(Policy {
+        subscriptions_max: 1,
+        ..policy()
+    });
     bench.node_up();
     bench.seen();
     bench.component("CONNECT {\"verbose\":true}\r\nSUB a 1\r\nSUB b 2\r\nPUB x 0\r\n\r\n");
     assert!(!bench.sent().contains("SUB b"));
     assert_eq!(bench.seen(), "");
     bench.node("+OK\r\nPONG\r\n+OK\r\n");
-    assert_eq!(bench.seen(), "+OK\r\n+OK\r\n-ERR 'maximum subscriptions exceeded'\r\n");
+    assert_eq!(
+        bench.seen(),
+        "+OK\r\n+OK\r\n-ERR 'maximum subscriptions exceeded'\r\n"
+    );
     bench.lose();
     bench.node_up();
     bench.node("+OK\r\n+OK\r\nPONG\r\n");

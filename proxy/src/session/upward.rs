@@ -195,7 +195,11 @@ impl Session {
         }
         let may_resend = self.policy.may_resend();
         // A node that is being left gets the rest of the frame it has part of, and nothing more.
-        let bytes_max = if matches!(self.leaving, Leaving::Draining { .. }) { 1 } else { PLAN_BYTES_MAX };
+        let bytes_max = if matches!(self.leaving, Leaving::Draining { .. }) {
+            1
+        } else {
+            PLAN_BYTES_MAX
+        };
         let (mut len, mut publishes, mut subs, mut plain) = (0, 0, 0, !may_resend);
         while len < bytes_max {
             // Looked at where it is: to copy the span out takes longer than to find it (`tests/bench sidecar`, 16 B).
@@ -217,7 +221,8 @@ impl Session {
                 }
                 plain = false;
                 subs += usize::from(span.verb == Verb::Sub);
-            } else if may_resend && (len > 0 || self.up.head_written == 0) && self.window_full(len, span.len) {
+            } else if may_resend && (len > 0 || self.up.head_written == 0) && self.window_full(len, span.len)
+            {
                 if len > 0 {
                     break;
                 }
@@ -248,7 +253,10 @@ impl Session {
         Ok(match client::frame(bytes, span)? {
             Frame::Connect(json) => {
                 let json = self.merged(json).unwrap_or(Cow::Borrowed(json));
-                Some(Plan::Replace { len, with: self.connect_line(&json) })
+                Some(Plan::Replace {
+                    len,
+                    with: self.connect_line(&json),
+                })
             }
             Frame::Pong => Some(Plan::Skip { len, refusal: None }),
             _ if self.client.is_none() => {
@@ -278,7 +286,10 @@ impl Session {
         self.ledger.expect(Expected::OwnError(text));
         let answers = self.ledger.own_answers();
         self.deliver(&[&answers], now, wires);
-        self.notes.push(Note::ComponentError { text: text.to_owned(), kind: "subscriptions_max" });
+        self.notes.push(Note::ComponentError {
+            text: text.to_owned(),
+            kind: "subscriptions_max",
+        });
     }
 
     fn is_full(&self, more: usize) -> bool {
