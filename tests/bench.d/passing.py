@@ -56,7 +56,7 @@ def positions(folder, running):
 
 
 def run(folder, quick, targets):
-    runs, part = (2, 0.2) if quick else (7, 1.0)
+    runs, part = (2, 0.2) if quick else (5, 1.0)
     with ExitStack() as running:
         all_positions = positions(folder, running)
         for number in range(runs):
