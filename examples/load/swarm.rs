@@ -133,8 +133,9 @@ pub(crate) async fn open(
         let subject = format!("{prefix}.{number}");
         let source = source(server, number);
         opening.spawn_local(async move {
-            let opened = tokio::time::timeout(OPEN_TIMEOUT, Component::open(server, source, &subject)).await;
-            (number, opened.map_err(io::Error::from).flatten())
+            let opening = Component::open(server, source, &subject);
+            let opened = tokio::time::timeout(OPEN_TIMEOUT, opening).await;
+            (number, opened.unwrap_or_else(|late| Err(late.into())))
         });
     }
     while !opening.is_empty() {
