@@ -74,8 +74,13 @@ impl Shared {
         self.info.load_full()
     }
 
-    /// A node sent `info`. Only what is true of any of its connections is kept.
+    /// A node sent `info`. Only what is true of any of its connections is kept, and nothing when it offers what is known
+    /// already: else, when thousands of sessions move to two nodes, each would tell the registry of another one's INFO.
     pub(crate) fn remember_info(&self, info: &Info) {
+        let known = self.info.load();
+        if offers(info) == offers(&known) {
+            return;
+        }
         let lasting = Info {
             client_id: 0,
             client_ip: String::new(),
@@ -83,12 +88,10 @@ impl Shared {
             ldm: false,
             ..info.clone()
         };
-        if *self.info.load_full() != lasting {
-            if let Ok(json) = serde_json::to_string(&lasting) {
-                self.registry.remember_info(json);
-            }
-            self.info.store(Arc::new(lasting));
+        if let Ok(json) = serde_json::to_string(&lasting) {
+            self.registry.remember_info(json);
         }
+        self.info.store(Arc::new(lasting));
     }
 
     /// Whether the sessions' buffers together are below their limit.
@@ -127,6 +130,12 @@ impl Shared {
         // Time is up or there is news: both are reasons to look again.
         let _ = tokio::time::timeout(max, news).await;
     }
+}
+
+/// What a component can notice of a node, beside its name and address.
+fn offers(info: &Info) -> impl PartialEq + use<'_> {
+    let asks = (info.auth_required, info.tls_required, info.tls_verify);
+    (info.version.as_str(), info.proto, info.headers, asks, info.max_payload, info.jetstream)
 }
 
 /// What a component is told when no node has ever been seen: the limits every `nats-server` has by default.
