@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `listener` | the old address: takes connections |
 //! | `worker` | the threads that run sessions; a session's beginning and end |
-//! | `task` | the shell of one session: two sockets, a timer, a dial |
+//! | `task`, `sockets` | the shell of one session: two sockets, a timer, a dial; `task/report` tells of it |
 //! | `session` | the state machine of one session, and the data path: `session/upward`, `session/downward` |
 //! | `journal`, `ledger`, `doubt` | its parts: subscriptions, answers owed, publishes in doubt |
 //! | `nodes`, `upstream` | which node next, and the connection to it |
@@ -34,6 +34,7 @@ mod session;
 pub mod settings;
 mod shared;
 mod sidecar;
+mod sockets;
 mod status;
 mod task;
 mod upstream;

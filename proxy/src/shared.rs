@@ -135,7 +135,14 @@ impl Shared {
 /// What a component can notice of a node, beside its name and address.
 fn offers(info: &Info) -> impl PartialEq + use<'_> {
     let asks = (info.auth_required, info.tls_required, info.tls_verify);
-    (info.version.as_str(), info.proto, info.headers, asks, info.max_payload, info.jetstream)
+    (
+        info.version.as_str(),
+        info.proto,
+        info.headers,
+        asks,
+        info.max_payload,
+        info.jetstream,
+    )
 }
 
 /// What a component is told when no node has ever been seen: the limits every `nats-server` has by default.

@@ -7,35 +7,35 @@
 //! *Architecture invariant:* a session touches only its own sockets, its own card, and shared counters; whatever happens to
 //! it happens to it alone.
 
+mod report;
+
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use standin_registry::{Endpoint, Node};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 use crate::card::{Card, Errand};
 use crate::cause::Cause;
 use crate::nodes::Searcher;
-use crate::session::{End, Face, Move, Note, Session, Wants, Wires};
+use crate::session::{End, Face, Session, Wants};
 use crate::shared::Shared;
+use crate::sockets::{Sockets, close, read};
 use crate::upstream::{self, Link};
+use report::Buffered;
 
 /// The read buffer of a thread, in bytes. Larger reads mean fewer system calls per message, up to what the processor's
 /// cache holds (`tests/bench sidecar`).
 const READ_BYTES: usize = 256 * 1024;
 /// A busy session gives way to the others of its thread after so many rounds.
 const ROUNDS_MAX: usize = 16;
-/// A closed connection is read to its end for so long, or what was last written to it could be lost to a reset.
-const LINGER: Duration = Duration::from_secs(1);
 /// Wait between two rounds of dialling all nodes: doubles from the first to the second.
 const REDIAL_MIN: Duration = Duration::from_millis(20);
 const REDIAL_MAX: Duration = Duration::from_millis(500);
@@ -51,41 +51,6 @@ thread_local! {
 
 /// A connection, or how many nodes were tried in vain.
 type Dial = Pin<Box<dyn Future<Output = Result<Link, usize>>>>;
-
-/// The sockets of a session, and what broke them.
-struct Sockets {
-    component: TcpStream,
-    component_broke: bool,
-    node: Option<TcpStream>,
-    node_broke: Option<Cause>,
-}
-
-impl Wires for Sockets {
-    fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        let Some(node) = self.node.as_ref().filter(|_| self.node_broke.is_none()) else {
-            return 0;
-        };
-        match node.try_write_vectored(parts) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => {
-                self.node_broke = Some(Cause::WriteError);
-                0
-            }
-        }
-    }
-
-    fn write_component(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        match self.component.try_write_vectored(parts) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => {
-                self.component_broke = true;
-                0
-            }
-        }
-    }
-}
 
 /// See the file's head.
 struct Task {
@@ -144,33 +109,6 @@ pub(crate) async fn run(shared: Arc<Shared>, card: Arc<Card>, component: TcpStre
     // (`tests/bench sidecar --only crowd`).
     Box::pin(close(task.sockets, end)).await;
     end
-}
-
-async fn close(sockets: Sockets, end: End) {
-    let Sockets { component, node, .. } = sockets;
-    let close_node = async {
-        if let Some(node) = node {
-            linger(node).await;
-        }
-    };
-    let close_component = async {
-        if end != End::ComponentBroke {
-            linger(component).await;
-        }
-    };
-    tokio::join!(close_node, close_component);
-}
-
-/// Closes in order: says that nothing more comes, then takes what the other side still sends.
-async fn linger(mut stream: TcpStream) {
-    let closing = async {
-        stream.shutdown().await?;
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
-        io::Result::Ok(())
-    };
-    // Whatever comes of it, the connection ends here.
-    let _ = tokio::time::timeout(LINGER, closing).await;
 }
 
 impl Task {
@@ -490,138 +428,4 @@ impl Task {
         }
         true
     }
-
-    fn tell(&mut self, note: Note) {
-        let (id, metrics) = (self.card.id, &self.shared.metrics);
-        match note {
-            Note::Lost { cause, in_doubt } => {
-                metrics.in_doubt_drop.increment(in_doubt.dropped);
-                metrics.in_doubt_resend.increment(in_doubt.resent);
-                let Some(node) = self.session.node() else { return };
-                // A connection that the node closed for what the component did says nothing about the node.
-                if cause != Cause::LameDuck && !self.session.is_ending() {
-                    self.shared
-                        .book
-                        .failed(&node.client, cause.as_str(), Instant::now());
-                }
-                debug!(session = id, node = %node.client, %cause, "lost the node");
-            }
-            Note::Joined { moved } => {
-                self.permit = None;
-                if let Some(node) = self.session.node() {
-                    self.shared.book.succeeded(&node.client);
-                    if let Some(moved) = moved {
-                        metrics.failover(moved.cause, moved.took);
-                        log_move(&self.card, node, &moved);
-                    }
-                }
-            }
-            Note::Resent(count) => metrics.resent.increment(count),
-            Note::ConnectUrls(urls) => {
-                if let Some(node) = self.session.node() {
-                    self.shared
-                        .registry
-                        .learned(&node.client, node.credentials.clone(), &urls);
-                }
-            }
-            Note::NodeError { text, kind } => {
-                metrics.node_errors.increment(kind);
-                debug!(session = id, kind, "node sent -ERR '{text}'");
-            }
-            Note::ComponentError { text, kind } => {
-                metrics.client_errors.increment(kind);
-                info!(session = id, component = %self.card.component, kind, "component was sent -ERR '{text}'");
-            }
-            Note::Connected => {
-                let client = self.session.client_label().cloned().unwrap_or_default();
-                debug!(session = id, component = %self.card.component, ?client, "component sent CONNECT");
-                self.card.seldom().client = client;
-            }
-            Note::Leaving => debug!(session = id, "node is about to go: looking for another"),
-        }
-        let mut seldom = self.card.seldom();
-        seldom.moves = self.session.moves();
-    }
-
-    /// Writes the card, and adds what passed to the counters.
-    fn report(&mut self) {
-        let traffic = self.session.take_traffic();
-        let (card, metrics) = (&self.card, &self.shared.metrics);
-        if traffic.bytes_to_node > 0 {
-            metrics.messages.to_node.increment(traffic.messages_to_node);
-            metrics.bytes.to_node.increment(traffic.bytes_to_node);
-            metrics.own_pings.increment(traffic.own_pings);
-            add(&card.messages_to_node, traffic.messages_to_node);
-            add(&card.bytes_to_node, traffic.bytes_to_node);
-        }
-        if traffic.bytes_to_component > 0 {
-            metrics
-                .messages
-                .to_component
-                .increment(traffic.messages_to_component);
-            metrics.bytes.to_component.increment(traffic.bytes_to_component);
-            add(&card.messages_to_component, traffic.messages_to_component);
-            add(&card.bytes_to_component, traffic.bytes_to_component);
-        }
-        card.in_doubt.store(self.session.in_doubt(), Relaxed);
-        card.subscriptions
-            .store(self.session.subscriptions() as u64, Relaxed);
-        let buffered = self.session.buffered_bytes();
-        if buffered != self.buffered.bytes {
-            self.buffered.set(buffered);
-            card.buffered_bytes.store(buffered as u64, Relaxed);
-        }
-        let state = self.session.state();
-        if state != self.state {
-            self.state = state;
-            card.seldom().state = state;
-        }
-    }
-}
-
-/// What a session has added to the sum of all buffers; taken off again even when the session panics.
-struct Buffered {
-    shared: Arc<Shared>,
-    bytes: usize,
-}
-
-impl Buffered {
-    fn set(&mut self, bytes: usize) {
-        self.shared
-            .count_buffered(std::mem::replace(&mut self.bytes, bytes), bytes);
-    }
-}
-
-impl Drop for Buffered {
-    fn drop(&mut self) {
-        self.set(0);
-    }
-}
-
-/// Only one task writes a card's counters, so no atomic addition is needed.
-fn add(counter: &std::sync::atomic::AtomicU64, more: u64) {
-    counter.store(counter.load(Relaxed) + more, Relaxed);
-}
-
-fn read(stream: &mut TcpStream, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    let mut buffer = ReadBuf::new(buffer);
-    let read = Pin::new(stream).poll_read(cx, &mut buffer);
-    read.map_ok(|()| buffer.filled().len())
-}
-
-/// The one line that an operator reads after a failover: who moved from where to where, why, how long it took, and what
-/// may be missing.
-fn log_move(card: &Card, to: &Node, moved: &Move) {
-    info!(
-        session = card.id,
-        component = %card.component,
-        from = %moved.from.client,
-        to = %to.client,
-        cause = %moved.cause,
-        took_ms = moved.took.as_secs_f64() * 1000.0,
-        in_doubt_dropped = moved.in_doubt.dropped,
-        in_doubt_resent = moved.in_doubt.resent,
-        subscriptions = moved.subscriptions,
-        "session moved"
-    );
 }

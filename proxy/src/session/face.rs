@@ -1,11 +1,26 @@
 //! What the component sees of the cluster: one server, the sidecar, at the address it knows (promise S7).
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use standin_registry::Credentials;
 use standin_wire::{Connect, Info};
 
 use super::{Session, Wires};
+
+/// Who the component is to the outside, and who the sidecar is to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Face {
+    /// Host that INFO names (promise S7).
+    pub(crate) host: String,
+    /// Port that INFO names.
+    pub(crate) port: u16,
+    /// The component's address.
+    pub(crate) component_ip: IpAddr,
+    /// Used when the component sends no credentials, on nodes that have none of their own.
+    pub(crate) credentials: Option<Arc<Credentials>>,
+}
 
 impl Session {
     /// The node's INFO as the component gets it: the sidecar's own address, none of the cluster's, under 512 bytes.

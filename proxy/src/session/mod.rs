@@ -12,28 +12,31 @@
 //! | [`downward`] | node → component: scan, carve out what is not for the component, pass the rest |
 //! | [`moving`] | a node comes, goes, or is about to go; replay and sending again |
 //! | [`clock`] | everything that happens because time passed |
+//! | [`connect`] | CONNECT: as the component says it, and as nodes get it |
+//! | [`face`] | what the component sees of the cluster |
+//! | [`shell`] | what passes between a session and its shell |
 //!
 //! *Architecture invariant:* a frame takes effect (journal, ledger, window in doubt) when its last byte was taken by the
 //! node's socket, never earlier. What has had no effect is still in `held`, byte for byte as the component sent it.
 
 mod clock;
+mod connect;
 mod downward;
 mod face;
 mod moving;
 #[cfg(test)]
 mod schedules;
+mod shell;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upward;
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use standin_registry::{Credentials, Node};
+use standin_registry::Node;
 use standin_wire::{Info, encode};
 
 use crate::cause::Cause;
@@ -42,133 +45,9 @@ use crate::journal::{Journal, Slot};
 use crate::ledger::{Ledger, Owed};
 use crate::policy::Policy;
 
-/// The two sockets, as a session sees them. Each call takes as many bytes as fit now, and says how many; a broken socket
-/// takes none, and its owner reports the break as an event later.
-pub(crate) trait Wires {
-    /// Towards the node.
-    fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize;
-    /// Towards the component.
-    fn write_component(&mut self, parts: &[IoSlice<'_>]) -> usize;
-}
-
-/// Who the component is to the outside, and who the sidecar is to it.
-#[derive(Debug, Clone)]
-pub(crate) struct Face {
-    /// Host that INFO names (promise S7).
-    pub(crate) host: String,
-    /// Port that INFO names.
-    pub(crate) port: u16,
-    /// The component's address.
-    pub(crate) component_ip: IpAddr,
-    /// Used when the component sends no credentials, on nodes that have none of their own.
-    pub(crate) credentials: Option<Arc<Credentials>>,
-}
-
-/// What a session wants of its shell.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Wants {
-    /// More bytes of the component.
-    pub(crate) read_component: bool,
-    /// More bytes of the node.
-    pub(crate) read_node: bool,
-    /// A call of [`Session::component_writable`] when the component's socket takes bytes.
-    pub(crate) write_component: bool,
-    /// A call of [`Session::node_writable`] when the node's socket takes bytes.
-    pub(crate) write_node: bool,
-    /// The node's connection stays open.
-    pub(crate) keep_node: bool,
-    /// A connection to a node, or to another one.
-    pub(crate) dial: bool,
-    /// The connection dialled while another was in use is to take over now.
-    pub(crate) switch: bool,
-}
-
-/// Why a session ended. Stable names for logs and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The component closed the connection, and all it had sent was passed on.
-    ComponentClosed,
-    /// The component's connection broke.
-    ComponentBroke,
-    /// The component broke the protocol; kind of the error.
-    ComponentProtocol(&'static str),
-    /// The component did not answer PINGs.
-    ComponentStale,
-    /// The component took no bytes for too long.
-    ComponentSlow,
-    /// A node closed the connection for something that the component did.
-    Refused,
-    /// The component's credentials were refused.
-    Unauthorized,
-    /// No node for too long.
-    Outage,
-    /// The node is gone and the component's signature fits no other.
-    Signed,
-    /// The sidecar stops.
-    Shutdown,
-}
-
-impl End {
-    /// Stable name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ComponentClosed => "component_closed",
-            Self::ComponentBroke => "component_broke",
-            Self::ComponentProtocol(_) => "component_protocol",
-            Self::ComponentStale => "component_stale",
-            Self::ComponentSlow => "component_slow",
-            Self::Refused => "refused",
-            Self::Unauthorized => "unauthorized",
-            Self::Outage => "outage",
-            Self::Signed => "signed",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
-
-/// Something that an operator, or the rest of the sidecar, should hear of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Note {
-    /// The node is gone.
-    Lost { cause: Cause, in_doubt: InDoubtCount },
-    /// The node took the session: its credentials and, after a move, the whole journal.
-    Joined { moved: Option<Move> },
-    /// So many publishes were sent again.
-    Resent(u64),
-    /// The node named others.
-    ConnectUrls(Vec<String>),
-    /// The node sent `-ERR`; its text, and the kind of refusal.
-    NodeError { text: String, kind: &'static str },
-    /// The sidecar itself sent the component `-ERR`.
-    ComponentError { text: String, kind: &'static str },
-    /// The component sent CONNECT.
-    Connected,
-    /// The node is about to go.
-    Leaving,
-}
-
-/// A finished move from one node to another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Move {
-    pub(crate) from: Arc<Node>,
-    pub(crate) cause: Cause,
-    /// From the loss to the new node's PONG.
-    pub(crate) took: Duration,
-    pub(crate) in_doubt: InDoubtCount,
-    /// Subscriptions replayed.
-    pub(crate) subscriptions: usize,
-}
-
-/// What passed since it was last asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Traffic {
-    pub(crate) messages_to_node: u64,
-    pub(crate) bytes_to_node: u64,
-    pub(crate) messages_to_component: u64,
-    pub(crate) bytes_to_component: u64,
-    pub(crate) own_pings: u64,
-}
+pub(crate) use face::Face;
+pub use shell::End;
+pub(crate) use shell::{ClientLabel, Move, Note, Traffic, Wants, Wires};
 
 /// Where the session stands with its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,14 +143,6 @@ struct Client {
     signed: bool,
     /// For people.
     label: ClientLabel,
-}
-
-/// What a component calls itself in its CONNECT.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct ClientLabel {
-    pub(crate) name: Option<String>,
-    pub(crate) lang: Option<String>,
-    pub(crate) version: Option<String>,
 }
 
 /// A loss whose move is not finished.

@@ -6,12 +6,10 @@ use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use serde_json::Value;
 use standin_wire::client::{self, Frame, Verb};
-use standin_wire::{Connect, Span, WireError, connect, encode};
+use standin_wire::{Span, WireError, encode};
 
-use super::face::takes_info;
-use super::{Client, ClientLabel, End, Leaving, Note, Replacement, Session, Stage, Wires};
+use super::{End, Leaving, Note, Replacement, Session, Stage, Wires};
 use crate::ledger::Expected;
 use crate::policy::InDoubt;
 
@@ -303,45 +301,6 @@ impl Session {
         have > 0 && have + len > self.policy.in_doubt_bytes_max
     }
 
-    /// CONNECT as nodes get it: with `protocol` 1, so that they tell when they are about to go, and with the sidecar's
-    /// credentials when the component has none.
-    pub(super) fn connect_line(&self, json: &[u8]) -> Vec<u8> {
-        let fields = || -> Result<String, serde_json::Error> {
-            let client = Connect::parse(json)?;
-            let mut fields = vec![("protocol", Value::from(client.protocol.max(1)))];
-            if let Some(own) = self.credentials().filter(|_| !client.has_credentials()) {
-                let given = [
-                    ("user", &own.user),
-                    ("pass", &own.password),
-                    ("auth_token", &own.token),
-                ];
-                fields.extend(
-                    given
-                        .into_iter()
-                        .filter_map(|(name, value)| Some((name, Value::from(value.clone()?)))),
-                );
-            }
-            connect::with_fields(json, fields)
-        };
-        // What is no CONNECT goes on as it is: the node's own words are the best answer.
-        let line = fields().map_or_else(|_| json.to_vec(), String::into_bytes);
-        let mut out = Vec::new();
-        encode::client(&Frame::Connect(&line), &mut out);
-        out
-    }
-
-    /// A second CONNECT is laid over the first, as servers do it.
-    fn merged<'j>(&self, json: &'j [u8]) -> Result<Cow<'j, [u8]>, serde_json::Error> {
-        let Some(first) = &self.client else {
-            return Ok(Cow::Borrowed(json));
-        };
-        let fields: serde_json::Map<String, Value> = serde_json::from_slice(json)?;
-        let fields = fields.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        Ok(Cow::Owned(
-            connect::with_fields(first.json.as_bytes(), fields)?.into_bytes(),
-        ))
-    }
-
     /// Writes the sidecar's own frames. Returns whether all are gone.
     fn flush_own(&mut self, now: Instant, wires: &mut impl Wires) -> bool {
         if self.up.own.is_empty() {
@@ -490,47 +449,6 @@ impl Session {
         *len
     }
 
-    /// CONNECT `line` is with the node, in place of the component's own `frame`; that is empty when the component began
-    /// without CONNECT and the sidecar sent one for it.
-    fn connected(&mut self, line: &[u8], frame: &[u8]) {
-        let json = argument(line);
-        let client = Connect::parse(json).unwrap_or_default();
-        let signed = client.is_signed();
-        let again = self.client.is_some();
-        let said = if frame.is_empty() { b"{}" } else { argument(frame) };
-        let said = self.merged(said).unwrap_or(Cow::Borrowed(said));
-        self.client = Some(Box::new(Client {
-            json: String::from_utf8_lossy(&said).into(),
-            verbose: client.verbose,
-            takes_info: takes_info(argument(frame)),
-            signed,
-            label: ClientLabel {
-                name: client.name,
-                lang: client.lang,
-                version: client.version,
-            },
-        }));
-        if client.verbose {
-            let expected = if frame.is_empty() {
-                Expected::SwallowedOks(1)
-            } else {
-                Expected::Oks(1)
-            };
-            self.ledger.expect(expected);
-        }
-        if again {
-            // Newer servers drop all subscriptions at a second CONNECT, older ones keep them and ignore these.
-            let mut subs = Vec::new();
-            let commands = self.journal.replay(&mut subs);
-            self.up.own.extend_from_slice(&subs);
-            if client.verbose {
-                self.ledger.expect(Expected::SwallowedOks(commands));
-            }
-        }
-        self.own_ping();
-        self.notes.push(Note::Connected);
-    }
-
     /// The component broke the protocol: nothing after this frame can be trusted. What came before it is answered first.
     fn component_fault(&mut self, error: &WireError, now: Instant) {
         let text = error.server_text().to_owned();
@@ -540,10 +458,4 @@ impl Session {
             now + LAST_ANSWERS,
         );
     }
-}
-
-/// What stands behind `CONNECT ` on `line`; empty when there is nothing.
-fn argument(line: &[u8]) -> &[u8] {
-    let behind = line.get(b"CONNECT".len()..).unwrap_or_default();
-    standin_wire::line::trim(behind.strip_suffix(b"\n").unwrap_or(behind))
 }

@@ -1,0 +1,89 @@
+//! The two sockets of a session: written to without waiting, read when ready, closed in order.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::cause::Cause;
+use crate::session::{End, Wires};
+
+/// A closed connection is read to its end for so long, or what was last written to it could be lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The sockets of a session, and what broke them.
+pub(crate) struct Sockets {
+    pub(crate) component: TcpStream,
+    pub(crate) component_broke: bool,
+    pub(crate) node: Option<TcpStream>,
+    pub(crate) node_broke: Option<Cause>,
+}
+
+impl Wires for Sockets {
+    fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        let Some(node) = self.node.as_ref().filter(|_| self.node_broke.is_none()) else {
+            return 0;
+        };
+        match node.try_write_vectored(parts) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                self.node_broke = Some(Cause::WriteError);
+                0
+            }
+        }
+    }
+
+    fn write_component(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        match self.component.try_write_vectored(parts) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                self.component_broke = true;
+                0
+            }
+        }
+    }
+}
+
+/// Reads what is there, up to `buffer`'s length.
+pub(crate) fn read(
+    stream: &mut TcpStream,
+    buffer: &mut [u8],
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let mut buffer = ReadBuf::new(buffer);
+    let read = Pin::new(stream).poll_read(cx, &mut buffer);
+    read.map_ok(|()| buffer.filled().len())
+}
+
+/// Closes both in order, the component's not if it broke.
+pub(crate) async fn close(sockets: Sockets, end: End) {
+    let Sockets { component, node, .. } = sockets;
+    let close_node = async {
+        if let Some(node) = node {
+            linger(node).await;
+        }
+    };
+    let close_component = async {
+        if end != End::ComponentBroke {
+            linger(component).await;
+        }
+    };
+    tokio::join!(close_node, close_component);
+}
+
+/// Closes in order: says that nothing more comes, then takes what the other side still sends.
+async fn linger(mut stream: TcpStream) {
+    let closing = async {
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whatever comes of it, the connection ends here.
+    let _ = tokio::time::timeout(LINGER, closing).await;
+}
