@@ -9,6 +9,9 @@ use crate::incoming::{Arrival, Incoming, Whole};
 /// Large reads, so that the load generator takes less of the machine than what it measures.
 const BUFFER_BYTES: usize = 1024 * 1024;
 
+/// A server that is silent for so long while something is awaited has lost it: the measurement fails.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
 /// The options of every component here. `protocol` 0: no INFO comes later.
 pub(crate) const CONNECT: &[u8] =
     b"CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":0,\"name\":\"load\",\"lang\":\"rust\"}\r\n";
@@ -25,6 +28,7 @@ impl Connection {
     pub(crate) fn open(server: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(server)?;
         stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
         let mut connection = Self {
             stream,
             incoming: Incoming::new(BUFFER_BYTES),
@@ -83,7 +87,7 @@ impl Connection {
     ) -> io::Result<()> {
         self.stream.set_read_timeout(Some(patience))?;
         let received = self.receive(take);
-        self.stream.set_read_timeout(None)?;
+        self.stream.set_read_timeout(Some(SILENCE_MAX))?;
         match received {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             received => received,

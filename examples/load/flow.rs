@@ -114,10 +114,12 @@ fn count(
     messages: u64,
     received: &AtomicU64,
     publisher: &Thread,
-) -> std::io::Result<()> {
+) -> Outcome<()> {
     let mut count = 0;
     while count < messages {
-        subscriber.receive(|_| count += 1)?;
+        subscriber
+            .receive(|_| count += 1)
+            .map_err(|error| format!("{count} of {messages} messages came: {error}"))?;
         received.store(count, Ordering::Release);
         publisher.unpark();
     }

@@ -98,7 +98,7 @@ fn record(subscriber: &mut Connection, messages: u64, started: Instant) -> Outco
     let mut taken = Histogram::new_with_max(LONGEST.as_nanos() as u64, 3)?;
     let mut count = 0;
     while count < messages {
-        subscriber.receive(|message| {
+        let received = subscriber.receive(|message| {
             count += 1;
             let (_, payload) = message.reply_and_payload();
             if let Some(stamp) = payload.first_chunk::<STAMP_BYTES>()
@@ -107,7 +107,8 @@ fn record(subscriber: &mut Connection, messages: u64, started: Instant) -> Outco
                 let now = started.elapsed().as_nanos() as u64;
                 taken.saturating_record(now.saturating_sub(u64::from_le_bytes(*stamp)));
             }
-        })?;
+        });
+        received.map_err(|error| format!("{count} of {messages} messages came: {error}"))?;
     }
     Ok(taken)
 }

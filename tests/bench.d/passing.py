@@ -21,17 +21,23 @@ class Position:
         self.name, self.process, self.port = name, process, port
         self.cpu, self.rate, self.p50, self.p99, self.p999 = ({size: [] for size in PAYLOADS} for _ in range(5))
 
+    def load(self, *words):
+        try:
+            return load(*words)
+        except RuntimeError as error:
+            raise RuntimeError(f"through {self.name}: {error}\n{self.process.tail()}") from error
+
     def flow(self, size, messages):
         address = f"127.0.0.1:{self.port}"
         before = self.process.cpu_ns()
-        done = load("flow", "--publisher", address, "--subscriber", address, "--payload", size, "--messages", messages)
+        done = self.load("flow", "--publisher", address, "--subscriber", address, "--payload", size, "--messages", messages)
         self.cpu[size].append(self.process.cpu_ns_since(before) / 1000 / messages)
         self.rate[size].append(done["messages_per_second"])
 
     def latency(self, size, seconds):
         address = f"127.0.0.1:{self.port}"
         words = ["--publisher", address, "--subscriber", address, "--payload", size, "--rate", RATE]
-        done = load("latency", *words, "--seconds", seconds)
+        done = self.load("latency", *words, "--seconds", seconds)
         self.p50[size].append(done["p50_us"])
         self.p99[size].append(done["p99_us"])
         self.p999[size].append(done["p999_us"])
@@ -66,7 +72,7 @@ def run(folder, quick, targets):
                 turn = number % len(all_positions)
                 for position in all_positions[turn:] + all_positions[:turn]:
                     position.flow(size, int(messages * part))
-                    position.latency(size, 2.0 * part + 0.5)
+                    position.latency(size, 1.0 * part + 0.5)
     named = {position.name: position for position in all_positions}
     for size in PAYLOADS:
         show(size, runs, all_positions, named[PEER])
