@@ -17,13 +17,21 @@ pub fn raise_limit(connections_max: usize) {
     {
         warn!("cannot raise the limit on open files from {soft} to {hard}: {error}");
     }
-    let needed = connections_max as u64 * 2 + OTHER_FILES;
-    if hard < needed {
-        let fits = hard.saturating_sub(OTHER_FILES) / 2;
+    let fits = components_max();
+    if fits < connections_max {
         warn!(
-            "the limit on open files, {hard}, holds {fits} components; limits.connections_max is {connections_max}"
+            "the limit on open files, {hard}, holds {fits} components, which is the limit now; limits.connections_max \
+             is {connections_max}: raise the one (ulimit -n, LimitNOFILE) or lower the other"
         );
     } else {
         debug!("limit on open files: {hard}");
     }
+}
+
+/// How many components the limit on open files holds.
+pub(crate) fn components_max() -> usize {
+    let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    usize::try_from(soft.saturating_sub(OTHER_FILES) / 2)
+        .unwrap_or(usize::MAX)
+        .max(1)
 }

@@ -4,7 +4,7 @@
 //! *Architecture invariant:* an entry is made when its SUB has been written whole to a node, and goes when its UNSUB has,
 //! so journal and unsent bytes together are always exactly the component's stream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 use standin_wire::client::{Sub, Unsub};
@@ -36,6 +36,8 @@ pub(crate) struct Journal {
     free: Vec<u32>,
     by_sid: HashMap<Box<[u8]>, u32, RandomState>,
     orders: u64,
+    /// Entries that no PONG has confirmed yet, by their order: what a refusal can be about.
+    recent: VecDeque<(u64, u32)>,
     moved: bool,
 }
 
@@ -72,6 +74,22 @@ impl Journal {
             }
         };
         self.by_sid.insert(sub.sid.into(), slot);
+        self.recent.push_back((self.orders - 1, slot));
+    }
+
+    /// How many subscriptions were ever made.
+    pub(crate) fn subs_made(&self) -> u64 {
+        self.orders
+    }
+
+    /// A node has answered a PING that went out when so many subscriptions had been made.
+    pub(crate) fn confirm(&mut self, subs_made: u64) {
+        while self.recent.front().is_some_and(|(order, _)| *order < subs_made) {
+            self.recent.pop_front();
+        }
+        if self.recent.is_empty() && self.recent.capacity() > 64 {
+            self.recent = VecDeque::new();
+        }
     }
 
     /// An UNSUB was written whole.
@@ -124,14 +142,23 @@ impl Journal {
         true
     }
 
-    /// A node refused subscriptions to `subject` (in `queue`): they are not live anywhere.
+    /// A node refused a subscription to `subject` (in `queue`): it is not live anywhere. Mostly it is one of those just made,
+    /// the oldest first; else the node took a permission back.
     pub(crate) fn refuse(&mut self, subject: &[u8], queue: Option<&[u8]>) {
-        let refused = |entry: &Entry| {
-            *entry.subject == *subject && queue.is_none_or(|queue| entry.queue.as_deref() == Some(queue))
+        let of = |entry: &Entry| *entry.subject == *subject && entry.queue.as_deref() == queue;
+        let just_made = |(order, slot): &(u64, u32)| {
+            let entry = self.entries[*slot as usize].as_ref();
+            entry.is_some_and(|entry| entry.order == *order && of(entry))
         };
+        if let Some(at) = self.recent.iter().position(just_made) {
+            if let Some((_, slot)) = self.recent.remove(at) {
+                self.remove(slot);
+            }
+            return;
+        }
         let slots: Vec<u32> = self
             .live()
-            .filter(|(_, entry)| refused(entry))
+            .filter(|(_, entry)| of(entry))
             .map(|(slot, _)| slot)
             .collect();
         slots.into_iter().for_each(|slot| self.remove(slot));
@@ -282,6 +309,9 @@ mod tests {
         journal.subscribe(&sub("b", None, "3"));
         journal.refuse(b"a", Some(b"q"));
         assert_eq!(replayed(&mut journal), "SUB a 1\r\nSUB b 3\r\n");
+        journal.confirm(3);
+        journal.refuse(b"a", Some(b"q"));
+        assert_eq!(journal.len(), 2, "the one without a queue group is another");
         journal.refuse(b"a", None);
         assert_eq!(replayed(&mut journal), "SUB b 3\r\n");
     }

@@ -139,7 +139,11 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    const MARK: Mark = Mark { dropped: 0, log: 0 };
+    const MARK: Mark = Mark {
+        dropped: 0,
+        log: 0,
+        subs: 0,
+    };
 
     #[test]
     fn s5_pongs_are_told_apart_by_their_order() {

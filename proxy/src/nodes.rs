@@ -104,6 +104,14 @@ impl NodeBook {
         Arc::clone(&entry(&mut lock(&self.entries), node, dials_max).dials)
     }
 
+    /// Whether `node` is cooling down.
+    pub(crate) fn is_cooling(&self, node: &Endpoint, now: Instant) -> bool {
+        let until = lock(&self.entries)
+            .get(node)
+            .and_then(|entry| entry.cooling_until);
+        until.is_some_and(|until| until > now)
+    }
+
     /// `node` failed: it cools down. Returns for how long.
     pub(crate) fn failed(&self, node: &Endpoint, error: &str, now: Instant) -> Duration {
         let choice = *lock(&self.choice);

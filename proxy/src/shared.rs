@@ -113,9 +113,9 @@ impl Shared {
         self.buffered.load(Relaxed)
     }
 
-    /// How long a node's last answers are awaited before a session leaves it in order.
-    pub(crate) fn patience(&self) -> Duration {
-        self.policy.load().probe_timeout
+    /// How long a session has to pass on what it holds when the sidecar stops; the rest of the time is for closing.
+    pub(crate) fn shutdown_patience(&self) -> Duration {
+        self.limits.load().shutdown.mul_f64(0.8)
     }
 
     /// Waits for news of the registry, `max` at most.

@@ -23,7 +23,7 @@ use crate::shared::{Limits, Shared};
 use crate::status::SidecarStatus;
 use crate::upstream::Dialling;
 use crate::worker::{Front, Workers};
-use crate::{http, listener};
+use crate::{files, http, listener};
 
 /// Why a sidecar cannot run.
 #[derive(Debug, Error)]
@@ -290,7 +290,10 @@ async fn follow_registry(shared: Arc<Shared>) {
 
 fn errand_for(node: &standin_registry::Node, snapshot: &Snapshot) -> Option<Errand> {
     match snapshot.find(&node.client) {
-        Some(known) if known.state == NodeState::Draining && snapshot.len() > 1 => Some(Errand::Leave),
+        Some(known) if known.state == NodeState::Draining => snapshot
+            .iter()
+            .any(|node| node.state == NodeState::Up)
+            .then_some(Errand::Leave),
         Some(_) => None,
         None => Some(Errand::Probe),
     }
@@ -317,7 +320,7 @@ fn dialling(settings: &Settings) -> Dialling {
 
 fn limits(settings: &Settings) -> Limits {
     Limits {
-        connections_max: settings.limits.connections_max,
+        connections_max: settings.limits.connections_max.min(files::components_max()),
         buffers_total_bytes_max: settings.limits.buffers_total_bytes_max,
         shutdown: settings.process.shutdown_secs.duration(),
         page_items_max: settings.http.page_items_max,

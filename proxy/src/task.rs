@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use standin_registry::{Endpoint, Node};
+use standin_registry::{Endpoint, Node, NodeState};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tracing::warn;
@@ -40,6 +40,8 @@ const ROUNDS_MAX: usize = 16;
 const REDIAL_MIN: Duration = Duration::from_millis(20);
 const REDIAL_MAX: Duration = Duration::from_millis(500);
 
+/// How long a node that is about to go is awaited for its last answers. The component's stream is held meanwhile.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// Reads of a component when the sidecar stops, each of [`READ_BYTES`] at most.
 const LAST_READS_MAX: usize = 64;
 /// How often a session that waits for room in the buffers of all looks for it.
@@ -59,8 +61,10 @@ struct Task {
     session: Session,
     sockets: Sockets,
     dial: Option<Dial>,
-    /// Rounds of dialling in a row that found no node.
+    /// Rounds of dialling in a row that found no node, or none that kept the session for long: each waits longer.
     rounds: u32,
+    /// When the present node took the session.
+    joined_at: Option<Instant>,
     /// The next node's connection, while the present one answers its last.
     next: Option<Link>,
     /// Held until the node has taken the session.
@@ -95,6 +99,7 @@ pub(crate) async fn run(shared: Arc<Shared>, card: Arc<Card>, component: TcpStre
         },
         dial: None,
         rounds: 0,
+        joined_at: None,
         next: None,
         permit: None,
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -139,7 +144,10 @@ impl Task {
     }
 
     fn read_component(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
-        self.starved = self.session.buffered_bytes() > 0 && !self.shared.has_buffer_room();
+        // The rest of a frame is taken even then: it is what lets the frame go.
+        self.starved = self.session.buffered_bytes() > 0
+            && !self.session.needs_rest_of_frame()
+            && !self.shared.has_buffer_room();
         if !wants.read_component || self.starved || self.sockets.component.poll_read_ready(cx).is_pending() {
             return false;
         }
@@ -249,10 +257,8 @@ impl Task {
                 }
             }
             Ok(link) if wants.keep_node => {
-                self.rounds = 0;
                 self.next = Some(link);
-                self.session
-                    .next_ready(self.shared.patience(), now, &mut self.sockets);
+                self.session.next_ready(LAST_ANSWERS, now, &mut self.sockets);
             }
             Ok(link) => self.join(link, now),
         }
@@ -271,6 +277,8 @@ impl Task {
         let leaving = self.session.wants().keep_node;
         let wait = match self.rounds {
             0 => Duration::ZERO,
+            // A first node that fails at once is no reason to wait; a second one is.
+            1 => Duration::ZERO,
             rounds => REDIAL_MIN
                 .saturating_mul(1 << rounds.min(8))
                 .min(REDIAL_MAX)
@@ -283,7 +291,8 @@ impl Task {
             let snapshot = shared.registry.snapshot();
             let mut candidates = shared.book.candidates(&snapshot, avoid.as_ref(), Instant::now());
             // The node that is about to go is no way out; one that was just lost may be the only one there is.
-            candidates.retain(|node| !leaving || avoid.as_ref() != Some(&node.client));
+            let way_out = |node: &Node| avoid.as_ref() != Some(&node.client) && node.state == NodeState::Up;
+            candidates.retain(|node| !leaving || way_out(node));
             let tried = candidates.len();
             let told = Arc::clone(&shared);
             let failed = move |node: &Node, error: &upstream::DialError, cooling: Duration| {
@@ -310,7 +319,7 @@ impl Task {
 
     /// The session goes on over `link`.
     fn join(&mut self, link: Link, now: Instant) {
-        self.rounds = 0;
+        self.rounds += 1;
         self.sockets.node = Some(link.stream);
         self.sockets.node_broke = None;
         self.permit = Some(link.permit);
@@ -362,7 +371,7 @@ impl Task {
                 }
             }
             self.session
-                .shut_down(now(), self.shared.patience(), &mut self.sockets);
+                .shut_down(now(), self.shared.shutdown_patience(), &mut self.sockets);
             called = true;
         }
         called

@@ -107,26 +107,37 @@ pub(crate) async fn dial(
             tokio::time::sleep(spread).await;
         }
     }
-    for node in candidates {
-        // The semaphore is never closed.
-        let Ok(permit) = book.dials(&node.client).acquire_owned().await else {
-            continue;
-        };
-        match greeting(&node, dialling).await {
-            Ok((stream, info, behind_info)) => {
-                return Some(Link {
-                    stream,
-                    node,
-                    info,
-                    behind_info,
-                    permit,
-                });
+    let mut left = candidates;
+    // Many sessions may queue for one node; when it has failed the first of them, the others go on to the next. Only when
+    // no other is left do they try it all the same.
+    for skip_cooling in [true, false] {
+        let mut skipped = Vec::new();
+        for node in left {
+            // The semaphore is never closed.
+            let Ok(permit) = book.dials(&node.client).acquire_owned().await else {
+                continue;
+            };
+            if skip_cooling && book.is_cooling(&node.client, Instant::now()) {
+                skipped.push(node);
+                continue;
             }
-            Err(error) => {
-                let cooling = book.failed(&node.client, &error.to_string(), Instant::now());
-                failed(&node, &error, cooling);
+            match greeting(&node, dialling).await {
+                Ok((stream, info, behind_info)) => {
+                    return Some(Link {
+                        stream,
+                        node,
+                        info,
+                        behind_info,
+                        permit,
+                    });
+                }
+                Err(error) => {
+                    let cooling = book.failed(&node.client, &error.to_string(), Instant::now());
+                    failed(&node, &error, cooling);
+                }
             }
         }
+        left = skipped;
     }
     None
 }

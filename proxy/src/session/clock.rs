@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use standin_wire::{Info, encode};
 
-use super::{End, Leaving, Session, Stage, Wires};
+use super::{End, Leaving, Note, Session, Stage, Wires};
 use crate::cause::Cause;
 
 /// A clock that jumps by more than this between two looks means that the sidecar itself was stopped: silence then proves
@@ -75,7 +75,7 @@ impl Session {
 
     /// Whether the node's silence means something: a component that does not read stops the sidecar's reading too.
     fn listens(&self) -> bool {
-        self.client.is_some() && self.wants().read_node
+        self.client.is_some() && self.hears_node()
     }
 
     /// When the node is to be sent a PING, or given up for not having answered one.
@@ -129,6 +129,11 @@ impl Session {
                 "Standin: no NATS node could be reached for {} s",
                 self.policy.outage.as_secs()
             );
+            if !self.has_passed_on() {
+                self.notes.push(Note::Abandoned {
+                    bytes: self.up.held.len(),
+                });
+            }
             self.end_now(End::Outage, Some(&text), now, wires);
         }
     }
@@ -166,7 +171,8 @@ impl Session {
             return;
         };
         let sent = self.stage == Stage::Flowing && self.up.own.is_empty() && self.has_passed_on();
-        if now >= until || self.stage == Stage::Searching {
+        let hopeless = self.stage == Stage::Searching && self.has_passed_on();
+        if now >= until || hopeless {
             self.finish_answers(now, wires);
         } else if sent && self.ledger.is_settled() {
             if self.doubt.unmarked_since().is_some() {

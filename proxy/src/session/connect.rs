@@ -63,6 +63,7 @@ impl Session {
         self.client = Some(Box::new(Client {
             json: String::from_utf8_lossy(&said).into(),
             verbose: client.verbose,
+            headers: client.headers,
             takes_info: takes_info(argument(frame)),
             signed,
             label: ClientLabel {

@@ -190,6 +190,7 @@ impl Session {
             _ => return false,
         };
         self.doubt.confirm(mark);
+        self.journal.confirm(mark.subs);
         if !self.verified && self.client.is_some() {
             self.joined(now);
         }

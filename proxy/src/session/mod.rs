@@ -37,17 +37,22 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use standin_registry::Node;
+use standin_wire::limits::FrameLimits;
 use standin_wire::{Info, encode};
 
 use crate::cause::Cause;
-use crate::doubt::{Doubt, InDoubtCount};
+use crate::doubt::{Doubt, InDoubtCount, Mark};
 use crate::journal::{Journal, Slot};
 use crate::ledger::{Ledger, Owed};
 use crate::policy::Policy;
 
 pub(crate) use face::Face;
+pub(crate) use moving::STABLE;
 pub use shell::End;
 pub(crate) use shell::{ClientLabel, Move, Note, Traffic, Wants, Wires};
+
+/// Frames of the sidecar's own that wait for the node, in bytes, above which the node is not read: it would only ask for more.
+const OWN_BYTES_MAX: usize = 64 * 1024;
 
 /// Where the session stands with its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +143,8 @@ struct Client {
     /// The argument of CONNECT as the component said it.
     json: Box<str>,
     verbose: bool,
+    /// May send HPUB.
+    headers: bool,
     /// Takes INFO at any time.
     takes_info: bool,
     signed: bool,
@@ -186,6 +193,8 @@ pub(crate) struct Session {
     untold_info: Option<Box<Info>>,
     started: Instant,
     searching_since: Instant,
+    /// When the present node took the session.
+    joined_at: Option<Instant>,
     /// When the node last sent anything.
     node_heard: Instant,
     /// When the last own PING went out.
@@ -203,9 +212,9 @@ pub(crate) struct Session {
 impl Session {
     /// A session for a component that has just connected.
     pub(crate) fn new(policy: Arc<Policy>, face: Arc<Face>, now: Instant) -> Self {
-        let limits = standin_wire::limits::FrameLimits {
+        let limits = FrameLimits {
             line_bytes_max: policy.control_line_bytes_max,
-            ..standin_wire::limits::FrameLimits::CLIENT
+            ..FrameLimits::CLIENT
         };
         Self {
             policy,
@@ -227,7 +236,7 @@ impl Session {
                 eof: false,
             },
             down: Down {
-                scanner: standin_wire::ServerScanner::new(standin_wire::limits::FrameLimits::SERVER),
+                scanner: standin_wire::ServerScanner::new(FrameLimits::SERVER),
                 partial: BytesMut::new(),
                 outbox: BytesMut::new(),
                 broke: false,
@@ -248,6 +257,7 @@ impl Session {
             untold_info: None,
             started: now,
             searching_since: now,
+            joined_at: None,
             node_heard: now,
             pinged: now,
             component_heard: now,
@@ -263,15 +273,17 @@ impl Session {
     /// What the shell should do next.
     pub(crate) fn wants(&self) -> Wants {
         let linked = self.stage != Stage::Searching;
+        let joining = matches!(self.stage, Stage::Joining { .. });
         let ending = self.ending.is_some();
         let room = self.up.held.len() < self.policy.buffer_bytes || (self.up.incomplete && linked);
         Wants {
             read_component: !self.up.eof && !ending && room,
-            read_node: linked && self.down.outbox.len() < self.policy.component_pending_bytes_max,
+            read_node: linked && self.hears_node() && (joining || self.up.own.len() < OWN_BYTES_MAX),
             write_component: !self.down.outbox.is_empty(),
             write_node: linked && self.up.blocked,
             keep_node: linked,
-            dial: !linked && !ending && self.end().is_none() || self.leaving == Leaving::Dialling,
+            dial: !linked && (!ending || self.may_still_pass_on()) && self.end().is_none()
+                || self.leaving == Leaving::Dialling,
             switch: self.is_drained(),
         }
     }
@@ -283,6 +295,11 @@ impl Session {
             return (ending.answers_until.is_none() && delivered).then_some(ending.end);
         }
         let passed_on = self.has_passed_on() && self.up.own.is_empty() && self.doubt.log_bytes() == 0;
+        // A component that has closed only its sending side still reads.
+        let answered = self.down.broke
+            || self.stage == Stage::Searching
+            || self.ledger.is_settled() && self.down.outbox.is_empty();
+        let passed_on = passed_on && answered;
         let new = self.up.held.is_empty() && self.client.is_none();
         let end = if self.down.broke {
             End::ComponentBroke
@@ -310,7 +327,30 @@ impl Session {
 
     /// Other settings from now on.
     pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) {
+        let limits = self.up.scanner.limits();
+        self.up.scanner.set_limits(FrameLimits {
+            line_bytes_max: policy.control_line_bytes_max,
+            ..limits
+        });
         self.policy = policy;
+    }
+
+    /// Whether the component takes what the node says; if not, the node's silence means nothing.
+    fn hears_node(&self) -> bool {
+        self.down.outbox.len() < self.policy.component_pending_bytes_max
+    }
+
+    /// Whether an orderly end still waits for a node that takes what the component has sent.
+    fn may_still_pass_on(&self) -> bool {
+        self.ending
+            .as_ref()
+            .is_some_and(|ending| ending.answers_until.is_some())
+            && !self.has_passed_on()
+    }
+
+    /// Whether the rest of a frame is missing, so that reading on is what frees the memory it takes.
+    pub(crate) fn needs_rest_of_frame(&self) -> bool {
+        self.up.incomplete
     }
 
     /// Whether an orderly end has begun.
@@ -375,6 +415,14 @@ impl Session {
         std::mem::take(&mut self.notes)
     }
 
+    /// How far the stream has come, for a PING that goes out now.
+    fn mark(&mut self) -> Mark {
+        Mark {
+            subs: self.journal.subs_made(),
+            ..self.doubt.mark()
+        }
+    }
+
     fn verbose(&self) -> bool {
         self.client.as_ref().is_none_or(|client| client.verbose)
     }
@@ -419,6 +467,11 @@ impl Session {
 
     /// The node's last answers are there, or will not come.
     fn finish_answers(&mut self, now: Instant, wires: &mut impl Wires) {
+        if !self.has_passed_on() {
+            self.notes.push(Note::Abandoned {
+                bytes: self.up.held.len(),
+            });
+        }
         let Some(ending) = &mut self.ending else { return };
         if ending.answers_until.take().is_some() {
             let (end, text) = (ending.end, ending.text.take());

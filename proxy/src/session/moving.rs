@@ -13,6 +13,9 @@ use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::ledger::{Expected, Owed};
 
+/// A node that has served a session for so long was a good one.
+pub(crate) const STABLE: Duration = Duration::from_secs(1);
+
 impl Session {
     /// A connection to `node` stands, and its INFO has come.
     pub(crate) fn node_up(&mut self, node: Arc<Node>, info: &Info, now: Instant, wires: &mut impl Wires) {
@@ -121,7 +124,9 @@ impl Session {
     }
 
     fn remember_loss(&mut self, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
-        if self.verified || self.client.is_none() {
+        // A node that takes the session and drops it at once ends no outage.
+        let stable = self.joined_at.take().is_some_and(|at| now >= at + STABLE);
+        if stable || self.client.is_none() || !self.verified_once {
             self.searching_since = now;
         }
         match (&mut self.lost, &self.node) {
@@ -144,7 +149,7 @@ impl Session {
     /// What a loss means for a session that cannot, or need not, go on.
     pub(super) fn after_loss(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.ending.is_some() {
-            self.finish_answers(now, wires);
+            self.tick_ending(now, wires);
         } else if self.client.as_ref().is_some_and(|client| client.signed) {
             self.end_now(End::Signed, None, now, wires);
         }
@@ -187,6 +192,10 @@ impl Session {
     /// The node answered the first PING behind CONNECT.
     pub(super) fn joined(&mut self, now: Instant) {
         self.verified = true;
+        self.joined_at = Some(now);
+        if self.lost.is_none() {
+            self.searching_since = now;
+        }
         self.verified_once = true;
         if matches!(self.stage, Stage::Joining { .. }) {
             self.stage = Stage::Resending;
@@ -229,10 +238,15 @@ impl Session {
             self.stage = Stage::Flowing;
             return;
         }
-        self.owed.pop_front();
-        let mark = self.doubt.mark();
-        self.ledger.expect(Expected::ComponentPong(mark));
-        self.up.own.extend_from_slice(encode::PING);
+        // All PINGs of this place in the log at once: one by one, a hundred thousand of them would cost as many writes.
+        while let Some(Owed::Pong(mark)) = self.owed.front()
+            && mark.log <= until
+        {
+            self.owed.pop_front();
+            let mark = self.mark();
+            self.ledger.expect(Expected::ComponentPong(mark));
+            self.up.own.extend_from_slice(encode::PING);
+        }
     }
 
     /// Sends the log on, up to `until` at most, with a PING behind every part of it: a node that takes long for all of it

@@ -96,6 +96,8 @@ pub(crate) enum Note {
     NodeError { text: String, kind: &'static str },
     /// The sidecar itself sent the component `-ERR`.
     ComponentError { text: String, kind: &'static str },
+    /// The session ended with so many bytes of the component's that no node has taken.
+    Abandoned { bytes: usize },
     /// The component sent CONNECT.
     Connected,
     /// The node is about to go.

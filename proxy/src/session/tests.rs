@@ -194,8 +194,65 @@ fn s2_a_node_never_gets_part_of_a_frame_that_the_component_never_finished() {
     bench.component("PUB a 1\r\nx\r\nPUB a 5\r\nhel");
     assert_eq!(bench.sent(), "PUB a 1\r\nx\r\n");
     bench.session.component_eof(bench.now, &mut bench.pipes);
+    assert_eq!(bench.sent(), "PING\r\n");
+    bench.node("PONG\r\n");
     assert_eq!(bench.session.end(), Some(End::ComponentClosed));
     assert_eq!(bench.sent(), "");
+}
+
+#[test]
+fn s5_a_component_that_closes_only_its_sending_side_gets_its_answers() {
+    let mut bench = Bench::connected(policy());
+    bench.component("SUB a 1\r\nPUB a 1\r\nx\r\nPING\r\n");
+    bench.session.component_eof(bench.now, &mut bench.pipes);
+    assert_eq!(bench.session.end(), None);
+    bench.node("MSG a 1 1\r\nx\r\nPONG\r\n");
+    assert_eq!(bench.seen(), "MSG a 1 1\r\nx\r\nPONG\r\n");
+    assert_eq!(bench.session.end(), Some(End::ComponentClosed));
+}
+
+#[test]
+fn s9_what_every_node_would_close_for_is_answered_by_the_sidecar() {
+    for bytes in [
+        "CONNECT {bad\r\n",
+        "CONNECT []\r\n",
+        "CONNECT {\"headers\":false}\r\nHPUB a 0 0\r\n\r\n",
+    ] {
+        let mut bench = Bench::new(policy());
+        bench.node_up();
+        bench.seen();
+        bench.component(bytes);
+        bench.node("PONG\r\nPONG\r\nPONG\r\n");
+        bench.now += Duration::from_secs(2);
+        bench.session.tick_ending(bench.now, &mut bench.pipes);
+        assert!(
+            bench.seen().ends_with("-ERR 'Unknown Protocol Operation'\r\n"),
+            "{bytes}"
+        );
+        assert_eq!(
+            bench.session.end(),
+            Some(End::ComponentProtocol("arguments")),
+            "{bytes}"
+        );
+    }
+}
+
+#[test]
+fn a_stop_during_an_outage_waits_for_a_node_that_takes_what_is_held() {
+    let mut bench = Bench::connected(policy());
+    bench.lose();
+    bench.component("PUB a 1\r\nx\r\n");
+    bench
+        .session
+        .shut_down(bench.now, Duration::from_secs(8), &mut bench.pipes);
+    assert!(bench.session.wants().dial && bench.session.end().is_none());
+    bench.node_up();
+    bench.node("PONG\r\n");
+    assert!(bench.sent().ends_with("PUB a 1\r\nx\r\n"));
+    bench.session.tick_ending(bench.now, &mut bench.pipes);
+    bench.node("PONG\r\n");
+    bench.session.tick_ending(bench.now, &mut bench.pipes);
+    assert_eq!(bench.session.end(), Some(End::Shutdown));
 }
 
 #[test]

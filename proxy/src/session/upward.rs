@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use standin_wire::client::{self, Frame, Verb};
-use standin_wire::{Span, WireError, encode};
+use standin_wire::{Connect, Span, WireError, encode};
 
 use super::{End, Leaving, Note, Replacement, Session, Stage, Wires};
 use crate::ledger::Expected;
@@ -74,11 +74,14 @@ impl Session {
     /// The component will send nothing more.
     pub(crate) fn component_eof(&mut self, now: Instant, wires: &mut impl Wires) {
         self.up.eof = true;
-        if self.doubt.log_bytes() > 0 && !self.ledger.awaits_pong() {
-            // What would be sent again is kept until a node has confirmed it, component or not.
-            self.own_ping();
-        }
         self.push_up(now, wires);
+        let unconfirmed = self.doubt.log_bytes() > 0 || !self.down.broke;
+        if self.client.is_some() && unconfirmed && !self.ledger.awaits_pong() {
+            // What would be sent again is kept until a node has confirmed it, component or not; and one that has only closed
+            // its sending side still gets the answers to all it sent.
+            self.own_ping();
+            self.push_up(now, wires);
+        }
     }
 
     /// The node's socket takes bytes again.
@@ -198,6 +201,7 @@ impl Session {
         } else {
             PLAN_BYTES_MAX
         };
+        let headers = self.takes_headers();
         let (mut len, mut publishes, mut subs, mut plain) = (0, 0, 0, !may_resend);
         while len < bytes_max {
             // Looked at where it is: to copy the span out takes longer than to find it (`tests/bench sidecar`, 16 B).
@@ -207,15 +211,15 @@ impl Session {
                 Err(_) if len == 0 => return found.map(|_| Plan::Incomplete),
                 Ok(None) | Err(_) => break,
             };
-            let publish = matches!(span.verb, Verb::Pub | Verb::Hpub);
+            let publish = span.verb == Verb::Pub || span.verb == Verb::Hpub && headers;
             if !publish || self.client.is_none() {
                 // What needs a decision of its own is decided as the first of a plan, when all before it has had its
                 // effect.
-                if let Some(plan) = self.plan_alone(&bytes[len..len + span.len], span, subs)? {
-                    if len > 0 {
-                        break;
-                    }
-                    return Ok(plan);
+                match self.plan_alone(&bytes[len..len + span.len], span, subs) {
+                    Ok(None) => {}
+                    Ok(Some(_)) | Err(_) if len > 0 => break,
+                    Ok(Some(plan)) => return Ok(plan),
+                    Err(error) => return Err(error),
                 }
                 plain = false;
                 subs += usize::from(span.verb == Verb::Sub);
@@ -249,6 +253,19 @@ impl Session {
     ) -> Result<Option<Plan>, WireError> {
         let len = span.len;
         Ok(match client::frame(bytes, span)? {
+            // Servers close without a word then, as if they had died; every next node would do the same.
+            Frame::Connect(json) if Connect::parse(json).is_err() => {
+                return Err(WireError::Arguments {
+                    verb: "CONNECT",
+                    expected: "CONNECT {json}",
+                });
+            }
+            Frame::Publish(publish) if publish.headers.is_some() && !self.takes_headers() => {
+                return Err(WireError::Arguments {
+                    verb: "HPUB",
+                    expected: "\"headers\":true in CONNECT",
+                });
+            }
             Frame::Connect(json) => {
                 let json = self.merged(json).unwrap_or(Cow::Borrowed(json));
                 Some(Plan::Replace {
@@ -290,6 +307,10 @@ impl Session {
         });
     }
 
+    fn takes_headers(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.headers)
+    }
+
     fn is_full(&self, more: usize) -> bool {
         let max = self.policy.subscriptions_max;
         max > 0 && self.journal.len() + more >= max
@@ -310,7 +331,7 @@ impl Session {
             self.pinged = now;
         }
         for _ in 0..std::mem::take(&mut self.up.own_pings) {
-            let mark = self.doubt.mark();
+            let mark = self.mark();
             self.ledger.expect(Expected::OwnPong(mark));
             self.traffic.own_pings += 1;
         }
@@ -361,7 +382,7 @@ impl Session {
         let of_ping = written - of_frames;
         if of_ping > 0 {
             // The PING's first bytes are out: its rest is the next to go.
-            let mark = self.doubt.mark();
+            let mark = self.mark();
             self.ledger.expect(Expected::OwnPong(mark));
             self.traffic.own_pings += 1;
             self.pinged = now;
@@ -410,7 +431,7 @@ impl Session {
                 self.expect_oks(1);
             }
             Frame::Ping => {
-                let mark = self.doubt.mark();
+                let mark = self.mark();
                 self.ledger.expect(Expected::ComponentPong(mark));
             }
             Frame::Connect(_) | Frame::Pong => {}

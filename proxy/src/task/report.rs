@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use standin_registry::Node;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::card::Card;
 use crate::cause::Cause;
-use crate::session::{Move, Note};
+use crate::session::{Move, Note, STABLE};
 use crate::shared::Shared;
 
 use super::Task;
@@ -21,6 +21,9 @@ impl Task {
             Note::Lost { cause, in_doubt } => {
                 metrics.in_doubt_drop.increment(in_doubt.dropped);
                 metrics.in_doubt_resend.increment(in_doubt.resent);
+                if self.joined_at.take().is_some_and(|at| at.elapsed() >= STABLE) {
+                    self.rounds = 0;
+                }
                 let Some(node) = self.session.node() else { return };
                 // A connection that the node closed for what the component did says nothing about the node.
                 if cause != Cause::LameDuck && !self.session.is_ending() {
@@ -32,6 +35,7 @@ impl Task {
             }
             Note::Joined { moved } => {
                 self.permit = None;
+                self.joined_at = Some(Instant::now());
                 if let Some(node) = self.session.node() {
                     self.shared.book.succeeded(&node.client);
                     if let Some(moved) = moved {
@@ -55,6 +59,10 @@ impl Task {
             Note::ComponentError { text, kind } => {
                 metrics.client_errors.increment(kind);
                 info!(session = id, component = %self.card.component, kind, "component was sent -ERR '{text}'");
+            }
+            Note::Abandoned { bytes } => {
+                let component = self.card.component;
+                warn!(session = id, %component, bytes, "session ended with bytes that no node has taken");
             }
             Note::Connected => {
                 let client = self.session.client_label().cloned().unwrap_or_default();
