@@ -109,6 +109,12 @@ impl Ledger {
         pong
     }
 
+    /// Whether the component still waits for an answer.
+    pub(crate) fn owes_component(&self) -> bool {
+        let own = |expected: &Expected| matches!(expected, Expected::SwallowedOks(_) | Expected::OwnPong(_));
+        !self.expected.iter().all(own)
+    }
+
     /// What the sidecar itself has to answer now, as bytes.
     pub(crate) fn own_answers(&mut self) -> Vec<u8> {
         let mut answers = Vec::new();

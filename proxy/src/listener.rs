@@ -11,6 +11,7 @@ use standin_wire::encode;
 use tokio::net::TcpListener;
 use tracing::warn;
 
+use crate::card::Card;
 use crate::shared::Shared;
 use crate::worker::{Newcomer, Workers};
 
@@ -59,11 +60,9 @@ fn admit(stream: StdStream, component: SocketAddr, shared: &Shared, workers: &Wo
         return;
     }
     let id = shared.session_ids.fetch_add(1, Relaxed) + 1;
-    workers.take(Newcomer {
-        id,
-        stream,
-        component,
-    });
+    let card = Arc::new(Card::new(id, component));
+    shared.cards.insert(Arc::clone(&card));
+    workers.take(Newcomer { stream, card });
 }
 
 /// Says why, as far as the socket takes it at once, and closes.

@@ -52,7 +52,7 @@ thread_local! {
 }
 
 /// A connection, or how many nodes were tried in vain.
-type Dial = Pin<Box<dyn Future<Output = Result<Link, usize>>>>;
+type Dial = Pin<Box<dyn Future<Output = Result<Link, usize>> + Send>>;
 
 /// See the file's head.
 struct Task {
@@ -61,10 +61,8 @@ struct Task {
     session: Session,
     sockets: Sockets,
     dial: Option<Dial>,
-    /// Rounds of dialling in a row that found no node, or none that kept the session for long: each waits longer.
+    /// Rounds of dialling in a row that found no node, or none that served the session: each waits longer.
     rounds: u32,
-    /// When the present node took the session.
-    joined_at: Option<Instant>,
     /// The next node's connection, while the present one answers its last.
     next: Option<Link>,
     /// Held until the node has taken the session.
@@ -99,7 +97,6 @@ pub(crate) async fn run(shared: Arc<Shared>, card: Arc<Card>, component: TcpStre
         },
         dial: None,
         rounds: 0,
-        joined_at: None,
         next: None,
         permit: None,
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),

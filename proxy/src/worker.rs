@@ -2,7 +2,7 @@
 //! no message crosses threads and no lock is taken for it.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::TcpStream as StdStream;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,7 +14,6 @@ use standin_registry::Credentials;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::LocalSet;
 use tracing::{debug, error};
 
 use crate::card::{Card, Errand};
@@ -25,9 +24,9 @@ use crate::task;
 /// A connection that was just taken. Their number is bounded by `limits.connections_max`.
 #[derive(Debug)]
 pub(crate) struct Newcomer {
-    pub(crate) id: u64,
     pub(crate) stream: StdStream,
-    pub(crate) component: SocketAddr,
+    /// Counted already, so that no more are taken than `limits.connections_max`.
+    pub(crate) card: Arc<Card>,
 }
 
 /// What components are told about the address, and what nodes are told about the component.
@@ -59,10 +58,8 @@ impl Workers {
             let (shared, front) = (Arc::clone(shared), Arc::clone(front));
             let thread = std::thread::Builder::new().name(format!("sessions-{number}"));
             threads.push(thread.spawn(move || {
-                let sessions = LocalSet::new();
-                sessions.spawn_local(receive(newcomers, shared, front));
                 // Ends when the queue is closed and the last session is over.
-                runtime.block_on(sessions);
+                runtime.block_on(receive(newcomers, shared, front));
             })?);
             queues.push(queue);
         }
@@ -93,26 +90,22 @@ async fn receive(
     front: Arc<ArcSwap<Front>>,
 ) {
     while let Some(newcomer) = newcomers.recv().await {
-        tokio::task::spawn_local(session(newcomer, Arc::clone(&shared), front.load_full()));
+        tokio::spawn(session(newcomer, Arc::clone(&shared), front.load_full()));
     }
+    shared.cards.emptied().await;
 }
 
 /// One session, with all that is counted at its beginning and its end. A panic in it ends only this one.
 async fn session(newcomer: Newcomer, shared: Arc<Shared>, front: Arc<Front>) {
-    let Newcomer {
-        id,
-        stream,
-        component,
-    } = newcomer;
-    let card = Arc::new(Card::new(id, component));
-    shared.cards.insert(Arc::clone(&card));
+    let Newcomer { stream, card } = newcomer;
+    let (id, component) = (card.id, card.component);
     if shared.stopping.load(Relaxed) {
         card.call(Errand::ShutDown);
     }
     shared.metrics.sessions_total.increment(1);
     shared.metrics.sessions.increment(1.0);
     debug!(session = id, %component, "component connected");
-    let serving = serve(Arc::clone(&shared), Arc::clone(&card), stream, component, &front);
+    let serving = serve(Arc::clone(&shared), Arc::clone(&card), stream, &front);
     match AssertUnwindSafe(serving).catch_unwind().await {
         Ok(Ok(end)) => {
             shared.metrics.sessions_closed.increment(end.as_str());
@@ -132,13 +125,7 @@ async fn session(newcomer: Newcomer, shared: Arc<Shared>, front: Arc<Front>) {
     shared.metrics.sessions.decrement(1.0);
 }
 
-async fn serve(
-    shared: Arc<Shared>,
-    card: Arc<Card>,
-    stream: StdStream,
-    component: SocketAddr,
-    front: &Front,
-) -> io::Result<End> {
+async fn serve(shared: Arc<Shared>, card: Arc<Card>, stream: StdStream, front: &Front) -> io::Result<End> {
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
     let here = stream.local_addr()?;
@@ -149,7 +136,7 @@ async fn serve(
     let face = Face {
         host,
         port,
-        component_ip: component.ip(),
+        component_ip: card.component.ip(),
         credentials: front.credentials.clone(),
     };
     Ok(task::run(shared, card, stream, face).await)

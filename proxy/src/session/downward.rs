@@ -137,6 +137,7 @@ impl Session {
     #[inline]
     fn count_delivery(&mut self, frame: &[u8], span: &Span<Verb>) {
         self.traffic.messages_to_component += 1;
+        self.served = true;
         let slot = match self.down.last_slot {
             Some(slot) if span.repeats => Some(slot),
             _ => self.journal.slot(server::message_sid(span.args(frame))),
@@ -191,7 +192,9 @@ impl Session {
         };
         self.doubt.confirm(mark);
         self.journal.confirm(mark.subs);
-        if !self.verified && self.client.is_some() {
+        if self.verified {
+            self.served = true;
+        } else if self.client.is_some() {
             self.joined(now);
         }
         pass

@@ -47,7 +47,6 @@ use crate::ledger::{Ledger, Owed};
 use crate::policy::Policy;
 
 pub(crate) use face::Face;
-pub(crate) use moving::STABLE;
 pub use shell::End;
 pub(crate) use shell::{ClientLabel, Move, Note, Traffic, Wants, Wires};
 
@@ -193,8 +192,10 @@ pub(crate) struct Session {
     untold_info: Option<Box<Info>>,
     started: Instant,
     searching_since: Instant,
-    /// When the present node took the session.
-    joined_at: Option<Instant>,
+    /// The present node has done something for the session since it took it: delivered a message, or answered.
+    served: bool,
+    /// Since when it is the present node.
+    node_since: Instant,
     /// When the node last sent anything.
     node_heard: Instant,
     /// When the last own PING went out.
@@ -257,7 +258,8 @@ impl Session {
             untold_info: None,
             started: now,
             searching_since: now,
-            joined_at: None,
+            served: false,
+            node_since: now,
             node_heard: now,
             pinged: now,
             component_heard: now,
@@ -298,7 +300,7 @@ impl Session {
         // A component that has closed only its sending side still reads.
         let answered = self.down.broke
             || self.stage == Stage::Searching
-            || self.ledger.is_settled() && self.down.outbox.is_empty();
+            || !self.ledger.owes_component() && self.down.outbox.is_empty();
         let passed_on = passed_on && answered;
         let new = self.up.held.is_empty() && self.client.is_none();
         let end = if self.down.broke {

@@ -13,8 +13,8 @@ use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::ledger::{Expected, Owed};
 
-/// A node that has served a session for so long was a good one.
-pub(crate) const STABLE: Duration = Duration::from_secs(1);
+/// A node that kept the session for so long has served it, even if there was nothing to do.
+const SERVES_AFTER: Duration = Duration::from_secs(1);
 
 impl Session {
     /// A connection to `node` stands, and its INFO has come.
@@ -24,6 +24,8 @@ impl Session {
         self.node_heard = now;
         self.pinged = now;
         self.verified = false;
+        self.served = false;
+        self.node_since = now;
         self.refused = None;
         self.take_limits(info);
         self.greet(info, now, wires);
@@ -103,8 +105,13 @@ impl Session {
             return;
         }
         let in_doubt = self.doubt.node_lost();
-        self.notes.push(Note::Lost { cause, in_doubt });
         self.remember_loss(cause, in_doubt, now);
+        let served = self.served;
+        self.notes.push(Note::Lost {
+            cause,
+            in_doubt,
+            served,
+        });
         let mut owed = self.ledger.take_owed();
         owed.append(&mut self.owed);
         self.owed = owed;
@@ -125,8 +132,8 @@ impl Session {
 
     fn remember_loss(&mut self, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
         // A node that takes the session and drops it at once ends no outage.
-        let stable = self.joined_at.take().is_some_and(|at| now >= at + STABLE);
-        if stable || self.client.is_none() || !self.verified_once {
+        self.served |= now >= self.node_since + SERVES_AFTER;
+        if self.served || self.client.is_none() {
             self.searching_since = now;
         }
         match (&mut self.lost, &self.node) {
@@ -192,10 +199,6 @@ impl Session {
     /// The node answered the first PING behind CONNECT.
     pub(super) fn joined(&mut self, now: Instant) {
         self.verified = true;
-        self.joined_at = Some(now);
-        if self.lost.is_none() {
-            self.searching_since = now;
-        }
         self.verified_once = true;
         if matches!(self.stage, Stage::Joining { .. }) {
             self.stage = Stage::Resending;

@@ -84,8 +84,12 @@ impl End {
 /// Something that an operator, or the rest of the sidecar, should hear of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Note {
-    /// The node is gone.
-    Lost { cause: Cause, in_doubt: InDoubtCount },
+    /// The node is gone; whether it has `served` the session at all.
+    Lost {
+        cause: Cause,
+        in_doubt: InDoubtCount,
+        served: bool,
+    },
     /// The node took the session: its credentials and, after a move, the whole journal.
     Joined { moved: Option<Move> },
     /// So many publishes were sent again.

@@ -75,10 +75,8 @@ impl Session {
     pub(crate) fn component_eof(&mut self, now: Instant, wires: &mut impl Wires) {
         self.up.eof = true;
         self.push_up(now, wires);
-        let unconfirmed = self.doubt.log_bytes() > 0 || !self.down.broke;
-        if self.client.is_some() && unconfirmed && !self.ledger.awaits_pong() {
-            // What would be sent again is kept until a node has confirmed it, component or not; and one that has only closed
-            // its sending side still gets the answers to all it sent.
+        if self.doubt.log_bytes() > 0 && !self.ledger.awaits_pong() {
+            // What would be sent again is kept until a node has confirmed it, component or not.
             self.own_ping();
             self.push_up(now, wires);
         }

@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use crate::card::Card;
 use crate::cause::Cause;
-use crate::session::{Move, Note, STABLE};
+use crate::session::{Move, Note};
 use crate::shared::Shared;
 
 use super::Task;
@@ -18,10 +18,14 @@ impl Task {
     pub(super) fn tell(&mut self, note: Note) {
         let (id, metrics) = (self.card.id, &self.shared.metrics);
         match note {
-            Note::Lost { cause, in_doubt } => {
+            Note::Lost {
+                cause,
+                in_doubt,
+                served,
+            } => {
                 metrics.in_doubt_drop.increment(in_doubt.dropped);
                 metrics.in_doubt_resend.increment(in_doubt.resent);
-                if self.joined_at.take().is_some_and(|at| at.elapsed() >= STABLE) {
+                if served {
                     self.rounds = 0;
                 }
                 let Some(node) = self.session.node() else { return };
@@ -35,7 +39,6 @@ impl Task {
             }
             Note::Joined { moved } => {
                 self.permit = None;
-                self.joined_at = Some(Instant::now());
                 if let Some(node) = self.session.node() {
                     self.shared.book.succeeded(&node.client);
                     if let Some(moved) = moved {
