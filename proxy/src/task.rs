@@ -44,6 +44,9 @@ const REDIAL_MAX: Duration = Duration::from_millis(500);
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// Reads of a component when the sidecar stops, each of [`READ_BYTES`] at most.
 const LAST_READS_MAX: usize = 64;
+/// Wait before the last read when the sidecar stops. Timers and sockets share one driver: when the timer fires, the session has
+/// heard of all that arrived before it was set.
+const LAST_LOOK: Duration = Duration::from_millis(2);
 /// How often a session that waits for room in the buffers of all looks for it.
 const STARVED_LOOK: Duration = Duration::from_millis(20);
 
@@ -70,6 +73,8 @@ struct Task {
     timer: Pin<Box<Sleep>>,
     /// When the timer fires.
     timer_at: Instant,
+    /// When to begin the orderly end.
+    stop_at: Option<Instant>,
     /// Not reading because all sessions' buffers together are full.
     starved: bool,
     /// Bytes and state as last reported.
@@ -101,6 +106,7 @@ pub(crate) async fn run(shared: Arc<Shared>, card: Arc<Card>, component: TcpStre
         permit: None,
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         timer_at: now,
+        stop_at: None,
         starved: false,
         buffered,
         state: "new",
@@ -361,17 +367,26 @@ impl Task {
             called = true;
         }
         if self.card.called(Errand::ShutDown) {
-            // What has arrived is passed on, read or not. A component that never pauses is not waited for.
-            for _ in 0..LAST_READS_MAX {
-                if !self.read_component(cx, self.session.wants()) {
-                    break;
-                }
-            }
-            self.session
-                .shut_down(now(), self.shared.shutdown_patience(), &mut self.sockets);
+            self.stop_at = Some(now() + LAST_LOOK);
+            called = true;
+        }
+        if self.stop_at.is_some_and(|at| now() >= at) {
+            self.stop_at = None;
+            self.stop(cx);
             called = true;
         }
         called
+    }
+
+    /// Passes on what has arrived, read or not, and begins the orderly end. A component that never pauses is not waited for.
+    fn stop(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..LAST_READS_MAX {
+            if !self.read_component(cx, self.session.wants()) {
+                break;
+            }
+        }
+        self.session
+            .shut_down(Instant::now(), self.shared.shutdown_patience(), &mut self.sockets);
     }
 
     /// What broke, what ended, and what is to be told.
@@ -415,6 +430,9 @@ impl Task {
 
     fn timer(&mut self, cx: &mut Context<'_>) -> bool {
         let mut due = self.session.deadline();
+        if let Some(at) = self.stop_at {
+            due = due.min(at);
+        }
         if self.starved {
             due = due.min(Instant::now() + STARVED_LOOK);
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// What stands in the place of a secret, in logs, errors and `--print-config`.
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 macro_rules! secret {
     ($name:ident, $what:literal, $mask:path) => {

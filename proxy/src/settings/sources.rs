@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, str::FromStr};
 
 use standin_registry::{Config, DnsName, RegistryError, Upstream, ZooKeeperConfig};
 
+use super::secret::{MASK, masked_pair, masked_url};
 use super::{Place, Settings, SettingsError};
 
 impl Settings {
@@ -68,6 +69,14 @@ impl Settings {
 /// # Errors
 /// [`SettingsError::Conflict`] with the place and the registry's own words.
 pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
+    if matches!(key, "nodes.upstream" | "nodes.zookeeper_auth") && is_masked(key, text) {
+        return Err(SettingsError::Conflict {
+            place: place.clone(),
+            rule: format!(
+                "{key} holds the `***` that --print-config shows for a secret; put the secret itself there"
+            ),
+        });
+    }
     let zookeeper = |config| {
         let zookeeper = Some(config);
         Config {
@@ -105,8 +114,33 @@ fn refused(place: &Place, error: &RegistryError) -> SettingsError {
     }
 }
 
+/// Whether `text` is what masking makes of a secret.
+fn is_masked(key: &str, text: &str) -> bool {
+    let masked = if key == "nodes.upstream" {
+        masked_url(text)
+    } else {
+        masked_pair(text)
+    };
+    text.contains(MASK) && masked == text
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_masked_secret_is_not_taken_for_the_secret() {
+        for text in [
+            "[nodes]\nupstream = [\"nats://u:***@h:1\"]",
+            "[nodes]\nzookeeper_auth = \"u:***\"",
+        ] {
+            let error = Settings::from_toml(text).unwrap_err().to_string();
+            assert!(
+                error.contains("settings:2") && error.contains("--print-config"),
+                "{error}"
+            );
+        }
+        assert!(Settings::from_toml("[nodes]\nupstream = [\"nats://u:p@h:1\"]").is_ok());
+    }
+
     use super::*;
 
     #[test]
