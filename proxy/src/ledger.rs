@@ -95,18 +95,22 @@ impl Ledger {
         if self.pings == 0 {
             return None;
         }
-        let is_pong =
-            |expected: &Expected| matches!(expected, Expected::ComponentPong(_) | Expected::OwnPong(_));
-        let at = self.expected.iter().position(is_pong)?;
-        let pong = self.expected.remove(at);
-        let mut before = 0;
         // What the sidecar has to answer itself is not lost with what the node will not answer.
-        self.expected.retain(|expected| {
-            before += 1;
-            before > at || matches!(expected, Expected::OwnOks(_) | Expected::OwnError(_))
-        });
-        self.pings -= 1;
-        pong
+        let mut own = Vec::new();
+        while let Some(front) = self.expected.pop_front() {
+            match front {
+                Expected::ComponentPong(_) | Expected::OwnPong(_) => {
+                    self.pings -= 1;
+                    own.into_iter()
+                        .rev()
+                        .for_each(|answer| self.expected.push_front(answer));
+                    return Some(front);
+                }
+                Expected::OwnOks(_) | Expected::OwnError(_) => own.push(front),
+                Expected::Oks(_) | Expected::SwallowedOks(_) => {}
+            }
+        }
+        None
     }
 
     /// Whether the component still waits for an answer.
