@@ -305,14 +305,24 @@ impl Component {
         let deadline = Instant::now() + patience;
         loop {
             let running = self.process.is_running();
-            let event = self.process.lines().iter().skip(mark).find_map(|line| {
-                let (first, rest) = line.text.split_once(' ').unwrap_or((&line.text, ""));
-                let hit = line.stream == Stream::Out && (first == word || first == "error");
-                hit.then(|| (first == word, rest.to_owned()))
-            });
+            let event = self
+                .process
+                .lines()
+                .iter()
+                .enumerate()
+                .skip(mark)
+                .find_map(|(number, line)| {
+                    let (first, rest) = line.text.split_once(' ').unwrap_or((&line.text, ""));
+                    let hit = line.stream == Stream::Out && (first == word || first == "error");
+                    hit.then(|| (first == word, number, rest.to_owned()))
+                });
             match event {
-                Some((true, rest)) => return Some(rest),
-                Some((false, error)) => self.process.fail(at, &format!("{word:?}, got the error {error}")),
+                Some((true, _, rest)) => return Some(rest),
+                Some((false, number, error)) => {
+                    let around = self.process.around(number);
+                    self.process
+                        .fail(at, &format!("{word:?}, got the error {error}, here:\n{around}"));
+                }
                 None if !running || Instant::now() > deadline => {
                     self.process
                         .fail(at, &format!("the event {word:?} within {patience:?}"));

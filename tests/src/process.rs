@@ -15,6 +15,7 @@ use std::panic::Location;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The most lines kept of one process; a test that gets more is running away.
@@ -122,11 +123,12 @@ impl Program {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name} ({command:?}): {error}"));
         let lines = Arc::default();
+        let mut readers = Vec::new();
         if let Some(out) = child.stdout.take() {
-            keep_lines(out, Stream::Out, Arc::clone(&lines));
+            readers.push(keep_lines(out, Stream::Out, Arc::clone(&lines)));
         }
         if let Some(err) = child.stderr.take() {
-            keep_lines(err, Stream::Err, Arc::clone(&lines));
+            readers.push(keep_lines(err, Stream::Err, Arc::clone(&lines)));
         }
         let stdin = child.stdin.take();
         Process {
@@ -134,12 +136,17 @@ impl Program {
             child,
             stdin,
             lines,
+            readers,
             ended: None,
         }
     }
 }
 
-fn keep_lines(stream: impl Read + Send + 'static, from: Stream, lines: Arc<Mutex<Vec<Line>>>) {
+fn keep_lines(
+    stream: impl Read + Send + 'static,
+    from: Stream,
+    lines: Arc<Mutex<Vec<Line>>>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n') {
             let Ok(line) = line else { return };
@@ -155,7 +162,7 @@ fn keep_lines(stream: impl Read + Send + 'static, from: Stream, lines: Arc<Mutex
                 text,
             });
         }
-    });
+    })
 }
 
 /// A running (or ended) child process.
@@ -165,6 +172,7 @@ pub struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Arc<Mutex<Vec<Line>>>,
+    readers: Vec<JoinHandle<()>>,
     ended: Option<ExitStatus>,
 }
 
@@ -213,7 +221,7 @@ impl Process {
             let deadline = Instant::now() + patience;
             loop {
                 // Looked at first: what was written before the end is still to be found.
-                let running = self.is_running();
+                let running = self.is_running() || !self.has_been_read();
                 if let Some(line) = self
                     .lines()
                     .iter()
@@ -283,15 +291,14 @@ impl Process {
         self.ended.is_none()
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and until all that it wrote is among its lines.
     #[track_caller]
     pub fn wait_for_end(&mut self, patience: Duration) -> impl Future<Output = ExitStatus> {
         let what = format!("{} ends", self.name);
-        found(
-            what,
-            patience,
-            async || if self.is_running() { None } else { self.ended },
-        )
+        found(what, patience, async || {
+            let over = !self.is_running() && self.has_been_read();
+            if over { self.ended } else { None }
+        })
     }
 
     /// CPU time used so far, user and system.
@@ -321,11 +328,12 @@ impl Process {
     /// The last lines it wrote, for a failure.
     pub fn tail(&self) -> String {
         let lines = self.lines();
-        let mut tail = String::new();
-        for line in lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)) {
-            let _ = writeln!(tail, "    {:?} | {}", line.stream, line.text);
-        }
-        tail
+        Self::listed(lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)))
+    }
+
+    /// True once both of its streams have ended and every line of them is kept.
+    fn has_been_read(&self) -> bool {
+        self.readers.iter().all(JoinHandle::is_finished)
     }
 
     fn is_frozen(&self) -> bool {
@@ -341,6 +349,23 @@ impl Process {
 
     fn nix_pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// Lines around this one, for a failure that is not about the last ones.
+    pub(crate) fn around(&self, line: usize) -> String {
+        Self::listed(
+            self.lines()
+                .iter()
+                .skip(line.saturating_sub(TAIL_LINES / 2))
+                .take(TAIL_LINES),
+        )
+    }
+
+    fn listed<'a>(lines: impl Iterator<Item = &'a Line>) -> String {
+        lines.fold(String::new(), |mut list, line| {
+            let _ = writeln!(list, "    {:?} | {}", line.stream, line.text);
+            list
+        })
     }
 
     pub(crate) fn fail(&mut self, at: &Location<'_>, wanted: &str) -> ! {
