@@ -4,7 +4,7 @@
 //! registered and never dies, so whatever is missing was lost on the component's side.
 
 use crate::site::{PATIENCE, Site};
-use e2e::{Component, Library, Record, eventually};
+use e2e::{Component, Library, RawClient, Record, eventually};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -53,6 +53,7 @@ async fn outlives_its_nodes(library: Library, record: Record) {
         )
         .await;
         site.cluster.restart(victim).await;
+        reaches_the_counterpart(&site, victim, &counterpart, round).await;
         if withdrawn {
             site.registrar
                 .announce(record, &name, site.cluster.nodes[victim].address())
@@ -71,6 +72,23 @@ async fn outlives_its_nodes(library: Library, record: Record) {
         failovers >= KILLS as f64,
         "{failovers} failovers counted for {KILLS} kills"
     );
+}
+
+/// A node that was started again passes on to the counterpart: until it has heard of the counterpart's interest it would
+/// drop what a session publishes there, without anything being wrong.
+async fn reaches_the_counterpart(site: &Site, node: usize, counterpart: &Component, round: usize) {
+    let mut publisher = RawClient::open(site.cluster.nodes[node].address()).await;
+    let payload = format!("reached{round}");
+    eventually(
+        format!("node {node} knows the counterpart"),
+        PATIENCE,
+        async || {
+            publisher.publish("up.reach", &payload).await;
+            publisher.flush().await;
+            counterpart.payloads("up").contains(&payload)
+        },
+    )
+    .await;
 }
 
 /// Each of the three subscriptions gets what is published from now on.

@@ -61,10 +61,7 @@ async fn jetstream_key_value_and_requests_pass_and_outlive_a_node() {
     .await;
 
     publish_acknowledged(&jetstream, 1..=MESSAGES).await;
-    store
-        .put("colour", "blue".into())
-        .await
-        .expect("the bucket takes a value");
+    put(&store, "colour", "blue").await;
     let answers = answer_requests(&client).await;
 
     let node = sidecar.node_of_session().await.expect("the session has a node");
@@ -80,10 +77,7 @@ async fn jetstream_key_value_and_requests_pass_and_outlive_a_node() {
     })
     .await;
     assert_eq!(value, "blue");
-    store
-        .put("colour", "green".into())
-        .await
-        .expect("the bucket takes another value");
+    put(&store, "colour", "green").await;
     let reply = client
         .request("questions", "why".into())
         .await
@@ -135,6 +129,14 @@ async fn publish_acknowledged(jetstream: &jetstream::Context, numbers: impl Iter
         })
         .await;
     }
+}
+
+/// Puts a value, again until it is taken: while the servers elect a leader for the bucket nobody takes it.
+async fn put(store: &kv::Store, key: &str, value: &'static str) {
+    eventually(format!("{key} is set to {value}"), PATIENCE, async || {
+        store.put(key, value.into()).await.is_ok()
+    })
+    .await;
 }
 
 async fn answer_requests(client: &async_nats::Client) -> tokio::task::JoinHandle<()> {

@@ -8,7 +8,7 @@ use crate::port::free_port;
 use crate::process::{Process, Program};
 use crate::zookeeper::{Record, Registrar, write};
 use nix::sys::signal::Signal;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -284,16 +284,21 @@ impl NatsNode {
         self.monitoring.get_json("/varz").await?["connections"].as_u64()
     }
 
+    /// Peers to which all connections stand. Newer versions keep a pool of them to each peer and one more for the system
+    /// account, and an account's interest travels on one of these only.
     async fn routed_peers(&self) -> Option<usize> {
+        let settings = self.monitoring.get_json("/varz").await?;
+        let pool = settings["cluster"]["pool_size"].as_u64();
+        let needed = pool.map_or(1, |size| size + 1);
         let page = self.monitoring.get_json("/routez").await?;
-        let routes = page["routes"].as_array().cloned().unwrap_or_default();
-        // Newer versions keep several connections to each peer.
-        Some(
-            routes
-                .iter()
-                .filter_map(|route| route["remote_id"].as_str())
-                .collect::<BTreeSet<_>>()
-                .len(),
-        )
+        let mut connections: BTreeMap<&str, u64> = BTreeMap::new();
+        for peer in page["routes"]
+            .as_array()?
+            .iter()
+            .filter_map(|route| route["remote_id"].as_str())
+        {
+            *connections.entry(peer).or_default() += 1;
+        }
+        Some(connections.values().filter(|count| **count >= needed).count())
     }
 }
