@@ -1,0 +1,93 @@
+//! Who may connect. The one place that decides it: what comes later (keys, certificates, passwords that are hashed) comes here.
+
+use standin_wire::Connect;
+
+/// Who may connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// Everyone.
+    Open,
+    /// Who knows the token.
+    Token(String),
+    /// These users, each with name and password.
+    Users(Vec<(String, String)>),
+}
+
+impl Access {
+    /// Whether CONNECT must carry credentials, as INFO says it.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        *self != Self::Open
+    }
+
+    /// Whether who sent this CONNECT may come in.
+    #[must_use]
+    pub fn admits(&self, connect: &Connect) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Token(token) => connect
+                .auth_token
+                .as_deref()
+                .is_some_and(|given| same(given, token)),
+            Self::Users(users) => {
+                let (Some(user), Some(password)) = (&connect.user, &connect.pass) else {
+                    return false;
+                };
+                let mut admitted = false;
+                for (name, secret) in users {
+                    admitted |= same(user, name) & same(password, secret);
+                }
+                admitted
+            }
+        }
+    }
+}
+
+/// Compares without telling by its time how much was right.
+fn same(given: &str, secret: &str) -> bool {
+    let differences = given
+        .bytes()
+        .zip(secret.bytes())
+        .fold(0, |differences, (a, b)| differences | (a ^ b));
+    given.len() == secret.len() && differences == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(user: Option<&str>, pass: Option<&str>, auth_token: Option<&str>) -> Connect {
+        Connect {
+            user: user.map(str::to_owned),
+            pass: pass.map(str::to_owned),
+            auth_token: auth_token.map(str::to_owned),
+            ..Connect::default()
+        }
+    }
+
+    #[test]
+    fn only_who_has_all_of_the_credentials_comes_in() {
+        let users = Access::Users(vec![("a".into(), "b".into()), ("c".into(), "d".into())]);
+        for (user, pass, admitted) in [
+            (Some("a"), Some("b"), true),
+            (Some("c"), Some("d"), true),
+            (Some("a"), Some("d"), false),
+            (Some("a"), Some(""), false),
+            (Some("a"), None, false),
+            (None, Some("b"), false),
+            (None, None, false),
+        ] {
+            assert_eq!(
+                users.admits(&connect(user, pass, None)),
+                admitted,
+                "{user:?} {pass:?}"
+            );
+        }
+        let token = Access::Token("t".into());
+        assert!(token.admits(&connect(None, None, Some("t"))));
+        assert!(!token.admits(&connect(None, None, Some("tt"))));
+        assert!(!token.admits(&connect(Some("t"), None, None)));
+        assert!(Access::Open.admits(&connect(None, None, None)));
+        assert!(!Access::Open.is_required() && token.is_required());
+    }
+}

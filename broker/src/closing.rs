@@ -1,0 +1,67 @@
+//! Why a client's connection ends, and what the client is told.
+
+/// Why a client's connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It closed, or its connection broke.
+    ClientClosed,
+    /// Its socket failed on a write.
+    WriteError,
+    /// More than `pending_bytes_max` waits for it.
+    SlowConsumerPending,
+    /// It took nothing for longer than `write_deadline`.
+    SlowConsumerDeadline,
+    /// It answered too few PINGs.
+    Stale,
+    /// No CONNECT in time.
+    AuthenticationTimeout,
+    /// Its credentials are wrong, or missing.
+    AuthorizationViolation,
+    /// A frame over the limit, or none at all; with the text of [`standin_wire::WireError::server_text`].
+    Protocol(&'static str),
+    /// CONNECT asks for a version of the protocol that there is not.
+    InvalidProtocol,
+    /// `no_responders` without `headers`.
+    NoRespondersWithoutHeaders,
+    /// HPUB without `headers`.
+    HeadersNotSupported,
+    /// The server ends.
+    Shutdown,
+}
+
+impl Reason {
+    /// The text of the `-ERR` before the end, without quotes, as `nats-server` words it; `None`: it closes without a word.
+    pub(crate) const fn text(self) -> Option<&'static str> {
+        match self {
+            Self::ClientClosed
+            | Self::WriteError
+            | Self::SlowConsumerPending
+            | Self::SlowConsumerDeadline
+            | Self::Shutdown => None,
+            Self::Stale => Some("Stale Connection"),
+            Self::AuthenticationTimeout => Some("Authentication Timeout"),
+            Self::AuthorizationViolation => Some("Authorization Violation"),
+            Self::Protocol(text) => Some(text),
+            Self::InvalidProtocol => Some("invalid client protocol"),
+            Self::NoRespondersWithoutHeaders => Some("no responders requires headers support"),
+            Self::HeadersNotSupported => Some("message headers not supported"),
+        }
+    }
+
+    /// The name that `nats-server` gives it in its log and its pages.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "Client Closed",
+            Self::WriteError => "Write Error",
+            Self::SlowConsumerPending => "Slow Consumer (Pending Bytes)",
+            Self::SlowConsumerDeadline => "Slow Consumer (Write Deadline)",
+            Self::Stale => "Stale Connection",
+            Self::AuthenticationTimeout => "Authentication Timeout",
+            Self::AuthorizationViolation => "Authentication Failure",
+            Self::Protocol(_) | Self::InvalidProtocol => "Protocol Violation",
+            Self::NoRespondersWithoutHeaders => "No Responders Requires Headers",
+            Self::HeadersNotSupported => "Missing Headers Support",
+            Self::Shutdown => "Server Shutdown",
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! From a published message to the stages of those who get it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use standin_wire::client::Publish;
+
+use crate::cache::Cache;
+use crate::outbox::Outbox;
+use crate::stage::{Stage, Staged};
+use crate::subscriptions::{Matched, Subscription, Subscriptions, Turn};
+
+/// Payloads from this size on are not copied for each of several subscribers.
+const SHARED_BYTES_MIN: usize = 8 * 1024;
+
+/// What one worker needs to route; nothing of it is shared with another thread.
+#[derive(Debug)]
+pub(crate) struct Router {
+    pub(crate) stage: Stage,
+    pub(crate) cache: Cache,
+    dice: Dice,
+}
+
+/// A quick source of numbers that need not be secret: which member of a queue group is next.
+#[derive(Debug)]
+struct Dice(u64);
+
+impl Dice {
+    /// xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators", 2016.
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        // The high half scaled to the limit; the error is below one in four thousand million.
+        ((high * limit as u64) >> 32) as usize
+    }
+}
+
+impl Router {
+    pub(crate) fn new(worker: usize) -> Self {
+        Self {
+            stage: Stage::new(worker),
+            cache: Cache::new(),
+            dice: Dice(rand::random::<u64>() | 1),
+        }
+    }
+
+    /// Stages `message` for all who get it. Returns whether anyone does.
+    pub(crate) fn publish(
+        &mut self,
+        from: &Arc<Outbox>,
+        message: &Publish<'_>,
+        matched: &Matched,
+        all: &Subscriptions,
+    ) -> bool {
+        let total = matched.each.len() + matched.groups.len();
+        let whole_bytes = message.payload.len() + message.headers.map_or(0, <[u8]>::len);
+        let shared = (total > 1 && whole_bytes >= SHARED_BYTES_MIN).then(|| Shared::new(message));
+        let echo = from.echo.load(Relaxed);
+        let mut delivered = false;
+        for subscription in &matched.each {
+            if echo || subscription.client.id != from.id {
+                delivered |= self.deliver(subscription, message, shared.as_ref(), all);
+            }
+        }
+        for group in &matched.groups {
+            // From a random member on, the first that can take it.
+            let start = self.dice.below(group.len());
+            let (before, from_start) = group.split_at(start);
+            delivered |= from_start
+                .iter()
+                .chain(before)
+                .filter(|member| echo || member.client.id != from.id)
+                .any(|member| self.deliver(member, message, shared.as_ref(), all));
+        }
+        delivered
+    }
+
+    /// Tells `from` that nobody gets its request: the 503 of `no_responders`.
+    pub(crate) fn no_responders(&mut self, from: &Arc<Outbox>, reply: &[u8], all: &Subscriptions) {
+        let found = self.cache.find(reply, all);
+        let in_groups = found.matched.groups.iter().flatten();
+        let own = found
+            .matched
+            .each
+            .iter()
+            .chain(in_groups)
+            .find(|subscription| subscription.client.id == from.id);
+        let Some(own) = own else { return };
+        let answer = Publish {
+            subject: reply,
+            reply: None,
+            headers: Some(b"NATS/1.0 503\r\n\r\n"),
+            payload: b"",
+        };
+        self.deliver(own, &answer, None, all);
+    }
+
+    fn deliver(
+        &mut self,
+        subscription: &Arc<Subscription>,
+        message: &Publish<'_>,
+        shared: Option<&Shared>,
+        all: &Subscriptions,
+    ) -> bool {
+        let turn = subscription.take_turn();
+        if turn == Turn::Over {
+            return false;
+        }
+        let staged = self.stage.of(&subscription.client);
+        staged.messages += 1;
+        encode(staged, subscription, message, shared);
+        if turn == Turn::DeliverLast {
+            all.remove(subscription);
+        }
+        true
+    }
+}
+
+/// What of a large message all its subscribers share.
+#[derive(Debug)]
+struct Shared {
+    headers_len: usize,
+    /// Headers, payload and line end.
+    body: Bytes,
+}
+
+impl Shared {
+    fn new(message: &Publish<'_>) -> Self {
+        let headers = message.headers.unwrap_or_default();
+        Self {
+            headers_len: headers.len(),
+            body: [headers, message.payload, b"\r\n"].concat().into(),
+        }
+    }
+}
+
+/// MSG or HMSG, as the subscriber takes it.
+#[inline]
+fn encode(staged: &mut Staged, subscription: &Subscription, message: &Publish<'_>, shared: Option<&Shared>) {
+    let headers = message
+        .headers
+        .filter(|_| subscription.client.takes_headers.load(Relaxed));
+    let out = &mut staged.bytes;
+    out.extend_from_slice(if headers.is_some() { b"HMSG " } else { b"MSG " });
+    out.extend_from_slice(message.subject);
+    out.push(b' ');
+    out.extend_from_slice(subscription.sid());
+    out.push(b' ');
+    if let Some(reply) = message.reply {
+        out.extend_from_slice(reply);
+        out.push(b' ');
+    }
+    let headers_len = headers.map_or(0, <[u8]>::len);
+    if headers.is_some() {
+        number(out, headers_len);
+        out.push(b' ');
+    }
+    number(out, headers_len + message.payload.len());
+    out.extend_from_slice(b"\r\n");
+    match shared {
+        Some(shared) if headers.is_some() => staged.share(shared.body.clone()),
+        Some(shared) => staged.share(shared.body.slice(shared.headers_len..)),
+        None => {
+            out.extend_from_slice(headers.unwrap_or_default());
+            out.extend_from_slice(message.payload);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// `value` in decimal.
+#[inline]
+fn number(out: &mut Vec<u8>, value: usize) {
+    if value < 10 {
+        return out.push(b'0' + value as u8);
+    }
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    let mut rest = value;
+    while rest > 0 {
+        start -= 1;
+        digits[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.extend_from_slice(&digits[start..]);
+}

@@ -1,0 +1,153 @@
+//! What one worker has for each client out of one batch: written to each client once, when the batch is through.
+//!
+//! A stage belongs to one thread, so nothing here is locked. Its buffers are used again from batch to batch.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::outbox::Outbox;
+
+/// So many bytes for one client are sent before the batch is through: a batch for a hundred subscribers must not take a
+/// hundred times its size.
+const STAGED_BYTES_MAX: usize = 128 * 1024;
+/// Buffers that grew beyond this are not kept.
+const KEPT_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes for one client.
+#[derive(Debug, Default)]
+pub(crate) struct Staged {
+    outbox: Option<Arc<Outbox>>,
+    /// Everything but the shared payloads.
+    pub(crate) bytes: Vec<u8>,
+    /// Payloads that several clients get, each with the length of `bytes` that comes before it.
+    shared: Vec<(usize, Bytes)>,
+    shared_bytes: usize,
+    pub(crate) messages: u64,
+}
+
+impl Staged {
+    /// All bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() + self.shared_bytes
+    }
+
+    pub(crate) fn has_shared(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
+    /// A payload that is not copied.
+    pub(crate) fn share(&mut self, payload: Bytes) {
+        self.shared_bytes += payload.len();
+        self.shared.push((self.bytes.len(), payload));
+    }
+
+    /// All bytes in their order.
+    pub(crate) fn parts<'a>(&'a self, mut each: impl FnMut(&'a [u8], Option<&'a Bytes>)) {
+        let mut at = 0;
+        for (before, shared) in &self.shared {
+            each(&self.bytes[at..*before], None);
+            each(shared, Some(shared));
+            at = *before;
+        }
+        each(&self.bytes[at..], None);
+    }
+
+    fn clear(&mut self) {
+        self.outbox = None;
+        self.bytes.clear();
+        if self.bytes.capacity() > KEPT_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
+        self.shared.clear();
+        self.shared_bytes = 0;
+        self.messages = 0;
+    }
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    worker: usize,
+    staged: Vec<Staged>,
+    used: usize,
+    pending_bytes_max: usize,
+    /// Most bytes that wait for one of the clients that were sent something since [`Stage::flush`] was last called.
+    fullest: usize,
+}
+
+impl Stage {
+    /// The stage of worker number `worker`.
+    pub(crate) const fn new(worker: usize) -> Self {
+        Self {
+            worker,
+            staged: Vec::new(),
+            used: 0,
+            pending_bytes_max: usize::MAX,
+            fullest: 0,
+        }
+    }
+
+    /// Clients for which more waits are slow consumers.
+    pub(crate) const fn set_pending_bytes_max(&mut self, bytes: usize) {
+        self.pending_bytes_max = bytes;
+    }
+
+    /// What is staged for this client, to be added to.
+    #[inline]
+    pub(crate) fn of(&mut self, outbox: &Arc<Outbox>) -> &mut Staged {
+        let place = outbox.place(self.worker);
+        let known = place < self.used
+            && self.staged[place]
+                .outbox
+                .as_ref()
+                .is_some_and(|known| Arc::ptr_eq(known, outbox));
+        if known {
+            if self.staged[place].len() >= STAGED_BYTES_MAX {
+                self.send(place);
+                self.staged[place].outbox = Some(Arc::clone(outbox));
+            }
+            return &mut self.staged[place];
+        }
+        let place = self.used;
+        if place == self.staged.len() {
+            self.staged.push(Staged::default());
+        }
+        outbox.set_place(self.worker, place);
+        self.used += 1;
+        let staged = &mut self.staged[place];
+        staged.outbox = Some(Arc::clone(outbox));
+        staged
+    }
+
+    /// Sends everything, to `last` last: its PONG must not be seen before the messages that it confirms are with their
+    /// subscribers. Returns the most bytes that wait for one of the clients.
+    pub(crate) fn flush(&mut self, last: u64) -> usize {
+        let mut last_place = None;
+        for place in 0..self.used {
+            let is_last = self.staged[place]
+                .outbox
+                .as_ref()
+                .is_some_and(|outbox| outbox.id == last);
+            if is_last {
+                last_place = Some(place);
+            } else {
+                self.send(place);
+            }
+        }
+        if let Some(place) = last_place {
+            self.send(place);
+        }
+        self.used = 0;
+        std::mem::take(&mut self.fullest)
+    }
+
+    fn send(&mut self, place: usize) {
+        let staged = &mut self.staged[place];
+        if let Some(outbox) = staged.outbox.take() {
+            let standing = outbox.send(staged, self.pending_bytes_max);
+            self.fullest = self.fullest.max(standing.pending_bytes);
+        }
+        staged.clear();
+    }
+}

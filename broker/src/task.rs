@@ -1,0 +1,311 @@
+//! The shell around one [`Client`]: its socket, one timer, and what other tasks call it for.
+//!
+//! Reads go into one buffer per worker, straight into the client; only an unfinished frame is copied away. So an idle client
+//! has no buffers.
+//!
+//! *Architecture invariant:* a client that panics or errs takes only itself down.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use standin_wire::encode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::client::Client;
+use crate::closing::Reason;
+use crate::outbox::Outbox;
+use crate::router::Router;
+use crate::server::Shared;
+
+/// The read buffer of a worker, in bytes. Larger reads mean fewer calls to the kernel for each message; smaller ones give way
+/// to other clients sooner.
+const READ_BYTES: usize = 64 * 1024;
+/// A busy client gives way to the others of its worker after so many reads.
+const READS_MAX: usize = 4;
+/// The first PING comes so long after the connection, so that a wrong peer shows soon.
+const FIRST_PING: Duration = Duration::from_secs(1);
+/// How long a producer waits for a subscriber that cannot keep up, before it may send more.
+const STALL: Duration = Duration::from_millis(5);
+/// A closed connection is read to its end for so long, or what was last written to it could be lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+/// How often a socket that takes nothing is looked at.
+const BLOCKED_LOOK: Duration = Duration::from_millis(100);
+
+thread_local! {
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+}
+
+/// What all clients of one thread use in turn.
+struct Worker {
+    router: Router,
+    buffer: Vec<u8>,
+}
+
+/// Makes the present thread worker number `number`.
+pub(crate) fn become_worker(number: usize, shared: &Shared) {
+    let mut router = Router::new(number);
+    router
+        .stage
+        .set_pending_bytes_max(shared.settings.pending_bytes_max);
+    let buffer = vec![0; READ_BYTES];
+    WORKER.set(Some(Worker { router, buffer }));
+}
+
+/// See the file's head.
+struct Task {
+    shared: Arc<Shared>,
+    outbox: Arc<Outbox>,
+    socket: Arc<TcpStream>,
+    client: Client,
+    /// The beginning of a frame whose rest has not come.
+    held: BytesMut,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Instant,
+    started: Instant,
+    heard: Instant,
+    pinged: Option<Instant>,
+    pings: u32,
+    /// Nothing is read before: a subscriber cannot keep up.
+    stalled_until: Option<Instant>,
+}
+
+/// Serves one client from its INFO to its end.
+pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: u64) -> Reason {
+    let now = Instant::now();
+    let socket = Arc::new(stream);
+    let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
+    shared.clients.insert(Arc::clone(&outbox));
+    let mut task = Task {
+        client: Client::new(Arc::clone(&shared), Arc::clone(&outbox)),
+        socket,
+        held: BytesMut::new(),
+        timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        timer_at: now,
+        started: now,
+        heard: now,
+        pinged: None,
+        pings: 0,
+        stalled_until: None,
+        outbox,
+        shared,
+    };
+    let local = task.socket.local_addr().ok();
+    task.say(task.shared.info(id, peer, local).as_bytes());
+    let reason = poll_fn(|cx| task.poll(cx)).await;
+    task.end(reason);
+    let Task { socket, outbox, .. } = task;
+    // What is left for it goes out as far as the socket takes it; then the connection is closed in order.
+    Box::pin(close(socket, outbox, reason)).await;
+    reason
+}
+
+impl Task {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        // Not being able to write is no reason not to read: the limit on what waits decides.
+        let _ = self.outbox.poll_drain(cx);
+        for _ in 0..READS_MAX {
+            if let Some(reason) = self.outbox.reason() {
+                return Poll::Ready(reason);
+            }
+            if self.is_stalled() || self.socket.poll_read_ready(cx).is_pending() {
+                return self.poll_timer(cx);
+            }
+            // Nothing there after all: the next look at the socket asks to be woken.
+            if let Err(reason) = self.read() {
+                return Poll::Ready(reason);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn is_stalled(&mut self) -> bool {
+        let stalled = self.stalled_until.is_some_and(|until| Instant::now() < until);
+        if !stalled {
+            self.stalled_until = None;
+        }
+        stalled
+    }
+
+    /// Reads once, what is there.
+    fn read(&mut self) -> Result<(), Reason> {
+        WORKER.with_borrow_mut(|worker| {
+            let Some(Worker { router, buffer }) = worker else {
+                return Err(Reason::Shutdown);
+            };
+            // An unfinished frame is put before what is read now, so that what follows it is not copied.
+            let lent = self.held.len();
+            let lends = lent <= buffer.len() / 2;
+            let start = if lends { lent } else { 0 };
+            if lends {
+                buffer[..lent].copy_from_slice(&self.held);
+            }
+            let count = match self.socket.try_read(&mut buffer[start..]) {
+                Ok(0) => return Err(Reason::ClientClosed),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err(Reason::ClientClosed),
+            };
+            self.heard = Instant::now();
+            self.pings = 0;
+            let taken = if lends {
+                let bytes = &buffer[..start + count];
+                let taken = self.client.take(bytes, router);
+                self.held.clear();
+                if let Ok(taken) = taken {
+                    self.held.extend_from_slice(&bytes[taken..]);
+                }
+                taken
+            } else {
+                self.held.extend_from_slice(&buffer[..count]);
+                let taken = self.client.take(&self.held, router);
+                if let Ok(taken) = taken {
+                    self.held.advance(taken);
+                }
+                taken
+            };
+            if self.held.is_empty() && self.held.capacity() > 0 {
+                self.held = BytesMut::new();
+            }
+            let fullest = router.stage.flush(self.outbox.id);
+            if fullest > self.shared.settings.pending_bytes_max / 2 {
+                self.stalled_until = Some(Instant::now() + STALL);
+            }
+            self.shared.count_in(&mut self.client);
+            taken.map(drop)
+        })
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        loop {
+            let now = Instant::now();
+            if let Some(reason) = self.tick(now) {
+                return Poll::Ready(reason);
+            }
+            let due = self.due(now);
+            // A timer that fires too early is set anew then; setting it anew for each batch would cost more.
+            if due < self.timer_at || self.timer.is_elapsed() {
+                self.timer_at = due;
+                self.timer.as_mut().reset(due.into());
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if self.stalled_until.is_some_and(|until| Instant::now() >= until) {
+                self.stalled_until = None;
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+
+    /// What is due, now.
+    fn tick(&mut self, now: Instant) -> Option<Reason> {
+        let settings = &self.shared.settings;
+        let unknown = settings.access.is_required() && !self.client.is_connected();
+        if unknown && now >= self.started + settings.auth_timeout {
+            return Some(Reason::AuthenticationTimeout);
+        }
+        let deadline = settings.write_deadline;
+        if self
+            .outbox
+            .blocked_since()
+            .is_some_and(|since| now >= since + deadline)
+        {
+            return Some(Reason::SlowConsumerDeadline);
+        }
+        if now >= self.ping_due() {
+            self.pinged = Some(now);
+            if self.client.is_connected() {
+                if self.pings >= settings.ping_max {
+                    return Some(Reason::Stale);
+                }
+                self.pings += 1;
+                self.say(encode::PING);
+            }
+        }
+        None
+    }
+
+    fn ping_due(&self) -> Instant {
+        let interval = self.shared.settings.ping_interval;
+        match self.pinged {
+            None => self.started + FIRST_PING.min(interval),
+            Some(pinged) => pinged.max(self.heard) + interval,
+        }
+    }
+
+    fn due(&self, now: Instant) -> Instant {
+        let settings = &self.shared.settings;
+        let mut due = self.ping_due();
+        if settings.access.is_required() && !self.client.is_connected() {
+            due = due.min(self.started + settings.auth_timeout);
+        }
+        if let Some(since) = self.outbox.blocked_since() {
+            due = due.min((since + settings.write_deadline).max(now + BLOCKED_LOOK));
+        }
+        self.stalled_until.map_or(due, |until| due.min(until))
+    }
+
+    /// Sends the client bytes of the server's own.
+    fn say(&self, bytes: &[u8]) {
+        WORKER.with_borrow_mut(|worker| {
+            if let Some(Worker { router, .. }) = worker {
+                router.stage.of(&self.outbox).bytes.extend_from_slice(bytes);
+                router.stage.flush(self.outbox.id);
+            }
+        });
+    }
+
+    /// The subscriptions go, and the client hears why.
+    fn end(&mut self, reason: Reason) {
+        self.client.end();
+        self.shared.clients.remove(self.outbox.id);
+        self.shared.count_in(&mut self.client);
+        if let Some(text) = reason.text() {
+            let mut line = Vec::new();
+            encode::err(text.as_bytes(), &mut line);
+            self.say(&line);
+        }
+        if matches!(reason, Reason::SlowConsumerPending | Reason::SlowConsumerDeadline) {
+            self.shared.slow_consumers.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Writes what is left, says that nothing more comes, and takes what the other side still sends, all in a bounded time.
+async fn close(socket: Arc<TcpStream>, outbox: Arc<Outbox>, reason: Reason) {
+    let broken = matches!(
+        reason,
+        Reason::ClientClosed
+            | Reason::WriteError
+            | Reason::SlowConsumerPending
+            | Reason::SlowConsumerDeadline
+    );
+    if !broken {
+        // Whatever comes of it, the connection ends here.
+        let _ = tokio::time::timeout(LINGER, poll_fn(|cx| outbox.poll_drain(cx))).await;
+    }
+    outbox.gone();
+    drop(outbox);
+    let Some(mut stream) = Arc::into_inner(socket).filter(|_| !broken) else {
+        return;
+    };
+    let closing = async {
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // As above.
+    let _ = tokio::time::timeout(LINGER, closing).await;
+}
