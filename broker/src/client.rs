@@ -122,9 +122,9 @@ impl Client {
             };
             self.messages_in += 1;
             self.bytes_in += message.payload.len() as u64;
+            self.ok(router);
             let subscriptions = &self.shared.subscriptions;
             router.publish(&self.outbox, &message, &last.found.matched, subscriptions);
-            self.ok(router);
             return Ok(());
         }
         let wrong = |error: standin_wire::WireError| Reason::Protocol(error.server_text());
@@ -177,6 +177,8 @@ impl Client {
         if self.pedantic && !valid_publish(message.subject) {
             self.error("Invalid Publish Subject", router);
         }
+        // Before the message itself, should it come back, as in nats-server.
+        self.ok(router);
         let shared = Arc::clone(&self.shared);
         let all = &shared.subscriptions;
         let found = router.cache.find(message.subject, all);
@@ -195,7 +197,6 @@ impl Client {
                 found,
             }
         });
-        self.ok(router);
         Ok(())
     }
 

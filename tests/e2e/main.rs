@@ -1,5 +1,6 @@
 //! The end-to-end tests, one module per theme, in one binary so that they link once.
 
+mod broker;
 mod direct;
 mod everyday;
 mod failover;

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`zookeeper`] | [`ZooKeeper`]: a real server; [`Registrar`]: a session that nodes are registered in |
 //! | [`nats`] | [`Cluster`]: real nats-server nodes |
+//! | [`server`] | [`Server`](server::Server): one server, ours or the real one |
 //! | [`scripted`] | [`ScriptedNode`]: a node that does only what the test says |
 //! | [`sidecar`] | [`Sidecar`]: the product as a process |
 //! | [`components`] | [`Component`]: programs around real client libraries, old and new |
@@ -27,6 +28,7 @@ pub mod port;
 pub mod process;
 pub mod raw;
 pub mod scripted;
+pub mod server;
 pub mod sidecar;
 pub mod zookeeper;
 
@@ -39,5 +41,6 @@ pub use netns::{Netns, NetnsPair};
 pub use process::{Process, Program};
 pub use raw::RawClient;
 pub use scripted::{NodeConnection, ScriptedNode};
+pub use server::{Maker, Server};
 pub use sidecar::{Metrics, Sidecar};
 pub use zookeeper::{Record, Registrar, ZooKeeper};

@@ -16,11 +16,20 @@ pub fn folder() -> PathBuf {
 
 /// The sidecar's executable: `STANDIN_PROXY_BIN`, else the one built beside this test.
 pub fn sidecar_binary() -> PathBuf {
-    let beside = || target_folder().join(profile_folder_name()).join("standin-proxy");
-    let binary = std::env::var_os("STANDIN_PROXY_BIN").map_or_else(beside, PathBuf::from);
+    binary("STANDIN_PROXY_BIN", "standin-proxy")
+}
+
+/// The broker's executable: `STANDIN_BROKER_BIN`, else the one built beside this test.
+pub fn broker_binary() -> PathBuf {
+    binary("STANDIN_BROKER_BIN", "standin-broker")
+}
+
+fn binary(variable: &str, name: &str) -> PathBuf {
+    let beside = || target_folder().join(profile_folder_name()).join(name);
+    let binary = std::env::var_os(variable).map_or_else(beside, PathBuf::from);
     assert!(
         binary.is_file(),
-        "no sidecar at {}: cargo build -p standin-proxy, or tests/run",
+        "no {name} at {}: cargo build -p {name}, or tests/run",
         binary.display()
     );
     binary

@@ -112,7 +112,12 @@ impl Program {
             .arg(&self.path)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(n, v)| (n, v)));
-        for meant_for_others in ["STANDIN_PEERS", "STANDIN_PROXY_BIN", "NATS_URL"] {
+        for meant_for_others in [
+            "STANDIN_PEERS",
+            "STANDIN_PROXY_BIN",
+            "STANDIN_BROKER_BIN",
+            "NATS_URL",
+        ] {
             command.env_remove(meant_for_others);
         }
         command

@@ -1,0 +1,58 @@
+//! One server started by nats-server's flags: ours or the real one, so that the same test runs against both.
+
+use crate::peers;
+use crate::port::free_port;
+use crate::process::{Process, Program};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whose server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// `standin-broker`.
+    Ours,
+    /// The newest `nats-server`.
+    Nats,
+}
+
+/// A running server on a port of its own.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    process: Process,
+}
+
+impl Server {
+    /// Starts it with these flags besides those of its address, and waits until it serves.
+    pub async fn start(maker: Maker, flags: &[&str]) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let (name, binary) = match maker {
+            Maker::Ours => ("standin-broker", peers::broker_binary()),
+            Maker::Nats => ("nats-server", peers::folder().join("python/bin/nats-server")),
+        };
+        let program = Program::new(binary)
+            .args(["-a", "127.0.0.1", "-p"])
+            .arg(address.port().to_string())
+            .args(flags);
+        let mut process = program.start(name);
+        process.wait_for_line("Server is ready", START_PATIENCE).await;
+        Self { address, process }
+    }
+
+    /// Where it takes clients.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `nats://HOST:PORT`.
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
