@@ -47,7 +47,7 @@ async fn serve(cli: &Cli) -> u8 {
             return EXIT_UNAVAILABLE;
         }
     };
-    let server = match Server::start(settings).await {
+    let server = match Server::start(settings) {
         Ok(server) => server,
         Err(error) => {
             error!(kind = error.kind(), "{error}");

@@ -165,13 +165,24 @@ impl Server {
     ///
     /// # Errors
     /// [`RunError`].
-    pub async fn start(settings: Settings) -> Result<Self, RunError> {
+    pub fn start(settings: Settings) -> Result<Self, RunError> {
+        let address = settings.listen;
+        let listener = bind(address).map_err(|error| RunError::Listen { address, error })?;
+        Self::start_on(listener, settings)
+    }
+
+    /// As [`start`](Self::start), on a socket that listens already; `settings.listen` is not looked at for that.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub fn start_on(listener: StdListener, settings: Settings) -> Result<Self, RunError> {
         let wanted = settings.listen;
         let listen_error = |error| RunError::Listen {
             address: wanted,
             error,
         };
-        let listener = bind(wanted).map_err(listen_error)?;
+        listener.set_nonblocking(true).map_err(listen_error)?;
+        let listener = TcpListener::from_std(listener).map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = if settings.workers > 0 {
@@ -255,13 +266,12 @@ impl Drop for Server {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(StdListener::from(socket))
+    Ok(socket.into())
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, queues: Vec<UnboundedSender<Newcomer>>) {

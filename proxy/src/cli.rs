@@ -68,6 +68,23 @@ pub struct Cli {
     #[arg(long, value_name = "ADDR", help_heading = "Operation")]
     pub http: Option<String>,
 
+    /// Run a broker node in this process and serve from it: for trying and developing, not for production
+    #[arg(
+        long,
+        value_name = "N",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1",
+        value_parser = embedded_count,
+        conflicts_with_all = ["zookeeper", "upstream", "dns"],
+        help_heading = "Nodes"
+    )]
+    pub embedded: Option<usize>,
+
+    /// Where the embedded nodes are.
+    #[arg(skip)]
+    pub embedded_urls: Vec<String>,
+
     /// Check the settings and end: 0 when they are good, 64 and the reason when not
     #[arg(long, help_heading = "Operation")]
     pub check: bool,
@@ -151,8 +168,17 @@ impl Cli {
         };
         many("listen", "--listen", &self.listen);
         many("nodes.upstream", "--upstream", &self.upstream);
+        many("nodes.upstream", "--embedded", &self.embedded_urls);
         many("nodes.dns", "--dns", &self.dns);
         flags
+    }
+}
+
+fn embedded_count(text: &str) -> Result<usize, String> {
+    let max = crate::embedded::NODES_MAX;
+    match text.parse() {
+        Ok(count) if (1..=max).contains(&count) => Ok(count),
+        _ => Err(format!("the number of embedded nodes must be 1 to {max}")),
     }
 }
 
@@ -194,6 +220,33 @@ mod tests {
         assert_eq!(settings.nodes.dns, ["n:3"]);
         assert_eq!(settings.nodes.cache_file, Path::new("/c"));
         assert_eq!(settings.http.listen, "127.0.0.1:9");
+    }
+
+    #[test]
+    fn an_embedded_node_is_a_source_and_goes_with_no_other() {
+        assert_eq!(read("--embedded").unwrap().embedded, Some(1));
+        assert_eq!(read("--embedded=1").unwrap().embedded, Some(1));
+        assert_eq!(read("--listen 127.0.0.1:1").unwrap().embedded, None);
+        for line in [
+            "--embedded=0",
+            "--embedded=x",
+            "--embedded --upstream a:1",
+            "--embedded 1",
+        ] {
+            assert_eq!(read(line).unwrap_err().exit_code(), EXIT_USAGE, "{line}");
+        }
+        let cli = Cli {
+            embedded_urls: vec!["nats://127.0.0.1:7".to_owned()],
+            ..Cli::default()
+        };
+        let input = Input {
+            environment: vec![("NATS_URL".to_owned(), "nats://elsewhere:1".to_owned())],
+            flags: cli.flags(),
+            ..Input::default()
+        };
+        let upstream = input.load().unwrap().settings.nodes.upstream;
+        assert_eq!(upstream.len(), 1);
+        assert_eq!(upstream[0].reveal(), "nats://127.0.0.1:7");
     }
 
     #[test]

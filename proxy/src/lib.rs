@@ -15,12 +15,14 @@
 //! Around them: `sidecar` (start, reload, stop), `shared` and `card` (what sessions share and show), `policy`
 //! (the settings as sessions read them), `cause` (why a session left a node).
 //!
-//! The outside: [`cli`] and [`settings`], [`logging`], [`metrics`], [`http`] with `status`, [`files`].
+//! The outside: [`cli`] and [`settings`], [`logging`], [`metrics`], [`http`] with `status`, [`files`]; [`embedded`], a broker
+//! node in the same process.
 
 mod card;
 pub mod cause;
 pub mod cli;
 mod doubt;
+pub mod embedded;
 pub mod files;
 pub mod http;
 mod journal;

@@ -3,17 +3,25 @@
 use std::process::ExitCode;
 
 use standin_proxy::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
+use standin_proxy::embedded::Embedded;
 use standin_proxy::logging::Logging;
 use standin_proxy::{RunError, Settings, Sidecar, files};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 fn main() -> ExitCode {
-    let cli = match Cli::read(std::env::args_os()) {
+    let mut cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(said) => {
             said.print();
             return said.exit_code().into();
+        }
+    };
+    let embedded = match embedded(&mut cli) {
+        Ok(embedded) => embedded,
+        Err(error) => {
+            eprintln!("standin-proxy: cannot listen for an embedded node: {error}");
+            return EXIT_UNAVAILABLE.into();
         }
     };
     let loaded = match cli.settings() {
@@ -29,6 +37,9 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    if embedded.is_some() {
+        warn!("the broker runs in this process (--embedded): for trying and developing, not for production");
+    }
     files::raise_limit(settings.limits.connections_max);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -37,7 +48,26 @@ fn main() -> ExitCode {
             return EXIT_UNAVAILABLE.into();
         }
     };
-    runtime.block_on(serve(&cli, settings, &logging)).into()
+    let serving = async {
+        let _nodes = match embedded.map(Embedded::run).transpose() {
+            Ok(nodes) => nodes,
+            Err(error) => {
+                error!("cannot run an embedded node: {error}");
+                return EXIT_UNAVAILABLE;
+            }
+        };
+        serve(&cli, settings, &logging).await
+    };
+    runtime.block_on(serving).into()
+}
+
+/// The sockets of the embedded nodes, if they are asked for; the settings then name them.
+fn embedded(cli: &mut Cli) -> std::io::Result<Option<Embedded>> {
+    let embedded = cli.embedded.map(Embedded::listen).transpose()?;
+    if let Some(embedded) = &embedded {
+        cli.embedded_urls = embedded.urls().to_vec();
+    }
+    Ok(embedded)
 }
 
 #[expect(clippy::print_stdout, reason = "what was asked for is the program's output")]
