@@ -121,7 +121,7 @@ impl Shared {
             port: local.map_or(listen.port(), |local| local.port()),
             headers: true,
             auth_required: self.settings.access.is_required(),
-            max_payload: self.settings.payload_bytes_max as u64,
+            max_payload: self.settings.payload_bytes_max as i64,
             client_id,
             client_ip: peer.ip().to_string(),
             ..Info::default()

@@ -27,7 +27,18 @@ struct Entry {
     before: u64,
     /// The subscription ends with this delivery.
     max: Option<u64>,
+    /// SUBs with the same sid that came before a node confirmed this one: the first of them counts if this one is refused.
+    others: Vec<Other>,
 }
+
+#[derive(Debug)]
+struct Other {
+    subject: Box<[u8]>,
+    queue: Option<Box<[u8]>>,
+}
+
+/// SUBs remembered for one sid that is live already. Components that use a sid twice at once use it twice, not a hundred times.
+const OTHERS_MAX: usize = 8;
 
 /// See the file's head.
 #[derive(Debug, Default)]
@@ -50,8 +61,11 @@ impl Journal {
     /// A SUB was written whole. A second SUB with a live sid changes nothing, as on a node; nor does one whose subject
     /// no node accepts.
     pub(crate) fn subscribe(&mut self, sub: &Sub<'_>) {
-        if self.by_sid.contains_key(sub.sid) || !subject::valid_subscription(sub.subject) {
+        if !subject::valid_subscription(sub.subject) {
             return;
+        }
+        if let Some(slot) = self.by_sid.get(sub.sid) {
+            return self.remember_other(*slot, sub);
         }
         let entry = Entry {
             order: self.orders,
@@ -61,6 +75,7 @@ impl Journal {
             delivered: 0,
             before: 0,
             max: None,
+            others: Vec::new(),
         };
         self.orders += 1;
         let slot = match self.free.pop() {
@@ -77,6 +92,19 @@ impl Journal {
         self.recent.push_back((self.orders - 1, slot));
     }
 
+    /// A SUB for a sid whose own SUB may yet be refused.
+    fn remember_other(&mut self, slot: u32, sub: &Sub<'_>) {
+        let first_unconfirmed = self.recent.front().map(|(order, _)| *order);
+        let entry = self.entries[slot as usize].as_mut();
+        let unconfirmed = entry.filter(|entry| first_unconfirmed.is_some_and(|first| entry.order >= first));
+        if let Some(entry) = unconfirmed.filter(|entry| entry.others.len() < OTHERS_MAX) {
+            entry.others.push(Other {
+                subject: sub.subject.into(),
+                queue: sub.queue.map(Into::into),
+            });
+        }
+    }
+
     /// How many subscriptions were ever made.
     pub(crate) fn subs_made(&self) -> u64 {
         self.orders
@@ -84,8 +112,15 @@ impl Journal {
 
     /// A node has answered a PING that went out when so many subscriptions had been made.
     pub(crate) fn confirm(&mut self, subs_made: u64) {
-        while self.recent.front().is_some_and(|(order, _)| *order < subs_made) {
+        while let Some((order, slot)) = self.recent.front().copied()
+            && order < subs_made
+        {
             self.recent.pop_front();
+            if let Some(Some(entry)) = self.entries.get_mut(slot as usize)
+                && entry.order == order
+            {
+                entry.others = Vec::new();
+            }
         }
         if self.recent.is_empty() && self.recent.capacity() > 64 {
             self.recent = VecDeque::new();
@@ -152,7 +187,7 @@ impl Journal {
         };
         if let Some(at) = self.recent.iter().position(just_made) {
             if let Some((_, slot)) = self.recent.remove(at) {
-                self.remove(slot);
+                self.remove_for_another(slot);
             }
             return;
         }
@@ -162,6 +197,33 @@ impl Journal {
             .map(|(slot, _)| slot)
             .collect();
         slots.into_iter().for_each(|slot| self.remove(slot));
+    }
+
+    /// A node refused a subscription because there were too many, and did not say which: it takes them in their order, so it is
+    /// the newest that it has not confirmed.
+    pub(crate) fn refuse_newest(&mut self) {
+        while let Some((order, slot)) = self.recent.pop_back() {
+            let entry = self.entries[slot as usize].as_ref();
+            if entry.is_some_and(|entry| entry.order == order) {
+                return self.remove(slot);
+            }
+        }
+    }
+
+    /// An entry goes because its SUB was refused; the next SUB with its sid, if there was one, is live instead.
+    fn remove_for_another(&mut self, slot: u32) {
+        let Some(entry) = self.entries[slot as usize].as_mut() else {
+            return;
+        };
+        let (others, sid) = (std::mem::take(&mut entry.others), entry.sid.clone());
+        self.remove(slot);
+        for other in &others {
+            self.subscribe(&Sub {
+                subject: &other.subject,
+                queue: other.queue.as_deref(),
+                sid: &sid,
+            });
+        }
     }
 
     /// Appends all that a new node must be told to `out`: each SUB in order, with an UNSUB that says what is left of its
@@ -237,6 +299,40 @@ mod tests {
             let slot = journal.slot(sid.as_bytes()).unwrap();
             journal.delivered(slot);
         }
+    }
+
+    #[test]
+    fn s4_one_of_too_many_subscriptions_is_not_replayed() {
+        let mut journal = Journal::default();
+        for sid in ["1", "2", "3"] {
+            journal.subscribe(&sub(&format!("s{sid}"), None, sid));
+        }
+        journal.refuse_newest();
+        journal.unsubscribe(&unsub("1", None));
+        journal.subscribe(&sub("s4", None, "4"));
+        assert_eq!(replayed(&mut journal), "SUB s2 2\r\nSUB s4 4\r\n");
+        journal.confirm(journal.subs_made());
+        journal.refuse_newest();
+        assert_eq!(journal.len(), 2, "what was confirmed was not refused");
+    }
+
+    #[test]
+    fn s4_the_second_sub_with_a_sid_lives_when_the_first_was_refused() {
+        let mut journal = Journal::default();
+        journal.subscribe(&sub("denied", None, "1"));
+        journal.subscribe(&sub("granted", None, "1"));
+        journal.subscribe(&sub("never", None, "1"));
+        journal.refuse(b"denied", None);
+        assert_eq!(replayed(&mut journal), "SUB granted 1\r\n");
+        journal.refuse(b"granted", None);
+        assert_eq!(replayed(&mut journal), "SUB never 1\r\n");
+
+        let mut journal = Journal::default();
+        journal.subscribe(&sub("granted", None, "1"));
+        journal.confirm(journal.subs_made());
+        journal.subscribe(&sub("ignored", None, "1"));
+        journal.refuse(b"granted", None);
+        assert_eq!(journal.len(), 0, "a permission taken back leaves nothing");
     }
 
     #[test]

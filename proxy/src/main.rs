@@ -1,5 +1,6 @@
 //! The `standin-proxy` program: command line, log, signals, exit code. All else is in the library.
 
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use standin_proxy::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
@@ -70,18 +71,26 @@ fn embedded(cli: &mut Cli) -> std::io::Result<Option<Embedded>> {
     Ok(embedded)
 }
 
-#[expect(clippy::print_stdout, reason = "what was asked for is the program's output")]
 fn answer(cli: &Cli, loaded: &standin_proxy::settings::Loaded) -> ExitCode {
+    let mut text = String::new();
     if cli.print_config {
-        print!("{}", loaded.print());
+        text += &loaded.print();
     } else {
-        loaded
-            .warnings
-            .iter()
-            .for_each(|warning| println!("warning: {warning}"));
-        println!("settings are good");
+        for warning in &loaded.warnings {
+            text += &format!("warning: {warning}\n");
+        }
+        text += "settings are good\n";
     }
-    EXIT_DONE.into()
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => EXIT_DONE.into(),
+        // Who closed the pipe has read enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => EXIT_DONE.into(),
+        Err(error) => {
+            eprintln!("standin-proxy: cannot write to standard output: {error}");
+            EXIT_UNAVAILABLE.into()
+        }
+    }
 }
 
 fn usage(error: &dyn std::error::Error) -> ExitCode {

@@ -54,6 +54,7 @@ const DIALS: &[&str] = &[
     "not_nats",
     "bad_info",
     "refused",
+    "own",
     "tls",
 ];
 /// Kinds of `standin_client_errors_total`: those of `WireError`, of `End`, and the refusal of a subscription.

@@ -6,8 +6,9 @@
 //! *Architecture invariant:* looked at when a session needs a node, never for a message.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -50,6 +51,8 @@ pub(crate) struct NodeBook {
     choice: Mutex<Choice>,
     entries: Mutex<HashMap<Endpoint, Entry>>,
     searching: AtomicUsize,
+    /// Where the sidecar itself listens: never a node.
+    own: OnceLock<Vec<SocketAddr>>,
 }
 
 impl NodeBook {
@@ -58,12 +61,36 @@ impl NodeBook {
             choice: Mutex::new(choice),
             entries: Mutex::default(),
             searching: AtomicUsize::new(0),
+            own: OnceLock::new(),
         }
     }
 
-    /// Other settings from now on; nodes met before keep their number of dials.
+    /// The sidecar listens there. Told once.
+    pub(crate) fn set_own(&self, addresses: &[SocketAddr]) {
+        self.own.get_or_init(|| addresses.to_vec());
+    }
+
+    /// Whether a connection to `peer` that goes out from `local` ends at the sidecar itself: then it is the same host, and a
+    /// port that the sidecar listens on at that address or at all of them.
+    pub(crate) fn is_own(&self, local: SocketAddr, peer: SocketAddr) -> bool {
+        let here = peer.ip() == local.ip() || peer.ip().is_loopback();
+        self.own.get().into_iter().flatten().any(|own| {
+            own.port() == peer.port() && (own.ip() == peer.ip() || own.ip().is_unspecified() && here)
+        })
+    }
+
+    /// Other settings from now on.
     pub(crate) fn set_choice(&self, choice: Choice) {
-        *lock(&self.choice) = choice;
+        let before = std::mem::replace(&mut *lock(&self.choice), choice).dials_max;
+        let more = choice.dials_max.checked_sub(before);
+        for entry in lock(&self.entries).values_mut() {
+            match more {
+                // Those who wait for their turn already are served by it.
+                Some(more) => entry.dials.add_permits(more),
+                // Dials under way keep their place; new ones are counted anew.
+                None => entry.dials = Arc::new(Semaphore::new(choice.dials_max)),
+            }
+        }
     }
 
     /// The nodes of `snapshot` in the order in which they are to be tried. `avoid` is tried last of all.
@@ -260,6 +287,45 @@ mod tests {
 
     fn first(book: &NodeBook, snapshot: &Snapshot, now: Instant) -> String {
         book.candidates(snapshot, None, now)[0].client.to_string()
+    }
+
+    #[test]
+    fn the_number_of_dials_changes_for_nodes_met_before_too() {
+        let book = book();
+        let node = node("a:1").client;
+        let dials = |max| {
+            let choice = *lock(&book.choice);
+            book.set_choice(Choice {
+                dials_max: max,
+                ..choice
+            });
+            book.dials(&node).available_permits()
+        };
+        assert_eq!(book.dials(&node).available_permits(), 2);
+        let waiting_for = book.dials(&node);
+        assert_eq!(dials(16), 16);
+        assert_eq!(
+            waiting_for.available_permits(),
+            16,
+            "those who wait are served too"
+        );
+        assert_eq!(dials(1), 1);
+        assert_eq!(dials(3), 3);
+    }
+
+    #[test]
+    fn the_sidecar_knows_its_own_addresses() {
+        let own = |listens: &str, local: &str, peer: &str| {
+            let book = book();
+            book.set_own(&[listens.parse().unwrap()]);
+            book.is_own(local.parse().unwrap(), peer.parse().unwrap())
+        };
+        assert!(own("127.0.0.1:4222", "127.0.0.1:50000", "127.0.0.1:4222"));
+        assert!(own("0.0.0.0:4222", "10.0.0.1:50000", "10.0.0.1:4222"));
+        assert!(own("0.0.0.0:4222", "127.0.0.1:50000", "127.0.0.2:4222"));
+        assert!(!own("127.0.0.1:4222", "127.0.0.1:50000", "127.0.0.1:4223"));
+        assert!(!own("127.0.0.1:4222", "10.0.0.1:50000", "10.0.0.1:4222"));
+        assert!(!own("0.0.0.0:4222", "10.0.0.1:50000", "10.0.0.2:4222"));
     }
 
     #[test]

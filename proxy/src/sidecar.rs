@@ -124,8 +124,12 @@ impl Sidecar {
             front,
             workers,
         };
+        sidecar.addresses = listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect();
+        sidecar.shared.book.set_own(&sidecar.addresses);
         for listener in listeners {
-            sidecar.addresses.extend(listener.local_addr());
             let (shared, workers) = (Arc::clone(&sidecar.shared), Arc::clone(&sidecar.workers));
             sidecar
                 .accepting

@@ -155,9 +155,11 @@ impl Task {
             return false;
         }
         READ_BUFFER.with_borrow_mut(|buffer| {
+            let bytes_max = self.session.read_bytes_max();
             let lent = self.session.lend_held(buffer);
             let carried = lent.unwrap_or(0);
-            let read = read(&mut self.sockets.component, &mut buffer[carried..], cx);
+            let end = buffer.len().min(carried.saturating_add(bytes_max));
+            let read = read(&mut self.sockets.component, &mut buffer[carried..end], cx);
             let now = Instant::now();
             let wires = &mut self.sockets;
             match read {

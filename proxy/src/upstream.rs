@@ -20,6 +20,9 @@ use crate::nodes::{NodeBook, Searcher};
 /// First bytes of a node that are read at once.
 const GREETING_BYTES: usize = 4096;
 
+/// Bytes for a node that the kernel keeps before it can send them.
+const UNSENT_BYTES_MAX: u32 = 256 * 1024;
+
 /// The settings of dialling.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dialling {
@@ -70,6 +73,10 @@ pub(crate) enum DialError {
     BadInfo(#[source] serde_json::Error),
     #[error("refused the connection: -ERR '{0}'")]
     Refused(String),
+    #[error(
+        "is this sidecar itself: take its address out of the registry, or let the sidecar listen elsewhere"
+    )]
+    Own,
     #[error("asks for TLS, which the sidecar does not speak to nodes yet")]
     Tls,
 }
@@ -87,6 +94,7 @@ impl DialError {
             Self::NotNats(_) => "not_nats",
             Self::BadInfo(_) => "bad_info",
             Self::Refused(_) => "refused",
+            Self::Own => "own",
             Self::Tls => "tls",
         }
     }
@@ -121,7 +129,7 @@ pub(crate) async fn dial(
                 skipped.push(node);
                 continue;
             }
-            match greeting(&node, dialling).await {
+            match greeting(&node, book, dialling).await {
                 Ok((stream, info, behind_info)) => {
                     return Some(Link {
                         stream,
@@ -142,11 +150,20 @@ pub(crate) async fn dial(
     None
 }
 
-async fn greeting(node: &Node, dialling: Dialling) -> Result<(TcpStream, Info, Vec<u8>), DialError> {
+async fn greeting(
+    node: &Node,
+    book: &NodeBook,
+    dialling: Dialling,
+) -> Result<(TcpStream, Info, Vec<u8>), DialError> {
     let timeout = dialling.connect_timeout;
     let mut stream = tokio::time::timeout(timeout, connect(&node.client))
         .await
         .map_err(|_| DialError::ConnectTimeout(timeout))??;
+    let ends = |stream: &TcpStream| io::Result::Ok((stream.local_addr()?, stream.peer_addr()?));
+    let (local, peer) = ends(&stream).map_err(DialError::Connect)?;
+    if book.is_own(local, peer) {
+        return Err(DialError::Own);
+    }
     set_options(&stream, dialling).map_err(DialError::Connect)?;
     let timeout = dialling.handshake_timeout;
     let (info, behind_info) = tokio::time::timeout(timeout, read_info(&mut stream))
@@ -180,6 +197,8 @@ fn set_options(stream: &TcpStream, dialling: Dialling) -> io::Result<()> {
         .with_time(dialling.keepalive)
         .with_interval(dialling.keepalive);
     socket.set_tcp_keepalive(&keepalive)?;
+    // What a node has not read waits here, where it can be seen whether the node reads, and not unseen in the kernel.
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     socket.set_tcp_user_timeout(Some(dialling.user_timeout))
 }
 

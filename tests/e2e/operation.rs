@@ -255,6 +255,9 @@ async fn mistakes_end_the_program_with_the_agreed_exit_codes() {
     let (code, said) = run(&["--listen", &taken, "--upstream", "nats://127.0.0.1:1"]).await;
     assert_eq!(code, Some(69), "{said}");
     drop(held);
+    let (code, said) = run(&["--check", "--upstream", "tls://127.0.0.1:1"]).await;
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("TLS") && said.contains("--upstream"), "{said}");
     let (code, said) = run(&["--check", "--upstream", "nats://127.0.0.1:1"]).await;
     assert_eq!(code, Some(0), "{said}");
 }

@@ -63,6 +63,11 @@ struct Record {
 /// Reads the file; nothing when there is none yet. The error says what is wrong with which file.
 pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<Kept, String> {
     let fail = |what: String| format!("the cache file {} is left aside: {what}", path.display());
+    // Looked at first: to open a pipe waits for its writer.
+    let kind = fs::metadata(path);
+    if kind.is_ok_and(|kind| !kind.is_file()) {
+        return Err(fail("it is no file".to_owned()));
+    }
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kept::default()),
@@ -254,7 +259,11 @@ mod tests {
         assert!(load(&path, 10).unwrap_err().contains("version 2"));
         fs::write(&path, [0xff; 64]).unwrap();
         assert!(load(&path, 10).unwrap_err().contains("damaged"));
-        assert!(load(folder.path(), 10).unwrap_err().contains("cannot be read"));
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for no_file in [folder.path(), &pipe] {
+            assert!(load(no_file, 10).unwrap_err().contains("is no file"));
+        }
         assert!(
             store(&path.join("below-a-file"), &kept())
                 .unwrap_err()

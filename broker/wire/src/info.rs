@@ -31,8 +31,8 @@ pub struct Info {
     /// The client must show a certificate.
     #[serde(skip_serializing_if = "is_false")]
     pub tls_verify: bool,
-    /// Largest payload, in bytes.
-    pub max_payload: u64,
+    /// Largest payload, in bytes; negative: no limit.
+    pub max_payload: i64,
     /// JetStream is there.
     #[serde(skip_serializing_if = "is_false")]
     pub jetstream: bool,
@@ -82,7 +82,7 @@ impl Default for Info {
             auth_required: false,
             tls_required: false,
             tls_verify: false,
-            max_payload: PAYLOAD_BYTES_DEFAULT as u64,
+            max_payload: PAYLOAD_BYTES_DEFAULT as i64,
             jetstream: false,
             client_id: 0,
             client_ip: String::new(),
@@ -158,6 +158,8 @@ mod tests {
             Info::parse(br#"{"server_id":"x","max_payload":1048576,"unknown":{"a":1},"ldm":true}"#).unwrap();
         assert!(info.ldm && info.server_id == "x" && info.max_payload == 1_048_576);
         assert_eq!(Info::parse(b"{}").unwrap().max_payload, 1_048_576);
+        let unlimited = Info::parse(br#"{"max_payload":-1}"#).unwrap();
+        assert_eq!(unlimited.max_payload, -1);
         assert!(Info::parse(b"[").is_err());
     }
 
@@ -184,7 +186,7 @@ mod tests {
             host: long.clone(),
             client_ip: long,
             nonce: "n".repeat(22),
-            max_payload: u64::MAX,
+            max_payload: i64::MIN,
             client_id: u64::MAX,
             connect_urls: vec!["10.0.0.1:4222".into(); 100],
             auth_required: true,

@@ -94,6 +94,14 @@ pub fn replaces_ok(text: &[u8]) -> bool {
         .is_some_and(|head| head.eq_ignore_ascii_case(BESIDES))
 }
 
+/// Whether the text of an `-ERR` refuses a subscription because there are too many. It does not say which.
+#[must_use]
+pub fn names_too_many_subscriptions(text: &[u8]) -> bool {
+    const TEXT: &[u8] = b"maximum subscriptions exceeded";
+    text.get(..TEXT.len())
+        .is_some_and(|head| head.eq_ignore_ascii_case(TEXT))
+}
+
 /// The subject and queue group that a permission violation about a subscription names.
 #[must_use]
 pub fn refused_subscription(text: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {

@@ -153,7 +153,7 @@ impl Session {
             self.end_now(End::ComponentSlow, None, now, wires);
         } else if now >= self.component_ping_due() {
             self.component_pinged = now;
-            if self.client.is_none() || self.up.eof {
+            if self.up.eof {
                 return;
             }
             if self.component_pings >= self.policy.ping_max {

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::time::Instant;
 
 use bytes::Buf;
-use standin_wire::refusal::{refused_subscription, replaces_ok};
+use standin_wire::refusal::{names_too_many_subscriptions, refused_subscription, replaces_ok};
 use standin_wire::server::{self, Frame, Verb};
 use standin_wire::{Info, Refusal, Span, encode};
 
@@ -209,7 +209,13 @@ impl Session {
             kind: refusal.kind(),
         });
         match refusal {
-            Refusal::Command => self.refused_command(text),
+            Refusal::Command => {
+                self.refused_command(text);
+                if names_too_many_subscriptions(text) {
+                    self.journal.refuse_newest();
+                    self.down.last_slot = None;
+                }
+            }
             Refusal::Subscription => {
                 self.refused_command(text);
                 if let Some((subject, queue)) = refused_subscription(text) {
@@ -247,6 +253,7 @@ impl Session {
         if !info.connect_urls.is_empty() {
             self.notes.push(Note::ConnectUrls(info.connect_urls.clone()));
         }
+        self.take_limits(&info);
         if info.ldm {
             self.leave();
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use standin_registry::Credentials;
+use standin_wire::limits::PAYLOAD_BYTES_MAX;
 use standin_wire::{Connect, Info};
 
 use super::{Session, Wires};
@@ -40,6 +41,12 @@ impl Session {
             },
             tls_required: false,
             tls_verify: false,
+            // A node without a limit; the sidecar has one.
+            max_payload: if node.max_payload < 0 {
+                PAYLOAD_BYTES_MAX as i64
+            } else {
+                node.max_payload
+            },
             ..node.clone()
         };
         info.short_line()

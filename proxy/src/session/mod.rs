@@ -187,7 +187,7 @@ pub(crate) struct Session {
     /// A node said that the component did something after which it closes the connection.
     refused: Option<End>,
     /// The INFO that the component has: its `max_payload`, its `headers`.
-    info: Option<(u64, bool)>,
+    info: Option<(i64, bool)>,
     /// A later INFO, while it is not known whether the component takes one.
     untold_info: Option<Box<Info>>,
     started: Instant,
@@ -298,9 +298,8 @@ impl Session {
         }
         let passed_on = self.has_passed_on() && self.up.own.is_empty() && self.doubt.log_bytes() == 0;
         // A component that has closed only its sending side still reads.
-        let answered = self.down.broke
-            || self.stage == Stage::Searching
-            || !self.ledger.owes_component() && self.down.outbox.is_empty();
+        let owes = self.ledger.owes_component() || !self.owed.is_empty();
+        let answered = self.down.broke || !owes && self.down.outbox.is_empty();
         let passed_on = passed_on && answered;
         let new = self.up.held.is_empty() && self.client.is_none();
         let end = if self.down.broke {
@@ -353,6 +352,15 @@ impl Session {
     /// Whether the rest of a frame is missing, so that reading on is what frees the memory it takes.
     pub(crate) fn needs_rest_of_frame(&self) -> bool {
         self.up.incomplete
+    }
+
+    /// How many bytes may be read of the component at once, so that no more are kept than `buffer_bytes`. The rest of a frame
+    /// whose beginning the node waits for may always come.
+    pub(crate) fn read_bytes_max(&self) -> usize {
+        if self.up.incomplete && self.stage != Stage::Searching {
+            return usize::MAX;
+        }
+        self.policy.buffer_bytes.saturating_sub(self.up.held.len()).max(1)
     }
 
     /// Whether an orderly end has begun.

@@ -13,7 +13,7 @@ use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::ledger::{Expected, Owed};
 
-/// A node that kept the session for so long has served it, even if there was nothing to do.
+/// A node that answered and then kept the session for so long has served it, even if there was nothing to do.
 const SERVES_AFTER: Duration = Duration::from_secs(1);
 
 impl Session {
@@ -39,6 +39,9 @@ impl Session {
             self.replay();
         } else {
             self.stage = Stage::Flowing;
+        }
+        if info.ldm {
+            self.leave();
         }
         self.push_up(now, wires);
     }
@@ -131,8 +134,8 @@ impl Session {
     }
 
     fn remember_loss(&mut self, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
-        // A node that takes the session and drops it at once ends no outage.
-        self.served |= now >= self.node_since + SERVES_AFTER;
+        // A node that takes the session and drops it at once ends no outage, nor does one that never answers.
+        self.served |= self.verified && now >= self.node_since + SERVES_AFTER;
         if self.served || self.client.is_none() {
             self.searching_since = now;
         }
@@ -162,9 +165,10 @@ impl Session {
         }
     }
 
-    fn take_limits(&mut self, info: &Info) {
+    pub(super) fn take_limits(&mut self, info: &Info) {
         let limits = FrameLimits {
             line_bytes_max: self.policy.control_line_bytes_max,
+            // Negative: the node has no limit. The sidecar has one, because it holds a message until it is whole.
             payload_bytes_max: usize::try_from(info.max_payload)
                 .map_or(PAYLOAD_BYTES_MAX, |max| max.min(PAYLOAD_BYTES_MAX)),
         };

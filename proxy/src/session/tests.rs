@@ -593,3 +593,33 @@ fn s6_a_refused_subscription_is_answered_in_its_turn() {
     bench.node("+OK\r\n+OK\r\nPONG\r\n");
     assert_eq!(bench.seen(), "+OK\r\n");
 }
+
+#[test]
+fn s3_a_node_that_takes_a_large_publish_slowly_is_not_taken_for_dead() {
+    let policy = policy();
+    let (interval, timeout) = (policy.probe_interval, policy.probe_timeout);
+    let mut bench = Bench::connected(policy);
+    let publish = format!("PUB a 100000\r\n{}\r\nPING\r\n", "x".repeat(100_000));
+    bench.pipes.node_room = 0;
+    bench.component(&publish);
+    // Each step is shorter than the node may be silent, all together are much longer.
+    for _ in 0..20 {
+        bench.pass((interval + timeout) * 3 / 4);
+        bench.pipes.node_room = 5000;
+        bench.session.node_writable(bench.now, &mut bench.pipes);
+    }
+    assert_eq!(bench.session.state(), "flowing");
+    bench.pipes.node_room = usize::MAX;
+    bench.session.node_writable(bench.now, &mut bench.pipes);
+    let sent = bench.sent();
+    assert_eq!(sent.matches("PUB a").count(), 1, "once");
+    assert!(sent.contains(&publish[..publish.len() - 6]), "whole");
+
+    // A node that takes nothing is dead all the same.
+    bench.pipes.node_room = 0;
+    bench.component(&publish);
+    for _ in 0..4 {
+        bench.pass(interval.max(timeout));
+    }
+    assert_eq!(bench.session.state(), "searching");
+}

@@ -84,7 +84,12 @@ impl Session {
 
     /// The node's socket takes bytes again.
     pub(crate) fn node_writable(&mut self, now: Instant, wires: &mut impl Wires) {
+        let before = self.traffic.bytes_to_node;
         self.push_up(now, wires);
+        // A node that takes bytes after its socket was full reads them: it is slow, not dead.
+        if self.traffic.bytes_to_node > before {
+            self.node_heard = now;
+        }
     }
 
     /// Writes what can be written of the held bytes.

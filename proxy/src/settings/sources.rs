@@ -86,7 +86,16 @@ pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), Sett
         .check()
     };
     match key {
-        "nodes.upstream" => Upstream::from_str(text).map(drop),
+        "nodes.upstream" => match Upstream::from_str(text) {
+            Ok(upstream) if upstream.tls => {
+                return Err(SettingsError::Conflict {
+                    place: place.clone(),
+                    rule: "nodes.upstream names a node by tls://, and this version does not speak TLS to nodes; use nats://"
+                        .to_owned(),
+                });
+            }
+            parsed => parsed.map(drop),
+        },
         "nodes.dns" => DnsName::from_str(text).map(drop),
         "nodes.zookeeper" if !text.is_empty() => zookeeper(ZooKeeperConfig::new(text)),
         "nodes.zookeeper_path" => zookeeper(ZooKeeperConfig {

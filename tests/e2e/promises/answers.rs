@@ -364,3 +364,19 @@ async fn s6_oks_over_deaths_at_every_answer_are_exact() {
         nothing_else(&mut client, &mut node).await;
     }
 }
+
+#[tokio::test]
+async fn s5_a_half_closed_component_gets_its_answers_from_the_next_node() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    client.send("PUB a 0\r\n\r\nPING\r\n").await;
+    node.expect("PUB a 0\r\n\r\nPING\r\n").await;
+    client.half_close().await;
+    node.reset();
+    let mut node = scene.next_node("").await;
+    node.expect_line("PING").await;
+    node.pong().await;
+    client.expect_line("PONG").await;
+    client.expect_end().await;
+    node.expect_end().await;
+}

@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, die, nothing_else};
 use e2e::raw::{CONNECT_OLD, msg_frame};
-use e2e::{Ending, NodeConnection, RawClient, ScriptedNode};
+use e2e::{Ending, NodeConnection, PATIENCE, RawClient, ScriptedNode, eventually};
 use std::time::Duration;
 
 /// A component gets its session although the first node is no good: `no_good` says what that one does.
@@ -278,4 +278,41 @@ async fn a_node_that_dies_before_the_component_has_said_connect_is_replaced_unse
         client.expect_line("PONG").await;
         nothing_else(&mut client, &mut node).await;
     }
+}
+
+#[tokio::test]
+async fn a_node_that_says_in_its_first_info_that_it_is_about_to_go_is_left() {
+    let (mut scene, mut second) = two_nodes("'drop'").await;
+    scene.node.info_mut()["ldm"] = true.into();
+    let (mut client, mut node) = scene.open().await;
+    second.listen_again().await;
+    let next = second.accept().await;
+    node.expect_line("PING").await;
+    node.pong().await;
+    let mut next = takes_over(next, "").await;
+    node.expect_end().await;
+    nothing_else(&mut client, &mut next).await;
+}
+
+#[tokio::test]
+async fn a_sidecar_that_is_named_as_a_node_does_not_become_its_own_component() {
+    let mut scene = Scene::with(&[("nodes.gossip", "true"), ("choice.cooldown_max_ms", "100")]).await;
+    let own = scene.address.to_string();
+    scene.node.info_mut()["connect_urls"] = vec![own.clone()].into();
+    let (mut client, node) = scene.open().await;
+    eventually("the sidecar is named as a node", PATIENCE, async || {
+        scene.node_names().await.contains(&own)
+    })
+    .await;
+    scene.node.stop_listening();
+    node.reset();
+    eventually("the sidecar has met itself", PATIENCE, async || {
+        let met = [("result", "own")];
+        scene.metrics().await.value("standin_node_dials_total", &met) >= 3.0
+    })
+    .await;
+    scene.counted("standin_sessions", &[], 1.0).await;
+    scene.node.listen_again().await;
+    let (mut node, _) = scene.node.accept_session().await;
+    nothing_else(&mut client, &mut node).await;
 }

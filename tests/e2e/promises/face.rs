@@ -1,8 +1,8 @@
 //! S7, S8: what the component sees of the cluster, and who keeps whose connection alive.
 
 use super::scene::{Scene, nothing_else};
-use e2e::raw::{CONNECT_NEW, CONNECT_OLD, msg_frame};
-use e2e::{RawClient, ScriptedNode};
+use e2e::raw::{CONNECT_NEW, CONNECT_OLD, msg_frame, pub_frame};
+use e2e::{NodeConnection, RawClient, ScriptedNode};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::{Instant, interval};
@@ -294,4 +294,48 @@ async fn s11_a_component_that_must_show_credentials_is_told_so() {
         (&info["auth_required"], &info["nonce"]),
         (&json!(true), &json!("abcdefgh"))
     );
+}
+
+#[tokio::test]
+async fn s8_a_component_that_never_says_connect_is_pinged_and_closed_too() {
+    let settings = [("session.ping_interval_secs", "1"), ("session.ping_max", "1")];
+    let mut scene = Scene::with(&settings).await;
+    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+    client.expect("PING\r\n-ERR 'Stale Connection'\r\n").await;
+    client.expect_end().await;
+    node.expect_end().await;
+}
+
+/// The sidecar has read all that the node sent before this.
+async fn is_heard(node: &mut NodeConnection) {
+    node.send("PING\r\n").await;
+    node.expect_line("PONG").await;
+}
+
+#[tokio::test]
+async fn s9_a_payload_limit_raised_on_a_running_node_is_taken_over() {
+    let mut scene = Scene::start().await;
+    scene.node.info_mut()["max_payload"] = 1000.into();
+    let (mut client, mut node) = scene.open().await;
+    let mut info = scene.node.info_mut().clone();
+    info["max_payload"] = 5000.into();
+    node.inform(&info).await;
+    is_heard(&mut node).await;
+    let large = pub_frame("a", "x".repeat(5000));
+    client.send(&large).await;
+    node.expect(&large).await;
+    nothing_else(&mut client, &mut node).await;
+    client.send(pub_frame("a", "x".repeat(5001))).await;
+    client.expect_line("-ERR 'Maximum Payload Violation'").await;
+}
+
+#[tokio::test]
+async fn s9_a_node_without_a_payload_limit_serves_with_the_sidecars() {
+    let mut scene = Scene::start().await;
+    scene.node.info_mut()["max_payload"] = (-1).into();
+    let (mut client, mut node) = scene.open().await;
+    assert_eq!(client.info()["max_payload"], 64 * 1024 * 1024);
+    let large = pub_frame("a", "x".repeat(3_000_000));
+    let (_, ()) = tokio::join!(node.expect(&large), client.send(&large));
+    nothing_else(&mut client, &mut node).await;
 }

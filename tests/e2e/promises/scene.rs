@@ -118,6 +118,15 @@ impl Scene {
         Metrics::read(&self.http).await
     }
 
+    /// The addresses of the nodes that the sidecar knows.
+    pub(crate) async fn node_names(&self) -> Vec<String> {
+        let page = self.http.get_json("/nodez").await.unwrap_or_default();
+        let rows = page["items"].as_array().cloned().unwrap_or_default();
+        rows.iter()
+            .filter_map(|row| row["client"].as_str().map(str::to_owned))
+            .collect()
+    }
+
     /// Waits until the metric has this value.
     pub(crate) async fn counted(&self, name: &str, labels: &[(&str, &str)], wanted: f64) {
         let mut last = f64::NAN;
