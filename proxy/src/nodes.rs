@@ -5,7 +5,7 @@
 //!
 //! *Architecture invariant:* looked at when a session needs a node, never for a message.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -53,6 +53,9 @@ pub(crate) struct NodeBook {
     searching: AtomicUsize,
     /// Where the sidecar itself listens: never a node.
     own: OnceLock<Vec<SocketAddr>>,
+    /// Addresses of nodes that turned out to be the sidecar itself. Not tried again: each try would be a component of its own,
+    /// which tries the same.
+    own_names: Mutex<HashSet<Endpoint>>,
 }
 
 impl NodeBook {
@@ -62,6 +65,7 @@ impl NodeBook {
             entries: Mutex::default(),
             searching: AtomicUsize::new(0),
             own: OnceLock::new(),
+            own_names: Mutex::default(),
         }
     }
 
@@ -77,6 +81,11 @@ impl NodeBook {
         self.own.get().into_iter().flatten().any(|own| {
             own.port() == peer.port() && (own.ip() == peer.ip() || own.ip().is_unspecified() && here)
         })
+    }
+
+    /// `node` is the sidecar itself.
+    pub(crate) fn met_itself(&self, node: &Endpoint) {
+        lock(&self.own_names).insert(node.clone());
     }
 
     /// Other settings from now on.
@@ -101,13 +110,14 @@ impl NodeBook {
         now: Instant,
     ) -> Vec<Arc<Node>> {
         let mut ranked: Vec<(u8, Option<Instant>, f64, &Arc<Node>)> = Vec::new();
+        let own_names = lock(&self.own_names);
         let entries = lock(&self.entries);
         let mut rng = rand::rng();
         for (tier, nodes) in [&snapshot.live, &snapshot.cached, &snapshot.fixed]
             .into_iter()
             .enumerate()
         {
-            for node in nodes {
+            for node in nodes.iter().filter(|node| !own_names.contains(&node.client)) {
                 let cooling = entries.get(&node.client).and_then(|entry| entry.cooling_until);
                 let cooling = cooling.filter(|until| *until > now);
                 let tier = match cooling {

@@ -162,6 +162,7 @@ async fn greeting(
     let ends = |stream: &TcpStream| io::Result::Ok((stream.local_addr()?, stream.peer_addr()?));
     let (local, peer) = ends(&stream).map_err(DialError::Connect)?;
     if book.is_own(local, peer) {
+        book.met_itself(&node.client);
         return Err(DialError::Own);
     }
     set_options(&stream, dialling).map_err(DialError::Connect)?;

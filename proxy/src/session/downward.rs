@@ -233,7 +233,8 @@ impl Session {
                 self.lose(Cause::NodeError(refusal.kind()), now);
                 return false;
             }
-            Refusal::Unknown => {}
+            // What leaves the connection open is most likely the answer to a command.
+            Refusal::Unknown => self.refused_command(text),
         }
         true
     }
