@@ -16,6 +16,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 pub(crate) const CONNECT: &[u8] =
     b"CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":0,\"name\":\"load\",\"lang\":\"rust\"}\r\n";
 
+/// As [`CONNECT`], for a component that sends and takes headers.
+const CONNECT_HEADERS: &[u8] =
+    b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"name\":\"load\",\"lang\":\"rust\"}\r\n";
+
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -26,6 +30,15 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects and waits until the server has taken it.
     pub(crate) fn open(server: SocketAddr) -> io::Result<Self> {
+        Self::open_as(server, CONNECT)
+    }
+
+    /// As [`open`](Self::open), for messages with headers.
+    pub(crate) fn open_with_headers(server: SocketAddr) -> io::Result<Self> {
+        Self::open_as(server, CONNECT_HEADERS)
+    }
+
+    fn open_as(server: SocketAddr, connect: &[u8]) -> io::Result<Self> {
         let stream = TcpStream::connect(server)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
@@ -33,7 +46,7 @@ impl Connection {
             stream,
             incoming: Incoming::new(BUFFER_BYTES),
         };
-        connection.send(CONNECT)?;
+        connection.send(connect)?;
         connection.flush()?;
         Ok(connection)
     }
@@ -104,6 +117,17 @@ impl Connection {
 pub(crate) fn publish(subject: &str, reply: Option<&str>, payload: &[u8]) -> Vec<u8> {
     let reply = reply.map(|reply| format!(" {reply}")).unwrap_or_default();
     let mut frame = format!("PUB {subject}{reply} {}\r\n", payload.len()).into_bytes();
+    frame.extend_from_slice(payload);
+    frame.extend_from_slice(b"\r\n");
+    frame
+}
+
+/// `HPUB` as bytes, with one short header.
+pub(crate) fn publish_with_headers(subject: &str, payload: &[u8]) -> Vec<u8> {
+    const HEADERS: &[u8] = b"NATS/1.0\r\nTrace: 0123456789abcdef\r\n\r\n";
+    let sizes = format!("{} {}", HEADERS.len(), HEADERS.len() + payload.len());
+    let mut frame = format!("HPUB {subject} {sizes}\r\n").into_bytes();
+    frame.extend_from_slice(HEADERS);
     frame.extend_from_slice(payload);
     frame.extend_from_slice(b"\r\n");
     frame

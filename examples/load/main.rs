@@ -9,6 +9,7 @@
 //! | `connection` | a blocking connection, for the measurements with a few busy ones |
 //! | `swarm` | many connections on one thread, for the measurements with many quiet ones |
 //! | `flow` | publish → subscribe as fast as it goes, without ever overrunning the subscriber |
+//! | `throughput` | publishers and subscribers in any number: publish only, fan-out, queue groups |
 //! | `latency` | publish → subscribe at a fixed rate; request and reply |
 //! | `idle` | many components with one subscription each; when does the last one hear again? |
 //! | `silence` | many busy components; how long does each hear nothing? |
@@ -20,6 +21,7 @@ mod incoming;
 mod latency;
 mod silence;
 mod swarm;
+mod throughput;
 
 use std::error::Error;
 use std::io::Write;
@@ -41,6 +43,8 @@ struct Cli {
 enum Measurement {
     /// One publisher, one subscriber, as fast as it goes.
     Flow(flow::Flow),
+    /// Publishers and subscribers of one server, as fast as it goes.
+    Throughput(throughput::Throughput),
     /// One publisher, one subscriber, at a fixed rate: how long does a message take?
     Latency(latency::Latency),
     /// One request at a time: how long does the reply take?
@@ -54,6 +58,7 @@ enum Measurement {
 fn main() -> Outcome<()> {
     match Cli::parse().measurement {
         Measurement::Flow(flow) => flow.run(),
+        Measurement::Throughput(throughput) => throughput.run(),
         Measurement::Latency(latency) => latency.run(),
         Measurement::Request(request) => request.run(),
         Measurement::Idle(idle) => idle.run(),

@@ -20,9 +20,6 @@ use crate::nodes::{NodeBook, Searcher};
 /// First bytes of a node that are read at once.
 const GREETING_BYTES: usize = 4096;
 
-/// Bytes for a node that the kernel keeps before it can send them.
-const UNSENT_BYTES_MAX: u32 = 256 * 1024;
-
 /// The settings of dialling.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dialling {
@@ -198,8 +195,6 @@ fn set_options(stream: &TcpStream, dialling: Dialling) -> io::Result<()> {
         .with_time(dialling.keepalive)
         .with_interval(dialling.keepalive);
     socket.set_tcp_keepalive(&keepalive)?;
-    // What a node has not read waits here, where it can be seen whether the node reads, and not unseen in the kernel.
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     socket.set_tcp_user_timeout(Some(dialling.user_timeout))
 }
 

@@ -119,9 +119,9 @@ class Process:
         return 0
 
 
-def build():
+def build(package="standin-proxy"):
     """Builds what is measured and what measures, both as released."""
-    for words in (["-p", "standin-proxy"], ["-p", "examples", "--example", "load", "--example", "relay"]):
+    for words in (["-p", package], ["-p", "examples", "--example", "load", "--example", "relay"]):
         subprocess.run(["cargo", "build", "-q", "--release", *words], cwd=ROOT, check=True)
 
 

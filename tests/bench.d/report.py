@@ -38,6 +38,17 @@ class Targets:
 
     def __init__(self):
         self.missed = 0
+        self.waiting = []
+
+    def later(self, *figure):
+        """Checked when the table is out."""
+        self.waiting.append(figure)
+
+    def tell(self):
+        for figure in self.waiting:
+            self.check(*figure)
+        self.waiting = []
+        say()
 
     def check(self, what, value, limit, unit):
         reached = value <= limit

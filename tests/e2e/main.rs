@@ -2,6 +2,7 @@
 
 mod broker;
 mod direct;
+mod embedded;
 mod everyday;
 mod failover;
 mod half_open;

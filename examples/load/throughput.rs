@@ -1,0 +1,195 @@
+//! Publishers and subscribers of one server, as fast as it goes: publish only, fan-out, many subjects, queue groups.
+//!
+//! As in `flow`, the publishers of a subject are never further ahead of its subscribers than a window, so no server has a
+//! reason to drop anything, and the counts must come out exact.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::Outcome;
+use crate::connection::{Connection, publish, publish_with_headers};
+
+/// A publisher writes so many bytes at once.
+const BATCH_BYTES: usize = 64 * 1024;
+/// A publisher without room in the window looks again after this.
+const LOOK_AGAIN: Duration = Duration::from_micros(50);
+/// A subscriber that hears nothing looks after this whether all is done.
+const LOOK_FOR_END: Duration = Duration::from_millis(20);
+/// A server that delivers nothing more for so long has lost messages.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// Publishers and subscribers of one server, as fast as it goes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Throughput {
+    /// Where all connect.
+    #[arg(long)]
+    server: SocketAddr,
+    /// Publishers.
+    #[arg(long, default_value_t = 1)]
+    publishers: usize,
+    /// Subscribers of each subject; 0: publish only.
+    #[arg(long, default_value_t = 1)]
+    subscribers: usize,
+    /// The subscribers of a subject are one queue group.
+    #[arg(long)]
+    queue: bool,
+    /// Each publisher has a subject, and subscribers, of its own.
+    #[arg(long)]
+    own_subjects: bool,
+    /// Messages have headers.
+    #[arg(long)]
+    headers: bool,
+    /// Bytes in each message.
+    #[arg(long, default_value_t = 128)]
+    payload: usize,
+    /// Messages that each publisher sends.
+    #[arg(long, default_value_t = 1_000_000)]
+    messages: u64,
+    /// Bytes of payload and protocol between the publishers and the subscribers of a subject at most.
+    #[arg(long, default_value_t = 2 * 1024 * 1024)]
+    window_bytes: usize,
+}
+
+/// One subject, while it is measured.
+#[derive(Debug)]
+struct Subject {
+    name: String,
+    queue: bool,
+    /// Messages that will be published to it.
+    total: u64,
+    sent: AtomicU64,
+    received: Vec<AtomicU64>,
+}
+
+impl Subject {
+    /// Messages that its slowest subscriber, or its group, has received.
+    fn passed(&self) -> u64 {
+        let received = self.received.iter().map(|count| count.load(Relaxed));
+        if self.received.is_empty() {
+            self.sent.load(Relaxed)
+        } else if self.queue {
+            received.sum()
+        } else {
+            received.min().unwrap_or(0)
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.passed() >= self.total
+    }
+}
+
+impl Throughput {
+    /// Measures, and prints messages per second, published and delivered.
+    pub(crate) fn run(self) -> Outcome<()> {
+        let subjects: Vec<Arc<Subject>> = (0..if self.own_subjects { self.publishers } else { 1 })
+            .map(|number| Arc::new(self.subject(number)))
+            .collect();
+        let mut threads = Vec::new();
+        for subject in &subjects {
+            for number in 0..self.subscribers {
+                let mut connection = self.open()?;
+                let queue = if self.queue { " crew" } else { "" };
+                connection.subscribe(&format!("{}{queue}", subject.name))?;
+                let subject = Arc::clone(subject);
+                threads.push(thread::spawn(move || receive(&mut connection, &subject, number)));
+            }
+        }
+        let publishers = (0..self.publishers).map(|_| self.open());
+        let publishers: Vec<Connection> = publishers.collect::<std::io::Result<_>>()?;
+        let started = Instant::now();
+        for (number, mut connection) in publishers.into_iter().enumerate() {
+            let subject = Arc::clone(&subjects[number % subjects.len()]);
+            let work = self.clone();
+            threads.push(thread::spawn(move || work.send(&mut connection, &subject)));
+        }
+        for one in threads {
+            one.join().map_err(|_| "a publisher or subscriber failed")??;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let published = self.messages * self.publishers as u64;
+        let copies = if self.queue { 1 } else { self.subscribers as u64 };
+        crate::print(&json!({
+            "measurement": "throughput",
+            "payload_bytes": self.payload,
+            "messages": published,
+            "delivered": published * copies.min(self.subscribers as u64),
+            "seconds": seconds,
+            "messages_per_second": published as f64 / seconds,
+        }))
+    }
+
+    fn subject(&self, number: usize) -> Subject {
+        let publishers = if self.own_subjects {
+            1
+        } else {
+            self.publishers as u64
+        };
+        Subject {
+            name: format!("load.{}.{number}", std::process::id()),
+            queue: self.queue,
+            total: self.messages * publishers,
+            sent: AtomicU64::new(0),
+            received: (0..self.subscribers).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    fn open(&self) -> std::io::Result<Connection> {
+        if self.headers {
+            Connection::open_with_headers(self.server)
+        } else {
+            Connection::open(self.server)
+        }
+    }
+
+    fn send(&self, connection: &mut Connection, subject: &Subject) -> std::io::Result<()> {
+        let payload = vec![b'x'; self.payload];
+        let frame = if self.headers {
+            publish_with_headers(&subject.name, &payload)
+        } else {
+            publish(&subject.name, None, &payload)
+        };
+        let window = (self.window_bytes / frame.len()).max(1) as u64;
+        let batch_max = ((BATCH_BYTES / frame.len()) as u64).clamp(1, window);
+        let batch = frame.repeat(batch_max as usize);
+        let mut left = self.messages;
+        while left > 0 {
+            let count = left.min(batch_max);
+            if subject.sent.load(Relaxed) + count > subject.passed() + window {
+                thread::park_timeout(LOOK_AGAIN);
+                continue;
+            }
+            subject.sent.fetch_add(count, Relaxed);
+            connection.send(&batch[..frame.len() * count as usize])?;
+            left -= count;
+        }
+        connection.flush()
+    }
+}
+
+fn receive(connection: &mut Connection, subject: &Subject, number: usize) -> std::io::Result<()> {
+    let mut count = 0;
+    let mut moved = Instant::now();
+    while if subject.queue {
+        !subject.is_done()
+    } else {
+        count < subject.total
+    } {
+        let before = count;
+        connection.receive_within(LOOK_FOR_END, |_| count += 1)?;
+        subject.received[number].store(count, Relaxed);
+        if count > before {
+            moved = Instant::now();
+        } else if moved.elapsed() > SILENCE_MAX {
+            let total = subject.total;
+            return Err(std::io::Error::other(format!("{count} of {total} messages came")));
+        }
+    }
+    Ok(())
+}
