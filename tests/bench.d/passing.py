@@ -9,6 +9,7 @@ from report import progress, say, spread, table
 
 PAYLOADS = {16: 1_500_000, 128: 1_200_000, 4096: 120_000}  # bytes: messages of one run
 RATE = 5_000  # messages per second, for the latency
+LATENCY_REPEATS = 2  # of each run: the scheduler's moods move a median by several µs
 DIRECT = "direct (the node itself)"
 PEER = "HAProxy (TCP)"
 SIDECAR = "**sidecar**"
@@ -70,9 +71,12 @@ def run(folder, quick, targets):
             for size, messages in PAYLOADS.items():
                 # Each run begins with another one: none always comes after the same neighbour.
                 turn = number % len(all_positions)
-                for position in all_positions[turn:] + all_positions[:turn]:
+                in_turn = all_positions[turn:] + all_positions[:turn]
+                for position in in_turn:
                     position.flow(size, int(messages * part))
-                    position.latency(size, 1.0 * part + 0.5)
+                for _ in range(LATENCY_REPEATS):
+                    for position in in_turn:
+                        position.latency(size, 1.0 * part + 0.5)
     named = {position.name: position for position in all_positions}
     for size in PAYLOADS:
         show(size, runs, all_positions, named[PEER])
