@@ -177,11 +177,14 @@ impl Roster {
             .collect();
         let fixed_here: Vec<_> = self.fixed.iter().filter(&mut unseen).cloned().collect();
 
-        let fixed = &self.fixed;
+        // Only nodes from DNS or given by hand speak for others. Who registers in ZooKeeper decides there which nodes are used:
+        // one that is not registered, or no longer, must not come in by another's word.
+        let (dns, fixed, remembered) = (&self.dns, &self.fixed, &self.remembered);
         self.gossip.keep_known(|speaker| {
-            live.iter()
-                .chain(&cached)
-                .chain(fixed)
+            dns.values()
+                .chain(remembered.get(&Source::Dns))
+                .chain([fixed])
+                .flatten()
                 .any(|node| node.client == *speaker)
         });
         let named = self
@@ -298,6 +301,16 @@ mod tests {
             roster.snapshot().cached.is_empty(),
             "with a fixed list alone an old cluster must not come before it"
         );
+    }
+
+    #[test]
+    fn nodes_named_by_a_registered_one_only_are_not_used() {
+        let mut roster = Roster::new(&config(), BTreeMap::new());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["z"]));
+        roster.hear(&word("z:1", &["z:1", "not-registered:1"]));
+        let snapshot = roster.snapshot();
+        assert_eq!(hosts(&snapshot.live), ["z"]);
+        assert_eq!(hosts(&snapshot.fixed), ["f"]);
     }
 
     #[test]
