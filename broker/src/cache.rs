@@ -1,6 +1,6 @@
 //! What a worker remembers of who gets the messages to a subject.
 //!
-//! An entry holds as long as the subject's counters stand still ([`Generations`]). Subjects seen once are not remembered:
+//! An entry holds as long as the subject's counters stand still ([`Generations`](crate::generations::Generations)). Subjects seen once are not remembered:
 //! each request has a reply subject of its own, and they would push out those that come again.
 
 use std::hash::BuildHasher;
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use crate::subscriptions::{Matched, Subscriptions, Watched};
+use crate::generations::Watched;
+use crate::subscriptions::{Matched, Subscriptions};
 
 /// Subjects remembered by one worker at most; above it all are forgotten and those in use come back at once.
 const ENTRIES_MAX: usize = 16 * 1024;

@@ -19,7 +19,7 @@ use crate::closing::Reason;
 use crate::outbox::Outbox;
 use crate::router::Router;
 use crate::server::Shared;
-use crate::subscriptions::Subscription;
+use crate::subscription::Subscription;
 
 /// The newest version of the protocol that clients may ask for.
 const PROTOCOL_MAX: u32 = 1;

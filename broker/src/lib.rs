@@ -8,7 +8,7 @@
 //! | `task` | the shell of one client: socket, timer, batch |
 //! | `client` | a client's frames and what they do |
 //! | `router`, `cache` | from a published message to those who get it, and what of that is remembered |
-//! | `subscriptions` | who listens to what |
+//! | `subscriptions`, `subscription` | who listens to what; `generations` tells what changed, `tokens` splits subjects |
 //! | `stage`, `outbox` | what a batch has for each client, and what waits for it |
 //!
 //! Around them: [`cli`] and [`settings`], [`auth`], `closing` (why connections end), `identity`.
@@ -21,14 +21,17 @@ mod cache;
 pub mod cli;
 mod client;
 mod closing;
+mod generations;
 mod identity;
 mod outbox;
 mod router;
 mod server;
 pub mod settings;
 mod stage;
+mod subscription;
 mod subscriptions;
 mod task;
+mod tokens;
 
 pub use server::{RunError, Server, VERSION};
 pub use settings::Settings;

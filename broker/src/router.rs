@@ -9,7 +9,8 @@ use standin_wire::client::Publish;
 use crate::cache::Cache;
 use crate::outbox::Outbox;
 use crate::stage::{Stage, Staged};
-use crate::subscriptions::{Matched, Subscription, Subscriptions, Turn};
+use crate::subscription::{Subscription, Turn};
+use crate::subscriptions::{Matched, Subscriptions};
 
 /// Payloads from this size on are not copied for each of several subscribers.
 const SHARED_BYTES_MIN: usize = 8 * 1024;

@@ -1,0 +1,88 @@
+//! One subscription: whose it is, what to, and how many messages it has had.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::outbox::Outbox;
+
+/// One subscription of one client.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) client: Arc<Outbox>,
+    /// Subject, sid and queue group, one behind the other: one allocation for all three.
+    text: Box<[u8]>,
+    sid_at: u32,
+    queue_at: u32,
+    in_group: bool,
+    /// Messages delivered, counted from SUB.
+    delivered: AtomicU64,
+    /// Delivered messages after which it ends; 0: never.
+    max: AtomicU64,
+    /// Its place among its equals, so that it is taken out without a search. Changed under the write lock only.
+    pub(crate) place: AtomicU32,
+}
+
+/// What a delivery means for the subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It gets the message.
+    Deliver,
+    /// It gets the message, its last.
+    DeliverLast,
+    /// It has had all it asked for.
+    Over,
+}
+
+impl Subscription {
+    pub(crate) fn new(client: Arc<Outbox>, subject: &[u8], queue: Option<&[u8]>, sid: &[u8]) -> Self {
+        let queue_name = queue.unwrap_or_default();
+        Self {
+            client,
+            text: [subject, sid, queue_name].concat().into(),
+            sid_at: subject.len() as u32,
+            queue_at: (subject.len() + sid.len()) as u32,
+            in_group: queue.is_some(),
+            delivered: AtomicU64::new(0),
+            max: AtomicU64::new(0),
+            place: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn subject(&self) -> &[u8] {
+        &self.text[..self.sid_at as usize]
+    }
+
+    pub(crate) fn sid(&self) -> &[u8] {
+        &self.text[self.sid_at as usize..self.queue_at as usize]
+    }
+
+    /// The queue group it is a member of.
+    pub(crate) fn queue(&self) -> Option<&[u8]> {
+        self.in_group.then(|| &self.text[self.queue_at as usize..])
+    }
+
+    /// Takes its turn at one message. Exact however many threads deliver: the counter is one.
+    #[inline]
+    pub(crate) fn take_turn(&self) -> Turn {
+        let count = self.delivered.fetch_add(1, Ordering::Relaxed) + 1;
+        let max = self.max.load(Ordering::Relaxed);
+        match max {
+            0 => Turn::Deliver,
+            _ if count < max => Turn::Deliver,
+            _ if count == max => Turn::DeliverLast,
+            _ => Turn::Over,
+        }
+    }
+
+    /// Ends it after `max` messages, counted from SUB. Returns whether it has had them already.
+    pub(crate) fn set_max(&self, max: u64) -> bool {
+        self.max.store(max, Ordering::Relaxed);
+        self.is_over()
+    }
+
+    /// Whether it has had all it asked for.
+    pub(crate) fn is_over(&self) -> bool {
+        let max = self.max.load(Ordering::Relaxed);
+        max > 0 && self.delivered.load(Ordering::Relaxed) >= max
+    }
+}

@@ -1,0 +1,175 @@
+//! What is found among subscriptions that come and go.
+
+use super::*;
+use crate::outbox::Outbox;
+use crate::subscription::Turn;
+use proptest::prelude::*;
+use standin_wire::subject::matches;
+
+fn subscription(subject: &str, queue: Option<&str>, sid: &str) -> Arc<Subscription> {
+    let queue = queue.map(str::as_bytes);
+    let client = Arc::new(Outbox::unconnected(1));
+    Arc::new(Subscription::new(
+        client,
+        subject.as_bytes(),
+        queue,
+        sid.as_bytes(),
+    ))
+}
+
+/// The sids that match, and those of each group, sorted.
+fn found(all: &Subscriptions, subject: &str) -> (Vec<String>, Vec<Vec<String>>) {
+    let mut matched = Matched::default();
+    all.collect(subject.as_bytes(), &mut matched);
+    let sids = |list: &[Arc<Subscription>]| {
+        let mut sids: Vec<String> = list
+            .iter()
+            .map(|one| String::from_utf8_lossy(one.sid()).into_owned())
+            .collect();
+        sids.sort();
+        sids
+    };
+    let mut groups: Vec<_> = matched.groups.iter().map(|group| sids(group)).collect();
+    groups.sort();
+    (sids(&matched.each), groups)
+}
+
+#[test]
+fn members_of_a_group_are_one_group_whatever_their_pattern() {
+    let all = Subscriptions::new();
+    for (subject, queue, sid) in [
+        ("a.b", Some("q"), "1"),
+        ("a.*", Some("q"), "2"),
+        (">", Some("q"), "3"),
+        ("a.b", Some("r"), "4"),
+        ("a.b", None, "5"),
+    ] {
+        all.add(&subscription(subject, queue, sid));
+    }
+    let (each, groups) = found(&all, "a.b");
+    assert_eq!(each, ["5"]);
+    assert_eq!(groups, [vec!["1", "2", "3"], vec!["4"]]);
+}
+
+#[test]
+fn one_of_many_equals_is_taken_out_and_the_others_stay() {
+    let all = Subscriptions::new();
+    let many: Vec<_> = (0..50)
+        .map(|number| subscription("a", None, &number.to_string()))
+        .collect();
+    many.iter().for_each(|one| all.add(one));
+    for (gone, one) in many.iter().enumerate() {
+        all.remove(one);
+        all.remove(one);
+        assert_eq!(all.len(), 49 - gone);
+        assert_eq!(found(&all, "a").0.len(), 49 - gone);
+    }
+    assert!(all.read().literal.is_empty(), "nothing is left behind");
+}
+
+#[test]
+fn a_change_is_told_of_to_the_subjects_that_it_can_touch() {
+    let all = Subscriptions::new();
+    let generations = all.generations();
+    for (pattern, touched, untouched) in [
+        ("a.b.c", "a.b.c", "a.b.d"),
+        ("a.b.*", "a.b.c", "a.c.d"),
+        ("a.b.c.*", "a.b.x", "a.c"),
+        ("a.*", "a.x", "b.x"),
+        ("a.>", "a.x.y", "b"),
+        ("*.b", "x.b", ""),
+        (">", "anything.at.all", ""),
+    ] {
+        let before = |subject: &str| generations.sum(generations.watched(subject.as_bytes()));
+        let (one, other) = (before(touched), before(untouched));
+        let added = subscription(pattern, None, "1");
+        all.add(&added);
+        assert_ne!(before(touched), one, "{pattern} touches {touched}");
+        if !untouched.is_empty() {
+            assert_eq!(before(untouched), other, "{pattern} does not touch {untouched}");
+        }
+        let one = before(touched);
+        all.remove(&added);
+        assert_ne!(before(touched), one, "{pattern} goes");
+    }
+}
+
+#[test]
+fn a_turn_after_the_last_is_none() {
+    let three = subscription("a", None, "1");
+    assert_eq!(three.take_turn(), Turn::Deliver);
+    assert!(!three.set_max(3));
+    let turns = [three.take_turn(), three.take_turn(), three.take_turn()];
+    assert_eq!(turns, [Turn::Deliver, Turn::DeliverLast, Turn::Over]);
+    assert!(three.is_over());
+}
+
+fn token() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("a".to_owned()),
+        Just("b".to_owned()),
+        Just("*x".to_owned()),
+        Just("c>".to_owned())
+    ]
+}
+
+fn subject() -> impl Strategy<Value = String> {
+    prop::collection::vec(token(), 1..5).prop_map(|tokens| tokens.join("."))
+}
+
+fn pattern() -> impl Strategy<Value = String> {
+    let token = prop_oneof![3 => token(), 2 => Just("*".to_owned())];
+    (prop::collection::vec(token, 0..4), prop::bool::ANY).prop_map(|(mut tokens, open)| {
+        if open || tokens.is_empty() {
+            tokens.push(">".to_owned());
+        }
+        tokens.join(".")
+    })
+}
+
+proptest! {
+    /// Whatever came and went: found is what the plain rule says, and a subject whose counters stand still finds the same.
+    #[test]
+    fn what_is_found_is_what_the_plain_rule_says(
+        patterns in prop::collection::vec((pattern(), prop::option::of("[qr]"), any::<bool>()), 0..30),
+        subjects in prop::collection::vec(subject(), 1..10),
+    ) {
+        let all = Subscriptions::new();
+        let generations = all.generations();
+        let mut live: Vec<(usize, &str, Option<&str>)> = Vec::new();
+        let mut seen: Vec<_> = subjects.iter().map(|subject| {
+            (generations.sum(generations.watched(subject.as_bytes())), found(&all, subject))
+        }).collect();
+        for (number, (pattern, queue, stays)) in patterns.iter().enumerate() {
+            let one = subscription(pattern, queue.as_deref(), &number.to_string());
+            all.add(&one);
+            if *stays {
+                live.push((number, pattern, queue.as_deref()));
+            } else {
+                all.remove(&one);
+            }
+            for (subject, seen) in subjects.iter().zip(&mut seen) {
+                let now = generations.sum(generations.watched(subject.as_bytes()));
+                let found = found(&all, subject);
+                prop_assert!(now != seen.0 || found == seen.1, "{pattern} changed {subject} unsaid");
+                *seen = (now, found);
+            }
+        }
+        for (subject, (_, (each, groups))) in subjects.iter().zip(&seen) {
+            let plain = |queue: Option<&str>| {
+                let mut sids: Vec<String> = live.iter()
+                    .filter(|(_, pattern, of)| *of == queue && matches(pattern.as_bytes(), subject.as_bytes()))
+                    .map(|(number, ..)| number.to_string())
+                    .collect();
+                sids.sort();
+                sids
+            };
+            prop_assert_eq!(each, &plain(None));
+            let mut wanted = vec![plain(Some("q")), plain(Some("r"))];
+            wanted.retain(|group| !group.is_empty());
+            wanted.sort();
+            prop_assert_eq!(groups, &wanted);
+        }
+        prop_assert_eq!(all.len(), live.len());
+    }
+}
