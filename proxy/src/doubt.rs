@@ -17,8 +17,8 @@ pub(crate) struct Mark {
     pub(crate) dropped: u64,
     /// Place in the log of publishes under `resend`.
     pub(crate) log: u64,
-    /// Subscriptions made so far.
-    pub(crate) subs: u64,
+    /// Subscriptions made and ended so far.
+    pub(crate) changes: u64,
 }
 
 /// How many publishes were in doubt when a node died.
@@ -74,7 +74,7 @@ impl Doubt {
         Mark {
             dropped: self.written.dropped,
             log: self.sent,
-            subs: 0,
+            changes: 0,
         }
     }
 

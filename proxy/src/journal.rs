@@ -10,6 +10,8 @@ use foldhash::fast::RandomState;
 use standin_wire::client::{Sub, Unsub};
 use standin_wire::{encode, subject};
 
+use crate::ended::Ended;
+
 /// Number of a journal entry, valid until the entry goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
@@ -46,7 +48,9 @@ pub(crate) struct Journal {
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     by_sid: HashMap<Box<[u8]>, u32, RandomState>,
+    /// Beginnings and ends of subscriptions so far.
     orders: u64,
+    ended: Ended,
     /// Entries that no PONG has confirmed yet, by their order: what a refusal can be about.
     recent: VecDeque<(u64, u32)>,
     moved: bool,
@@ -105,15 +109,22 @@ impl Journal {
         }
     }
 
-    /// How many subscriptions were ever made.
-    pub(crate) fn subs_made(&self) -> u64 {
+    /// How many changes there ever were: subscriptions made or ended.
+    pub(crate) fn changes(&self) -> u64 {
         self.orders
     }
 
-    /// A node has answered a PING that went out when so many subscriptions had been made.
-    pub(crate) fn confirm(&mut self, subs_made: u64) {
+    /// Whether messages of an earlier subscription with this sid may still be on their way from the node: only after them
+    /// may a SUB use the sid again, else they would count for its max.
+    pub(crate) fn may_be_on_its_way(&self, sid: &[u8]) -> bool {
+        self.ended.may_hold(sid)
+    }
+
+    /// A node has answered a PING that went out when there had been so many [`changes`](Self::changes).
+    pub(crate) fn confirm(&mut self, changes: u64) {
+        self.ended.confirm(changes);
         while let Some((order, slot)) = self.recent.front().copied()
-            && order < subs_made
+            && order < changes
         {
             self.recent.pop_front();
             if let Some(Some(entry)) = self.entries.get_mut(slot as usize)
@@ -137,7 +148,7 @@ impl Journal {
         };
         match unsub.max {
             Some(max) if max > entry.delivered => entry.max = Some(max),
-            _ => self.remove(slot),
+            _ => self.end(slot),
         }
     }
 
@@ -171,7 +182,7 @@ impl Journal {
         };
         entry.delivered += 1;
         if entry.max.is_some_and(|max| entry.delivered >= max) {
-            self.remove(slot.0);
+            self.end(slot.0);
             return false;
         }
         true
@@ -230,6 +241,7 @@ impl Journal {
     /// max. Returns the number of commands. From here on entries count for the new node.
     pub(crate) fn replay(&mut self, out: &mut Vec<u8>) -> u32 {
         self.moved = !self.by_sid.is_empty();
+        self.ended.clear();
         let mut live: Vec<&mut Entry> = self.entries.iter_mut().flatten().collect();
         live.sort_unstable_by_key(|entry| entry.order);
         let mut commands = 0;
@@ -259,6 +271,15 @@ impl Journal {
             .iter()
             .enumerate()
             .filter_map(|(slot, entry)| entry.as_ref().map(|entry| (slot as u32, entry)))
+    }
+
+    /// A subscription that the node had ends; what the node sent before it knew of that may still come.
+    fn end(&mut self, slot: u32) {
+        if let Some(entry) = &self.entries[slot as usize] {
+            self.ended.add(&entry.sid, self.orders);
+            self.orders += 1;
+        }
+        self.remove(slot);
     }
 
     fn remove(&mut self, slot: u32) {
@@ -311,7 +332,7 @@ mod tests {
         journal.unsubscribe(&unsub("1", None));
         journal.subscribe(&sub("s4", None, "4"));
         assert_eq!(replayed(&mut journal), "SUB s2 2\r\nSUB s4 4\r\n");
-        journal.confirm(journal.subs_made());
+        journal.confirm(journal.changes());
         journal.refuse_newest();
         assert_eq!(journal.len(), 2, "what was confirmed was not refused");
     }
@@ -329,10 +350,43 @@ mod tests {
 
         let mut journal = Journal::default();
         journal.subscribe(&sub("granted", None, "1"));
-        journal.confirm(journal.subs_made());
+        journal.confirm(journal.changes());
         journal.subscribe(&sub("ignored", None, "1"));
         journal.refuse(b"granted", None);
         assert_eq!(journal.len(), 0, "a permission taken back leaves nothing");
+    }
+
+    #[test]
+    fn s4_a_sid_is_free_again_when_a_node_has_confirmed_the_end_of_its_subscription() {
+        let mut journal = Journal::default();
+        journal.subscribe(&sub("a", None, "1"));
+        let before_the_end = journal.changes();
+        assert!(
+            !journal.may_be_on_its_way(b"1"),
+            "a second SUB with a live sid is the node's business"
+        );
+        journal.unsubscribe(&unsub("1", None));
+        assert!(journal.may_be_on_its_way(b"1") && !journal.may_be_on_its_way(b"2"));
+        journal.confirm(before_the_end);
+        assert!(
+            journal.may_be_on_its_way(b"1"),
+            "the PING went out before the UNSUB"
+        );
+        journal.confirm(journal.changes());
+        assert!(!journal.may_be_on_its_way(b"1"));
+
+        journal.subscribe(&sub("a", None, "1"));
+        journal.unsubscribe(&unsub("1", Some(2)));
+        deliver(&mut journal, "1", 2);
+        assert!(
+            journal.may_be_on_its_way(b"1"),
+            "the node may have sent a third before it had the UNSUB"
+        );
+        replayed(&mut journal);
+        assert!(
+            !journal.may_be_on_its_way(b"1"),
+            "nothing comes of a node that is gone"
+        );
     }
 
     #[test]

@@ -152,7 +152,7 @@ mod tests {
     const MARK: Mark = Mark {
         dropped: 0,
         log: 0,
-        subs: 0,
+        changes: 0,
     };
 
     #[test]

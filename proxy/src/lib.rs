@@ -23,6 +23,7 @@ pub mod cause;
 pub mod cli;
 mod doubt;
 pub mod embedded;
+mod ended;
 pub mod files;
 pub mod http;
 mod journal;

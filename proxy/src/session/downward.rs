@@ -191,7 +191,7 @@ impl Session {
             _ => return false,
         };
         self.doubt.confirm(mark);
-        self.journal.confirm(mark.subs);
+        self.journal.confirm(mark.changes);
         if self.verified {
             self.served = true;
         } else if self.client.is_some() {

@@ -8,7 +8,8 @@
 //! | file | holds |
 //! |---|---|
 //! | this one | the state, the questions of the shell, the ends |
-//! | [`upward`] | component → node: scan, write the same bytes on, apply what was written whole |
+//! | [`plan`] | component → node: scan, and decide what becomes of the frames at the head |
+//! | [`upward`] | component → node: write the same bytes on, apply what was written whole |
 //! | [`downward`] | node → component: scan, carve out what is not for the component, pass the rest |
 //! | [`moving`] | a node comes, goes, or is about to go; replay and sending again |
 //! | [`clock`] | everything that happens because time passed |
@@ -24,6 +25,7 @@ mod connect;
 mod downward;
 mod face;
 mod moving;
+mod plan;
 #[cfg(test)]
 mod schedules;
 mod shell;
@@ -428,7 +430,7 @@ impl Session {
     /// How far the stream has come, for a PING that goes out now.
     fn mark(&mut self) -> Mark {
         Mark {
-            subs: self.journal.subs_made(),
+            changes: self.journal.changes(),
             ..self.doubt.mark()
         }
     }

@@ -30,6 +30,7 @@ struct SimNode {
 }
 
 struct SimSub {
+    subject: String,
     delivered: u64,
     max: Option<u64>,
 }
@@ -41,12 +42,27 @@ struct Component {
     unsent: VecDeque<u8>,
     publishes: u64,
     sids: u64,
-    /// Subscriptions as the component understands them: messages got, and the max it asked for.
-    subs: BTreeMap<String, (u64, Option<u64>)>,
+    /// Subscriptions as the component understands them.
+    subs: BTreeMap<String, ComponentSub>,
+    /// How many SUBs it has sent: each has a subject of its own, by which its messages are known.
+    subscribed: u64,
     /// What each command is to be answered with, in order.
     awaits: VecDeque<&'static str>,
     got: Vec<u8>,
     infos: u64,
+}
+
+struct ComponentSub {
+    subject: String,
+    got: u64,
+    max: Option<u64>,
+}
+
+impl ComponentSub {
+    /// It lives until the component has got what it asked for, on whatever nodes.
+    fn lives(&self) -> bool {
+        self.max.is_none_or(|max| self.got < max)
+    }
 }
 
 struct World {
@@ -211,18 +227,16 @@ impl World {
             }
         }
         let node = self.node.as_ref().expect("settled with a node");
-        // A subscription lives until the component has got what it asked for, on whatever nodes.
-        let lives = |(got, max): &(u64, Option<u64>)| max.is_none_or(|max| *got < max);
-        let live: Vec<_> = self
-            .component
-            .subs
+        let subs = &self.component.subs;
+        let live: Vec<_> = subs
             .iter()
-            .filter(|(_, sub)| lives(sub))
+            .filter(|(_, sub)| sub.lives())
             .map(|(sid, _)| sid)
             .collect();
         assert_eq!(node.subs.keys().collect::<Vec<_>>(), live, "subscriptions differ");
         for (sid, sub) in &node.subs {
-            let (got, max) = self.component.subs[sid];
+            let ComponentSub { subject, got, max } = &subs[sid];
+            assert_eq!(&sub.subject, subject, "{sid} is another subscription");
             assert_eq!(
                 sub.max.map(|max| max - sub.delivered),
                 max.map(|max| max - got),
@@ -254,27 +268,46 @@ impl World {
                 self.command(&line);
             }
             5 | 6 => {
-                self.component.sids += 1;
-                let sid = self.component.sids.to_string();
-                self.component.subs.insert(sid.clone(), (0, None));
-                let queue = if self.rng.random() { " q" } else { "" };
-                self.command(&format!("SUB s{queue} {sid}\r\n"));
+                let over = |sid: &String| self.component.subs.get(sid).is_none_or(|sub| !sub.lives());
+                if sid != "0" && over(&sid) {
+                    self.component_subscribes(sid);
+                } else {
+                    self.component.sids += 1;
+                    self.component_subscribes(self.component.sids.to_string());
+                }
             }
             7 => {
                 self.component.subs.remove(&sid);
                 self.command(&format!("unsub {sid}\r\n"));
+                if self.rng.random() {
+                    self.component_subscribes(sid);
+                }
             }
             8 => self.component_limits(&sid),
             _ => self.command("PING\r\n"),
         }
     }
 
+    fn component_subscribes(&mut self, sid: String) {
+        let subject = format!("s.{}", self.component.subscribed);
+        self.component.subscribed += 1;
+        let queue = if self.rng.random() { " q" } else { "" };
+        self.command(&format!("SUB {subject}{queue} {sid}\r\n"));
+        let sub = ComponentSub {
+            subject,
+            got: 0,
+            max: None,
+        };
+        self.component.subs.insert(sid, sub);
+    }
+
     fn component_limits(&mut self, sid: &str) {
         let asked = self.rng.random_range(1..20);
-        if let Some((_, max @ None)) = self.component.subs.get_mut(sid) {
-            *max = Some(asked);
-            let max = asked;
-            self.command(&format!("UNSUB {sid}\t{max}\r\n"));
+        if let Some(sub) = self.component.subs.get_mut(sid)
+            && sub.max.is_none()
+        {
+            sub.max = Some(asked);
+            self.command(&format!("UNSUB {sid}\t{asked}\r\n"));
         }
     }
 
@@ -334,7 +367,7 @@ impl World {
         }
         for (sid, sub) in node.subs.iter_mut().filter(|_| !self.settling) {
             if self.rng.random_range(0..6) == 0 {
-                let line = format!("MSG s {sid} 3\r\nabc\r\n");
+                let line = format!("MSG {} {sid} 3\r\nabc\r\n", sub.subject);
                 node.says.extend(line.as_bytes());
                 sub.delivered += 1;
             }
@@ -433,8 +466,10 @@ impl Component {
                 server::Frame::Info(_) => self.infos += 1,
                 server::Frame::Message(message) => {
                     let sid = String::from_utf8_lossy(message.sid).into_owned();
-                    if let Some((got, _)) = self.subs.get_mut(&sid) {
-                        *got += 1;
+                    if let Some(sub) = self.subs.get_mut(&sid)
+                        && sub.subject.as_bytes() == message.subject
+                    {
+                        sub.got += 1;
                     }
                 }
                 server::Frame::Ping => {}
@@ -472,6 +507,7 @@ impl SimNode {
                 self.subs.insert(
                     sid,
                     SimSub {
+                        subject: String::from_utf8_lossy(sub.subject).into_owned(),
                         delivered: 0,
                         max: None,
                     },

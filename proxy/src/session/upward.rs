@@ -1,44 +1,20 @@
-//! Component → node: whole frames are found in place and the same bytes are written on. Only three kinds of frame are
-//! touched: CONNECT (credentials, `protocol`), UNSUB with a max after a move, and PONG, which ends here.
+//! Component → node, second half: the bytes of whole frames are written on as [`plan`](super::plan) has it, and take effect
+//! when they are written.
 
-use std::borrow::Cow;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use standin_wire::client::{self, Frame, Verb};
-use standin_wire::{Connect, Span, WireError, encode};
+use standin_wire::{Span, WireError, encode};
 
+use super::plan::Plan;
 use super::{End, Leaving, Note, Replacement, Session, Stage, Wires};
 use crate::ledger::Expected;
 use crate::policy::InDoubt;
 
 /// How long the node's answers to what came before a broken frame are awaited.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-
-/// Frames that are looked at and written in one go, in bytes: what is held after an outage is not scanned to its end for each
-/// write that the socket takes.
-const PLAN_BYTES_MAX: usize = 256 * 1024;
-
-/// Entries of the ledger above which nothing more is sent until the node has answered some.
-const ANSWERS_OWED_MAX: usize = 65_536;
-
-/// What to do with the frames at the head of the component's bytes.
-enum Plan {
-    /// Nothing: the next frame is not whole.
-    Incomplete,
-    /// Nothing now: the window in doubt, or the ledger, is full until a PONG comes.
-    Wait,
-    /// The first `len` bytes are one frame that does not go to the node; the component hears why, if there is a why.
-    Skip {
-        len: usize,
-        refusal: Option<&'static str>,
-    },
-    /// The first `len` bytes are one frame in whose place the node gets other bytes.
-    Replace { len: usize, with: Vec<u8> },
-    /// The first `len` bytes are whole frames that pass as they are: `publishes` of them, and if `plain` nothing else.
-    Pass { len: usize, publishes: u64, plain: bool },
-}
 
 impl Session {
     /// Moves held bytes to the head of `buf`, behind which the shell reads more, so that a frame cut by a read is whole
@@ -185,120 +161,6 @@ impl Session {
         at
     }
 
-    /// Looks at the frames at the head of `bytes` and says what to do with as many as can be treated alike.
-    fn plan(&mut self, bytes: &[u8]) -> Result<Plan, WireError> {
-        if self
-            .ending
-            .as_ref()
-            .is_some_and(|ending| matches!(ending.end, End::ComponentProtocol(_)))
-        {
-            return Ok(Plan::Incomplete);
-        }
-        if self.ledger.len() >= ANSWERS_OWED_MAX && self.up.head_written == 0 {
-            return Ok(Plan::Wait);
-        }
-        let may_resend = self.policy.may_resend();
-        // A node that is being left gets the rest of the frame it has part of, and nothing more.
-        let bytes_max = if matches!(self.leaving, Leaving::Draining { .. }) {
-            1
-        } else {
-            PLAN_BYTES_MAX
-        };
-        let headers = self.takes_headers();
-        let (mut len, mut publishes, mut subs, mut plain) = (0, 0, 0, !may_resend);
-        while len < bytes_max {
-            // Looked at where it is: to copy the span out takes longer than to find it (`tests/bench sidecar`, 16 B).
-            let found = self.up.scanner.next(&bytes[len..]);
-            let span = match &found {
-                Ok(Some(span)) => span,
-                Err(_) if len == 0 => return found.map(|_| Plan::Incomplete),
-                Ok(None) | Err(_) => break,
-            };
-            let publish = span.verb == Verb::Pub || span.verb == Verb::Hpub && headers;
-            if !publish || self.client.is_none() {
-                // What needs a decision of its own is decided as the first of a plan, when all before it has had its
-                // effect.
-                match self.plan_alone(&bytes[len..len + span.len], span, subs) {
-                    Ok(None) => {}
-                    Ok(Some(_)) | Err(_) if len > 0 => break,
-                    Ok(Some(plan)) => return Ok(plan),
-                    Err(error) => return Err(error),
-                }
-                plain = false;
-                subs += usize::from(span.verb == Verb::Sub);
-            } else if may_resend && (len > 0 || self.up.head_written == 0) && self.window_full(len, span.len)
-            {
-                if len > 0 {
-                    break;
-                }
-                return Ok(Plan::Wait);
-            }
-            publishes += u64::from(publish);
-            len += span.len;
-        }
-        Ok(if len == 0 {
-            Plan::Incomplete
-        } else {
-            Plan::Pass {
-                len,
-                publishes,
-                plain,
-            }
-        })
-    }
-
-    /// The plan for a frame that does not simply pass; `None` when it does. So many `subs` are before it in the plan.
-    fn plan_alone(
-        &mut self,
-        bytes: &[u8],
-        span: &Span<Verb>,
-        subs: usize,
-    ) -> Result<Option<Plan>, WireError> {
-        let len = span.len;
-        Ok(match client::frame(bytes, span)? {
-            // Servers close without a word then, as if they had died; every next node would do the same.
-            Frame::Connect(json) if Connect::parse(json).is_err() => {
-                return Err(WireError::Arguments {
-                    verb: "CONNECT",
-                    expected: "CONNECT {json}",
-                });
-            }
-            Frame::Publish(publish) if publish.headers.is_some() && !self.takes_headers() => {
-                return Err(WireError::Arguments {
-                    verb: "HPUB",
-                    expected: "\"headers\":true in CONNECT",
-                });
-            }
-            Frame::Connect(json) => {
-                let json = self.merged(json).unwrap_or(Cow::Borrowed(json));
-                Some(Plan::Replace {
-                    len,
-                    with: self.connect_line(&json),
-                })
-            }
-            Frame::Pong => Some(Plan::Skip { len, refusal: None }),
-            _ if self.client.is_none() => {
-                // A node counts on CONNECT for `protocol`, so one is sent for a component that begins without.
-                Some(Plan::Replace {
-                    len: 0,
-                    with: self.connect_line(b"{}"),
-                })
-            }
-            Frame::Sub(_) if self.is_full(subs) => Some(Plan::Skip {
-                len,
-                refusal: Some("maximum subscriptions exceeded"),
-            }),
-            Frame::Unsub(unsub) if self.journal.has_moved() && unsub.max.is_some() => {
-                self.journal.unsub_for_node(&unsub).map(|unsub| {
-                    let mut with = Vec::new();
-                    encode::client(&Frame::Unsub(unsub), &mut with);
-                    Plan::Replace { len, with }
-                })
-            }
-            _ => None,
-        })
-    }
-
     /// `-ERR` in place of what the node would have answered, when its turn among the node's answers has come.
     fn refuse(&mut self, text: &'static str, now: Instant, wires: &mut impl Wires) {
         self.ledger.expect(Expected::OwnError(text));
@@ -308,21 +170,6 @@ impl Session {
             text: text.to_owned(),
             kind: "subscriptions_max",
         });
-    }
-
-    fn takes_headers(&self) -> bool {
-        self.client.as_ref().is_some_and(|client| client.headers)
-    }
-
-    fn is_full(&self, more: usize) -> bool {
-        let max = self.policy.subscriptions_max;
-        max > 0 && self.journal.len() + more >= max
-    }
-
-    /// Whether a publish of `len` bytes is too many behind the window and `planned` bytes. Into an empty window fits any.
-    fn window_full(&self, planned: usize, len: usize) -> bool {
-        let have = self.doubt.log_bytes() + planned;
-        have > 0 && have + len > self.policy.in_doubt_bytes_max
     }
 
     /// Writes the sidecar's own frames. Returns whether all are gone.

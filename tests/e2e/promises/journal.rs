@@ -178,17 +178,45 @@ async fn s4_a_sid_used_again_belongs_to_the_new_subscription_only() {
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, "SUB a 1\r\nSUB b 2\r\nUNSUB 1 2\r\n").await;
     deliver(&mut client, &mut node, "1", 2).await;
-    pass(
-        &mut client,
-        &mut node,
-        "SUB c 1\r\nUNSUB 2\r\nSUB d 2\r\nUNSUB 2 3\r\n",
-    )
-    .await;
+    client
+        .send("SUB c 1\r\nUNSUB 2\r\nSUB d 2\r\nUNSUB 2 3\r\nSUB e 1\r\n")
+        .await;
     // A second SUB with a live sid changes nothing, as on a node.
-    pass(&mut client, &mut node, "SUB e 1\r\n").await;
+    for command in ["SUB c 1", "UNSUB 2", "SUB d 2", "UNSUB 2 3", "SUB e 1"] {
+        node.expect_command(format!("{command}\r\n")).await;
+    }
     node = replays(&mut scene, node, "SUB c 1\r\nSUB d 2\r\nUNSUB 2 3\r\n").await;
     deliver(&mut client, &mut node, "2", 1).await;
     node = replays(&mut scene, node, "SUB c 1\r\nSUB d 2\r\nUNSUB 2 2\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+/// What the node sent before it had the UNSUB is not counted for the subscription that uses the sid next: its SUB reaches
+/// the node only when the node has confirmed the UNSUB.
+#[tokio::test]
+async fn s4_messages_of_an_ended_subscription_do_not_count_for_the_next_with_its_sid() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = scene.open().await;
+    pass(&mut client, &mut node, "SUB a 1\r\n").await;
+    client
+        .send("UNSUB 1\r\nSUB b 1\r\nUNSUB 1 3\r\nPUB c 2\r\nhi\r\n")
+        .await;
+    node.expect_frame("UNSUB 1\r\n").await;
+    node.expect_frame("PING\r\n").await;
+    deliver(&mut client, &mut node, "1", 2).await;
+    node.pong().await;
+    node.expect("SUB b 1\r\nUNSUB 1 3\r\nPUB c 2\r\nhi\r\n").await;
+    node = replays(&mut scene, node, "SUB b 1\r\nUNSUB 1 3\r\n").await;
+    deliver(&mut client, &mut node, "1", 1).await;
+    node = replays(&mut scene, node, "SUB b 1\r\nUNSUB 1 2\r\n").await;
+
+    // A node that dies before it has confirmed the UNSUB sends nothing any more.
+    client.send("UNSUB 1\r\nSUB c 1\r\n").await;
+    node.expect_frame("UNSUB 1\r\n").await;
+    node.expect_frame("PING\r\n").await;
+    node.reset();
+    node = scene.next_node("").await;
+    node.expect_command("SUB c 1\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }
 
