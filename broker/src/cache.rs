@@ -45,6 +45,9 @@ pub(crate) struct Cache {
     entries: HashTable<Entry>,
     traces: Box<[u32]>,
     hasher: FixedState,
+    /// Look-ups, and those that were answered from memory, since last asked.
+    total: u64,
+    hits: u64,
 }
 
 impl Cache {
@@ -53,15 +56,25 @@ impl Cache {
             entries: HashTable::new(),
             traces: vec![0; TRACES].into(),
             hasher: FixedState::with_seed(0xcace),
+            total: 0,
+            hits: 0,
         }
+    }
+
+    /// Look-ups, and those answered from memory, since last asked.
+    pub(crate) fn take_counts(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.total), std::mem::take(&mut self.hits))
     }
 
     /// Who gets a message published to `subject`.
     pub(crate) fn find(&mut self, subject: &[u8], all: &Subscriptions) -> Found {
+        self.total += 1;
         let hash = self.hasher.hash_one(subject);
         let entry = self.entries.find_mut(hash, |entry| *entry.subject == *subject);
         if let Some(entry) = entry {
-            if !entry.found.holds(all) {
+            if entry.found.holds(all) {
+                self.hits += 1;
+            } else {
                 entry.found = look_up(subject, all);
             }
             return entry.found.clone();

@@ -1,92 +1,133 @@
-//! The command line: `nats-server`'s flags, with one dash or two, so that scripts that start it start this too.
+//! The command line: `nats-server`'s flags, with one dash or two, so that scripts that start it start this too. It is the topmost
+//! layer of the settings.
 
+use std::env;
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+pub use standin_daemon::cli::{EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Said};
+use toml::Value;
 
-use crate::auth::Access;
-use crate::settings::Settings;
-
-/// Done: stopped in order, or a question was answered.
-pub const EXIT_DONE: u8 = 0;
-/// Bad usage or bad settings.
-pub const EXIT_USAGE: u8 = 64;
-/// Cannot listen, or cannot reach what it must.
-pub const EXIT_UNAVAILABLE: u8 = 69;
+use crate::settings::{Flag, Input, Loaded, Settings, SettingsError};
 
 const AFTER_HELP: &str = "\
-Flags are nats-server's; one dash does where nats-server takes one (-port 4222, -p -1, -DV).
-Exit codes: 0 done, 64 bad usage or settings, 69 cannot listen or reach what it must, 70 a bug.";
+Flags are nats-server's; one dash does where nats-server takes one (-port 4222, -p -1, -DV). The settings file is TOML:
+deploy/broker.toml lists every key with its default.
+
+Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file.
+Signals: TERM and INT stop, HUP reads the settings again, USR1 opens the log file anew, USR2 makes a lame duck: clients are
+told to go, given time, closed one by one, and the process ends.
+Exit codes: 0 done, 64 bad usage or settings, 69 cannot listen or reach what it must, 70 a bug.
+
+Examples:
+  standin-broker -p 4222 -m 8222 --user a --pass b
+  standin-broker -c /etc/standin/broker.toml -l /var/log/standin-broker.log -P /run/standin-broker.pid";
 
 /// One node of the broker: core NATS for clients.
 #[derive(Debug, Clone, Default, Parser)]
-#[command(name = "standin-broker", disable_version_flag = true, after_help = AFTER_HELP, max_term_width = 110)]
+#[command(name = "standin-broker", version, disable_version_flag = true, after_help = AFTER_HELP, max_term_width = 110)]
 pub struct Cli {
-    /// Address to listen on for clients [default: 0.0.0.0]
-    #[arg(short = 'a', long, alias = "net", value_name = "IP")]
-    addr: Option<IpAddr>,
+    /// Settings file (TOML)
+    #[arg(short = 'c', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Address to listen on [default: 0.0.0.0]
+    #[arg(short = 'a', long, alias = "net", value_name = "IP", help_heading = "Clients")]
+    addr: Option<String>,
 
     /// Port to listen on for clients; -1: any free one [default: 4222]
-    #[arg(short = 'p', long, value_name = "N", allow_negative_numbers = true)]
-    port: Option<i32>,
+    #[arg(
+        short = 'p',
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        help_heading = "Clients"
+    )]
+    port: Option<i64>,
 
     /// Name of this server [default: its id]
-    #[arg(short = 'n', long = "name", alias = "server_name", value_name = "NAME")]
+    #[arg(
+        short = 'n',
+        long = "name",
+        alias = "server_name",
+        value_name = "NAME",
+        help_heading = "Clients"
+    )]
     name: Option<String>,
 
+    /// The host:port that INFO names to clients [default: the address they connected to]
+    #[arg(
+        long,
+        alias = "client_advertise",
+        value_name = "HOST:PORT",
+        help_heading = "Clients"
+    )]
+    advertise: Option<String>,
+
     /// User that clients must give, with --pass
-    #[arg(long, value_name = "USER", requires = "pass")]
+    #[arg(long, value_name = "USER", help_heading = "Clients")]
     user: Option<String>,
 
     /// Password of that user
-    #[arg(long, value_name = "PASSWORD", requires = "user")]
+    #[arg(long, value_name = "PASSWORD", help_heading = "Clients")]
     pass: Option<String>,
 
     /// Token that clients must give
-    #[arg(long, value_name = "TOKEN", conflicts_with = "user")]
+    #[arg(long, value_name = "TOKEN", help_heading = "Clients")]
     auth: Option<String>,
 
+    /// Port for the pages /varz /connz /subsz /routez /healthz /metrics; -1: any free one [default: none]
+    #[arg(
+        short = 'm',
+        long = "http_port",
+        alias = "http-port",
+        value_name = "N",
+        allow_negative_numbers = true,
+        help_heading = "Operation"
+    )]
+    http_port: Option<i64>,
+
     /// File that gets the process id
-    #[arg(short = 'P', long, value_name = "FILE")]
-    pub pid: Option<PathBuf>,
+    #[arg(short = 'P', long, value_name = "FILE", help_heading = "Operation")]
+    pid: Option<String>,
+
+    /// Folder for the file standin-broker_<pid>.ports, which tells the ports in use
+    #[arg(
+        long = "ports_file_dir",
+        alias = "ports-file-dir",
+        value_name = "DIR",
+        help_heading = "Operation"
+    )]
+    ports_file_dir: Option<String>,
+
+    /// File for the log; USR1 opens it anew [default: standard error]
+    #[arg(short = 'l', long, value_name = "FILE", help_heading = "Operation")]
+    log: Option<String>,
 
     /// Log what clients do
-    #[arg(short = 'D', long)]
+    #[arg(short = 'D', long, help_heading = "Operation")]
     debug: bool,
 
-    /// Log even more
-    #[arg(short = 'V', long)]
+    /// Log every frame
+    #[arg(short = 'V', long, help_heading = "Operation")]
     trace: bool,
+
+    /// Taken for the sake of old scripts: lines have their time anyway
+    #[arg(short = 'T', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    logtime: Option<bool>,
+
+    /// Check the settings and end: 0 when they are good, 64 and the reason when not
+    #[arg(short = 't', long, help_heading = "Operation")]
+    pub check: bool,
+
+    /// Print the settings in force, each with where it came from, and end
+    #[arg(long, alias = "print_config", help_heading = "Operation")]
+    pub print_config: bool,
 
     /// Print the version and end
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
-}
-
-/// What clap has to say instead of a command line: help, the version, or what is wrong.
-#[derive(Debug)]
-pub struct Said {
-    error: clap::Error,
-}
-
-impl Said {
-    /// Help and version are no errors; all else is bad usage.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self.error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => EXIT_DONE,
-            _ => EXIT_USAGE,
-        }
-    }
-
-    /// Prints it: help and version to standard output, all else to standard error.
-    pub fn print(&self) {
-        // Nobody is left to be told that a closed terminal does not print.
-        let _ = self.error.print();
-    }
 }
 
 impl Cli {
@@ -95,8 +136,7 @@ impl Cli {
     /// # Errors
     /// [`Said`], to be printed, with the exit code.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Said> {
-        let said = |error| Said { error };
-        let command = Self::command().version(env!("CARGO_PKG_VERSION"));
+        let command = Self::command();
         let longs: Vec<String> = command
             .get_arguments()
             .flat_map(|argument| {
@@ -108,43 +148,59 @@ impl Cli {
         let arguments = arguments
             .into_iter()
             .map(|argument| with_usual_dashes(argument, &longs));
-        let matches = command.try_get_matches_from(arguments).map_err(said)?;
-        clap::FromArgMatches::from_arg_matches(&matches).map_err(said)
+        let matches = command.try_get_matches_from(arguments)?;
+        Ok(Self::from_arg_matches(&matches)?)
     }
 
-    /// The settings that these flags make.
+    /// The settings: defaults, `--config`, this process's environment, these flags. SIGHUP calls it again.
     ///
     /// # Errors
-    /// What is wrong with which flag, and what would be right.
-    pub fn settings(&self) -> Result<Settings, String> {
-        let port = match self.port {
-            None => 4222,
-            Some(-1) => 0,
-            Some(port) => u16::try_from(port).ok().filter(|port| *port > 0).ok_or_else(|| {
-                format!("flag --port must be 1 to 65535, or -1 for any free port, not {port}")
-            })?,
-        };
-        let access = match (&self.user, &self.pass, &self.auth) {
-            (Some(user), Some(pass), _) => Access::Users(vec![(user.clone(), pass.clone())]),
-            (_, _, Some(token)) => Access::Token(token.clone()),
-            _ => Access::Open,
-        };
-        Ok(Settings {
-            listen: SocketAddr::new(self.addr.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port),
-            server_name: self.name.clone().unwrap_or_default(),
-            access,
-            ..Settings::default()
-        })
+    /// [`SettingsError`].
+    pub fn settings(&self) -> Result<Loaded<Settings>, SettingsError> {
+        // A variable that is no UTF-8 cannot be meant for us; env::vars would panic on it.
+        let environment = env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Input {
+            file: self.config.as_deref(),
+            environment: environment.collect(),
+            flags: self.flags(),
+        }
+        .load()
     }
 
-    /// The level of the log.
-    #[must_use]
-    pub const fn log_level(&self) -> &'static str {
-        match (self.debug, self.trace) {
-            (_, true) => "trace",
-            (true, false) => "debug",
-            _ => "info",
-        }
+    /// The flags that were given, as a layer of the settings.
+    fn flags(&self) -> Vec<Flag> {
+        let texts = [
+            ("addr", "--addr", &self.addr),
+            ("server_name", "--name", &self.name),
+            ("advertise", "--advertise", &self.advertise),
+            ("authorization.user", "--user", &self.user),
+            ("authorization.password", "--pass", &self.pass),
+            ("authorization.token", "--auth", &self.auth),
+            ("process.pid_file", "--pid", &self.pid),
+            ("process.ports_file_dir", "--ports_file_dir", &self.ports_file_dir),
+            ("log.file", "--log", &self.log),
+        ];
+        let texts = texts.into_iter().filter_map(|(key, flag, text)| {
+            let value = Value::String(text.clone()?);
+            Some(Flag { key, flag, value })
+        });
+        let numbers = [
+            ("port", "--port", self.port),
+            ("http.port", "--http_port", self.http_port),
+        ];
+        let numbers = numbers.into_iter().filter_map(|(key, flag, number)| {
+            let value = Value::Integer(number?);
+            Some(Flag { key, flag, value })
+        });
+        let levels = [("trace", "-V", self.trace), ("debug", "-D", self.debug)];
+        let level = levels.into_iter().find(|(.., given)| *given);
+        let level = level.map(|(level, flag, _)| Flag {
+            key: "log.level",
+            flag,
+            value: Value::String(level.to_owned()),
+        });
+        texts.chain(numbers).chain(level).collect()
     }
 }
 
@@ -167,17 +223,32 @@ fn with_usual_dashes(argument: OsString, longs: &[String]) -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::auth::Access;
 
     fn read(words: &[&str]) -> Result<Cli, Said> {
         let program = std::iter::once("standin-broker");
         Cli::read(program.chain(words.iter().copied()).map(OsString::from))
     }
 
+    fn load(words: &[&str]) -> Result<Settings, String> {
+        let cli = read(words).map_err(|said| said.text())?;
+        let input = Input {
+            flags: cli.flags(),
+            ..Input::default()
+        };
+        Ok(input.load().map_err(|error| error.to_string())?.settings)
+    }
+
     fn settings(words: &[&str]) -> Settings {
-        let cli = read(words).unwrap_or_else(|said| panic!("{words:?}: {}", said.error));
-        cli.settings()
-            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+        load(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
     }
 
     #[test]
@@ -189,53 +260,89 @@ mod tests {
             ["--a", "127.0.0.1", "--p", "4333"],
             ["-net", "127.0.0.1", "-p", "4333"],
         ] {
-            assert_eq!(settings(&words).listen.to_string(), "127.0.0.1:4333", "{words:?}");
+            assert_eq!(
+                settings(&words).listen().to_string(),
+                "127.0.0.1:4333",
+                "{words:?}"
+            );
         }
-        assert_eq!(settings(&["-addr=127.0.0.1", "-p=4333"]).listen.port(), 4333);
+        assert_eq!(settings(&["-addr=127.0.0.1", "-p=4333"]).port, 4333);
         assert_eq!(settings(&["-server_name", "one"]).server_name, "one");
+        assert!(read(&["-check"]).is_ok_and(|cli| cli.check));
+        assert!(read(&["-t"]).is_ok_and(|cli| cli.check));
+        assert!(read(&["--print_config"]).is_ok_and(|cli| cli.print_config));
+    }
+
+    #[test]
+    fn every_flag_sets_the_key_it_stands_for() {
+        let words =
+            "-a 127.0.0.1 -p 1 -n name --advertise h:2 -m 3 -P /pid --ports_file_dir /ports -l /log -T";
+        let settings = settings(&words.split(' ').collect::<Vec<_>>());
+        assert_eq!((settings.addr.as_str(), settings.port), ("127.0.0.1", 1));
+        assert_eq!(
+            (settings.server_name.as_str(), settings.advertise.as_str()),
+            ("name", "h:2")
+        );
+        assert_eq!(settings.http.port, 3);
+        assert_eq!(settings.process.pid_file, Path::new("/pid"));
+        assert_eq!(settings.process.ports_file_dir, Path::new("/ports"));
+        assert_eq!(settings.log.file, Path::new("/log"));
     }
 
     #[test]
     fn any_free_port_is_minus_one() {
-        assert_eq!(settings(&["-p", "-1"]).listen.port(), 0);
-        assert_eq!(settings(&["--port=-1"]).listen.port(), 0);
-        assert_eq!(settings(&[]).listen.to_string(), "0.0.0.0:4222");
+        assert_eq!(settings(&["-p", "-1"]).listen().port(), 0);
+        assert_eq!(settings(&["--port=-1"]).listen().port(), 0);
+        assert_eq!(settings(&[]).listen().to_string(), "0.0.0.0:4222");
+        assert_eq!(settings(&[]).http_listen(), None);
+        assert_eq!(
+            settings(&["-m", "-1"])
+                .http_listen()
+                .map(|address| address.port()),
+            Some(0)
+        );
         for port in ["0", "-2", "65536"] {
-            let cli = read(&["-p", port]).unwrap_or_else(|said| panic!("{}", said.error));
-            let error = cli.settings().expect_err("no port");
-            assert!(error.contains("--port") && error.contains(port), "{error}");
+            let error = load(&["-p", port]).expect_err("no port");
+            assert!(
+                error.contains("flag --port: port must be") && error.contains(port),
+                "{error}"
+            );
         }
+        let error = load(&["-a", "here"]).expect_err("no address");
+        assert_eq!(
+            error,
+            "flag --addr: addr must be an IP address, such as \"127.0.0.1\", not \"here\""
+        );
     }
 
     #[test]
     fn credentials_are_a_user_with_a_password_or_a_token() {
         let users = Access::Users(vec![("a".into(), "b".into())]);
-        assert_eq!(settings(&["--user", "a", "--pass", "b"]).access, users);
-        assert_eq!(settings(&["-user", "a", "-pass", "b"]).access, users);
-        assert_eq!(settings(&["-auth", "t"]).access, Access::Token("t".into()));
+        assert_eq!(settings(&["--user", "a", "--pass", "b"]).access(), users);
+        assert_eq!(settings(&["-user", "a", "-pass", "b"]).access(), users);
+        assert_eq!(settings(&["-auth", "t"]).access(), Access::Token("t".into()));
         for words in [
             &["--user", "a"][..],
             &["--pass", "b"],
             &["--auth", "t", "--user", "a", "--pass", "b"],
-            &["--no-such-flag"],
-            &["-p", "x"],
         ] {
-            assert_eq!(
-                read(words).map_or_else(|said| said.exit_code(), |_| EXIT_DONE),
-                EXIT_USAGE,
-                "{words:?}"
-            );
+            assert!(load(words).is_err(), "{words:?}");
+        }
+        for words in [&["--no-such-flag"][..], &["-p", "x"], &["stray"]] {
+            let code = read(words).map_or_else(|said| said.exit_code(), |_| EXIT_DONE);
+            assert_eq!(code, EXIT_USAGE, "{words:?}");
         }
     }
 
     #[test]
     fn letters_can_stand_together() {
-        let level = |words: &[&str]| read(words).map_or("", |cli| cli.log_level());
-        assert_eq!(level(&["-DV"]), "trace");
-        assert_eq!(level(&["-D"]), "debug");
-        assert_eq!(level(&["-V"]), "trace");
-        assert_eq!(level(&[]), "info");
-        let version = read(&["-v"]).map_or_else(|said| said.exit_code(), |_| 1);
-        assert_eq!(version, EXIT_DONE);
+        assert_eq!(settings(&["-DV"]).log.level, "trace");
+        assert_eq!(settings(&["-D"]).log.level, "debug");
+        assert_eq!(settings(&["-V"]).log.level, "trace");
+        assert_eq!(settings(&[]).log.level, "info");
+        for words in ["-v", "--version", "-version", "-h", "--help"] {
+            let code = read(&[words]).map_or_else(|said| said.exit_code(), |_| 1);
+            assert_eq!(code, EXIT_DONE, "{words}");
+        }
     }
 }

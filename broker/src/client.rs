@@ -7,18 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use standin_wire::client::{self, Frame, Publish, Sub, Unsub, Verb};
 use standin_wire::limits::FrameLimits;
 use standin_wire::subject::{valid_publish, valid_subscription};
 use standin_wire::{ClientScanner, Connect, Span, encode};
 
+use crate::auth::Access;
 use crate::cache::Found;
+use crate::card::{Card, Labels};
 use crate::closing::Reason;
 use crate::outbox::Outbox;
-use crate::router::Router;
-use crate::server::Shared;
+use crate::policy::Policy;
+use crate::router::{Router, line};
+use crate::shared::Shared;
 use crate::subscription::Subscription;
 
 /// The newest version of the protocol that clients may ask for.
@@ -37,9 +39,10 @@ struct LastPublish {
 #[derive(Debug)]
 pub(crate) struct Client {
     shared: Arc<Shared>,
+    policy: Arc<Policy>,
+    card: Arc<Card>,
     outbox: Arc<Outbox>,
     scanner: ClientScanner,
-    subscriptions: HashTable<Arc<Subscription>>,
     sweep_at: usize,
     hasher: FixedState,
     last: Option<LastPublish>,
@@ -48,22 +51,29 @@ pub(crate) struct Client {
     pedantic: bool,
     no_responders: bool,
     headers: bool,
-    /// Messages and bytes it has sent, since last asked.
-    pub(crate) messages_in: u64,
-    pub(crate) bytes_in: u64,
+    /// What it was admitted by, where credentials are asked for: a reload may change who is.
+    admitted: Option<Box<Connect>>,
+    took_pong: bool,
+    /// Messages and bytes it has sent, since last counted.
+    messages_in: u64,
+    bytes_in: u64,
+}
+
+const fn limits(policy: &Policy) -> FrameLimits {
+    FrameLimits {
+        line_bytes_max: policy.control_line_bytes_max,
+        payload_bytes_max: policy.payload_bytes_max,
+    }
 }
 
 impl Client {
-    pub(crate) fn new(shared: Arc<Shared>, outbox: Arc<Outbox>) -> Self {
-        let limits = FrameLimits {
-            line_bytes_max: shared.settings.control_line_bytes_max,
-            payload_bytes_max: shared.settings.payload_bytes_max,
-        };
+    pub(crate) fn new(shared: Arc<Shared>, card: Arc<Card>, policy: Arc<Policy>) -> Self {
         Self {
+            scanner: ClientScanner::new(limits(&policy)),
+            outbox: Arc::clone(&card.outbox),
             shared,
-            outbox,
-            scanner: ClientScanner::new(limits),
-            subscriptions: HashTable::new(),
+            policy,
+            card,
             sweep_at: SWEEP_MIN,
             hasher: FixedState::with_seed(0x51d),
             last: None,
@@ -72,6 +82,8 @@ impl Client {
             pedantic: true,
             no_responders: false,
             headers: false,
+            admitted: None,
+            took_pong: false,
             messages_in: 0,
             bytes_in: 0,
         }
@@ -80,6 +92,44 @@ impl Client {
     /// Whether its CONNECT was taken.
     pub(crate) const fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    /// Other settings from now on.
+    ///
+    /// # Errors
+    /// It may no longer be connected.
+    pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) -> Result<(), Reason> {
+        self.scanner.set_limits(limits(&policy));
+        let changed = policy.access != self.policy.access;
+        self.policy = policy;
+        if !changed || !self.connected {
+            return Ok(());
+        }
+        // Who was let in without credentials, when none were asked for, has none.
+        let admitted = self.admitted.as_deref();
+        let stays = admitted.map_or(self.policy.access == Access::Open, |connect| {
+            self.policy.access.admits(connect)
+        });
+        if stays {
+            Ok(())
+        } else {
+            Err(Reason::AuthorizationViolation)
+        }
+    }
+
+    /// Whether it has answered a PING since last asked.
+    pub(crate) fn took_pong(&mut self) -> bool {
+        std::mem::take(&mut self.took_pong)
+    }
+
+    /// Adds what it has sent to what others see.
+    pub(crate) fn count(&mut self) {
+        self.card
+            .messages_in
+            .fetch_add(std::mem::take(&mut self.messages_in), Relaxed);
+        self.card
+            .bytes_in
+            .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
     }
 
     /// Takes the whole frames at the head of `bytes`; returns their length.
@@ -94,16 +144,21 @@ impl Client {
                 Ok(None) => return Ok(at),
                 Err(error) => return Err(Reason::Protocol(error.server_text())),
             };
+            if router.trace {
+                trace(self.outbox.id, &bytes[at..at + span.len], span.verb);
+            }
             self.frame(&bytes[at..at + span.len], &span, router)?;
             at += span.len;
         }
     }
 
-    /// Its subscriptions go.
-    pub(crate) fn end(&mut self) {
-        for subscription in self.subscriptions.drain() {
-            self.shared.subscriptions.remove(&subscription);
-        }
+    /// Its subscriptions go; returns how many there were.
+    pub(crate) fn end(&mut self) -> usize {
+        let subscriptions = std::mem::take(&mut *self.card.subscriptions());
+        subscriptions
+            .iter()
+            .for_each(|subscription| self.shared.subscriptions.remove(subscription));
+        subscriptions.len()
     }
 
     #[inline]
@@ -130,7 +185,7 @@ impl Client {
         let wrong = |error: standin_wire::WireError| Reason::Protocol(error.server_text());
         match client::frame(bytes, span).map_err(wrong)? {
             Frame::Connect(json) => return self.connect(json, router),
-            _ if !self.connected && self.shared.settings.access.is_required() => {
+            _ if !self.connected && self.policy.access.is_required() => {
                 return Err(Reason::AuthorizationViolation);
             }
             Frame::Publish(message) => return self.publish(bytes, &message, router),
@@ -141,14 +196,14 @@ impl Client {
                 .of(&self.outbox)
                 .bytes
                 .extend_from_slice(encode::PONG),
-            Frame::Pong => {}
+            Frame::Pong => self.took_pong = true,
         }
         Ok(())
     }
 
     fn connect(&mut self, json: &[u8], router: &mut Router) -> Result<(), Reason> {
         let connect = Connect::parse(json).map_err(|_| Reason::Protocol("Unknown Protocol Operation"))?;
-        if !self.shared.settings.access.admits(&connect) {
+        if !self.policy.access.admits(&connect) {
             return Err(Reason::AuthorizationViolation);
         }
         if connect.protocol > PROTOCOL_MAX {
@@ -164,6 +219,17 @@ impl Client {
         self.headers = connect.headers;
         self.outbox.echo.store(connect.echo, Relaxed);
         self.outbox.takes_headers.store(connect.headers, Relaxed);
+        self.card.takes_info.store(connect.protocol >= 1, Relaxed);
+        let asked = self.policy.access.is_required();
+        let labels = |connect: &Connect| Labels {
+            name: connect.name.clone(),
+            lang: connect.lang.clone(),
+            version: connect.version.clone(),
+            user: connect.user.clone().filter(|_| asked),
+        };
+        self.card.set_labels(labels(&connect));
+        let has_credentials = connect.user.is_some() || connect.auth_token.is_some();
+        self.admitted = has_credentials.then(|| Box::new(connect));
         self.ok(router);
         Ok(())
     }
@@ -204,17 +270,19 @@ impl Client {
         if !valid_subscription(sub.subject) || sub.queue.is_some_and(|queue| !valid_subscription(queue)) {
             return self.error("Invalid Subject", router);
         }
-        if self.subscriptions.len() >= self.sweep_at {
-            self.subscriptions.retain(|subscription| !subscription.is_over());
-            self.sweep_at = (2 * self.subscriptions.len()).max(SWEEP_MIN);
+        let mut subscriptions = self.card.subscriptions();
+        if subscriptions.len() >= self.sweep_at {
+            subscriptions.retain(|subscription| !subscription.is_over());
+            self.sweep_at = (2 * subscriptions.len()).max(SWEEP_MIN);
         }
-        let max = self.shared.settings.subscriptions_max;
-        if max > 0 && self.subscriptions.len() >= max {
+        let max = self.policy.subscriptions_max;
+        if max > 0 && subscriptions.len() >= max {
+            drop(subscriptions);
             return self.error("maximum subscriptions exceeded", router);
         }
         let hash = self.hasher.hash_one(sub.sid);
         let hasher = &self.hasher;
-        let entry = self.subscriptions.entry(
+        let entry = subscriptions.entry(
             hash,
             |known| known.sid() == sub.sid,
             |known| hasher.hash_one(known.sid()),
@@ -241,15 +309,14 @@ impl Client {
                 entry.insert(added);
             }
         }
+        drop(subscriptions);
         self.ok(router);
     }
 
     fn unsubscribe(&mut self, unsub: &Unsub<'_>, router: &mut Router) {
         let hash = self.hasher.hash_one(unsub.sid);
-        if let Ok(entry) = self
-            .subscriptions
-            .find_entry(hash, |known| known.sid() == unsub.sid)
-        {
+        let mut subscriptions = self.card.subscriptions();
+        if let Ok(entry) = subscriptions.find_entry(hash, |known| known.sid() == unsub.sid) {
             let over = match unsub.max {
                 Some(max) => entry.get().set_max(max),
                 None => true,
@@ -259,6 +326,7 @@ impl Client {
                 self.shared.subscriptions.remove(&gone);
             }
         }
+        drop(subscriptions);
         self.ok(router);
     }
 
@@ -272,5 +340,14 @@ impl Client {
     /// An `-ERR` after which the connection goes on.
     fn error(&self, text: &str, router: &mut Router) {
         encode::err(text.as_bytes(), &mut router.stage.of(&self.outbox).bytes);
+    }
+}
+
+/// One line of the log for a frame. What CONNECT says may be secret.
+fn trace(client: u64, frame: &[u8], verb: Verb) {
+    if verb == Verb::Connect {
+        tracing::trace!(client, "<<- [CONNECT ...]");
+    } else {
+        tracing::trace!(client, "<<- [{}]", line(frame));
     }
 }

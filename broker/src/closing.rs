@@ -3,8 +3,10 @@
 /// Why a client's connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// It closed, or its connection broke.
+    /// It closed.
     ClientClosed,
+    /// Its connection broke.
+    ReadError,
     /// Its socket failed on a write.
     WriteError,
     /// More than `pending_bytes_max` waits for it.
@@ -27,17 +29,36 @@ pub(crate) enum Reason {
     HeadersNotSupported,
     /// The server ends.
     Shutdown,
+    /// Its task panicked.
+    Bug,
 }
+
+/// Kinds of reasons, as metrics name them.
+pub(crate) const KINDS: [&str; 11] = [
+    "client_closed",
+    "read_error",
+    "write_error",
+    "slow_consumer_pending",
+    "slow_consumer_deadline",
+    "stale",
+    "authentication_timeout",
+    "authorization",
+    "protocol",
+    "shutdown",
+    "bug",
+];
 
 impl Reason {
     /// The text of the `-ERR` before the end, without quotes, as `nats-server` words it; `None`: it closes without a word.
     pub(crate) const fn text(self) -> Option<&'static str> {
         match self {
             Self::ClientClosed
+            | Self::ReadError
             | Self::WriteError
             | Self::SlowConsumerPending
             | Self::SlowConsumerDeadline
-            | Self::Shutdown => None,
+            | Self::Shutdown
+            | Self::Bug => None,
             Self::Stale => Some("Stale Connection"),
             Self::AuthenticationTimeout => Some("Authentication Timeout"),
             Self::AuthorizationViolation => Some("Authorization Violation"),
@@ -52,6 +73,7 @@ impl Reason {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::ClientClosed => "Client Closed",
+            Self::ReadError => "Read Error",
             Self::WriteError => "Write Error",
             Self::SlowConsumerPending => "Slow Consumer (Pending Bytes)",
             Self::SlowConsumerDeadline => "Slow Consumer (Write Deadline)",
@@ -62,6 +84,39 @@ impl Reason {
             Self::NoRespondersWithoutHeaders => "No Responders Requires Headers",
             Self::HeadersNotSupported => "Missing Headers Support",
             Self::Shutdown => "Server Shutdown",
+            Self::Bug => "Internal Error",
         }
+    }
+
+    /// Its place in [`KINDS`].
+    pub(crate) const fn kind(self) -> usize {
+        match self {
+            Self::ClientClosed => 0,
+            Self::ReadError => 1,
+            Self::WriteError => 2,
+            Self::SlowConsumerPending => 3,
+            Self::SlowConsumerDeadline => 4,
+            Self::Stale => 5,
+            Self::AuthenticationTimeout => 6,
+            Self::AuthorizationViolation => 7,
+            Self::Protocol(_)
+            | Self::InvalidProtocol
+            | Self::NoRespondersWithoutHeaders
+            | Self::HeadersNotSupported => 8,
+            Self::Shutdown => 9,
+            Self::Bug => 10,
+        }
+    }
+
+    /// Whether nothing more can, or should, be written.
+    pub(crate) const fn is_broken(self) -> bool {
+        matches!(
+            self,
+            Self::ClientClosed
+                | Self::ReadError
+                | Self::WriteError
+                | Self::SlowConsumerPending
+                | Self::SlowConsumerDeadline
+        )
     }
 }

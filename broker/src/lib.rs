@@ -4,34 +4,43 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `server` | the listener, the workers, what they share; start and stop |
+//! | `server` | a node as a value: start, reload, lame duck, stop |
+//! | `worker`, `shared` | the threads that serve clients, and what they share |
 //! | `task` | the shell of one client: socket, timer, batch |
 //! | `client` | a client's frames and what they do |
 //! | `router`, `cache` | from a published message to those who get it, and what of that is remembered |
 //! | `subscriptions`, `subscription` | who listens to what; `generations` tells what changed, `tokens` splits subjects |
 //! | `stage`, `outbox` | what a batch has for each client, and what waits for it |
 //!
-//! Around them: [`cli`] and [`settings`], [`auth`], `closing` (why connections end), `identity`.
+//! Around them: [`cli`], [`settings`] and the `policy` made of them, [`auth`], `closing` (why connections end), `clients` and
+//! `card` (what of clients others may see), `monitor` (the pages), [`notices`] (pid and ports files), `identity`.
 //!
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged; then each client it touched is written to
 //! once, by the thread that has the batch.
 
 pub mod auth;
 mod cache;
+mod card;
 pub mod cli;
 mod client;
+mod clients;
 mod closing;
 mod generations;
 mod identity;
+mod monitor;
+pub mod notices;
 mod outbox;
+mod policy;
 mod router;
 mod server;
 pub mod settings;
+mod shared;
 mod stage;
 mod subscription;
 mod subscriptions;
 mod task;
 mod tokens;
+mod worker;
 
 pub use server::{RunError, Server, VERSION};
 pub use settings::Settings;

@@ -1,13 +1,16 @@
 //! The `standin-broker` program: command line, log, signals, exit code. All else is in the library.
 
-use std::fs;
 use std::process::ExitCode;
 
-use standin_broker::Server;
-use standin_broker::cli::{Cli, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
+use standin_broker::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE};
+use standin_broker::notices::Notices;
+use standin_broker::{Server, Settings, VERSION};
+use standin_daemon::cli::{answer, usage};
+use standin_daemon::logging::Logging;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{error, info};
-use tracing_subscriber::filter::EnvFilter;
+use tracing::{error, info, warn};
+
+const PROGRAM: &str = "standin-broker";
 
 fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
@@ -17,11 +20,21 @@ fn main() -> ExitCode {
             return said.exit_code().into();
         }
     };
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(EnvFilter::new(cli.log_level()))
-        .with_target(false)
-        .init();
+    let loaded = match cli.settings() {
+        Ok(loaded) => loaded,
+        Err(error) => return usage(PROGRAM, &error),
+    };
+    if cli.print_config || cli.check {
+        return answer(PROGRAM, cli.print_config, &loaded);
+    }
+    let settings = loaded.settings.clone();
+    let log = &settings.log;
+    let logging = match Logging::start(&log.level, log.format, settings.log_file()) {
+        Ok(logging) => logging,
+        Err(error) => return usage(PROGRAM, &error),
+    };
+    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    settings.connections().raise_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -29,24 +42,66 @@ fn main() -> ExitCode {
             return EXIT_UNAVAILABLE.into();
         }
     };
-    runtime.block_on(serve(&cli)).into()
+    runtime.block_on(serve(&cli, settings, &logging)).into()
 }
 
-async fn serve(cli: &Cli) -> u8 {
-    let settings = match cli.settings() {
-        Ok(settings) => settings,
-        Err(error) => {
-            error!("{error}");
-            return EXIT_USAGE;
+/// The signals that the program answers.
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+    reopen: Signal,
+    lame_duck: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            lame_duck: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Answers all but those that end the program, and returns with one of those.
+    async fn answer_until_end(&mut self, cli: &Cli, server: &Server, logging: &Logging) -> End {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return End::Now,
+                _ = self.terminate.recv() => return End::Now,
+                _ = self.lame_duck.recv() => return End::LameDuck,
+                _ = self.hangup.recv() => reload(cli, server, logging),
+                _ = self.reopen.recv() => {
+                    logging.reopen();
+                    info!("log file opened anew");
+                }
+            }
         }
-    };
+    }
+}
+
+enum End {
+    Now,
+    LameDuck,
+}
+
+async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
             error!("cannot listen for signals: {error}");
-            return EXIT_UNAVAILABLE;
+            return EXIT_BUG;
         }
     };
+    info!("Starting {PROGRAM}");
+    info!(
+        "  Version:  {} (as nats-server {VERSION})",
+        env!("CARGO_PKG_VERSION")
+    );
+    let process = settings.process.clone();
+    let name = settings.server_name.clone();
     let server = match Server::start(settings) {
         Ok(server) => server,
         Err(error) => {
@@ -54,43 +109,44 @@ async fn serve(cli: &Cli) -> u8 {
             return EXIT_UNAVAILABLE;
         }
     };
-    if let Some(path) = &cli.pid
-        && let Err(error) = fs::write(path, std::process::id().to_string())
-    {
-        error!("cannot write the pid file {}: {error}", path.display());
-        return EXIT_UNAVAILABLE;
-    }
+    info!(
+        "  Name:     {}",
+        if name.is_empty() { server.id() } else { &name }
+    );
+    info!("  ID:       {}", server.id());
+    let _notices = match Notices::put_up(&process, &server) {
+        Ok(notices) => notices,
+        Err(error) => {
+            error!("{error}");
+            return EXIT_UNAVAILABLE;
+        }
+    };
     info!("Server is ready");
-    signals.wait().await;
-    info!("stopping clients={}", server.clients());
-    server.stop().await;
-    if let Some(path) = &cli.pid
-        && let Err(error) = fs::remove_file(path)
-    {
-        error!("cannot remove the pid file {}: {error}", path.display());
+    if let End::LameDuck = signals.answer_until_end(cli, &server, logging).await {
+        info!("Entering lame duck mode, stop accepting new clients");
+        tokio::select! {
+            () = server.lame_duck() => {}
+            // A second word ends it at once.
+            _ = signals.interrupt.recv() => {}
+            _ = signals.terminate.recv() => {}
+        }
     }
-    info!("stopped");
+    info!("Initiating Shutdown, clients={}", server.clients());
+    server.stop().await;
+    info!("Server Exiting");
     EXIT_DONE
 }
 
-/// The signals that end the program in order.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+/// SIGHUP. Bad settings change nothing.
+fn reload(cli: &Cli, server: &Server, logging: &Logging) {
+    let loaded = match cli.settings() {
+        Ok(loaded) => loaded,
+        Err(error) => return error!("settings were not reloaded, the old ones stay in force: {error}"),
+    };
+    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    if let Err(error) = logging.set_level(&loaded.settings.log.level) {
+        return error!("settings were not reloaded, the old ones stay in force: {error}");
     }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
+    server.reload(loaded.settings);
+    info!("Reloaded server configuration");
 }

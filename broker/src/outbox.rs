@@ -35,7 +35,7 @@ pub(crate) struct Outbox {
     pub(crate) takes_headers: AtomicBool,
     /// Wants its own messages back.
     pub(crate) echo: AtomicBool,
-    /// Messages and bytes sent to it, for monitoring.
+    /// Messages and bytes of payload sent to it, for the pages.
     pub(crate) messages_out: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
     /// Its place on each worker's stage.
@@ -132,7 +132,7 @@ impl Outbox {
             return Standing { pending_bytes: 0 };
         };
         self.messages_out.fetch_add(staged.messages, Relaxed);
-        self.bytes_out.fetch_add(staged.len() as u64, Relaxed);
+        self.bytes_out.fetch_add(staged.payload_bytes, Relaxed);
         let mut written = 0;
         if queue.parts.is_empty() {
             match write_staged(&socket, staged) {
@@ -172,6 +172,16 @@ impl Outbox {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Its task looks around.
+    pub(crate) fn wake(&self) {
+        self.task.wake();
+    }
+
+    /// Bytes that wait for it.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.queue().bytes
     }
 
     /// Why the client is to be closed, if another task or its socket said so.

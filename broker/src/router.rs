@@ -1,13 +1,16 @@
 //! From a published message to the stages of those who get it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use standin_wire::client::Publish;
+use tracing::trace;
 
 use crate::cache::Cache;
 use crate::outbox::Outbox;
+use crate::shared::Lookups;
 use crate::stage::{Stage, Staged};
 use crate::subscription::{Subscription, Turn};
 use crate::subscriptions::{Matched, Subscriptions};
@@ -21,6 +24,9 @@ pub(crate) struct Router {
     pub(crate) stage: Stage,
     pub(crate) cache: Cache,
     dice: Dice,
+    fanout_max: usize,
+    /// The log wants every frame.
+    pub(crate) trace: bool,
 }
 
 /// A quick source of numbers that need not be secret: which member of a queue group is next.
@@ -45,7 +51,19 @@ impl Router {
             stage: Stage::new(worker),
             cache: Cache::new(),
             dice: Dice(rand::random::<u64>() | 1),
+            fanout_max: 0,
+            trace: false,
         }
+    }
+
+    /// Adds what was looked up to what the pages show.
+    pub(crate) fn count(&mut self, lookups: &Lookups) {
+        let (total, hits) = self.cache.take_counts();
+        lookups.total.fetch_add(total, Relaxed);
+        lookups.hits.fetch_add(hits, Relaxed);
+        lookups
+            .fanout_max
+            .fetch_max(std::mem::take(&mut self.fanout_max) as u64, Relaxed);
     }
 
     /// Stages `message` for all who get it. Returns whether anyone does.
@@ -57,6 +75,7 @@ impl Router {
         all: &Subscriptions,
     ) -> bool {
         let total = matched.each.len() + matched.groups.len();
+        self.fanout_max = self.fanout_max.max(total);
         let whole_bytes = message.payload.len() + message.headers.map_or(0, <[u8]>::len);
         let shared = (total > 1 && whole_bytes >= SHARED_BYTES_MIN).then(|| Shared::new(message));
         let echo = from.echo.load(Relaxed);
@@ -112,7 +131,16 @@ impl Router {
         }
         let staged = self.stage.of(&subscription.client);
         staged.messages += 1;
+        staged.payload_bytes += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
+        let start = staged.bytes.len();
         encode(staged, subscription, message, shared);
+        if self.trace {
+            trace!(
+                client = subscription.client.id,
+                "->> [{}]",
+                line(&staged.bytes[start..])
+            );
+        }
         if turn == Turn::DeliverLast {
             all.remove(subscription);
         }
@@ -170,6 +198,15 @@ fn encode(staged: &mut Staged, subscription: &Subscription, message: &Publish<'_
             out.extend_from_slice(b"\r\n");
         }
     }
+}
+
+/// The control line of a frame, for the log.
+pub(crate) fn line(frame: &[u8]) -> Cow<'_, str> {
+    let end = frame
+        .iter()
+        .position(|byte| *byte == b'\r')
+        .unwrap_or(frame.len());
+    String::from_utf8_lossy(&frame[..end])
 }
 
 /// `value` in decimal.

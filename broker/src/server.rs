@@ -1,46 +1,38 @@
-//! One node: its listener, its workers, what they share; start and stop.
+//! One node as a value: started from settings, reloaded, made a lame duck, stopped.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
-use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket, Type};
-use standin_wire::{Info, encode};
+use standin_daemon::settings::{Effect, changes, reloaded};
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Builder;
-use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
-use tracing::{debug, error, info, warn};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{error, info, warn};
 
-use crate::client::Client;
 use crate::closing::Reason;
-use crate::identity;
-use crate::outbox::Outbox;
+use crate::monitor;
 use crate::settings::Settings;
-use crate::subscriptions::Subscriptions;
-use crate::task;
+use crate::shared::Shared;
+use crate::worker;
 
 /// The version of `nats-server` whose protocol and behaviour this follows: client libraries decide by it what a server can do.
 pub const VERSION: &str = "2.15.1";
-/// Connections waiting to be accepted; the kernel has a limit of its own.
-const BACKLOG: i32 = 1024;
-/// Pause after an error of `accept` that would come again at once, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a node cannot run.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The address for clients cannot be had.
-    #[error("cannot listen for clients on {address}: {error}; give another address (-a) or port (-p)")]
+    /// An address cannot be had.
+    #[error("cannot listen for {what} on {address}: {error}; give another address (-a) or port ({flag})")]
     Listen {
+        /// `clients` or `HTTP`.
+        what: &'static str,
+        /// The flag of its port.
+        flag: &'static str,
         /// What was asked for.
         address: SocketAddr,
         /// What the system said.
@@ -62,101 +54,13 @@ impl RunError {
     }
 }
 
-/// The clients that are connected.
-#[derive(Debug, Default)]
-pub(crate) struct Clients {
-    by_id: Mutex<HashMap<u64, Arc<Outbox>>>,
-    none_left: Notify,
-}
-
-impl Clients {
-    pub(crate) fn insert(&self, outbox: Arc<Outbox>) {
-        self.lock().insert(outbox.id, outbox);
-    }
-
-    pub(crate) fn remove(&self, id: u64) {
-        self.lock().remove(&id);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    fn close_all(&self, reason: Reason) {
-        self.lock().values().for_each(|outbox| outbox.close(reason));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Outbox>>> {
-        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What all workers share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) settings: Settings,
-    pub(crate) workers: usize,
-    pub(crate) subscriptions: Subscriptions,
-    pub(crate) clients: Clients,
-    pub(crate) slow_consumers: AtomicU64,
-    messages_in: AtomicU64,
-    bytes_in: AtomicU64,
-    server_id: String,
-    stopping: AtomicBool,
-    /// Clients in all stages, from the accepted connection to the closed one.
-    live: AtomicU64,
-}
-
-impl Shared {
-    /// INFO for the client with this number.
-    pub(crate) fn info(&self, client_id: u64, peer: SocketAddr, local: Option<SocketAddr>) -> String {
-        let name = &self.settings.server_name;
-        let listen = self.settings.listen;
-        let info = Info {
-            server_id: self.server_id.clone(),
-            server_name: if name.is_empty() { &self.server_id } else { name }.clone(),
-            version: VERSION.to_owned(),
-            proto: 1,
-            host: listen.ip().to_string(),
-            port: local.map_or(listen.port(), |local| local.port()),
-            headers: true,
-            auth_required: self.settings.access.is_required(),
-            max_payload: self.settings.payload_bytes_max as i64,
-            client_id,
-            client_ip: peer.ip().to_string(),
-            ..Info::default()
-        };
-        info.line()
-    }
-
-    /// Adds what the client has sent since last asked.
-    pub(crate) fn count_in(&self, client: &mut Client) {
-        self.messages_in
-            .fetch_add(std::mem::take(&mut client.messages_in), Relaxed);
-        self.bytes_in
-            .fetch_add(std::mem::take(&mut client.bytes_in), Relaxed);
-    }
-
-    fn ended(&self) {
-        if self.live.fetch_sub(1, Relaxed) == 1 {
-            self.clients.none_left.notify_waiters();
-        }
-    }
-}
-
-/// A connection just taken.
-struct Newcomer {
-    stream: StdStream,
-    peer: SocketAddr,
-    id: u64,
-}
-
 /// A running node. Dropped, it stops listening and closes its clients; [`Server::stop`] also waits for them.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    address: SocketAddr,
+    http_address: Option<SocketAddr>,
     accepting: AbortHandle,
+    serving_http: Option<AbortHandle>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -166,62 +70,62 @@ impl Server {
     /// # Errors
     /// [`RunError`].
     pub fn start(settings: Settings) -> Result<Self, RunError> {
-        let address = settings.listen;
-        let listener = bind(address).map_err(|error| RunError::Listen { address, error })?;
+        let address = settings.listen();
+        let backlog = settings.process.listen_backlog;
+        let listener = bind(address, backlog).map_err(|error| refused("clients", "-p", address, error))?;
         Self::start_on(listener, settings)
     }
 
-    /// As [`start`](Self::start), on a socket that listens already; `settings.listen` is not looked at for that.
+    /// As [`start`](Self::start), on a socket for clients that listens already; the settings are not asked for that.
     ///
     /// # Errors
     /// [`RunError`].
     pub fn start_on(listener: StdListener, settings: Settings) -> Result<Self, RunError> {
-        let wanted = settings.listen;
-        let listen_error = |error| RunError::Listen {
-            address: wanted,
-            error,
-        };
+        let wanted = settings.listen();
+        let listen_error = |error| refused("clients", "-p", wanted, error);
+        let http = settings.http_listen().map(listen_for_http).transpose()?;
         listener.set_nonblocking(true).map_err(listen_error)?;
         let listener = TcpListener::from_std(listener).map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = if settings.workers > 0 {
-            settings.workers
-        } else {
-            cores()
-        };
-        let shared = Arc::new(Shared {
-            settings,
-            workers,
-            subscriptions: Subscriptions::new(),
-            clients: Clients::default(),
-            slow_consumers: AtomicU64::new(0),
-            messages_in: AtomicU64::new(0),
-            bytes_in: AtomicU64::new(0),
-            server_id: identity::server_id(),
-            stopping: AtomicBool::new(false),
-            live: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::new(settings, address));
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
-        for number in 0..workers {
-            let (queue, thread) = start_worker(number, &shared).map_err(RunError::Worker)?;
+        for number in 0..shared.workers {
+            let (queue, thread) = worker::start(number, &shared).map_err(RunError::Worker)?;
             queues.push(queue);
             threads.push(thread);
         }
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared), queues)).abort_handle();
+        let http_address = http.as_ref().map(|(_, address)| *address);
+        let serving_http = http.map(|(listener, address)| {
+            info!("Starting http monitor on {address}");
+            tokio::spawn(monitor::serve(listener, Arc::clone(&shared), address)).abort_handle()
+        });
+        let accepting = tokio::spawn(worker::accept(listener, Arc::clone(&shared), queues)).abort_handle();
         info!("Listening for client connections on {address}");
         Ok(Self {
             shared,
-            address,
+            http_address,
             accepting,
+            serving_http,
             threads,
         })
     }
 
     /// Where clients connect.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Where the pages are served.
+    #[must_use]
+    pub const fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
+    /// Its id, new at each start.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.shared.server_id
     }
 
     /// How many clients are connected.
@@ -234,6 +138,43 @@ impl Server {
     #[must_use]
     pub fn subscriptions(&self) -> usize {
         self.shared.subscriptions.len()
+    }
+
+    /// Other settings from now on, for connected clients as well; what needs a restart stays and is told.
+    pub fn reload(&self, new: Settings) {
+        let old = self.shared.settings.load();
+        for change in changes(&**old, &new) {
+            match change.effect {
+                Effect::Now => info!("setting changed: {change}"),
+                Effect::Restart => warn!("setting needs a restart to change: {change}"),
+            }
+        }
+        self.shared.reload(reloaded(&**old, new));
+    }
+
+    /// Lame duck: nobody is taken any more, clients are told and given time to go, then those still there are closed one by
+    /// one. Returns when the last is told to go; [`Server::stop`] waits for them.
+    pub async fn lame_duck(&self) {
+        self.accepting.abort();
+        self.shared.set_lame_duck();
+        let policy = self.shared.policy.load_full();
+        if timeout(policy.lame_duck_grace, self.shared.none_left())
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        let clients = self.shared.clients.open();
+        info!("closing clients={} over {:?}", clients.len(), policy.lame_duck);
+        let start = Instant::now();
+        let count = u32::try_from(clients.len()).unwrap_or(u32::MAX).max(1);
+        for (number, client) in (0..count).zip(&clients) {
+            sleep_until(start + policy.lame_duck * number / count).await;
+            client.outbox.close(Reason::Shutdown);
+            if self.shared.clients.len() == 0 {
+                break;
+            }
+        }
     }
 
     /// Stops listening, closes all clients, and returns when the last is gone.
@@ -256,6 +197,9 @@ impl Server {
     fn end(&self) {
         self.shared.stopping.store(true, Relaxed);
         self.accepting.abort();
+        if let Some(serving) = &self.serving_http {
+            serving.abort();
+        }
         self.shared.clients.close_all(Reason::Shutdown);
     }
 }
@@ -266,104 +210,30 @@ impl Drop for Server {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<StdListener> {
+fn refused(what: &'static str, flag: &'static str, address: SocketAddr, error: io::Error) -> RunError {
+    RunError::Listen {
+        what,
+        flag,
+        address,
+        error,
+    }
+}
+
+fn listen_for_http(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+    let listen = || {
+        let listener = bind(address, 128)?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listen().map_err(|error| refused("HTTP", "-m", address, error))
+}
+
+fn bind(address: SocketAddr, backlog: u32) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>, queues: Vec<UnboundedSender<Newcomer>>) {
-    let mut id = 0;
-    loop {
-        let accepted = match listener.accept().await {
-            Ok((stream, peer)) => stream.into_std().map(|stream| (stream, peer)),
-            Err(error) => Err(error),
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let max = shared.settings.connections_max as u64;
-                if shared.live.load(Relaxed) >= max {
-                    warn!(%peer, "maximum connections exceeded ({max}); the connection is refused");
-                    refuse(stream);
-                    continue;
-                }
-                id += 1;
-                shared.live.fetch_add(1, Relaxed);
-                let queue = &queues[id as usize % queues.len()];
-                if queue.send(Newcomer { stream, peer, id }).is_err() {
-                    shared.ended();
-                    error!("a worker is gone; the connection is closed");
-                }
-            }
-            // The client gave up while it waited: nothing to take.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                warn!("cannot take a connection: {error}; if files are short, raise the limit (ulimit -n)");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Says why, as far as the socket takes it at once, and closes.
-fn refuse(mut stream: StdStream) {
-    let mut line = Vec::new();
-    encode::err(b"maximum connections exceeded", &mut line);
-    // A client that cannot be told is refused all the same.
-    let _ = io::Write::write_all(&mut stream, &line);
-}
-
-fn start_worker(
-    number: usize,
-    shared: &Arc<Shared>,
-) -> io::Result<(UnboundedSender<Newcomer>, JoinHandle<()>)> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let (queue, newcomers) = unbounded_channel();
-    let shared = Arc::clone(shared);
-    let thread = std::thread::Builder::new().name(format!("clients-{number}"));
-    let thread = thread.spawn(move || {
-        task::become_worker(number, &shared);
-        // Ends when nobody takes connections any more and the last client is gone.
-        runtime.block_on(serve(newcomers, shared));
-    })?;
-    Ok((queue, thread))
-}
-
-async fn serve(mut newcomers: UnboundedReceiver<Newcomer>, shared: Arc<Shared>) {
-    while let Some(newcomer) = newcomers.recv().await {
-        tokio::spawn(serve_one(newcomer, Arc::clone(&shared)));
-    }
-    loop {
-        let none_left = shared.clients.none_left.notified();
-        tokio::pin!(none_left);
-        none_left.as_mut().enable();
-        if shared.live.load(Relaxed) == 0 {
-            return;
-        }
-        none_left.await;
-    }
-}
-
-/// One client from its first byte to its last. A panic in it ends only this one.
-async fn serve_one(newcomer: Newcomer, shared: Arc<Shared>) {
-    let Newcomer { stream, peer, id } = newcomer;
-    let serving = async {
-        let stream = TcpStream::from_std(stream)?;
-        stream.set_nodelay(true)?;
-        if shared.stopping.load(Relaxed) {
-            return Ok(Reason::Shutdown);
-        }
-        io::Result::Ok(task::run(Arc::clone(&shared), stream, peer, id).await)
-    };
-    match AssertUnwindSafe(serving).catch_unwind().await {
-        Ok(Ok(reason)) => debug!(client = id, %peer, "client connection closed: {}", reason.as_str()),
-        Ok(Err(error)) => debug!(client = id, %peer, "client connection broke at once: {error}"),
-        Err(_) => {
-            shared.clients.remove(id);
-            error!(client = id, %peer, "a bug ended the connection; the others go on");
-        }
-    }
-    shared.ended();
 }

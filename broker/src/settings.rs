@@ -1,57 +1,357 @@
-//! The settings of a node, under the names of `nats-server`, with its defaults.
+//! The settings of a node: what an operator may say, checked before anything starts.
+//!
+//! `deploy/broker.toml` is the one place of the defaults; it is compiled in. How a user's file, the environment and the flags
+//! are laid over it is told in [`standin_daemon::settings`]. Sections here are sections there, fields are keys, and those that
+//! `nats-server` has too bear its names.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use standin_daemon::files::Connections;
+pub use standin_daemon::logging::LogFormat;
+use standin_daemon::settings::{
+    self, MASK, Places, Schema, Secret, Whole, host_and_port, masked_whole, of_text, refused,
+};
+pub use standin_daemon::settings::{Flag, Input, Loaded, Millis, Place, Secs, SettingsError};
+use toml::{Table, Value};
 
 use crate::auth::Access;
 
-/// Everything that can be set.
-#[derive(Debug, Clone)]
+/// The commented defaults, `deploy/broker.toml`.
+pub const DEFAULTS: &str = include_str!("../../deploy/broker.toml");
+
+/// Everything that can be set. The meaning of each key, its unit and its range are told in `deploy/broker.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
 pub struct Settings {
-    /// Where clients connect; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// `server_name`; empty: the server's id.
+    pub addr: String,
+    pub port: i32,
     pub server_name: String,
-    /// Who may connect.
-    pub access: Access,
-    /// Worker threads; 0: one for each core.
-    pub workers: usize,
-    /// `max_payload`, in bytes.
-    pub payload_bytes_max: usize,
-    /// `max_control_line`, in bytes.
-    pub control_line_bytes_max: usize,
-    /// `max_connections`.
-    pub connections_max: usize,
-    /// `max_subscriptions` of one client; 0: no limit.
-    pub subscriptions_max: usize,
-    /// `max_pending`: bytes that may wait for one client.
-    pub pending_bytes_max: usize,
-    /// `write_deadline`: a client that takes nothing for so long is closed.
-    pub write_deadline: Duration,
-    /// `ping_interval` of a silent client.
-    pub ping_interval: Duration,
-    /// `ping_max`: PINGs without an answer after which it is closed.
-    pub ping_max: u32,
-    /// Time for CONNECT where credentials are asked for.
-    pub auth_timeout: Duration,
+    pub advertise: String,
+    pub authorization: Authorization,
+    pub limits: Limits,
+    pub http: Http,
+    pub log: Log,
+    pub process: Process,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 4222)),
-            server_name: String::new(),
-            access: Access::Open,
-            workers: 0,
-            payload_bytes_max: 1024 * 1024,
-            control_line_bytes_max: 4096,
-            connections_max: 64 * 1024,
-            subscriptions_max: 0,
-            pending_bytes_max: 64 * 1024 * 1024,
-            write_deadline: Duration::from_secs(10),
-            ping_interval: Duration::from_secs(120),
-            ping_max: 2,
-            auth_timeout: Duration::from_secs(2),
+/// `[authorization]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+pub struct Authorization {
+    pub user: String,
+    pub password: Secret<Whole>,
+    pub token: Secret<Whole>,
+    pub users: Vec<User>,
+    pub timeout_ms: Millis,
+}
+
+/// One entry of `authorization.users`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// Its name.
+    pub user: String,
+    /// Its password.
+    pub password: Secret<Whole>,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+pub struct Limits {
+    pub max_payload: usize,
+    pub max_control_line: usize,
+    pub max_connections: usize,
+    pub max_subscriptions: usize,
+    pub max_pending: usize,
+    pub write_deadline_ms: Millis,
+    pub ping_interval_ms: Millis,
+    pub ping_max: u32,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+pub struct Http {
+    pub port: i32,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+    pub file: PathBuf,
+}
+
+/// `[process]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+pub struct Process {
+    pub workers: usize,
+    pub pid_file: PathBuf,
+    pub ports_file_dir: PathBuf,
+    pub listen_backlog: u32,
+    pub lame_duck_grace_secs: Secs,
+    pub lame_duck_secs: Secs,
+}
+
+/// The range of each number, both ends allowed.
+const RANGES: &[(&str, i64, i64)] = &[
+    ("port", -1, 65_535),
+    ("authorization.timeout_ms", 10, 60_000),
+    ("limits.max_payload", 1, 64 << 20),
+    ("limits.max_control_line", 128, 1 << 20),
+    ("limits.max_connections", 1, 1_000_000),
+    ("limits.max_subscriptions", 0, 100_000_000),
+    ("limits.max_pending", 65_536, 1 << 30),
+    ("limits.write_deadline_ms", 10, 3_600_000),
+    ("limits.ping_interval_ms", 10, 86_400_000),
+    ("limits.ping_max", 1, 100),
+    ("http.port", -1, 65_535),
+    ("process.workers", 0, 1024),
+    ("process.listen_backlog", 1, 65_535),
+    ("process.lame_duck_grace_secs", 0, 3600),
+    ("process.lame_duck_secs", 0, 86_400),
+];
+
+const SCHEMA: Schema = Schema {
+    defaults: DEFAULTS,
+    defaults_file: "deploy/broker.toml",
+    ranges: RANGES,
+    words: &[("log.format", &["human", "json"])],
+    tables: &[("authorization.users", "{ user = \"…\", password = \"…\" }")],
+    restart: &[
+        "addr",
+        "port",
+        "server_name",
+        "advertise",
+        "http.port",
+        "log.format",
+        "log.file",
+        "process.workers",
+        "process.pid_file",
+        "process.ports_file_dir",
+        "process.listen_backlog",
+    ],
+    variables: &[],
+    masked,
+    text,
+    table: |_, place, table| user(place, table),
+};
+
+fn masked(key: &str, text: &str) -> Option<String> {
+    let secret = matches!(
+        key,
+        "authorization.password" | "authorization.token" | "authorization.users.password"
+    );
+    secret.then(|| masked_whole(text))
+}
+
+fn text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
+    let allowed = match key {
+        "addr" if text.parse::<IpAddr>().is_err() => "an IP address, such as \"127.0.0.1\"",
+        "advertise" if !text.is_empty() && !host_and_port(text) => "host:port, or empty",
+        "server_name" if text.contains(char::is_whitespace) => "a name without blanks, or empty",
+        _ => return not_a_mask(key, place, text),
+    };
+    Err(refused(key, place, allowed, text))
+}
+
+/// What `--print-config` shows for a secret is no secret.
+fn not_a_mask(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
+    if text == MASK && masked(key, text).is_some() {
+        return Err(SettingsError::Conflict {
+            place: place.clone(),
+            rule: format!(
+                "{key} holds the `{MASK}` that --print-config shows for a secret; put the secret itself there"
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// One entry of `authorization.users`.
+fn user(place: &Place, table: &Table) -> Result<(), SettingsError> {
+    if let Some(key) = table
+        .keys()
+        .find(|key| !["user", "password"].contains(&key.as_str()))
+    {
+        return Err(SettingsError::UnknownKey {
+            place: place.clone(),
+            key: key.clone(),
+            section: " in authorization.users".to_owned(),
+            hint: "; it takes user and password".to_owned(),
+        });
+    }
+    for key in ["user", "password"] {
+        let name = format!("authorization.users.{key}");
+        match table.get(key) {
+            Some(Value::String(text)) if !text.is_empty() => not_a_mask(&name, place, text)?,
+            // What stands in the wrong place may be a secret as well.
+            Some(_) => return Err(refused(&name, place, "a text that is not empty", MASK)),
+            None => return Err(refused(&name, place, "a text that is not empty", "missing")),
+        }
+    }
+    Ok(())
+}
+
+impl settings::Settings for Settings {
+    const SCHEMA: &'static Schema = &SCHEMA;
+
+    fn check(&self, places: &Places<'_>) -> Result<(), SettingsError> {
+        let Authorization {
+            user,
+            password,
+            token,
+            users,
+            ..
+        } = &self.authorization;
+        let twice = users
+            .iter()
+            .enumerate()
+            .find(|(at, one)| one.user == *user || users[..*at].iter().any(|other| other.user == one.user));
+        let rules = [
+            (
+                self.port == 0,
+                "port",
+                "port must be 1 to 65535, or -1 for any free port, not 0".to_owned(),
+            ),
+            (
+                !user.is_empty() && password.is_empty(),
+                "authorization.user",
+                "authorization.user has no password; give authorization.password (--pass) too".to_owned(),
+            ),
+            (
+                user.is_empty() && !password.is_empty(),
+                "authorization.password",
+                "authorization.password has no user; give authorization.user (--user) too".to_owned(),
+            ),
+            (
+                !token.is_empty() && (!user.is_empty() || !users.is_empty()),
+                "authorization.token",
+                "authorization.token and users are both set; keep one".to_owned(),
+            ),
+            (
+                twice.is_some(),
+                "authorization.users",
+                format!(
+                    "authorization names the user {:?} twice; keep one",
+                    twice.map_or("", |(_, one)| &one.user)
+                ),
+            ),
+            (
+                self.limits.max_pending < self.limits.max_payload,
+                "limits.max_pending",
+                format!(
+                    "limits.max_pending ({}) is below limits.max_payload ({}): one message would make a client a slow \
+                     consumer; raise it or lower the other",
+                    self.limits.max_pending, self.limits.max_payload
+                ),
+            ),
+            (
+                self.http.port == self.port && self.port > 0,
+                "http.port",
+                format!(
+                    "http.port and port are both {}; clients and pages need one each",
+                    self.port
+                ),
+            ),
+        ];
+        match rules.into_iter().find(|(broken, ..)| *broken) {
+            Some((_, key, rule)) => Err(places.conflict(key, rule)),
+            None => Ok(()),
         }
     }
 }
+
+impl Settings {
+    /// The defaults with `text` (TOML) laid over them, without environment and flags; for programs and tests that embed a
+    /// node.
+    ///
+    /// # Errors
+    /// As [`Input::load`]; the place is named `settings`.
+    pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
+        Ok(of_text::<Self>("settings", text)?.settings)
+    }
+
+    /// Where clients are served; port 0 for any free one.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.at(self.port)
+    }
+
+    /// Where the pages are served, if they are; port 0 for any free one.
+    #[must_use]
+    pub fn http_listen(&self) -> Option<SocketAddr> {
+        (self.http.port != 0).then(|| self.at(self.http.port))
+    }
+
+    /// The file for the log, if it is not standard error.
+    #[must_use]
+    pub fn log_file(&self) -> Option<&Path> {
+        named(&self.log.file)
+    }
+
+    fn at(&self, port: i32) -> SocketAddr {
+        // Checked when the settings were made; a program that made them otherwise gets the loopback address.
+        let ip = self.addr.parse().unwrap_or(IpAddr::from([127, 0, 0, 1]));
+        SocketAddr::new(ip, u16::try_from(port).unwrap_or(0))
+    }
+
+    /// What these settings need of the limit on open files.
+    #[must_use]
+    pub const fn connections(&self) -> Connections {
+        Connections {
+            max: self.limits.max_connections,
+            key: "limits.max_connections",
+            name: "clients",
+            files: 1,
+        }
+    }
+
+    /// Who may connect.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        let Authorization {
+            user,
+            password,
+            token,
+            users,
+            ..
+        } = &self.authorization;
+        if !token.is_empty() {
+            return Access::Token(token.reveal().to_owned());
+        }
+        let first = (!user.is_empty()).then_some((user, password));
+        let more = users.iter().map(|user| (&user.user, &user.password));
+        let all: Vec<_> = first
+            .into_iter()
+            .chain(more)
+            .map(|(user, password)| (user.clone(), password.reveal().to_owned()))
+            .collect();
+        if all.is_empty() {
+            Access::Open
+        } else {
+            Access::Users(all)
+        }
+    }
+}
+
+/// `path`, if there is one.
+pub(crate) fn named(path: &Path) -> Option<&Path> {
+    (!path.as_os_str().is_empty()).then_some(path)
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

@@ -23,7 +23,9 @@ pub(crate) struct Staged {
     /// Payloads that several clients get, each with the length of `bytes` that comes before it.
     shared: Vec<(usize, Bytes)>,
     shared_bytes: usize,
+    /// Messages, and bytes of their payloads and headers.
     pub(crate) messages: u64,
+    pub(crate) payload_bytes: u64,
 }
 
 impl Staged {
@@ -62,6 +64,7 @@ impl Staged {
         self.shared.clear();
         self.shared_bytes = 0;
         self.messages = 0;
+        self.payload_bytes = 0;
     }
 }
 

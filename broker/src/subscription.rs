@@ -80,6 +80,16 @@ impl Subscription {
         self.is_over()
     }
 
+    /// Messages delivered so far.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Messages after which it ends, if it does.
+    pub(crate) fn max(&self) -> Option<u64> {
+        Some(self.max.load(Ordering::Relaxed)).filter(|max| *max > 0)
+    }
+
     /// Whether it has had all it asked for.
     pub(crate) fn is_over(&self) -> bool {
         let max = self.max.load(Ordering::Relaxed);

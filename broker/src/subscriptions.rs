@@ -112,6 +112,18 @@ impl Equals {
     }
 }
 
+impl Equals {
+    fn each(&self, page: &mut Page) {
+        match self {
+            Self::One(one) => page.offer(one),
+            Self::Many(many) => {
+                let in_groups = many.groups.iter().flat_map(|group| &group.members);
+                many.each.iter().chain(in_groups).for_each(|one| page.offer(one));
+            }
+        }
+    }
+}
+
 impl Many {
     fn first(&self) -> Option<&Arc<Subscription>> {
         let in_groups = || self.groups.first().and_then(|group| group.members.first());
@@ -233,6 +245,17 @@ impl Branch {
         removed
     }
 
+    fn each(&self, page: &mut Page) {
+        if page.is_full() {
+            return;
+        }
+        for equals in [&self.end, &self.rest].into_iter().flatten() {
+            equals.each(page);
+        }
+        let below = self.any.iter().map(|any| &**any).chain(self.tokens.values());
+        below.for_each(|branch| branch.each(page));
+    }
+
     fn collect(&self, mut tokens: Tokens<'_>, matched: &mut Matched) {
         let Some(token) = tokens.next() else {
             if let Some(end) = &self.end {
@@ -252,6 +275,27 @@ impl Branch {
     }
 }
 
+/// A stretch of all subscriptions.
+struct Page {
+    skip: usize,
+    limit: usize,
+    taken: Vec<Arc<Subscription>>,
+}
+
+impl Page {
+    const fn is_full(&self) -> bool {
+        self.taken.len() >= self.limit
+    }
+
+    fn offer(&mut self, subscription: &Arc<Subscription>) {
+        if self.skip > 0 {
+            self.skip -= 1;
+        } else if !self.is_full() {
+            self.taken.push(Arc::clone(subscription));
+        }
+    }
+}
+
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
@@ -266,7 +310,15 @@ struct Known {
     literal: HashTable<Equals>,
     /// With wildcards.
     wild: Branch,
-    count: usize,
+    counts: Counts,
+}
+
+/// How many there are, and were.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Counts {
+    pub(crate) live: usize,
+    pub(crate) added: u64,
+    pub(crate) removed: u64,
 }
 
 impl Subscriptions {
@@ -284,7 +336,12 @@ impl Subscriptions {
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.read().count
+        self.counts().live
+    }
+
+    /// How many there are, and were.
+    pub(crate) fn counts(&self) -> Counts {
+        self.read().counts
     }
 
     /// Adds one. From the return on every message that matches reaches it.
@@ -292,7 +349,8 @@ impl Subscriptions {
         let subject = subscription.subject();
         let wild = has_wildcard(subject);
         let mut known = self.write();
-        known.count += 1;
+        known.counts.live += 1;
+        known.counts.added += 1;
         let added = Arc::clone(subscription);
         if wild {
             known.wild.add(Tokens::of(subject), added);
@@ -333,8 +391,27 @@ impl Subscriptions {
                 Err(_) => false,
             }
         };
-        known.count -= usize::from(removed);
+        known.counts.live -= usize::from(removed);
+        known.counts.removed += u64::from(removed);
         self.generations.changed(subject, wild);
+    }
+
+    /// Some of them, in an order that stays as long as none comes or goes.
+    pub(crate) fn page(&self, offset: usize, limit: usize) -> Vec<Arc<Subscription>> {
+        let known = self.read();
+        let mut page = Page {
+            skip: offset,
+            limit,
+            taken: Vec::new(),
+        };
+        for equals in &known.literal {
+            equals.each(&mut page);
+            if page.is_full() {
+                return page.taken;
+            }
+        }
+        known.wild.each(&mut page);
+        page.taken
     }
 
     /// Who gets a message published to `subject`, added to `matched`.

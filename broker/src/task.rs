@@ -16,16 +16,18 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
+use standin_daemon::linger;
 use standin_wire::encode;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use crate::card::Card;
 use crate::client::Client;
 use crate::closing::Reason;
 use crate::outbox::Outbox;
+use crate::policy::Policy;
 use crate::router::Router;
-use crate::server::Shared;
+use crate::shared::{Shared, Told};
 
 /// The read buffer of a worker, in bytes. Larger reads mean fewer calls to the kernel for each message; smaller ones give way
 /// to other clients sooner.
@@ -36,8 +38,6 @@ const READS_MAX: usize = 4;
 const FIRST_PING: Duration = Duration::from_secs(1);
 /// How long a producer waits for a subscriber that cannot keep up, before it may send more.
 const STALL: Duration = Duration::from_millis(5);
-/// A closed connection is read to its end for so long, or what was last written to it could be lost to a reset.
-const LINGER: Duration = Duration::from_secs(1);
 /// How often a socket that takes nothing is looked at.
 const BLOCKED_LOOK: Duration = Duration::from_millis(100);
 
@@ -56,7 +56,7 @@ pub(crate) fn become_worker(number: usize, shared: &Shared) {
     let mut router = Router::new(number);
     router
         .stage
-        .set_pending_bytes_max(shared.settings.pending_bytes_max);
+        .set_pending_bytes_max(shared.policy.load().pending_bytes_max);
     let buffer = vec![0; READ_BYTES];
     WORKER.set(Some(Worker { router, buffer }));
 }
@@ -64,9 +64,15 @@ pub(crate) fn become_worker(number: usize, shared: &Shared) {
 /// See the file's head.
 struct Task {
     shared: Arc<Shared>,
+    card: Arc<Card>,
     outbox: Arc<Outbox>,
     socket: Arc<TcpStream>,
     client: Client,
+    policy: Arc<Policy>,
+    /// The news that `policy` and `told` are of.
+    news: u64,
+    /// What INFO last told the client.
+    told: Told,
     /// The beginning of a frame whose rest has not come.
     held: BytesMut,
     timer: Pin<Box<Sleep>>,
@@ -84,9 +90,15 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
     let now = Instant::now();
     let socket = Arc::new(stream);
     let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
-    shared.clients.insert(Arc::clone(&outbox));
+    let card = Arc::new(Card::new(Arc::clone(&outbox), peer));
+    let news = shared.news();
+    shared.clients.insert(Arc::clone(&card));
+    let policy = shared.policy.load_full();
     let mut task = Task {
-        client: Client::new(Arc::clone(&shared), Arc::clone(&outbox)),
+        client: Client::new(Arc::clone(&shared), Arc::clone(&card), Arc::clone(&policy)),
+        told: shared.to_tell(),
+        policy,
+        news,
         socket,
         held: BytesMut::new(),
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -97,10 +109,10 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
         pings: 0,
         stalled_until: None,
         outbox,
+        card,
         shared,
     };
-    let local = task.socket.local_addr().ok();
-    task.say(task.shared.info(id, peer, local).as_bytes());
+    task.inform();
     let reason = poll_fn(|cx| task.poll(cx)).await;
     task.end(reason);
     let Task { socket, outbox, .. } = task;
@@ -115,6 +127,11 @@ impl Task {
         let _ = self.outbox.poll_drain(cx);
         for _ in 0..READS_MAX {
             if let Some(reason) = self.outbox.reason() {
+                return Poll::Ready(reason);
+            }
+            if self.shared.news() != self.news
+                && let Err(reason) = self.take_news()
+            {
                 return Poll::Ready(reason);
             }
             if self.is_stalled() || self.socket.poll_read_ready(cx).is_pending() {
@@ -137,6 +154,32 @@ impl Task {
         stalled
     }
 
+    /// Settings have changed, or the server is about to go.
+    fn take_news(&mut self) -> Result<(), Reason> {
+        self.news = self.shared.news();
+        self.policy = self.shared.policy.load_full();
+        WORKER.with_borrow_mut(|worker| {
+            if let Some(Worker { router, .. }) = worker {
+                router.stage.set_pending_bytes_max(self.policy.pending_bytes_max);
+            }
+        });
+        self.client.set_policy(Arc::clone(&self.policy))?;
+        let told = self.shared.to_tell();
+        if told != self.told {
+            self.told = told;
+            if self.card.takes_info.load(Relaxed) {
+                self.inform();
+            }
+        }
+        Ok(())
+    }
+
+    fn inform(&self) {
+        let (id, peer) = (self.outbox.id, self.card.peer);
+        let local = self.socket.local_addr().ok();
+        self.say(self.shared.info(self.told, id, peer, local).as_bytes());
+    }
+
     /// Reads once, what is there.
     fn read(&mut self) -> Result<(), Reason> {
         WORKER.with_borrow_mut(|worker| {
@@ -154,10 +197,11 @@ impl Task {
                 Ok(0) => return Err(Reason::ClientClosed),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(Reason::ClientClosed),
+                Err(_) => return Err(Reason::ReadError),
             };
+            router.trace = tracing::enabled!(tracing::Level::TRACE);
             self.heard = Instant::now();
-            self.pings = 0;
+            self.card.heard(self.heard);
             let taken = if lends {
                 let bytes = &buffer[..start + count];
                 let taken = self.client.take(bytes, router);
@@ -178,10 +222,19 @@ impl Task {
                 self.held = BytesMut::new();
             }
             let fullest = router.stage.flush(self.outbox.id);
-            if fullest > self.shared.settings.pending_bytes_max / 2 {
+            if fullest > self.policy.pending_bytes_max / 2 {
                 self.stalled_until = Some(Instant::now() + STALL);
+                self.shared.stalls.fetch_add(1, Relaxed);
             }
-            self.shared.count_in(&mut self.client);
+            self.client.count();
+            router.count(&self.shared.lookups);
+            self.pings = 0;
+            if self.client.took_pong()
+                && let Some(pinged) = self.pinged
+            {
+                self.card
+                    .answered_after(self.heard.saturating_duration_since(pinged));
+            }
             taken.map(drop)
         })
     }
@@ -210,12 +263,12 @@ impl Task {
 
     /// What is due, now.
     fn tick(&mut self, now: Instant) -> Option<Reason> {
-        let settings = &self.shared.settings;
-        let unknown = settings.access.is_required() && !self.client.is_connected();
-        if unknown && now >= self.started + settings.auth_timeout {
+        let policy = &self.policy;
+        let unknown = policy.access.is_required() && !self.client.is_connected();
+        if unknown && now >= self.started + policy.auth_timeout {
             return Some(Reason::AuthenticationTimeout);
         }
-        let deadline = settings.write_deadline;
+        let deadline = policy.write_deadline;
         if self
             .outbox
             .blocked_since()
@@ -226,7 +279,7 @@ impl Task {
         if now >= self.ping_due() {
             self.pinged = Some(now);
             if self.client.is_connected() {
-                if self.pings >= settings.ping_max {
+                if self.pings >= policy.ping_max {
                     return Some(Reason::Stale);
                 }
                 self.pings += 1;
@@ -237,7 +290,7 @@ impl Task {
     }
 
     fn ping_due(&self) -> Instant {
-        let interval = self.shared.settings.ping_interval;
+        let interval = self.policy.ping_interval;
         match self.pinged {
             None => self.started + FIRST_PING.min(interval),
             Some(pinged) => pinged.max(self.heard) + interval,
@@ -245,13 +298,13 @@ impl Task {
     }
 
     fn due(&self, now: Instant) -> Instant {
-        let settings = &self.shared.settings;
+        let policy = &self.policy;
         let mut due = self.ping_due();
-        if settings.access.is_required() && !self.client.is_connected() {
-            due = due.min(self.started + settings.auth_timeout);
+        if policy.access.is_required() && !self.client.is_connected() {
+            due = due.min(self.started + policy.auth_timeout);
         }
         if let Some(since) = self.outbox.blocked_since() {
-            due = due.min((since + settings.write_deadline).max(now + BLOCKED_LOOK));
+            due = due.min((since + policy.write_deadline).max(now + BLOCKED_LOOK));
         }
         self.stalled_until.map_or(due, |until| due.min(until))
     }
@@ -268,44 +321,27 @@ impl Task {
 
     /// The subscriptions go, and the client hears why.
     fn end(&mut self, reason: Reason) {
-        self.client.end();
-        self.shared.clients.remove(self.outbox.id);
-        self.shared.count_in(&mut self.client);
+        let subscriptions = self.client.end();
+        self.client.count();
+        self.shared.clients.remove(self.outbox.id, reason, subscriptions);
         if let Some(text) = reason.text() {
             let mut line = Vec::new();
             encode::err(text.as_bytes(), &mut line);
             self.say(&line);
-        }
-        if matches!(reason, Reason::SlowConsumerPending | Reason::SlowConsumerDeadline) {
-            self.shared.slow_consumers.fetch_add(1, Relaxed);
         }
     }
 }
 
 /// Writes what is left, says that nothing more comes, and takes what the other side still sends, all in a bounded time.
 async fn close(socket: Arc<TcpStream>, outbox: Arc<Outbox>, reason: Reason) {
-    let broken = matches!(
-        reason,
-        Reason::ClientClosed
-            | Reason::WriteError
-            | Reason::SlowConsumerPending
-            | Reason::SlowConsumerDeadline
-    );
+    let broken = reason.is_broken();
     if !broken {
         // Whatever comes of it, the connection ends here.
-        let _ = tokio::time::timeout(LINGER, poll_fn(|cx| outbox.poll_drain(cx))).await;
+        let _ = tokio::time::timeout(linger::LINGER, poll_fn(|cx| outbox.poll_drain(cx))).await;
     }
     outbox.gone();
     drop(outbox);
-    let Some(mut stream) = Arc::into_inner(socket).filter(|_| !broken) else {
-        return;
-    };
-    let closing = async {
-        stream.shutdown().await?;
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
-        io::Result::Ok(())
-    };
-    // As above.
-    let _ = tokio::time::timeout(LINGER, closing).await;
+    if let Some(stream) = Arc::into_inner(socket).filter(|_| !broken) {
+        linger::close(stream).await;
+    }
 }

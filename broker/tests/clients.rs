@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use standin_broker::settings::Millis;
 use standin_broker::{Server, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -12,11 +13,8 @@ const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
 
 /// A node on a free port of the loopback address.
 fn start(adjust: impl FnOnce(&mut Settings)) -> Server {
-    let mut settings = Settings {
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        workers: 2,
-        ..Settings::default()
-    };
+    let text = "addr = \"127.0.0.1\"\nport = -1\n[process]\nworkers = 2\n";
+    let mut settings = Settings::from_toml(text).expect("settings");
     adjust(&mut settings);
     Server::start(settings).expect("a free port")
 }
@@ -126,7 +124,7 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn connections_over_the_limit_are_refused_and_taken_again_when_there_is_room() {
-    let server = start(|settings| settings.connections_max = 2);
+    let server = start(|settings| settings.limits.max_connections = 2);
     let one = Raw::open(&server).await;
     let _two = Raw::open(&server).await;
     let mut three = Raw {
@@ -141,7 +139,7 @@ async fn connections_over_the_limit_are_refused_and_taken_again_when_there_is_ro
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_closed_and_costs_the_others_nothing() {
-    let server = start(|settings| settings.pending_bytes_max = 1024 * 1024);
+    let server = start(|settings| settings.limits.max_pending = 1024 * 1024);
     let mut deaf = Raw::open(&server).await;
     deaf.say("SUB flood 1\r\nSUB flood 2\r\n").await;
     deaf.flush().await;
@@ -167,7 +165,7 @@ async fn a_client_that_never_reads_is_closed_and_costs_the_others_nothing() {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_in_time_is_closed() {
-    let server = start(|settings| settings.write_deadline = Duration::from_millis(300));
+    let server = start(|settings| settings.limits.write_deadline_ms = Millis(300));
     let mut deaf = Raw::open(&server).await;
     deaf.say("SUB flood 1\r\n").await;
     deaf.flush().await;
@@ -185,8 +183,8 @@ async fn a_client_that_takes_nothing_in_time_is_closed() {
 #[tokio::test]
 async fn a_silent_client_is_asked_and_closed_as_stale() {
     let server = start(|settings| {
-        settings.ping_interval = Duration::from_millis(100);
-        settings.ping_max = 2;
+        settings.limits.ping_interval_ms = Millis(100);
+        settings.limits.ping_max = 2;
     });
     let mut silent = Raw::open(&server).await;
     assert_eq!(silent.rest().await, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n");
@@ -324,7 +322,7 @@ async fn large_payloads_reach_each_of_many_subscribers_whole() {
 
 #[tokio::test]
 async fn subscriptions_over_the_limit_are_refused_and_the_client_goes_on() {
-    let server = start(|settings| settings.subscriptions_max = 2);
+    let server = start(|settings| settings.limits.max_subscriptions = 2);
     let mut client = Raw::open(&server).await;
     client
         .say("SUB a 1\r\nSUB b 2\r\nSUB c 3\r\nUNSUB 1\r\nSUB d 4\r\n")

@@ -6,19 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Parser, error::ErrorKind};
+use clap::Parser;
+pub use standin_daemon::cli::{EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Said};
 use toml::Value;
 
-use crate::settings::{Flag, Input, Loaded, SettingsError};
-
-/// Done: stopped in order, or a question was answered.
-pub const EXIT_DONE: u8 = 0;
-/// Bad usage or bad settings.
-pub const EXIT_USAGE: u8 = 64;
-/// Cannot listen, or cannot reach what it must.
-pub const EXIT_UNAVAILABLE: u8 = 69;
-/// A bug of this program.
-pub const EXIT_BUG: u8 = 70;
+use crate::settings::{Flag, Input, Loaded, Settings, SettingsError};
 
 const AFTER_HELP: &str = "\
 Sources of nodes are used in this order: ZooKeeper as it is now, the last list known, --upstream.
@@ -94,43 +86,20 @@ pub struct Cli {
     pub print_config: bool,
 }
 
-/// What clap has to say instead of a command line: help, the version, or what is wrong.
-#[derive(Debug)]
-pub struct Said {
-    error: clap::Error,
-}
-
-impl Said {
-    /// Help and version are no errors; all else is bad usage.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self.error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => EXIT_DONE,
-            _ => EXIT_USAGE,
-        }
-    }
-
-    /// Prints it: help and version to standard output, all else to standard error.
-    pub fn print(&self) {
-        // Nobody is left to be told that a closed terminal does not print.
-        let _ = self.error.print();
-    }
-}
-
 impl Cli {
     /// Reads a command line, the program's name first.
     ///
     /// # Errors
     /// [`Said`], to be printed, with the exit code.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Said> {
-        Self::try_parse_from(arguments).map_err(|error| Said { error })
+        Self::try_parse_from(arguments).map_err(Said::from)
     }
 
     /// The settings: defaults, `--config`, this process's environment, these flags. SIGHUP calls it again.
     ///
     /// # Errors
     /// [`SettingsError`].
-    pub fn settings(&self) -> Result<Loaded, SettingsError> {
+    pub fn settings(&self) -> Result<Loaded<Settings>, SettingsError> {
         // A variable that is no UTF-8 cannot be meant for us; env::vars would panic on it.
         let environment = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -212,7 +181,7 @@ mod tests {
             flags: cli.flags(),
             ..Input::default()
         };
-        let settings = input.load().unwrap().settings;
+        let settings = input.load::<Settings>().unwrap().settings;
         assert_eq!(settings.listen, ["127.0.0.1:1", "[::1]:2"]);
         assert_eq!(settings.nodes.zookeeper, "z:2181/c");
         assert_eq!(settings.nodes.zookeeper_path, "/n");
@@ -244,7 +213,7 @@ mod tests {
             flags: cli.flags(),
             ..Input::default()
         };
-        let upstream = input.load().unwrap().settings.nodes.upstream;
+        let upstream = input.load::<Settings>().unwrap().settings.nodes.upstream;
         assert_eq!(upstream.len(), 1);
         assert_eq!(upstream[0].reveal(), "nats://127.0.0.1:7");
     }

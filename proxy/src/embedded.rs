@@ -58,11 +58,10 @@ impl Embedded {
     pub fn run(self) -> Result<Nodes, String> {
         use standin_broker::{Server, Settings};
         let start = |listener: TcpListener| {
-            let listen = listener.local_addr().map_err(|error| error.to_string())?;
-            let settings = Settings {
-                listen,
-                ..Settings::default()
-            };
+            let address = listener.local_addr().map_err(|error| error.to_string())?;
+            let mut settings = Settings::from_toml("").map_err(|error| error.to_string())?;
+            settings.addr = address.ip().to_string();
+            settings.port = address.port().into();
             Server::start_on(listener, settings).map_err(|error| error.to_string())
         };
         let servers = self.listeners.into_iter().map(start).collect::<Result<_, _>>()?;

@@ -4,27 +4,24 @@
 //! |---|---|
 //! | this one | the pages, and what they ask of the rest of the sidecar ([`Status`]) |
 //! | [`rows`] | the JSON of `/sessionz`, `/nodez`, `/readyz` |
-//! | [`connection`] | the limits of one HTTP connection, and of all of them |
 //!
 //! *Architecture invariant:* nothing a client of this port does, or leaves undone, can hold up a session: connections are
-//! few, short and small, and pages ask for copies.
+//! limited ([`standin_daemon::http`]), and pages ask for copies.
 
-mod connection;
 mod rows;
 
-use std::{future::IntoFuture as _, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use axum::{
     Json, Router,
     extract::{Query, State, rejection::QueryRejection},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-use self::connection::Connections;
 pub use self::rows::{NodeRow, Page, Readiness, SessionRow};
 use crate::metrics::Metrics;
 
@@ -54,21 +51,14 @@ struct Pages {
     metrics: Arc<Metrics>,
 }
 
-/// Serves the pages on `listener` until `shutdown` is done. Open connections are cut then: no page takes longer than a
-/// moment.
+/// Serves the pages on `listener` until `shutdown` is done.
 pub async fn serve(
     listener: TcpListener,
     status: Arc<dyn Status>,
     metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let server = axum::serve(Connections::of(listener), router(Pages { status, metrics }));
-    tokio::select! {
-        ended = server.into_future() => if let Err(error) = ended {
-            tracing::error!(%error, "the HTTP listener ended; its pages are gone until a restart");
-        },
-        () = shutdown => {}
-    }
+    standin_daemon::http::serve(listener, router(Pages { status, metrics }), shutdown).await;
 }
 
 fn router(pages: Pages) -> Router {
@@ -79,18 +69,7 @@ fn router(pages: Pages) -> Router {
         .route("/metrics", get(metrics))
         .route("/sessionz", get(sessions))
         .route("/nodez", get(nodes))
-        .fallback(not_found)
-        .method_not_allowed_fallback(only_get)
-        .layer(axum::middleware::map_response(closing))
         .with_state(pages)
-}
-
-/// One request for each connection: so a connection's time and size are those of one request, and can be limited.
-async fn closing(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 async fn index() -> impl IntoResponse {
@@ -105,17 +84,6 @@ async fn index() -> impl IntoResponse {
         "/nodez     nodes, ?offset=0&limit=100\n",
     );
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)
-}
-
-async fn not_found() -> impl IntoResponse {
-    (StatusCode::NOT_FOUND, "no such page; / lists them\n")
-}
-
-async fn only_get(method: Method) -> impl IntoResponse {
-    (
-        StatusCode::METHOD_NOT_ALLOWED,
-        format!("{method} is not served; use GET\n"),
-    )
 }
 
 async fn health(State(pages): State<Pages>) -> impl IntoResponse {

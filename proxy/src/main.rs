@@ -1,14 +1,16 @@
 //! The `standin-proxy` program: command line, log, signals, exit code. All else is in the library.
 
-use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
+use standin_daemon::cli::{answer, usage};
+use standin_daemon::logging::Logging;
 use standin_proxy::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use standin_proxy::embedded::Embedded;
-use standin_proxy::logging::Logging;
-use standin_proxy::{RunError, Settings, Sidecar, files};
+use standin_proxy::{RunError, Settings, Sidecar};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
+
+const PROGRAM: &str = "standin-proxy";
 
 fn main() -> ExitCode {
     let mut cli = match Cli::read(std::env::args_os()) {
@@ -21,27 +23,27 @@ fn main() -> ExitCode {
     let embedded = match embedded(&mut cli) {
         Ok(embedded) => embedded,
         Err(error) => {
-            eprintln!("standin-proxy: cannot listen for an embedded node: {error}");
+            eprintln!("{PROGRAM}: cannot listen for an embedded node: {error}");
             return EXIT_UNAVAILABLE.into();
         }
     };
     let loaded = match cli.settings() {
         Ok(loaded) => loaded,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(PROGRAM, &error),
     };
     if cli.print_config || cli.check {
-        return answer(&cli, &loaded);
+        return answer(PROGRAM, cli.print_config, &loaded);
     }
     let settings = loaded.settings.clone();
-    let logging = match Logging::start(&settings.log) {
+    let logging = match Logging::start(&settings.log.level, settings.log.format, None) {
         Ok(logging) => logging,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(PROGRAM, &error),
     };
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     if embedded.is_some() {
         warn!("the broker runs in this process (--embedded): for trying and developing, not for production");
     }
-    files::raise_limit(settings.limits.connections_max);
+    Sidecar::connections(&settings).raise_limit();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -69,34 +71,6 @@ fn embedded(cli: &mut Cli) -> std::io::Result<Option<Embedded>> {
         cli.embedded_urls = embedded.urls().to_vec();
     }
     Ok(embedded)
-}
-
-fn answer(cli: &Cli, loaded: &standin_proxy::settings::Loaded) -> ExitCode {
-    let mut text = String::new();
-    if cli.print_config {
-        text += &loaded.print();
-    } else {
-        for warning in &loaded.warnings {
-            text += &format!("warning: {warning}\n");
-        }
-        text += "settings are good\n";
-    }
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => EXIT_DONE.into(),
-        // Who closed the pipe has read enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => EXIT_DONE.into(),
-        Err(error) => {
-            eprintln!("standin-proxy: cannot write to standard output: {error}");
-            EXIT_UNAVAILABLE.into()
-        }
-    }
-}
-
-fn usage(error: &dyn std::error::Error) -> ExitCode {
-    // The log is not set up yet, or cannot be.
-    eprintln!("standin-proxy: {error}");
-    EXIT_USAGE.into()
 }
 
 /// The signals that the program answers.

@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{Counter, Gauge, Histogram};
+use metrics_exporter_prometheus::PrometheusHandle;
+use standin_daemon::metrics::{Labelled, Names};
 use standin_registry::{Health, Source};
 
 use crate::cause::Cause;
@@ -94,21 +95,6 @@ const NODE_STATES: &[&str] = &["up", "draining", "cooling"];
 /// What a source may be, as the registry names it.
 const SOURCE_STATES: &[&str] = &["off", "connecting", "healthy", "lost"];
 
-/// Counters of one name, one for each value of one label.
-#[derive(Debug)]
-pub struct Labelled {
-    counters: Vec<(&'static str, Counter)>,
-    other: Counter,
-}
-
-impl Labelled {
-    /// Counts one for `value`; a value that was not foreseen counts as `other`.
-    pub fn increment(&self, value: &str) {
-        let found = self.counters.iter().find(|(known, _)| *known == value);
-        found.map_or(&self.other, |(_, counter)| counter).increment(1);
-    }
-}
-
 /// Counters for the two directions.
 #[derive(Debug)]
 pub struct Directions {
@@ -165,12 +151,7 @@ impl Metrics {
     /// Makes all handles; every series exists from now on, at 0.
     #[must_use]
     pub fn new() -> Self {
-        let name = Matcher::Full("standin_failover_seconds".to_owned());
-        // The only error is an empty list of bounds; a summary without bounds would be served then.
-        let builder = PrometheusBuilder::new().set_buckets_for_metric(name, FAILOVER_BUCKETS_SECS);
-        let names = Names {
-            recorder: builder.unwrap_or_default().build_recorder(),
-        };
+        let names = Names::with_buckets("standin_failover_seconds", FAILOVER_BUCKETS_SECS);
         names
             .gauge(
                 "standin_build_info",
@@ -202,13 +183,18 @@ impl Metrics {
                 "reason",
                 REFUSED,
             ),
-            messages: names.directions("standin_messages_total", "Messages passed on, by direction."),
-            bytes: names.directions(
+            messages: directions(
+                &names,
+                "standin_messages_total",
+                "Messages passed on, by direction.",
+            ),
+            bytes: directions(
+                &names,
                 "standin_bytes_total",
                 "Bytes passed on, control lines included, by direction.",
             ),
-            in_doubt_drop: names.in_doubt("drop"),
-            in_doubt_resend: names.in_doubt("resend"),
+            in_doubt_drop: in_doubt(&names, "drop"),
+            in_doubt_resend: in_doubt(&names, "resend"),
             resent: names.counter(
                 "standin_resent_total",
                 "Publishes in doubt that were sent again.",
@@ -276,7 +262,7 @@ impl Metrics {
                 "Node records that could not be read.",
                 &[],
             ),
-            handle: names.recorder.handle(),
+            handle: names.handle(),
         }
     }
 
@@ -358,92 +344,16 @@ fn place(values: &[&str], value: &str) -> Option<usize> {
     values.iter().position(|known| *known == value)
 }
 
-/// Makes handles with their names and help texts.
-struct Names {
-    recorder: PrometheusRecorder,
+fn directions(names: &Names, name: &'static str, help: &'static str) -> Directions {
+    Directions {
+        to_node: names.counter(name, help, &[("direction", "to_node")]),
+        to_component: names.counter(name, help, &[("direction", "to_component")]),
+    }
 }
 
-impl Names {
-    const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
-
-    fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
-        let labels: Vec<Label> = labels
-            .iter()
-            .map(|(label, value)| Label::from_static_parts(label, value))
-            .collect();
-        Key::from_parts(name, labels)
-    }
-
-    fn counter(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        labels: &[(&'static str, &'static str)],
-    ) -> Counter {
-        self.recorder.describe_counter(name.into(), None, help.into());
-        self.recorder
-            .register_counter(&Self::key(name, labels), &Self::METADATA)
-    }
-
-    fn gauge(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        labels: &[(&'static str, &'static str)],
-    ) -> Gauge {
-        self.recorder.describe_gauge(name.into(), None, help.into());
-        self.recorder
-            .register_gauge(&Self::key(name, labels), &Self::METADATA)
-    }
-
-    fn histogram(&self, name: &'static str, help: &'static str) -> Histogram {
-        self.recorder
-            .describe_histogram(name.into(), Some(Unit::Seconds), help.into());
-        self.recorder
-            .register_histogram(&Self::key(name, &[]), &Self::METADATA)
-    }
-
-    fn labelled(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        label: &'static str,
-        values: &'static [&'static str],
-    ) -> Labelled {
-        let counter = |value| self.counter(name, help, &[(label, value)]);
-        Labelled {
-            counters: values.iter().map(|value| (*value, counter(value))).collect(),
-            other: counter("other"),
-        }
-    }
-
-    fn directions(&self, name: &'static str, help: &'static str) -> Directions {
-        Directions {
-            to_node: self.counter(name, help, &[("direction", "to_node")]),
-            to_component: self.counter(name, help, &[("direction", "to_component")]),
-        }
-    }
-
-    fn in_doubt(&self, policy: &'static str) -> Counter {
-        let help = "Publishes that their node had not confirmed when it died, by what becomes of them.";
-        self.counter("standin_in_doubt_total", help, &[("policy", policy)])
-    }
-
-    /// A gauge for each pair of values; the second label runs faster.
-    fn grid(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        (row, rows): (&'static str, &[&'static str]),
-        (column, columns): (&'static str, &[&'static str]),
-    ) -> Vec<Gauge> {
-        let pairs = rows
-            .iter()
-            .flat_map(|first| columns.iter().map(move |second| (*first, *second)));
-        pairs
-            .map(|(first, second)| self.gauge(name, help, &[(row, first), (column, second)]))
-            .collect()
-    }
+fn in_doubt(names: &Names, policy: &'static str) -> Counter {
+    let help = "Publishes that their node had not confirmed when it died, by what becomes of them.";
+    names.counter("standin_in_doubt_total", help, &[("policy", policy)])
 }
 
 #[cfg(test)]

@@ -1,41 +1,29 @@
 //! The settings of the sidecar: what an operator may say, checked before anything starts.
 //!
-//! `deploy/proxy.toml` is the one place of the defaults; it is compiled in. A user's file, the environment and the flags
-//! are laid over it ([`layers`]), each value remembers where it came from, and whatever is wrong with it is told with
-//! that place ([`check`]). Sections here are sections there, fields are keys.
+//! `deploy/proxy.toml` is the one place of the defaults; it is compiled in. How a user's file, the environment and the flags
+//! are laid over it is told in [`standin_daemon::settings`]. Sections here are sections there, fields are keys.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`layers`] | the four layers, from the compiled-in file to the flags, as one list of keys with values and origins |
-//! | [`document`] | one TOML text, read with line numbers |
 //! | [`check`] | what is allowed for each key, and between keys |
-//! | [`print`] | `--print-config` |
-//! | [`change`] | what a SIGHUP changed, and what of it needs a restart |
 //! | [`sources`] | the settings of the node sources, as the registry takes them |
-//! | [`secret`], [`units`] | texts that are shown masked, times with their unit |
 
-mod change;
 mod check;
-mod document;
-mod layers;
-mod print;
-mod secret;
 mod sources;
-mod units;
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
+pub use standin_daemon::logging::LogFormat;
+pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, Secs, SettingsError};
+use standin_daemon::settings::{Pair, Secret, Url, of_text};
 
 use crate::policy::InDoubt;
 
-pub use self::{
-    change::{Change, Effect},
-    layers::{Flag, Input, Loaded, Place},
-    secret::{NodeUrl, UserPassword},
-    units::{Micros, Millis, Secs},
-};
+/// A node's address, perhaps with `user:password@` or `token@` in it.
+pub type NodeUrl = Secret<Url>;
+/// A `user:password`.
+pub type UserPassword = Secret<Pair>;
 
 /// The commented defaults, `deploy/proxy.toml`.
 pub const DEFAULTS: &str = include_str!("../../deploy/proxy.toml");
@@ -189,16 +177,6 @@ pub struct Http {
     pub page_items_max: usize,
 }
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// One line for an eye.
-    Human,
-    /// One JSON object.
-    Json,
-}
-
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -216,83 +194,6 @@ pub struct Process {
     pub shutdown_secs: Secs,
 }
 
-/// Why settings cannot be used. The program ends with 64 for each of them.
-#[derive(Debug, Error)]
-pub enum SettingsError {
-    /// A file that the settings name.
-    #[error("cannot read the {what} {path}: {error}; name a readable file", path = path.display())]
-    Unreadable {
-        /// `settings file`, `ZooKeeper credentials file`.
-        what: &'static str,
-        /// As it was given.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// A text that is no TOML.
-    #[error("{place}: not TOML: {message}")]
-    Syntax {
-        /// File and line.
-        place: Place,
-        /// What the parser says.
-        message: String,
-    },
-    /// A key that does not exist.
-    #[error("{place}: unknown key `{key}`{section}{hint}")]
-    UnknownKey {
-        /// Where it is.
-        place: Place,
-        /// As written.
-        key: String,
-        /// ` in [section]`, or empty.
-        section: String,
-        /// A key that looks like it, as a question, or where to look.
-        hint: String,
-    },
-    /// A value of the wrong type or out of its range.
-    #[error("{place}: {key} must be {allowed}, not {found}")]
-    Value {
-        /// Where it is.
-        place: Place,
-        /// `section.key`.
-        key: String,
-        /// What is allowed.
-        allowed: String,
-        /// What is there; secrets masked.
-        found: String,
-    },
-    /// Values that cannot stand together.
-    #[error("{place}: {rule}")]
-    Conflict {
-        /// Where the one is that should change.
-        place: Place,
-        /// What does not fit, and what to do.
-        rule: String,
-    },
-    /// Nothing says where nodes are.
-    #[error(
-        "no source of nodes: give ZooKeeper (--zookeeper HOST:PORT[/chroot]), a DNS name (--dns NAME:PORT), \
-         a node's address (--upstream nats://HOST:4222, or the environment variable NATS_URL), \
-         or one of them in [nodes] of a settings file (--config FILE)"
-    )]
-    NoSource,
-}
-
-impl SettingsError {
-    /// Stable name, for logs.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Unreadable { .. } => "unreadable",
-            Self::Syntax { .. } => "syntax",
-            Self::UnknownKey { .. } => "unknown_key",
-            Self::Value { .. } => "value",
-            Self::Conflict { .. } => "conflict",
-            Self::NoSource => "no_source",
-        }
-    }
-}
-
 impl Settings {
     /// The defaults with `text` (TOML) laid over them, without environment and flags; for programs and tests that embed
     /// the sidecar. Unlike [`Input::load`] it does not insist on a source of nodes.
@@ -300,6 +201,6 @@ impl Settings {
     /// # Errors
     /// As [`Input::load`]; the place is named `settings`.
     pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
-        Ok(layers::of_text("settings", text)?.settings)
+        Ok(of_text::<Self>("settings", text)?.settings)
     }
 }

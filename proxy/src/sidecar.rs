@@ -8,6 +8,8 @@ use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use standin_daemon::files::Connections;
+use standin_daemon::settings::{Effect, changes, reloaded};
 use standin_registry::{NodeState, RegistryError, Snapshot};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -18,12 +20,12 @@ use tracing::{info, warn};
 use crate::card::Errand;
 use crate::nodes::{Choice, NodeBook};
 use crate::policy::Policy;
-use crate::settings::{Effect, Settings, SettingsError};
+use crate::settings::{Settings, SettingsError};
 use crate::shared::{Limits, Shared};
 use crate::status::SidecarStatus;
 use crate::upstream::Dialling;
 use crate::worker::{Front, Workers};
-use crate::{files, http, listener};
+use crate::{http, listener};
 
 /// Why a sidecar cannot run.
 #[derive(Debug, Error)]
@@ -85,6 +87,18 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
 }
 
 impl Sidecar {
+    /// What these settings need of the limit on open files.
+    #[must_use]
+    pub const fn connections(settings: &Settings) -> Connections {
+        Connections {
+            max: settings.limits.connections_max,
+            key: "limits.connections_max",
+            name: "components",
+            // One for the component, one for its node.
+            files: 2,
+        }
+    }
+
     /// Starts listening; ZooKeeper and nodes may be up or down. Must be called inside a tokio runtime.
     ///
     /// # Errors
@@ -167,13 +181,13 @@ impl Sidecar {
         let policy = Policy::new(&new)?;
         let front = front(&new)?;
         self.shared.registry.reconfigure(new.registry_config()?)?;
-        for change in self.settings.changes(&new) {
+        for change in changes(&self.settings, &new) {
             match change.effect {
                 Effect::Now => info!("setting changed: {change}"),
                 Effect::Restart => warn!("setting needs a restart to change: {change}"),
             }
         }
-        self.settings = self.settings.reloaded(new);
+        self.settings = reloaded(&self.settings, new);
         self.shared.policy.store(Arc::new(policy));
         self.shared.dialling.store(Arc::new(dialling(&self.settings)));
         self.shared.limits.store(Arc::new(limits(&self.settings)));
@@ -324,7 +338,7 @@ fn dialling(settings: &Settings) -> Dialling {
 
 fn limits(settings: &Settings) -> Limits {
     Limits {
-        connections_max: settings.limits.connections_max.min(files::components_max()),
+        connections_max: Sidecar::connections(settings).that_fit(),
         buffers_total_bytes_max: settings.limits.buffers_total_bytes_max,
         shutdown: settings.process.shutdown_secs.duration(),
         page_items_max: settings.http.page_items_max,

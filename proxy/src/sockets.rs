@@ -3,16 +3,13 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use standin_daemon::linger;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::cause::Cause;
 use crate::session::{End, Wires};
-
-/// A closed connection is read to its end for so long, or what was last written to it could be lost to a reset.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// The sockets of a session, and what broke them.
 pub(crate) struct Sockets {
@@ -73,25 +70,13 @@ pub(crate) async fn close(sockets: Sockets, end: End) {
     let Sockets { component, node, .. } = sockets;
     let close_node = async {
         if let Some(node) = node {
-            linger(node).await;
+            linger::close(node).await;
         }
     };
     let close_component = async {
         if end != End::ComponentBroke {
-            linger(component).await;
+            linger::close(component).await;
         }
     };
     tokio::join!(close_node, close_component);
-}
-
-/// Closes in order: says that nothing more comes, then takes what the other side still sends.
-async fn linger(mut stream: TcpStream) {
-    let closing = async {
-        stream.shutdown().await?;
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
-        io::Result::Ok(())
-    };
-    // Whatever comes of it, the connection ends here.
-    let _ = tokio::time::timeout(LINGER, closing).await;
 }

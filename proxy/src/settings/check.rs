@@ -8,15 +8,12 @@ use std::{
     str::FromStr,
 };
 
+use standin_daemon::settings::{self, Places, Schema, host_and_port, masked_pair, masked_url, refused};
 use standin_registry::{Endpoint, Upstream};
 use standin_wire::Pattern;
 use toml::{Table, Value};
 
-use super::{
-    Place, Settings, SettingsError,
-    layers::Entry,
-    secret::{masked_pair, masked_url},
-};
+use super::{DEFAULTS, Place, Settings, SettingsError};
 
 /// The range of each number, both ends allowed.
 const RANGES: &[(&str, i64, i64)] = &[
@@ -60,92 +57,38 @@ const WORDS: &[(&str, &[&str])] = &[
     ("log.format", &["human", "json"]),
 ];
 
-/// Checks one value by itself: its type, its range, its form.
-///
-/// # Errors
-/// [`SettingsError::Value`] or, inside `publish.subject`, [`SettingsError::UnknownKey`].
-pub(super) fn entry(entry: &Entry) -> Result<(), SettingsError> {
-    if std::mem::discriminant(&entry.value) != std::mem::discriminant(&entry.default) {
-        return Err(wrong_type(entry, entry.place.clone(), &entry.value));
-    }
-    match &entry.value {
-        Value::Integer(number) => in_range(entry, *number),
-        Value::String(text) => text_form(entry, &entry.place, text),
-        Value::Array(items) => items.iter().enumerate().try_for_each(|(at, item)| {
-            let place = entry.item_places.get(at).unwrap_or(&entry.place);
-            match item {
-                Value::Table(table) if entry.key == "publish.subject" => subject_policy(place, table),
-                Value::String(text) if entry.key != "publish.subject" => text_form(entry, place, text),
-                other => Err(wrong_type(entry, place.clone(), other)),
-            }
-        }),
-        _ => Ok(()),
-    }
-}
+const SCHEMA: Schema = Schema {
+    defaults: DEFAULTS,
+    defaults_file: "deploy/proxy.toml",
+    ranges: RANGES,
+    words: WORDS,
+    tables: &[(
+        "publish.subject",
+        "{ pattern = \"…\", in_doubt = \"drop\" or \"resend\" }",
+    )],
+    restart: &[
+        "listen",
+        "limits.workers",
+        "socket.listen_backlog",
+        "http.listen",
+        "log.format",
+    ],
+    variables: &[("NATS_URL", "nodes.upstream")],
+    masked,
+    text: text_form,
+    table: |_, place, table| subject_policy(place, table),
+};
 
-/// The error of a value whose type is not that of the default.
-pub(super) fn wrong_type(entry: &Entry, place: Place, found: &Value) -> SettingsError {
-    let allowed = match &entry.default {
-        Value::Integer(_) => range_text(&entry.key),
-        Value::Boolean(_) => "true or false".to_owned(),
-        Value::Array(_) if entry.key == "publish.subject" => {
-            "a list of { pattern = \"…\", in_doubt = \"drop\" or \"resend\" } in a settings file".to_owned()
-        }
-        Value::Array(_) => "a list of texts".to_owned(),
-        _ => "a text".to_owned(),
-    };
-    SettingsError::Value {
-        place,
-        key: entry.key.clone(),
-        allowed,
-        found: shown(&entry.key, found),
+fn masked(key: &str, text: &str) -> Option<String> {
+    match key {
+        "nodes.zookeeper_auth" => Some(masked_pair(text)),
+        "nodes.upstream" => Some(masked_url(text)),
+        _ => None,
     }
 }
 
-/// A value as it may be shown: secrets masked.
-pub(super) fn shown(key: &str, value: &Value) -> String {
-    match value {
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(|item| shown(key, item)).collect();
-            format!("[{}]", items.join(", "))
-        }
-        Value::String(text) => {
-            let text = match key {
-                "nodes.zookeeper_auth" => masked_pair(text),
-                "nodes.upstream" => masked_url(text),
-                _ => text.clone(),
-            };
-            Value::String(text).to_string()
-        }
-        other => other.to_string(),
-    }
-}
-
-/// A comma-separated text as a list; empty items are dropped.
-pub(super) fn list(text: &str) -> Value {
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
-}
-
-fn range_text(key: &str) -> String {
-    RANGES.iter().find(|(name, ..)| *name == key).map_or_else(
-        || "a whole number".to_owned(),
-        |(_, low, high)| format!("a whole number from {low} to {high}"),
-    )
-}
-
-fn in_range(entry: &Entry, number: i64) -> Result<(), SettingsError> {
-    let range = RANGES.iter().find(|(name, ..)| *name == entry.key);
-    match range {
-        Some((_, low, high)) if !(*low..=*high).contains(&number) => {
-            Err(wrong_type(entry, entry.place.clone(), &entry.value))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn text_form(entry: &Entry, place: &Place, text: &str) -> Result<(), SettingsError> {
-    let allowed = match entry.key.as_str() {
+fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
+    let allowed = match key {
         "listen" if !host_and_port(text) => "host:port, such as \"127.0.0.1:4222\"",
         "http.listen" if !text.is_empty() && !host_and_port(text) => "host:port, or empty",
         "advertise" if !text.is_empty() && (!host_and_port(text) || text.ends_with(":0")) => {
@@ -153,39 +96,10 @@ fn text_form(entry: &Entry, place: &Place, text: &str) -> Result<(), SettingsErr
         }
         "nodes.dns_server" if !text.is_empty() && SocketAddr::from_str(text).is_err() => "ip:port, or empty",
         "nodes.zookeeper_auth" if !text.is_empty() && !text.contains(':') => "user:password, or empty",
-        "log.level" if crate::logging::filter(text).is_err() => {
-            "error, warn, info, debug, trace, or a filter such as \"info,standin_registry=debug\""
-        }
-        _ => match WORDS.iter().find(|(name, _)| *name == entry.key) {
-            Some((_, words)) if !words.contains(&text) => {
-                return Err(not_a_word(&entry.key, place, words, text));
-            }
-            _ => return super::sources::text_form(&entry.key, place, text),
-        },
+        _ => return super::sources::text_form(key, place, text),
     };
-    Err(SettingsError::Value {
-        place: place.clone(),
-        key: entry.key.clone(),
-        allowed: allowed.to_owned(),
-        found: shown(&entry.key, &Value::String(text.to_owned())),
-    })
-}
-
-fn not_a_word(key: &str, place: &Place, words: &[&str], found: &str) -> SettingsError {
-    let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
-    SettingsError::Value {
-        place: place.clone(),
-        key: key.to_owned(),
-        allowed: words.join(" or "),
-        found: format!("{found:?}"),
-    }
-}
-
-fn host_and_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        !host.is_empty() && (bracketed || !host.contains(':')) && port.parse::<u16>().is_ok()
-    })
+    let found = masked(key, text).unwrap_or_else(|| text.to_owned());
+    Err(refused(key, place, allowed, &found))
 }
 
 /// One `{ pattern = …, in_doubt = … }` of `publish.subject`.
@@ -227,11 +141,33 @@ fn subject_policy(place: &Place, table: &Table) -> Result<(), SettingsError> {
     }
 }
 
+impl settings::Settings for Settings {
+    const SCHEMA: &'static Schema = &SCHEMA;
+
+    fn check(&self, places: &Places<'_>) -> Result<(), SettingsError> {
+        across(self, places)
+    }
+
+    /// At least one source of nodes must be there, and the files that are named.
+    fn check_complete(&self) -> Result<(), SettingsError> {
+        let nodes = &self.nodes;
+        if nodes.zookeeper.is_empty() && nodes.upstream.is_empty() && nodes.dns.is_empty() {
+            return Err(SettingsError::Missing(NO_SOURCE));
+        }
+        // What it reads and parses must be told by `--check`, and before a SIGHUP changes anything.
+        self.registry_config().map(drop)
+    }
+}
+
+const NO_SOURCE: &str = "no source of nodes: give ZooKeeper (--zookeeper HOST:PORT[/chroot]), a DNS name \
+                         (--dns NAME:PORT), a node's address (--upstream nats://HOST:4222, or the environment variable \
+                         NATS_URL), or one of them in [nodes] of a settings file (--config FILE)";
+
 /// Checks what must hold between values.
 ///
 /// # Errors
 /// [`SettingsError::Conflict`] at the place of the value that should change.
-pub(super) fn across(settings: &Settings, entries: &[Entry]) -> Result<(), SettingsError> {
+fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError> {
     let Settings {
         nodes,
         choice,
@@ -287,28 +223,19 @@ pub(super) fn across(settings: &Settings, entries: &[Entry]) -> Result<(), Setti
             "nodes.zookeeper_auth and nodes.zookeeper_auth_file are both set; keep one".to_owned(),
         ),
     ];
-    let place_of = |key: &str| {
-        entries
-            .iter()
-            .find(|entry| entry.key == key)
-            .map_or(Place::Default, |entry| entry.place.clone())
-    };
     for (broken, key, rule) in rules {
         if broken {
-            return Err(SettingsError::Conflict {
-                place: place_of(key),
-                rule,
-            });
+            return Err(places.conflict(key, rule));
         }
     }
     if let Some((upstream, listen)) = own_address(settings) {
-        return Err(SettingsError::Conflict {
-            place: place_of("nodes.upstream"),
-            rule: format!(
+        return Err(places.conflict(
+            "nodes.upstream",
+            format!(
                 "nodes.upstream names {upstream}, where this sidecar itself listens ({listen}): give the node's own \
                  address, or another listen address"
             ),
-        });
+        ));
     }
     Ok(())
 }
@@ -344,18 +271,6 @@ fn listens_at(local: &Endpoint, other: &Endpoint) -> bool {
         _ => local.host == other.host,
     };
     local.port != 0 && local.port == other.port && same_host
-}
-
-/// At least one source of nodes must be there before the sidecar starts.
-///
-/// # Errors
-/// [`SettingsError::NoSource`].
-pub(super) fn has_source(settings: &Settings) -> Result<(), SettingsError> {
-    let nodes = &settings.nodes;
-    if nodes.zookeeper.is_empty() && nodes.upstream.is_empty() && nodes.dns.is_empty() {
-        return Err(SettingsError::NoSource);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

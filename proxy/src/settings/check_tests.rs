@@ -1,6 +1,8 @@
 //! What is refused, with the words an operator reads; and that `deploy/proxy.toml` tells the same ranges.
 
-use super::{super::DEFAULTS, *};
+use standin_daemon::settings::{changes, key_lines, reloaded};
+
+use super::*;
 
 fn refused(text: &str) -> String {
     Settings::from_toml(text).unwrap_err().to_string()
@@ -8,37 +10,89 @@ fn refused(text: &str) -> String {
 
 #[test]
 fn every_number_has_a_range_and_the_default_file_tells_it() {
-    let document = super::super::document::read("x", DEFAULTS).unwrap();
     let lines: Vec<&str> = DEFAULTS.lines().collect();
-    let numbers = document.items.iter().filter(|item| item.value.is_integer());
-    for item in numbers {
-        let range = RANGES.iter().find(|(key, ..)| *key == item.key);
-        let (_, low, high) = range.unwrap_or_else(|| panic!("{} has no range", item.key));
-        let said = format!("[{low}..{high}]");
-        assert!(
-            lines[item.line - 2].ends_with(&said),
-            "the comment of {} does not end with {said}",
-            item.key
-        );
+    let keys = key_lines("x", DEFAULTS).unwrap();
+    for (key, line) in &keys {
+        let number = lines[line - 1]
+            .split_once(" = ")
+            .unwrap()
+            .1
+            .parse::<i64>()
+            .is_ok();
+        let range = RANGES.iter().find(|(name, ..)| name == key);
+        assert_eq!(number, range.is_some(), "{key}");
+        if let Some((_, low, high)) = range {
+            let said = format!("[{low}..{high}]");
+            assert!(
+                lines[line - 2].ends_with(&said),
+                "the comment of {key} does not end with {said}"
+            );
+        }
     }
     for (key, ..) in RANGES {
-        assert!(
-            document.items.iter().any(|item| item.key == *key),
-            "{key} is no key"
-        );
+        assert!(keys.iter().any(|(name, _)| name == key), "{key} is no key");
     }
 }
 
 #[test]
 fn every_key_is_told_what_it_is() {
     let lines: Vec<&str> = DEFAULTS.lines().collect();
-    for item in super::super::document::read("x", DEFAULTS).unwrap().items {
-        assert!(
-            lines[item.line - 2].starts_with("# "),
-            "{} has no comment above it",
-            item.key
-        );
+    for (key, line) in key_lines("x", DEFAULTS).unwrap() {
+        assert!(lines[line - 2].starts_with("# "), "{key} has no comment above it");
     }
+}
+
+#[test]
+fn exactly_the_keys_marked_restart_need_one_and_are_kept() {
+    let lines: Vec<&str> = DEFAULTS.lines().collect();
+    let comment = |line: usize| {
+        let above = lines[..line - 1].iter().rev();
+        let comment: Vec<&str> = above.take_while(|line| line.starts_with('#')).copied().collect();
+        comment.join(" ")
+    };
+    let marked = key_lines("x", DEFAULTS).unwrap().into_iter();
+    let marked: Vec<String> = marked
+        .filter(|(_, line)| comment(*line).contains("(restart)"))
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(marked, SCHEMA.restart);
+
+    let old = Settings::from_toml("").unwrap();
+    let new = Settings::from_toml(
+        "listen = [\"127.0.0.1:1\"]\n[limits]\nworkers = 7\nconnections_max = 9\n[socket]\nlisten_backlog = 7\n\
+         [http]\nlisten = \"127.0.0.1:2\"\n[log]\nformat = \"json\"\n",
+    )
+    .unwrap();
+    let left = changes(&old, &reloaded(&old, new));
+    let left: Vec<_> = left.iter().map(|change| change.key.as_str()).collect();
+    assert_eq!(left, ["limits.connections_max"]);
+}
+
+#[test]
+fn without_any_source_of_nodes_the_four_ways_to_give_one_are_named() {
+    let error = settings::Input::default().load::<Settings>().unwrap_err();
+    assert_eq!(error.kind(), "missing");
+    for way in ["--zookeeper", "--dns", "--upstream", "NATS_URL", "--config"] {
+        assert!(error.to_string().contains(way), "{error}");
+    }
+}
+
+#[test]
+fn secrets_are_masked_where_settings_are_printed() {
+    let given = "[nodes]\nupstream = [\"nats://u:hunter2@h:4222\"]\nzookeeper_auth = \"zk:hunter2\"\n";
+    let loaded = settings::of_text::<Settings>("my.toml", given).unwrap();
+    let printed = loaded.print();
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert!(printed.contains("zookeeper_auth = \"zk:***\""), "{printed}");
+}
+
+#[test]
+fn the_compiled_in_file_holds_every_key_of_the_struct() {
+    let settings = Settings::from_toml("").unwrap();
+    assert_eq!(settings.listen, ["127.0.0.1:4222"]);
+    assert_eq!(settings.session.buffer_bytes, 8 << 20);
+    assert_eq!(settings.health.probe_interval_ms.duration().as_secs(), 1);
+    assert!(settings.publish.subject.is_empty());
 }
 
 #[test]

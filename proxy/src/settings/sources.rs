@@ -5,7 +5,8 @@ use std::{fs, path::PathBuf, str::FromStr};
 
 use standin_registry::{Config, DnsName, RegistryError, Upstream, ZooKeeperConfig};
 
-use super::secret::{MASK, masked_pair, masked_url};
+use standin_daemon::settings::{MASK, masked_pair, masked_url};
+
 use super::{Place, Settings, SettingsError};
 
 impl Settings {

@@ -32,6 +32,15 @@ pub(super) struct Item {
     pub(super) item_lines: Vec<usize>,
 }
 
+/// Every key of `text` with its line, from 1.
+///
+/// # Errors
+/// [`SettingsError::Syntax`] with file and line.
+pub fn key_lines(name: &str, text: &str) -> Result<Vec<(String, usize)>, SettingsError> {
+    let items = read(name, text)?.items;
+    Ok(items.into_iter().map(|item| (item.key, item.line)).collect())
+}
+
 /// Reads `text`, which is shown as `name` in errors.
 ///
 /// # Errors

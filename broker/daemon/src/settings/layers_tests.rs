@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::super::sample::Sample;
 use super::*;
 
 const SOURCE: &str = "[nodes]\nupstream = [\"10.0.0.1\"]\n";
@@ -13,27 +14,23 @@ fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-fn with_environment(pairs: &[(&str, &str)]) -> Result<Loaded, SettingsError> {
-    let flag = Flag {
-        key: "nodes.dns",
-        flag: "--dns",
-        value: check::list("nodes.test:4222"),
-    };
+fn with_environment(pairs: &[(&str, &str)]) -> Result<Loaded<Sample>, SettingsError> {
+    let mut environment = variables(&[("NATS_URL", "10.0.0.1")]);
+    environment.extend(variables(pairs));
     Input {
-        environment: variables(pairs),
-        flags: vec![flag],
+        environment,
         ..Input::default()
     }
     .load()
 }
 
 fn refused(text: &str) -> String {
-    Settings::from_toml(text).unwrap_err().to_string()
+    of_text::<Sample>("settings", text).unwrap_err().to_string()
 }
 
 #[test]
 fn the_compiled_in_file_holds_every_key_of_the_struct_with_a_value_that_is_allowed() {
-    let settings = Settings::from_toml("").unwrap();
+    let settings = of_text::<Sample>("settings", "").unwrap().settings;
     assert_eq!(settings.listen, ["127.0.0.1:4222"]);
     assert_eq!(settings.session.buffer_bytes, 8 << 20);
     assert_eq!(settings.health.probe_interval_ms.duration().as_secs(), 1);
@@ -43,10 +40,12 @@ fn the_compiled_in_file_holds_every_key_of_the_struct_with_a_value_that_is_allow
 #[test]
 fn each_layer_lies_over_the_one_below() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("proxy.toml");
+    let path = folder.path().join("sample.toml");
     fs::write(
         &path,
-        format!("{SOURCE}[session]\nping_max = 3\nping_interval_secs = 3\noutage_secs = 3\n[http]\nlisten = \"127.0.0.1:3\"\n"),
+        format!(
+            "{SOURCE}[session]\nping_max = 3\nping_interval_secs = 3\n[http]\nlisten = \"127.0.0.1:3\"\n"
+        ),
     )
     .unwrap();
     let input = Input {
@@ -62,7 +61,7 @@ fn each_layer_lies_over_the_one_below() {
             value: Value::String("127.0.0.1:5".to_owned()),
         }],
     };
-    let loaded = input.load().unwrap();
+    let loaded = input.load::<Sample>().unwrap();
     assert_eq!(loaded.settings.session.ping_max, 3);
     assert_eq!(loaded.settings.session.ping_interval_secs.0, 4);
     assert_eq!(loaded.settings.http.listen, "127.0.0.1:5");
@@ -95,7 +94,7 @@ fn unknown_keys_are_told_with_file_line_and_the_likely_name() {
         ),
         (
             "[http]\nlevl = 1\n",
-            "settings:2: unknown key `levl` in [http]; the keys are listed in deploy/proxy.toml",
+            "settings:2: unknown key `levl` in [http]; the keys are listed in deploy/sample.toml",
         ),
         (
             "lisen = []\n",
@@ -107,7 +106,7 @@ fn unknown_keys_are_told_with_file_line_and_the_likely_name() {
         ),
         (
             "[tls]\nx = 1\n",
-            "settings:1: unknown key `[tls]`; the sections are listed in deploy/proxy.toml",
+            "settings:1: unknown key `[tls]`; the sections are listed in deploy/sample.toml",
         ),
     ] {
         assert_eq!(refused(text), error);
@@ -129,7 +128,8 @@ fn nats_url_stands_for_upstream_below_the_program_s_own_variable_and_the_flag() 
         shown(&[("NATS_URL", "nats://a:1, nats://b:2")]),
         "[\"nats://a:1\", \"nats://b:2\"]"
     );
-    assert_eq!(shown(&[("NATS_URL", "")]), "[]");
+    let unset = with_environment(&[("NATS_URL", "")]).unwrap_err();
+    assert_eq!(unset.kind(), "missing", "empty is as not set");
     assert_eq!(
         shown(&[("NATS_URL", "a:1"), ("STANDIN_NODES_UPSTREAM", "c:3")]),
         "[\"c:3\"]"
@@ -145,7 +145,7 @@ fn nats_url_stands_for_upstream_below_the_program_s_own_variable_and_the_flag() 
         ..Input::default()
     };
     assert_eq!(
-        format!("{:?}", input.load().unwrap().settings.nodes.upstream),
+        format!("{:?}", input.load::<Sample>().unwrap().settings.nodes.upstream),
         "[\"d:4\"]"
     );
     let error = with_environment(&[("NATS_URL", "http://u:hunter2@a")])
@@ -181,7 +181,7 @@ fn variables_are_told_by_name_when_they_are_wrong() {
             "STANDIN_HTTP_COLOUR",
             "red",
             "environment variable STANDIN_HTTP_COLOUR: unknown key `http_colour`; the variables are \
-             STANDIN_<SECTION>_<KEY> of deploy/proxy.toml",
+             STANDIN_<SECTION>_<KEY> of deploy/sample.toml",
         ),
     ] {
         assert_eq!(with_environment(&[(name, value)]).unwrap_err().to_string(), error);
@@ -209,28 +209,32 @@ fn variables_of_others_do_not_keep_the_sidecar_from_starting() {
 }
 
 #[test]
-fn without_any_source_of_nodes_the_four_ways_to_give_one_are_named() {
-    let error = Input::default().load().unwrap_err();
-    assert_eq!(error.kind(), "no_source");
-    for way in ["--zookeeper", "--dns", "--upstream", "NATS_URL", "--config"] {
-        assert!(error.to_string().contains(way), "{error}");
-    }
+fn a_program_that_starts_is_told_what_it_cannot_do_without() {
+    let error = Input::default().load::<Sample>().unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        ("missing", "no nodes: give NATS_URL")
+    );
+    assert!(
+        of_text::<Sample>("settings", "").is_ok(),
+        "one that is embedded is not"
+    );
 }
 
 #[test]
 fn a_settings_file_that_is_missing_is_named() {
-    let path = Path::new("no/such/proxy.toml");
+    let path = Path::new("no/such/sample.toml");
     let error = Input {
         file: Some(path),
         ..Input::default()
     }
-    .load()
+    .load::<Sample>()
     .unwrap_err();
     assert_eq!(error.kind(), "unreadable");
     assert!(
         error
             .to_string()
-            .starts_with("cannot read the settings file no/such/proxy.toml: "),
+            .starts_with("cannot read the settings file no/such/sample.toml: "),
         "{error}"
     );
 }

@@ -1,17 +1,18 @@
 //! The four layers: compiled-in defaults, the user's file, the environment, the flags.
 //!
-//! The defaults are also the schema: a key exists when it stands in `deploy/proxy.toml`, and a value must be of the type
-//! that stands there. So a new key is added in that file and in the struct, and nowhere else.
+//! A key exists when it stands in the compiled-in file, and a value must be of the type that stands there. So a new key is
+//! added in that file and in the struct, and nowhere else.
 
-use std::{collections::BTreeMap, fmt, fs, path::Path, sync::Arc};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 
-use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{
-    DEFAULTS, Settings, SettingsError, check,
-    document::{self, Document, Item},
-};
+use super::document::{self, Document, Item};
+use super::{Schema, Settings, SettingsError, check};
 
 /// Where a value came from, as errors and `--print-config` name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,9 @@ pub enum Place {
 }
 
 impl Place {
-    pub(super) fn file(name: &str, line: usize) -> Self {
+    /// A line, from 1, of a file.
+    #[must_use]
+    pub fn file(name: &str, line: usize) -> Self {
         Self::File(name.into(), line)
     }
 }
@@ -50,7 +53,7 @@ pub struct Flag {
     pub key: &'static str,
     /// The flag, with its dashes.
     pub flag: &'static str,
-    /// A string, or a list of strings.
+    /// Of the key's type.
     pub value: Value,
 }
 
@@ -59,7 +62,7 @@ pub struct Flag {
 pub struct Input<'a> {
     /// The user's file (`--config`).
     pub file: Option<&'a Path>,
-    /// The environment; only `STANDIN_…` and `NATS_URL` are looked at.
+    /// The environment; only `STANDIN_…` and the variables of the schema are looked at.
     pub environment: Vec<(String, String)>,
     /// The flags that were given.
     pub flags: Vec<Flag>,
@@ -67,12 +70,35 @@ pub struct Input<'a> {
 
 /// The settings in force, and where each came from.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct Loaded<S> {
     /// Checked, and complete.
-    pub settings: Settings,
+    pub settings: S,
     /// What an operator should be told, though it is no error.
     pub warnings: Vec<String>,
     pub(super) entries: Vec<Entry>,
+    pub(super) schema: &'static Schema,
+}
+
+/// Where each value came from.
+#[derive(Debug)]
+pub struct Places<'a>(&'a [Entry]);
+
+impl Places<'_> {
+    /// Where the value of `section.key` came from.
+    #[must_use]
+    pub fn of(&self, key: &str) -> Place {
+        let entry = self.0.iter().find(|entry| entry.key == key);
+        entry.map_or(Place::Default, |entry| entry.place.clone())
+    }
+
+    /// The error of a value that cannot stand beside others: it should change, or one of them.
+    #[must_use]
+    pub fn conflict(&self, key: &str, rule: String) -> SettingsError {
+        SettingsError::Conflict {
+            place: self.of(key),
+            rule,
+        }
+    }
 }
 
 /// One key with the value in force.
@@ -104,8 +130,8 @@ impl Input<'_> {
     ///
     /// # Errors
     /// [`SettingsError`], with the place of what is wrong; the first one found.
-    pub fn load(&self) -> Result<Loaded, SettingsError> {
-        let mut layers = Layers::defaults()?;
+    pub fn load<S: Settings>(&self) -> Result<Loaded<S>, SettingsError> {
+        let mut layers = Layers::defaults(S::SCHEMA)?;
         if let Some(path) = self.file {
             let text = fs::read_to_string(path).map_err(|error| SettingsError::Unreadable {
                 what: "settings file",
@@ -116,32 +142,32 @@ impl Input<'_> {
         }
         layers.lay_environment(&self.environment)?;
         layers.lay_flags(&self.flags);
-        let loaded = layers.finish()?;
-        check::has_source(&loaded.settings)?;
-        // What it reads and parses must be told by `--check`, and before a SIGHUP changes anything.
-        loaded.settings.registry_config()?;
+        let loaded = layers.finish::<S>()?;
+        loaded.settings.check_complete()?;
         Ok(loaded)
     }
 }
 
-/// The defaults with one text over them; a source of nodes is not asked for.
+/// The defaults with one text over them, without environment and flags, for programs and tests that embed another; what only a
+/// program that starts needs is not asked for.
 ///
 /// # Errors
-/// As [`Input::load`].
-pub(super) fn of_text(name: &str, text: &str) -> Result<Loaded, SettingsError> {
-    let mut layers = Layers::defaults()?;
+/// As [`Input::load`]; `name` is the file's.
+pub fn of_text<S: Settings>(name: &str, text: &str) -> Result<Loaded<S>, SettingsError> {
+    let mut layers = Layers::defaults(S::SCHEMA)?;
     layers.lay_text(name, text)?;
     layers.finish()
 }
 
 struct Layers {
+    schema: &'static Schema,
     entries: Vec<Entry>,
     warnings: Vec<String>,
 }
 
 impl Layers {
-    fn defaults() -> Result<Self, SettingsError> {
-        let Document { items, .. } = document::read("deploy/proxy.toml", DEFAULTS)?;
+    fn defaults(schema: &'static Schema) -> Result<Self, SettingsError> {
+        let Document { items, .. } = document::read(schema.defaults_file, schema.defaults)?;
         let entry = |item: Item| Entry {
             key: item.key,
             default: item.value.clone(),
@@ -150,6 +176,7 @@ impl Layers {
             item_places: Vec::new(),
         };
         Ok(Self {
+            schema,
             entries: items.into_iter().map(entry).collect(),
             warnings: Vec::new(),
         })
@@ -171,7 +198,11 @@ impl Layers {
             if !self.has_section(&section) {
                 let known = self.entries.iter().map(|entry| entry.split().0);
                 return Err(SettingsError::UnknownKey {
-                    hint: hint(&section, known, "the sections are listed in deploy/proxy.toml"),
+                    hint: hint(
+                        &section,
+                        known,
+                        &format!("the sections are listed in {}", self.schema.defaults_file),
+                    ),
                     place: Place::file(name, line),
                     key: format!("[{section}]"),
                     section: String::new(),
@@ -209,7 +240,7 @@ impl Layers {
         let otherwise = match elsewhere {
             Some(("", _)) => "it belongs above the first section".to_owned(),
             Some((other, _)) => format!("it belongs in [{other}]"),
-            None => "the keys are listed in deploy/proxy.toml".to_owned(),
+            None => format!("the keys are listed in {}", self.schema.defaults_file),
         };
         SettingsError::UnknownKey {
             hint: hint(inner, siblings.map(|(_, name)| name), &otherwise),
@@ -228,8 +259,10 @@ impl Layers {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        if let Some(value) = variables.get("NATS_URL").filter(|value| !value.is_empty()) {
-            self.lay_variable("nodes.upstream", "NATS_URL", value)?;
+        for (name, key) in self.schema.variables {
+            if let Some(value) = variables.get(name).filter(|value| !value.is_empty()) {
+                self.lay_variable(key, name, value)?;
+            }
         }
         for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("STANDIN_")) {
             let known = self.entries.iter().find(|entry| entry.variable() == **name);
@@ -265,7 +298,12 @@ impl Layers {
         Err(SettingsError::UnknownKey {
             place: Place::Variable(name.to_owned()),
             hint: nearest.map_or_else(
-                || "; the variables are STANDIN_<SECTION>_<KEY> of deploy/proxy.toml".to_owned(),
+                || {
+                    format!(
+                        "; the variables are STANDIN_<SECTION>_<KEY> of {}",
+                        self.schema.defaults_file
+                    )
+                },
                 |key| format!("; did you mean `STANDIN_{}`?", key.to_uppercase()),
             ),
             key: rest,
@@ -274,6 +312,7 @@ impl Layers {
     }
 
     fn lay_variable(&mut self, key: &str, name: &str, text: &str) -> Result<(), SettingsError> {
+        let schema = self.schema;
         let Some(entry) = self.entry(key) else {
             return Ok(());
         };
@@ -281,12 +320,17 @@ impl Layers {
         let value = match &entry.default {
             Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
             Value::Boolean(_) => text.trim().parse().ok().map(Value::Boolean),
-            Value::Array(_) if key == "publish.subject" => None,
+            Value::Array(_) if schema.tables.iter().any(|(name, _)| *name == key) => None,
             Value::Array(_) => Some(check::list(text)),
             _ => Some(Value::String(text.to_owned())),
         };
         let Some(value) = value else {
-            return Err(check::wrong_type(entry, place, &Value::String(text.to_owned())));
+            return Err(check::wrong_type(
+                schema,
+                entry,
+                place,
+                &Value::String(text.to_owned()),
+            ));
         };
         entry.value = value;
         entry.place = place;
@@ -304,9 +348,9 @@ impl Layers {
         }
     }
 
-    fn finish(self) -> Result<Loaded, SettingsError> {
+    fn finish<S: Settings>(self) -> Result<Loaded<S>, SettingsError> {
         for entry in &self.entries {
-            check::entry(entry)?;
+            check::entry(self.schema, entry)?;
         }
         let mut root = Table::new();
         for entry in &self.entries {
@@ -323,12 +367,13 @@ impl Layers {
             }
         }
         // What can fail here was checked above with its place; this is the net under it.
-        let settings = Settings::deserialize(root).map_err(|error| SettingsError::Syntax {
+        let settings = S::deserialize(root).map_err(|error| SettingsError::Syntax {
             place: Place::Default,
             message: error.message().to_owned(),
         })?;
-        check::across(&settings, &self.entries)?;
+        settings.check(&Places(&self.entries))?;
         Ok(Loaded {
+            schema: self.schema,
             settings,
             warnings: self.warnings,
             entries: self.entries,
@@ -337,7 +382,7 @@ impl Layers {
 }
 
 /// Kubernetes gives each container variables named after the services of its namespace; a service `standin` or
-/// `standin-nodes` must not keep the sidecar from starting.
+/// `standin-nodes` must not keep a program from starting.
 fn of_kubernetes(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_PORT")

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Loaded, Place, check};
+use super::{Loaded, Place};
 
-impl Loaded {
+impl<S> Loaded<S> {
     /// Every key with its value; behind each that is not the default, a comment with the place it came from.
     #[must_use]
     pub fn print(&self) -> String {
@@ -18,7 +18,7 @@ impl Loaded {
                 // Writing to a String cannot fail.
                 let _ = writeln!(text, "\n[{section}]");
             }
-            let _ = write!(text, "{key} = {}", check::shown(&entry.key, &entry.value));
+            let _ = write!(text, "{key} = {}", self.schema.shown(&entry.key, &entry.value));
             let _ = match &entry.place {
                 Place::Default => writeln!(text),
                 place => writeln!(text, "  # {place}"),
@@ -30,16 +30,17 @@ impl Loaded {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Settings, layers::of_text};
+    use super::super::of_text;
+    use super::super::sample::Sample;
 
     #[test]
     fn what_is_printed_is_a_settings_file_with_the_same_meaning() {
         let given = "listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n[session]\nping_max = 7\n[publish]\n\
                      subject = [{ pattern = \"a.>\", in_doubt = \"resend\" }]\n[log]\nlevel = \"debug\"\n";
-        let loaded = of_text("my.toml", given).unwrap();
+        let loaded = of_text::<Sample>("my.toml", given).unwrap();
         let printed = loaded.print();
         assert_eq!(
-            Settings::from_toml(&printed).unwrap(),
+            of_text::<Sample>("again", &printed).unwrap().settings,
             loaded.settings,
             "{printed}"
         );
@@ -49,8 +50,8 @@ mod tests {
 
     #[test]
     fn secrets_are_masked() {
-        let given = "[nodes]\nupstream = [\"nats://u:hunter2@h:4222\"]\nzookeeper_auth = \"zk:hunter2\"\n";
-        let printed = of_text("my.toml", given).unwrap().print();
+        let given = "[nodes]\nupstream = [\"nats://u:hunter2@h:4222\"]\n";
+        let printed = of_text::<Sample>("my.toml", given).unwrap().print();
         assert!(!printed.contains("hunter2"), "{printed}");
         assert!(
             printed.contains("upstream = [\"nats://u:***@h:4222\"]"),

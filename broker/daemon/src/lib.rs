@@ -1,0 +1,19 @@
+//! What the sidecar and the broker are beside their work: programs that an operator runs.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`settings`] | settings in four layers, each value with where it came from |
+//! | [`cli`] | exit codes, help, `--check` and `--print-config` |
+//! | [`logging`] | the log |
+//! | [`metrics`] | names and labels of metrics |
+//! | [`http`] | the listener for pages that people and monitors read |
+//! | [`files`] | the limit on open files |
+//! | [`linger`] | the orderly end of a connection |
+
+pub mod cli;
+pub mod files;
+pub mod http;
+pub mod linger;
+pub mod logging;
+pub mod metrics;
+pub mod settings;

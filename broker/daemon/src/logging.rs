@@ -1,0 +1,248 @@
+//! Log lines on standard error or in a file: human or JSON, with a level that a SIGHUP can change.
+//!
+//! *Architecture invariant:* nobody waits for the log. Lines go to a thread of their own through a bounded queue; when standard
+//! error takes none and the queue is full, lines are dropped, not sessions held up.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+/// Lines that wait to be written at most.
+const QUEUED_LINES_MAX: usize = 16_384;
+
+/// Why logging cannot be set up or changed.
+#[derive(Debug, Error)]
+pub enum LoggingError {
+    /// A text that is no level and no filter.
+    #[error(
+        "log level {text:?}: {reason}; give error, warn, info, debug, trace, or a filter such as \
+         info,standin_registry=debug"
+    )]
+    Filter {
+        /// As given.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file cannot be written.
+    #[error("cannot open the log file {path}: {error}; name a file that can be written", path = path.display())]
+    File {
+        /// As given.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The process has a subscriber already.
+    #[error("logging was set up before in this process; set it up once")]
+    Twice,
+}
+
+impl LoggingError {
+    /// Stable name, for logs.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Filter { .. } => "filter",
+            Self::File { .. } => "file",
+            Self::Twice => "twice",
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One line for an eye.
+    Human,
+    /// One JSON object.
+    Json,
+}
+
+/// A log file that can be opened anew under its name, after it was moved away.
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    reopen: Arc<AtomicBool>,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> Result<Self, LoggingError> {
+        let path = path.to_owned();
+        match append(&path) {
+            Ok(file) => Ok(Self {
+                path,
+                file,
+                reopen: Arc::default(),
+            }),
+            Err(error) => Err(LoggingError::File { path, error }),
+        }
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.reopen.swap(false, Relaxed) {
+            match append(&self.path) {
+                Ok(file) => self.file = file,
+                // The old file still takes lines, this one first.
+                Err(error) => {
+                    let path = self.path.display();
+                    writeln!(
+                        self.file,
+                        "cannot open the log file {path}: {error}; the old one goes on"
+                    )?;
+                }
+            }
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// The logging of this process, once it is set up; changes its level.
+#[derive(Debug)]
+pub struct Logging {
+    /// Writes out what is queued when it is dropped.
+    _writer: WorkerGuard,
+    filter: reload::Handle<EnvFilter, Registry>,
+    reopen: Option<Arc<AtomicBool>>,
+}
+
+impl Logging {
+    /// Sends the log lines of the whole process to `file`, or else to standard error. Times are UTC; colours only on a
+    /// terminal.
+    ///
+    /// # Errors
+    /// [`LoggingError`].
+    pub fn start(level: &str, format: LogFormat, file: Option<&Path>) -> Result<Self, LoggingError> {
+        let (filter, handle) = reload::Layer::new(filter(level)?);
+        let file = file.map(LogFile::open).transpose()?;
+        let reopen = file.as_ref().map(|file| Arc::clone(&file.reopen));
+        let coloured = file.is_none() && io::stderr().is_terminal();
+        let queue = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(QUEUED_LINES_MAX);
+        let (queue, writer) = match file {
+            Some(file) => queue.finish(file),
+            None => queue.finish(io::stderr()),
+        };
+        let lines = fmt::layer().with_writer(queue);
+        let registry = tracing_subscriber::registry().with(filter);
+        match format {
+            LogFormat::Human => {
+                let lines = lines.with_target(false).with_ansi(coloured);
+                registry.with(lines).try_init()
+            }
+            LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+        }
+        .map_err(|_| LoggingError::Twice)?;
+        Ok(Self {
+            _writer: writer,
+            filter: handle,
+            reopen,
+        })
+    }
+
+    /// Opens the log file anew under its name with the next line, so that one which was moved away can be closed. Without
+    /// a file it does nothing.
+    pub fn reopen(&self) {
+        if let Some(reopen) = &self.reopen {
+            reopen.store(true, Relaxed);
+        }
+    }
+
+    /// Takes another level, or filter, from now on.
+    ///
+    /// # Errors
+    /// [`LoggingError::Filter`]; the present level stays.
+    pub fn set_level(&self, level: &str) -> Result<(), LoggingError> {
+        let filter = filter(level)?;
+        self.filter.reload(filter).map_err(|error| LoggingError::Filter {
+            text: level.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// Reads a level or filter. The filter library takes any lone word as a module's name, and so would take a misspelt level
+/// for "nothing but that module"; here a lone word must be a level.
+///
+/// # Errors
+/// [`LoggingError::Filter`].
+pub fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
+    let refuse = |reason: String| LoggingError::Filter {
+        text: text.to_owned(),
+        reason,
+    };
+    let directives: Vec<&str> = text.split(',').map(str::trim).collect();
+    for word in directives
+        .iter()
+        .filter(|directive| !directive.contains(['=', '[']))
+    {
+        if word.is_empty() || word.parse::<LevelFilter>().is_err() {
+            return Err(refuse(format!("`{word}` is no level")));
+        }
+    }
+    EnvFilter::try_new(directives.join(",")).map_err(|error| refuse(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_file_that_was_moved_away_is_opened_anew_under_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, old) = (folder.path().join("log"), folder.path().join("log.1"));
+        let mut file = LogFile::open(&path).unwrap();
+        file.write_all(b"one\n").unwrap();
+        std::fs::rename(&path, &old).unwrap();
+        file.write_all(b"two\n").unwrap();
+        file.reopen.store(true, Relaxed);
+        file.write_all(b"three\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "one\ntwo\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        file.reopen.store(true, Relaxed);
+        assert!(
+            file.write_all(b"four\n").is_ok(),
+            "a name that cannot be opened loses no line"
+        );
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused_and_does_not_silence_the_log() {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "info,standin_registry=debug",
+            "warn, standin_proxy::session=trace",
+        ] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for bad in ["", "inof", "info,", "loud", "info,x=loud"] {
+            let error = filter(bad).unwrap_err();
+            assert_eq!(error.kind(), "filter");
+            assert!(error.to_string().contains("give error, warn, info"), "{error}");
+        }
+    }
+}

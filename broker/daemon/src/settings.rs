@@ -1,0 +1,182 @@
+//! Settings: what an operator may say, checked before anything starts.
+//!
+//! A commented TOML file, compiled in, is the one place of the defaults. A user's file, the environment and the flags are laid
+//! over it ([`layers`]); each value remembers where it came from, and whatever is wrong with it is told with that place
+//! ([`check`]). What a program adds is its [`Schema`], and a struct whose fields are the file's keys.
+//!
+//! | file | holds |
+//! |---|---|
+//! | this one | what a program says of its settings; what can be wrong with them |
+//! | [`layers`] | the four layers, from the compiled-in file to the flags, as one list of keys with values and origins |
+//! | [`document`] | one TOML text, read with line numbers |
+//! | [`check`] | whether a value is of its key's type, in its range, and of its form |
+//! | [`print`] | `--print-config` |
+//! | [`change`] | what a SIGHUP changed, and what of it needs a restart |
+//! | [`secret`], [`units`] | texts that are shown masked, times with their unit |
+
+mod change;
+mod check;
+mod document;
+mod layers;
+mod print;
+mod secret;
+mod units;
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use toml::{Table, Value};
+
+pub use self::change::{Change, Effect, changes, reloaded};
+pub use self::check::{host_and_port, list, not_a_word, refused};
+pub use self::document::key_lines;
+pub use self::layers::{Flag, Input, Loaded, Place, Places, of_text};
+pub use self::secret::{MASK, Mask, Pair, Secret, Url, Whole, masked_pair, masked_url, masked_whole};
+pub use self::units::{Micros, Millis, Secs};
+
+/// What a program says of its settings.
+#[derive(Debug)]
+pub struct Schema {
+    /// The defaults: TOML with every key, its type, and a comment.
+    pub defaults: &'static str,
+    /// Their file, as messages name it.
+    pub defaults_file: &'static str,
+    /// `section.key` and the range of each number, both ends allowed.
+    pub ranges: &'static [(&'static str, i64, i64)],
+    /// The texts that are one of a few words.
+    pub words: &'static [(&'static str, &'static [&'static str])],
+    /// The lists of tables, and what they take.
+    pub tables: &'static [(&'static str, &'static str)],
+    /// Keys that are taken at start only, marked `(restart)` in the file.
+    pub restart: &'static [&'static str],
+    /// Environment variables of others that stand for a key.
+    pub variables: &'static [(&'static str, &'static str)],
+    /// A text as it may be shown, where it may hold a secret.
+    pub masked: fn(key: &str, text: &str) -> Option<String>,
+    /// Checks the form of one text.
+    pub text: fn(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>,
+    /// Checks one entry of a list of tables.
+    pub table: fn(key: &str, place: &Place, table: &Table) -> Result<(), SettingsError>,
+}
+
+impl Schema {
+    /// A value as it may be shown: secrets masked.
+    #[must_use]
+    pub fn shown(&self, key: &str, value: &Value) -> String {
+        match value {
+            Value::Array(items) => {
+                let items: Vec<String> = items.iter().map(|item| self.shown(key, item)).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Value::Table(table) => {
+                let shown =
+                    |(inner, value)| format!("{inner} = {}", self.shown(&format!("{key}.{inner}"), value));
+                let inner: Vec<String> = table.iter().map(shown).collect();
+                format!("{{ {} }}", inner.join(", "))
+            }
+            Value::String(text) => {
+                Value::String((self.masked)(key, text).unwrap_or_else(|| text.clone())).to_string()
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+/// The settings of one program. Fields are keys, structs in it are sections.
+pub trait Settings: Serialize + DeserializeOwned {
+    /// What the program says of them.
+    const SCHEMA: &'static Schema;
+
+    /// Checks what must hold between values.
+    ///
+    /// # Errors
+    /// [`SettingsError::Conflict`] at the place of the value that should change.
+    fn check(&self, places: &Places<'_>) -> Result<(), SettingsError>;
+
+    /// Checks what a program that starts needs beyond that.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    fn check_complete(&self) -> Result<(), SettingsError> {
+        Ok(())
+    }
+}
+
+/// Why settings cannot be used. The program ends with 64 for each of them.
+#[derive(Debug, Error)]
+pub enum SettingsError {
+    /// A file that the settings name.
+    #[error("cannot read the {what} {path}: {error}; name a readable file", path = path.display())]
+    Unreadable {
+        /// `settings file`, `ZooKeeper credentials file`.
+        what: &'static str,
+        /// As it was given.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A text that is no TOML.
+    #[error("{place}: not TOML: {message}")]
+    Syntax {
+        /// File and line.
+        place: Place,
+        /// What the parser says.
+        message: String,
+    },
+    /// A key that does not exist.
+    #[error("{place}: unknown key `{key}`{section}{hint}")]
+    UnknownKey {
+        /// Where it is.
+        place: Place,
+        /// As written.
+        key: String,
+        /// ` in [section]`, or empty.
+        section: String,
+        /// A key that looks like it, as a question, or where to look.
+        hint: String,
+    },
+    /// A value of the wrong type or out of its range.
+    #[error("{place}: {key} must be {allowed}, not {found}")]
+    Value {
+        /// Where it is.
+        place: Place,
+        /// `section.key`.
+        key: String,
+        /// What is allowed.
+        allowed: String,
+        /// What is there; secrets masked.
+        found: String,
+    },
+    /// Values that cannot stand together.
+    #[error("{place}: {rule}")]
+    Conflict {
+        /// Where the one is that should change.
+        place: Place,
+        /// What does not fit, and what to do.
+        rule: String,
+    },
+    /// Nothing says what the program cannot do without.
+    #[error("{0}")]
+    Missing(&'static str),
+}
+
+impl SettingsError {
+    /// Stable name, for logs.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "unreadable",
+            Self::Syntax { .. } => "syntax",
+            Self::UnknownKey { .. } => "unknown_key",
+            Self::Value { .. } => "value",
+            Self::Conflict { .. } => "conflict",
+            Self::Missing(_) => "missing",
+        }
+    }
+}
+
+#[cfg(test)]
+mod sample;

@@ -1,0 +1,149 @@
+//! What changed from one set of settings to the next, for the log line of a SIGHUP.
+
+use std::fmt;
+
+use toml::{Table, Value};
+
+use super::Settings;
+
+/// When a change takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// From now on, for running sessions as well.
+    Now,
+    /// At the next start of the process.
+    Restart,
+}
+
+/// One key whose value is another now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// `section.key`.
+    pub key: String,
+    /// The value before, secrets masked.
+    pub from: String,
+    /// The value now, secrets masked.
+    pub to: String,
+    /// When it takes effect.
+    pub effect: Effect,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {} -> {}", self.key, self.from, self.to)
+    }
+}
+
+/// The keys whose values differ in `new`, by name.
+#[must_use]
+pub fn changes<S: Settings>(old: &S, new: &S) -> Vec<Change> {
+    let schema = S::SCHEMA;
+    let (old, new) = (flat(old), flat(new));
+    let changed = old.iter().zip(&new).filter(|((_, old), (_, new))| old != new);
+    changed
+        .map(|((key, old), (_, new))| Change {
+            key: key.clone(),
+            from: schema.shown(key, old),
+            to: schema.shown(key, new),
+            effect: if schema.restart.contains(&key.as_str()) {
+                Effect::Restart
+            } else {
+                Effect::Now
+            },
+        })
+        .collect()
+}
+
+/// `new`, with the values of `old` where a restart is needed: what is really in force after a SIGHUP.
+#[must_use]
+pub fn reloaded<S: Settings>(old: &S, new: S) -> S {
+    let (Ok(old), Ok(mut mixed)) = (Table::try_from(old), Table::try_from(&new)) else {
+        return new;
+    };
+    for key in S::SCHEMA.restart {
+        let found = match key.split_once('.') {
+            Some((section, key)) => {
+                let old = old.get(section).and_then(|section| section.get(key));
+                let section = mixed.get_mut(section).and_then(Value::as_table_mut);
+                section.zip(old).map(|(section, old)| (section, key, old))
+            }
+            None => old.get(*key).map(|old| (&mut mixed, *key, old)),
+        };
+        if let Some((table, key, old)) = found {
+            table.insert(key.to_owned(), old.clone());
+        }
+    }
+    // Both halves are settings already, so their mixture is.
+    S::deserialize(mixed).unwrap_or(new)
+}
+
+/// Every `section.key` with its value, in one order for all settings.
+fn flat<S: Settings>(settings: &S) -> Vec<(String, Value)> {
+    let table = Table::try_from(settings).unwrap_or_default();
+    let mut keys = Vec::new();
+    for (name, value) in table {
+        match value {
+            Value::Table(section) => {
+                keys.extend(
+                    section
+                        .into_iter()
+                        .map(|(key, value)| (format!("{name}.{key}"), value)),
+                );
+            }
+            value => keys.push((name, value)),
+        }
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::of_text;
+    use super::super::sample::Sample;
+    use super::*;
+
+    fn settings(text: &str) -> Sample {
+        of_text("settings", text).unwrap().settings
+    }
+
+    #[test]
+    fn changed_keys_are_named_with_both_values_and_when_they_take_effect() {
+        let old = settings("[session]\nping_max = 3\n");
+        let new = settings("listen = [\"127.0.0.1:4333\"]\n[session]\nping_max = 4\n");
+        let seen: Vec<_> = changes(&old, &new)
+            .iter()
+            .map(|change| (change.to_string(), change.effect))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (
+                    "listen: [\"127.0.0.1:4222\"] -> [\"127.0.0.1:4333\"]".to_owned(),
+                    Effect::Restart
+                ),
+                ("session.ping_max: 3 -> 4".to_owned(), Effect::Now),
+            ]
+        );
+        assert_eq!(changes(&old, &old), []);
+    }
+
+    #[test]
+    fn a_changed_password_is_a_change_that_shows_no_password() {
+        let old = settings("[nodes]\nupstream = [\"nats://u:old@h:1\"]\n");
+        let new = settings("[nodes]\nupstream = [\"nats://u:new@h:1\"]\n");
+        let changes = changes(&old, &new);
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].to, "[\"nats://u:***@h:1\"]");
+    }
+
+    #[test]
+    fn keys_that_need_a_restart_keep_their_values() {
+        let old = settings("");
+        let new = settings("listen = [\"127.0.0.1:1\"]\n[session]\nping_max = 9\n[log]\nformat = \"json\"\n");
+        let left: Vec<_> = changes(&old, &reloaded(&old, new))
+            .into_iter()
+            .map(|change| change.key)
+            .collect();
+        assert_eq!(left, ["session.ping_max"]);
+    }
+}

@@ -1,0 +1,114 @@
+//! Whether one value is of its key's type, in its range, and of its form. Each refusal carries the place of the value.
+
+use toml::Value;
+
+use super::layers::Entry;
+use super::{Place, Schema, SettingsError};
+
+/// Checks one value by itself.
+///
+/// # Errors
+/// [`SettingsError::Value`], or what the schema has to say of a text or table.
+pub(super) fn entry(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
+    if std::mem::discriminant(&entry.value) != std::mem::discriminant(&entry.default) {
+        return Err(wrong_type(schema, entry, entry.place.clone(), &entry.value));
+    }
+    let takes_tables = schema.tables.iter().any(|(key, _)| *key == entry.key);
+    match &entry.value {
+        Value::Integer(number) => in_range(schema, entry, *number),
+        Value::String(text) => text_form(schema, &entry.key, &entry.place, text),
+        Value::Array(items) => items.iter().enumerate().try_for_each(|(at, item)| {
+            let place = entry.item_places.get(at).unwrap_or(&entry.place);
+            match item {
+                Value::Table(table) if takes_tables => (schema.table)(&entry.key, place, table),
+                Value::String(text) if !takes_tables => text_form(schema, &entry.key, place, text),
+                other => Err(wrong_type(schema, entry, place.clone(), other)),
+            }
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The error of a value whose type is not that of the default.
+pub(super) fn wrong_type(schema: &Schema, entry: &Entry, place: Place, found: &Value) -> SettingsError {
+    let tables = schema.tables.iter().find(|(key, _)| *key == entry.key);
+    let allowed = match (&entry.default, tables) {
+        (Value::Integer(_), _) => range_text(schema, &entry.key),
+        (Value::Boolean(_), _) => "true or false".to_owned(),
+        (Value::Array(_), Some((_, takes))) => format!("a list of {takes} in a settings file"),
+        (Value::Array(_), None) => "a list of texts".to_owned(),
+        _ => "a text".to_owned(),
+    };
+    SettingsError::Value {
+        place,
+        key: entry.key.clone(),
+        allowed,
+        found: schema.shown(&entry.key, found),
+    }
+}
+
+/// A comma-separated text as a list; empty items are dropped.
+#[must_use]
+pub fn list(text: &str) -> Value {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
+}
+
+fn range_text(schema: &Schema, key: &str) -> String {
+    schema.ranges.iter().find(|(name, ..)| *name == key).map_or_else(
+        || "a whole number".to_owned(),
+        |(_, low, high)| format!("a whole number from {low} to {high}"),
+    )
+}
+
+fn in_range(schema: &Schema, entry: &Entry, number: i64) -> Result<(), SettingsError> {
+    let range = schema.ranges.iter().find(|(name, ..)| *name == entry.key);
+    match range {
+        Some((_, low, high)) if !(*low..=*high).contains(&number) => {
+            Err(wrong_type(schema, entry, entry.place.clone(), &entry.value))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn text_form(schema: &Schema, key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
+    if key == "log.level" && crate::logging::filter(text).is_err() {
+        return Err(refused(
+            key,
+            place,
+            "error, warn, info, debug, trace, or a filter such as \"info,standin_registry=debug\"",
+            text,
+        ));
+    }
+    match schema.words.iter().find(|(name, _)| *name == key) {
+        Some((_, words)) if !words.contains(&text) => Err(not_a_word(key, place, words, text)),
+        _ => (schema.text)(key, place, text),
+    }
+}
+
+/// The error of a text that is none of the few words allowed.
+#[must_use]
+pub fn not_a_word(key: &str, place: &Place, words: &[&str], found: &str) -> SettingsError {
+    let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    refused(key, place, &words.join(" or "), found)
+}
+
+/// The error of a text that has not the form of its key. `found` must be no secret.
+#[must_use]
+pub fn refused(key: &str, place: &Place, allowed: &str, found: &str) -> SettingsError {
+    SettingsError::Value {
+        place: place.clone(),
+        key: key.to_owned(),
+        allowed: allowed.to_owned(),
+        found: Value::String(found.to_owned()).to_string(),
+    }
+}
+
+/// Whether a text is `host:port`, an IPv6 address in brackets.
+#[must_use]
+pub fn host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        !host.is_empty() && (bracketed || !host.contains(':')) && port.parse::<u16>().is_ok()
+    })
+}

@@ -1,0 +1,121 @@
+//! Settings as a program could have them, for the tests here.
+
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use super::{Millis, Place, Places, Schema, Secs, Settings, SettingsError, masked_url, refused};
+
+const DEFAULTS: &str = "\
+listen = [\"127.0.0.1:4222\"]
+
+[nodes]
+upstream = []
+gossip = true
+
+[session]
+buffer_bytes = 8_388_608
+ping_interval_secs = 120
+ping_max = 2
+
+[health]
+probe_interval_ms = 1000
+
+[http]
+listen = \"\"
+
+[publish]
+subject = []
+
+[log]
+level = \"info\"
+format = \"human\"
+";
+
+pub(super) const SCHEMA: Schema = Schema {
+    defaults: DEFAULTS,
+    defaults_file: "deploy/sample.toml",
+    ranges: &[("session.ping_max", 1, 100)],
+    words: &[("log.format", &["human", "json"])],
+    tables: &[("publish.subject", "{ pattern }")],
+    restart: &["listen", "log.format"],
+    variables: &[("NATS_URL", "nodes.upstream")],
+    masked: |key, text| (key == "nodes.upstream").then(|| masked_url(text)),
+    text: |key, place, text| match key {
+        "nodes.upstream" if text.contains("://") && !text.starts_with("nats://") => {
+            Err(refused(key, place, "nats://host:port", &masked_url(text)))
+        }
+        _ => Ok(()),
+    },
+    table,
+};
+
+fn table(key: &str, place: &Place, table: &Table) -> Result<(), SettingsError> {
+    match table.get("pattern") {
+        Some(_) => Ok(()),
+        None => Err(refused(key, place, "{ pattern }", "missing")),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sample {
+    pub(super) listen: Vec<String>,
+    pub(super) nodes: Nodes,
+    pub(super) session: Session,
+    pub(super) health: Health,
+    pub(super) http: Http,
+    pub(super) publish: Publish,
+    pub(super) log: Log,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Nodes {
+    pub(super) upstream: Vec<String>,
+    pub(super) gossip: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Session {
+    pub(super) buffer_bytes: usize,
+    pub(super) ping_interval_secs: Secs,
+    pub(super) ping_max: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Health {
+    pub(super) probe_interval_ms: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Http {
+    pub(super) listen: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Publish {
+    pub(super) subject: Vec<Table>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Log {
+    pub(super) level: String,
+    pub(super) format: String,
+}
+
+impl Settings for Sample {
+    const SCHEMA: &'static Schema = &SCHEMA;
+
+    fn check(&self, places: &Places<'_>) -> Result<(), SettingsError> {
+        if self.listen.is_empty() {
+            return Err(places.conflict("listen", "listen must name an address".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn check_complete(&self) -> Result<(), SettingsError> {
+        if self.nodes.upstream.is_empty() {
+            return Err(SettingsError::Missing("no nodes: give NATS_URL"));
+        }
+        Ok(())
+    }
+}

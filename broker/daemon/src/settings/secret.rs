@@ -1,0 +1,141 @@
+//! Texts that may hold a password: they work as they are, and are shown masked.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::{Deserialize, Serialize};
+
+/// What stands in the place of a secret, in logs, errors and `--print-config`.
+pub const MASK: &str = "***";
+
+/// How a text is shown.
+pub trait Mask {
+    /// `text` without its secret.
+    fn mask(text: &str) -> String;
+}
+
+/// An address, perhaps with `user:password@` or `token@` in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url;
+
+/// A `user:password`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pair;
+
+/// A password or a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Whole;
+
+impl Mask for Url {
+    fn mask(text: &str) -> String {
+        masked_url(text)
+    }
+}
+
+impl Mask for Pair {
+    fn mask(text: &str) -> String {
+        masked_pair(text)
+    }
+}
+
+impl Mask for Whole {
+    fn mask(text: &str) -> String {
+        masked_whole(text)
+    }
+}
+
+/// A text of the settings that works as it is, and is shown masked.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret<M> {
+    text: String,
+    #[serde(skip)]
+    mask: PhantomData<M>,
+}
+
+impl<M> Secret<M> {
+    /// The text itself, for the one place that uses it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether there is no text at all.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+}
+
+impl<M> From<&str> for Secret<M> {
+    fn from(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            mask: PhantomData,
+        }
+    }
+}
+
+impl<M: Mask> fmt::Debug for Secret<M> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&M::mask(&self.text), formatter)
+    }
+}
+
+/// `[nats://][user:password@]host:port` with the password masked; a lone user is a token and is masked as well.
+#[must_use]
+pub fn masked_url(text: &str) -> String {
+    let (scheme, rest) = match text.find("://") {
+        Some(at) => text.split_at(at + 3),
+        None => ("", text),
+    };
+    match rest.rsplit_once('@') {
+        Some((credentials, host)) => format!("{scheme}{}@{host}", masked_pair(credentials)),
+        None => text.to_owned(),
+    }
+}
+
+/// `user:password` with the password masked.
+#[must_use]
+pub fn masked_pair(text: &str) -> String {
+    match text.split_once(':') {
+        Some((user, _)) => format!("{user}:{MASK}"),
+        None if text.is_empty() => String::new(),
+        None => MASK.to_owned(),
+    }
+}
+
+/// A text that is a secret as a whole.
+#[must_use]
+pub fn masked_whole(text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        MASK.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_or_token_is_shown() {
+        for (text, shown) in [
+            (
+                "nats://deploy:hunter2@10.0.0.1:4222",
+                "nats://deploy:***@10.0.0.1:4222",
+            ),
+            ("nats://t0ken@10.0.0.1", "nats://***@10.0.0.1"),
+            ("deploy:p@ss@h:1", "deploy:***@h:1"),
+            ("10.0.0.1:4222", "10.0.0.1:4222"),
+            ("", ""),
+        ] {
+            assert_eq!(masked_url(text), shown);
+            assert_eq!(format!("{:?}", Secret::<Url>::from(text)), format!("{shown:?}"));
+        }
+        for (text, shown) in [("zk:hunter2@x", "zk:***"), ("hunter2", "***"), ("", "")] {
+            assert_eq!(format!("{:?}", Secret::<Pair>::from(text)), format!("{shown:?}"));
+        }
+    }
+}

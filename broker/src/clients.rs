@@ -1,0 +1,127 @@
+//! The clients that are connected, and those that were: what the pages show and what a stop has to close.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::card::Card;
+use crate::closing::{self, Reason};
+
+/// Ended clients that are remembered for the pages, as many as `nats-server` remembers.
+const CLOSED_MAX: usize = 10_000;
+
+/// A client that is gone.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) card: Arc<Card>,
+    pub(crate) stopped_at: SystemTime,
+    pub(crate) uptime: Duration,
+    pub(crate) idle: Duration,
+    pub(crate) subscriptions: usize,
+    pub(crate) reason: Reason,
+}
+
+/// What all clients together have had.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// Clients since start.
+    pub(crate) clients: u64,
+    pub(crate) messages_in: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) messages_out: u64,
+    pub(crate) bytes_out: u64,
+    /// Ends by reason, in the order of [`closing::KINDS`].
+    pub(crate) ended: [u64; closing::KINDS.len()],
+}
+
+impl Totals {
+    fn add(&mut self, card: &Card) {
+        self.messages_in += card.messages_in.load(Relaxed);
+        self.bytes_in += card.bytes_in.load(Relaxed);
+        self.messages_out += card.outbox.messages_out.load(Relaxed);
+        self.bytes_out += card.outbox.bytes_out.load(Relaxed);
+    }
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    open: BTreeMap<u64, Arc<Card>>,
+    /// The oldest first.
+    closed: VecDeque<Arc<Closed>>,
+    /// Without those still open, but for their number.
+    totals: Totals,
+}
+
+impl Clients {
+    pub(crate) fn insert(&self, card: Arc<Card>) {
+        let mut book = self.book();
+        book.totals.clients += 1;
+        book.open.insert(card.outbox.id, card);
+    }
+
+    /// It is closed, or will be in a moment, and had so many subscriptions.
+    pub(crate) fn remove(&self, id: u64, reason: Reason, subscriptions: usize) {
+        let mut book = self.book();
+        let Some(card) = book.open.remove(&id) else { return };
+        book.totals.add(&card);
+        book.totals.ended[reason.kind()] += 1;
+        if book.closed.len() >= CLOSED_MAX {
+            book.closed.pop_front();
+        }
+        let closed = Closed {
+            stopped_at: SystemTime::now(),
+            uptime: card.started.elapsed(),
+            idle: card.idle(),
+            subscriptions,
+            reason,
+            card,
+        };
+        book.closed.push_back(Arc::new(closed));
+    }
+
+    /// How many are connected.
+    pub(crate) fn len(&self) -> usize {
+        self.book().open.len()
+    }
+
+    /// All that are connected, by their number.
+    pub(crate) fn open(&self) -> Vec<Arc<Card>> {
+        self.book().open.values().map(Arc::clone).collect()
+    }
+
+    /// Those that ended last, the oldest first.
+    pub(crate) fn closed(&self) -> Vec<Arc<Closed>> {
+        self.book().closed.iter().map(Arc::clone).collect()
+    }
+
+    /// What all clients, ended and open, have had so far.
+    pub(crate) fn totals(&self) -> Totals {
+        let book = self.book();
+        let mut totals = book.totals;
+        book.open.values().for_each(|card| totals.add(card));
+        totals
+    }
+
+    /// Every client's task looks around.
+    pub(crate) fn wake_all(&self) {
+        self.book().open.values().for_each(|card| card.outbox.wake());
+    }
+
+    pub(crate) fn close_all(&self, reason: Reason) {
+        self.book()
+            .open
+            .values()
+            .for_each(|card| card.outbox.close(reason));
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

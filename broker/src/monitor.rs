@@ -1,0 +1,216 @@
+//! The pages for people and monitors (`-m`), under `nats-server`'s paths and field names, so that `nats-top` and exporters work:
+//! <https://docs.nats.io/running-a-nats-service/nats_admin/monitoring>.
+//!
+//! | file | holds |
+//! |---|---|
+//! | this one | the paths, and how times are written |
+//! | [`varz`] | the server as a whole |
+//! | [`connz`] | its clients, open and closed |
+//! | [`subsz`] | its subscriptions |
+//! | [`scrape`] | `/metrics`, for Prometheus |
+//! | [`usage`] | memory and CPU of the process |
+//!
+//! *Architecture invariant:* pages read what others see of clients ([`Card`](crate::card::Card)) and never wait for one.
+
+mod connz;
+mod scrape;
+mod subsz;
+mod usage;
+mod varz;
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::{Deserialize, Deserializer, Serialize};
+use tokio::net::TcpListener;
+
+use crate::shared::Shared;
+
+/// Rows of a page when the request does not say.
+const ROWS_DEFAULT: usize = 1024;
+/// Rows of a page at most: it is made in memory.
+const ROWS_MAX: usize = 65_536;
+
+/// What the pages are made of.
+#[derive(Clone)]
+struct Pages {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    usage: Arc<usage::Usage>,
+    scrape: Arc<scrape::Scrape>,
+    /// Requests so far, by path.
+    requests: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+}
+
+const PATHS: [&str; 9] = [
+    "/",
+    "/varz",
+    "/connz",
+    "/routez",
+    "/subsz",
+    "/subscriptionsz",
+    "/healthz",
+    "/metrics",
+    "/favicon.ico",
+];
+
+/// Serves the pages until the task is ended.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, address: SocketAddr) {
+    let pages = Pages {
+        shared,
+        address,
+        usage: Arc::new(usage::Usage::new()),
+        scrape: Arc::new(scrape::Scrape::new()),
+        requests: Arc::default(),
+    };
+    standin_daemon::http::serve(listener, router(pages), pending()).await;
+}
+
+fn router(pages: Pages) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/varz", get(varz::page))
+        .route("/connz", get(connz::page))
+        .route("/routez", get(routes))
+        .route("/subsz", get(subsz::page))
+        .route("/subscriptionsz", get(subsz::page))
+        .route("/healthz", get(health))
+        .route("/metrics", get(scrape::page))
+        .layer(from_fn_with_state(pages.clone(), counted))
+        .with_state(pages)
+}
+
+async fn counted(State(pages): State<Pages>, request: Request, next: Next) -> Response {
+    if let Some(path) = PATHS.iter().find(|path| **path == request.uri().path()) {
+        let mut requests = pages.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        *requests.entry(path).or_default() += 1;
+    }
+    next.run(request).await
+}
+
+async fn index() -> impl IntoResponse {
+    let page = concat!(
+        "standin-broker ",
+        env!("CARGO_PKG_VERSION"),
+        "\n\n",
+        "/healthz  200 while the server takes clients\n",
+        "/varz     the server: settings, counters, memory, CPU\n",
+        "/connz    clients, ?offset=0&limit=1024&sort=cid&state=open|closed|all&subs=1|detail&auth=1&cid=N&user=NAME\n",
+        "/subsz    subscriptions, ?subs=1&offset=0&limit=1024&test=SUBJECT\n",
+        "/routez   links to other nodes\n",
+        "/metrics  counters for Prometheus\n",
+    );
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)
+}
+
+async fn health(State(pages): State<Pages>) -> Response {
+    if pages.shared.to_tell().lame_duck {
+        let status = "{\"status\":\"unavailable\",\"error\":\"lame duck\"}";
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(header::CONTENT_TYPE, "application/json")],
+            status,
+        )
+            .into_response();
+    }
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        "{\"status\":\"ok\"}",
+    )
+        .into_response()
+}
+
+#[derive(Serialize)]
+struct Routez<'a> {
+    server_id: &'a str,
+    server_name: &'a str,
+    now: String,
+    num_routes: usize,
+    routes: [(); 0],
+}
+
+async fn routes(State(pages): State<Pages>) -> Response {
+    let settings = pages.shared.settings.load();
+    json(&Routez {
+        server_id: &pages.shared.server_id,
+        server_name: pages.shared.server_name(&settings),
+        now: time(SystemTime::now()),
+        num_routes: 0,
+        routes: [],
+    })
+}
+
+/// A page of JSON, indented for an eye.
+fn json(page: &impl Serialize) -> Response {
+    match serde_json::to_string_pretty(page) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// What a request asked for, or the answer that says what was wrong with it.
+fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Box<Response>> {
+    query.map(|Query(asked)| asked).map_err(|error| {
+        let answer = (
+            StatusCode::BAD_REQUEST,
+            format!("{}; / lists what can be asked\n", error.body_text()),
+        );
+        Box::new(answer.into_response())
+    })
+}
+
+/// A yes: `1` or `true`, as `nats-server` takes it.
+fn yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "1" | "true" => Ok(true),
+        "0" | "false" | "" => Ok(false),
+        _ => Err(serde::de::Error::custom(format!("`{text}` is neither 1 nor 0"))),
+    }
+}
+
+/// A time as RFC 3339 writes it, in UTC.
+fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_nanos(at).to_string()
+}
+
+/// A stretch of time as `nats-server` writes one in its pages: `1d2h3m4s`.
+fn stretch(time: Duration) -> String {
+    let secs = time.as_secs();
+    let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
+    let mut text = String::new();
+    for (count, shown, unit) in [
+        (days, days > 0, 'd'),
+        (hours, secs >= 3600, 'h'),
+        (minutes, secs >= 60, 'm'),
+        (secs % 60, true, 's'),
+    ] {
+        if shown {
+            text += &format!("{count}{unit}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretches_of_time_are_told_in_days_hours_minutes_and_seconds() {
+        for (secs, text) in [(0, "0s"), (61, "1m1s"), (3600, "1h0m0s"), (90_061, "1d1h1m1s")] {
+            assert_eq!(stretch(Duration::from_secs(secs)), text);
+        }
+        assert_eq!(time(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000000000Z");
+    }
+}

@@ -1,0 +1,312 @@
+//! `/connz`: the clients, open and closed.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use super::{Pages, ROWS_DEFAULT, ROWS_MAX, asked, json, stretch, time, yes};
+use crate::card::Card;
+use crate::clients::Closed;
+use crate::subscription::Subscription;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Which {
+    #[default]
+    Open,
+    Closed,
+    #[serde(alias = "any")]
+    All,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+enum Subs {
+    #[default]
+    #[serde(rename = "0", alias = "false", alias = "")]
+    No,
+    #[serde(rename = "1", alias = "true")]
+    Subjects,
+    #[serde(rename = "detail")]
+    Detail,
+}
+
+/// By what the rows are sorted: what is least first for the first four, what is most first for the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Sort {
+    #[default]
+    #[serde(alias = "")]
+    Cid,
+    Start,
+    Reason,
+    Rtt,
+    Subs,
+    Pending,
+    MsgsTo,
+    MsgsFrom,
+    BytesTo,
+    BytesFrom,
+    Last,
+    Idle,
+    Uptime,
+    Stop,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Asked {
+    offset: usize,
+    limit: Option<usize>,
+    sort: Sort,
+    state: Which,
+    subs: Subs,
+    #[serde(deserialize_with = "yes")]
+    auth: bool,
+    cid: Option<u64>,
+    user: Option<String>,
+}
+
+/// A client as its row is made.
+struct Subject {
+    card: Arc<Card>,
+    closed: Option<Arc<Closed>>,
+}
+
+impl Subject {
+    fn uptime(&self) -> Duration {
+        let closed = self.closed.as_ref().map(|closed| closed.uptime);
+        closed.unwrap_or_else(|| self.card.started.elapsed())
+    }
+
+    fn idle(&self) -> Duration {
+        let closed = self.closed.as_ref().map(|closed| closed.idle);
+        closed.unwrap_or_else(|| self.card.idle())
+    }
+
+    fn subscriptions(&self) -> usize {
+        let closed = self.closed.as_ref().map(|closed| closed.subscriptions);
+        closed.unwrap_or_else(|| self.card.subscriptions().len())
+    }
+
+    fn last_activity(&self) -> SystemTime {
+        self.card.started_at + self.uptime().saturating_sub(self.idle())
+    }
+
+    fn user(&self) -> Option<&str> {
+        self.card.labels()?.user.as_deref()
+    }
+
+    fn row(&self, asked: &Asked) -> Row {
+        let card = &self.card;
+        let labels = card.labels().cloned().unwrap_or_default();
+        let (list, detail) = match asked.subs {
+            Subs::No => (None, None),
+            Subs::Subjects => (Some(self.each_subscription(subject)), None),
+            Subs::Detail => (None, Some(self.each_subscription(SubRow::of))),
+        };
+        Row {
+            cid: card.outbox.id,
+            kind: "Client",
+            r#type: "nats",
+            ip: card.peer.ip().to_string(),
+            port: card.peer.port(),
+            start: time(card.started_at),
+            last_activity: time(self.last_activity()),
+            stop: self.closed.as_ref().map(|closed| time(closed.stopped_at)),
+            reason: self.closed.as_ref().map(|closed| closed.reason.as_str()),
+            rtt: card.rtt().map(microseconds),
+            uptime: stretch(self.uptime()),
+            idle: stretch(self.idle()),
+            pending_bytes: card.outbox.pending_bytes(),
+            in_msgs: card.messages_in.load(Relaxed),
+            out_msgs: card.outbox.messages_out.load(Relaxed),
+            in_bytes: card.bytes_in.load(Relaxed),
+            out_bytes: card.outbox.bytes_out.load(Relaxed),
+            subscriptions: self.subscriptions(),
+            name: labels.name,
+            lang: labels.lang,
+            version: labels.version,
+            authorized_user: labels.user.filter(|_| asked.auth),
+            subscriptions_list: list,
+            subscriptions_list_detail: detail,
+        }
+    }
+
+    fn each_subscription<T>(&self, of: impl Fn(&Arc<Subscription>) -> T) -> Vec<T> {
+        let subscriptions = self.card.subscriptions();
+        subscriptions.iter().take(ROWS_MAX).map(of).collect()
+    }
+}
+
+fn subject(subscription: &Arc<Subscription>) -> String {
+    String::from_utf8_lossy(subscription.subject()).into_owned()
+}
+
+/// `409µs`, `1.5ms`: whole microseconds, in the largest unit.
+fn microseconds(time: Duration) -> String {
+    format!("{:?}", Duration::from_micros(time.as_micros() as u64))
+}
+
+#[derive(Serialize)]
+struct Row {
+    cid: u64,
+    kind: &'static str,
+    r#type: &'static str,
+    ip: String,
+    port: u16,
+    start: String,
+    last_activity: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt: Option<String>,
+    uptime: String,
+    idle: String,
+    pending_bytes: usize,
+    in_msgs: u64,
+    out_msgs: u64,
+    in_bytes: u64,
+    out_bytes: u64,
+    subscriptions: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lang: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorized_user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscriptions_list: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscriptions_list_detail: Option<Vec<SubRow>>,
+}
+
+/// One subscription.
+#[derive(Serialize)]
+pub(super) struct SubRow {
+    subject: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    qgroup: Option<String>,
+    sid: String,
+    msgs: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<u64>,
+    cid: u64,
+}
+
+impl SubRow {
+    pub(super) fn of(subscription: &Arc<Subscription>) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            subject: text(subscription.subject()),
+            qgroup: subscription.queue().map(text),
+            sid: text(subscription.sid()),
+            msgs: subscription.delivered(),
+            max: subscription.max(),
+            cid: subscription.client.id,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Connz<'a> {
+    server_id: &'a str,
+    now: String,
+    num_connections: usize,
+    total: usize,
+    offset: usize,
+    limit: usize,
+    connections: Vec<Row>,
+}
+
+pub(super) async fn page(
+    State(pages): State<Pages>,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    let asked = match asked(query) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let clients = &pages.shared.clients;
+    let mut subjects: Vec<Subject> = Vec::new();
+    if asked.state != Which::Closed {
+        subjects.extend(
+            clients
+                .open()
+                .into_iter()
+                .map(|card| Subject { card, closed: None }),
+        );
+    }
+    if asked.state != Which::Open {
+        subjects.extend(clients.closed().into_iter().map(|closed| Subject {
+            card: Arc::clone(&closed.card),
+            closed: Some(closed),
+        }));
+    }
+    let wanted = |subject: &Subject| {
+        asked.cid.is_none_or(|cid| cid == subject.card.outbox.id)
+            && asked
+                .user
+                .as_deref()
+                .is_none_or(|user| subject.user() == Some(user))
+    };
+    subjects.retain(wanted);
+    sort(&mut subjects, asked.sort);
+    let (total, limit) = (subjects.len(), asked.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX));
+    let page = subjects.iter().skip(asked.offset).take(limit);
+    let connections: Vec<Row> = page.map(|subject| subject.row(&asked)).collect();
+    json(&Connz {
+        server_id: &pages.shared.server_id,
+        now: time(SystemTime::now()),
+        num_connections: connections.len(),
+        total,
+        offset: asked.offset,
+        limit,
+        connections,
+    })
+}
+
+fn sort(subjects: &mut [Subject], by: Sort) {
+    let most_first = |key: fn(&Subject) -> u64| move |subject: &Subject| Reverse(key(subject));
+    match by {
+        Sort::Cid => subjects.sort_by_key(|subject| subject.card.outbox.id),
+        Sort::Start => subjects.sort_by_key(|subject| subject.card.started_at),
+        Sort::Reason => {
+            subjects.sort_by_key(|subject| subject.closed.as_ref().map(|closed| closed.reason.as_str()))
+        }
+        Sort::Rtt => subjects.sort_by_key(|subject| subject.card.rtt()),
+        Sort::Last => subjects.sort_by_key(|subject| Reverse(subject.last_activity())),
+        Sort::Idle => subjects.sort_by_key(|subject| Reverse(subject.idle())),
+        Sort::Uptime => subjects.sort_by_key(|subject| Reverse(subject.uptime())),
+        Sort::Stop => {
+            subjects.sort_by_key(|subject| Reverse(subject.closed.as_ref().map(|closed| closed.stopped_at)))
+        }
+        Sort::Subs => subjects.sort_by_cached_key(most_first(|subject| subject.subscriptions() as u64)),
+        Sort::Pending => {
+            subjects.sort_by_cached_key(most_first(|subject| subject.card.outbox.pending_bytes() as u64));
+        }
+        Sort::MsgsTo => {
+            subjects.sort_by_cached_key(most_first(|subject| {
+                subject.card.outbox.messages_out.load(Relaxed)
+            }));
+        }
+        Sort::MsgsFrom => {
+            subjects.sort_by_cached_key(most_first(|subject| subject.card.messages_in.load(Relaxed)));
+        }
+        Sort::BytesTo => {
+            subjects.sort_by_cached_key(most_first(|subject| subject.card.outbox.bytes_out.load(Relaxed)));
+        }
+        Sort::BytesFrom => {
+            subjects.sort_by_cached_key(most_first(|subject| subject.card.bytes_in.load(Relaxed)));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `/metrics`: the same figures for Prometheus.
+//!
+//! Every figure is kept elsewhere anyway, so nothing is counted twice: a scrape copies them.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use metrics::{Counter, Gauge};
+use metrics_exporter_prometheus::PrometheusHandle;
+use standin_daemon::metrics::Names;
+
+use super::{Pages, usage};
+use crate::closing::KINDS;
+use crate::shared::Shared;
+
+/// The handles; every series exists from the start.
+pub(super) struct Scrape {
+    connections: Gauge,
+    connections_total: Counter,
+    ended: Vec<Counter>,
+    subscriptions: Gauge,
+    subscriptions_added: Counter,
+    subscriptions_removed: Counter,
+    messages_in: Counter,
+    messages_out: Counter,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    stalls: Counter,
+    lookups: Counter,
+    lookup_hits: Counter,
+    pending_bytes: Gauge,
+    resident_bytes: Gauge,
+    cpu_seconds: Gauge,
+    lame_duck: Gauge,
+    handle: PrometheusHandle,
+}
+
+impl Scrape {
+    pub(super) fn new() -> Self {
+        let names = Names::default();
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        names
+            .gauge(
+                "standin_broker_build_info",
+                "Always 1; the label is the version.",
+                &version,
+            )
+            .set(1.0);
+        let ended = |kind| {
+            let help = "Clients whose connection ended, by reason.";
+            names.counter(
+                "standin_broker_connections_ended_total",
+                help,
+                &[("reason", kind)],
+            )
+        };
+        let directed = |name, help, direction| names.counter(name, help, &[("direction", direction)]);
+        let messages = |direction| {
+            let help = "Messages from clients (in) and to clients (out).";
+            directed("standin_broker_messages_total", help, direction)
+        };
+        let bytes = |direction| {
+            let help = "Bytes of payloads and headers from clients (in) and to clients (out).";
+            directed("standin_broker_bytes_total", help, direction)
+        };
+        let counter = |name, help| names.counter(name, help, &[]);
+        let gauge = |name, help| names.gauge(name, help, &[]);
+        Self {
+            connections: gauge("standin_broker_connections", "Clients connected now."),
+            connections_total: counter("standin_broker_connections_total", "Clients since start."),
+            ended: KINDS.iter().map(|kind| ended(kind)).collect(),
+            subscriptions: gauge("standin_broker_subscriptions", "Subscriptions now."),
+            subscriptions_added: counter(
+                "standin_broker_subscriptions_added_total",
+                "Subscriptions made since start.",
+            ),
+            subscriptions_removed: counter(
+                "standin_broker_subscriptions_removed_total",
+                "Subscriptions that ended since start.",
+            ),
+            messages_in: messages("in"),
+            messages_out: messages("out"),
+            bytes_in: bytes("in"),
+            bytes_out: bytes("out"),
+            stalls: counter(
+                "standin_broker_stalls_total",
+                "Pauses of a publisher because a subscriber could not keep up.",
+            ),
+            lookups: counter("standin_broker_lookups_total", "Look-ups of who gets a message."),
+            lookup_hits: counter(
+                "standin_broker_lookup_hits_total",
+                "Look-ups for which the answer was remembered.",
+            ),
+            pending_bytes: gauge("standin_broker_pending_bytes", "Bytes that wait for clients now."),
+            resident_bytes: gauge("standin_broker_resident_bytes", "Resident memory of the process."),
+            cpu_seconds: gauge(
+                "standin_broker_cpu_seconds",
+                "CPU time of the process since start.",
+            ),
+            lame_duck: gauge("standin_broker_lame_duck", "1 while the server is about to go."),
+            handle: names.handle(),
+        }
+    }
+
+    fn copy(&self, shared: &Shared) {
+        let totals = shared.clients.totals();
+        let counts = shared.subscriptions.counts();
+        let open = shared.clients.open();
+        self.connections.set(open.len() as f64);
+        self.connections_total.absolute(totals.clients);
+        for (counter, count) in self.ended.iter().zip(totals.ended) {
+            counter.absolute(count);
+        }
+        self.subscriptions.set(counts.live as f64);
+        self.subscriptions_added.absolute(counts.added);
+        self.subscriptions_removed.absolute(counts.removed);
+        self.messages_in.absolute(totals.messages_in);
+        self.messages_out.absolute(totals.messages_out);
+        self.bytes_in.absolute(totals.bytes_in);
+        self.bytes_out.absolute(totals.bytes_out);
+        self.stalls.absolute(shared.stalls.load(Relaxed));
+        self.lookups.absolute(shared.lookups.total.load(Relaxed));
+        self.lookup_hits.absolute(shared.lookups.hits.load(Relaxed));
+        let pending: usize = open.iter().map(|card| card.outbox.pending_bytes()).sum();
+        self.pending_bytes.set(pending as f64);
+        self.resident_bytes.set(usage::resident_bytes() as f64);
+        self.cpu_seconds.set(usage::cpu_secs().unwrap_or(0.0));
+        self.lame_duck
+            .set(f64::from(u8::from(shared.to_tell().lame_duck)));
+    }
+}
+
+pub(super) async fn page(State(pages): State<Pages>) -> impl IntoResponse {
+    pages.scrape.copy(&pages.shared);
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], pages.scrape.handle.render())
+}

@@ -1,0 +1,111 @@
+//! `/subsz`: the subscriptions.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use standin_wire::subject::valid_publish;
+
+use super::connz::SubRow;
+use super::{Pages, ROWS_DEFAULT, ROWS_MAX, asked, json, time, yes};
+use crate::subscriptions::Matched;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Asked {
+    offset: usize,
+    limit: Option<usize>,
+    #[serde(deserialize_with = "yes")]
+    subs: bool,
+    /// Only those that get a message published to this subject.
+    test: Option<String>,
+}
+
+/// Names and meanings are `nats-server`'s; the figures of look-ups count from the server's start.
+#[derive(Serialize)]
+struct Subsz<'a> {
+    server_id: &'a str,
+    now: String,
+    num_subscriptions: usize,
+    num_inserts: u64,
+    num_removes: u64,
+    num_matches: u64,
+    cache_hit_rate: f64,
+    max_fanout: u64,
+    avg_fanout: f64,
+    total: usize,
+    offset: usize,
+    limit: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscriptions_list: Option<Vec<SubRow>>,
+}
+
+pub(super) async fn page(
+    State(pages): State<Pages>,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    let asked = match asked(query) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal.into_response(),
+    };
+    if let Some(subject) = asked
+        .test
+        .as_deref()
+        .filter(|subject| !valid_publish(subject.as_bytes()))
+    {
+        let refusal =
+            format!("`{subject}` is no subject without wildcards; give one that can be published to\n");
+        return (StatusCode::BAD_REQUEST, refusal).into_response();
+    }
+    let shared = &pages.shared;
+    let limit = asked.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX);
+    let counts = shared.subscriptions.counts();
+    let (total, list) = match &asked.test {
+        _ if !asked.subs => (0, None),
+        Some(subject) => {
+            let mut matched = Matched::default();
+            shared.subscriptions.collect(subject.as_bytes(), &mut matched);
+            let all = matched.each.iter().chain(matched.groups.iter().flatten());
+            let total = all.clone().count();
+            (
+                total,
+                Some(all.skip(asked.offset).take(limit).map(SubRow::of).collect()),
+            )
+        }
+        None => {
+            let page = shared.subscriptions.page(asked.offset, limit);
+            (counts.live, Some(page.iter().map(SubRow::of).collect()))
+        }
+    };
+    let (matches, hits) = (
+        shared.lookups.total.load(Relaxed),
+        shared.lookups.hits.load(Relaxed),
+    );
+    let totals = shared.clients.totals();
+    let ratio = |part: u64, whole: u64| {
+        if whole == 0 {
+            0.0
+        } else {
+            part as f64 / whole as f64
+        }
+    };
+    json(&Subsz {
+        server_id: &shared.server_id,
+        now: time(SystemTime::now()),
+        num_subscriptions: counts.live,
+        num_inserts: counts.added,
+        num_removes: counts.removed,
+        num_matches: matches,
+        cache_hit_rate: ratio(hits, matches),
+        max_fanout: shared.lookups.fanout_max.load(Relaxed),
+        avg_fanout: ratio(totals.messages_out, totals.messages_in),
+        total,
+        offset: asked.offset,
+        limit,
+        subscriptions_list: list,
+    })
+}

@@ -1,0 +1,178 @@
+//! `/varz`: the server as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::{Pages, json, stretch, time, usage};
+use crate::VERSION;
+use crate::closing::Reason;
+
+/// What a node without that part shows of it.
+#[derive(Serialize)]
+struct Nothing {}
+
+#[derive(Serialize)]
+struct ByKind {
+    clients: u64,
+    routes: u64,
+    gateways: u64,
+    leafs: u64,
+}
+
+impl ByKind {
+    const fn of_clients(clients: u64) -> Self {
+        Self {
+            clients,
+            routes: 0,
+            gateways: 0,
+            leafs: 0,
+        }
+    }
+}
+
+/// Names, units and meanings are `nats-server`'s: times of the settings in nanoseconds, `auth_timeout` in seconds.
+#[derive(Serialize)]
+struct Varz<'a> {
+    server_id: &'a str,
+    server_name: &'a str,
+    version: &'static str,
+    proto: u32,
+    host: String,
+    port: u16,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    auth_required: bool,
+    max_connections: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    max_subscriptions: usize,
+    ping_interval: u128,
+    ping_max: u32,
+    http_host: String,
+    http_port: u16,
+    http_base_path: &'static str,
+    https_port: u16,
+    auth_timeout: f64,
+    max_control_line: usize,
+    max_payload: usize,
+    max_pending: usize,
+    cluster: Nothing,
+    gateway: Nothing,
+    leaf: Nothing,
+    mqtt: Nothing,
+    websocket: Nothing,
+    jetstream: Nothing,
+    tls_timeout: f64,
+    write_deadline: u128,
+    start: String,
+    now: String,
+    uptime: String,
+    mem: u64,
+    cores: usize,
+    gomaxprocs: usize,
+    cpu: f64,
+    connections: usize,
+    total_connections: u64,
+    routes: usize,
+    remotes: usize,
+    leafnodes: usize,
+    in_msgs: u64,
+    in_bytes: u64,
+    in_client_msgs: u64,
+    in_client_bytes: u64,
+    out_msgs: u64,
+    out_bytes: u64,
+    out_client_msgs: u64,
+    out_client_bytes: u64,
+    slow_consumers: u64,
+    stale_connections: u64,
+    stalled_clients: u64,
+    subscriptions: usize,
+    http_req_stats: BTreeMap<&'static str, u64>,
+    config_load_time: String,
+    slow_consumer_stats: ByKind,
+    stale_connection_stats: ByKind,
+    /// Ours: `nats-server` tells it in INFO only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lame_duck_mode: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+pub(super) async fn page(State(pages): State<Pages>) -> Response {
+    let shared = &pages.shared;
+    let (settings, policy) = (shared.settings.load(), shared.policy.load());
+    let totals = shared.clients.totals();
+    let ended = |reason: Reason| totals.ended[reason.kind()];
+    let slow = ended(Reason::SlowConsumerPending) + ended(Reason::SlowConsumerDeadline);
+    let requests = pages
+        .requests
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    json(&Varz {
+        server_id: &shared.server_id,
+        server_name: shared.server_name(&settings),
+        version: VERSION,
+        proto: 1,
+        host: shared.address.ip().to_string(),
+        port: shared.address.port(),
+        auth_required: policy.access.is_required(),
+        max_connections: policy.connections_max,
+        max_subscriptions: policy.subscriptions_max,
+        ping_interval: policy.ping_interval.as_nanos(),
+        ping_max: policy.ping_max,
+        http_host: pages.address.ip().to_string(),
+        http_port: pages.address.port(),
+        http_base_path: "",
+        https_port: 0,
+        auth_timeout: policy.auth_timeout.as_secs_f64(),
+        max_control_line: policy.control_line_bytes_max,
+        max_payload: policy.payload_bytes_max,
+        max_pending: policy.pending_bytes_max,
+        cluster: Nothing {},
+        gateway: Nothing {},
+        leaf: Nothing {},
+        mqtt: Nothing {},
+        websocket: Nothing {},
+        jetstream: Nothing {},
+        tls_timeout: policy.auth_timeout.as_secs_f64(),
+        write_deadline: policy.write_deadline.as_nanos(),
+        start: time(shared.started_at),
+        now: time(SystemTime::now()),
+        uptime: stretch(shared.started.elapsed()),
+        mem: usage::resident_bytes(),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        gomaxprocs: shared.workers,
+        cpu: pages.usage.cpu_percent(),
+        connections: shared.clients.len(),
+        total_connections: totals.clients,
+        routes: 0,
+        remotes: 0,
+        leafnodes: 0,
+        in_msgs: totals.messages_in,
+        in_bytes: totals.bytes_in,
+        in_client_msgs: totals.messages_in,
+        in_client_bytes: totals.bytes_in,
+        out_msgs: totals.messages_out,
+        out_bytes: totals.bytes_out,
+        out_client_msgs: totals.messages_out,
+        out_client_bytes: totals.bytes_out,
+        slow_consumers: slow,
+        stale_connections: ended(Reason::Stale),
+        stalled_clients: shared.stalls.load(Relaxed),
+        subscriptions: shared.subscriptions.len(),
+        http_req_stats: requests,
+        config_load_time: time(**shared.loaded_at.load()),
+        slow_consumer_stats: ByKind::of_clients(slow),
+        stale_connection_stats: ByKind::of_clients(ended(Reason::Stale)),
+        lame_duck_mode: shared.to_tell().lame_duck,
+    })
+}

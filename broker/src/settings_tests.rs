@@ -1,0 +1,181 @@
+//! What is refused, with the words an operator reads; and that `deploy/broker.toml` tells the same ranges.
+
+use std::time::Duration;
+
+use standin_daemon::settings::{changes, key_lines, reloaded};
+
+use super::*;
+
+fn refused(text: &str) -> String {
+    Settings::from_toml(text).unwrap_err().to_string()
+}
+
+/// The comment above a line of the default file.
+fn comment(line: usize) -> String {
+    let lines: Vec<&str> = DEFAULTS.lines().collect();
+    let above = lines[..line - 1].iter().rev();
+    let mut comment: Vec<&str> = above.take_while(|line| line.starts_with('#')).copied().collect();
+    comment.reverse();
+    comment.join(" ")
+}
+
+#[test]
+fn every_key_is_told_what_it_is_and_every_number_its_range() {
+    let lines: Vec<&str> = DEFAULTS.lines().collect();
+    let keys = key_lines("x", DEFAULTS).unwrap();
+    for (key, line) in &keys {
+        let comment = comment(*line);
+        assert!(!comment.is_empty(), "{key} has no comment above it");
+        let number = lines[line - 1]
+            .split_once(" = ")
+            .unwrap()
+            .1
+            .parse::<i64>()
+            .is_ok();
+        let range = RANGES.iter().find(|(name, ..)| name == key);
+        assert_eq!(number, range.is_some(), "{key}");
+        if let Some((_, low, high)) = range {
+            let said = format!("[{low}..{high}]");
+            assert!(
+                comment.ends_with(&said),
+                "the comment of {key} does not end with {said}"
+            );
+        }
+    }
+    for (key, ..) in RANGES {
+        assert!(keys.iter().any(|(name, _)| name == key), "{key} is no key");
+    }
+}
+
+#[test]
+fn exactly_the_keys_marked_restart_need_one_and_are_kept() {
+    let marked = key_lines("x", DEFAULTS).unwrap().into_iter();
+    let marked: Vec<String> = marked
+        .filter(|(_, line)| comment(*line).contains("(restart)"))
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(marked, SCHEMA.restart);
+    let old = Settings::from_toml("").unwrap();
+    let new = Settings::from_toml("port = 1\n[limits]\nping_max = 9\n[process]\nworkers = 3\n").unwrap();
+    let left = changes(&old, &reloaded(&old, new));
+    let left: Vec<_> = left.iter().map(|change| change.key.as_str()).collect();
+    assert_eq!(left, ["limits.ping_max"]);
+}
+
+#[test]
+fn the_defaults_are_nats_server_s() {
+    let Settings {
+        limits,
+        authorization,
+        ..
+    } = Settings::from_toml("").unwrap();
+    assert_eq!(limits.max_payload, 1024 * 1024);
+    assert_eq!(limits.max_control_line, 4096);
+    assert_eq!(limits.max_connections, 64 * 1024);
+    assert_eq!(limits.max_subscriptions, 0);
+    assert_eq!(limits.max_pending, 64 * 1024 * 1024);
+    assert_eq!(limits.write_deadline_ms.duration(), Duration::from_secs(10));
+    assert_eq!(limits.ping_interval_ms.duration(), Duration::from_secs(120));
+    assert_eq!(limits.ping_max, 2);
+    assert_eq!(authorization.timeout_ms.duration(), Duration::from_secs(2));
+}
+
+#[test]
+fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
+    for (text, error) in [
+        (
+            "port = 0\n",
+            "settings:1: port must be 1 to 65535, or -1 for any free port, not 0",
+        ),
+        (
+            "port = 65536\n",
+            "settings:1: port must be a whole number from -1 to 65535, not 65536",
+        ),
+        (
+            "addr = \"localhost\"\n",
+            "settings:1: addr must be an IP address, such as \"127.0.0.1\", not \"localhost\"",
+        ),
+        (
+            "server_name = \"a b\"\n",
+            "settings:1: server_name must be a name without blanks, or empty, not \"a b\"",
+        ),
+        (
+            "[limits]\nmax_payload = 0\n",
+            "settings:2: limits.max_payload must be a whole number from 1 to 67108864, not 0",
+        ),
+        (
+            "[limits]\nmax_pending = 65536\n",
+            "settings:2: limits.max_pending (65536) is below limits.max_payload (1048576)",
+        ),
+        (
+            "[limits]\nmax_paylod = 1\n",
+            "settings:2: unknown key `max_paylod` in [limits]; did you mean `max_payload`?",
+        ),
+        (
+            "[http]\nport = 4222\n",
+            "settings:2: http.port and port are both 4222; clients and pages need one each",
+        ),
+        (
+            "[authorization]\nuser = \"a\"\n",
+            "settings:2: authorization.user has no password; give authorization.password (--pass) too",
+        ),
+        (
+            "[authorization]\npassword = \"a\"\n",
+            "settings:2: authorization.password has no user; give authorization.user (--user) too",
+        ),
+        (
+            "[authorization]\ntoken = \"t\"\nusers = [{ user = \"a\", password = \"b\" }]\n",
+            "settings:2: authorization.token and users are both set; keep one",
+        ),
+        (
+            "[authorization]\nusers = [\n{ user = \"a\", password = \"b\" },\n{ user = \"a\", password = \"c\" }]\n",
+            "settings:2: authorization names the user \"a\" twice; keep one",
+        ),
+        (
+            "[authorization]\nusers = [\n{ user = \"a\", pasword = \"hunter2\" }]\n",
+            "settings:3: unknown key `pasword` in authorization.users; it takes user and password",
+        ),
+        (
+            "[authorization]\nusers = [{ user = \"a\" }]\n",
+            "settings:2: authorization.users.password must be a text that is not empty, not \"missing\"",
+        ),
+    ] {
+        let refused = refused(text);
+        assert!(refused.starts_with(error), "{refused}");
+    }
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let given = "[authorization]\nuser = \"a\"\npassword = \"hunter2\"\n\
+                 users = [{ user = \"b\", password = \"hunter2\" }]\n";
+    let loaded = of_text::<Settings>("my.toml", given).unwrap();
+    let printed = loaded.print();
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert!(printed.contains("password = \"***\"  # my.toml:3"), "{printed}");
+    assert!(
+        printed.contains("users = [{ password = \"***\", user = \"b\" }]"),
+        "{printed}"
+    );
+    assert!(!format!("{:?}", loaded.settings).contains("hunter2"));
+    let again = of_text::<Settings>("again.toml", &printed)
+        .unwrap_err()
+        .to_string();
+    assert!(again.contains("put the secret itself there"), "{again}");
+    let wrong = refused("[authorization]\npassword = 7\ntoken = [\"hunter2\"]\n");
+    assert!(!wrong.contains("hunter2"), "{wrong}");
+}
+
+#[test]
+fn users_are_the_first_and_the_others() {
+    let users = |text: &str| Settings::from_toml(text).unwrap().access();
+    assert_eq!(users(""), Access::Open);
+    let two =
+        "[authorization]\nuser = \"a\"\npassword = \"b\"\nusers = [{ user = \"c\", password = \"d\" }]\n";
+    let pair = |user: &str, password: &str| (user.to_owned(), password.to_owned());
+    assert_eq!(users(two), Access::Users(vec![pair("a", "b"), pair("c", "d")]));
+    assert_eq!(
+        users("[authorization]\ntoken = \"t\"\n"),
+        Access::Token("t".to_owned())
+    );
+}

@@ -1,0 +1,194 @@
+//! What all workers of a node share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use standin_wire::Info;
+use tokio::sync::Notify;
+
+use crate::VERSION;
+use crate::clients::Clients;
+use crate::identity;
+use crate::policy::Policy;
+use crate::settings::Settings;
+use crate::subscriptions::Subscriptions;
+
+/// What INFO tells that can change while a client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) auth_required: bool,
+    pub(crate) lame_duck: bool,
+}
+
+/// Look-ups of who gets a message, since start.
+#[derive(Debug, Default)]
+pub(crate) struct Lookups {
+    /// All of them.
+    pub(crate) total: AtomicU64,
+    /// Those for which the answer was remembered.
+    pub(crate) hits: AtomicU64,
+    /// The most subscriptions that one message went to.
+    pub(crate) fanout_max: AtomicU64,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// As last loaded; what is in force without a restart.
+    pub(crate) settings: ArcSwap<Settings>,
+    pub(crate) loaded_at: ArcSwap<SystemTime>,
+    pub(crate) policy: ArcSwap<Policy>,
+    /// Counts changes of `policy` and of `lame_duck`: clients' tasks look at both when it has changed.
+    news: AtomicU64,
+    lame_duck: AtomicBool,
+    pub(crate) workers: usize,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) lookups: Lookups,
+    pub(crate) clients: Clients,
+    /// Producers that were held because a subscriber could not keep up.
+    pub(crate) stalls: AtomicU64,
+    pub(crate) server_id: String,
+    /// Where clients connect.
+    pub(crate) address: SocketAddr,
+    pub(crate) started: Instant,
+    pub(crate) started_at: SystemTime,
+    pub(crate) stopping: AtomicBool,
+    /// Clients in all stages, from the accepted connection to the closed one.
+    live: AtomicU64,
+    none_left: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings, address: SocketAddr) -> Self {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let started_at = SystemTime::now();
+        Self {
+            workers: match settings.process.workers {
+                0 => cores(),
+                workers => workers,
+            },
+            policy: ArcSwap::from_pointee(Policy::new(&settings)),
+            settings: ArcSwap::from_pointee(settings),
+            loaded_at: ArcSwap::from_pointee(started_at),
+            news: AtomicU64::new(0),
+            lame_duck: AtomicBool::new(false),
+            subscriptions: Subscriptions::new(),
+            lookups: Lookups::default(),
+            clients: Clients::default(),
+            stalls: AtomicU64::new(0),
+            server_id: identity::server_id(),
+            address,
+            started: Instant::now(),
+            started_at,
+            stopping: AtomicBool::new(false),
+            live: AtomicU64::new(0),
+            none_left: Notify::new(),
+        }
+    }
+
+    /// Other settings from now on, for connected clients as well.
+    pub(crate) fn reload(&self, settings: Settings) {
+        self.policy.store(Arc::new(Policy::new(&settings)));
+        self.settings.store(Arc::new(settings));
+        self.loaded_at.store(Arc::new(SystemTime::now()));
+        self.tell();
+    }
+
+    /// Clients are told that the server is about to go.
+    pub(crate) fn set_lame_duck(&self) {
+        self.lame_duck.store(true, Relaxed);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.news.fetch_add(1, Relaxed);
+        self.clients.wake_all();
+    }
+
+    /// A number that has changed when policy or lame duck have.
+    #[inline]
+    pub(crate) fn news(&self) -> u64 {
+        self.news.load(Relaxed)
+    }
+
+    /// What INFO says now.
+    pub(crate) fn to_tell(&self) -> Told {
+        let policy = self.policy.load();
+        Told {
+            payload_bytes_max: policy.payload_bytes_max,
+            auth_required: policy.access.is_required(),
+            lame_duck: self.lame_duck.load(Relaxed),
+        }
+    }
+
+    /// INFO for the client with this number.
+    pub(crate) fn info(
+        &self,
+        told: Told,
+        client_id: u64,
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+    ) -> String {
+        let settings = self.settings.load();
+        let local = local.unwrap_or(self.address);
+        let (host, port) = match settings.advertise.rsplit_once(':') {
+            Some((host, port)) => (host.to_owned(), port.parse().unwrap_or(local.port())),
+            None => (self.address.ip().to_string(), local.port()),
+        };
+        let info = Info {
+            server_id: self.server_id.clone(),
+            server_name: self.server_name(&settings).to_owned(),
+            version: VERSION.to_owned(),
+            proto: 1,
+            host,
+            port,
+            headers: true,
+            auth_required: told.auth_required,
+            max_payload: told.payload_bytes_max as i64,
+            ldm: told.lame_duck,
+            client_id,
+            client_ip: peer.ip().to_string(),
+            ..Info::default()
+        };
+        info.line()
+    }
+
+    /// The name that clients and pages see.
+    pub(crate) fn server_name<'a>(&'a self, settings: &'a Settings) -> &'a str {
+        match settings.server_name.as_str() {
+            "" => &self.server_id,
+            name => name,
+        }
+    }
+
+    /// A connection was taken. Returns whether there is room for it.
+    pub(crate) fn began(&self) -> bool {
+        let max = self.policy.load().connections_max as u64;
+        let room = |live| (live < max).then_some(live + 1);
+        self.live.fetch_update(Relaxed, Relaxed, room).is_ok()
+    }
+
+    /// A connection is closed.
+    pub(crate) fn ended(&self) {
+        if self.live.fetch_sub(1, Relaxed) == 1 {
+            self.none_left.notify_waiters();
+        }
+    }
+
+    /// Returns when no connection is left.
+    pub(crate) async fn none_left(&self) {
+        loop {
+            let none_left = self.none_left.notified();
+            tokio::pin!(none_left);
+            none_left.as_mut().enable();
+            if self.live.load(Relaxed) == 0 {
+                return;
+            }
+            none_left.await;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Where clients come from, and the threads that serve them: each worker is one thread, and a client stays with its worker.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use standin_wire::encode;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::{debug, error, warn};
+
+use crate::closing::Reason;
+use crate::shared::Shared;
+use crate::task;
+
+/// Pause after an error of `accept` that would come again at once, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection just taken.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    stream: StdStream,
+    peer: SocketAddr,
+    id: u64,
+}
+
+/// Takes connections and shares them out, for ever.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    queues: Vec<UnboundedSender<Newcomer>>,
+) {
+    let mut id = 0;
+    loop {
+        let accepted = match listener.accept().await {
+            Ok((stream, peer)) => stream.into_std().map(|stream| (stream, peer)),
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if !shared.began() {
+                    warn!(%peer, "maximum connections exceeded; the connection is refused");
+                    refuse(stream);
+                    continue;
+                }
+                id += 1;
+                let queue = &queues[id as usize % queues.len()];
+                if queue.send(Newcomer { stream, peer, id }).is_err() {
+                    shared.ended();
+                    error!("a worker is gone; the connection is closed");
+                }
+            }
+            // The client gave up while it waited: nothing to take.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                warn!("cannot take a connection: {error}; if files are short, raise the limit (ulimit -n)");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Says why, as far as the socket takes it at once, and closes.
+fn refuse(mut stream: StdStream) {
+    let mut line = Vec::new();
+    encode::err(b"maximum connections exceeded", &mut line);
+    // A client that cannot be told is refused all the same.
+    let _ = io::Write::write_all(&mut stream, &line);
+}
+
+/// Starts worker number `number`. It ends when its queue is dropped and the last client is gone.
+pub(crate) fn start(
+    number: usize,
+    shared: &Arc<Shared>,
+) -> io::Result<(UnboundedSender<Newcomer>, JoinHandle<()>)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (queue, newcomers) = unbounded_channel();
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name(format!("clients-{number}"));
+    let thread = thread.spawn(move || {
+        task::become_worker(number, &shared);
+        runtime.block_on(serve(newcomers, shared));
+    })?;
+    Ok((queue, thread))
+}
+
+async fn serve(mut newcomers: UnboundedReceiver<Newcomer>, shared: Arc<Shared>) {
+    while let Some(newcomer) = newcomers.recv().await {
+        tokio::spawn(serve_one(newcomer, Arc::clone(&shared)));
+    }
+    shared.none_left().await;
+}
+
+/// One client from its first byte to its last. A panic in it ends only this one.
+async fn serve_one(newcomer: Newcomer, shared: Arc<Shared>) {
+    let Newcomer { stream, peer, id } = newcomer;
+    let serving = async {
+        let stream = TcpStream::from_std(stream)?;
+        stream.set_nodelay(true)?;
+        if shared.stopping.load(Relaxed) {
+            return Ok(Reason::Shutdown);
+        }
+        debug!(client = id, %peer, "client connection created");
+        io::Result::Ok(task::run(Arc::clone(&shared), stream, peer, id).await)
+    };
+    match AssertUnwindSafe(serving).catch_unwind().await {
+        Ok(Ok(reason)) => debug!(client = id, %peer, "client connection closed: {}", reason.as_str()),
+        Ok(Err(error)) => debug!(client = id, %peer, "client connection broke at once: {error}"),
+        Err(_) => {
+            shared.clients.remove(id, Reason::Bug, 0);
+            error!(client = id, %peer, "a bug ended the connection; the others go on");
+        }
+    }
+    shared.ended();
+}
