@@ -1,5 +1,6 @@
 //! One server started by nats-server's flags: ours or the real one, so that the same test runs against both.
 
+use crate::http::Endpoint;
 use crate::peers;
 use crate::port::free_port;
 use crate::process::{Process, Program};
@@ -21,13 +22,15 @@ pub enum Maker {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    http: SocketAddr,
     process: Process,
 }
 
 impl Server {
     /// Starts it with these flags besides those of its address, and waits until it serves.
     pub async fn start(maker: Maker, flags: &[&str]) -> Self {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let own = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let (address, http) = (own(), own());
         let (name, binary) = match maker {
             Maker::Ours => ("standin-broker", peers::broker_binary()),
             Maker::Nats => ("nats-server", peers::folder().join("python/bin/nats-server")),
@@ -35,10 +38,16 @@ impl Server {
         let program = Program::new(binary)
             .args(["-a", "127.0.0.1", "-p"])
             .arg(address.port().to_string())
+            .arg("-m")
+            .arg(http.port().to_string())
             .args(flags);
         let mut process = program.start(name);
         process.wait_for_line("Server is ready", START_PATIENCE).await;
-        Self { address, process }
+        Self {
+            address,
+            http,
+            process,
+        }
     }
 
     /// Where it takes clients.
@@ -49,6 +58,14 @@ impl Server {
     /// `nats://HOST:PORT`.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
+    }
+
+    /// Its pages.
+    pub fn http(&self) -> Endpoint {
+        Endpoint {
+            address: self.http,
+            netns: None,
+        }
     }
 
     /// Its process.

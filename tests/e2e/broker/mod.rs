@@ -1,4 +1,8 @@
-//! The broker as a server of core NATS: the same conversations as real nats-server has, and real client libraries on it.
+//! The broker as a server of core NATS: the same conversations as real nats-server has, real client libraries on it, and what
+//! its operator does to it and sees of it.
 
 mod conformance;
+mod crowd;
 mod libraries;
+mod monitoring;
+mod operation;

@@ -1,0 +1,97 @@
+//! Many clients at once, and clients that are slow or say nothing: none of them costs the others anything, and nothing is left
+//! behind.
+
+use std::time::{Duration, Instant};
+
+use e2e::raw::CONNECT_OLD;
+use e2e::{Ending, Maker, PATIENCE, RawClient, Server, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+const CROWD: usize = 9_900;
+
+async fn varz(server: &Server, key: &str) -> u64 {
+    let page = server.http().get_json("/varz").await;
+    page.and_then(|page| page[key].as_u64()).unwrap_or(u64::MAX)
+}
+
+/// Connects, subscribes, and returns when the server has confirmed it.
+async fn subscribed(server: std::net::SocketAddr, number: usize) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(server).await?;
+    let line = format!("{CONNECT_OLD}\r\nSUB crowd.{number} 1\r\nSUB all.* 2\r\nPING\r\n");
+    stream.write_all(line.as_bytes()).await?;
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"PONG\r\n") {
+        if stream.read_buf(&mut heard).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(stream)
+}
+
+/// The open files allowed here are just enough for so many, in the test as in the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_come_subscribe_and_die_at_once() {
+    let server = Server::start(Maker::Ours, &[]).await;
+    let mut watcher = RawClient::open(server.address()).await;
+    for round in 1..=2 {
+        let mut arriving = JoinSet::new();
+        for number in 0..CROWD {
+            arriving.spawn(subscribed(server.address(), number));
+        }
+        let mut crowd = Vec::new();
+        while let Some(arrived) = arriving.join_next().await {
+            crowd.push(arrived.expect("no panic").expect("each is served"));
+        }
+        assert_eq!(varz(&server, "connections").await, CROWD as u64 + 1);
+        assert_eq!(varz(&server, "subscriptions").await, 2 * CROWD as u64);
+        watcher.publish("all.x", "hi").await;
+        for stream in &mut crowd {
+            let mut message = [0; 20];
+            let length = stream.read_exact(&mut message[..19]).await.expect("the message");
+            assert_eq!(&message[..length], b"MSG all.x 2 2\r\nhi\r\n");
+        }
+        // Without a goodbye: unread or not, the connections are reset.
+        for stream in crowd {
+            stream.set_zero_linger().expect("a socket");
+            drop(stream);
+        }
+        eventually("all are gone, and all they had", PATIENCE, async || {
+            varz(&server, "connections").await == 1 && varz(&server, "subscriptions").await == 0
+        })
+        .await;
+        assert_eq!(varz(&server, "total_connections").await, (round * CROWD) as u64 + 1);
+        watcher.flush().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_a_byte_at_a_time_is_served_and_holds_nobody_up() {
+    let server = Server::start(Maker::Ours, &["--user", "a", "--pass", "b"]).await;
+    let connect = "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}";
+    let mut quick = RawClient::open_with(server.address(), connect).await;
+    let mut slow = RawClient::open_with(server.address(), connect).await;
+    for byte in "SUB a 1\r\nPUB a 5\r\nhello\r\n".bytes() {
+        slow.send([byte]).await;
+        let start = Instant::now();
+        quick.flush().await;
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    }
+    slow.expect_message("1", "a", "hello").await;
+
+    // Slower than the time for CONNECT allows: it is told so.
+    let mut slower = RawClient::connect(server.address()).await;
+    let mut ended = None;
+    for byte in connect.bytes() {
+        if ended.is_some() {
+            break;
+        }
+        slower.send_cut_at([byte], 1).await;
+        slower.listen_for(Duration::from_millis(60)).await;
+        ended = slower.ending();
+    }
+    slower.expect("-ERR 'Authentication Timeout'\r\n").await;
+    assert_eq!(slower.expect_end().await, Ending::Closed);
+    quick.flush().await;
+}

@@ -1,0 +1,267 @@
+//! What operators do to a broker: check and change its settings, rotate its log, find its ports, let it go.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
+use e2e::{Ending, Maker, PATIENCE, Process, Program, RawClient, Server, eventually, found, peers};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+fn broker(arguments: &[&str]) -> Process {
+    Program::new(peers::broker_binary())
+        .args(arguments)
+        .start("standin-broker")
+}
+
+/// All that a call prints, and its exit code.
+async fn answer(arguments: &[&str]) -> (i32, String) {
+    let mut process = broker(arguments);
+    let status = process.wait_for_end(PATIENCE).await;
+    let lines = process.lines();
+    let text: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    (status.code().unwrap_or(-1), text.join("\n"))
+}
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    }
+}
+
+#[tokio::test]
+async fn settings_are_checked_and_printed_with_where_they_came_from() {
+    let folder = Folder::new();
+    let good = folder.write("good.toml", "[limits]\nmax_payload = 1000\n[authorization]\ntoken = \"hunter2\"\n");
+    let (code, text) = answer(&["-c", &good, "--check"]).await;
+    assert_eq!((code, text.as_str()), (0, "settings are good"));
+    let (code, text) = answer(&["--config", &good, "-p", "4333", "-DV", "--print-config"]).await;
+    assert_eq!(code, 0);
+    for line in [
+        format!("max_payload = 1000  # {good}:2"),
+        "port = 4333  # flag --port".to_owned(),
+        "level = \"trace\"  # flag -V".to_owned(),
+        format!("token = \"***\"  # {good}:4"),
+        "max_pending = 67108864".to_owned(),
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
+    }
+    let bad = folder.write("bad.toml", "[limits]\n\nmax_paylod = 1000\n");
+    let told = format!("standin-broker: {bad}:3: unknown key `max_paylod` in [limits]; did you mean `max_payload`?");
+    for arguments in [vec!["-c", &bad, "-t"], vec!["-c", &bad, "-p", "-1"]] {
+        assert_eq!(answer(&arguments).await, (64, told.clone()));
+    }
+    let (code, text) = answer(&["-p", "4222x"]).await;
+    assert_eq!(code, 64, "{text}");
+    let (code, text) = answer(&["-c", "no/such/file"]).await;
+    assert_eq!(code, 64, "{text}");
+    let (code, text) = answer(&["-l", "/no/such/folder/log", "-p", "-1"]).await;
+    assert!(code == 64 && text.contains("cannot open the log file /no/such/folder/log"), "{text}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_had_is_told_with_code_69() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let (code, text) = answer(&["-a", "127.0.0.1", "-p", &port]).await;
+    assert_eq!(code, 69, "{text}");
+    assert!(text.contains(&format!("cannot listen for clients on 127.0.0.1:{port}")), "{text}");
+    let (code, text) = answer(&["-a", "127.0.0.1", "-p", "-1", "-m", &port]).await;
+    assert_eq!(code, 69, "{text}");
+    assert!(text.contains("cannot listen for HTTP"), "{text}");
+    let (code, text) = answer(&["-a", "127.0.0.1", "-p", "-1", "-P", "/no/such/folder/pid"]).await;
+    assert_eq!(code, 69, "{text}");
+    assert!(text.contains("cannot write the pid file /no/such/folder/pid"), "{text}");
+}
+
+#[tokio::test]
+async fn any_free_port_is_found_in_the_ports_file() {
+    let folder = Folder::new();
+    let pid = folder.path("pid");
+    let ports = folder.path("");
+    let mut process = broker(&[
+        "-a",
+        "127.0.0.1",
+        "-p",
+        "-1",
+        "-m",
+        "-1",
+        "-P",
+        &pid.display().to_string(),
+        "--ports_file_dir",
+        &ports.display().to_string(),
+    ]);
+    process.wait_for_line("Server is ready", PATIENCE).await;
+    assert_eq!(folder.text("pid"), process.pid().to_string());
+    let name = format!("standin-broker_{}.ports", process.pid());
+    let ports: Value = serde_json::from_str(&folder.text(&name)).expect("JSON");
+    let address = |key: &str, scheme: &str| {
+        let url = ports[key][0].as_str().unwrap_or_default().to_owned();
+        url.trim_start_matches(scheme).parse().expect("an address")
+    };
+    let mut client = RawClient::open(address("nats", "nats://")).await;
+    client.flush().await;
+    let http = e2e::http::Endpoint {
+        address: address("monitoring", "http://"),
+        netns: None,
+    };
+    assert_eq!(http.get("/healthz").await, Some((200, "{\"status\":\"ok\"}".to_owned())));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(0));
+    assert!(!folder.path("pid").exists() && !folder.path(&name).exists());
+}
+
+#[tokio::test]
+async fn interrupt_and_terminate_end_it_in_order() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut server = Server::start(Maker::Ours, &[]).await;
+        let mut client = RawClient::open(server.address()).await;
+        server.process().signal(signal);
+        assert_eq!(client.expect_end().await, Ending::Closed);
+        assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_reload_reaches_clients_that_are_connected() {
+    let folder = Folder::new();
+    let users = |second: &str, limits: &str| {
+        format!(
+            "[authorization]\nusers = [{{ user = \"a\", password = \"a\" }}, {{ user = \"{second}\", password = \"b\" }}]\n\
+             [limits]\n{limits}\n"
+        )
+    };
+    let path = folder.write("broker.toml", &users("b", ""));
+    let mut server = Server::start(Maker::Ours, &["-c", &path]).await;
+    let connect = |user: &str, protocol: u32| {
+        format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{user}\",\"protocol\":{protocol}}}")
+    };
+    let mut stays = RawClient::open_with(server.address(), &connect("a", 1)).await;
+    let mut old = RawClient::open_with(server.address(), &connect("a", 0)).await;
+    let mut goes = RawClient::open_with(server.address(), &connect("b", 1)).await;
+    let mark = server.process().mark();
+    folder.write("broker.toml", &users("c", "max_payload = 1000\nmax_subscriptions = 2"));
+    server.process().signal(Signal::SIGHUP);
+    server
+        .process()
+        .wait_for_line_after(mark, "Reloaded server configuration", PATIENCE)
+        .await;
+    goes.expect("-ERR 'Authorization Violation'\r\n").await;
+    goes.expect_end().await;
+    let info = stays.read_frame().await;
+    assert_eq!(info.json()["max_payload"], 1000);
+    stays.send("SUB a 1\r\nSUB a 2\r\nSUB a 3\r\n").await;
+    stays.expect("-ERR 'maximum subscriptions exceeded'\r\n").await;
+    stays.send(format!("PUB a 1001\r\n{}\r\n", "x".repeat(1001))).await;
+    stays.expect("-ERR 'Maximum Payload Violation'\r\n").await;
+    assert!(old.flush().await.is_empty(), "clients of old get no second INFO");
+    RawClient::open_with(server.address(), &connect("c", 1).replace("\"pass\":\"c\"", "\"pass\":\"b\"")).await;
+
+    let mark = server.process().mark();
+    folder.write("broker.toml", "[limits]\nmax_payload = 0\n");
+    server.process().signal(Signal::SIGHUP);
+    server
+        .process()
+        .wait_for_line_after(mark, "settings were not reloaded", PATIENCE)
+        .await;
+    old.flush().await;
+}
+
+#[tokio::test]
+async fn the_log_file_can_be_moved_away_and_opened_anew() {
+    let folder = Folder::new();
+    let log = folder.path("log").display().to_string();
+    let mut process = broker(&["-a", "127.0.0.1", "-p", "-1", "-l", &log, "-D"]);
+    eventually("it logs into the file", PATIENCE, async || {
+        folder.text("log").contains("Server is ready")
+    })
+    .await;
+    fs::rename(folder.path("log"), folder.path("log.1")).expect("moved");
+    process.signal(Signal::SIGUSR1);
+    eventually("it logs into a new file", PATIENCE, async || {
+        folder.text("log").contains("log file opened anew")
+    })
+    .await;
+    assert!(!folder.text("log").contains("Server is ready"));
+    process.signal(Signal::SIGTERM);
+    process.wait_for_end(PATIENCE).await;
+    assert!(folder.text("log").contains("Server Exiting"));
+    assert_eq!(process.lines().len(), 0, "nothing on standard error");
+}
+
+#[tokio::test]
+async fn frames_are_logged_when_asked_but_no_secrets() {
+    let mut server = Server::start(Maker::Ours, &["-V", "--user", "a", "--pass", "hunter2"]).await;
+    let connect = "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"hunter2\"}";
+    let mut client = RawClient::open_with(server.address(), connect).await;
+    client.send("SUB a 1\r\nPUB a 2\r\nhi\r\n").await;
+    client.flush().await;
+    for line in ["<<- [SUB a 1]", "<<- [PUB a 2]", "->> [MSG a 1 2]", "<<- [CONNECT ...]"] {
+        server.process().wait_for_line(line, PATIENCE).await;
+    }
+    assert!(!server.process().has_line("hunter2"));
+}
+
+#[tokio::test]
+async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
+    let folder = Folder::new();
+    let text = "[process]\nlame_duck_grace_secs = 1\nlame_duck_secs = 2\n";
+    let path = folder.write("broker.toml", text);
+    let mut server = Server::start(Maker::Ours, &["-c", &path]).await;
+    let mut told = RawClient::open_with(server.address(), CONNECT_NEW).await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(RawClient::open_with(server.address(), CONNECT_OLD).await);
+    }
+    let start = Instant::now();
+    server.process().signal(Signal::SIGUSR2);
+    assert_eq!(told.read_frame().await.json()["ldm"], true);
+    found("nobody is taken any more", PATIENCE, async || {
+        TcpStream::connect(server.address()).await.err()
+    })
+    .await;
+    assert_eq!(server.http().get("/healthz").await.map(|(code, _)| code), Some(503));
+    told.subscribe("a", "1").await;
+    told.flush().await;
+    told.close().await;
+    let mut ends = Vec::new();
+    for other in &mut others {
+        // Beside the first PING of the server there is nothing to hear.
+        let (heard, ending) = other.read_to_end().await;
+        assert_eq!((heard.as_slice(), ending), (&b"PING\r\n"[..], Ending::Closed));
+        ends.push(start.elapsed());
+    }
+    assert!(ends[0] >= Duration::from_secs(1), "they are given time: {ends:?}");
+    assert!(ends[2] - ends[0] >= Duration::from_millis(500), "one by one: {ends:?}");
+    assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_lame_duck_that_is_told_again_ends_at_once() {
+    let mut server = Server::start(Maker::Ours, &[]).await;
+    let mut client = RawClient::open_with(server.address(), CONNECT_NEW).await;
+    server.process().signal(Signal::SIGUSR2);
+    assert_eq!(client.read_frame().await.json()["ldm"], true);
+    server.process().signal(Signal::SIGTERM);
+    assert_eq!(client.expect_end().await, Ending::Closed);
+    assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
+}
