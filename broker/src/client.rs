@@ -24,7 +24,7 @@ use crate::shared::Shared;
 use crate::subscription::Subscription;
 
 /// The newest version of the protocol that clients may ask for.
-const PROTOCOL_MAX: u32 = 1;
+const PROTOCOL_MAX: i64 = 1;
 /// Ended subscriptions are looked for when there are so many, and then at twice what is left.
 const SWEEP_MIN: usize = 64;
 
@@ -206,7 +206,7 @@ impl Client {
         if !self.policy.access.admits(&connect) {
             return Err(Reason::AuthorizationViolation);
         }
-        if connect.protocol > PROTOCOL_MAX {
+        if !(0..=PROTOCOL_MAX).contains(&connect.protocol) {
             return Err(Reason::InvalidProtocol);
         }
         if connect.no_responders && !connect.headers {
@@ -267,7 +267,7 @@ impl Client {
     }
 
     fn subscribe(&mut self, sub: &Sub<'_>, router: &mut Router) {
-        if !valid_subscription(sub.subject) || sub.queue.is_some_and(|queue| !valid_subscription(queue)) {
+        if !valid_subscription(sub.subject) {
             return self.error("Invalid Subject", router);
         }
         let mut subscriptions = self.card.subscriptions();

@@ -25,6 +25,8 @@ pub mod cli;
 mod client;
 mod clients;
 mod closing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod generations;
 mod identity;
 mod monitor;

@@ -171,7 +171,7 @@ impl Shared {
 fn encode(staged: &mut Staged, subscription: &Subscription, message: &Publish<'_>, shared: Option<&Shared>) {
     let headers = message
         .headers
-        .filter(|_| subscription.client.takes_headers.load(Relaxed));
+        .filter(|headers| !headers.is_empty() && subscription.client.takes_headers.load(Relaxed));
     let out = &mut staged.bytes;
     out.extend_from_slice(if headers.is_some() { b"HMSG " } else { b"MSG " });
     out.extend_from_slice(message.subject);

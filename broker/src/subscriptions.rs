@@ -414,8 +414,11 @@ impl Subscriptions {
         page.taken
     }
 
-    /// Who gets a message published to `subject`, added to `matched`.
+    /// Who gets a message published to `subject`, added to `matched`: nobody when one of its tokens is empty.
     pub(crate) fn collect(&self, subject: &[u8], matched: &mut Matched) {
+        if Tokens::of(subject).any(<[u8]>::is_empty) {
+            return;
+        }
         let known = self.read();
         let hash = self.hasher.hash_one(subject);
         if let Some(equals) = known.literal.find(hash, |equals| equals.subject() == subject) {

@@ -17,7 +17,7 @@ pub struct Connect {
     /// The client's own messages come back to its own subscriptions.
     pub echo: bool,
     /// 1: takes INFO at any time.
-    pub protocol: u32,
+    pub protocol: i64,
     /// Takes HMSG.
     pub headers: bool,
     /// Wants a 503 when nobody listens.

@@ -61,7 +61,10 @@ async fn ten_thousand_come_subscribe_and_die_at_once() {
             varz(&server, "connections").await == 1 && varz(&server, "subscriptions").await == 0
         })
         .await;
-        assert_eq!(varz(&server, "total_connections").await, (round * CROWD) as u64 + 1);
+        assert_eq!(
+            varz(&server, "total_connections").await,
+            (round * CROWD) as u64 + 1
+        );
         watcher.flush().await;
     }
 }

@@ -6,3 +6,4 @@ mod crowd;
 mod libraries;
 mod monitoring;
 mod operation;
+mod rows;

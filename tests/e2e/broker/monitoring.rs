@@ -45,7 +45,8 @@ async fn fields(maker: Maker) -> BTreeMap<String, &'static str> {
         .await;
     client.flush().await;
     let mut gone = RawClient::connect(server.address()).await;
-    gone.send("CONNECT {\"user\":\"a\",\"pass\":\"b\",\"name\":\"gone\"}\r\n").await;
+    gone.send("CONNECT {\"user\":\"a\",\"pass\":\"b\",\"name\":\"gone\"}\r\n")
+        .await;
     gone.flush().await;
     gone.close().await;
     let http = server.http();
@@ -55,11 +56,15 @@ async fn fields(maker: Maker) -> BTreeMap<String, &'static str> {
     })
     .await;
     // The first PING, which measures the way, comes by itself soon after CONNECT.
-    eventually("the way there and back is measured", Duration::from_secs(10), async || {
-        client.flush().await;
-        let page = http.get_json("/connz").await;
-        page.is_some_and(|page| page["connections"][0]["rtt"].is_string())
-    })
+    eventually(
+        "the way there and back is measured",
+        Duration::from_secs(10),
+        async || {
+            client.flush().await;
+            let page = http.get_json("/connz").await;
+            page.is_some_and(|page| page["connections"][0]["rtt"].is_string())
+        },
+    )
     .await;
     let mut fields = BTreeMap::new();
     for page in PAGES {
@@ -103,7 +108,9 @@ async fn the_pages_have_the_fields_of_nats_server() {
     let is_ours_to_leave = |field: &str| {
         let left = |left: &str| field == left || field.starts_with(&format!("{left}."));
         // How often each page was asked for is not a field of its own.
-        NOT_OURS.iter().any(|field| left(field)) || field.contains("http_req_stats.") || field.ends_with("[].rtt")
+        NOT_OURS.iter().any(|field| left(field))
+            || field.contains("http_req_stats.")
+            || field.ends_with("[].rtt")
     };
     let differing: Vec<String> = theirs
         .iter()
@@ -149,10 +156,15 @@ async fn the_figures_are_true() {
     for _ in 0..100 {
         publisher.publish("a", "0123456789").await;
     }
-    publisher.send("HPUB b.x 12 17\r\nNATS/1.0\r\n\r\nhello\r\n").await;
+    publisher
+        .send("HPUB b.x 12 17\r\nNATS/1.0\r\n\r\nhello\r\n")
+        .await;
     publisher.flush().await;
     let page = async |path: &str| http.get_json(path).await.unwrap_or_else(|| panic!("{path}"));
-    eventually("all is counted", PATIENCE, async || page("/varz").await["in_msgs"] == 101).await;
+    eventually("all is counted", PATIENCE, async || {
+        page("/varz").await["in_msgs"] == 101
+    })
+    .await;
     let varz = page("/varz").await;
     assert_eq!(varz["in_bytes"], 1017);
     assert_eq!(varz["out_msgs"], 201);
@@ -172,8 +184,14 @@ async fn the_figures_are_true() {
     let tested = page("/subsz?subs=1&test=b.c.d").await;
     assert_eq!(tested["subscriptions_list"][0]["subject"], "b.>");
     assert_eq!(tested["subscriptions_list"].as_array().map(Vec::len), Some(1));
-    let pages: Vec<Value> = [page("/subsz?subs=1&limit=2").await, page("/subsz?subs=1&offset=2").await].into();
-    let rows = pages.iter().filter_map(|page| page["subscriptions_list"].as_array());
+    let pages: Vec<Value> = [
+        page("/subsz?subs=1&limit=2").await,
+        page("/subsz?subs=1&offset=2").await,
+    ]
+    .into();
+    let rows = pages
+        .iter()
+        .filter_map(|page| page["subscriptions_list"].as_array());
     let mut subjects: Vec<_> = rows.flatten().map(|row| row["subject"].to_string()).collect();
     subjects.sort();
     assert_eq!(subjects, ["\"a\"", "\"a\"", "\"b.>\""]);
@@ -185,7 +203,10 @@ async fn the_figures_are_true() {
         "standin_broker_messages_total{direction=\"out\"} 201",
         "standin_broker_bytes_total{direction=\"in\"} 1017",
     ] {
-        assert!(metrics.lines().any(|have| have == line), "{line} is missing in\n{metrics}");
+        assert!(
+            metrics.lines().any(|have| have == line),
+            "{line} is missing in\n{metrics}"
+        );
     }
 
     publisher.close().await;

@@ -51,7 +51,10 @@ impl Folder {
 #[tokio::test]
 async fn settings_are_checked_and_printed_with_where_they_came_from() {
     let folder = Folder::new();
-    let good = folder.write("good.toml", "[limits]\nmax_payload = 1000\n[authorization]\ntoken = \"hunter2\"\n");
+    let good = folder.write(
+        "good.toml",
+        "[limits]\nmax_payload = 1000\n[authorization]\ntoken = \"hunter2\"\n",
+    );
     let (code, text) = answer(&["-c", &good, "--check"]).await;
     assert_eq!((code, text.as_str()), (0, "settings are good"));
     let (code, text) = answer(&["--config", &good, "-p", "4333", "-DV", "--print-config"]).await;
@@ -63,10 +66,14 @@ async fn settings_are_checked_and_printed_with_where_they_came_from() {
         format!("token = \"***\"  # {good}:4"),
         "max_pending = 67108864".to_owned(),
     ] {
-        assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
+        assert!(
+            text.lines().any(|have| have == line),
+            "{line} is missing in\n{text}"
+        );
     }
     let bad = folder.write("bad.toml", "[limits]\n\nmax_paylod = 1000\n");
-    let told = format!("standin-broker: {bad}:3: unknown key `max_paylod` in [limits]; did you mean `max_payload`?");
+    let told =
+        format!("standin-broker: {bad}:3: unknown key `max_paylod` in [limits]; did you mean `max_payload`?");
     for arguments in [vec!["-c", &bad, "-t"], vec!["-c", &bad, "-p", "-1"]] {
         assert_eq!(answer(&arguments).await, (64, told.clone()));
     }
@@ -75,7 +82,10 @@ async fn settings_are_checked_and_printed_with_where_they_came_from() {
     let (code, text) = answer(&["-c", "no/such/file"]).await;
     assert_eq!(code, 64, "{text}");
     let (code, text) = answer(&["-l", "/no/such/folder/log", "-p", "-1"]).await;
-    assert!(code == 64 && text.contains("cannot open the log file /no/such/folder/log"), "{text}");
+    assert!(
+        code == 64 && text.contains("cannot open the log file /no/such/folder/log"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -84,13 +94,19 @@ async fn what_cannot_be_had_is_told_with_code_69() {
     let port = taken.local_addr().expect("bound").port().to_string();
     let (code, text) = answer(&["-a", "127.0.0.1", "-p", &port]).await;
     assert_eq!(code, 69, "{text}");
-    assert!(text.contains(&format!("cannot listen for clients on 127.0.0.1:{port}")), "{text}");
+    assert!(
+        text.contains(&format!("cannot listen for clients on 127.0.0.1:{port}")),
+        "{text}"
+    );
     let (code, text) = answer(&["-a", "127.0.0.1", "-p", "-1", "-m", &port]).await;
     assert_eq!(code, 69, "{text}");
     assert!(text.contains("cannot listen for HTTP"), "{text}");
     let (code, text) = answer(&["-a", "127.0.0.1", "-p", "-1", "-P", "/no/such/folder/pid"]).await;
     assert_eq!(code, 69, "{text}");
-    assert!(text.contains("cannot write the pid file /no/such/folder/pid"), "{text}");
+    assert!(
+        text.contains("cannot write the pid file /no/such/folder/pid"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -124,7 +140,10 @@ async fn any_free_port_is_found_in_the_ports_file() {
         address: address("monitoring", "http://"),
         netns: None,
     };
-    assert_eq!(http.get("/healthz").await, Some((200, "{\"status\":\"ok\"}".to_owned())));
+    assert_eq!(
+        http.get("/healthz").await,
+        Some((200, "{\"status\":\"ok\"}".to_owned()))
+    );
     process.signal(Signal::SIGTERM);
     assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(0));
     assert!(!folder.path("pid").exists() && !folder.path(&name).exists());
@@ -153,13 +172,18 @@ async fn a_reload_reaches_clients_that_are_connected() {
     let path = folder.write("broker.toml", &users("b", ""));
     let mut server = Server::start(Maker::Ours, &["-c", &path]).await;
     let connect = |user: &str, protocol: u32| {
-        format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{user}\",\"protocol\":{protocol}}}")
+        format!(
+            "CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{user}\",\"protocol\":{protocol}}}"
+        )
     };
     let mut stays = RawClient::open_with(server.address(), &connect("a", 1)).await;
     let mut old = RawClient::open_with(server.address(), &connect("a", 0)).await;
     let mut goes = RawClient::open_with(server.address(), &connect("b", 1)).await;
     let mark = server.process().mark();
-    folder.write("broker.toml", &users("c", "max_payload = 1000\nmax_subscriptions = 2"));
+    folder.write(
+        "broker.toml",
+        &users("c", "max_payload = 1000\nmax_subscriptions = 2"),
+    );
     server.process().signal(Signal::SIGHUP);
     server
         .process()
@@ -171,10 +195,16 @@ async fn a_reload_reaches_clients_that_are_connected() {
     assert_eq!(info.json()["max_payload"], 1000);
     stays.send("SUB a 1\r\nSUB a 2\r\nSUB a 3\r\n").await;
     stays.expect("-ERR 'maximum subscriptions exceeded'\r\n").await;
-    stays.send(format!("PUB a 1001\r\n{}\r\n", "x".repeat(1001))).await;
+    stays
+        .send(format!("PUB a 1001\r\n{}\r\n", "x".repeat(1001)))
+        .await;
     stays.expect("-ERR 'Maximum Payload Violation'\r\n").await;
     assert!(old.flush().await.is_empty(), "clients of old get no second INFO");
-    RawClient::open_with(server.address(), &connect("c", 1).replace("\"pass\":\"c\"", "\"pass\":\"b\"")).await;
+    RawClient::open_with(
+        server.address(),
+        &connect("c", 1).replace("\"pass\":\"c\"", "\"pass\":\"b\""),
+    )
+    .await;
 
     let mark = server.process().mark();
     folder.write("broker.toml", "[limits]\nmax_payload = 0\n");
@@ -215,7 +245,12 @@ async fn frames_are_logged_when_asked_but_no_secrets() {
     let mut client = RawClient::open_with(server.address(), connect).await;
     client.send("SUB a 1\r\nPUB a 2\r\nhi\r\n").await;
     client.flush().await;
-    for line in ["<<- [SUB a 1]", "<<- [PUB a 2]", "->> [MSG a 1 2]", "<<- [CONNECT ...]"] {
+    for line in [
+        "<<- [SUB a 1]",
+        "<<- [PUB a 2]",
+        "->> [MSG a 1 2]",
+        "<<- [CONNECT ...]",
+    ] {
         server.process().wait_for_line(line, PATIENCE).await;
     }
     assert!(!server.process().has_line("hunter2"));
@@ -239,7 +274,10 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
         TcpStream::connect(server.address()).await.err()
     })
     .await;
-    assert_eq!(server.http().get("/healthz").await.map(|(code, _)| code), Some(503));
+    assert_eq!(
+        server.http().get("/healthz").await.map(|(code, _)| code),
+        Some(503)
+    );
     told.subscribe("a", "1").await;
     told.flush().await;
     told.close().await;
@@ -251,7 +289,10 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
         ends.push(start.elapsed());
     }
     assert!(ends[0] >= Duration::from_secs(1), "they are given time: {ends:?}");
-    assert!(ends[2] - ends[0] >= Duration::from_millis(500), "one by one: {ends:?}");
+    assert!(
+        ends[2] - ends[0] >= Duration::from_millis(500),
+        "one by one: {ends:?}"
+    );
     assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
 }
 

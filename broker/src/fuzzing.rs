@@ -1,0 +1,241 @@
+//! Whole sessions of several clients from any bytes, without sockets: what must hold whatever clients say. Used by the fuzz
+//! target `sessions` and by a test with seeded random sessions.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use standin_wire::limits::FrameLimits;
+use standin_wire::server;
+
+use crate::card::Card;
+use crate::client::Client;
+use crate::outbox::Outbox;
+use crate::router::Router;
+use crate::settings::Settings;
+use crate::shared::Shared;
+
+const CLIENTS: usize = 3;
+const LINE_BYTES_MAX: usize = 256;
+const PAYLOAD_BYTES_MAX: usize = 2000;
+const SUBSCRIPTIONS_MAX: usize = 20;
+
+struct Session {
+    card: Arc<Card>,
+    client: Client,
+    held: Vec<u8>,
+}
+
+struct World {
+    shared: Arc<Shared>,
+    router: Router,
+    sessions: Vec<Session>,
+    next_id: u64,
+}
+
+/// Plays `input`: a byte of options, then records of whose turn it is and how its bytes are cut (one byte), how many bytes
+/// (two, little endian), and the bytes.
+///
+/// # Panics
+/// When something does not hold that must: what is sent is whole frames, limits are kept, nothing is left behind.
+pub fn sessions(input: &[u8]) {
+    let Some((options, mut rest)) = input.split_first() else {
+        return;
+    };
+    let mut world = World::new(options & 1 == 1);
+    while let [turn, low, high, after @ ..] = rest {
+        let length = usize::from(u16::from_le_bytes([*low, *high])).min(after.len());
+        let (bytes, next) = after.split_at(length);
+        let piece = match usize::from(*turn) / CLIENTS {
+            0 => length.max(1),
+            piece => piece,
+        };
+        for piece in bytes.chunks(piece) {
+            world.says(usize::from(*turn) % CLIENTS, piece);
+        }
+        rest = next;
+    }
+    for number in 0..CLIENTS {
+        world.ends(number);
+    }
+    assert_eq!(
+        world.shared.subscriptions.len(),
+        0,
+        "subscriptions are left behind"
+    );
+}
+
+impl World {
+    fn new(guarded: bool) -> Self {
+        let text = format!(
+            "port = -1\n[limits]\nmax_control_line = {LINE_BYTES_MAX}\nmax_payload = {PAYLOAD_BYTES_MAX}\n\
+             max_subscriptions = {SUBSCRIPTIONS_MAX}\n[process]\nworkers = 1\n"
+        );
+        let mut settings = Settings::from_toml(&text).unwrap_or_else(|error| panic!("{error}"));
+        if guarded {
+            settings.authorization.user = "a".to_owned();
+            settings.authorization.password = "b".into();
+        }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 4222));
+        let mut world = Self {
+            shared: Arc::new(Shared::new(settings, address)),
+            router: Router::new(0),
+            sessions: Vec::new(),
+            next_id: 1,
+        };
+        for _ in 0..CLIENTS {
+            let session = world.session();
+            world.sessions.push(session);
+        }
+        world
+    }
+
+    fn session(&mut self) -> Session {
+        let outbox = Arc::new(Outbox::new(self.next_id, None, 1));
+        self.next_id += 1;
+        let card = Arc::new(Card::new(outbox, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))));
+        let policy = self.shared.policy.load_full();
+        Session {
+            client: Client::new(Arc::clone(&self.shared), Arc::clone(&card), policy),
+            card,
+            held: Vec::new(),
+        }
+    }
+
+    fn says(&mut self, number: usize, bytes: &[u8]) {
+        let session = &mut self.sessions[number];
+        session.held.extend_from_slice(bytes);
+        let taken = session.client.take(&session.held, &mut self.router);
+        session.client.count();
+        let subscriptions = session.card.subscriptions().len();
+        assert!(
+            subscriptions <= SUBSCRIPTIONS_MAX,
+            "{subscriptions} subscriptions"
+        );
+        if let Ok(taken) = taken {
+            session.held.drain(..taken);
+            let most = LINE_BYTES_MAX + PAYLOAD_BYTES_MAX + 4;
+            assert!(
+                session.held.len() <= most,
+                "{} bytes are held",
+                session.held.len()
+            );
+        } else {
+            self.ends(number);
+        }
+        self.check_staged();
+        self.router.stage.flush(0);
+    }
+
+    fn ends(&mut self, number: usize) {
+        self.sessions[number].client.end();
+        assert_eq!(self.sessions[number].card.subscriptions().len(), 0);
+        self.sessions[number] = self.session();
+    }
+
+    /// What clients are to be sent is whole frames, and nothing else.
+    fn check_staged(&mut self) {
+        for session in &self.sessions {
+            let staged = self.router.stage.of(&session.card.outbox);
+            let mut bytes = Vec::new();
+            staged.parts(|part, _| bytes.extend_from_slice(part));
+            let mut rest = &bytes[..];
+            while let Some((_, length)) = server::decode(rest, FrameLimits::SERVER).unwrap_or_else(|error| {
+                panic!("{error} in what is sent: {:?}", String::from_utf8_lossy(&bytes))
+            }) {
+                rest = &rest[length..];
+            }
+            assert!(
+                rest.is_empty(),
+                "half a frame is sent: {:?}",
+                String::from_utf8_lossy(rest)
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    const SEEDS: u64 = 600;
+
+    /// A frame as clients say it, or nearly.
+    fn frame(rng: &mut SmallRng) -> Vec<u8> {
+        let subjects = ["a", "a.b", "a.*", ">", "a.>", "b", "in.1", "a..b", "", ">.a", "*"];
+        let subject = subjects[rng.random_range(0..subjects.len())];
+        let (sid, max) = (rng.random_range(0..30), rng.random_range(0..4));
+        let size = [0, 1, 5, 300, 1999, 2000, 2001][rng.random_range(0..7)];
+        let payload = "x".repeat(size);
+        let head = "NATS/1.0\r\na: b\r\n\r\n";
+        let total = head.len() + size;
+        let line = match rng.random_range(0..14) {
+            0 => "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true,\"user\":\"a\",\"pass\":\"b\"}\r\n".to_owned(),
+            1 => format!("CONNECT {{\"echo\":{},\"user\":\"a\",\"pass\":\"b\"}}\r\n", max % 2 == 0),
+            2 | 3 => format!("SUB {subject} {sid}\r\n"),
+            4 => format!("SUB {subject} q{max} {sid}\r\n"),
+            5 => format!("UNSUB {sid}\r\n"),
+            6 => format!("UNSUB {sid} {max}\r\n"),
+            7 | 8 => format!("PUB {subject} {size}\r\n{payload}\r\n"),
+            9 => format!("PUB {subject} in.1 {size}\r\n{payload}\r\n"),
+            10 => format!("HPUB {subject} {} {total}\r\n{head}{payload}\r\n", head.len()),
+            11 => "PING\r\n".to_owned(),
+            12 => format!("{}\r\n", "y".repeat(rng.random_range(0..600))),
+            _ => "PONG\r\n+OK\r\n".to_owned(),
+        };
+        let mut bytes = line.into_bytes();
+        // One in some is hurt: a byte changed, taken out, or put in.
+        if rng.random_range(0..12) == 0 && !bytes.is_empty() {
+            let at = rng.random_range(0..bytes.len());
+            match rng.random_range(0..3) {
+                0 => bytes[at] = rng.random(),
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, rng.random()),
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn whatever_clients_say_what_must_hold_holds() {
+        let seeds = match std::env::var("STANDIN_SEED") {
+            Ok(seed) => {
+                let seed: u64 = seed.parse().expect("STANDIN_SEED is a number");
+                seed..seed + 1
+            }
+            Err(_) => 0..SEEDS,
+        };
+        for seed in seeds {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let mut input = vec![rng.random_range(0..8) / 7];
+            for _ in 0..rng.random_range(1..60) {
+                let mut bytes = Vec::new();
+                for _ in 0..rng.random_range(1..5) {
+                    bytes.extend(frame(&mut rng));
+                }
+                let cut = [0, 0, 1, 7, 80][rng.random_range(0..5)];
+                input.push(cut * CLIENTS as u8 + rng.random_range(0..CLIENTS as u8));
+                input.extend((bytes.len() as u16).to_le_bytes());
+                input.extend(bytes);
+            }
+            let run = std::panic::catch_unwind(|| sessions(&input));
+            assert!(
+                run.is_ok(),
+                "seed {seed} fails; replay it with STANDIN_SEED={seed}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_fuzz_target_s_seeds_hold() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/sessions");
+        let mut count = 0;
+        for file in std::fs::read_dir(folder).expect("the corpus") {
+            sessions(&std::fs::read(file.expect("a file").path()).expect("a seed"));
+            count += 1;
+        }
+        assert!(count >= 5, "{count} seeds");
+    }
+}
