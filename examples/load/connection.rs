@@ -57,7 +57,8 @@ impl Connection {
         self.flush()
     }
 
-    /// Waits until the server has taken all that was sent. For use before the messages begin: those that come are lost.
+    /// Waits until the server has taken all that was sent. For use before the messages begin (those that come are lost),
+    /// and at a publisher's end: a socket closed with a PING unread throws away what it has not sent yet.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.send(b"PING\r\n")?;
         loop {

@@ -106,7 +106,7 @@ fn send(
         publisher.send(&batch[..frame.len() * count as usize])?;
         sent += count;
     }
-    Ok(())
+    publisher.flush()
 }
 
 fn count(

@@ -56,6 +56,11 @@ impl Incoming {
         }
     }
 
+    /// Makes room for frames of so many bytes.
+    pub(crate) fn make_room(&mut self, buffer_bytes: usize) {
+        self.buffer.resize(buffer_bytes.max(self.buffer.len()), 0);
+    }
+
     /// Where the next bytes go.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         self.buffer.copy_within(self.start..self.end, 0);

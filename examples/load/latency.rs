@@ -7,19 +7,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use hdrhistogram::Histogram;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::Outcome;
 use crate::connection::{Connection, publish};
+use crate::firehose::beside;
 use crate::flow::reach;
+use crate::quantiles::{Quantiles, WARM_UP_PART};
 
-/// One message in so many at the start is not counted: caches and schedulers warm up.
-const WARM_UP_PART: u64 = 10;
 /// The publisher sleeps until so long before a message's time, and spins for the rest: sleeping alone is late by as much.
 const SPIN: Duration = Duration::from_micros(80);
-/// What takes longer is counted as this.
-const LONGEST: Duration = Duration::from_secs(60);
 /// Bytes at the head of each payload that say when it was due: nanoseconds since the start.
 const STAMP_BYTES: usize = 8;
 
@@ -41,11 +38,18 @@ pub(crate) struct Latency {
     /// How long.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// A publisher sends here as fast as it goes meanwhile.
+    #[arg(long)]
+    firehose: Option<SocketAddr>,
 }
 
 impl Latency {
     /// Measures, and prints quantiles.
     pub(crate) fn run(self) -> Outcome<()> {
+        crate::print(&beside(self.firehose, || self.measure())?)
+    }
+
+    fn measure(&self) -> Outcome<Value> {
         let subject = format!("load.{}", std::process::id());
         let mut subscriber = Connection::open(self.subscriber)?;
         subscriber.subscribe(&subject)?;
@@ -60,10 +64,10 @@ impl Latency {
         let sending = thread::spawn(move || send(&mut publisher, frame, stamp_at, messages, period, started));
         let taken = record(&mut subscriber, messages, started)?;
         sending.join().map_err(|_| "the publisher failed")??;
-        let mut result = quantiles("latency", &taken);
+        let mut result = taken.result("latency");
         result["payload_bytes"] = self.payload.into();
         result["rate"] = self.rate.into();
-        crate::print(&result)
+        Ok(result)
     }
 }
 
@@ -81,7 +85,7 @@ fn send(
         frame[stamp_at..stamp_at + STAMP_BYTES].copy_from_slice(&(due.as_nanos() as u64).to_le_bytes());
         publisher.send(&frame)?;
     }
-    Ok(())
+    publisher.flush()
 }
 
 fn wait_until(due: Instant) {
@@ -94,8 +98,8 @@ fn wait_until(due: Instant) {
     }
 }
 
-fn record(subscriber: &mut Connection, messages: u64, started: Instant) -> Outcome<Histogram<u64>> {
-    let mut taken = Histogram::new_with_max(LONGEST.as_nanos() as u64, 3)?;
+fn record(subscriber: &mut Connection, messages: u64, started: Instant) -> Outcome<Quantiles> {
+    let mut taken = Quantiles::new()?;
     let mut count = 0;
     while count < messages {
         let received = subscriber.receive(|message| {
@@ -104,91 +108,11 @@ fn record(subscriber: &mut Connection, messages: u64, started: Instant) -> Outco
             if let Some(stamp) = payload.first_chunk::<STAMP_BYTES>()
                 && count > messages / WARM_UP_PART
             {
-                let now = started.elapsed().as_nanos() as u64;
-                taken.saturating_record(now.saturating_sub(u64::from_le_bytes(*stamp)));
+                let due = Duration::from_nanos(u64::from_le_bytes(*stamp));
+                taken.record(started.elapsed().saturating_sub(due));
             }
         });
         received.map_err(|error| format!("{count} of {messages} messages came: {error}"))?;
     }
     Ok(taken)
-}
-
-/// One request at a time.
-#[derive(Debug, Args)]
-pub(crate) struct Request {
-    /// Where the requester connects.
-    #[arg(long)]
-    requester: SocketAddr,
-    /// Where the responder connects.
-    #[arg(long)]
-    responder: SocketAddr,
-    /// Bytes in each request and each reply.
-    #[arg(long, default_value_t = 128)]
-    payload: usize,
-    /// Requests to make.
-    #[arg(long, default_value_t = 10_000)]
-    requests: u64,
-}
-
-impl Request {
-    /// Measures, and prints quantiles.
-    pub(crate) fn run(self) -> Outcome<()> {
-        let subject = format!("load.{}", std::process::id());
-        let inbox = format!("{subject}.inbox");
-        let payload = vec![b'x'; self.payload];
-        let mut responder = Connection::open(self.responder)?;
-        responder.subscribe(&subject)?;
-        let mut requester = Connection::open(self.requester)?;
-        requester.subscribe(&inbox)?;
-        reach(&mut requester, &mut responder, &subject)?;
-        reach(&mut responder, &mut requester, &inbox)?;
-
-        let requests = self.requests;
-        let reply = payload.clone();
-        let answering = thread::spawn(move || answer(&mut responder, requests, &reply));
-        let request = publish(&subject, Some(&inbox), &payload);
-        let mut taken = Histogram::new_with_max(LONGEST.as_nanos() as u64, 3)?;
-        for number in 0..requests {
-            let sent = Instant::now();
-            requester.send(&request)?;
-            let mut answered = false;
-            while !answered {
-                requester.receive(|_| answered = true)?;
-            }
-            if number >= requests / WARM_UP_PART {
-                taken.saturating_record(sent.elapsed().as_nanos() as u64);
-            }
-        }
-        answering.join().map_err(|_| "the responder failed")??;
-        let mut result = quantiles("request", &taken);
-        result["payload_bytes"] = self.payload.into();
-        crate::print(&result)
-    }
-}
-
-fn answer(responder: &mut Connection, requests: u64, payload: &[u8]) -> io::Result<()> {
-    let mut answered = 0;
-    while answered < requests {
-        let mut replies = Vec::new();
-        responder.receive(|message| {
-            if let (Some(inbox), _) = message.reply_and_payload() {
-                replies.extend(publish(&String::from_utf8_lossy(inbox), None, payload));
-                answered += 1;
-            }
-        })?;
-        responder.send(&replies)?;
-    }
-    Ok(())
-}
-
-fn quantiles(measurement: &str, taken: &Histogram<u64>) -> Value {
-    let micros = |quantile| taken.value_at_quantile(quantile) as f64 / 1000.0;
-    json!({
-        "measurement": measurement,
-        "messages": taken.len(),
-        "p50_us": micros(0.5),
-        "p99_us": micros(0.99),
-        "p999_us": micros(0.999),
-        "max_us": taken.max() as f64 / 1000.0,
-    })
 }

@@ -10,18 +10,32 @@
 //! | `swarm` | many connections on one thread, for the measurements with many quiet ones |
 //! | `flow` | publish → subscribe as fast as it goes, without ever overrunning the subscriber |
 //! | `throughput` | publishers and subscribers in any number: publish only, fan-out, queue groups |
-//! | `latency` | publish → subscribe at a fixed rate; request and reply |
+//! | `latency` | publish → subscribe at a fixed rate |
+//! | `request` | request and reply, any number of requesters |
+//! | `firehose` | a busy publisher beside which `latency` and `request` can be measured |
+//! | `subscriptions` | very many subscriptions, and publishing while others come and go |
 //! | `idle` | many components with one subscription each; when does the last one hear again? |
 //! | `silence` | many busy components; how long does each hear nothing? |
+//! | `window` | how far a publisher may be ahead |
+//! | `churn` | subscriptions that come and go at a fixed rate |
+//! | `quantiles` | the times of many messages |
+//! | `random` | numbers from a seed |
 
+mod churn;
 mod connection;
+mod firehose;
 mod flow;
 mod idle;
 mod incoming;
 mod latency;
+mod quantiles;
+mod random;
+mod request;
 mod silence;
+mod subscriptions;
 mod swarm;
 mod throughput;
+mod window;
 
 use std::error::Error;
 use std::io::Write;
@@ -47,12 +61,14 @@ enum Measurement {
     Throughput(throughput::Throughput),
     /// One publisher, one subscriber, at a fixed rate: how long does a message take?
     Latency(latency::Latency),
-    /// One request at a time: how long does the reply take?
-    Request(latency::Request),
+    /// Requesters with one request at a time each: how many, and how long does the reply take?
+    Request(request::Request),
     /// Many idle components; commands on standard input.
     Idle(idle::Idle),
     /// Many busy components; commands on standard input.
     Silence(silence::Silence),
+    /// Very many subscriptions, and publishing while others come and go; commands on standard input.
+    Subscriptions(subscriptions::Subscriptions),
 }
 
 fn main() -> Outcome<()> {
@@ -63,6 +79,7 @@ fn main() -> Outcome<()> {
         Measurement::Request(request) => request.run(),
         Measurement::Idle(idle) => idle.run(),
         Measurement::Silence(silence) => silence.run(),
+        Measurement::Subscriptions(subscriptions) => subscriptions.run(),
     }
 }
 

@@ -85,25 +85,30 @@ impl Component {
     /// Gives every message to `take` until the connection ends; returns what ended it.
     pub(crate) async fn listen(&self, mut incoming: Incoming, mut take: impl FnMut()) -> io::Error {
         loop {
-            loop {
-                let answered = match incoming.next() {
-                    Ok(None) => break,
-                    Ok(Some(Arrival::Message(_))) => {
-                        take();
-                        Ok(())
-                    }
-                    Ok(Some(Arrival::Ping)) => self.send(b"PONG\r\n"),
-                    Ok(Some(_)) => Ok(()),
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = answered {
-                    return error;
-                }
+            if let Err(error) = self.take_all(&mut incoming, &mut take) {
+                return error;
             }
             if let Err(error) = self.read(&mut incoming).await {
                 return error;
             }
         }
+    }
+
+    /// Waits for more, and gives every message in it to `take`.
+    pub(crate) async fn receive(&self, incoming: &mut Incoming, take: impl FnMut()) -> io::Result<()> {
+        self.read(incoming).await?;
+        self.take_all(incoming, take)
+    }
+
+    fn take_all(&self, incoming: &mut Incoming, mut take: impl FnMut()) -> io::Result<()> {
+        while let Some(arrival) = incoming.next()? {
+            match arrival {
+                Arrival::Message(_) => take(),
+                Arrival::Ping => self.send(b"PONG\r\n")?,
+                Arrival::Pong | Arrival::Other => {}
+            }
+        }
+        Ok(())
     }
 
     async fn read(&self, incoming: &mut Incoming) -> io::Result<()> {
@@ -178,7 +183,7 @@ pub(crate) fn commands() -> UnboundedReceiver<String> {
 }
 
 /// Runs `measurement` with room for tasks of its own, all on this thread.
-pub(crate) fn block_on(measurement: impl Future<Output = Outcome<()>>) -> Outcome<()> {
+pub(crate) fn block_on<T>(measurement: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -143,13 +143,13 @@ def load(*arguments):
 
 
 class Crowd(Process):
-    """A load generator that is driven by commands: `load idle` and `load silence`."""
+    """A load generator that is driven by commands, such as `load idle`; `.ready` is what it said at first."""
 
     def __init__(self, folder, *arguments):
         pipe = subprocess.PIPE
         program = TARGET / "release/examples/load"
         super().__init__(folder, "load", program, *arguments, stdin=pipe, stdout=pipe)
-        self.answer()
+        self.ready = self.answer()
 
     def tell(self, command):
         self.popen.stdin.write(f"{command}\n".encode())

@@ -1,0 +1,155 @@
+//! Request and reply: one responder, and requesters that each make one request at a time. They share one thread, so that
+//! the load generator's own threads do not wait for each other.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::thread;
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::Outcome;
+use crate::connection::{Connection, publish};
+use crate::firehose::beside;
+use crate::flow::reach;
+use crate::incoming::Incoming;
+use crate::quantiles::{Quantiles, WARM_UP_PART};
+use crate::swarm::{self, Component};
+
+/// Bytes of a reply's frame around its payload at most.
+const AROUND_PAYLOAD_BYTES: usize = 4096;
+
+/// Requesters with one request at a time each.
+#[derive(Debug, Args)]
+pub(crate) struct Request {
+    /// Where the requesters connect.
+    #[arg(long)]
+    requester: SocketAddr,
+    /// Where the responder connects.
+    #[arg(long)]
+    responder: SocketAddr,
+    /// Requesters at the same time.
+    #[arg(long, default_value_t = 1)]
+    clients: usize,
+    /// Bytes in each request and each reply.
+    #[arg(long, default_value_t = 128)]
+    payload: usize,
+    /// Requests to make, all requesters together.
+    #[arg(long, default_value_t = 10_000)]
+    requests: u64,
+    /// A publisher sends here as fast as it goes meanwhile.
+    #[arg(long)]
+    firehose: Option<SocketAddr>,
+}
+
+/// What the requesters share.
+#[derive(Debug)]
+struct Work {
+    total: u64,
+    asked: Cell<u64>,
+    taken: RefCell<Quantiles>,
+}
+
+impl Request {
+    /// Measures, and prints requests per second and quantiles.
+    pub(crate) fn run(self) -> Outcome<()> {
+        crate::print(&beside(self.firehose, || self.measure())?)
+    }
+
+    fn measure(&self) -> Outcome<Value> {
+        let subject = format!("load.{}", std::process::id());
+        let mut responder = Connection::open(self.responder)?;
+        responder.subscribe(&subject)?;
+        let work = Rc::new(Work {
+            total: self.requests,
+            asked: Cell::new(0),
+            taken: RefCell::new(Quantiles::new()?),
+        });
+        let seconds = swarm::block_on(self.ask_all(responder, &subject, &work))?;
+        let mut result = work.taken.borrow().result("request");
+        result["payload_bytes"] = self.payload.into();
+        result["clients"] = self.clients.into();
+        result["requests"] = self.requests.into();
+        result["seconds"] = seconds.into();
+        result["requests_per_second"] = (self.requests as f64 / seconds).into();
+        Ok(result)
+    }
+
+    /// Seconds from the first request to the last reply.
+    async fn ask_all(&self, mut responder: Connection, subject: &str, work: &Rc<Work>) -> Outcome<f64> {
+        let inboxes = format!("{subject}.inbox");
+        let requesters = swarm::open(self.requester, self.clients, &inboxes).await?;
+        // Interest travels in order: when the last inbox can be reached through a cluster, all can.
+        let last = format!("{inboxes}.last");
+        let mut probe = Connection::open(self.requester)?;
+        probe.subscribe(&last)?;
+        reach(&mut probe, &mut responder, subject)?;
+        reach(&mut responder, &mut probe, &last)?;
+
+        let (requests, payload) = (self.requests, vec![b'x'; self.payload]);
+        let answering = thread::spawn(move || answer(&mut responder, requests, &payload));
+        let started = Instant::now();
+        let mut asking = JoinSet::new();
+        for (number, (component, mut incoming)) in requesters.into_iter().enumerate() {
+            incoming.make_room(self.payload + AROUND_PAYLOAD_BYTES);
+            let inbox = format!("{inboxes}.{number}");
+            let request = publish(subject, Some(&inbox), &vec![b'x'; self.payload]);
+            asking.spawn_local(ask(component, incoming, request, Rc::clone(work)));
+        }
+        while let Some(asked) = asking.join_next().await {
+            asked??;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        answering.join().map_err(|_| "the responder failed")??;
+        Ok(seconds)
+    }
+}
+
+impl Work {
+    /// The number of the next request to make, if there is one.
+    fn next(&self) -> Option<u64> {
+        let number = self.asked.get();
+        self.asked.set(number + 1);
+        (number < self.total).then_some(number)
+    }
+}
+
+/// One requester.
+async fn ask(
+    component: Rc<Component>,
+    mut incoming: Incoming,
+    request: Vec<u8>,
+    work: Rc<Work>,
+) -> io::Result<()> {
+    while let Some(number) = work.next() {
+        let sent = Instant::now();
+        component.send(&request)?;
+        let mut answered = false;
+        while !answered {
+            component.receive(&mut incoming, || answered = true).await?;
+        }
+        if number >= work.total / WARM_UP_PART {
+            work.taken.borrow_mut().record(sent.elapsed());
+        }
+    }
+    Ok(())
+}
+
+fn answer(responder: &mut Connection, requests: u64, payload: &[u8]) -> io::Result<()> {
+    let mut answered = 0;
+    while answered < requests {
+        let mut replies = Vec::new();
+        responder.receive(|message| {
+            if let (Some(inbox), _) = message.reply_and_payload() {
+                replies.extend(publish(&String::from_utf8_lossy(inbox), None, payload));
+                answered += 1;
+            }
+        })?;
+        responder.send(&replies)?;
+    }
+    Ok(())
+}

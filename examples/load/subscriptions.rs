@@ -1,0 +1,187 @@
+//! Very many subscriptions, one in ten with a wildcard. It says when all are made, then waits for commands: `publish`
+//! sends messages to random ones of them as fast as it goes, `churn` does so while others come and go at a fixed rate
+//! on another connection; the end of standard input ends it.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::churn::churn;
+use crate::connection::Connection;
+use crate::random::Random;
+use crate::swarm;
+use crate::window::Window;
+
+/// The publisher writes so many messages at once.
+const BATCH_MESSAGES: u64 = 512;
+/// Subscriptions that are made before the server is asked whether it follows.
+const BATCH_SUBSCRIPTIONS: u64 = 1_000;
+/// Bytes of a message's frame around its payload, about.
+const AROUND_PAYLOAD_BYTES: usize = 24;
+
+/// Very many subscriptions; commands on standard input.
+#[derive(Debug, Args)]
+pub(crate) struct Subscriptions {
+    /// Where all connect.
+    #[arg(long)]
+    server: SocketAddr,
+    /// How many subscriptions.
+    #[arg(long, default_value_t = 1_000_000)]
+    subscriptions: u64,
+    /// Connections that share them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    connections: u64,
+    /// Bytes in each message.
+    #[arg(long, default_value_t = 128)]
+    payload: usize,
+    /// Seconds that each command goes on.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Subscriptions that come and go each second with `churn`.
+    #[arg(long, default_value_t = 10_000)]
+    churn: u64,
+    /// Another one chooses other subjects.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// The connections, once the subscriptions are made.
+#[derive(Debug)]
+struct Parties {
+    subscribers: Vec<Connection>,
+    publisher: Connection,
+    publisher_random: Random,
+    churner: Connection,
+    churner_random: Random,
+}
+
+impl Subscriptions {
+    /// Serves the commands until there are no more.
+    pub(crate) fn run(self) -> Outcome<()> {
+        let started = Instant::now();
+        let mut random = Random::new(self.seed);
+        let mut parties = Parties {
+            subscribers: self.subscribe()?,
+            publisher: Connection::open(self.server)?,
+            publisher_random: Random::new(random.number()),
+            churner: Connection::open(self.server)?,
+            churner_random: Random::new(random.number()),
+        };
+        crate::print(&json!({
+            "measurement": "subscriptions",
+            "event": "ready",
+            "subscriptions": self.subscriptions,
+            "seconds": started.elapsed().as_secs_f64(),
+        }))?;
+        let mut commands = swarm::commands();
+        while let Some(command) = commands.blocking_recv() {
+            let churn_per_second = match command.as_str() {
+                "publish" => None,
+                "churn" => Some(self.churn),
+                _ => return Err(format!("no command {command:?}").into()),
+            };
+            crate::print(&self.measure(&mut parties, churn_per_second)?)?;
+        }
+        Ok(())
+    }
+
+    fn subscribe(&self) -> Outcome<Vec<Connection>> {
+        let open = (0..self.connections).map(|_| Connection::open(self.server));
+        let mut subscribers = open.collect::<io::Result<Vec<_>>>()?;
+        for first in (0..self.subscriptions).step_by(BATCH_SUBSCRIPTIONS as usize) {
+            let mut frames = Vec::new();
+            for number in first..(first + BATCH_SUBSCRIPTIONS).min(self.subscriptions) {
+                let last = last_token(number);
+                write!(frames, "SUB s.{number}.{last} {number}\r\n")?;
+            }
+            let turn = first / BATCH_SUBSCRIPTIONS % self.connections;
+            let subscriber = &mut subscribers[turn as usize];
+            subscriber.send(&frames)?;
+            subscriber.flush()?;
+        }
+        Ok(subscribers)
+    }
+
+    fn measure(&self, parties: &mut Parties, churn_per_second: Option<u64>) -> Outcome<Value> {
+        let window = &Window::new(self.payload + AROUND_PAYLOAD_BYTES);
+        let started = Instant::now();
+        let until = started + Duration::from_secs_f64(self.seconds);
+        let (churner, churner_random) = (&mut parties.churner, &mut parties.churner_random);
+        let churned = thread::scope(|scope| {
+            let receiving: Vec<_> = parties
+                .subscribers
+                .iter_mut()
+                .map(|subscriber| scope.spawn(|| window.receive_all(subscriber)))
+                .collect();
+            let churning =
+                churn_per_second.map(|rate| scope.spawn(move || churn(churner, rate, until, churner_random)));
+            let sent = self.send(
+                &mut parties.publisher,
+                &mut parties.publisher_random,
+                window,
+                until,
+            );
+            window.end();
+            sent?;
+            for one in receiving {
+                one.join().map_err(|_| "a subscriber failed")??;
+            }
+            let churned = churning.map(|one| one.join().map_err(|_| "the churn failed"));
+            Outcome::Ok(churned.transpose()?.transpose()?)
+        })?;
+        let seconds = started.elapsed().as_secs_f64();
+        let mut result = json!({
+            "measurement": "subscriptions",
+            "event": if churn_per_second.is_some() { "churn" } else { "publish" },
+            "messages": window.sent(),
+            "received": window.received(),
+            "seconds": seconds,
+            "messages_per_second": window.received() as f64 / seconds,
+        });
+        if let Some(churned) = churned {
+            result["churned"] = churned.subscriptions.into();
+            result["churned_per_second"] = (churned.subscriptions as f64 / churned.seconds).into();
+        }
+        Ok(result)
+    }
+
+    fn send(
+        &self,
+        publisher: &mut Connection,
+        random: &mut Random,
+        window: &Window,
+        until: Instant,
+    ) -> io::Result<()> {
+        let mut tail = format!(" {}\r\n", self.payload).into_bytes();
+        tail.extend(vec![b'x'; self.payload]);
+        tail.extend(b"\r\n");
+        let mut frames = Vec::new();
+        while Instant::now() < until {
+            frames.clear();
+            for _ in 0..BATCH_MESSAGES {
+                let number = random.below(self.subscriptions);
+                write!(frames, "PUB s.{number}.0")?;
+                frames.extend_from_slice(&tail);
+            }
+            window.take(BATCH_MESSAGES)?;
+            publisher.send(&frames)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whatever this is, the subscription takes what is published to `s.NUMBER.0`.
+fn last_token(number: u64) -> &'static str {
+    if number.is_multiple_of(100) {
+        ">"
+    } else if number.is_multiple_of(10) {
+        "*"
+    } else {
+        "0"
+    }
+}

@@ -1,0 +1,34 @@
+"""How long messages and replies take beside a publisher that sends all that the server takes."""
+
+from contextlib import ExitStack
+
+import latency
+from pair import Case, address, both, in_turn
+from report import progress, say, table
+
+# name, measurement, words for the load generator
+CASES = [
+    ("request and reply, 1 client", "request", ["--requests", 5_000]),
+    ("1,000 messages/s, open loop", "latency", ["--rate", 1_000, "--seconds", 3]),
+]
+
+
+def run(folder, runs, part, targets):
+    cases = []
+    with ExitStack() as running:
+        servers = both(folder, running)
+        for name, measurement, words in CASES:
+            progress(f"{name}, beside a firehose")
+            case = Case(name)
+            for number in range(runs):
+                for who in in_turn(number):
+                    firehose = ["--firehose", address(servers[who])]
+                    done = latency.once(case, who, servers[who], measurement, [*words, *firehose])
+                    case.add("firehose", who, done["firehose_messages_per_second"] / 1000)
+            cases.append(case)
+    say(f"### Beside a firehose of 128 B messages, medians of {runs} runs in turn\n")
+    say("In each cell: ours / nats-server's = ratio. The firehose's rate is as much a result as the times are.\n")
+    head = ["case", *(f"{what} µs" for what in latency.QUANTILES), "requests/s", "firehose, 1,000 messages/s"]
+    columns = [*latency.QUANTILES, "rate", "firehose"]
+    table(head, [[case.name, *map(case.beside, columns)] for case in cases])
+    return []

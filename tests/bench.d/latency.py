@@ -1,0 +1,65 @@
+"""How long a message and a reply take through our broker and nats-server, and what they cost."""
+
+from contextlib import ExitStack
+
+from pair import Case, address, both, in_turn
+from processes import load
+from report import progress, say, table
+
+# Ours ÷ theirs: of the rate at least, of others at most.
+REQUEST_TARGETS = {"cpu": 0.7, "rate": 1.3, "p50": 0.8}
+LATENCY_TARGETS = {"cpu": 0.7, "p50": 0.8, "p99": 1.0}
+# name, measurement, messages, words for the load generator, targets
+CASES = [
+    ("request and reply, 1 client", "request", 20_000, ["--requests", 20_000], REQUEST_TARGETS),
+    ("request and reply, 16 clients", "request", 100_000, ["--requests", 100_000, "--clients", 16], REQUEST_TARGETS),
+    ("10,000 messages/s, open loop", "latency", 20_000, ["--rate", 10_000, "--seconds", 2], LATENCY_TARGETS),
+]
+ENDS = {"request": ("--requester", "--responder"), "latency": ("--publisher", "--subscriber")}
+QUANTILES = {"p50": "p50_us", "p99": "p99_us", "p99.9": "p999_us"}
+PAYLOAD = 16
+
+
+def run(folder, runs, part, targets):
+    cases = []
+    with ExitStack() as running:
+        servers = both(folder, running)
+        for name, measurement, messages, words, limits in CASES:
+            progress(name)
+            case = Case(name)
+            for number in range(runs):
+                for who in in_turn(number):
+                    before = servers[who].cpu_ns()
+                    once(case, who, servers[who], measurement, words)
+                    case.add("cpu", who, servers[who].cpu_ns_since(before) / 1000 / messages)
+            cases.append(case)
+            check(case, limits, targets)
+    say(f"### How long it takes, medians of {runs} runs in turn\n")
+    say("In each cell: ours / nats-server's = ratio.\n")
+    head = ["case", "CPU µs per message", "requests/s", *(f"{what} µs" for what in QUANTILES)]
+    table(head, [row(case) for case in cases])
+    targets.tell()
+    return cases
+
+
+def once(case, who, server, measurement, words):
+    """One run of the load generator; its figures go to the case."""
+    ends = [word for end in ENDS[measurement] for word in (end, address(server))]
+    done = load(measurement, *ends, "--payload", PAYLOAD, *words)
+    for what, key in QUANTILES.items():
+        case.add(what, who, done[key])
+    if measurement == "request":
+        case.add("rate", who, done["requests_per_second"])
+    return done
+
+
+def check(case, limits, targets):
+    for what, limit in limits.items():
+        if what == "rate":
+            case.check_rate_later(targets, limit)
+        else:
+            case.check_later(targets, what, "CPU" if what == "cpu" else what, limit)
+
+
+def row(case):
+    return [case.name, case.beside("cpu", 1), case.beside("rate"), *map(case.beside, QUANTILES)]

@@ -1,0 +1,67 @@
+"""Our broker and the newest nats-server, each case on both in turn, and what came of it."""
+
+from statistics import median
+
+import peers
+from processes import TARGET, Process, free_port
+from report import spread
+
+OURS, THEIRS = "standin-broker", "nats-server"
+
+
+def start(folder, who):
+    if who == THEIRS:
+        return peers.Node(folder, THEIRS)
+    port = free_port()
+    return Process(folder, OURS, TARGET / "release/standin-broker", "-a", "127.0.0.1", "-p", port, port=port)
+
+
+def both(folder, running):
+    """The two, by name; `running` is the ExitStack that ends them."""
+    return {who: running.enter_context(start(folder, who)) for who in (OURS, THEIRS)}
+
+
+def in_turn(number):
+    """The names, in the order of run `number`: none always comes first."""
+    return (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS)
+
+
+def address(server):
+    return f"127.0.0.1:{server.port}"
+
+
+class Case:
+    """What was measured of one case: figures of each run, by what they are and whose."""
+
+    def __init__(self, name):
+        self.name = name
+        self.figures = {}
+
+    def add(self, what, who, value):
+        self.figures.setdefault(what, {OURS: [], THEIRS: []})[who].append(value)
+
+    def median(self, what, who):
+        return median(self.figures[what][who])
+
+    def ratio(self, what):
+        """Ours ÷ theirs in each run, the median."""
+        mine, theirs = self.figures[what][OURS], self.figures[what][THEIRS]
+        return median(one / other for one, other in zip(mine, theirs))
+
+    def spread(self, what, who):
+        middle, apart = spread(self.figures[what][who])
+        return f"{middle:.3f} ± {apart * 50:.0f} %"
+
+    def beside(self, what, digits=0):
+        """Ours, theirs and the ratio in one cell; a dash where there is none."""
+        if what not in self.figures:
+            return "–"
+        mine, theirs = (f"{self.median(what, who):,.{digits}f}" for who in (OURS, THEIRS))
+        return f"{mine} / {theirs} = **{self.ratio(what):.2f}**"
+
+    def check_later(self, targets, what, named, limit):
+        targets.later(f"{self.name}: {named} ÷ nats-server's", self.ratio(what), limit, "×")
+
+    def check_rate_later(self, targets, least):
+        """Targets are checked as "at most", so this one is upside down."""
+        targets.later(f"{self.name}: nats-server's throughput ÷ ours", 1 / self.ratio("rate"), 1 / least, "×")
