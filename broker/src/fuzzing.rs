@@ -123,7 +123,7 @@ impl World {
             self.ends(number);
         }
         self.check_staged();
-        self.router.stage.flush(0);
+        self.router.stage.flush();
     }
 
     fn ends(&mut self, number: usize) {

@@ -1,6 +1,6 @@
 //! What a client is to be sent: the last stop of a message.
 //!
-//! Any worker may have something for any client. It stages all of a batch for one client first ([`Stage`](crate::stage::Stage))
+//! Any worker may have something for any client. It stages all of a turn for one client first ([`Stage`](crate::stage::Stage))
 //! and brings it here once; if nothing waits before it, it goes straight to the socket, from the worker that has it. Only what
 //! the socket does not take is kept, and the client's own task writes it when the socket takes bytes again.
 //!
@@ -35,6 +35,8 @@ pub(crate) struct Outbox {
     pub(crate) takes_headers: AtomicBool,
     /// Wants its own messages back.
     pub(crate) echo: AtomicBool,
+    /// It publishes to one that cannot keep up.
+    stalled: AtomicBool,
     /// Messages and bytes of payload sent to it, for the pages.
     pub(crate) messages_out: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
@@ -89,6 +91,7 @@ impl Outbox {
             id,
             takes_headers: AtomicBool::new(false),
             echo: AtomicBool::new(true),
+            stalled: AtomicBool::new(false),
             messages_out: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             places: (0..workers).map(|_| AtomicU32::new(u32::MAX)).collect(),
@@ -172,6 +175,17 @@ impl Outbox {
             }
         }
         Poll::Ready(())
+    }
+
+    /// It is to wait a moment before it publishes more.
+    pub(crate) fn stall(&self) {
+        self.stalled.store(true, Relaxed);
+    }
+
+    /// Whether it is to wait, asked by its own task.
+    #[inline]
+    pub(crate) fn take_stall(&self) -> bool {
+        self.stalled.load(Relaxed) && self.stalled.swap(false, Relaxed)
     }
 
     /// Its task looks around.

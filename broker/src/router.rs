@@ -82,7 +82,7 @@ impl Router {
         let mut delivered = false;
         for subscription in &matched.each {
             if echo || subscription.client.id != from.id {
-                delivered |= self.deliver(subscription, message, shared.as_ref(), all);
+                delivered |= self.deliver(from, subscription, message, shared.as_ref(), all);
             }
         }
         for group in &matched.groups {
@@ -93,7 +93,7 @@ impl Router {
                 .iter()
                 .chain(before)
                 .filter(|member| echo || member.client.id != from.id)
-                .any(|member| self.deliver(member, message, shared.as_ref(), all));
+                .any(|member| self.deliver(from, member, message, shared.as_ref(), all));
         }
         delivered
     }
@@ -115,11 +115,12 @@ impl Router {
             headers: Some(b"NATS/1.0 503\r\n\r\n"),
             payload: b"",
         };
-        self.deliver(own, &answer, None, all);
+        self.deliver(from, own, &answer, None, all);
     }
 
     fn deliver(
         &mut self,
+        from: &Arc<Outbox>,
         subscription: &Arc<Subscription>,
         message: &Publish<'_>,
         shared: Option<&Shared>,
@@ -131,6 +132,7 @@ impl Router {
         }
         let staged = self.stage.of(&subscription.client);
         staged.messages += 1;
+        staged.published_by(from);
         staged.payload_bytes += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
         let start = staged.bytes.len();
         encode(staged, subscription, message, shared);

@@ -1,6 +1,7 @@
-//! What one worker has for each client out of one batch: written to each client once, when the batch is through.
+//! What one worker has for each client out of one turn: written to each client once, when all clients that had something to
+//! say in this turn have said it. So sixteen requests to one service are one call to the kernel.
 //!
-//! A stage belongs to one thread, so nothing here is locked. Its buffers are used again from batch to batch.
+//! A stage belongs to one thread, so nothing here is locked. Its buffers are used again from turn to turn.
 
 use std::sync::Arc;
 
@@ -8,11 +9,14 @@ use bytes::Bytes;
 
 use crate::outbox::Outbox;
 
-/// So many bytes for one client are sent before the batch is through: a batch for a hundred subscribers must not take a
-/// hundred times its size.
+/// So many bytes for one client are sent before the turn is through: what one client publishes to a hundred subscribers must
+/// not take a hundred times its size.
 const STAGED_BYTES_MAX: usize = 128 * 1024;
 /// Buffers that grew beyond this are not kept.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
+
+/// Clients remembered as those that published to one client in a turn.
+const PRODUCERS_MAX: usize = 64;
 
 /// Bytes for one client.
 #[derive(Debug, Default)]
@@ -26,6 +30,8 @@ pub(crate) struct Staged {
     /// Messages, and bytes of their payloads and headers.
     pub(crate) messages: u64,
     pub(crate) payload_bytes: u64,
+    /// Who published it: they wait when the client cannot keep up.
+    producers: Vec<Arc<Outbox>>,
 }
 
 impl Staged {
@@ -36,6 +42,18 @@ impl Staged {
 
     pub(crate) fn has_shared(&self) -> bool {
         !self.shared.is_empty()
+    }
+
+    /// A message of this client is among it.
+    #[inline]
+    pub(crate) fn published_by(&mut self, producer: &Arc<Outbox>) {
+        let known = self
+            .producers
+            .last()
+            .is_some_and(|last| Arc::ptr_eq(last, producer));
+        if !known && self.producers.len() < PRODUCERS_MAX {
+            self.producers.push(Arc::clone(producer));
+        }
     }
 
     /// A payload that is not copied.
@@ -65,6 +83,7 @@ impl Staged {
         self.shared_bytes = 0;
         self.messages = 0;
         self.payload_bytes = 0;
+        self.producers.clear();
     }
 }
 
@@ -75,8 +94,6 @@ pub(crate) struct Stage {
     staged: Vec<Staged>,
     used: usize,
     pending_bytes_max: usize,
-    /// Most bytes that wait for one of the clients that were sent something since [`Stage::flush`] was last called.
-    fullest: usize,
 }
 
 impl Stage {
@@ -87,7 +104,6 @@ impl Stage {
             staged: Vec::new(),
             used: 0,
             pending_bytes_max: usize::MAX,
-            fullest: 0,
         }
     }
 
@@ -123,33 +139,40 @@ impl Stage {
         staged
     }
 
-    /// Sends everything, to `last` last: its PONG must not be seen before the messages that it confirms are with their
-    /// subscribers. Returns the most bytes that wait for one of the clients.
-    pub(crate) fn flush(&mut self, last: u64) -> usize {
-        let mut last_place = None;
-        for place in 0..self.used {
-            let is_last = self.staged[place]
-                .outbox
-                .as_ref()
-                .is_some_and(|outbox| outbox.id == last);
-            if is_last {
-                last_place = Some(place);
-            } else {
-                self.send(place);
+    /// Whether anything is staged.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Sends everything, messages before bare answers: a PONG should not be seen before the messages that it confirms are with
+    /// their subscribers.
+    pub(crate) fn flush(&mut self) {
+        for answers in [false, true] {
+            for place in 0..self.used {
+                if answers || self.staged[place].messages > 0 {
+                    self.send(place);
+                }
             }
         }
-        if let Some(place) = last_place {
+        self.used = 0;
+    }
+
+    /// Sends what is staged for this client, before the turn is through.
+    pub(crate) fn flush_to(&mut self, outbox: &Arc<Outbox>) {
+        let place = outbox.place(self.worker);
+        let staged = self.staged.get(place).and_then(|staged| staged.outbox.as_ref());
+        if staged.is_some_and(|known| Arc::ptr_eq(known, outbox)) {
             self.send(place);
         }
-        self.used = 0;
-        std::mem::take(&mut self.fullest)
     }
 
     fn send(&mut self, place: usize) {
         let staged = &mut self.staged[place];
         if let Some(outbox) = staged.outbox.take() {
             let standing = outbox.send(staged, self.pending_bytes_max);
-            self.fullest = self.fullest.max(standing.pending_bytes);
+            if standing.pending_bytes > self.pending_bytes_max / 2 {
+                staged.producers.iter().for_each(|producer| producer.stall());
+            }
         }
         staged.clear();
     }

@@ -9,15 +9,16 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use standin_daemon::linger;
 use standin_wire::encode;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -28,12 +29,11 @@ use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::router::Router;
 use crate::shared::{Shared, Told};
+use crate::stage::Stage;
 
 /// The read buffer of a worker, in bytes. Larger reads mean fewer calls to the kernel for each message; smaller ones give way
 /// to other clients sooner.
 const READ_BYTES: usize = 64 * 1024;
-/// A busy client gives way to the others of its worker after so many reads.
-const READS_MAX: usize = 4;
 /// The first PING comes so long after the connection, so that a wrong peer shows soon.
 const FIRST_PING: Duration = Duration::from_secs(1);
 /// How long a producer waits for a subscriber that cannot keep up, before it may send more.
@@ -49,6 +49,44 @@ thread_local! {
 struct Worker {
     router: Router,
     buffer: Vec<u8>,
+    flusher: Flusher,
+}
+
+/// The task that sends what is staged. It is called by the first client that stages something in a turn, and so its own turn
+/// comes when all clients that were ready with that one have had theirs.
+#[derive(Default)]
+struct Flusher {
+    task: Option<Waker>,
+    called: bool,
+}
+
+impl Flusher {
+    fn call(&mut self, stage: &Stage) {
+        if !self.called
+            && !stage.is_empty()
+            && let Some(task) = &self.task
+        {
+            self.called = true;
+            task.wake_by_ref();
+        }
+    }
+}
+
+/// Sends what the clients of this thread stage, for ever. To be spawned on each worker.
+pub(crate) async fn flush() {
+    poll_fn(|cx| {
+        WORKER.with_borrow_mut(|worker| {
+            if let Some(Worker { router, flusher, .. }) = worker {
+                if flusher.task.is_none() {
+                    flusher.task = Some(cx.waker().clone());
+                }
+                flusher.called = false;
+                router.stage.flush();
+            }
+        });
+        Poll::<()>::Pending
+    })
+    .await;
 }
 
 /// Makes the present thread worker number `number`.
@@ -58,7 +96,11 @@ pub(crate) fn become_worker(number: usize, shared: &Shared) {
         .stage
         .set_pending_bytes_max(shared.policy.load().pending_bytes_max);
     let buffer = vec![0; READ_BYTES];
-    WORKER.set(Some(Worker { router, buffer }));
+    WORKER.set(Some(Worker {
+        router,
+        buffer,
+        flusher: Flusher::default(),
+    }));
 }
 
 /// See the file's head.
@@ -125,28 +167,35 @@ impl Task {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
         // Not being able to write is no reason not to read: the limit on what waits decides.
         let _ = self.outbox.poll_drain(cx);
-        for _ in 0..READS_MAX {
-            if let Some(reason) = self.outbox.reason() {
-                return Poll::Ready(reason);
-            }
-            if self.shared.news() != self.news
-                && let Err(reason) = self.take_news()
-            {
-                return Poll::Ready(reason);
-            }
-            if self.is_stalled() || self.socket.poll_read_ready(cx).is_pending() {
-                return self.poll_timer(cx);
-            }
-            // Nothing there after all: the next look at the socket asks to be woken.
-            if let Err(reason) = self.read() {
-                return Poll::Ready(reason);
-            }
+        if let Some(reason) = self.outbox.reason() {
+            return Poll::Ready(reason);
         }
-        cx.waker().wake_by_ref();
+        if self.shared.news() != self.news
+            && let Err(reason) = self.take_news()
+        {
+            return Poll::Ready(reason);
+        }
+        if self.is_stalled() || self.socket.poll_read_ready(cx).is_pending() {
+            return self.poll_timer(cx);
+        }
+        if let Err(reason) = self.read() {
+            return Poll::Ready(reason);
+        }
+        if self.socket.poll_read_ready(cx).is_pending() {
+            return self.poll_timer(cx);
+        }
+        // There is more to read, but the sockets of all others are looked at before: one firehose must not starve them.
+        if pin!(tokio::task::yield_now()).poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 
     fn is_stalled(&mut self) -> bool {
+        if self.outbox.take_stall() {
+            self.stalled_until = Some(Instant::now() + STALL);
+            self.shared.stalls.fetch_add(1, Relaxed);
+        }
         let stalled = self.stalled_until.is_some_and(|until| Instant::now() < until);
         if !stalled {
             self.stalled_until = None;
@@ -183,7 +232,12 @@ impl Task {
     /// Reads once, what is there.
     fn read(&mut self) -> Result<(), Reason> {
         WORKER.with_borrow_mut(|worker| {
-            let Some(Worker { router, buffer }) = worker else {
+            let Some(Worker {
+                router,
+                buffer,
+                flusher,
+            }) = worker
+            else {
                 return Err(Reason::Shutdown);
             };
             // An unfinished frame is put before what is read now, so that what follows it is not copied.
@@ -195,7 +249,12 @@ impl Task {
             }
             let count = match self.socket.try_read(&mut buffer[start..]) {
                 Ok(0) => return Err(Reason::ClientClosed),
-                Ok(count) => count,
+                Ok(count) => {
+                    if count < buffer.len() - start {
+                        self.forget_readiness();
+                    }
+                    count
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(_) => return Err(Reason::ReadError),
             };
@@ -221,11 +280,7 @@ impl Task {
             if self.held.is_empty() && self.held.capacity() > 0 {
                 self.held = BytesMut::new();
             }
-            let fullest = router.stage.flush(self.outbox.id);
-            if fullest > self.policy.pending_bytes_max / 2 {
-                self.stalled_until = Some(Instant::now() + STALL);
-                self.shared.stalls.fetch_add(1, Relaxed);
-            }
+            flusher.call(&router.stage);
             self.client.count();
             router.count(&self.shared.lookups);
             self.pings = 0;
@@ -237,6 +292,14 @@ impl Task {
             }
             taken.map(drop)
         })
+    }
+
+    /// A read that did not fill the buffer has emptied the socket: what comes later is told anew, so the next read would only
+    /// find nothing. The end of the stream is not forgotten.
+    fn forget_readiness(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        // The error is the one given.
+        let _ = self.socket.try_io(Interest::READABLE, nothing);
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
@@ -314,7 +377,7 @@ impl Task {
         WORKER.with_borrow_mut(|worker| {
             if let Some(Worker { router, .. }) = worker {
                 router.stage.of(&self.outbox).bytes.extend_from_slice(bytes);
-                router.stage.flush(self.outbox.id);
+                router.stage.flush_to(&self.outbox);
             }
         });
     }

@@ -91,10 +91,12 @@ pub(crate) fn start(
 }
 
 async fn serve(mut newcomers: UnboundedReceiver<Newcomer>, shared: Arc<Shared>) {
+    let flushing = tokio::spawn(task::flush());
     while let Some(newcomer) = newcomers.recv().await {
         tokio::spawn(serve_one(newcomer, Arc::clone(&shared)));
     }
     shared.none_left().await;
+    flushing.abort();
 }
 
 /// One client from its first byte to its last. A panic in it ends only this one.
