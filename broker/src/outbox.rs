@@ -5,11 +5,15 @@
 //! the socket does not take is kept, and the client's own task writes it when the socket takes bytes again.
 //!
 //! *Architecture invariant:* what waits for one client is bounded by `pending_bytes_max`; a client that does not read is
-//! closed, and never delays another one without limit.
+//! closed, and never delays another one without limit. No lock is held over a call to the kernel: a worker that finds another
+//! one writing leaves its bytes with it.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -23,6 +27,8 @@ use crate::stage::Staged;
 
 /// Parts that one call to the kernel takes at most.
 const PARTS_MAX: usize = 64;
+/// A worker writes so often in a row what others leave with it; then the client's own task goes on.
+const ROUNDS_MAX: usize = 4;
 /// A kept part grows up to this, so that a slow client costs few allocations.
 const PART_BYTES_MAX: usize = 64 * 1024;
 
@@ -43,6 +49,8 @@ pub(crate) struct Outbox {
     /// Its place on each worker's stage.
     places: Box<[AtomicU32]>,
     queue: Mutex<Queue>,
+    /// Whether there is something in the queue for its task: bytes, or a reason to end.
+    attention: AtomicBool,
     /// The client's own task.
     task: AtomicWaker,
 }
@@ -51,7 +59,11 @@ pub(crate) struct Outbox {
 struct Queue {
     /// `None` once the client is gone.
     socket: Option<Arc<TcpStream>>,
+    /// Somebody is writing; what comes meanwhile is left in `parts`.
+    writing: bool,
     parts: VecDeque<Part>,
+    /// The socket took less than it was given when it was last written to.
+    is_blocked: bool,
     /// Bytes of the first part that are with the socket.
     written: usize,
     /// Bytes that wait.
@@ -97,12 +109,15 @@ impl Outbox {
             places: (0..workers).map(|_| AtomicU32::new(u32::MAX)).collect(),
             queue: Mutex::new(Queue {
                 socket,
+                writing: false,
+                is_blocked: false,
                 parts: VecDeque::new(),
                 written: 0,
                 bytes: 0,
                 blocked_since: Instant::now(),
                 reason: None,
             }),
+            attention: AtomicBool::new(false),
             task: AtomicWaker::new(),
         }
     }
@@ -131,27 +146,34 @@ impl Outbox {
     /// Sends what was staged, behind what waits already. Above `pending_bytes_max` the client is a slow consumer.
     pub(crate) fn send(&self, staged: &mut Staged, pending_bytes_max: usize) -> Standing {
         let mut queue = self.queue();
-        let Some(socket) = queue.socket.clone() else {
+        let ends = queue.reason.is_some_and(Reason::is_broken);
+        let Some(socket) = queue.socket.clone().filter(|_| !ends) else {
             return Standing { pending_bytes: 0 };
         };
         self.messages_out.fetch_add(staged.messages, Relaxed);
         self.bytes_out.fetch_add(staged.payload_bytes, Relaxed);
-        let mut written = 0;
-        if queue.parts.is_empty() {
-            match write_staged(&socket, staged) {
-                Ok(count) => written = count,
-                Err(_) => queue.end(Reason::WriteError),
+        let waits = queue.writing || !queue.parts.is_empty();
+        if waits {
+            queue.keep(staged);
+        } else {
+            queue.writing = true;
+            drop(queue);
+            let result = write_staged(&socket, staged);
+            queue = self.queue();
+            queue.wrote_staged(staged, result);
+            for _ in 0..ROUNDS_MAX {
+                if queue.is_blocked || queue.parts.is_empty() {
+                    break;
+                }
+                queue = self.write(queue, &socket);
             }
-            queue.blocked_since = Instant::now();
         }
-        if queue.reason.is_none() && written < staged.len() {
-            queue.keep(staged, written);
-            if queue.bytes > pending_bytes_max {
-                queue.end(Reason::SlowConsumerPending);
-            }
+        if queue.bytes > pending_bytes_max {
+            queue.end(Reason::SlowConsumerPending);
         }
         let pending_bytes = queue.bytes;
-        let call = pending_bytes > 0 || queue.reason.is_some();
+        // Who is writing sees to what is left with it.
+        let call = self.set_attention(&queue) && (!queue.writing || queue.reason.is_some());
         drop(queue);
         if call {
             self.task.wake();
@@ -159,22 +181,51 @@ impl Outbox {
         Standing { pending_bytes }
     }
 
+    /// Writes what waits, as much as the socket takes at once, without the lock.
+    fn write<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, socket: &TcpStream) -> MutexGuard<'a, Queue> {
+        queue.writing = true;
+        let parts = std::mem::take(&mut queue.parts);
+        let skip = std::mem::take(&mut queue.written);
+        drop(queue);
+        let result = write_parts(socket, &parts, skip);
+        let mut queue = self.queue();
+        queue.wrote_parts(parts, skip, result);
+        queue
+    }
+
     /// The client's own task: writes what waits. Returns whether anything still does.
     pub(crate) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.task.register(cx.waker());
+        if !self.needs_attention() {
+            return Poll::Ready(());
+        }
         let mut queue = self.queue();
-        while !queue.parts.is_empty() {
+        while !queue.writing && !queue.parts.is_empty() {
             let Some(socket) = queue.socket.clone() else { break };
             if socket.poll_write_ready(cx).is_pending() {
                 return Poll::Pending;
             }
-            match queue.write(&socket) {
-                Ok(0) => {}
-                Ok(_) => queue.blocked_since = Instant::now(),
-                Err(_) => queue.end(Reason::WriteError),
-            }
+            queue = self.write(queue, &socket);
         }
-        Poll::Ready(())
+        self.set_attention(&queue);
+        // Who is writing calls when something is left.
+        if queue.writing {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    /// Whether its task has to look into the queue.
+    #[inline]
+    fn needs_attention(&self) -> bool {
+        self.attention.load(Acquire)
+    }
+
+    fn set_attention(&self, queue: &Queue) -> bool {
+        let needed = queue.writing || !queue.parts.is_empty() || queue.reason.is_some();
+        self.attention.store(needed, Release);
+        needed
     }
 
     /// It is to wait a moment before it publishes more.
@@ -200,11 +251,18 @@ impl Outbox {
 
     /// Why the client is to be closed, if another task or its socket said so.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        self.queue().reason
+        if self.needs_attention() {
+            self.queue().reason
+        } else {
+            None
+        }
     }
 
     /// Since when the socket has taken nothing of what waits; `None` when nothing waits.
     pub(crate) fn blocked_since(&self) -> Option<Instant> {
+        if !self.needs_attention() {
+            return None;
+        }
         let queue = self.queue();
         (queue.bytes > 0).then_some(queue.blocked_since)
     }
@@ -215,6 +273,7 @@ impl Outbox {
         if queue.reason.is_none() {
             queue.reason = Some(reason);
         }
+        self.set_attention(&queue);
         drop(queue);
         self.task.wake();
     }
@@ -224,6 +283,7 @@ impl Outbox {
         let mut queue = self.queue();
         queue.end(Reason::ClientClosed);
         queue.socket = None;
+        self.set_attention(&queue);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -232,43 +292,72 @@ impl Outbox {
 }
 
 impl Queue {
-    /// Keeps what the socket did not take.
-    fn keep(&mut self, staged: &Staged, mut skip: usize) {
-        self.bytes += staged.len() - skip;
-        staged.parts(|part, shared| {
-            let skipped = skip.min(part.len());
-            skip -= skipped;
-            let rest = &part[skipped..];
-            match (shared, self.parts.back_mut()) {
-                _ if rest.is_empty() => {}
-                (Some(shared), _) => self.parts.push_back(Part::Shared(shared.slice(skipped..))),
-                (None, Some(Part::Own(last))) if last.len() < PART_BYTES_MAX => last.extend_from_slice(rest),
-                (None, _) => self.parts.push_back(Part::Own(rest.to_vec())),
-            }
+    /// Keeps what was staged, behind what waits.
+    fn keep(&mut self, staged: &Staged) {
+        self.bytes += staged.len();
+        staged.parts(|part, shared| match (shared, self.parts.back_mut()) {
+            _ if part.is_empty() => {}
+            (Some(shared), _) => self.parts.push_back(Part::Shared(shared.clone())),
+            (None, Some(Part::Own(last))) if last.len() < PART_BYTES_MAX => last.extend_from_slice(part),
+            (None, _) => self.parts.push_back(Part::Own(part.to_vec())),
         });
     }
 
-    /// Writes of what waits as much as the socket takes at once.
-    fn write(&mut self, socket: &TcpStream) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); PARTS_MAX];
-        let count = self.parts.len().min(PARTS_MAX);
-        let mut skip = self.written;
-        for (slice, part) in slices.iter_mut().zip(&self.parts) {
-            *slice = IoSlice::new(&part.bytes()[std::mem::take(&mut skip)..]);
-        }
-        let written = match socket.try_write_vectored(&slices[..count]) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            other => other?,
-        };
+    /// What was staged went to the socket, or some of it; the rest comes before what others left meanwhile.
+    fn wrote_staged(&mut self, staged: &Staged, result: io::Result<usize>) {
+        let Some(written) = self.wrote(result) else { return };
+        self.is_blocked = written < staged.len();
+        self.bytes += staged.len() - written;
+        let (mut skip, mut rest) = (written, VecDeque::new());
+        staged.parts(|part, shared| {
+            let skipped = skip.min(part.len());
+            skip -= skipped;
+            if skipped < part.len() {
+                rest.push_back(match shared {
+                    Some(shared) => Part::Shared(shared.slice(skipped..)),
+                    None => Part::Own(part[skipped..].to_vec()),
+                });
+            }
+        });
+        self.put_before(rest);
+    }
+
+    /// `parts` without the first `skip` bytes went to the socket, or some of them.
+    fn wrote_parts(&mut self, mut parts: VecDeque<Part>, skip: usize, result: io::Result<usize>) {
+        let Some(written) = self.wrote(result) else { return };
         self.bytes -= written;
-        self.written += written;
-        while let Some(first) = self.parts.front()
+        self.written = skip + written;
+        while let Some(first) = parts.front()
             && self.written >= first.bytes().len()
         {
             self.written -= first.bytes().len();
-            self.parts.pop_front();
+            parts.pop_front();
         }
-        Ok(written)
+        self.is_blocked = written == 0;
+        self.put_before(parts);
+    }
+
+    /// A call to the kernel has ended. `None`: so has the client meanwhile.
+    fn wrote(&mut self, result: io::Result<usize>) -> Option<usize> {
+        self.writing = false;
+        match result {
+            _ if self.socket.is_none() || self.reason.is_some_and(Reason::is_broken) => None,
+            Ok(written) => {
+                if written > 0 || self.bytes == 0 {
+                    self.blocked_since = Instant::now();
+                }
+                Some(written)
+            }
+            Err(_) => {
+                self.end(Reason::WriteError);
+                None
+            }
+        }
+    }
+
+    fn put_before(&mut self, mut parts: VecDeque<Part>) {
+        parts.append(&mut self.parts);
+        self.parts = parts;
     }
 
     fn end(&mut self, reason: Reason) {
@@ -276,6 +365,19 @@ impl Queue {
         self.parts = VecDeque::new();
         self.written = 0;
         self.bytes = 0;
+    }
+}
+
+/// Writes of `parts`, without the first `skip` bytes, as much as the socket takes in one call.
+fn write_parts(socket: &TcpStream, parts: &VecDeque<Part>, mut skip: usize) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); PARTS_MAX];
+    let count = parts.len().min(PARTS_MAX);
+    for (slice, part) in slices.iter_mut().zip(parts) {
+        *slice = IoSlice::new(&part.bytes()[std::mem::take(&mut skip)..]);
+    }
+    match socket.try_write_vectored(&slices[..count]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        other => other,
     }
 }
 
@@ -306,4 +408,96 @@ fn write_staged(socket: &TcpStream, staged: &Staged) -> io::Result<usize> {
         }
     }
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const SENDERS: usize = 4;
+    const MESSAGES: usize = 5_000;
+
+    async fn pair() -> (Arc<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Arc::new(near), listener.accept().await.unwrap().0)
+    }
+
+    fn drain_for_ever(outbox: &Arc<Outbox>) -> tokio::task::JoinHandle<()> {
+        let outbox = Arc::clone(outbox);
+        tokio::spawn(poll_fn(move |cx| {
+            let _ = outbox.poll_drain(cx);
+            Poll::<()>::Pending
+        }))
+    }
+
+    /// What workers send at the same time arrives whole, once, and in each worker's order, on a socket that takes it in bits.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn several_workers_send_at_once_and_each_keeps_its_order() {
+        let (near, mut far) = pair().await;
+        socket2::SockRef::from(&*near).set_send_buffer_size(16 * 1024).unwrap();
+        let outbox = Arc::new(Outbox::new(1, Some(near), SENDERS));
+        let draining = drain_for_ever(&outbox);
+        let threads: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let outbox = Arc::clone(&outbox);
+                std::thread::spawn(move || {
+                    for number in 0..MESSAGES {
+                        let mut staged = Staged::default();
+                        let padding = "x".repeat(number % 300);
+                        staged.bytes.extend(format!("{sender} {number} {padding}").bytes());
+                        if number.is_multiple_of(5) {
+                            staged.share(Bytes::from(vec![b'y'; number % 700]));
+                        }
+                        staged.bytes.push(b'\n');
+                        outbox.send(&mut staged, usize::MAX);
+                    }
+                })
+            })
+            .collect();
+        let mut next = [0; SENDERS];
+        let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
+        while next != [MESSAGES; SENDERS] {
+            let count = far.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "the connection ended at {next:?}");
+            heard.extend_from_slice(&buffer[..count]);
+            while let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
+                let line = String::from_utf8(heard.drain(..=end).collect()).unwrap();
+                let mut words = line.trim_end().split(' ');
+                let sender: usize = words.next().unwrap().parse().unwrap();
+                let number: usize = words.next().unwrap().parse().unwrap();
+                assert_eq!(number, next[sender], "of {sender}");
+                let shared = if number.is_multiple_of(5) { number % 700 } else { 0 };
+                assert_eq!(words.next().unwrap_or_default().len(), number % 300 + shared);
+                next[sender] += 1;
+            }
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(heard.is_empty());
+        assert_eq!(outbox.pending_bytes(), 0);
+        draining.abort();
+    }
+
+    #[tokio::test]
+    async fn more_than_may_wait_ends_the_client_and_keeps_nothing() {
+        let (near, _far) = pair().await;
+        let outbox = Outbox::new(1, Some(near), 1);
+        let mut standing = Standing { pending_bytes: 0 };
+        for _ in 0..10_000 {
+            let mut staged = Staged::default();
+            staged.bytes.resize(64 * 1024, b'x');
+            standing = outbox.send(&mut staged, 1024 * 1024);
+            if outbox.reason().is_some() {
+                break;
+            }
+            assert!(standing.pending_bytes <= 1024 * 1024, "{standing:?}");
+        }
+        assert_eq!(outbox.reason(), Some(Reason::SlowConsumerPending));
+        assert_eq!((standing.pending_bytes, outbox.pending_bytes()), (0, 0));
+    }
 }

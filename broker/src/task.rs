@@ -384,6 +384,7 @@ impl Task {
 
     /// The subscriptions go, and the client hears why.
     fn end(&mut self, reason: Reason) {
+        self.outbox.close(reason);
         let subscriptions = self.client.end();
         self.client.count();
         self.shared.clients.remove(self.outbox.id, reason, subscriptions);
