@@ -440,7 +440,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn several_workers_send_at_once_and_each_keeps_its_order() {
         let (near, mut far) = pair().await;
-        socket2::SockRef::from(&*near).set_send_buffer_size(16 * 1024).unwrap();
+        socket2::SockRef::from(&*near)
+            .set_send_buffer_size(16 * 1024)
+            .unwrap();
         let outbox = Arc::new(Outbox::new(1, Some(near), SENDERS));
         let draining = drain_for_ever(&outbox);
         let threads: Vec<_> = (0..SENDERS)
@@ -450,7 +452,9 @@ mod tests {
                     for number in 0..MESSAGES {
                         let mut staged = Staged::default();
                         let padding = "x".repeat(number % 300);
-                        staged.bytes.extend(format!("{sender} {number} {padding}").bytes());
+                        staged
+                            .bytes
+                            .extend(format!("{sender} {number} {padding}").bytes());
                         if number.is_multiple_of(5) {
                             staged.share(Bytes::from(vec![b'y'; number % 700]));
                         }

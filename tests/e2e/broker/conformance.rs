@@ -1,12 +1,17 @@
 //! One table of conversations, held with ours and with real nats-server: where the two differ, a row fails on one of them.
 
-use e2e::{Conversation, Maker, Server};
+use e2e::{Conversation, Maker, PATIENCE, Server, eventually};
 use tokio::net::TcpStream;
 
 use super::rows::{GUARDED, LIMITED, LIMITS_OF_NATS, LIMITS_OF_OURS, OPEN, Row, TOKEN};
 
 async fn hold(maker: Maker, flags: &[&str], rows: &[Row]) {
     let server = Server::start(maker, flags).await;
+    let subscriptions = async || {
+        let page = server.http().get_json("/subsz").await;
+        page.and_then(|page| page["num_subscriptions"].as_u64())
+    };
+    let own = subscriptions().await;
     for row in rows {
         let hears = match row.hears_from_nats {
             Some(hears) if maker == Maker::Nats => hears,
@@ -27,6 +32,11 @@ async fn hold(maker: Maker, flags: &[&str], rows: &[Row]) {
             client.expect(format!("{hears}PONG\r\n")).await;
             client.close().await;
         }
+        // What one client subscribed to must be gone before the next one publishes.
+        eventually("the client's subscriptions are gone", PATIENCE, async || {
+            subscriptions().await == own
+        })
+        .await;
     }
 }
 
