@@ -13,7 +13,7 @@ use crate::settings::{Flag, Input, Loaded, Settings, SettingsError};
 
 const AFTER_HELP: &str = "\
 Flags are nats-server's; one dash does where nats-server takes one (-port 4222, -p -1, -DV). The settings file is TOML:
-deploy/broker.toml lists every key with its default.
+deploy/broker.toml lists every key with its default. A file *.conf is read as nats-server's own format.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file.
 Signals: TERM and INT stop, HUP reads the settings again, USR1 opens the log file anew, USR2 makes a lame duck: clients are
@@ -116,6 +116,10 @@ pub struct Cli {
     /// Taken for the sake of old scripts: lines have their time anyway
     #[arg(short = 'T', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
     logtime: Option<bool>,
+
+    /// Taken for the sake of old scripts: without JetStream nothing is stored, by nats-server neither
+    #[arg(long = "store_dir", alias = "sd", value_name = "DIR", hide = true)]
+    store_dir: Option<PathBuf>,
 
     /// Check the settings and end: 0 when they are good, 64 and the reason when not
     #[arg(short = 't', long, help_heading = "Operation")]
@@ -275,8 +279,7 @@ mod tests {
 
     #[test]
     fn every_flag_sets_the_key_it_stands_for() {
-        let words =
-            "-a 127.0.0.1 -p 1 -n name --advertise h:2 -m 3 -P /pid --ports_file_dir /ports -l /log -T";
+        let words = "-a 127.0.0.1 -p 1 -n name --advertise h:2 -m 3 -P /pid --ports_file_dir /ports -l /log -T -sd /store";
         let settings = settings(&words.split(' ').collect::<Vec<_>>());
         assert_eq!((settings.addr.as_str(), settings.port), ("127.0.0.1", 1));
         assert_eq!(

@@ -12,7 +12,7 @@
 //! | `subscriptions`, `subscription` | who listens to what; `generations` tells what changed, `tokens` splits subjects |
 //! | `stage`, `outbox` | what a batch has for each client, and what waits for it |
 //!
-//! Around them: [`cli`], [`settings`] and the `policy` made of them, [`auth`], `closing` (why connections end), `clients` and
+//! Around them: [`cli`], [`settings`] (`natsconf`: in nats-server's own format) and the `policy` made of them, [`auth`], `closing` (why connections end), `clients` and
 //! `card` (what of clients others may see), `monitor` (the pages), [`notices`] (pid and ports files), `identity`.
 //!
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged; then each client it touched is written to
@@ -30,6 +30,7 @@ pub mod fuzzing;
 mod generations;
 mod identity;
 mod monitor;
+mod natsconf;
 pub mod notices;
 mod outbox;
 mod policy;

@@ -17,6 +17,7 @@ pub use standin_daemon::settings::{Flag, Input, Loaded, Millis, Place, Secs, Set
 use toml::{Table, Value};
 
 use crate::auth::Access;
+use crate::natsconf;
 
 /// The commented defaults, `deploy/broker.toml`.
 pub const DEFAULTS: &str = include_str!("../../deploy/broker.toml");
@@ -79,6 +80,7 @@ pub struct Limits {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
 pub struct Http {
+    pub addr: String,
     pub port: i32,
 }
 
@@ -135,6 +137,7 @@ const SCHEMA: Schema = Schema {
         "port",
         "server_name",
         "advertise",
+        "http.addr",
         "http.port",
         "log.format",
         "log.file",
@@ -144,6 +147,7 @@ const SCHEMA: Schema = Schema {
         "process.listen_backlog",
     ],
     variables: &[],
+    other_format: Some(natsconf::read),
     masked,
     text,
     table: |_, place, table| user(place, table),
@@ -160,6 +164,7 @@ fn masked(key: &str, text: &str) -> Option<String> {
 fn text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let allowed = match key {
         "addr" if text.parse::<IpAddr>().is_err() => "an IP address, such as \"127.0.0.1\"",
+        "http.addr" if !text.is_empty() && text.parse::<IpAddr>().is_err() => "an IP address, or empty",
         "advertise" if !text.is_empty() && !host_and_port(text) => "host:port, or empty",
         "server_name" if text.contains(char::is_whitespace) => "a name without blanks, or empty",
         _ => return not_a_mask(key, place, text),
@@ -287,25 +292,23 @@ impl Settings {
     /// Where clients are served; port 0 for any free one.
     #[must_use]
     pub fn listen(&self) -> SocketAddr {
-        self.at(self.port)
+        at(&self.addr, self.port)
     }
 
     /// Where the pages are served, if they are; port 0 for any free one.
     #[must_use]
     pub fn http_listen(&self) -> Option<SocketAddr> {
-        (self.http.port != 0).then(|| self.at(self.http.port))
+        let addr = match self.http.addr.as_str() {
+            "" => &self.addr,
+            addr => addr,
+        };
+        (self.http.port != 0).then(|| at(addr, self.http.port))
     }
 
     /// The file for the log, if it is not standard error.
     #[must_use]
     pub fn log_file(&self) -> Option<&Path> {
         named(&self.log.file)
-    }
-
-    fn at(&self, port: i32) -> SocketAddr {
-        // Checked when the settings were made; a program that made them otherwise gets the loopback address.
-        let ip = self.addr.parse().unwrap_or(IpAddr::from([127, 0, 0, 1]));
-        SocketAddr::new(ip, u16::try_from(port).unwrap_or(0))
     }
 
     /// What these settings need of the limit on open files.
@@ -345,6 +348,12 @@ impl Settings {
             Access::Users(all)
         }
     }
+}
+
+fn at(addr: &str, port: i32) -> SocketAddr {
+    // Checked when the settings were made; a program that made them otherwise gets the loopback address.
+    let ip = addr.parse().unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    SocketAddr::new(ip, u16::try_from(port).unwrap_or(0))
 }
 
 /// `path`, if there is one.

@@ -32,10 +32,13 @@ use toml::{Table, Value};
 
 pub use self::change::{Change, Effect, changes, reloaded};
 pub use self::check::{host_and_port, list, not_a_word, refused};
-pub use self::document::key_lines;
+pub use self::document::{Item, key_lines};
 pub use self::layers::{Flag, Input, Loaded, Place, Places, of_text};
 pub use self::secret::{MASK, Mask, Pair, Secret, Url, Whole, masked_pair, masked_url, masked_whole};
 pub use self::units::{Micros, Millis, Secs};
+
+/// Reads a text, which is shown as `name` in errors, as keys with values.
+pub type OtherFormat = fn(name: &str, text: &str) -> Result<Vec<Item>, SettingsError>;
 
 /// What a program says of its settings.
 #[derive(Debug)]
@@ -54,6 +57,8 @@ pub struct Schema {
     pub restart: &'static [&'static str],
     /// Environment variables of others that stand for a key.
     pub variables: &'static [(&'static str, &'static str)],
+    /// Reads files of another format, whose names end with `.conf`; and files of any name that are not TOML.
+    pub other_format: Option<OtherFormat>,
     /// A text as it may be shown, where it may hold a secret.
     pub masked: fn(key: &str, text: &str) -> Option<String>,
     /// Checks the form of one text.
@@ -118,11 +123,13 @@ pub enum SettingsError {
         /// What the system said.
         error: io::Error,
     },
-    /// A text that is no TOML.
-    #[error("{place}: not TOML: {message}")]
+    /// A text that is not of its format.
+    #[error("{place}: not {format}: {message}")]
     Syntax {
         /// File and line.
         place: Place,
+        /// `TOML`, or another format that the program reads.
+        format: &'static str,
         /// What the parser says.
         message: String,
     },

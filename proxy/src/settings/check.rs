@@ -74,6 +74,7 @@ const SCHEMA: Schema = Schema {
         "log.format",
     ],
     variables: &[("NATS_URL", "nodes.upstream")],
+    other_format: None,
     masked,
     text: text_form,
     table: |_, place, table| subject_policy(place, table),

@@ -3,7 +3,7 @@
 use e2e::{Conversation, Maker, PATIENCE, Server, eventually};
 use tokio::net::TcpStream;
 
-use super::rows::{GUARDED, LIMITED, LIMITS_OF_NATS, LIMITS_OF_OURS, OPEN, Row, TOKEN};
+use super::rows::{GUARDED, LIMITED, LIMITS, OPEN, Row, TOKEN};
 
 async fn hold(maker: Maker, flags: &[&str], rows: &[Row]) {
     let server = Server::start(maker, flags).await;
@@ -46,11 +46,7 @@ async fn hold_all(maker: Maker) {
     hold(maker, &["--auth", "t"], TOKEN).await;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("limits.conf");
-    let text = match maker {
-        Maker::Ours => LIMITS_OF_OURS,
-        Maker::Nats => LIMITS_OF_NATS,
-    };
-    std::fs::write(&path, text).expect("a file");
+    std::fs::write(&path, LIMITS).expect("a file");
     hold(maker, &["-c", &path.display().to_string()], LIMITED).await;
 }
 

@@ -409,7 +409,6 @@ pub(crate) const LIMITED: &[Row] = &[
     ),
 ];
 
-pub(crate) const LIMITS_OF_OURS: &str = "[limits]\nmax_payload = 8\nmax_control_line = 128\nmax_subscriptions = 2\n\
-                              [authorization]\nusers = [{ user = \"a\", password = \"b\" }, { user = \"c\", password = \"d\" }]\n";
-pub(crate) const LIMITS_OF_NATS: &str = "max_payload: 8\nmax_control_line: 128\nmax_subscriptions: 2\n\
+/// The settings of that server, in nats-server's format.
+pub(crate) const LIMITS: &str = "max_payload: 8\nmax_control_line: 128\nmax_subscriptions: 2\n\
                               authorization { users = [{ user: a, password: b }, { user: c, password: d }] }\n";

@@ -20,16 +20,16 @@ pub(super) struct Document {
 }
 
 /// One `key = value` of a text.
-#[derive(Debug, Clone)]
-pub(super) struct Item {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
     /// `section.key`, or `key` above the first section.
-    pub(super) key: String,
+    pub key: String,
     /// What stands there.
-    pub(super) value: Value,
+    pub value: Value,
     /// Line of the key, from 1.
-    pub(super) line: usize,
+    pub line: usize,
     /// Lines of the items when the value is a list, from 1.
-    pub(super) item_lines: Vec<usize>,
+    pub item_lines: Vec<usize>,
 }
 
 /// Every key of `text` with its line, from 1.
@@ -49,6 +49,7 @@ pub(super) fn read(name: &str, text: &str) -> Result<Document, SettingsError> {
     let lines = Lines::of(text);
     let root = DeTable::parse(text).map_err(|error| SettingsError::Syntax {
         place: Place::file(name, lines.at(error.span().map_or(0, |span| span.start))),
+        format: "TOML",
         message: error.message().trim().to_owned(),
     })?;
     let mut sections = Vec::new();

@@ -138,7 +138,7 @@ impl Input<'_> {
                 path: path.to_owned(),
                 error,
             })?;
-            layers.lay_text(&path.display().to_string(), &text)?;
+            layers.lay_file(path, &text)?;
         }
         layers.lay_environment(&self.environment)?;
         layers.lay_flags(&self.flags);
@@ -192,6 +192,20 @@ impl Layers {
             .any(|entry| !section.is_empty() && entry.split().0 == section)
     }
 
+    fn lay_file(&mut self, path: &Path, text: &str) -> Result<(), SettingsError> {
+        let name = path.display().to_string();
+        let Some(other) = self.schema.other_format else {
+            return self.lay_text(&name, text);
+        };
+        if path.extension().is_some_and(|extension| extension == "conf") {
+            return self.lay_items(&name, other(&name, text)?);
+        }
+        match (self.lay_text(&name, text), other(&name, text)) {
+            (Err(SettingsError::Syntax { .. }), Ok(items)) => self.lay_items(&name, items),
+            (laid, _) => laid,
+        }
+    }
+
     fn lay_text(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
         let Document { sections, items } = document::read(name, text)?;
         for (section, line) in sections {
@@ -209,6 +223,10 @@ impl Layers {
                 });
             }
         }
+        self.lay_items(name, items)
+    }
+
+    fn lay_items(&mut self, name: &str, items: Vec<Item>) -> Result<(), SettingsError> {
         for item in items {
             let place = Place::file(name, item.line);
             let Some(entry) = self.entry(&item.key) else {
@@ -369,6 +387,7 @@ impl Layers {
         // What can fail here was checked above with its place; this is the net under it.
         let settings = S::deserialize(root).map_err(|error| SettingsError::Syntax {
             place: Place::Default,
+            format: "TOML",
             message: error.message().to_owned(),
         })?;
         settings.check(&Places(&self.entries))?;

@@ -39,6 +39,7 @@ pub(super) const SCHEMA: Schema = Schema {
     tables: &[("publish.subject", "{ pattern }")],
     restart: &["listen", "log.format"],
     variables: &[("NATS_URL", "nodes.upstream")],
+    other_format: None,
     masked: |key, text| (key == "nodes.upstream").then(|| masked_url(text)),
     text: |key, place, text| match key {
         "nodes.upstream" if text.contains("://") && !text.starts_with("nats://") => {

@@ -1,0 +1,490 @@
+//! `nats-server`'s own format of settings files, for the keys that this server has too: so that a start script with
+//! `-c nats.conf` goes on working. <https://docs.nats.io/running-a-nats-service/configuration>
+//!
+//! A key whose part this server does not have is an error, with its line: half of what a file asks for would be worse.
+
+use std::env;
+use std::iter::Peekable;
+use std::str::Chars;
+use std::time::Duration;
+
+use standin_daemon::settings::{Item, Place, SettingsError};
+use toml::{Table, Value};
+
+/// Maps in maps are read up to this depth.
+const DEPTH_MAX: usize = 16;
+
+/// A value as it stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Node {
+    Text(String),
+    Integer(i64),
+    Flag(bool),
+    Map(Vec<Entry>),
+    List(Vec<(usize, Node)>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    key: String,
+    line: usize,
+    node: Node,
+}
+
+/// Reads `text`, which is shown as `name` in errors, as keys of this server's settings.
+///
+/// # Errors
+/// [`SettingsError`] with file and line: not the format, or a key that has no counterpart here.
+pub(crate) fn read(name: &str, text: &str) -> Result<Vec<Item>, SettingsError> {
+    let mut parser = Parser {
+        name,
+        chars: text.chars().peekable(),
+        line: 1,
+        known: Vec::new(),
+        used: Vec::new(),
+    };
+    let entries = parser.file()?;
+    let mut keys = Keys {
+        name,
+        items: Vec::new(),
+    };
+    for entry in entries {
+        // What others refer to need not be a setting itself.
+        let variable = parser.used.contains(&entry.key);
+        match keys.top(entry) {
+            Err(SettingsError::UnknownKey { .. }) if variable => {}
+            result => result?,
+        }
+    }
+    Ok(keys.items)
+}
+
+struct Parser<'a> {
+    name: &'a str,
+    chars: Peekable<Chars<'a>>,
+    line: usize,
+    /// Keys above the first map, for `$KEY`.
+    known: Vec<(String, Node)>,
+    /// Those that were referred to.
+    used: Vec<String>,
+}
+
+impl Parser<'_> {
+    fn wrong(&self, what: impl Into<String>) -> SettingsError {
+        SettingsError::Syntax {
+            place: Place::file(self.name, self.line),
+            format: "nats-server's format",
+            message: what.into(),
+        }
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let next = self.chars.next();
+        self.line += usize::from(next == Some('\n'));
+        next
+    }
+
+    /// Blanks, line ends, commas between entries, comments.
+    fn skip(&mut self) {
+        while let Some(next) = self.chars.peek().copied() {
+            if next == '#' || next == '/' && self.chars.clone().nth(1) == Some('/') {
+                while self.chars.peek().is_some_and(|next| *next != '\n') {
+                    self.next();
+                }
+            } else if next.is_whitespace() || next == ',' || next == ';' {
+                self.next();
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// The entries of the file, which may be one map.
+    fn file(&mut self) -> Result<Vec<Entry>, SettingsError> {
+        self.skip();
+        if self.chars.peek() != Some(&'{') {
+            return self.map(0);
+        }
+        self.next();
+        let entries = self.map(1)?;
+        self.skip();
+        match self.chars.peek() {
+            None => Ok(entries),
+            Some(_) => Err(self.wrong("something follows the `}` that ends the whole")),
+        }
+    }
+
+    /// The entries up to the end of the map, or at depth 0 of the file.
+    fn map(&mut self, depth: usize) -> Result<Vec<Entry>, SettingsError> {
+        if depth > DEPTH_MAX {
+            return Err(self.wrong("maps in maps in maps: deeper than is read"));
+        }
+        let mut entries = Vec::new();
+        loop {
+            self.skip();
+            match self.chars.peek() {
+                None if depth == 0 => return Ok(entries),
+                None => return Err(self.wrong("a `{` is never closed")),
+                Some('}') if depth > 0 => {
+                    self.next();
+                    return Ok(entries);
+                }
+                Some(_) => {}
+            }
+            let line = self.line;
+            let key = self.key()?;
+            self.skip();
+            if matches!(self.chars.peek(), Some(':' | '=')) {
+                self.next();
+                self.skip();
+            }
+            let node = self.value(depth)?;
+            if depth == 0 {
+                self.known.push((key.clone(), node.clone()));
+            }
+            entries.push(Entry { key, line, node });
+        }
+    }
+
+    fn key(&mut self) -> Result<String, SettingsError> {
+        let key = match self.chars.peek().copied() {
+            Some(quote @ ('"' | '\'')) => self.quoted(quote)?,
+            _ => self.word(&[':', '=', '{', '}', '[', ']', ',']),
+        };
+        if key.is_empty() {
+            return Err(self.wrong("a key is missing here"));
+        }
+        if key == "include" {
+            return Err(self.wrong("include is not read; put the text itself there"));
+        }
+        Ok(key.to_lowercase())
+    }
+
+    fn word(&mut self, ends: &[char]) -> String {
+        let mut word = String::new();
+        while let Some(next) = self.chars.peek().copied() {
+            if next.is_whitespace() || ends.contains(&next) || next == '#' || next == ';' {
+                break;
+            }
+            word.push(next);
+            self.next();
+        }
+        word
+    }
+
+    fn quoted(&mut self, quote: char) -> Result<String, SettingsError> {
+        self.next();
+        let mut text = String::new();
+        loop {
+            match self.next() {
+                Some(next) if next == quote => return Ok(text),
+                Some('\\') if quote == '"' => match self.next() {
+                    Some('n') => text.push('\n'),
+                    Some('t') => text.push('\t'),
+                    Some('r') => text.push('\r'),
+                    Some(plain @ ('"' | '\\')) => text.push(plain),
+                    _ => return Err(self.wrong("only \\n \\t \\r \\\" \\\\ may stand behind a backslash")),
+                },
+                Some('\n') | None => return Err(self.wrong("a text is never closed")),
+                Some(next) => text.push(next),
+            }
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Node, SettingsError> {
+        match self.chars.peek().copied() {
+            Some('{') => {
+                self.next();
+                Ok(Node::Map(self.map(depth + 1)?))
+            }
+            Some('[') => {
+                self.next();
+                self.list(depth + 1)
+            }
+            Some(quote @ ('"' | '\'')) => self.quoted(quote).map(Node::Text),
+            _ => {
+                let word = self.word(&['}', ']', ',']);
+                match word.strip_prefix('$') {
+                    _ if word.is_empty() => Err(self.wrong("a value is missing here")),
+                    Some(variable) => self.variable(variable),
+                    None => Ok(plain(&word)),
+                }
+            }
+        }
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Node, SettingsError> {
+        if depth > DEPTH_MAX {
+            return Err(self.wrong("lists in lists in lists: deeper than is read"));
+        }
+        let mut items = Vec::new();
+        loop {
+            self.skip();
+            match self.chars.peek() {
+                None => return Err(self.wrong("a `[` is never closed")),
+                Some(']') => {
+                    self.next();
+                    return Ok(Node::List(items));
+                }
+                Some(_) => items.push((self.line, self.value(depth)?)),
+            }
+        }
+    }
+
+    /// A key that stands above, or else a variable of the environment.
+    fn variable(&mut self, name: &str) -> Result<Node, SettingsError> {
+        self.used.push(name.to_lowercase());
+        let above = self
+            .known
+            .iter()
+            .rev()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name));
+        let of_environment = || env::var(name).ok().map(|text| plain(&text));
+        above
+            .map(|(_, node)| node.clone())
+            .or_else(of_environment)
+            .ok_or_else(|| self.wrong(format!("${name} is neither a key above nor in the environment")))
+    }
+}
+
+/// A word without quotes: a yes or no, a number with or without a unit of bytes, or a text.
+fn plain(word: &str) -> Node {
+    match word.to_lowercase().as_str() {
+        "true" | "yes" | "on" => return Node::Flag(true),
+        "false" | "no" | "off" => return Node::Flag(false),
+        _ => {}
+    }
+    let digits = word
+        .trim_start_matches('-')
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .count();
+    let (number, unit) = word.split_at(digits + usize::from(word.starts_with('-')));
+    let scale = match unit.to_lowercase().as_str() {
+        "" => Some(1),
+        "k" => Some(1000),
+        "kb" | "ki" | "kib" => Some(1 << 10),
+        "m" => Some(1_000_000),
+        "mb" | "mi" | "mib" => Some(1 << 20),
+        "g" => Some(1_000_000_000),
+        "gb" | "gi" | "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let scaled = scale.and_then(|scale: i64| number.parse::<i64>().ok()?.checked_mul(scale));
+    scaled.map_or_else(|| Node::Text(word.to_owned()), Node::Integer)
+}
+
+/// Keys of this server's settings, as they come out.
+struct Keys<'a> {
+    name: &'a str,
+    items: Vec<Item>,
+}
+
+impl Keys<'_> {
+    fn place(&self, line: usize) -> Place {
+        Place::file(self.name, line)
+    }
+
+    fn put(&mut self, key: &str, line: usize, value: Value) {
+        self.items.push(Item {
+            key: key.to_owned(),
+            value,
+            line,
+            item_lines: Vec::new(),
+        });
+    }
+
+    fn wrong(&self, entry: &Entry, allowed: &str) -> SettingsError {
+        SettingsError::Value {
+            place: self.place(entry.line),
+            key: entry.key.clone(),
+            allowed: allowed.to_owned(),
+            found: match &entry.node {
+                Node::Map(_) => "a map".to_owned(),
+                Node::List(_) => "a list".to_owned(),
+                // It may be a secret.
+                Node::Text(_) => "a text".to_owned(),
+                Node::Integer(number) => number.to_string(),
+                Node::Flag(flag) => flag.to_string(),
+            },
+        }
+    }
+
+    fn top(&mut self, entry: Entry) -> Result<(), SettingsError> {
+        let key = match entry.key.as_str() {
+            "port" => "port",
+            "host" | "net" => return self.text("addr", &entry),
+            "listen" => return self.listen(&entry, "addr", "port"),
+            "server_name" => return self.text("server_name", &entry),
+            "client_advertise" => return self.text("advertise", &entry),
+            "http_port" | "monitor_port" => "http.port",
+            "http" | "monitor" => return self.listen(&entry, "http.addr", "http.port"),
+            "authorization" => return self.authorization(entry),
+            "max_payload" => "limits.max_payload",
+            "max_control_line" => "limits.max_control_line",
+            "max_connections" | "max_conn" => "limits.max_connections",
+            "max_subscriptions" | "max_subs" => "limits.max_subscriptions",
+            "max_pending" => "limits.max_pending",
+            "ping_max" => "limits.ping_max",
+            "write_deadline" => return self.time("limits.write_deadline_ms", &entry, Duration::as_millis),
+            "ping_interval" => return self.time("limits.ping_interval_ms", &entry, Duration::as_millis),
+            "lame_duck_duration" => return self.seconds("process.lame_duck_secs", &entry),
+            "lame_duck_grace_period" => return self.seconds("process.lame_duck_grace_secs", &entry),
+            "logfile" | "log_file" => return self.text("log.file", &entry),
+            "pid_file" | "pidfile" => return self.text("process.pid_file", &entry),
+            "ports_file_dir" => return self.text("process.ports_file_dir", &entry),
+            "debug" => return self.level("debug", &entry),
+            "trace" => return self.level("trace", &entry),
+            // Lines have their time anyway.
+            "logtime" | "log_time" | "logtime_utc" => return Ok(()),
+            _ => return Err(self.unknown(&entry, "")),
+        };
+        match entry.node {
+            Node::Integer(number) => {
+                self.put(key, entry.line, Value::Integer(number));
+                Ok(())
+            }
+            _ => Err(self.wrong(&entry, "a whole number")),
+        }
+    }
+
+    fn unknown(&self, entry: &Entry, section: &str) -> SettingsError {
+        SettingsError::UnknownKey {
+            place: self.place(entry.line),
+            key: entry.key.clone(),
+            section: section.to_owned(),
+            hint: "; this server has nothing of that name: take it out, or use nats-server".to_owned(),
+        }
+    }
+
+    fn text(&mut self, key: &str, entry: &Entry) -> Result<(), SettingsError> {
+        let text = match &entry.node {
+            Node::Text(text) => text.clone(),
+            Node::Integer(number) => number.to_string(),
+            _ => return Err(self.wrong(entry, "a text")),
+        };
+        self.put(key, entry.line, Value::String(text));
+        Ok(())
+    }
+
+    /// `host:port`, or a port alone.
+    fn listen(&mut self, entry: &Entry, addr: &str, port: &str) -> Result<(), SettingsError> {
+        let number = match &entry.node {
+            Node::Integer(number) => *number,
+            Node::Text(text) => {
+                let (host, number) = text.rsplit_once(':').unwrap_or(("", text));
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let host = if host == "localhost" { "127.0.0.1" } else { host };
+                if !host.is_empty() {
+                    self.put(addr, entry.line, Value::String(host.to_owned()));
+                }
+                match number.parse() {
+                    Ok(number) => number,
+                    Err(_) => return Err(self.wrong(entry, "host:port, or a port")),
+                }
+            }
+            _ => return Err(self.wrong(entry, "host:port, or a port")),
+        };
+        self.put(port, entry.line, Value::Integer(number));
+        Ok(())
+    }
+
+    fn level(&mut self, level: &str, entry: &Entry) -> Result<(), SettingsError> {
+        match entry.node {
+            Node::Flag(true) => self.put("log.level", entry.line, Value::String(level.to_owned())),
+            Node::Flag(false) => {}
+            _ => return Err(self.wrong(entry, "true or false")),
+        }
+        Ok(())
+    }
+
+    fn seconds(&mut self, key: &str, entry: &Entry) -> Result<(), SettingsError> {
+        self.time(key, entry, |time| u128::from(time.as_secs()))
+    }
+
+    /// `"10s"`, `"1m30s"`; a number alone is seconds.
+    fn time(&mut self, key: &str, entry: &Entry, unit: fn(&Duration) -> u128) -> Result<(), SettingsError> {
+        let time = match &entry.node {
+            Node::Integer(secs) => u64::try_from(*secs).ok().map(Duration::from_secs),
+            // A minute without quotes looks like a million.
+            Node::Text(text) => humantime::parse_duration(text).ok(),
+            _ => None,
+        };
+        let Some(time) = time else {
+            return Err(self.wrong(entry, "a time, such as \"10s\", or a number of seconds"));
+        };
+        let number = i64::try_from(unit(&time)).unwrap_or(i64::MAX);
+        self.put(key, entry.line, Value::Integer(number));
+        Ok(())
+    }
+
+    fn authorization(&mut self, entry: Entry) -> Result<(), SettingsError> {
+        let Node::Map(entries) = entry.node else {
+            return Err(self.wrong(&entry, "a map"));
+        };
+        for entry in entries {
+            match entry.key.as_str() {
+                "user" | "username" => self.text("authorization.user", &entry)?,
+                "pass" | "password" => self.secret("authorization.password", &entry)?,
+                "token" => self.secret("authorization.token", &entry)?,
+                "timeout" => self.time("authorization.timeout_ms", &entry, Duration::as_millis)?,
+                "users" => self.users(&entry)?,
+                _ => return Err(self.unknown(&entry, " in authorization")),
+            }
+        }
+        Ok(())
+    }
+
+    fn secret(&mut self, key: &str, entry: &Entry) -> Result<(), SettingsError> {
+        if let Node::Text(text) = &entry.node
+            && text.starts_with("$2")
+        {
+            return Err(SettingsError::Conflict {
+                place: self.place(entry.line),
+                rule: format!(
+                    "{} is hashed (bcrypt), which this version does not read; give it in plain",
+                    entry.key
+                ),
+            });
+        }
+        self.text(key, entry)
+    }
+
+    fn users(&mut self, entry: &Entry) -> Result<(), SettingsError> {
+        let allowed = "a list of { user: …, password: … }";
+        let Node::List(list) = &entry.node else {
+            return Err(self.wrong(entry, allowed));
+        };
+        let (mut users, mut item_lines) = (Vec::new(), Vec::new());
+        for (line, node) in list {
+            let Node::Map(fields) = node else {
+                return Err(self.wrong(entry, allowed));
+            };
+            let mut one = Keys {
+                name: self.name,
+                items: Vec::new(),
+            };
+            for field in fields {
+                match field.key.as_str() {
+                    "user" | "username" => one.text("user", field)?,
+                    "pass" | "password" => one.secret("password", field)?,
+                    _ => return Err(self.unknown(field, " in authorization.users")),
+                }
+            }
+            let table: Table = one.items.into_iter().map(|item| (item.key, item.value)).collect();
+            users.push(Value::Table(table));
+            item_lines.push(*line);
+        }
+        self.items.push(Item {
+            key: "authorization.users".to_owned(),
+            value: Value::Array(users),
+            line: entry.line,
+            item_lines,
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "natsconf_tests.rs"]
+mod tests;
