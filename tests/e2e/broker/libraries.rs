@@ -1,7 +1,8 @@
 //! Each client library directly on the broker: all that components do.
 
 use crate::scenario::all_that_components_do;
-use e2e::{Library, Maker, Server};
+use e2e::{Library, Maker, PATIENCE, Server};
+use futures_util::StreamExt;
 
 async fn works_on_the_broker(library: Library) {
     let broker = Server::start(Maker::Ours, &[]).await;
@@ -28,4 +29,91 @@ each_library_on_the_broker! {
     nats_py_works_on_the_broker: NatsPy;
     c_works_on_the_broker: C;
     go_works_on_the_broker: Go;
+}
+
+/// The current Rust client, which is no program of its own here.
+#[tokio::test]
+async fn rust_works_on_the_broker() {
+    let broker = Server::start(Maker::Ours, &["--user", "a", "--pass", "b"]).await;
+    let options = || async_nats::ConnectOptions::with_user_and_password("a".to_owned(), "b".to_owned());
+    let client = options().connect(broker.url()).await.expect("admitted");
+    let refused = async_nats::connect(broker.url())
+        .await
+        .expect_err("nobody without a password");
+    assert_eq!(
+        refused.kind(),
+        async_nats::ConnectErrorKind::AuthorizationViolation
+    );
+
+    let mut all = client.subscribe("orders.>").await.expect("subscribed");
+    let mut members = Vec::new();
+    for name in 0..3 {
+        let member = client.queue_subscribe("orders.new", "workers".to_owned()).await;
+        members.push(member.expect("subscribed").map(move |_| name));
+    }
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("kind", "test");
+    for number in 0..90 {
+        let publishing =
+            client.publish_with_headers("orders.new", headers.clone(), number.to_string().into());
+        publishing.await.expect("published");
+    }
+    client.flush().await.expect("flushed");
+    for number in 0..90 {
+        let message = all.next().await.expect("a message");
+        assert_eq!(message.payload, number.to_string());
+        assert_eq!(
+            message
+                .headers
+                .expect("headers")
+                .get("kind")
+                .map(|kind| kind.as_str()),
+            Some("test")
+        );
+    }
+    let mut shares = [0; 3];
+    let mut taken = futures_util::stream::select_all(members).take(90);
+    while let Some(name) = tokio::time::timeout(PATIENCE, taken.next())
+        .await
+        .expect("each has a taker")
+    {
+        shares[name] += 1;
+    }
+    assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
+
+    let service = options().connect(broker.url()).await.expect("admitted");
+    let mut asked = service.subscribe("ask").await.expect("subscribed");
+    service.flush().await.expect("flushed");
+    let answering = tokio::spawn(async move {
+        while let Some(message) = asked.next().await {
+            let reply = message.reply.expect("a reply subject");
+            service.publish(reply, message.payload).await.expect("answered");
+        }
+    });
+    let answers = (0..100).map(|number: i32| client.request("ask", number.to_string().into()));
+    for (number, answer) in futures_util::future::join_all(answers)
+        .await
+        .into_iter()
+        .enumerate()
+    {
+        assert_eq!(answer.expect("an answer").payload, number.to_string());
+    }
+    let nobody = client
+        .request("nobody", "hi".into())
+        .await
+        .expect_err("no answer");
+    assert_eq!(nobody.kind(), async_nats::RequestErrorKind::NoResponders);
+    answering.abort();
+
+    let mut few = client.subscribe("few").await.expect("subscribed");
+    few.unsubscribe_after(2).await.expect("limited");
+    for _ in 0..3 {
+        client.publish("few", "x".into()).await.expect("published");
+    }
+    let mut got = 0;
+    while few.next().await.is_some() {
+        got += 1;
+    }
+    assert_eq!(got, 2);
+    client.drain().await.expect("drained");
 }
