@@ -132,13 +132,17 @@ impl Client {
             .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
     }
 
-    /// Takes the whole frames at the head of `bytes`; returns their length.
+    /// Takes the whole frames at the head of `bytes`, as many as one turn is for; returns their length. There may be more:
+    /// [`Router::is_tired`].
     ///
     /// # Errors
     /// Why the connection must end; what came before has taken effect.
     pub(crate) fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
         let mut at = 0;
         loop {
+            if router.is_tired() {
+                return Ok(at);
+            }
             let span = match self.scanner.next(&bytes[at..]) {
                 Ok(Some(span)) => span,
                 Ok(None) => return Ok(at),

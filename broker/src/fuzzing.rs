@@ -104,6 +104,7 @@ impl World {
     fn says(&mut self, number: usize, bytes: &[u8]) {
         let session = &mut self.sessions[number];
         session.held.extend_from_slice(bytes);
+        self.router.begin_turn();
         let taken = session.client.take(&session.held, &mut self.router);
         session.client.count();
         let subscriptions = session.card.subscriptions().len();

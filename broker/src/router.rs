@@ -18,6 +18,10 @@ use crate::subscriptions::{Matched, Subscriptions};
 /// Payloads from this size on are not copied for each of several subscribers.
 const SHARED_BYTES_MIN: usize = 8 * 1024;
 
+/// After so many deliveries, one or two milliseconds' worth, a client gives way to the others of its worker: a batch of
+/// messages for ten thousand subscribers each must not hold them up for a second.
+const TURN_DELIVERIES_MAX: usize = 10_000;
+
 /// What one worker needs to route; nothing of it is shared with another thread.
 #[derive(Debug)]
 pub(crate) struct Router {
@@ -25,6 +29,8 @@ pub(crate) struct Router {
     pub(crate) cache: Cache,
     dice: Dice,
     fanout_max: usize,
+    /// Messages delivered since the turn began.
+    delivered: usize,
     /// The log wants every frame.
     pub(crate) trace: bool,
 }
@@ -52,8 +58,20 @@ impl Router {
             cache: Cache::new(),
             dice: Dice(rand::random::<u64>() | 1),
             fanout_max: 0,
+            delivered: 0,
             trace: false,
         }
+    }
+
+    /// Another client's turn begins.
+    pub(crate) const fn begin_turn(&mut self) {
+        self.delivered = 0;
+    }
+
+    /// Whether so much was delivered in this turn that others should have theirs.
+    #[inline]
+    pub(crate) const fn is_tired(&self) -> bool {
+        self.delivered >= TURN_DELIVERIES_MAX
     }
 
     /// Adds what was looked up to what the pages show.
@@ -95,6 +113,7 @@ impl Router {
                 .filter(|member| echo || member.client.id != from.id)
                 .any(|member| self.deliver(from, member, message, shared.as_ref(), all));
         }
+        self.stage.bound();
         delivered
     }
 
@@ -131,6 +150,7 @@ impl Router {
             return false;
         }
         let staged = self.stage.of(&subscription.client);
+        self.delivered += 1;
         staged.messages += 1;
         staged.published_by(from);
         staged.payload_bytes += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
@@ -143,6 +163,8 @@ impl Router {
                 line(&staged.bytes[start..])
             );
         }
+        let added = staged.bytes.len() - start;
+        self.stage.added(added);
         if turn == Turn::DeliverLast {
             all.remove(subscription);
         }
@@ -226,4 +248,45 @@ fn number(out: &mut Vec<u8>, value: usize) {
         rest /= 10;
     }
     out.extend_from_slice(&digits[start..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_staged_for_all_subscribers_together_is_bounded() {
+        let all = Subscriptions::new();
+        let subscriptions: Vec<_> = (0..1000)
+            .map(|id| {
+                Arc::new(Subscription::new(
+                    Arc::new(Outbox::unconnected(id)),
+                    b"a",
+                    None,
+                    b"1",
+                ))
+            })
+            .collect();
+        subscriptions
+            .iter()
+            .for_each(|subscription| all.add(subscription));
+        let mut router = Router::new(0);
+        let from = Arc::new(Outbox::unconnected(1001));
+        let message = Publish {
+            subject: b"a",
+            reply: None,
+            headers: None,
+            payload: &[b'x'; 1000],
+        };
+        for _ in 0..100 {
+            let found = router.cache.find(b"a", &all);
+            assert!(router.publish(&from, &message, &found.matched, &all));
+            let staged: usize = subscriptions
+                .iter()
+                .map(|subscription| router.stage.of(&subscription.client).len())
+                .sum();
+            assert!(staged <= 9 * 1024 * 1024 + 2_000_000, "{staged} bytes are staged");
+        }
+        assert_eq!(subscriptions[7].delivered(), 100);
+    }
 }

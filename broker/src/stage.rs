@@ -12,6 +12,9 @@ use crate::outbox::Outbox;
 /// So many bytes for one client are sent before the turn is through: what one client publishes to a hundred subscribers must
 /// not take a hundred times its size.
 const STAGED_BYTES_MAX: usize = 128 * 1024;
+/// And when so many bytes are staged for all clients together, all are sent: what one client publishes to ten thousand
+/// subscribers must not take ten thousand times its size.
+const STAGED_TOTAL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Buffers that grew beyond this are not kept.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
 
@@ -93,6 +96,8 @@ pub(crate) struct Stage {
     worker: usize,
     staged: Vec<Staged>,
     used: usize,
+    /// Bytes staged since the last flush, without those that are shared.
+    bytes: usize,
     pending_bytes_max: usize,
 }
 
@@ -103,6 +108,7 @@ impl Stage {
             worker,
             staged: Vec::new(),
             used: 0,
+            bytes: 0,
             pending_bytes_max: usize::MAX,
         }
     }
@@ -139,6 +145,20 @@ impl Stage {
         staged
     }
 
+    /// So many bytes were added to what is staged.
+    #[inline]
+    pub(crate) const fn added(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// Between two messages: sends everything when that is too much to keep.
+    #[inline]
+    pub(crate) fn bound(&mut self) {
+        if self.bytes > STAGED_TOTAL_BYTES_MAX {
+            self.flush();
+        }
+    }
+
     /// Whether anything is staged.
     pub(crate) const fn is_empty(&self) -> bool {
         self.used == 0
@@ -155,6 +175,7 @@ impl Stage {
             }
         }
         self.used = 0;
+        self.bytes = 0;
     }
 
     /// Sends what is staged for this client, before the turn is through.

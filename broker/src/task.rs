@@ -117,6 +117,8 @@ struct Task {
     told: Told,
     /// The beginning of a frame whose rest has not come.
     held: BytesMut,
+    /// There are whole frames in `held`: the last turn was not long enough for all.
+    unfinished: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
     started: Instant,
@@ -143,6 +145,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
         news,
         socket,
         held: BytesMut::new(),
+        unfinished: false,
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         timer_at: now,
         started: now,
@@ -175,16 +178,19 @@ impl Task {
         {
             return Poll::Ready(reason);
         }
-        if self.is_stalled() || self.socket.poll_read_ready(cx).is_pending() {
+        if self.is_stalled() || !self.unfinished && self.socket.poll_read_ready(cx).is_pending() {
             return self.poll_timer(cx);
         }
-        if let Err(reason) = self.read() {
+        if let Err(reason) = self.take_turn() {
             return Poll::Ready(reason);
         }
-        if self.socket.poll_read_ready(cx).is_pending() {
+        if !self.unfinished && self.socket.poll_read_ready(cx).is_pending() {
             return self.poll_timer(cx);
         }
-        // There is more to read, but the sockets of all others are looked at before: one firehose must not starve them.
+        if let Some(reason) = self.tick(Instant::now()) {
+            return Poll::Ready(reason);
+        }
+        // There is more to do, but the sockets of all others are looked at before: one firehose must not starve them.
         if pin!(tokio::task::yield_now()).poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
@@ -229,8 +235,8 @@ impl Task {
         self.say(self.shared.info(self.told, id, peer, local).as_bytes());
     }
 
-    /// Reads once, what is there.
-    fn read(&mut self) -> Result<(), Reason> {
+    /// Goes on with what was read before, or reads once.
+    fn take_turn(&mut self) -> Result<(), Reason> {
         WORKER.with_borrow_mut(|worker| {
             let Some(Worker {
                 router,
@@ -240,58 +246,67 @@ impl Task {
             else {
                 return Err(Reason::Shutdown);
             };
-            // An unfinished frame is put before what is read now, so that what follows it is not copied.
-            let lent = self.held.len();
-            let lends = lent <= buffer.len() / 2;
-            let start = if lends { lent } else { 0 };
-            if lends {
-                buffer[..lent].copy_from_slice(&self.held);
-            }
-            let count = match self.socket.try_read(&mut buffer[start..]) {
-                Ok(0) => return Err(Reason::ClientClosed),
-                Ok(count) => {
-                    if count < buffer.len() - start {
-                        self.forget_readiness();
-                    }
-                    count
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(Reason::ReadError),
-            };
             router.trace = tracing::enabled!(tracing::Level::TRACE);
-            self.heard = Instant::now();
-            self.card.heard(self.heard);
-            let taken = if lends {
-                let bytes = &buffer[..start + count];
-                let taken = self.client.take(bytes, router);
-                self.held.clear();
-                if let Ok(taken) = taken {
-                    self.held.extend_from_slice(&bytes[taken..]);
-                }
-                taken
+            router.begin_turn();
+            let taken = if self.unfinished {
+                self.take_held(router)
             } else {
-                self.held.extend_from_slice(&buffer[..count]);
-                let taken = self.client.take(&self.held, router);
-                if let Ok(taken) = taken {
-                    self.held.advance(taken);
-                }
-                taken
+                self.read(buffer, router)
             };
+            self.unfinished = router.is_tired();
             if self.held.is_empty() && self.held.capacity() > 0 {
                 self.held = BytesMut::new();
             }
             flusher.call(&router.stage);
             self.client.count();
             router.count(&self.shared.lookups);
-            self.pings = 0;
-            if self.client.took_pong()
-                && let Some(pinged) = self.pinged
-            {
-                self.card
-                    .answered_after(self.heard.saturating_duration_since(pinged));
-            }
-            taken.map(drop)
+            taken
         })
+    }
+
+    fn take_held(&mut self, router: &mut Router) -> Result<(), Reason> {
+        let taken = self.client.take(&self.held, router)?;
+        self.held.advance(taken);
+        Ok(())
+    }
+
+    /// Reads once, what is there.
+    fn read(&mut self, buffer: &mut [u8], router: &mut Router) -> Result<(), Reason> {
+        // An unfinished frame is put before what is read now, so that what follows it is not copied.
+        let lent = self.held.len();
+        let lends = lent <= buffer.len() / 2;
+        let start = if lends { lent } else { 0 };
+        if lends {
+            buffer[..lent].copy_from_slice(&self.held);
+        }
+        let count = match self.socket.try_read(&mut buffer[start..]) {
+            Ok(0) => return Err(Reason::ClientClosed),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => return Err(Reason::ReadError),
+        };
+        if count < buffer.len() - start {
+            self.forget_readiness();
+        }
+        self.heard = Instant::now();
+        self.card.heard(self.heard);
+        self.pings = 0;
+        if lends {
+            let bytes = &buffer[..start + count];
+            self.held.clear();
+            let taken = self.client.take(bytes, router)?;
+            self.held.extend_from_slice(&bytes[taken..]);
+        } else {
+            self.held.extend_from_slice(&buffer[..count]);
+            self.take_held(router)?;
+        }
+        if self.client.took_pong()
+            && let Some(pinged) = self.pinged
+        {
+            let rtt = self.heard.saturating_duration_since(pinged);
+            self.card.answered_after(rtt);
+        }
+        Ok(())
     }
 
     /// A read that did not fill the buffer has emptied the socket: what comes later is told anew, so the next read would only

@@ -360,3 +360,57 @@ async fn a_publish_confirmed_by_a_pong_has_reached_every_subscriber_of_the_node(
             .await;
     }
 }
+
+/// One number of a page.
+async fn figure(server: &Server, page: &str, name: &str) -> u64 {
+    let address = server.http_address().expect("pages are served");
+    let mut stream = TcpStream::connect(address).await.expect("the node listens");
+    let request = format!("GET {page} HTTP/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("a socket");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("a page");
+    let (_, behind) = answer
+        .split_once(&format!("\"{name}\": "))
+        .unwrap_or_else(|| panic!("{name} in {answer}"));
+    let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_for_thousands_of_subscriptions_do_not_hold_up_the_others() {
+    const SUBSCRIPTIONS: u64 = 4_000;
+    const MESSAGES: u64 = 1_000;
+    let server = start(|settings| {
+        settings.process.workers = 1;
+        settings.http.port = -1;
+        settings.limits.max_pending = 1 << 30;
+    });
+    let mut subscriber = Raw::open(&server).await;
+    let subs: String = (0..SUBSCRIPTIONS).map(|sid| format!("SUB a {sid}\r\n")).collect();
+    subscriber.say(&subs).await;
+    subscriber.flush().await;
+    let mut other = Raw::open(&server).await;
+    let mut publisher = Raw::open(&server).await;
+    publisher.say(&"PUB a 1\r\nx\r\n".repeat(MESSAGES as usize)).await;
+    let reading = tokio::spawn(async move {
+        let mut rest = SUBSCRIPTIONS * MESSAGES;
+        let mut buffer = vec![0; 1 << 20];
+        while rest > 0 {
+            let count = subscriber.stream.read(&mut buffer).await.expect("a socket");
+            assert!(count > 0, "the subscriber was closed");
+            rest -= buffer[..count].iter().filter(|byte| **byte == b'x').count() as u64;
+        }
+    });
+    // The whole batch is in the node, or will be in a moment; the other client has its answers long before it is through.
+    while figure(&server, "/varz", "out_msgs").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..5 {
+        other.flush().await;
+    }
+    let delivered = figure(&server, "/varz", "out_msgs").await;
+    assert!(delivered < SUBSCRIPTIONS * MESSAGES, "{delivered}: the batch came first");
+    timeout(PATIENCE, reading).await.expect("in time").expect("all came");
+    assert_eq!(figure(&server, "/varz", "out_msgs").await, SUBSCRIPTIONS * MESSAGES);
+    publisher.flush().await;
+}
