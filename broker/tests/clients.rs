@@ -409,8 +409,17 @@ async fn messages_for_thousands_of_subscriptions_do_not_hold_up_the_others() {
         other.flush().await;
     }
     let delivered = figure(&server, "/varz", "out_msgs").await;
-    assert!(delivered < SUBSCRIPTIONS * MESSAGES, "{delivered}: the batch came first");
-    timeout(PATIENCE, reading).await.expect("in time").expect("all came");
-    assert_eq!(figure(&server, "/varz", "out_msgs").await, SUBSCRIPTIONS * MESSAGES);
+    assert!(
+        delivered < SUBSCRIPTIONS * MESSAGES,
+        "{delivered}: the batch came first"
+    );
+    timeout(PATIENCE, reading)
+        .await
+        .expect("in time")
+        .expect("all came");
+    assert_eq!(
+        figure(&server, "/varz", "out_msgs").await,
+        SUBSCRIPTIONS * MESSAGES
+    );
     publisher.flush().await;
 }

@@ -4,6 +4,7 @@
 mod conformance;
 mod crowd;
 mod libraries;
+mod limits;
 mod monitoring;
 mod operation;
 mod rows;

@@ -1,0 +1,196 @@
+//! Limits and flags, each with the same test on ours and on real nats-server, and with the same settings file.
+
+use std::fs;
+use std::time::Duration;
+
+use e2e::{Ending, Maker, PATIENCE, Program, RawClient, Server, eventually, peers};
+use nix::sys::signal::Signal;
+
+const BOTH: [Maker; 2] = [Maker::Ours, Maker::Nats];
+
+/// A server with these settings, in nats-server's format.
+async fn server(maker: Maker, settings: &str) -> Server {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("server.conf");
+    fs::write(&path, settings).expect("a file");
+    Server::start(maker, &["-c", &path.display().to_string()]).await
+}
+
+/// The reason that the pages give for the end of the one client that was closed.
+async fn reason(server: &Server) -> String {
+    let page = server
+        .http()
+        .get_json("/connz?state=closed")
+        .await
+        .unwrap_or_default();
+    page["connections"][0]["reason"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn a_silent_client_is_asked_and_then_closed() {
+    for maker in BOTH {
+        let server = server(maker, "ping_interval: \"200ms\"\nping_max: 2\n").await;
+        let mut silent = RawClient::open(server.address()).await;
+        let (heard, ending) = silent.read_to_end().await;
+        let heard = String::from_utf8_lossy(&heard).into_owned();
+        assert_eq!(heard, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n", "{maker:?}");
+        assert_eq!(ending, Ending::Closed, "{maker:?}");
+        assert_eq!(reason(&server).await, "Stale Connection", "{maker:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_answers_is_asked_again_and_again() {
+    for maker in BOTH {
+        let server = server(maker, "ping_interval: \"150ms\"\nping_max: 1\n").await;
+        let mut client = RawClient::open(server.address()).await;
+        for _ in 0..8 {
+            client.expect("PING\r\n").await;
+            client.send("PONG\r\n").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_told_so() {
+    for maker in BOTH {
+        let server = server(maker, "max_connections: 2\n").await;
+        let first = RawClient::open(server.address()).await;
+        let mut second = RawClient::open(server.address()).await;
+        let mut third = e2e::Conversation::new(
+            "the third",
+            tokio::net::TcpStream::connect(server.address())
+                .await
+                .expect("it listens"),
+        );
+        let (heard, _) = third.read_to_end().await;
+        let heard = String::from_utf8_lossy(&heard).into_owned();
+        assert!(
+            heard.ends_with("-ERR 'maximum connections exceeded'\r\n"),
+            "{maker:?}: {heard}"
+        );
+        first.close().await;
+        eventually("there is room again", PATIENCE, async || {
+            let stream = tokio::net::TcpStream::connect(server.address())
+                .await
+                .expect("it listens");
+            let mut next = e2e::Conversation::new("the next", stream);
+            next.send("CONNECT {\"verbose\":false}\r\nPING\r\n").await;
+            next.listen_for(Duration::from_millis(100)).await;
+            next.untaken().ends_with(b"PONG\r\n")
+        })
+        .await;
+        second.flush().await;
+    }
+}
+
+/// A subscriber that never reads, and a publisher that goes on until the subscriber is closed.
+async fn overruns(maker: Maker, settings: &str) -> String {
+    let server = server(maker, settings).await;
+    let mut lazy = RawClient::open(server.address()).await;
+    lazy.subscribe("a", "1").await;
+    lazy.flush().await;
+    let mut publisher = RawClient::open(server.address()).await;
+    let message = format!("PUB a 65536\r\n{}\r\n", "x".repeat(65_536)).repeat(16);
+    let slow = async || {
+        let page = server.http().get_json("/varz").await;
+        page.and_then(|page| page["slow_consumers"].as_u64()) == Some(1)
+    };
+    eventually("the subscriber is taken for slow", PATIENCE, async || {
+        publisher.send(&message).await;
+        slow().await
+    })
+    .await;
+    publisher.flush().await;
+    eventually("the subscriber is gone", PATIENCE, async || {
+        let page = server.http().get_json("/varz").await;
+        page.is_some_and(|page| page["connections"] == 1)
+    })
+    .await;
+    reason(&server).await
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_closed_when_too_much_waits_for_it() {
+    for maker in BOTH {
+        let reason = overruns(maker, "max_pending: 2MB\nwrite_deadline: \"3s\"\n").await;
+        assert_eq!(reason, "Slow Consumer (Pending Bytes)", "{maker:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_closed_when_it_takes_nothing_for_too_long() {
+    for maker in BOTH {
+        let reason = overruns(maker, "max_pending: 1GB\nwrite_deadline: \"200ms\"\n").await;
+        assert_eq!(reason, "Slow Consumer (Write Deadline)", "{maker:?}");
+    }
+}
+
+#[tokio::test]
+async fn flags_have_the_same_effect() {
+    for maker in BOTH {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let flags = [
+            "-P",
+            &path("pid"),
+            "-l",
+            &path("log"),
+            "-DV",
+            "-n",
+            "name",
+            "--ports_file_dir",
+            &path(""),
+        ];
+        // What it logs goes into the file, so its readiness shows there.
+        let binary = match maker {
+            Maker::Ours => peers::broker_binary(),
+            Maker::Nats => peers::folder().join("python/bin/nats-server"),
+        };
+        let program = Program::new(binary)
+            .args(["-a", "127.0.0.1", "-p", "-1"])
+            .args(flags);
+        let mut process = program.start(format!("{maker:?}"));
+        let log = || fs::read_to_string(path("log")).unwrap_or_default();
+        eventually("it is ready", PATIENCE, async || {
+            log().contains("Server is ready")
+        })
+        .await;
+        let log_text = log();
+        let (_, behind) = log_text
+            .split_once("Listening for client connections on ")
+            .expect("the line that scripts look for");
+        let address = behind
+            .split_whitespace()
+            .next()
+            .and_then(|address| address.parse().ok());
+        let mut client = RawClient::open(address.expect("an address")).await;
+        assert_eq!(client.info()["server_name"], "name");
+        client.subscribe("a", "1").await;
+        client.flush().await;
+        eventually("what clients say is logged", PATIENCE, async || {
+            log().contains("<<- [SUB a 1]")
+        })
+        .await;
+        assert_eq!(
+            fs::read_to_string(path("pid")).ok(),
+            Some(process.pid().to_string()),
+            "{maker:?}"
+        );
+        let ports = format!("_{}.ports", process.pid());
+        let mut files = fs::read_dir(folder.path()).expect("a folder").flatten();
+        let file = files.find(|file| file.file_name().to_string_lossy().ends_with(&ports));
+        let text = fs::read_to_string(file.expect("a ports file").path()).expect("text");
+        let ports: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(
+            ports["nats"][0],
+            format!("nats://{}", client.peer_addr().expect("connected")),
+            "{maker:?}"
+        );
+        process.signal(Signal::SIGINT);
+        assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(0), "{maker:?}");
+    }
+}
