@@ -1,0 +1,94 @@
+//! Several workers at one client, and a client that does not read.
+
+use std::future::poll_fn;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
+use super::*;
+
+const SENDERS: usize = 4;
+const MESSAGES: usize = 5_000;
+
+async fn pair() -> (Arc<TcpStream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (Arc::new(near), listener.accept().await.unwrap().0)
+}
+
+fn drain_for_ever(outbox: &Arc<Outbox>) -> tokio::task::JoinHandle<()> {
+    let outbox = Arc::clone(outbox);
+    tokio::spawn(poll_fn(move |cx| {
+        let _ = outbox.poll_drain(cx);
+        Poll::<()>::Pending
+    }))
+}
+
+/// What workers send at the same time arrives whole, once, and in each worker's order, on a socket that takes it in bits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_workers_send_at_once_and_each_keeps_its_order() {
+    let (near, mut far) = pair().await;
+    socket2::SockRef::from(&*near)
+        .set_send_buffer_size(16 * 1024)
+        .unwrap();
+    let outbox = Arc::new(Outbox::new(1, Some(near), SENDERS));
+    let draining = drain_for_ever(&outbox);
+    let threads: Vec<_> = (0..SENDERS)
+        .map(|sender| {
+            let outbox = Arc::clone(&outbox);
+            std::thread::spawn(move || {
+                for number in 0..MESSAGES {
+                    let mut staged = Staged::default();
+                    let padding = "x".repeat(number % 300);
+                    staged
+                        .bytes
+                        .extend(format!("{sender} {number} {padding}").bytes());
+                    if number.is_multiple_of(5) {
+                        staged.share(Bytes::from(vec![b'y'; number % 700]));
+                    }
+                    staged.bytes.push(b'\n');
+                    outbox.send(&mut staged, usize::MAX);
+                }
+            })
+        })
+        .collect();
+    let mut next = [0; SENDERS];
+    let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
+    while next != [MESSAGES; SENDERS] {
+        let count = far.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "the connection ended at {next:?}");
+        heard.extend_from_slice(&buffer[..count]);
+        while let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8(heard.drain(..=end).collect()).unwrap();
+            let mut words = line.trim_end().split(' ');
+            let sender: usize = words.next().unwrap().parse().unwrap();
+            let number: usize = words.next().unwrap().parse().unwrap();
+            assert_eq!(number, next[sender], "of {sender}");
+            let shared = if number.is_multiple_of(5) { number % 700 } else { 0 };
+            assert_eq!(words.next().unwrap_or_default().len(), number % 300 + shared);
+            next[sender] += 1;
+        }
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(heard.is_empty());
+    assert_eq!(outbox.pending_bytes(), 0);
+    draining.abort();
+}
+
+#[tokio::test]
+async fn more_than_may_wait_ends_the_client_and_keeps_nothing() {
+    let (near, _far) = pair().await;
+    let outbox = Outbox::new(1, Some(near), 1);
+    let mut standing = Standing { pending_bytes: 0 };
+    for _ in 0..10_000 {
+        let mut staged = Staged::default();
+        staged.bytes.resize(64 * 1024, b'x');
+        standing = outbox.send(&mut staged, 1024 * 1024);
+        if outbox.reason().is_some() {
+            break;
+        }
+        assert!(standing.pending_bytes <= 1024 * 1024, "{standing:?}");
+    }
+    assert_eq!(outbox.reason(), Some(Reason::SlowConsumerPending));
+    assert_eq!((standing.pending_bytes, outbox.pending_bytes()), (0, 0));
+}
