@@ -6,14 +6,12 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use crate::generations::Watched;
 use crate::subscriptions::{Matched, Subscriptions};
 
-/// Subjects remembered by one worker at most; above it all are forgotten and those in use come back at once.
-const ENTRIES_MAX: usize = 16 * 1024;
 /// Traces kept of subjects that were seen once.
 const TRACES: usize = 8 * 1024;
 
@@ -32,6 +30,11 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    fn weight(&self) -> usize {
+        let in_groups = self.matched.groups.iter().map(Vec::len);
+        1 + self.matched.each.len() + in_groups.sum::<usize>()
+    }
+
     /// Whether it still holds.
     #[inline]
     pub(crate) fn holds(&self, all: &Subscriptions) -> bool {
@@ -43,19 +46,26 @@ impl Found {
 #[derive(Debug)]
 pub(crate) struct Cache {
     entries: HashTable<Entry>,
+    /// Of all entries together: one for each, and one for each subscription in it.
+    weight: usize,
+    /// Above it all are forgotten, and those in use come back at once.
+    weight_max: usize,
     traces: Box<[u32]>,
-    hasher: FixedState,
+    hasher: RandomState,
     /// Look-ups, and those that were answered from memory, since last asked.
     total: u64,
     hits: u64,
 }
 
 impl Cache {
-    pub(crate) fn new() -> Self {
+    /// A cache of so much weight: each subject counts one, and each of its subscriptions.
+    pub(crate) fn new(weight_max: usize) -> Self {
         Self {
             entries: HashTable::new(),
+            weight: 0,
+            weight_max,
             traces: vec![0; TRACES].into(),
-            hasher: FixedState::with_seed(0xcace),
+            hasher: RandomState::default(),
             total: 0,
             hits: 0,
         }
@@ -74,10 +84,14 @@ impl Cache {
         if let Some(entry) = entry {
             if entry.found.holds(all) {
                 self.hits += 1;
-            } else {
-                entry.found = look_up(subject, all);
+                return entry.found.clone();
             }
-            return entry.found.clone();
+            let found = look_up(subject, all);
+            self.weight -= entry.found.weight();
+            entry.found = found.clone();
+            self.weight += found.weight();
+            self.bound();
+            return found;
         }
         let found = look_up(subject, all);
         let trace = &mut self.traces[hash as usize % TRACES];
@@ -91,9 +105,7 @@ impl Cache {
     }
 
     fn remember(&mut self, hash: u64, subject: &[u8], found: Found) {
-        if self.entries.len() >= ENTRIES_MAX {
-            self.entries.clear();
-        }
+        self.weight += found.weight();
         let entry = Entry {
             subject: subject.into(),
             found,
@@ -101,6 +113,14 @@ impl Cache {
         let hasher = &self.hasher;
         self.entries
             .insert_unique(hash, entry, |entry| hasher.hash_one(&*entry.subject));
+        self.bound();
+    }
+
+    fn bound(&mut self) {
+        if self.weight > self.weight_max {
+            self.entries = HashTable::new();
+            self.weight = 0;
+        }
     }
 }
 
@@ -114,5 +134,43 @@ fn look_up(subject: &[u8], all: &Subscriptions) -> Found {
         matched: Arc::new(matched),
         watched,
         sum,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::Outbox;
+    use crate::subscription::Subscription;
+
+    #[test]
+    fn what_is_remembered_is_bounded_by_its_subscriptions() {
+        let all = Subscriptions::new();
+        let client = Arc::new(Outbox::unconnected(1));
+        for sid in 0..100 {
+            let sid = format!("{sid}");
+            all.add(&Arc::new(Subscription::new(
+                Arc::clone(&client),
+                b">",
+                None,
+                sid.as_bytes(),
+            )));
+        }
+        let mut cache = Cache::new(1000);
+        for number in 0..500 {
+            let subject = format!("a.{number}");
+            for _ in 0..3 {
+                assert_eq!(cache.find(subject.as_bytes(), &all).matched.each.len(), 100);
+            }
+            let weight: usize = cache.entries.iter().map(|entry| entry.found.weight()).sum();
+            assert_eq!(weight, cache.weight);
+            assert!(weight <= 1000, "{weight}");
+        }
+        let (total, hits) = cache.take_counts();
+        assert_eq!(total, 1500);
+        assert!(hits >= 400, "{hits} were remembered");
+        let mut none = Cache::new(0);
+        (0..3).for_each(|_| drop(none.find(b"a.1", &all)));
+        assert!(none.entries.is_empty());
     }
 }

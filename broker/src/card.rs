@@ -92,7 +92,16 @@ impl Card {
         self.labels.get().map(|labels| &**labels)
     }
 
-    /// Its subscriptions; to be let go at once.
+    /// How many of its subscriptions are not over.
+    pub(crate) fn live_subscriptions(&self) -> usize {
+        let subscriptions = self.subscriptions();
+        subscriptions
+            .iter()
+            .filter(|subscription| !subscription.is_over())
+            .count()
+    }
+
+    /// Its subscriptions, some of which may be over; to be let go at once.
     pub(crate) fn subscriptions(&self) -> MutexGuard<'_, HashTable<Arc<Subscription>>> {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }

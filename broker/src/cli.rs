@@ -26,7 +26,14 @@ Examples:
 
 /// One node of the broker: core NATS for clients.
 #[derive(Debug, Clone, Default, Parser)]
-#[command(name = "standin-broker", version, disable_version_flag = true, after_help = AFTER_HELP, max_term_width = 110)]
+#[command(
+    name = "standin-broker",
+    version,
+    disable_version_flag = true,
+    args_override_self = true,
+    after_help = AFTER_HELP,
+    max_term_width = 110
+)]
 pub struct Cli {
     /// Settings file (TOML)
     #[arg(short = 'c', long, value_name = "FILE")]
@@ -66,15 +73,30 @@ pub struct Cli {
     advertise: Option<String>,
 
     /// User that clients must give, with --pass
-    #[arg(long, value_name = "USER", help_heading = "Clients")]
+    #[arg(
+        long,
+        value_name = "USER",
+        allow_hyphen_values = true,
+        help_heading = "Clients"
+    )]
     user: Option<String>,
 
     /// Password of that user
-    #[arg(long, value_name = "PASSWORD", help_heading = "Clients")]
+    #[arg(
+        long,
+        value_name = "PASSWORD",
+        allow_hyphen_values = true,
+        help_heading = "Clients"
+    )]
     pass: Option<String>,
 
     /// Token that clients must give
-    #[arg(long, value_name = "TOKEN", help_heading = "Clients")]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        allow_hyphen_values = true,
+        help_heading = "Clients"
+    )]
     auth: Option<String>,
 
     /// Port for the pages /varz /connz /subsz /routez /healthz /metrics; -1: any free one [default: none]
@@ -149,8 +171,17 @@ impl Cli {
             })
             .map(str::to_owned)
             .collect();
+        let switches: Vec<String> = command
+            .get_arguments()
+            .filter(|argument| matches!(argument.get_action(), ArgAction::SetTrue))
+            .flat_map(|argument| {
+                let short = argument.get_short().map(String::from);
+                argument.get_long().map(str::to_owned).into_iter().chain(short)
+            })
+            .collect();
         let arguments = arguments
             .into_iter()
+            .filter_map(|argument| without_switch_value(argument, &switches))
             .map(|argument| with_usual_dashes(argument, &longs));
         let matches = command.try_get_matches_from(arguments)?;
         Ok(Self::from_arg_matches(&matches)?)
@@ -186,11 +217,16 @@ impl Cli {
             ("log.file", "--log", &self.log),
         ];
         let texts = texts.into_iter().filter_map(|(key, flag, text)| {
-            let value = Value::String(text.clone()?);
+            let text = match (key, text.as_deref()?) {
+                ("addr", "localhost") => "127.0.0.1",
+                (_, text) => text,
+            };
+            let value = Value::String(text.to_owned());
             Some(Flag { key, flag, value })
         });
         let numbers = [
-            ("port", "--port", self.port),
+            // 0 is "not given" to nats-server.
+            ("port", "--port", self.port.filter(|port| *port != 0)),
             ("http.port", "--http_port", self.http_port),
         ];
         let numbers = numbers.into_iter().filter_map(|(key, flag, number)| {
@@ -205,6 +241,25 @@ impl Cli {
             value: Value::String(level.to_owned()),
         });
         texts.chain(numbers).chain(level).collect()
+    }
+}
+
+/// A switch may come with `=true` or `=false`, as Go's flags may; with `=false` it is as if it were not there.
+fn without_switch_value(argument: OsString, switches: &[String]) -> Option<OsString> {
+    let split = argument.to_str().and_then(|text| text.split_once('='));
+    match split {
+        Some((flag, value))
+            if switches
+                .iter()
+                .any(|switch| flag.trim_start_matches('-') == switch) =>
+        {
+            match value.to_ascii_lowercase().as_str() {
+                "true" | "t" | "1" => Some(flag.into()),
+                "false" | "f" | "0" => None,
+                _ => Some(argument),
+            }
+        }
+        _ => Some(argument),
     }
 }
 
@@ -304,7 +359,9 @@ mod tests {
                 .map(|address| address.port()),
             Some(0)
         );
-        for port in ["0", "-2", "65536"] {
+        assert_eq!(settings(&["-p", "0"]).port, 4222);
+        assert_eq!(settings(&["-a", "localhost"]).addr, "127.0.0.1");
+        for port in ["-2", "65536"] {
             let error = load(&["-p", port]).expect_err("no port");
             assert!(
                 error.contains("flag --port: port must be") && error.contains(port),
@@ -342,6 +399,18 @@ mod tests {
         assert_eq!(settings(&["-DV"]).log.level, "trace");
         assert_eq!(settings(&["-D"]).log.level, "debug");
         assert_eq!(settings(&["-V"]).log.level, "trace");
+        assert_eq!(settings(&["-D", "-DV"]).log.level, "trace");
+        assert_eq!(settings(&["-VV"]).log.level, "trace");
+        assert_eq!(settings(&["-D=true", "-V=false", "--trace=F"]).log.level, "debug");
+        assert_eq!(settings(&["-p", "1", "-p", "2"]).port, 2);
+        assert_eq!(
+            settings(&["--user", "u", "--pass", "-x"])
+                .authorization
+                .password
+                .reveal(),
+            "-x"
+        );
+        assert!(load(&["-D=perhaps"]).is_err());
         assert_eq!(settings(&[]).log.level, "info");
         for words in ["-v", "--version", "-version", "-h", "--help"] {
             let code = read(&[words]).map_or_else(|said| said.exit_code(), |_| 1);

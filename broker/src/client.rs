@@ -6,14 +6,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use hashbrown::hash_table::Entry;
 use standin_wire::client::{self, Frame, Publish, Sub, Unsub, Verb};
 use standin_wire::limits::FrameLimits;
 use standin_wire::subject::{valid_publish, valid_subscription};
 use standin_wire::{ClientScanner, Connect, Span, encode};
 
-use crate::auth::Access;
 use crate::cache::Found;
 use crate::card::{Card, Labels};
 use crate::closing::Reason;
@@ -44,15 +43,15 @@ pub(crate) struct Client {
     outbox: Arc<Outbox>,
     scanner: ClientScanner,
     sweep_at: usize,
-    hasher: FixedState,
+    hasher: RandomState,
     last: Option<LastPublish>,
     connected: bool,
     verbose: bool,
     pedantic: bool,
     no_responders: bool,
     headers: bool,
-    /// What it was admitted by, where credentials are asked for: a reload may change who is.
-    admitted: Option<Box<Connect>>,
+    /// What it said in CONNECT, without its labels: the next one is laid over it, and a reload may change who is admitted.
+    said: Option<Box<Connect>>,
     took_pong: bool,
     /// Messages and bytes it has sent, since last counted.
     messages_in: u64,
@@ -75,14 +74,14 @@ impl Client {
             policy,
             card,
             sweep_at: SWEEP_MIN,
-            hasher: FixedState::with_seed(0x51d),
+            hasher: RandomState::default(),
             last: None,
             connected: false,
             verbose: true,
             pedantic: true,
             no_responders: false,
             headers: false,
-            admitted: None,
+            said: None,
             took_pong: false,
             messages_in: 0,
             bytes_in: 0,
@@ -105,11 +104,10 @@ impl Client {
         if !changed || !self.connected {
             return Ok(());
         }
-        // Who was let in without credentials, when none were asked for, has none.
-        let admitted = self.admitted.as_deref();
-        let stays = admitted.map_or(self.policy.access == Access::Open, |connect| {
-            self.policy.access.admits(connect)
-        });
+        let stays = self
+            .said
+            .as_deref()
+            .is_some_and(|said| self.policy.access.admits(said));
         if stays {
             Ok(())
         } else {
@@ -158,11 +156,12 @@ impl Client {
 
     /// Its subscriptions go; returns how many there were.
     pub(crate) fn end(&mut self) -> usize {
+        let live = self.card.live_subscriptions();
         let subscriptions = std::mem::take(&mut *self.card.subscriptions());
         subscriptions
             .iter()
             .for_each(|subscription| self.shared.subscriptions.remove(subscription));
-        subscriptions.len()
+        live
     }
 
     #[inline]
@@ -206,7 +205,12 @@ impl Client {
     }
 
     fn connect(&mut self, json: &[u8], router: &mut Router) -> Result<(), Reason> {
-        let connect = Connect::parse(json).map_err(|_| Reason::Protocol("Unknown Protocol Operation"))?;
+        let wrong = |_| Reason::Protocol("Unknown Protocol Operation");
+        let connect = match &self.said {
+            None => Connect::parse(json),
+            Some(said) => Connect::parse_over(said, json),
+        }
+        .map_err(wrong)?;
         if !self.policy.access.admits(&connect) {
             return Err(Reason::AuthorizationViolation);
         }
@@ -225,15 +229,14 @@ impl Client {
         self.outbox.takes_headers.store(connect.headers, Relaxed);
         self.card.takes_info.store(connect.protocol >= 1, Relaxed);
         let asked = self.policy.access.is_required();
-        let labels = |connect: &Connect| Labels {
-            name: connect.name.clone(),
-            lang: connect.lang.clone(),
-            version: connect.version.clone(),
+        let mut connect = connect;
+        self.card.set_labels(Labels {
+            name: connect.name.take(),
+            lang: connect.lang.take(),
+            version: connect.version.take(),
             user: connect.user.clone().filter(|_| asked),
-        };
-        self.card.set_labels(labels(&connect));
-        let has_credentials = connect.user.is_some() || connect.auth_token.is_some();
-        self.admitted = has_credentials.then(|| Box::new(connect));
+        });
+        self.said = Some(Box::new(connect));
         self.ok(router);
         Ok(())
     }
@@ -280,6 +283,9 @@ impl Client {
             self.sweep_at = (2 * subscriptions.len()).max(SWEEP_MIN);
         }
         let max = self.policy.subscriptions_max;
+        if max > 0 && subscriptions.len() >= max && self.outbox.has_ended.swap(false, Relaxed) {
+            subscriptions.retain(|subscription| !subscription.is_over());
+        }
         if max > 0 && subscriptions.len() >= max {
             drop(subscriptions);
             return self.error("maximum subscriptions exceeded", router);

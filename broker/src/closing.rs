@@ -112,11 +112,7 @@ impl Reason {
     pub(crate) const fn is_broken(self) -> bool {
         matches!(
             self,
-            Self::ClientClosed
-                | Self::ReadError
-                | Self::WriteError
-                | Self::SlowConsumerPending
-                | Self::SlowConsumerDeadline
+            Self::ReadError | Self::WriteError | Self::SlowConsumerPending | Self::SlowConsumerDeadline
         )
     }
 }

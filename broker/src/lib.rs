@@ -9,7 +9,7 @@
 //! | `task` | the shell of one client: socket, timer, batch |
 //! | `client` | a client's frames and what they do |
 //! | `router`, `cache` | from a published message to those who get it, and what of that is remembered |
-//! | `subscriptions`, `subscription` | who listens to what; `generations` tells what changed, `tokens` splits subjects |
+//! | `subscriptions`, `subscription` | who listens to what: `equals` to the same subject, `tree` with wildcards; `generations` tells what changed, `tokens` splits subjects |
 //! | `stage`, `outbox` | what a batch has for each client, and what waits for it |
 //!
 //! Around them: [`cli`], [`settings`] (`natsconf`: in nats-server's own format) and the `policy` made of them, [`auth`], `closing` (why connections end), `clients` and
@@ -25,6 +25,7 @@ pub mod cli;
 mod client;
 mod clients;
 mod closing;
+mod equals;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod generations;
@@ -43,6 +44,7 @@ mod subscription;
 mod subscriptions;
 mod task;
 mod tokens;
+mod tree;
 mod worker;
 
 pub use server::{RunError, Server, VERSION};

@@ -274,6 +274,10 @@ fn plain(word: &str) -> Node {
     scaled.map_or_else(|| Node::Text(word.to_owned()), Node::Integer)
 }
 
+fn is_disabled(node: &Node) -> bool {
+    matches!(node, Node::Text(text) if text == "disabled" || text == "disable")
+}
+
 /// Keys of this server's settings, as they come out.
 struct Keys<'a> {
     name: &'a str,
@@ -313,7 +317,7 @@ impl Keys<'_> {
     fn top(&mut self, entry: Entry) -> Result<(), SettingsError> {
         let key = match entry.key.as_str() {
             "port" => "port",
-            "host" | "net" => return self.text("addr", &entry),
+            "host" | "net" => return self.host(&entry),
             "listen" => return self.listen(&entry, "addr", "port"),
             "server_name" => return self.text("server_name", &entry),
             "client_advertise" => return self.text("advertise", &entry),
@@ -322,8 +326,10 @@ impl Keys<'_> {
             "authorization" => return self.authorization(entry),
             "max_payload" => "limits.max_payload",
             "max_control_line" => "limits.max_control_line",
-            "max_connections" | "max_conn" => "limits.max_connections",
-            "max_subscriptions" | "max_subs" => "limits.max_subscriptions",
+            "max_connections" | "max_conn" => {
+                return self.unlimited("limits.max_connections", &entry, 1_000_000);
+            }
+            "max_subscriptions" | "max_subs" => return self.unlimited("limits.max_subscriptions", &entry, 0),
             "max_pending" => "limits.max_pending",
             "ping_max" => "limits.ping_max",
             "write_deadline" => return self.time("limits.write_deadline_ms", &entry, Duration::as_millis),
@@ -337,6 +343,14 @@ impl Keys<'_> {
             "trace" => return self.level("trace", &entry),
             // Lines have their time anyway.
             "logtime" | "log_time" | "logtime_utc" => return Ok(()),
+            // What is switched off is not missed.
+            "jetstream" | "syslog" | "prof_port" | "logfile_size_limit" | "disable_sublist_cache"
+                if matches!(entry.node, Node::Flag(false) | Node::Integer(0)) || is_disabled(&entry.node) =>
+            {
+                return Ok(());
+            }
+            // How much is logged of what is not logged here.
+            "max_traced_msg_len" | "connect_error_reports" | "reconnect_error_reports" => return Ok(()),
             _ => return Err(self.unknown(&entry, "")),
         };
         match entry.node {
@@ -346,6 +360,26 @@ impl Keys<'_> {
             }
             _ => Err(self.wrong(&entry, "a whole number")),
         }
+    }
+
+    fn host(&mut self, entry: &Entry) -> Result<(), SettingsError> {
+        match &entry.node {
+            Node::Text(text) if text == "localhost" => {
+                self.put("addr", entry.line, Value::String("127.0.0.1".to_owned()));
+                Ok(())
+            }
+            _ => self.text("addr", entry),
+        }
+    }
+
+    /// A number for which 0 and less mean that there is no limit.
+    fn unlimited(&mut self, key: &str, entry: &Entry, stands_for: i64) -> Result<(), SettingsError> {
+        let Node::Integer(number) = entry.node else {
+            return Err(self.wrong(entry, "a whole number"));
+        };
+        let number = if number <= 0 { stands_for } else { number };
+        self.put(key, entry.line, Value::Integer(number));
+        Ok(())
     }
 
     fn unknown(&self, entry: &Entry, section: &str) -> SettingsError {
@@ -406,8 +440,10 @@ impl Keys<'_> {
     fn time(&mut self, key: &str, entry: &Entry, unit: fn(&Duration) -> u128) -> Result<(), SettingsError> {
         let time = match &entry.node {
             Node::Integer(secs) => u64::try_from(*secs).ok().map(Duration::from_secs),
-            // A minute without quotes looks like a million.
-            Node::Text(text) => humantime::parse_duration(text).ok(),
+            Node::Text(text) => match text.parse::<f64>() {
+                Ok(secs) => Duration::try_from_secs_f64(secs).ok(),
+                Err(_) => humantime::parse_duration(text).ok(),
+            },
             _ => None,
         };
         let Some(time) = time else {

@@ -114,6 +114,19 @@ fn the_format_shows_by_the_name_or_by_the_text() {
 }
 
 #[test]
+fn what_means_nothing_or_no_limit_is_taken() {
+    let text = "host: localhost\njetstream: disabled\nsyslog: false\nprof_port: 0\nmax_traced_msg_len: 3\n\
+                max_connections: -1\nmax_subscriptions: -1\nauthorization { token: t, timeout: 0.5 }\n";
+    let settings = load("x.conf", text).unwrap();
+    assert_eq!(settings.addr, "127.0.0.1");
+    assert_eq!(
+        (settings.limits.max_connections, settings.limits.max_subscriptions),
+        (1_000_000, 0)
+    );
+    assert_eq!(settings.authorization.timeout_ms.0, 500);
+}
+
+#[test]
 fn what_cannot_be_is_told_with_its_line() {
     for (text, error) in [
         (

@@ -41,6 +41,8 @@ pub(crate) struct Outbox {
     pub(crate) takes_headers: AtomicBool,
     /// Wants its own messages back.
     pub(crate) echo: AtomicBool,
+    /// One of its subscriptions has had its last message, since last looked.
+    pub(crate) has_ended: AtomicBool,
     /// It publishes to one that cannot keep up.
     stalled: AtomicBool,
     /// Messages and bytes of payload sent to it, for the pages.
@@ -104,6 +106,7 @@ impl Outbox {
             takes_headers: AtomicBool::new(false),
             echo: AtomicBool::new(true),
             stalled: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
             messages_out: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             places: (0..workers).map(|_| AtomicU32::new(u32::MAX)).collect(),
@@ -361,7 +364,10 @@ impl Queue {
     }
 
     fn end(&mut self, reason: Reason) {
-        self.reason.get_or_insert(reason);
+        // One that breaks the connection counts more than one that lets it end in order.
+        if self.reason.is_none_or(|known| !known.is_broken()) {
+            self.reason = Some(reason);
+        }
         self.parts = VecDeque::new();
         self.written = 0;
         self.bytes = 0;

@@ -53,10 +53,11 @@ impl Dice {
 }
 
 impl Router {
-    pub(crate) fn new(worker: usize) -> Self {
+    /// The router of worker number `worker`, with a cache of so much weight.
+    pub(crate) fn new(worker: usize, cache_weight_max: usize) -> Self {
         Self {
             stage: Stage::new(worker),
-            cache: Cache::new(),
+            cache: Cache::new(cache_weight_max),
             dice: Dice(rand::random::<u64>() | 1),
             fanout_max: 0,
             delivered: 0,
@@ -121,14 +122,10 @@ impl Router {
     /// Tells `from` that nobody gets its request: the 503 of `no_responders`.
     pub(crate) fn no_responders(&mut self, from: &Arc<Outbox>, reply: &[u8], all: &Subscriptions) {
         let found = self.cache.find(reply, all);
-        let in_groups = found.matched.groups.iter().flatten();
-        let own = found
-            .matched
-            .each
-            .iter()
-            .chain(in_groups)
-            .find(|subscription| subscription.client.id == from.id);
-        let Some(own) = own else { return };
+        let mut each = found.matched.each.iter();
+        let Some(own) = each.find(|subscription| subscription.client.id == from.id) else {
+            return;
+        };
         let answer = Publish {
             subject: reply,
             reply: None,
@@ -167,6 +164,7 @@ impl Router {
         let added = staged.bytes.len() - start;
         self.stage.added(added);
         if turn == Turn::DeliverLast {
+            subscription.client.has_ended.store(true, Relaxed);
             all.remove(subscription);
         }
         true
@@ -271,7 +269,7 @@ mod tests {
         subscriptions
             .iter()
             .for_each(|subscription| all.add(subscription));
-        let mut router = Router::new(0);
+        let mut router = Router::new(0, 1000);
         let from = Arc::new(Outbox::unconnected(1001));
         let message = Publish {
             subject: b"a",

@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use standin_daemon::files::Connections;
 pub use standin_daemon::logging::LogFormat;
-use standin_daemon::settings::{
-    self, MASK, Places, Schema, Secret, Whole, host_and_port, masked_whole, of_text, refused,
-};
+use standin_daemon::settings::{self, MASK, Places, Schema, Secret, Whole, masked_whole, of_text, refused};
 pub use standin_daemon::settings::{Flag, Input, Loaded, Millis, Place, Secs, SettingsError};
 use toml::{Table, Value};
 
@@ -100,6 +98,7 @@ pub struct Log {
 #[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
 pub struct Process {
     pub workers: usize,
+    pub match_cache_max: usize,
     pub pid_file: PathBuf,
     pub ports_file_dir: PathBuf,
     pub listen_backlog: u32,
@@ -121,6 +120,7 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("limits.ping_max", 1, 100),
     ("http.port", -1, 65_535),
     ("process.workers", 0, 1024),
+    ("process.match_cache_max", 0, 100_000_000),
     ("process.listen_backlog", 1, 65_535),
     ("process.lame_duck_grace_secs", 0, 3600),
     ("process.lame_duck_secs", 0, 86_400),
@@ -142,6 +142,7 @@ const SCHEMA: Schema = Schema {
         "log.format",
         "log.file",
         "process.workers",
+        "process.match_cache_max",
         "process.pid_file",
         "process.ports_file_dir",
         "process.listen_backlog",
@@ -156,7 +157,10 @@ const SCHEMA: Schema = Schema {
 fn masked(key: &str, text: &str) -> Option<String> {
     let secret = matches!(
         key,
-        "authorization.password" | "authorization.token" | "authorization.users.password"
+        "authorization.password"
+            | "authorization.token"
+            | "authorization.users"
+            | "authorization.users.password"
     );
     secret.then(|| masked_whole(text))
 }
@@ -165,7 +169,7 @@ fn text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let allowed = match key {
         "addr" if text.parse::<IpAddr>().is_err() => "an IP address, such as \"127.0.0.1\"",
         "http.addr" if !text.is_empty() && text.parse::<IpAddr>().is_err() => "an IP address, or empty",
-        "advertise" if !text.is_empty() && !host_and_port(text) => "host:port, or empty",
+        "advertise" if text.contains(char::is_whitespace) => "host:port, host, or empty",
         "server_name" if text.contains(char::is_whitespace) => "a name without blanks, or empty",
         _ => return not_a_mask(key, place, text),
     };

@@ -162,6 +162,11 @@ fn no_secret_is_shown() {
         .unwrap_err()
         .to_string();
     assert!(again.contains("put the secret itself there"), "{again}");
+    let wrong = refused("[authorization]\nusers = [\"a:hunter2\"]\n");
+    assert!(
+        !wrong.contains("hunter2") && wrong.contains("a list of { user"),
+        "{wrong}"
+    );
     let wrong = refused("[authorization]\npassword = 7\ntoken = [\"hunter2\"]\n");
     assert!(!wrong.contains("hunter2"), "{wrong}");
 }

@@ -135,9 +135,13 @@ impl Shared {
     ) -> String {
         let settings = self.settings.load();
         let local = local.unwrap_or(self.address);
-        let (host, port) = match settings.advertise.rsplit_once(':') {
-            Some((host, port)) => (host.to_owned(), port.parse().unwrap_or(local.port())),
-            None => (self.address.ip().to_string(), local.port()),
+        let advertised = settings.advertise.as_str();
+        let (host, port) = match advertised.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() => {
+                (host.to_owned(), port.parse().unwrap_or_default())
+            }
+            _ if advertised.is_empty() => (self.address.ip().to_string(), local.port()),
+            _ => (advertised.to_owned(), local.port()),
         };
         let info = Info {
             server_id: self.server_id.clone(),

@@ -15,8 +15,8 @@ const STAGED_BYTES_MAX: usize = 128 * 1024;
 /// And when so many bytes are staged for all clients together, all are sent: what one client publishes to ten thousand
 /// subscribers must not take ten thousand times its size.
 const STAGED_TOTAL_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Buffers that grew beyond this are not kept.
-const KEPT_BYTES_MAX: usize = 256 * 1024;
+/// Buffers are kept for the next turn up to so many bytes together; those that no longer fit are let go.
+const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Clients remembered as those that published to one client in a turn.
 const PRODUCERS_MAX: usize = 64;
@@ -79,9 +79,6 @@ impl Staged {
     fn clear(&mut self) {
         self.outbox = None;
         self.bytes.clear();
-        if self.bytes.capacity() > KEPT_BYTES_MAX {
-            self.bytes = Vec::new();
-        }
         self.shared.clear();
         self.shared_bytes = 0;
         self.messages = 0;
@@ -98,6 +95,8 @@ pub(crate) struct Stage {
     used: usize,
     /// Bytes staged since the last flush, without those that are shared.
     bytes: usize,
+    /// What the buffers of clients with nothing staged can hold.
+    kept_bytes: usize,
     pending_bytes_max: usize,
 }
 
@@ -109,6 +108,7 @@ impl Stage {
             staged: Vec::new(),
             used: 0,
             bytes: 0,
+            kept_bytes: 0,
             pending_bytes_max: usize::MAX,
         }
     }
@@ -130,6 +130,7 @@ impl Stage {
         if known {
             if self.staged[place].len() >= STAGED_BYTES_MAX {
                 self.send(place);
+                self.kept_bytes -= self.staged[place].bytes.capacity();
                 self.staged[place].outbox = Some(Arc::clone(outbox));
             }
             return &mut self.staged[place];
@@ -141,6 +142,7 @@ impl Stage {
         outbox.set_place(self.worker, place);
         self.used += 1;
         let staged = &mut self.staged[place];
+        self.kept_bytes -= staged.bytes.capacity();
         staged.outbox = Some(Arc::clone(outbox));
         staged
     }
@@ -189,12 +191,42 @@ impl Stage {
 
     fn send(&mut self, place: usize) {
         let staged = &mut self.staged[place];
-        if let Some(outbox) = staged.outbox.take() {
-            let standing = outbox.send(staged, self.pending_bytes_max);
-            if standing.pending_bytes > self.pending_bytes_max / 2 {
-                staged.producers.iter().for_each(|producer| producer.stall());
-            }
+        let Some(outbox) = staged.outbox.take() else {
+            return;
+        };
+        let standing = outbox.send(staged, self.pending_bytes_max);
+        if standing.pending_bytes > self.pending_bytes_max / 2 {
+            staged.producers.iter().for_each(|producer| producer.stall());
         }
         staged.clear();
+        self.kept_bytes += staged.bytes.capacity();
+        if self.kept_bytes > KEPT_BYTES_MAX {
+            self.kept_bytes -= staged.bytes.capacity();
+            staged.bytes = Vec::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_kept_for_the_next_turn_up_to_a_limit() {
+        let mut stage = Stage::new(0);
+        let outboxes: Vec<_> = (0..200).map(|id| Arc::new(Outbox::unconnected(id))).collect();
+        for _ in 0..3 {
+            for outbox in &outboxes {
+                stage.of(outbox).bytes.resize(100_000, b'x');
+            }
+            stage.flush_to(&outboxes[7]);
+            stage.flush();
+            let kept: usize = stage.staged.iter().map(|staged| staged.bytes.capacity()).sum();
+            assert_eq!(kept, stage.kept_bytes);
+            assert!(
+                kept <= KEPT_BYTES_MAX && kept > KEPT_BYTES_MAX / 2,
+                "{kept} bytes are kept"
+            );
+        }
     }
 }

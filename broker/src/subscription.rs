@@ -61,11 +61,13 @@ impl Subscription {
         self.in_group.then(|| &self.text[self.queue_at as usize..])
     }
 
-    /// Takes its turn at one message. Exact however many threads deliver: the counter is one.
+    /// Takes its turn at one message. Exact however many threads deliver: the counter is one. Here and in
+    /// [`set_max`](Self::set_max) each side writes its own and reads the other's, in one order for all: one of the two sees that the
+    /// last message was delivered.
     #[inline]
     pub(crate) fn take_turn(&self) -> Turn {
-        let count = self.delivered.fetch_add(1, Ordering::Relaxed) + 1;
-        let max = self.max.load(Ordering::Relaxed);
+        let count = self.delivered.fetch_add(1, Ordering::SeqCst) + 1;
+        let max = self.max.load(Ordering::SeqCst);
         match max {
             0 => Turn::Deliver,
             _ if count < max => Turn::Deliver,
@@ -76,7 +78,7 @@ impl Subscription {
 
     /// Ends it after `max` messages, counted from SUB. Returns whether it has had them already.
     pub(crate) fn set_max(&self, max: u64) -> bool {
-        self.max.store(max, Ordering::Relaxed);
+        self.max.store(max, Ordering::SeqCst);
         self.is_over()
     }
 
@@ -92,7 +94,7 @@ impl Subscription {
 
     /// Whether it has had all it asked for.
     pub(crate) fn is_over(&self) -> bool {
-        let max = self.max.load(Ordering::Relaxed);
-        max > 0 && self.delivered.load(Ordering::Relaxed) >= max
+        let max = self.max.load(Ordering::SeqCst);
+        max > 0 && self.delivered.load(Ordering::SeqCst) >= max
     }
 }

@@ -7,19 +7,19 @@
 //! *Architecture invariant:* a message whose subject is remembered takes no lock here. Only one that is not takes the read
 //! lock, for as long as one look-up takes.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use standin_wire::subject::has_wildcard;
 
+use crate::equals::Equals;
 use crate::generations::Generations;
 use crate::subscription::Subscription;
 use crate::tokens::Tokens;
+use crate::tree::Tree;
 
 /// Who gets a message.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub(crate) struct Matched {
 
 impl Matched {
     /// Members of a group that subscribed with different patterns are one group all the same.
-    fn add_group(&mut self, name: &[u8], members: &[Arc<Subscription>]) {
+    pub(crate) fn add_group(&mut self, name: &[u8], members: &[Arc<Subscription>]) {
         let known = self
             .groups
             .iter_mut()
@@ -44,250 +44,19 @@ impl Matched {
     }
 }
 
-/// The subscriptions with one and the same subject. Most subjects have one, so that is kept without a list.
-#[derive(Debug)]
-enum Equals {
-    One(Arc<Subscription>),
-    Many(Box<Many>),
-}
-
-#[derive(Debug, Default)]
-struct Many {
-    each: Vec<Arc<Subscription>>,
-    groups: Vec<Group>,
-}
-
-#[derive(Debug)]
-struct Group {
-    name: Box<[u8]>,
-    members: Vec<Arc<Subscription>>,
-}
-
-impl Equals {
-    fn subject(&self) -> &[u8] {
-        match self {
-            Self::One(one) => one.subject(),
-            Self::Many(many) => many.first().map_or(&[], |first| first.subject()),
-        }
-    }
-
-    fn add(&mut self, subscription: Arc<Subscription>) {
-        if let Self::One(one) = self {
-            let mut many = Box::<Many>::default();
-            many.add(Arc::clone(one));
-            *self = Self::Many(many);
-        }
-        if let Self::Many(many) = self {
-            many.add(subscription);
-        }
-    }
-
-    /// Returns whether it was there, and whether none is left.
-    fn remove(&mut self, subscription: &Arc<Subscription>) -> (bool, bool) {
-        match self {
-            Self::One(one) => {
-                let it = Arc::ptr_eq(one, subscription);
-                (it, it)
-            }
-            Self::Many(many) => {
-                let removed = many.remove(subscription);
-                (removed, many.first().is_none())
-            }
-        }
-    }
-
-    fn collect(&self, matched: &mut Matched) {
-        match self {
-            Self::One(one) => match one.queue() {
-                Some(name) => matched.add_group(name, std::slice::from_ref(one)),
-                None => matched.each.push(Arc::clone(one)),
-            },
-            Self::Many(many) => {
-                matched.each.extend_from_slice(&many.each);
-                for group in &many.groups {
-                    matched.add_group(&group.name, &group.members);
-                }
-            }
-        }
-    }
-}
-
-impl Equals {
-    fn each(&self, page: &mut Page) {
-        match self {
-            Self::One(one) => page.offer(one),
-            Self::Many(many) => {
-                let in_groups = many.groups.iter().flat_map(|group| &group.members);
-                many.each.iter().chain(in_groups).for_each(|one| page.offer(one));
-            }
-        }
-    }
-}
-
-impl Many {
-    fn first(&self) -> Option<&Arc<Subscription>> {
-        let in_groups = || self.groups.first().and_then(|group| group.members.first());
-        self.each.first().or_else(in_groups)
-    }
-
-    fn add(&mut self, subscription: Arc<Subscription>) {
-        let list = match subscription.queue() {
-            None => &mut self.each,
-            Some(name) => {
-                let at = self.groups.iter().position(|group| *group.name == *name);
-                let at = at.unwrap_or_else(|| {
-                    self.groups.push(Group {
-                        name: name.into(),
-                        members: Vec::new(),
-                    });
-                    self.groups.len() - 1
-                });
-                &mut self.groups[at].members
-            }
-        };
-        subscription.place.store(list.len() as u32, Ordering::Relaxed);
-        list.push(subscription);
-    }
-
-    fn remove(&mut self, subscription: &Arc<Subscription>) -> bool {
-        let Some(name) = subscription.queue() else {
-            return take_out(&mut self.each, subscription);
-        };
-        let Some(at) = self.groups.iter().position(|group| *group.name == *name) else {
-            return false;
-        };
-        let removed = take_out(&mut self.groups[at].members, subscription);
-        if self.groups[at].members.is_empty() {
-            self.groups.swap_remove(at);
-        }
-        removed
-    }
-}
-
-fn take_out(list: &mut Vec<Arc<Subscription>>, subscription: &Arc<Subscription>) -> bool {
-    let place = subscription.place.load(Ordering::Relaxed) as usize;
-    if !list.get(place).is_some_and(|it| Arc::ptr_eq(it, subscription)) {
-        return false;
-    }
-    list.swap_remove(place);
-    if let Some(moved) = list.get(place) {
-        moved.place.store(place as u32, Ordering::Relaxed);
-    }
-    true
-}
-
-/// One token of the tree of subjects with wildcards.
-#[derive(Debug, Default)]
-struct Branch {
-    tokens: HashMap<Box<[u8]>, Branch, FixedState>,
-    /// `*` here.
-    any: Option<Box<Branch>>,
-    /// `>` here.
-    rest: Option<Equals>,
-    /// Subjects that end here.
-    end: Option<Equals>,
-}
-
-impl Branch {
-    fn is_empty(&self) -> bool {
-        self.tokens.is_empty() && self.any.is_none() && self.rest.is_none() && self.end.is_none()
-    }
-
-    fn add(&mut self, mut tokens: Tokens<'_>, subscription: Arc<Subscription>) {
-        let slot = match tokens.next() {
-            None => &mut self.end,
-            Some(b">") => &mut self.rest,
-            Some(b"*") => return self.any.get_or_insert_default().add(tokens, subscription),
-            Some(token) => {
-                if !self.tokens.contains_key(token) {
-                    self.tokens.insert(token.into(), Self::default());
-                }
-                if let Some(branch) = self.tokens.get_mut(token) {
-                    branch.add(tokens, subscription);
-                }
-                return;
-            }
-        };
-        match slot {
-            Some(equals) => equals.add(subscription),
-            None => *slot = Some(Equals::One(subscription)),
-        }
-    }
-
-    fn remove(&mut self, mut tokens: Tokens<'_>, subscription: &Arc<Subscription>) -> bool {
-        let slot = match tokens.next() {
-            None => &mut self.end,
-            Some(b">") => &mut self.rest,
-            Some(b"*") => {
-                let Some(any) = &mut self.any else { return false };
-                let removed = any.remove(tokens, subscription);
-                if any.is_empty() {
-                    self.any = None;
-                }
-                return removed;
-            }
-            Some(token) => {
-                let Some(branch) = self.tokens.get_mut(token) else {
-                    return false;
-                };
-                let removed = branch.remove(tokens, subscription);
-                if branch.is_empty() {
-                    self.tokens.remove(token);
-                }
-                return removed;
-            }
-        };
-        let Some(equals) = slot else { return false };
-        let (removed, none_left) = equals.remove(subscription);
-        if none_left {
-            *slot = None;
-        }
-        removed
-    }
-
-    fn each(&self, page: &mut Page) {
-        if page.is_full() {
-            return;
-        }
-        for equals in [&self.end, &self.rest].into_iter().flatten() {
-            equals.each(page);
-        }
-        let below = self.any.iter().map(|any| &**any).chain(self.tokens.values());
-        below.for_each(|branch| branch.each(page));
-    }
-
-    fn collect(&self, mut tokens: Tokens<'_>, matched: &mut Matched) {
-        let Some(token) = tokens.next() else {
-            if let Some(end) = &self.end {
-                end.collect(matched);
-            }
-            return;
-        };
-        if let Some(rest) = &self.rest {
-            rest.collect(matched);
-        }
-        if let Some(any) = &self.any {
-            any.collect(tokens.clone(), matched);
-        }
-        if let Some(branch) = self.tokens.get(token) {
-            branch.collect(tokens, matched);
-        }
-    }
-}
-
 /// A stretch of all subscriptions.
-struct Page {
+pub(crate) struct Page {
     skip: usize,
     limit: usize,
     taken: Vec<Arc<Subscription>>,
 }
 
 impl Page {
-    const fn is_full(&self) -> bool {
+    pub(crate) const fn is_full(&self) -> bool {
         self.taken.len() >= self.limit
     }
 
-    fn offer(&mut self, subscription: &Arc<Subscription>) {
+    pub(crate) fn offer(&mut self, subscription: &Arc<Subscription>) {
         if self.skip > 0 {
             self.skip -= 1;
         } else if !self.is_full() {
@@ -301,7 +70,8 @@ impl Page {
 pub(crate) struct Subscriptions {
     known: RwLock<Known>,
     generations: Generations,
-    hasher: FixedState,
+    /// Its seed is new in each process: nobody outside can know which subjects share a place.
+    hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
@@ -309,7 +79,7 @@ struct Known {
     /// Without wildcards, by whole subject. The key stands in the subscriptions themselves.
     literal: HashTable<Equals>,
     /// With wildcards.
-    wild: Branch,
+    wild: Tree,
     counts: Counts,
 }
 
@@ -326,7 +96,7 @@ impl Subscriptions {
         Self {
             known: RwLock::default(),
             generations: Generations::new(),
-            hasher: FixedState::with_seed(0xb5),
+            hasher: RandomState::default(),
         }
     }
 

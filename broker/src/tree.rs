@@ -1,0 +1,182 @@
+//! The subjects with wildcards, token by token.
+//!
+//! Nodes stand in one list and name each other by their places in it, so nothing here calls itself: however many tokens a subject
+//! has, the stack is the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::equals::Equals;
+use crate::subscription::Subscription;
+use crate::subscriptions::{Matched, Page};
+use crate::tokens::Tokens;
+
+/// Place of the root, which never goes.
+const ROOT: usize = 0;
+
+/// What follows after some tokens.
+#[derive(Debug, Default)]
+struct Node {
+    /// By the next token.
+    tokens: HashMap<Box<[u8]>, u32, RandomState>,
+    /// `*` is the next token.
+    any: Option<u32>,
+    /// `>` is the next token.
+    rest: Option<Equals>,
+    /// Subjects that end here.
+    end: Option<Equals>,
+}
+
+impl Node {
+    fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && self.any.is_none() && self.rest.is_none() && self.end.is_none()
+    }
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    nodes: Vec<Node>,
+    free: Vec<u32>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self {
+            nodes: vec![Node::default()],
+            free: Vec::new(),
+        }
+    }
+}
+
+impl Tree {
+    pub(crate) fn add(&mut self, tokens: Tokens<'_>, subscription: Arc<Subscription>) {
+        let mut at = ROOT;
+        for token in tokens {
+            if token == b">" {
+                return put(&mut self.nodes[at].rest, subscription);
+            }
+            at = match self.child(at, token) {
+                Some(child) => child,
+                None => self.grow(at, token),
+            };
+        }
+        put(&mut self.nodes[at].end, subscription);
+    }
+
+    /// Takes one out; returns whether it was there.
+    pub(crate) fn remove(&mut self, tokens: Tokens<'_>, subscription: &Arc<Subscription>) -> bool {
+        let (mut at, mut path) = (ROOT, Vec::new());
+        let mut slot = None;
+        for token in tokens {
+            if token == b">" {
+                slot = Some(&mut self.nodes[at].rest);
+                break;
+            }
+            let Some(child) = self.child(at, token) else {
+                return false;
+            };
+            path.push((at, token));
+            at = child;
+        }
+        let slot = match slot {
+            Some(slot) => slot,
+            None => &mut self.nodes[at].end,
+        };
+        let Some(equals) = slot else { return false };
+        let (removed, none_left) = equals.remove(subscription);
+        if none_left {
+            *slot = None;
+        }
+        while self.nodes[at].is_empty()
+            && let Some((parent, token)) = path.pop()
+        {
+            self.cut(parent, token, at);
+            at = parent;
+        }
+        removed
+    }
+
+    /// Who gets a message with these tokens.
+    pub(crate) fn collect(&self, tokens: Tokens<'_>, matched: &mut Matched) {
+        let mut ahead = vec![(ROOT, tokens)];
+        while let Some((at, mut tokens)) = ahead.pop() {
+            let node = &self.nodes[at];
+            let Some(token) = tokens.next() else {
+                if let Some(end) = &node.end {
+                    end.collect(matched);
+                }
+                continue;
+            };
+            if let Some(rest) = &node.rest {
+                rest.collect(matched);
+            }
+            if let Some(child) = node.tokens.get(token) {
+                ahead.push((*child as usize, tokens.clone()));
+            }
+            if let Some(any) = node.any {
+                ahead.push((any as usize, tokens));
+            }
+        }
+    }
+
+    /// A stretch of all of them.
+    pub(crate) fn each(&self, page: &mut Page) {
+        for node in &self.nodes {
+            for equals in [&node.end, &node.rest].into_iter().flatten() {
+                equals.each(page);
+            }
+            if page.is_full() {
+                return;
+            }
+        }
+    }
+
+    fn child(&self, at: usize, token: &[u8]) -> Option<usize> {
+        let node = &self.nodes[at];
+        let child = match token {
+            b"*" => node.any,
+            _ => node.tokens.get(token).copied(),
+        };
+        child.map(|child| child as usize)
+    }
+
+    fn grow(&mut self, at: usize, token: &[u8]) -> usize {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.nodes.push(Node::default());
+            (self.nodes.len() - 1) as u32
+        });
+        let node = &mut self.nodes[at];
+        match token {
+            b"*" => node.any = Some(place),
+            _ => drop(node.tokens.insert(token.into(), place)),
+        }
+        place as usize
+    }
+
+    fn cut(&mut self, parent: usize, token: &[u8], child: usize) {
+        let node = &mut self.nodes[parent];
+        match token {
+            b"*" => node.any = None,
+            _ => drop(node.tokens.remove(token)),
+        }
+        self.nodes[child] = Node::default();
+        if child + 1 == self.nodes.len() {
+            self.nodes.pop();
+            if self.nodes.capacity() > 4 * self.nodes.len() {
+                self.nodes.shrink_to(2 * self.nodes.len());
+            }
+        } else {
+            self.free.push(child as u32);
+        }
+    }
+}
+
+fn put(slot: &mut Option<Equals>, subscription: Arc<Subscription>) {
+    match slot {
+        Some(equals) => equals.add(subscription),
+        None => *slot = Some(Equals::One(subscription)),
+    }
+}
