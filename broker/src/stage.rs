@@ -16,7 +16,7 @@ const STAGED_BYTES_MAX: usize = 128 * 1024;
 /// subscribers must not take ten thousand times its size.
 const STAGED_TOTAL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Buffers are kept for the next turn up to so many bytes together; those that no longer fit are let go.
-const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Clients remembered as those that published to one client in a turn.
 const PRODUCERS_MAX: usize = 64;
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn buffers_are_kept_for_the_next_turn_up_to_a_limit() {
         let mut stage = Stage::new(0);
-        let outboxes: Vec<_> = (0..200).map(|id| Arc::new(Outbox::unconnected(id))).collect();
+        let outboxes: Vec<_> = (0..400).map(|id| Arc::new(Outbox::unconnected(id))).collect();
         for _ in 0..3 {
             for outbox in &outboxes {
                 stage.of(outbox).bytes.resize(100_000, b'x');
