@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use e2e::{Ending, Maker, PATIENCE, Program, RawClient, Server, eventually, peers};
+use e2e::{Ending, Maker, PATIENCE, Program, RawClient, Server, eventually, found, peers};
 use nix::sys::signal::Signal;
 
 const BOTH: [Maker; 2] = [Maker::Ours, Maker::Nats];
@@ -16,17 +16,13 @@ async fn server(maker: Maker, settings: &str) -> Server {
     Server::start(maker, &["-c", &path.display().to_string()]).await
 }
 
-/// The reason that the pages give for the end of the one client that was closed.
+/// The reason that the pages give for the end of the one client that was closed, as soon as they list it.
 async fn reason(server: &Server) -> String {
-    let page = server
-        .http()
-        .get_json("/connz?state=closed")
-        .await
-        .unwrap_or_default();
-    page["connections"][0]["reason"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
+    found("the client is listed as closed", PATIENCE, async || {
+        let page = server.http().get_json("/connz?state=closed").await?;
+        page["connections"][0]["reason"].as_str().map(str::to_owned)
+    })
+    .await
 }
 
 #[tokio::test]
