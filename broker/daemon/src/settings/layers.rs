@@ -200,9 +200,21 @@ impl Layers {
         if path.extension().is_some_and(|extension| extension == "conf") {
             return self.lay_items(&name, other(&name, text)?);
         }
-        match (self.lay_text(&name, text), other(&name, text)) {
-            (Err(SettingsError::Syntax { .. }), Ok(items)) => self.lay_items(&name, items),
-            (laid, _) => laid,
+        match self.lay_text(&name, text) {
+            // Of a text that is neither, it is told why it is no TOML.
+            Err(SettingsError::Syntax {
+                place,
+                format,
+                message,
+            }) => match other(&name, text) {
+                Ok(items) => self.lay_items(&name, items),
+                Err(_) => Err(SettingsError::Syntax {
+                    place,
+                    format,
+                    message,
+                }),
+            },
+            laid => laid,
         }
     }
 
