@@ -11,9 +11,11 @@
 //! | [`document`] | one TOML text, read with line numbers |
 //! | [`check`] | whether a value is of its key's type, in its range, and of its form |
 //! | [`print`] | `--print-config` |
+//! | [`audit`] | whether the compiled-in file tells what the schema says |
 //! | [`change`] | what a SIGHUP changed, and what of it needs a restart |
 //! | [`secret`], [`units`] | texts that are shown masked, times with their unit |
 
+mod audit;
 mod change;
 mod check;
 mod document;
@@ -30,6 +32,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use toml::{Table, Value};
 
+pub use self::audit::faults;
 pub use self::change::{Change, Effect, changes, reloaded};
 pub use self::check::{host_and_port, list, not_a_word, refused};
 pub use self::document::{Item, key_lines};

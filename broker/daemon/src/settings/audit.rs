@@ -1,0 +1,82 @@
+//! Whether the compiled-in file tells what the schema says: for the tests of the programs.
+
+use super::{Schema, key_lines};
+
+/// What the file leaves out, or tells otherwise than the schema: comments, ranges, the mark `(restart)`.
+#[must_use]
+pub fn faults(schema: &Schema) -> Vec<String> {
+    let keys = match key_lines(schema.defaults_file, schema.defaults) {
+        Ok(keys) => keys,
+        Err(error) => return vec![error.to_string()],
+    };
+    let lines: Vec<&str> = schema.defaults.lines().collect();
+    let mut faults = Vec::new();
+    for (key, line) in &keys {
+        let comment = comment(&lines[..line - 1]);
+        if comment.is_empty() {
+            faults.push(format!("{key} has no comment above it"));
+        }
+        let value = lines[line - 1].split_once(" = ").map_or("", |(_, value)| value);
+        let is_number = value.replace('_', "").parse::<i64>().is_ok();
+        match schema.ranges.iter().find(|(name, ..)| name == key) {
+            None if is_number => faults.push(format!("{key} has no range")),
+            Some((_, low, high)) if !comment.ends_with(&format!("[{low}..{high}]")) => {
+                faults.push(format!("the comment of {key} does not end with [{low}..{high}]"));
+            }
+            _ => {}
+        }
+        if comment.contains("(restart)") != schema.restart.contains(&key.as_str()) {
+            faults.push(format!(
+                "{key} is marked (restart) and does not need one, or the other way round"
+            ));
+        }
+    }
+    let known = |name: &&str| keys.iter().any(|(key, _)| key == name);
+    let ranges = schema.ranges.iter().map(|(name, ..)| *name);
+    let named = ranges.chain(schema.restart.iter().copied());
+    faults.extend(
+        named
+            .filter(|name| !known(name))
+            .map(|name| format!("{name} is no key")),
+    );
+    faults
+}
+
+/// The comment at the end of these lines, as one.
+fn comment(above: &[&str]) -> String {
+    let lines = above.iter().rev().take_while(|line| line.starts_with('#'));
+    let mut comment: Vec<&str> = lines.copied().collect();
+    comment.reverse();
+    comment.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::SCHEMA;
+    use super::*;
+
+    #[test]
+    fn each_thing_left_out_is_a_fault() {
+        let schema = Schema {
+            defaults: "# One. [1..2]\nnumber = 1\n\n# Two. (restart)\nlist = []\nbare = \"\"\n# Three.\nlost = 1_000\n",
+            ranges: &[("number", 1, 3), ("gone", 1, 2)],
+            restart: &["number"],
+            ..SCHEMA
+        };
+        let faults = faults(&schema);
+        for fault in [
+            "the comment of number does not end with [1..3]",
+            "number is marked (restart) and does not",
+            "list is marked (restart) and does not",
+            "bare has no comment above it",
+            "lost has no range",
+            "gone is no key",
+        ] {
+            assert!(
+                faults.iter().any(|have| have.starts_with(fault)),
+                "{fault} in {faults:?}"
+            );
+        }
+        assert_eq!(faults.len(), 6, "{faults:?}");
+    }
+}
