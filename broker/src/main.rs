@@ -1,5 +1,6 @@
 //! The `standin-broker` program: command line, log, signals, exit code. All else is in the library.
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 
 use standin_broker::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE};
@@ -137,16 +138,13 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     EXIT_DONE
 }
 
-/// SIGHUP. Bad settings change nothing.
+/// SIGHUP.
 fn reload(cli: &Cli, server: &Server, logging: &Logging) {
-    let loaded = match cli.settings() {
-        Ok(loaded) => loaded,
-        Err(error) => return error!("settings were not reloaded, the old ones stay in force: {error}"),
+    let apply = |settings| {
+        server.reload(settings);
+        Ok::<(), Infallible>(())
     };
-    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-    if let Err(error) = logging.set_level(&loaded.settings.log.level) {
-        return error!("settings were not reloaded, the old ones stay in force: {error}");
+    if standin_daemon::reload::reload(cli.settings(), logging, |settings| &settings.log.level, apply) {
+        info!("Reloaded server configuration");
     }
-    server.reload(loaded.settings);
-    info!("Reloaded server configuration");
 }

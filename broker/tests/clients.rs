@@ -1,200 +1,11 @@
-//! A node in this process and raw clients around it: limits, slow and silent clients, many at once, and what is left behind.
+//! A node in this process and raw clients around it: who gets what, many at once, and what is left behind.
 
-use std::time::Duration;
+mod node;
 
-use standin_broker::settings::Millis;
-use standin_broker::{Server, Settings};
+use node::{CONNECT, PATIENCE, Raw, eventually, figure, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
-
-/// A node on a free port of the loopback address.
-fn start(adjust: impl FnOnce(&mut Settings)) -> Server {
-    let text = "addr = \"127.0.0.1\"\nport = -1\n[process]\nworkers = 2\n";
-    let mut settings = Settings::from_toml(text).expect("settings");
-    adjust(&mut settings);
-    Server::start(settings).expect("a free port")
-}
-
-/// A client played byte by byte.
-struct Raw {
-    stream: TcpStream,
-    heard: Vec<u8>,
-}
-
-impl Raw {
-    /// Connects and takes INFO.
-    async fn connect(server: &Server) -> Self {
-        let stream = TcpStream::connect(server.address())
-            .await
-            .expect("the node listens");
-        stream.set_nodelay(true).expect("a socket");
-        let mut raw = Self {
-            stream,
-            heard: Vec::new(),
-        };
-        let info = raw.line().await;
-        assert!(info.starts_with("INFO {"), "{info}");
-        raw
-    }
-
-    /// Connects and says CONNECT.
-    async fn open(server: &Server) -> Self {
-        let mut raw = Self::connect(server).await;
-        raw.say(CONNECT).await;
-        raw.flush().await;
-        raw
-    }
-
-    async fn say(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream
-            .write_all(bytes.as_ref())
-            .await
-            .expect("the connection stands");
-    }
-
-    /// Waits until the node has taken all that was said. Nothing else may come.
-    async fn flush(&mut self) {
-        self.say("PING\r\n").await;
-        self.hears("PONG\r\n").await;
-    }
-
-    /// Exactly these bytes come next.
-    #[track_caller]
-    fn hears<'a>(&'a mut self, wanted: &'a str) -> impl Future<Output = ()> + 'a {
-        let at = std::panic::Location::caller();
-        async move {
-            // A node asks whether a client lives when it likes to.
-            const PING: &[u8] = b"PING\r\n";
-            loop {
-                let is_ping = self.heard.starts_with(PING) && !wanted.as_bytes().starts_with(PING);
-                if is_ping {
-                    self.heard.drain(..PING.len());
-                } else if self.heard.len() >= wanted.len() || !self.more().await {
-                    break;
-                }
-            }
-            let count = wanted.len().min(self.heard.len());
-            let heard: Vec<u8> = self.heard.drain(..count).collect();
-            let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(100)]).into_owned();
-            assert!(
-                heard == wanted.as_bytes(),
-                "{at}: wanted {} bytes {:?}, heard {} bytes {:?}",
-                wanted.len(),
-                shown(wanted.as_bytes()),
-                count,
-                shown(&heard)
-            );
-        }
-    }
-
-    async fn line(&mut self) -> String {
-        loop {
-            if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
-                let line = self.heard.drain(..=end).collect();
-                return String::from_utf8(line).expect("UTF-8");
-            }
-            assert!(self.more().await, "the connection ended");
-        }
-    }
-
-    /// All that comes until the end.
-    async fn rest(&mut self) -> String {
-        while self.more().await {}
-        String::from_utf8_lossy(&std::mem::take(&mut self.heard)).into_owned()
-    }
-
-    /// Reads once; `false` at the end.
-    async fn more(&mut self) -> bool {
-        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.heard)).await;
-        read.expect("something comes").unwrap_or(0) > 0
-    }
-}
-
-async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(5)).await;
-    }
-}
-
-#[tokio::test]
-async fn connections_over_the_limit_are_refused_and_taken_again_when_there_is_room() {
-    let server = start(|settings| settings.limits.max_connections = 2);
-    let one = Raw::open(&server).await;
-    let _two = Raw::open(&server).await;
-    let mut three = Raw {
-        stream: TcpStream::connect(server.address()).await.expect("it listens"),
-        heard: Vec::new(),
-    };
-    assert_eq!(three.rest().await, "-ERR 'maximum connections exceeded'\r\n");
-    drop(one);
-    eventually("there is room", || server.clients() == 1).await;
-    Raw::open(&server).await;
-}
-
-#[tokio::test]
-async fn a_client_that_never_reads_is_closed_and_costs_the_others_nothing() {
-    let server = start(|settings| settings.limits.max_pending = 1024 * 1024);
-    let mut deaf = Raw::open(&server).await;
-    deaf.say("SUB flood 1\r\nSUB flood 2\r\n").await;
-    deaf.flush().await;
-    let mut reader = Raw::open(&server).await;
-    reader.say("SUB flood 7\r\n").await;
-    reader.flush().await;
-    let mut publisher = Raw::open(&server).await;
-    let message = format!("PUB flood 1000\r\n{}\r\n", "x".repeat(1000));
-    // Far more than the sockets between can hold, and never more on its way than may wait for one client.
-    for _ in 0..128 {
-        publisher.say(message.repeat(128)).await;
-        let mut left = 128 * 1000;
-        while left > 0 {
-            left -= reader.heard.iter().filter(|byte| **byte == b'x').count();
-            reader.heard.clear();
-            assert!(left == 0 || reader.more().await, "the one that reads is served");
-        }
-    }
-    publisher.flush().await;
-    eventually("the slow consumer is gone", || server.clients() == 2).await;
-    eventually("with its subscriptions", || server.subscriptions() <= 1).await;
-}
-
-#[tokio::test]
-async fn a_client_that_takes_nothing_in_time_is_closed() {
-    let server = start(|settings| settings.limits.write_deadline_ms = Millis(300));
-    let mut deaf = Raw::open(&server).await;
-    deaf.say("SUB flood 1\r\n").await;
-    deaf.flush().await;
-    let mut publisher = Raw::open(&server).await;
-    let message = format!("PUB flood 1000\r\n{}\r\n", "x".repeat(1000));
-    // More than the sockets between can hold, less than may wait.
-    for _ in 0..256 {
-        publisher.say(message.repeat(64)).await;
-    }
-    publisher.flush().await;
-    eventually("the slow consumer is gone", || server.clients() == 1).await;
-    publisher.flush().await;
-}
-
-#[tokio::test]
-async fn a_silent_client_is_asked_and_closed_as_stale() {
-    let server = start(|settings| {
-        settings.limits.ping_interval_ms = Millis(100);
-        settings.limits.ping_max = 2;
-    });
-    let mut silent = Raw::open(&server).await;
-    assert_eq!(silent.rest().await, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n");
-    let mut answering = Raw::open(&server).await;
-    for _ in 0..6 {
-        answering.hears("PING\r\n").await;
-        answering.say("PONG\r\n").await;
-    }
-}
-
+use tokio::time::timeout;
 #[tokio::test]
 async fn nothing_is_left_of_many_clients_that_come_and_die_at_once() {
     let server = start(|_| {});
@@ -321,18 +132,6 @@ async fn large_payloads_reach_each_of_many_subscribers_whole() {
 }
 
 #[tokio::test]
-async fn subscriptions_over_the_limit_are_refused_and_the_client_goes_on() {
-    let server = start(|settings| settings.limits.max_subscriptions = 2);
-    let mut client = Raw::open(&server).await;
-    client
-        .say("SUB a 1\r\nSUB b 2\r\nSUB c 3\r\nUNSUB 1\r\nSUB d 4\r\n")
-        .await;
-    client.hears("-ERR 'maximum subscriptions exceeded'\r\n").await;
-    client.say("PUB c 1\r\nc\r\nPUB d 1\r\nd\r\n").await;
-    client.hears("MSG d 4 1\r\nd\r\n").await;
-}
-
-#[tokio::test]
 async fn a_stop_closes_every_client_and_returns() {
     let server = start(|_| {});
     let address = server.address();
@@ -359,21 +158,6 @@ async fn a_publish_confirmed_by_a_pong_has_reached_every_subscriber_of_the_node(
             .hears(&format!("MSG a {round} 1\r\nx\r\nPONG\r\n"))
             .await;
     }
-}
-
-/// One number of a page.
-async fn figure(server: &Server, page: &str, name: &str) -> u64 {
-    let address = server.http_address().expect("pages are served");
-    let mut stream = TcpStream::connect(address).await.expect("the node listens");
-    let request = format!("GET {page} HTTP/1.0\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("a socket");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("a page");
-    let (_, behind) = answer
-        .split_once(&format!("\"{name}\": "))
-        .unwrap_or_else(|| panic!("{name} in {answer}"));
-    let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().expect("a number")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -444,60 +228,6 @@ async fn a_subject_of_very_many_tokens_is_one_like_any_other() {
     deep.say("UNSUB 1\r\nUNSUB 2\r\n").await;
     deep.flush().await;
     assert_eq!(server.subscriptions(), 0);
-}
-
-#[tokio::test]
-async fn who_never_says_connect_is_asked_and_closed_as_well() {
-    let server = start(|settings| {
-        settings.limits.ping_interval_ms = Millis(100);
-        settings.limits.ping_max = 2;
-    });
-    let mut silent = Raw::connect(&server).await;
-    assert_eq!(silent.rest().await, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n");
-}
-
-/// As old clients ask: each request has a subscription of its own, which ends with its answer.
-#[tokio::test]
-async fn subscriptions_that_are_over_do_not_count_for_the_limit() {
-    let server = start(|settings| {
-        settings.limits.max_subscriptions = 3;
-        settings.http.port = -1;
-    });
-    let mut client = Raw::open(&server).await;
-    client.say("SUB stays 0\r\n").await;
-    for number in 1..100 {
-        client
-            .say(format!(
-                "SUB in.{number} {number}\r\nUNSUB {number} 1\r\nPUB in.{number} 1\r\nx\r\n"
-            ))
-            .await;
-        assert_eq!(client.line().await, format!("MSG in.{number} {number} 1\r\n"));
-        assert_eq!(client.line().await, "x\r\n");
-    }
-    assert_eq!(figure(&server, "/connz", "subscriptions").await, 1);
-    client.say("SUB a a\r\nSUB b b\r\nSUB c c\r\n").await;
-    assert_eq!(client.line().await, "-ERR 'maximum subscriptions exceeded'\r\n");
-}
-
-#[tokio::test]
-async fn a_reload_counts_for_clients_that_come_later() {
-    let server = start(|_| {});
-    let text = "addr = \"127.0.0.1\"\nport = -1\n[limits]\nmax_pending = 1048576\n[process]\nworkers = 2\n";
-    server.reload(Settings::from_toml(text).expect("settings"));
-    let mut lazy = Raw::open(&server).await;
-    lazy.say("SUB a 1\r\n").await;
-    lazy.flush().await;
-    let mut publisher = Raw::open(&server).await;
-    let batch = format!("PUB a 65536\r\n{}\r\n", "x".repeat(65_536)).repeat(8);
-    let start = Instant::now();
-    while server.clients() == 2 {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "the client that never reads is still there"
-        );
-        publisher.say(&batch).await;
-    }
-    publisher.flush().await;
 }
 
 #[tokio::test]

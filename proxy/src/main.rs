@@ -120,18 +120,10 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     EXIT_DONE
 }
 
-/// SIGHUP. Bad settings change nothing.
+/// SIGHUP.
 fn reload(cli: &Cli, sidecar: &mut Sidecar, logging: &Logging) {
-    let loaded = match cli.settings() {
-        Ok(loaded) => loaded,
-        Err(error) => return error!("settings were not reloaded, the old ones stay in force: {error}"),
-    };
-    loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-    if let Err(error) = logging.set_level(&loaded.settings.log.level) {
-        return error!("settings were not reloaded, the old ones stay in force: {error}");
-    }
-    match sidecar.reload(loaded.settings) {
-        Ok(()) => info!("settings reloaded"),
-        Err(error) => error!("settings were not reloaded, the old ones stay in force: {error}"),
+    let apply = |settings| sidecar.reload(settings);
+    if standin_daemon::reload::reload(cli.settings(), logging, |settings| &settings.log.level, apply) {
+        info!("settings reloaded");
     }
 }

@@ -8,6 +8,7 @@
 //! | [`metrics`] | names and labels of metrics |
 //! | [`http`] | the listener for pages that people and monitors read |
 //! | [`files`] | the limit on open files |
+//! | [`reload`] | SIGHUP |
 //! | [`linger`] | the orderly end of a connection |
 
 pub mod cli;
@@ -16,4 +17,5 @@ pub mod http;
 pub mod linger;
 pub mod logging;
 pub mod metrics;
+pub mod reload;
 pub mod settings;
