@@ -2,16 +2,16 @@
 //! die at any byte, sockets that take as much as they please, time that passes. At the end the promises are checked
 //! against what the nodes and the component really saw. A failing seed is printed and replays: `STANDIN_SEED=n`.
 
-use std::collections::{BTreeMap, VecDeque};
+mod parties;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use standin_wire::client::{self, Frame};
-use standin_wire::limits::FrameLimits;
-use standin_wire::{Connect, Info, encode, server};
+use standin_wire::{Info, encode};
 
+use self::parties::{Component, ComponentSub, SimNode};
 use super::tests::{Pipes, face, node, policy};
 use super::{Note, Session};
 use crate::cause::Cause;
@@ -19,51 +19,6 @@ use crate::policy::{InDoubt, Policy};
 
 const SCHEDULES: u64 = 4_000;
 const STEPS: usize = 400;
-
-/// What a node of the simulation knows of its one client.
-#[derive(Default)]
-struct SimNode {
-    got: VecDeque<u8>,
-    says: VecDeque<u8>,
-    verbose: bool,
-    subs: BTreeMap<String, SimSub>,
-}
-
-struct SimSub {
-    subject: String,
-    delivered: u64,
-    max: Option<u64>,
-}
-
-/// What the component of the simulation did and saw.
-#[derive(Default)]
-struct Component {
-    verbose: bool,
-    unsent: VecDeque<u8>,
-    publishes: u64,
-    sids: u64,
-    /// Subscriptions as the component understands them.
-    subs: BTreeMap<String, ComponentSub>,
-    /// How many SUBs it has sent: each has a subject of its own, by which its messages are known.
-    subscribed: u64,
-    /// What each command is to be answered with, in order.
-    awaits: VecDeque<&'static str>,
-    got: Vec<u8>,
-    infos: u64,
-}
-
-struct ComponentSub {
-    subject: String,
-    got: u64,
-    max: Option<u64>,
-}
-
-impl ComponentSub {
-    /// It lives until the component has got what it asked for, on whatever nodes.
-    fn lives(&self) -> bool {
-        self.max.is_none_or(|max| self.got < max)
-    }
-}
 
 struct World {
     rng: SmallRng,
@@ -450,86 +405,5 @@ impl World {
         self.component.got.append(&mut self.pipes.component);
         self.component.read();
         assert_eq!(self.session.end(), None);
-    }
-}
-
-impl Component {
-    fn read(&mut self) {
-        let got = std::mem::take(&mut self.got);
-        let mut at = 0;
-        while let Some((frame, len)) =
-            server::decode(&got[at..], FrameLimits::SERVER).expect("the component gets frames only")
-        {
-            match frame {
-                server::Frame::Ok => self.answered("+OK"),
-                server::Frame::Pong => self.answered("PONG"),
-                server::Frame::Info(_) => self.infos += 1,
-                server::Frame::Message(message) => {
-                    let sid = String::from_utf8_lossy(message.sid).into_owned();
-                    if let Some(sub) = self.subs.get_mut(&sid)
-                        && sub.subject.as_bytes() == message.subject
-                    {
-                        sub.got += 1;
-                    }
-                }
-                server::Frame::Ping => {}
-                server::Frame::Err(text) => panic!("-ERR {}", String::from_utf8_lossy(text)),
-            }
-            at += len;
-        }
-        self.got = got[at..].to_vec();
-    }
-
-    fn answered(&mut self, with: &str) {
-        assert_eq!(
-            self.awaits.pop_front(),
-            Some(with),
-            "an answer too many, or out of order"
-        );
-    }
-}
-
-impl SimNode {
-    /// Takes one frame: `None` when there is no whole one, else the number of the publish it was.
-    fn process(&mut self) -> Option<Option<u64>> {
-        let got = self.got.make_contiguous();
-        let (frame, len) = client::decode(got, FrameLimits::CLIENT).expect("a node gets frames only")?;
-        let (mut number, mut ok) = (None, true);
-        match frame {
-            Frame::Connect(json) => self.verbose = Connect::parse(json).expect("CONNECT is JSON").verbose,
-            Frame::Publish(publish) => {
-                let text = String::from_utf8_lossy(publish.payload);
-                number = text.split(' ').next().and_then(|number| number.parse().ok());
-            }
-            Frame::Sub(sub) => {
-                let sid = String::from_utf8_lossy(sub.sid).into_owned();
-                assert!(!self.subs.contains_key(&sid), "{sid} was subscribed twice");
-                self.subs.insert(
-                    sid,
-                    SimSub {
-                        subject: String::from_utf8_lossy(sub.subject).into_owned(),
-                        delivered: 0,
-                        max: None,
-                    },
-                );
-            }
-            Frame::Unsub(unsub) => {
-                let sid = String::from_utf8_lossy(unsub.sid).into_owned();
-                match (unsub.max, self.subs.get_mut(&sid)) {
-                    (Some(max), Some(sub)) if max > sub.delivered => sub.max = Some(max),
-                    _ => drop(self.subs.remove(&sid)),
-                }
-            }
-            Frame::Ping => {
-                self.says.extend(encode::PONG);
-                ok = false;
-            }
-            Frame::Pong => ok = false,
-        }
-        if ok && self.verbose {
-            self.says.extend(encode::OK);
-        }
-        self.got.drain(..len);
-        Some(number)
     }
 }

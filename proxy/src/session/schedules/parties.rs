@@ -1,0 +1,133 @@
+//! The two parties of the simulation: a node that knows one client, and a component that checks what it is told.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use standin_wire::client::{self, Frame};
+use standin_wire::limits::FrameLimits;
+use standin_wire::{Connect, encode, server};
+
+/// What a node of the simulation knows of its one client.
+#[derive(Default)]
+pub(super) struct SimNode {
+    pub(super) got: VecDeque<u8>,
+    pub(super) says: VecDeque<u8>,
+    pub(super) verbose: bool,
+    pub(super) subs: BTreeMap<String, SimSub>,
+}
+
+pub(super) struct SimSub {
+    pub(super) subject: String,
+    pub(super) delivered: u64,
+    pub(super) max: Option<u64>,
+}
+
+/// What the component of the simulation did and saw.
+#[derive(Default)]
+pub(super) struct Component {
+    pub(super) verbose: bool,
+    pub(super) unsent: VecDeque<u8>,
+    pub(super) publishes: u64,
+    pub(super) sids: u64,
+    /// Subscriptions as the component understands them.
+    pub(super) subs: BTreeMap<String, ComponentSub>,
+    /// How many SUBs it has sent: each has a subject of its own, by which its messages are known.
+    pub(super) subscribed: u64,
+    /// What each command is to be answered with, in order.
+    pub(super) awaits: VecDeque<&'static str>,
+    pub(super) got: Vec<u8>,
+    pub(super) infos: u64,
+}
+
+pub(super) struct ComponentSub {
+    pub(super) subject: String,
+    pub(super) got: u64,
+    pub(super) max: Option<u64>,
+}
+
+impl ComponentSub {
+    /// It lives until the component has got what it asked for, on whatever nodes.
+    pub(super) fn lives(&self) -> bool {
+        self.max.is_none_or(|max| self.got < max)
+    }
+}
+
+impl Component {
+    pub(super) fn read(&mut self) {
+        let got = std::mem::take(&mut self.got);
+        let mut at = 0;
+        while let Some((frame, len)) =
+            server::decode(&got[at..], FrameLimits::SERVER).expect("the component gets frames only")
+        {
+            match frame {
+                server::Frame::Ok => self.answered("+OK"),
+                server::Frame::Pong => self.answered("PONG"),
+                server::Frame::Info(_) => self.infos += 1,
+                server::Frame::Message(message) => {
+                    let sid = String::from_utf8_lossy(message.sid).into_owned();
+                    if let Some(sub) = self.subs.get_mut(&sid)
+                        && sub.subject.as_bytes() == message.subject
+                    {
+                        sub.got += 1;
+                    }
+                }
+                server::Frame::Ping => {}
+                server::Frame::Err(text) => panic!("-ERR {}", String::from_utf8_lossy(text)),
+            }
+            at += len;
+        }
+        self.got = got[at..].to_vec();
+    }
+
+    pub(super) fn answered(&mut self, with: &str) {
+        assert_eq!(
+            self.awaits.pop_front(),
+            Some(with),
+            "an answer too many, or out of order"
+        );
+    }
+}
+
+impl SimNode {
+    /// Takes one frame: `None` when there is no whole one, else the number of the publish it was.
+    pub(super) fn process(&mut self) -> Option<Option<u64>> {
+        let got = self.got.make_contiguous();
+        let (frame, len) = client::decode(got, FrameLimits::CLIENT).expect("a node gets frames only")?;
+        let (mut number, mut ok) = (None, true);
+        match frame {
+            Frame::Connect(json) => self.verbose = Connect::parse(json).expect("CONNECT is JSON").verbose,
+            Frame::Publish(publish) => {
+                let text = String::from_utf8_lossy(publish.payload);
+                number = text.split(' ').next().and_then(|number| number.parse().ok());
+            }
+            Frame::Sub(sub) => {
+                let sid = String::from_utf8_lossy(sub.sid).into_owned();
+                assert!(!self.subs.contains_key(&sid), "{sid} was subscribed twice");
+                self.subs.insert(
+                    sid,
+                    SimSub {
+                        subject: String::from_utf8_lossy(sub.subject).into_owned(),
+                        delivered: 0,
+                        max: None,
+                    },
+                );
+            }
+            Frame::Unsub(unsub) => {
+                let sid = String::from_utf8_lossy(unsub.sid).into_owned();
+                match (unsub.max, self.subs.get_mut(&sid)) {
+                    (Some(max), Some(sub)) if max > sub.delivered => sub.max = Some(max),
+                    _ => drop(self.subs.remove(&sid)),
+                }
+            }
+            Frame::Ping => {
+                self.says.extend(encode::PONG);
+                ok = false;
+            }
+            Frame::Pong => ok = false,
+        }
+        if ok && self.verbose {
+            self.says.extend(encode::OK);
+        }
+        self.got.drain(..len);
+        Some(number)
+    }
+}
