@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use crate::generations::Watched;
-use crate::subscriptions::{Matched, Subscriptions};
+use crate::interest::{Interest, Recipients, Scope};
 
 /// Traces kept of subjects that were seen once.
 const TRACES: usize = 8 * 1024;
@@ -24,27 +24,27 @@ struct Entry {
 /// What was found for a subject, and how to tell whether it still holds.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
-    pub(crate) matched: Arc<Matched>,
+    pub(crate) recipients: Arc<Recipients>,
     watched: Watched,
     sum: u64,
 }
 
 impl Found {
     fn weight(&self) -> usize {
-        let in_groups = self.matched.groups.iter().map(Vec::len);
-        1 + self.matched.each.len() + in_groups.sum::<usize>()
+        1 + self.recipients.len()
     }
 
     /// Whether it still holds.
     #[inline]
-    pub(crate) fn holds(&self, all: &Subscriptions) -> bool {
-        all.generations().sum(self.watched) == self.sum
+    pub(crate) fn holds(&self, interest: &Interest) -> bool {
+        interest.generations().sum(self.watched) == self.sum
     }
 }
 
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct Cache {
+    scope: Scope,
     entries: HashTable<Entry>,
     /// Of all entries together: one for each, and one for each subscription in it.
     weight: usize,
@@ -59,8 +59,9 @@ pub(crate) struct Cache {
 
 impl Cache {
     /// A cache of so much weight: each subject counts one, and each of its subscriptions.
-    pub(crate) fn new(weight_max: usize) -> Self {
+    pub(crate) fn new(scope: Scope, weight_max: usize) -> Self {
         Self {
+            scope,
             entries: HashTable::new(),
             weight: 0,
             weight_max,
@@ -77,23 +78,23 @@ impl Cache {
     }
 
     /// Who gets a message published to `subject`.
-    pub(crate) fn find(&mut self, subject: &[u8], all: &Subscriptions) -> Found {
+    pub(crate) fn find(&mut self, subject: &[u8], interest: &Interest) -> Found {
         self.total += 1;
         let hash = self.hasher.hash_one(subject);
         let entry = self.entries.find_mut(hash, |entry| *entry.subject == *subject);
         if let Some(entry) = entry {
-            if entry.found.holds(all) {
+            if entry.found.holds(interest) {
                 self.hits += 1;
                 return entry.found.clone();
             }
-            let found = look_up(subject, all);
+            let found = look_up(subject, interest, self.scope);
             self.weight -= entry.found.weight();
             entry.found = found.clone();
             self.weight += found.weight();
             self.bound();
             return found;
         }
-        let found = look_up(subject, all);
+        let found = look_up(subject, interest, self.scope);
         let trace = &mut self.traces[hash as usize % TRACES];
         let tag = (hash >> 32) as u32 | 1;
         if *trace == tag {
@@ -125,13 +126,11 @@ impl Cache {
 }
 
 /// The counters are read before the look-up: a change during it then makes it count as old, never as new.
-fn look_up(subject: &[u8], all: &Subscriptions) -> Found {
-    let watched = all.generations().watched(subject);
-    let sum = all.generations().sum(watched);
-    let mut matched = Matched::default();
-    all.collect(subject, &mut matched);
+fn look_up(subject: &[u8], interest: &Interest, scope: Scope) -> Found {
+    let watched = interest.generations().watched(subject);
+    let sum = interest.generations().sum(watched);
     Found {
-        matched: Arc::new(matched),
+        recipients: Arc::new(interest.recipients(subject, scope)),
         watched,
         sum,
     }
@@ -145,22 +144,22 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded_by_its_subscriptions() {
-        let all = Subscriptions::new();
+        let all = Interest::new();
         let client = Arc::new(Outbox::unconnected(1));
         for sid in 0..100 {
             let sid = format!("{sid}");
-            all.add(&Arc::new(Subscription::new(
+            all.local.add(&Arc::new(Subscription::new(
                 Arc::clone(&client),
                 b">",
                 None,
                 sid.as_bytes(),
             )));
         }
-        let mut cache = Cache::new(1000);
+        let mut cache = Cache::new(Scope::Whole, 1000);
         for number in 0..500 {
             let subject = format!("a.{number}");
             for _ in 0..3 {
-                assert_eq!(cache.find(subject.as_bytes(), &all).matched.each.len(), 100);
+                assert_eq!(cache.find(subject.as_bytes(), &all).recipients.each.len(), 100);
             }
             let weight: usize = cache.entries.iter().map(|entry| entry.found.weight()).sum();
             assert_eq!(weight, cache.weight);
@@ -169,7 +168,7 @@ mod tests {
         let (total, hits) = cache.take_counts();
         assert_eq!(total, 1500);
         assert!(hits >= 400, "{hits} were remembered");
-        let mut none = Cache::new(0);
+        let mut none = Cache::new(Scope::Whole, 0);
         (0..3).for_each(|_| drop(none.find(b"a.1", &all)));
         assert!(none.entries.is_empty());
     }

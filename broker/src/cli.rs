@@ -9,19 +9,21 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 pub use standin_daemon::cli::{EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Said};
 use toml::Value;
 
-use crate::settings::{Flag, Input, Loaded, Settings, SettingsError};
+use crate::settings::{Flag, Input, Loaded, Settings, SettingsError, split_url};
 
 const AFTER_HELP: &str = "\
 Flags are nats-server's; one dash does where nats-server takes one (-port 4222, -p -1, -DV). The settings file is TOML:
 deploy/broker.toml lists every key with its default. A file *.conf is read as nats-server's own format.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file.
-Signals: TERM and INT stop, HUP reads the settings again, USR1 opens the log file anew, USR2 makes a lame duck: clients are
-told to go, given time, closed one by one, and the process ends.
+Signals: INT stops, and so does TERM a node that is alone; HUP reads the settings again, USR1 opens the log file anew, USR2, and TERM where the node is one of several,
+make a lame duck: clients are told to go, given time, closed one by one, and the process ends.
 Exit codes: 0 done, 64 bad usage or settings, 69 cannot listen or reach what it must, 70 a bug.
 
 Examples:
   standin-broker -p 4222 -m 8222 --user a --pass b
+  standin-broker --zookeeper 10.0.0.1:2181,10.0.0.2:2181,10.0.0.3:2181
+  standin-broker -p 4222 --cluster nats://10.0.0.1:6222 --routes nats://10.0.0.2:6222,nats://10.0.0.3:6222
   standin-broker -c /etc/standin/broker.toml -l /var/log/standin-broker.log -P /run/standin-broker.pid";
 
 /// One node of the broker: core NATS for clients.
@@ -98,6 +100,54 @@ pub struct Cli {
         help_heading = "Clients"
     )]
     auth: Option<String>,
+
+    /// Serve as one of several: where other nodes connect, nats://[user:password@]host:port; port -1: any free one
+    #[arg(
+        long,
+        visible_alias = "cluster_listen",
+        value_name = "URL",
+        help_heading = "Cluster"
+    )]
+    cluster: Option<String>,
+
+    /// Name of the cluster, the same for all nodes
+    #[arg(
+        long = "cluster_name",
+        alias = "cluster-name",
+        value_name = "NAME",
+        help_heading = "Cluster"
+    )]
+    cluster_name: Option<String>,
+
+    /// The host:port by which other nodes reach this one [default: that of --cluster]
+    #[arg(
+        long = "cluster_advertise",
+        alias = "cluster-advertise",
+        value_name = "HOST:PORT",
+        help_heading = "Cluster"
+    )]
+    cluster_advertise: Option<String>,
+
+    /// Other nodes, nats://[user:password@]host:port,…
+    #[arg(long, value_name = "URLS", help_heading = "Cluster")]
+    routes: Option<String>,
+
+    /// Clients are not told of the other nodes
+    #[arg(long = "no_advertise", alias = "no-advertise", help_heading = "Cluster")]
+    no_advertise: bool,
+
+    /// ZooKeeper servers, by which nodes and sidecars find each other
+    #[arg(long, value_name = "HOSTS[/chroot]", help_heading = "Cluster")]
+    zookeeper: Option<String>,
+
+    /// The znode under which nodes register [default: /standin/nodes]
+    #[arg(
+        long = "zookeeper-path",
+        alias = "zookeeper_path",
+        value_name = "PATH",
+        help_heading = "Cluster"
+    )]
+    zookeeper_path: Option<String>,
 
     /// Port for the pages /varz /connz /subsz /routez /healthz /metrics; -1: any free one [default: none]
     #[arg(
@@ -205,7 +255,27 @@ impl Cli {
 
     /// The flags that were given, as a layer of the settings.
     fn flags(&self) -> Vec<Flag> {
+        let (credentials, listen) = match self.cluster.as_deref() {
+            Some(text) => {
+                let (credentials, listen) = split_url(text);
+                (credentials, Some(listen.to_owned()))
+            }
+            None => (None, None),
+        };
+        let user = credentials.map(|(user, _)| user.to_owned());
+        let password = credentials.map(|(_, password)| password.to_owned());
         let texts = [
+            ("cluster.listen", "--cluster", &listen),
+            ("cluster.user", "--cluster", &user),
+            ("cluster.password", "--cluster", &password),
+            ("cluster.name", "--cluster_name", &self.cluster_name),
+            (
+                "cluster.advertise",
+                "--cluster_advertise",
+                &self.cluster_advertise,
+            ),
+            ("nodes.zookeeper", "--zookeeper", &self.zookeeper),
+            ("nodes.zookeeper_path", "--zookeeper-path", &self.zookeeper_path),
             ("addr", "--addr", &self.addr),
             ("server_name", "--name", &self.name),
             ("advertise", "--advertise", &self.advertise),
@@ -240,7 +310,25 @@ impl Cli {
             flag,
             value: Value::String(level.to_owned()),
         });
-        texts.chain(numbers).chain(level).collect()
+        let routes = self.routes.as_deref().map(|text| {
+            let routes = text.split(',').map(str::trim).filter(|route| !route.is_empty());
+            Flag {
+                key: "cluster.routes",
+                flag: "--routes",
+                value: Value::Array(routes.map(|route| Value::String(route.to_owned())).collect()),
+            }
+        });
+        let no_advertise = self.no_advertise.then_some(Flag {
+            key: "cluster.no_advertise",
+            flag: "--no_advertise",
+            value: Value::Boolean(true),
+        });
+        texts
+            .chain(numbers)
+            .chain(level)
+            .chain(routes)
+            .chain(no_advertise)
+            .collect()
     }
 }
 

@@ -21,6 +21,7 @@ use crate::policy::Policy;
 use crate::router::{Router, line};
 use crate::shared::Shared;
 use crate::subscription::Subscription;
+use crate::subscriptions::News;
 
 /// The newest version of the protocol that clients may ask for.
 const PROTOCOL_MAX: i64 = 1;
@@ -53,6 +54,10 @@ pub(crate) struct Client {
     /// What it said in CONNECT, without its labels: the next one is laid over it, and a reload may change who is admitted.
     said: Option<Box<Connect>>,
     took_pong: bool,
+    /// The last change of interest, of anyone's, that came before or with one of its own which other nodes may not know yet.
+    changed: Option<u64>,
+    /// Its PING waits for other nodes to know this change; nothing is taken from it meanwhile.
+    waits_for: Option<u64>,
     /// Messages and bytes it has sent, since last counted.
     messages_in: u64,
     bytes_in: u64,
@@ -83,6 +88,8 @@ impl Client {
             headers: false,
             said: None,
             took_pong: false,
+            changed: None,
+            waits_for: None,
             messages_in: 0,
             bytes_in: 0,
         }
@@ -130,15 +137,27 @@ impl Client {
             .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
     }
 
+    /// The change of interest that other nodes must know before it goes on.
+    pub(crate) const fn waits_for(&self) -> Option<u64> {
+        self.waits_for
+    }
+
+    /// It goes on: other nodes know what it waited for, or it has waited long enough.
+    pub(crate) fn go_on(&mut self, router: &mut Router) {
+        if self.waits_for.take().is_some() {
+            self.pong(router);
+        }
+    }
+
     /// Takes the whole frames at the head of `bytes`, as many as one turn is for; returns their length. There may be more:
-    /// [`Router::is_tired`].
+    /// [`Router::is_tired`], [`waits_for`](Self::waits_for).
     ///
     /// # Errors
     /// Why the connection must end; what came before has taken effect.
     pub(crate) fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
         let mut at = 0;
         loop {
-            if router.is_tired() {
+            if router.is_tired() || self.waits_for.is_some() {
                 return Ok(at);
             }
             let span = match self.scanner.next(&bytes[at..]) {
@@ -158,10 +177,42 @@ impl Client {
     pub(crate) fn end(&mut self) -> usize {
         let live = self.card.live_subscriptions();
         let subscriptions = std::mem::take(&mut *self.card.subscriptions());
-        subscriptions
-            .iter()
-            .for_each(|subscription| self.shared.subscriptions.remove(subscription));
+        let interest = &self.shared.interest;
+        let mut told = false;
+        for subscription in &subscriptions {
+            told |= interest.local.remove(subscription).told;
+        }
+        if told {
+            interest.links.load().iter().for_each(|link| link.outbox.wake());
+        }
         live
+    }
+
+    fn ping(&mut self, router: &mut Router) {
+        let links = &self.shared.interest.links;
+        match self.changed.take() {
+            Some(change) if !links.know(change) => {
+                self.waits_for = Some(change);
+                links.ask(change, &self.outbox, &mut router.stage);
+            }
+            _ => self.pong(router),
+        }
+    }
+
+    fn pong(&self, router: &mut Router) {
+        router
+            .stage
+            .of(&self.outbox)
+            .bytes
+            .extend_from_slice(encode::PONG);
+    }
+
+    /// Its interest has changed.
+    fn news(&mut self, news: News, router: &mut Router) {
+        self.changed = Some(news.changes);
+        if news.told {
+            router.touch_links(&self.shared.interest);
+        }
     }
 
     #[inline]
@@ -169,7 +220,7 @@ impl Client {
         if span.verb == Verb::Pub
             && span.repeats
             && let Some(last) = &self.last
-            && last.found.holds(&self.shared.subscriptions)
+            && last.found.holds(&self.shared.interest)
         {
             // The same line as before: the same subject, no reply, and nothing changed for it.
             let message = Publish {
@@ -181,8 +232,8 @@ impl Client {
             self.messages_in += 1;
             self.bytes_in += message.payload.len() as u64;
             self.ok(router);
-            let subscriptions = &self.shared.subscriptions;
-            router.publish(&self.outbox, &message, &last.found.matched, subscriptions);
+            let interest = &self.shared.interest;
+            router.publish(&self.outbox, &message, &last.found.recipients, interest);
             return Ok(());
         }
         let wrong = |error: standin_wire::WireError| Reason::Protocol(error.server_text());
@@ -194,11 +245,7 @@ impl Client {
             Frame::Publish(message) => return self.publish(bytes, &message, router),
             Frame::Sub(sub) => self.subscribe(&sub, router),
             Frame::Unsub(unsub) => self.unsubscribe(&unsub, router),
-            Frame::Ping => router
-                .stage
-                .of(&self.outbox)
-                .bytes
-                .extend_from_slice(encode::PONG),
+            Frame::Ping => self.ping(router),
             Frame::Pong => self.took_pong = true,
         }
         Ok(())
@@ -253,14 +300,14 @@ impl Client {
         // Before the message itself, should it come back, as in nats-server.
         self.ok(router);
         let shared = Arc::clone(&self.shared);
-        let all = &shared.subscriptions;
-        let found = router.cache.find(message.subject, all);
-        let delivered = router.publish(&self.outbox, message, &found.matched, all);
+        let interest = &shared.interest;
+        let found = router.cache.find(message.subject, interest);
+        let delivered = router.publish(&self.outbox, message, &found.recipients, interest);
         if !delivered
             && self.no_responders
             && let Some(reply) = message.reply
         {
-            router.no_responders(&self.outbox, reply, all);
+            router.no_responders(&self.outbox, reply, interest);
         }
         let plain = message.headers.is_none() && message.reply.is_none() && !self.pedantic;
         self.last = plain.then(|| {
@@ -305,27 +352,34 @@ impl Client {
                 sub.sid,
             ))
         };
-        match entry {
+        let local = &self.shared.interest.local;
+        let news = match entry {
             // A sid in use keeps its subscription, as in nats-server.
-            Entry::Occupied(entry) if !entry.get().is_over() => {}
+            Entry::Occupied(entry) if !entry.get().is_over() => None,
             Entry::Occupied(mut entry) => {
                 let added = new();
-                self.shared.subscriptions.add(&added);
+                let news = local.add(&added);
                 *entry.get_mut() = added;
+                Some(news)
             }
             Entry::Vacant(entry) => {
                 let added = new();
-                self.shared.subscriptions.add(&added);
+                let news = local.add(&added);
                 entry.insert(added);
+                Some(news)
             }
-        }
+        };
         drop(subscriptions);
+        if let Some(news) = news {
+            self.news(news, router);
+        }
         self.ok(router);
     }
 
     fn unsubscribe(&mut self, unsub: &Unsub<'_>, router: &mut Router) {
         let hash = self.hasher.hash_one(unsub.sid);
         let mut subscriptions = self.card.subscriptions();
+        let mut news = None;
         if let Ok(entry) = subscriptions.find_entry(hash, |known| known.sid() == unsub.sid) {
             let over = match unsub.max {
                 Some(max) => entry.get().set_max(max),
@@ -333,10 +387,13 @@ impl Client {
             };
             if over {
                 let (gone, _) = entry.remove();
-                self.shared.subscriptions.remove(&gone);
+                news = Some(self.shared.interest.local.remove(&gone));
             }
         }
         drop(subscriptions);
+        if let Some(news) = news {
+            self.news(news, router);
+        }
         self.ok(router);
     }
 

@@ -6,6 +6,20 @@ use std::sync::atomic::Ordering;
 use crate::subscription::Subscription;
 use crate::subscriptions::{Matched, Page};
 
+/// What a change means for who else has to know of it: to others, all subscriptions with the same subject are one, and all members of
+/// a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Edge {
+    /// Nothing.
+    None,
+    /// There was none before.
+    First,
+    /// There is none any more.
+    Last,
+    /// The group has so many members now.
+    Members(u32),
+}
+
 /// The subscriptions with one and the same subject. Most subjects have one, so that is kept without a list.
 #[derive(Debug)]
 pub(crate) enum Equals {
@@ -33,27 +47,47 @@ impl Equals {
         }
     }
 
-    pub(crate) fn add(&mut self, subscription: Arc<Subscription>) {
+    pub(crate) fn add(&mut self, subscription: Arc<Subscription>) -> Edge {
         if let Self::One(one) = self {
             let mut many = Box::<Many>::default();
             many.add(Arc::clone(one));
             *self = Self::Many(many);
         }
-        if let Self::Many(many) = self {
-            many.add(subscription);
+        match self {
+            Self::Many(many) => many.add(subscription),
+            Self::One(_) => Edge::First,
         }
     }
 
-    /// Returns whether it was there, and whether none is left.
-    pub(crate) fn remove(&mut self, subscription: &Arc<Subscription>) -> (bool, bool) {
+    /// Returns what it means when it was there.
+    pub(crate) fn remove(&mut self, subscription: &Arc<Subscription>) -> Option<Edge> {
         match self {
-            Self::One(one) => {
-                let it = Arc::ptr_eq(one, subscription);
-                (it, it)
-            }
+            Self::One(one) => Arc::ptr_eq(one, subscription).then_some(Edge::Last),
+            Self::Many(many) => many.remove(subscription),
+        }
+    }
+
+    /// Whether the one that was just removed was the last of all.
+    pub(crate) fn is_empty(&self, edge: Edge) -> bool {
+        match self {
+            Self::One(_) => edge == Edge::Last,
+            Self::Many(many) => many.first().is_none(),
+        }
+    }
+
+    /// What others should know: one of each kind, with how many there are.
+    pub(crate) fn interest(&self, mut each: impl FnMut(&Subscription, u32)) {
+        match self {
+            Self::One(one) => each(one, 1),
             Self::Many(many) => {
-                let removed = many.remove(subscription);
-                (removed, many.first().is_none())
+                if let Some(first) = many.each.first() {
+                    each(first, 1);
+                }
+                for group in &many.groups {
+                    if let Some(first) = group.members.first() {
+                        each(first, group.members.len() as u32);
+                    }
+                }
             }
         }
     }
@@ -92,7 +126,7 @@ impl Many {
         self.each.first().or_else(in_groups)
     }
 
-    fn add(&mut self, subscription: Arc<Subscription>) {
+    fn add(&mut self, subscription: Arc<Subscription>) -> Edge {
         let list = match subscription.queue() {
             None => &mut self.each,
             Some(name) => {
@@ -107,22 +141,36 @@ impl Many {
                 &mut self.groups[at].members
             }
         };
+        let in_group = subscription.queue().is_some();
         subscription.place.store(list.len() as u32, Ordering::Relaxed);
         list.push(subscription);
+        match list.len() {
+            1 => Edge::First,
+            members if in_group => Edge::Members(members as u32),
+            _ => Edge::None,
+        }
     }
 
-    fn remove(&mut self, subscription: &Arc<Subscription>) -> bool {
+    fn remove(&mut self, subscription: &Arc<Subscription>) -> Option<Edge> {
         let Some(name) = subscription.queue() else {
-            return take_out(&mut self.each, subscription);
+            let removed = take_out(&mut self.each, subscription);
+            let edge = if self.each.is_empty() {
+                Edge::Last
+            } else {
+                Edge::None
+            };
+            return removed.then_some(edge);
         };
-        let Some(at) = self.groups.iter().position(|group| *group.name == *name) else {
-            return false;
-        };
-        let removed = take_out(&mut self.groups[at].members, subscription);
-        if self.groups[at].members.is_empty() {
-            self.groups.swap_remove(at);
+        let at = self.groups.iter().position(|group| *group.name == *name)?;
+        let members = &mut self.groups[at].members;
+        if !take_out(members, subscription) {
+            return None;
         }
-        removed
+        if members.is_empty() {
+            self.groups.swap_remove(at);
+            return Some(Edge::Last);
+        }
+        Some(Edge::Members(members.len() as u32))
     }
 }
 

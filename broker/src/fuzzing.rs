@@ -58,7 +58,7 @@ pub fn sessions(input: &[u8]) {
         world.ends(number);
     }
     assert_eq!(
-        world.shared.subscriptions.len(),
+        world.shared.interest.local.len(),
         0,
         "subscriptions are left behind"
     );

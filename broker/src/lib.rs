@@ -6,11 +6,13 @@
 //! |---|---|
 //! | `server` | a node as a value: start, reload, lame duck, stop |
 //! | `worker`, `shared` | the threads that serve clients, and what they share |
-//! | `task` | the shell of one client: socket, timer, batch |
+//! | `task`, `intake` | the shell of one client: socket, timer, batch |
 //! | `client` | a client's frames and what they do |
 //! | `router`, `cache` | from a published message to those who get it, and what of that is remembered |
+//! | `interest` | who wants what, here and on other nodes |
 //! | `subscriptions`, `subscription` | who listens to what: `equals` to the same subject, `tree` with wildcards; `generations` tells what changed, `tokens` splits subjects |
-//! | `stage`, `outbox` | what a batch has for each client, and what waits for it |
+//! | `stage`, `outbox` | what a batch has for each client or link, and what waits for it |
+//! | `mesh` | the links to other nodes, and the life of a node among them |
 //!
 //! Around them: [`cli`], [`settings`] (`natsconf`: in nats-server's own format) and the `policy` made of them, [`auth`], `closing` (why connections end), `clients` and
 //! `card` (what of clients others may see), `monitor` (the pages), [`notices`] (pid and ports files), `identity`.
@@ -30,6 +32,9 @@ mod equals;
 pub mod fuzzing;
 mod generations;
 mod identity;
+mod intake;
+mod interest;
+mod mesh;
 mod monitor;
 mod natsconf;
 pub mod notices;
@@ -47,5 +52,6 @@ mod tokens;
 mod tree;
 mod worker;
 
-pub use server::{RunError, Server, VERSION};
+pub use mesh::MeshError;
+pub use server::{RunError, Server, Sockets, VERSION};
 pub use settings::Settings;

@@ -67,11 +67,18 @@ impl Signals {
     }
 
     /// Answers all but those that end the program, and returns with one of those.
-    async fn answer_until_end(&mut self, cli: &Cli, server: &Server, logging: &Logging) -> End {
+    async fn answer_until_end(
+        &mut self,
+        cli: &Cli,
+        server: &Server,
+        clustered: bool,
+        logging: &Logging,
+    ) -> End {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return End::Now,
-                _ = self.terminate.recv() => return End::Now,
+                // Where clients have elsewhere to go, they are given time.
+                _ = self.terminate.recv() => return if clustered { End::LameDuck } else { End::Now },
                 _ = self.lame_duck.recv() => return End::LameDuck,
                 _ = self.hangup.recv() => reload(cli, server, logging),
                 _ = self.reopen.recv() => {
@@ -103,7 +110,14 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     );
     let process = settings.process.clone();
     let name = settings.server_name.clone();
-    let server = match Server::start(settings) {
+    let clustered = settings.is_clustered();
+    let started = tokio::select! {
+        started = Server::start(settings) => started,
+        // It may wait for other nodes.
+        _ = signals.interrupt.recv() => return EXIT_DONE,
+        _ = signals.terminate.recv() => return EXIT_DONE,
+    };
+    let server = match started {
         Ok(server) => server,
         Err(error) => {
             error!(kind = error.kind(), "{error}");
@@ -123,7 +137,7 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
         }
     };
     info!("Server is ready");
-    if let End::LameDuck = signals.answer_until_end(cli, &server, logging).await {
+    if let End::LameDuck = signals.answer_until_end(cli, &server, clustered, logging).await {
         info!("Entering lame duck mode, stop accepting new clients");
         tokio::select! {
             () = server.lame_duck() => {}

@@ -6,6 +6,7 @@
 //! | this one | the paths, and how times are written |
 //! | [`varz`] | the server as a whole |
 //! | [`connz`] | its clients, open and closed |
+//! | [`routez`] | its links to other nodes |
 //! | [`subsz`] | its subscriptions |
 //! | [`scrape`] | `/metrics`, for Prometheus |
 //! | [`usage`] | memory and CPU of the process |
@@ -13,6 +14,7 @@
 //! *Architecture invariant:* pages read what others see of clients ([`Card`](crate::card::Card)) and never wait for one.
 
 mod connz;
+mod routez;
 mod scrape;
 mod subsz;
 mod usage;
@@ -21,6 +23,7 @@ mod varz;
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -81,7 +84,7 @@ fn router(pages: Pages) -> Router {
         .route("/", get(index))
         .route("/varz", get(varz::page))
         .route("/connz", get(connz::page))
-        .route("/routez", get(routes))
+        .route("/routez", get(routez::page))
         .route("/subsz", get(subsz::page))
         .route("/subscriptionsz", get(subsz::page))
         .route("/healthz", get(health))
@@ -107,15 +110,21 @@ async fn index() -> impl IntoResponse {
         "/varz     the server: settings, counters, memory, CPU\n",
         "/connz    clients, ?offset=0&limit=1024&sort=cid&state=open|closed|all&subs=1|detail&auth=1&cid=N&user=NAME\n",
         "/subsz    subscriptions, ?subs=1&offset=0&limit=1024&test=SUBJECT\n",
-        "/routez   links to other nodes\n",
+        "/routez   links to other nodes, ?subs=1\n",
         "/metrics  counters for Prometheus\n",
     );
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)
 }
 
 async fn health(State(pages): State<Pages>) -> Response {
-    if pages.shared.to_tell().lame_duck {
-        let status = "{\"status\":\"unavailable\",\"error\":\"lame duck\"}";
+    let shared = &pages.shared;
+    let serving = shared.serving.load(Relaxed);
+    if shared.to_tell().lame_duck || !serving {
+        let status = if serving {
+            "{\"status\":\"unavailable\",\"error\":\"lame duck\"}"
+        } else {
+            "{\"status\":\"unavailable\",\"error\":\"not synced with the other nodes yet\"}"
+        };
         return (
             StatusCode::SERVICE_UNAVAILABLE,
             [(header::CONTENT_TYPE, "application/json")],
@@ -128,26 +137,6 @@ async fn health(State(pages): State<Pages>) -> Response {
         "{\"status\":\"ok\"}",
     )
         .into_response()
-}
-
-#[derive(Serialize)]
-struct Routez<'a> {
-    server_id: &'a str,
-    server_name: &'a str,
-    now: String,
-    num_routes: usize,
-    routes: [(); 0],
-}
-
-async fn routes(State(pages): State<Pages>) -> Response {
-    let settings = pages.shared.settings.load();
-    json(&Routez {
-        server_id: &pages.shared.server_id,
-        server_name: pages.shared.server_name(&settings),
-        now: time(SystemTime::now()),
-        num_routes: 0,
-        routes: [],
-    })
 }
 
 /// A page of JSON, indented for an eye.

@@ -43,8 +43,12 @@ impl Notices {
             let monitoring = server
                 .http_address()
                 .map(|address| format!("http://{}", reachable(address)));
+            let cluster = server
+                .mesh_address()
+                .map(|address| format!("nats://{}", reachable(address)));
             let ports = json!({
                 "nats": [format!("nats://{}", reachable(server.address()))],
+                "cluster": cluster.into_iter().collect::<Vec<_>>(),
                 "monitoring": monitoring.into_iter().collect::<Vec<_>>(),
             });
             let path = folder.join(format!("standin-broker_{id}.ports"));

@@ -37,6 +37,8 @@ const PART_BYTES_MAX: usize = 64 * 1024;
 pub(crate) struct Outbox {
     /// The client's number in this server's life, as `client_id` of INFO.
     pub(crate) id: u64,
+    /// Bytes that may wait for it, where that is not the settings' limit for a client.
+    pending_bytes_max: Option<usize>,
     /// Takes HMSG; others get messages without their headers.
     pub(crate) takes_headers: AtomicBool,
     /// Wants its own messages back.
@@ -64,6 +66,8 @@ struct Queue {
     /// Somebody is writing; what comes meanwhile is left in `parts`.
     writing: bool,
     parts: VecDeque<Part>,
+    /// Something was appended that nobody has tried to write.
+    is_fresh: bool,
     /// The socket took less than it was given when it was last written to.
     is_blocked: bool,
     /// Bytes of the first part that are with the socket.
@@ -91,18 +95,12 @@ impl Part {
     }
 }
 
-/// How the client stands after something was brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Standing {
-    /// Bytes that wait.
-    pub(crate) pending_bytes: usize,
-}
-
 impl Outbox {
     /// For a client that has just connected, on a server with so many workers.
     pub(crate) fn new(id: u64, socket: Option<Arc<TcpStream>>, workers: usize) -> Self {
         Self {
             id,
+            pending_bytes_max: None,
             takes_headers: AtomicBool::new(false),
             echo: AtomicBool::new(true),
             stalled: AtomicBool::new(false),
@@ -113,6 +111,7 @@ impl Outbox {
             queue: Mutex::new(Queue {
                 socket,
                 writing: false,
+                is_fresh: false,
                 is_blocked: false,
                 parts: VecDeque::new(),
                 written: 0,
@@ -122,6 +121,14 @@ impl Outbox {
             }),
             attention: AtomicBool::new(false),
             task: AtomicWaker::new(),
+        }
+    }
+
+    /// For a link to another node.
+    pub(crate) fn of_link(id: u64, socket: Arc<TcpStream>, workers: usize, pending_bytes_max: usize) -> Self {
+        Self {
+            pending_bytes_max: Some(pending_bytes_max),
+            ..Self::new(id, Some(socket), workers)
         }
     }
 
@@ -146,16 +153,19 @@ impl Outbox {
         }
     }
 
-    /// Sends what was staged, behind what waits already. Above `pending_bytes_max` the client is a slow consumer.
-    pub(crate) fn send(&self, staged: &mut Staged, pending_bytes_max: usize) -> Standing {
+    /// Sends what was staged, behind what waits already. Above `pending_bytes_max`, or its own limit, the client is a slow consumer.
+    /// Returns whether it falls behind: more than half of that waits.
+    pub(crate) fn send(&self, staged: &mut Staged, pending_bytes_max: usize) -> bool {
+        let pending_bytes_max = self.pending_bytes_max.unwrap_or(pending_bytes_max);
         let mut queue = self.queue();
         let ends = queue.reason.is_some_and(Reason::is_broken);
         let Some(socket) = queue.socket.clone().filter(|_| !ends) else {
-            return Standing { pending_bytes: 0 };
+            return false;
         };
         self.messages_out.fetch_add(staged.messages, Relaxed);
         self.bytes_out.fetch_add(staged.payload_bytes, Relaxed);
         let waits = queue.writing || !queue.parts.is_empty();
+        let tries = !queue.writing && (!waits || queue.is_fresh);
         if waits {
             queue.keep(staged);
         } else {
@@ -164,6 +174,8 @@ impl Outbox {
             let result = write_staged(&socket, staged);
             queue = self.queue();
             queue.wrote_staged(staged, result);
+        }
+        if tries {
             for _ in 0..ROUNDS_MAX {
                 if queue.is_blocked || queue.parts.is_empty() {
                     break;
@@ -174,19 +186,38 @@ impl Outbox {
         if queue.bytes > pending_bytes_max {
             queue.end(Reason::SlowConsumerPending);
         }
-        let pending_bytes = queue.bytes;
+        let falls_behind = queue.bytes > pending_bytes_max / 2;
         // Who is writing sees to what is left with it.
         let call = self.set_attention(&queue) && (!queue.writing || queue.reason.is_some());
         drop(queue);
         if call {
             self.task.wake();
         }
-        Standing { pending_bytes }
+        falls_behind
+    }
+
+    /// Leaves bytes to be sent with what is sent next; writes nothing. Who appends sees to it that something is sent, or wakes the task.
+    pub(crate) fn append(&self, bytes: &[u8]) {
+        let mut queue = self.queue();
+        if bytes.is_empty() || queue.socket.is_none() || queue.reason.is_some_and(Reason::is_broken) {
+            return;
+        }
+        if queue.bytes == 0 {
+            queue.blocked_since = Instant::now();
+        }
+        queue.bytes += bytes.len();
+        queue.is_fresh = true;
+        match queue.parts.back_mut() {
+            Some(Part::Own(last)) if last.len() < PART_BYTES_MAX => last.extend_from_slice(bytes),
+            _ => queue.parts.push_back(Part::Own(bytes.to_vec())),
+        }
+        self.set_attention(&queue);
     }
 
     /// Writes what waits, as much as the socket takes at once, without the lock.
     fn write<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, socket: &TcpStream) -> MutexGuard<'a, Queue> {
         queue.writing = true;
+        queue.is_fresh = false;
         let parts = std::mem::take(&mut queue.parts);
         let skip = std::mem::take(&mut queue.written);
         drop(queue);

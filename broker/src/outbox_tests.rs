@@ -79,16 +79,18 @@ async fn several_workers_send_at_once_and_each_keeps_its_order() {
 async fn more_than_may_wait_ends_the_client_and_keeps_nothing() {
     let (near, _far) = pair().await;
     let outbox = Outbox::new(1, Some(near), 1);
-    let mut standing = Standing { pending_bytes: 0 };
+    let mut falls_behind = false;
     for _ in 0..10_000 {
         let mut staged = Staged::default();
         staged.bytes.resize(64 * 1024, b'x');
-        standing = outbox.send(&mut staged, 1024 * 1024);
+        let fell_behind = std::mem::replace(&mut falls_behind, outbox.send(&mut staged, 1024 * 1024));
         if outbox.reason().is_some() {
             break;
         }
-        assert!(standing.pending_bytes <= 1024 * 1024, "{standing:?}");
+        assert!(outbox.pending_bytes() <= 1024 * 1024);
+        assert_eq!(falls_behind, outbox.pending_bytes() > 512 * 1024);
+        assert!(falls_behind || !fell_behind, "nothing was taken meanwhile");
     }
     assert_eq!(outbox.reason(), Some(Reason::SlowConsumerPending));
-    assert_eq!((standing.pending_bytes, outbox.pending_bytes()), (0, 0));
+    assert_eq!((falls_behind, outbox.pending_bytes()), (false, 0));
 }

@@ -23,6 +23,8 @@ pub(crate) struct Policy {
     pub(crate) ping_interval: Duration,
     /// PINGs without an answer after which the connection ends.
     pub(crate) ping_max: u32,
+    /// How long a PONG waits for other nodes.
+    pub(crate) flush_timeout: Duration,
     pub(crate) lame_duck_grace: Duration,
     pub(crate) lame_duck: Duration,
 }
@@ -47,6 +49,7 @@ impl Policy {
             write_deadline: limits.write_deadline_ms.duration(),
             ping_interval: limits.ping_interval_ms.duration(),
             ping_max: limits.ping_max,
+            flush_timeout: settings.cluster.flush_timeout_ms.duration(),
             lame_duck_grace: process.lame_duck_grace_secs.duration(),
             lame_duck: process.lame_duck_secs.duration(),
         }

@@ -9,11 +9,12 @@ use standin_wire::client::Publish;
 use tracing::trace;
 
 use crate::cache::Cache;
+use crate::interest::{Group, Interest, Recipients, Scope};
+use crate::mesh::frame;
 use crate::outbox::Outbox;
 use crate::shared::Lookups;
 use crate::stage::{Stage, Staged};
 use crate::subscription::{Subscription, Turn};
-use crate::subscriptions::{Matched, Subscriptions};
 
 /// Payloads from this size on are not copied for each of several subscribers.
 const SHARED_BYTES_MIN: usize = 8 * 1024;
@@ -27,8 +28,14 @@ const TURN_DELIVERIES_MAX: usize = 50_000;
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) stage: Stage,
+    /// Who gets what clients publish, and who gets what comes from other nodes.
     pub(crate) cache: Cache,
+    pub(crate) link_cache: Cache,
     dice: Dice,
+    /// Groups of the present message of which a member elsewhere gets it: its place in `groups`, and in their `elsewhere`.
+    chosen: Vec<(usize, usize)>,
+    /// Names of groups, for a link.
+    names: Vec<u8>,
     fanout_max: usize,
     /// Messages delivered since the turn began.
     delivered: usize,
@@ -57,7 +64,10 @@ impl Router {
     pub(crate) fn new(worker: usize, cache_weight_max: usize) -> Self {
         Self {
             stage: Stage::new(worker),
-            cache: Cache::new(cache_weight_max),
+            cache: Cache::new(Scope::Whole, cache_weight_max),
+            link_cache: Cache::new(Scope::Local, cache_weight_max),
+            chosen: Vec::new(),
+            names: Vec::new(),
             dice: Dice(rand::random::<u64>() | 1),
             fanout_max: 0,
             delivered: 0,
@@ -78,9 +88,11 @@ impl Router {
 
     /// Adds what was looked up to what the pages show.
     pub(crate) fn count(&mut self, lookups: &Lookups) {
-        let (total, hits) = self.cache.take_counts();
-        lookups.total.fetch_add(total, Relaxed);
-        lookups.hits.fetch_add(hits, Relaxed);
+        for cache in [&mut self.cache, &mut self.link_cache] {
+            let (total, hits) = cache.take_counts();
+            lookups.total.fetch_add(total, Relaxed);
+            lookups.hits.fetch_add(hits, Relaxed);
+        }
         lookups
             .fanout_max
             .fetch_max(std::mem::take(&mut self.fanout_max) as u64, Relaxed);
@@ -91,38 +103,177 @@ impl Router {
         &mut self,
         from: &Arc<Outbox>,
         message: &Publish<'_>,
-        matched: &Matched,
-        all: &Subscriptions,
+        to: &Recipients,
+        interest: &Interest,
     ) -> bool {
-        let total = matched.each.len() + matched.groups.len();
+        let total = to.each.len() + to.groups.len() + to.links.len();
         self.fanout_max = self.fanout_max.max(total);
-        let whole_bytes = message.payload.len() + message.headers.map_or(0, <[u8]>::len);
-        let shared = (total > 1 && whole_bytes >= SHARED_BYTES_MIN).then(|| Shared::new(message));
+        let shared = Shared::if_worth_it(message, total);
         let echo = from.echo.load(Relaxed);
         let mut delivered = false;
-        for subscription in &matched.each {
+        for subscription in &to.each {
             if echo || subscription.client.id != from.id {
-                delivered |= self.deliver(from, subscription, message, shared.as_ref(), all);
+                delivered |= self.deliver(from, subscription, message, shared.as_ref(), interest);
             }
         }
-        for group in &matched.groups {
-            // From a random member on, the first that can take it.
-            let start = self.dice.below(group.len());
-            let (before, from_start) = group.split_at(start);
-            delivered |= from_start
-                .iter()
-                .chain(before)
-                .filter(|member| echo || member.client.id != from.id)
-                .any(|member| self.deliver(from, member, message, shared.as_ref(), all));
+        for (at, group) in to.groups.iter().enumerate() {
+            let not = if echo { None } else { Some(from.id) };
+            let here = self.deliver_to_one(from, group, not, message, shared.as_ref(), interest);
+            delivered |= here;
+            if !here && let Some(place) = self.choose(&group.elsewhere) {
+                self.chosen.push((at, place));
+            }
+        }
+        if !to.links.is_empty() || !self.chosen.is_empty() {
+            self.forward(from, message, to, shared.as_ref());
+            delivered = true;
         }
         self.stage.bound();
         delivered
     }
 
+    /// Stages a message from another node for clients here: for each that gets it, and for one member of each group in `queues`.
+    pub(crate) fn deliver_here(
+        &mut self,
+        from: &Arc<Outbox>,
+        queues: frame::Queues<'_>,
+        message: &Publish<'_>,
+        to: &Recipients,
+        interest: &Interest,
+    ) {
+        let total = to.each.len() + to.groups.len();
+        self.fanout_max = self.fanout_max.max(total);
+        let shared = Shared::if_worth_it(message, total);
+        for subscription in &to.each {
+            self.deliver(from, subscription, message, shared.as_ref(), interest);
+        }
+        for name in queues {
+            if let Some(group) = to.groups.iter().find(|group| group.name() == name) {
+                self.deliver_to_one(from, group, None, message, shared.as_ref(), interest);
+            }
+        }
+        self.stage.bound();
+    }
+
+    /// One member here gets it: from a random one on, the first that can take it. Returns whether there was one.
+    fn deliver_to_one(
+        &mut self,
+        from: &Arc<Outbox>,
+        group: &Group,
+        not: Option<u64>,
+        message: &Publish<'_>,
+        shared: Option<&Shared>,
+        interest: &Interest,
+    ) -> bool {
+        let start = self.dice.below(group.members.len());
+        let (before, from_start) = group.members.split_at(start);
+        from_start
+            .iter()
+            .chain(before)
+            .filter(|member| Some(member.client.id) != not)
+            .any(|member| self.deliver(from, member, message, shared, interest))
+    }
+
+    /// One node of those that have members of a group, by how many they have; `None` when all are closing.
+    fn choose(&mut self, elsewhere: &[Arc<Subscription>]) -> Option<usize> {
+        let weight = |one: &Arc<Subscription>| one.members.load(Relaxed) as usize;
+        let total: usize = elsewhere.iter().map(weight).sum();
+        let mut left = self.dice.below(total);
+        let heavy = elsewhere.iter().position(|one| {
+            let found = left < weight(one);
+            left = left.saturating_sub(weight(one));
+            found
+        })?;
+        let places = (heavy..elsewhere.len()).chain(0..heavy);
+        places
+            .into_iter()
+            .find(|place| elsewhere[*place].client.reason().is_none())
+    }
+
+    /// Stages `message` for each node that gets it, once, with the groups of which a member there gets it.
+    fn forward(
+        &mut self,
+        from: &Arc<Outbox>,
+        message: &Publish<'_>,
+        to: &Recipients,
+        shared: Option<&Shared>,
+    ) {
+        let chosen = std::mem::take(&mut self.chosen);
+        for link in &to.links {
+            self.forward_to(link, from, message, to, &chosen, shared);
+        }
+        for (number, (group, place)) in chosen.iter().enumerate() {
+            let link = &to.groups[*group].elsewhere[*place].client;
+            let earlier = chosen[..number]
+                .iter()
+                .map(|(group, place)| &to.groups[*group].elsewhere[*place].client);
+            if !to
+                .links
+                .iter()
+                .chain(earlier)
+                .any(|known| Arc::ptr_eq(known, link))
+            {
+                self.forward_to(link, from, message, to, &chosen, shared);
+            }
+        }
+        self.chosen = chosen;
+        self.chosen.clear();
+    }
+
+    fn forward_to(
+        &mut self,
+        link: &Arc<Outbox>,
+        from: &Arc<Outbox>,
+        message: &Publish<'_>,
+        to: &Recipients,
+        chosen: &[(usize, usize)],
+        shared: Option<&Shared>,
+    ) {
+        self.names.clear();
+        for (group, place) in chosen {
+            let group = &to.groups[*group];
+            if Arc::ptr_eq(&group.elsewhere[*place].client, link) {
+                frame::text(&mut self.names, group.name());
+            }
+        }
+        let staged = self.stage.of(link);
+        self.delivered += 1;
+        staged.messages += 1;
+        staged.published_by(from);
+        let headers_len = message.headers.map(<[u8]>::len);
+        staged.payload_bytes += (message.payload.len() + headers_len.unwrap_or(0)) as u64;
+        let start = staged.bytes.len();
+        let out = &mut staged.bytes;
+        frame::put_message_head(
+            out,
+            &self.names,
+            message.subject,
+            message.reply,
+            headers_len,
+            message.payload.len(),
+        );
+        match shared {
+            Some(shared) => staged.share(shared.body.slice(..shared.body.len() - 2)),
+            None => {
+                out.extend_from_slice(message.headers.unwrap_or_default());
+                out.extend_from_slice(message.payload);
+            }
+        }
+        let added = staged.bytes.len() - start;
+        self.stage.added(added);
+    }
+
+    /// What other nodes were told is sent with what this turn has for them.
+    pub(crate) fn touch_links(&mut self, interest: &Interest) {
+        for link in interest.links.load().iter() {
+            self.stage.of(&link.outbox);
+        }
+    }
+
     /// Tells `from` that nobody gets its request: the 503 of `no_responders`.
-    pub(crate) fn no_responders(&mut self, from: &Arc<Outbox>, reply: &[u8], all: &Subscriptions) {
-        let found = self.cache.find(reply, all);
-        let mut each = found.matched.each.iter();
+    pub(crate) fn no_responders(&mut self, from: &Arc<Outbox>, reply: &[u8], interest: &Interest) {
+        let found = self.cache.find(reply, interest);
+        let mut each = found.recipients.each.iter();
         let Some(own) = each.find(|subscription| subscription.client.id == from.id) else {
             return;
         };
@@ -132,7 +283,7 @@ impl Router {
             headers: Some(b"NATS/1.0 503\r\n\r\n"),
             payload: b"",
         };
-        self.deliver(from, own, &answer, None, all);
+        self.deliver(from, own, &answer, None, interest);
     }
 
     fn deliver(
@@ -141,7 +292,7 @@ impl Router {
         subscription: &Arc<Subscription>,
         message: &Publish<'_>,
         shared: Option<&Shared>,
-        all: &Subscriptions,
+        interest: &Interest,
     ) -> bool {
         let turn = subscription.take_turn();
         if turn == Turn::Over {
@@ -165,7 +316,9 @@ impl Router {
         self.stage.added(added);
         if turn == Turn::DeliverLast {
             subscription.client.has_ended.store(true, Relaxed);
-            all.remove(subscription);
+            if interest.local.remove(subscription).told {
+                self.touch_links(interest);
+            }
         }
         true
     }
@@ -180,6 +333,12 @@ struct Shared {
 }
 
 impl Shared {
+    /// When several get a message that is not small.
+    fn if_worth_it(message: &Publish<'_>, recipients: usize) -> Option<Self> {
+        let whole_bytes = message.payload.len() + message.headers.map_or(0, <[u8]>::len);
+        (recipients > 1 && whole_bytes >= SHARED_BYTES_MIN).then(|| Self::new(message))
+    }
+
     fn new(message: &Publish<'_>) -> Self {
         let headers = message.headers.unwrap_or_default();
         Self {
@@ -255,7 +414,7 @@ mod tests {
 
     #[test]
     fn what_is_staged_for_all_subscribers_together_is_bounded() {
-        let all = Subscriptions::new();
+        let all = Interest::new();
         let subscriptions: Vec<_> = (0..1000)
             .map(|id| {
                 Arc::new(Subscription::new(
@@ -266,9 +425,9 @@ mod tests {
                 ))
             })
             .collect();
-        subscriptions
-            .iter()
-            .for_each(|subscription| all.add(subscription));
+        for subscription in &subscriptions {
+            all.local.add(subscription);
+        }
         let mut router = Router::new(0, 1000);
         let from = Arc::new(Outbox::unconnected(1001));
         let message = Publish {
@@ -279,7 +438,7 @@ mod tests {
         };
         for _ in 0..100 {
             let found = router.cache.find(b"a", &all);
-            assert!(router.publish(&from, &message, &found.matched, &all));
+            assert!(router.publish(&from, &message, &found.recipients, &all));
             let staged: usize = subscriptions
                 .iter()
                 .map(|subscription| router.stage.of(&subscription.client).len())

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::closing::Reason;
+use crate::mesh::{Mesh, MeshError};
 use crate::monitor;
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -29,7 +30,7 @@ pub enum RunError {
     /// An address cannot be had.
     #[error("cannot listen for {what} on {address}: {error}; give another address (-a) or port ({flag})")]
     Listen {
-        /// `clients` or `HTTP`.
+        /// `clients`, `other nodes` or `HTTP`.
         what: &'static str,
         /// The flag of its port.
         flag: &'static str,
@@ -41,6 +42,9 @@ pub enum RunError {
     /// No thread, or no event queue for one.
     #[error("cannot start a worker: {0}")]
     Worker(#[source] io::Error),
+    /// It cannot be one of several.
+    #[error("cannot join the mesh: {0}")]
+    Mesh(#[from] MeshError),
 }
 
 impl RunError {
@@ -50,8 +54,18 @@ impl RunError {
         match self {
             Self::Listen { .. } => "listen",
             Self::Worker(_) => "worker",
+            Self::Mesh(_) => "mesh",
         }
     }
+}
+
+/// Sockets that listen already, for a program or a test that must know their addresses before.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// For clients.
+    pub clients: Option<StdListener>,
+    /// For other nodes.
+    pub mesh: Option<StdListener>,
 }
 
 /// A running node. Dropped, it stops listening and closes its clients; [`Server::stop`] also waits for them.
@@ -59,55 +73,73 @@ impl RunError {
 pub struct Server {
     shared: Arc<Shared>,
     http_address: Option<SocketAddr>,
-    accepting: AbortHandle,
+    mesh: Option<Mesh>,
+    accepting: Option<AbortHandle>,
     serving_http: Option<AbortHandle>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Listens, and serves from then on. Must be called inside a tokio runtime.
+    /// Starts a node, and returns when it serves: one of several first joins the others. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// [`RunError`].
-    pub fn start(settings: Settings) -> Result<Self, RunError> {
-        let address = settings.listen();
-        let backlog = settings.process.listen_backlog;
-        let listener = bind(address, backlog).map_err(|error| refused("clients", "-p", address, error))?;
-        Self::start_on(listener, settings)
+    pub async fn start(settings: Settings) -> Result<Self, RunError> {
+        Self::start_on(Sockets::default(), settings).await
     }
 
-    /// As [`start`](Self::start), on a socket for clients that listens already; the settings are not asked for that.
+    /// As [`start`](Self::start), on sockets that listen already; the settings are not asked for those.
     ///
     /// # Errors
     /// [`RunError`].
-    pub fn start_on(listener: StdListener, settings: Settings) -> Result<Self, RunError> {
+    pub async fn start_on(sockets: Sockets, settings: Settings) -> Result<Self, RunError> {
         let wanted = settings.listen();
         let listen_error = |error| refused("clients", "-p", wanted, error);
+        // Bound, so that others can be told the port, but nobody is let in yet.
+        let socket = match sockets.clients {
+            Some(listener) => Socket::from(listener),
+            None => bind(wanted).map_err(listen_error)?,
+        };
+        let address = socket.local_addr().map_err(listen_error)?;
+        let address = address
+            .as_socket()
+            .ok_or_else(|| listen_error(io::Error::other("no IP address")))?;
         let http = settings.http_listen().map(listen_for_http).transpose()?;
-        listener.set_nonblocking(true).map_err(listen_error)?;
-        let listener = TcpListener::from_std(listener).map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
+        let backlog = settings.process.listen_backlog;
+        let mesh = mesh_socket(sockets.mesh, &settings)?;
         let shared = Arc::new(Shared::new(settings, address));
-        let (mut queues, mut threads) = (Vec::new(), Vec::new());
+        let mut server = Self {
+            shared: Arc::clone(&shared),
+            http_address: http.as_ref().map(|(_, address)| *address),
+            mesh: None,
+            accepting: None,
+            serving_http: None,
+            threads: Vec::new(),
+        };
+        let mut queues = Vec::new();
         for number in 0..shared.workers {
             let (queue, thread) = worker::start(number, &shared).map_err(RunError::Worker)?;
             queues.push(queue);
-            threads.push(thread);
+            server.threads.push(thread);
         }
-        let http_address = http.as_ref().map(|(_, address)| *address);
-        let serving_http = http.map(|(listener, address)| {
+        if let Some((listener, address)) = http {
             info!("Starting http monitor on {address}");
-            tokio::spawn(monitor::serve(listener, Arc::clone(&shared), address)).abort_handle()
-        });
-        let accepting = tokio::spawn(worker::accept(listener, Arc::clone(&shared), queues)).abort_handle();
+            let serving = tokio::spawn(monitor::serve(listener, Arc::clone(&shared), address));
+            server.serving_http = Some(serving.abort_handle());
+        }
+        if let Some(listener) = mesh {
+            let mesh = Mesh::start(&shared, listener, server.http_address, queues.clone())?;
+            server.mesh.insert(mesh).join().await?;
+        }
+        let listener = listen(&socket, backlog).map_err(listen_error)?;
+        if let Some(mesh) = &server.mesh {
+            mesh.announce().await?;
+        }
+        let accepting = tokio::spawn(worker::accept(listener, Arc::clone(&shared), queues));
+        server.accepting = Some(accepting.abort_handle());
+        shared.serving.store(true, Relaxed);
         info!("Listening for client connections on {address}");
-        Ok(Self {
-            shared,
-            http_address,
-            accepting,
-            serving_http,
-            threads,
-        })
+        Ok(server)
     }
 
     /// Where clients connect.
@@ -134,10 +166,22 @@ impl Server {
         self.shared.clients.len()
     }
 
-    /// How many subscriptions there are.
+    /// How many subscriptions of clients there are.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
-        self.shared.subscriptions.len()
+        self.shared.interest.local.len()
+    }
+
+    /// Where other nodes connect.
+    #[must_use]
+    pub fn mesh_address(&self) -> Option<SocketAddr> {
+        self.mesh.as_ref().map(|mesh| mesh.address)
+    }
+
+    /// How many other nodes it is linked with.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        self.shared.interest.links.load().len()
     }
 
     /// Other settings from now on, for connected clients as well; what needs a restart stays and is told.
@@ -152,10 +196,15 @@ impl Server {
         self.shared.reload(reloaded(&**old, new));
     }
 
-    /// Lame duck: nobody is taken any more, clients are told and given time to go, then those still there are closed one by
+    /// Lame duck: the node leaves the registry, nobody is taken any more, clients are told and given time to go, then those still there are closed one by
     /// one. Returns when the last is told to go; [`Server::stop`] waits for them.
     pub async fn lame_duck(&self) {
-        self.accepting.abort();
+        if let Some(mesh) = &self.mesh {
+            mesh.drain().await;
+        }
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
         self.shared.set_lame_duck();
         let policy = self.shared.policy.load_full();
         if timeout(policy.lame_duck_grace, self.shared.none_left())
@@ -177,10 +226,16 @@ impl Server {
         }
     }
 
-    /// Stops listening, closes all clients, and returns when the last is gone.
+    /// Stops listening, closes all clients, then the links, and returns when the last is gone.
     pub async fn stop(mut self) {
         let threads = std::mem::take(&mut self.threads);
         self.end();
+        if let Some(mut mesh) = self.mesh.take() {
+            mesh.drain().await;
+            // What clients said last goes over the links before they end; each client is closed in a bounded time.
+            self.shared.none_left().await;
+            mesh.leave().await;
+        }
         // The workers end with their last clients, each of which is closed in a bounded time.
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
@@ -196,7 +251,9 @@ impl Server {
 
     fn end(&self) {
         self.shared.stopping.store(true, Relaxed);
-        self.accepting.abort();
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
         if let Some(serving) = &self.serving_http {
             serving.abort();
         }
@@ -221,19 +278,38 @@ fn refused(what: &'static str, flag: &'static str, address: SocketAddr, error: i
 
 fn listen_for_http(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
     let listen = || {
-        let listener = bind(address, 128)?;
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
+        let listener = listen(&bind(address)?, 128)?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
     listen().map_err(|error| refused("HTTP", "-m", address, error))
 }
 
-fn bind(address: SocketAddr, backlog: u32) -> io::Result<StdListener> {
+fn mesh_socket(given: Option<StdListener>, settings: &Settings) -> Result<Option<StdListener>, RunError> {
+    if given.is_some() || !settings.is_clustered() {
+        return Ok(given);
+    }
+    let address = settings.mesh_listen().map_err(MeshError::Socket)?;
+    let listener = || {
+        let socket = bind(address)?;
+        socket.listen(128)?;
+        Ok(StdListener::from(socket))
+    };
+    listener()
+        .map(Some)
+        .map_err(|error| refused("other nodes", "--cluster", address, error))
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn listen(socket: &Socket, backlog: u32) -> io::Result<TcpListener> {
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+    let listener = StdListener::from(socket.try_clone()?);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }

@@ -10,12 +10,20 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use standin_daemon::files::Connections;
 pub use standin_daemon::logging::LogFormat;
-use standin_daemon::settings::{self, MASK, Places, Schema, Secret, Whole, masked_whole, of_text, refused};
+use standin_daemon::settings::{
+    self, MASK, Places, Schema, Secret, Whole, host_and_port, masked_pair, masked_url, masked_whole, of_text,
+    refused,
+};
 pub use standin_daemon::settings::{Flag, Input, Loaded, Millis, Place, Secs, SettingsError};
 use toml::{Table, Value};
 
 use crate::auth::Access;
 use crate::natsconf;
+
+mod cluster;
+
+pub use cluster::{Cluster, Nodes};
+pub(crate) use cluster::{Route, address_towards, split_url};
 
 /// The commented defaults, `deploy/broker.toml`.
 pub const DEFAULTS: &str = include_str!("../../deploy/broker.toml");
@@ -31,6 +39,8 @@ pub struct Settings {
     pub advertise: String,
     pub authorization: Authorization,
     pub limits: Limits,
+    pub nodes: Nodes,
+    pub cluster: Cluster,
     pub http: Http,
     pub log: Log,
     pub process: Process,
@@ -118,6 +128,16 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("limits.write_deadline_ms", 10, 3_600_000),
     ("limits.ping_interval_ms", 10, 86_400_000),
     ("limits.ping_max", 1, 100),
+    ("nodes.zookeeper_session_timeout_ms", 4000, 300_000),
+    ("cluster.weight", 1, 1_000_000),
+    ("cluster.sync_timeout_ms", 100, 600_000),
+    ("cluster.flush_timeout_ms", 1, 60_000),
+    ("cluster.connect_timeout_ms", 10, 60_000),
+    ("cluster.ping_interval_ms", 50, 600_000),
+    ("cluster.ping_timeout_ms", 50, 600_000),
+    ("cluster.redial_ms_max", 100, 600_000),
+    ("cluster.max_pending", 65_536, 1 << 30),
+    ("cluster.nodes_max", 2, 1000),
     ("http.port", -1, 65_535),
     ("process.workers", 0, 1024),
     ("process.match_cache_max", 0, 100_000_000),
@@ -137,6 +157,27 @@ const SCHEMA: Schema = Schema {
         "port",
         "server_name",
         "advertise",
+        "nodes.zookeeper",
+        "nodes.zookeeper_path",
+        "nodes.zookeeper_session_timeout_ms",
+        "nodes.zookeeper_auth",
+        "nodes.zookeeper_auth_file",
+        "cluster.name",
+        "cluster.listen",
+        "cluster.advertise",
+        "cluster.no_advertise",
+        "cluster.user",
+        "cluster.password",
+        "cluster.routes",
+        "cluster.zone",
+        "cluster.weight",
+        "cluster.sync_timeout_ms",
+        "cluster.connect_timeout_ms",
+        "cluster.ping_interval_ms",
+        "cluster.ping_timeout_ms",
+        "cluster.redial_ms_max",
+        "cluster.max_pending",
+        "cluster.nodes_max",
         "http.addr",
         "http.port",
         "log.format",
@@ -155,9 +196,15 @@ const SCHEMA: Schema = Schema {
 };
 
 fn masked(key: &str, text: &str) -> Option<String> {
+    match key {
+        "cluster.routes" => return Some(masked_url(text)),
+        "nodes.zookeeper_auth" => return Some(masked_pair(text)),
+        _ => {}
+    }
     let secret = matches!(
         key,
         "authorization.password"
+            | "cluster.password"
             | "authorization.token"
             | "authorization.users"
             | "authorization.users.password"
@@ -170,23 +217,39 @@ fn text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
         "addr" if text.parse::<IpAddr>().is_err() => "an IP address, such as \"127.0.0.1\"",
         "http.addr" if !text.is_empty() && text.parse::<IpAddr>().is_err() => "an IP address, or empty",
         "advertise" if text.contains(char::is_whitespace) => "host:port, host, or empty",
-        "server_name" if text.contains(char::is_whitespace) => "a name without blanks, or empty",
+        "server_name" if text.contains(|c: char| c.is_whitespace() || c == '/' || c.is_control()) => {
+            "a name without blanks and slashes, or empty"
+        }
+        "cluster.name" if text.contains(char::is_whitespace) => "a name without blanks, or empty",
+        "cluster.listen" if !text.is_empty() && !cluster::is_listen(text) => {
+            "host:port (port -1: any free one), or empty"
+        }
+        "cluster.advertise" if !text.is_empty() && !host_and_port(text) => "host:port, or empty",
+        "cluster.routes" if text.contains(MASK) => return not_a_mask_of(key, place),
+        "cluster.routes" if cluster::route(text).is_err() => "[nats://][user:password@]host:port",
+        "nodes.zookeeper_auth" if text.ends_with(MASK) => return not_a_mask_of(key, place),
+        "nodes.zookeeper_auth" if !text.is_empty() && !text.contains(':') => "user:password, or empty",
         _ => return not_a_mask(key, place, text),
     };
-    Err(refused(key, place, allowed, text))
+    let found = masked(key, text).unwrap_or_else(|| text.to_owned());
+    Err(refused(key, place, allowed, &found))
 }
 
 /// What `--print-config` shows for a secret is no secret.
 fn not_a_mask(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     if text == MASK && masked(key, text).is_some() {
-        return Err(SettingsError::Conflict {
-            place: place.clone(),
-            rule: format!(
-                "{key} holds the `{MASK}` that --print-config shows for a secret; put the secret itself there"
-            ),
-        });
+        return not_a_mask_of(key, place);
     }
     Ok(())
+}
+
+fn not_a_mask_of(key: &str, place: &Place) -> Result<(), SettingsError> {
+    Err(SettingsError::Conflict {
+        place: place.clone(),
+        rule: format!(
+            "{key} holds the `{MASK}` that --print-config shows for a secret; put the secret itself there"
+        ),
+    })
 }
 
 /// One entry of `authorization.users`.
@@ -278,7 +341,7 @@ impl settings::Settings for Settings {
         ];
         match rules.into_iter().find(|(broken, ..)| *broken) {
             Some((_, key, rule)) => Err(places.conflict(key, rule)),
-            None => Ok(()),
+            None => self.check_cluster(places),
         }
     }
 }

@@ -59,7 +59,7 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
         ),
         (
             "server_name = \"a b\"\n",
-            "settings:1: server_name must be a name without blanks, or empty, not \"a b\"",
+            "settings:1: server_name must be a name without blanks and slashes, or empty, not \"a b\"",
         ),
         (
             "[limits]\nmax_payload = 0\n",

@@ -1,8 +1,8 @@
 //! What all workers of a node share.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -12,9 +12,12 @@ use tokio::sync::Notify;
 use crate::VERSION;
 use crate::clients::Clients;
 use crate::identity;
+use crate::interest::Interest;
 use crate::policy::Policy;
 use crate::settings::Settings;
-use crate::subscriptions::Subscriptions;
+
+/// The first INFO is shorter than this where that can be had by naming fewer nodes: npm's client 0.4 hangs on a longer one.
+const FIRST_INFO_BYTES_MAX: usize = 512;
 
 /// What INFO tells that can change while a client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub(crate) struct Told {
     pub(crate) payload_bytes_max: usize,
     pub(crate) auth_required: bool,
     pub(crate) lame_duck: bool,
+    /// Changes with the nodes that clients are told of.
+    peers: u64,
 }
 
 /// Look-ups of who gets a message, since start.
@@ -45,8 +50,13 @@ pub(crate) struct Shared {
     /// Counts changes of `policy` and of `lame_duck`: clients' tasks look at both when it has changed.
     news: AtomicU64,
     lame_duck: AtomicBool,
+    /// Where clients can connect to other nodes, and to this one.
+    connect_urls: ArcSwap<Vec<String>>,
+    own_url: OnceLock<String>,
+    /// Counts changes of `connect_urls`.
+    peers: AtomicU64,
     pub(crate) workers: usize,
-    pub(crate) subscriptions: Subscriptions,
+    pub(crate) interest: Interest,
     pub(crate) lookups: Lookups,
     pub(crate) clients: Clients,
     /// Producers that were held because a subscriber could not keep up.
@@ -57,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) stopping: AtomicBool,
+    /// Clients are taken.
+    pub(crate) serving: AtomicBool,
     /// Clients in all stages, from the accepted connection to the closed one.
     live: AtomicU64,
     none_left: Notify,
@@ -76,7 +88,10 @@ impl Shared {
             loaded_at: ArcSwap::from_pointee(started_at),
             news: AtomicU64::new(0),
             lame_duck: AtomicBool::new(false),
-            subscriptions: Subscriptions::new(),
+            connect_urls: ArcSwap::default(),
+            own_url: OnceLock::new(),
+            peers: AtomicU64::new(0),
+            interest: Interest::new(),
             lookups: Lookups::default(),
             clients: Clients::default(),
             stalls: AtomicU64::new(0),
@@ -85,6 +100,7 @@ impl Shared {
             started: Instant::now(),
             started_at,
             stopping: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
             live: AtomicU64::new(0),
             none_left: Notify::new(),
         }
@@ -109,6 +125,44 @@ impl Shared {
         self.clients.wake_all();
     }
 
+    /// Where other nodes tell clients that this one is.
+    pub(crate) fn set_own_url(&self, url: String) {
+        // Set once, when the node begins.
+        let _ = self.own_url.set(url);
+    }
+
+    /// What `connect_urls` of INFO says: this node first, as long as it takes clients.
+    fn connect_urls(&self, told: Told) -> Vec<String> {
+        let others = self.connect_urls.load();
+        if others.is_empty() {
+            return Vec::new();
+        }
+        let own = self.own_url.get().filter(|_| !told.lame_duck);
+        own.into_iter().chain(others.iter()).cloned().collect()
+    }
+
+    /// Links have come or gone: clients are told where else they can connect.
+    pub(crate) fn set_peers(&self) {
+        if self.settings.load().cluster.no_advertise {
+            return;
+        }
+        let links = self.interest.links.load();
+        let serving = links
+            .iter()
+            .filter(|link| !link.draining.load(Relaxed) && !link.peer.no_advertise);
+        let mut urls: Vec<String> = serving
+            .map(|link| link.peer.client.clone())
+            .filter(|url| !url.is_empty())
+            .collect();
+        urls.sort();
+        urls.dedup();
+        if **self.connect_urls.load() != urls {
+            self.connect_urls.store(Arc::new(urls));
+            self.peers.fetch_add(1, Relaxed);
+            self.tell();
+        }
+    }
+
     /// A number that has changed when policy or lame duck have.
     #[inline]
     pub(crate) fn news(&self) -> u64 {
@@ -122,17 +176,20 @@ impl Shared {
             payload_bytes_max: policy.payload_bytes_max,
             auth_required: policy.access.is_required(),
             lame_duck: self.lame_duck.load(Relaxed),
+            peers: self.peers.load(Relaxed),
         }
     }
 
-    /// INFO for the client with this number.
+    /// INFO for the client with this number, and whether all other nodes are in it: the first INFO names no more of them than old
+    /// clients can read.
     pub(crate) fn info(
         &self,
         told: Told,
         client_id: u64,
         peer: SocketAddr,
         local: Option<SocketAddr>,
-    ) -> String {
+        is_first: bool,
+    ) -> (String, bool) {
         let settings = self.settings.load();
         let local = local.unwrap_or(self.address);
         let advertised = settings.advertise.as_str();
@@ -143,7 +200,7 @@ impl Shared {
             _ if advertised.is_empty() => (self.address.ip().to_string(), local.port()),
             _ => (advertised.to_owned(), local.port()),
         };
-        let info = Info {
+        let mut info = Info {
             server_id: self.server_id.clone(),
             server_name: self.server_name(&settings).to_owned(),
             version: VERSION.to_owned(),
@@ -156,9 +213,16 @@ impl Shared {
             ldm: told.lame_duck,
             client_id,
             client_ip: peer.ip().to_string(),
+            connect_urls: self.connect_urls(told),
             ..Info::default()
         };
-        info.line()
+        let mut line = info.line();
+        let mut is_whole = true;
+        while is_first && line.len() >= FIRST_INFO_BYTES_MAX && info.connect_urls.pop().is_some() {
+            line = info.line();
+            is_whole = false;
+        }
+        (line, is_whole)
     }
 
     /// The name that clients and pages see.

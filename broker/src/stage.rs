@@ -194,8 +194,7 @@ impl Stage {
         let Some(outbox) = staged.outbox.take() else {
             return;
         };
-        let standing = outbox.send(staged, self.pending_bytes_max);
-        if standing.pending_bytes > self.pending_bytes_max / 2 {
+        if outbox.send(staged, self.pending_bytes_max) {
             staged.producers.iter().for_each(|producer| producer.stall());
         }
         staged.clear();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::outbox::Outbox;
 
-/// One subscription of one client.
+/// One subscription of one client, or what one node wants of one subject.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) client: Arc<Outbox>,
@@ -20,6 +20,8 @@ pub(crate) struct Subscription {
     max: AtomicU64,
     /// Its place among its equals, so that it is taken out without a search. Changed under the write lock only.
     pub(crate) place: AtomicU32,
+    /// Of another node's: the members of the group there.
+    pub(crate) members: AtomicU32,
 }
 
 /// What a delivery means for the subscription.
@@ -45,6 +47,7 @@ impl Subscription {
             delivered: AtomicU64::new(0),
             max: AtomicU64::new(0),
             place: AtomicU32::new(0),
+            members: AtomicU32::new(1),
         }
     }
 

@@ -1,13 +1,9 @@
 //! The shell around one [`Client`]: its socket, one timer, and what other tasks call it for.
 //!
-//! Reads go into one buffer per worker, straight into the client; only an unfinished frame is copied away. So an idle client
-//! has no buffers.
-//!
 //! *Architecture invariant:* a client that panics or errs takes only itself down.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,16 +11,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
 use standin_daemon::linger;
 use standin_wire::encode;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use crate::card::Card;
 use crate::client::Client;
 use crate::closing::Reason;
+use crate::intake::Intake;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::router::Router;
@@ -45,11 +40,46 @@ thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
 }
 
-/// What all clients of one thread use in turn.
-struct Worker {
-    router: Router,
-    buffer: Vec<u8>,
+/// What all connections of one thread use in turn.
+pub(crate) struct Worker {
+    pub(crate) router: Router,
+    pub(crate) buffer: Vec<u8>,
     flusher: Flusher,
+}
+
+impl Worker {
+    /// One connection's turn: what `take` stages is sent when all that are ready have had theirs.
+    pub(crate) fn turn<R>(
+        pending_bytes_max: usize,
+        take: impl FnOnce(&mut Router, &mut [u8]) -> Result<R, Reason>,
+    ) -> Result<R, Reason> {
+        WORKER.with_borrow_mut(|worker| {
+            let Some(Self {
+                router,
+                buffer,
+                flusher,
+            }) = worker
+            else {
+                return Err(Reason::Shutdown);
+            };
+            router.trace = tracing::enabled!(tracing::Level::TRACE);
+            router.stage.set_pending_bytes_max(pending_bytes_max);
+            router.begin_turn();
+            let taken = take(router, buffer);
+            flusher.call(&router.stage);
+            taken
+        })
+    }
+
+    /// Sends at once what `put` stages for this connection.
+    pub(crate) fn say(outbox: &Arc<Outbox>, bytes: &[u8]) {
+        WORKER.with_borrow_mut(|worker| {
+            if let Some(Self { router, .. }) = worker {
+                router.stage.of(outbox).bytes.extend_from_slice(bytes);
+                router.stage.flush_to(outbox);
+            }
+        });
+    }
 }
 
 /// The task that sends what is staged. It is called by the first client that stages something in a turn, and so its own turn
@@ -112,9 +142,10 @@ struct Task {
     news: u64,
     /// What INFO last told the client.
     told: Told,
-    /// The beginning of a frame whose rest has not come.
-    held: BytesMut,
-    /// There are whole frames in `held`: the last turn was not long enough for all.
+    /// The first INFO did not name all nodes; a client that takes another one gets them.
+    owes_info: bool,
+    intake: Intake,
+    /// There are whole frames in `intake`: the last turn was not long enough for all.
     unfinished: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
@@ -124,6 +155,8 @@ struct Task {
     pings: u32,
     /// Nothing is read before: a subscriber cannot keep up.
     stalled_until: Option<Instant>,
+    /// The client's PING waits for other nodes, at most until then.
+    waits_until: Option<Instant>,
 }
 
 /// Serves one client from its INFO to its end.
@@ -138,10 +171,11 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
     let mut task = Task {
         client: Client::new(Arc::clone(&shared), Arc::clone(&card), Arc::clone(&policy)),
         told: shared.to_tell(),
+        owes_info: false,
         policy,
         news,
         socket,
-        held: BytesMut::new(),
+        intake: Intake::default(),
         unfinished: false,
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         timer_at: now,
@@ -150,11 +184,12 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
         pinged: None,
         pings: 0,
         stalled_until: None,
+        waits_until: None,
         outbox,
         card,
         shared,
     };
-    task.inform();
+    task.inform(true);
     let reason = poll_fn(|cx| task.poll(cx)).await;
     task.end(reason);
     let write_deadline = task.policy.write_deadline;
@@ -176,13 +211,14 @@ impl Task {
         {
             return Poll::Ready(reason);
         }
-        if self.is_stalled() || !self.unfinished && self.socket.poll_read_ready(cx).is_pending() {
+        let idle = self.is_stalled() || self.is_waiting();
+        if idle || !self.unfinished && self.socket.poll_read_ready(cx).is_pending() {
             return self.poll_timer(cx);
         }
         if let Err(reason) = self.take_turn() {
             return Poll::Ready(reason);
         }
-        if !self.unfinished && self.socket.poll_read_ready(cx).is_pending() {
+        if self.is_waiting() || !self.unfinished && self.socket.poll_read_ready(cx).is_pending() {
             return self.poll_timer(cx);
         }
         if let Some(reason) = self.tick(Instant::now()) {
@@ -207,6 +243,27 @@ impl Task {
         stalled
     }
 
+    /// Whether other nodes are still to learn what the client has subscribed to.
+    fn is_waiting(&mut self) -> bool {
+        let Some(change) = self.client.waits_for() else {
+            return false;
+        };
+        let links = &self.shared.interest.links;
+        let timeout = self.policy.flush_timeout;
+        let until = *self.waits_until.get_or_insert_with(|| Instant::now() + timeout);
+        if !links.know(change) {
+            if Instant::now() < until {
+                return true;
+            }
+            links.give_up(change, timeout);
+        }
+        links.forget(change, &self.outbox);
+        self.waits_until = None;
+        // The answer is given, and what the client has sent meanwhile is taken, in its next turn.
+        self.unfinished = true;
+        false
+    }
+
     /// Settings have changed, or the server is about to go.
     fn take_news(&mut self) -> Result<(), Reason> {
         self.news = self.shared.news();
@@ -216,99 +273,58 @@ impl Task {
         if told != self.told {
             self.told = told;
             if self.card.takes_info.load(Relaxed) {
-                self.inform();
+                self.inform(false);
             }
         }
         Ok(())
     }
 
-    fn inform(&self) {
+    fn inform(&mut self, is_first: bool) {
         let (id, peer) = (self.outbox.id, self.card.peer);
         let local = self.socket.local_addr().ok();
-        self.say(self.shared.info(self.told, id, peer, local).as_bytes());
+        let (line, is_whole) = self.shared.info(self.told, id, peer, local, is_first);
+        self.owes_info = !is_whole;
+        self.say(line.as_bytes());
     }
 
     /// Goes on with what was read before, or reads once.
     fn take_turn(&mut self) -> Result<(), Reason> {
-        WORKER.with_borrow_mut(|worker| {
-            let Some(Worker {
-                router,
-                buffer,
-                flusher,
-            }) = worker
-            else {
-                return Err(Reason::Shutdown);
-            };
-            router.trace = tracing::enabled!(tracing::Level::TRACE);
-            router.stage.set_pending_bytes_max(self.policy.pending_bytes_max);
-            router.begin_turn();
+        let pending_bytes_max = self.policy.pending_bytes_max;
+        let came = Worker::turn(pending_bytes_max, |router, buffer| {
+            let client = &mut self.client;
+            client.go_on(router);
             let taken = if self.unfinished {
-                self.take_held(router)
+                self.intake
+                    .take_held(|bytes| client.take(bytes, router))
+                    .map(|()| 0)
             } else {
-                self.read(buffer, router)
+                self.intake
+                    .read(&self.socket, buffer, |bytes| client.take(bytes, router))
             };
-            self.unfinished = router.is_tired();
-            if self.held.is_empty() && self.held.capacity() > 0 {
-                self.held = BytesMut::new();
-            }
-            flusher.call(&router.stage);
-            self.client.count();
+            self.unfinished = router.is_tired() || client.waits_for().is_some();
+            client.count();
             router.count(&self.shared.lookups);
             taken
-        })
-    }
-
-    fn take_held(&mut self, router: &mut Router) -> Result<(), Reason> {
-        let taken = self.client.take(&self.held, router)?;
-        self.held.advance(taken);
+        })?;
+        if came > 0 {
+            self.heard();
+        }
+        if self.owes_info && self.card.takes_info.load(Relaxed) {
+            self.inform(false);
+        }
         Ok(())
     }
 
-    /// Reads once, what is there.
-    fn read(&mut self, buffer: &mut [u8], router: &mut Router) -> Result<(), Reason> {
-        // An unfinished frame is put before what is read now, so that what follows it is not copied.
-        let lent = self.held.len();
-        let lends = lent <= buffer.len() / 2;
-        let start = if lends { lent } else { 0 };
-        if lends {
-            buffer[..lent].copy_from_slice(&self.held);
-        }
-        let count = match self.socket.try_read(&mut buffer[start..]) {
-            Ok(0) => return Err(Reason::ClientClosed),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(_) => return Err(Reason::ReadError),
-        };
-        if count < buffer.len() - start {
-            self.forget_readiness();
-        }
+    fn heard(&mut self) {
         self.heard = Instant::now();
         self.card.heard(self.heard);
         self.pings = 0;
-        if lends {
-            let bytes = &buffer[..start + count];
-            self.held.clear();
-            let taken = self.client.take(bytes, router)?;
-            self.held.extend_from_slice(&bytes[taken..]);
-        } else {
-            self.held.extend_from_slice(&buffer[..count]);
-            self.take_held(router)?;
-        }
         if self.client.took_pong()
             && let Some(pinged) = self.pinged
         {
             let rtt = self.heard.saturating_duration_since(pinged);
             self.card.answered_after(rtt);
         }
-        Ok(())
-    }
-
-    /// A read that did not fill the buffer has emptied the socket: what comes later is told anew, so the next read would only
-    /// find nothing. The end of the stream is not forgotten.
-    fn forget_readiness(&self) {
-        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        // The error is the one given.
-        let _ = self.socket.try_io(Interest::READABLE, nothing);
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
@@ -326,9 +342,14 @@ impl Task {
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if self.stalled_until.is_some_and(|until| Instant::now() >= until) {
+            let now = Instant::now();
+            if self.stalled_until.is_some_and(|until| now >= until) {
                 self.stalled_until = None;
                 cx.waker().wake_by_ref();
+            }
+            if self.waits_until.is_some_and(|until| now >= until) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
     }
@@ -378,22 +399,21 @@ impl Task {
         if let Some(since) = self.outbox.blocked_since() {
             due = due.min((since + policy.write_deadline).max(now + BLOCKED_LOOK));
         }
-        self.stalled_until.map_or(due, |until| due.min(until))
+        let others = [self.stalled_until, self.waits_until];
+        others.into_iter().flatten().fold(due, Instant::min)
     }
 
     /// Sends the client bytes of the server's own.
     fn say(&self, bytes: &[u8]) {
-        WORKER.with_borrow_mut(|worker| {
-            if let Some(Worker { router, .. }) = worker {
-                router.stage.of(&self.outbox).bytes.extend_from_slice(bytes);
-                router.stage.flush_to(&self.outbox);
-            }
-        });
+        Worker::say(&self.outbox, bytes);
     }
 
     /// The subscriptions go, and the client hears why.
     fn end(&mut self, reason: Reason) {
         self.outbox.close(reason);
+        if let Some(change) = self.client.waits_for() {
+            self.shared.interest.links.forget(change, &self.outbox);
+        }
         let subscriptions = self.client.end();
         self.client.count();
         self.shared.clients.remove(self.outbox.id, reason, subscriptions);

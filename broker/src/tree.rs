@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::equals::Equals;
+use crate::equals::{Edge, Equals};
 use crate::subscription::Subscription;
 use crate::subscriptions::{Matched, Page};
 use crate::tokens::Tokens;
@@ -52,7 +52,7 @@ impl Default for Tree {
 }
 
 impl Tree {
-    pub(crate) fn add(&mut self, tokens: Tokens<'_>, subscription: Arc<Subscription>) {
+    pub(crate) fn add(&mut self, tokens: Tokens<'_>, subscription: Arc<Subscription>) -> Edge {
         let mut at = ROOT;
         for token in tokens {
             if token == b">" {
@@ -63,11 +63,11 @@ impl Tree {
                 None => self.grow(at, token),
             };
         }
-        put(&mut self.nodes[at].end, subscription);
+        put(&mut self.nodes[at].end, subscription)
     }
 
-    /// Takes one out; returns whether it was there.
-    pub(crate) fn remove(&mut self, tokens: Tokens<'_>, subscription: &Arc<Subscription>) -> bool {
+    /// Takes one out; returns what that means when it was there.
+    pub(crate) fn remove(&mut self, tokens: Tokens<'_>, subscription: &Arc<Subscription>) -> Option<Edge> {
         let (mut at, mut path) = (ROOT, Vec::new());
         let mut slot = None;
         for token in tokens {
@@ -75,9 +75,7 @@ impl Tree {
                 slot = Some(&mut self.nodes[at].rest);
                 break;
             }
-            let Some(child) = self.child(at, token) else {
-                return false;
-            };
+            let child = self.child(at, token)?;
             path.push((at, token));
             at = child;
         }
@@ -85,9 +83,9 @@ impl Tree {
             Some(slot) => slot,
             None => &mut self.nodes[at].end,
         };
-        let Some(equals) = slot else { return false };
-        let (removed, none_left) = equals.remove(subscription);
-        if none_left {
+        let equals = slot.as_mut()?;
+        let edge = equals.remove(subscription)?;
+        if equals.is_empty(edge) {
             *slot = None;
         }
         while self.nodes[at].is_empty()
@@ -96,7 +94,7 @@ impl Tree {
             self.cut(parent, token, at);
             at = parent;
         }
-        removed
+        Some(edge)
     }
 
     /// Who gets a message with these tokens.
@@ -132,6 +130,16 @@ impl Tree {
                 return;
             }
         }
+    }
+
+    /// What stands in `count` places from `start` on. One that is there all the time keeps its place, so all of it is seen in pieces however
+    /// much comes and goes meanwhile. Returns whether there are more places.
+    pub(crate) fn stretch(&self, start: usize, count: usize, mut each: impl FnMut(&Equals)) -> bool {
+        let end = (start + count).min(self.nodes.len());
+        for node in self.nodes.get(start..end).unwrap_or_default() {
+            [&node.end, &node.rest].into_iter().flatten().for_each(&mut each);
+        }
+        end < self.nodes.len()
     }
 
     fn child(&self, at: usize, token: &[u8]) -> Option<usize> {
@@ -174,9 +182,12 @@ impl Tree {
     }
 }
 
-fn put(slot: &mut Option<Equals>, subscription: Arc<Subscription>) {
+fn put(slot: &mut Option<Equals>, subscription: Arc<Subscription>) -> Edge {
     match slot {
         Some(equals) => equals.add(subscription),
-        None => *slot = Some(Equals::One(subscription)),
+        None => {
+            *slot = Some(Equals::One(subscription));
+            Edge::First
+        }
     }
 }

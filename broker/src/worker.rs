@@ -1,8 +1,10 @@
-//! Where clients come from, and the threads that serve them: each worker is one thread, and a client stays with its worker.
+//! Where clients come from, and the threads that serve them and the links: each worker is one thread, and a connection stays with
+//! its worker.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -13,6 +15,7 @@ use standin_wire::encode;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
 use crate::closing::Reason;
@@ -22,12 +25,19 @@ use crate::task;
 /// Pause after an error of `accept` that would come again at once, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A connection just taken.
-#[derive(Debug)]
-pub(crate) struct Newcomer {
-    stream: StdStream,
-    peer: SocketAddr,
-    id: u64,
+/// What serves a link on its socket, to its end.
+type ServeLink = dyn FnOnce(io::Result<TcpStream>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
+
+/// A connection for a worker.
+pub(crate) enum Newcomer {
+    /// A client that was just taken.
+    Client {
+        stream: StdStream,
+        peer: SocketAddr,
+        id: u64,
+    },
+    /// A link to another node.
+    Link(Box<ServeLink>, StdStream),
 }
 
 /// Takes connections and shares them out, for ever.
@@ -51,7 +61,7 @@ pub(crate) async fn accept(
                 }
                 id += 1;
                 let queue = &queues[id as usize % queues.len()];
-                if queue.send(Newcomer { stream, peer, id }).is_err() {
+                if queue.send(Newcomer::Client { stream, peer, id }).is_err() {
                     shared.ended();
                     error!("a worker is gone; the connection is closed");
                 }
@@ -92,16 +102,33 @@ pub(crate) fn start(
 
 async fn serve(mut newcomers: UnboundedReceiver<Newcomer>, shared: Arc<Shared>) {
     let flushing = tokio::spawn(task::flush());
+    let mut links = JoinSet::new();
     while let Some(newcomer) = newcomers.recv().await {
-        tokio::spawn(serve_one(newcomer, Arc::clone(&shared)));
+        match newcomer {
+            Newcomer::Client { stream, peer, id } => {
+                tokio::spawn(serve_client(stream, peer, id, Arc::clone(&shared)));
+            }
+            Newcomer::Link(serve, stream) => {
+                links.spawn(serve_link(serve, stream));
+            }
+        }
+        while links.try_join_next().is_some() {}
     }
     shared.none_left().await;
+    while links.join_next().await.is_some() {}
     flushing.abort();
 }
 
+/// One link from its beginning to its end. A panic in it ends only this one.
+async fn serve_link(serve: Box<ServeLink>, stream: StdStream) {
+    let serving = async { serve(TcpStream::from_std(stream)).await };
+    if AssertUnwindSafe(serving).catch_unwind().await.is_err() {
+        error!("a bug ended a link; the others go on");
+    }
+}
+
 /// One client from its first byte to its last. A panic in it ends only this one.
-async fn serve_one(newcomer: Newcomer, shared: Arc<Shared>) {
-    let Newcomer { stream, peer, id } = newcomer;
+async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<Shared>) {
     let serving = async {
         let stream = TcpStream::from_std(stream)?;
         stream.set_nodelay(true)?;

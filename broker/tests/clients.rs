@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 #[tokio::test]
 async fn nothing_is_left_of_many_clients_that_come_and_die_at_once() {
-    let server = start(|_| {});
+    let server = start(|_| {}).await;
     for _ in 0..3 {
         let mut clients = Vec::new();
         for number in 0..500 {
@@ -40,7 +40,7 @@ async fn nothing_is_left_of_many_clients_that_come_and_die_at_once() {
 
 #[tokio::test]
 async fn a_client_that_sends_single_bytes_is_understood() {
-    let server = start(|_| {});
+    let server = start(|_| {}).await;
     let mut slow = Raw::connect(&server).await;
     for byte in format!("{CONNECT}SUB a.* 1\r\nPUB a.b re 5\r\nhello\r\nPING\r\n").bytes() {
         slow.say([byte]).await;
@@ -50,7 +50,7 @@ async fn a_client_that_sends_single_bytes_is_understood() {
 
 #[tokio::test]
 async fn headers_go_only_to_those_who_take_them() {
-    let server = start(|_| {});
+    let server = start(|_| {}).await;
     let mut old = Raw::open(&server).await;
     old.say("SUB a 1\r\n").await;
     old.flush().await;
@@ -64,7 +64,7 @@ async fn headers_go_only_to_those_who_take_them() {
 
 #[tokio::test]
 async fn members_of_a_queue_group_get_equal_shares() {
-    let server = start(|_| {});
+    let server = start(|_| {}).await;
     let mut members = Vec::new();
     for _ in 0..4 {
         let mut member = Raw::open(&server).await;
@@ -91,7 +91,7 @@ async fn members_of_a_queue_group_get_equal_shares() {
 
 #[tokio::test]
 async fn large_payloads_reach_each_of_many_subscribers_whole() {
-    let server = start(|_| {});
+    let server = start(|_| {}).await;
     let mut subscribers = Vec::new();
     for _ in 0..20 {
         let mut subscriber = Raw::open(&server).await;
@@ -133,7 +133,7 @@ async fn large_payloads_reach_each_of_many_subscribers_whole() {
 
 #[tokio::test]
 async fn a_stop_closes_every_client_and_returns() {
-    let server = start(|_| {});
+    let server = start(|_| {}).await;
     let address = server.address();
     let mut client = Raw::open(&server).await;
     timeout(PATIENCE, server.stop())
@@ -145,7 +145,7 @@ async fn a_stop_closes_every_client_and_returns() {
 
 #[tokio::test]
 async fn a_publish_confirmed_by_a_pong_has_reached_every_subscriber_of_the_node() {
-    let server = start(|_| {});
+    let server = start(|_| {}).await;
     let mut subscriber = Raw::open(&server).await;
     let mut publisher = Raw::open(&server).await;
     for round in 0..500 {
@@ -168,7 +168,8 @@ async fn messages_for_thousands_of_subscriptions_do_not_hold_up_the_others() {
         settings.process.workers = 1;
         settings.http.port = -1;
         settings.limits.max_pending = 1 << 30;
-    });
+    })
+    .await;
     let mut subscriber = Raw::open(&server).await;
     let subs: String = (0..SUBSCRIPTIONS).map(|sid| format!("SUB a {sid}\r\n")).collect();
     subscriber.say(&subs).await;
@@ -210,7 +211,7 @@ async fn messages_for_thousands_of_subscriptions_do_not_hold_up_the_others() {
 
 #[tokio::test]
 async fn a_subject_of_very_many_tokens_is_one_like_any_other() {
-    let server = start(|settings| settings.limits.max_control_line = 1 << 20);
+    let server = start(|settings| settings.limits.max_control_line = 1 << 20).await;
     let mut deep = Raw::open(&server).await;
     let subject = "a.".repeat(250_000);
     deep.say(format!("SUB {subject}> 1\r\nSUB {subject}* 2\r\n"))
@@ -233,7 +234,7 @@ async fn a_subject_of_very_many_tokens_is_one_like_any_other() {
 #[tokio::test]
 async fn who_has_closed_only_its_sending_side_gets_all_that_waits() {
     const MESSAGES: usize = 200;
-    let server = start(|_| {});
+    let server = start(|_| {}).await;
     let mut client = Raw::open(&server).await;
     client.say("SUB a 1\r\n").await;
     client.flush().await;

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 #[tokio::test]
 async fn connections_over_the_limit_are_refused_and_taken_again_when_there_is_room() {
-    let server = start(|settings| settings.limits.max_connections = 2);
+    let server = start(|settings| settings.limits.max_connections = 2).await;
     let one = Raw::open(&server).await;
     let _two = Raw::open(&server).await;
     let mut three = Raw {
@@ -24,7 +24,7 @@ async fn connections_over_the_limit_are_refused_and_taken_again_when_there_is_ro
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_closed_and_costs_the_others_nothing() {
-    let server = start(|settings| settings.limits.max_pending = 1024 * 1024);
+    let server = start(|settings| settings.limits.max_pending = 1024 * 1024).await;
     let mut deaf = Raw::open(&server).await;
     deaf.say("SUB flood 1\r\nSUB flood 2\r\n").await;
     deaf.flush().await;
@@ -50,7 +50,7 @@ async fn a_client_that_never_reads_is_closed_and_costs_the_others_nothing() {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_in_time_is_closed() {
-    let server = start(|settings| settings.limits.write_deadline_ms = Millis(300));
+    let server = start(|settings| settings.limits.write_deadline_ms = Millis(300)).await;
     let mut deaf = Raw::open(&server).await;
     deaf.say("SUB flood 1\r\n").await;
     deaf.flush().await;
@@ -70,7 +70,8 @@ async fn a_silent_client_is_asked_and_closed_as_stale() {
     let server = start(|settings| {
         settings.limits.ping_interval_ms = Millis(100);
         settings.limits.ping_max = 2;
-    });
+    })
+    .await;
     let mut silent = Raw::open(&server).await;
     assert_eq!(silent.rest().await, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n");
     let mut answering = Raw::open(&server).await;
@@ -82,7 +83,7 @@ async fn a_silent_client_is_asked_and_closed_as_stale() {
 
 #[tokio::test]
 async fn subscriptions_over_the_limit_are_refused_and_the_client_goes_on() {
-    let server = start(|settings| settings.limits.max_subscriptions = 2);
+    let server = start(|settings| settings.limits.max_subscriptions = 2).await;
     let mut client = Raw::open(&server).await;
     client
         .say("SUB a 1\r\nSUB b 2\r\nSUB c 3\r\nUNSUB 1\r\nSUB d 4\r\n")
@@ -97,7 +98,8 @@ async fn who_never_says_connect_is_asked_and_closed_as_well() {
     let server = start(|settings| {
         settings.limits.ping_interval_ms = Millis(100);
         settings.limits.ping_max = 2;
-    });
+    })
+    .await;
     let mut silent = Raw::connect(&server).await;
     assert_eq!(silent.rest().await, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n");
 }
@@ -108,7 +110,8 @@ async fn subscriptions_that_are_over_do_not_count_for_the_limit() {
     let server = start(|settings| {
         settings.limits.max_subscriptions = 3;
         settings.http.port = -1;
-    });
+    })
+    .await;
     let mut client = Raw::open(&server).await;
     client.say("SUB stays 0\r\n").await;
     for number in 1..100 {
@@ -127,7 +130,7 @@ async fn subscriptions_that_are_over_do_not_count_for_the_limit() {
 
 #[tokio::test]
 async fn a_reload_counts_for_clients_that_come_later() {
-    let server = start(|_| {});
+    let server = start(|_| {}).await;
     let text = "addr = \"127.0.0.1\"\nport = -1\n[limits]\nmax_pending = 1048576\n[process]\nworkers = 2\n";
     server.reload(Settings::from_toml(text).expect("settings"));
     let mut lazy = Raw::open(&server).await;

@@ -1,13 +1,13 @@
-//! `--embedded`: a broker node in the sidecar's own process, for a first look without a cluster.
+//! `--embedded`: a broker node, or a mesh of several, in the sidecar's own process, for a first look without a cluster.
 //!
-//! Its socket listens before the settings are read, so that they can name it as they name any other node. A build without the
+//! The sockets listen before the settings are read, so that they can name the nodes as they name any other. A build without the
 //! feature `embedded` has no broker in it, and says so.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-/// Nodes of an embedded cluster, until they can form one.
-pub const NODES_MAX: usize = 1;
+/// Nodes of an embedded cluster at most: it is for a first look.
+pub const NODES_MAX: usize = 9;
 
 /// Embedded nodes that run. Dropped, they end.
 #[derive(Debug)]
@@ -19,7 +19,8 @@ pub struct Nodes {
 /// The sockets of nodes that are not running yet.
 #[derive(Debug)]
 pub struct Embedded {
-    listeners: Vec<TcpListener>,
+    /// For each node, one for clients and one for the other nodes.
+    listeners: Vec<(TcpListener, TcpListener)>,
     urls: Vec<String>,
 }
 
@@ -37,9 +38,10 @@ impl Embedded {
         }
         let (mut listeners, mut urls) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-            urls.push(format!("nats://{}", listener.local_addr()?));
-            listeners.push(listener);
+            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let (clients, mesh) = (TcpListener::bind(any)?, TcpListener::bind(any)?);
+            urls.push(format!("nats://{}", clients.local_addr()?));
+            listeners.push((clients, mesh));
         }
         Ok(Self { listeners, urls })
     }
@@ -50,21 +52,51 @@ impl Embedded {
         &self.urls
     }
 
-    /// Runs the nodes. Must be called inside a tokio runtime.
+    /// Runs the nodes, linked with each other, and returns when they serve. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// What the broker says.
     #[cfg(feature = "embedded")]
-    pub fn run(self) -> Result<Nodes, String> {
-        use standin_broker::{Server, Settings};
-        let start = |listener: TcpListener| {
-            let address = listener.local_addr().map_err(|error| error.to_string())?;
-            let mut settings = Settings::from_toml("").map_err(|error| error.to_string())?;
-            settings.addr = address.ip().to_string();
-            settings.port = address.port().into();
-            Server::start_on(listener, settings).map_err(|error| error.to_string())
-        };
-        let servers = self.listeners.into_iter().map(start).collect::<Result<_, _>>()?;
+    pub async fn run(self) -> Result<Nodes, String> {
+        use standin_broker::{Server, Settings, Sockets};
+        let mesh_addresses = self
+            .listeners
+            .iter()
+            .map(|(_, mesh)| mesh.local_addr().map(|address| address.to_string()))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(|error| error.to_string())?;
+        let single = self.listeners.len() == 1;
+        let starts = self
+            .listeners
+            .into_iter()
+            .enumerate()
+            .map(|(number, (clients, mesh))| {
+                let mesh_addresses = &mesh_addresses;
+                async move {
+                    let address = clients.local_addr().map_err(|error| error.to_string())?;
+                    let mut settings = Settings::from_toml("").map_err(|error| error.to_string())?;
+                    settings.addr = address.ip().to_string();
+                    settings.port = address.port().into();
+                    settings.server_name = format!("embedded-{}", number + 1);
+                    let mut sockets = Sockets {
+                        clients: Some(clients),
+                        mesh: None,
+                    };
+                    if !single {
+                        sockets.mesh = Some(mesh);
+                        let others = mesh_addresses
+                            .iter()
+                            .enumerate()
+                            .filter(|(other, _)| *other != number);
+                        settings.cluster.routes =
+                            others.map(|(_, address)| address.as_str().into()).collect();
+                    }
+                    Server::start_on(sockets, settings)
+                        .await
+                        .map_err(|error| error.to_string())
+                }
+            });
+        let servers = futures_util::future::try_join_all(starts).await?;
         Ok(Nodes { _servers: servers })
     }
 
@@ -73,7 +105,8 @@ impl Embedded {
     /// # Errors
     /// Always.
     #[cfg(not(feature = "embedded"))]
-    pub fn run(self) -> Result<Nodes, String> {
+    #[expect(clippy::unused_async, reason = "as the other one")]
+    pub async fn run(self) -> Result<Nodes, String> {
         Err(format!("this build has no broker for {:?}", self.listeners))
     }
 }

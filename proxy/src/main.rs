@@ -52,13 +52,16 @@ fn main() -> ExitCode {
         }
     };
     let serving = async {
-        let _nodes = match embedded.map(Embedded::run).transpose() {
-            Ok(nodes) => nodes,
-            Err(error) => {
-                error!("cannot run an embedded node: {error}");
-                return EXIT_UNAVAILABLE;
+        let mut _nodes = None;
+        if let Some(embedded) = embedded {
+            match embedded.run().await {
+                Ok(nodes) => _nodes = Some(nodes),
+                Err(error) => {
+                    error!("cannot run an embedded node: {error}");
+                    return EXIT_UNAVAILABLE;
+                }
             }
-        };
+        }
         serve(&cli, settings, &logging).await
     };
     runtime.block_on(serving).into()

@@ -43,6 +43,7 @@ struct File {
 
 #[derive(Serialize, Deserialize)]
 struct Record {
+    // Without the node's run: after a cold start nobody knows which life of it is met.
     source: String,
     id: String,
     client: String,

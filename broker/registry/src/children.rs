@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use crate::client::{CallError, Change, Changes, Client, child_path};
+use crate::client::{CallError, Change, Changes, Client, Znode, child_path};
 use crate::node::Node;
 use crate::record;
 
@@ -64,6 +64,7 @@ impl Entry {
 pub(crate) struct Children {
     path: String,
     nodes_max: usize,
+    is_watched: bool,
     known: BTreeMap<String, Entry>,
     over_limit: usize,
     missing: bool,
@@ -77,12 +78,32 @@ impl Children {
         Self {
             path,
             nodes_max,
+            is_watched: true,
             known: BTreeMap::new(),
             over_limit: 0,
             missing: false,
             list_is_stale: true,
             stale: BTreeSet::new(),
         }
+    }
+
+    /// All that is registered at this moment but for `except`, without a watch on anything.
+    pub(crate) async fn once(
+        client: &Arc<Client>,
+        path: &str,
+        nodes_max: usize,
+        except: &str,
+    ) -> Result<Listing, CallError> {
+        let mut children = Self {
+            is_watched: false,
+            ..Self::new(path.to_owned(), nodes_max)
+        };
+        let mut names = client.children(path).await?;
+        if let Some(names) = &mut names {
+            names.retain(|name| name != except);
+        }
+        children.take_list(client, names).await?;
+        Ok(children.listing())
     }
 
     /// Notes what a watch saw, and all that others saw meanwhile.
@@ -123,6 +144,10 @@ impl Children {
             // It came in between, and the watch just set is on its data: list it.
             found = client.children_watched(&self.path).await?;
         }
+        self.take_list(client, found).await
+    }
+
+    async fn take_list(&mut self, client: &Arc<Client>, found: Option<Vec<String>>) -> Result<(), CallError> {
         self.missing = found.is_none();
         let mut names = found.unwrap_or_default();
         names.sort_unstable();
@@ -143,9 +168,13 @@ impl Children {
         loop {
             while reads.len() < READS_IN_FLIGHT_MAX {
                 let Some(name) = names.next() else { break };
-                let (client, path) = (Arc::clone(client), self.path.clone());
+                let (client, path, is_watched) = (Arc::clone(client), self.path.clone(), self.is_watched);
                 reads.spawn(async move {
-                    let answer = client.data_watched(&path, &name).await;
+                    let answer = if is_watched {
+                        client.data_watched(&path, &name).await
+                    } else {
+                        client.data(&path, &name).await
+                    };
                     (name, answer)
                 });
             }
@@ -161,11 +190,11 @@ impl Children {
     fn take(
         &mut self,
         name: String,
-        answer: Result<Option<(Vec<u8>, i64)>, CallError>,
+        answer: Result<Option<(Vec<u8>, Znode)>, CallError>,
     ) -> Result<(), CallError> {
         let znode = child_path(&self.path, &name);
         let entry = match answer {
-            Ok(Some((data, mzxid))) => match record::parse(&data) {
+            Ok(Some((data, Znode { mzxid, .. }))) => match record::parse(&data) {
                 Ok(Some(node)) => Entry::Node {
                     node: Arc::new(node),
                     mzxid,

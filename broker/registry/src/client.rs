@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::mpsc;
-use zookeeper_async::{Stat, WatchedEvent, ZkError, ZkResult, ZooKeeper};
+use zookeeper_async::{Acl, CreateMode, Stat, WatchedEvent, ZkError, ZkResult, ZooKeeper};
 
 use crate::gate::Gate;
 
@@ -78,6 +78,48 @@ impl Changes {
     }
 }
 
+/// What ZooKeeper keeps about a znode, as far as it is needed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Znode {
+    /// The change that created it.
+    pub(crate) czxid: i64,
+    /// The last change of its data.
+    pub(crate) mzxid: i64,
+    /// How often its data were changed.
+    pub(crate) version: i32,
+    /// The session it ends with; 0 for a persistent one.
+    pub(crate) owner: i64,
+}
+
+impl From<Stat> for Znode {
+    fn from(stat: Stat) -> Self {
+        Self {
+            czxid: stat.czxid,
+            mzxid: stat.mzxid,
+            version: stat.version,
+            owner: stat.ephemeral_owner,
+        }
+    }
+}
+
+/// A znode that is to be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Persistent,
+    /// It ends with the session.
+    Ephemeral,
+}
+
+/// What came of a change that was asked for. All of these are answers; what each asks for is seen by reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    /// The znode, or that above the one to be created, is not there.
+    Missing,
+    /// The znode is there already, or was changed meanwhile.
+    Otherwise,
+}
+
 /// Why a call gave no answer that can be used. Each of them ends the session, except where `NoAuth` is about
 /// a single child.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -103,6 +145,8 @@ pub(crate) struct Client {
     zookeeper: ZooKeeper,
     call_timeout: Duration,
     reporter: Reporter,
+    /// Credentials were shown.
+    is_authenticated: bool,
 }
 
 impl Client {
@@ -128,6 +172,7 @@ impl Client {
                 zookeeper,
                 call_timeout,
                 reporter,
+                is_authenticated: false,
             },
             Changes {
                 queue: changes,
@@ -137,26 +182,25 @@ impl Client {
     }
 
     /// Shows digest credentials. ZooKeeper takes any; what they allow is seen in later calls.
-    pub(crate) async fn authenticate(&self, digest: &str) -> Result<(), CallError> {
+    pub(crate) async fn authenticate(&mut self, digest: &str) -> Result<(), CallError> {
         let call = self.zookeeper.add_auth("digest", digest.as_bytes().to_vec());
-        within(self.call_timeout, "auth", "digest", call).await
+        within(self.call_timeout, "auth", "digest", call).await?;
+        self.is_authenticated = true;
+        Ok(())
     }
 
     /// The node's stat, `None` when there is no such node. Also the heartbeat.
-    pub(crate) async fn exists(&self, path: &str) -> Result<Option<Stat>, CallError> {
-        within(
-            self.call_timeout,
-            "exists",
-            path,
-            self.zookeeper.exists(path, false),
-        )
-        .await
+    pub(crate) async fn exists(&self, path: &str) -> Result<Option<Znode>, CallError> {
+        let call = self.zookeeper.exists(path, false);
+        let stat = within(self.call_timeout, "exists", path, call).await?;
+        Ok(stat.map(Znode::from))
     }
 
     /// Like [`exists`](Self::exists), and reports [`Change::List`] when the node comes, changes or goes.
-    pub(crate) async fn exists_watched(&self, path: &str) -> Result<Option<Stat>, CallError> {
+    pub(crate) async fn exists_watched(&self, path: &str) -> Result<Option<Znode>, CallError> {
         let call = self.zookeeper.exists_w(path, self.reporter.on(Change::List));
-        within(self.call_timeout, "exists", path, call).await
+        let stat = within(self.call_timeout, "exists", path, call).await?;
+        Ok(stat.map(Znode::from))
     }
 
     /// The names of the children, `None` when there is no such node.
@@ -174,19 +218,59 @@ impl Client {
         unless_missing(within(self.call_timeout, "list", path, call).await)
     }
 
-    /// The data of child `name` of `path` and its last change, `None` when it is gone; reports
-    /// [`Change::Child`] when it changes or goes.
+    /// The data and stat of child `name` of `path`, `None` when it is not there.
+    pub(crate) async fn data(&self, path: &str, name: &str) -> Result<Option<(Vec<u8>, Znode)>, CallError> {
+        let full = child_path(path, name);
+        let call = self.zookeeper.get_data(&full, false);
+        let found = unless_missing(within(self.call_timeout, "read", &full, call).await)?;
+        Ok(found.map(|(data, stat)| (data, stat.into())))
+    }
+
+    /// Like [`data`](Self::data), and reports [`Change::Child`] when a child that is there changes or goes.
     pub(crate) async fn data_watched(
         &self,
         path: &str,
         name: &str,
-    ) -> Result<Option<(Vec<u8>, i64)>, CallError> {
+    ) -> Result<Option<(Vec<u8>, Znode)>, CallError> {
         let full = child_path(path, name);
         let call = self
             .zookeeper
             .get_data_w(&full, self.reporter.on(Change::Child(name.to_owned())));
         let found = unless_missing(within(self.call_timeout, "read", &full, call).await)?;
-        Ok(found.map(|(data, stat)| (data, stat.mzxid)))
+        Ok(found.map(|(data, stat)| (data, stat.into())))
+    }
+
+    /// Creates a znode that all may read. Without credentials all may change it too, and what is below it; with
+    /// credentials only those who have them.
+    pub(crate) async fn create(&self, path: &str, data: Vec<u8>, kind: Kind) -> Result<Outcome, CallError> {
+        let acl = if self.is_authenticated {
+            [Acl::creator_all().as_slice(), Acl::read_unsafe()].concat()
+        } else {
+            Acl::open_unsafe().clone()
+        };
+        let mode = match kind {
+            Kind::Persistent => CreateMode::Persistent,
+            Kind::Ephemeral => CreateMode::Ephemeral,
+        };
+        let call = self.zookeeper.create(path, data, acl, mode);
+        outcome(within(self.call_timeout, "create", path, call).await)
+    }
+
+    /// Replaces the data of a znode that still has this version.
+    pub(crate) async fn replace(
+        &self,
+        path: &str,
+        data: Vec<u8>,
+        version: i32,
+    ) -> Result<Outcome, CallError> {
+        let call = self.zookeeper.set_data(path, data, Some(version));
+        outcome(within(self.call_timeout, "write", path, call).await)
+    }
+
+    /// Deletes a znode that still has this version.
+    pub(crate) async fn delete(&self, path: &str, version: i32) -> Result<Outcome, CallError> {
+        let call = self.zookeeper.delete(path, Some(version));
+        outcome(within(self.call_timeout, "delete", path, call).await)
     }
 
     /// Ends the session, so that the server need not wait for its timeout.
@@ -235,6 +319,21 @@ fn unless_missing<T>(answer: Result<T, CallError>) -> Result<Option<T>, CallErro
             error: ZkError::NoNode,
             ..
         }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn outcome<T>(answer: Result<T, CallError>) -> Result<Outcome, CallError> {
+    match answer {
+        Ok(_) => Ok(Outcome::Done),
+        Err(CallError::Failed {
+            error: ZkError::NoNode,
+            ..
+        }) => Ok(Outcome::Missing),
+        Err(CallError::Failed {
+            error: ZkError::NodeExists | ZkError::BadVersion,
+            ..
+        }) => Ok(Outcome::Otherwise),
         Err(error) => Err(error),
     }
 }

@@ -14,6 +14,8 @@ const SESSION_TIMEOUT_MS_MIN: u64 = 4_000;
 const SESSION_TIMEOUT_MS_MAX: u64 = 300_000;
 /// No record is worth being asked for more often.
 pub(crate) const DNS_REFRESH_MS_MIN: u64 = 1_000;
+/// More nodes than this in one source are a mistake, unless the operator says otherwise.
+pub(crate) const NODES_MAX_DEFAULT: usize = 4_096;
 
 /// Where to look for nodes. `Default` is: nowhere, with the usual limits.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,7 +50,7 @@ impl Default for Config {
             fixed: Vec::new(),
             cache_file: None,
             gossip: true,
-            nodes_max: 4_096,
+            nodes_max: NODES_MAX_DEFAULT,
         }
     }
 }
@@ -99,7 +101,8 @@ pub struct ZooKeeperConfig {
     pub connect_timeout_ms: u64,
     /// How often everything is read again in case a watch was lost, in milliseconds.
     pub audit_ms: u64,
-    /// `USER:PASSWORD` of the digest scheme, for znodes with an ACL.
+    /// `USER:PASSWORD` of the digest scheme, for znodes with an ACL. What [`announce()`](crate::announce())
+    /// creates can then be read by all and changed with these credentials alone.
     pub digest_auth: Option<String>,
 }
 
@@ -116,7 +119,12 @@ impl ZooKeeperConfig {
         }
     }
 
-    fn check(&self) -> Result<(), RegistryError> {
+    /// The path with the chroot before it.
+    pub(crate) fn full_path(&self) -> Result<String, RegistryError> {
+        Ok(self.hosts.parse::<HostList>()?.full_path(&self.path))
+    }
+
+    pub(crate) fn check(&self) -> Result<(), RegistryError> {
         self.hosts.parse::<HostList>()?;
         check_path("zookeeper path", &self.path)?;
         if !(SESSION_TIMEOUT_MS_MIN..=SESSION_TIMEOUT_MS_MAX).contains(&self.session_timeout_ms) {
@@ -164,8 +172,10 @@ pub(crate) fn check_path(name: &'static str, path: &str) -> Result<(), RegistryE
     if path.split('/').skip(1).any(|part| matches!(part, "." | "..")) || path.contains("//") {
         return fail("a znode's path has no empty, '.' or '..' parts");
     }
-    if path.chars().any(char::is_control) {
-        return fail("a znode's path has no control characters");
+    let is_refused =
+        |c: char| c.is_control() || matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
+    if path.chars().any(is_refused) {
+        return fail("a znode's path has no control or private characters");
     }
     Ok(())
 }

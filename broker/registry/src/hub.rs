@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, watch as channel};
@@ -17,26 +16,25 @@ use crate::cache_writer::{CacheWriter, Written};
 use crate::children::Listing;
 use crate::config::Config;
 use crate::dns::{self, Answer, DnsName};
+use crate::duty::{Report, millis};
 use crate::error::RegistryError;
 use crate::gossip::Word;
 use crate::health::{Health, SourceHealth, SourceState};
 use crate::node::{Node, Source};
 use crate::roster::Roster;
 use crate::snapshot::Snapshot;
-use crate::zookeeper::{self, Handle, Report, Reports};
+use crate::thread::Thread;
+use crate::watching::{Found, Watching};
 
 /// The cache file is written no more often than this when the list changes,
 const CACHE_WRITE_MS_MIN: u64 = 1_000;
 /// and than this when only the INFO line does, which holds a counter that changes with every connection.
 const INFO_WRITE_MS_MIN: u64 = 10_000;
-/// After the session's thread was lost it is started again.
-const THREAD_RESTART_MS: u64 = 5_000;
 /// Node names in one log line; the rest is counted.
 const LOGGED_NODES_MAX: usize = 10;
 
 /// A report of a source or an order of a reader.
 pub(crate) enum Input {
-    ZooKeeper(u64, Report),
     Dns(DnsName, Answer),
     Learned(Word),
     InfoChanged,
@@ -48,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) health: ArcSwap<Health>,
     pub(crate) info: ArcSwapOption<String>,
+    /// Whether ZooKeeper has given a list since the start, and the snapshot shows it.
+    pub(crate) answered: channel::Sender<bool>,
 }
 
 /// The task's state.
@@ -60,12 +60,9 @@ pub(crate) struct Hub {
     cache: CacheWriter,
     /// Unreadable records that were logged, each with its last change, so that each is logged once.
     unreadable_told: HashMap<String, i64>,
-    /// Tells reports of the present session's thread from those of an earlier one still in the queue.
-    epoch: u64,
     /// Weak, so that the queue ends with the readers.
     inputs: mpsc::WeakSender<Input>,
-    zookeeper: Option<Handle>,
-    thread_restart: Option<Instant>,
+    zookeeper: Option<Thread<Watching>>,
     dns: JoinSet<()>,
 }
 
@@ -91,10 +88,8 @@ impl Hub {
             generation,
             health,
             unreadable_told: HashMap::new(),
-            epoch: 0,
             inputs: inputs.downgrade(),
             zookeeper: None,
-            thread_restart: None,
             dns: JoinSet::new(),
         };
         hub.publish();
@@ -118,8 +113,10 @@ impl Hub {
                     self.take(input);
                     self.publish_health();
                 }
-                () = thread_ended(&mut self.zookeeper) => self.thread_lost(),
-                () = sleep_until(self.thread_restart) => self.restart_thread(),
+                report = next_report(&mut self.zookeeper) => {
+                    self.take_zookeeper(report);
+                    self.publish_health();
+                }
                 () = sleep_until(self.cache.write_at()) => self.cache.begin(self.kept()),
                 written = self.cache.written() => {
                     self.cache_written(written);
@@ -128,15 +125,14 @@ impl Hub {
             }
         }
         self.dns.shutdown().await;
-        // The session's thread may wait for room in the queue, which nobody makes any more.
         queue.close();
         while let Ok(input) = queue.try_recv() {
             if matches!(input, Input::InfoChanged) {
                 self.cache.soil(0);
             }
         }
-        if let Some(handle) = self.zookeeper.take() {
-            handle.close().await;
+        if let Some(thread) = self.zookeeper.take() {
+            thread.close().await;
         }
         let kept = self.kept();
         if let Some(written) = self.cache.finish(kept).await {
@@ -147,8 +143,6 @@ impl Hub {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::ZooKeeper(epoch, report) if epoch == self.epoch => self.take_zookeeper(report),
-            Input::ZooKeeper(..) => {}
             Input::Dns(name, answer) => self.take_dns(&name, answer),
             Input::Learned(word) => {
                 if self.roster.hear(&word) {
@@ -161,7 +155,7 @@ impl Hub {
         }
     }
 
-    fn take_zookeeper(&mut self, report: Report) {
+    fn take_zookeeper(&mut self, report: Report<Found>) {
         let health = &mut self.health.zookeeper;
         match report {
             Report::Up { server, after } => {
@@ -170,7 +164,13 @@ impl Hub {
                 health.answered(health.nodes);
                 info!(%server, without_ms = millis(after), "zookeeper: session up");
             }
-            Report::Listing(listing) => self.take_listing(listing),
+            Report::Word(Found::Listing(listing)) => self.take_listing(listing),
+            Report::Word(Found::Audited { differences }) => {
+                warn!(
+                    differences,
+                    "zookeeper: changes that no watch had told; read again"
+                );
+            }
             Report::Lost {
                 server,
                 reason,
@@ -188,11 +188,10 @@ impl Hub {
                 }
                 health.failed(reason);
             }
-            Report::Audited { differences } => {
-                warn!(
-                    differences,
-                    "zookeeper: changes that no watch had told; read again"
-                );
+            Report::Fallen { reason } => {
+                error!("zookeeper: {reason}");
+                health.server = None;
+                health.failed(reason);
             }
         }
     }
@@ -223,6 +222,7 @@ impl Hub {
         }
         self.roster.set_zookeeper(listing.nodes);
         self.publish();
+        self.shared.answered.send_replace(true);
     }
 
     fn take_dns(&mut self, name: &DnsName, answer: Answer) {
@@ -259,7 +259,6 @@ impl Hub {
         self.dns = JoinSet::new();
         self.start_dns(&tokio::runtime::Handle::current());
         if !same_zookeeper {
-            self.epoch += 1;
             self.zookeeper = None;
             if let Err(error) = self.start_zookeeper() {
                 error!("zookeeper: {error}");
@@ -270,36 +269,14 @@ impl Hub {
     }
 
     fn start_zookeeper(&mut self) -> Result<(), RegistryError> {
-        self.thread_restart = None;
-        let (Some(config), Some(queue)) = (self.config.zookeeper.clone(), self.inputs.upgrade()) else {
+        let Some(config) = self.config.zookeeper.clone() else {
             self.health.zookeeper = SourceHealth::default();
             return Ok(());
         };
         self.health.zookeeper = SourceHealth::new(format!("{} {}", config.hosts, config.path));
-        let reports = Reports {
-            queue,
-            wrap: Input::ZooKeeper,
-            epoch: self.epoch,
-        };
-        self.zookeeper = Some(zookeeper::start(config, self.config.nodes_max, reports)?);
+        let watching = Watching::new(&config, self.config.nodes_max)?;
+        self.zookeeper = Some(Thread::start(config, watching)?);
         Ok(())
-    }
-
-    fn thread_lost(&mut self) {
-        self.zookeeper = None;
-        self.thread_restart = Some(Instant::now() + Duration::from_millis(THREAD_RESTART_MS));
-        let reason = "the thread of the session ended by itself";
-        error!("zookeeper: {reason}; it is started again in {THREAD_RESTART_MS} ms");
-        self.health.zookeeper.failed(reason.to_owned());
-        self.publish_health();
-    }
-
-    fn restart_thread(&mut self) {
-        if let Err(error) = self.start_zookeeper() {
-            error!("zookeeper: {error}");
-            self.thread_restart = Some(Instant::now() + Duration::from_millis(THREAD_RESTART_MS));
-        }
-        self.publish_health();
     }
 
     fn start_dns(&mut self, runtime: &tokio::runtime::Handle) {
@@ -388,9 +365,9 @@ fn tell_difference(before: &Snapshot, now: &Snapshot) {
     }
 }
 
-async fn thread_ended(handle: &mut Option<Handle>) {
-    match handle {
-        Some(handle) => handle.ended().await,
+async fn next_report(thread: &mut Option<Thread<Watching>>) -> Report<Found> {
+    match thread {
+        Some(thread) => thread.next().await,
         None => std::future::pending().await,
     }
 }
@@ -400,8 +377,4 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

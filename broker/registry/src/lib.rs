@@ -1,5 +1,6 @@
-//! `standin-registry`: who is alive. It turns what ZooKeeper, DNS, a fixed list, the nodes' own word and a
-//! cache file say into one [`Snapshot`] that a reader takes without waiting.
+//! `standin-registry`: who is alive. [`watch()`] turns what ZooKeeper, DNS, a fixed list, the nodes' own word and
+//! a cache file say into one [`Snapshot`] that a reader takes without waiting. [`announce()`] is the other half:
+//! it keeps a node's own [`Record`] in ZooKeeper for as long as the node lives.
 //!
 //! *Architecture invariants.* The registry informs; only a connection proves: a node missing here is a reason to probe it, never
 //! to drop it. Readers take no lock, ask no ZooKeeper and look up no name: a snapshot is one `arc-swap` load.
@@ -10,13 +11,20 @@
 //! | file | noun |
 //! |---|---|
 //! | `config.rs` | what the operator gave: hosts, names, addresses, limits |
+//! | `announce.rs` | [`announce()`] and [`Announcement`], the announcing node's side |
+//! | `announcing.rs` | the duty of announcing: our znode made, guarded and mended within each session |
+//! | `place.rs` | what stands at our place in ZooKeeper, and what is to be done about it |
 //! | `hosts.rs` | the ZooKeeper host list: parsed, resolved, shuffled |
 //! | `resolver.rs` | the name resolver, by the system's settings or one given server |
 //! | `gate.rs` | one dialled connection to one ZooKeeper server, with a limit on everything |
 //! | `client.rs` | one ZooKeeper session behind that gate; every call within a time limit |
+//! | `zookeeper.rs` | the engine that keeps a session going, gives it up and builds the next |
+//! | `thread.rs` | the thread it runs in, as its owner sees it |
+//! | `duty.rs` | what a session is for, and what it reports |
 //! | `children.rs` | the znodes under the path: listed, read and watched |
-//! | `zookeeper.rs` | the thread that keeps a session going, gives it up and builds the next |
-//! | `record.rs` | the bytes of a znode read as a node, in five formats |
+//! | `watching.rs` | the duty of watching: every change of that list told |
+//! | `record.rs` | what a znode holds: our own record, and any registrar's bytes read as a node |
+//! | `registrars.rs` | the records of other registrars |
 //! | `dns.rs` | names resolved again and again |
 //! | `gossip.rs` | the nodes that nodes name |
 //! | `roster.rs` | what every source said last, folded into a snapshot |
@@ -27,12 +35,15 @@
 //!
 //! The values they speak in: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`.
 
+mod announce;
+mod announcing;
 mod cache;
 mod cache_writer;
 mod children;
 mod client;
 mod config;
 mod dns;
+mod duty;
 mod endpoint;
 mod error;
 mod gate;
@@ -41,20 +52,26 @@ mod health;
 mod hosts;
 mod hub;
 mod node;
+mod place;
 mod record;
+mod registrars;
 mod resolver;
 mod roster;
 mod snapshot;
+mod thread;
 mod upstream;
 mod watch;
+mod watching;
 mod zookeeper;
 
+pub use announce::{Announcement, Standing, announce};
 pub use config::{Config, ZooKeeperConfig};
 pub use dns::DnsName;
 pub use endpoint::Endpoint;
 pub use error::RegistryError;
 pub use health::{Health, SourceHealth, SourceState};
 pub use node::{Node, NodeState, Source};
+pub use record::Record;
 pub use snapshot::Snapshot;
 pub use upstream::{Credentials, Upstream};
 pub use watch::{Watch, watch};

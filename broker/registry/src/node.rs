@@ -64,6 +64,8 @@ impl fmt::Display for Source {
 pub struct Node {
     /// The id in its record; its client endpoint for a node without a record of ours.
     pub id: Arc<str>,
+    /// Which life of that id it is: another at each start of the process. Empty when the record tells none.
+    pub run: Arc<str>,
     /// Where clients connect.
     pub client: Endpoint,
     /// Where other nodes connect.
@@ -91,6 +93,7 @@ impl Node {
     pub fn at(client: Endpoint, source: Source) -> Self {
         Self {
             id: client.to_string().into(),
+            run: "".into(),
             client,
             mesh: None,
             http: None,

@@ -1,20 +1,126 @@
-//! The bytes of a znode read as a node. Five formats: our own JSON, and what the registrars leave that people
-//! already run beside stock servers: plain `host:port`, Nerve, Curator's ServiceInstance, and Twitter's
-//! ServerSet.
+//! What a node's znode holds: our own record, written and read, and the way from any registrar's bytes to a
+//! node. Plain `host:port` is read here too; the formats of other registrars are in `registrars.rs`.
 //!
 //! Unknown fields are ignored, and a later version of our own record is read as far as it can be, so that
 //! nodes and sidecars may be upgraded in any order.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use crate::config::check_path;
 use crate::endpoint::Endpoint;
+use crate::error::RegistryError;
 use crate::node::{Node, NodeState, Source};
+use crate::registrars::{curator, nerve, server_set};
 
+/// The version of the record that is written.
+const VERSION: u32 = 1;
 /// A record larger than this is none of ours.
 const RECORD_BYTES_MAX: usize = 64 * 1024;
-/// Free texts in a record (zone, version, id) are cut here.
+/// Free texts in a record (id, run, zone, version) are cut here when read, and refused beyond when written.
 const TEXT_BYTES_MAX: usize = 256;
+
+/// What a node says about itself in ZooKeeper, as [`announce()`](crate::announce()) writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The node's name in the cluster, and its znode's: the same over restarts, another for each node.
+    pub id: String,
+    /// Another at each start of the process; it tells two lives of one id apart.
+    pub run: String,
+    /// Where clients connect.
+    pub client: Endpoint,
+    /// Where other nodes connect.
+    pub mesh: Option<Endpoint>,
+    /// Where it is monitored.
+    pub http: Option<Endpoint>,
+    /// Clients must speak TLS.
+    pub tls: bool,
+    /// Where it runs; empty when nobody cares.
+    pub zone: String,
+    /// Its share of the clients, compared with the other nodes; at least 1.
+    pub weight: u32,
+    /// Whether it takes new clients.
+    pub state: NodeState,
+    /// Its program's version.
+    pub version: String,
+}
+
+impl Record {
+    /// A node that is up, with a `run` of its own; the rest is empty, and the weight 1.
+    pub fn new(id: impl Into<String>, client: Endpoint) -> Self {
+        Self {
+            id: id.into(),
+            run: format!("{:016x}", rand::random::<u64>()),
+            client,
+            mesh: None,
+            http: None,
+            tls: false,
+            zone: String::new(),
+            weight: 1,
+            state: NodeState::Up,
+            version: String::new(),
+        }
+    }
+
+    /// As the znode holds it (DESIGN, ZooKeeper).
+    pub fn to_json(&self) -> String {
+        let text = |endpoint: &Option<Endpoint>| endpoint.as_ref().map(ToString::to_string);
+        json!({
+            "v": VERSION,
+            "id": self.id,
+            "run": self.run,
+            "client": self.client.to_string(),
+            "mesh": text(&self.mesh),
+            "http": text(&self.http),
+            "tls": self.tls,
+            "zone": self.zone,
+            "weight": self.weight,
+            "state": self.state.as_str(),
+            "version": self.version,
+        })
+        .to_string()
+    }
+
+    /// Whether it can be written, and is read again as it was.
+    ///
+    /// # Errors
+    /// [`RegistryError::Setting`] with the first field that cannot.
+    pub fn check(&self) -> Result<(), RegistryError> {
+        if self.id.contains('/') {
+            return Err(RegistryError::setting(
+                "id",
+                &self.id,
+                "a znode's name has no '/'",
+            ));
+        }
+        check_path("id", &format!("/{}", self.id))?;
+        for (name, text, must) in [
+            ("id", &self.id, true),
+            ("run", &self.run, true),
+            ("zone", &self.zone, false),
+            ("version", &self.version, false),
+        ] {
+            if must && text.is_empty() {
+                return Err(RegistryError::setting(
+                    name,
+                    text,
+                    "it tells nodes apart; write one",
+                ));
+            }
+            if text.len() > TEXT_BYTES_MAX {
+                return Err(RegistryError::setting(name, text, "the most is 256 bytes"));
+            }
+        }
+        if self.weight == 0 {
+            return Err(RegistryError::setting("weight", 0, "the least is 1"));
+        }
+        let endpoints = [Some(&self.client), self.mesh.as_ref(), self.http.as_ref()];
+        for endpoint in endpoints.into_iter().flatten() {
+            Endpoint::checked(&endpoint.host, endpoint.port)?;
+        }
+        Ok(())
+    }
+}
 
 /// Why a record cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -54,6 +160,16 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Node>, RecordError> {
     }
 }
 
+/// Reads a record that is ours; `None` when it is none, or damaged.
+pub(crate) fn parse_own(bytes: &[u8]) -> Option<Node> {
+    if bytes.len() > RECORD_BYTES_MAX {
+        return None;
+    }
+    let json = serde_json::from_slice::<Value>(bytes).ok()?;
+    let record = json.as_object().filter(|record| record.contains_key("v"))?;
+    standin(record).ok()
+}
+
 fn plain(text: &str) -> Result<Node, RecordError> {
     let client = text
         .trim()
@@ -62,8 +178,7 @@ fn plain(text: &str) -> Result<Node, RecordError> {
     Ok(Node::at(client, Source::ZooKeeper))
 }
 
-/// `{"v":1,"id":…,"client":"host:port","mesh":…,"http":…,"tls":…,"zone":…,"weight":…,"state":…,"version":…}`
-/// (DESIGN, ZooKeeper).
+/// What [`Record::to_json`] writes, and less.
 fn standin(record: &Map<String, Value>) -> Result<Node, RecordError> {
     let client = endpoint_text(record, "client")?.ok_or_else(|| RecordError::Field {
         field: "client",
@@ -73,6 +188,7 @@ fn standin(record: &Map<String, Value>) -> Result<Node, RecordError> {
     // Beyond the address nothing is worth losing a node for: what cannot be read is as if it were not there.
     Ok(Node {
         id: text(record, "id").map_or(plain.id, Into::into),
+        run: text(record, "run").unwrap_or_default().into(),
         mesh: endpoint_text(record, "mesh").ok().flatten(),
         http: endpoint_text(record, "http").ok().flatten(),
         tls: record.get("tls").and_then(Value::as_bool).unwrap_or(false),
@@ -84,77 +200,6 @@ fn standin(record: &Map<String, Value>) -> Result<Node, RecordError> {
         },
         version: text(record, "version").unwrap_or_default().into(),
         ..Node::at(plain.client, Source::ZooKeeper)
-    })
-}
-
-/// `{"host":"10.0.0.1","port":4222,"name":"i-1"}`, with more fields by configuration.
-fn nerve(record: &Map<String, Value>) -> Result<Node, RecordError> {
-    let client = host_and_port(record, "host", "port")?;
-    Ok(Node {
-        weight: weight(record),
-        ..Node::at(client, Source::ZooKeeper)
-    })
-}
-
-/// Curator's ServiceInstance. `sslPort` counts when `port` is null; `enabled: false` (Curator 4.2 and later)
-/// is not serving.
-fn curator(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> {
-    if record.get("enabled").and_then(Value::as_bool) == Some(false) {
-        return Ok(None);
-    }
-    let has_port = |field| record.get(field).is_some_and(|port| !port.is_null());
-    let tls = !has_port("port") && has_port("sslPort");
-    let client = host_and_port(record, "address", if tls { "sslPort" } else { "port" })?;
-    Ok(Some(Node {
-        tls,
-        ..Node::at(client, Source::ZooKeeper)
-    }))
-}
-
-/// ServerSet: only `ALIVE` serves; `STARTING`, `STOPPING`, `DEAD` and the like do not.
-fn server_set(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> {
-    if record
-        .get("status")
-        .is_some_and(|status| status.as_str() != Some("ALIVE"))
-    {
-        return Ok(None);
-    }
-    let Some(endpoint) = record.get("serviceEndpoint").and_then(Value::as_object) else {
-        return Err(RecordError::Field {
-            field: "serviceEndpoint",
-            reason: "is no object".to_owned(),
-        });
-    };
-    let client = host_and_port(endpoint, "host", "port")?;
-    Ok(Some(Node::at(client, Source::ZooKeeper)))
-}
-
-fn host_and_port(
-    record: &Map<String, Value>,
-    host: &'static str,
-    port: &'static str,
-) -> Result<Endpoint, RecordError> {
-    let fail = |field, reason: &str| {
-        Err(RecordError::Field {
-            field,
-            reason: reason.to_owned(),
-        })
-    };
-    let Some(name) = record.get(host).and_then(Value::as_str) else {
-        return fail(host, "is no text");
-    };
-    let number = match record.get(port) {
-        Some(Value::Number(number)) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
-        // Registrars that take their settings from the environment write numbers as texts.
-        Some(Value::String(text)) => text.trim().parse().ok(),
-        _ => None,
-    };
-    let Some(number) = number else {
-        return fail(port, "is no port from 1 to 65535");
-    };
-    Endpoint::checked(name, number).map_err(|error| RecordError::Field {
-        field: host,
-        reason: error.to_string(),
     })
 }
 
@@ -178,7 +223,7 @@ fn text<'a>(record: &'a Map<String, Value>, field: &str) -> Option<&'a str> {
     (end > 0).then(|| &text[..end])
 }
 
-fn weight(record: &Map<String, Value>) -> u32 {
+pub(crate) fn weight(record: &Map<String, Value>) -> u32 {
     let weight = record.get("weight").and_then(Value::as_u64).unwrap_or(1);
     u32::try_from(weight).unwrap_or(u32::MAX).max(1)
 }
@@ -196,14 +241,23 @@ mod tests {
         Node::at(Endpoint::new(host, port), Source::ZooKeeper)
     }
 
+    fn endpoint() -> impl Strategy<Value = Endpoint> {
+        let host = prop_oneof![
+            "[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?",
+            Just("2001:db8::1".to_owned())
+        ];
+        (host, 1u16..).prop_map(|(host, port)| Endpoint::new(host, port))
+    }
+
     #[test]
     fn our_own_record_is_read_whole() {
         let read = node(
-            r#"{"v":1,"id":"n1","client":"10.0.0.1:4222","mesh":"10.0.0.1:6222","http":null,"tls":true,
+            r#"{"v":1,"id":"n1","run":"7f","client":"10.0.0.1:4222","mesh":"10.0.0.1:6222","http":null,"tls":true,
                 "zone":"a","weight":3,"state":"draining","version":"0.1.0"}"#,
         );
         let wanted = Node {
             id: "n1".into(),
+            run: "7f".into(),
             mesh: Some(Endpoint::new("10.0.0.1", 6222)),
             tls: true,
             zone: "a".into(),
@@ -230,53 +284,6 @@ mod tests {
     }
 
     #[test]
-    fn nerve_records_are_read() {
-        assert_eq!(
-            node(r#"{"host":"10.0.0.1","port":4222,"name":"i-1"}"#),
-            at("10.0.0.1", 4222)
-        );
-        assert_eq!(
-            node(r#"{"host":"h","port":"4222","name":"i-1","weight":2}"#).weight,
-            2
-        );
-    }
-
-    #[test]
-    fn curator_records_are_read() {
-        let with = |port: &str, ssl: &str, more: &str| {
-            format!(
-                r#"{{"name":"nats","id":"f8d2a7c0-7a0e-4dd5-b1f1-1c0bde1a0b1e","address":"10.0.0.1","port":{port},"sslPort":{ssl},
-                "payload":null,"registrationTimeUTC":1416830000000,"serviceType":"DYNAMIC","uriSpec":null{more}}}"#
-            )
-        };
-        assert_eq!(node(&with("4222", "null", "")), at("10.0.0.1", 4222));
-        assert_eq!(node(&with("4222", "4443", "")), at("10.0.0.1", 4222));
-        assert_eq!(
-            node(&with("null", "4443", "")),
-            Node {
-                tls: true,
-                ..at("10.0.0.1", 4443)
-            }
-        );
-        assert_eq!(
-            parse(with("4222", "null", r#","enabled":false"#).as_bytes()),
-            Ok(None)
-        );
-        assert!(parse(with("null", "null", "").as_bytes()).is_err());
-    }
-
-    #[test]
-    fn server_set_records_are_read_while_they_are_alive() {
-        let with = |status: &str| {
-            let head = r#"{"serviceEndpoint":{"host":"h","port":4222},"additionalEndpoints":{},"status":"#;
-            format!(r#"{head}"{status}","shard":0}}"#)
-        };
-        assert_eq!(node(&with("ALIVE")), at("h", 4222));
-        assert_eq!(parse(with("STOPPING").as_bytes()), Ok(None));
-        assert_eq!(parse(with("DEAD").as_bytes()), Ok(None));
-    }
-
-    #[test]
     fn what_is_no_record_is_refused_with_a_reason() {
         for (record, reason) in [
             ("", "empty"),
@@ -299,7 +306,76 @@ mod tests {
         assert!(parse(&vec![b'1'; RECORD_BYTES_MAX + 1]).is_err());
     }
 
+    #[test]
+    fn what_cannot_be_written_is_refused_with_the_field() {
+        let good = Record::new("n1", Endpoint::new("10.0.0.1", 4222));
+        assert_eq!(good.check(), Ok(()));
+        let refused = |change: &dyn Fn(&mut Record)| {
+            let mut record = good.clone();
+            change(&mut record);
+            record.check().unwrap_err().to_string()
+        };
+        for id in ["", ".", "..", "a/b", "a\u{7}", "a\u{e000}", &"x".repeat(257)] {
+            assert!(refused(&|r| r.id = id.into()).contains("id"), "{id:?}");
+        }
+        assert!(refused(&|r| r.run = String::new()).contains("run"));
+        assert!(refused(&|r| r.zone = "z".repeat(257)).contains("zone"));
+        assert!(refused(&|r| r.version = "v".repeat(257)).contains("version"));
+        assert!(refused(&|r| r.weight = 0).contains("weight"));
+        assert!(refused(&|r| r.mesh = Some(Endpoint::new("h", 0))).contains("port 0"));
+        assert!(refused(&|r| r.client = Endpoint::new("a b", 1)).contains("holds ' '"));
+    }
+
+    #[test]
+    fn each_new_record_is_another_life_and_only_our_own_format_is_one() {
+        let record = |id: &str| Record::new(id, Endpoint::new("10.0.0.1", 4222));
+        assert_ne!(record("n1").run, record("n1").run);
+        let own = record("n1");
+        let read = parse_own(own.to_json().as_bytes()).unwrap();
+        assert_eq!((&*read.id, &*read.run), ("n1", &*own.run));
+        for other in [
+            "10.0.0.1:4222",
+            "",
+            "{",
+            r#"{"client":"10.0.0.1:4222"}"#,
+            r#"{"host":"h","port":1}"#,
+        ] {
+            assert_eq!(parse_own(other.as_bytes()), None, "{other}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_written_is_what_is_read(
+            (id, run) in ("[^/\\pC]{1,60}", "\\PC{1,60}"),
+            client in endpoint(),
+            mesh in proptest::option::of(endpoint()),
+            http in proptest::option::of(endpoint()),
+            (tls, draining) in (any::<bool>(), any::<bool>()),
+            (zone, version) in ("\\PC{0,60}", any::<String>()),
+            weight in 1u32..,
+        ) {
+            let state = if draining { NodeState::Draining } else { NodeState::Up };
+            let version: String = version.chars().take(60).collect();
+            let record = Record { id, run, client, mesh, http, tls, zone, weight, state, version };
+            prop_assume!(record.check().is_ok());
+            let wanted = Node {
+                id: record.id.clone().into(),
+                run: record.run.clone().into(),
+                mesh: record.mesh.clone(),
+                http: record.http.clone(),
+                tls: record.tls,
+                zone: record.zone.clone().into(),
+                weight: record.weight,
+                state: record.state,
+                version: record.version.clone().into(),
+                ..Node::at(record.client.clone(), Source::ZooKeeper)
+            };
+            let json = record.to_json();
+            prop_assert_eq!(parse_own(json.as_bytes()), Some(wanted.clone()));
+            prop_assert_eq!(parse(json.as_bytes()), Ok(Some(wanted)));
+        }
+
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
             let _ = parse(&bytes);

@@ -59,6 +59,7 @@ pub fn watch(config: Config) -> Result<Watch, RegistryError> {
         snapshot: ArcSwap::default(),
         health: ArcSwap::default(),
         info: ArcSwapOption::new(kept.info.map(Arc::new)),
+        answered: channel::Sender::new(false),
     });
     let hub = Hub::start(
         config,
@@ -88,6 +89,16 @@ impl Watch {
     /// [`close`](Self::close) it never returns. Cancel-safe.
     pub async fn changed(&mut self) {
         if self.generation.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Returns when ZooKeeper has given a list once since the start, an empty one too, and the snapshot shows
+    /// it: from then on a node that is not there is not registered. At once when it has already; never while
+    /// ZooKeeper is no source. Cancel-safe.
+    pub async fn answered(&self) {
+        let mut answered = self.shared.answered.subscribe();
+        if answered.wait_for(|answered| *answered).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -1,27 +1,23 @@
-//! The thread that keeps a ZooKeeper session going: it dials, lists, watches, and when the session is worth
-//! nothing any more, gives it up and builds the next.
+//! The engine that keeps a ZooKeeper session going: it dials, has its duty done in the session, and when that
+//! is worth nothing any more, gives it up and builds the next.
 //!
-//! It is a thread with a runtime of its own per session, because dropping that runtime is what ends the
-//! client library's tasks. A session is given up when its connection ends, when a call fails, or when one is
-//! not answered within a third of the session timeout; heartbeats come as often, so a frozen server is left
-//! before the session has run out. Servers are tried in random order, each once per round; between rounds the
-//! wait doubles up to a cap, so that a server that accepts and closes costs next to nothing.
-//!
-//! *Architecture invariant.* Only reports leave this thread; the last good list is kept by those who read them.
+//! It runs in a thread of its own, with a runtime of its own per session, because dropping that runtime is
+//! what ends the client library's tasks. A session is given up when its connection ends, when a call fails,
+//! or when one is not answered within a third of the session timeout; duties call as often, so a frozen
+//! server is left before the session has run out. Servers are tried in random order, each once per round;
+//! between rounds the wait doubles up to a cap, so that a server that accepts and closes costs next to
+//! nothing.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{mpsc, watch};
 
-use crate::children::{Children, Listing};
 use crate::client::{CallError, Changes, Client};
 use crate::config::ZooKeeperConfig;
+use crate::duty::{Broken, Duty, Gone, Report, Session};
 use crate::error::RegistryError;
 use crate::gate::Gate;
 use crate::hosts::HostList;
@@ -35,130 +31,16 @@ const SESSION_GOOD_MS: u64 = 5_000;
 /// After a good session the next is tried within this, at random, so that a fleet does not come back in one
 /// moment.
 const RESUME_WAIT_MS_MAX: u64 = 250;
-/// Changes that come in a burst are read together.
-const BURST_MS: u64 = 20;
-/// What saying goodbye may take.
+/// What each of the two steps of saying goodbye may take: the duty's last calls, and the end of the session.
 const CLOSE_MS_MAX: u64 = 300;
 
-/// What the thread tells.
-#[derive(Debug)]
-pub(crate) enum Report {
-    /// A session with this server is up, after so long without one.
-    Up { server: SocketAddr, after: Duration },
-    /// All that is registered now.
-    Listing(Listing),
-    /// The session is lost, after so long.
-    Lost {
-        server: SocketAddr,
-        reason: String,
-        lasted: Duration,
-    },
-    /// A whole round of servers gave no session.
-    Unreachable { reason: String },
-    /// The audit found so many differences that no watch had told.
-    Audited { differences: usize },
-}
-
-/// The running thread. Dropping it orders it to end.
-pub(crate) struct Handle {
-    _stop: watch::Sender<bool>,
-    ended: oneshot::Receiver<()>,
-}
-
-impl Handle {
-    /// Orders the thread to end and waits until it has.
-    pub(crate) async fn close(self) {
-        drop(self._stop);
-        let _ = self.ended.await;
-    }
-
-    /// Returns when the thread ended by itself, which only a bug or a full machine can cause. Cancel-safe.
-    pub(crate) async fn ended(&mut self) {
-        let _ = (&mut self.ended).await;
-    }
-}
-
-/// Where reports go, each with the number of this thread, so that those of an earlier one can be told apart.
-pub(crate) struct Reports<T> {
-    pub(crate) queue: mpsc::Sender<T>,
-    pub(crate) wrap: fn(u64, Report) -> T,
-    pub(crate) epoch: u64,
-}
-
-impl<T> Reports<T> {
-    /// `Err` when nobody listens any more.
-    async fn send(&self, report: Report) -> Result<(), Gone> {
-        self.queue
-            .send((self.wrap)(self.epoch, report))
-            .await
-            .map_err(|_| Gone)
-    }
-}
-
-/// Whoever listened is gone, or wants the thread to end.
-struct Gone;
-
-/// Why a session does not go on.
-enum Broken {
-    Gone,
-    Call(CallError),
-}
-
-impl From<Gone> for Broken {
-    fn from(_: Gone) -> Self {
-        Self::Gone
-    }
-}
-
-impl From<CallError> for Broken {
-    fn from(error: CallError) -> Self {
-        Self::Call(error)
-    }
-}
-
-/// Starts the thread.
-///
-/// # Errors
-/// [`RegistryError::Address`] for the host list; [`RegistryError::Thread`] when the system gives no thread.
-pub(crate) fn start<T: Send + 'static>(
-    config: ZooKeeperConfig,
-    nodes_max: usize,
-    reports: Reports<T>,
-) -> Result<Handle, RegistryError> {
-    let hosts: HostList = config.hosts.parse()?;
-    let (stop, stopped) = watch::channel(false);
-    let (ending, ended) = oneshot::channel();
-    let watcher = Watcher {
-        path: hosts.full_path(&config.path),
-        hosts,
-        config,
-        nodes_max,
-        reports,
-        stopped,
-    };
-    thread::Builder::new()
-        .name("zookeeper".to_owned())
-        .spawn(move || {
-            // The library logs each event as information and each expected loss as an error; what matters is
-            // reported instead.
-            let silence = tracing::Dispatch::none();
-            tracing::dispatcher::with_default(&silence, || watcher.run());
-            drop(ending);
-        })
-        .map_err(|error| RegistryError::Thread {
-            reason: error.to_string(),
-        })?;
-    Ok(Handle { _stop: stop, ended })
-}
-
-struct Watcher<T> {
+/// The engine, before and while it runs.
+pub(crate) struct Engine<D: Duty> {
     config: ZooKeeperConfig,
     hosts: HostList,
-    /// With the chroot.
-    path: String,
-    nodes_max: usize,
-    reports: Reports<T>,
-    stopped: watch::Receiver<bool>,
+    duty: D,
+    reports: mpsc::Sender<Report<D::Word>>,
+    stopped: watch::Receiver<()>,
 }
 
 /// How a session, or the attempt at one, came to its end.
@@ -169,8 +51,28 @@ enum End {
     Lost,
 }
 
-impl<T: Send + 'static> Watcher<T> {
-    fn run(mut self) {
+impl<D: Duty> Engine<D> {
+    /// `stopped` is the order to end when its sender is gone.
+    ///
+    /// # Errors
+    /// [`RegistryError::Address`] for the host list.
+    pub(crate) fn new(
+        config: ZooKeeperConfig,
+        duty: D,
+        reports: mpsc::Sender<Report<D::Word>>,
+        stopped: watch::Receiver<()>,
+    ) -> Result<Self, RegistryError> {
+        Ok(Self {
+            hosts: config.hosts.parse()?,
+            config,
+            duty,
+            reports,
+            stopped,
+        })
+    }
+
+    /// Works until the order to end comes or nobody takes its reports any more.
+    pub(crate) fn run(mut self) {
         let mut without_since = Instant::now();
         let mut rounds_in_vain = 0;
         loop {
@@ -211,15 +113,15 @@ impl<T: Send + 'static> Watcher<T> {
 
     /// Tries every server once until one gives a session, and stays with it until it is lost.
     fn round(&mut self, without_since: Instant) -> Result<End, Gone> {
-        let (servers, mut errors) = self.alone(async |watcher| {
+        let (servers, mut errors) = self.alone(async |engine| {
             let resolver = Resolver::system();
             tokio::select! {
-                resolved = watcher.hosts.resolve(&resolver) => Ok(resolved),
-                () = stop_ordered(&mut watcher.stopped) => Err(Gone),
+                resolved = engine.hosts.resolve(&resolver) => Ok(resolved),
+                () = stop_ordered(&mut engine.stopped) => Err(Gone),
             }
         })??;
         for server in servers {
-            match self.alone(async |watcher| watcher.life(server, without_since).await)?? {
+            match self.alone(async |engine| engine.life(server, without_since).await)?? {
                 End::Never(reason) => errors.push(format!("{server}: {reason}")),
                 lost @ End::Lost => return Ok(lost),
             }
@@ -229,13 +131,13 @@ impl<T: Send + 'static> Watcher<T> {
 
     /// Tells why there is no session now, and waits.
     fn pause(&mut self, end: End, wait: Duration) -> Result<(), Gone> {
-        self.alone(async |watcher| {
+        self.alone(async |engine| {
             if let End::Never(reason) = end {
-                watcher.reports.send(Report::Unreachable { reason }).await?;
+                engine.report(Report::Unreachable { reason }).await?;
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => Ok(()),
-                () = stop_ordered(&mut watcher.stopped) => Err(Gone),
+                () = stop_ordered(&mut engine.stopped) => Err(Gone),
             }
         })?
     }
@@ -257,105 +159,79 @@ impl<T: Send + 'static> Watcher<T> {
         };
         let (client, changes) = match begin {
             Ok(begun) => begun,
-            Err(reason) => return Ok(End::Never(self.better_reason(&mut gate, reason).await)),
+            Err(reason) => return Ok(End::Never(better_reason(&mut gate, reason).await)),
         };
         let since = Instant::now();
-        let mut is_up = false;
-        let reason = tokio::select! {
-            ended = gate.ended() => ended,
-            ended = self.session(server, without_since, &client, changes, &mut is_up) => match ended {
-                Ok(never) => match never {},
-                Err(Broken::Gone) => return Err(Gone),
-                Err(Broken::Call(error)) => error.to_string(),
-            },
-            () = stop_ordered(&mut stopped) => {
-                let limit = Duration::from_millis(CLOSE_MS_MAX);
-                client.close(limit).await;
-                // The word has to pass the gate yet; the server closes when it has come.
-                let _ = tokio::time::timeout(limit, gate.ended()).await;
-                return Err(Gone);
-            }
+        let mut session = Session {
+            client: Arc::new(client),
+            changes,
+            server,
+            without_since,
+            reports: &self.reports,
+            is_proven: false,
         };
-        if !is_up {
+        let reason = tokio::select! {
+            ended = gate.ended() => Some(ended),
+            served = self.duty.serve(&mut session) => match served {
+                Ok(never) => match never {},
+                Err(Broken::Gone) => None,
+                Err(Broken::Failed(reason)) => Some(reason),
+            },
+            () = stop_ordered(&mut stopped) => None,
+        };
+        let (client, is_proven) = (session.client, session.is_proven);
+        let Some(reason) = reason else {
+            self.farewell(&client, &mut gate).await;
+            return Err(Gone);
+        };
+        if !is_proven {
             return Ok(End::Never(reason));
         }
-        let lost = Report::Lost {
+        let lasted = since.elapsed();
+        self.report(Report::Lost {
             server,
-            reason: reason.clone(),
-            lasted: since.elapsed(),
-        };
-        self.reports.send(lost).await?;
+            reason,
+            lasted,
+        })
+        .await?;
         Ok(End::Lost)
     }
 
-    /// A call fails for a reason when the connection did: that reason says more.
-    async fn better_reason(&self, gate: &mut Gate, reason: String) -> String {
-        match tokio::time::timeout(Duration::ZERO, gate.ended()).await {
-            Ok(ended) => ended,
-            Err(_) => reason,
-        }
-    }
-
-    async fn begin(&self, gate: &Gate) -> Result<(Arc<Client>, Changes), CallError> {
+    async fn begin(&self, gate: &Gate) -> Result<(Client, Changes), CallError> {
         let session = Duration::from_millis(self.config.session_timeout_ms);
-        let (client, changes) = Client::connect(gate, session, session / 3).await?;
-        Ok((Arc::new(client), changes))
-    }
-
-    /// Proves the session by reading the list, then reports every change until a call fails.
-    async fn session(
-        &self,
-        server: SocketAddr,
-        without_since: Instant,
-        client: &Arc<Client>,
-        mut changes: Changes,
-        is_up: &mut bool,
-    ) -> Result<Infallible, Broken> {
+        let (mut client, changes) = Client::connect(gate, session, session / 3).await?;
         if let Some(digest) = &self.config.digest_auth {
             client.authenticate(digest).await?;
         }
-        let mut children = Children::new(self.path.clone(), self.nodes_max);
-        let mut told = children.refresh(client).await?;
-        // Only now is it worth something: a session that may not read the list is none.
-        *is_up = true;
-        let after = without_since.elapsed();
-        self.reports.send(Report::Up { server, after }).await?;
-        self.reports.send(Report::Listing(told.clone())).await?;
+        Ok((client, changes))
+    }
 
-        let mut heartbeat = every(self.config.session_timeout_ms / 3);
-        let mut audit = every(self.config.audit_ms);
-        loop {
-            tokio::select! {
-                change = changes.next() => {
-                    tokio::time::sleep(Duration::from_millis(BURST_MS)).await;
-                    children.note(change, &mut changes);
-                }
-                _ = heartbeat.tick() => { client.exists(&self.path).await?; }
-                _ = audit.tick() => {
-                    let differences = children.audit(client).await?;
-                    if differences > 0 {
-                        self.reports.send(Report::Audited { differences }).await?;
-                    }
-                }
-            }
-            let listing = children.refresh(client).await?;
-            if listing != told {
-                self.reports.send(Report::Listing(listing.clone())).await?;
-                told = listing;
-            }
-        }
+    /// Ends the session in good order, if the server plays along.
+    async fn farewell(&mut self, client: &Client, gate: &mut Gate) {
+        let limit = Duration::from_millis(CLOSE_MS_MAX);
+        let _ = tokio::time::timeout(limit, self.duty.leave(client)).await;
+        let closing = async {
+            client.close(limit).await;
+            // The word has to pass the gate yet; the server closes when it has come.
+            gate.ended().await
+        };
+        let _ = tokio::time::timeout(limit, closing).await;
+    }
+
+    async fn report(&self, report: Report<D::Word>) -> Result<(), Gone> {
+        self.reports.send(report).await.map_err(|_| Gone)
     }
 }
 
-/// Ticks at this interval, first after one.
-fn every(interval_ms: u64) -> tokio::time::Interval {
-    let interval = Duration::from_millis(interval_ms);
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
+/// A call fails for a reason when the connection did: that reason says more.
+async fn better_reason(gate: &mut Gate, reason: String) -> String {
+    match tokio::time::timeout(Duration::ZERO, gate.ended()).await {
+        Ok(ended) => ended,
+        Err(_) => reason,
+    }
 }
 
-async fn stop_ordered(stopped: &mut watch::Receiver<bool>) {
+async fn stop_ordered(stopped: &mut watch::Receiver<()>) {
     // Nothing is ever sent: the end of the sender is the order.
     while stopped.changed().await.is_ok() {}
 }

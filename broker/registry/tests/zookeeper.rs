@@ -4,21 +4,19 @@
 
 mod zk;
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use standin_registry::{NodeState, Source, SourceState, ZooKeeperConfig, watch};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::TcpListener;
-use tokio::process::{Child, ChildStdout, Command};
+use zk::child::{ChildProcess, hosts_for_a_child};
+use zk::leaks::nothing_is_left_behind;
 use zk::*;
 use zookeeper_async::{Acl, CreateMode, Permission};
 
 /// The promise: a change reaches the snapshot within this of ZooKeeper knowing it.
 const PROMISED: Duration = Duration::from_secs(1);
-const HOSTS_VARIABLE: &str = "STANDIN_TEST_WATCH_HOSTS";
+const CHILD: &str = "a_watching_child_process";
 
 #[tokio::test]
 async fn a_zookeeper_that_is_down_at_start_is_found_when_it_comes() {
@@ -75,6 +73,32 @@ async fn changes_of_nodes_and_of_their_records_are_seen_within_a_second() {
     writer.put("n2", "10.0.0.3:4222").await;
     assert!(until_live(&watch, &["10.0.0.3:4222"]).await < PROMISED);
     watch.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_can_wait_for_the_first_answer_an_empty_one_too() {
+    let mut server = Server::new();
+    let watch = watch(config(server.hosts())).unwrap();
+    until_zookeeper_is(&watch, SourceState::Lost).await;
+    let early = tokio::time::timeout(Duration::ZERO, watch.answered()).await;
+    assert!(early.is_err(), "nobody has answered yet");
+    server.start().await;
+    for _ in 0..2 {
+        let answered = tokio::time::timeout(PATIENCE, watch.answered()).await;
+        assert!(answered.is_ok(), "the second time at once");
+    }
+    assert!(watch.snapshot().is_empty());
+    server.kill().await;
+    until_zookeeper_is(&watch, SourceState::Lost).await;
+    tokio::time::timeout(PATIENCE, watch.answered()).await.unwrap();
+    watch.close().await;
+
+    server.start().await;
+    server.writer().await.put("a", "a:1").await;
+    let second = standin_registry::watch(config(server.hosts())).unwrap();
+    tokio::time::timeout(PATIENCE, second.answered()).await.unwrap();
+    assert_eq!(live(&second.snapshot()), ["a:1"], "what was answered is shown");
+    second.close().await;
 }
 
 #[tokio::test]
@@ -173,7 +197,7 @@ async fn an_expired_session_of_a_frozen_client_is_replaced_and_all_is_read_again
     let server = Server::started().await;
     let writer = server.writer().await;
     writer.put("a", "a:1").await;
-    let mut child = WatchingChild::start(&server.hosts());
+    let mut child = ChildProcess::start(CHILD, &server.hosts());
     child.until("live a:1").await;
     child.signal(Signal::SIGSTOP);
     writer.put("b", "b:1").await;
@@ -194,7 +218,7 @@ async fn an_expired_session_of_a_frozen_client_is_replaced_and_all_is_read_again
 async fn a_member_that_accepts_and_closes_costs_next_to_nothing() {
     const WATCHED: Duration = Duration::from_secs(30);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let child = WatchingChild::start(&listener.local_addr().unwrap().to_string());
+    let child = ChildProcess::start(CHILD, &listener.local_addr().unwrap().to_string());
     drop(listener.accept().await.unwrap());
     let (begun, cpu_before, mut connects) = (Instant::now(), child.cpu(), 1);
     while let Ok(accepted) = tokio::time::timeout_at((begun + WATCHED).into(), listener.accept()).await {
@@ -425,57 +449,25 @@ async fn more_children_than_the_limit_are_left_out_and_counted() {
 
 #[test]
 fn nothing_is_left_behind_when_it_is_dropped_or_closed() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .thread_keep_alive(Duration::from_millis(1))
-        .build()
-        .unwrap();
     let folder = tempfile::tempdir().unwrap();
-    runtime.block_on(async {
-        let server = Server::started().await;
-        let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let hosts = [
-            server.hosts(),
-            // Nobody there; somebody who never answers.
-            format!("127.0.0.1:{}", free_port()),
-            hung.local_addr().unwrap().to_string(),
-        ];
-        let counts = || {
-            let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-            (
-                std::fs::read_dir("/proc/self/task").unwrap().count(),
-                std::fs::read_dir("/proc/self/fd").unwrap().count(),
-                tasks,
-            )
-        };
-        let before = counts();
-        for closed in [false, true, false, true] {
-            for hosts in &hosts {
-                let mut config = config(hosts.clone());
-                config.dns = vec!["localhost:4222".parse().unwrap()];
-                config.cache_file = Some(folder.path().join("cache.json"));
-                let watch = watch(config).unwrap();
-                until_health(&watch, "asked", |health| {
-                    health.zookeeper.state != SourceState::Connecting
-                })
-                .await;
-                if closed {
-                    watch.close().await;
-                } else {
-                    drop(watch);
-                }
+    nothing_is_left_behind(
+        "nothing_is_left_behind_when_it_is_dropped_or_closed",
+        async |hosts, is_closed| {
+            let mut config = config(hosts);
+            config.dns = vec!["localhost:4222".parse().unwrap()];
+            config.cache_file = Some(folder.path().join("cache.json"));
+            let watch = watch(config).unwrap();
+            until_health(&watch, "asked", |health| {
+                health.zookeeper.state != SourceState::Connecting
+            })
+            .await;
+            if is_closed {
+                watch.close().await;
+            } else {
+                drop(watch);
             }
-        }
-        eventually("threads, descriptors and tasks are as before", async || {
-            counts() == before
-        })
-        .await;
-        eventually("the server has no client left", async || {
-            server.connections().await == Some(0)
-        })
-        .await;
-    });
+        },
+    );
 }
 
 #[tokio::test]
@@ -597,62 +589,10 @@ async fn what_no_watch_tells_is_found_by_the_audit() {
     watch.close().await;
 }
 
-/// This binary again, watching what the variable names and printing each list of live nodes.
-struct WatchingChild {
-    process: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl WatchingChild {
-    fn start(hosts: &str) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_watching_child_process", "--nocapture"])
-            .env(HOSTS_VARIABLE, hosts)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        Self { process, lines }
-    }
-
-    async fn until(&mut self, wanted: &str) -> Duration {
-        let begun = Instant::now();
-        let mut seen = Vec::new();
-        let reading = async {
-            while let Some(line) = self.lines.next_line().await.unwrap() {
-                if line.trim_end() == wanted {
-                    return;
-                }
-                seen.push(line);
-            }
-        };
-        assert!(
-            tokio::time::timeout(PATIENCE, reading).await.is_ok(),
-            "no {wanted:?} from the child: {seen:?}"
-        );
-        begun.elapsed()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.process.id().unwrap() as i32), signal).unwrap();
-    }
-
-    /// CPU time used so far, by `/proc`, in its unit of 10 ms.
-    fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id().unwrap())).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        let ticks = |field: usize| fields[field].parse::<u64>().unwrap();
-        Duration::from_millis((ticks(11) + ticks(12)) * 10)
-    }
-}
-
 /// Not a test but the role of the child process; without the variable there is nothing to do.
 #[tokio::test]
 async fn a_watching_child_process() {
-    let Ok(hosts) = std::env::var(HOSTS_VARIABLE) else {
-        return;
-    };
+    let Some(hosts) = hosts_for_a_child() else { return };
     let mut watch = watch(config(hosts)).unwrap();
     loop {
         println!("live {}", live(&watch.snapshot()).join(" "));

@@ -106,7 +106,7 @@ impl Scrape {
 
     fn copy(&self, shared: &Shared) {
         let totals = shared.clients.totals();
-        let counts = shared.subscriptions.counts();
+        let counts = shared.interest.local.counts();
         let open = shared.clients.open();
         self.connections.set(open.len() as f64);
         self.connections_total.absolute(totals.clients);

@@ -63,12 +63,16 @@ pub(super) async fn page(
     }
     let shared = &pages.shared;
     let limit = asked.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX);
-    let counts = shared.subscriptions.counts();
+    let interest = &shared.interest;
+    let (here, elsewhere) = (interest.local.counts(), interest.remote.counts());
+    let live = here.live + elsewhere.live;
     let (total, list) = match &asked.test {
         _ if !asked.subs => (0, None),
         Some(subject) => {
             let mut matched = Matched::default();
-            shared.subscriptions.collect(subject.as_bytes(), &mut matched);
+            for subscriptions in [&interest.local, &interest.remote] {
+                subscriptions.collect(subject.as_bytes(), &mut matched);
+            }
             let all = matched.each.iter().chain(matched.groups.iter().flatten());
             let total = all.clone().count();
             (
@@ -77,8 +81,10 @@ pub(super) async fn page(
             )
         }
         None => {
-            let page = shared.subscriptions.page(asked.offset, limit);
-            (counts.live, Some(page.iter().map(SubRow::of).collect()))
+            let mut page = interest.local.page(asked.offset, limit);
+            let skipped = asked.offset.saturating_sub(here.live);
+            page.extend(interest.remote.page(skipped, limit - page.len()));
+            (live, Some(page.iter().map(SubRow::of).collect()))
         }
     };
     let (matches, hits) = (
@@ -96,9 +102,9 @@ pub(super) async fn page(
     json(&Subsz {
         server_id: &shared.server_id,
         now: time(SystemTime::now()),
-        num_subscriptions: counts.live,
-        num_inserts: counts.added,
-        num_removes: counts.removed,
+        num_subscriptions: live,
+        num_inserts: here.added + elsewhere.added,
+        num_removes: here.removed + elsewhere.removed,
         num_matches: matches,
         cache_hit_rate: ratio(hits, matches),
         max_fanout: shared.lookups.fanout_max.load(Relaxed),

@@ -168,7 +168,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         slow_consumers: slow,
         stale_connections: ended(Reason::Stale),
         stalled_clients: shared.stalls.load(Relaxed),
-        subscriptions: shared.subscriptions.len(),
+        subscriptions: shared.interest.local.len() + shared.interest.remote.len(),
         http_req_stats: requests,
         config_load_time: time(**shared.loaded_at.load()),
         slow_consumer_stats: ByKind::of_clients(slow),

@@ -11,11 +11,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
 
 /// A node on a free port of the loopback address.
-pub(crate) fn start(adjust: impl FnOnce(&mut Settings)) -> Server {
+pub(crate) async fn start(adjust: impl FnOnce(&mut Settings)) -> Server {
     let text = "addr = \"127.0.0.1\"\nport = -1\n[process]\nworkers = 2\n";
     let mut settings = Settings::from_toml(text).expect("settings");
     adjust(&mut settings);
-    Server::start(settings).expect("a free port")
+    Server::start(settings).await.expect("a free port")
 }
 
 /// A client played byte by byte.

@@ -1,6 +1,11 @@
 //! Real ZooKeeper servers for the tests: each on its own port and in its own folder, ended with the test.
 //! What is written into them is written by a client of the test's own, so that the truth is ZooKeeper's.
 #![allow(clippy::unwrap_used)]
+// Each test binary needs a part of it.
+#![allow(dead_code)]
+
+pub(crate) mod child;
+pub(crate) mod leaks;
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -309,14 +314,14 @@ pub(crate) async fn eventually(what: &str, good: impl AsyncFn() -> bool) {
     }
 }
 
-/// A port nobody listens on and no other test picks: each process has twenty of its own, below the ephemeral
+/// A port nobody listens on and no other test picks: each process has forty of its own, below the ephemeral
 /// range, so that no outgoing connection takes one while its server is down.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + (std::process::id() % 600) as u16 * 20;
+    let first = 20_000 + (std::process::id() % 300) as u16 * 40;
     loop {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        assert!(next < 20, "no free port from {first} to {}", first + 19);
+        assert!(next < 40, "no free port from {first} to {}", first + 39);
         match TcpListener::bind(("127.0.0.1", first + next)) {
             Ok(_) => return first + next,
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}

@@ -1,0 +1,64 @@
+//! What is left behind in the process: threads, descriptors, tasks. Only a process of its own can be counted,
+//! since other tests come and go in this one; so the test starts itself again, alone.
+
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use super::child::{HOSTS_VARIABLE, hosts_for_a_child};
+use super::{Server, eventually, free_port};
+
+/// Runs the `work` of the test `name` several times with each of three host lists: a server that serves, none,
+/// and one that never answers. The work is told whether to end in good order. Then all has to be as before.
+pub(crate) fn nothing_is_left_behind(name: &str, work: impl AsyncFn(String, bool)) {
+    if hosts_for_a_child().is_none() {
+        let alone = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(HOSTS_VARIABLE, "its own")
+            .output()
+            .unwrap();
+        let (out, err) = (
+            String::from_utf8_lossy(&alone.stdout),
+            String::from_utf8_lossy(&alone.stderr),
+        );
+        assert!(alone.status.success(), "{out}{err}");
+        assert!(out.contains("1 passed"), "there is no test {name}: {out}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .thread_keep_alive(Duration::from_millis(1))
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let server = Server::started().await;
+        let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hosts = [
+            server.hosts(),
+            format!("127.0.0.1:{}", free_port()),
+            hung.local_addr().unwrap().to_string(),
+        ];
+        let before = counts();
+        for in_good_order in [false, true, false, true] {
+            for hosts in &hosts {
+                work(hosts.clone(), in_good_order).await;
+            }
+        }
+        eventually("threads, descriptors and tasks are as before", async || {
+            counts() == before
+        })
+        .await;
+        eventually("the server has no client left", async || {
+            server.connections().await == Some(0)
+        })
+        .await;
+    });
+}
+
+fn counts() -> (usize, usize, usize) {
+    let count = |folder| std::fs::read_dir(folder).unwrap().count();
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    (count("/proc/self/task"), count("/proc/self/fd"), tasks)
+}

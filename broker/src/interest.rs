@@ -1,0 +1,127 @@
+//! Who wants what: clients here, and other nodes. From a subject to all who get its messages.
+//!
+//! What other nodes want stands in a table of the same kind as what clients here want: a subscription there is a link's, for one
+//! subject (and queue group) of all clients of that node together.
+
+use std::sync::Arc;
+
+use crate::generations::Generations;
+use crate::mesh::Links;
+use crate::outbox::Outbox;
+use crate::subscription::Subscription;
+use crate::subscriptions::{Matched, Subscriptions};
+
+/// Whose messages are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Those of clients here: for everybody.
+    Whole,
+    /// Those of other nodes: for clients here only. A message goes from node to node once.
+    Local,
+}
+
+/// Who gets the messages to one subject.
+#[derive(Debug, Default)]
+pub(crate) struct Recipients {
+    /// Clients here that each get one.
+    pub(crate) each: Vec<Arc<Subscription>>,
+    /// Groups of which one member gets one.
+    pub(crate) groups: Vec<Group>,
+    /// Nodes that get one for all that each get one there.
+    pub(crate) links: Vec<Arc<Outbox>>,
+}
+
+/// A queue group: its members here, and the nodes that have some. At least one of both is not empty.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    pub(crate) members: Vec<Arc<Subscription>>,
+    pub(crate) elsewhere: Vec<Arc<Subscription>>,
+}
+
+impl Group {
+    pub(crate) fn name(&self) -> &[u8] {
+        let any = self.members.first().or(self.elsewhere.first());
+        any.and_then(|one| one.queue()).unwrap_or_default()
+    }
+}
+
+impl Recipients {
+    /// How many there are; groups count with all their members.
+    pub(crate) fn len(&self) -> usize {
+        let in_groups = self
+            .groups
+            .iter()
+            .map(|group| group.members.len() + group.elsewhere.len());
+        self.each.len() + self.links.len() + in_groups.sum::<usize>()
+    }
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Interest {
+    pub(crate) local: Subscriptions,
+    pub(crate) remote: Subscriptions,
+    pub(crate) links: Links,
+    generations: Arc<Generations>,
+}
+
+impl Interest {
+    pub(crate) fn new() -> Self {
+        let generations = Arc::new(Generations::new());
+        Self {
+            local: Subscriptions::new(Arc::clone(&generations)),
+            remote: Subscriptions::new(Arc::clone(&generations)),
+            links: Links::default(),
+            generations,
+        }
+    }
+
+    /// What tells whether a look-up still holds.
+    pub(crate) fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
+    /// Who gets a message to `subject`.
+    pub(crate) fn recipients(&self, subject: &[u8], scope: Scope) -> Recipients {
+        let mut here = Matched::default();
+        self.local.collect(subject, &mut here);
+        let mut recipients = Recipients {
+            each: here.each,
+            groups: here
+                .groups
+                .into_iter()
+                .map(|members| Group {
+                    members,
+                    elsewhere: Vec::new(),
+                })
+                .collect(),
+            links: Vec::new(),
+        };
+        if scope == Scope::Whole && self.remote.len() > 0 {
+            self.add_elsewhere(subject, &mut recipients);
+        }
+        recipients
+    }
+
+    fn add_elsewhere(&self, subject: &[u8], recipients: &mut Recipients) {
+        let mut elsewhere = Matched::default();
+        self.remote.collect(subject, &mut elsewhere);
+        for subscription in elsewhere.each {
+            // A node may want the subject by several patterns, and gets one message for all.
+            let link = &subscription.client;
+            if !recipients.links.iter().any(|known| Arc::ptr_eq(known, link)) {
+                recipients.links.push(Arc::clone(link));
+            }
+        }
+        for elsewhere in elsewhere.groups {
+            let name = elsewhere.first().and_then(|one| one.queue()).unwrap_or_default();
+            match recipients.groups.iter_mut().find(|group| group.name() == name) {
+                Some(group) => group.elsewhere = elsewhere,
+                None => recipients.groups.push(Group {
+                    members: Vec::new(),
+                    elsewhere,
+                }),
+            }
+        }
+    }
+}

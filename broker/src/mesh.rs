@@ -1,0 +1,329 @@
+//! The mesh: one link to each other node, over which nodes tell what their clients listen to and pass messages on, once.
+//!
+//! | file | holds |
+//! |---|---|
+//! | this one | [`Mesh`], a node's life among others: join, announce, drain, leave |
+//! | [`keeper`] | the task that listens, dials and follows the registry |
+//! | [`membership`] | which nodes there are, whom to dial, which link survives; a value without sockets |
+//! | [`handshake`], [`hello`] | from a connection to a link |
+//! | [`task`] | the shell of one link |
+//! | [`inbound`] | what comes over a link, and what it does |
+//! | [`links`] | the links that stand, and the cluster-wide flush |
+//! | [`frame`] | the frames between nodes |
+//!
+//! *Start.* Listen for other nodes; read the registry; link with all; when each has told all its interest, listen for clients and
+//! register; link with those that registered in the same moment; serve. Of two nodes that start at once, one sees the other's
+//! registration after its own, and serves nobody before the two are linked. Without a registry the same holds by the
+//! nodes' sockets: who dials in vain was there first.
+
+pub(crate) mod frame;
+mod handshake;
+mod hello;
+mod inbound;
+mod keeper;
+pub(crate) mod links;
+mod membership;
+mod task;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use standin_registry::{
+    Announcement, Config, Endpoint, NodeState, Record, Standing as Registration, ZooKeeperConfig, announce,
+    watch,
+};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{Mutex, oneshot, watch as channel};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use self::hello::{FEATURES, Hello, PROTOCOL, PROTOCOL_MIN};
+use self::keeper::{Order, Parts, Standing};
+pub(crate) use self::links::Links;
+use self::membership::{Membership, Rules};
+use self::task::Pace;
+use crate::settings::{Settings, SettingsError, address_towards};
+use crate::shared::Shared;
+use crate::worker::Newcomer;
+
+/// Why a node cannot be one of several.
+#[derive(Debug, Error)]
+pub enum MeshError {
+    /// The registry does not take the settings.
+    #[error("{0}")]
+    Registry(#[from] standin_registry::RegistryError),
+    /// A file of the settings cannot be read.
+    #[error("{0}")]
+    Settings(#[from] SettingsError),
+    /// The socket for other nodes.
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+    /// Another node with the same id is alive.
+    #[error(
+        "another node with the id {0} is alive in the cluster; give each node a name (--name) of its own"
+    )]
+    DuplicateId(String),
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    pub(crate) address: SocketAddr,
+    id: String,
+    sync_timeout: Duration,
+    orders: UnboundedSender<Order>,
+    standing: channel::Receiver<Standing>,
+    keeper: JoinHandle<()>,
+    zookeeper: Option<ZooKeeperConfig>,
+    record: Record,
+    announcement: Mutex<Option<Announcement>>,
+}
+
+/// Where this node is, for others.
+#[derive(Debug, Clone)]
+struct Places {
+    client: Endpoint,
+    mesh: Endpoint,
+    http: Option<Endpoint>,
+}
+
+impl Mesh {
+    /// Listens for other nodes on `listener` and begins to look for them. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`MeshError`].
+    pub(crate) fn start(
+        shared: &Arc<Shared>,
+        listener: StdListener,
+        http: Option<SocketAddr>,
+        workers: Vec<UnboundedSender<Newcomer>>,
+    ) -> Result<Self, MeshError> {
+        let settings = shared.settings.load_full();
+        let address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let zookeeper = settings.zookeeper()?;
+        let watching = match &zookeeper {
+            Some(zookeeper) => Some(watch(Config {
+                zookeeper: Some(zookeeper.clone()),
+                gossip: false,
+                ..Config::default()
+            })?),
+            None => None,
+        };
+        let places = Places::of(&settings, shared.address, address, http);
+        shared.set_own_url(places.client.to_string());
+        let own = hello(shared, &settings, &places);
+        info!(
+            "Listening for route connections on {address}, as {} of {}",
+            own.id,
+            cluster_name(&settings)
+        );
+        let routes = settings.routes();
+        let cluster = &settings.cluster;
+        let rules = Rules {
+            own: own.clone(),
+            nodes_max: cluster.nodes_max,
+            redial_max: cluster.redial_ms_max.duration(),
+        };
+        let named = routes.iter().map(|route| route.endpoint.to_string());
+        let membership = Membership::new(rules, named, rand::random(), Instant::now());
+        let record = record(&own, &settings, places);
+        let id = own.id.clone();
+        let parts = Parts {
+            shared: Arc::clone(shared),
+            membership,
+            own,
+            routes,
+            listener,
+            workers,
+            watch: watching,
+            connect_timeout: cluster.connect_timeout_ms.duration(),
+            pace: Pace {
+                ping_interval: cluster.ping_interval_ms.duration(),
+                ping_timeout: cluster.ping_timeout_ms.duration(),
+            },
+            pending_bytes_max: cluster.max_pending,
+        };
+        let (orders, ordered) = unbounded_channel();
+        let (standing, stands) = channel::channel(Standing::default());
+        Ok(Self {
+            address,
+            id,
+            sync_timeout: cluster.sync_timeout_ms.duration(),
+            orders,
+            standing: stands,
+            keeper: tokio::spawn(keeper::run(parts, ordered, standing)),
+            zookeeper,
+            record,
+            announcement: Mutex::new(None),
+        })
+    }
+
+    /// Returns when all nodes there are have told all their interest; those that cannot be reached are waited for up to
+    /// `sync_timeout`.
+    ///
+    /// # Errors
+    /// [`MeshError::DuplicateId`].
+    pub(crate) async fn join(&self) -> Result<(), MeshError> {
+        let start = Instant::now();
+        let mut standing = self.standing.clone();
+        let joined = standing.wait_for(|now| now.has_read && now.awaited.is_empty() && !now.has_duplicate);
+        if timeout(self.sync_timeout, joined).await.is_err() {
+            let now = standing.borrow().clone();
+            if now.has_duplicate {
+                return Err(MeshError::DuplicateId(self.id.clone()));
+            }
+            if !now.has_read {
+                warn!(
+                    "ZooKeeper could not be read within {:?}; serving without it",
+                    self.sync_timeout
+                );
+            }
+            if !now.awaited.is_empty() {
+                warn!(
+                    "not synced within {:?} with {}; serving without",
+                    self.sync_timeout,
+                    now.awaited.join(" ")
+                );
+            }
+        }
+        let links = standing.borrow().links;
+        info!(links, "joined the mesh in {:?}", start.elapsed());
+        Ok(())
+    }
+
+    /// Registers this node, whose sockets listen already, and returns when it is linked with all that registered before it. When ZooKeeper
+    /// cannot be reached, the node is registered later.
+    ///
+    /// # Errors
+    /// [`MeshError`].
+    pub(crate) async fn announce(&self) -> Result<(), MeshError> {
+        let Some(zookeeper) = &self.zookeeper else {
+            return Ok(());
+        };
+        let mut announcement = announce(zookeeper.clone(), self.record.clone())?;
+        let registered = async {
+            loop {
+                if let Registration::Announced { nodes } = announcement.standing() {
+                    return nodes;
+                }
+                announcement.changed().await;
+            }
+        };
+        let registered = timeout(self.sync_timeout, registered).await;
+        if let Ok(nodes) = registered {
+            let nodes = nodes.iter().filter_map(|node| keeper::peer_of(node)).collect();
+            let (done, met) = oneshot::channel();
+            // A keeper that has ended by a bug is told of in the log.
+            let _ = self.orders.send(Order::Meet(nodes, done));
+            let _ = met.await;
+            self.join().await?;
+        } else if let Registration::Taken { .. } = announcement.standing() {
+            return Err(MeshError::DuplicateId(self.id.clone()));
+        } else {
+            warn!(
+                "not registered within {:?}; this is done as soon as ZooKeeper answers",
+                self.sync_timeout
+            );
+        }
+        *self.announcement.lock().await = Some(announcement);
+        Ok(())
+    }
+
+    /// The node takes no clients any more: it leaves the registry, and tells the others.
+    pub(crate) async fn drain(&self) {
+        if let Some(announcement) = self.announcement.lock().await.take() {
+            announcement.withdraw().await;
+        }
+        let _ = self.orders.send(Order::Drain);
+    }
+
+    /// Ends the links in order, and returns when that is done.
+    pub(crate) async fn leave(&mut self) {
+        self.drain().await;
+        let _ = self.orders.send(Order::Leave);
+        if let Err(error) = (&mut self.keeper).await {
+            warn!("the keeper of the links ended by a bug: {error}");
+        }
+    }
+}
+
+impl Places {
+    fn of(settings: &Settings, client: SocketAddr, mesh: SocketAddr, http: Option<SocketAddr>) -> Self {
+        let towards = settings
+            .nodes
+            .zookeeper
+            .split([',', '/'])
+            .chain(settings.cluster.routes.iter().map(|route| {
+                let (_, host) = crate::settings::split_url(route.reveal());
+                host
+            }))
+            .find_map(|host| host.parse().ok());
+        let reachable = |address: SocketAddr| {
+            let ip = match address.ip() {
+                ip if ip.is_unspecified() => address_towards(towards),
+                ip => ip,
+            };
+            Endpoint::new(ip.to_string(), address.port())
+        };
+        let advertised = |text: &str, address: SocketAddr| match text.rsplit_once(':') {
+            Some((host, port)) if !host.ends_with(':') && port.parse::<u16>().is_ok() => {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                Endpoint::new(host, port.parse().unwrap_or_default())
+            }
+            _ if text.is_empty() => reachable(address),
+            _ => Endpoint::new(text, address.port()),
+        };
+        Self {
+            client: advertised(&settings.advertise, client),
+            mesh: advertised(&settings.cluster.advertise, mesh),
+            http: http.map(reachable),
+        }
+    }
+}
+
+fn cluster_name(settings: &Settings) -> &str {
+    match settings.cluster.name.as_str() {
+        "" => "the cluster without a name",
+        name => name,
+    }
+}
+
+fn hello(shared: &Shared, settings: &Settings, places: &Places) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        protocol_min: PROTOCOL_MIN,
+        features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
+        cluster: settings.cluster.name.clone(),
+        id: shared.server_name(settings).to_owned(),
+        run: shared.server_id.clone(),
+        client: places.client.to_string(),
+        mesh: places.mesh.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        user: settings.cluster.user.clone(),
+        password: settings.cluster.password.reveal().to_owned(),
+        draining: false,
+        no_advertise: settings.cluster.no_advertise,
+    }
+}
+
+fn record(own: &Hello, settings: &Settings, places: Places) -> Record {
+    Record {
+        id: own.id.clone(),
+        run: own.run.clone(),
+        client: places.client,
+        mesh: Some(places.mesh),
+        http: places.http,
+        tls: false,
+        zone: settings.cluster.zone.clone(),
+        weight: settings.cluster.weight,
+        state: NodeState::Up,
+        version: own.version.clone(),
+    }
+}

@@ -1,0 +1,445 @@
+//! The frames between two nodes, as values over bytes.
+//!
+//! A frame is its kind (one byte), the length of its body (unsigned LEB128), and the body. A kind that is not known is skipped, and so is
+//! what stands behind the known fields of a body: an older node works with a newer one. Numbers in bodies are unsigned LEB128
+//! as well, texts come with their length before them.
+//!
+//! | kind | frame | body |
+//! |---|---|---|
+//! | 1 | HELLO | JSON, [`Hello`](super::hello::Hello) |
+//! | 2 | WELCOME | – |
+//! | 3 | REFUSE | JSON, [`Refusal`](super::hello::Refusal) |
+//! | 4 | PEERS | JSON, a list of [`Peer`](super::hello::Peer) |
+//! | 5 | INTEREST | subject, queue group, members |
+//! | 6 | NO_INTEREST | subject, queue group |
+//! | 7 | SYNCED | – : all interest has been told once |
+//! | 8 | PING | token |
+//! | 9 | PONG | token |
+//! | 10 | MESSAGE | flags, [queue groups], subject, [reply], [headers], payload |
+//! | 11 | GOODBYE | – : the node leaves and is not to be dialled again |
+//! | 12 | DRAINING | – : the node takes no clients any more |
+//!
+//! *Architecture invariant:* nothing here waits or allocates; "more bytes are needed" is `Ok(None)`.
+
+use thiserror::Error;
+
+/// What both sides send first. Another protocol at this port is told apart by it.
+pub(crate) const PREAMBLE: &[u8; 16] = b"standin-mesh/1\r\n";
+/// The largest frame: the largest payload that the settings allow, and its subjects.
+pub(crate) const FRAME_BYTES_MAX: usize = (64 << 20) + (4 << 20);
+/// The largest frame before the peer is welcome.
+pub(crate) const GREETING_BYTES_MAX: usize = 64 * 1024;
+
+pub(crate) const HELLO: u8 = 1;
+pub(crate) const WELCOME: u8 = 2;
+pub(crate) const REFUSE: u8 = 3;
+pub(crate) const PEERS: u8 = 4;
+const INTEREST: u8 = 5;
+const NO_INTEREST: u8 = 6;
+pub(crate) const SYNCED: u8 = 7;
+const PING: u8 = 8;
+const PONG: u8 = 9;
+const MESSAGE: u8 = 10;
+pub(crate) const GOODBYE: u8 = 11;
+pub(crate) const DRAINING: u8 = 12;
+
+const HAS_REPLY: u8 = 1;
+const HAS_HEADERS: u8 = 2;
+const HAS_QUEUES: u8 = 4;
+const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES;
+
+/// Bytes that are no frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum FrameError {
+    #[error("a frame of {0} bytes is larger than a frame can be")]
+    TooLarge(u64),
+    #[error("a number of more than 64 bits")]
+    Number,
+    #[error("a frame of kind {0} ends before its fields do")]
+    Short(u8),
+    #[error("a message with the unknown flags {0:#04x}")]
+    Flags(u8),
+}
+
+/// One frame; texts are those of the buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Frame<'a> {
+    Hello(&'a [u8]),
+    Welcome,
+    Refuse(&'a [u8]),
+    Peers(&'a [u8]),
+    Interest {
+        subject: &'a [u8],
+        queue: Option<&'a [u8]>,
+        members: u32,
+    },
+    NoInterest {
+        subject: &'a [u8],
+        queue: Option<&'a [u8]>,
+    },
+    Synced,
+    Ping(u64),
+    Pong(u64),
+    Message(Message<'a>),
+    Goodbye,
+    Draining,
+    /// Of a version to come.
+    Unknown(u8),
+}
+
+/// A message on its one way between two nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Message<'a> {
+    /// The queue groups of which one member there gets it.
+    pub(crate) queues: Queues<'a>,
+    pub(crate) subject: &'a [u8],
+    pub(crate) reply: Option<&'a [u8]>,
+    pub(crate) headers: Option<&'a [u8]>,
+    pub(crate) payload: &'a [u8],
+}
+
+/// Names of queue groups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Queues<'a>(&'a [u8]);
+
+impl<'a> Iterator for Queues<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        // Checked when the message was read.
+        take_text(&mut self.0)
+    }
+}
+
+/// The frame at the head of `bytes`, with its length; `None` when more bytes are needed.
+///
+/// # Errors
+/// [`FrameError`]: what follows cannot be read either.
+pub(crate) fn decode(bytes: &[u8], bytes_max: usize) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
+    let Some((kind, mut rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    let Some(length) = take_number(&mut rest)? else {
+        return Ok(None);
+    };
+    if length > bytes_max as u64 {
+        return Err(FrameError::TooLarge(length));
+    }
+    let length = length as usize;
+    if rest.len() < length {
+        return Ok(None);
+    }
+    let head = bytes.len() - rest.len();
+    let frame = body(*kind, &rest[..length])?;
+    Ok(Some((frame, head + length)))
+}
+
+fn body(kind: u8, mut rest: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let short = || FrameError::Short(kind);
+    Ok(match kind {
+        HELLO => Frame::Hello(rest),
+        WELCOME => Frame::Welcome,
+        REFUSE => Frame::Refuse(rest),
+        PEERS => Frame::Peers(rest),
+        INTEREST | NO_INTEREST => {
+            let subject = take_text(&mut rest).ok_or_else(short)?;
+            let queue = take_optional_text(&mut rest).ok_or_else(short)?;
+            if kind == NO_INTEREST {
+                return Ok(Frame::NoInterest { subject, queue });
+            }
+            let members = take_number(&mut rest)?.ok_or_else(short)?;
+            Frame::Interest {
+                subject,
+                queue,
+                members: u32::try_from(members).unwrap_or(u32::MAX).max(1),
+            }
+        }
+        SYNCED => Frame::Synced,
+        PING => Frame::Ping(take_number(&mut rest)?.ok_or_else(short)?),
+        PONG => Frame::Pong(take_number(&mut rest)?.ok_or_else(short)?),
+        MESSAGE => Frame::Message(message(rest)?),
+        GOODBYE => Frame::Goodbye,
+        DRAINING => Frame::Draining,
+        unknown => Frame::Unknown(unknown),
+    })
+}
+
+fn message(mut rest: &[u8]) -> Result<Message<'_>, FrameError> {
+    let short = || FrameError::Short(MESSAGE);
+    let (flags, after) = rest.split_first().ok_or_else(short)?;
+    rest = after;
+    if flags & !KNOWN_FLAGS != 0 {
+        return Err(FrameError::Flags(*flags));
+    }
+    let mut queues = Queues::default();
+    if flags & HAS_QUEUES != 0 {
+        let list = take_text(&mut rest).ok_or_else(short)?;
+        let mut names = list;
+        while !names.is_empty() {
+            take_text(&mut names).ok_or_else(short)?;
+        }
+        queues = Queues(list);
+    }
+    let subject = take_text(&mut rest).ok_or_else(short)?;
+    let reply = match flags & HAS_REPLY {
+        0 => None,
+        _ => Some(take_text(&mut rest).ok_or_else(short)?),
+    };
+    let headers = match flags & HAS_HEADERS {
+        0 => None,
+        _ => Some(take_text(&mut rest).ok_or_else(short)?),
+    };
+    Ok(Message {
+        queues,
+        subject,
+        reply,
+        headers,
+        payload: rest,
+    })
+}
+
+/// A number at the head of `rest`; `None` when it does not end there.
+#[inline]
+fn take_number(rest: &mut &[u8]) -> Result<Option<u64>, FrameError> {
+    let mut value = 0u64;
+    for (at, byte) in rest.iter().enumerate() {
+        if at == 9 && *byte > 1 {
+            return Err(FrameError::Number);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            *rest = &rest[at + 1..];
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}
+
+#[inline]
+fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = take_number(rest).ok()?? as usize;
+    let (text, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(text)
+}
+
+/// 0: none; else the length and one.
+fn take_optional_text<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    let Some(length) = (take_number(rest).ok()?? as usize).checked_sub(1) else {
+        return Some(None);
+    };
+    let (text, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(Some(text))
+}
+
+/// Appends `value`.
+#[inline]
+pub(crate) fn number(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Bytes that [`number`] takes.
+#[inline]
+const fn number_len(value: usize) -> usize {
+    match value {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => {
+            let bits = usize::BITS - value.leading_zeros();
+            bits.div_ceil(7) as usize
+        }
+    }
+}
+
+#[inline]
+pub(crate) fn text(out: &mut Vec<u8>, text: &[u8]) {
+    number(out, text.len() as u64);
+    out.extend_from_slice(text);
+}
+
+fn optional_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
+    number(out, text.map_or(0, |text| text.len() as u64 + 1));
+    out.extend_from_slice(text.unwrap_or_default());
+}
+
+/// A frame with this body.
+pub(crate) fn put(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
+    out.push(kind);
+    text(out, body);
+}
+
+pub(crate) fn put_ping(out: &mut Vec<u8>, token: u64) {
+    put_token(out, PING, token);
+}
+
+pub(crate) fn put_pong(out: &mut Vec<u8>, token: u64) {
+    put_token(out, PONG, token);
+}
+
+fn put_token(out: &mut Vec<u8>, kind: u8, token: u64) {
+    let start = out.len();
+    out.extend_from_slice(&[kind, 0]);
+    number(out, token);
+    out[start + 1] = (out.len() - start - 2) as u8;
+}
+
+pub(crate) fn put_interest(out: &mut Vec<u8>, subject: &[u8], queue: Option<&[u8]>, members: u32) {
+    let queue_len = queue.map_or(0, |queue| queue.len() + 1);
+    let body = number_len(subject.len())
+        + subject.len()
+        + number_len(queue_len)
+        + queue.map_or(0, <[u8]>::len)
+        + number_len(members as usize);
+    out.push(INTEREST);
+    number(out, body as u64);
+    text(out, subject);
+    optional_text(out, queue);
+    number(out, members.into());
+}
+
+pub(crate) fn put_no_interest(out: &mut Vec<u8>, subject: &[u8], queue: Option<&[u8]>) {
+    let queue_len = queue.map_or(0, |queue| queue.len() + 1);
+    let body =
+        number_len(subject.len()) + subject.len() + number_len(queue_len) + queue.map_or(0, <[u8]>::len);
+    out.push(NO_INTEREST);
+    number(out, body as u64);
+    text(out, subject);
+    optional_text(out, queue);
+}
+
+/// What a message frame begins with: everything but headers and payload, which follow as they are. `queues` is the names as [`text`]
+/// writes them, one behind the other.
+#[inline]
+pub(crate) fn put_message_head(
+    out: &mut Vec<u8>,
+    queues: &[u8],
+    subject: &[u8],
+    reply: Option<&[u8]>,
+    headers_len: Option<usize>,
+    payload_len: usize,
+) {
+    let with_length = |length: usize| number_len(length) + length;
+    let mut flags = 0;
+    let mut body = 1 + with_length(subject.len()) + payload_len;
+    if !queues.is_empty() {
+        flags |= HAS_QUEUES;
+        body += with_length(queues.len());
+    }
+    if let Some(reply) = reply {
+        flags |= HAS_REPLY;
+        body += with_length(reply.len());
+    }
+    if let Some(length) = headers_len {
+        flags |= HAS_HEADERS;
+        body += with_length(length);
+    }
+    out.push(MESSAGE);
+    number(out, body as u64);
+    out.push(flags);
+    if !queues.is_empty() {
+        text(out, queues);
+    }
+    text(out, subject);
+    if let Some(reply) = reply {
+        text(out, reply);
+    }
+    if let Some(length) = headers_len {
+        number(out, length as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    fn whole(bytes: &[u8]) -> Frame<'_> {
+        let (frame, length) = decode(bytes, FRAME_BYTES_MAX).unwrap().unwrap();
+        assert_eq!(length, bytes.len());
+        for cut in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..cut], FRAME_BYTES_MAX), Ok(None));
+        }
+        frame
+    }
+
+    #[test]
+    fn what_follows_the_known_fields_is_left_to_versions_to_come() {
+        let mut bytes = Vec::new();
+        put(&mut bytes, PING, &[7, 1, 2, 3]);
+        assert_eq!(whole(&bytes), Frame::Ping(7));
+        bytes.clear();
+        put(&mut bytes, 200, b"news");
+        assert_eq!(whole(&bytes), Frame::Unknown(200));
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        assert_eq!(decode(&[10, 1, 0x80], 100), Err(FrameError::Flags(0x80)));
+        assert_eq!(decode(&[10, 0], 100), Err(FrameError::Short(10)));
+        assert_eq!(decode(&[5, 1, 9], 100), Err(FrameError::Short(5)));
+        assert_eq!(decode(&[2, 101], 100), Err(FrameError::TooLarge(101)));
+        assert_eq!(decode(&[0xff; 20], 100), Err(FrameError::Number));
+    }
+
+    proptest! {
+        #[test]
+        fn messages_come_out_as_they_went_in(
+            queues in vec(vec(any::<u8>(), 0..20), 0..4),
+            subject in vec(any::<u8>(), 0..300),
+            reply in option::of(vec(any::<u8>(), 0..40)),
+            headers in option::of(vec(any::<u8>(), 0..40)),
+            payload in vec(any::<u8>(), 0..20_000),
+        ) {
+            let mut list = Vec::new();
+            queues.iter().for_each(|queue| text(&mut list, queue));
+            let mut bytes = Vec::new();
+            let headers_len = headers.as_ref().map(Vec::len);
+            put_message_head(&mut bytes, &list, &subject, reply.as_deref(), headers_len, payload.len());
+            bytes.extend_from_slice(headers.as_deref().unwrap_or_default());
+            bytes.extend_from_slice(&payload);
+            let (frame, length) = decode(&bytes, FRAME_BYTES_MAX).unwrap().unwrap();
+            prop_assert_eq!(length, bytes.len());
+            let Frame::Message(message) = frame else { panic!("{frame:?}") };
+            prop_assert_eq!(message.queues.map(<[u8]>::to_vec).collect::<Vec<_>>(), queues);
+            prop_assert_eq!((message.subject, message.reply), (&subject[..], reply.as_deref()));
+            prop_assert_eq!((message.headers, message.payload), (headers.as_deref(), &payload[..]));
+        }
+
+        #[test]
+        fn interest_comes_out_as_it_went_in(
+            subject in vec(any::<u8>(), 0..300),
+            queue in option::of(vec(any::<u8>(), 0..200)),
+            members in 1u32..,
+            token in any::<u64>(),
+        ) {
+            let mut bytes = Vec::new();
+            put_interest(&mut bytes, &subject, queue.as_deref(), members);
+            prop_assert_eq!(whole(&bytes), Frame::Interest { subject: &subject, queue: queue.as_deref(), members });
+            bytes.clear();
+            put_no_interest(&mut bytes, &subject, queue.as_deref());
+            prop_assert_eq!(whole(&bytes), Frame::NoInterest { subject: &subject, queue: queue.as_deref() });
+            bytes.clear();
+            put_ping(&mut bytes, token);
+            prop_assert_eq!(whole(&bytes), Frame::Ping(token));
+            bytes.clear();
+            put_pong(&mut bytes, token);
+            prop_assert_eq!(whole(&bytes), Frame::Pong(token));
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in vec(any::<u8>(), 0..200)) {
+            let mut at = 0;
+            while let Ok(Some((_, length))) = decode(&bytes[at..], 1000) {
+                at += length;
+            }
+        }
+    }
+}

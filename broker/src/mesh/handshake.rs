@@ -1,0 +1,216 @@
+//! From a connection to a link: both sides introduce themselves, and the node with the lesser id decides.
+//!
+//! Nothing of a peer is believed before it is welcome: what it sends is small, in time, and about itself only.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::frame::{self, Frame, FrameError, GREETING_BYTES_MAX, PREAMBLE};
+use super::hello::{Hello, Refusal, Why, put_json};
+use super::membership::Verdict;
+
+/// Why a connection did not become a link.
+#[derive(Debug, Error)]
+pub(crate) enum HandshakeError {
+    #[error("{0}")]
+    Connect(io::Error),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("the connection broke: {0}")]
+    Broken(io::Error),
+    #[error("the other side closed without a word")]
+    Closed,
+    #[error("the other side is no node of a mesh: it says {0:?}")]
+    Stranger(String),
+    #[error("the other side sends what is no frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error("the other side introduces itself with what cannot be read: {0}")]
+    Hello(serde_json::Error),
+    #[error("the other side sends something before it is welcome")]
+    Disorder,
+    #[error("node {id} refuses: {}", why.text())]
+    Refused { id: String, why: Why },
+    #[error("node {id} is refused: {}", why.text())]
+    Refuses { id: String, why: Why },
+    #[error("this node ends")]
+    Ending,
+}
+
+impl HandshakeError {
+    /// The host is there and says that nobody listens.
+    pub(crate) fn is_unheard(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
+/// A question to the node about a connection.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) hello: Hello,
+    /// The other side has decided that this is the link.
+    pub(crate) welcome: bool,
+    pub(crate) dialled: Option<String>,
+    pub(crate) answer: oneshot::Sender<(Verdict, u64)>,
+}
+
+/// A connection that is a link.
+#[derive(Debug)]
+pub(crate) struct Linked {
+    pub(crate) number: u64,
+    pub(crate) stream: TcpStream,
+    pub(crate) hello: Hello,
+    pub(crate) dialled: Option<String>,
+    pub(crate) address: SocketAddr,
+    /// What came behind the introduction.
+    pub(crate) rest: Vec<u8>,
+}
+
+/// Introduces this node over `stream`, and returns when the connection is a link.
+///
+/// # Errors
+/// [`HandshakeError`].
+pub(crate) async fn shake(
+    mut stream: TcpStream,
+    own: &Hello,
+    dialled: Option<String>,
+    limit: Duration,
+    questions: UnboundedSender<Question>,
+) -> Result<Linked, HandshakeError> {
+    let address = stream.peer_addr().map_err(HandshakeError::Broken)?;
+    stream.set_nodelay(true).map_err(HandshakeError::Broken)?;
+    let shaking = async {
+        let mut greeting = PREAMBLE.to_vec();
+        put_json(&mut greeting, frame::HELLO, own);
+        stream
+            .write_all(&greeting)
+            .await
+            .map_err(HandshakeError::Broken)?;
+        let mut came = Vec::new();
+        preamble(&mut stream, &mut came).await?;
+        let hello = match next(&mut stream, &mut came).await? {
+            Greeting::Hello(hello) => *hello,
+            _ => return Err(HandshakeError::Disorder),
+        };
+        let ask = async |welcome| {
+            let (answer, answered) = oneshot::channel();
+            let question = Question {
+                hello: hello.clone(),
+                welcome,
+                dialled: dialled.clone(),
+                answer,
+            };
+            questions.send(question).map_err(|_| HandshakeError::Ending)?;
+            answered.await.map_err(|_| HandshakeError::Ending)
+        };
+        let (mut verdict, mut number) = ask(false).await?;
+        let mut decided_here = true;
+        if verdict == Verdict::Wait {
+            match next(&mut stream, &mut came).await? {
+                Greeting::Welcome => (verdict, number) = ask(true).await?,
+                Greeting::Refuse(why) => return Err(HandshakeError::Refused { id: hello.id, why }),
+                Greeting::Hello(_) => return Err(HandshakeError::Disorder),
+            }
+            decided_here = false;
+        }
+        let mut word = Vec::new();
+        if let Verdict::Refuse { why, .. } = verdict {
+            put_json(&mut word, frame::REFUSE, &Refusal { why });
+            // It learns why, if it still listens.
+            let _ = stream.write_all(&word).await;
+            return Err(match next(&mut stream, &mut came).await {
+                // Both have something against it; what the other says may be news.
+                Ok(Greeting::Refuse(theirs)) if why == Why::Other => HandshakeError::Refused {
+                    id: hello.id,
+                    why: theirs,
+                },
+                _ => HandshakeError::Refuses { id: hello.id, why },
+            });
+        }
+        Ok((hello, number, decided_here, came))
+    };
+    let (hello, number, decided_here, rest) = timeout(limit, shaking)
+        .await
+        .map_err(|_| HandshakeError::Timeout(limit))??;
+    // The number is taken from here on: whoever gets it must be told what becomes of it.
+    if decided_here {
+        let mut word = Vec::new();
+        frame::put(&mut word, frame::WELCOME, b"");
+        // Should it fail, the link ends at once, as any link that breaks.
+        let _ = timeout(limit, stream.write_all(&word)).await;
+    }
+    Ok(Linked {
+        number,
+        stream,
+        hello,
+        dialled,
+        address,
+        rest,
+    })
+}
+
+enum Greeting {
+    Hello(Box<Hello>),
+    Welcome,
+    Refuse(Why),
+}
+
+async fn preamble(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<(), HandshakeError> {
+    while came.len() < PREAMBLE.len() {
+        let matches = PREAMBLE.starts_with(came);
+        if !matches {
+            break;
+        }
+        more(stream, came).await?;
+    }
+    if !came.starts_with(PREAMBLE) {
+        let shown = &came[..came.len().min(32)];
+        return Err(HandshakeError::Stranger(
+            String::from_utf8_lossy(shown).into_owned(),
+        ));
+    }
+    came.drain(..PREAMBLE.len());
+    Ok(())
+}
+
+async fn next(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<Greeting, HandshakeError> {
+    loop {
+        if let Some((frame, length)) = frame::decode(came, GREETING_BYTES_MAX)? {
+            let greeting = match frame {
+                Frame::Hello(json) => Some(Greeting::Hello(
+                    serde_json::from_slice(json).map_err(HandshakeError::Hello)?,
+                )),
+                Frame::Welcome => Some(Greeting::Welcome),
+                Frame::Refuse(json) => {
+                    let refusal: Result<Refusal, _> = serde_json::from_slice(json);
+                    Some(Greeting::Refuse(
+                        refusal.map_or(Why::Other, |refusal| refusal.why),
+                    ))
+                }
+                Frame::Unknown(_) => None,
+                _ => return Err(HandshakeError::Disorder),
+            };
+            came.drain(..length);
+            match greeting {
+                Some(greeting) => return Ok(greeting),
+                None => continue,
+            }
+        }
+        more(stream, came).await?;
+    }
+}
+
+async fn more(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<(), HandshakeError> {
+    match stream.read_buf(came).await {
+        Ok(0) => Err(HandshakeError::Closed),
+        Ok(_) => Ok(()),
+        Err(error) => Err(HandshakeError::Broken(error)),
+    }
+}

@@ -1,0 +1,116 @@
+//! What two nodes say of themselves before they work together.
+
+use serde::{Deserialize, Serialize};
+
+use super::frame;
+
+/// The version of the frames that this program speaks, and the oldest that it still does.
+pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL_MIN: u32 = 1;
+/// What this program can do beyond the first version. What both sides can do is used.
+pub(crate) const FEATURES: &[&str] = &["drain"];
+
+/// The first frame of each side. Fields may be added; those that are missing are empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Hello {
+    /// The newest protocol it speaks, and the oldest.
+    pub(crate) protocol: u32,
+    pub(crate) protocol_min: u32,
+    pub(crate) features: Vec<String>,
+    pub(crate) cluster: String,
+    /// The node, over restarts.
+    pub(crate) id: String,
+    /// This life of it.
+    pub(crate) run: String,
+    /// Where clients, and other nodes, connect to it: host:port.
+    pub(crate) client: String,
+    pub(crate) mesh: String,
+    /// The program's version.
+    pub(crate) version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) user: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) password: String,
+    /// It takes no clients any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) draining: bool,
+    /// Clients are not to be told of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) no_advertise: bool,
+}
+
+/// Why a node does not want a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Why {
+    /// There is a link between the two already, or one in the making.
+    Linked,
+    /// The other side is this node itself.
+    Itself,
+    /// Another node with this id is alive.
+    DuplicateId,
+    ClusterName,
+    Credentials,
+    Protocol,
+    /// There are as many nodes as there may be.
+    Full,
+    /// This node leaves.
+    Leaving,
+    #[serde(other)]
+    Other,
+}
+
+impl Why {
+    /// What an operator should know.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Linked => "the two nodes are linked already",
+            Self::Itself => "the address is the node's own",
+            Self::DuplicateId => {
+                "another node with this id is alive; give each node a name (--name) of its own"
+            }
+            Self::ClusterName => "the clusters' names differ; give all nodes the same (--cluster_name)",
+            Self::Credentials => {
+                "user or password of the cluster are wrong; give all nodes the same (--cluster nats://user:pass@…)"
+            }
+            Self::Protocol => {
+                "the two programs have no version of the mesh protocol in common; upgrade the older one"
+            }
+            Self::Full => "the cluster has as many nodes as cluster.nodes_max allows",
+            Self::Leaving => "the node is about to leave",
+            Self::Other => "for a reason of a newer version",
+        }
+    }
+
+    /// Whether an operator has to mend something.
+    pub(crate) const fn is_fault(self) -> bool {
+        !matches!(self, Self::Linked | Self::Itself | Self::Leaving)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) why: Why,
+}
+
+/// A node that another one knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Peer {
+    pub(crate) id: String,
+    pub(crate) mesh: String,
+}
+
+/// A frame with this JSON.
+pub(crate) fn put_json(out: &mut Vec<u8>, kind: u8, value: &impl Serialize) {
+    // These types cannot fail to be written.
+    let json = serde_json::to_vec(value).unwrap_or_default();
+    frame::put(out, kind, &json);
+}
+
+impl Hello {
+    pub(crate) fn can(&self, feature: &str) -> bool {
+        self.features.iter().any(|known| known == feature)
+    }
+}

@@ -1,0 +1,232 @@
+//! What comes over one link: interest into the table of the others', messages to clients here. Synchronous; the socket is its
+//! [`task`](super::task)'s.
+//!
+//! *Architecture invariant:* a message from a link goes to clients here only, never to another link.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use standin_wire::client::Publish;
+use standin_wire::subject::valid_subscription;
+use tracing::{debug, error};
+
+use super::frame::{self, FRAME_BYTES_MAX, Frame, Message};
+use super::hello::Peer;
+use super::links::Link;
+use crate::cache::Found;
+use crate::closing::Reason;
+use crate::interest::Interest;
+use crate::router::Router;
+use crate::subscription::Subscription;
+
+/// What the node should know of what came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// The peer has told all its interest.
+    Synced,
+    Peers(Vec<Peer>),
+    /// The peer takes no clients any more.
+    Draining,
+    /// The peer leaves.
+    Goodbye,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    link: Arc<Link>,
+    /// What the peer wants.
+    wanted: HashTable<Arc<Subscription>>,
+    hasher: RandomState,
+    /// The last message's subject, and who gets it here.
+    last: Option<(Vec<u8>, Found)>,
+    /// A PING of this side was answered.
+    took_pong: bool,
+    messages_in: u64,
+    bytes_in: u64,
+}
+
+impl Inbound {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self {
+            link,
+            wanted: HashTable::new(),
+            hasher: RandomState::default(),
+            last: None,
+            took_pong: false,
+            messages_in: 0,
+            bytes_in: 0,
+        }
+    }
+
+    /// Whether a PING was answered since last asked.
+    pub(crate) fn took_pong(&mut self) -> bool {
+        std::mem::take(&mut self.took_pong)
+    }
+
+    /// Takes the whole frames at the head of `bytes`, as many as one turn is for; returns their length.
+    ///
+    /// # Errors
+    /// [`Reason::Protocol`]: what follows cannot be read.
+    pub(crate) fn take(
+        &mut self,
+        bytes: &[u8],
+        interest: &Interest,
+        router: &mut Router,
+        heard: &mut Vec<Heard>,
+    ) -> Result<usize, Reason> {
+        let mut at = 0;
+        while !router.is_tired() {
+            let frame = match frame::decode(&bytes[at..], FRAME_BYTES_MAX) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) => {
+                    error!(
+                        peer = self.link.peer.id,
+                        "the link sends what is no frame: {error}"
+                    );
+                    return Err(Reason::Protocol("mesh frame"));
+                }
+            };
+            let (frame, length) = frame;
+            at += length;
+            self.frame(&frame, interest, router, heard)?;
+        }
+        self.link
+            .messages_in
+            .fetch_add(std::mem::take(&mut self.messages_in), Relaxed);
+        self.link
+            .bytes_in
+            .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
+        Ok(at)
+    }
+
+    fn frame(
+        &mut self,
+        frame: &Frame<'_>,
+        interest: &Interest,
+        router: &mut Router,
+        heard: &mut Vec<Heard>,
+    ) -> Result<(), Reason> {
+        match *frame {
+            Frame::Message(message) => self.message(&message, interest, router),
+            Frame::Interest {
+                subject,
+                queue,
+                members,
+            } => return self.wants(subject, queue, members, interest),
+            Frame::NoInterest { subject, queue } => self.wants_no_more(subject, queue, interest),
+            Frame::Ping(token) => {
+                frame::put_pong(&mut router.stage.of(&self.link.outbox).bytes, token);
+            }
+            Frame::Pong(token) => {
+                self.took_pong = true;
+                interest.links.answered(&self.link, token);
+            }
+            Frame::Synced => heard.push(Heard::Synced),
+            Frame::Peers(json) => match serde_json::from_slice(json) {
+                Ok(peers) => heard.push(Heard::Peers(peers)),
+                Err(error) => debug!(peer = self.link.peer.id, "peers that cannot be read: {error}"),
+            },
+            Frame::Draining => heard.push(Heard::Draining),
+            Frame::Goodbye => heard.push(Heard::Goodbye),
+            Frame::Hello(_) | Frame::Welcome | Frame::Refuse(_) => {
+                error!(peer = self.link.peer.id, "the link introduces itself twice");
+                return Err(Reason::Protocol("mesh frame"));
+            }
+            Frame::Unknown(kind) => debug!(
+                peer = self.link.peer.id,
+                kind, "a frame of a newer version is skipped"
+            ),
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, message: &Message<'_>, interest: &Interest, router: &mut Router) {
+        self.messages_in += 1;
+        self.bytes_in += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
+        let known = self
+            .last
+            .as_ref()
+            .filter(|(subject, found)| *subject == message.subject && found.holds(interest));
+        let found = match known {
+            Some((_, found)) => found.clone(),
+            None => {
+                let found = router.link_cache.find(message.subject, interest);
+                let (subject, last) = self.last.get_or_insert_with(|| (Vec::new(), found.clone()));
+                subject.clear();
+                subject.extend_from_slice(message.subject);
+                *last = found.clone();
+                found
+            }
+        };
+        let published = Publish {
+            subject: message.subject,
+            reply: message.reply,
+            headers: message.headers,
+            payload: message.payload,
+        };
+        router.deliver_here(
+            &self.link.outbox,
+            message.queues,
+            &published,
+            &found.recipients,
+            interest,
+        );
+    }
+
+    fn wants(
+        &mut self,
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        members: u32,
+        interest: &Interest,
+    ) -> Result<(), Reason> {
+        if !valid_subscription(subject) {
+            error!(peer = self.link.peer.id, "the link wants what is no subject");
+            return Err(Reason::Protocol("mesh subject"));
+        }
+        let hasher = &self.hasher;
+        let entry = self.wanted.entry(
+            hasher.hash_one((subject, queue)),
+            |known| known.subject() == subject && known.queue() == queue,
+            |known| hasher.hash_one((known.subject(), known.queue())),
+        );
+        match entry {
+            // How many they are decides only how often they are chosen: nothing to look up anew.
+            Entry::Occupied(entry) => entry.get().members.store(members, Relaxed),
+            Entry::Vacant(entry) => {
+                let outbox = Arc::clone(&self.link.outbox);
+                let wanted = Arc::new(Subscription::new(outbox, subject, queue, b""));
+                wanted.members.store(members, Relaxed);
+                interest.remote.add(&wanted);
+                entry.insert(wanted);
+            }
+        }
+        self.link.interest.store(self.wanted.len(), Relaxed);
+        Ok(())
+    }
+
+    fn wants_no_more(&mut self, subject: &[u8], queue: Option<&[u8]>, interest: &Interest) {
+        let hash = self.hasher.hash_one((subject, queue));
+        let same = |known: &Arc<Subscription>| known.subject() == subject && known.queue() == queue;
+        if let Ok(entry) = self.wanted.find_entry(hash, same) {
+            let (gone, _) = entry.remove();
+            interest.remote.remove(&gone);
+        }
+        self.link.interest.store(self.wanted.len(), Relaxed);
+    }
+
+    /// The link is gone, and what the peer wanted with it: all of it, since a message for it would be lost.
+    pub(crate) fn end(&mut self, interest: &Interest) {
+        self.last = None;
+        for wanted in std::mem::take(&mut self.wanted) {
+            interest.remote.remove(&wanted);
+        }
+        self.link.interest.store(0, Relaxed);
+    }
+}

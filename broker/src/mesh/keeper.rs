@@ -1,0 +1,454 @@
+//! The task that keeps the links: it listens, dials, asks [`Membership`] what becomes of each connection, hands links to the workers,
+//! and follows the registry. Everything here is rare; messages never pass it.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use standin_registry::{Endpoint, Watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tracing::{debug, error, info, warn};
+
+use super::frame;
+use super::handshake::{HandshakeError, Linked, Question, shake};
+use super::hello::{Hello, Peer, put_json};
+use super::inbound::Heard;
+use super::links::Link;
+use super::membership::{Membership, Verdict};
+use super::task::{self, LinkEvent, Pace};
+use crate::closing::Reason;
+use crate::settings::Route;
+use crate::shared::Shared;
+use crate::worker::Newcomer;
+
+/// Connections that introduce themselves at the same time; more are closed.
+const GREETING_MAX: usize = 256;
+/// Pause after an error of `accept` that would come again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often the others are told how many members a queue group has.
+const MEMBERS_EVERY: Duration = Duration::from_millis(100);
+/// How long links may take to end in order.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How the node stands with the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The registry was read, or there is none.
+    pub(crate) has_read: bool,
+    /// Addresses whose nodes have not told all their interest, and may still.
+    pub(crate) awaited: Vec<String>,
+    /// A node with the same id is alive.
+    pub(crate) has_duplicate: bool,
+    pub(crate) links: usize,
+}
+
+/// What the node wants of its keeper.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// These nodes are registered too; taken up before `done` is told.
+    Meet(Vec<Peer>, tokio::sync::oneshot::Sender<()>),
+    /// Others are told that this node takes no clients any more.
+    Drain,
+    /// All links end; the keeper too.
+    Leave,
+}
+
+/// What the keeper is made of.
+pub(crate) struct Parts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) membership: Membership,
+    pub(crate) own: Hello,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) listener: TcpListener,
+    pub(crate) workers: Vec<UnboundedSender<Newcomer>>,
+    pub(crate) watch: Option<Watch>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) pace: Pace,
+    pub(crate) pending_bytes_max: usize,
+}
+
+struct Keeper {
+    parts: Parts,
+    standing: watch::Sender<Standing>,
+    has_read: bool,
+    numbers: u64,
+    shakes: JoinSet<(Option<String>, Result<Linked, HandshakeError>)>,
+    questions: UnboundedSender<Question>,
+    events: UnboundedSender<LinkEvent>,
+}
+
+/// Keeps the links until it is told to leave, or nobody can tell it any more.
+pub(crate) async fn run(
+    parts: Parts,
+    mut orders: UnboundedReceiver<Order>,
+    standing: watch::Sender<Standing>,
+) {
+    let (questions, mut asked) = unbounded_channel();
+    let (events, mut happened) = unbounded_channel();
+    let mut members = interval(MEMBERS_EVERY);
+    members.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut keeper = Keeper {
+        has_read: parts.watch.is_none(),
+        parts,
+        standing,
+        numbers: 0,
+        shakes: JoinSet::new(),
+        questions,
+        events,
+    };
+    keeper.read_registry();
+    loop {
+        keeper.dial();
+        keeper.publish();
+        let next_dial = keeper.parts.membership.next_dial();
+        tokio::select! {
+            accepted = keeper.parts.listener.accept() => keeper.accepted(accepted).await,
+            Some(question) = asked.recv() => keeper.answer(question),
+            Some(event) = happened.recv() => keeper.happened(event),
+            Some(shaken) = keeper.shakes.join_next() => match shaken {
+                Ok((dialled, result)) => keeper.shaken(dialled, result),
+                Err(error) => error!("a bug ended a handshake: {error}"),
+            },
+            () = registry_news(&mut keeper.parts.watch, keeper.has_read) => {
+                keeper.has_read = true;
+                keeper.read_registry();
+            }
+            () = until(next_dial) => {}
+            _ = members.tick() => keeper.tell_members(),
+            order = orders.recv() => match order {
+                Some(Order::Meet(nodes, done)) => {
+                    keeper.parts.membership.registered_too(&nodes, Instant::now());
+                    keeper.publish();
+                    // Who asked may have given up.
+                    let _ = done.send(());
+                }
+                Some(Order::Drain) => keeper.drain(),
+                Some(Order::Leave) | None => break,
+            }
+        }
+    }
+    keeper.leave(happened).await;
+}
+
+impl Keeper {
+    fn publish(&self) {
+        let membership = &self.parts.membership;
+        let now = Standing {
+            has_read: self.has_read,
+            awaited: membership.awaited(),
+            has_duplicate: membership.has_duplicate(),
+            links: membership.len(),
+        };
+        self.standing.send_if_modified(|known| {
+            let differs = *known != now;
+            *known = now;
+            differs
+        });
+    }
+
+    fn read_registry(&mut self) {
+        let Some(watch) = &self.parts.watch else { return };
+        let snapshot = watch.snapshot();
+        let nodes: Vec<Peer> = snapshot.live.iter().filter_map(|node| peer_of(node)).collect();
+        self.parts.membership.registered(&nodes, Instant::now());
+    }
+
+    fn dial(&mut self) {
+        let now = Instant::now();
+        for at in self.parts.membership.dials(now) {
+            debug!("dialling {at}");
+            let mut own = self.parts.own.clone();
+            let route = self
+                .parts
+                .routes
+                .iter()
+                .find(|route| route.endpoint.to_string() == at);
+            if let Some((user, password)) = route.and_then(|route| route.credentials.clone()) {
+                (own.user, own.password) = (user, password);
+            }
+            let (limit, questions) = (self.parts.connect_timeout, self.questions.clone());
+            self.shakes.spawn(async move {
+                let linked = match timeout(limit, connect(&at)).await {
+                    Ok(Ok(stream)) => shake(stream, &own, Some(at.clone()), limit, questions).await,
+                    Ok(Err(error)) => Err(HandshakeError::Connect(error)),
+                    Err(_) => Err(HandshakeError::Timeout(limit)),
+                };
+                (Some(at), linked)
+            });
+        }
+    }
+
+    async fn accepted(&mut self, accepted: std::io::Result<(TcpStream, SocketAddr)>) {
+        match accepted {
+            Ok((stream, peer)) if self.shakes.len() >= GREETING_MAX => {
+                warn!(%peer, "too many connections introduce themselves at once; one more is closed");
+                drop(stream);
+            }
+            Ok((stream, _)) => {
+                // What lets this node in elsewhere is not shown to whoever asks.
+                let own = Hello {
+                    user: String::new(),
+                    password: String::new(),
+                    ..self.parts.own.clone()
+                };
+                let (limit, questions) = (self.parts.connect_timeout, self.questions.clone());
+                self.shakes
+                    .spawn(async move { (None, shake(stream, &own, None, limit, questions).await) });
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                warn!("cannot take a link: {error}; if files are short, raise the limit (ulimit -n)");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        self.numbers += 1;
+        let number = self.numbers;
+        let membership = &mut self.parts.membership;
+        let verdict = if question.welcome {
+            membership.welcomed(&question.hello, number)
+        } else {
+            membership.greet(&question.hello, question.dialled.is_some(), number)
+        };
+        match verdict {
+            Verdict::Refuse {
+                probe: Some(number), ..
+            } => self.with_link(number, Link::probe),
+            Verdict::Accept {
+                replaces: Some(number),
+            } => self.with_link(number, |link| link.outbox.close(Reason::Stale)),
+            _ => {}
+        }
+        if question.answer.send((verdict, number)).is_err() {
+            // The connection ended meanwhile.
+            self.parts.membership.link_lost(number, false, Instant::now());
+        }
+    }
+
+    fn with_link(&self, number: u64, act: impl FnOnce(&Link)) {
+        let links = self.parts.shared.interest.links.load();
+        if let Some(link) = links.iter().find(|link| link.number == number) {
+            act(link);
+        }
+    }
+
+    fn shaken(&mut self, dialled: Option<String>, result: Result<Linked, HandshakeError>) {
+        let now = Instant::now();
+        let error = match result {
+            Ok(linked) => return self.install(linked),
+            Err(error) => error,
+        };
+        let membership = &mut self.parts.membership;
+        let is_fault = match &error {
+            HandshakeError::Refused { why, .. } | HandshakeError::Refuses { why, .. } => why.is_fault(),
+            _ => false,
+        };
+        let Some(at) = dialled else {
+            if is_fault {
+                error!("a node that wants a link: {error}");
+            } else {
+                debug!("a connection to the mesh's port came to nothing: {error}");
+            }
+            return;
+        };
+        let first = match &error {
+            HandshakeError::Refused { id, why } | HandshakeError::Refuses { id, why } => {
+                membership.dial_refused(&at, id, *why, now)
+            }
+            _ => membership.dial_failed(&at, error.is_unheard(), now),
+        };
+        match (is_fault, first) {
+            (true, true) => error!("no link with {at}: {error}"),
+            (false, true) => info!("no link with {at} yet: {error}"),
+            (_, false) => debug!("no link with {at}: {error}"),
+        }
+    }
+
+    fn install(&mut self, linked: Linked) {
+        let now = Instant::now();
+        let Linked {
+            number,
+            stream,
+            hello,
+            dialled,
+            address,
+            rest,
+        } = linked;
+        self.parts.membership.link_stands(&hello, dialled.as_deref(), now);
+        let by = if dialled.is_some() { "dialled" } else { "accepted" };
+        info!(link = number, %address, "linked with {} ({by}), version {}", hello.id, hello.version);
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => {
+                error!("the link broke at once: {error}");
+                self.parts.membership.link_lost(number, false, now);
+                return;
+            }
+        };
+        self.tell_of(&hello);
+        let known = self.parts.membership.known();
+        let others: Vec<Peer> = known.into_iter().filter(|peer| peer.id != hello.id).collect();
+        let mut greeting = Vec::new();
+        put_json(&mut greeting, frame::PEERS, &others);
+        if self.parts.own.draining {
+            frame::put(&mut greeting, frame::DRAINING, b"");
+        }
+        let parts = task::Parts {
+            shared: Arc::clone(&self.parts.shared),
+            number,
+            peer: hello,
+            address,
+            dialled: dialled.is_some(),
+            greeting,
+            came: rest,
+            pace: self.parts.pace,
+            pending_bytes_max: self.parts.pending_bytes_max,
+            events: self.events.clone(),
+        };
+        let serve = Box::new(move |socket| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(task::run(parts, socket))
+        });
+        let newcomer = Newcomer::Link(serve, stream);
+        let worker = &self.parts.workers[number as usize % self.parts.workers.len()];
+        if worker.send(newcomer).is_err() {
+            error!("a worker is gone; the link is closed");
+            self.parts.membership.link_lost(number, false, now);
+        }
+    }
+
+    /// Names a newcomer to all others.
+    fn tell_of(&self, hello: &Hello) {
+        let newcomer = [Peer {
+            id: hello.id.clone(),
+            mesh: hello.mesh.clone(),
+        }];
+        let mut word = Vec::new();
+        put_json(&mut word, frame::PEERS, &newcomer);
+        self.tell_all(&word);
+    }
+
+    fn tell_all(&self, word: &[u8]) {
+        for link in self.parts.shared.interest.links.load().iter() {
+            link.outbox.append(word);
+            link.outbox.wake();
+        }
+    }
+
+    fn tell_members(&self) {
+        let interest = &self.parts.shared.interest;
+        if interest.local.tell_members() {
+            interest.links.load().iter().for_each(|link| link.outbox.wake());
+        }
+    }
+
+    fn happened(&mut self, event: LinkEvent) {
+        let now = Instant::now();
+        match event {
+            LinkEvent::Stands => self.parts.shared.set_peers(),
+            LinkEvent::Heard(number, Heard::Synced) => self.parts.membership.synced(number),
+            LinkEvent::Heard(_, Heard::Peers(peers)) => self.parts.membership.named(&peers, now),
+            LinkEvent::Heard(_, Heard::Draining) => self.parts.shared.set_peers(),
+            LinkEvent::Heard(number, Heard::Goodbye) => {
+                info!(link = number, "the node at the other end leaves");
+            }
+            LinkEvent::Lost {
+                number,
+                peer,
+                reason,
+                leaves,
+                unsent_bytes,
+            } => {
+                let was = self.parts.membership.link_lost(number, leaves, now);
+                self.parts.shared.set_peers();
+                let why = reason.as_str();
+                if leaves || !was {
+                    info!(
+                        link = number,
+                        unsent_bytes, "the link with {peer} has ended: {why}"
+                    );
+                } else {
+                    warn!(
+                        link = number,
+                        unsent_bytes, "the link with {peer} is lost: {why}; it is dialled again"
+                    );
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        self.parts.own.draining = true;
+        let mut word = Vec::new();
+        frame::put(&mut word, frame::DRAINING, b"");
+        for link in self.parts.shared.interest.links.load().iter() {
+            if link.peer.can("drain") {
+                link.outbox.append(&word);
+                link.outbox.wake();
+            }
+        }
+    }
+
+    /// Says goodbye, and returns when the links have ended.
+    async fn leave(mut self, mut happened: UnboundedReceiver<LinkEvent>) {
+        self.parts.membership.leave();
+        self.shakes.shutdown().await;
+        let mut word = Vec::new();
+        frame::put(&mut word, frame::GOODBYE, b"");
+        let all: Vec<Arc<Link>> = self.parts.shared.interest.links.load().to_vec();
+        for link in &all {
+            link.outbox.append(&word);
+            link.outbox.close(Reason::Shutdown);
+        }
+        drop(all);
+        let gone = async {
+            while self.parts.membership.len() > 0 {
+                match happened.recv().await {
+                    Some(event) => self.happened(event),
+                    None => break,
+                }
+            }
+        };
+        if timeout(LEAVE_TIMEOUT, gone).await.is_err() {
+            warn!("links did not end in time");
+        }
+        if let Some(watch) = self.parts.watch.take() {
+            watch.close().await;
+        }
+    }
+}
+
+/// The node as another one would name it; `None` when it is no node of a mesh.
+pub(crate) fn peer_of(node: &standin_registry::Node) -> Option<Peer> {
+    Some(Peer {
+        id: node.id.to_string(),
+        mesh: node.mesh.as_ref()?.to_string(),
+    })
+}
+
+async fn connect(at: &str) -> std::io::Result<TcpStream> {
+    // Parsed when it became known; a name is looked up anew each time.
+    let endpoint: Endpoint = at.parse().map_err(std::io::Error::other)?;
+    TcpStream::connect((&*endpoint.host, endpoint.port)).await
+}
+
+async fn registry_news(watch: &mut Option<Watch>, has_read: bool) {
+    match watch {
+        Some(watch) if has_read => watch.changed().await,
+        Some(watch) => watch.answered().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

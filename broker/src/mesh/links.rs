@@ -1,0 +1,216 @@
+//! The links that stand, and who waits for them: the cluster-wide flush.
+//!
+//! A client's PONG is held until every link that stands has answered a PING that came behind all changes which the client made
+//! before its own PING (DESIGN, *Cluster-wide flush*). The token of such a PING is the number of the last change; so one answer
+//! serves all who wait for it or an earlier one.
+//!
+//! *Architecture invariant:* a link that does not answer in time is not waited for again before it has.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::{ArcSwap, Guard};
+use tracing::warn;
+
+use super::frame;
+use super::hello::Hello;
+use crate::outbox::Outbox;
+use crate::stage::Stage;
+
+/// A link to another node.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Counted from 1 in the life of this node.
+    pub(crate) number: u64,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) peer: Hello,
+    pub(crate) address: SocketAddr,
+    /// This side dialled.
+    pub(crate) dialled: bool,
+    pub(crate) started: Instant,
+    pub(crate) started_at: SystemTime,
+    /// The peer takes no clients any more.
+    pub(crate) draining: AtomicBool,
+    /// The peer was told all there is, so it can be waited for.
+    told_all: AtomicBool,
+    /// The last change that the peer was asked about, and the last that it is known to know.
+    asked: AtomicU64,
+    answered: AtomicU64,
+    /// It did not answer in time.
+    late: AtomicBool,
+    /// The peer is to show that it lives.
+    probe: AtomicBool,
+    /// What the peer wants: subjects and groups.
+    pub(crate) interest: AtomicUsize,
+    pub(crate) messages_in: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    /// All bytes that came, interest and the rest included.
+    pub(crate) raw_bytes_in: AtomicU64,
+    heard_ms: AtomicU64,
+    rtt_ns: AtomicU64,
+}
+
+impl Link {
+    pub(crate) fn new(
+        number: u64,
+        outbox: Arc<Outbox>,
+        peer: Hello,
+        address: SocketAddr,
+        dialled: bool,
+    ) -> Self {
+        Self {
+            number,
+            outbox,
+            draining: AtomicBool::new(peer.draining),
+            peer,
+            address,
+            dialled,
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            told_all: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            late: AtomicBool::new(false),
+            probe: AtomicBool::new(false),
+            interest: AtomicUsize::new(0),
+            messages_in: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            raw_bytes_in: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
+            rtt_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// The peer is asked for a sign of life now, and lost when none comes in time.
+    pub(crate) fn probe(&self) {
+        self.probe.store(true, Relaxed);
+        self.outbox.wake();
+    }
+
+    pub(crate) fn take_probe(&self) -> bool {
+        self.probe.load(Relaxed) && self.probe.swap(false, Relaxed)
+    }
+
+    /// The peer was told all there is.
+    pub(crate) fn set_told_all(&self) {
+        self.told_all.store(true, SeqCst);
+    }
+
+    fn knows(&self, change: u64) -> bool {
+        !self.told_all.load(SeqCst) || self.late.load(Relaxed) || self.answered.load(SeqCst) >= change
+    }
+
+    pub(crate) fn heard(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.started);
+        self.heard_ms.store(since.as_millis() as u64, Relaxed);
+    }
+
+    /// How long ago the peer was last heard of.
+    pub(crate) fn idle(&self) -> Duration {
+        let heard = Duration::from_millis(self.heard_ms.load(Relaxed));
+        self.started.elapsed().saturating_sub(heard)
+    }
+
+    pub(crate) fn set_rtt(&self, rtt: Duration) {
+        self.rtt_ns.store(rtt.as_nanos() as u64, Relaxed);
+    }
+
+    /// The last measured time to it and back.
+    pub(crate) fn rtt(&self) -> Duration {
+        Duration::from_nanos(self.rtt_ns.load(Relaxed))
+    }
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    list: ArcSwap<Vec<Arc<Link>>>,
+    /// By the change that they wait for, and their number.
+    waiting: Mutex<BTreeMap<(u64, u64), Arc<Outbox>>>,
+}
+
+impl Links {
+    pub(crate) fn load(&self) -> Guard<Arc<Vec<Arc<Link>>>> {
+        self.list.load()
+    }
+
+    /// To be kept for longer than a moment.
+    pub(crate) fn load_full(&self) -> Arc<Vec<Arc<Link>>> {
+        self.list.load_full()
+    }
+
+    pub(crate) fn insert(&self, link: &Arc<Link>) {
+        self.list.rcu(|list| {
+            let mut list = Vec::clone(list);
+            list.push(Arc::clone(link));
+            list
+        });
+    }
+
+    pub(crate) fn remove(&self, link: &Link) {
+        self.list.rcu(|list| {
+            let others = list.iter().filter(|known| known.number != link.number);
+            others.cloned().collect::<Vec<_>>()
+        });
+        self.wake();
+    }
+
+    /// Whether all links know this change.
+    pub(crate) fn know(&self, change: u64) -> bool {
+        self.load().iter().all(|link| link.knows(change))
+    }
+
+    /// Asks those that may not know this change, and has `client` woken when all do. The caller looks once more after that.
+    pub(crate) fn ask(&self, change: u64, client: &Arc<Outbox>, stage: &mut Stage) {
+        for link in self.load().iter() {
+            if !link.knows(change) && link.asked.fetch_max(change, SeqCst) < change {
+                frame::put_ping(&mut stage.of(&link.outbox).bytes, change);
+            }
+        }
+        self.waiting().insert((change, client.id), Arc::clone(client));
+    }
+
+    /// `client` does not wait any longer.
+    pub(crate) fn forget(&self, change: u64, client: &Outbox) {
+        self.waiting().remove(&(change, client.id));
+    }
+
+    /// `client` has waited as long as it may: those that still do not know the change are not waited for any more.
+    pub(crate) fn give_up(&self, change: u64, after: Duration) {
+        for link in self.load().iter().filter(|link| !link.knows(change)) {
+            if !link.late.swap(true, Relaxed) {
+                warn!(
+                    peer = link.peer.id,
+                    address = %link.address,
+                    "the link did not confirm a change of interest within {after:?}; clients do not wait for it until it answers"
+                );
+            }
+        }
+        self.wake();
+    }
+
+    /// The peer knows all up to this change.
+    pub(crate) fn answered(&self, link: &Link, change: u64) {
+        link.late.store(false, Relaxed);
+        if change > 0 && link.answered.fetch_max(change, SeqCst) < change {
+            self.wake();
+        }
+    }
+
+    /// Wakes those who have nothing more to wait for.
+    fn wake(&self) {
+        let mut waiting = self.waiting();
+        while let Some(first) = waiting.first_entry()
+            && self.know(first.key().0)
+        {
+            first.remove().wake();
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<(u64, u64), Arc<Outbox>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,433 @@
+//! Which nodes there are, whom to dial and when, and which of two links between the same nodes survives. Synchronous: what happens
+//! goes in, with the time, and what to do comes out.
+//!
+//! A node is looked for at addresses: those given by hand, those in the registry, those that other nodes name. Once linked, an
+//! address is remembered, so the mesh heals without any of these. Of two nodes the one with the lesser id decides which link there
+//! is: both may dial, and one that decides alone cannot be of two minds.
+//!
+//! *Architecture invariant:* the registry informs, only a connection proves: a link is never closed because a registration is gone.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::hello::{Hello, PROTOCOL_MIN, Peer, Why};
+
+/// The wait before an address is dialled again is random, at first up to this.
+const REDIAL_MS_FIRST: u64 = 100;
+/// An address that nothing names any more, and whose node cannot be reached, is forgotten after this.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// Addresses for each node that there may be.
+const ADDRESSES_PER_NODE: usize = 4;
+/// A registered node whose host says so often that nobody listens is not waited for at start.
+const REFUSALS_BELIEVED: u32 = 2;
+
+/// What this node goes by.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(crate) own: Hello,
+    pub(crate) nodes_max: usize,
+    pub(crate) redial_max: Duration,
+}
+
+/// Who names an address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Named {
+    by_hand: bool,
+    in_registry: bool,
+    by_node: bool,
+}
+
+impl Named {
+    const fn is_not(self) -> bool {
+        !self.by_hand && !self.in_registry && !self.by_node
+    }
+}
+
+/// Where a node may be.
+#[derive(Debug)]
+struct Address {
+    named: Named,
+    /// The node that is known to be there.
+    id: Option<String>,
+    is_dialled: bool,
+    dial_at: Instant,
+    failures: u32,
+    /// How often in a row nobody listened there.
+    unheard: u32,
+    /// The node there is linked already, or does not want a link for a reason that waiting does not change.
+    answered: bool,
+    lost_at: Instant,
+}
+
+impl Address {
+    fn new(now: Instant) -> Self {
+        Self {
+            named: Named::default(),
+            id: None,
+            is_dialled: false,
+            dial_at: now,
+            failures: 0,
+            unheard: 0,
+            answered: false,
+            lost_at: now,
+        }
+    }
+}
+
+/// A link, from the moment that it is decided on.
+#[derive(Debug)]
+struct Linked {
+    number: u64,
+    run: String,
+    mesh: String,
+    /// The other side has told all its interest.
+    is_synced: bool,
+}
+
+/// What becomes of a connection whose other side has introduced itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the link; the one it takes the place of is to be closed.
+    Accept { replaces: Option<u64> },
+    /// The other side decides.
+    Wait,
+    /// There is no link; the present one is to show that it lives.
+    Refuse { why: Why, probe: Option<u64> },
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    rules: Rules,
+    addresses: BTreeMap<String, Address>,
+    /// By the other node's id.
+    links: BTreeMap<String, Linked>,
+    /// A node with this node's id was met, alive.
+    duplicate: bool,
+    leaving: bool,
+    dice: StdRng,
+}
+
+impl Membership {
+    pub(crate) fn new(
+        rules: Rules,
+        routes: impl IntoIterator<Item = String>,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        let mut membership = Self {
+            rules,
+            addresses: BTreeMap::new(),
+            links: BTreeMap::new(),
+            duplicate: false,
+            leaving: false,
+            dice: StdRng::seed_from_u64(seed),
+        };
+        for route in routes {
+            if let Some(address) = membership.address(&route, now) {
+                address.named.by_hand = true;
+            }
+        }
+        membership
+    }
+
+    /// The address, made when it is not known and there is room.
+    fn address(&mut self, at: &str, now: Instant) -> Option<&mut Address> {
+        let room = self.addresses.len() < self.rules.nodes_max * ADDRESSES_PER_NODE;
+        if at.is_empty() || at == self.rules.own.mesh || !room && !self.addresses.contains_key(at) {
+            return None;
+        }
+        let address = self.addresses.entry(at.to_owned());
+        Some(address.or_insert_with(|| Address::new(now)))
+    }
+
+    /// What the registry holds now, all of it.
+    pub(crate) fn registered(&mut self, nodes: &[Peer], now: Instant) {
+        for (at, address) in &mut self.addresses {
+            address.named.in_registry = nodes.iter().any(|node| node.mesh == *at);
+        }
+        self.registered_too(nodes, now);
+    }
+
+    /// These are in the registry as well.
+    pub(crate) fn registered_too(&mut self, nodes: &[Peer], now: Instant) {
+        for node in nodes {
+            self.hear_of(node, now, |named| named.in_registry = true);
+        }
+    }
+
+    /// What another node says of the others.
+    pub(crate) fn named(&mut self, nodes: &[Peer], now: Instant) {
+        for node in nodes {
+            self.hear_of(node, now, |named| named.by_node = true);
+        }
+    }
+
+    fn hear_of(&mut self, node: &Peer, now: Instant, named: impl FnOnce(&mut Named)) {
+        if node.id == self.rules.own.id {
+            return;
+        }
+        let linked = self.links.contains_key(&node.id);
+        let Some(address) = self.address(&node.mesh, now) else {
+            return;
+        };
+        let was_not = address.named.is_not();
+        named(&mut address.named);
+        if address.id.as_deref() != Some(&*node.id) {
+            address.id = Some(node.id.clone());
+            address.answered = false;
+        }
+        if was_not && !linked {
+            // Somebody has seen it: it is worth trying at once.
+            address.dial_at = now;
+            address.failures = 0;
+            address.answered = false;
+        }
+    }
+
+    /// The addresses to dial now.
+    pub(crate) fn dials(&mut self, now: Instant) -> Vec<String> {
+        let links = &self.links;
+        let linked = |address: &Address| address.id.as_ref().is_some_and(|id| links.contains_key(id));
+        self.addresses.retain(|_, address| {
+            let forgotten = address.named.is_not() && now.duration_since(address.lost_at) > REMEMBERED;
+            !forgotten || address.is_dialled || linked(address)
+        });
+        if self.leaving {
+            return Vec::new();
+        }
+        let mut dials = Vec::new();
+        for (at, address) in &mut self.addresses {
+            if !address.is_dialled && !linked(address) && address.dial_at <= now {
+                address.is_dialled = true;
+                dials.push(at.clone());
+            }
+        }
+        dials
+    }
+
+    /// When there is something to dial next.
+    pub(crate) fn next_dial(&self) -> Option<Instant> {
+        let open = self.addresses.values().filter(|address| {
+            let linked = address.id.as_ref().is_some_and(|id| self.links.contains_key(id));
+            !address.is_dialled && !linked
+        });
+        open.map(|address| address.dial_at)
+            .min()
+            .filter(|_| !self.leaving)
+    }
+
+    /// Nothing came of dialling; `unheard`: its host said that nobody listens there. Returns whether it is the first time in a row.
+    pub(crate) fn dial_failed(&mut self, at: &str, unheard: bool, now: Instant) -> bool {
+        let wait = self.redial(at);
+        let Some(address) = self.addresses.get_mut(at) else {
+            return false;
+        };
+        address.is_dialled = false;
+        address.failures = address.failures.saturating_add(1);
+        address.unheard = if unheard { address.unheard + 1 } else { 0 };
+        address.dial_at = now + wait;
+        address.failures == 1
+    }
+
+    /// The node at a dialled address does not want a link. Returns whether it is the first time in a row.
+    pub(crate) fn dial_refused(&mut self, at: &str, id: &str, why: Why, now: Instant) -> bool {
+        let wait = self.redial(at);
+        let Some(address) = self.addresses.get_mut(at) else {
+            return false;
+        };
+        address.is_dialled = false;
+        address.unheard = 0;
+        let first = address.failures == 0;
+        match why {
+            Why::Linked => address.id = Some(id.to_owned()),
+            Why::Itself => {
+                self.addresses.remove(at);
+                return false;
+            }
+            Why::DuplicateId => self.duplicate = true,
+            _ => address.answered = true,
+        }
+        if let Some(address) = self.addresses.get_mut(at) {
+            address.failures = address.failures.saturating_add(1);
+            address.dial_at = now + wait;
+        }
+        first
+    }
+
+    /// Full jitter: a random time up to a limit that doubles.
+    fn redial(&mut self, at: &str) -> Duration {
+        let failures = self.addresses.get(at).map_or(0, |address| address.failures);
+        let max = self.rules.redial_max.as_millis() as u64;
+        let limit = (REDIAL_MS_FIRST << failures.min(16)).min(max).max(1);
+        Duration::from_millis(self.dice.random_range(1..=limit))
+    }
+
+    /// Whether a link with this node is out of the question. Who was dialled need not show the cluster's credentials.
+    fn objection(&self, hello: &Hello, dialled: bool) -> Option<Why> {
+        let own = &self.rules.own;
+        if hello.id == own.id {
+            let itself = hello.run == own.run;
+            return Some(if itself { Why::Itself } else { Why::DuplicateId });
+        }
+        if hello.protocol < PROTOCOL_MIN || hello.protocol_min > own.protocol || hello.id.is_empty() {
+            return Some(Why::Protocol);
+        }
+        if hello.cluster != own.cluster {
+            return Some(Why::ClusterName);
+        }
+        if !dialled && (hello.user != own.user || hello.password != own.password) {
+            return Some(Why::Credentials);
+        }
+        if self.leaving {
+            return Some(Why::Leaving);
+        }
+        let full = self.links.len() + 1 >= self.rules.nodes_max && !self.links.contains_key(&hello.id);
+        full.then_some(Why::Full)
+    }
+
+    /// The other side of a connection has introduced itself. When it is accepted, it is link `number`.
+    pub(crate) fn greet(&mut self, hello: &Hello, dialled: bool, number: u64) -> Verdict {
+        if let Some(why) = self.objection(hello, dialled) {
+            self.duplicate |= why == Why::DuplicateId;
+            return Verdict::Refuse { why, probe: None };
+        }
+        let decides = self.rules.own.id < hello.id;
+        match self.links.get(&hello.id) {
+            Some(link) if link.run != hello.run => Verdict::Refuse {
+                why: Why::DuplicateId,
+                probe: Some(link.number),
+            },
+            Some(link) if decides => Verdict::Refuse {
+                why: Why::Linked,
+                probe: Some(link.number),
+            },
+            None if decides => {
+                self.link(hello, number);
+                Verdict::Accept { replaces: None }
+            }
+            _ => Verdict::Wait,
+        }
+    }
+
+    /// The other side has decided that this connection is the link, `number` from now on.
+    pub(crate) fn welcomed(&mut self, hello: &Hello, number: u64) -> Verdict {
+        if self.leaving {
+            let why = Why::Leaving;
+            return Verdict::Refuse { why, probe: None };
+        }
+        let replaces = self.links.get(&hello.id).map(|link| link.number);
+        self.link(hello, number);
+        Verdict::Accept { replaces }
+    }
+
+    fn link(&mut self, hello: &Hello, number: u64) {
+        let linked = Linked {
+            number,
+            run: hello.run.clone(),
+            mesh: hello.mesh.clone(),
+            is_synced: false,
+        };
+        self.links.insert(hello.id.clone(), linked);
+        // Who was taken for a duplicate was a link that had not noticed its end.
+        self.duplicate = false;
+    }
+
+    /// The link stands; it was dialled at this address, or came from outside.
+    pub(crate) fn link_stands(&mut self, hello: &Hello, dialled: Option<&str>, now: Instant) {
+        for at in dialled.into_iter().chain([&*hello.mesh]) {
+            if let Some(address) = self.address(at, now) {
+                address.id = Some(hello.id.clone());
+                address.failures = 0;
+                address.unheard = 0;
+                address.answered = true;
+                if dialled == Some(at) {
+                    address.is_dialled = false;
+                }
+            }
+        }
+    }
+
+    /// The other side has told all its interest.
+    pub(crate) fn synced(&mut self, number: u64) {
+        if let Some(link) = self.links.values_mut().find(|link| link.number == number) {
+            link.is_synced = true;
+        }
+    }
+
+    /// A link is gone. The other node is dialled again, unless it has said that it leaves. Returns whether it was the link with that node.
+    pub(crate) fn link_lost(&mut self, number: u64, leaves: bool, now: Instant) -> bool {
+        let Some(id) = self
+            .links
+            .iter()
+            .find(|(_, link)| link.number == number)
+            .map(|(id, _)| id.clone())
+        else {
+            return false;
+        };
+        self.links.remove(&id);
+        if leaves {
+            self.addresses
+                .retain(|_, address| address.id.as_ref() != Some(&id) || address.named.by_hand);
+        }
+        let max = REDIAL_MS_FIRST;
+        for address in self.addresses.values_mut() {
+            if address.id.as_ref() == Some(&id) {
+                address.lost_at = now;
+                address.dial_at = now + Duration::from_millis(self.dice.random_range(1..=max));
+                address.failures = 0;
+            }
+        }
+        true
+    }
+
+    /// This node leaves: nobody is dialled or taken any more.
+    pub(crate) const fn leave(&mut self) {
+        self.leaving = true;
+    }
+
+    /// A node with this node's id is alive.
+    pub(crate) const fn has_duplicate(&self) -> bool {
+        self.duplicate
+    }
+
+    /// The other nodes as this one would name them: those it is linked with.
+    pub(crate) fn known(&self) -> Vec<Peer> {
+        let peers = self.links.iter().map(|(id, link)| Peer {
+            id: id.clone(),
+            mesh: link.mesh.clone(),
+        });
+        peers.collect()
+    }
+
+    /// How many links there are.
+    pub(crate) fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// The addresses whose nodes have not yet told all their interest, and may still.
+    pub(crate) fn awaited(&self) -> Vec<String> {
+        let awaited = self.addresses.iter().filter(|(_, address)| {
+            match address.id.as_ref().and_then(|id| self.links.get(id)) {
+                Some(link) => !link.is_synced,
+                None => {
+                    let believed = if address.named.in_registry {
+                        REFUSALS_BELIEVED
+                    } else {
+                        1
+                    };
+                    !address.answered && address.unheard < believed && !address.named.is_not()
+                }
+            }
+        });
+        let unsynced = self.links.values().filter(|link| !link.is_synced);
+        let mut all: Vec<String> = awaited.map(|(at, _)| at.clone()).collect();
+        all.extend(unsynced.map(|link| link.mesh.clone()));
+        all.sort();
+        all.dedup();
+        all
+    }
+}

@@ -1,0 +1,121 @@
+//! `/routez`: the links to other nodes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use super::{Pages, ROWS_MAX, asked, json, stretch, time, yes};
+use crate::mesh::links::Link;
+use crate::shared::Shared;
+use crate::subscription::Subscription;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    #[serde(default, deserialize_with = "yes")]
+    subs: bool,
+}
+
+/// Names and meanings are `nats-server`'s.
+#[derive(Serialize)]
+struct Routez<'a> {
+    server_id: &'a str,
+    server_name: &'a str,
+    now: String,
+    num_routes: usize,
+    routes: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    rid: u64,
+    remote_id: String,
+    remote_name: String,
+    did_solicit: bool,
+    is_configured: bool,
+    ip: String,
+    port: u16,
+    start: String,
+    last_activity: String,
+    rtt: String,
+    uptime: String,
+    idle: String,
+    pending_size: usize,
+    in_msgs: u64,
+    out_msgs: u64,
+    in_bytes: u64,
+    out_bytes: u64,
+    subscriptions: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscriptions_list: Option<Vec<String>>,
+    /// Ours: all bytes that came over the link, interest included.
+    raw_in_bytes: u64,
+    /// Ours: the node takes no clients any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    draining: bool,
+}
+
+pub(super) async fn page(
+    State(pages): State<Pages>,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    let asked = match asked(query) {
+        Ok(asked) => asked,
+        Err(answer) => return *answer,
+    };
+    let shared = &pages.shared;
+    let settings = shared.settings.load();
+    let links = shared.interest.links.load_full();
+    let wanted = asked.subs.then(|| shared.interest.remote.page(0, ROWS_MAX));
+    let routes: Vec<Row> = links
+        .iter()
+        .map(|link| row(shared, link, wanted.as_deref()))
+        .collect();
+    json(&Routez {
+        server_id: &shared.server_id,
+        server_name: shared.server_name(&settings),
+        now: time(SystemTime::now()),
+        num_routes: routes.len(),
+        routes,
+    })
+}
+
+fn row(shared: &Shared, link: &Link, wanted: Option<&[Arc<Subscription>]>) -> Row {
+    let list = wanted.map(|wanted| {
+        let of_link = wanted.iter().filter(|one| Arc::ptr_eq(&one.client, &link.outbox));
+        of_link
+            .map(|one| String::from_utf8_lossy(one.subject()).into_owned())
+            .collect()
+    });
+    let named = shared.settings.load().routes();
+    Row {
+        rid: link.number,
+        remote_id: link.peer.run.clone(),
+        remote_name: link.peer.id.clone(),
+        did_solicit: link.dialled,
+        is_configured: named
+            .iter()
+            .any(|route| route.endpoint.to_string() == link.peer.mesh),
+        ip: link.address.ip().to_string(),
+        port: link.address.port(),
+        start: time(link.started_at),
+        last_activity: time(SystemTime::now() - link.idle()),
+        rtt: format!("{:?}", link.rtt()),
+        uptime: stretch(link.started.elapsed()),
+        idle: stretch(link.idle()),
+        pending_size: link.outbox.pending_bytes(),
+        in_msgs: link.messages_in.load(Relaxed),
+        out_msgs: link.outbox.messages_out.load(Relaxed),
+        in_bytes: link.bytes_in.load(Relaxed),
+        out_bytes: link.outbox.bytes_out.load(Relaxed),
+        subscriptions: link.interest.load(Relaxed),
+        subscriptions_list: list,
+        raw_in_bytes: link.raw_bytes_in.load(Relaxed),
+        draining: link.draining.load(Relaxed),
+    }
+}

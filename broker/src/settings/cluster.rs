@@ -1,0 +1,222 @@
+//! `[cluster]` and `[nodes]`: how this node finds the others, and how they find it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use standin_daemon::settings::{Millis, Pair, Places, Secret, SettingsError, Url, Whole, host_and_port};
+use standin_registry::{Config, Endpoint, Upstream, ZooKeeperConfig};
+
+use super::{Settings, named};
+
+/// The port for other nodes when none is given, as `nats-server`'s documentation uses it.
+const PORT_DEFAULT: i32 = 6222;
+
+/// `[cluster]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+pub struct Cluster {
+    pub name: String,
+    pub listen: String,
+    pub advertise: String,
+    pub no_advertise: bool,
+    pub user: String,
+    pub password: Secret<Whole>,
+    pub routes: Vec<Secret<Url>>,
+    pub zone: String,
+    pub weight: u32,
+    pub sync_timeout_ms: Millis,
+    pub flush_timeout_ms: Millis,
+    pub connect_timeout_ms: Millis,
+    pub ping_interval_ms: Millis,
+    pub ping_timeout_ms: Millis,
+    pub redial_ms_max: Millis,
+    pub max_pending: usize,
+    pub nodes_max: usize,
+}
+
+/// `[nodes]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+pub struct Nodes {
+    pub zookeeper: String,
+    pub zookeeper_path: String,
+    pub zookeeper_session_timeout_ms: Millis,
+    pub zookeeper_auth: Secret<Pair>,
+    pub zookeeper_auth_file: PathBuf,
+}
+
+/// A node that is named by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) endpoint: Endpoint,
+    /// What to show it, where that is not the cluster's own.
+    pub(crate) credentials: Option<(String, String)>,
+}
+
+/// Takes `nats://user:password@host:port` apart: credentials, and what remains.
+pub(crate) fn split_url(text: &str) -> (Option<(&str, &str)>, &str) {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let rest = rest.trim_end_matches('/');
+    match rest.rsplit_once('@') {
+        Some((user, host)) => (Some(user.split_once(':').unwrap_or((user, ""))), host),
+        None => (None, rest),
+    }
+}
+
+/// Whether `text` is what `cluster.listen` takes: host:port, with port -1 for any free one.
+pub(super) fn is_listen(text: &str) -> bool {
+    host_and_port(text)
+        || text
+            .strip_suffix(":-1")
+            .is_some_and(|host| host_and_port(&format!("{host}:0")))
+}
+
+pub(super) fn route(text: &str) -> Result<Route, String> {
+    let (_, host) = split_url(text);
+    if !host_and_port(host) {
+        return Err("[nats://][user:password@]host:port".to_owned());
+    }
+    let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let upstream: Upstream = format!("nats://{bare}")
+        .parse()
+        .map_err(|error: standin_registry::RegistryError| error.to_string())?;
+    let credentials = upstream
+        .credentials
+        .map(|known| (known.user.unwrap_or_default(), known.password.unwrap_or_default()));
+    Ok(Route {
+        endpoint: upstream.endpoint,
+        credentials,
+    })
+}
+
+impl Settings {
+    /// Whether the node is one of several.
+    #[must_use]
+    pub fn is_clustered(&self) -> bool {
+        !self.cluster.listen.is_empty() || !self.nodes.zookeeper.is_empty() || !self.cluster.routes.is_empty()
+    }
+
+    /// Where other nodes connect; port 0 for any free one.
+    ///
+    /// # Errors
+    /// What the system says when the host is a name that it does not know.
+    pub fn mesh_listen(&self) -> std::io::Result<SocketAddr> {
+        let listen = self.cluster.listen.as_str();
+        let (host, port) = match listen.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse().unwrap_or(PORT_DEFAULT)),
+            None => (self.addr.as_str(), PORT_DEFAULT),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port = u16::try_from(port).unwrap_or(0);
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(ip, port));
+        }
+        let unknown = || std::io::Error::other(format!("{host} has no address"));
+        (host, port).to_socket_addrs()?.next().ok_or_else(unknown)
+    }
+
+    /// The nodes named by hand.
+    pub(crate) fn routes(&self) -> Vec<Route> {
+        let routes = self.cluster.routes.iter();
+        // Checked when the settings were made.
+        routes.filter_map(|text| route(text.reveal()).ok()).collect()
+    }
+
+    /// The ZooKeeper ensemble, if there is one. Reads `nodes.zookeeper_auth_file`.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for that file.
+    pub(crate) fn zookeeper(&self) -> Result<Option<ZooKeeperConfig>, SettingsError> {
+        if self.nodes.zookeeper.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(ZooKeeperConfig {
+            path: self.nodes.zookeeper_path.clone(),
+            session_timeout_ms: self.nodes.zookeeper_session_timeout_ms.0,
+            digest_auth: self.zookeeper_auth()?,
+            ..ZooKeeperConfig::new(self.nodes.zookeeper.clone())
+        }))
+    }
+
+    fn zookeeper_auth(&self) -> Result<Option<String>, SettingsError> {
+        let Some(path) = named(&self.nodes.zookeeper_auth_file) else {
+            let given = self.nodes.zookeeper_auth.reveal();
+            return Ok(Some(given.to_owned()).filter(|auth| !auth.is_empty()));
+        };
+        let text = fs::read_to_string(path).map_err(|error| SettingsError::Unreadable {
+            what: "ZooKeeper credentials file",
+            path: path.to_owned(),
+            error,
+        })?;
+        let line = text.lines().next().unwrap_or_default().trim();
+        if line.contains(':') {
+            return Ok(Some(line.to_owned()));
+        }
+        Err(SettingsError::Conflict {
+            place: super::Place::file(&path.display().to_string(), 1),
+            rule: "the first line of nodes.zookeeper_auth_file must be user:password".to_owned(),
+        })
+    }
+
+    /// What stands in the way of being one of several.
+    pub(super) fn check_cluster(&self, places: &Places<'_>) -> Result<(), SettingsError> {
+        let (cluster, nodes) = (&self.cluster, &self.nodes);
+        let both = !nodes.zookeeper_auth.is_empty() && named(&nodes.zookeeper_auth_file).is_some();
+        let rules = [
+            (
+                both,
+                "nodes.zookeeper_auth",
+                "nodes.zookeeper_auth and nodes.zookeeper_auth_file are both set; keep one",
+            ),
+            (
+                cluster.listen.is_empty() && nodes.zookeeper.is_empty() && !cluster.routes.is_empty(),
+                "cluster.routes",
+                "cluster.routes is set and cluster.listen is not: other nodes could not connect; give it (--cluster \
+                 nats://HOST:PORT)",
+            ),
+            (
+                cluster.user.is_empty() != cluster.password.is_empty(),
+                "cluster.user",
+                "cluster.user and cluster.password are needed together; give both or none",
+            ),
+        ];
+        if let Some((_, key, rule)) = rules.into_iter().find(|(broken, ..)| *broken) {
+            return Err(places.conflict(key, rule.to_owned()));
+        }
+        if !nodes.zookeeper.is_empty() {
+            let config = Config {
+                zookeeper: Some(ZooKeeperConfig {
+                    path: nodes.zookeeper_path.clone(),
+                    session_timeout_ms: nodes.zookeeper_session_timeout_ms.0,
+                    ..ZooKeeperConfig::new(nodes.zookeeper.clone())
+                }),
+                ..Config::default()
+            };
+            config
+                .check()
+                .map_err(|error| places.conflict("nodes.zookeeper", error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The address by which another host reaches this one, where it listens on all: that of the way to `towards`, or the loopback
+/// address when there is none.
+pub(crate) fn address_towards(towards: Option<SocketAddr>) -> IpAddr {
+    let local = || -> std::io::Result<IpAddr> {
+        let towards = towards.unwrap_or_else(|| SocketAddr::from(([192, 0, 2, 1], 9)));
+        let any: IpAddr = match towards {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        // Nothing is sent: connecting a datagram socket only looks up the way.
+        let socket = std::net::UdpSocket::bind((any, 0))?;
+        socket.connect(towards)?;
+        Ok(socket.local_addr()?.ip())
+    };
+    local().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
