@@ -73,10 +73,20 @@ impl Flow {
 
 /// Publishes until the subscriber hears: on a cluster, interest takes its time from one node to another.
 pub(crate) fn reach(publisher: &mut Connection, subscriber: &mut Connection, subject: &str) -> Outcome<()> {
+    reach_again(publisher, subscriber, subject, REACH_AGAIN)
+}
+
+/// As [`reach`], but tries again after `patience`.
+pub(crate) fn reach_again(
+    publisher: &mut Connection,
+    subscriber: &mut Connection,
+    subject: &str,
+    patience: Duration,
+) -> Outcome<()> {
     let mut heard = false;
     while !heard {
         publisher.send(&publish(subject, None, b"first"))?;
-        subscriber.receive_within(REACH_AGAIN, |_| heard = true)?;
+        subscriber.receive_within(patience, |_| heard = true)?;
     }
     publisher.send(&publish(subject, None, b"last"))?;
     let mut last = false;

@@ -9,11 +9,14 @@
 //! | `connection` | a blocking connection, for the measurements with a few busy ones |
 //! | `swarm` | many connections on one thread, for the measurements with many quiet ones |
 //! | `flow` | publish → subscribe as fast as it goes, without ever overrunning the subscriber |
-//! | `throughput` | publishers and subscribers in any number: publish only, fan-out, queue groups |
+//! | `throughput` | publishers and subscribers in any number and place: publish only, fan-out, queue groups |
+//! | `places` | where publishers and subscribers connect |
 //! | `latency` | publish → subscribe at a fixed rate |
 //! | `request` | request and reply, any number of requesters |
 //! | `firehose` | a busy publisher beside which `latency` and `request` can be measured |
+//! | `flush` | does a publish at one node reach who has just subscribed at another? |
 //! | `subscriptions` | very many subscriptions, and publishing while others come and go |
+//! | `newcomer` | a node that is just starting |
 //! | `idle` | many components with one subscription each; when does the last one hear again? |
 //! | `silence` | many busy components; how long does each hear nothing? |
 //! | `window` | how far a publisher may be ahead |
@@ -25,9 +28,12 @@ mod churn;
 mod connection;
 mod firehose;
 mod flow;
+mod flush;
 mod idle;
 mod incoming;
 mod latency;
+mod newcomer;
+mod places;
 mod quantiles;
 mod random;
 mod request;
@@ -57,12 +63,14 @@ struct Cli {
 enum Measurement {
     /// One publisher, one subscriber, as fast as it goes.
     Flow(flow::Flow),
-    /// Publishers and subscribers of one server, as fast as it goes.
+    /// Publishers and subscribers of one server or cluster, as fast as it goes.
     Throughput(throughput::Throughput),
     /// One publisher, one subscriber, at a fixed rate: how long does a message take?
     Latency(latency::Latency),
     /// Requesters with one request at a time each: how many, and how long does the reply take?
     Request(request::Request),
+    /// SUB, PING, PONG at one node, and at once a publish at another: does it come?
+    Flush(flush::Flush),
     /// Many idle components; commands on standard input.
     Idle(idle::Idle),
     /// Many busy components; commands on standard input.
@@ -77,6 +85,7 @@ fn main() -> Outcome<()> {
         Measurement::Throughput(throughput) => throughput.run(),
         Measurement::Latency(latency) => latency.run(),
         Measurement::Request(request) => request.run(),
+        Measurement::Flush(flush) => flush.run(),
         Measurement::Idle(idle) => idle.run(),
         Measurement::Silence(silence) => silence.run(),
         Measurement::Subscriptions(subscriptions) => subscriptions.run(),

@@ -1,6 +1,7 @@
 //! Very many subscriptions, one in ten with a wildcard. It says when all are made, then waits for commands: `publish`
 //! sends messages to random ones of them as fast as it goes, `churn` does so while others come and go at a fixed rate
-//! on another connection; the end of standard input ends it.
+//! on another connection, `reach HOST:PORT` publishes to a few of them through the node there, which may be just starting,
+//! until each has heard; the end of standard input ends it.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use crate::Outcome;
 use crate::churn::churn;
 use crate::connection::Connection;
+use crate::newcomer::reach_through;
 use crate::random::Random;
 use crate::swarm;
 use crate::window::Window;
@@ -21,15 +23,17 @@ use crate::window::Window;
 const BATCH_MESSAGES: u64 = 512;
 /// Subscriptions that are made before the server is asked whether it follows.
 const BATCH_SUBSCRIPTIONS: u64 = 1_000;
+/// Subscriptions that `reach` tries, far from each other.
+const REACHED: u64 = 10;
 /// Bytes of a message's frame around its payload, about.
 const AROUND_PAYLOAD_BYTES: usize = 24;
 
 /// Very many subscriptions; commands on standard input.
 #[derive(Debug, Args)]
 pub(crate) struct Subscriptions {
-    /// Where all connect.
-    #[arg(long)]
-    server: SocketAddr,
+    /// Where the connections are made, in turn; the publisher is at the first.
+    #[arg(long, value_name = "ADDRESS,…", required = true, value_delimiter = ',')]
+    server: Vec<SocketAddr>,
     /// How many subscriptions.
     #[arg(long, default_value_t = 1_000_000)]
     subscriptions: u64,
@@ -67,9 +71,9 @@ impl Subscriptions {
         let mut random = Random::new(self.seed);
         let mut parties = Parties {
             subscribers: self.subscribe()?,
-            publisher: Connection::open(self.server)?,
+            publisher: Connection::open(self.server[0])?,
             publisher_random: Random::new(random.number()),
-            churner: Connection::open(self.server)?,
+            churner: Connection::open(self.server[0])?,
             churner_random: Random::new(random.number()),
         };
         crate::print(&json!({
@@ -80,18 +84,20 @@ impl Subscriptions {
         }))?;
         let mut commands = swarm::commands();
         while let Some(command) = commands.blocking_recv() {
-            let churn_per_second = match command.as_str() {
-                "publish" => None,
-                "churn" => Some(self.churn),
+            let result = match command.split_once(' ') {
+                None if command == "publish" => self.measure(&mut parties, None)?,
+                None if command == "churn" => self.measure(&mut parties, Some(self.churn))?,
+                Some(("reach", node)) => self.reach(&mut parties, node.parse()?)?,
                 _ => return Err(format!("no command {command:?}").into()),
             };
-            crate::print(&self.measure(&mut parties, churn_per_second)?)?;
+            crate::print(&result)?;
         }
         Ok(())
     }
 
     fn subscribe(&self) -> Outcome<Vec<Connection>> {
-        let open = (0..self.connections).map(|_| Connection::open(self.server));
+        let places = self.server.iter().cycle().take(self.connections as usize);
+        let open = places.map(|&place| Connection::open(place));
         let mut subscribers = open.collect::<io::Result<Vec<_>>>()?;
         for first in (0..self.subscriptions).step_by(BATCH_SUBSCRIPTIONS as usize) {
             let mut frames = Vec::new();
@@ -99,12 +105,29 @@ impl Subscriptions {
                 let last = last_token(number);
                 write!(frames, "SUB s.{number}.{last} {number}\r\n")?;
             }
-            let turn = first / BATCH_SUBSCRIPTIONS % self.connections;
-            let subscriber = &mut subscribers[turn as usize];
+            let subscriber = &mut subscribers[self.subscriber(first)];
             subscriber.send(&frames)?;
             subscriber.flush()?;
         }
         Ok(subscribers)
+    }
+
+    /// The index of the connection with this subscription.
+    fn subscriber(&self, number: u64) -> usize {
+        (number / BATCH_SUBSCRIPTIONS % self.connections) as usize
+    }
+
+    fn reach(&self, parties: &mut Parties, node: SocketAddr) -> Outcome<Value> {
+        let started = Instant::now();
+        let spread = (1..=REACHED).map(|part| (self.subscriptions - 1) * part / REACHED);
+        let subjects = spread.map(|number| (self.subscriber(number), format!("s.{number}.0")));
+        reach_through(node, &mut parties.subscribers, subjects)?;
+        Ok(json!({
+            "measurement": "subscriptions",
+            "event": "reached",
+            "subscriptions": REACHED,
+            "seconds": started.elapsed().as_secs_f64(),
+        }))
     }
 
     fn measure(&self, parties: &mut Parties, churn_per_second: Option<u64>) -> Outcome<Value> {

@@ -1,4 +1,4 @@
-//! Publishers and subscribers of one server, as fast as it goes: publish only, fan-out, many subjects, queue groups.
+//! Publishers and subscribers of one server or cluster, as fast as it goes: publish only, fan-out, many subjects, queue groups.
 //!
 //! As in `flow`, the publishers of a subject are never further ahead of its subscribers than a window, so no server has a
 //! reason to drop anything, and the counts must come out exact.
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::connection::{Connection, publish, publish_with_headers};
+use crate::places::Places;
 
 /// A publisher writes so many bytes at once.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -24,12 +25,11 @@ const LOOK_FOR_END: Duration = Duration::from_millis(20);
 /// A server that delivers nothing more for so long has lost messages.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// Publishers and subscribers of one server, as fast as it goes.
+/// Publishers and subscribers of one server or cluster, as fast as it goes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Throughput {
-    /// Where all connect.
-    #[arg(long)]
-    server: SocketAddr,
+    #[command(flatten)]
+    places: Places,
     /// Publishers.
     #[arg(long, default_value_t = 1)]
     publishers: usize,
@@ -94,14 +94,16 @@ impl Throughput {
         let mut threads = Vec::new();
         for subject in &subjects {
             for number in 0..self.subscribers {
-                let mut connection = self.open()?;
+                let mut connection = self.open(self.places.subscriber(number))?;
                 let queue = if self.queue { " crew" } else { "" };
                 connection.subscribe(&format!("{}{queue}", subject.name))?;
                 let subject = Arc::clone(subject);
                 threads.push(thread::spawn(move || receive(&mut connection, &subject, number)));
             }
         }
-        let publishers = (0..self.publishers).map(|_| self.open());
+        self.places
+            .wait_for_interest(&format!("load.{}", std::process::id()))?;
+        let publishers = (0..self.publishers).map(|number| self.open(self.places.publisher(number)));
         let publishers: Vec<Connection> = publishers.collect::<std::io::Result<_>>()?;
         let started = Instant::now();
         for (number, mut connection) in publishers.into_iter().enumerate() {
@@ -140,11 +142,11 @@ impl Throughput {
         }
     }
 
-    fn open(&self) -> std::io::Result<Connection> {
+    fn open(&self, place: SocketAddr) -> std::io::Result<Connection> {
         if self.headers {
-            Connection::open_with_headers(self.server)
+            Connection::open_with_headers(place)
         } else {
-            Connection::open(self.server)
+            Connection::open(place)
         }
     }
 

@@ -17,6 +17,7 @@ CASES = [
 ]
 ENDS = {"request": ("--requester", "--responder"), "latency": ("--publisher", "--subscriber")}
 QUANTILES = {"p50": "p50_us", "p99": "p99_us", "p99.9": "p999_us"}
+HEAD = ["case", "CPU µs per message", "requests/s", *(f"{what} µs" for what in QUANTILES)]
 PAYLOAD = 16
 # A run is a second or two, in which the scheduler's moods move a p99 by half and more: so there are more of them.
 ROUNDS = 3
@@ -39,8 +40,7 @@ def run(folder, runs, part, targets):
             check(case, limits, targets)
     say(f"### How long it takes, medians of {runs} runs in turn\n")
     say("In each cell: ours / nats-server's = ratio.\n")
-    head = ["case", "CPU µs per message", "requests/s", *(f"{what} µs" for what in QUANTILES)]
-    table(head, [row(case) for case in cases])
+    table(HEAD, [row(case) for case in cases])
     targets.tell()
     return cases
 
@@ -48,7 +48,12 @@ def run(folder, runs, part, targets):
 def once(case, who, server, measurement, words):
     """One run of the load generator; its figures go to the case."""
     ends = [word for end in ENDS[measurement] for word in (end, address(server))]
-    done = load(measurement, *ends, "--payload", PAYLOAD, *words)
+    return measure(case, who, measurement, [*ends, *words])
+
+
+def measure(case, who, measurement, words):
+    """As `once`, with the ends among the words."""
+    done = load(measurement, "--payload", PAYLOAD, *words)
     for what, key in QUANTILES.items():
         case.add(what, who, done[key])
     if measurement == "request":

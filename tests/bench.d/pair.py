@@ -3,7 +3,7 @@
 from statistics import median
 
 import peers
-from processes import TARGET, Process, free_port
+from processes import Process, free_port, standin_broker
 from report import spread
 
 OURS, THEIRS = "standin-broker", "nats-server"
@@ -13,7 +13,7 @@ def start(folder, who):
     if who == THEIRS:
         return peers.Node(folder, THEIRS)
     port = free_port()
-    return Process(folder, OURS, TARGET / "release/standin-broker", "-a", "127.0.0.1", "-p", port, port=port)
+    return Process(folder, OURS, standin_broker(), "-a", "127.0.0.1", "-p", port, port=port)
 
 
 def both(folder, running):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import urllib.request
+from collections import Counter
 
 from processes import TARGET, Process, free_port, nats_server, standin_proxy, until
 
@@ -22,24 +23,25 @@ def get_json(port, page):
 
 
 class Node(Process):
-    """One nats-server, alone or with routes to others."""
+    """One nats-server, or another program that takes its flags, alone or with routes to others."""
 
-    def __init__(self, folder, name, cluster_port=None, routes=(), leaf_port=None):
+    def __init__(self, folder, name, cluster_port=None, routes=(), leaf_port=None, program=None, wait=True):
         self.http = free_port()
         port = free_port()
-        options = ["-a", "127.0.0.1", "-p", port, "-m", self.http, "--server_name", name]
+        options = ["-a", "127.0.0.1", "-p", port, "-m", self.http, "-n", name]
         if cluster_port:
             options += ["--cluster_name", "bench", "--cluster", f"nats://127.0.0.1:{cluster_port}"]
             options += ["--routes", ",".join(f"nats://127.0.0.1:{other}" for other in routes)]
         if leaf_port:
             settings = f'leafnodes {{ listen: "127.0.0.1:{leaf_port}" }}\n'
             options += ["-c", write(folder / f"{name}.conf", settings)]
-        super().__init__(folder, name, nats_server(), *options, port=port)
+        super().__init__(folder, name, program or nats_server(), *options, port=port, wait=wait)
 
     def routes(self):
-        """Servers it has routes to."""
-        routes = get_json(self.http, "/routez")["routes"] or []
-        return len({route["remote_id"] for route in routes})
+        """Servers to which it has all its routes: a pool of them and one for the system account, or one in all."""
+        pool = get_json(self.http, "/varz")["cluster"].get("pool_size")
+        found = Counter(route["remote_id"] for route in get_json(self.http, "/routez")["routes"] or [])
+        return sum(count >= (pool + 1 if pool else 1) for count in found.values())
 
 
 def cluster(folder, count, running):

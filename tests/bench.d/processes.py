@@ -44,14 +44,14 @@ def accepts(port):
 class Process:
     """One program. Its output goes to a file; the last lines are shown when it fails."""
 
-    def __init__(self, folder, name, *command, port=None, env=None, stdin=None, stdout=None):
+    def __init__(self, folder, name, *command, port=None, env=None, stdin=None, stdout=None, wait=True):
         self.name, self.port = name, port
         self.log = folder / f"{name}.log"
         self.command = [str(word) for word in command]
         self.env, self.stdin, self.stdout = env, stdin, stdout
-        self.start()
+        self.start(wait)
 
-    def start(self):
+    def start(self, wait=True):
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
                 self.command,
@@ -62,9 +62,13 @@ class Process:
                 # Nothing outlives the script, whatever ends it.
                 preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
             )
-        if self.port:
-            until(f"{self.name} listens on {self.port}", self._listens)
+        if self.port and wait:
+            self.listening()
         return self
+
+    def listening(self):
+        """Waits until it does."""
+        until(f"{self.name} listens on {self.port}", self._listens)
 
     def _listens(self):
         if self.popen.poll() is not None:
@@ -127,6 +131,10 @@ def build(package="standin-proxy"):
 
 def standin_proxy():
     return os.environ.get("STANDIN_PROXY_BIN", TARGET / "release/standin-proxy")
+
+
+def standin_broker():
+    return os.environ.get("STANDIN_BROKER_BIN", TARGET / "release/standin-broker")
 
 
 def nats_server():

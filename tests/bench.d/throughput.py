@@ -18,6 +18,7 @@ CASES = [
     ("4→4 subjects, 128 B", 400_000, ["--payload", 128, "--publishers", 4, "--own-subjects"], 0.5, 1.4),
     ("queue of 4, 128 B", 1_000_000, ["--payload", 128, "--subscribers", 4, "--queue"], 0.5, 1.4),
 ]
+HEAD = ["case", "CPU µs per published message", "nats-server's", "÷", "1,000 messages/s", "nats-server's", "÷"]
 
 
 def run(folder, runs, part, targets):
@@ -34,16 +35,20 @@ def run(folder, runs, part, targets):
             case.check_later(targets, "cpu", "CPU", cpu_max)
             case.check_rate_later(targets, rate_min)
     say(f"### As fast as it goes, medians of {runs} runs in turn\n")
-    head = ["case", "CPU µs per published message", "nats-server's", "÷", "1,000 messages/s", "nats-server's", "÷"]
-    table(head, [row(case) for case in cases])
+    table(HEAD, [row(case) for case in cases])
     targets.tell()
     return cases
 
 
 def once(case, who, server, words):
-    before = server.cpu_ns()
-    done = load("throughput", "--server", address(server), *words)
-    case.add("cpu", who, server.cpu_ns_since(before) / 1000 / done["messages"])
+    measure(case, who, server, ["--server", address(server), *words])
+
+
+def measure(case, who, servers, words):
+    """One run of the load generator; what it says, and the CPU time of the server, or of a cluster, go to the case."""
+    before = servers.cpu_ns()
+    done = load("throughput", *words)
+    case.add("cpu", who, servers.cpu_ns_since(before) / 1000 / done["messages"])
     case.add("rate", who, done["messages_per_second"])
 
 

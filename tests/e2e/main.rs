@@ -1,6 +1,7 @@
 //! The end-to-end tests, one module per theme, in one binary so that they link once.
 
 mod broker;
+mod cluster_machinery;
 mod direct;
 mod embedded;
 mod everyday;

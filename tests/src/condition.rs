@@ -45,3 +45,20 @@ pub fn found<T>(
         }
     }
 }
+
+/// Looks until `look` finds nothing wrong; fails the test at `at` with what it found wrong last.
+pub(crate) async fn settled(
+    at: &Location<'_>,
+    what: &str,
+    patience: Duration,
+    mut look: impl AsyncFnMut() -> Result<(), String>,
+) {
+    let deadline = Instant::now() + patience;
+    while let Err(wrong) = look().await {
+        assert!(
+            Instant::now() < deadline,
+            "{at}: not within {patience:?}: {what}\n  at the end: {wrong}"
+        );
+        sleep(LOOK_EVERY).await;
+    }
+}

@@ -261,6 +261,21 @@ impl Conversation {
         while self.fill(deadline).await {}
     }
 
+    /// Takes the whole frames that come within `wait`, without any expectation; PINGs are answered and left out.
+    pub async fn frames_for(&mut self, wait: Duration) -> Vec<Frame> {
+        self.listen_for(wait).await;
+        let mut frames = Vec::new();
+        while let Ok(Some(frame)) = Frame::at_head(self.untaken()) {
+            self.taken += frame.bytes().len();
+            if frame.verb() == "PING" {
+                self.send_until_blocked(b"PONG\r\n", PATIENCE).await;
+            } else {
+                frames.push(frame);
+            }
+        }
+        frames
+    }
+
     /// Ends the conversation in the ordinary way (FIN).
     pub async fn close(mut self) {
         let _ = self.stream.shutdown().await;

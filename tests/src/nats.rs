@@ -2,13 +2,13 @@
 
 use crate::condition::eventually;
 use crate::http::Endpoint;
+use crate::links::Links;
 use crate::netns::Netns;
 use crate::peers;
 use crate::port::free_port;
 use crate::process::{Process, Program};
 use crate::zookeeper::{Record, Registrar, write};
 use nix::sys::signal::Signal;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -284,21 +284,9 @@ impl NatsNode {
         self.monitoring.get_json("/varz").await?["connections"].as_u64()
     }
 
-    /// Peers to which all connections stand. Newer versions keep a pool of them to each peer and one more for the system
-    /// account, and an account's interest travels on one of these only.
+    /// Peers to which all connections stand.
     async fn routed_peers(&self) -> Option<usize> {
-        let settings = self.monitoring.get_json("/varz").await?;
-        let pool = settings["cluster"]["pool_size"].as_u64();
-        let needed = pool.map_or(1, |size| size + 1);
-        let page = self.monitoring.get_json("/routez").await?;
-        let mut connections: BTreeMap<&str, u64> = BTreeMap::new();
-        for peer in page["routes"]
-            .as_array()?
-            .iter()
-            .filter_map(|route| route["remote_id"].as_str())
-        {
-            *connections.entry(peer).or_default() += 1;
-        }
-        Some(connections.values().filter(|count| **count >= needed).count())
+        let links = Links::read(&self.monitoring).await?;
+        Some(links.peers().filter(|peer| links.is_complete(peer)).count())
     }
 }

@@ -9,14 +9,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// A link-layer address that no interface has.
 const NO_STATION: &str = "02:00:00:00:00:01";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-static PAIRS: AtomicU32 = AtomicU32::new(0);
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// One network namespace.
 #[derive(Debug)]
@@ -38,12 +38,8 @@ pub struct NetnsPair {
 impl NetnsPair {
     /// Makes both namespaces, joined and up.
     pub fn new() -> Self {
+        let unique = unique();
         // An interface name has at most 15 characters.
-        let unique = format!(
-            "{:x}-{}",
-            std::process::id(),
-            PAIRS.fetch_add(1, Ordering::Relaxed)
-        );
         let side = |letter: char, last: u8| Netns {
             name: format!("standin-{unique}{letter}"),
             cable: format!("sn{unique}{letter}"),
@@ -80,24 +76,14 @@ impl NetnsPair {
     /// Cuts the link: from now on nothing arrives at either side, and neither side's interface tells so.
     pub fn cut(&self) {
         for (side, other) in self.both_ways() {
-            // Sent to a station that does not exist: works on every kernel, unlike netem.
-            let neighbour = [
-                "neigh",
-                "replace",
-                &other.address.to_string(),
-                "lladdr",
-                NO_STATION,
-                "dev",
-                &side.cable,
-            ];
-            side.ip(&[&neighbour[..], &["nud", "permanent"]].concat());
+            side.send_nothing_to(other);
         }
     }
 
     /// Makes the link whole again.
     pub fn mend(&self) {
         for (side, other) in self.both_ways() {
-            side.ip(&["neigh", "delete", &other.address.to_string(), "dev", &side.cable]);
+            side.send_again_to(other);
         }
     }
 
@@ -131,19 +117,84 @@ impl Netns {
         connect_inside(&self.name, address).await
     }
 
-    fn ip(&self, arguments: &[&str]) {
+    /// Listens on this namespace's address, at any free port when it is 0; the socket can then be used anywhere.
+    ///
+    /// # Errors
+    /// The socket's error; also when the namespace cannot be entered.
+    pub fn listen(&self, port: u16) -> std::io::Result<TcpListener> {
+        let (path, address) = (path_of(&self.name), (self.address, port));
+        let listen = move || {
+            enter(&path)?;
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok::<_, std::io::Error>(listener)
+        };
+        let listening = std::thread::spawn(listen).join();
+        let listener = listening.map_err(|_| std::io::Error::other("the thread panicked"))??;
+        TcpListener::from_std(listener)
+    }
+
+    /// A namespace that is still to be made: its name, its interface, the address that this is to have.
+    pub(crate) fn named(name: String, cable: &str, address: Ipv4Addr) -> Self {
+        Self {
+            name,
+            cable: cable.to_owned(),
+            address,
+        }
+    }
+
+    /// From now on nothing that this namespace sends arrives at the other; the way back is as it was.
+    pub(crate) fn send_nothing_to(&self, other: &Self) {
+        // Sent to a station that does not exist: works on every kernel, unlike netem.
+        let neighbour = [
+            "neigh",
+            "replace",
+            &other.address.to_string(),
+            "lladdr",
+            NO_STATION,
+            "dev",
+            &self.cable,
+        ];
+        self.ip(&[&neighbour[..], &["nud", "permanent"]].concat());
+    }
+
+    /// Takes [`send_nothing_to`](Self::send_nothing_to) back.
+    pub(crate) fn send_again_to(&self, other: &Self) {
+        self.ip(&["neigh", "delete", &other.address.to_string(), "dev", &self.cable]);
+    }
+
+    /// Runs `ip` about this namespace.
+    pub(crate) fn ip(&self, arguments: &[&str]) {
         ip(&[&["-n", &self.name], arguments].concat());
     }
 }
 
+/// A word that no other namespace of this machine has in its name.
+pub(crate) fn unique() -> String {
+    format!(
+        "{:x}-{}",
+        std::process::id(),
+        MADE.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+fn path_of(netns: &str) -> String {
+    format!("/run/netns/{netns}")
+}
+
+/// Moves this thread, and no other, into a namespace; for a thread that ends soon.
+fn enter(path: &str) -> std::io::Result<()> {
+    Ok(setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?)
+}
+
 /// Connects from inside the namespace of this name.
 pub(crate) async fn connect_inside(netns: &str, address: SocketAddr) -> std::io::Result<TcpStream> {
-    let path = format!("/run/netns/{netns}");
+    let path = path_of(netns);
     let (done, connected) = tokio::sync::oneshot::channel();
     // A thread of its own: the namespace it enters is left when it ends, and no other thread is moved.
     std::thread::spawn(move || {
         let connect = || {
-            setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?;
+            enter(&path)?;
             let stream = std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
             stream.set_nonblocking(true)?;
             Ok::<_, std::io::Error>(stream)
@@ -154,13 +205,19 @@ pub(crate) async fn connect_inside(netns: &str, address: SocketAddr) -> std::io:
     TcpStream::from_std(stream)
 }
 
-fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("cannot run ip (package iproute2): {error}"));
+/// Runs `ip`, which must succeed.
+pub(crate) fn ip(arguments: &[&str]) {
+    run("ip", arguments);
+}
+
+/// Runs a program of iproute2, which must succeed.
+pub(crate) fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run {program} (package iproute2): {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "ip {} failed (it needs root): {said}",
+        "{program} {} failed (it needs root): {said}",
         arguments.join(" ")
     );
 }

@@ -4,6 +4,7 @@
 //! too (`setpriv --pdeathsig`). What it writes is kept line by line, with the time; the last lines are in every failure.
 
 use crate::condition::{eventually, found};
+use crate::figures::Figures;
 use crate::netns::Netns;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -21,9 +22,6 @@ use std::time::{Duration, Instant};
 /// The most lines kept of one process; a test that gets more is running away.
 const LINES_MAX: usize = 2_000_000;
 const TAIL_LINES: usize = 20;
-
-/// Clock ticks of `/proc/PID/stat` in a second, fixed by the kernel's interface.
-const TICKS_PER_SEC: u64 = 100;
 
 /// Which of its two streams a process wrote a line to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,26 +306,17 @@ impl Process {
 
     /// CPU time used so far, user and system.
     pub fn cpu_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        // The second field is the name in parentheses and may hold blanks; utime and stime are fields 14 and 15.
-        let after_name = stat.rsplit(") ").next().unwrap_or_default();
-        let ticks: u64 = after_name
-            .split(' ')
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum();
-        Duration::from_millis(ticks * 1000 / TICKS_PER_SEC)
+        self.figures().cpu_time
     }
 
     /// Resident memory, in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap_or_default();
-        line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
+        self.figures().resident_kib
+    }
+
+    /// What it takes of the machine now; all zero once it has ended.
+    pub fn figures(&self) -> Figures {
+        Figures::of(self.pid())
     }
 
     /// The last lines it wrote, for a failure.
@@ -341,7 +330,8 @@ impl Process {
         self.readers.iter().all(JoinHandle::is_finished)
     }
 
-    fn is_frozen(&self) -> bool {
+    /// True while every thread of it is stopped, as after [`freeze`](Self::freeze).
+    pub fn is_frozen(&self) -> bool {
         let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else {
             return false;
         };

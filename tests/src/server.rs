@@ -18,6 +18,24 @@ pub enum Maker {
     Nats,
 }
 
+impl Maker {
+    /// What its program is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "standin-broker",
+            Self::Nats => "nats-server",
+        }
+    }
+
+    /// Its program, without arguments.
+    pub(crate) fn program(self) -> Program {
+        Program::new(match self {
+            Self::Ours => peers::broker_binary(),
+            Self::Nats => peers::folder().join("python/bin/nats-server"),
+        })
+    }
+}
+
 /// A running server on a port of its own.
 #[derive(Debug)]
 pub struct Server {
@@ -31,17 +49,14 @@ impl Server {
     pub async fn start(maker: Maker, flags: &[&str]) -> Self {
         let own = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let (address, http) = (own(), own());
-        let (name, binary) = match maker {
-            Maker::Ours => ("standin-broker", peers::broker_binary()),
-            Maker::Nats => ("nats-server", peers::folder().join("python/bin/nats-server")),
-        };
-        let program = Program::new(binary)
+        let program = maker
+            .program()
             .args(["-a", "127.0.0.1", "-p"])
             .arg(address.port().to_string())
             .arg("-m")
             .arg(http.port().to_string())
             .args(flags);
-        let mut process = program.start(name);
+        let mut process = program.start(maker.name());
         process.wait_for_line("Server is ready", START_PATIENCE).await;
         Self {
             address,

@@ -6,7 +6,7 @@
 use crate::condition::eventually;
 use crate::netns::{Netns, connect_inside};
 use crate::peers;
-use crate::port::free_address;
+use crate::port::{free_address, free_port};
 use crate::process::{Process, Program, Stream};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -22,8 +22,9 @@ pub const NODES_PATH: &str = "/standin/nodes";
 
 const SERVER: &str = "/usr/share/zookeeper/bin/zkServer.sh";
 const START_PATIENCE: Duration = Duration::from_secs(60);
+const SRVR_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
-const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// One ZooKeeper server with a data folder of its own.
 #[derive(Debug)]
@@ -33,6 +34,16 @@ pub struct ZooKeeper {
     process: Option<Process>,
     /// Name of the namespace that it, and its registrars, run in.
     netns: Option<String>,
+    membership: Option<Membership>,
+}
+
+/// What a server of an [`Ensemble`](crate::Ensemble) knows of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Membership {
+    /// Its own number, from 1.
+    pub(crate) number: usize,
+    /// The lines of the settings that name all of them.
+    pub(crate) settings: String,
 }
 
 impl ZooKeeper {
@@ -43,34 +54,60 @@ impl ZooKeeper {
 
     /// As [`start`](Self::start), on the loopback address inside a namespace.
     pub async fn start_inside(netns: &Netns) -> Self {
-        Self::start_in(Some(netns.name().to_owned())).await
+        Self::start_in(Some(netns)).await
     }
 
-    async fn start_in(netns: Option<String>) -> Self {
+    /// As [`start_inside`](Self::start_inside), but on the namespace's own address, where others of its network reach it.
+    pub async fn start_on(netns: &Netns) -> Self {
+        let address = SocketAddr::new(netns.address(), free_port());
+        let mut zookeeper = Self::described(address, Some(netns), None);
+        zookeeper.start_again().await;
+        zookeeper
+    }
+
+    async fn start_in(netns: Option<&Netns>) -> Self {
+        let mut zookeeper = Self::described(free_address(), netns, None);
+        zookeeper.start_again().await;
+        zookeeper
+    }
+
+    /// A server that is not started yet.
+    pub(crate) fn described(
+        address: SocketAddr,
+        netns: Option<&Netns>,
+        membership: Option<Membership>,
+    ) -> Self {
         let folder =
             TempDir::new().unwrap_or_else(|error| panic!("cannot make a folder for ZooKeeper: {error}"));
-        let mut zookeeper = Self {
-            address: free_address(),
+        let zookeeper = Self {
+            address,
             folder,
             process: None,
-            netns,
+            netns: netns.map(|netns| netns.name().to_owned()),
+            membership,
         };
         zookeeper.write_settings();
-        zookeeper.start_again().await;
         zookeeper
     }
 
     fn write_settings(&self) {
         let settings = format!(
-            "dataDir={}/data\nclientPort={}\nclientPortAddress=127.0.0.1\ntickTime=500\nmaxClientCnxns=0\n\
-             admin.enableServer=false\n4lw.commands.whitelist=*\n",
+            "dataDir={}/data\nclientPort={}\nclientPortAddress={}\ntickTime=500\nmaxClientCnxns=0\n\
+             admin.enableServer=false\n4lw.commands.whitelist=*\n{}",
             self.folder.path().display(),
-            self.address.port()
+            self.address.port(),
+            self.address.ip(),
+            self.membership.as_ref().map_or("", |member| &member.settings),
         );
         write(&self.folder.path().join("zoo.cfg"), &settings);
     }
 
-    /// `127.0.0.1:PORT`, as `--zookeeper` takes it.
+    /// Where clients reach it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `HOST:PORT`, as `--zookeeper` takes it.
     pub fn hosts(&self) -> String {
         self.address.to_string()
     }
@@ -82,6 +119,19 @@ impl ZooKeeper {
 
     /// Starts it again on the same port with the data it had, and waits until it serves.
     pub async fn start_again(&mut self) {
+        self.launch();
+        self.wait_until_serving().await;
+    }
+
+    /// Starts it and does not wait: a server of an ensemble serves only when it finds others.
+    pub(crate) fn launch(&mut self) {
+        if let Some(member) = &self.membership {
+            let data = self.folder.path().join("data");
+            if let Err(error) = std::fs::create_dir_all(&data) {
+                panic!("cannot make {}: {error}", data.display());
+            }
+            write(&data.join("myid"), &member.number.to_string());
+        }
         let process = self
             .program(SERVER)
             .arg("start-foreground")
@@ -95,6 +145,10 @@ impl ZooKeeper {
             )
             .start(format!("zookeeper {}", self.address));
         self.process = Some(process);
+    }
+
+    /// Waits until it serves.
+    pub async fn wait_until_serving(&mut self) {
         eventually(
             format!("ZooKeeper serves on {}", self.address),
             START_PATIENCE,
@@ -105,7 +159,7 @@ impl ZooKeeper {
                     "ZooKeeper ended at once:\n{}",
                     process.tail()
                 );
-                self.is_serving().await
+                self.mode().await.is_some()
             },
         )
         .await;
@@ -134,11 +188,16 @@ impl ZooKeeper {
 
     /// A session of its own with this timeout.
     pub async fn registrar_with_timeout(&self, session_timeout: Duration) -> Registrar {
+        self.registrar_at(&self.hosts(), session_timeout).await
+    }
+
+    /// A session of its own with whichever of these hosts, from where this server is.
+    pub(crate) async fn registrar_at(&self, hosts: &str, session_timeout: Duration) -> Registrar {
         let process = self
             .program(peers::python())
             .arg(peers::component_source("registrar.py"))
-            .args([self.hosts(), session_timeout.as_secs().to_string()])
-            .start(format!("registrar at {}", self.address));
+            .args([hosts.to_owned(), session_timeout.as_secs().to_string()])
+            .start(format!("registrar at {hosts}"));
         let mut registrar = Registrar { process };
         registrar.answer(0).await;
         registrar
@@ -152,7 +211,8 @@ impl ZooKeeper {
         }
     }
 
-    async fn is_serving(&self) -> bool {
+    /// `standalone`, `leader` or `follower`; `None` when it does not serve, as without a quorum.
+    pub async fn mode(&self) -> Option<String> {
         let ask = async {
             let mut stream = match &self.netns {
                 Some(netns) => connect_inside(netns, self.address).await?,
@@ -161,9 +221,11 @@ impl ZooKeeper {
             stream.write_all(b"srvr").await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
-            Ok::<_, std::io::Error>(answer.contains("Mode:"))
+            Ok::<_, std::io::Error>(answer)
         };
-        matches!(timeout(Duration::from_secs(2), ask).await, Ok(Ok(true)))
+        let answer = timeout(SRVR_TIMEOUT, ask).await.ok()?.ok()?;
+        let mode = answer.lines().find_map(|line| line.strip_prefix("Mode: "))?;
+        Some(mode.to_owned())
     }
 }
 

@@ -1,0 +1,74 @@
+//! SUB, PING, PONG at one node and at once a publish at another: does the message come? Behind it the publisher sends
+//! another one, to a subject known since long. Messages of one publisher stay in order, so what has not come before that
+//! one never will.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use clap::Args;
+
+use crate::Outcome;
+use crate::connection::{Connection, publish};
+use crate::flow::reach;
+use crate::quantiles::{Quantiles, WARM_UP_PART};
+
+const AWAITED: &[u8] = b"awaited";
+const BEHIND: &[u8] = b"behind";
+
+/// A publish at one node after a PONG at another.
+#[derive(Debug, Args)]
+pub(crate) struct Flush {
+    /// Where the subscriber connects.
+    #[arg(long)]
+    subscriber: SocketAddr,
+    /// Where the publisher connects.
+    #[arg(long)]
+    publisher: SocketAddr,
+    /// Subscriptions to make, each on a subject of its own, one after the other.
+    #[arg(long, default_value_t = 1_000)]
+    rounds: u64,
+}
+
+impl Flush {
+    /// Measures, and prints how many messages never came, and quantiles of the time from SUB to PONG.
+    pub(crate) fn run(self) -> Outcome<()> {
+        let known = format!("load.{}.known", std::process::id());
+        let mut subscriber = Connection::open(self.subscriber)?;
+        subscriber.subscribe(&known)?;
+        let mut publisher = Connection::open(self.publisher)?;
+        reach(&mut publisher, &mut subscriber, &known)?;
+
+        let behind = publish(&known, None, BEHIND);
+        let mut taken = Quantiles::new()?;
+        let mut missed = 0;
+        for round in 0..self.rounds {
+            let subject = format!("load.{}.{round}", std::process::id());
+            let mut frames = publish(&subject, None, AWAITED);
+            frames.extend_from_slice(&behind);
+            let started = Instant::now();
+            subscriber.subscribe(&subject)?;
+            let elapsed = started.elapsed();
+            publisher.send(&frames)?;
+            if round >= self.rounds / WARM_UP_PART {
+                taken.record(elapsed);
+            }
+            missed += u64::from(!comes(&mut subscriber)?);
+        }
+        let mut result = taken.result("flush");
+        result["rounds"] = self.rounds.into();
+        result["missed"] = missed.into();
+        crate::print(&result)
+    }
+}
+
+/// Whether the awaited message comes before the one behind it.
+fn comes(subscriber: &mut Connection) -> Outcome<bool> {
+    let (mut came, mut over) = (false, false);
+    while !over {
+        subscriber.receive(|message| match message.reply_and_payload().1 {
+            AWAITED => came = true,
+            _ => over = true,
+        })?;
+    }
+    Ok(came)
+}

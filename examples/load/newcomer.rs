@@ -1,0 +1,42 @@
+//! A node that is just starting: when does what is published there reach subscribers at other nodes?
+
+use std::io;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+use crate::connection::Connection;
+use crate::flow::reach_again;
+
+/// The node is tried again after this, and so is a subscriber that has not heard.
+const AGAIN: Duration = Duration::from_millis(2);
+/// A node that takes no client for so long fails the measurement.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// Publishes each subject through the node, as soon as that takes clients, until the subscriber with that index has heard it.
+pub(crate) fn reach_through(
+    node: SocketAddr,
+    subscribers: &mut [Connection],
+    subjects: impl Iterator<Item = (usize, String)>,
+) -> Outcome<()> {
+    let mut publisher = open(node)?;
+    for (subscriber, subject) in subjects {
+        reach_again(&mut publisher, &mut subscribers[subscriber], &subject, AGAIN)?;
+    }
+    Ok(())
+}
+
+fn open(node: SocketAddr) -> io::Result<Connection> {
+    let started = Instant::now();
+    loop {
+        match Connection::open(node) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ConnectionRefused && started.elapsed() < START_MAX =>
+            {
+                thread::park_timeout(AGAIN);
+            }
+            opened => return opened,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+"""How soon the other nodes know that a killed one's subscriptions are gone."""
+
+import signal
+import socket
+import time
+
+from cluster import Cluster, Interest, wait_until_known
+from pair import OURS, Case, address, in_turn
+from processes import Crowd
+from report import progress, say, table
+
+SUBSCRIPTIONS = 10_000
+TARGET_MAX_MS = 50
+LONGEST_SECONDS = 60
+POLL_SECONDS = 0.001
+# name, words for the load generator
+CASES = [
+    (f"{SUBSCRIPTIONS:,} clients with one each", ["idle", "--components", SUBSCRIPTIONS]),
+    (f"one client with {SUBSCRIPTIONS:,}", ["subscriptions", "--subscriptions", SUBSCRIPTIONS]),
+]
+
+
+def run(folder, runs, part, targets):
+    cases = []
+    for name, words in CASES:
+        case = Case(name)
+        for number in range(runs):
+            progress(f"a node is killed, {name}: run {number + 1} of {runs}")
+            for who in in_turn(number):
+                once(folder, who, words, case)
+        cases.append(case)
+        longest = max(case.figures["gone"][OURS])
+        targets.later(f"interest gone on every other node, {name} (max)", longest, TARGET_MAX_MS, "ms")
+    say(f"### A node with {SUBSCRIPTIONS:,} subscriptions is killed (-9), medians of {runs} runs in turn\n")
+    say("ms until every other node knows none of them any more, and until a connection to it that is as old as the links")
+    say("is closed: what the kernel takes to end the process. In each cell: ours / nats-server's = ratio.\n")
+    head = ["subscriptions", "interest gone, ms", "connection closed, ms"]
+    table(head, [[case.name, case.beside("gone", 1), case.beside("closed", 1)] for case in cases])
+    targets.tell()
+
+
+def once(folder, who, words, case):
+    with Cluster(folder, who) as nodes:
+        victim, *others = nodes.nodes
+        interests = [Interest(node).remember() for node in others]
+        with witness(victim) as connection, Crowd(folder, *words, "--server", address(victim)):
+            wait_until_known(others, SUBSCRIPTIONS)
+            gone, closed = kill(victim, interests, connection)
+            case.add("gone", who, gone * 1000)
+            case.add("closed", who, closed * 1000)
+
+
+def witness(node):
+    """A client that notices when its connection ends."""
+    connection = socket.create_connection(("127.0.0.1", node.port))
+    connection.sendall(b'CONNECT {"verbose":false}\r\n')
+    connection.setblocking(False)
+    return connection
+
+
+def kill(victim, interests, connection):
+    """Seconds until all have forgotten it, and until the connection ended."""
+    tests = [lambda: has_ended(connection), *(interest.has_forgotten for interest in interests)]
+    seen = {}
+    started = time.monotonic()
+    victim.signal(signal.SIGKILL)
+    while len(seen) < len(tests):
+        for number, test in enumerate(tests):
+            if number not in seen and test():
+                seen[number] = time.monotonic() - started
+        if time.monotonic() > started + LONGEST_SECONDS:
+            raise TimeoutError(f"{victim.name} is not forgotten after {LONGEST_SECONDS} s")
+        time.sleep(POLL_SECONDS)
+    return max(seen[number] for number in range(1, len(tests))), seen[0]
+
+
+def has_ended(connection):
+    try:
+        while connection.recv(65536):
+            pass
+        return True
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True

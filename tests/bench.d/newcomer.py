@@ -1,0 +1,65 @@
+"""How soon a node that joins a cluster with many subscriptions knows them all."""
+
+import time
+
+from cluster import Cluster, Interest, wait_until_known
+from pair import OURS, Case, address, in_turn
+from processes import Crowd, accepts
+from report import progress, say, table
+
+SUBSCRIPTIONS = 100_000
+TARGET_MAX = 1
+LONGEST_SECONDS = 60
+POLL_SECONDS = 0.001
+# name, nodes of the subscriptions
+CASES = [("all on one node", (0,)), ("a third on each node", (0, 1, 2))]
+
+
+def run(folder, runs, part, targets):
+    cases = []
+    for name, places in CASES:
+        case = Case(name)
+        for number in range(runs):
+            progress(f"a new node, {SUBSCRIPTIONS:,} subscriptions {name}: run {number + 1} of {runs}")
+            for who in in_turn(number):
+                once(folder, who, places, case)
+        cases.append(case)
+        longest = max(case.figures["knows"][OURS])
+        targets.later(f"a new node knows {SUBSCRIPTIONS:,} subscriptions, {name} (max)", longest, TARGET_MAX, "s")
+    say(f"### A fourth node joins a cluster with {SUBSCRIPTIONS:,} subscriptions, medians of {runs} runs in turn\n")
+    say("Seconds since its process was started until it takes clients, until it knows all, and until messages that are")
+    say("published there have reached subscribers all over. In each cell: ours / nats-server's = ratio.\n")
+    head = ["subscriptions", "takes clients", "knows all", "reaches all"]
+    table(head, [[case.name, *(case.beside(what, 3) for what in ("accepts", "knows", "reaches"))] for case in cases])
+    targets.tell()
+
+
+def once(folder, who, places, case):
+    with Cluster(folder, who) as nodes:
+        words = ["--server", nodes.addresses(*places), "--connections", len(places), "--subscriptions", SUBSCRIPTIONS]
+        with Crowd(folder, "subscriptions", *words) as crowd:
+            wait_until_known(nodes.nodes, SUBSCRIPTIONS)
+            started = time.monotonic()
+            node = nodes.start_another()
+            crowd.tell(f"reach {address(node)}")
+            accepted, known = watch(node, started)
+            crowd.answer()
+            # By the generator's own clock, which began when it was told.
+            case.add("reaches", who, time.monotonic() - started)
+            case.add("accepts", who, accepted)
+            case.add("knows", who, known)
+
+
+def watch(node, started):
+    """Seconds until it takes clients, and until it knows all subscriptions."""
+    interest = Interest(node)
+    seen = {}
+    tests = {"accepts": lambda: accepts(node.port), "knows": lambda: interest.knows(SUBSCRIPTIONS)}
+    while len(seen) < len(tests):
+        for what, test in tests.items():
+            if what not in seen and test():
+                seen[what] = time.monotonic() - started
+        if time.monotonic() > started + LONGEST_SECONDS:
+            raise TimeoutError(f"{node.name} does not know all after {LONGEST_SECONDS} s")
+        time.sleep(POLL_SECONDS)
+    return seen["accepts"], seen["knows"]

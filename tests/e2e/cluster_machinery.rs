@@ -1,0 +1,276 @@
+//! The machinery for tests of a clustered broker: meshes, networks with faults, ZooKeeper ensembles, numbered messages.
+
+use e2e::{
+    Ensemble, Lan, Ledger, Links, Maker, Mesh, PATIENCE, Publishing, RawClient, Receipts, Receiving,
+    ZooKeeper, eventually,
+};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+/// Much longer than anything takes on these networks, and shorter than a second.
+const SILENCE: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn a_mesh_of_real_nodes_becomes_whole_agrees_and_is_whole_again_after_a_kill() {
+    let mut mesh = Mesh::start(Maker::Nats, 3).await;
+    let mut subscriber = mesh.nodes[0].client().await;
+    subscriber
+        .send("SUB a 1\r\nSUB a 2\r\nSUB a q 3\r\nSUB a q 4\r\nUNSUB 2\r\n")
+        .await;
+    subscriber.flush().await;
+    mesh.wait_until_agreed().await;
+    let here = Links::read(mesh.nodes[0].http()).await.expect("pages");
+    let there = Links::read(mesh.nodes[2].http()).await.expect("pages");
+    let known = there.to(&here.id).expect("a link");
+    assert_eq!((&*known.name, known.interest), ("n1", 2), "{known:?}");
+
+    let before = mesh.nodes[1].figures();
+    assert!(
+        before.threads > 1 && before.open_files > 8 && before.resident_kib > 1000,
+        "{before:?}"
+    );
+    mesh.nodes[1].kill();
+    assert_eq!(mesh.nodes[1].figures().threads, 0);
+    assert_eq!(mesh.answering(), [0, 2]);
+    mesh.wait_until_whole().await;
+    mesh.nodes[1].restart().await;
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    let mut publisher = mesh.nodes[1].client().await;
+    publisher.publish("a", "hi").await;
+    subscriber.read_until("MSG").await;
+
+    mesh.nodes[1].freeze().await;
+    assert_eq!(mesh.answering(), [0, 2]);
+    mesh.wait_until_agreed().await;
+    mesh.nodes[1].thaw();
+    assert!(mesh.nodes[2].stop(PATIENCE).await.success());
+    let newcomer = mesh.start_one_more().await;
+    assert_eq!((newcomer, mesh.answering()), (3, vec![0, 1, 3]));
+    mesh.wait_until_whole().await;
+}
+
+#[tokio::test]
+async fn messages_of_a_flow_over_two_nodes_are_all_accounted_for() {
+    let mut mesh = Mesh::builder(Maker::Nats, 2).seeded().start().await;
+    let mut subscriber = mesh.nodes[1].client().await;
+    subscriber.subscribe("flow.*", "1").await;
+    subscriber.flush().await;
+    mesh.wait_until_agreed().await;
+    let receiving = Receiving::start(subscriber, "the subscriber");
+    let flow = |name: &str, client: RawClient| {
+        Publishing::start(client, name, &format!("flow.{name}"), Duration::from_millis(1))
+    };
+    let flows = [
+        flow("x", mesh.nodes[0].client().await),
+        flow("y", mesh.nodes[1].client().await),
+    ];
+    eventually("both have published", PATIENCE, async || {
+        flows.iter().all(|flow| flow.count() > 20) && receiving.count() > 20
+    })
+    .await;
+    let mut ledger = Ledger::new();
+    for flow in flows {
+        ledger.add(&flow.stop().await.1);
+    }
+    let (mut subscriber, mut receipts) = receiving.stop().await;
+    receipts.gather(&mut subscriber, &ledger, PATIENCE).await;
+    receipts.assert_whole(&ledger);
+    assert_eq!(receipts.total(), ledger.total());
+
+    // And what is wrong is seen: one lost, one twice and late, one from nowhere.
+    let mut publisher = mesh.nodes[1].client().await;
+    let (first, second, third) = (ledger.next("z"), ledger.next("z"), ledger.next("z"));
+    for payload in [&*first, &second, &first, "z 9"] {
+        publisher.publish("flow.z", payload).await;
+    }
+    publisher.flush().await;
+    let mut bad = Receipts::new("the same subscriber");
+    bad.add(&receipts);
+    bad.take_all(&subscriber.flush().await);
+    let entry = |number| vec![("z".to_owned(), number)];
+    assert_eq!(third, "z 3");
+    assert_eq!(bad.missing(&ledger), entry(3));
+    assert_eq!(bad.repeated(), entry(1));
+    assert_eq!(bad.disordered(), entry(1));
+    assert_eq!(bad.unknown(&ledger), entry(9));
+}
+
+/// A socket between two machines, its first half on the first.
+async fn socket(lan: &Lan, from: usize, to: usize) -> (TcpStream, TcpStream) {
+    let listener = listener(lan, to);
+    let address = listener.local_addr().expect("bound");
+    let (near, far) = tokio::join!(lan.host(from).connect(address), listener.accept());
+    (near.expect("the cable is whole"), far.expect("accepted").0)
+}
+
+fn listener(lan: &Lan, host: usize) -> TcpListener {
+    lan.host(host).listen(0).expect("a port of the machine's own")
+}
+
+async fn hears(from: &mut TcpStream, to: &mut TcpStream, patience: Duration) -> bool {
+    from.write_all(b"x").await.expect("the kernel takes it");
+    let mut byte = [0];
+    match timeout(patience, to.read_exact(&mut byte)).await {
+        Ok(read) => read.map(|count| count == 1).expect("no reset"),
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn machines_of_a_network_are_parted_in_silence_and_mended() {
+    let mut lan = Lan::new(3);
+    let (mut a, mut b) = socket(&lan, 0, 1).await;
+    let (mut c, mut d) = socket(&lan, 2, 1).await;
+    assert!(hears(&mut a, &mut b, PATIENCE).await && hears(&mut b, &mut a, PATIENCE).await);
+    lan.part(&[&[0], &[1, 2]]);
+    assert!(!hears(&mut a, &mut b, SILENCE).await && !hears(&mut b, &mut a, SILENCE).await);
+    assert!(
+        hears(&mut c, &mut d, PATIENCE).await,
+        "inside a group all is well"
+    );
+    assert!(
+        timeout(
+            SILENCE,
+            lan.host(0)
+                .connect(listener(&lan, 2).local_addr().expect("bound"))
+        )
+        .await
+        .is_err(),
+        "not even a refusal"
+    );
+    lan.mend();
+    let mut byte = [0];
+    for half in [&mut a, &mut b] {
+        timeout(PATIENCE, half.read_exact(&mut byte))
+            .await
+            .expect("what was said in the dark arrives")
+            .expect("no reset");
+    }
+    assert!(hears(&mut a, &mut b, PATIENCE).await);
+
+    // A machine in none of the groups reaches both.
+    lan.part(&[&[0], &[2]]);
+    assert!(hears(&mut a, &mut b, PATIENCE).await && hears(&mut c, &mut d, PATIENCE).await);
+    lan.mend();
+
+    // One way: what 0 says is lost, also what it says about having heard.
+    lan.silence(0, 1);
+    assert!(hears(&mut b, &mut a, PATIENCE).await, "0 hears 1");
+    assert!(!hears(&mut a, &mut b, SILENCE).await, "1 does not hear 0");
+    lan.mend();
+    timeout(PATIENCE, b.read_exact(&mut byte))
+        .await
+        .expect("mended")
+        .expect("no reset");
+}
+
+#[tokio::test]
+async fn a_cable_is_slow_and_loses_frames_and_is_mended() {
+    const DELAY: Duration = Duration::from_millis(50);
+    let mut lan = Lan::new(2);
+    let (mut a, mut b) = socket(&lan, 0, 1).await;
+    lan.slow_all(DELAY, 0.0).await;
+    let since = Instant::now();
+    assert!(hears(&mut a, &mut b, PATIENCE).await && hears(&mut b, &mut a, PATIENCE).await);
+    assert!(since.elapsed() >= 2 * DELAY, "{:?}", since.elapsed());
+
+    // Much at once: frames that the kernel has not cut up yet pass as well.
+    let much = vec![7; 2_000_000];
+    let mut all = vec![0; much.len()];
+    let (sent, read) = tokio::join!(a.write_all(&much), timeout(PATIENCE, b.read_exact(&mut all)));
+    sent.expect("sent");
+    read.expect("in time").expect("no reset");
+    assert!(all == much, "it came as it was");
+
+    lan.mend();
+    // What was on its way is lost, so the first round trip may wait until TCP sends again.
+    eventually("as quick as before", PATIENCE, async || {
+        let since = Instant::now();
+        hears(&mut a, &mut b, PATIENCE).await
+            && hears(&mut b, &mut a, PATIENCE).await
+            && since.elapsed() < DELAY
+    })
+    .await;
+
+    // All is lost, then a part of it: TCP then gets all through.
+    lan.slow(0, Duration::ZERO, 1.0).await;
+    assert!(!hears(&mut a, &mut b, SILENCE).await);
+    lan.slow(0, Duration::ZERO, 0.05).await;
+    timeout(PATIENCE, b.read_exact(&mut [0]))
+        .await
+        .expect("sent again")
+        .expect("no reset");
+    for _ in 0..20 {
+        assert!(hears(&mut a, &mut b, PATIENCE).await && hears(&mut b, &mut a, PATIENCE).await);
+    }
+}
+
+#[tokio::test]
+async fn nodes_and_zookeeper_live_on_machines_of_one_network() {
+    let mut lan = Lan::new(4);
+    let (mesh, zookeeper) = tokio::join!(
+        Mesh::builder(Maker::Nats, 3).start_across(&lan),
+        ZooKeeper::start_on(lan.host(3))
+    );
+    let mut mesh = mesh;
+    let ask = async |host: usize| {
+        let mut stream = lan
+            .host(host)
+            .connect(zookeeper.address())
+            .await
+            .expect("reached");
+        stream.write_all(b"ruok").await.expect("taken");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        answer
+    };
+    assert_eq!(ask(0).await, "imok");
+    let mut subscriber = mesh.nodes[0].client().await;
+    subscriber.subscribe("a", "1").await;
+    subscriber.flush().await;
+    mesh.wait_until_agreed().await;
+
+    lan.part(&[&[0, 1], &[2]]);
+    mesh.nodes[2].client().await.publish("a", "lost").await;
+    subscriber.expect_silence(SILENCE).await;
+    lan.mend();
+    subscriber.expect_message("1", "a", "lost").await;
+    mesh.wait_until_linked(&[0, 1, 2]).await;
+}
+
+#[tokio::test]
+async fn an_ensemble_elects_another_leader_when_the_first_is_killed() {
+    let mut ensemble = Ensemble::start().await;
+    let first = ensemble.wait_for_leader().await;
+    let mut registrar = ensemble.registrar().await;
+    registrar.put("/standin/nodes/n1", "127.0.0.1:4222").await;
+    ensemble.kill(first);
+    let second = ensemble.wait_for_leader().await;
+    assert_ne!(first, second);
+    eventually("the session goes on", PATIENCE, async || {
+        registrar.children("/standin/nodes").await == ["n1"]
+    })
+    .await;
+    ensemble.restart(first).await;
+    assert_eq!(ensemble.servers[first].mode().await.as_deref(), Some("follower"));
+    assert_eq!(ensemble.leader().await, Some(second));
+}
+
+#[tokio::test]
+async fn an_ensemble_whose_leader_is_cut_off_elects_another() {
+    let mut lan = Lan::new(3);
+    let ensemble = Ensemble::start_on(&lan, [0, 1, 2]).await;
+    let first = ensemble.wait_for_leader().await;
+    let others = [(first + 1) % 3, (first + 2) % 3];
+    lan.part(&[&[first], &others]);
+    let elected = async || ensemble.leader().await.is_some_and(|leader| leader != first);
+    eventually("one of the others leads", 2 * PATIENCE, elected).await;
+    lan.mend();
+    eventually("the first follows", 2 * PATIENCE, async || {
+        ensemble.servers[first].mode().await.as_deref() == Some("follower")
+    })
+    .await;
+}

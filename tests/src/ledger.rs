@@ -1,0 +1,240 @@
+//! Numbered messages: what was published, what arrived, and what that says: lost, twice, out of order.
+//!
+//! A [`Ledger`] numbers the messages of each publisher from 1 in their payload (`publisher 17`); [`Receipts`] are what one
+//! receiver got of them, in the order it came. Duplicates and order are judged per publisher, as NATS promises no more.
+
+use crate::frame::Frame;
+use crate::raw::RawClient;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::future::Future;
+use std::panic::Location;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How many messages a failure names.
+const NAMED_MAX: usize = 20;
+
+/// How long [`Receipts::gather`] reads at a time.
+const READ_FOR: Duration = Duration::from_millis(10);
+
+/// A message by its publisher and its number.
+pub type Entry = (String, u64);
+
+/// All that was published.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    published: BTreeMap<String, u64>,
+}
+
+impl Ledger {
+    /// Nothing published yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The payload of this publisher's next message, which counts as published from now on.
+    pub fn next(&mut self, publisher: &str) -> String {
+        let number = self.published.entry(publisher.to_owned()).or_default();
+        *number += 1;
+        format!("{publisher} {number}")
+    }
+
+    /// Publishes the publisher's next so many messages.
+    pub async fn publish(&mut self, client: &mut RawClient, publisher: &str, subject: &str, count: u64) {
+        for _ in 0..count {
+            let payload = self.next(publisher);
+            client.publish(subject, payload).await;
+        }
+    }
+
+    /// How many were published in all.
+    pub fn total(&self) -> u64 {
+        self.published.values().sum()
+    }
+
+    /// How many this publisher published.
+    pub fn published_by(&self, publisher: &str) -> u64 {
+        self.published.get(publisher).copied().unwrap_or_default()
+    }
+
+    /// Takes up what was published elsewhere, by other publishers.
+    pub fn add(&mut self, other: &Self) {
+        for (publisher, count) in &other.published {
+            let was = self.published.insert(publisher.clone(), *count);
+            assert_eq!(was, None, "{publisher} is in both ledgers");
+        }
+    }
+}
+
+/// What one receiver got, or several that share the messages, such as a queue group.
+#[derive(Clone, Debug)]
+pub struct Receipts {
+    name: String,
+    /// The numbers got of each publisher, in the order they came.
+    got: BTreeMap<String, Vec<u64>>,
+}
+
+impl Receipts {
+    /// Nothing got yet; `name` appears in every failure.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            got: BTreeMap::new(),
+        }
+    }
+
+    /// Takes up a frame, if it is a message of a ledger; false when it is anything else.
+    pub fn take(&mut self, frame: &Frame) -> bool {
+        if !matches!(&*frame.verb(), "MSG" | "HMSG") {
+            return false;
+        }
+        let payload = String::from_utf8_lossy(frame.payload());
+        // Headers, if any, end in an empty line and so come before.
+        let entry = payload.rsplit("\r\n").next().unwrap_or_default();
+        let Some((publisher, number)) = entry.rsplit_once(' ') else {
+            return false;
+        };
+        let Ok(number) = number.parse() else {
+            return false;
+        };
+        self.got.entry(publisher.to_owned()).or_default().push(number);
+        true
+    }
+
+    /// Takes up those of these frames that are messages of a ledger.
+    pub fn take_all<'a>(&mut self, frames: impl IntoIterator<Item = &'a Frame>) {
+        for frame in frames {
+            self.take(frame);
+        }
+    }
+
+    /// Reads from `client` until everything in the ledger is here; fails, naming what is missing, when `patience` is over.
+    #[track_caller]
+    pub fn gather(
+        &mut self,
+        client: &mut RawClient,
+        ledger: &Ledger,
+        patience: Duration,
+    ) -> impl Future<Output = ()> {
+        let at = Location::caller();
+        async move {
+            let deadline = Instant::now() + patience;
+            while !self.missing(ledger).is_empty() {
+                if Instant::now() > deadline || client.ending().is_some() {
+                    self.fail(at, "miss", &self.missing(ledger));
+                }
+                let frames = client.frames_for(READ_FOR).await;
+                self.take_all(&frames);
+            }
+        }
+    }
+
+    /// Takes up what another receiver got, whose messages are different ones or copies too many.
+    pub fn add(&mut self, other: &Self) {
+        for (publisher, numbers) in &other.got {
+            self.got.entry(publisher.clone()).or_default().extend(numbers);
+        }
+    }
+
+    /// How many came, copies counted.
+    pub fn total(&self) -> u64 {
+        self.got.values().map(|numbers| numbers.len() as u64).sum()
+    }
+
+    /// What was published and did not come.
+    pub fn missing(&self, ledger: &Ledger) -> Vec<Entry> {
+        let mut missing = Vec::new();
+        for (publisher, count) in &ledger.published {
+            let got: BTreeSet<u64> = self.numbers(publisher).iter().copied().collect();
+            let numbers = (1..=*count).filter(|number| !got.contains(number));
+            missing.extend(numbers.map(|number| (publisher.clone(), number)));
+        }
+        missing
+    }
+
+    /// What came more than once, each named once.
+    pub fn repeated(&self) -> Vec<Entry> {
+        let mut repeated = BTreeSet::new();
+        for (publisher, numbers) in &self.got {
+            let mut seen = BTreeSet::new();
+            let again = numbers.iter().filter(|number| !seen.insert(**number));
+            repeated.extend(again.map(|number| (publisher.clone(), *number)));
+        }
+        repeated.into_iter().collect()
+    }
+
+    /// What came after a later one of the same publisher.
+    pub fn disordered(&self) -> Vec<Entry> {
+        let mut disordered = Vec::new();
+        for (publisher, numbers) in &self.got {
+            let mut highest = 0;
+            for number in numbers {
+                if *number < highest {
+                    disordered.push((publisher.clone(), *number));
+                }
+                highest = highest.max(*number);
+            }
+        }
+        disordered
+    }
+
+    /// What came and is not in the ledger.
+    pub fn unknown(&self, ledger: &Ledger) -> Vec<Entry> {
+        let mut unknown = Vec::new();
+        for (publisher, numbers) in &self.got {
+            let count = ledger.published_by(publisher);
+            let beyond = numbers.iter().filter(|number| !(1..=count).contains(*number));
+            unknown.extend(beyond.map(|number| (publisher.clone(), *number)));
+        }
+        unknown
+    }
+
+    /// Fails unless nothing came twice, out of order, or from nowhere: at most once. Some may be missing.
+    #[track_caller]
+    pub fn assert_no_more(&self, ledger: &Ledger) {
+        let at = Location::caller();
+        self.must_be_none(at, "got more than once", &self.repeated());
+        self.must_be_none(at, "got after a later one", &self.disordered());
+        self.must_be_none(at, "got, though never published,", &self.unknown(ledger));
+    }
+
+    /// Fails unless everything came, exactly once and in order.
+    #[track_caller]
+    pub fn assert_whole(&self, ledger: &Ledger) {
+        self.must_be_none(Location::caller(), "miss", &self.missing(ledger));
+        self.assert_no_more(ledger);
+    }
+
+    /// Fails unless everything came, exactly once; in any order, as for a queue group whose members are added together.
+    #[track_caller]
+    pub fn assert_each_once(&self, ledger: &Ledger) {
+        let at = Location::caller();
+        self.must_be_none(at, "miss", &self.missing(ledger));
+        self.must_be_none(at, "got more than once", &self.repeated());
+        self.must_be_none(at, "got, though never published,", &self.unknown(ledger));
+    }
+
+    fn numbers(&self, publisher: &str) -> &[u64] {
+        self.got.get(publisher).map_or(&[], Vec::as_slice)
+    }
+
+    fn must_be_none(&self, at: &Location<'_>, what: &str, entries: &[Entry]) {
+        if !entries.is_empty() {
+            self.fail(at, what, entries);
+        }
+    }
+
+    fn fail(&self, at: &Location<'_>, what: &str, entries: &[Entry]) -> ! {
+        let mut named = String::new();
+        for (publisher, number) in entries.iter().take(NAMED_MAX) {
+            let _ = write!(named, " {publisher}/{number}");
+        }
+        panic!(
+            "{at}: the receipts of {} {what} {} of the messages:{named}; {} came in all",
+            self.name,
+            entries.len(),
+            self.total()
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! What a node tells of its cluster: the links to other nodes, the interest received over each, and its own clients' interest.
+//!
+//! Read from `/varz`, `/routez` and `/connz`, whose names and meanings ours and `nats-server` share. The latter keeps a pool
+//! of connections to each peer and one more for its system account, and an account's interest travels on one of the pool only.
+
+use crate::http::Endpoint;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Clients on one page of `/connz`, the servers' own default.
+const ROWS_PER_PAGE: usize = 1024;
+
+const SYSTEM_ACCOUNT: &str = "$SYS";
+
+/// The links of one node, at one moment.
+#[derive(Clone, Debug)]
+pub struct Links {
+    /// The node's own id, new at each of its starts.
+    pub id: String,
+    connections_needed: u64,
+    peers: BTreeMap<String, Peer>,
+}
+
+/// Another node, as the first sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// How many connections there are to it.
+    pub connections: u64,
+    /// How many entries of interest came from it: one for each subject, and one for each subject and queue group.
+    pub interest: u64,
+    /// The subjects of these, sorted, where the page lists them.
+    pub subjects: Vec<String>,
+}
+
+impl Links {
+    /// Those of the node with these pages; `None` when it gives none.
+    pub async fn read(http: &Endpoint) -> Option<Self> {
+        let settings = http.get_json("/varz").await?;
+        let page = http.get_json("/routez?subs=1").await?;
+        let mut peers: BTreeMap<String, Peer> = BTreeMap::new();
+        for route in page["routes"].as_array()? {
+            let id = route["remote_id"].as_str()?;
+            let peer = peers.entry(id.to_owned()).or_default();
+            id.clone_into(&mut peer.id);
+            route["remote_name"]
+                .as_str()
+                .unwrap_or_default()
+                .clone_into(&mut peer.name);
+            peer.connections += 1;
+            if route["account"] != SYSTEM_ACCOUNT {
+                peer.interest += route["subscriptions"].as_u64().unwrap_or_default();
+                peer.subjects.extend(strings(&route["subscriptions_list"]));
+            }
+        }
+        for peer in peers.values_mut() {
+            peer.subjects.sort_unstable();
+        }
+        let pool = settings["cluster"]["pool_size"].as_u64();
+        Some(Self {
+            id: settings["server_id"].as_str()?.to_owned(),
+            connections_needed: pool.map_or(1, |size| size + 1),
+            peers,
+        })
+    }
+
+    /// The other nodes, linked wholly or in part.
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// The node with this id, if there is a link to it.
+    pub fn to(&self, id: &str) -> Option<&Peer> {
+        self.peers.get(id)
+    }
+
+    /// True when all connections that this node keeps to a peer stand.
+    pub fn is_complete(&self, peer: &Peer) -> bool {
+        peer.connections >= self.connections_needed
+    }
+}
+
+/// What the clients of one node are interested in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnInterest {
+    /// Each (subject, queue group or nothing) once, as it is told to other nodes.
+    pub entries: BTreeSet<(String, String)>,
+    /// How many subscriptions that is.
+    pub subscriptions: usize,
+}
+
+impl OwnInterest {
+    /// That of the clients now on the node with these pages; `None` when it gives none.
+    pub async fn read(http: &Endpoint) -> Option<Self> {
+        let mut interest = Self::default();
+        for first in (0..).step_by(ROWS_PER_PAGE) {
+            let query = format!("/connz?subs=detail&offset={first}&limit={ROWS_PER_PAGE}");
+            let page = http.get_json(&query).await?;
+            let clients = page["connections"].as_array()?;
+            let lists = clients
+                .iter()
+                .filter_map(|client| client["subscriptions_list_detail"].as_array());
+            for subscription in lists.flatten() {
+                let word = |key: &str| subscription[key].as_str().unwrap_or_default().to_owned();
+                interest.entries.insert((word("subject"), word("qgroup")));
+                interest.subscriptions += 1;
+            }
+            if clients.len() < ROWS_PER_PAGE {
+                break;
+            }
+        }
+        Some(interest)
+    }
+
+    /// What is wrong with how another node knows it; nothing when that knows it all and no more.
+    pub fn known_as(&self, peer: &Peer) -> Result<(), String> {
+        let mut subjects: Vec<&str> = self.entries.iter().map(|(subject, _)| &**subject).collect();
+        subjects.sort_unstable();
+        // A page that lists fewer than it counts has a limit, or lists none.
+        let listed = peer.subjects.len() as u64 == peer.interest;
+        if peer.interest != subjects.len() as u64 || (listed && peer.subjects != subjects) {
+            return Err(format!(
+                "{} has {} entries of interest {:?}, known of them are {} {:?}",
+                peer.name,
+                subjects.len(),
+                shortened(&subjects),
+                peer.interest,
+                shortened(&peer.subjects),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn strings(list: &Value) -> impl Iterator<Item = String> {
+    let list = list.as_array().map_or(&[][..], Vec::as_slice);
+    list.iter().filter_map(|entry| entry.as_str().map(str::to_owned))
+}
+
+/// Enough of a list for a failure.
+fn shortened<T>(list: &[T]) -> &[T] {
+    &list[..list.len().min(10)]
+}

@@ -1,0 +1,204 @@
+//! One node of a [`Mesh`](crate::Mesh), ours or `nats-server`: started and ended in every way that a node starts and ends.
+
+use crate::figures::Figures;
+use crate::http::Endpoint;
+use crate::netns::{Netns, connect_inside};
+use crate::port::free_port;
+use crate::process::{Process, Program};
+use crate::raw::RawClient;
+use crate::server::Maker;
+use nix::sys::signal::Signal;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitStatus;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// One node. Its ports and its name stay as they are over every restart.
+#[derive(Debug)]
+pub struct MeshNode {
+    maker: Maker,
+    name: String,
+    address: SocketAddr,
+    cluster: SocketAddr,
+    http: Endpoint,
+    /// How it finds the others.
+    joining: Vec<String>,
+    /// Further flags, taken up at the next start.
+    pub flags: Vec<String>,
+    process: Option<Process>,
+}
+
+impl MeshNode {
+    /// A node that is not started yet, on loopback or on a namespace's own address.
+    pub(crate) fn new(maker: Maker, name: String, netns: Option<&Netns>) -> Self {
+        let host = netns.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), Netns::address);
+        let own = || SocketAddr::new(host, free_port());
+        Self {
+            maker,
+            name,
+            address: own(),
+            cluster: own(),
+            http: Endpoint {
+                address: own(),
+                netns: netns.map(|netns| netns.name().to_owned()),
+            },
+            joining: Vec::new(),
+            flags: Vec::new(),
+            process: None,
+        }
+    }
+
+    pub(crate) fn join_by(&mut self, flags: Vec<String>) {
+        self.joining = flags;
+    }
+
+    /// `n1`, `n2`, …; its server name too.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it takes clients.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `nats://HOST:PORT`.
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    /// Where it takes links.
+    pub fn cluster_address(&self) -> SocketAddr {
+        self.cluster
+    }
+
+    /// Its pages.
+    pub fn http(&self) -> &Endpoint {
+        &self.http
+    }
+
+    /// A number of `/varz`, such as `connections`; `None` when it does not answer.
+    pub async fn varz(&self, key: &str) -> Option<u64> {
+        self.http.get_json("/varz").await?[key].as_u64()
+    }
+
+    /// `num_subscriptions` of `/subsz`: its clients' and what it knows of other nodes.
+    pub async fn num_subscriptions(&self) -> Option<u64> {
+        self.http.get_json("/subsz").await?["num_subscriptions"].as_u64()
+    }
+
+    /// A client's socket to it, from the machine that it runs on.
+    ///
+    /// # Errors
+    /// The socket's error.
+    pub async fn connect(&self) -> std::io::Result<TcpStream> {
+        match &self.http.netns {
+            Some(netns) => connect_inside(netns, self.address).await,
+            None => TcpStream::connect(self.address).await,
+        }
+    }
+
+    /// A raw client of it, from the machine that it runs on, connected and greeted.
+    pub async fn client(&self) -> RawClient {
+        match tokio::time::timeout(CONNECT_PATIENCE, self.connect()).await {
+            Ok(Ok(stream)) => RawClient::open_over(stream).await,
+            other => panic!("{} takes no client: {other:?}", self.name),
+        }
+    }
+
+    /// Its process, running or ended: its log, its end.
+    pub fn process(&mut self) -> &mut Process {
+        self.process
+            .as_mut()
+            .unwrap_or_else(|| panic!("{} was never started", self.name))
+    }
+
+    /// What it takes of the machine now.
+    pub fn figures(&self) -> Figures {
+        self.process.as_ref().map(Process::figures).unwrap_or_default()
+    }
+
+    /// False before its start and after its end, whatever ended it.
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::is_running)
+    }
+
+    /// True between [`freeze`](Self::freeze) and [`thaw`](Self::thaw).
+    pub fn is_frozen(&mut self) -> bool {
+        self.is_running() && self.process().is_frozen()
+    }
+
+    /// Starts it and does not wait.
+    pub fn launch(&mut self) {
+        assert!(!self.is_running(), "{} runs already", self.name);
+        let program = self.program();
+        self.process = Some(program.start(format!("{} {}", self.maker.name(), self.name)));
+    }
+
+    /// Waits until it says that it is ready.
+    pub async fn wait_until_ready(&mut self) {
+        self.process()
+            .wait_for_line("Server is ready", START_PATIENCE)
+            .await;
+    }
+
+    /// Starts it and waits until it is ready; kills it first if it runs.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.launch();
+        self.wait_until_ready().await;
+    }
+
+    /// SIGKILL, and waits until the kernel has closed its sockets.
+    pub fn kill(&mut self) {
+        if self.is_running() {
+            self.process().kill();
+        }
+    }
+
+    /// SIGSTOP: it stays connected and answers nothing.
+    pub async fn freeze(&mut self) {
+        self.process().freeze().await;
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&mut self) {
+        self.process().thaw();
+    }
+
+    /// SIGTERM, and does not wait.
+    pub fn terminate(&mut self) {
+        self.process().signal(Signal::SIGTERM);
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub async fn stop(&mut self, patience: Duration) -> ExitStatus {
+        self.terminate();
+        self.process().wait_for_end(patience).await
+    }
+
+    /// SIGUSR2: it tells its clients (`ldm`), closes them one after the other, and ends.
+    pub fn go_lame(&mut self) {
+        self.process().signal(Signal::SIGUSR2);
+    }
+
+    fn program(&self) -> Program {
+        let program = self
+            .maker
+            .program()
+            .args(["-a", &self.address.ip().to_string()])
+            .args(["-p", &self.address.port().to_string()])
+            .args(["-m", &self.http.address.port().to_string()])
+            .args(["-n", &self.name])
+            .args(["--cluster", &format!("nats://{}", self.cluster)])
+            .args(&self.joining)
+            .args(&self.flags);
+        match &self.http.netns {
+            Some(netns) => program.inside_named(netns),
+            None => program,
+        }
+    }
+}
