@@ -91,6 +91,9 @@ pub(crate) struct Subscriptions {
     hasher: RandomState,
 }
 
+/// A queue group of one subject: both names.
+type GroupKey = (Box<[u8]>, Box<[u8]>);
+
 #[derive(Debug)]
 struct Known {
     /// Without wildcards, by whole subject. The key stands in the subscriptions themselves.
@@ -100,7 +103,7 @@ struct Known {
     counts: Counts,
     followers: Vec<Arc<Outbox>>,
     /// Groups that have more or fewer members than followers know, by subject and name.
-    restless: HashMap<(Box<[u8]>, Box<[u8]>), u32, RandomState>,
+    restless: HashMap<GroupKey, u32, RandomState>,
     frame: Vec<u8>,
 }
 

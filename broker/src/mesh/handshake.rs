@@ -1,4 +1,5 @@
-//! From a connection to a link: both sides introduce themselves, and the node with the lesser id decides.
+//! From a connection to a link: both sides introduce themselves, the node with the greater id says that it has nothing against it, and
+//! the one with the lesser id decides.
 //!
 //! Nothing of a peer is believed before it is welcome: what it sends is small, in time, and about itself only.
 
@@ -110,41 +111,42 @@ pub(crate) async fn shake(
             questions.send(question).map_err(|_| HandshakeError::Ending)?;
             answered.await.map_err(|_| HandshakeError::Ending)
         };
+        let decides = own.decides_with(&hello);
         let (mut verdict, mut number) = ask(false).await?;
-        let mut decided_here = true;
         if verdict == Verdict::Wait {
+            if !decides {
+                stream
+                    .write_all(&welcome())
+                    .await
+                    .map_err(HandshakeError::Broken)?;
+            }
             match next(&mut stream, &mut came).await? {
                 Greeting::Welcome => (verdict, number) = ask(true).await?,
                 Greeting::Refuse(why) => return Err(HandshakeError::Refused { id: hello.id, why }),
                 Greeting::Hello(_) => return Err(HandshakeError::Disorder),
             }
-            decided_here = false;
         }
         let mut word = Vec::new();
         if let Verdict::Refuse { why, .. } = verdict {
             put_json(&mut word, frame::REFUSE, &Refusal { why });
             // It learns why, if it still listens.
             let _ = stream.write_all(&word).await;
-            return Err(match next(&mut stream, &mut came).await {
-                // Both have something against it; what the other says may be news.
-                Ok(Greeting::Refuse(theirs)) if why == Why::Other => HandshakeError::Refused {
-                    id: hello.id,
-                    why: theirs,
-                },
-                _ => HandshakeError::Refuses { id: hello.id, why },
-            });
+            let _ = stream.shutdown().await;
+            // What it has sent meanwhile is taken, or it would lose these words to a reset.
+            while let Ok(1..) = stream.read_buf(&mut came).await {
+                came.clear();
+            }
+            return Err(HandshakeError::Refuses { id: hello.id, why });
         }
-        Ok((hello, number, decided_here, came))
+        Ok((hello, number, decides, came))
     };
-    let (hello, number, decided_here, rest) = timeout(limit, shaking)
+    let (hello, number, decides, rest) = timeout(limit, shaking)
         .await
         .map_err(|_| HandshakeError::Timeout(limit))??;
     // The number is taken from here on: whoever gets it must be told what becomes of it.
-    if decided_here {
-        let mut word = Vec::new();
-        frame::put(&mut word, frame::WELCOME, b"");
+    if decides {
         // Should it fail, the link ends at once, as any link that breaks.
-        let _ = timeout(limit, stream.write_all(&word)).await;
+        let _ = timeout(limit, stream.write_all(&welcome())).await;
     }
     Ok(Linked {
         number,
@@ -154,6 +156,12 @@ pub(crate) async fn shake(
         address,
         rest,
     })
+}
+
+fn welcome() -> Vec<u8> {
+    let mut word = Vec::new();
+    frame::put(&mut word, frame::WELCOME, b"");
+    word
 }
 
 enum Greeting {

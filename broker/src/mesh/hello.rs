@@ -110,6 +110,11 @@ pub(crate) fn put_json(out: &mut Vec<u8>, kind: u8, value: &impl Serialize) {
 }
 
 impl Hello {
+    /// Of two nodes the one with the lesser id decides which connection is the link.
+    pub(crate) fn decides_with(&self, other: &Self) -> bool {
+        self.id < other.id
+    }
+
     pub(crate) fn can(&self, feature: &str) -> bool {
         self.features.iter().any(|known| known == feature)
     }

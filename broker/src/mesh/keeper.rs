@@ -76,6 +76,7 @@ struct Keeper {
     parts: Parts,
     standing: watch::Sender<Standing>,
     has_read: bool,
+    leaving: bool,
     numbers: u64,
     shakes: JoinSet<(Option<String>, Result<Linked, HandshakeError>)>,
     questions: UnboundedSender<Question>,
@@ -96,6 +97,7 @@ pub(crate) async fn run(
         has_read: parts.watch.is_none(),
         parts,
         standing,
+        leaving: false,
         numbers: 0,
         shakes: JoinSet::new(),
         questions,
@@ -212,10 +214,11 @@ impl Keeper {
         self.numbers += 1;
         let number = self.numbers;
         let membership = &mut self.parts.membership;
+        let (hello, dialled) = (&question.hello, question.dialled.is_some());
         let verdict = if question.welcome {
-            membership.welcomed(&question.hello, number)
+            membership.welcomed(hello, dialled, number)
         } else {
-            membership.greet(&question.hello, question.dialled.is_some(), number)
+            membership.greet(hello, dialled)
         };
         match verdict {
             Verdict::Refuse {
@@ -259,9 +262,8 @@ impl Keeper {
             return;
         };
         let first = match &error {
-            HandshakeError::Refused { id, why } | HandshakeError::Refuses { id, why } => {
-                membership.dial_refused(&at, id, *why, now)
-            }
+            HandshakeError::Refused { id, why } => membership.dial_refused(&at, id, *why, true, now),
+            HandshakeError::Refuses { id, why } => membership.dial_refused(&at, id, *why, false, now),
             _ => membership.dial_failed(&at, error.is_unheard(), now),
         };
         match (is_fault, first) {
@@ -368,7 +370,7 @@ impl Keeper {
                 let was = self.parts.membership.link_lost(number, leaves, now);
                 self.parts.shared.set_peers();
                 let why = reason.as_str();
-                if leaves || !was {
+                if leaves || !was || self.leaving {
                     info!(
                         link = number,
                         unsent_bytes, "the link with {peer} has ended: {why}"
@@ -397,6 +399,7 @@ impl Keeper {
 
     /// Says goodbye, and returns when the links have ended.
     async fn leave(mut self, mut happened: UnboundedReceiver<LinkEvent>) {
+        self.leaving = true;
         self.parts.membership.leave();
         self.shakes.shutdown().await;
         let mut word = Vec::new();

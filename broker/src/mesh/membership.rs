@@ -19,6 +19,8 @@ use super::hello::{Hello, PROTOCOL_MIN, Peer, Why};
 const REDIAL_MS_FIRST: u64 = 100;
 /// An address that nothing names any more, and whose node cannot be reached, is forgotten after this.
 const REMEMBERED: Duration = Duration::from_secs(3600);
+/// A link that stood so long is dialled again at once when it is lost.
+const GOOD_LINK: Duration = Duration::from_secs(5);
 /// Addresses for each node that there may be.
 const ADDRESSES_PER_NODE: usize = 4;
 /// A registered node whose host says so often that nobody listens is not waited for at start.
@@ -85,6 +87,7 @@ struct Linked {
     mesh: String,
     /// The other side has told all its interest.
     is_synced: bool,
+    since: Option<Instant>,
 }
 
 /// What becomes of a connection whose other side has introduced itself.
@@ -92,7 +95,7 @@ struct Linked {
 pub(crate) enum Verdict {
     /// It is the link; the one it takes the place of is to be closed.
     Accept { replaces: Option<u64> },
-    /// The other side decides.
+    /// There is nothing against it here; the other side is to say the same.
     Wait,
     /// There is no link; the present one is to show that it lives.
     Refuse { why: Why, probe: Option<u64> },
@@ -233,8 +236,9 @@ impl Membership {
         address.failures == 1
     }
 
-    /// The node at a dialled address does not want a link. Returns whether it is the first time in a row.
-    pub(crate) fn dial_refused(&mut self, at: &str, id: &str, why: Why, now: Instant) -> bool {
+    /// There is no link with the node at a dialled address: this side does not want it, or, `theirs`, the other does not. Returns
+    /// whether it is the first time in a row.
+    pub(crate) fn dial_refused(&mut self, at: &str, id: &str, why: Why, theirs: bool, now: Instant) -> bool {
         let wait = self.redial(at);
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
@@ -248,7 +252,7 @@ impl Membership {
                 self.addresses.remove(at);
                 return false;
             }
-            Why::DuplicateId => self.duplicate = true,
+            Why::DuplicateId => self.duplicate |= theirs,
             _ => address.answered = true,
         }
         if let Some(address) = self.addresses.get_mut(at) {
@@ -289,39 +293,36 @@ impl Membership {
         full.then_some(Why::Full)
     }
 
-    /// The other side of a connection has introduced itself. When it is accepted, it is link `number`.
-    pub(crate) fn greet(&mut self, hello: &Hello, dialled: bool, number: u64) -> Verdict {
+    /// The other side of a connection has introduced itself: is there anything against it?
+    pub(crate) fn greet(&mut self, hello: &Hello, dialled: bool) -> Verdict {
         if let Some(why) = self.objection(hello, dialled) {
             self.duplicate |= why == Why::DuplicateId;
             return Verdict::Refuse { why, probe: None };
         }
-        let decides = self.rules.own.id < hello.id;
         match self.links.get(&hello.id) {
             Some(link) if link.run != hello.run => Verdict::Refuse {
                 why: Why::DuplicateId,
                 probe: Some(link.number),
             },
-            Some(link) if decides => Verdict::Refuse {
-                why: Why::Linked,
-                probe: Some(link.number),
-            },
-            None if decides => {
-                self.link(hello, number);
-                Verdict::Accept { replaces: None }
-            }
             _ => Verdict::Wait,
         }
     }
 
-    /// The other side has decided that this connection is the link, `number` from now on.
-    pub(crate) fn welcomed(&mut self, hello: &Hello, number: u64) -> Verdict {
-        if self.leaving {
-            let why = Why::Leaving;
-            return Verdict::Refuse { why, probe: None };
+    /// The other side has nothing against it; or, when that one decides, has decided that this connection is the link. When it is
+    /// accepted, it is link `number`.
+    pub(crate) fn welcomed(&mut self, hello: &Hello, dialled: bool, number: u64) -> Verdict {
+        // Much may have happened since it was greeted.
+        let verdict = self.greet(hello, dialled);
+        if verdict != Verdict::Wait {
+            return verdict;
         }
-        let replaces = self.links.get(&hello.id).map(|link| link.number);
+        let present = self.links.get(&hello.id).map(|link| link.number);
+        if self.rules.own.decides_with(hello) && present.is_some() {
+            let why = Why::Linked;
+            return Verdict::Refuse { why, probe: present };
+        }
         self.link(hello, number);
-        Verdict::Accept { replaces }
+        Verdict::Accept { replaces: present }
     }
 
     fn link(&mut self, hello: &Hello, number: u64) {
@@ -330,6 +331,7 @@ impl Membership {
             run: hello.run.clone(),
             mesh: hello.mesh.clone(),
             is_synced: false,
+            since: None,
         };
         self.links.insert(hello.id.clone(), linked);
         // Who was taken for a duplicate was a link that had not noticed its end.
@@ -338,10 +340,12 @@ impl Membership {
 
     /// The link stands; it was dialled at this address, or came from outside.
     pub(crate) fn link_stands(&mut self, hello: &Hello, dialled: Option<&str>, now: Instant) {
+        if let Some(link) = self.links.get_mut(&hello.id) {
+            link.since = Some(now);
+        }
         for at in dialled.into_iter().chain([&*hello.mesh]) {
             if let Some(address) = self.address(at, now) {
                 address.id = Some(hello.id.clone());
-                address.failures = 0;
                 address.unheard = 0;
                 address.answered = true;
                 if dialled == Some(at) {
@@ -368,17 +372,29 @@ impl Membership {
         else {
             return false;
         };
-        self.links.remove(&id);
+        let since = self.links.remove(&id).and_then(|link| link.since);
         if leaves {
             self.addresses
                 .retain(|_, address| address.id.as_ref() != Some(&id) || address.named.by_hand);
         }
-        let max = REDIAL_MS_FIRST;
-        for address in self.addresses.values_mut() {
-            if address.id.as_ref() == Some(&id) {
-                address.lost_at = now;
-                address.dial_at = now + Duration::from_millis(self.dice.random_range(1..=max));
+        // One that breaks again and again is dialled less and less often.
+        let was_good = since.is_some_and(|since| now.duration_since(since) >= GOOD_LINK);
+        let of_node = |address: &Address| address.id.as_ref() == Some(&id);
+        let all: Vec<String> = self
+            .addresses
+            .iter()
+            .filter(|(_, address)| of_node(address))
+            .map(|(at, _)| at.clone())
+            .collect();
+        for at in all {
+            if was_good && let Some(address) = self.addresses.get_mut(&at) {
                 address.failures = 0;
+            }
+            let wait = self.redial(&at);
+            if let Some(address) = self.addresses.get_mut(&at) {
+                address.lost_at = now;
+                address.dial_at = now + wait;
+                address.failures = address.failures.saturating_add(u32::from(!was_good));
             }
         }
         true
