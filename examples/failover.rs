@@ -1,9 +1,8 @@
-//! A guided failover: three real `nats-server` nodes, the sidecar in front of them, and a client that knows one address and
-//! would not survive the loss of its connection. Then the node under the client is killed, again and again.
+//! A guided failover: three nodes of the broker, linked to a mesh, the sidecar in front of them, and a client that knows one
+//! address and would not survive the loss of its connection. Then the node under the client is killed, again and again.
 //!
-//! `cargo run --release -p examples --example failover`
-//!
-//! It needs `nats-server` (Debian: `apt-get install nats-server`; or run `tests/run` once, which fetches the newest).
+//! `cargo run --release -p examples --example failover`; with `-- nats-server` the nodes are `nats-server`'s, which has to be there
+//! then (Debian: `apt-get install nats-server`; or run `tests/run` once, which fetches the newest).
 
 #![expect(
     clippy::print_stdout,
@@ -12,6 +11,7 @@
 )]
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -26,8 +26,10 @@ use standin_proxy::{Settings, Sidecar};
 const NODES: usize = 3;
 const KILLS: usize = 3;
 const PER_SECOND: u32 = 500;
+/// The argument with which this program is one node of the broker.
+const NODE: &str = "standin-broker";
 
-/// One `nats-server`, ended with this value.
+/// One node, a process of its own, ended with this value.
 struct Node {
     process: Child,
     port: u16,
@@ -51,7 +53,14 @@ struct Seen {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let server = find_server()?;
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let first = arguments.peek().and_then(|argument| argument.to_str());
+    let (server, name) = match first {
+        Some(NODE) => return be_a_node(arguments),
+        Some("nats-server") => (find_server()?, "nats-server"),
+        Some(other) => return Err(format!("{other} is not known; the one argument is nats-server").into()),
+        None => (std::env::current_exe()?, NODE),
+    };
     let ports = free_ports(2 * NODES)?;
     let (client_ports, route_ports) = ports.split_at(NODES);
     let mut nodes = Vec::new();
@@ -59,7 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         nodes.push(start_node(&server, *port, *route_port, route_ports)?);
     }
     nodes.iter().try_for_each(|node| wait_until_open(node.port))?;
-    println!("Three nats-server nodes form a cluster, on ports {client_ports:?}.");
+    println!("Three {name} nodes form a cluster, on ports {client_ports:?}.");
 
     let sidecar = SidecarThread::start(client_ports)?;
     println!(
@@ -256,6 +265,19 @@ impl SidecarThread {
     }
 }
 
+/// What `standin-broker` with these flags is: so that the tour needs no other program, and can kill a node as nodes die.
+fn be_a_node(flags: impl Iterator<Item = OsString>) -> Result<(), Box<dyn Error>> {
+    let cli = standin_broker::cli::Cli::read(flags).map_err(|said| said.text())?;
+    let settings = cli.settings()?.settings;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let _server = standin_broker::Server::start(settings).await?;
+        std::future::pending().await
+    })
+}
+
 /// `nats-server` on the PATH, or where `tests/run` puts the newest.
 fn find_server() -> Result<PathBuf, Box<dyn Error>> {
     let fetched = PathBuf::from(concat!(
@@ -277,7 +299,11 @@ fn start_node(server: &PathBuf, port: u16, route_port: u16, all: &[u16]) -> Resu
         .iter()
         .map(|port| format!("nats-route://127.0.0.1:{port}"))
         .collect();
-    let process = Command::new(server)
+    let mut command = Command::new(server);
+    if !server.ends_with("nats-server") {
+        command.arg(NODE);
+    }
+    let process = command
         .args(["-a", "127.0.0.1", "-p", &port.to_string()])
         .args([
             "--cluster_name",

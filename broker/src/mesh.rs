@@ -73,7 +73,6 @@ pub enum MeshError {
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct Mesh {
-    pub(crate) address: SocketAddr,
     id: String,
     sync_timeout: Duration,
     orders: UnboundedSender<Order>,
@@ -117,7 +116,7 @@ impl Mesh {
             None => None,
         };
         let places = Places::of(&settings, shared.address, address, http);
-        shared.set_own_url(places.client.to_string());
+        shared.set_places(address, places.client.to_string());
         let own = hello(shared, &settings, &places);
         info!(
             "Listening for route connections on {address}, as {} of {}",
@@ -153,7 +152,6 @@ impl Mesh {
         let (orders, ordered) = unbounded_channel();
         let (standing, stands) = channel::channel(Standing::default());
         Ok(Self {
-            address,
             id,
             sync_timeout: cluster.sync_timeout_ms.duration(),
             orders,

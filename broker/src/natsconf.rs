@@ -85,6 +85,7 @@ impl Keys<'_> {
             "http_port" | "monitor_port" => "http.port",
             "http" | "monitor" => return self.listen(&entry, "http.addr", "http.port"),
             "authorization" => return self.authorization(entry),
+            "cluster" => return self.cluster(entry),
             "max_payload" => "limits.max_payload",
             "max_control_line" => "limits.max_control_line",
             "max_connections" | "max_conn" => {
@@ -227,6 +228,83 @@ impl Keys<'_> {
                 "timeout" => self.time("authorization.timeout_ms", &entry, Duration::as_millis)?,
                 "users" => self.users(&entry)?,
                 _ => return Err(self.unknown(&entry, " in authorization")),
+            }
+        }
+        Ok(())
+    }
+
+    fn cluster(&mut self, entry: Entry) -> Result<(), SettingsError> {
+        let Node::Map(entries) = entry.node else {
+            return Err(self.wrong(&entry, "a map"));
+        };
+        let (mut host, mut port, mut line) = (None, None, entry.line);
+        for entry in entries {
+            match (entry.key.as_str(), &entry.node) {
+                ("name", _) => self.text("cluster.name", &entry)?,
+                ("advertise" | "cluster_advertise", _) => self.text("cluster.advertise", &entry)?,
+                ("no_advertise", Node::Flag(flag)) => {
+                    self.put("cluster.no_advertise", entry.line, Value::Boolean(*flag));
+                }
+                ("listen", Node::Text(text)) => {
+                    line = entry.line;
+                    let (before, after) = text.rsplit_once(':').unwrap_or(("0.0.0.0", text));
+                    (host, port) = (Some(before.to_owned()), Some(after.to_owned()));
+                }
+                ("listen" | "port", Node::Integer(number)) => {
+                    line = entry.line;
+                    port = Some(number.to_string());
+                }
+                ("host" | "net", Node::Text(text)) => host = Some(text.clone()),
+                ("routes", _) => self.routes(&entry)?,
+                ("ping_interval", _) => self.time("cluster.ping_interval_ms", &entry, Duration::as_millis)?,
+                ("authorization", Node::Map(_)) => self.cluster_authorization(entry)?,
+                // There is one link to each node, and it is not compressed.
+                ("pool_size" | "connect_retries" | "connect_backoff", _) => {}
+                ("compression", _) if is_disabled(&entry.node) || matches!(entry.node, Node::Flag(false)) => {}
+                ("no_advertise" | "listen" | "port" | "host" | "net" | "authorization", _) => {
+                    return Err(self.wrong(&entry, "what nats-server takes there"));
+                }
+                _ => return Err(self.unknown(&entry, " in cluster")),
+            }
+        }
+        let host = host.unwrap_or_else(|| "0.0.0.0".to_owned());
+        let host = if host == "localhost" { "127.0.0.1" } else { &host };
+        let listen = format!("{host}:{}", port.as_deref().unwrap_or("-1"));
+        self.put("cluster.listen", line, Value::String(listen));
+        Ok(())
+    }
+
+    fn routes(&mut self, entry: &Entry) -> Result<(), SettingsError> {
+        let allowed = "a list of nats://host:port";
+        let Node::List(list) = &entry.node else {
+            return Err(self.wrong(entry, allowed));
+        };
+        let (mut routes, mut item_lines) = (Vec::new(), Vec::new());
+        for (line, node) in list {
+            let Node::Text(text) = node else {
+                return Err(self.wrong(entry, allowed));
+            };
+            routes.push(Value::String(text.clone()));
+            item_lines.push(*line);
+        }
+        self.items.push(Item {
+            key: "cluster.routes".to_owned(),
+            value: Value::Array(routes),
+            line: entry.line,
+            item_lines,
+        });
+        Ok(())
+    }
+
+    fn cluster_authorization(&mut self, entry: Entry) -> Result<(), SettingsError> {
+        let Node::Map(entries) = entry.node else { return Ok(()) };
+        for entry in entries {
+            match entry.key.as_str() {
+                "user" | "username" => self.text("cluster.user", &entry)?,
+                "pass" | "password" => self.secret("cluster.password", &entry)?,
+                // Introducing itself has a time of its own.
+                "timeout" => {}
+                _ => return Err(self.unknown(&entry, " in cluster.authorization")),
             }
         }
         Ok(())

@@ -23,6 +23,30 @@ fn load(name: &str, text: &str) -> Result<Settings, String> {
 }
 
 #[test]
+fn a_cluster_of_nats_server_is_taken_for_what_it_says() {
+    let text = "
+        port: 4222
+        cluster {
+          name: c, listen: localhost:6222, no_advertise: true, pool_size: 3, compression: off
+          authorization { user: r, password: s3cr3t, timeout: 2 }
+          routes = [
+            nats-route://r:s3cr3t@10.0.0.2:6222
+            nats://10.0.0.3:6222
+          ]
+        }
+    ";
+    let settings = load("nats.conf", text).unwrap();
+    assert_eq!(settings.mesh_listen().unwrap().to_string(), "127.0.0.1:6222");
+    let routes = settings.routes();
+    assert_eq!(routes[0].endpoint.to_string(), "10.0.0.2:6222");
+    assert_eq!(routes[0].credentials, Some(("r".to_owned(), "s3cr3t".to_owned())));
+    assert_eq!((routes.len(), &routes[1].credentials), (2, &None));
+    let cluster = settings.cluster;
+    assert_eq!((&*cluster.name, cluster.no_advertise), ("c", true));
+    assert_eq!((&*cluster.user, cluster.password.reveal()), ("r", "s3cr3t"));
+}
+
+#[test]
 fn a_file_of_nats_server_is_taken_for_what_it_says() {
     let text = "
         # A comment, and another
@@ -133,7 +157,9 @@ fn what_cannot_be_is_told_with_its_line() {
             "\njetstream: enabled",
             "x.conf:2: unknown key `jetstream`; this server has nothing of that name",
         ),
-        ("cluster {\n port: 1\n}", "x.conf:1: unknown key `cluster`"),
+        ("gateway {\n port: 1\n}", "x.conf:1: unknown key `gateway`"),
+        ("cluster {\n tls: { cert_file: \"x\" }\n}", "x.conf:2: unknown key `tls` in cluster"),
+        ("cluster {\n port: 1, routes: 7\n}", "x.conf:2: routes must be a list of nats://host:port"),
         (
             "authorization {\n  permissions: 1\n}",
             "x.conf:2: unknown key `permissions` in authorization",

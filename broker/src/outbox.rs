@@ -32,6 +32,10 @@ const ROUNDS_MAX: usize = 4;
 /// A kept part grows up to this, so that a slow client costs few allocations.
 const PART_BYTES_MAX: usize = 64 * 1024;
 
+/// In the place of sockets, for simulations: what was sent, each time with the id of the outbox it was sent from.
+#[cfg(test)]
+pub(crate) type Wire = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
+
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -63,6 +67,8 @@ pub(crate) struct Outbox {
 struct Queue {
     /// `None` once the client is gone.
     socket: Option<Arc<TcpStream>>,
+    #[cfg(test)]
+    wire: Option<Wire>,
     /// Somebody is writing; what comes meanwhile is left in `parts`.
     writing: bool,
     parts: VecDeque<Part>,
@@ -110,6 +116,8 @@ impl Outbox {
             places: (0..workers).map(|_| AtomicU32::new(u32::MAX)).collect(),
             queue: Mutex::new(Queue {
                 socket,
+                #[cfg(test)]
+                wire: None,
                 writing: false,
                 is_fresh: false,
                 is_blocked: false,
@@ -138,6 +146,14 @@ impl Outbox {
         Self::new(id, None, 1)
     }
 
+    /// For simulations: what is sent to it goes to `wire`.
+    #[cfg(test)]
+    pub(crate) fn on_wire(id: u64, workers: usize, wire: &Wire) -> Self {
+        let outbox = Self::new(id, None, workers);
+        outbox.queue().wire = Some(Arc::clone(wire));
+        outbox
+    }
+
     /// Where this worker staged something for the client last; a hint.
     #[inline]
     pub(crate) fn place(&self, worker: usize) -> usize {
@@ -159,6 +175,13 @@ impl Outbox {
         let pending_bytes_max = self.pending_bytes_max.unwrap_or(pending_bytes_max);
         let mut queue = self.queue();
         let ends = queue.reason.is_some_and(Reason::is_broken);
+        #[cfg(test)]
+        if !ends && queue.wire.is_some() {
+            queue.keep(staged);
+            queue.put_on_wire(self.id);
+            self.set_attention(&queue);
+            return false;
+        }
         let Some(socket) = queue.socket.clone().filter(|_| !ends) else {
             return false;
         };
@@ -199,7 +222,7 @@ impl Outbox {
     /// Leaves bytes to be sent with what is sent next; writes nothing. Who appends sees to it that something is sent, or wakes the task.
     pub(crate) fn append(&self, bytes: &[u8]) {
         let mut queue = self.queue();
-        if bytes.is_empty() || queue.socket.is_none() || queue.reason.is_some_and(Reason::is_broken) {
+        if bytes.is_empty() || queue.is_gone() || queue.reason.is_some_and(Reason::is_broken) {
             return;
         }
         if queue.bytes == 0 {
@@ -234,6 +257,8 @@ impl Outbox {
             return Poll::Ready(());
         }
         let mut queue = self.queue();
+        #[cfg(test)]
+        queue.put_on_wire(self.id);
         while !queue.writing && !queue.parts.is_empty() {
             let Some(socket) = queue.socket.clone() else { break };
             if socket.poll_write_ready(cx).is_pending() {
@@ -317,6 +342,8 @@ impl Outbox {
         let mut queue = self.queue();
         queue.end(Reason::ClientClosed);
         queue.socket = None;
+        #[cfg(test)]
+        queue.wire.take();
         self.set_attention(&queue);
     }
 
@@ -326,6 +353,24 @@ impl Outbox {
 }
 
 impl Queue {
+    fn is_gone(&self) -> bool {
+        #[cfg(test)]
+        if self.wire.is_some() {
+            return false;
+        }
+        self.socket.is_none()
+    }
+
+    #[cfg(test)]
+    fn put_on_wire(&mut self, id: u64) {
+        let Some(wire) = self.wire.as_ref().filter(|_| !self.parts.is_empty()) else {
+            return;
+        };
+        let bytes: Vec<u8> = self.parts.drain(..).flat_map(|part| part.bytes().to_vec()).collect();
+        wire.lock().unwrap().push((id, bytes));
+        self.bytes = 0;
+    }
+
     /// Keeps what was staged, behind what waits.
     fn keep(&mut self, staged: &Staged) {
         self.bytes += staged.len();

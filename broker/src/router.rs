@@ -75,6 +75,12 @@ impl Router {
         }
     }
 
+    /// For simulations: from here on it chooses as it did with the same seed before.
+    #[cfg(test)]
+    pub(crate) const fn seed(&mut self, seed: u64) {
+        self.dice = Dice(seed | 1);
+    }
+
     /// Another client's turn begins.
     pub(crate) const fn begin_turn(&mut self) {
         self.delivered = 0;

@@ -175,7 +175,7 @@ impl Server {
     /// Where other nodes connect.
     #[must_use]
     pub fn mesh_address(&self) -> Option<SocketAddr> {
-        self.mesh.as_ref().map(|mesh| mesh.address)
+        self.shared.mesh_address()
     }
 
     /// How many other nodes it is linked with.

@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     /// Where clients can connect to other nodes, and to this one.
     connect_urls: ArcSwap<Vec<String>>,
     own_url: OnceLock<String>,
+    /// Where other nodes connect.
+    mesh_address: OnceLock<SocketAddr>,
     /// Counts changes of `connect_urls`.
     peers: AtomicU64,
     pub(crate) workers: usize,
@@ -90,6 +92,7 @@ impl Shared {
             lame_duck: AtomicBool::new(false),
             connect_urls: ArcSwap::default(),
             own_url: OnceLock::new(),
+            mesh_address: OnceLock::new(),
             peers: AtomicU64::new(0),
             interest: Interest::new(),
             lookups: Lookups::default(),
@@ -125,10 +128,16 @@ impl Shared {
         self.clients.wake_all();
     }
 
-    /// Where other nodes tell clients that this one is.
-    pub(crate) fn set_own_url(&self, url: String) {
+    /// The node is one of several: where other nodes connect, and where they tell clients that this one is.
+    pub(crate) fn set_places(&self, mesh: SocketAddr, own_url: String) {
         // Set once, when the node begins.
-        let _ = self.own_url.set(url);
+        let _ = self.mesh_address.set(mesh);
+        let _ = self.own_url.set(own_url);
+    }
+
+    /// Where other nodes connect; `None` when the node is alone.
+    pub(crate) fn mesh_address(&self) -> Option<SocketAddr> {
+        self.mesh_address.get().copied()
     }
 
     /// What `connect_urls` of INFO says: this node first, as long as it takes clients.

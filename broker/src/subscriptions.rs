@@ -16,6 +16,10 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+// In tests the order in a table is the same each time, so that a seed replays.
+#[cfg(test)]
+use foldhash::fast::FixedState as RandomState;
+#[cfg(not(test))]
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;

@@ -51,9 +51,14 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Subscribes and waits until the server knows.
+    /// Makes the connection's only subscription, and waits until the server knows.
     pub(crate) fn subscribe(&mut self, subject: &str) -> io::Result<()> {
-        self.send(format!("SUB {subject} 1\r\n").as_bytes())?;
+        self.subscribe_as(1, subject)
+    }
+
+    /// As [`subscribe`](Self::subscribe), as one of many: a server ignores a `sid` that is in use.
+    pub(crate) fn subscribe_as(&mut self, sid: u64, subject: &str) -> io::Result<()> {
+        self.send(format!("SUB {subject} {sid}\r\n").as_bytes())?;
         self.flush()
     }
 

@@ -34,7 +34,7 @@ impl Flush {
     pub(crate) fn run(self) -> Outcome<()> {
         let known = format!("load.{}.known", std::process::id());
         let mut subscriber = Connection::open(self.subscriber)?;
-        subscriber.subscribe(&known)?;
+        subscriber.subscribe_as(self.rounds, &known)?;
         let mut publisher = Connection::open(self.publisher)?;
         reach(&mut publisher, &mut subscriber, &known)?;
 
@@ -46,7 +46,7 @@ impl Flush {
             let mut frames = publish(&subject, None, AWAITED);
             frames.extend_from_slice(&behind);
             let started = Instant::now();
-            subscriber.subscribe(&subject)?;
+            subscriber.subscribe_as(round, &subject)?;
             let elapsed = started.elapsed();
             publisher.send(&frames)?;
             if round >= self.rounds / WARM_UP_PART {

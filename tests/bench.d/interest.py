@@ -1,56 +1,56 @@
-"""What a subscription costs each node of a cluster in memory, and how much of it goes over the links."""
+"""What a node knows of subscriptions, by its own pages."""
 
-import time
+import http.client
+import json
 
-from cluster import Cluster, wait_until_known
-from pair import OURS, THEIRS, Case, address, in_turn
-from processes import Crowd
-from report import progress, say, table
-from subscriptions import SUBSCRIPTIONS, SUBSCRIPTIONS_QUICK
+from processes import until
 
-
-def run(folder, runs, part, targets):
-    count = SUBSCRIPTIONS_QUICK if part < 1 else SUBSCRIPTIONS
-    case = Case("subscriptions")
-    runs = min(runs, 3)
-    for number in range(runs):
-        for who in in_turn(number):
-            progress(f"{count:,} subscriptions on one node of {who}")
-            once(folder, who, count, case)
-    say(f"### {count:,} different subscriptions on one node of three, medians of {runs} runs in turn\n")
-    say("In each cell: ours / nats-server's = ratio.\n")
-    rows = [
-        ["resident bytes for each, on their node", case.beside("own")],
-        ["on each of the other nodes", case.beside("other")],
-        ["bytes sent for each over each link", case.beside("link", 1)],
-        ["seconds until all are made", case.beside("made", 2)],
-        ["seconds until all are known on every node", case.beside("known", 2)],
-        ["resident MiB in all, of each node", rss_of_each(case)],
-    ]
-    table(["", "ours / nats-server's"], rows)
+# Keeps nats-server's own subscriptions out; ours has no accounts.
+SUBSCRIPTIONS_PAGE = "/subsz?acc=$G"
+SYSTEM_ACCOUNT = "$SYS"
 
 
-def once(folder, who, count, case):
-    with Cluster(folder, who) as nodes:
-        rss, links = rss_bytes(nodes), nodes.link_bytes()
-        started = time.monotonic()
-        with Crowd(folder, "subscriptions", "--server", address(nodes.nodes[0]), "--subscriptions", count) as crowd:
-            wait_until_known(nodes.nodes, count)
-            case.add("known", who, time.monotonic() - started)
-            case.add("made", who, crowd.ready["seconds"])
-            now = rss_bytes(nodes)
-            own, *others = ((after - before) / count for before, after in zip(rss, now))
-            case.add("own", who, own)
-            case.add("other", who, sum(others) / len(others))
-            case.add("link", who, (nodes.link_bytes() - links) / count / len(others))
-            for number, value in enumerate(now):
-                case.add(f"node {number}", who, value / 1024 / 1024)
+class Interest:
+    """How many subscriptions a node knows, its own clients' and other nodes', asked often on one connection."""
+
+    def __init__(self, node):
+        self.pages = http.client.HTTPConnection("127.0.0.1", node.http, timeout=10)
+        self.before = None
+
+    def knows(self, count):
+        """Whether it knows so many. A node that does not serve its pages yet knows none."""
+        try:
+            return self.subscriptions() >= count or self.from_links() >= count
+        except ConnectionRefusedError:
+            self.pages.close()  # else it takes no further request
+            return False
+
+    def remember(self):
+        """What it knows now is what it knows when others have come and gone."""
+        self.before = self.subscriptions(), self.from_links()
+        return self
+
+    def has_forgotten(self):
+        """Whether it knows no more than it remembers."""
+        subscriptions, from_links = self.before
+        return self.subscriptions() <= subscriptions and self.from_links() <= from_links
+
+    def subscriptions(self):
+        """All, where the page counts other nodes' too."""
+        return self._get(SUBSCRIPTIONS_PAGE)["num_subscriptions"]
+
+    def from_links(self):
+        """Other nodes' only."""
+        routes = self._get("/routez")["routes"] or []
+        return sum(route["subscriptions"] for route in routes if route.get("account") != SYSTEM_ACCOUNT)
+
+    def _get(self, page):
+        self.pages.request("GET", page)
+        return json.load(self.pages.getresponse())
 
 
-def rss_bytes(nodes):
-    return [node.rss_bytes() for node in nodes.nodes]
-
-
-def rss_of_each(case):
-    each = lambda who: ", ".join(f"{case.median(f'node {number}', who):,.0f}" for number in range(3))
-    return f"{each(OURS)} / {each(THEIRS)}"
+def wait_until_known(nodes, count):
+    """Waits until each of the nodes knows so many subscriptions."""
+    for node in nodes:
+        interest = Interest(node)
+        until(f"{node.name} knows {count:,} subscriptions", lambda: interest.knows(count), seconds_max=60)

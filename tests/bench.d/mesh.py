@@ -11,7 +11,7 @@ from pathlib import Path
 import crossing
 import death
 import flush
-import interest
+import memory
 import newcomer
 import remote
 from processes import build, nats_server
@@ -23,7 +23,7 @@ PARTS = {
     "newcomer": newcomer,
     "death": death,
     "flush": flush,
-    "interest": interest,
+    "memory": memory,
 }
 
 

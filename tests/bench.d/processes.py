@@ -1,8 +1,10 @@
 """Processes under measurement: started, waited for, measured by their CPU time and memory, ended by their id."""
 
 import ctypes
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -12,14 +14,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 LISTEN_SECONDS_MAX = 20
+# Between those of the end-to-end tests (tests/src/port.rs) and the kernel's own for outgoing connections.
+PORTS = range(30_500, 32_700)
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
+_ports = itertools.islice(itertools.cycle(PORTS), random.randrange(len(PORTS)), None)
 
 
 def free_port():
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return chosen.getsockname()[1]
+    """One that no outgoing connection takes meanwhile, and that has not been given for long."""
+    for _ in range(len(PORTS)):
+        port = next(_ports)
+        with socket.socket() as chosen:
+            try:
+                chosen.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass  # taken, or not yet at rest
+    raise RuntimeError(f"no port of {PORTS.start}-{PORTS.stop - 1} is free")
 
 
 def until(what, condition, seconds_max=LISTEN_SECONDS_MAX, every=0.01):

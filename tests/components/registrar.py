@@ -47,7 +47,10 @@ def children(path):
 
 
 def get(path):
-    return client.get(path)[0].decode()
+    try:
+        return client.get(path)[0].decode()
+    except NoNodeError:
+        return None
 
 
 commands = {"put": put, "delete": delete, "wipe": wipe, "children": children, "get": get}

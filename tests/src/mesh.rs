@@ -35,6 +35,7 @@ pub struct MeshBuilder {
     name: String,
     joining: Joining,
     flags: Vec<String>,
+    settings: Vec<(String, String)>,
 }
 
 impl MeshBuilder {
@@ -42,6 +43,14 @@ impl MeshBuilder {
     #[must_use]
     pub fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    /// Sets a key of every node's settings, such as `cluster.ping_timeout_ms`. Only ours has them.
+    #[must_use]
+    pub fn setting(mut self, key: &str, value: impl ToString) -> Self {
+        assert_eq!(self.maker, Maker::Ours, "only ours has the setting {key}");
+        self.settings.push((key.to_owned(), value.to_string()));
         self
     }
 
@@ -120,6 +129,7 @@ impl Mesh {
             name: "mesh".to_owned(),
             joining: Joining::Routes,
             flags: Vec::new(),
+            settings: Vec::new(),
         }
     }
 
@@ -183,7 +193,8 @@ impl Mesh {
         }
     }
 
-    /// Waits until each running node that is not frozen knows the interest of the clients of each other one, and no more.
+    /// Waits until each running node that is not frozen knows the interest of the clients of each other one, and no more; ours
+    /// must also count no more subscriptions than its clients' and these.
     #[track_caller]
     pub fn wait_until_agreed(&mut self) -> impl Future<Output = ()> {
         let answering = self.answering();
@@ -214,6 +225,7 @@ impl Mesh {
         let index = self.nodes.len();
         let mut node = MeshNode::new(self.given.maker, format!("n{}", index + 1), place);
         node.flags.clone_from(&self.given.flags);
+        node.settings.clone_from(&self.given.settings);
         self.nodes.push(node);
         index
     }
@@ -273,6 +285,7 @@ impl Mesh {
         for (index, (name, told)) in group.iter().zip(&links) {
             let interest = OwnInterest::read(self.nodes[*index].http()).await;
             let interest = interest.ok_or(format!("{name} gives no page of its clients"))?;
+            self.counted(*index, &interest, told).await?;
             for (knower, known) in links.iter().filter(|(knower, _)| knower != name) {
                 let peer = known
                     .to(&told.id)
@@ -281,6 +294,22 @@ impl Mesh {
                     .known_as(peer)
                     .map_err(|wrong| format!("on {knower}: {wrong}"))?;
             }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with how many subscriptions a node counts. The real one counts those of its own services too.
+    async fn counted(&self, index: usize, own: &OwnInterest, links: &Links) -> Result<(), String> {
+        let node = &self.nodes[index];
+        let remote: u64 = links.peers().map(|peer| peer.interest).sum();
+        let expected = own.subscriptions as u64 + remote;
+        let counted = node.num_subscriptions().await;
+        if self.given.maker == Maker::Ours && counted != Some(expected) {
+            return Err(format!(
+                "{} counts {counted:?} subscriptions, and has {} of its clients and {remote} of others",
+                node.name(),
+                own.subscriptions
+            ));
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ pub struct MeshNode {
     joining: Vec<String>,
     /// Further flags, taken up at the next start.
     pub flags: Vec<String>,
+    /// Keys of its settings, such as `cluster.ping_timeout_ms`, taken up at the next start. Only ours has them.
+    pub settings: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -47,6 +49,7 @@ impl MeshNode {
             },
             joining: Vec::new(),
             flags: Vec::new(),
+            settings: Vec::new(),
             process: None,
         }
     }
@@ -88,6 +91,13 @@ impl MeshNode {
     /// `num_subscriptions` of `/subsz`: its clients' and what it knows of other nodes.
     pub async fn num_subscriptions(&self) -> Option<u64> {
         self.http.get_json("/subsz").await?["num_subscriptions"].as_u64()
+    }
+
+    /// How many messages other nodes have passed on to it, over the links that stand.
+    pub async fn messages_from_links(&self) -> u64 {
+        let page = self.http.get_json("/routez").await.unwrap_or_default();
+        let routes = page["routes"].as_array().map_or(&[][..], Vec::as_slice);
+        routes.iter().filter_map(|route| route["in_msgs"].as_u64()).sum()
     }
 
     /// A client's socket to it, from the machine that it runs on.
@@ -196,6 +206,9 @@ impl MeshNode {
             .args(["--cluster", &format!("nats://{}", self.cluster)])
             .args(&self.joining)
             .args(&self.flags);
+        let program = self.settings.iter().fold(program, |program, (key, value)| {
+            program.env(format!("STANDIN_{}", key.replace('.', "_").to_uppercase()), value)
+        });
         match &self.http.netns {
             Some(netns) => program.inside_named(netns),
             None => program,

@@ -315,7 +315,7 @@ impl Registrar {
         serde_json::from_value(answer).unwrap_or_default()
     }
 
-    /// A node's data.
+    /// A node's data; empty when it does not exist.
     pub async fn get(&mut self, path: &str) -> String {
         self.carry_out(&json!({ "do": "get", "path": path }))
             .await

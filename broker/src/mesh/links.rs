@@ -103,6 +103,12 @@ impl Link {
         !self.told_all.load(SeqCst) || self.late.load(Relaxed) || self.answered.load(SeqCst) >= change
     }
 
+    /// Whether who makes changes waits for it.
+    #[cfg(test)]
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.told_all.load(SeqCst) && !self.late.load(Relaxed)
+    }
+
     pub(crate) fn heard(&self, now: Instant) {
         let since = now.saturating_duration_since(self.started);
         self.heard_ms.store(since.as_millis() as u64, Relaxed);
@@ -124,9 +130,35 @@ impl Link {
     }
 }
 
+/// What all links together have had.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkTotals {
+    /// Links since start.
+    pub(crate) links: u64,
+    pub(crate) messages_in: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) messages_out: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) raw_bytes_in: u64,
+    /// Times that a flush was given up because a link did not answer.
+    pub(crate) flushes_given_up: u64,
+}
+
+impl LinkTotals {
+    fn add(&mut self, link: &Link) {
+        self.messages_in += link.messages_in.load(Relaxed);
+        self.bytes_in += link.bytes_in.load(Relaxed);
+        self.messages_out += link.outbox.messages_out.load(Relaxed);
+        self.bytes_out += link.outbox.bytes_out.load(Relaxed);
+        self.raw_bytes_in += link.raw_bytes_in.load(Relaxed);
+    }
+}
+
 /// See the file's head.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
+    /// Without the links that stand, but for their number.
+    past: Mutex<LinkTotals>,
     list: ArcSwap<Vec<Arc<Link>>>,
     /// By the change that they wait for, and their number.
     waiting: Mutex<BTreeMap<(u64, u64), Arc<Outbox>>>,
@@ -148,13 +180,17 @@ impl Links {
             list.push(Arc::clone(link));
             list
         });
+        self.past().links += 1;
     }
 
     pub(crate) fn remove(&self, link: &Link) {
-        self.list.rcu(|list| {
+        let before = self.list.rcu(|list| {
             let others = list.iter().filter(|known| known.number != link.number);
             others.cloned().collect::<Vec<_>>()
         });
+        if before.iter().any(|known| known.number == link.number) {
+            self.past().add(link);
+        }
         self.wake();
     }
 
@@ -180,6 +216,7 @@ impl Links {
 
     /// `client` has waited as long as it may: those that still do not know the change are not waited for any more.
     pub(crate) fn give_up(&self, change: u64, after: Duration) {
+        self.past().flushes_given_up += 1;
         for link in self.load().iter().filter(|link| !link.knows(change)) {
             if !link.late.swap(true, Relaxed) {
                 warn!(
@@ -208,6 +245,23 @@ impl Links {
         {
             first.remove().wake();
         }
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn waiting_len(&self) -> usize {
+        self.waiting().len()
+    }
+
+    /// What all links, those that ended and those that stand, have had so far.
+    pub(crate) fn totals(&self) -> LinkTotals {
+        let mut totals = *self.past();
+        self.load().iter().for_each(|link| totals.add(link));
+        totals
+    }
+
+    fn past(&self) -> MutexGuard<'_, LinkTotals> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<(u64, u64), Arc<Outbox>>> {

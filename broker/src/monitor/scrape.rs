@@ -30,6 +30,14 @@ pub(super) struct Scrape {
     stalls: Counter,
     lookups: Counter,
     lookup_hits: Counter,
+    links: Gauge,
+    links_total: Counter,
+    link_messages_in: Counter,
+    link_messages_out: Counter,
+    link_bytes_in: Counter,
+    link_bytes_out: Counter,
+    remote_subscriptions: Gauge,
+    flushes_given_up: Counter,
     pending_bytes: Gauge,
     resident_bytes: Gauge,
     cpu_seconds: Gauge,
@@ -65,6 +73,14 @@ impl Scrape {
             let help = "Bytes of payloads and headers from clients (in) and to clients (out).";
             directed("standin_broker_bytes_total", help, direction)
         };
+        let link_messages = |direction| {
+            let help = "Messages from other nodes (in) and to other nodes (out).";
+            directed("standin_broker_link_messages_total", help, direction)
+        };
+        let link_bytes = |direction| {
+            let help = "Bytes of payloads and headers from other nodes (in) and to other nodes (out).";
+            directed("standin_broker_link_bytes_total", help, direction)
+        };
         let counter = |name, help| names.counter(name, help, &[]);
         let gauge = |name, help| names.gauge(name, help, &[]);
         Self {
@@ -92,6 +108,20 @@ impl Scrape {
             lookup_hits: counter(
                 "standin_broker_lookup_hits_total",
                 "Look-ups for which the answer was remembered.",
+            ),
+            links: gauge("standin_broker_links", "Links to other nodes now."),
+            links_total: counter("standin_broker_links_total", "Links to other nodes since start."),
+            link_messages_in: link_messages("in"),
+            link_messages_out: link_messages("out"),
+            link_bytes_in: link_bytes("in"),
+            link_bytes_out: link_bytes("out"),
+            remote_subscriptions: gauge(
+                "standin_broker_remote_subscriptions",
+                "Subjects and queue groups that other nodes want now.",
+            ),
+            flushes_given_up: counter(
+                "standin_broker_flushes_given_up_total",
+                "PONGs given to clients before all other nodes knew what they had subscribed to.",
             ),
             pending_bytes: gauge("standin_broker_pending_bytes", "Bytes that wait for clients now."),
             resident_bytes: gauge("standin_broker_resident_bytes", "Resident memory of the process."),
@@ -123,6 +153,16 @@ impl Scrape {
         self.stalls.absolute(shared.stalls.load(Relaxed));
         self.lookups.absolute(shared.lookups.total.load(Relaxed));
         self.lookup_hits.absolute(shared.lookups.hits.load(Relaxed));
+        let links = &shared.interest.links;
+        let totals = links.totals();
+        self.links.set(links.load().len() as f64);
+        self.links_total.absolute(totals.links);
+        self.link_messages_in.absolute(totals.messages_in);
+        self.link_messages_out.absolute(totals.messages_out);
+        self.link_bytes_in.absolute(totals.bytes_in);
+        self.link_bytes_out.absolute(totals.bytes_out);
+        self.flushes_given_up.absolute(totals.flushes_given_up);
+        self.remote_subscriptions.set(shared.interest.remote.len() as f64);
         let pending: usize = open.iter().map(|card| card.outbox.pending_bytes()).sum();
         self.pending_bytes.set(pending as f64);
         self.resident_bytes.set(usage::resident_bytes() as f64);

@@ -17,6 +17,20 @@ use crate::closing::Reason;
 #[derive(Serialize)]
 struct Nothing {}
 
+/// Empty when the node is alone.
+#[derive(Default, Serialize)]
+struct Cluster<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    addr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_port: Option<u16>,
+    /// Where other nodes are linked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    urls: Vec<String>,
+}
+
 #[derive(Serialize)]
 struct ByKind {
     clients: u64,
@@ -60,7 +74,7 @@ struct Varz<'a> {
     max_control_line: usize,
     max_payload: usize,
     max_pending: usize,
-    cluster: Nothing,
+    cluster: Cluster<'a>,
     gateway: Nothing,
     leaf: Nothing,
     mqtt: Nothing,
@@ -110,6 +124,14 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
     let shared = &pages.shared;
     let (settings, policy) = (shared.settings.load(), shared.policy.load());
     let totals = shared.clients.totals();
+    let links = shared.interest.links.load();
+    let linked = shared.interest.links.totals();
+    let cluster = shared.mesh_address().map_or_else(Cluster::default, |address| Cluster {
+        name: &settings.cluster.name,
+        addr: address.ip().to_string(),
+        cluster_port: Some(address.port()),
+        urls: links.iter().map(|link| link.peer.mesh.clone()).collect(),
+    });
     let ended = |reason: Reason| totals.ended[reason.kind()];
     let slow = ended(Reason::SlowConsumerPending) + ended(Reason::SlowConsumerDeadline);
     let requests = pages
@@ -137,7 +159,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         max_control_line: policy.control_line_bytes_max,
         max_payload: policy.payload_bytes_max,
         max_pending: policy.pending_bytes_max,
-        cluster: Nothing {},
+        cluster,
         gateway: Nothing {},
         leaf: Nothing {},
         mqtt: Nothing {},
@@ -154,15 +176,15 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         cpu: pages.usage.cpu_percent(),
         connections: shared.clients.len(),
         total_connections: totals.clients,
-        routes: 0,
-        remotes: 0,
+        routes: links.len(),
+        remotes: links.len(),
         leafnodes: 0,
-        in_msgs: totals.messages_in,
-        in_bytes: totals.bytes_in,
+        in_msgs: totals.messages_in + linked.messages_in,
+        in_bytes: totals.bytes_in + linked.bytes_in,
         in_client_msgs: totals.messages_in,
         in_client_bytes: totals.bytes_in,
-        out_msgs: totals.messages_out,
-        out_bytes: totals.bytes_out,
+        out_msgs: totals.messages_out + linked.messages_out,
+        out_bytes: totals.bytes_out + linked.bytes_out,
         out_client_msgs: totals.messages_out,
         out_client_bytes: totals.bytes_out,
         slow_consumers: slow,
