@@ -1,6 +1,10 @@
 //! Whole sessions of several clients from any bytes, without sockets: what must hold whatever clients say. Used by the fuzz
 //! target `sessions` and by a test with seeded random sessions.
 
+mod link;
+
+pub use link::link;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 

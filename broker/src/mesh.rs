@@ -18,11 +18,13 @@
 
 pub(crate) mod frame;
 mod handshake;
-mod hello;
-mod inbound;
+pub(crate) mod hello;
+pub(crate) mod inbound;
 mod keeper;
 pub(crate) mod links;
 mod membership;
+#[cfg(test)]
+mod simulation;
 mod task;
 
 use std::io;

@@ -260,7 +260,8 @@ impl Keys<'_> {
                 ("authorization", Node::Map(_)) => self.cluster_authorization(entry)?,
                 // There is one link to each node, and it is not compressed.
                 ("pool_size" | "connect_retries" | "connect_backoff", _) => {}
-                ("compression", _) if is_disabled(&entry.node) || matches!(entry.node, Node::Flag(false)) => {}
+                ("compression", _) if is_disabled(&entry.node) || matches!(entry.node, Node::Flag(false)) => {
+                }
                 ("no_advertise" | "listen" | "port" | "host" | "net" | "authorization", _) => {
                     return Err(self.wrong(&entry, "what nats-server takes there"));
                 }
@@ -297,7 +298,9 @@ impl Keys<'_> {
     }
 
     fn cluster_authorization(&mut self, entry: Entry) -> Result<(), SettingsError> {
-        let Node::Map(entries) = entry.node else { return Ok(()) };
+        let Node::Map(entries) = entry.node else {
+            return Ok(());
+        };
         for entry in entries {
             match entry.key.as_str() {
                 "user" | "username" => self.text("cluster.user", &entry)?,

@@ -158,8 +158,14 @@ fn what_cannot_be_is_told_with_its_line() {
             "x.conf:2: unknown key `jetstream`; this server has nothing of that name",
         ),
         ("gateway {\n port: 1\n}", "x.conf:1: unknown key `gateway`"),
-        ("cluster {\n tls: { cert_file: \"x\" }\n}", "x.conf:2: unknown key `tls` in cluster"),
-        ("cluster {\n port: 1, routes: 7\n}", "x.conf:2: routes must be a list of nats://host:port"),
+        (
+            "cluster {\n tls: { cert_file: \"x\" }\n}",
+            "x.conf:2: unknown key `tls` in cluster",
+        ),
+        (
+            "cluster {\n port: 1, routes: 7\n}",
+            "x.conf:2: routes must be a list of nats://host:port",
+        ),
         (
             "authorization {\n  permissions: 1\n}",
             "x.conf:2: unknown key `permissions` in authorization",

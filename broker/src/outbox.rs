@@ -366,7 +366,11 @@ impl Queue {
         let Some(wire) = self.wire.as_ref().filter(|_| !self.parts.is_empty()) else {
             return;
         };
-        let bytes: Vec<u8> = self.parts.drain(..).flat_map(|part| part.bytes().to_vec()).collect();
+        let bytes: Vec<u8> = self
+            .parts
+            .drain(..)
+            .flat_map(|part| part.bytes().to_vec())
+            .collect();
         wire.lock().unwrap().push((id, bytes));
         self.bytes = 0;
     }

@@ -117,7 +117,7 @@ impl Inbound {
         heard: &mut Vec<Heard>,
     ) -> Result<(), Reason> {
         match *frame {
-            Frame::Message(message) => self.message(&message, interest, router),
+            Frame::Message(message) => return self.message(&message, interest, router),
             Frame::Interest {
                 subject,
                 queue,
@@ -150,7 +150,12 @@ impl Inbound {
         Ok(())
     }
 
-    fn message(&mut self, message: &Message<'_>, interest: &Interest, router: &mut Router) {
+    fn message(
+        &mut self,
+        message: &Message<'_>,
+        interest: &Interest,
+        router: &mut Router,
+    ) -> Result<(), Reason> {
         self.messages_in += 1;
         self.bytes_in += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
         let known = self
@@ -160,6 +165,7 @@ impl Inbound {
         let found = match known {
             Some((_, found)) => found.clone(),
             None => {
+                self.check(message.subject)?;
                 let found = router.link_cache.find(message.subject, interest);
                 let (subject, last) = self.last.get_or_insert_with(|| (Vec::new(), found.clone()));
                 subject.clear();
@@ -168,6 +174,9 @@ impl Inbound {
                 found
             }
         };
+        if let Some(reply) = message.reply {
+            self.check(reply)?;
+        }
         let published = Publish {
             subject: message.subject,
             reply: message.reply,
@@ -181,6 +190,20 @@ impl Inbound {
             &found.recipients,
             interest,
         );
+        Ok(())
+    }
+
+    /// A client's line must not end within a subject, whatever a peer sends.
+    fn check(&self, subject: &[u8]) -> Result<(), Reason> {
+        let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
+        if subject.is_empty() || subject.iter().any(ends) {
+            error!(
+                peer = self.link.peer.id,
+                "the link sends a message to what is no subject"
+            );
+            return Err(Reason::Protocol("mesh subject"));
+        }
+        Ok(())
     }
 
     fn wants(

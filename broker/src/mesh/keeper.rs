@@ -356,6 +356,7 @@ impl Keeper {
         let now = Instant::now();
         match event {
             LinkEvent::Stands => self.parts.shared.set_peers(),
+            LinkEvent::Told(number) => self.parts.membership.told(number),
             LinkEvent::Heard(number, Heard::Synced) => self.parts.membership.synced(number),
             LinkEvent::Heard(_, Heard::Peers(peers)) => self.parts.membership.named(&peers, now),
             LinkEvent::Heard(_, Heard::Draining) => self.parts.shared.set_peers(),

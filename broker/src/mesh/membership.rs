@@ -87,7 +87,16 @@ struct Linked {
     mesh: String,
     /// The other side has told all its interest.
     is_synced: bool,
+    /// The other side was told all of this node's.
+    is_told: bool,
     since: Option<Instant>,
+}
+
+impl Linked {
+    /// Both know all of each other.
+    const fn is_settled(&self) -> bool {
+        self.is_synced && self.is_told
+    }
 }
 
 /// What becomes of a connection whose other side has introduced itself.
@@ -331,6 +340,7 @@ impl Membership {
             run: hello.run.clone(),
             mesh: hello.mesh.clone(),
             is_synced: false,
+            is_told: false,
             since: None,
         };
         self.links.insert(hello.id.clone(), linked);
@@ -359,6 +369,13 @@ impl Membership {
     pub(crate) fn synced(&mut self, number: u64) {
         if let Some(link) = self.links.values_mut().find(|link| link.number == number) {
             link.is_synced = true;
+        }
+    }
+
+    /// The other side was told all interest here: from now on clients' flushes wait for it.
+    pub(crate) fn told(&mut self, number: u64) {
+        if let Some(link) = self.links.values_mut().find(|link| link.number == number) {
+            link.is_told = true;
         }
     }
 
@@ -424,11 +441,11 @@ impl Membership {
         self.links.len()
     }
 
-    /// The addresses whose nodes have not yet told all their interest, and may still.
+    /// The addresses whose nodes have not yet told all their interest, or were not yet told this node's, and may still.
     pub(crate) fn awaited(&self) -> Vec<String> {
         let awaited = self.addresses.iter().filter(|(_, address)| {
             match address.id.as_ref().and_then(|id| self.links.get(id)) {
-                Some(link) => !link.is_synced,
+                Some(link) => !link.is_settled(),
                 None => {
                     let believed = if address.named.in_registry {
                         REFUSALS_BELIEVED
@@ -439,7 +456,7 @@ impl Membership {
                 }
             }
         });
-        let unsynced = self.links.values().filter(|link| !link.is_synced);
+        let unsynced = self.links.values().filter(|link| !link.is_settled());
         let mut all: Vec<String> = awaited.map(|(at, _)| at.clone()).collect();
         all.extend(unsynced.map(|link| link.mesh.clone()));
         all.sort();

@@ -43,6 +43,8 @@ const PIECES_A_TURN: usize = 16;
 pub(crate) enum LinkEvent {
     /// A link takes messages.
     Stands,
+    /// The peer was told all there is.
+    Told(u64),
     /// Something came that is the node's business.
     Heard(u64, Heard),
     /// It is gone; the peer had said that it leaves, or not.
@@ -210,6 +212,7 @@ impl Task {
                 });
             if done {
                 self.telling = None;
+                let _ = self.events.send(LinkEvent::Told(link.number));
                 return false;
             }
         }

@@ -1,0 +1,117 @@
+//! One link to another node that sends any bytes, and clients here that listen: what must hold whatever a peer sends. Used by the fuzz
+//! target `link` and by a test with seeded random frames.
+
+use std::sync::Arc;
+
+use super::{CLIENTS, World};
+use crate::mesh::hello::Hello;
+use crate::mesh::inbound::Inbound;
+use crate::mesh::links::Link;
+use crate::outbox::Outbox;
+
+/// Plays `input`: a byte that says how it is cut, then what the peer sends. Clients have subscribed to some of it.
+///
+/// # Panics
+/// When something does not hold that must: clients are sent whole frames, nothing of the peer is left behind when the link ends.
+pub fn link(input: &[u8]) {
+    let Some((cut, bytes)) = input.split_first() else {
+        return;
+    };
+    let mut world = World::new(false);
+    for (number, says) in [
+        "SUB a 1\r\nSUB > 2\r\n",
+        "SUB a.* q 1\r\n",
+        "SUB a.> q 1\r\nUNSUB 1 3\r\n",
+    ]
+    .iter()
+    .enumerate()
+    .take(CLIENTS)
+    {
+        world.says(number, says.as_bytes());
+    }
+    let shared = Arc::clone(&world.shared);
+    let outbox = Arc::new(Outbox::new(u64::MAX - 1, None, 1));
+    let link = Arc::new(Link::new(1, outbox, Hello::default(), shared.address, true));
+    shared.interest.links.insert(&link);
+    let mut inbound = Inbound::new(Arc::clone(&link));
+    let (mut held, mut heard) = (Vec::new(), Vec::new());
+    for piece in bytes.chunks(usize::from(*cut).max(1)) {
+        held.extend_from_slice(piece);
+        world.router.begin_turn();
+        let taken = inbound.take(&held, &shared.interest, &mut world.router, &mut heard);
+        world.check_staged();
+        world.router.stage.flush();
+        match taken {
+            Ok(taken) => drop(held.drain(..taken)),
+            Err(_) => break,
+        }
+    }
+    inbound.end(&shared.interest);
+    shared.interest.links.remove(&link);
+    assert_eq!(shared.interest.remote.len(), 0, "interest is left behind");
+    assert!(shared.interest.links.load().is_empty());
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+    use crate::mesh::frame;
+
+    const SEEDS: u64 = 2000;
+
+    /// A frame as nodes send it, or nearly.
+    fn put(rng: &mut SmallRng, out: &mut Vec<u8>) {
+        let start = out.len();
+        let subjects: [&[u8]; 8] = [b"a", b"a.b", b"a.*", b">", b"b.c", b"a b", b"a\nb", b""];
+        let subject = subjects[rng.random_range(0..subjects.len())];
+        let queue: Option<&[u8]> = [None, Some(&b"q"[..]), Some(&b""[..])][rng.random_range(0..3)];
+        let payload = vec![b'x'; [0, 1, 5, 300, 9000][rng.random_range(0..5)]];
+        match rng.random_range(0..8) {
+            0 | 1 => frame::put_interest(out, subject, queue, rng.random_range(0..5)),
+            2 => frame::put_no_interest(out, subject, queue),
+            3 => frame::put_ping(out, rng.random()),
+            4 => frame::put_pong(out, rng.random()),
+            5 => frame::put(out, rng.random_range(0..20), &payload[..payload.len().min(5)]),
+            _ => {
+                let mut names = Vec::new();
+                (0..rng.random_range(0..3)).for_each(|_| frame::text(&mut names, queue.unwrap_or(b"r")));
+                let reply = rng.random_bool(0.3).then_some(&b"in.1"[..]);
+                let headers = rng.random_bool(0.3).then_some(&b"NATS/1.0\r\n\r\n"[..]);
+                let length = headers.map(<[u8]>::len);
+                frame::put_message_head(out, &names, subject, reply, length, payload.len());
+                out.extend_from_slice(headers.unwrap_or_default());
+                out.extend_from_slice(&payload);
+            }
+        }
+        if rng.random_range(0..15) == 0 {
+            let at = rng.random_range(start..out.len());
+            out[at] = rng.random();
+        }
+    }
+
+    #[test]
+    fn whatever_a_peer_sends_what_must_hold_holds() {
+        let seeds = match std::env::var("STANDIN_SEED") {
+            Ok(seed) => {
+                let seed: u64 = seed.parse().expect("STANDIN_SEED is a number");
+                seed..seed + 1
+            }
+            Err(_) => 0..SEEDS,
+        };
+        for seed in seeds {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let mut input = vec![[0, 1, 7, 80, 255][rng.random_range(0..5)]];
+            for _ in 0..rng.random_range(1..40) {
+                put(&mut rng, &mut input);
+            }
+            let run = std::panic::catch_unwind(|| link(&input));
+            assert!(
+                run.is_ok(),
+                "seed {seed} fails; replay it with STANDIN_SEED={seed}"
+            );
+        }
+    }
+}
