@@ -9,6 +9,7 @@ mod failover;
 mod half_open;
 mod jetstream;
 mod machinery;
+mod mesh;
 mod operation;
 mod promises;
 mod registry;

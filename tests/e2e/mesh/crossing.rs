@@ -1,0 +1,149 @@
+//! One table of conversations over three nodes, held with ours and with real nats-server. Ours keeps it without waiting: once a
+//! client has its PONG, every node knows what it subscribed to. For the real one the test waits until the nodes agree.
+
+use e2e::raw::{CONNECT_OLD, msg_frame, pub_frame};
+use e2e::{Frame, Maker, Mesh, RawClient};
+
+use super::conversations::{NOBODY, ROWS, Row, Step};
+
+/// A client on each node, each listening to a subject that ends its share of a step.
+async fn clients(mesh: &Mesh, row: &Row) -> Vec<RawClient> {
+    let mut clients = Vec::new();
+    for (index, (node, options)) in mesh.nodes.iter().zip(row.connects).enumerate() {
+        let mut client = RawClient::open_with(node.address(), &format!("CONNECT {options}")).await;
+        client.subscribe(&format!("fence.{index}"), "fence").await;
+        client.flush().await;
+        clients.push(client);
+    }
+    clients
+}
+
+/// What each client hears of a step, as one text.
+async fn heard(clients: &mut [RawClient], step: &Step, verbose: bool) -> Vec<String> {
+    let speaker = &mut clients[step.speaker];
+    speaker.send(step.says).await;
+    for index in (0..3).filter(|index| *index != step.speaker) {
+        speaker.publish(&format!("fence.{index}"), "").await;
+    }
+    let mut all = Vec::new();
+    for (index, client) in clients.iter_mut().enumerate() {
+        let frames = if index == step.speaker {
+            client.flush().await
+        } else {
+            until_fence(client, index).await
+        };
+        all.push(text(&frames));
+    }
+    if verbose {
+        let own = &mut all[step.speaker];
+        let without_fences = own.strip_suffix("+OK\r\n+OK\r\n").map(str::to_owned);
+        *own = without_fences.unwrap_or_else(|| panic!("no ok for the fences: {own:?}"));
+    }
+    all
+}
+
+async fn until_fence(client: &mut RawClient, index: usize) -> Vec<Frame> {
+    let fence = msg_frame("fence", &format!("fence.{index}"), "");
+    let mut before = Vec::new();
+    loop {
+        let frame = client.read_command().await;
+        if frame.bytes() == fence {
+            return before;
+        }
+        before.push(frame);
+    }
+}
+
+fn text(frames: &[Frame]) -> String {
+    let texts = frames.iter().map(|frame| String::from_utf8_lossy(frame.bytes()));
+    texts.collect()
+}
+
+/// What newer versions add to the word that nobody listens is left out.
+fn without_subject(heard: &str) -> String {
+    match heard.split_once("NATS/1.0 503\r\nNats-Subject") {
+        Some(("HMSG in.1 9 33 33\r\n" | "HMSG in.1 9 35 35\r\n", _)) => NOBODY.to_owned(),
+        _ => heard.to_owned(),
+    }
+}
+
+async fn hold(mesh: &mut Mesh, maker: Maker, row: &Row) {
+    let mut clients = clients(mesh, row).await;
+    for (number, step) in row.steps.iter().enumerate() {
+        if maker == Maker::Nats || step.settled {
+            mesh.wait_until_agreed().await;
+        }
+        let verbose = row.connects[step.speaker].contains("\"verbose\":true");
+        let mut heard = heard(&mut clients, step, verbose).await;
+        if maker == Maker::Nats {
+            heard = heard.iter().map(|heard| without_subject(heard)).collect();
+        }
+        assert_eq!(
+            heard,
+            step.hears,
+            "{}, step {}: {:?}",
+            row.name,
+            number + 1,
+            step.says
+        );
+    }
+    for client in clients {
+        client.close().await;
+    }
+    mesh.wait_until_agreed().await;
+}
+
+async fn hold_all(maker: Maker) {
+    let mut mesh = Mesh::start(maker, 3).await;
+    for row in ROWS.iter().filter(|row| maker == Maker::Ours || !row.ours_only) {
+        hold(&mut mesh, maker, row).await;
+    }
+}
+
+#[tokio::test]
+async fn the_table_holds_over_nodes_of_ours() {
+    hold_all(Maker::Ours).await;
+}
+
+#[tokio::test]
+async fn the_table_holds_over_nodes_of_nats_server() {
+    hold_all(Maker::Nats).await;
+}
+
+/// The largest message there may be, and many of any size, to a subscriber on each other node.
+#[tokio::test]
+async fn messages_of_any_size_cross_unchanged_and_in_order() {
+    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut subscribers = Vec::new();
+    for node in &mesh.nodes {
+        let mut subscriber = node.client().await;
+        subscriber.subscribe("big.*", "1").await;
+        subscriber.flush().await;
+        subscribers.push(subscriber);
+    }
+    let mut publisher = RawClient::open_with(mesh.nodes[0].address(), CONNECT_OLD).await;
+    let sizes = [0, 1, 1 << 20, 7, 65_535, 65_536, 65_537, 300_000, 1 << 20, 2];
+    let payload = |number: usize, size: usize| -> Vec<u8> {
+        (0..size).map(|at| (at * 31 + number * 7) as u8).collect()
+    };
+    for (number, size) in sizes.into_iter().enumerate() {
+        let frame = pub_frame(&format!("big.{number}"), payload(number, size));
+        publisher.send(frame).await;
+    }
+    for subscriber in &mut subscribers {
+        for (number, size) in sizes.into_iter().enumerate() {
+            let expected = msg_frame("1", &format!("big.{number}"), payload(number, size));
+            let came = subscriber.read_command().await;
+            assert!(
+                came.bytes() == expected,
+                "message {number} of {size} bytes came as {}",
+                came.bytes().len()
+            );
+        }
+    }
+    publisher.flush().await;
+    for subscriber in &mut subscribers {
+        assert!(subscriber.flush().await.is_empty(), "none of them twice");
+    }
+    mesh.wait_until_agreed().await;
+}

@@ -1,0 +1,217 @@
+//! Discovery: INFO names the nodes that take clients, so a library that was given one address finds another when its node dies.
+
+use std::time::Duration;
+
+use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
+use e2e::{Component, Library, Maker, Mesh, PATIENCE, RawClient, eventually};
+use serde_json::Value;
+
+/// What INFO names of these nodes, its own first and the others in whatever order.
+fn urls(mesh: &Mesh, own: usize, others: &[usize]) -> (String, Vec<String>) {
+    let url = |index: &usize| mesh.nodes[*index].address().to_string();
+    let mut others: Vec<String> = others.iter().map(url).collect();
+    others.sort();
+    (url(&own), others)
+}
+
+fn told(info: &Value) -> (String, Vec<String>) {
+    let list = info["connect_urls"].as_array().cloned().unwrap_or_default();
+    let mut list = list.iter().filter_map(|url| url.as_str().map(str::to_owned));
+    let own = list.next().unwrap_or_default();
+    let mut others: Vec<String> = list.collect();
+    others.sort();
+    (own, others)
+}
+
+/// Reads until INFO says this.
+async fn until_told(client: &mut RawClient, expected: (String, Vec<String>)) {
+    loop {
+        let frame = client.read_command().await;
+        if frame.verb() == "INFO" && told(&frame.json()) == expected {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn info_names_the_nodes_its_own_first_and_says_so_again_when_they_come_and_go() {
+    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut current = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
+    assert_eq!(told(&current.info()), urls(&mesh, 1, &[0, 2]));
+    let mut old = RawClient::open_with(mesh.nodes[1].address(), CONNECT_OLD).await;
+    assert_eq!(told(&old.info()), urls(&mesh, 1, &[0, 2]));
+
+    let fourth = mesh.start_one_more().await;
+    until_told(&mut current, urls(&mesh, 1, &[0, 2, fourth])).await;
+    mesh.nodes[0].kill();
+    until_told(&mut current, urls(&mesh, 1, &[2, fourth])).await;
+    // One that is about to leave is named no more, though it is still there.
+    let settings = &mut mesh.nodes[0].settings;
+    settings.push(("process.lame_duck_grace_secs".to_owned(), "60".to_owned()));
+    mesh.nodes[0].restart().await;
+    until_told(&mut current, urls(&mesh, 1, &[0, 2, fourth])).await;
+    let mut held = mesh.nodes[0].client().await;
+    mesh.nodes[0].go_lame();
+    until_told(&mut current, urls(&mesh, 1, &[2, fourth])).await;
+    held.flush().await;
+    mesh.wait_until_whole().await;
+    held.close().await;
+    mesh.nodes[0].process().wait_for_end(PATIENCE).await;
+
+    // A client of protocol 0 reads one INFO and no more.
+    old.publish("a", "x").await;
+    assert!(old.flush().await.is_empty(), "no second INFO");
+    mesh.wait_until_whole().await;
+}
+
+#[tokio::test]
+async fn nobody_is_named_who_does_not_want_to_be() {
+    let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
+    mesh.nodes[2].flags.push("--no_advertise".to_owned());
+    mesh.start_all().await;
+    let client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
+    assert_eq!(told(&client.info()), urls(&mesh, 0, &[1]));
+    let client = RawClient::open_with(mesh.nodes[2].address(), CONNECT_NEW).await;
+    assert_eq!(
+        client.info().get("connect_urls"),
+        None,
+        "nor does it name the others"
+    );
+}
+
+/// npm's old clients hang on a longer line; the rest is told to those that can take it.
+#[tokio::test]
+async fn the_first_info_is_short_however_many_nodes_there_are() {
+    const SIZE: usize = 8;
+    let mut mesh = Mesh::builder(Maker::Ours, SIZE).describe();
+    let name = |index: usize| format!("node-{index}-of-a-cluster-with-long-names.example.org:4222");
+    for (index, node) in mesh.nodes.iter_mut().enumerate() {
+        node.flags.extend(["--advertise".to_owned(), name(index)]);
+    }
+    mesh.start_all().await;
+    let mut client = RawClient::connect(mesh.nodes[0].address()).await;
+    assert!(
+        client.info_frame().bytes().len() < 512,
+        "{:?}",
+        client.info_frame()
+    );
+    let (own, some) = told(&client.info());
+    assert_eq!(own, name(0));
+    assert!(!some.is_empty() && some.len() < SIZE - 1, "{some:?}");
+    client.send(format!("{CONNECT_NEW}\r\n")).await;
+    until_told(&mut client, (name(0), (1..SIZE).map(name).collect())).await;
+    mesh.wait_until_agreed().await;
+}
+
+/// Given the address of one node only, which is then killed: the library goes on, on another node, with its subscriptions.
+async fn moves_by_itself(library: Library) {
+    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut component = Component::connect(library, &mesh.nodes[0].url()).await;
+    component.subscribe("all", "news.>");
+    component.subscribe_queue("member", "work", "crew");
+    component.flush().await;
+    let mut counterpart = mesh.nodes[2].client().await;
+    counterpart.subscribe("said", "1").await;
+    counterpart.flush().await;
+    counterpart.publish("news.1", "before").await;
+    eventually("it hears", PATIENCE, async || {
+        component.payloads("all") == ["before"]
+    })
+    .await;
+    mesh.nodes[0].kill();
+    eventually("it hears again", Duration::from_secs(30), async || {
+        counterpart.publish("news.2", "after").await;
+        counterpart.publish("work", "after").await;
+        counterpart.flush().await;
+        ["all", "member"]
+            .iter()
+            .all(|name| component.payloads(name).iter().any(|came| came == "after"))
+    })
+    .await;
+    // The last message comes once: it has one subscription, on one node.
+    counterpart.publish("news.3", "last").await;
+    counterpart.flush().await;
+    eventually("the last one", PATIENCE, async || {
+        component.payloads("all").iter().any(|came| came == "last")
+    })
+    .await;
+    component.publish("said", "hi");
+    loop {
+        let frame = counterpart.read_command().await;
+        if frame.verb() == "MSG" {
+            assert_eq!(frame.payload(), b"hi");
+            break;
+        }
+    }
+    component.flush().await;
+    assert_eq!(
+        component
+            .payloads("all")
+            .iter()
+            .filter(|came| *came == "last")
+            .count(),
+        1
+    );
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+}
+
+macro_rules! each_library_moves_by_itself {
+    ($($name:ident: $library:ident;)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                moves_by_itself(Library::$library).await;
+            }
+        )*
+    };
+}
+
+each_library_moves_by_itself! {
+    node_0_8_moves_to_another_node_by_itself: Node08;
+    node_1_4_moves_to_another_node_by_itself: Node14;
+    node_now_moves_to_another_node_by_itself: NodeNow;
+    nats_py_moves_to_another_node_by_itself: NatsPy;
+    c_moves_to_another_node_by_itself: C;
+    go_moves_to_another_node_by_itself: Go;
+}
+
+#[tokio::test]
+async fn rust_moves_to_another_node_by_itself() {
+    use futures_util::StreamExt;
+    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let client = async_nats::connect(mesh.nodes[0].url()).await.expect("admitted");
+    let mut subscription = client.subscribe("news.>").await.expect("subscribed");
+    client.flush().await.expect("flushed");
+    mesh.nodes[0].kill();
+    let mut counterpart = mesh.nodes[2].client().await;
+    eventually("it hears again", Duration::from_secs(30), async || {
+        counterpart.publish("news.1", "after").await;
+        counterpart.flush().await;
+        tokio::time::timeout(Duration::from_millis(50), subscription.next())
+            .await
+            .is_ok()
+    })
+    .await;
+    mesh.wait_until_agreed().await;
+}
+
+/// The clients that know one address, and none of discovery, just work: each on a node of its own, or both on one.
+async fn just_works(library: Library) {
+    let mut mesh = Mesh::start(Maker::Ours, 2).await;
+    crate::scenario::all_that_components_do(library, &mesh.nodes[0].url(), &mesh.nodes[1].url()).await;
+    mesh.start_one_more().await;
+    crate::scenario::all_that_components_do(library, &mesh.nodes[2].url(), &mesh.nodes[0].url()).await;
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+}
+
+#[tokio::test]
+async fn node_0_2_knows_nothing_of_it_and_works_across_nodes() {
+    just_works(Library::Node02).await;
+}
+
+#[tokio::test]
+async fn nats_python_knows_nothing_of_it_and_works_across_nodes() {
+    just_works(Library::NatsPython).await;
+}

@@ -1,0 +1,232 @@
+//! The cluster-wide flush: after SUB, PING, PONG on one node, a publish on any other reaches the subscriber, also while nodes
+//! come and go. A single server gives this for free, and old programs count on it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use e2e::{Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts};
+use tokio::task::JoinHandle;
+
+/// Rounds over the nodes that stay, at least.
+const ROUNDS: u64 = 10_000;
+
+/// Times that nodes come and go meanwhile, at least.
+const CHANGES: usize = 8;
+
+/// Rounds on each pair with a newcomer.
+const ROUNDS_OF_A_NEWCOMER: u64 = 40;
+
+/// One after the other: subscribe here, have the PONG, and at once publish there. Every message must come, once and in order.
+struct Rounds {
+    subscriber: RawClient,
+    publisher: RawClient,
+    name: String,
+    ledger: Ledger,
+    receipts: Receipts,
+}
+
+impl Rounds {
+    async fn on(mesh: &Mesh, subscriber: usize, publisher: usize) -> Self {
+        let (here, there) = (&mesh.nodes[subscriber], &mesh.nodes[publisher]);
+        let name = format!("{}-{}", here.name(), there.name());
+        Self {
+            subscriber: here.client().await,
+            publisher: there.client().await,
+            ledger: Ledger::new(),
+            receipts: Receipts::new(name.clone()),
+            name,
+        }
+    }
+
+    async fn one(&mut self) {
+        let payload = self.ledger.next(&self.name);
+        let number = self.ledger.total();
+        let subject = format!("{}.{number}", self.name);
+        // It ends with its only message, so interest goes as often as it comes.
+        let words = format!("SUB {subject} {number}\r\nUNSUB {number} 1\r\nPING\r\n");
+        self.subscriber.send(words).await;
+        loop {
+            let frame = self.subscriber.read_command().await;
+            if frame.verb() == "PONG" {
+                break;
+            }
+            self.receipts.take(&frame);
+        }
+        self.publisher.publish(&subject, payload).await;
+    }
+
+    async fn finish(mut self) -> u64 {
+        self.publisher.flush().await;
+        self.receipts
+            .gather(&mut self.subscriber, &self.ledger, PATIENCE)
+            .await;
+        self.receipts.assert_whole(&self.ledger);
+        self.subscriber.close().await;
+        self.publisher.close().await;
+        self.ledger.total()
+    }
+}
+
+/// Rounds on this pair until it is told to end; counts them.
+fn go_on(mut rounds: Rounds, over: Arc<AtomicBool>, count: Arc<AtomicU64>) -> JoinHandle<u64> {
+    tokio::spawn(async move {
+        while !over.load(Relaxed) {
+            rounds.one().await;
+            count.fetch_add(1, Relaxed);
+        }
+        rounds.finish().await
+    })
+}
+
+/// A node comes, takes part on both sides of every pair from the moment that it is ready, and goes: in order, or killed.
+async fn come_and_go(mesh: &mut Mesh, newcomer: usize, killed: bool) {
+    mesh.nodes[newcomer].restart().await;
+    let mut pairs = Vec::new();
+    for stays in 0..3 {
+        pairs.push(Rounds::on(mesh, newcomer, stays).await);
+        pairs.push(Rounds::on(mesh, stays, newcomer).await);
+    }
+    let rounds = pairs.into_iter().map(async |mut rounds| {
+        for _ in 0..ROUNDS_OF_A_NEWCOMER {
+            rounds.one().await;
+        }
+        rounds.finish().await
+    });
+    futures_util::future::join_all(rounds).await;
+    if killed {
+        mesh.nodes[newcomer].kill();
+    } else {
+        assert!(mesh.nodes[newcomer].stop(PATIENCE).await.success());
+    }
+}
+
+#[tokio::test]
+async fn after_sub_ping_pong_a_publish_on_any_node_arrives_ten_thousand_times_while_nodes_come_and_go() {
+    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let (over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let mut pairs = Vec::new();
+    for (here, there) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+        let rounds = Rounds::on(&mesh, here, there).await;
+        pairs.push(go_on(rounds, Arc::clone(&over), Arc::clone(&count)));
+    }
+    let newcomers = [mesh.add(None), mesh.add(None)];
+    let mut changes = 0;
+    while changes < CHANGES || count.load(Relaxed) < ROUNDS {
+        come_and_go(&mut mesh, newcomers[changes % 2], changes % 4 < 2).await;
+        changes += 1;
+        assert!(!pairs.iter().any(JoinHandle::is_finished), "a pair has failed");
+    }
+    over.store(true, Relaxed);
+    let mut rounds = 0;
+    for pair in pairs {
+        rounds += pair.await.expect("every message came, once");
+    }
+    eprintln!("{rounds} rounds over nodes that stayed, none missed, while {changes} nodes came and went");
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+}
+
+/// How long the PONG takes after this.
+async fn pong_after(client: &mut RawClient, says: &str) -> Duration {
+    client.send(says).await;
+    let start = Instant::now();
+    client.flush().await;
+    start.elapsed()
+}
+
+#[tokio::test]
+async fn a_frozen_node_holds_a_pong_for_the_flush_timeout_once_and_nobody_after_that() {
+    const FLUSH_TIMEOUT: Duration = Duration::from_millis(1200);
+    const QUICK: Duration = Duration::from_millis(600);
+    let mut mesh = Mesh::builder(Maker::Ours, 3)
+        .setting("cluster.flush_timeout_ms", FLUSH_TIMEOUT.as_millis())
+        // It stays linked all the while.
+        .setting("cluster.ping_timeout_ms", 60_000)
+        .start()
+        .await;
+    let mut here = [mesh.nodes[0].client().await, mesh.nodes[0].client().await];
+    let mut there = mesh.nodes[1].client().await;
+    let mut frozen = mesh.nodes[2].client().await;
+    mesh.nodes[2].freeze().await;
+
+    let (first, second) = here.split_at_mut(1);
+    let (held, not_held) = tokio::join!(pong_after(&mut first[0], "SUB a 1\r\n"), async {
+        pong_after(&mut second[0], "PUB nobody 0\r\n\r\n").await
+    });
+    assert!(held >= FLUSH_TIMEOUT - Duration::from_millis(20), "{held:?}");
+    assert!(held < FLUSH_TIMEOUT + QUICK, "{held:?}");
+    assert!(
+        not_held < QUICK,
+        "who has changed nothing waits for nobody: {not_held:?}"
+    );
+    mesh.nodes[0]
+        .process()
+        .wait_for_line("did not confirm a change of interest", PATIENCE)
+        .await;
+    for number in 2..20 {
+        for client in &mut here {
+            let pong = pong_after(client, &format!("SUB a.{number} {number}\r\n")).await;
+            assert!(pong < QUICK, "held again: {pong:?}");
+        }
+    }
+    // Each node finds out for itself, and what it knows of the living stays exact.
+    let held = pong_after(&mut there, "SUB b 1\r\n").await;
+    assert!(held < FLUSH_TIMEOUT + QUICK, "{held:?}");
+    here[0].publish("b", "hi").await;
+    there.expect_message("1", "b", "hi").await;
+    mesh.wait_until_agreed().await;
+
+    mesh.nodes[2].thaw();
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    frozen.publish("b", "thawed").await;
+    there.expect_message("1", "b", "thawed").await;
+    assert!(there.flush().await.is_empty(), "nothing twice");
+
+    // It is waited for again: what it knows after PONG is exact once more.
+    here[0].send("SUB late 99\r\n").await;
+    here[0].flush().await;
+    frozen.publish("late", "x").await;
+    here[0].expect_message("99", "late", "x").await;
+}
+
+#[tokio::test]
+async fn a_node_frozen_for_longer_than_links_endure_is_let_go_and_taken_up_again() {
+    let mut mesh = Mesh::builder(Maker::Ours, 3)
+        .setting("cluster.ping_interval_ms", 200)
+        .setting("cluster.ping_timeout_ms", 500)
+        .start()
+        .await;
+    let mut subscriber = mesh.nodes[2].client().await;
+    subscriber.subscribe("a", "1").await;
+    subscriber.flush().await;
+    mesh.wait_until_agreed().await;
+    mesh.nodes[2].freeze().await;
+    for index in [0, 1] {
+        mesh.nodes[index]
+            .process()
+            .wait_for_line("the link with n3 is lost", PATIENCE)
+            .await;
+    }
+    let mut here = mesh.nodes[0].client().await;
+    here.send("SUB b 1\r\n").await;
+    here.flush().await;
+    mesh.wait_until_agreed().await;
+    assert_eq!(
+        mesh.nodes[1].num_subscriptions().await,
+        Some(1),
+        "what the frozen one wanted went with it"
+    );
+
+    mesh.nodes[2].thaw();
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    let mut publisher = mesh.nodes[1].client().await;
+    let mut ledger = Ledger::new();
+    ledger.publish(&mut publisher, "p", "a", 50).await;
+    let mut receipts = Receipts::new("the client of the frozen node");
+    receipts.gather(&mut subscriber, &ledger, PATIENCE).await;
+    receipts.take_all(&subscriber.flush().await);
+    receipts.assert_whole(&ledger);
+}

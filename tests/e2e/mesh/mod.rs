@@ -1,0 +1,25 @@
+//! The broker as a cluster: real processes that start, die, freeze and lose each other, and what their clients see of it.
+//!
+//! | file | the promise |
+//! |---|---|
+//! | [`crossing`], [`conversations`] | a conversation over several nodes is as on one |
+//! | [`queues`] | a queue group's message has one taker in the whole cluster |
+//! | [`flush`] | after PONG every node knows what a client has subscribed to; a node that hangs holds nobody for long |
+//! | [`zookeeper`] | a node is registered while it serves; the mesh lives without the registry |
+//! | [`neighbours`] | what does not belong is refused, what is slow harms nobody |
+//! | [`discovery`] | clients are told of the other nodes, and libraries move by themselves |
+//! | [`partitions`] | what the network does to a cluster heals |
+//! | [`crowd`] | what is gone is gone everywhere, and nothing is left behind |
+//! | [`rolling`] | components behind sidecars do not notice that nodes are restarted |
+//! | [`starting`] | a node serves nobody before it is synced |
+mod conversations;
+mod crossing;
+mod crowd;
+mod discovery;
+mod flush;
+mod neighbours;
+mod partitions;
+mod queues;
+mod rolling;
+mod starting;
+mod zookeeper;

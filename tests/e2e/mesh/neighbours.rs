@@ -1,0 +1,249 @@
+//! Wrong neighbours at the mesh's port, and right ones that are slow: they are refused by name or endured, and clients notice
+//! nothing.
+
+use std::time::Duration;
+
+use e2e::{Ending, Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const REFUSED: Duration = Duration::from_secs(5);
+
+/// Three nodes of which one has other flags, and so does not belong: the two that do are one cluster, with no link to it.
+async fn does_not_belong(stranger: usize, strange: &[&str], usual: &[&str], words: &str) {
+    let mut mesh = Mesh::builder(Maker::Ours, 3)
+        .setting("cluster.sync_timeout_ms", 2000)
+        .describe();
+    for (index, node) in mesh.nodes.iter_mut().enumerate() {
+        let flags = if index == stranger { strange } else { usual };
+        let address = node.cluster_address().to_string();
+        let flags = flags.iter().map(|flag| flag.replace("ADDRESS", &address));
+        node.flags.extend(flags);
+    }
+    let friends: Vec<usize> = (0..3).filter(|index| *index != stranger).collect();
+    for node in &mut mesh.nodes {
+        node.launch();
+    }
+    for node in &mut mesh.nodes {
+        node.wait_until_ready().await;
+    }
+    mesh.wait_until_linked(&friends).await;
+    for index in [0, 1, 2] {
+        let line = mesh.nodes[index].process().wait_for_line(words, REFUSED).await;
+        assert!(line.text.contains("ERROR"), "{line:?}");
+    }
+    mesh.wait_until_linked(&[stranger]).await;
+
+    // What one of the friends publishes goes to the other one and not to the stranger.
+    let mut clients = Vec::new();
+    for node in &mesh.nodes {
+        let mut client = node.client().await;
+        client.subscribe("a", "1").await;
+        client.flush().await;
+        clients.push(client);
+    }
+    clients[friends[0]].publish("a", "hi").await;
+    for friend in &friends {
+        clients[*friend].expect_message("1", "a", "hi").await;
+    }
+    clients[friends[0]].flush().await;
+    assert!(clients[stranger].flush().await.is_empty());
+    mesh.wait_until_agreed_among(&friends).await;
+    // It never was a link, not for a moment: that would have let messages through.
+    for index in friends {
+        let name = format!("linked with n{}", stranger + 1);
+        assert!(
+            !mesh.nodes[index].process().has_line(&name),
+            "{}",
+            mesh.nodes[index].process().tail()
+        );
+    }
+    let process = mesh.nodes[stranger].process();
+    assert!(!process.has_line("linked with"), "{}", process.tail());
+}
+
+#[tokio::test]
+async fn a_node_of_another_cluster_is_refused_whatever_its_name() {
+    let words = "the clusters' names differ";
+    let flags = ["--cluster_name", "other"];
+    tokio::join!(
+        does_not_belong(0, &flags, &[], words),
+        does_not_belong(2, &flags, &[], words)
+    );
+}
+
+#[tokio::test]
+async fn a_node_with_a_wrong_password_is_refused_whatever_its_name() {
+    let words = "user or password of the cluster are wrong";
+    let (wrong, right) = (
+        ["--cluster", "nats://u:wrong@ADDRESS"],
+        ["--cluster", "nats://u:p@ADDRESS"],
+    );
+    tokio::join!(
+        does_not_belong(0, &wrong, &right, words),
+        does_not_belong(2, &wrong, &right, words)
+    );
+}
+
+#[tokio::test]
+async fn a_node_without_a_password_is_refused_whatever_its_name() {
+    let words = "user or password of the cluster are wrong";
+    let right = ["--cluster", "nats://u:p@ADDRESS"];
+    tokio::join!(
+        does_not_belong(0, &[], &right, words),
+        does_not_belong(2, &[], &right, words)
+    );
+}
+
+#[tokio::test]
+async fn nodes_with_the_right_password_are_one_cluster() {
+    let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
+    for node in &mut mesh.nodes {
+        let url = format!("nats://u:p@{}", node.cluster_address());
+        node.flags.extend(["--cluster".to_owned(), url]);
+    }
+    mesh.start_all().await;
+    mesh.wait_until_agreed().await;
+}
+
+#[tokio::test]
+async fn strangers_at_the_mesh_s_port_do_no_harm() {
+    let mut mesh = Mesh::start(Maker::Ours, 2).await;
+    let before = mesh.nodes[0].figures();
+    let mut subscriber = mesh.nodes[1].client().await;
+    subscriber.subscribe("a", "1").await;
+    subscriber.flush().await;
+    let address = mesh.nodes[0].cluster_address();
+    let sayings: [&[u8]; 7] = [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT {\"verbose\":false}\r\nPING\r\n",
+        b"INFO {\"server_id\":\"x\",\"cluster\":\"mesh\"}\r\nCONNECT {}\r\nRS+ $G a\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        &[0xff; 100_000],
+        b"",
+        b"S",
+    ];
+    let mut silent = Vec::new();
+    for saying in sayings {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        // What is refused early is refused before all of it is said.
+        let _ = stream.write_all(saying).await;
+        silent.push(stream);
+    }
+    for stream in &mut silent {
+        let mut heard = Vec::new();
+        let end = timeout(PATIENCE, stream.read_to_end(&mut heard)).await;
+        assert!(end.is_ok(), "it is left open");
+    }
+    // A client library that is sent there by mistake gets no INFO to work with, and an end.
+    let stream = TcpStream::connect(address).await.expect("it listens");
+    let mut lost = e2e::Conversation::new("lost client", stream);
+    lost.send("CONNECT {}\r\nPING\r\n").await;
+    let (heard, ending) = lost.read_to_end().await;
+    assert!(!heard.starts_with(b"INFO"), "{heard:?}");
+    assert!(matches!(ending, Ending::Closed | Ending::Reset));
+
+    let mut publisher = mesh.nodes[0].client().await;
+    publisher.publish("a", "hi").await;
+    subscriber.expect_message("1", "a", "hi").await;
+    publisher.close().await;
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    eventually("nothing of them is left", PATIENCE, async || {
+        mesh.nodes[0].figures().open_files <= before.open_files
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_whose_own_address_is_among_its_routes_is_not_linked_with_itself() {
+    let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
+    let all: Vec<String> = mesh
+        .nodes
+        .iter()
+        .map(|node| format!("nats://{}", node.cluster_address()))
+        .collect();
+    // By a name as well, which it does not know for its own until it has asked.
+    let by_name = all[0].replace("127.0.0.1", "localhost");
+    for node in &mut mesh.nodes {
+        node.flags
+            .extend(["--routes".to_owned(), format!("{},{by_name}", all.join(","))]);
+    }
+    mesh.start_all().await;
+    let mut client = mesh.nodes[0].client().await;
+    client.subscribe("a", "1").await;
+    client.flush().await;
+    client.publish("a", "hi").await;
+    client.expect_message("1", "a", "hi").await;
+    assert!(client.flush().await.is_empty(), "once");
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    let process = mesh.nodes[0].process();
+    assert!(
+        !process.has_line("ERROR") && !process.has_line("linked with n1"),
+        "{}",
+        process.tail()
+    );
+}
+
+/// A node is frozen while others publish to its clients as fast as they can.
+#[tokio::test]
+async fn a_node_that_takes_nothing_costs_the_others_bounded_memory_and_their_clients_nothing() {
+    const PENDING: usize = 4 << 20;
+    let mut mesh = Mesh::builder(Maker::Ours, 3)
+        .setting("cluster.max_pending", PENDING)
+        .setting("cluster.ping_timeout_ms", 60_000)
+        .start()
+        .await;
+    let mut far = mesh.nodes[2].client().await;
+    far.subscribe("load", "1").await;
+    far.flush().await;
+    let mut near = mesh.nodes[0].client().await;
+    near.subscribe("local", "1").await;
+    near.flush().await;
+    mesh.wait_until_agreed().await;
+    let before = mesh.nodes[0].figures().resident_kib;
+    mesh.nodes[2].freeze().await;
+
+    let mut loader = mesh.nodes[0].client().await;
+    let mut publisher = mesh.nodes[1].client().await;
+    let mut ledger = Ledger::new();
+    let mut receipts = Receipts::new("the client near by");
+    let load = e2e::raw::pub_frame("load", vec![b'x'; 60_000]);
+    for _ in 0..60 {
+        for _ in 0..20 {
+            loader.send(&load).await;
+        }
+        ledger.publish(&mut publisher, "p", "local", 10).await;
+        receipts.gather(&mut near, &ledger, Duration::from_secs(3)).await;
+        let grown = mesh.nodes[0].figures().resident_kib.saturating_sub(before);
+        assert!(grown < 40 * 1024, "grown by {grown} KiB");
+    }
+    receipts.assert_whole(&ledger);
+    mesh.nodes[0]
+        .process()
+        .wait_for_line("the link with n3 is lost", PATIENCE)
+        .await;
+
+    mesh.nodes[2].thaw();
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    publisher.publish("load", "after").await;
+    let frames = loop {
+        let frames = far.frames_for(Duration::from_millis(20)).await;
+        if frames.iter().any(|frame| frame.payload() == b"after") {
+            break frames;
+        }
+    };
+    assert_eq!(
+        frames.iter().filter(|frame| frame.payload() == b"after").count(),
+        1
+    );
+    reaches(&mut loader, &mut far).await;
+}
+
+async fn reaches(publisher: &mut RawClient, subscriber: &mut RawClient) {
+    publisher.publish("load", "end").await;
+    subscriber.expect_message("1", "load", "end").await;
+}

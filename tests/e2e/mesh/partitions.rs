@@ -1,0 +1,210 @@
+//! Nodes on machines of their own, and a network that fails: partitions, one-way silence, delay, loss, and ZooKeeper out of one
+//! node's reach.
+
+use std::time::{Duration, Instant};
+
+use e2e::{
+    Lan, Ledger, Links, Maker, Mesh, MeshBuilder, PATIENCE, Publishing, RawClient, Receipts, Receiving,
+    ZooKeeper, eventually,
+};
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn builder(size: usize) -> MeshBuilder {
+    Mesh::builder(Maker::Ours, size)
+        .setting("cluster.ping_interval_ms", 200)
+        .setting("cluster.ping_timeout_ms", 600)
+        .setting("cluster.redial_ms_max", 500)
+        .setting("cluster.connect_timeout_ms", 500)
+}
+
+/// A subscriber to `all` on each node.
+async fn subscribers(mesh: &Mesh) -> Vec<RawClient> {
+    let mut all = Vec::new();
+    for node in &mesh.nodes {
+        let mut subscriber = node.client().await;
+        subscriber.subscribe("all", "1").await;
+        subscriber.flush().await;
+        all.push(subscriber);
+    }
+    all
+}
+
+/// Publishes on `from`; each of `to` gets all of it, once and in order, and none of `others` anything.
+async fn reaches(mesh: &Mesh, subscribers: &mut [RawClient], from: usize, to: &[usize], others: &[usize]) {
+    let mut publisher = mesh.nodes[from].client().await;
+    let mut ledger = Ledger::new();
+    ledger
+        .publish(&mut publisher, &format!("n{from}"), "all", 20)
+        .await;
+    publisher.flush().await;
+    for index in to {
+        let mut receipts = Receipts::new(format!("the client of node {index}"));
+        receipts.gather(&mut subscribers[*index], &ledger, PATIENCE).await;
+        receipts.take_all(&subscribers[*index].flush().await);
+        receipts.assert_whole(&ledger);
+    }
+    for index in others {
+        let frames = subscribers[*index].flush().await;
+        assert!(frames.is_empty(), "node {index} heard {frames:?}");
+    }
+}
+
+#[tokio::test]
+async fn halves_of_a_parted_cluster_serve_their_own_and_are_one_again_when_it_is_mended() {
+    let mut lan = Lan::new(4);
+    let mut mesh = builder(4).start_across(&lan).await;
+    let mut subscribers = subscribers(&mesh).await;
+    let before: Vec<_> = mesh.nodes.iter().map(|node| node.figures()).collect();
+    for round in 0..2 {
+        lan.part(&[&[0, 1], &[2, 3]]);
+        mesh.wait_until_linked(&[0, 1]).await;
+        mesh.wait_until_linked(&[2, 3]).await;
+        mesh.wait_until_agreed_among(&[0, 1]).await;
+        mesh.wait_until_agreed_among(&[2, 3]).await;
+        reaches(&mesh, &mut subscribers, 0, &[0, 1], &[2, 3]).await;
+        reaches(&mesh, &mut subscribers, 3, &[2, 3], &[0, 1]).await;
+        // Interest that changes meanwhile is known after that; interest that ends too.
+        let node = if round == 0 { 1 } else { 2 };
+        let mut newcomer = mesh.nodes[node].client().await;
+        newcomer.subscribe("meanwhile", "1").await;
+        newcomer.flush().await;
+        let mut fleeting = mesh.nodes[node].client().await;
+        fleeting.subscribe("gone", "1").await;
+        fleeting.flush().await;
+        fleeting.close().await;
+
+        lan.mend();
+        mesh.wait_until_whole().await;
+        mesh.wait_until_agreed().await;
+        for from in 0..4 {
+            reaches(&mesh, &mut subscribers, from, &[0, 1, 2, 3], &[]).await;
+        }
+        mesh.nodes[3 - node]
+            .client()
+            .await
+            .publish("meanwhile", "hi")
+            .await;
+        newcomer.expect_message("1", "meanwhile", "hi").await;
+    }
+    eventually("nothing is left of it", LONG, async || {
+        let now = mesh.nodes.iter().map(|node| node.figures());
+        now.zip(&before)
+            .all(|(now, before)| now.threads == before.threads && now.open_files <= before.open_files + 2)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_link_that_is_silent_one_way_ends_on_both_sides_and_others_hold() {
+    let mut lan = Lan::new(3);
+    let mut mesh = builder(3).start_across(&lan).await;
+    let mut subscribers = subscribers(&mesh).await;
+    lan.silence(0, 1);
+    for (one, other) in [(0, "n2"), (1, "n1")] {
+        eventually(format!("node {one} has no link to {other}"), LONG, async || {
+            let links = Links::read(mesh.nodes[one].http()).await;
+            links.is_some_and(|links| links.peers().all(|peer| peer.name != other))
+        })
+        .await;
+    }
+    // The third is linked with both, and passes nothing on between them.
+    reaches(&mesh, &mut subscribers, 2, &[0, 1, 2], &[]).await;
+    reaches(&mesh, &mut subscribers, 0, &[0, 2], &[1]).await;
+    reaches(&mesh, &mut subscribers, 1, &[1, 2], &[0]).await;
+    lan.mend();
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    for from in 0..3 {
+        reaches(&mesh, &mut subscribers, from, &[0, 1, 2], &[]).await;
+    }
+}
+
+/// A flow between two nodes over this network, of which nothing is missing.
+async fn flows(mesh: &mut Mesh, subject: &str, count: u64) {
+    let mut subscriber = mesh.nodes[1].client().await;
+    subscriber.subscribe(subject, "1").await;
+    subscriber.flush().await;
+    // Where frames are lost the flush may take longer than it is waited for.
+    mesh.wait_until_agreed().await;
+    let publisher = mesh.nodes[0].client().await;
+    let receiving = Receiving::start(subscriber, "the subscriber");
+    let publishing = Publishing::start(publisher, "p", subject, Duration::from_millis(1));
+    eventually("enough has flowed", LONG, async || receiving.count() >= count).await;
+    let (_, ledger) = publishing.stop().await;
+    let (mut subscriber, mut receipts) = receiving.stop().await;
+    receipts.gather(&mut subscriber, &ledger, LONG).await;
+    receipts.assert_whole(&ledger);
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+}
+
+#[tokio::test]
+async fn over_a_network_that_is_slow_or_loses_frames_all_arrives_and_links_stand() {
+    const DELAY: Duration = Duration::from_millis(50);
+    let mut lan = Lan::new(3);
+    // Times as they come: a cluster need not be set up for such a network.
+    let mut mesh = Mesh::builder(Maker::Ours, 3).start_across(&lan).await;
+    lan.slow_all(DELAY, 0.0).await;
+    for number in 0..5 {
+        let mut subscriber = mesh.nodes[number % 3].client().await;
+        subscriber.subscribe("far", "1").await;
+        let start = Instant::now();
+        subscriber.flush().await;
+        let pong = start.elapsed();
+        // There and back to the others; less would not be what the flush promises.
+        assert!(pong >= 2 * DELAY && pong < Duration::from_millis(450), "{pong:?}");
+        mesh.nodes[(number + 1) % 3]
+            .client()
+            .await
+            .publish("far", "hi")
+            .await;
+        subscriber.expect_message("1", "far", "hi").await;
+    }
+    flows(&mut mesh, "slow", 300).await;
+    lan.mend();
+    lan.slow_all(Duration::from_millis(1), 0.05).await;
+    flows(&mut mesh, "lossy", 300).await;
+    lan.mend();
+    for node in &mut mesh.nodes {
+        let process = node.process();
+        assert!(!process.has_line("is lost"), "{}", process.tail());
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_reach_zookeeper_stays_in_the_mesh_and_is_registered_again_later() {
+    let mut lan = Lan::new(4);
+    let zookeeper = ZooKeeper::start_on(lan.host(3)).await;
+    let mut registrar = zookeeper.registrar().await;
+    let mut mesh = builder(3)
+        .zookeeper(zookeeper.hosts(), "/standin/nodes")
+        .setting("nodes.zookeeper_session_timeout_ms", 4000)
+        .start_across(&lan)
+        .await;
+    let mut subscribers = subscribers(&mesh).await;
+    lan.part(&[&[3], &[2]]);
+    eventually("its registration is gone", LONG, async || {
+        registrar.children("/standin/nodes").await == ["n1", "n2"]
+    })
+    .await;
+    mesh.wait_until_whole().await;
+    for from in 0..3 {
+        reaches(&mesh, &mut subscribers, from, &[0, 1, 2], &[]).await;
+    }
+    lan.mend();
+    eventually("it is registered again", LONG, async || {
+        registrar.children("/standin/nodes").await == ["n1", "n2", "n3"]
+    })
+    .await;
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    for node in &mut mesh.nodes {
+        let process = node.process();
+        assert!(
+            !process.has_line("the link with"),
+            "no link ended: {}",
+            process.tail()
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! Queue groups over several nodes: each message has one taker in the whole cluster, a local one if there is one, else nodes
+//! get messages in proportion to their members.
+
+use e2e::{Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts, eventually};
+
+/// A member of the group `q` on this node.
+async fn member(mesh: &Mesh, node: usize, subject: &str) -> RawClient {
+    let mut member = mesh.nodes[node].client().await;
+    member.send(format!("SUB {subject} q 1\r\n")).await;
+    member.flush().await;
+    member
+}
+
+/// Ends a member in order: what is given to one that closes without a word is lost.
+async fn leave(mut member: RawClient) {
+    member.send("UNSUB 1\r\n").await;
+    member.flush().await;
+    member.close().await;
+}
+
+/// Publishes so many messages from this node and returns how many each member got.
+async fn shares(publisher: &mut RawClient, members: &mut [RawClient], count: u64) -> Vec<u64> {
+    let mut ledger = Ledger::new();
+    ledger.publish(publisher, "p", "work.x", count).await;
+    publisher.flush().await;
+    let mut shares = vec![0; members.len()];
+    let mut all = Receipts::new("the group");
+    eventually("the group has got all messages", PATIENCE, async || {
+        for (member, share) in members.iter_mut().zip(&mut shares) {
+            let mut own = Receipts::new("a member");
+            own.take_all(&member.flush().await);
+            *share += own.total();
+            all.add(&own);
+        }
+        all.total() >= count
+    })
+    .await;
+    for member in members.iter_mut() {
+        all.take_all(&member.flush().await);
+    }
+    all.assert_each_once(&ledger);
+    shares
+}
+
+/// The real one chooses among all nodes; ours takes a member at hand if there is one.
+async fn one_taker(maker: Maker, subjects: [&str; 3]) {
+    let mut mesh = Mesh::start(maker, 3).await;
+    let mut members = Vec::new();
+    for (node, subject) in [0, 0, 1].into_iter().zip(subjects) {
+        members.push(member(&mesh, node, subject).await);
+    }
+    mesh.wait_until_agreed().await;
+    let mut publishers = Vec::new();
+    for node in &mesh.nodes {
+        publishers.push(node.client().await);
+    }
+    let at_first = shares(&mut publishers[0], &mut members, 200).await;
+    let at_second = shares(&mut publishers[1], &mut members, 200).await;
+    if maker == Maker::Ours {
+        assert!(
+            at_first[0] > 0 && at_first[1] > 0 && at_first[2] == 0,
+            "{at_first:?}"
+        );
+        assert_eq!(at_second, [0, 0, 200]);
+    }
+    let elsewhere = shares(&mut publishers[2], &mut members, 300).await;
+    assert!(
+        elsewhere.iter().sum::<u64>() == 300 && elsewhere[2] > 0,
+        "{elsewhere:?}"
+    );
+
+    // The node with the last local member passes on to the others.
+    leave(members.pop().expect("the third")).await;
+    mesh.wait_until_agreed().await;
+    let at_second = shares(&mut publishers[1], &mut members, 200).await;
+    assert_eq!(at_second.iter().sum::<u64>(), 200);
+}
+
+#[tokio::test]
+async fn a_message_for_a_group_has_one_taker_in_the_cluster_a_local_one_if_there_is_one() {
+    one_taker(Maker::Ours, ["work.x"; 3]).await;
+}
+
+#[tokio::test]
+async fn so_it_has_where_members_of_a_group_listen_to_different_subjects() {
+    one_taker(Maker::Ours, ["work.x", "work.*", "work.>"]).await;
+}
+
+#[tokio::test]
+async fn a_message_for_a_group_has_one_taker_in_a_cluster_of_nats_server() {
+    one_taker(Maker::Nats, ["work.x"; 3]).await;
+}
+
+async fn by_members(maker: Maker) {
+    let mut mesh = Mesh::start(maker, 3).await;
+    let mut members = Vec::new();
+    for node in [1, 1, 1, 2] {
+        members.push(member(&mesh, node, "work.x").await);
+    }
+    mesh.wait_until_agreed().await;
+    let mut publisher = mesh.nodes[0].client().await;
+    // 800 messages of which three in four go to the second node: a deviation is 12, so these bounds are far away.
+    eventually(
+        "the numbers of members are known and kept to",
+        PATIENCE,
+        async || {
+            let shares = shares(&mut publisher, &mut members, 800).await;
+            let second: u64 = shares[..3].iter().sum();
+            (520..680).contains(&second) && shares.iter().all(|share| *share > 100)
+        },
+    )
+    .await;
+
+    // Two leave: from then on each node has one, and gets the half.
+    for _ in 0..2 {
+        leave(members.remove(0)).await;
+    }
+    eventually("the nodes get the same", PATIENCE, async || {
+        let shares = shares(&mut publisher, &mut members, 800).await;
+        (340..460).contains(&shares[0])
+    })
+    .await;
+    mesh.wait_until_agreed().await;
+}
+
+#[tokio::test]
+async fn nodes_get_a_group_s_messages_in_proportion_to_their_members() {
+    by_members(Maker::Ours).await;
+}
+
+#[tokio::test]
+async fn nodes_of_nats_server_do_so_too() {
+    by_members(Maker::Nats).await;
+}
+
+/// A message is passed on at most once also where a node has a member and plain subscribers; a plain one gets each, the group one.
+#[tokio::test]
+async fn a_node_with_members_and_plain_subscribers_gets_a_message_once_and_gives_it_to_each_plain_one() {
+    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut members = vec![member(&mesh, 1, "work.*").await, member(&mesh, 2, "work.*").await];
+    let mut plain = Vec::new();
+    for node in [0, 1, 1, 2] {
+        let mut subscriber = mesh.nodes[node].client().await;
+        subscriber.subscribe("work.>", "1").await;
+        subscriber.flush().await;
+        plain.push(subscriber);
+    }
+    let mut publisher = mesh.nodes[0].client().await;
+    let before = mesh.nodes[1].messages_from_links().await;
+    let group = shares(&mut publisher, &mut members, 300).await;
+    assert!(group.iter().all(|share| *share > 0), "{group:?}");
+    let mut ledger = Ledger::new();
+    for _ in 0..300 {
+        ledger.next("p");
+    }
+    for (index, subscriber) in plain.iter_mut().enumerate() {
+        let mut receipts = Receipts::new(format!("plain subscriber {index}"));
+        receipts.gather(subscriber, &ledger, PATIENCE).await;
+        receipts.assert_whole(&ledger);
+    }
+    assert_eq!(
+        mesh.nodes[1].messages_from_links().await - before,
+        300,
+        "each message crosses once, for whomever it is"
+    );
+    mesh.wait_until_agreed().await;
+}

@@ -1,0 +1,225 @@
+//! Nodes in a real ZooKeeper: registered while they serve, and only then; and what the mesh does when ZooKeeper fails.
+
+use std::time::Duration;
+
+use e2e::raw::CONNECT_NEW;
+use e2e::{
+    Ensemble, Frame, Maker, Mesh, MeshBuilder, PATIENCE, Publishing, RawClient, Receiving, Registrar,
+    ZooKeeper, eventually,
+};
+use serde_json::Value;
+
+const PATH: &str = "/standin/nodes";
+const LONG: Duration = Duration::from_secs(30);
+
+fn builder(hosts: impl Into<String>) -> MeshBuilder {
+    Mesh::builder(Maker::Ours, 3)
+        .zookeeper(hosts, PATH)
+        .setting("cluster.sync_timeout_ms", 2000)
+        .setting("nodes.zookeeper_session_timeout_ms", 4000)
+}
+
+/// What is registered of this node; null when nothing is.
+async fn record(registrar: &mut Registrar, id: &str) -> Value {
+    let text = registrar.get(&format!("{PATH}/{id}")).await;
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+async fn registered(registrar: &mut Registrar, ids: &[&str]) {
+    eventually(format!("{ids:?} are registered"), LONG, async || {
+        registrar.children(PATH).await == ids
+    })
+    .await;
+}
+
+/// Messages that flow from a client of the first node to one of the second.
+async fn flow(mesh: &Mesh) -> (Publishing, Receiving) {
+    let mut subscriber = mesh.nodes[1].client().await;
+    subscriber.subscribe("flow", "1").await;
+    subscriber.flush().await;
+    let publisher = mesh.nodes[0].client().await;
+    (
+        Publishing::start(publisher, "p", "flow", Duration::from_millis(2)),
+        Receiving::start(subscriber, "the subscriber"),
+    )
+}
+
+/// Ends the flow, of which nothing may be missing.
+async fn whole((publishing, receiving): (Publishing, Receiving)) {
+    let (_, ledger) = publishing.stop().await;
+    let (mut subscriber, mut receipts) = receiving.stop().await;
+    receipts.gather(&mut subscriber, &ledger, PATIENCE).await;
+    receipts.assert_whole(&ledger);
+    assert!(ledger.total() > 50, "only {} messages flowed", ledger.total());
+}
+
+#[tokio::test]
+async fn a_node_is_registered_as_what_it_is_and_leaves_zookeeper_before_it_leaves_its_clients() {
+    let zookeeper = ZooKeeper::start().await;
+    let mut registrar = zookeeper.registrar().await;
+    let mut mesh = builder(zookeeper.hosts()).describe();
+    let settings = &mut mesh.nodes[2].settings;
+    settings.push(("cluster.zone".to_owned(), "north".to_owned()));
+    settings.push(("cluster.weight".to_owned(), "7".to_owned()));
+    settings.push(("process.lame_duck_grace_secs".to_owned(), "60".to_owned()));
+    mesh.start_all().await;
+    assert_eq!(registrar.children(PATH).await, ["n1", "n2", "n3"]);
+    let found = record(&mut registrar, "n3").await;
+    let node = &mesh.nodes[2];
+    let expected = serde_json::json!({
+        "v": 1, "id": "n3", "client": node.address().to_string(), "mesh": node.cluster_address().to_string(),
+        "http": node.http().address.to_string(), "tls": false, "zone": "north", "weight": 7, "state": "up",
+    });
+    for (key, value) in expected.as_object().expect("an object") {
+        assert_eq!(&found[key], value, "{key} of {found}");
+    }
+    assert!(
+        found["version"]
+            .as_str()
+            .is_some_and(|version| !version.is_empty())
+    );
+
+    let mut client = RawClient::open_with(node.address(), CONNECT_NEW).await;
+    client.subscribe("a", "1").await;
+    client.flush().await;
+    let mut elsewhere = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
+    mesh.nodes[2].terminate();
+    let lame = until_info(&mut client, |info| info["ldm"] == true).await;
+    assert_eq!(
+        registrar.children(PATH).await,
+        ["n1", "n2"],
+        "it is gone from ZooKeeper before clients are told: {lame}"
+    );
+    let urls = lame["connect_urls"].as_array().expect("somewhere to go");
+    assert_eq!(urls.len(), 2, "the others, not itself: {lame}");
+    // New clients are refused; the one that is there is served until it goes.
+    eventually("nobody is let in", PATIENCE, async || {
+        mesh.nodes[2].connect().await.is_err()
+    })
+    .await;
+    elsewhere.publish("a", "still").await;
+    client.expect_message("1", "a", "still").await;
+    client.publish("b", "x").await;
+    assert!(client.flush().await.is_empty());
+    client.close().await;
+    let end = mesh.nodes[2].process().wait_for_end(PATIENCE).await;
+    assert!(end.success(), "{end:?}");
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    for index in [0, 1] {
+        let process = mesh.nodes[index].process();
+        assert!(
+            !process.has_line("is lost"),
+            "it left in order: {}",
+            process.tail()
+        );
+    }
+}
+
+async fn until_info(client: &mut RawClient, wanted: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let frame: Frame = client.read_command().await;
+        if frame.verb() == "INFO" && wanted(&frame.json()) {
+            return frame.json();
+        }
+    }
+}
+
+#[tokio::test]
+async fn while_zookeeper_is_dead_the_mesh_holds_and_heals_and_is_registered_again_after_that() {
+    let mut zookeeper = ZooKeeper::start().await;
+    let mut mesh = builder(zookeeper.hosts()).start().await;
+    let flow = flow(&mesh).await;
+    zookeeper.kill();
+    for index in [0, 1, 2] {
+        mesh.nodes[index]
+            .process()
+            .wait_for_line("announcement: session lost", LONG)
+            .await;
+    }
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    // A node dies and comes back, and is found where it was.
+    mesh.nodes[2].kill();
+    mesh.wait_until_whole().await;
+    mesh.nodes[2].restart().await;
+    assert!(
+        mesh.nodes[2].process().has_line("serving without"),
+        "{}",
+        mesh.nodes[2].process().tail()
+    );
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+
+    zookeeper.start_again().await;
+    let mut registrar = zookeeper.registrar().await;
+    registered(&mut registrar, &["n1", "n2", "n3"]).await;
+    // The third is so as what it is now, not as the ghost of its last life.
+    let id = mesh.nodes[2].http().get_json("/varz").await.expect("a page")["server_id"].clone();
+    eventually("the ghost is gone", LONG, async || {
+        record(&mut registrar, "n3").await["run"] == id
+    })
+    .await;
+    whole(flow).await;
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    mesh.nodes[0].terminate();
+    registered(&mut registrar, &["n2", "n3"]).await;
+}
+
+#[tokio::test]
+async fn a_node_frozen_for_longer_than_its_session_and_one_whose_znode_was_deleted_are_registered_again() {
+    let zookeeper = ZooKeeper::start().await;
+    let mut registrar = zookeeper.registrar().await;
+    let mut mesh = builder(zookeeper.hosts()).start().await;
+    let flow = flow(&mesh).await;
+    mesh.nodes[2].freeze().await;
+    registered(&mut registrar, &["n1", "n2"]).await;
+    mesh.wait_until_whole().await;
+    mesh.nodes[2].thaw();
+    registered(&mut registrar, &["n1", "n2", "n3"]).await;
+    mesh.wait_until_whole().await;
+
+    // The registry informs only: a link is not closed because a registration is gone.
+    let mark = mesh.nodes[0].process().mark();
+    for id in ["n1", "n2", "n3"] {
+        registrar.delete(&format!("{PATH}/{id}")).await;
+    }
+    for node in &mut mesh.nodes {
+        node.process()
+            .wait_for_line("was deleted by somebody; made again", LONG)
+            .await;
+    }
+    registered(&mut registrar, &["n1", "n2", "n3"]).await;
+    assert!(
+        mesh.nodes[0]
+            .process()
+            .lines()
+            .iter()
+            .skip(mark)
+            .all(|line| !line.text.contains("the link with"))
+    );
+    whole(flow).await;
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+}
+
+#[tokio::test]
+async fn an_ensemble_that_loses_its_leader_keeps_all_nodes_registered_and_takes_newcomers() {
+    let mut ensemble = Ensemble::start().await;
+    let mut mesh = builder(ensemble.hosts()).start().await;
+    let flow = flow(&mesh).await;
+    let leader = ensemble.wait_for_leader().await;
+    ensemble.kill(leader);
+    ensemble.wait_for_leader().await;
+    let survivor = (leader + 1) % 3;
+    let mut registrar = ensemble.servers[survivor].registrar().await;
+    let newcomer = mesh.start_one_more().await;
+    mesh.wait_until_whole().await;
+    registered(&mut registrar, &["n1", "n2", "n3", "n4"]).await;
+    assert!(mesh.nodes[newcomer].stop(PATIENCE).await.success());
+    registered(&mut registrar, &["n1", "n2", "n3"]).await;
+    whole(flow).await;
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+}
