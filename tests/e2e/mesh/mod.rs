@@ -12,6 +12,7 @@
 //! | [`crowd`] | what is gone is gone everywhere, and nothing is left behind |
 //! | [`rolling`] | components behind sidecars do not notice that nodes are restarted |
 //! | [`starting`] | a node serves nobody before it is synced |
+
 mod conversations;
 mod crossing;
 mod crowd;

@@ -17,8 +17,9 @@ const EVERY: Duration = Duration::from_millis(2);
 /// Confirmed to the sidecar but not yet passed on by the node when it died: what its links' outboxes held.
 const HELD_BY_A_DEAD_NODE_MAX: usize = 5;
 
-/// What all publish within the 50 ms that a move may take on a busy machine.
-const PER_MOVE_MAX: usize = SIDECARS * 25;
+/// What all publish within 10 ms, much longer than a session is between two nodes: less than one message for each move is what
+/// is seen to be lost, on a busy machine too.
+const PER_MOVE_MAX: usize = SIDECARS * 5;
 
 /// How a node ends before it is started again.
 #[derive(Clone, Copy, PartialEq, Eq)]
