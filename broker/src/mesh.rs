@@ -24,7 +24,7 @@ mod keeper;
 pub(crate) mod links;
 mod membership;
 #[cfg(test)]
-mod simulation;
+mod schedules;
 mod task;
 
 use std::io;

@@ -1,0 +1,72 @@
+//! Whole meshes in one process, on virtual time and under seeded schedules: connections that are slow, silent or cut, nodes that
+//! freeze and restart, partitions, nodes that start at once and dial each other at once. The tables, the links' two halves, the
+//! membership and the frames are the product's own; only sockets, timers and tasks are replaced. When all is healed, every node's
+//! picture must be the truth.
+//!
+//! A failing seed is printed; `STANDIN_SEED=… cargo test -p standin-broker schedules` plays it again.
+
+mod cost;
+mod node;
+mod world;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use self::world::World;
+
+/// Schedules of few nodes, and of more.
+const SMALL: u64 = 1500;
+const LARGE: u64 = 12;
+
+/// One schedule: faults for a while, then none, then the truth.
+fn play(seed: u64, nodes: usize) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut world = World::new(nodes, seed, &mut rng);
+    for _ in 0..rng.random_range(20..120) {
+        world.disturb(&mut rng);
+        for _ in 0..rng.random_range(1..15) {
+            world.step(&mut rng);
+        }
+    }
+    world.heal();
+    // Connections that nothing passes any more are noticed by their silence.
+    (0..150).for_each(|_| world.step(&mut rng));
+    let whole = (0..2000).any(|_| {
+        world.step(&mut rng);
+        world.is_quiet() && world.is_whole()
+    });
+    assert!(whole, "the mesh does not become whole: {}", world.picture());
+    // What is under way arrives, and members of groups are told.
+    (0..60).for_each(|_| world.step(&mut rng));
+    world.check_pictures();
+    for _ in 0..5 {
+        world.check_a_publish(&mut rng);
+    }
+}
+
+fn play_all(seeds: std::ops::Range<u64>, nodes: fn(u64) -> usize) {
+    let seeds = match std::env::var("STANDIN_SEED") {
+        Ok(seed) => {
+            let seed: u64 = seed.parse().expect("STANDIN_SEED is a number");
+            seed..seed + u64::from(seeds.contains(&seed))
+        }
+        Err(_) => seeds,
+    };
+    for seed in seeds {
+        let run = std::panic::catch_unwind(|| play(seed, nodes(seed)));
+        assert!(
+            run.is_ok(),
+            "seed {seed} fails; replay it with STANDIN_SEED={seed}"
+        );
+    }
+}
+
+#[test]
+fn small_meshes_heal_into_the_truth_whatever_happens_to_them() {
+    play_all(0..SMALL, |seed| 2 + seed as usize % 4);
+}
+
+#[test]
+fn larger_meshes_heal_into_the_truth_too() {
+    play_all(10_000..10_000 + LARGE, |seed| 8 + seed as usize % 8);
+}

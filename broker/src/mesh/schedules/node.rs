@@ -1,0 +1,261 @@
+//! One node of a simulated mesh, and its ends of links: what [`keeper`](crate::mesh::keeper) and [`task`](crate::mesh::task) do, without
+//! sockets and timers.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::closing::Reason;
+use crate::interest::Interest;
+use crate::mesh::frame;
+use crate::mesh::hello::{Hello, PROTOCOL, PROTOCOL_MIN, Peer, put_json};
+use crate::mesh::inbound::{Heard, Inbound};
+use crate::mesh::links::Link;
+use crate::mesh::membership::{Membership, Rules};
+use crate::outbox::{Outbox, Wire};
+use crate::router::Router;
+use crate::subscription::Subscription;
+use crate::subscriptions::{News, Told};
+
+/// A peer that is silent for so long is lost; everybody says something three times as often.
+const SILENCE_MAX: Duration = Duration::from_millis(900);
+const SIGN_OF_LIFE: Duration = Duration::from_millis(300);
+
+/// A client that waits for a change to be known everywhere.
+pub(super) struct Waiting {
+    change: u64,
+    client: Arc<Outbox>,
+    subscription: Arc<Subscription>,
+    until: Instant,
+}
+
+/// This node's end of a link.
+pub(super) struct End {
+    pub(super) connection: usize,
+    pub(super) peer: usize,
+    pub(super) link: Arc<Link>,
+    inbound: Inbound,
+    telling: Option<Told>,
+    held: Vec<u8>,
+    heard: Instant,
+    said: Instant,
+    leaves: bool,
+}
+
+pub(super) struct Node {
+    pub(super) own: Hello,
+    pub(super) membership: Membership,
+    pub(super) interest: Interest,
+    pub(super) router: Router,
+    pub(super) ends: BTreeMap<u64, End>,
+    /// What was sent over links, and to clients.
+    pub(super) wire: Wire,
+    pub(super) clients_wire: Wire,
+    pub(super) subscriptions: Vec<Arc<Subscription>>,
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) numbers: u64,
+    clients: u64,
+    pub(super) frozen_until: Instant,
+    pub(super) bytes_sent: usize,
+    /// It says nothing for the sake of a sign of life, and asks nobody for one.
+    pub(super) is_patient: bool,
+}
+
+pub(super) fn mesh_address(number: usize) -> String {
+    format!("10.0.0.{}:6222", number + 1)
+}
+
+impl Node {
+    pub(super) fn new(number: usize, run: u64, routes: Vec<String>, seed: u64, now: Instant) -> Self {
+        let own = Hello {
+            protocol: PROTOCOL,
+            protocol_min: PROTOCOL_MIN,
+            id: format!("node-{number:03}"),
+            run: run.to_string(),
+            mesh: mesh_address(number),
+            ..Hello::default()
+        };
+        let rules = Rules {
+            own: own.clone(),
+            nodes_max: 200,
+            redial_max: Duration::from_millis(500),
+        };
+        let mut router = Router::new(0, 1000);
+        router.seed(seed ^ run);
+        Self {
+            membership: Membership::new(rules, routes, seed ^ run ^ number as u64, now),
+            own,
+            interest: Interest::new(),
+            router,
+            ends: BTreeMap::new(),
+            wire: Wire::default(),
+            clients_wire: Wire::default(),
+            subscriptions: Vec::new(),
+            waiting: Vec::new(),
+            numbers: 0,
+            clients: 0,
+            frozen_until: now,
+            bytes_sent: 0,
+            is_patient: false,
+        }
+    }
+
+    /// The connection is the link, as `Keeper::install` and `Task::new` have it.
+    pub(super) fn install(
+        &mut self,
+        number: u64,
+        connection: usize,
+        peer: usize,
+        hello: Hello,
+        dialled: bool,
+        now: Instant,
+    ) {
+        let at = dialled.then(|| mesh_address(peer));
+        self.membership.link_stands(&hello, at.as_deref(), now);
+        let newcomer = [Peer {
+            id: hello.id.clone(),
+            mesh: hello.mesh.clone(),
+        }];
+        let mut word = Vec::new();
+        put_json(&mut word, frame::PEERS, &newcomer);
+        self.ends.values().for_each(|end| end.link.outbox.append(&word));
+        let known = self.membership.known();
+        let others: Vec<Peer> = known.into_iter().filter(|peer| peer.id != hello.id).collect();
+        let mut greeting = Vec::new();
+        put_json(&mut greeting, frame::PEERS, &others);
+        let outbox = Arc::new(Outbox::on_wire(u64::MAX - number, 1, &self.wire));
+        outbox.append(&greeting);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let link = Arc::new(Link::new(number, outbox, hello, address, dialled));
+        self.interest.local.follow(&link.outbox);
+        self.interest.links.insert(&link);
+        let end = End {
+            connection,
+            peer,
+            inbound: Inbound::new(Arc::clone(&link)),
+            link,
+            telling: Some(Told::default()),
+            held: Vec::new(),
+            heard: now,
+            said: now,
+            leaves: false,
+        };
+        self.ends.insert(number, end);
+    }
+
+    /// Bytes came over a link.
+    pub(super) fn take(&mut self, number: u64, bytes: &[u8], now: Instant) -> Result<(), Reason> {
+        let Some(end) = self.ends.get_mut(&number) else {
+            return Ok(());
+        };
+        end.heard = now;
+        end.held.extend_from_slice(bytes);
+        let mut heard = Vec::new();
+        self.router.begin_turn();
+        let taken = end
+            .inbound
+            .take(&end.held, &self.interest, &mut self.router, &mut heard)?;
+        end.held.drain(..taken);
+        for heard in heard {
+            match heard {
+                Heard::Synced => self.membership.synced(number),
+                Heard::Peers(peers) => self.membership.named(&peers, now),
+                Heard::Goodbye => end.leaves = true,
+                Heard::Draining => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What is due: the next pieces of what is there to tell, a sign of life, members of groups. Returns the links that are lost.
+    pub(super) fn work(&mut self, now: Instant) -> Vec<u64> {
+        self.interest.local.tell_members();
+        let mut lost = Vec::new();
+        for (number, end) in &mut self.ends {
+            if let Some(told) = &mut end.telling {
+                let link = &end.link;
+                let done = (0..16).any(|_| {
+                    self.interest.local.tell_all(told, &link.outbox, |changes, out| {
+                        frame::put(out, frame::SYNCED, b"");
+                        link.set_told_all();
+                        frame::put_ping(out, changes);
+                    })
+                });
+                if done {
+                    end.telling = None;
+                    self.membership.told(*number);
+                }
+            }
+            let due = now >= end.said + SIGN_OF_LIFE && !self.is_patient;
+            if due || end.link.take_probe() {
+                let mut ping = Vec::new();
+                frame::put_ping(&mut ping, 0);
+                end.link.outbox.append(&ping);
+                end.said = now;
+            }
+            let silent = now > end.heard + SILENCE_MAX && !self.is_patient;
+            if silent || end.link.outbox.reason().is_some() {
+                lost.push(*number);
+            }
+        }
+        lost
+    }
+
+    /// A link is gone, as `Task::let_go` has it.
+    pub(super) fn let_go(&mut self, number: u64, now: Instant) -> Option<usize> {
+        let mut end = self.ends.remove(&number)?;
+        end.inbound.end(&self.interest);
+        self.interest.local.unfollow(&end.link.outbox);
+        self.interest.links.remove(&end.link);
+        end.link.outbox.gone();
+        self.membership.link_lost(number, end.leaves, now);
+        Some(end.connection)
+    }
+
+    pub(super) fn subscribe(&mut self, subject: &str, queue: Option<&str>, now: Instant) {
+        self.clients += 1;
+        let client = Arc::new(Outbox::on_wire(self.clients, 1, &self.clients_wire));
+        let subscription = Arc::new(Subscription::new(
+            Arc::clone(&client),
+            subject.as_bytes(),
+            queue.map(str::as_bytes),
+            b"1",
+        ));
+        let News { changes, .. } = self.interest.local.add(&subscription);
+        self.subscriptions.push(Arc::clone(&subscription));
+        if !self.interest.links.know(changes) {
+            self.interest.links.ask(changes, &client, &mut self.router.stage);
+            self.waiting.push(Waiting {
+                change: changes,
+                client,
+                subscription,
+                until: now + Duration::from_millis(200),
+            });
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, number: usize) {
+        let gone = self.subscriptions.swap_remove(number);
+        self.interest.local.remove(&gone);
+    }
+
+    /// Those who wait no longer, each with whether all links know.
+    pub(super) fn flushed(&mut self, now: Instant) -> Vec<(bool, Arc<Subscription>)> {
+        let links = &self.interest.links;
+        let mut done = Vec::new();
+        self.waiting.retain(|waiting| {
+            let know = links.know(waiting.change);
+            if !know && now < waiting.until {
+                return true;
+            }
+            if !know {
+                links.give_up(waiting.change, Duration::from_millis(200));
+            }
+            links.forget(waiting.change, &waiting.client);
+            done.push((know, Arc::clone(&waiting.subscription)));
+            false
+        });
+        done
+    }
+}

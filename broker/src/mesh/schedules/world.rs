@@ -1,0 +1,630 @@
+//! The network between simulated nodes, the registry, and what an unkind world does to both.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use standin_wire::client::Publish;
+
+use super::node::{Node, mesh_address};
+use crate::interest::Scope;
+use crate::mesh::frame::{self, FRAME_BYTES_MAX, Frame};
+use crate::mesh::hello::{Hello, Peer, Refusal, Why, put_json};
+use crate::mesh::membership::Verdict;
+use crate::outbox::Outbox;
+
+const STEP: Duration = Duration::from_millis(10);
+const SUBJECTS: [&str; 7] = ["a", "b", "a.b", "a.c", "a.*", "a.>", ">"];
+
+/// How far one side of a connection is.
+enum Side {
+    /// The other side has not introduced itself.
+    Unknown,
+    /// It has, and is to agree, or to decide.
+    Greeted(Box<Hello>),
+    Linked(u64),
+    Gone,
+}
+
+struct Connection {
+    nodes: [usize; 2],
+    /// The lives of the two nodes that it belongs to.
+    runs: [String; 2],
+    sides: [Side; 2],
+    /// What is on its way to each side, and when it arrives; `None`: the end.
+    ways: [VecDeque<(Instant, Option<Vec<u8>>)>; 2],
+    held: [Vec<u8>; 2],
+    opened: Instant,
+    /// Nothing passes any more, and nobody is told.
+    silent: bool,
+}
+
+pub(super) struct World {
+    pub(super) nodes: Vec<Node>,
+    connections: BTreeMap<usize, Connection>,
+    /// The connections of each node.
+    of_node: Vec<BTreeSet<usize>>,
+    opened: usize,
+    /// Groups between which nothing passes.
+    group: Vec<usize>,
+    is_registered: bool,
+    registry_reaches: Vec<bool>,
+    runs: u64,
+    seed: u64,
+    pub(super) now: Instant,
+    delay_ms_max: u64,
+    pub(super) flushes: u64,
+}
+
+impl World {
+    pub(super) fn new(count: usize, seed: u64, rng: &mut StdRng) -> Self {
+        let now = Instant::now();
+        let mut world = Self {
+            nodes: Vec::new(),
+            connections: BTreeMap::new(),
+            of_node: vec![BTreeSet::new(); count],
+            opened: 0,
+            group: vec![0; count],
+            is_registered: rng.random(),
+            registry_reaches: vec![true; count],
+            runs: 0,
+            seed,
+            now,
+            delay_ms_max: rng.random_range(1..60),
+            flushes: 0,
+        };
+        for number in 0..count {
+            let node = world.node(number, count);
+            world.nodes.push(node);
+        }
+        world
+    }
+
+    /// A new life of a node. Without a registry each knows the next one; the rest it hears of.
+    fn node(&mut self, number: usize, count: usize) -> Node {
+        self.runs += 1;
+        let routes = if self.is_registered {
+            Vec::new()
+        } else {
+            vec![mesh_address((number + 1) % count)]
+        };
+        Node::new(number, self.runs, routes, self.seed, self.now)
+    }
+
+    pub(super) fn disturb(&mut self, rng: &mut StdRng) {
+        let count = self.nodes.len();
+        let number = rng.random_range(0..count);
+        match rng.random_range(0..20) {
+            0 => self
+                .group
+                .iter_mut()
+                .for_each(|group| *group = rng.random_range(0..2)),
+            1 | 2 => self.group.fill(0),
+            3 => {
+                self.nodes[number].frozen_until = self.now + Duration::from_millis(rng.random_range(1..2000))
+            }
+            4 => self.restart(number, rng.random()),
+            5 => self.registry_reaches[number] ^= true,
+            6 | 7 => {
+                let all: Vec<usize> = self.connections.keys().copied().collect();
+                if !all.is_empty() {
+                    self.cut(all[rng.random_range(0..all.len())], rng.random());
+                }
+            }
+            8..=14 => {
+                let subject = SUBJECTS[rng.random_range(0..SUBJECTS.len())];
+                let queue = [None, None, Some("q"), Some("r")][rng.random_range(0..4)];
+                for _ in 0..rng.random_range(1..4) {
+                    self.nodes[number].subscribe(subject, queue, self.now);
+                }
+            }
+            _ => {
+                let node = &mut self.nodes[number];
+                let live = node.subscriptions.len();
+                if live > 0 {
+                    node.unsubscribe(rng.random_range(0..live));
+                }
+            }
+        }
+    }
+
+    /// The connection is lost: with a reset that both see, or with nothing at all.
+    fn cut(&mut self, which: usize, silently: bool) {
+        let Some(connection) = self.connections.get_mut(&which) else {
+            return;
+        };
+        if silently {
+            connection.silent = true;
+        } else {
+            connection.ways.iter_mut().for_each(|way| {
+                way.clear();
+                way.push_back((self.now, None));
+            });
+        }
+    }
+
+    fn restart(&mut self, number: usize, silently: bool) {
+        let count = self.nodes.len();
+        self.nodes[number] = self.node(number, count);
+        let of_node = self
+            .connections
+            .iter()
+            .filter(|(_, one)| one.nodes.contains(&number));
+        for which in of_node.map(|(which, _)| *which).collect::<Vec<_>>() {
+            self.cut(which, silently);
+        }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.group.fill(0);
+        self.registry_reaches.fill(true);
+        self.nodes
+            .iter_mut()
+            .for_each(|node| node.frozen_until = self.now);
+    }
+
+    pub(super) fn step(&mut self, rng: &mut StdRng) {
+        self.now += STEP;
+        let everyone: Vec<Peer> = self
+            .nodes
+            .iter()
+            .map(|node| Peer {
+                id: node.own.id.clone(),
+                mesh: node.own.mesh.clone(),
+            })
+            .collect();
+        for number in 0..self.nodes.len() {
+            if self.nodes[number].frozen_until > self.now {
+                continue;
+            }
+            if self.is_registered && self.registry_reaches[number] && rng.random_range(0..10) == 0 {
+                self.nodes[number].membership.registered(&everyone, self.now);
+            }
+            self.dial(number);
+            self.receive(number);
+            for lost in self.nodes[number].work(self.now) {
+                self.lose(number, lost);
+            }
+            self.check_flushes(number);
+            self.send(number, rng);
+        }
+        self.forget_dead_connections();
+    }
+
+    fn dial(&mut self, number: usize) {
+        for at in self.nodes[number].membership.dials(self.now) {
+            let peer = (0..self.nodes.len())
+                .find(|peer| mesh_address(*peer) == at)
+                .expect("an address");
+            let nodes = [number, peer];
+            let greeting = |node: &Node| {
+                let mut bytes = Vec::new();
+                put_json(&mut bytes, frame::HELLO, &node.own);
+                bytes
+            };
+            let (mine, theirs) = (greeting(&self.nodes[number]), greeting(&self.nodes[peer]));
+            let connection = Connection {
+                runs: nodes.map(|node| self.nodes[node].own.run.clone()),
+                nodes,
+                sides: [Side::Unknown, Side::Unknown],
+                ways: [
+                    VecDeque::from([(self.now, Some(theirs))]),
+                    VecDeque::from([(self.now, Some(mine))]),
+                ],
+                held: [Vec::new(), Vec::new()],
+                opened: self.now,
+                silent: false,
+            };
+            self.connections.insert(self.opened, connection);
+            for node in nodes {
+                self.of_node[node].insert(self.opened);
+            }
+            self.opened += 1;
+        }
+    }
+
+    /// What has arrived for a node.
+    fn receive(&mut self, number: usize) {
+        for which in self.of_node[number].iter().copied().collect::<Vec<_>>() {
+            for side in 0..2 {
+                let passes = |connection: &Connection, group: &[usize], node: &Node| {
+                    let [one, other] = connection.nodes;
+                    !connection.silent && group[one] == group[other] && connection.runs[side] == node.own.run
+                };
+                while let Some(connection) = self.connections.get_mut(&which)
+                    && connection.nodes[side] == number
+                    && passes(connection, &self.group, &self.nodes[number])
+                    && connection.ways[side]
+                        .front()
+                        .is_some_and(|(at, _)| *at <= self.now)
+                {
+                    match connection.ways[side].pop_front() {
+                        Some((_, Some(bytes))) => self.came(which, side, &bytes),
+                        _ => self.ended(which, side),
+                    }
+                }
+                self.give_up_greeting(which, side, number);
+            }
+        }
+    }
+
+    /// A handshake has a limit, too.
+    fn give_up_greeting(&mut self, which: usize, side: usize, number: usize) {
+        let Some(connection) = self.connections.get_mut(&which) else {
+            return;
+        };
+        let late = self.now > connection.opened + Duration::from_millis(400);
+        let greets = matches!(connection.sides[side], Side::Unknown | Side::Greeted(_));
+        if late
+            && greets
+            && connection.nodes[side] == number
+            && connection.runs[side] == self.nodes[number].own.run
+        {
+            self.ended(which, side);
+        }
+    }
+
+    fn came(&mut self, which: usize, side: usize, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(&which) else {
+            return;
+        };
+        if let Side::Linked(link) = connection.sides[side] {
+            let node = connection.nodes[side];
+            assert_eq!(
+                self.nodes[node].take(link, bytes, self.now),
+                Ok(()),
+                "frames are understood"
+            );
+            return;
+        }
+        connection.held[side].extend_from_slice(bytes);
+        loop {
+            let Some(connection) = self.connections.get_mut(&which) else {
+                return;
+            };
+            let node = connection.nodes[side];
+            if let Side::Linked(link) = connection.sides[side] {
+                let rest = std::mem::take(&mut connection.held[side]);
+                assert_eq!(self.nodes[node].take(link, &rest, self.now), Ok(()));
+                return;
+            }
+            let held = connection.held[side].clone();
+            let Some((frame, length)) = frame::decode(&held, FRAME_BYTES_MAX).expect("a frame") else {
+                return;
+            };
+            connection.held[side].drain(..length);
+            match (frame, std::mem::replace(&mut connection.sides[side], Side::Gone)) {
+                (Frame::Hello(json), Side::Unknown) => {
+                    let hello: Hello = serde_json::from_slice(json).expect("HELLO");
+                    self.greeted(which, side, hello);
+                }
+                (Frame::Welcome, Side::Greeted(hello)) => self.welcomed(which, side, *hello),
+                (Frame::Refuse(json), Side::Greeted(hello)) => {
+                    let refusal: Refusal = serde_json::from_slice(json).expect("REFUSE");
+                    self.refused(which, side, &hello.id, refusal.why, true);
+                    return;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// As `handshake::shake` has it.
+    fn greeted(&mut self, which: usize, side: usize, hello: Hello) {
+        let node = self.connections[&which].nodes[side];
+        match self.nodes[node].membership.greet(&hello, side == 0) {
+            Verdict::Wait => {
+                if !self.nodes[node].own.decides_with(&hello) {
+                    self.say(which, side, &welcome());
+                }
+                self.set(which, side, Side::Greeted(Box::new(hello)));
+            }
+            verdict => self.refuse(which, side, &hello.id, verdict),
+        }
+    }
+
+    fn welcomed(&mut self, which: usize, side: usize, hello: Hello) {
+        let connection = &self.connections[&which];
+        let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
+        self.nodes[node].numbers += 1;
+        let number = self.nodes[node].numbers;
+        match self.nodes[node].membership.welcomed(&hello, side == 0, number) {
+            Verdict::Accept { replaces } => {
+                if let Some(old) = replaces {
+                    self.lose(node, old);
+                }
+                if self.nodes[node].own.decides_with(&hello) {
+                    self.say(which, side, &welcome());
+                }
+                self.set(which, side, Side::Linked(number));
+                let now = self.now;
+                self.nodes[node].install(number, which, peer, hello, side == 0, now);
+            }
+            verdict => self.refuse(which, side, &hello.id, verdict),
+        }
+    }
+
+    fn refuse(&mut self, which: usize, side: usize, id: &str, verdict: Verdict) {
+        let Verdict::Refuse { why, probe } = verdict else {
+            panic!("{verdict:?} is no refusal")
+        };
+        let node = self.connections[&which].nodes[side];
+        if let Some(end) = probe.and_then(|number| self.nodes[node].ends.get(&number)) {
+            end.link.probe();
+        }
+        let mut word = Vec::new();
+        put_json(&mut word, frame::REFUSE, &Refusal { why });
+        self.say(which, side, &word);
+        self.refused(which, side, id, why, false);
+    }
+
+    fn refused(&mut self, which: usize, side: usize, id: &str, why: Why, theirs: bool) {
+        let connection = &self.connections[&which];
+        let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
+        if side == 0 {
+            let at = mesh_address(peer);
+            self.nodes[node]
+                .membership
+                .dial_refused(&at, id, why, theirs, self.now);
+        }
+        self.set(which, side, Side::Gone);
+        self.close(which, side);
+    }
+
+    /// The connection has ended for this side.
+    fn ended(&mut self, which: usize, side: usize) {
+        let Some(connection) = self.connections.get_mut(&which) else {
+            return;
+        };
+        let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
+        match std::mem::replace(&mut connection.sides[side], Side::Gone) {
+            Side::Linked(number) => drop(self.nodes[node].let_go(number, self.now)),
+            Side::Unknown | Side::Greeted(_) if side == 0 => {
+                let at = mesh_address(peer);
+                self.nodes[node].membership.dial_failed(&at, false, self.now);
+            }
+            _ => {}
+        }
+        self.close(which, side);
+    }
+
+    /// The node gives a link up.
+    fn lose(&mut self, node: usize, number: u64) {
+        if let Some(which) = self.nodes[node].let_go(number, self.now) {
+            let side = usize::from(self.connections[&which].nodes[1] == node);
+            self.set(which, side, Side::Gone);
+            self.close(which, side);
+        }
+    }
+
+    fn set(&mut self, which: usize, side: usize, to: Side) {
+        if let Some(connection) = self.connections.get_mut(&which) {
+            connection.sides[side] = to;
+        }
+    }
+
+    fn say(&mut self, which: usize, side: usize, bytes: &[u8]) {
+        let now = self.now;
+        if let Some(connection) = self.connections.get_mut(&which) {
+            let after = connection.ways[1 - side].back().map_or(now, |(at, _)| *at);
+            connection.ways[1 - side].push_back((after.max(now), Some(bytes.to_vec())));
+        }
+    }
+
+    fn close(&mut self, which: usize, side: usize) {
+        let now = self.now;
+        if let Some(connection) = self.connections.get_mut(&which) {
+            let after = connection.ways[1 - side].back().map_or(now, |(at, _)| *at);
+            connection.ways[1 - side].push_back((after.max(now), None));
+        }
+    }
+
+    /// What a node has sent goes on its way.
+    fn send(&mut self, number: usize, rng: &mut StdRng) {
+        let node = &mut self.nodes[number];
+        node.router.stage.flush();
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for end in node.ends.values() {
+            let _ = end.link.outbox.poll_drain(&mut context);
+        }
+        let sent = std::mem::take(&mut *node.wire.lock().expect("the wire"));
+        for (id, bytes) in sent {
+            let Some(end) = node.ends.get(&(u64::MAX - id)) else {
+                continue;
+            };
+            node.bytes_sent += bytes.len();
+            let Some(connection) = self.connections.get_mut(&end.connection) else {
+                continue;
+            };
+            let way = &mut connection.ways[usize::from(connection.nodes[0] == number)];
+            let delay = Duration::from_millis(rng.random_range(0..=self.delay_ms_max));
+            let after = way.back().map_or(self.now, |(at, _)| *at);
+            way.push_back(((self.now + delay).max(after), Some(bytes)));
+        }
+    }
+
+    fn forget_dead_connections(&mut self) {
+        let nodes = &self.nodes;
+        let of_node = &mut self.of_node;
+        self.connections.retain(|which, connection| {
+            let is_used = (0..2).any(|side| {
+                let lives = nodes[connection.nodes[side]].own.run == connection.runs[side];
+                lives && !matches!(connection.sides[side], Side::Gone)
+            });
+            if !is_used {
+                for node in connection.nodes {
+                    of_node[node].remove(which);
+                }
+            }
+            is_used
+        });
+    }
+
+    /// Whose flush is done: all whom it waited for know.
+    fn check_flushes(&mut self, number: usize) {
+        for (know, subscription) in self.nodes[number].flushed(self.now) {
+            let still = self.nodes[number]
+                .subscriptions
+                .iter()
+                .any(|one| Arc::ptr_eq(one, &subscription));
+            if !know || !still {
+                continue;
+            }
+            self.flushes += 1;
+            for end in self.nodes[number]
+                .ends
+                .values()
+                .filter(|end| end.link.is_waited_for())
+            {
+                let peer = &self.nodes[end.peer];
+                let back = peer.ends.values().find(|back| back.connection == end.connection);
+                let Some(back) = back else { continue };
+                let wanted = peer.interest.remote.page(0, usize::MAX);
+                let knows = wanted.iter().any(|one| {
+                    Arc::ptr_eq(&one.client, &back.link.outbox)
+                        && one.subject() == subscription.subject()
+                        && one.queue() == subscription.queue()
+                });
+                assert!(
+                    knows,
+                    "{} does not know what was flushed on {}",
+                    peer.own.id, self.nodes[number].own.id
+                );
+            }
+        }
+    }
+
+    /// Nobody waits for anything.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.nodes
+            .iter()
+            .all(|node| node.waiting.is_empty() && node.membership.awaited().is_empty())
+    }
+
+    /// Each node is linked with each other one, by the same connection on both sides.
+    pub(super) fn is_whole(&self) -> bool {
+        self.nodes.iter().enumerate().all(|(number, node)| {
+            node.ends.len() == self.nodes.len() - 1
+                && node.ends.values().all(|end| {
+                    let mut others = self.nodes[end.peer].ends.values();
+                    end.peer != number && others.any(|back| back.connection == end.connection)
+                })
+        })
+    }
+
+    pub(super) fn picture(&self) -> String {
+        let mut text = String::new();
+        for node in &self.nodes {
+            let linked: Vec<_> = node.ends.values().map(|end| (end.peer, end.connection)).collect();
+            let _ = writeln!(
+                text,
+                "{}: linked {linked:?}, awaits {:?}",
+                node.own.id,
+                node.membership.awaited()
+            );
+        }
+        text
+    }
+
+    /// What every node believes of every other one is what that one's clients listen to.
+    pub(super) fn check_pictures(&self) {
+        for node in &self.nodes {
+            assert_eq!(node.interest.links.waiting_len(), 0);
+            let believed = node.interest.remote.page(0, usize::MAX);
+            for end in node.ends.values() {
+                let of_peer = believed
+                    .iter()
+                    .filter(|one| Arc::ptr_eq(&one.client, &end.link.outbox));
+                let known: BTreeMap<_, _> = of_peer
+                    .map(|one| {
+                        let members = one.members.load(std::sync::atomic::Ordering::Relaxed);
+                        ((one.subject().to_vec(), one.queue().map(<[u8]>::to_vec)), members)
+                    })
+                    .collect();
+                let mut truth = BTreeMap::new();
+                for one in &self.nodes[end.peer].subscriptions {
+                    let members = truth
+                        .entry((one.subject().to_vec(), one.queue().map(<[u8]>::to_vec)))
+                        .or_insert(0);
+                    *members = if one.queue().is_some() { *members + 1 } else { 1 };
+                }
+                assert_eq!(known, truth, "what {} believes of node {}", node.own.id, end.peer);
+                assert_eq!(
+                    end.link.interest.load(std::sync::atomic::Ordering::Relaxed),
+                    truth.len()
+                );
+            }
+            let links = node.interest.links.load().len();
+            assert_eq!(
+                (links, node.ends.len()),
+                (self.nodes.len() - 1, self.nodes.len() - 1)
+            );
+        }
+    }
+
+    /// A message reaches each plain subscriber once, and one member of each group: one where it is published, if there is one.
+    pub(super) fn check_a_publish(&mut self, rng: &mut StdRng) {
+        let from = rng.random_range(0..self.nodes.len());
+        let subject = ["a", "b", "a.b", "a.c", "c"][rng.random_range(0..5)];
+        let message = Publish {
+            subject: subject.as_bytes(),
+            reply: None,
+            headers: None,
+            payload: b"x",
+        };
+        self.nodes
+            .iter()
+            .for_each(|node| node.clients_wire.lock().expect("the wire").clear());
+        let node = &mut self.nodes[from];
+        let publisher = Arc::new(Outbox::unconnected(0));
+        let found = node.router.cache.find(message.subject, &node.interest);
+        let fresh = node.interest.recipients(message.subject, Scope::Whole);
+        assert_eq!(found.recipients.len(), fresh.len(), "what is remembered holds");
+        node.router
+            .publish(&publisher, &message, &found.recipients, &node.interest);
+        (0..60).for_each(|_| self.step(rng));
+        let (mut groups_here, mut groups) = (BTreeSet::new(), BTreeMap::new());
+        for (number, node) in self.nodes.iter().enumerate() {
+            let got: Vec<u64> = node
+                .clients_wire
+                .lock()
+                .expect("the wire")
+                .iter()
+                .map(|(id, _)| *id)
+                .collect();
+            for one in &node.subscriptions {
+                let times = got.iter().filter(|id| **id == one.client.id).count();
+                let matches = standin_wire::subject::matches(one.subject(), subject.as_bytes());
+                match one.queue() {
+                    None => assert_eq!(times, usize::from(matches), "{} gets {subject}", node.own.id),
+                    Some(name) if matches => {
+                        let (here, all) = groups.entry(name.to_vec()).or_insert((0, 0));
+                        *here += if number == from { times } else { 0 };
+                        *all += times;
+                        if number == from {
+                            groups_here.insert(name.to_vec());
+                        }
+                    }
+                    Some(_) => assert_eq!(times, 0),
+                }
+            }
+        }
+        for (name, (here, all)) in groups {
+            assert_eq!(all, 1, "one member of {name:?} gets {subject}");
+            assert_eq!(
+                here,
+                usize::from(groups_here.contains(&name)),
+                "one here where there is one"
+            );
+        }
+    }
+}
+
+fn welcome() -> Vec<u8> {
+    let mut word = Vec::new();
+    frame::put(&mut word, frame::WELCOME, b"");
+    word
+}

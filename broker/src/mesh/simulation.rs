@@ -1,1 +1,0 @@
-//! The mesh in one process.
