@@ -295,6 +295,11 @@ impl Subscriptions {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn followers_len(&self) -> usize {
+        self.read().followers.len()
+    }
+
     /// Tells a follower the next piece of all there is. With the last one, what `end` makes of the number of changes is appended.
     /// Returns whether that was the last.
     pub(crate) fn tell_all(

@@ -1,6 +1,7 @@
 //! The task that keeps the links: it listens, dials, asks [`Membership`] what becomes of each connection, hands links to the workers,
 //! and follows the registry. Everything here is rare; messages never pass it.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,6 +35,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const MEMBERS_EVERY: Duration = Duration::from_millis(100);
 /// Files that a node has open beside its clients' sockets, about.
 const FILES_OF_ITS_OWN: usize = 64;
+/// A fault of a node that wants a link is told again after this, and so many different ones meanwhile.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+const TOLD_MAX: usize = 100;
 /// How long links may take to end in order.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -79,6 +83,8 @@ struct Keeper {
     standing: watch::Sender<Standing>,
     has_read: bool,
     leaving: bool,
+    /// Faults of nodes that want a link, and when they were told.
+    told: HashMap<String, Instant>,
     numbers: u64,
     shakes: JoinSet<(Option<String>, Result<Linked, HandshakeError>)>,
     questions: UnboundedSender<Question>,
@@ -100,6 +106,7 @@ pub(crate) async fn run(
         parts,
         standing,
         leaving: false,
+        told: HashMap::new(),
         numbers: 0,
         shakes: JoinSet::new(),
         questions,
@@ -256,7 +263,7 @@ impl Keeper {
             _ => false,
         };
         let Some(at) = dialled else {
-            if is_fault {
+            if is_fault && self.is_news(&error.to_string(), now) {
                 error!("a node that wants a link: {error}");
             } else {
                 debug!("a connection to the mesh's port came to nothing: {error}");
@@ -273,6 +280,16 @@ impl Keeper {
             (false, true) => info!("no link with {at} yet: {error}"),
             (_, false) => debug!("no link with {at}: {error}"),
         }
+    }
+
+    /// Whether this was not told within the last minute: who is refused tries again and again.
+    fn is_news(&mut self, text: &str, now: Instant) -> bool {
+        self.told.retain(|_, at| now.duration_since(*at) < TOLD_AGAIN);
+        let news = !self.told.contains_key(text) && self.told.len() < TOLD_MAX;
+        if news {
+            self.told.insert(text.to_owned(), now);
+        }
+        news
     }
 
     fn install(&mut self, linked: Linked) {

@@ -7,6 +7,7 @@
 
 mod cost;
 mod node;
+mod truth;
 mod world;
 
 use rand::rngs::StdRng;

@@ -1,0 +1,183 @@
+//! What must hold: while the world is unkind, of every flush that is done; and when it is healed, of every picture and every message.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use standin_wire::client::Publish;
+
+use super::world::World;
+use crate::interest::Scope;
+use crate::outbox::Outbox;
+
+impl World {
+    /// Whose flush is done: all whom it waited for know.
+    pub(super) fn check_flushes(&mut self, number: usize) {
+        for (know, subscription) in self.nodes[number].flushed(self.now) {
+            let still = self.nodes[number]
+                .subscriptions
+                .iter()
+                .any(|one| Arc::ptr_eq(one, &subscription));
+            if !know || !still {
+                continue;
+            }
+            self.flushes += 1;
+            for end in self.nodes[number]
+                .ends
+                .values()
+                .filter(|end| end.link.is_waited_for())
+            {
+                let peer = &self.nodes[end.peer];
+                let back = peer.ends.values().find(|back| back.connection == end.connection);
+                let Some(back) = back else { continue };
+                let wanted = peer.interest.remote.page(0, usize::MAX);
+                let knows = wanted.iter().any(|one| {
+                    Arc::ptr_eq(&one.client, &back.link.outbox)
+                        && one.subject() == subscription.subject()
+                        && one.queue() == subscription.queue()
+                });
+                assert!(
+                    knows,
+                    "{} does not know what was flushed on {}",
+                    peer.own.id, self.nodes[number].own.id
+                );
+            }
+        }
+    }
+
+    /// Nobody waits for anything.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.nodes
+            .iter()
+            .all(|node| node.waiting.is_empty() && node.membership.awaited().is_empty())
+    }
+
+    /// Each node is linked with each other one, by the same connection on both sides.
+    pub(super) fn is_whole(&self) -> bool {
+        self.nodes.iter().enumerate().all(|(number, node)| {
+            node.ends.len() == self.nodes.len() - 1
+                && node.ends.values().all(|end| {
+                    let mut others = self.nodes[end.peer].ends.values();
+                    end.peer != number && others.any(|back| back.connection == end.connection)
+                })
+        })
+    }
+
+    pub(super) fn picture(&self) -> String {
+        let mut text = String::new();
+        for node in &self.nodes {
+            let linked: Vec<_> = node.ends.values().map(|end| (end.peer, end.connection)).collect();
+            let _ = writeln!(
+                text,
+                "{}: linked {linked:?}, awaits {:?}",
+                node.own.id,
+                node.membership.awaited()
+            );
+        }
+        text
+    }
+
+    /// What every node believes of every other one is what that one's clients listen to.
+    pub(super) fn check_pictures(&self) {
+        for node in &self.nodes {
+            assert_eq!(node.interest.links.waiting_len(), 0);
+            let believed = node.interest.remote.page(0, usize::MAX);
+            for end in node.ends.values() {
+                let of_peer = believed
+                    .iter()
+                    .filter(|one| Arc::ptr_eq(&one.client, &end.link.outbox));
+                let known: BTreeMap<_, _> = of_peer
+                    .map(|one| {
+                        let members = one.members.load(Relaxed);
+                        ((one.subject().to_vec(), one.queue().map(<[u8]>::to_vec)), members)
+                    })
+                    .collect();
+                let mut truth = BTreeMap::new();
+                for one in &self.nodes[end.peer].subscriptions {
+                    let members = truth
+                        .entry((one.subject().to_vec(), one.queue().map(<[u8]>::to_vec)))
+                        .or_insert(0);
+                    *members = if one.queue().is_some() { *members + 1 } else { 1 };
+                }
+                assert_eq!(known, truth, "what {} believes of node {}", node.own.id, end.peer);
+                assert_eq!(end.link.interest.load(Relaxed), truth.len());
+            }
+            let of_links: usize = node
+                .ends
+                .values()
+                .map(|end| end.link.interest.load(Relaxed))
+                .sum();
+            assert_eq!(
+                node.interest.remote.len(),
+                of_links,
+                "nothing is left of links that ended"
+            );
+            assert_eq!(node.interest.local.followers_len(), node.ends.len());
+            let links = node.interest.links.load().len();
+            assert_eq!(
+                (links, node.ends.len()),
+                (self.nodes.len() - 1, self.nodes.len() - 1)
+            );
+        }
+    }
+
+    /// A message reaches each plain subscriber once, and one member of each group: one where it is published, if there is one.
+    pub(super) fn check_a_publish(&mut self, rng: &mut StdRng) {
+        let from = rng.random_range(0..self.nodes.len());
+        let subject = ["a", "b", "a.b", "a.c", "c"][rng.random_range(0..5)];
+        let message = Publish {
+            subject: subject.as_bytes(),
+            reply: None,
+            headers: None,
+            payload: b"x",
+        };
+        self.nodes
+            .iter()
+            .for_each(|node| node.clients_wire.lock().expect("the wire").clear());
+        let node = &mut self.nodes[from];
+        let publisher = Arc::new(Outbox::unconnected(0));
+        let found = node.router.cache.find(message.subject, &node.interest);
+        let fresh = node.interest.recipients(message.subject, Scope::Whole);
+        assert_eq!(found.recipients.len(), fresh.len(), "what is remembered holds");
+        node.router
+            .publish(&publisher, &message, &found.recipients, &node.interest);
+        (0..60).for_each(|_| self.step(rng));
+        let (mut groups_here, mut groups) = (BTreeSet::new(), BTreeMap::new());
+        for (number, node) in self.nodes.iter().enumerate() {
+            let got: Vec<u64> = node
+                .clients_wire
+                .lock()
+                .expect("the wire")
+                .iter()
+                .map(|(id, _)| *id)
+                .collect();
+            for one in &node.subscriptions {
+                let times = got.iter().filter(|id| **id == one.client.id).count();
+                let matches = standin_wire::subject::matches(one.subject(), subject.as_bytes());
+                match one.queue() {
+                    None => assert_eq!(times, usize::from(matches), "{} gets {subject}", node.own.id),
+                    Some(name) if matches => {
+                        let (here, all) = groups.entry(name.to_vec()).or_insert((0, 0));
+                        *here += if number == from { times } else { 0 };
+                        *all += times;
+                        if number == from {
+                            groups_here.insert(name.to_vec());
+                        }
+                    }
+                    Some(_) => assert_eq!(times, 0),
+                }
+            }
+        }
+        for (name, (here, all)) in groups {
+            assert_eq!(all, 1, "one member of {name:?} gets {subject}");
+            assert_eq!(
+                here,
+                usize::from(groups_here.contains(&name)),
+                "one here where there is one"
+            );
+        }
+    }
+}
