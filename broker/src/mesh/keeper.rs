@@ -17,7 +17,7 @@ use tracing::{debug, error, info, warn};
 
 use super::frame;
 use super::handshake::{HandshakeError, Linked, Question, shake};
-use super::hello::{Hello, Peer, put_json};
+use super::hello::{Hello, Peer, Why, put_json};
 use super::inbound::Heard;
 use super::links::Link;
 use super::membership::{Membership, Verdict};
@@ -275,7 +275,13 @@ impl Keeper {
             HandshakeError::Refuses { id, why } => membership.dial_refused(&at, id, *why, false, now),
             _ => membership.dial_failed(&at, error.is_unheard(), now),
         };
-        match (is_fault, first) {
+        // Both have dialled, and the other connection is the link.
+        let is_linked = matches!(
+            &error,
+            HandshakeError::Refused { why: Why::Linked, .. }
+                | HandshakeError::Refuses { why: Why::Linked, .. }
+        );
+        match (is_fault, first && !is_linked) {
             (true, true) => error!("no link with {at}: {error}"),
             (false, true) => info!("no link with {at} yet: {error}"),
             (_, false) => debug!("no link with {at}: {error}"),
