@@ -45,6 +45,8 @@ pub(crate) struct Inbound {
     link: Arc<Link>,
     /// What the peer wants.
     wanted: HashTable<Arc<Subscription>>,
+    /// What of it is still to be taken out, when the link is gone.
+    ending: Vec<Arc<Subscription>>,
     hasher: RandomState,
     /// The last message's subject, and who gets it here.
     last: Option<(Vec<u8>, Found)>,
@@ -59,6 +61,7 @@ impl Inbound {
         Self {
             link,
             wanted: HashTable::new(),
+            ending: Vec::new(),
             hasher: RandomState::default(),
             last: None,
             took_pong: false,
@@ -248,12 +251,23 @@ impl Inbound {
         self.link.interest.store(self.wanted.len(), Relaxed);
     }
 
-    /// The link is gone, and what the peer wanted with it: all of it, since a message for it would be lost.
-    pub(crate) fn end(&mut self, interest: &Interest) {
+    /// The link is gone: so many of what the peer wanted go with it. Returns whether there are more. A million at once would hold up the worker.
+    pub(crate) fn end_some(&mut self, interest: &Interest, count: usize) -> bool {
         self.last = None;
-        for wanted in std::mem::take(&mut self.wanted) {
+        // Not while taking them out: a table that is drained cannot be left half full.
+        if self.ending.is_empty() {
+            self.ending = std::mem::take(&mut self.wanted).into_iter().collect();
+        }
+        let rest = self.ending.len().saturating_sub(count);
+        for wanted in self.ending.drain(rest..) {
             interest.remote.remove(&wanted);
         }
-        self.link.interest.store(0, Relaxed);
+        self.link.interest.store(rest, Relaxed);
+        rest > 0
+    }
+
+    /// The link is gone, and what the peer wanted with it: all of it, since a message for it would be lost.
+    pub(crate) fn end(&mut self, interest: &Interest) {
+        while self.end_some(interest, usize::MAX) {}
     }
 }

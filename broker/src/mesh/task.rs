@@ -34,6 +34,8 @@ use crate::task::Worker;
 
 /// So many bytes may wait while the peer is told what is there; the rest is told when it has taken them.
 const TELLING_BYTES_MAX: usize = 1024 * 1024;
+/// So much of what a peer wanted is taken out in one turn when its link ends.
+const ENDED_A_TURN: usize = 4096;
 /// Pieces of it told in one turn.
 const PIECES_A_TURN: usize = 16;
 
@@ -302,9 +304,12 @@ impl Task {
     }
 
     async fn end(mut self, reason: Reason) {
-        self.let_go();
         let outbox = Arc::clone(&self.link.outbox);
         outbox.close(reason);
+        while self.inbound.end_some(&self.shared.interest, ENDED_A_TURN) {
+            tokio::task::yield_now().await;
+        }
+        self.let_go();
         if !reason.is_broken() && reason != Reason::Stale {
             // What waits may be the last messages of clients that have gone.
             let drained = poll_fn(|cx| outbox.poll_drain(cx));
