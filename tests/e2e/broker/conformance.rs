@@ -1,5 +1,8 @@
 //! One table of conversations, held with ours and with real nats-server: where the two differ, a row fails on one of them.
 
+use std::net::SocketAddr;
+
+use e2e::http::Endpoint;
 use e2e::{Conversation, Maker, PATIENCE, Server, eventually};
 use tokio::net::TcpStream;
 
@@ -7,8 +10,13 @@ use super::rows::{GUARDED, LIMITED, LIMITS, OPEN, Row, TOKEN};
 
 async fn hold(maker: Maker, flags: &[&str], rows: &[Row]) {
     let server = Server::start(maker, flags).await;
+    hold_at(maker, server.address(), &server.http(), rows).await;
+}
+
+/// Holds each of the conversations with the node at `address`, whose pages are at `http`.
+pub(crate) async fn hold_at(maker: Maker, address: SocketAddr, http: &Endpoint, rows: &[Row]) {
     let subscriptions = async || {
-        let page = server.http().get_json("/subsz").await;
+        let page = http.get_json("/subsz").await;
         page.and_then(|page| page["num_subscriptions"].as_u64())
     };
     let own = subscriptions().await;
@@ -17,7 +25,7 @@ async fn hold(maker: Maker, flags: &[&str], rows: &[Row]) {
             Some(hears) if maker == Maker::Nats => hears,
             _ => row.hears,
         };
-        let stream = TcpStream::connect(server.address())
+        let stream = TcpStream::connect(address)
             .await
             .unwrap_or_else(|error| panic!("{}: {error}", row.name));
         let mut client = Conversation::new(row.name, stream);

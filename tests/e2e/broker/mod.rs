@@ -1,10 +1,10 @@
 //! The broker as a server of core NATS: the same conversations as real nats-server has, real client libraries on it, and what
 //! its operator does to it and sees of it.
 
-mod conformance;
+pub(crate) mod conformance;
 mod crowd;
 mod libraries;
 mod limits;
 mod monitoring;
 mod operation;
-mod rows;
+pub(crate) mod rows;

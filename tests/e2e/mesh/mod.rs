@@ -2,7 +2,7 @@
 //!
 //! | file | the promise |
 //! |---|---|
-//! | [`crossing`], [`conversations`] | a conversation over several nodes is as on one |
+//! | [`crossing`], [`conversations`], [`split`] | a conversation over several nodes is as on one |
 //! | [`queues`] | a queue group's message has one taker in the whole cluster |
 //! | [`flush`] | after PONG every node knows what a client has subscribed to; a node that hangs holds nobody for long |
 //! | [`zookeeper`] | a node is registered while it serves; the mesh lives without the registry |
@@ -22,5 +22,6 @@ mod neighbours;
 mod partitions;
 mod queues;
 mod rolling;
+mod split;
 mod starting;
 mod zookeeper;

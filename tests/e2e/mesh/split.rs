@@ -1,0 +1,139 @@
+//! The table that a single server is held to, on a cluster: whole on one of its nodes, and with the publisher of each
+//! conversation split off to a client on another node.
+
+use e2e::raw::msg_frame;
+use e2e::{Conversation, Frame, Maker, Mesh, RawClient};
+use tokio::net::TcpStream;
+
+use crate::broker::conformance::hold_at;
+use crate::broker::rows::{OPEN, Row};
+
+/// Whose turn it is, and what he says.
+#[derive(Debug)]
+enum Turn {
+    Subscriber(String),
+    Publisher(String),
+}
+
+/// The conversation of a row as two clients have it, who take turns.
+fn turns(says: &str) -> Vec<Turn> {
+    let mut turns = Vec::new();
+    let mut rest = says;
+    while let Some(line_end) = rest.find('\n') {
+        let mut words = rest[..line_end].split_whitespace();
+        let verb = words.next().unwrap_or_default().to_ascii_uppercase();
+        let publishes = matches!(&*verb, "PUB" | "HPUB");
+        let size: usize = match words.last().filter(|_| publishes) {
+            Some(size) => size.parse::<usize>().expect("a size") + 2,
+            None => 0,
+        };
+        let (frame, behind) = rest.split_at(line_end + 1 + size);
+        rest = behind;
+        match (turns.last_mut(), publishes) {
+            (Some(Turn::Publisher(said)), true) | (Some(Turn::Subscriber(said)), false) => {
+                said.push_str(frame)
+            }
+            (_, true) => turns.push(Turn::Publisher(frame.to_owned())),
+            (_, false) => turns.push(Turn::Subscriber(frame.to_owned())),
+        }
+    }
+    turns
+}
+
+/// Whether a row can be had by two clients: the one who publishes is answered nothing, and does not ask who listens.
+fn can_be_split(row: &Row) -> bool {
+    let alone = ["\"verbose\":true", "\"echo\":false", "\"no_responders\"", "{}"];
+    let answered = row.closes || row.hears.contains("-ERR") || row.hears.contains("+OK");
+    let connect = row.says.get(..7);
+    let connects = connect.is_some_and(|verb| verb.eq_ignore_ascii_case("CONNECT"));
+    connects
+        && !answered
+        && !alone.iter().any(|option| row.says.contains(option))
+        && turns(row.says)
+            .iter()
+            .any(|turn| matches!(turn, Turn::Publisher(_)))
+}
+
+/// Frames up to the one that `is_last`, without it, as one text.
+async fn heard_until(client: &mut Conversation, mut is_last: impl FnMut(&Frame) -> bool) -> String {
+    let mut heard = String::new();
+    loop {
+        let frame = client.read_frame().await;
+        if is_last(&frame) {
+            return heard;
+        }
+        heard.push_str(&String::from_utf8_lossy(frame.bytes()));
+    }
+}
+
+async fn hold_split(mesh: &mut Mesh, maker: Maker, row: &Row) {
+    let stream = TcpStream::connect(mesh.nodes[0].address())
+        .await
+        .unwrap_or_else(|error| panic!("{}: {error}", row.name));
+    let mut subscriber = Conversation::new(row.name, stream);
+    assert_eq!(subscriber.read_frame().await.verb(), "INFO", "{}", row.name);
+    let connect = r#"CONNECT {"verbose":false,"headers":true}"#;
+    let mut publisher = RawClient::open_with(mesh.nodes[1].address(), connect).await;
+    let (mut heard, mut is_first) = (String::new(), true);
+    for turn in turns(row.says) {
+        match turn {
+            Turn::Subscriber(says) => {
+                let is_ping = |line: &&str| line.to_ascii_uppercase().starts_with("PING");
+                let pings = says.lines().filter(is_ping).count();
+                let fence = if is_first { "SUB fence fence\r\n" } else { "" };
+                is_first = false;
+                subscriber.send(format!("{says}{fence}PING\r\n")).await;
+                let mut pongs = 0;
+                let is_answered = |frame: &Frame| {
+                    pongs += usize::from(frame.verb() == "PONG");
+                    pongs > pings
+                };
+                heard += &heard_until(&mut subscriber, is_answered).await;
+                if maker == Maker::Nats {
+                    mesh.wait_until_agreed().await;
+                }
+            }
+            Turn::Publisher(says) => {
+                publisher.send(says).await;
+                publisher.publish("fence", "").await;
+                let fence = msg_frame("fence", "fence", "");
+                heard += &heard_until(&mut subscriber, |frame| frame.bytes() == fence).await;
+            }
+        }
+    }
+    assert_eq!(heard, row.hears, "{}, with its publisher elsewhere", row.name);
+    assert!(
+        publisher.flush().await.is_empty(),
+        "{}: the publisher hears nothing",
+        row.name
+    );
+    subscriber.close().await;
+    publisher.close().await;
+    mesh.wait_until_agreed().await;
+}
+
+async fn hold_all(maker: Maker) {
+    let mut mesh = Mesh::start(maker, 3).await;
+    let node = &mesh.nodes[2];
+    hold_at(maker, node.address(), node.http(), OPEN).await;
+    let rows: Vec<&Row> = OPEN.iter().filter(|row| can_be_split(row)).collect();
+    assert!(
+        rows.len() >= 20,
+        "{} of {} rows are had by two clients",
+        rows.len(),
+        OPEN.len()
+    );
+    for row in rows {
+        hold_split(&mut mesh, maker, row).await;
+    }
+}
+
+#[tokio::test]
+async fn the_table_of_one_server_holds_on_a_cluster_of_ours() {
+    hold_all(Maker::Ours).await;
+}
+
+#[tokio::test]
+async fn the_table_of_one_server_holds_on_a_cluster_of_nats_server() {
+    hold_all(Maker::Nats).await;
+}
