@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-const CROWD: usize = 3000;
+const CROWD: usize = 10_000;
 
 /// A client with subjects of its own, and one that all have; returns when all nodes know.
 async fn arrive(address: std::net::SocketAddr, number: usize) -> TcpStream {
