@@ -9,7 +9,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 pub use standin_daemon::cli::{EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Said};
 use toml::Value;
 
-use crate::settings::{Flag, Input, Loaded, Settings, SettingsError, split_url};
+use crate::settings::{Flag, Input, Loaded, Settings, SettingsError, credentials, split_url};
 
 const AFTER_HELP: &str = "\
 Flags are nats-server's; one dash does where nats-server takes one (-port 4222, -p -1, -DV). The settings file is TOML:
@@ -255,15 +255,18 @@ impl Cli {
 
     /// The flags that were given, as a layer of the settings.
     fn flags(&self) -> Vec<Flag> {
-        let (credentials, listen) = match self.cluster.as_deref() {
+        let (user_info, listen) = match self.cluster.as_deref() {
             Some(text) => {
-                let (credentials, listen) = split_url(text);
-                (credentials, Some(listen.to_owned()))
+                let (user_info, listen) = split_url(text);
+                (user_info, Some(listen.to_owned()))
             }
             None => (None, None),
         };
-        let user = credentials.map(|(user, _)| user.to_owned());
-        let password = credentials.map(|(_, password)| password.to_owned());
+        // A user without a password is refused with the other settings.
+        let given = user_info.map(|user_info| {
+            credentials(user_info).unwrap_or_else(|_| (user_info.to_owned(), String::new()))
+        });
+        let (user, password) = given.unzip();
         let texts = [
             ("cluster.listen", "--cluster", &listen),
             ("cluster.user", "--cluster", &user),

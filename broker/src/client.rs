@@ -177,7 +177,7 @@ impl Client {
         }
     }
 
-    /// Its subscriptions go; returns how many there were.
+    /// Its subscriptions go, if they have not yet; returns how many there were.
     pub(crate) fn end(&mut self) -> usize {
         let live = self.card.live_subscriptions();
         let subscriptions = std::mem::take(&mut *self.card.subscriptions());
@@ -411,6 +411,13 @@ impl Client {
     /// An `-ERR` after which the connection goes on.
     fn error(&self, text: &str, router: &mut Router) {
         encode::err(text.as_bytes(), &mut router.stage.of(&self.outbox).bytes);
+    }
+}
+
+impl Drop for Client {
+    /// However it ends, by a bug even: nothing of it is left behind.
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use standin_broker::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE};
 use standin_broker::notices::Notices;
-use standin_broker::{Server, Settings, VERSION};
+use standin_broker::{RunError, Server, Settings, Sockets, VERSION};
 use standin_daemon::cli::{answer, usage};
 use standin_daemon::logging::Logging;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -111,14 +111,15 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     let process = settings.process.clone();
     let name = settings.server_name.clone();
     let clustered = settings.is_clustered();
-    let started = tokio::select! {
-        started = Server::start(settings) => started,
-        // It may wait for other nodes.
-        _ = signals.interrupt.recv() => return EXIT_DONE,
-        _ = signals.terminate.recv() => return EXIT_DONE,
+    let stop = async {
+        tokio::select! {
+            _ = signals.interrupt.recv() => {}
+            _ = signals.terminate.recv() => {}
+        }
     };
-    let server = match started {
+    let server = match Server::start_on(Sockets::default(), settings, stop).await {
         Ok(server) => server,
+        Err(RunError::Stopped) => return EXIT_DONE,
         Err(error) => {
             error!(kind = error.kind(), "{error}");
             return EXIT_UNAVAILABLE;
@@ -133,6 +134,7 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
         Ok(notices) => notices,
         Err(error) => {
             error!("{error}");
+            server.stop().await;
             return EXIT_UNAVAILABLE;
         }
     };

@@ -49,7 +49,7 @@ use self::keeper::{Order, Parts, Standing};
 pub(crate) use self::links::Links;
 use self::membership::{Membership, Rules};
 use self::task::Pace;
-use crate::settings::{Settings, SettingsError, address_towards};
+use crate::settings::{Settings, SettingsError, address_towards, split_url};
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
@@ -207,7 +207,8 @@ impl Mesh {
         let Some(zookeeper) = &self.zookeeper else {
             return Ok(());
         };
-        let mut announcement = announce(zookeeper.clone(), self.record.clone())?;
+        let mut announcement = self.announcement.lock().await;
+        let announcement = announcement.insert(announce(zookeeper.clone(), self.record.clone())?);
         let registered = async {
             loop {
                 if let Registration::Announced { nodes } = announcement.standing() {
@@ -216,24 +217,33 @@ impl Mesh {
                 announcement.changed().await;
             }
         };
-        let registered = timeout(self.sync_timeout, registered).await;
-        if let Ok(nodes) = registered {
+        if let Ok(nodes) = timeout(self.sync_timeout, registered).await {
             let nodes = nodes.iter().filter_map(|node| keeper::peer_of(node)).collect();
             let (done, met) = oneshot::channel();
             // A keeper that has ended by a bug is told of in the log.
             let _ = self.orders.send(Order::Meet(nodes, done));
             let _ = met.await;
-            self.join().await?;
-        } else if let Registration::Taken { .. } = announcement.standing() {
-            return Err(MeshError::DuplicateId(self.id.clone()));
-        } else {
-            warn!(
-                "not registered within {:?}; this is done as soon as ZooKeeper answers",
-                self.sync_timeout
-            );
+            return self.join().await;
         }
-        *self.announcement.lock().await = Some(announcement);
-        Ok(())
+        let is_duplicate = self.standing.borrow().has_duplicate;
+        match announcement.standing() {
+            Registration::Taken { .. } => Err(MeshError::DuplicateId(self.id.clone())),
+            _ if is_duplicate => Err(MeshError::DuplicateId(self.id.clone())),
+            Registration::Seeking { reason } => {
+                warn!(
+                    "not registered within {:?}, which is tried on: {reason}",
+                    self.sync_timeout
+                );
+                Ok(())
+            }
+            Registration::Announced { .. } => Ok(()),
+        }
+    }
+
+    /// The node takes clients from now on.
+    pub(crate) fn serve(&self) {
+        // A keeper that has ended by a bug is told of in the log.
+        let _ = self.orders.send(Order::Serve);
     }
 
     /// The node takes no clients any more: it leaves the registry, and tells the others.
@@ -256,15 +266,13 @@ impl Mesh {
 
 impl Places {
     fn of(settings: &Settings, client: SocketAddr, mesh: SocketAddr, http: Option<SocketAddr>) -> Self {
-        let towards = settings
-            .nodes
-            .zookeeper
-            .split([',', '/'])
-            .chain(settings.cluster.routes.iter().map(|route| {
-                let (_, host) = crate::settings::split_url(route.reveal());
-                host
-            }))
-            .find_map(|host| host.parse().ok());
+        let routes = settings.cluster.routes.iter();
+        let routes = routes.map(|route| split_url(route.reveal()).1);
+        let hosts = settings.nodes.zookeeper.split([',', '/']).chain(routes);
+        let hosts: Vec<SocketAddr> = hosts.filter_map(|host| host.parse().ok()).collect();
+        // Those on this host do not tell how others reach it, unless there are no others.
+        let elsewhere = hosts.iter().find(|host| !host.ip().is_loopback());
+        let towards = elsewhere.or(hosts.first()).copied();
         let reachable = |address: SocketAddr| {
             let ip = match address.ip() {
                 ip if ip.is_unspecified() => address_towards(towards),
@@ -306,6 +314,7 @@ fn hello(shared: &Shared, settings: &Settings, places: &Places) -> Hello {
         client: places.client.to_string(),
         mesh: places.mesh.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        serving: false,
         user: settings.cluster.user.clone(),
         password: settings.cluster.password.reveal().to_owned(),
         draining: false,

@@ -61,6 +61,8 @@ pub(crate) struct Outbox {
     attention: AtomicBool,
     /// The client's own task.
     task: AtomicWaker,
+    /// It is called as well when all that waited is written: it has more.
+    wants_room: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,8 @@ struct Queue {
     blocked_since: Instant,
     /// Why the client is to be closed.
     reason: Option<Reason>,
+    /// Bytes that waited when it was to be closed at once.
+    dropped_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -126,9 +130,11 @@ impl Outbox {
                 bytes: 0,
                 blocked_since: Instant::now(),
                 reason: None,
+                dropped_bytes: 0,
             }),
             attention: AtomicBool::new(false),
             task: AtomicWaker::new(),
+            wants_room: AtomicBool::new(false),
         }
     }
 
@@ -211,7 +217,8 @@ impl Outbox {
         }
         let falls_behind = queue.bytes > pending_bytes_max / 2;
         // Who is writing sees to what is left with it.
-        let call = self.set_attention(&queue) && (!queue.writing || queue.reason.is_some());
+        let needed = self.set_attention(&queue) || self.wants_room.load(Relaxed);
+        let call = needed && (!queue.writing || queue.reason.is_some());
         drop(queue);
         if call {
             self.task.wake();
@@ -287,6 +294,11 @@ impl Outbox {
         needed
     }
 
+    /// Whether its task has more for it as soon as what waits is written, whoever writes it.
+    pub(crate) fn set_wants_room(&self, wants_room: bool) {
+        self.wants_room.store(wants_room, Relaxed);
+    }
+
     /// It is to wait a moment before it publishes more.
     pub(crate) fn stall(&self) {
         self.stalled.store(true, Relaxed);
@@ -306,6 +318,12 @@ impl Outbox {
     /// Bytes that wait for it.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.queue().bytes
+    }
+
+    /// Bytes that its socket has not taken, those that were dropped with it included.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        let queue = self.queue();
+        queue.bytes + queue.dropped_bytes
     }
 
     /// Why the client is to be closed, if another task or its socket said so.
@@ -450,7 +468,7 @@ impl Queue {
         }
         self.parts = VecDeque::new();
         self.written = 0;
-        self.bytes = 0;
+        self.dropped_bytes += std::mem::take(&mut self.bytes);
     }
 }
 

@@ -1,5 +1,6 @@
 //! One node as a value: started from settings, reloaded, made a lame duck, stopped.
 
+use std::future::{Future, pending};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -45,6 +46,9 @@ pub enum RunError {
     /// It cannot be one of several.
     #[error("cannot join the mesh: {0}")]
     Mesh(#[from] MeshError),
+    /// It was told to stop before it served.
+    #[error("stopped before it served")]
+    Stopped,
 }
 
 impl RunError {
@@ -55,6 +59,7 @@ impl RunError {
             Self::Listen { .. } => "listen",
             Self::Worker(_) => "worker",
             Self::Mesh(_) => "mesh",
+            Self::Stopped => "stopped",
         }
     }
 }
@@ -85,14 +90,19 @@ impl Server {
     /// # Errors
     /// [`RunError`].
     pub async fn start(settings: Settings) -> Result<Self, RunError> {
-        Self::start_on(Sockets::default(), settings).await
+        Self::start_on(Sockets::default(), settings, pending()).await
     }
 
-    /// As [`start`](Self::start), on sockets that listen already; the settings are not asked for those.
+    /// As [`start`](Self::start), on sockets that listen already; the settings are not asked for those. It may wait for other nodes, until
+    /// `stop` returns; then it leaves them in order.
     ///
     /// # Errors
     /// [`RunError`].
-    pub async fn start_on(sockets: Sockets, settings: Settings) -> Result<Self, RunError> {
+    pub async fn start_on(
+        sockets: Sockets,
+        settings: Settings,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Self, RunError> {
         let wanted = settings.listen();
         let listen_error = |error| refused("clients", "-p", wanted, error);
         // Bound, so that others can be told the port, but nobody is let in yet.
@@ -129,15 +139,36 @@ impl Server {
         }
         if let Some(listener) = mesh {
             let mesh = Mesh::start(&shared, listener, server.http_address, queues.clone())?;
-            server.mesh.insert(mesh).join().await?;
+            server.mesh = Some(mesh);
         }
-        let listener = listen(&socket, backlog).map_err(listen_error)?;
-        if let Some(mesh) = &server.mesh {
-            mesh.announce().await?;
-        }
+        let joining = async {
+            if let Some(mesh) = &server.mesh {
+                mesh.join().await?;
+            }
+            let listener = listen(&socket, backlog).map_err(listen_error)?;
+            if let Some(mesh) = &server.mesh {
+                mesh.announce().await?;
+            }
+            Ok(listener)
+        };
+        let joined = tokio::select! {
+            joined = joining => joined,
+            () = stop => Err(RunError::Stopped),
+        };
+        let listener = match joined {
+            Ok(listener) => listener,
+            Err(error) => {
+                drop(queues);
+                server.stop().await;
+                return Err(error);
+            }
+        };
         let accepting = tokio::spawn(worker::accept(listener, Arc::clone(&shared), queues));
         server.accepting = Some(accepting.abort_handle());
         shared.serving.store(true, Relaxed);
+        if let Some(mesh) = &server.mesh {
+            mesh.serve();
+        }
         info!("Listening for client connections on {address}");
         Ok(server)
     }

@@ -23,7 +23,7 @@ use crate::natsconf;
 mod cluster;
 
 pub use cluster::{Cluster, Nodes};
-pub(crate) use cluster::{Route, address_towards, split_url};
+pub(crate) use cluster::{Route, address_towards, credentials, split_url};
 
 /// The commented defaults, `deploy/broker.toml`.
 pub const DEFAULTS: &str = include_str!("../../deploy/broker.toml");

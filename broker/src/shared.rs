@@ -156,9 +156,9 @@ impl Shared {
             return;
         }
         let links = self.interest.links.load();
-        let serving = links
-            .iter()
-            .filter(|link| !link.draining.load(Relaxed) && !link.peer.no_advertise);
+        let serving = links.iter().filter(|link| {
+            link.serving.load(Relaxed) && !link.draining.load(Relaxed) && !link.peer.no_advertise
+        });
         let mut urls: Vec<String> = serving
             .map(|link| link.peer.client.clone())
             .filter(|url| !url.is_empty())

@@ -71,6 +71,15 @@ impl Worker {
         })
     }
 
+    /// Sends at once all that is staged.
+    pub(crate) fn flush() {
+        WORKER.with_borrow_mut(|worker| {
+            if let Some(Self { router, .. }) = worker {
+                router.stage.flush();
+            }
+        });
+    }
+
     /// Sends at once what `put` stages for this connection.
     pub(crate) fn say(outbox: &Arc<Outbox>, bytes: &[u8]) {
         WORKER.with_borrow_mut(|worker| {
@@ -422,6 +431,8 @@ impl Task {
             encode::err(text.as_bytes(), &mut line);
             self.say(&line);
         }
+        // Who stops the node ends the links when the last client is gone; what that one said last must be with them.
+        Worker::flush();
     }
 }
 

@@ -91,7 +91,7 @@ impl Embedded {
                         settings.cluster.routes =
                             others.map(|(_, address)| address.as_str().into()).collect();
                     }
-                    Server::start_on(sockets, settings)
+                    Server::start_on(sockets, settings, std::future::pending())
                         .await
                         .map_err(|error| error.to_string())
                 }

@@ -291,6 +291,7 @@ mod tests {
             live: nodes(live),
             cached: nodes(cached),
             fixed: nodes(fixed),
+            registered: Vec::new(),
             generation: 1,
         }
     }

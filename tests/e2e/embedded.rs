@@ -1,6 +1,9 @@
 //! `--embedded`: what a newcomer starts first.
 
-use e2e::{Component, Library, PATIENCE, Program, peers, port};
+use std::collections::BTreeSet;
+
+use e2e::{Component, Library, PATIENCE, Program, RawClient, peers, port};
+use nix::sys::signal::Signal;
 
 #[tokio::test]
 async fn an_old_client_works_on_an_embedded_node() {
@@ -20,4 +23,39 @@ async fn an_old_client_works_on_an_embedded_node() {
     component.expect_payloads("all", &["hi"]).await;
     assert_eq!(component.request("ask", "who").await, "re:who");
     component.assert_untroubled();
+}
+
+/// Each component is on one of three nodes, and hears all the others.
+#[tokio::test]
+async fn components_on_three_embedded_nodes_hear_each_other() {
+    let address = port::free_address();
+    let mut process = Program::new(peers::sidecar_binary())
+        .args(["--embedded=3", "--listen"])
+        .arg(address.to_string())
+        .start("standin-proxy --embedded=3");
+    process.wait_for_line("listening for components", PATIENCE).await;
+    let mut components = Vec::new();
+    for number in 0..12 {
+        let mut component = RawClient::open(address).await;
+        component.subscribe("all", &number.to_string()).await;
+        component.flush().await;
+        components.push(component);
+    }
+    let names = components
+        .iter()
+        .map(|component| component.info()["server_name"].to_string());
+    let names: BTreeSet<String> = names.collect();
+    assert!(names.len() > 1, "all of twelve are on {names:?}");
+    for speaker in 0..components.len() {
+        let said = format!("from {speaker}");
+        components[speaker].publish("all", &said).await;
+        for (number, component) in components.iter_mut().enumerate() {
+            component.expect_message(&number.to_string(), "all", &said).await;
+        }
+    }
+    for component in &mut components {
+        assert!(component.flush().await.is_empty(), "none twice");
+    }
+    process.signal(Signal::SIGTERM);
+    assert!(process.wait_for_end(PATIENCE).await.success());
 }

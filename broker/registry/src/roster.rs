@@ -198,6 +198,7 @@ impl Roster {
             live,
             cached,
             fixed,
+            registered: self.zookeeper.clone(),
             generation: 0,
         }
     }

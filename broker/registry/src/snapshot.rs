@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub cached: Vec<Arc<Node>>,
     /// Given by hand, and what those nodes named; not in the lists above.
     pub fixed: Vec<Arc<Node>>,
+    /// All that is registered in ZooKeeper, also nodes that clients reach at the same address.
+    pub registered: Vec<Arc<Node>>,
     /// Grows with every change.
     pub generation: u64,
 }

@@ -18,6 +18,7 @@
 //! | 10 | MESSAGE | flags, [queue groups], subject, [reply], [headers], payload |
 //! | 11 | GOODBYE | – : the node leaves and is not to be dialled again |
 //! | 12 | DRAINING | – : the node takes no clients any more |
+//! | 13 | SERVING | – : the node takes clients from now on |
 //!
 //! *Architecture invariant:* nothing here waits or allocates; "more bytes are needed" is `Ok(None)`.
 
@@ -42,6 +43,7 @@ const PONG: u8 = 9;
 const MESSAGE: u8 = 10;
 pub(crate) const GOODBYE: u8 = 11;
 pub(crate) const DRAINING: u8 = 12;
+pub(crate) const SERVING: u8 = 13;
 
 const HAS_REPLY: u8 = 1;
 const HAS_HEADERS: u8 = 2;
@@ -83,6 +85,7 @@ pub(crate) enum Frame<'a> {
     Message(Message<'a>),
     Goodbye,
     Draining,
+    Serving,
     /// Of a version to come.
     Unknown(u8),
 }
@@ -160,6 +163,7 @@ fn body(kind: u8, mut rest: &[u8]) -> Result<Frame<'_>, FrameError> {
         MESSAGE => Frame::Message(message(rest)?),
         GOODBYE => Frame::Goodbye,
         DRAINING => Frame::Draining,
+        SERVING => Frame::Serving,
         unknown => Frame::Unknown(unknown),
     })
 }

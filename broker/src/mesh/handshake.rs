@@ -18,6 +18,9 @@ use super::frame::{self, Frame, FrameError, GREETING_BYTES_MAX, PREAMBLE};
 use super::hello::{Hello, Refusal, Why, put_json};
 use super::membership::Verdict;
 
+/// So much of a name that a stranger goes by is told.
+const ID_CHARS_SHOWN: usize = 256;
+
 /// Why a connection did not become a link.
 #[derive(Debug, Error)]
 pub(crate) enum HandshakeError {
@@ -37,9 +40,9 @@ pub(crate) enum HandshakeError {
     Hello(serde_json::Error),
     #[error("the other side sends something before it is welcome")]
     Disorder,
-    #[error("node {id} refuses: {}", why.text())]
+    #[error("node {id:?} refuses: {}", why.text())]
     Refused { id: String, why: Why },
-    #[error("node {id} is refused: {}", why.text())]
+    #[error("node {id:?} is refused: {}", why.text())]
     Refuses { id: String, why: Why },
     #[error("this node ends")]
     Ending,
@@ -136,7 +139,8 @@ pub(crate) async fn shake(
             while let Ok(1..) = stream.read_buf(&mut came).await {
                 came.clear();
             }
-            return Err(HandshakeError::Refuses { id: hello.id, why });
+            let id = hello.id.chars().take(ID_CHARS_SHOWN).collect();
+            return Err(HandshakeError::Refuses { id, why });
         }
         Ok((hello, number, decides, came))
     };

@@ -7,8 +7,8 @@ use super::frame;
 /// The version of the frames that this program speaks, and the oldest that it still does.
 pub(crate) const PROTOCOL: u32 = 1;
 pub(crate) const PROTOCOL_MIN: u32 = 1;
-/// What this program can do beyond the first version. What both sides can do is used.
-pub(crate) const FEATURES: &[&str] = &["drain"];
+/// What this program can do beyond the first version. What both sides can do is used; a frame that an older node does not know it skips.
+pub(crate) const FEATURES: &[&str] = &[];
 
 /// The first frame of each side. Fields may be added; those that are missing are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub(crate) struct Hello {
     pub(crate) user: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) password: String,
+    /// It takes clients.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) serving: bool,
     /// It takes no clients any more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) draining: bool,
@@ -113,9 +116,5 @@ impl Hello {
     /// Of two nodes the one with the lesser id decides which connection is the link.
     pub(crate) fn decides_with(&self, other: &Self) -> bool {
         self.id < other.id
-    }
-
-    pub(crate) fn can(&self, feature: &str) -> bool {
-        self.features.iter().any(|known| known == feature)
     }
 }

@@ -33,6 +33,8 @@ pub(crate) enum Heard {
     /// The peer has told all its interest.
     Synced,
     Peers(Vec<Peer>),
+    /// The peer takes clients from now on.
+    Serving,
     /// The peer takes no clients any more.
     Draining,
     /// The peer leaves.
@@ -139,6 +141,7 @@ impl Inbound {
                 Ok(peers) => heard.push(Heard::Peers(peers)),
                 Err(error) => debug!(peer = self.link.peer.id, "peers that cannot be read: {error}"),
             },
+            Frame::Serving => heard.push(Heard::Serving),
             Frame::Draining => heard.push(Heard::Draining),
             Frame::Goodbye => heard.push(Heard::Goodbye),
             Frame::Hello(_) | Frame::Welcome | Frame::Refuse(_) => {

@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::seq::SliceRandom;
 use standin_registry::{Endpoint, Watch};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -58,6 +59,8 @@ pub(crate) struct Standing {
 pub(crate) enum Order {
     /// These nodes are registered too; taken up before `done` is told.
     Meet(Vec<Peer>, tokio::sync::oneshot::Sender<()>),
+    /// Others are told that this node takes clients.
+    Serve,
     /// Others are told that this node takes no clients any more.
     Drain,
     /// All links end; the keeper too.
@@ -82,7 +85,6 @@ struct Keeper {
     parts: Parts,
     standing: watch::Sender<Standing>,
     has_read: bool,
-    leaving: bool,
     /// Faults of nodes that want a link, and when they were told.
     told: HashMap<String, Instant>,
     numbers: u64,
@@ -105,7 +107,6 @@ pub(crate) async fn run(
         has_read: parts.watch.is_none(),
         parts,
         standing,
-        leaving: false,
         told: HashMap::new(),
         numbers: 0,
         shakes: JoinSet::new(),
@@ -138,7 +139,14 @@ pub(crate) async fn run(
                     // Who asked may have given up.
                     let _ = done.send(());
                 }
-                Some(Order::Drain) => keeper.drain(),
+                Some(Order::Serve) => {
+                    keeper.parts.own.serving = true;
+                    keeper.tell_all(&frame_of(frame::SERVING));
+                }
+                Some(Order::Drain) => {
+                    keeper.parts.own.draining = true;
+                    keeper.tell_all(&frame_of(frame::DRAINING));
+                }
                 Some(Order::Leave) | None => break,
             }
         }
@@ -165,7 +173,11 @@ impl Keeper {
     fn read_registry(&mut self) {
         let Some(watch) = &self.parts.watch else { return };
         let snapshot = watch.snapshot();
-        let nodes: Vec<Peer> = snapshot.live.iter().filter_map(|node| peer_of(node)).collect();
+        let nodes: Vec<Peer> = snapshot
+            .registered
+            .iter()
+            .filter_map(|node| peer_of(node))
+            .collect();
         self.parts.membership.registered(&nodes, Instant::now());
     }
 
@@ -184,7 +196,7 @@ impl Keeper {
             }
             let (limit, questions) = (self.parts.connect_timeout, self.questions.clone());
             self.shakes.spawn(async move {
-                let linked = match timeout(limit, connect(&at)).await {
+                let linked = match timeout(limit, connect(&at, &own.mesh)).await {
                     Ok(Ok(stream)) => shake(stream, &own, Some(at.clone()), limit, questions).await,
                     Ok(Err(error)) => Err(HandshakeError::Connect(error)),
                     Err(_) => Err(HandshakeError::Timeout(limit)),
@@ -197,8 +209,12 @@ impl Keeper {
     async fn accepted(&mut self, accepted: std::io::Result<(TcpStream, SocketAddr)>) {
         match accepted {
             Ok((stream, peer)) if self.shakes.len() >= GREETING_MAX => {
-                warn!(%peer, "too many connections introduce themselves at once; one more is closed");
                 drop(stream);
+                let text =
+                    "too many connections to the mesh's port introduce themselves at once; more are closed";
+                if self.is_news(text, Instant::now()) {
+                    warn!(%peer, "{text}");
+                }
             }
             Ok((stream, _)) => {
                 // What lets this node in elsewhere is not shown to whoever asks.
@@ -220,15 +236,17 @@ impl Keeper {
     }
 
     fn answer(&mut self, question: Question) {
-        self.numbers += 1;
-        let number = self.numbers;
         let membership = &mut self.parts.membership;
         let (hello, dialled) = (&question.hello, question.dialled.is_some());
+        let number = self.numbers + 1;
         let verdict = if question.welcome {
             membership.welcomed(hello, dialled, number)
         } else {
             membership.greet(hello, dialled)
         };
+        if matches!(verdict, Verdict::Accept { .. }) {
+            self.numbers = number;
+        }
         match verdict {
             Verdict::Refuse {
                 probe: Some(number), ..
@@ -324,9 +342,6 @@ impl Keeper {
         let others: Vec<Peer> = known.into_iter().filter(|peer| peer.id != hello.id).collect();
         let mut greeting = Vec::new();
         put_json(&mut greeting, frame::PEERS, &others);
-        if self.parts.own.draining {
-            frame::put(&mut greeting, frame::DRAINING, b"");
-        }
         let parts = task::Parts {
             shared: Arc::clone(&self.parts.shared),
             number,
@@ -378,11 +393,26 @@ impl Keeper {
     fn happened(&mut self, event: LinkEvent) {
         let now = Instant::now();
         match event {
-            LinkEvent::Stands => self.parts.shared.set_peers(),
+            LinkEvent::Stands(number) => {
+                // What it missed between its handshake and now.
+                self.with_link(number, |link| {
+                    if self.parts.own.serving {
+                        link.outbox.append(&frame_of(frame::SERVING));
+                    }
+                    if self.parts.own.draining {
+                        link.outbox.append(&frame_of(frame::DRAINING));
+                    }
+                    if self.parts.membership.is_leaving() {
+                        part(link);
+                    }
+                    link.outbox.wake();
+                });
+                self.parts.shared.set_peers();
+            }
             LinkEvent::Told(number) => self.parts.membership.told(number),
             LinkEvent::Heard(number, Heard::Synced) => self.parts.membership.synced(number),
             LinkEvent::Heard(_, Heard::Peers(peers)) => self.parts.membership.named(&peers, now),
-            LinkEvent::Heard(_, Heard::Draining) => self.parts.shared.set_peers(),
+            LinkEvent::Heard(_, Heard::Serving | Heard::Draining) => self.parts.shared.set_peers(),
             LinkEvent::Heard(number, Heard::Goodbye) => {
                 info!(link = number, "the node at the other end leaves");
             }
@@ -396,7 +426,7 @@ impl Keeper {
                 let was = self.parts.membership.link_lost(number, leaves, now);
                 self.parts.shared.set_peers();
                 let why = reason.as_str();
-                if leaves || !was || self.leaving {
+                if leaves || !was || self.parts.membership.is_leaving() {
                     info!(
                         link = number,
                         unsent_bytes, "the link with {peer} has ended: {why}"
@@ -411,31 +441,17 @@ impl Keeper {
         }
     }
 
-    fn drain(&mut self) {
-        self.parts.own.draining = true;
-        let mut word = Vec::new();
-        frame::put(&mut word, frame::DRAINING, b"");
-        for link in self.parts.shared.interest.links.load().iter() {
-            if link.peer.can("drain") {
-                link.outbox.append(&word);
-                link.outbox.wake();
-            }
-        }
-    }
-
     /// Says goodbye, and returns when the links have ended.
     async fn leave(mut self, mut happened: UnboundedReceiver<LinkEvent>) {
-        self.leaving = true;
-        self.parts.membership.leave();
         self.shakes.shutdown().await;
-        let mut word = Vec::new();
-        frame::put(&mut word, frame::GOODBYE, b"");
-        let all: Vec<Arc<Link>> = self.parts.shared.interest.links.load().to_vec();
-        for link in &all {
-            link.outbox.append(&word);
-            link.outbox.close(Reason::Shutdown);
-        }
-        drop(all);
+        self.parts.membership.leave();
+        self.parts
+            .shared
+            .interest
+            .links
+            .load()
+            .iter()
+            .for_each(|link| part(link));
         let gone = async {
             while self.parts.membership.len() > 0 {
                 match happened.recv().await {
@@ -461,10 +477,32 @@ pub(crate) fn peer_of(node: &standin_registry::Node) -> Option<Peer> {
     })
 }
 
-async fn connect(at: &str) -> std::io::Result<TcpStream> {
-    // Parsed when it became known; a name is looked up anew each time.
+/// A frame without a body.
+fn frame_of(kind: u8) -> Vec<u8> {
+    let mut word = Vec::new();
+    frame::put(&mut word, kind, b"");
+    word
+}
+
+/// Says goodbye over a link, once, and ends it.
+fn part(link: &Link) {
+    if link.outbox.reason().is_none() {
+        link.outbox.append(&frame_of(frame::GOODBYE));
+        link.outbox.close(Reason::Shutdown);
+    }
+}
+
+/// Connects to `at`. A name is looked up anew each time; one that stands for many nodes leads to any of them but this one.
+async fn connect(at: &str, own: &str) -> std::io::Result<TcpStream> {
+    // Parsed when it became known.
     let endpoint: Endpoint = at.parse().map_err(std::io::Error::other)?;
-    TcpStream::connect((&*endpoint.host, endpoint.port)).await
+    let found = lookup_host((&*endpoint.host, endpoint.port)).await?;
+    let mut places: Vec<SocketAddr> = found.collect();
+    if places.len() > 1 {
+        places.retain(|place| place.to_string() != own);
+        places.shuffle(&mut rand::rng());
+    }
+    TcpStream::connect(&*places).await
 }
 
 /// Gives the socket of a link a higher number than any client's. Of a process that is killed the kernel closes the highest first; so the other

@@ -4,7 +4,11 @@
 //! before its own PING (DESIGN, *Cluster-wide flush*). The token of such a PING is the number of the last change; so one answer
 //! serves all who wait for it or an earlier one.
 //!
-//! *Architecture invariant:* a link that does not answer in time is not waited for again before it has.
+//! A node that is joining is not waited for: it has no clients that could publish, and knows all before it takes some. One that takes
+//! clients is, also while it is still being told what there is.
+//!
+//! *Architecture invariant:* a link that does not answer in time is not waited for again before it has, and one that ends is not waited
+//! for at all.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +21,7 @@ use tracing::warn;
 
 use super::frame;
 use super::hello::Hello;
+use crate::closing::{KINDS, Reason};
 use crate::outbox::Outbox;
 use crate::stage::Stage;
 
@@ -32,9 +37,11 @@ pub(crate) struct Link {
     pub(crate) dialled: bool,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
+    /// The peer takes clients.
+    pub(crate) serving: AtomicBool,
     /// The peer takes no clients any more.
     pub(crate) draining: AtomicBool,
-    /// The peer was told all there is, so it can be waited for.
+    /// The peer was told all there is, so it can be asked what it knows.
     told_all: AtomicBool,
     /// The last change that the peer was asked about, and the last that it is known to know.
     asked: AtomicU64,
@@ -64,6 +71,7 @@ impl Link {
         Self {
             number,
             outbox,
+            serving: AtomicBool::new(peer.serving),
             draining: AtomicBool::new(peer.draining),
             peer,
             address,
@@ -99,14 +107,15 @@ impl Link {
         self.told_all.store(true, SeqCst);
     }
 
+    /// Whether the peer knows this change, as far as anybody waits for it.
     fn knows(&self, change: u64) -> bool {
-        !self.told_all.load(SeqCst) || self.late.load(Relaxed) || self.answered.load(SeqCst) >= change
+        self.answered.load(SeqCst) >= change || !self.is_waited_for()
     }
 
     /// Whether who makes changes waits for it.
-    #[cfg(test)]
     pub(super) fn is_waited_for(&self) -> bool {
-        self.told_all.load(SeqCst) && !self.late.load(Relaxed)
+        let joined = self.told_all.load(SeqCst) || self.serving.load(Relaxed);
+        joined && !self.late.load(Relaxed) && self.outbox.reason().is_none()
     }
 
     pub(crate) fn heard(&self, now: Instant) {
@@ -142,6 +151,9 @@ pub(crate) struct LinkTotals {
     pub(crate) raw_bytes_in: u64,
     /// Times that a flush was given up because a link did not answer.
     pub(crate) flushes_given_up: u64,
+    /// Links that ended, by the place of the reason in [`KINDS`], and what waited for them then.
+    pub(crate) ended: [u64; KINDS.len()],
+    pub(crate) unsent_bytes: u64,
 }
 
 impl LinkTotals {
@@ -194,6 +206,13 @@ impl Links {
         self.wake();
     }
 
+    /// A link has ended, and so many bytes were not sent.
+    pub(crate) fn ended(&self, reason: Reason, unsent_bytes: usize) {
+        let mut past = self.past();
+        past.ended[reason.kind()] += 1;
+        past.unsent_bytes += unsent_bytes as u64;
+    }
+
     /// Whether all links know this change.
     pub(crate) fn know(&self, change: u64) -> bool {
         self.load().iter().all(|link| link.knows(change))
@@ -202,7 +221,9 @@ impl Links {
     /// Asks those that may not know this change, and has `client` woken when all do. The caller looks once more after that.
     pub(crate) fn ask(&self, change: u64, client: &Arc<Outbox>, stage: &mut Stage) {
         for link in self.load().iter() {
-            if !link.knows(change) && link.asked.fetch_max(change, SeqCst) < change {
+            // One that has not been told all is asked when it has.
+            let told = link.told_all.load(SeqCst);
+            if told && !link.knows(change) && link.asked.fetch_max(change, SeqCst) < change {
                 frame::put_ping(&mut stage.of(&link.outbox).bytes, change);
             }
         }
@@ -231,14 +252,16 @@ impl Links {
 
     /// The peer knows all up to this change.
     pub(crate) fn answered(&self, link: &Link, change: u64) {
-        link.late.store(false, Relaxed);
+        if change >= link.asked.load(SeqCst) {
+            link.late.store(false, Relaxed);
+        }
         if change > 0 && link.answered.fetch_max(change, SeqCst) < change {
             self.wake();
         }
     }
 
     /// Wakes those who have nothing more to wait for.
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         let mut waiting = self.waiting();
         while let Some(first) = waiting.first_entry()
             && self.know(first.key().0)

@@ -8,23 +8,29 @@
 //! *Architecture invariant:* the registry informs, only a connection proves: a link is never closed because a registration is gone.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::hello::{Hello, PROTOCOL_MIN, Peer, Why};
+use crate::auth::same;
 
 /// The wait before an address is dialled again is random, at first up to this.
 const REDIAL_MS_FIRST: u64 = 100;
-/// An address that nothing names any more, and whose node cannot be reached, is forgotten after this.
+/// An address that is neither given nor registered, and whose node cannot be reached, is forgotten after this.
 const REMEMBERED: Duration = Duration::from_secs(3600);
+/// A list of the registry may be older than a node that registered so long ago.
+const LISTED_WITHIN: Duration = Duration::from_secs(10);
 /// A link that stood so long is dialled again at once when it is lost.
 const GOOD_LINK: Duration = Duration::from_secs(5);
 /// Addresses for each node that there may be.
 const ADDRESSES_PER_NODE: usize = 4;
 /// A registered node whose host says so often that nobody listens is not waited for at start.
 const REFUSALS_BELIEVED: u32 = 2;
+/// The longest name of a node, as in the registry.
+const ID_BYTES_MAX: usize = 256;
 
 /// What this node goes by.
 #[derive(Debug, Clone)]
@@ -44,7 +50,12 @@ struct Named {
 
 impl Named {
     const fn is_not(self) -> bool {
-        !self.by_hand && !self.in_registry && !self.by_node
+        !self.is_kept() && !self.by_node
+    }
+
+    /// Whether it is looked for as long as it is named.
+    const fn is_kept(self) -> bool {
+        self.by_hand || self.in_registry
     }
 }
 
@@ -61,7 +72,12 @@ struct Address {
     unheard: u32,
     /// The node there is linked already, or does not want a link for a reason that waiting does not change.
     answered: bool,
-    lost_at: Instant,
+    /// It has this node's id and lives, or knows one that does.
+    is_duplicate: bool,
+    /// When another session saw it in the registry, just registered.
+    met_at: Option<Instant>,
+    /// When it was last named by a node, or linked.
+    seen_at: Instant,
 }
 
 impl Address {
@@ -74,8 +90,23 @@ impl Address {
             failures: 0,
             unheard: 0,
             answered: false,
-            lost_at: now,
+            is_duplicate: false,
+            met_at: None,
+            seen_at: now,
         }
+    }
+}
+
+impl Address {
+    fn is_linked(&self, links: &BTreeMap<String, Linked>) -> bool {
+        self.id.as_ref().is_some_and(|id| links.contains_key(id))
+    }
+
+    /// It is dialled again after a random time up to a limit that doubles (full jitter).
+    fn dial_later(&mut self, now: Instant, dice: &mut StdRng, max: Duration) {
+        let limit = (REDIAL_MS_FIRST << self.failures.min(16)).min(max.as_millis() as u64);
+        self.dial_at = now + Duration::from_millis(dice.random_range(1..=limit.max(1)));
+        self.failures = self.failures.saturating_add(1);
     }
 }
 
@@ -117,8 +148,6 @@ pub(crate) struct Membership {
     addresses: BTreeMap<String, Address>,
     /// By the other node's id.
     links: BTreeMap<String, Linked>,
-    /// A node with this node's id was met, alive.
-    duplicate: bool,
     leaving: bool,
     dice: StdRng,
 }
@@ -134,7 +163,6 @@ impl Membership {
             rules,
             addresses: BTreeMap::new(),
             links: BTreeMap::new(),
-            duplicate: false,
             leaving: false,
             dice: StdRng::seed_from_u64(seed),
         };
@@ -146,48 +174,67 @@ impl Membership {
         membership
     }
 
-    /// The address, made when it is not known and there is room.
+    /// The address, made when it is not known and there is room, or one that only nodes have named can make room.
     fn address(&mut self, at: &str, now: Instant) -> Option<&mut Address> {
-        let room = self.addresses.len() < self.rules.nodes_max * ADDRESSES_PER_NODE;
-        if at.is_empty() || at == self.rules.own.mesh || !room && !self.addresses.contains_key(at) {
+        if at.is_empty() || at == self.rules.own.mesh {
             return None;
+        }
+        let is_full = self.addresses.len() >= self.rules.nodes_max * ADDRESSES_PER_NODE;
+        if is_full && !self.addresses.contains_key(at) {
+            let spare = self.addresses.iter().filter(|(_, address)| {
+                !address.named.is_kept() && !address.is_dialled && !address.is_linked(&self.links)
+            });
+            let oldest = spare.min_by_key(|(_, address)| address.seen_at)?.0.clone();
+            self.addresses.remove(&oldest);
         }
         let address = self.addresses.entry(at.to_owned());
         Some(address.or_insert_with(|| Address::new(now)))
     }
 
-    /// What the registry holds now, all of it.
+    /// What the registry holds now, all of it, or held a moment ago.
     pub(crate) fn registered(&mut self, nodes: &[Peer], now: Instant) {
         for (at, address) in &mut self.addresses {
-            address.named.in_registry = nodes.iter().any(|node| node.mesh == *at);
+            let is_new = address
+                .met_at
+                .is_some_and(|met| now.duration_since(met) < LISTED_WITHIN);
+            address.named.in_registry = is_new || nodes.iter().any(|node| node.mesh == *at);
         }
-        self.registered_too(nodes, now);
+        for node in nodes {
+            self.hear_of(node, now, |address| address.named.in_registry = true);
+        }
     }
 
-    /// These are in the registry as well.
+    /// These are in the registry as well, as another session saw that may be ahead of the one that lists it.
     pub(crate) fn registered_too(&mut self, nodes: &[Peer], now: Instant) {
         for node in nodes {
-            self.hear_of(node, now, |named| named.in_registry = true);
+            self.hear_of(node, now, |address| {
+                address.named.in_registry = true;
+                address.met_at = Some(now);
+            });
         }
     }
 
     /// What another node says of the others.
     pub(crate) fn named(&mut self, nodes: &[Peer], now: Instant) {
         for node in nodes {
-            self.hear_of(node, now, |named| named.by_node = true);
+            // Others may still name the last life of this node.
+            if node.id != self.rules.own.id {
+                self.hear_of(node, now, |address| {
+                    address.named.by_node = true;
+                    address.seen_at = now;
+                });
+            }
         }
     }
 
-    fn hear_of(&mut self, node: &Peer, now: Instant, named: impl FnOnce(&mut Named)) {
-        if node.id == self.rules.own.id {
-            return;
-        }
+    /// A node may be at this address. One with this node's own id is looked for as well: it is a duplicate, or the last life of this one.
+    fn hear_of(&mut self, node: &Peer, now: Instant, name: impl FnOnce(&mut Address)) {
         let linked = self.links.contains_key(&node.id);
         let Some(address) = self.address(&node.mesh, now) else {
             return;
         };
         let was_not = address.named.is_not();
-        named(&mut address.named);
+        name(address);
         if address.id.as_deref() != Some(&*node.id) {
             address.id = Some(node.id.clone());
             address.answered = false;
@@ -203,17 +250,16 @@ impl Membership {
     /// The addresses to dial now.
     pub(crate) fn dials(&mut self, now: Instant) -> Vec<String> {
         let links = &self.links;
-        let linked = |address: &Address| address.id.as_ref().is_some_and(|id| links.contains_key(id));
         self.addresses.retain(|_, address| {
-            let forgotten = address.named.is_not() && now.duration_since(address.lost_at) > REMEMBERED;
-            !forgotten || address.is_dialled || linked(address)
+            let forgotten = !address.named.is_kept() && now.duration_since(address.seen_at) > REMEMBERED;
+            !forgotten || address.is_dialled || address.is_linked(links)
         });
         if self.leaving {
             return Vec::new();
         }
         let mut dials = Vec::new();
         for (at, address) in &mut self.addresses {
-            if !address.is_dialled && !linked(address) && address.dial_at <= now {
+            if !address.is_dialled && !address.is_linked(links) && address.dial_at <= now {
                 address.is_dialled = true;
                 dials.push(at.clone());
             }
@@ -223,10 +269,10 @@ impl Membership {
 
     /// When there is something to dial next.
     pub(crate) fn next_dial(&self) -> Option<Instant> {
-        let open = self.addresses.values().filter(|address| {
-            let linked = address.id.as_ref().is_some_and(|id| self.links.contains_key(id));
-            !address.is_dialled && !linked
-        });
+        let open = self
+            .addresses
+            .values()
+            .filter(|address| !address.is_dialled && !address.is_linked(&self.links));
         open.map(|address| address.dial_at)
             .min()
             .filter(|_| !self.leaving)
@@ -234,66 +280,60 @@ impl Membership {
 
     /// Nothing came of dialling; `unheard`: its host said that nobody listens there. Returns whether it is the first time in a row.
     pub(crate) fn dial_failed(&mut self, at: &str, unheard: bool, now: Instant) -> bool {
-        let wait = self.redial(at);
+        let (dice, max) = (&mut self.dice, self.rules.redial_max);
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
-        address.is_dialled = false;
-        address.failures = address.failures.saturating_add(1);
+        address.is_duplicate = false;
         address.unheard = if unheard { address.unheard + 1 } else { 0 };
-        address.dial_at = now + wait;
+        address.is_dialled = false;
+        address.dial_later(now, dice, max);
         address.failures == 1
     }
 
     /// There is no link with the node at a dialled address: this side does not want it, or, `theirs`, the other does not. Returns
     /// whether it is the first time in a row.
     pub(crate) fn dial_refused(&mut self, at: &str, id: &str, why: Why, theirs: bool, now: Instant) -> bool {
-        let wait = self.redial(at);
+        let (dice, max) = (&mut self.dice, self.rules.redial_max);
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
-        address.is_dialled = false;
         address.unheard = 0;
-        let first = address.failures == 0;
+        address.is_duplicate = why == Why::DuplicateId && (theirs || id == self.rules.own.id);
         match why {
             Why::Linked => address.id = Some(id.to_owned()),
-            Why::Itself => {
+            Why::DuplicateId => {}
+            // A name may lead to others the next time.
+            Why::Itself if !address.named.by_hand || is_ip(at) => {
                 self.addresses.remove(at);
                 return false;
             }
-            Why::DuplicateId => self.duplicate |= theirs,
             _ => address.answered = true,
         }
-        if let Some(address) = self.addresses.get_mut(at) {
-            address.failures = address.failures.saturating_add(1);
-            address.dial_at = now + wait;
-        }
-        first
+        address.is_dialled = false;
+        address.dial_later(now, dice, max);
+        address.failures == 1
     }
 
-    /// Full jitter: a random time up to a limit that doubles.
-    fn redial(&mut self, at: &str) -> Duration {
-        let failures = self.addresses.get(at).map_or(0, |address| address.failures);
-        let max = self.rules.redial_max.as_millis() as u64;
-        let limit = (REDIAL_MS_FIRST << failures.min(16)).min(max).max(1);
-        Duration::from_millis(self.dice.random_range(1..=limit))
-    }
-
-    /// Whether a link with this node is out of the question. Who was dialled need not show the cluster's credentials.
+    /// Whether a link with this node is out of the question. Who was dialled need not show the cluster's credentials; who dials does, before
+    /// anything else that it says counts.
     fn objection(&self, hello: &Hello, dialled: bool) -> Option<Why> {
         let own = &self.rules.own;
-        if hello.id == own.id {
-            let itself = hello.run == own.run;
-            return Some(if itself { Why::Itself } else { Why::DuplicateId });
+        if hello.id == own.id && hello.run == own.run {
+            return Some(Why::Itself);
         }
-        if hello.protocol < PROTOCOL_MIN || hello.protocol_min > own.protocol || hello.id.is_empty() {
+        let has_id = (1..=ID_BYTES_MAX).contains(&hello.id.len());
+        if hello.protocol < PROTOCOL_MIN || hello.protocol_min > own.protocol || !has_id {
             return Some(Why::Protocol);
         }
         if hello.cluster != own.cluster {
             return Some(Why::ClusterName);
         }
-        if !dialled && (hello.user != own.user || hello.password != own.password) {
+        if !dialled && !(same(&hello.user, &own.user) & same(&hello.password, &own.password)) {
             return Some(Why::Credentials);
+        }
+        if hello.id == own.id {
+            return Some(Why::DuplicateId);
         }
         if self.leaving {
             return Some(Why::Leaving);
@@ -303,9 +343,8 @@ impl Membership {
     }
 
     /// The other side of a connection has introduced itself: is there anything against it?
-    pub(crate) fn greet(&mut self, hello: &Hello, dialled: bool) -> Verdict {
+    pub(crate) fn greet(&self, hello: &Hello, dialled: bool) -> Verdict {
         if let Some(why) = self.objection(hello, dialled) {
-            self.duplicate |= why == Why::DuplicateId;
             return Verdict::Refuse { why, probe: None };
         }
         match self.links.get(&hello.id) {
@@ -344,8 +383,6 @@ impl Membership {
             since: None,
         };
         self.links.insert(hello.id.clone(), linked);
-        // Who was taken for a duplicate was a link that had not noticed its end.
-        self.duplicate = false;
     }
 
     /// The link stands; it was dialled at this address, or came from outside.
@@ -358,6 +395,7 @@ impl Membership {
                 address.id = Some(hello.id.clone());
                 address.unheard = 0;
                 address.answered = true;
+                address.is_duplicate = false;
                 if dialled == Some(at) {
                     address.is_dialled = false;
                 }
@@ -381,12 +419,8 @@ impl Membership {
 
     /// A link is gone. The other node is dialled again, unless it has said that it leaves. Returns whether it was the link with that node.
     pub(crate) fn link_lost(&mut self, number: u64, leaves: bool, now: Instant) -> bool {
-        let Some(id) = self
-            .links
-            .iter()
-            .find(|(_, link)| link.number == number)
-            .map(|(id, _)| id.clone())
-        else {
+        let is_it = |(_, link): &(&String, &Linked)| link.number == number;
+        let Some(id) = self.links.iter().find(is_it).map(|(id, _)| id.clone()) else {
             return false;
         };
         let since = self.links.remove(&id).and_then(|link| link.since);
@@ -396,35 +430,33 @@ impl Membership {
         }
         // One that breaks again and again is dialled less and less often.
         let was_good = since.is_some_and(|since| now.duration_since(since) >= GOOD_LINK);
-        let of_node = |address: &Address| address.id.as_ref() == Some(&id);
-        let all: Vec<String> = self
-            .addresses
-            .iter()
-            .filter(|(_, address)| of_node(address))
-            .map(|(at, _)| at.clone())
-            .collect();
-        for at in all {
-            if was_good && let Some(address) = self.addresses.get_mut(&at) {
+        let (dice, max) = (&mut self.dice, self.rules.redial_max);
+        let addresses = self.addresses.values_mut();
+        for address in addresses.filter(|address| address.id.as_ref() == Some(&id)) {
+            address.seen_at = now;
+            address.named.by_node = false;
+            if was_good {
                 address.failures = 0;
             }
-            let wait = self.redial(&at);
-            if let Some(address) = self.addresses.get_mut(&at) {
-                address.lost_at = now;
-                address.dial_at = now + wait;
-                address.failures = address.failures.saturating_add(u32::from(!was_good));
-            }
+            address.dial_later(now, dice, max);
         }
         true
     }
 
-    /// This node leaves: nobody is dialled or taken any more.
-    pub(crate) const fn leave(&mut self) {
+    /// This node leaves: nobody is dialled or taken any more. Links that were decided on and do not stand yet will not.
+    pub(crate) fn leave(&mut self) {
         self.leaving = true;
+        self.links.retain(|_, link| link.since.is_some());
     }
 
-    /// A node with this node's id is alive.
-    pub(crate) const fn has_duplicate(&self) -> bool {
-        self.duplicate
+    /// Whether this node leaves.
+    pub(crate) const fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Another node with this node's id is alive: it was dialled, or a node that was is linked with it.
+    pub(crate) fn has_duplicate(&self) -> bool {
+        self.addresses.values().any(|address| address.is_duplicate)
     }
 
     /// The other nodes as this one would name them: those it is linked with.
@@ -464,3 +496,11 @@ impl Membership {
         all
     }
 }
+
+/// Whether an address leads to one place only.
+fn is_ip(at: &str) -> bool {
+    at.parse::<SocketAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests;

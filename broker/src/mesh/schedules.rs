@@ -19,8 +19,8 @@ use self::world::World;
 const SMALL: u64 = 1500;
 const LARGE: u64 = 12;
 
-/// One schedule: faults for a while, then none, then the truth.
-fn play(seed: u64, nodes: usize) {
+/// One schedule: faults for a while, then none, then the truth. Returns how many flushes were done.
+fn play(seed: u64, nodes: usize) -> u64 {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut world = World::new(nodes, seed, &mut rng);
     for _ in 0..rng.random_range(20..120) {
@@ -43,6 +43,7 @@ fn play(seed: u64, nodes: usize) {
     for _ in 0..5 {
         world.check_a_publish(&mut rng);
     }
+    world.flushes
 }
 
 fn play_all(seeds: std::ops::Range<u64>, nodes: fn(u64) -> usize) {
@@ -53,13 +54,21 @@ fn play_all(seeds: std::ops::Range<u64>, nodes: fn(u64) -> usize) {
         }
         Err(_) => seeds,
     };
+    let (mut played, mut flushes) = (0, 0);
     for seed in seeds {
         let run = std::panic::catch_unwind(|| play(seed, nodes(seed)));
         assert!(
             run.is_ok(),
             "seed {seed} fails; replay it with STANDIN_SEED={seed}"
         );
+        played += 1;
+        flushes += run.unwrap_or_default();
     }
+    println!("{flushes} flushes in {played} schedules");
+    assert!(
+        played <= 1 || flushes > 10 * played,
+        "hardly any flush was put to the test"
+    );
 }
 
 #[test]

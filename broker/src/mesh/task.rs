@@ -39,12 +39,11 @@ const ENDED_A_TURN: usize = 4096;
 /// Pieces of it told in one turn.
 const PIECES_A_TURN: usize = 16;
 
-/// What a link tells the node.
-/// For the node's keeper; when that has ended, nobody needs them.
+/// What a link tells the node's keeper; when that has ended, nobody needs it.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
     /// A link takes messages.
-    Stands,
+    Stands(u64),
     /// The peer was told all there is.
     Told(u64),
     /// Something came that is the node's business.
@@ -135,6 +134,7 @@ impl Task {
         let id = u64::MAX - parts.number;
         let outbox = Outbox::of_link(id, Arc::clone(&socket), shared.workers, parts.pending_bytes_max);
         outbox.append(&parts.greeting);
+        outbox.set_wants_room(true);
         let link = Link::new(
             parts.number,
             Arc::new(outbox),
@@ -146,7 +146,7 @@ impl Task {
         // Whoever publishes may send to it from here on, and all that changes is told.
         shared.interest.local.follow(&link.outbox);
         shared.interest.links.insert(&link);
-        let _ = parts.events.send(LinkEvent::Stands);
+        let _ = parts.events.send(LinkEvent::Stands(parts.number));
         Self {
             inbound: Inbound::new(Arc::clone(&link)),
             unfinished: !parts.came.is_empty(),
@@ -169,11 +169,13 @@ impl Task {
 
 impl Task {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
-        let more_to_tell = self.tell();
+        self.tell();
         let _ = self.link.outbox.poll_drain(cx);
         if let Some(reason) = self.link.outbox.reason() {
             return Poll::Ready(reason);
         }
+        // What was told may all be with the socket by now.
+        let more_to_tell = self.telling.is_some() && self.has_room();
         if !self.unfinished && self.socket.poll_read_ready(cx).is_pending() {
             if more_to_tell {
                 return yielding(cx);
@@ -192,33 +194,32 @@ impl Task {
         yielding(cx)
     }
 
-    /// Tells the next pieces of what is there. Returns whether there is more that can be told now.
-    fn tell(&mut self) -> bool {
-        let link = &self.link;
-        let Some(told) = &mut self.telling else {
-            return false;
-        };
+    /// Whether the peer has taken enough of what it was told to be told more.
+    fn has_room(&self) -> bool {
+        self.link.outbox.pending_bytes() <= TELLING_BYTES_MAX
+    }
+
+    /// Tells the next pieces of what is there.
+    fn tell(&mut self) {
         for _ in 0..PIECES_A_TURN {
-            if link.outbox.pending_bytes() > TELLING_BYTES_MAX {
-                return false;
+            if !self.has_room() {
+                return;
             }
-            let done = self
-                .shared
-                .interest
-                .local
-                .tell_all(told, &link.outbox, |changes, out| {
-                    frame::put(out, frame::SYNCED, b"");
-                    // From here on the peer can be waited for: it knows all up to this change when it answers.
-                    link.set_told_all();
-                    frame::put_ping(out, changes);
-                });
+            let Some(told) = &mut self.telling else { return };
+            let link = &self.link;
+            let local = &self.shared.interest.local;
+            let done = local.tell_all(told, &link.outbox, |changes, out| {
+                frame::put(out, frame::SYNCED, b"");
+                // From here on the peer can be asked; it knows all up to this change when it answers.
+                link.set_told_all();
+                frame::put_ping(out, changes);
+            });
             if done {
                 self.telling = None;
+                link.outbox.set_wants_room(false);
                 let _ = self.events.send(LinkEvent::Told(link.number));
-                return false;
             }
         }
-        true
     }
 
     fn take_turn(&mut self) -> Result<(), Reason> {
@@ -252,6 +253,7 @@ impl Task {
         }
         for heard in heard {
             match heard {
+                Heard::Serving => self.link.serving.store(true, Relaxed),
                 Heard::Draining => self.link.draining.store(true, Relaxed),
                 Heard::Goodbye => self.leaves = true,
                 _ => {}
@@ -306,6 +308,7 @@ impl Task {
     async fn end(mut self, reason: Reason) {
         let outbox = Arc::clone(&self.link.outbox);
         outbox.close(reason);
+        self.shared.interest.links.wake();
         while self.inbound.end_some(&self.shared.interest, ENDED_A_TURN) {
             tokio::task::yield_now().await;
         }
@@ -316,7 +319,7 @@ impl Task {
             let _ = tokio::time::timeout(linger::LINGER, drained).await;
         }
         let socket = Arc::clone(&self.socket);
-        self.lost = Some((reason, outbox.pending_bytes()));
+        self.lost = Some((reason, outbox.unsent_bytes()));
         drop(self);
         if let Some(stream) = Arc::into_inner(socket).filter(|_| !reason.is_broken()) {
             linger::close(stream).await;
@@ -338,6 +341,7 @@ impl Drop for Task {
         self.let_go();
         self.link.outbox.gone();
         let (reason, unsent_bytes) = self.lost.unwrap_or((Reason::Bug, 0));
+        self.shared.interest.links.ended(reason, unsent_bytes);
         let _ = self.events.send(LinkEvent::Lost {
             number: self.link.number,
             peer: self.link.peer.id.clone(),

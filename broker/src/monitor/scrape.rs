@@ -32,6 +32,8 @@ pub(super) struct Scrape {
     lookup_hits: Counter,
     links: Gauge,
     links_total: Counter,
+    links_ended: Vec<Counter>,
+    link_unsent_bytes: Counter,
     link_messages_in: Counter,
     link_messages_out: Counter,
     link_bytes_in: Counter,
@@ -56,13 +58,11 @@ impl Scrape {
                 &version,
             )
             .set(1.0);
-        let ended = |kind| {
-            let help = "Clients whose connection ended, by reason.";
-            names.counter(
-                "standin_broker_connections_ended_total",
-                help,
-                &[("reason", kind)],
-            )
+        let ended = |name, help| -> Vec<Counter> {
+            let each = KINDS
+                .iter()
+                .map(|kind| names.counter(name, help, &[("reason", kind)]));
+            each.collect()
         };
         let directed = |name, help, direction| names.counter(name, help, &[("direction", direction)]);
         let messages = |direction| {
@@ -86,7 +86,10 @@ impl Scrape {
         Self {
             connections: gauge("standin_broker_connections", "Clients connected now."),
             connections_total: counter("standin_broker_connections_total", "Clients since start."),
-            ended: KINDS.iter().map(|kind| ended(kind)).collect(),
+            ended: ended(
+                "standin_broker_connections_ended_total",
+                "Clients whose connection ended, by reason.",
+            ),
             subscriptions: gauge("standin_broker_subscriptions", "Subscriptions now."),
             subscriptions_added: counter(
                 "standin_broker_subscriptions_added_total",
@@ -111,6 +114,14 @@ impl Scrape {
             ),
             links: gauge("standin_broker_links", "Links to other nodes now."),
             links_total: counter("standin_broker_links_total", "Links to other nodes since start."),
+            links_ended: ended(
+                "standin_broker_links_ended_total",
+                "Links to other nodes that ended, by reason.",
+            ),
+            link_unsent_bytes: counter(
+                "standin_broker_link_unsent_bytes_total",
+                "Bytes for other nodes that their sockets had not taken when their links ended.",
+            ),
             link_messages_in: link_messages("in"),
             link_messages_out: link_messages("out"),
             link_bytes_in: link_bytes("in"),
@@ -157,6 +168,10 @@ impl Scrape {
         let totals = links.totals();
         self.links.set(links.load().len() as f64);
         self.links_total.absolute(totals.links);
+        for (counter, count) in self.links_ended.iter().zip(totals.ended) {
+            counter.absolute(count);
+        }
+        self.link_unsent_bytes.absolute(totals.unsent_bytes);
         self.link_messages_in.absolute(totals.messages_in);
         self.link_messages_out.absolute(totals.messages_out);
         self.link_bytes_in.absolute(totals.bytes_in);

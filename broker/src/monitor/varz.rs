@@ -11,7 +11,9 @@ use serde::Serialize;
 
 use super::{Pages, json, stretch, time, usage};
 use crate::VERSION;
+use crate::clients::Totals;
 use crate::closing::Reason;
+use crate::mesh::links::LinkTotals;
 
 /// What a node without that part shows of it.
 #[derive(Serialize)]
@@ -40,10 +42,13 @@ struct ByKind {
 }
 
 impl ByKind {
-    const fn of_clients(clients: u64) -> Self {
+    /// How many connections of each kind ended for one of these reasons.
+    fn of(reasons: &[Reason], clients: &Totals, links: &LinkTotals) -> Self {
+        let count = |ended: &[u64]| reasons.iter().map(|reason| ended[reason.kind()]).sum();
+        let (clients, routes) = (count(&clients.ended), count(&links.ended));
         Self {
             clients,
-            routes: 0,
+            routes,
             gateways: 0,
             leafs: 0,
         }
@@ -134,8 +139,9 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
             cluster_port: Some(address.port()),
             urls: links.iter().map(|link| link.peer.mesh.clone()).collect(),
         });
-    let ended = |reason: Reason| totals.ended[reason.kind()];
-    let slow = ended(Reason::SlowConsumerPending) + ended(Reason::SlowConsumerDeadline);
+    let slow = [Reason::SlowConsumerPending, Reason::SlowConsumerDeadline];
+    let slow = ByKind::of(&slow, &totals, &linked);
+    let stale = ByKind::of(&[Reason::Stale], &totals, &linked);
     let requests = pages
         .requests
         .lock()
@@ -189,14 +195,14 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         out_bytes: totals.bytes_out + linked.bytes_out,
         out_client_msgs: totals.messages_out,
         out_client_bytes: totals.bytes_out,
-        slow_consumers: slow,
-        stale_connections: ended(Reason::Stale),
+        slow_consumers: slow.clients + slow.routes,
+        stale_connections: stale.clients + stale.routes,
         stalled_clients: shared.stalls.load(Relaxed),
         subscriptions: shared.interest.local.len() + shared.interest.remote.len(),
         http_req_stats: requests,
         config_load_time: time(**shared.loaded_at.load()),
-        slow_consumer_stats: ByKind::of_clients(slow),
-        stale_connection_stats: ByKind::of_clients(ended(Reason::Stale)),
+        slow_consumer_stats: slow,
+        stale_connection_stats: stale,
         lame_duck_mode: shared.to_tell().lame_duck,
     })
 }

@@ -13,6 +13,9 @@ use super::{Settings, named};
 /// The port for other nodes when none is given, as `nats-server`'s documentation uses it.
 const PORT_DEFAULT: i32 = 6222;
 
+/// What waits for a link beside a message, when it is told what there is.
+const BESIDE_A_MESSAGE: usize = 2 << 20;
+
 /// `[cluster]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,14 +60,25 @@ pub(crate) struct Route {
     pub(crate) credentials: Option<(String, String)>,
 }
 
-/// Takes `nats://user:password@host:port` apart: credentials, and what remains.
-pub(crate) fn split_url(text: &str) -> (Option<(&str, &str)>, &str) {
+/// Takes `nats://user:password@host:port` apart: what stands before the `@`, and what remains.
+pub(crate) fn split_url(text: &str) -> (Option<&str>, &str) {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let rest = rest.trim_end_matches('/');
     match rest.rsplit_once('@') {
-        Some((user, host)) => (Some(user.split_once(':').unwrap_or((user, ""))), host),
+        Some((user_info, host)) => (Some(user_info), host),
         None => (None, rest),
     }
+}
+
+/// User and password of what stands before the `@` of an address, where each may be percent-encoded.
+pub(crate) fn credentials(user_info: &str) -> Result<(String, String), String> {
+    let upstream: Upstream = format!("nats://{user_info}@host:1")
+        .parse()
+        .map_err(|error: standin_registry::RegistryError| error.to_string())?;
+    let known = upstream
+        .credentials
+        .and_then(|known| known.user.zip(known.password));
+    known.ok_or_else(|| "user:password before the @".to_owned())
 }
 
 /// Whether `text` is what `cluster.listen` takes: host:port, with port -1 for any free one.
@@ -76,20 +90,15 @@ pub(super) fn is_listen(text: &str) -> bool {
 }
 
 pub(super) fn route(text: &str) -> Result<Route, String> {
-    let (_, host) = split_url(text);
+    let (user_info, host) = split_url(text);
     if !host_and_port(host) {
         return Err("[nats://][user:password@]host:port".to_owned());
     }
-    let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let upstream: Upstream = format!("nats://{bare}")
-        .parse()
-        .map_err(|error: standin_registry::RegistryError| error.to_string())?;
-    let credentials = upstream
-        .credentials
-        .map(|known| (known.user.unwrap_or_default(), known.password.unwrap_or_default()));
     Ok(Route {
-        endpoint: upstream.endpoint,
-        credentials,
+        endpoint: host
+            .parse()
+            .map_err(|error: standin_registry::RegistryError| error.to_string())?,
+        credentials: user_info.map(credentials).transpose()?,
     })
 }
 
@@ -179,6 +188,12 @@ impl Settings {
                  nats://HOST:PORT)",
             ),
             (
+                cluster.max_pending < self.limits.max_payload + BESIDE_A_MESSAGE,
+                "cluster.max_pending",
+                "cluster.max_pending must be at least limits.max_payload and 2 MiB: less would end a link by what it is told when it \
+                 begins, or by one message",
+            ),
+            (
                 cluster.user.is_empty() != cluster.password.is_empty(),
                 "cluster.user",
                 "cluster.user and cluster.password are needed together; give both or none",
@@ -204,8 +219,8 @@ impl Settings {
     }
 }
 
-/// The address by which another host reaches this one, where it listens on all: that of the way to `towards`, or the loopback
-/// address when there is none.
+/// The address by which another host reaches this one, where it listens on all: that of the way to `towards`, or to anywhere, or the
+/// loopback address when there is none.
 pub(crate) fn address_towards(towards: Option<SocketAddr>) -> IpAddr {
     let local = || -> std::io::Result<IpAddr> {
         let towards = towards.unwrap_or_else(|| SocketAddr::from(([192, 0, 2, 1], 9)));

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{Ledger, Maker, Mesh, MeshNode, PATIENCE, RawClient, Receipts, Registrar, ZooKeeper, eventually};
+use e2e::{
+    Ledger, Maker, Mesh, MeshNode, PATIENCE, RawClient, Receipts, Registrar, ZooKeeper, eventually, found,
+};
 
 const PATH: &str = "/standin/nodes";
 const ROUNDS: usize = 3;
@@ -215,4 +217,84 @@ async fn a_second_node_of_the_same_name_is_refused_and_says_so() {
             assert!(node.stop(PATIENCE).await.success());
         }
     }
+}
+
+/// Without a third node that knows the first: the second finds it where it is registered.
+#[tokio::test]
+async fn of_two_nodes_of_the_same_name_in_zookeeper_one_serves_also_when_they_start_at_once() {
+    let zookeeper = ZooKeeper::start().await;
+    for at_once in [false, true] {
+        let mut mesh = Mesh::builder(Maker::Ours, 2)
+            .zookeeper(zookeeper.hosts(), PATH)
+            .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
+            .describe();
+        mesh.nodes[1].flags.extend(["-n", "n1"].map(str::to_owned));
+        mesh.nodes[0].launch();
+        if !at_once {
+            mesh.nodes[0].wait_until_ready().await;
+        }
+        mesh.nodes[1].launch();
+        let ended = found("one of them ends", PATIENCE, async || {
+            [0, 1].into_iter().find(|index| !mesh.nodes[*index].is_running())
+        })
+        .await;
+        assert!(at_once || ended == 1, "the one that was there first stays");
+        assert_eq!(
+            mesh.nodes[ended].process().wait_for_end(PATIENCE).await.code(),
+            Some(69)
+        );
+        let process = mesh.nodes[ended].process();
+        assert!(
+            process.has_line("another node with the id n1 is alive") && !process.has_line("Server is ready"),
+            "{}",
+            process.tail()
+        );
+        let other = &mut mesh.nodes[1 - ended];
+        other.wait_until_ready().await;
+        assert!(other.stop(PATIENCE).await.success());
+    }
+}
+
+/// More than fits into the buffers on the way, so that it is told as fast as the newcomer takes it.
+#[tokio::test]
+async fn a_newcomer_knows_tens_of_megabytes_of_interest_before_it_serves() {
+    const SUBJECTS: usize = 250_000;
+    let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
+    mesh.nodes[0].restart().await;
+    let mut subscriber = mesh.nodes[0].client().await;
+    let tail = "x".repeat(90);
+    for piece in (0..SUBJECTS).step_by(10_000) {
+        let lines = (piece..piece + 10_000).map(|number| format!("SUB many.{number}.{tail} {number}\r\n"));
+        subscriber.send(lines.collect::<String>()).await;
+        subscriber.flush().await;
+    }
+    mesh.nodes[1].restart().await;
+    assert_eq!(mesh.nodes[1].num_subscriptions().await, Some(SUBJECTS as u64));
+    let process = mesh.nodes[1].process();
+    assert!(!process.has_line("not synced within"), "{}", process.tail());
+    let subject = format!("many.{}.{tail}", SUBJECTS - 1);
+    mesh.nodes[1].client().await.publish(&subject, "hi").await;
+    subscriber
+        .expect_message(&(SUBJECTS - 1).to_string(), &subject, "hi")
+        .await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_stopped_while_it_waits_for_others_ends_in_order() {
+    let zookeeper = ZooKeeper::start().await;
+    let mut registrar = zookeeper.registrar().await;
+    let mut mesh = Mesh::builder(Maker::Ours, 2)
+        .zookeeper(zookeeper.hosts(), PATH)
+        .setting("cluster.sync_timeout_ms", 60_000)
+        .describe();
+    mesh.nodes[0].restart().await;
+    mesh.nodes[0].freeze().await;
+    mesh.nodes[1].launch();
+    mesh.nodes[1]
+        .process()
+        .wait_for_line("Listening for route connections", PATIENCE)
+        .await;
+    assert!(mesh.nodes[1].stop(PATIENCE).await.success());
+    assert_eq!(registrar.children(PATH).await, ["n1"]);
+    assert!(!mesh.nodes[1].process().has_line("Server is ready"));
 }

@@ -74,6 +74,8 @@ impl Node {
             id: format!("node-{number:03}"),
             run: run.to_string(),
             mesh: mesh_address(number),
+            // Whoever serves is waited for from the beginning.
+            serving: (seed ^ run).is_multiple_of(2),
             ..Hello::default()
         };
         let rules = Rules {
@@ -162,7 +164,7 @@ impl Node {
                 Heard::Synced => self.membership.synced(number),
                 Heard::Peers(peers) => self.membership.named(&peers, now),
                 Heard::Goodbye => end.leaves = true,
-                Heard::Draining => {}
+                Heard::Serving | Heard::Draining => {}
             }
         }
         Ok(())

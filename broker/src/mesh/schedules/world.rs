@@ -47,6 +47,8 @@ pub(super) struct World {
     group: Vec<usize>,
     is_registered: bool,
     registry_reaches: Vec<bool>,
+    /// What the registry tells is incomplete.
+    registry_lags: bool,
     runs: u64,
     seed: u64,
     pub(super) now: Instant,
@@ -65,6 +67,7 @@ impl World {
             group: vec![0; count],
             is_registered: rng.random(),
             registry_reaches: vec![true; count],
+            registry_lags: false,
             runs: 0,
             seed,
             now,
@@ -101,7 +104,9 @@ impl World {
             3 => {
                 self.nodes[number].frozen_until = self.now + Duration::from_millis(rng.random_range(1..2000))
             }
+            4 if rng.random() => self.restart_in_order(number),
             4 => self.restart(number, rng.random()),
+            5 if rng.random() => self.registry_lags ^= true,
             5 => self.registry_reaches[number] ^= true,
             6 | 7 => {
                 let all: Vec<usize> = self.connections.keys().copied().collect();
@@ -144,18 +149,34 @@ impl World {
     fn restart(&mut self, number: usize, silently: bool) {
         let count = self.nodes.len();
         self.nodes[number] = self.node(number, count);
-        let of_node = self
-            .connections
-            .iter()
-            .filter(|(_, one)| one.nodes.contains(&number));
-        for which in of_node.map(|(which, _)| *which).collect::<Vec<_>>() {
+        for which in self.of_node[number].iter().copied().collect::<Vec<_>>() {
             self.cut(which, silently);
+        }
+    }
+
+    /// As [`restart`](Self::restart), but it says goodbye before.
+    fn restart_in_order(&mut self, number: usize) {
+        let count = self.nodes.len();
+        self.nodes[number] = self.node(number, count);
+        let mut goodbye = Vec::new();
+        frame::put(&mut goodbye, frame::GOODBYE, b"");
+        for which in &self.of_node[number] {
+            let Some(connection) = self.connections.get_mut(which) else {
+                continue;
+            };
+            let peer = usize::from(connection.nodes[0] == number);
+            connection.ways[1 - peer].clear();
+            if matches!(connection.sides[1 - peer], Side::Linked(_)) {
+                connection.ways[peer].push_back((self.now, Some(goodbye.clone())));
+            }
+            connection.ways[peer].push_back((self.now, None));
         }
     }
 
     pub(super) fn heal(&mut self) {
         self.group.fill(0);
         self.registry_reaches.fill(true);
+        self.registry_lags = false;
         self.nodes
             .iter_mut()
             .for_each(|node| node.frozen_until = self.now);
@@ -176,7 +197,11 @@ impl World {
                 continue;
             }
             if self.is_registered && self.registry_reaches[number] && rng.random_range(0..10) == 0 {
-                self.nodes[number].membership.registered(&everyone, self.now);
+                let mut listed = everyone.clone();
+                if self.registry_lags {
+                    listed.retain(|_| rng.random());
+                }
+                self.nodes[number].membership.registered(&listed, self.now);
             }
             self.dial(number);
             self.receive(number);

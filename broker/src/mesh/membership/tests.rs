@@ -1,0 +1,231 @@
+//! Who is linked with whom, rule by rule; what all rules together make of a whole mesh is for the schedules.
+
+use super::*;
+use crate::mesh::hello::PROTOCOL;
+
+fn hello(id: &str) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        protocol_min: PROTOCOL_MIN,
+        cluster: "c".to_owned(),
+        id: id.to_owned(),
+        run: format!("run of {id}"),
+        mesh: format!("{id}:6222"),
+        user: "u".to_owned(),
+        password: "p".to_owned(),
+        ..Hello::default()
+    }
+}
+
+fn membership(routes: &[&str], now: Instant) -> Membership {
+    let rules = Rules {
+        own: hello("n1"),
+        nodes_max: 3,
+        redial_max: Duration::from_secs(2),
+    };
+    Membership::new(rules, routes.iter().map(ToString::to_string), 1, now)
+}
+
+fn peer(id: &str, mesh: &str) -> Peer {
+    Peer {
+        id: id.to_owned(),
+        mesh: mesh.to_owned(),
+    }
+}
+
+fn refused(verdict: Verdict) -> Option<Why> {
+    match verdict {
+        Verdict::Refuse { why, .. } => Some(why),
+        _ => None,
+    }
+}
+
+fn linked(membership: &mut Membership, id: &str, number: u64, now: Instant) {
+    let hello = hello(id);
+    assert_eq!(
+        membership.welcomed(&hello, false, number),
+        Verdict::Accept { replaces: None }
+    );
+    membership.link_stands(&hello, None, now);
+}
+
+#[test]
+fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_counts() {
+    let membership = membership(&[], Instant::now());
+    let why = |change: &dyn Fn(&mut Hello), dialled| {
+        let mut hello = hello("n2");
+        change(&mut hello);
+        refused(membership.greet(&hello, dialled))
+    };
+    assert_eq!(why(&|_| {}, false), None);
+    assert_eq!(
+        why(&|hello| hello.password = "x".to_owned(), false),
+        Some(Why::Credentials)
+    );
+    assert_eq!(
+        why(&|hello| hello.user = String::new(), false),
+        Some(Why::Credentials)
+    );
+    // Who was dialled shows none.
+    assert_eq!(why(&|hello| hello.password = String::new(), true), None);
+    assert_eq!(
+        why(&|hello| hello.cluster = String::new(), true),
+        Some(Why::ClusterName)
+    );
+    assert_eq!(
+        why(&|hello| hello.id = "n1".to_owned(), false),
+        Some(Why::DuplicateId)
+    );
+    let stranger = |hello: &mut Hello| (hello.id, hello.password) = ("n1".to_owned(), String::new());
+    assert_eq!(why(&stranger, false), Some(Why::Credentials));
+    let elsewhere = |hello: &mut Hello| (hello.id, hello.cluster) = ("n1".to_owned(), "d".to_owned());
+    assert_eq!(why(&elsewhere, true), Some(Why::ClusterName));
+    assert_eq!(
+        refused(membership.greet(
+            &Hello {
+                user: String::new(),
+                ..hello("n1")
+            },
+            false
+        )),
+        Some(Why::Itself)
+    );
+    for id in [String::new(), "x".repeat(ID_BYTES_MAX + 1)] {
+        assert_eq!(why(&|hello| hello.id.clone_from(&id), false), Some(Why::Protocol));
+    }
+}
+
+/// During an upgrade nodes of two versions work together.
+#[test]
+fn versions_with_a_protocol_in_common_are_linked_whatever_else_they_can() {
+    let membership = membership(&[], Instant::now());
+    let with = |protocol, protocol_min| {
+        let features = vec!["something new".to_owned()];
+        let hello = Hello {
+            protocol,
+            protocol_min,
+            features,
+            ..hello("n2")
+        };
+        refused(membership.greet(&hello, false))
+    };
+    assert_eq!(with(PROTOCOL, PROTOCOL), None);
+    assert_eq!(with(PROTOCOL + 7, PROTOCOL), None);
+    assert_eq!(with(PROTOCOL + 7, PROTOCOL + 1), Some(Why::Protocol));
+    assert_eq!(with(PROTOCOL_MIN - 1, 0), Some(Why::Protocol));
+}
+
+#[test]
+fn a_full_or_leaving_node_takes_no_more_but_who_is_linked_may_come_again() {
+    let now = Instant::now();
+    let mut membership = membership(&[], now);
+    linked(&mut membership, "n2", 1, now);
+    linked(&mut membership, "n3", 2, now);
+    assert_eq!(refused(membership.greet(&hello("n4"), false)), Some(Why::Full));
+    assert_eq!(refused(membership.greet(&hello("n3"), false)), None);
+    membership.leave();
+    assert_eq!(refused(membership.greet(&hello("n3"), false)), Some(Why::Leaving));
+    assert_eq!(membership.dials(now), [""; 0]);
+}
+
+#[test]
+fn what_was_decided_on_and_does_not_stand_when_the_node_leaves_is_not_waited_for() {
+    let now = Instant::now();
+    let mut membership = membership(&[], now);
+    linked(&mut membership, "n2", 1, now);
+    assert_ne!(membership.welcomed(&hello("n3"), false, 2), Verdict::Wait);
+    assert_eq!(membership.len(), 2);
+    membership.leave();
+    assert_eq!(membership.len(), 1);
+}
+
+#[test]
+fn a_duplicate_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that_comes() {
+    let now = Instant::now();
+    let mut membership = membership(&["a:1", "b:1"], now);
+    assert_eq!(membership.dials(now), ["a:1", "b:1"]);
+    let other = Hello {
+        run: "another".to_owned(),
+        ..hello("n1")
+    };
+    assert_eq!(refused(membership.greet(&other, false)), Some(Why::DuplicateId));
+    assert!(!membership.has_duplicate(), "who comes later has to go");
+    // n2 has a link with another n1; that n3 is of two lives is nothing to this one.
+    assert!(membership.dial_refused("a:1", "n2", Why::DuplicateId, true, now));
+    assert!(membership.has_duplicate());
+    membership.dial_refused("b:1", "n3", Why::DuplicateId, false, now);
+    linked(&mut membership, "n3", 1, now);
+    assert!(membership.has_duplicate(), "a link with a third one says nothing");
+    assert_eq!(
+        membership.welcomed(&hello("n2"), true, 2),
+        Verdict::Accept { replaces: None }
+    );
+    membership.link_stands(&hello("n2"), Some("a:1"), now);
+    assert!(!membership.has_duplicate(), "n2 has taken this one");
+}
+
+#[test]
+fn a_registered_node_of_the_same_name_elsewhere_is_looked_for_and_waited_for() {
+    let now = Instant::now();
+    let mut membership = membership(&[], now);
+    membership.registered(&[peer("n1", "n1:6222"), peer("n1", "elsewhere:1")], now);
+    assert_eq!(membership.dials(now), ["elsewhere:1"]);
+    assert_eq!(membership.awaited(), ["elsewhere:1"]);
+    // Nobody is there: it was the last life of this node.
+    assert!(membership.dial_failed("elsewhere:1", true, now));
+    membership.dial_failed("elsewhere:1", true, now);
+    assert_eq!(membership.awaited(), [""; 0]);
+}
+
+#[test]
+fn a_list_from_before_a_node_registered_does_not_hide_it() {
+    let now = Instant::now();
+    let mut membership = membership(&[], now);
+    membership.registered_too(&[peer("n2", "n2:6222")], now);
+    membership.registered(&[peer("n3", "n3:6222")], now + Duration::from_millis(5));
+    assert_eq!(membership.awaited(), ["n2:6222", "n3:6222"]);
+    membership.registered(&[peer("n3", "n3:6222")], now + LISTED_WITHIN);
+    assert_eq!(membership.awaited(), ["n3:6222"]);
+}
+
+#[test]
+fn addresses_that_only_nodes_name_are_forgotten_and_make_room() {
+    let now = Instant::now();
+    let mut membership = membership(&["by-hand:1"], now);
+    membership.named(&[peer("n2", "n2:6222")], now);
+    linked(&mut membership, "n2", 1, now);
+    assert!(membership.link_lost(1, false, now));
+    let at = |membership: &Membership, at: &str| membership.addresses.contains_key(at);
+    membership.dials(now);
+    membership.dial_failed("n2:6222", false, now);
+    let later = now + REMEMBERED + Duration::from_secs(1);
+    membership.dials(later);
+    assert!(!at(&membership, "n2:6222"), "nothing was heard of it for an hour");
+    assert!(at(&membership, "by-hand:1"));
+    let many: Vec<Peer> = (0..50)
+        .map(|n| peer(&format!("x{n}"), &format!("x{n}:1")))
+        .collect();
+    for (number, one) in many.iter().enumerate() {
+        membership.named(
+            std::slice::from_ref(one),
+            later + Duration::from_secs(number as u64),
+        );
+    }
+    let max = membership.rules.nodes_max * ADDRESSES_PER_NODE;
+    assert_eq!(membership.addresses.len(), max);
+    assert!(at(&membership, "by-hand:1") && at(&membership, "x49:1") && !at(&membership, "x0:1"));
+    membership.registered(&[peer("n3", "n3:6222")], later);
+    assert!(at(&membership, "n3:6222"), "the registered come first");
+}
+
+#[test]
+fn a_name_that_leads_to_this_node_may_lead_to_others_the_next_time() {
+    let now = Instant::now();
+    let mut membership = membership(&["nodes:6222", "10.0.0.1:6222"], now);
+    assert_eq!(membership.dials(now).len(), 2);
+    for at in ["nodes:6222", "10.0.0.1:6222"] {
+        membership.dial_refused(at, "n1", Why::Itself, false, now);
+    }
+    assert_eq!(membership.awaited(), [""; 0]);
+    assert_eq!(membership.dials(now + Duration::from_secs(3)), ["nodes:6222"]);
+}
