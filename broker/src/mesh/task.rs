@@ -338,9 +338,11 @@ impl Task {
 impl Drop for Task {
     /// However it ends: nothing of the link is left behind.
     fn drop(&mut self) {
-        self.let_go();
+        let (reason, unsent_bytes) = self.lost.unwrap_or_else(|| {
+            self.let_go();
+            (Reason::Bug, self.link.outbox.unsent_bytes())
+        });
         self.link.outbox.gone();
-        let (reason, unsent_bytes) = self.lost.unwrap_or((Reason::Bug, 0));
         self.shared.interest.links.ended(reason, unsent_bytes);
         let _ = self.events.send(LinkEvent::Lost {
             number: self.link.number,
