@@ -5,7 +5,8 @@
 //! | this one | [`Mesh`], a node's life among others: join, announce, drain, leave |
 //! | [`keeper`] | the task that listens, dials and follows the registry |
 //! | [`membership`] | which nodes there are, whom to dial, which link survives; a value without sockets |
-//! | [`handshake`], [`hello`] | from a connection to a link |
+//! | [`sockets`], [`handshake`], [`hello`] | from a connection to a link |
+//! | [`complaints`] | who is refused is not told of again and again |
 //! | [`task`] | the shell of one link |
 //! | [`inbound`] | what comes over a link, and what it does |
 //! | [`links`] | the links that stand, and the cluster-wide flush |
@@ -16,6 +17,7 @@
 //! registration after its own, and serves nobody before the two are linked. Without a registry the same holds by the
 //! nodes' sockets: who dials in vain was there first.
 
+mod complaints;
 pub(crate) mod frame;
 mod handshake;
 pub(crate) mod hello;
@@ -25,6 +27,7 @@ pub(crate) mod links;
 mod membership;
 #[cfg(test)]
 mod schedules;
+mod sockets;
 mod task;
 
 use std::io;

@@ -1,27 +1,27 @@
 //! The task that keeps the links: it listens, dials, asks [`Membership`] what becomes of each connection, hands links to the workers,
 //! and follows the registry. Everything here is rare; messages never pass it.
 
-use std::collections::HashMap;
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::seq::SliceRandom;
-use standin_registry::{Endpoint, Watch};
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use standin_registry::Watch;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
+use super::complaints::Complaints;
 use super::frame;
 use super::handshake::{HandshakeError, Linked, Question, shake};
 use super::hello::{Hello, Peer, Why, put_json};
 use super::inbound::Heard;
 use super::links::Link;
 use super::membership::{Membership, Verdict};
+use super::sockets::{connect, ends_first};
 use super::task::{self, LinkEvent, Pace};
 use crate::closing::Reason;
 use crate::settings::Route;
@@ -34,11 +34,6 @@ const GREETING_MAX: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the others are told how many members a queue group has.
 const MEMBERS_EVERY: Duration = Duration::from_millis(100);
-/// Files that a node has open beside its clients' sockets, about.
-const FILES_OF_ITS_OWN: usize = 64;
-/// A fault of a node that wants a link is told again after this, and so many different ones meanwhile.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
-const TOLD_MAX: usize = 100;
 /// How long links may take to end in order.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -85,8 +80,7 @@ struct Keeper {
     parts: Parts,
     standing: watch::Sender<Standing>,
     has_read: bool,
-    /// Faults of nodes that want a link, and when they were told.
-    told: HashMap<String, Instant>,
+    complaints: Complaints,
     numbers: u64,
     shakes: JoinSet<(Option<String>, Result<Linked, HandshakeError>)>,
     questions: UnboundedSender<Question>,
@@ -107,7 +101,7 @@ pub(crate) async fn run(
         has_read: parts.watch.is_none(),
         parts,
         standing,
-        told: HashMap::new(),
+        complaints: Complaints::default(),
         numbers: 0,
         shakes: JoinSet::new(),
         questions,
@@ -212,7 +206,7 @@ impl Keeper {
                 drop(stream);
                 let text =
                     "too many connections to the mesh's port introduce themselves at once; more are closed";
-                if self.is_news(text, Instant::now()) {
+                if self.complaints.is_news(text, Instant::now()) {
                     warn!(%peer, "{text}");
                 }
             }
@@ -281,7 +275,7 @@ impl Keeper {
             _ => false,
         };
         let Some(at) = dialled else {
-            if is_fault && self.is_news(&error.to_string(), now) {
+            if is_fault && self.complaints.is_news(&error.to_string(), now) {
                 error!("a node that wants a link: {error}");
             } else {
                 debug!("a connection to the mesh's port came to nothing: {error}");
@@ -304,16 +298,6 @@ impl Keeper {
             (false, true) => info!("no link with {at} yet: {error}"),
             (_, false) => debug!("no link with {at}: {error}"),
         }
-    }
-
-    /// Whether this was not told within the last minute: who is refused tries again and again.
-    fn is_news(&mut self, text: &str, now: Instant) -> bool {
-        self.told.retain(|_, at| now.duration_since(*at) < TOLD_AGAIN);
-        let news = !self.told.contains_key(text) && self.told.len() < TOLD_MAX;
-        if news {
-            self.told.insert(text.to_owned(), now);
-        }
-        news
     }
 
     fn install(&mut self, linked: Linked) {
@@ -490,27 +474,6 @@ fn part(link: &Link) {
         link.outbox.append(&frame_of(frame::GOODBYE));
         link.outbox.close(Reason::Shutdown);
     }
-}
-
-/// Connects to `at`. A name is looked up anew each time; one that stands for many nodes leads to any of them but this one.
-async fn connect(at: &str, own: &str) -> std::io::Result<TcpStream> {
-    // Parsed when it became known.
-    let endpoint: Endpoint = at.parse().map_err(std::io::Error::other)?;
-    let found = lookup_host((&*endpoint.host, endpoint.port)).await?;
-    let mut places: Vec<SocketAddr> = found.collect();
-    if places.len() > 1 {
-        places.retain(|place| place.to_string() != own);
-        places.shuffle(&mut rand::rng());
-    }
-    TcpStream::connect(&*places).await
-}
-
-/// Gives the socket of a link a higher number than any client's. Of a process that is killed the kernel closes the highest first; so the other
-/// nodes learn of it at once, and not when ten thousand clients' sockets are closed (measured: 6 ms instead of 800).
-fn ends_first(stream: StdStream, clients_max: usize) -> StdStream {
-    let above = i32::try_from(clients_max + FILES_OF_ITS_OWN).unwrap_or(i32::MAX);
-    // Where the limit on open files leaves no room there, it stays where it is.
-    rustix::io::fcntl_dupfd_cloexec(&stream, above).map_or(stream, StdStream::from)
 }
 
 async fn registry_news(watch: &mut Option<Watch>, has_read: bool) {

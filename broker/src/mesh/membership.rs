@@ -7,18 +7,18 @@
 //!
 //! *Architecture invariant:* the registry informs, only a connection proves: a link is never closed because a registration is gone.
 
+mod address;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
+use self::address::{Address, is_ip};
 use super::hello::{Hello, PROTOCOL_MIN, Peer, Why};
 use crate::auth::same;
 
-/// The wait before an address is dialled again is random, at first up to this.
-const REDIAL_MS_FIRST: u64 = 100;
 /// An address that is neither given nor registered, and whose node cannot be reached, is forgotten after this.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// A list of the registry may be older than a node that registered so long ago.
@@ -38,76 +38,6 @@ pub(crate) struct Rules {
     pub(crate) own: Hello,
     pub(crate) nodes_max: usize,
     pub(crate) redial_max: Duration,
-}
-
-/// Who names an address.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Named {
-    by_hand: bool,
-    in_registry: bool,
-    by_node: bool,
-}
-
-impl Named {
-    const fn is_not(self) -> bool {
-        !self.is_kept() && !self.by_node
-    }
-
-    /// Whether it is looked for as long as it is named.
-    const fn is_kept(self) -> bool {
-        self.by_hand || self.in_registry
-    }
-}
-
-/// Where a node may be.
-#[derive(Debug)]
-struct Address {
-    named: Named,
-    /// The node that is known to be there.
-    id: Option<String>,
-    is_dialled: bool,
-    dial_at: Instant,
-    failures: u32,
-    /// How often in a row nobody listened there.
-    unheard: u32,
-    /// The node there is linked already, or does not want a link for a reason that waiting does not change.
-    answered: bool,
-    /// It has this node's id and lives, or knows one that does.
-    is_duplicate: bool,
-    /// When another session saw it in the registry, just registered.
-    met_at: Option<Instant>,
-    /// When it was last named by a node, or linked.
-    seen_at: Instant,
-}
-
-impl Address {
-    fn new(now: Instant) -> Self {
-        Self {
-            named: Named::default(),
-            id: None,
-            is_dialled: false,
-            dial_at: now,
-            failures: 0,
-            unheard: 0,
-            answered: false,
-            is_duplicate: false,
-            met_at: None,
-            seen_at: now,
-        }
-    }
-}
-
-impl Address {
-    fn is_linked(&self, links: &BTreeMap<String, Linked>) -> bool {
-        self.id.as_ref().is_some_and(|id| links.contains_key(id))
-    }
-
-    /// It is dialled again after a random time up to a limit that doubles (full jitter).
-    fn dial_later(&mut self, now: Instant, dice: &mut StdRng, max: Duration) {
-        let limit = (REDIAL_MS_FIRST << self.failures.min(16)).min(max.as_millis() as u64);
-        self.dial_at = now + Duration::from_millis(dice.random_range(1..=limit.max(1)));
-        self.failures = self.failures.saturating_add(1);
-    }
 }
 
 /// A link, from the moment that it is decided on.
@@ -495,11 +425,6 @@ impl Membership {
         all.dedup();
         all
     }
-}
-
-/// Whether an address leads to one place only.
-fn is_ip(at: &str) -> bool {
-    at.parse::<SocketAddr>().is_ok()
 }
 
 #[cfg(test)]
