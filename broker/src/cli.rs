@@ -193,6 +193,10 @@ pub struct Cli {
     #[arg(long = "store_dir", alias = "sd", value_name = "DIR", hide = true)]
     store_dir: Option<PathBuf>,
 
+    /// Taken for the sake of old scripts: a node that cannot be reached is dialled on and on
+    #[arg(long = "connect_retries", value_name = "N", hide = true)]
+    connect_retries: Option<i64>,
+
     /// Check the settings and end: 0 when they are good, 64 and the reason when not
     #[arg(short = 't', long, help_heading = "Operation")]
     pub check: bool,
@@ -315,10 +319,15 @@ impl Cli {
         });
         let routes = self.routes.as_deref().map(|text| {
             let routes = text.split(',').map(str::trim).filter(|route| !route.is_empty());
+            let mut routes: Vec<Value> = routes.map(|route| Value::String(route.to_owned())).collect();
+            if routes.is_empty() && !text.is_empty() {
+                // What is no address at all is refused as one.
+                routes.push(Value::String(text.to_owned()));
+            }
             Flag {
                 key: "cluster.routes",
                 flag: "--routes",
-                value: Value::Array(routes.map(|route| Value::String(route.to_owned())).collect()),
+                value: Value::Array(routes),
             }
         });
         let no_advertise = self.no_advertise.then_some(Flag {

@@ -194,7 +194,11 @@ impl Client {
 
     fn ping(&mut self, router: &mut Router) {
         let links = &self.shared.interest.links;
-        match self.changed.take() {
+        let changed = self.changed.take();
+        let behind = links
+            .is_draining()
+            .then(|| self.shared.interest.local.next_change());
+        match behind.or(changed) {
             Some(change) if !links.know(change) => {
                 self.waits_for = Some(change);
                 links.ask(change, &self.outbox, &mut router.stage);

@@ -77,6 +77,10 @@ impl Signals {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return End::Now,
+                why = server.displaced() => {
+                    error!("{why}; this one ends");
+                    return End::Displaced;
+                }
                 // Where clients have elsewhere to go, they are given time.
                 _ = self.terminate.recv() => return if clustered { End::LameDuck } else { End::Now },
                 _ = self.lame_duck.recv() => return End::LameDuck,
@@ -90,9 +94,12 @@ impl Signals {
     }
 }
 
+#[derive(PartialEq, Eq)]
 enum End {
     Now,
     LameDuck,
+    /// A lame duck as well, and an error.
+    Displaced,
 }
 
 async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
@@ -115,6 +122,7 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
         tokio::select! {
             _ = signals.interrupt.recv() => {}
             _ = signals.terminate.recv() => {}
+            _ = signals.lame_duck.recv() => {}
         }
     };
     let server = match Server::start_on(Sockets::default(), settings, stop).await {
@@ -139,7 +147,8 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
         }
     };
     info!("Server is ready");
-    if let End::LameDuck = signals.answer_until_end(cli, &server, clustered, logging).await {
+    let end = signals.answer_until_end(cli, &server, clustered, logging).await;
+    if end != End::Now {
         info!("Entering lame duck mode, stop accepting new clients");
         tokio::select! {
             () = server.lame_duck() => {}
@@ -151,7 +160,11 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     info!("Initiating Shutdown, clients={}", server.clients());
     server.stop().await;
     info!("Server Exiting");
-    EXIT_DONE
+    if end == End::Displaced {
+        EXIT_UNAVAILABLE
+    } else {
+        EXIT_DONE
+    }
 }
 
 /// SIGHUP.

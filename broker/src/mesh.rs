@@ -73,6 +73,14 @@ pub enum MeshError {
         "another node with the id {0} is alive in the cluster; give each node a name (--name) of its own"
     )]
     DuplicateId(String),
+    /// A registered node does not want a link, and there is no other link.
+    #[error("there is no link with the registered node at {at}, nor with any other: {why}")]
+    Refused {
+        /// Where it is.
+        at: String,
+        /// What is to be mended.
+        why: &'static str,
+    },
 }
 
 /// See the file's head.
@@ -148,6 +156,7 @@ impl Mesh {
             workers,
             watch: watching,
             connect_timeout: cluster.connect_timeout_ms.duration(),
+            sync_timeout: cluster.sync_timeout_ms.duration(),
             pace: Pace {
                 ping_interval: cluster.ping_interval_ms.duration(),
                 ping_timeout: cluster.ping_timeout_ms.duration(),
@@ -172,15 +181,20 @@ impl Mesh {
     /// `sync_timeout`.
     ///
     /// # Errors
-    /// [`MeshError::DuplicateId`].
+    /// [`MeshError::DuplicateId`], [`MeshError::Refused`]: a node that nobody links with would be an island, and keep its clients there.
     pub(crate) async fn join(&self) -> Result<(), MeshError> {
         let start = Instant::now();
         let mut standing = self.standing.clone();
-        let joined = standing.wait_for(|now| now.has_read && now.awaited.is_empty() && !now.has_duplicate);
+        let joined = standing.wait_for(|now| {
+            now.has_read && now.awaited.is_empty() && !now.has_duplicate && now.refusal.is_none()
+        });
         if timeout(self.sync_timeout, joined).await.is_err() {
             let now = standing.borrow().clone();
             if now.has_duplicate {
                 return Err(MeshError::DuplicateId(self.id.clone()));
+            }
+            if let Some((at, why)) = now.refusal {
+                return Err(MeshError::Refused { at, why: why.text() });
             }
             if !now.has_read {
                 warn!(
@@ -240,6 +254,14 @@ impl Mesh {
                 Ok(())
             }
             Registration::Announced { .. } => Ok(()),
+        }
+    }
+
+    /// Returns when another node has this one's place: it has the same id, and the others are linked with it and not with this one.
+    pub(crate) async fn displaced(&self) {
+        let mut standing = self.standing.clone();
+        if standing.wait_for(|now| now.is_displaced).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

@@ -110,7 +110,7 @@ async fn index() -> impl IntoResponse {
         "/varz     the server: settings, counters, memory, CPU\n",
         "/connz    clients, ?offset=0&limit=1024&sort=cid&state=open|closed|all&subs=1|detail&auth=1&cid=N&user=NAME\n",
         "/subsz    subscriptions, ?subs=1&offset=0&limit=1024&test=SUBJECT\n",
-        "/routez   links to other nodes, ?subs=1\n",
+        "/routez   links to other nodes, ?subs=1|detail\n",
         "/metrics  counters for Prometheus\n",
     );
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)

@@ -146,19 +146,21 @@ impl Router {
         message: &Publish<'_>,
         to: &Recipients,
         interest: &Interest,
-    ) {
+    ) -> bool {
         let total = to.each.len() + to.groups.len();
         self.fanout_max = self.fanout_max.max(total);
         let shared = Shared::if_worth_it(message, total);
+        let mut taken = false;
         for subscription in &to.each {
-            self.deliver(from, subscription, message, shared.as_ref(), interest);
+            taken |= self.deliver(from, subscription, message, shared.as_ref(), interest);
         }
         for name in queues {
             if let Some(group) = to.groups.iter().find(|group| group.name() == name) {
-                self.deliver_to_one(from, group, None, message, shared.as_ref(), interest);
+                taken |= self.deliver_to_one(from, group, None, message, shared.as_ref(), interest);
             }
         }
         self.stage.bound();
+        taken
     }
 
     /// One member here gets it: from a random one on, the first that can take it. Returns whether there was one.

@@ -227,6 +227,17 @@ impl Server {
         self.shared.reload(reloaded(&**old, new));
     }
 
+    /// Returns, with what is to be told, when another node with the same id has this one's place in the mesh, and the node is of no use any more:
+    /// no other node links with it.
+    pub async fn displaced(&self) -> String {
+        match &self.mesh {
+            Some(mesh) => mesh.displaced().await,
+            None => pending().await,
+        }
+        let name = self.shared.server_name(&self.shared.settings.load()).to_owned();
+        format!("another node with the id {name} is alive, and the others are linked with that one")
+    }
+
     /// Lame duck: the node leaves the registry, nobody is taken any more, clients are told and given time to go, then those still there are closed one by
     /// one. Returns when the last is told to go; [`Server::stop`] waits for them.
     pub async fn lame_duck(&self) {

@@ -78,6 +78,26 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
             "settings:2: http.port and port are both 4222; clients and pages need one each",
         ),
         (
+            "[cluster]\nlisten = \"0.0.0.0:4222\"\n",
+            "settings:2: port and the port of cluster.listen are both 4222; give each its own",
+        ),
+        (
+            "[cluster]\nlisten = \"0.0.0.0:6222\"\nmax_pending = 3145727\n",
+            "settings:3: cluster.max_pending must be at least limits.max_payload and 2 MiB",
+        ),
+        (
+            "[cluster]\nlisten = \"0.0.0.0:6222\"\nroutes = [\n\"http://h:6222\"]\n",
+            "settings:4: cluster.routes must be [nats://][user:password@]host:port, not \"http://h:6222\"",
+        ),
+        (
+            "[cluster]\nlisten = \"0.0.0.0:6222\"\nroutes = [\n\"nats://lone@h:6222\"]\n",
+            "settings:4: cluster.routes must be [nats://][user:password@]host:port, not",
+        ),
+        (
+            "server_name = \"..\"\n[nodes]\nzookeeper = \"h:2181\"\n",
+            "settings:1: server_name cannot be registered",
+        ),
+        (
             "[authorization]\nuser = \"a\"\n",
             "settings:2: authorization.user has no password; give authorization.password (--pass) too",
         ),

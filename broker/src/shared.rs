@@ -120,6 +120,7 @@ impl Shared {
     /// Clients are told that the server is about to go.
     pub(crate) fn set_lame_duck(&self) {
         self.lame_duck.store(true, Relaxed);
+        self.interest.links.set_draining();
         self.tell();
     }
 

@@ -168,6 +168,11 @@ impl Subscriptions {
         self.changes.load(SeqCst)
     }
 
+    /// A number for what is no change, to ask others behind all that they have sent.
+    pub(crate) fn next_change(&self) -> u64 {
+        self.changes.fetch_add(1, SeqCst) + 1
+    }
+
     /// Adds one. From the return on every message that matches reaches it.
     pub(crate) fn add(&self, subscription: &Arc<Subscription>) -> News {
         let subject = subscription.subject();
@@ -245,7 +250,7 @@ impl Subscriptions {
             (_, Some(queue)) if !known.restless.is_empty() => drop(known.restless.remove(&key(queue))),
             _ => {}
         }
-        let changes = self.changes.fetch_add(1, SeqCst) + 1;
+        let changes = self.next_change();
         let told = !known.followers.is_empty();
         if told {
             let mut frame = std::mem::take(&mut known.frame);

@@ -202,7 +202,15 @@ impl Process {
 
     /// True when any line contains `text`.
     pub fn has_line(&self, text: &str) -> bool {
-        self.lines().iter().any(|line| line.text.contains(text))
+        self.count_lines(text) > 0
+    }
+
+    /// How many lines contain `text`.
+    pub fn count_lines(&self, text: &str) -> usize {
+        self.lines()
+            .iter()
+            .filter(|line| line.text.contains(text))
+            .count()
     }
 
     /// Waits for a line that contains `text`, from the start on.

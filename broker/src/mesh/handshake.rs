@@ -55,13 +55,32 @@ impl HandshakeError {
     }
 }
 
+/// Which side has connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// This one, to the address.
+    Dialled(String),
+    /// The other one, from there.
+    Accepted(SocketAddr),
+}
+
+impl Origin {
+    /// The address that was dialled.
+    pub(crate) fn dialled(&self) -> Option<&str> {
+        match self {
+            Self::Dialled(at) => Some(at),
+            Self::Accepted(_) => None,
+        }
+    }
+}
+
 /// A question to the node about a connection.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) hello: Hello,
     /// The other side has decided that this is the link.
     pub(crate) welcome: bool,
-    pub(crate) dialled: Option<String>,
+    pub(crate) origin: Origin,
     pub(crate) answer: oneshot::Sender<(Verdict, u64)>,
 }
 
@@ -71,7 +90,7 @@ pub(crate) struct Linked {
     pub(crate) number: u64,
     pub(crate) stream: TcpStream,
     pub(crate) hello: Hello,
-    pub(crate) dialled: Option<String>,
+    pub(crate) origin: Origin,
     pub(crate) address: SocketAddr,
     /// What came behind the introduction.
     pub(crate) rest: Vec<u8>,
@@ -84,7 +103,7 @@ pub(crate) struct Linked {
 pub(crate) async fn shake(
     mut stream: TcpStream,
     own: &Hello,
-    dialled: Option<String>,
+    origin: Origin,
     limit: Duration,
     questions: UnboundedSender<Question>,
 ) -> Result<Linked, HandshakeError> {
@@ -108,7 +127,7 @@ pub(crate) async fn shake(
             let question = Question {
                 hello: hello.clone(),
                 welcome,
-                dialled: dialled.clone(),
+                origin: origin.clone(),
                 answer,
             };
             questions.send(question).map_err(|_| HandshakeError::Ending)?;
@@ -156,7 +175,7 @@ pub(crate) async fn shake(
         number,
         stream,
         hello,
-        dialled,
+        origin,
         address,
         rest,
     })

@@ -10,6 +10,9 @@ pub(crate) const PROTOCOL_MIN: u32 = 1;
 /// What this program can do beyond the first version. What both sides can do is used; a frame that an older node does not know it skips.
 pub(crate) const FEATURES: &[&str] = &[];
 
+/// The longest text by which a node goes, as in the registry.
+const TEXT_BYTES_MAX: usize = 256;
+
 /// The first frame of each side. Fields may be added; those that are missing are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -113,6 +116,13 @@ pub(crate) fn put_json(out: &mut Vec<u8>, kind: u8, value: &impl Serialize) {
 }
 
 impl Hello {
+    /// Whether what it says of itself can be told in a log.
+    pub(crate) fn is_sound(&self) -> bool {
+        let texts = [&self.id, &self.run, &self.client, &self.mesh, &self.version];
+        let sound = |text: &&String| text.len() <= TEXT_BYTES_MAX && !text.contains(char::is_control);
+        !self.id.is_empty() && texts.iter().all(sound)
+    }
+
     /// Of two nodes the one with the lesser id decides which connection is the link.
     pub(crate) fn decides_with(&self, other: &Self) -> bool {
         self.id < other.id

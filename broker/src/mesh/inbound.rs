@@ -134,6 +134,10 @@ impl Inbound {
             }
             Frame::Pong(token) => {
                 self.took_pong = true;
+                if interest.links.is_draining() {
+                    // Who waits for it goes on behind all that came before it.
+                    router.stage.flush();
+                }
                 interest.links.answered(&self.link, token);
             }
             Frame::Synced => heard.push(Heard::Synced),
@@ -189,13 +193,16 @@ impl Inbound {
             headers: message.headers,
             payload: message.payload,
         };
-        router.deliver_here(
+        let taken = router.deliver_here(
             &self.link.outbox,
             message.queues,
             &published,
             &found.recipients,
             interest,
         );
+        if !taken {
+            self.link.undelivered.fetch_add(1, Relaxed);
+        }
         Ok(())
     }
 
@@ -272,5 +279,47 @@ impl Inbound {
     /// The link is gone, and what the peer wanted with it: all of it, since a message for it would be lost.
     pub(crate) fn end(&mut self, interest: &Interest) {
         while self.end_some(interest, usize::MAX) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::hello::Hello;
+    use crate::outbox::Outbox;
+
+    #[test]
+    fn messages_that_nobody_wants_any_more_are_counted() {
+        let (interest, mut router) = (Interest::new(), Router::new(0, 10));
+        let outbox = Arc::new(Outbox::unconnected(1));
+        let address = ([127, 0, 0, 1], 6222).into();
+        let link = Arc::new(Link::new(1, outbox, Hello::default(), address, true));
+        let mut inbound = Inbound::new(Arc::clone(&link));
+        let mut message = Vec::new();
+        frame::put_message_head(&mut message, b"\x01q", b"a", None, None, 2);
+        message.extend_from_slice(b"hi");
+        let mut undelivered_after = |router: &mut Router| {
+            router.begin_turn();
+            let taken = inbound.take(&message, &interest, router, &mut Vec::new());
+            assert_eq!(taken, Ok(message.len()));
+            link.undelivered.load(Relaxed)
+        };
+        assert_eq!(undelivered_after(&mut router), 1);
+        let client = Arc::new(Outbox::unconnected(2));
+        let plain = Arc::new(Subscription::new(client, b"a", None, b"1"));
+        interest.local.add(&plain);
+        assert_eq!(undelivered_after(&mut router), 1, "it has a taker");
+        interest.local.remove(&plain);
+        let member = Arc::new(Subscription::new(
+            Arc::clone(&plain.client),
+            b"a",
+            Some(b"q"),
+            b"2",
+        ));
+        interest.local.add(&member);
+        assert_eq!(undelivered_after(&mut router), 1, "a member has it");
+        interest.local.remove(&member);
+        assert_eq!(undelivered_after(&mut router), 2);
+        assert_eq!(link.messages_in.load(Relaxed), 4);
     }
 }

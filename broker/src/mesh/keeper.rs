@@ -1,6 +1,7 @@
 //! The task that keeps the links: it listens, dials, asks [`Membership`] what becomes of each connection, hands links to the workers,
 //! and follows the registry. Everything here is rare; messages never pass it.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,13 +11,13 @@ use standin_registry::Watch;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::complaints::Complaints;
 use super::frame;
-use super::handshake::{HandshakeError, Linked, Question, shake};
+use super::handshake::{HandshakeError, Linked, Origin, Question, shake};
 use super::hello::{Hello, Peer, Why, put_json};
 use super::inbound::Heard;
 use super::links::Link;
@@ -28,8 +29,8 @@ use crate::settings::Route;
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
-/// Connections that introduce themselves at the same time; more are closed.
-const GREETING_MAX: usize = 256;
+/// So many who have connected introduce themselves at the same time.
+const GUESTS_MAX: usize = 256;
 /// Pause after an error of `accept` that would come again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the others are told how many members a queue group has.
@@ -46,6 +47,10 @@ pub(crate) struct Standing {
     pub(crate) awaited: Vec<String>,
     /// A node with the same id is alive.
     pub(crate) has_duplicate: bool,
+    /// So it is, and no other node has wanted a link with this one for as long as a joining node waits.
+    pub(crate) is_displaced: bool,
+    /// Where a registered node is that does not want a link, and why, when there is no link at all.
+    pub(crate) refusal: Option<(String, Why)>,
     pub(crate) links: usize,
 }
 
@@ -72,6 +77,7 @@ pub(crate) struct Parts {
     pub(crate) workers: Vec<UnboundedSender<Newcomer>>,
     pub(crate) watch: Option<Watch>,
     pub(crate) connect_timeout: Duration,
+    pub(crate) sync_timeout: Duration,
     pub(crate) pace: Pace,
     pub(crate) pending_bytes_max: usize,
 }
@@ -81,8 +87,12 @@ struct Keeper {
     standing: watch::Sender<Standing>,
     has_read: bool,
     complaints: Complaints,
+    /// Since when another node has this one's place.
+    displaced: Option<Instant>,
     numbers: u64,
-    shakes: JoinSet<(Option<String>, Result<Linked, HandshakeError>)>,
+    shakes: JoinSet<(Origin, Result<Linked, HandshakeError>)>,
+    /// Who has connected and is not yet a link, the oldest first.
+    guests: VecDeque<(SocketAddr, AbortHandle)>,
     questions: UnboundedSender<Question>,
     events: UnboundedSender<LinkEvent>,
 }
@@ -102,8 +112,10 @@ pub(crate) async fn run(
         parts,
         standing,
         complaints: Complaints::default(),
+        displaced: None,
         numbers: 0,
         shakes: JoinSet::new(),
+        guests: VecDeque::new(),
         questions,
         events,
     };
@@ -117,7 +129,9 @@ pub(crate) async fn run(
             Some(question) = asked.recv() => keeper.answer(question),
             Some(event) = happened.recv() => keeper.happened(event),
             Some(shaken) = keeper.shakes.join_next() => match shaken {
-                Ok((dialled, result)) => keeper.shaken(dialled, result),
+                Ok((origin, result)) => keeper.shaken(origin, result),
+                // One of too many.
+                Err(error) if error.is_cancelled() => {}
                 Err(error) => error!("a bug ended a handshake: {error}"),
             },
             () = registry_news(&mut keeper.parts.watch, keeper.has_read) => {
@@ -149,12 +163,23 @@ pub(crate) async fn run(
 }
 
 impl Keeper {
-    fn publish(&self) {
+    fn publish(&mut self) {
         let membership = &self.parts.membership;
+        let has_duplicate = membership.has_duplicate();
+        if has_duplicate && membership.len() == 0 {
+            self.displaced.get_or_insert_with(Instant::now);
+        } else {
+            self.displaced = None;
+        }
+        let is_displaced = self
+            .displaced
+            .is_some_and(|since| since.elapsed() >= self.parts.sync_timeout);
         let now = Standing {
             has_read: self.has_read,
             awaited: membership.awaited(),
-            has_duplicate: membership.has_duplicate(),
+            has_duplicate,
+            is_displaced,
+            refusal: membership.refusal(),
             links: membership.len(),
         };
         self.standing.send_if_modified(|known| {
@@ -190,37 +215,20 @@ impl Keeper {
             }
             let (limit, questions) = (self.parts.connect_timeout, self.questions.clone());
             self.shakes.spawn(async move {
+                let origin = Origin::Dialled(at.clone());
                 let linked = match timeout(limit, connect(&at, &own.mesh)).await {
-                    Ok(Ok(stream)) => shake(stream, &own, Some(at.clone()), limit, questions).await,
+                    Ok(Ok(stream)) => shake(stream, &own, origin.clone(), limit, questions).await,
                     Ok(Err(error)) => Err(HandshakeError::Connect(error)),
                     Err(_) => Err(HandshakeError::Timeout(limit)),
                 };
-                (Some(at), linked)
+                (origin, linked)
             });
         }
     }
 
     async fn accepted(&mut self, accepted: std::io::Result<(TcpStream, SocketAddr)>) {
         match accepted {
-            Ok((stream, peer)) if self.shakes.len() >= GREETING_MAX => {
-                drop(stream);
-                let text =
-                    "too many connections to the mesh's port introduce themselves at once; more are closed";
-                if self.complaints.is_news(text, Instant::now()) {
-                    warn!(%peer, "{text}");
-                }
-            }
-            Ok((stream, _)) => {
-                // What lets this node in elsewhere is not shown to whoever asks.
-                let own = Hello {
-                    user: String::new(),
-                    password: String::new(),
-                    ..self.parts.own.clone()
-                };
-                let (limit, questions) = (self.parts.connect_timeout, self.questions.clone());
-                self.shakes
-                    .spawn(async move { (None, shake(stream, &own, None, limit, questions).await) });
-            }
+            Ok((stream, peer)) => self.greet(stream, peer),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 warn!("cannot take a link: {error}; if files are short, raise the limit (ulimit -n)");
@@ -229,9 +237,43 @@ impl Keeper {
         }
     }
 
+    /// Somebody has connected. When too many introduce themselves at once the oldest must go: a node of the mesh is through in a moment.
+    fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if self.guests.len() >= GUESTS_MAX
+            && let Some((oldest, handle)) = self.guests.pop_front()
+        {
+            handle.abort();
+            let text =
+                "too many connections to the mesh's port introduce themselves at once; the oldest are closed";
+            if self.complaints.is_news(text, Instant::now()) {
+                warn!(peer = %oldest, "{text}");
+            }
+        }
+        // What lets this node in elsewhere is not shown to whoever asks.
+        let own = Hello {
+            user: String::new(),
+            password: String::new(),
+            ..self.parts.own.clone()
+        };
+        let (limit, questions) = (self.parts.connect_timeout, self.questions.clone());
+        let handle = self.shakes.spawn(async move {
+            let origin = Origin::Accepted(peer);
+            let linked = shake(stream, &own, origin.clone(), limit, questions).await;
+            (origin, linked)
+        });
+        self.guests.push_back((peer, handle));
+    }
+
+    /// Who came from there is a guest no longer.
+    fn is_through(&mut self, origin: &Origin) {
+        if let Origin::Accepted(peer) = origin {
+            self.guests.retain(|(guest, _)| guest != peer);
+        }
+    }
+
     fn answer(&mut self, question: Question) {
         let membership = &mut self.parts.membership;
-        let (hello, dialled) = (&question.hello, question.dialled.is_some());
+        let (hello, dialled) = (&question.hello, question.origin.dialled().is_some());
         let number = self.numbers + 1;
         let verdict = if question.welcome {
             membership.welcomed(hello, dialled, number)
@@ -240,6 +282,7 @@ impl Keeper {
         };
         if matches!(verdict, Verdict::Accept { .. }) {
             self.numbers = number;
+            self.is_through(&question.origin);
         }
         match verdict {
             Verdict::Refuse {
@@ -263,25 +306,33 @@ impl Keeper {
         }
     }
 
-    fn shaken(&mut self, dialled: Option<String>, result: Result<Linked, HandshakeError>) {
+    fn shaken(&mut self, origin: Origin, result: Result<Linked, HandshakeError>) {
         let now = Instant::now();
+        self.is_through(&origin);
         let error = match result {
             Ok(linked) => return self.install(linked),
             Err(error) => error,
         };
-        let membership = &mut self.parts.membership;
-        let is_fault = match &error {
-            HandshakeError::Refused { why, .. } | HandshakeError::Refuses { why, .. } => why.is_fault(),
-            _ => false,
-        };
-        let Some(at) = dialled else {
-            if is_fault && self.complaints.is_news(&error.to_string(), now) {
-                error!("a node that wants a link: {error}");
-            } else {
-                debug!("a connection to the mesh's port came to nothing: {error}");
+        let fault = match &error {
+            HandshakeError::Refused { why, .. } | HandshakeError::Refuses { why, .. } => {
+                Some(*why).filter(|why| why.is_fault())
             }
-            return;
+            _ => None,
         };
+        let at = match origin {
+            Origin::Dialled(at) => at,
+            Origin::Accepted(peer) => {
+                // Whatever names it gives itself.
+                let is_news = |why| self.complaints.is_news(&format!("{} {why:?}", peer.ip()), now);
+                if fault.is_some_and(is_news) {
+                    error!(%peer, "a node that wants a link: {error}");
+                } else {
+                    debug!(%peer, "a connection to the mesh's port came to nothing: {error}");
+                }
+                return;
+            }
+        };
+        let membership = &mut self.parts.membership;
         let first = match &error {
             HandshakeError::Refused { id, why } => membership.dial_refused(&at, id, *why, true, now),
             HandshakeError::Refuses { id, why } => membership.dial_refused(&at, id, *why, false, now),
@@ -293,7 +344,7 @@ impl Keeper {
             HandshakeError::Refused { why: Why::Linked, .. }
                 | HandshakeError::Refuses { why: Why::Linked, .. }
         );
-        match (is_fault, first && !is_linked) {
+        match (fault.is_some(), first && !is_linked) {
             (true, true) => error!("no link with {at}: {error}"),
             (false, true) => info!("no link with {at} yet: {error}"),
             (_, false) => debug!("no link with {at}: {error}"),
@@ -306,11 +357,12 @@ impl Keeper {
             number,
             stream,
             hello,
-            dialled,
+            origin,
             address,
             rest,
         } = linked;
-        self.parts.membership.link_stands(&hello, dialled.as_deref(), now);
+        let dialled = origin.dialled();
+        self.parts.membership.link_stands(&hello, dialled, now);
         let by = if dialled.is_some() { "dialled" } else { "accepted" };
         info!(link = number, %address, "linked with {} ({by}), version {}", hello.id, hello.version);
         let stream = match stream.into_std() {
@@ -406,6 +458,7 @@ impl Keeper {
                 reason,
                 leaves,
                 unsent_bytes,
+                undelivered,
             } => {
                 let was = self.parts.membership.link_lost(number, leaves, now);
                 self.parts.shared.set_peers();
@@ -413,12 +466,12 @@ impl Keeper {
                 if leaves || !was || self.parts.membership.is_leaving() {
                     info!(
                         link = number,
-                        unsent_bytes, "the link with {peer} has ended: {why}"
+                        unsent_bytes, undelivered, "the link with {peer} has ended: {why}"
                     );
                 } else {
                     warn!(
                         link = number,
-                        unsent_bytes, "the link with {peer} is lost: {why}; it is dialled again"
+                        unsent_bytes, undelivered, "the link with {peer} is lost: {why}; it is dialled again"
                     );
                 }
             }

@@ -7,6 +7,9 @@
 //! A node that is joining is not waited for: it has no clients that could publish, and knows all before it takes some. One that takes
 //! clients is, also while it is still being told what there is.
 //!
+//! Of a node that is about to go each PONG waits for all links: what other nodes had sent before it has come then, and a client that leaves
+//! behind its PONG misses none of it.
+//!
 //! *Architecture invariant:* a link that does not answer in time is not waited for again before it has, and one that ends is not waited
 //! for at all.
 
@@ -54,6 +57,8 @@ pub(crate) struct Link {
     pub(crate) interest: AtomicUsize,
     pub(crate) messages_in: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
+    /// Messages that no client here wanted any more when they came.
+    pub(crate) undelivered: AtomicU64,
     /// All bytes that came, interest and the rest included.
     pub(crate) raw_bytes_in: AtomicU64,
     heard_ms: AtomicU64,
@@ -86,6 +91,7 @@ impl Link {
             interest: AtomicUsize::new(0),
             messages_in: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
+            undelivered: AtomicU64::new(0),
             raw_bytes_in: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
@@ -149,6 +155,7 @@ pub(crate) struct LinkTotals {
     pub(crate) messages_out: u64,
     pub(crate) bytes_out: u64,
     pub(crate) raw_bytes_in: u64,
+    pub(crate) undelivered: u64,
     /// Times that a flush was given up because a link did not answer.
     pub(crate) flushes_given_up: u64,
     /// Links that ended, by the place of the reason in [`KINDS`], and what waited for them then.
@@ -163,6 +170,7 @@ impl LinkTotals {
         self.messages_out += link.outbox.messages_out.load(Relaxed);
         self.bytes_out += link.outbox.bytes_out.load(Relaxed);
         self.raw_bytes_in += link.raw_bytes_in.load(Relaxed);
+        self.undelivered += link.undelivered.load(Relaxed);
     }
 }
 
@@ -174,6 +182,8 @@ pub(crate) struct Links {
     list: ArcSwap<Vec<Arc<Link>>>,
     /// By the change that they wait for, and their number.
     waiting: Mutex<BTreeMap<(u64, u64), Arc<Outbox>>>,
+    /// This node is about to go.
+    draining: AtomicBool,
 }
 
 impl Links {
@@ -216,6 +226,15 @@ impl Links {
     /// Whether all links know this change.
     pub(crate) fn know(&self, change: u64) -> bool {
         self.load().iter().all(|link| link.knows(change))
+    }
+
+    /// From now on each PONG comes behind what is on its way to this node.
+    pub(crate) fn set_draining(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
     }
 
     /// Asks those that may not know this change, and has `client` woken when all do. The caller looks once more after that.

@@ -29,8 +29,6 @@ const GOOD_LINK: Duration = Duration::from_secs(5);
 const ADDRESSES_PER_NODE: usize = 4;
 /// A registered node whose host says so often that nobody listens is not waited for at start.
 const REFUSALS_BELIEVED: u32 = 2;
-/// The longest name of a node, as in the registry.
-const ID_BYTES_MAX: usize = 256;
 
 /// What this node goes by.
 #[derive(Debug, Clone)]
@@ -214,7 +212,7 @@ impl Membership {
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
-        address.is_duplicate = false;
+        (address.refused, address.is_duplicate) = (None, false);
         address.unheard = if unheard { address.unheard + 1 } else { 0 };
         address.is_dialled = false;
         address.dial_later(now, dice, max);
@@ -229,6 +227,7 @@ impl Membership {
             return false;
         };
         address.unheard = 0;
+        address.refused = Some(why).filter(|why| why.is_fault());
         address.is_duplicate = why == Why::DuplicateId && (theirs || id == self.rules.own.id);
         match why {
             Why::Linked => address.id = Some(id.to_owned()),
@@ -252,8 +251,7 @@ impl Membership {
         if hello.id == own.id && hello.run == own.run {
             return Some(Why::Itself);
         }
-        let has_id = (1..=ID_BYTES_MAX).contains(&hello.id.len());
-        if hello.protocol < PROTOCOL_MIN || hello.protocol_min > own.protocol || !has_id {
+        if hello.protocol < PROTOCOL_MIN || hello.protocol_min > own.protocol || !hello.is_sound() {
             return Some(Why::Protocol);
         }
         if hello.cluster != own.cluster {
@@ -325,7 +323,7 @@ impl Membership {
                 address.id = Some(hello.id.clone());
                 address.unheard = 0;
                 address.answered = true;
-                address.is_duplicate = false;
+                (address.refused, address.is_duplicate) = (None, false);
                 if dialled == Some(at) {
                     address.is_dialled = false;
                 }
@@ -387,6 +385,16 @@ impl Membership {
     /// Another node with this node's id is alive: it was dialled, or a node that was is linked with it.
     pub(crate) fn has_duplicate(&self) -> bool {
         self.addresses.values().any(|address| address.is_duplicate)
+    }
+
+    /// Where a registered node is that does not want a link, and why, when there is no link at all.
+    pub(crate) fn refusal(&self) -> Option<(String, Why)> {
+        let registered = self
+            .addresses
+            .iter()
+            .filter(|(_, address)| address.named.in_registry);
+        let mut refused = registered.filter_map(|(at, address)| Some((at.clone(), address.refused?)));
+        refused.next().filter(|_| self.links.is_empty())
     }
 
     /// The other nodes as this one would name them: those it is linked with.

@@ -55,6 +55,7 @@ pub(crate) enum LinkEvent {
         reason: Reason,
         leaves: bool,
         unsent_bytes: usize,
+        undelivered: u64,
     },
 }
 
@@ -115,6 +116,7 @@ pub(crate) async fn run(parts: Parts, socket: io::Result<TcpStream>) {
                 reason: Reason::ReadError,
                 leaves: false,
                 unsent_bytes: 0,
+                undelivered: 0,
             };
             // A node that has ended needs no news.
             let _ = parts.events.send(lost);
@@ -350,6 +352,7 @@ impl Drop for Task {
             reason,
             leaves: self.leaves,
             unsent_bytes,
+            undelivered: self.link.undelivered.load(Relaxed),
         });
     }
 }

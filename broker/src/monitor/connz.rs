@@ -26,7 +26,7 @@ enum Which {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-enum Subs {
+pub(super) enum Subs {
     #[default]
     #[serde(rename = "0", alias = "false", alias = "")]
     No,
@@ -147,7 +147,7 @@ impl Subject {
     }
 }
 
-fn subject(subscription: &Arc<Subscription>) -> String {
+pub(super) fn subject(subscription: &Arc<Subscription>) -> String {
     String::from_utf8_lossy(subscription.subject()).into_owned()
 }
 
@@ -217,6 +217,11 @@ impl SubRow {
             max: subscription.max(),
             cid: subscription.client.id,
         }
+    }
+
+    /// As one that has it by this number.
+    pub(super) fn with_cid(self, cid: u64) -> Self {
+        Self { cid, ..self }
     }
 }
 

@@ -9,16 +9,16 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use super::{Pages, ROWS_MAX, asked, json, stretch, time, yes};
+use super::connz::{SubRow, Subs, subject};
+use super::{Pages, ROWS_MAX, asked, json, stretch, time};
 use crate::mesh::links::Link;
-use crate::shared::Shared;
 use crate::subscription::Subscription;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
-    #[serde(default, deserialize_with = "yes")]
-    subs: bool,
+    #[serde(default)]
+    subs: Subs,
 }
 
 /// Names and meanings are `nats-server`'s.
@@ -53,6 +53,8 @@ struct Row {
     subscriptions: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     subscriptions_list: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscriptions_list_detail: Option<Vec<SubRow>>,
     /// Ours: all bytes that came over the link, interest included.
     raw_in_bytes: u64,
     /// Ours: the node takes no clients any more.
@@ -71,10 +73,18 @@ pub(super) async fn page(
     let shared = &pages.shared;
     let settings = shared.settings.load();
     let links = shared.interest.links.load_full();
-    let wanted = asked.subs.then(|| shared.interest.remote.page(0, ROWS_MAX));
+    let wanted = match asked.subs {
+        Subs::No => Vec::new(),
+        _ => shared.interest.remote.page(0, ROWS_MAX),
+    };
+    let routes = settings.routes();
+    let named: Vec<String> = routes.iter().map(|route| route.endpoint.to_string()).collect();
     let routes: Vec<Row> = links
         .iter()
-        .map(|link| row(shared, link, wanted.as_deref()))
+        .map(|link| Row {
+            is_configured: named.contains(&link.peer.mesh),
+            ..row(link, &wanted, asked.subs)
+        })
         .collect();
     json(&Routez {
         server_id: &shared.server_id,
@@ -85,22 +95,22 @@ pub(super) async fn page(
     })
 }
 
-fn row(shared: &Shared, link: &Link, wanted: Option<&[Arc<Subscription>]>) -> Row {
-    let list = wanted.map(|wanted| {
-        let of_link = wanted.iter().filter(|one| Arc::ptr_eq(&one.client, &link.outbox));
-        of_link
-            .map(|one| String::from_utf8_lossy(one.subject()).into_owned())
-            .collect()
-    });
-    let named = shared.settings.load().routes();
+fn row(link: &Link, wanted: &[Arc<Subscription>], subs: Subs) -> Row {
+    let of_link = wanted.iter().filter(|one| Arc::ptr_eq(&one.client, &link.outbox));
+    let (list, detail) = match subs {
+        Subs::No => (None, None),
+        Subs::Subjects => (Some(of_link.map(subject).collect()), None),
+        Subs::Detail => {
+            let row = |one| SubRow::of(one).with_cid(link.number);
+            (None, Some(of_link.map(row).collect()))
+        }
+    };
     Row {
         rid: link.number,
         remote_id: link.peer.run.clone(),
         remote_name: link.peer.id.clone(),
         did_solicit: link.dialled,
-        is_configured: named
-            .iter()
-            .any(|route| route.endpoint.to_string() == link.peer.mesh),
+        is_configured: false,
         ip: link.address.ip().to_string(),
         port: link.address.port(),
         start: time(link.started_at),
@@ -115,6 +125,7 @@ fn row(shared: &Shared, link: &Link, wanted: Option<&[Arc<Subscription>]>) -> Ro
         out_bytes: link.outbox.bytes_out.load(Relaxed),
         subscriptions: link.interest.load(Relaxed),
         subscriptions_list: list,
+        subscriptions_list_detail: detail,
         raw_in_bytes: link.raw_bytes_in.load(Relaxed),
         draining: link.draining.load(Relaxed),
     }

@@ -34,6 +34,7 @@ pub(super) struct Scrape {
     links_total: Counter,
     links_ended: Vec<Counter>,
     link_unsent_bytes: Counter,
+    link_undelivered: Counter,
     link_messages_in: Counter,
     link_messages_out: Counter,
     link_bytes_in: Counter,
@@ -122,6 +123,10 @@ impl Scrape {
                 "standin_broker_link_unsent_bytes_total",
                 "Bytes for other nodes that their sockets had not taken when their links ended.",
             ),
+            link_undelivered: counter(
+                "standin_broker_link_undelivered_total",
+                "Messages from other nodes that no client here wanted any more when they came.",
+            ),
             link_messages_in: link_messages("in"),
             link_messages_out: link_messages("out"),
             link_bytes_in: link_bytes("in"),
@@ -172,6 +177,7 @@ impl Scrape {
             counter.absolute(count);
         }
         self.link_unsent_bytes.absolute(totals.unsent_bytes);
+        self.link_undelivered.absolute(totals.undelivered);
         self.link_messages_in.absolute(totals.messages_in);
         self.link_messages_out.absolute(totals.messages_out);
         self.link_bytes_in.absolute(totals.bytes_in);

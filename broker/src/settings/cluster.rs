@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use standin_daemon::settings::{Millis, Pair, Places, Secret, SettingsError, Url, Whole, host_and_port};
-use standin_registry::{Config, Endpoint, Upstream, ZooKeeperConfig};
+use standin_registry::{Config, Endpoint, Record, Upstream, ZooKeeperConfig};
 
 use super::{Settings, named};
 
@@ -90,8 +90,10 @@ pub(super) fn is_listen(text: &str) -> bool {
 }
 
 pub(super) fn route(text: &str) -> Result<Route, String> {
+    let scheme = text.split_once("://").map_or("nats", |(scheme, _)| scheme);
     let (user_info, host) = split_url(text);
-    if !host_and_port(host) {
+    // The second as nats-server's documentation has it.
+    if !["nats", "nats-route"].contains(&scheme) || !host_and_port(host) {
         return Err("[nats://][user:password@]host:port".to_owned());
     }
     Ok(Route {
@@ -114,18 +116,21 @@ impl Settings {
     /// # Errors
     /// What the system says when the host is a name that it does not know.
     pub fn mesh_listen(&self) -> std::io::Result<SocketAddr> {
-        let listen = self.cluster.listen.as_str();
-        let (host, port) = match listen.rsplit_once(':') {
-            Some((host, port)) => (host, port.parse().unwrap_or(PORT_DEFAULT)),
-            None => (self.addr.as_str(), PORT_DEFAULT),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let (host, port) = self.mesh_host_and_port();
         let port = u16::try_from(port).unwrap_or(0);
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(SocketAddr::new(ip, port));
         }
         let unknown = || std::io::Error::other(format!("{host} has no address"));
         (host, port).to_socket_addrs()?.next().ok_or_else(unknown)
+    }
+
+    fn mesh_host_and_port(&self) -> (&str, i32) {
+        let (host, port) = match self.cluster.listen.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse().unwrap_or(PORT_DEFAULT)),
+            None => (self.addr.as_str(), PORT_DEFAULT),
+        };
+        (host.trim_start_matches('[').trim_end_matches(']'), port)
     }
 
     /// The nodes named by hand.
@@ -202,6 +207,9 @@ impl Settings {
         if let Some((_, key, rule)) = rules.into_iter().find(|(broken, ..)| *broken) {
             return Err(places.conflict(key, rule.to_owned()));
         }
+        if self.is_clustered() {
+            self.check_own(places)?;
+        }
         if !nodes.zookeeper.is_empty() {
             let config = Config {
                 zookeeper: Some(ZooKeeperConfig {
@@ -216,6 +224,38 @@ impl Settings {
                 .map_err(|error| places.conflict("nodes.zookeeper", error.to_string()))?;
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    /// What stands in the way of being found by others.
+    fn check_own(&self, places: &Places<'_>) -> Result<(), SettingsError> {
+        let (_, mesh_port) = self.mesh_host_and_port();
+        for (key, port) in [("port", self.port), ("http.port", self.http.port)] {
+            if port > 0 && port == mesh_port {
+                let place = if self.cluster.listen.is_empty() {
+                    key
+                } else {
+                    "cluster.listen"
+                };
+                return Err(places.conflict(
+                    place,
+                    format!("{key} and the port of cluster.listen are both {port}; give each its own"),
+                ));
+            }
+        }
+        // An id of its own, which it has without a name, is one that can be registered.
+        let id = match self.server_name.as_str() {
+            "" => "id",
+            name => name,
+        };
+        let record = Record::new(id, Endpoint::new("host", 1));
+        record.check().map_err(|error| {
+            places.conflict(
+                "server_name",
+                format!("server_name cannot be registered: {error}"),
+            )
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use e2e::raw::{CONNECT_NEW, pub_frame};
 use e2e::{Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts};
 use tokio::task::JoinHandle;
 
@@ -229,4 +230,31 @@ async fn a_node_frozen_for_longer_than_links_endure_is_let_go_and_taken_up_again
     receipts.gather(&mut subscriber, &ledger, PATIENCE).await;
     receipts.take_all(&subscriber.flush().await);
     receipts.assert_whole(&ledger);
+}
+
+/// What other nodes had sent to a node that is told to go comes to its clients before the PONG behind which they leave.
+#[tokio::test]
+async fn a_client_of_a_lame_duck_has_had_all_that_was_on_its_way_when_it_gets_its_pong() {
+    const MESSAGES: usize = 20_000;
+    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut subscriber = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
+    subscriber.subscribe("all", "1").await;
+    subscriber.flush().await;
+    let mut publishers = [mesh.nodes[0].client().await, mesh.nodes[2].client().await];
+    mesh.nodes[1].freeze().await;
+    let mut messages = Vec::new();
+    for number in 0..MESSAGES {
+        messages.extend(pub_frame("all", format!("{number:0200}")));
+    }
+    for publisher in &mut publishers {
+        publisher.send(&messages).await;
+        publisher.flush().await;
+    }
+    mesh.nodes[1].terminate();
+    mesh.nodes[1].thaw();
+    let mut before = subscriber.read_until("INFO").await;
+    subscriber.send("PING\r\n").await;
+    before.extend(subscriber.read_until("PONG").await);
+    let came = before.iter().filter(|frame| frame.verb() == "MSG").count();
+    assert_eq!(came, MESSAGES * publishers.len(), "the rest is on its way");
 }

@@ -1,6 +1,7 @@
 //! Wrong neighbours at the mesh's port, and right ones that are slow: they are refused by name or endured, and clients notice
 //! nothing.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use e2e::{Ending, Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts, eventually};
@@ -154,6 +155,37 @@ async fn strangers_at_the_mesh_s_port_do_no_harm() {
         mesh.nodes[0].figures().open_files <= before.open_files
     })
     .await;
+}
+
+/// More than may introduce themselves at once say nothing, and come again and again: a node of the mesh is let in all the same.
+#[tokio::test]
+async fn a_crowd_of_silent_strangers_does_not_keep_nodes_apart() {
+    let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
+    mesh.nodes[0].restart().await;
+    let address = mesh.nodes[0].cluster_address();
+    let crowding = tokio::spawn(async move {
+        let mut crowd = VecDeque::new();
+        loop {
+            crowd.push_back(TcpStream::connect(address).await.expect("it listens"));
+            if crowd.len() > 300 {
+                crowd.pop_front();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    });
+    let process = mesh.nodes[0].process();
+    process
+        .wait_for_line("introduce themselves at once", PATIENCE)
+        .await;
+    mesh.nodes[1].restart().await;
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    assert!(!mesh.nodes[1].process().has_line("not synced within"));
+    crowding.abort();
+    let lines = mesh.nodes[0]
+        .process()
+        .count_lines("introduce themselves at once");
+    assert_eq!(lines, 1, "told once a minute");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::raw::CONNECT_NEW;
 use e2e::{
     Ledger, Maker, Mesh, MeshNode, PATIENCE, RawClient, Receipts, Registrar, ZooKeeper, eventually, found,
 };
@@ -297,4 +298,91 @@ async fn a_node_that_is_stopped_while_it_waits_for_others_ends_in_order() {
     assert!(mesh.nodes[1].stop(PATIENCE).await.success());
     assert_eq!(registrar.children(PATH).await, ["n1"]);
     assert!(!mesh.nodes[1].process().has_line("Server is ready"));
+}
+
+/// The nodes that are registered refuse it, so it would be an island: components that took it would hear nobody.
+#[tokio::test]
+async fn a_node_that_the_registered_ones_refuse_is_not_registered_and_ends_with_the_reason() {
+    let zookeeper = ZooKeeper::start().await;
+    let mut registrar = zookeeper.registrar().await;
+    let mut mesh = Mesh::builder(Maker::Ours, 4)
+        .zookeeper(zookeeper.hosts(), PATH)
+        .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
+        .describe();
+    for (index, node) in mesh.nodes.iter_mut().enumerate() {
+        let password = if index == 2 { "wrong" } else { "right" };
+        let url = format!("nats://u:{password}@{}", node.cluster_address());
+        node.flags.extend(["--cluster".to_owned(), url]);
+    }
+    mesh.nodes[3]
+        .flags
+        .extend(["--cluster_name", "other"].map(str::to_owned));
+    for index in [0, 1] {
+        mesh.nodes[index].restart().await;
+    }
+    for (index, reason) in [
+        (2, "user or password of the cluster are wrong"),
+        (3, "the clusters' names differ"),
+    ] {
+        mesh.nodes[index].launch();
+        let process = mesh.nodes[index].process();
+        assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(69));
+        let line = process.wait_for_line("cannot join the mesh", PATIENCE).await;
+        assert!(line.text.contains(reason), "{line:?}");
+        assert!(!process.has_line("Listening for client connections"));
+        assert_eq!(registrar.children(PATH).await, ["n1", "n2"]);
+    }
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+}
+
+/// It was replaced while it was frozen. Others stay with the one that has its place; its clients must not stay with it.
+#[tokio::test]
+async fn a_node_that_thaws_after_another_has_taken_its_place_gives_its_clients_up_and_ends() {
+    let zookeeper = ZooKeeper::start().await;
+    for by_zookeeper in [true, false] {
+        let builder = Mesh::builder(Maker::Ours, 2)
+            .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
+            .setting("cluster.ping_interval_ms", 100)
+            .setting("cluster.ping_timeout_ms", 200)
+            .setting("process.lame_duck_grace_secs", 1)
+            .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis());
+        let builder = if by_zookeeper {
+            builder.zookeeper(zookeeper.hosts(), PATH)
+        } else {
+            builder
+        };
+        let mut mesh = builder.start().await;
+        let mut client = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
+        let mark = mesh.nodes[0].process().mark();
+        mesh.nodes[1].freeze().await;
+        mesh.nodes[0]
+            .process()
+            .wait_for_line_after(mark, "the link with n2 is lost", PATIENCE)
+            .await;
+        let second = mesh.add(None);
+        mesh.nodes[second].flags.extend(["-n", "n2"].map(str::to_owned));
+        mesh.nodes[second].restart().await;
+        mesh.wait_until_linked(&[0, second]).await;
+        mesh.nodes[1].thaw();
+        assert_eq!(
+            mesh.nodes[1].process().wait_for_end(PATIENCE).await.code(),
+            Some(69)
+        );
+        let process = mesh.nodes[1].process();
+        assert!(
+            process.has_line("another node with the id n2 is alive"),
+            "by ZooKeeper: {by_zookeeper}: {}",
+            process.tail()
+        );
+        let (heard, _) = client.read_to_end().await;
+        assert!(
+            String::from_utf8_lossy(&heard).contains("\"ldm\":true"),
+            "its client is told first"
+        );
+        mesh.wait_until_linked(&[0, second]).await;
+        for index in [0, second] {
+            assert!(mesh.nodes[index].stop(PATIENCE).await.success());
+        }
+    }
 }

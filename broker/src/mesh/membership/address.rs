@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::Linked;
+use super::{Linked, Why};
 
 /// The wait before an address is dialled again is random, at first up to this.
 const REDIAL_MS_FIRST: u64 = 100;
@@ -44,6 +44,8 @@ pub(super) struct Address {
     pub(super) unheard: u32,
     /// The node there is linked already, or does not want a link for a reason that waiting does not change.
     pub(super) answered: bool,
+    /// Why the node there did not want a link, or this one did not, when last asked, if somebody has to mend that.
+    pub(super) refused: Option<Why>,
     /// It has this node's id and lives, or knows one that does.
     pub(super) is_duplicate: bool,
     /// When another session saw it in the registry, just registered.
@@ -62,6 +64,7 @@ impl Address {
             failures: 0,
             unheard: 0,
             answered: false,
+            refused: None,
             is_duplicate: false,
             met_at: None,
             seen_at: now,

@@ -90,7 +90,7 @@ fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_coun
         )),
         Some(Why::Itself)
     );
-    for id in [String::new(), "x".repeat(ID_BYTES_MAX + 1)] {
+    for id in [String::new(), "x".repeat(257), "a\nb".to_owned()] {
         assert_eq!(why(&|hello| hello.id.clone_from(&id), false), Some(Why::Protocol));
     }
 }
