@@ -30,6 +30,7 @@ mod schedules;
 mod sockets;
 mod task;
 
+use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -234,7 +235,13 @@ impl Mesh {
                 announcement.changed().await;
             }
         };
-        if let Ok(nodes) = timeout(self.sync_timeout, registered).await {
+        // Where the registry could not be read in that time it is not waited for again.
+        let patience = if self.standing.borrow().has_read {
+            self.sync_timeout
+        } else {
+            Duration::ZERO
+        };
+        if let Ok(nodes) = timeout(patience, registered).await {
             let nodes = nodes.iter().filter_map(|node| keeper::peer_of(node)).collect();
             let (done, met) = oneshot::channel();
             // A keeper that has ended by a bug is told of in the log.
@@ -247,21 +254,36 @@ impl Mesh {
             Registration::Taken { .. } => Err(MeshError::DuplicateId(self.id.clone())),
             _ if is_duplicate => Err(MeshError::DuplicateId(self.id.clone())),
             Registration::Seeking { reason } => {
-                warn!(
-                    "not registered within {:?}, which is tried on: {reason}",
-                    self.sync_timeout
-                );
+                warn!("not registered yet, which is tried on: {reason}");
                 Ok(())
             }
             Registration::Announced { .. } => Ok(()),
         }
     }
 
-    /// Returns when another node has this one's place: it has the same id, and the others are linked with it and not with this one.
+    /// Returns when another node has this one's place: it has the same id, and either the registry holds it and has outlived what a dead one
+    /// would, or the others are linked with it and not with this one.
     pub(crate) async fn displaced(&self) {
         let mut standing = self.standing.clone();
-        if standing.wait_for(|now| now.is_displaced).await.is_err() {
-            std::future::pending::<()>().await;
+        let by_others = async {
+            if standing.wait_for(|now| now.is_displaced).await.is_err() {
+                pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = by_others => {}
+            () = self.taken() => {}
+        }
+    }
+
+    /// Returns when the registry holds another living node of this id. What is in the way there and is no node decides nothing.
+    async fn taken(&self) {
+        let Some(mut standing) = self.announcement.lock().await.as_ref().map(Announcement::follow) else {
+            return pending().await;
+        };
+        let taken = |now: &Registration| matches!(now, Registration::Taken { by: Some(_), .. });
+        if standing.wait_for(taken).await.is_err() {
+            pending::<()>().await;
         }
     }
 

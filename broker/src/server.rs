@@ -235,7 +235,7 @@ impl Server {
             None => pending().await,
         }
         let name = self.shared.server_name(&self.shared.settings.load()).to_owned();
-        format!("another node with the id {name} is alive, and the others are linked with that one")
+        format!("another node with the id {name} is alive and has this one's place")
     }
 
     /// Lame duck: the node leaves the registry, nobody is taken any more, clients are told and given time to go, then those still there are closed one by

@@ -115,6 +115,11 @@ impl Announcement {
         }
     }
 
+    /// How it stands, for one more who follows it.
+    pub fn follow(&self) -> channel::Receiver<Standing> {
+        self.standing.clone()
+    }
+
     /// Announces this record from now on, of the same `id` and `run`: at once when the znode stands, else as
     /// soon as it does. Never waits.
     ///

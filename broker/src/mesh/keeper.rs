@@ -165,8 +165,7 @@ pub(crate) async fn run(
 impl Keeper {
     fn publish(&mut self) {
         let membership = &self.parts.membership;
-        let has_duplicate = membership.has_duplicate();
-        if has_duplicate && membership.len() == 0 {
+        if membership.is_displaced() {
             self.displaced.get_or_insert_with(Instant::now);
         } else {
             self.displaced = None;
@@ -177,7 +176,7 @@ impl Keeper {
         let now = Standing {
             has_read: self.has_read,
             awaited: membership.awaited(),
-            has_duplicate,
+            has_duplicate: membership.has_duplicate(),
             is_displaced,
             refusal: membership.refusal(),
             links: membership.len(),

@@ -212,7 +212,7 @@ impl Membership {
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
-        (address.refused, address.is_duplicate) = (None, false);
+        address.has_no_word();
         address.unheard = if unheard { address.unheard + 1 } else { 0 };
         address.is_dialled = false;
         address.dial_later(now, dice, max);
@@ -229,6 +229,7 @@ impl Membership {
         address.unheard = 0;
         address.refused = Some(why).filter(|why| why.is_fault());
         address.is_duplicate = why == Why::DuplicateId && (theirs || id == self.rules.own.id);
+        address.prefers_another = why == Why::DuplicateId && theirs && id != self.rules.own.id;
         match why {
             Why::Linked => address.id = Some(id.to_owned()),
             Why::DuplicateId => {}
@@ -323,7 +324,7 @@ impl Membership {
                 address.id = Some(hello.id.clone());
                 address.unheard = 0;
                 address.answered = true;
-                (address.refused, address.is_duplicate) = (None, false);
+                address.has_no_word();
                 if dialled == Some(at) {
                     address.is_dialled = false;
                 }
@@ -385,6 +386,12 @@ impl Membership {
     /// Another node with this node's id is alive: it was dialled, or a node that was is linked with it.
     pub(crate) fn has_duplicate(&self) -> bool {
         self.addresses.values().any(|address| address.is_duplicate)
+    }
+
+    /// Whether other nodes are linked with another one of this node's id, and none with this one. That one which claims the id says so proves
+    /// nothing: it may have come later.
+    pub(crate) fn is_displaced(&self) -> bool {
+        self.links.is_empty() && self.addresses.values().any(|address| address.prefers_another)
     }
 
     /// Where a registered node is that does not want a link, and why, when there is no link at all.

@@ -12,6 +12,7 @@ const PATH: &str = "/standin/nodes";
 const ROUNDS: usize = 3;
 const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
+const LONG: Duration = Duration::from_secs(40);
 
 /// A subscriber on a node that starts, from the first moment that it takes clients.
 async fn first_client(node: &mut MeshNode) -> (RawClient, RawClient) {
@@ -385,4 +386,43 @@ async fn a_node_that_thaws_after_another_has_taken_its_place_gives_its_clients_u
             assert!(mesh.nodes[index].stop(PATIENCE).await.success());
         }
     }
+}
+
+/// As above, but a third node was away with it, and links with it again: the registry decides.
+#[tokio::test]
+async fn of_two_nodes_of_the_same_name_that_both_have_links_the_registered_one_stays() {
+    let zookeeper = ZooKeeper::start().await;
+    let mut registrar = zookeeper.registrar().await;
+    let mut mesh = Mesh::builder(Maker::Ours, 3)
+        .zookeeper(zookeeper.hosts(), PATH)
+        .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
+        .setting("cluster.ping_interval_ms", 100)
+        .setting("cluster.ping_timeout_ms", 200)
+        .setting("process.lame_duck_grace_secs", 1)
+        .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis())
+        .start()
+        .await;
+    for index in [1, 2] {
+        mesh.nodes[index].freeze().await;
+    }
+    eventually("both are gone from the registry", PATIENCE, async || {
+        registrar.children(PATH).await == ["n1"]
+    })
+    .await;
+    let second = mesh.add(None);
+    mesh.nodes[second].flags.extend(["-n", "n2"].map(str::to_owned));
+    mesh.nodes[second].restart().await;
+    mesh.wait_until_linked(&[0, second]).await;
+    for index in [1, 2] {
+        mesh.nodes[index].thaw();
+    }
+    let process = mesh.nodes[1].process();
+    assert_eq!(process.wait_for_end(LONG).await.code(), Some(69));
+    assert!(
+        process.has_line("another node with the id n2 is alive"),
+        "{}",
+        process.tail()
+    );
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
 }

@@ -48,6 +48,8 @@ pub(super) struct Address {
     pub(super) refused: Option<Why>,
     /// It has this node's id and lives, or knows one that does.
     pub(super) is_duplicate: bool,
+    /// It is another node, and is linked with one that has this node's id.
+    pub(super) prefers_another: bool,
     /// When another session saw it in the registry, just registered.
     pub(super) met_at: Option<Instant>,
     /// When it was last named by a node, or linked.
@@ -66,6 +68,7 @@ impl Address {
             answered: false,
             refused: None,
             is_duplicate: false,
+            prefers_another: false,
             met_at: None,
             seen_at: now,
         }
@@ -73,6 +76,13 @@ impl Address {
 
     pub(super) fn is_linked(&self, links: &BTreeMap<String, Linked>) -> bool {
         self.id.as_ref().is_some_and(|id| links.contains_key(id))
+    }
+
+    /// Nothing is known any more of why there was no link.
+    pub(super) fn has_no_word(&mut self) {
+        self.refused = None;
+        self.is_duplicate = false;
+        self.prefers_another = false;
     }
 
     /// It is dialled again after a random time up to a limit that doubles (full jitter).

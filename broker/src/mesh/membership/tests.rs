@@ -165,6 +165,24 @@ fn a_duplicate_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that
 }
 
 #[test]
+fn only_a_third_node_s_word_displaces_a_node_and_only_while_nobody_is_linked_with_it() {
+    let now = Instant::now();
+    let mut membership = membership(&["a:1", "b:1"], now);
+    membership.dials(now);
+    // Another n1, started by mistake where the dead peer was.
+    membership.dial_refused("a:1", "n1", Why::DuplicateId, true, now);
+    assert!(membership.has_duplicate() && !membership.is_displaced());
+    membership.dial_refused("b:1", "n2", Why::DuplicateId, true, now);
+    assert!(membership.is_displaced());
+    linked(&mut membership, "n3", 1, now);
+    assert!(!membership.is_displaced());
+    membership.link_lost(1, false, now);
+    assert!(membership.is_displaced());
+    membership.dial_failed("b:1", true, now);
+    assert!(!membership.is_displaced());
+}
+
+#[test]
 fn a_registered_node_of_the_same_name_elsewhere_is_looked_for_and_waited_for() {
     let now = Instant::now();
     let mut membership = membership(&[], now);
