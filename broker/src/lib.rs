@@ -41,6 +41,8 @@ pub mod notices;
 mod outbox;
 mod policy;
 mod router;
+#[cfg(test)]
+mod seeds;
 mod server;
 pub mod settings;
 mod shared;

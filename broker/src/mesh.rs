@@ -6,7 +6,7 @@
 //! | [`keeper`] | the task that listens, dials and follows the registry |
 //! | [`membership`] | which nodes there are, whom to dial, which link survives; a value without sockets |
 //! | [`sockets`], [`handshake`], [`hello`] | from a connection to a link |
-//! | [`complaints`] | who is refused is not told of again and again |
+//! | [`guests`], [`complaints`] | who comes and does not belong costs little, and is not told of again and again |
 //! | [`task`] | the shell of one link |
 //! | [`inbound`] | what comes over a link, and what it does |
 //! | [`links`] | the links that stand, and the cluster-wide flush |
@@ -19,6 +19,7 @@
 
 mod complaints;
 pub(crate) mod frame;
+mod guests;
 mod handshake;
 pub(crate) mod hello;
 pub(crate) mod inbound;

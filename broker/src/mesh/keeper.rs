@@ -1,7 +1,6 @@
 //! The task that keeps the links: it listens, dials, asks [`Membership`] what becomes of each connection, hands links to the workers,
 //! and follows the registry. Everything here is rare; messages never pass it.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,12 +10,13 @@ use standin_registry::Watch;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::complaints::Complaints;
 use super::frame;
+use super::guests::Guests;
 use super::handshake::{HandshakeError, Linked, Origin, Question, shake};
 use super::hello::{Hello, Peer, Why, put_json};
 use super::inbound::Heard;
@@ -29,8 +29,6 @@ use crate::settings::Route;
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
-/// So many who have connected introduce themselves at the same time.
-const GUESTS_MAX: usize = 256;
 /// Pause after an error of `accept` that would come again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the others are told how many members a queue group has.
@@ -47,7 +45,7 @@ pub(crate) struct Standing {
     pub(crate) awaited: Vec<String>,
     /// A node with the same id is alive.
     pub(crate) has_duplicate: bool,
-    /// So it is, and no other node has wanted a link with this one for as long as a joining node waits.
+    /// Other nodes are linked with that one, and none with this one, for as long as a joining node waits.
     pub(crate) is_displaced: bool,
     /// Where a registered node is that does not want a link, and why, when there is no link at all.
     pub(crate) refusal: Option<(String, Why)>,
@@ -91,8 +89,7 @@ struct Keeper {
     displaced: Option<Instant>,
     numbers: u64,
     shakes: JoinSet<(Origin, Result<Linked, HandshakeError>)>,
-    /// Who has connected and is not yet a link, the oldest first.
-    guests: VecDeque<(SocketAddr, AbortHandle)>,
+    guests: Guests,
     questions: UnboundedSender<Question>,
     events: UnboundedSender<LinkEvent>,
 }
@@ -115,7 +112,7 @@ pub(crate) async fn run(
         displaced: None,
         numbers: 0,
         shakes: JoinSet::new(),
-        guests: VecDeque::new(),
+        guests: Guests::default(),
         questions,
         events,
     };
@@ -236,18 +233,8 @@ impl Keeper {
         }
     }
 
-    /// Somebody has connected. When too many introduce themselves at once the oldest must go: a node of the mesh is through in a moment.
+    /// Somebody has connected.
     fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.guests.len() >= GUESTS_MAX
-            && let Some((oldest, handle)) = self.guests.pop_front()
-        {
-            handle.abort();
-            let text =
-                "too many connections to the mesh's port introduce themselves at once; the oldest are closed";
-            if self.complaints.is_news(text, Instant::now()) {
-                warn!(peer = %oldest, "{text}");
-            }
-        }
         // What lets this node in elsewhere is not shown to whoever asks.
         let own = Hello {
             user: String::new(),
@@ -255,18 +242,23 @@ impl Keeper {
             ..self.parts.own.clone()
         };
         let (limit, questions) = (self.parts.connect_timeout, self.questions.clone());
-        let handle = self.shakes.spawn(async move {
+        let task = self.shakes.spawn(async move {
             let origin = Origin::Accepted(peer);
             let linked = shake(stream, &own, origin.clone(), limit, questions).await;
             (origin, linked)
         });
-        self.guests.push_back((peer, handle));
+        let text =
+            "too many connections to the mesh's port introduce themselves at once; the oldest are closed";
+        if let Some(oldest) = self.guests.came(peer, task)
+            && self.complaints.is_news(text, Instant::now())
+        {
+            warn!(peer = %oldest, "{text}");
+        }
     }
 
-    /// Who came from there is a guest no longer.
     fn is_through(&mut self, origin: &Origin) {
         if let Origin::Accepted(peer) = origin {
-            self.guests.retain(|(guest, _)| guest != peer);
+            self.guests.is_through(*peer);
         }
     }
 

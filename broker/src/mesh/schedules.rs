@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use self::world::World;
+use crate::seeds;
 
 /// Schedules of few nodes, and of more.
 const SMALL: u64 = 1500;
@@ -47,23 +48,8 @@ fn play(seed: u64, nodes: usize) -> u64 {
 }
 
 fn play_all(seeds: std::ops::Range<u64>, nodes: fn(u64) -> usize) {
-    let seeds = match std::env::var("STANDIN_SEED") {
-        Ok(seed) => {
-            let seed: u64 = seed.parse().expect("STANDIN_SEED is a number");
-            seed..seed + u64::from(seeds.contains(&seed))
-        }
-        Err(_) => seeds,
-    };
-    let (mut played, mut flushes) = (0, 0);
-    for seed in seeds {
-        let run = std::panic::catch_unwind(|| play(seed, nodes(seed)));
-        assert!(
-            run.is_ok(),
-            "seed {seed} fails; replay it with STANDIN_SEED={seed}"
-        );
-        played += 1;
-        flushes += run.unwrap_or_default();
-    }
+    let mut flushes = 0;
+    let played = seeds::play(seeds, |seed| flushes += play(seed, nodes(seed)));
     println!("{flushes} flushes in {played} schedules");
     assert!(
         played <= 1 || flushes > 10 * played,
