@@ -4,6 +4,7 @@
 //! |---|---|
 //! | this one | [`Mesh`], a node's life among others: join, announce, drain, leave |
 //! | [`keeper`] | the task that listens, dials and follows the registry |
+//! | [`orders`] | what the node and its keeper say to each other |
 //! | [`membership`] | which nodes there are, whom to dial, which link survives; a value without sockets |
 //! | [`sockets`], [`handshake`], [`hello`] | from a connection to a link |
 //! | [`guests`], [`complaints`] | who comes and does not belong costs little, and is not told of again and again |
@@ -26,6 +27,7 @@ pub(crate) mod inbound;
 mod keeper;
 pub(crate) mod links;
 mod membership;
+mod orders;
 #[cfg(test)]
 mod schedules;
 mod sockets;
@@ -50,9 +52,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::hello::{FEATURES, Hello, PROTOCOL, PROTOCOL_MIN};
-use self::keeper::{Order, Parts, Standing};
+use self::keeper::Parts;
 pub(crate) use self::links::Links;
 use self::membership::{Membership, Rules};
+use self::orders::{Order, Standing};
 use self::task::Pace;
 use crate::settings::{Settings, SettingsError, address_towards, split_url};
 use crate::shared::Shared;

@@ -278,6 +278,11 @@ pub(crate) fn put(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
     text(out, body);
 }
 
+/// A frame without a body.
+pub(crate) fn bare(kind: u8) -> Vec<u8> {
+    vec![kind, 0]
+}
+
 pub(crate) fn put_ping(out: &mut Vec<u8>, token: u64) {
     put_token(out, PING, token);
 }

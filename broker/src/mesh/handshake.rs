@@ -138,7 +138,7 @@ pub(crate) async fn shake(
         if verdict == Verdict::Wait {
             if !decides {
                 stream
-                    .write_all(&welcome())
+                    .write_all(&frame::bare(frame::WELCOME))
                     .await
                     .map_err(HandshakeError::Broken)?;
             }
@@ -169,7 +169,7 @@ pub(crate) async fn shake(
     // The number is taken from here on: whoever gets it must be told what becomes of it.
     if decides {
         // Should it fail, the link ends at once, as any link that breaks.
-        let _ = timeout(limit, stream.write_all(&welcome())).await;
+        let _ = timeout(limit, stream.write_all(&frame::bare(frame::WELCOME))).await;
     }
     Ok(Linked {
         number,
@@ -179,12 +179,6 @@ pub(crate) async fn shake(
         address,
         rest,
     })
-}
-
-fn welcome() -> Vec<u8> {
-    let mut word = Vec::new();
-    frame::put(&mut word, frame::WELCOME, b"");
-    word
 }
 
 enum Greeting {

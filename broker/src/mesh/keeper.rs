@@ -22,6 +22,7 @@ use super::hello::{Hello, Peer, Why, put_json};
 use super::inbound::Heard;
 use super::links::Link;
 use super::membership::{Membership, Verdict};
+use super::orders::{Order, Standing};
 use super::sockets::{connect, ends_first};
 use super::task::{self, LinkEvent, Pace};
 use crate::closing::Reason;
@@ -35,35 +36,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const MEMBERS_EVERY: Duration = Duration::from_millis(100);
 /// How long links may take to end in order.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How the node stands with the others.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Standing {
-    /// The registry was read, or there is none.
-    pub(crate) has_read: bool,
-    /// Addresses whose nodes have not told all their interest, and may still.
-    pub(crate) awaited: Vec<String>,
-    /// A node with the same id is alive.
-    pub(crate) has_duplicate: bool,
-    /// Other nodes are linked with that one, and none with this one, for as long as a joining node waits.
-    pub(crate) is_displaced: bool,
-    /// Where a registered node is that does not want a link, and why, when there is no link at all.
-    pub(crate) refusal: Option<(String, Why)>,
-    pub(crate) links: usize,
-}
-
-/// What the node wants of its keeper.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// These nodes are registered too; taken up before `done` is told.
-    Meet(Vec<Peer>, tokio::sync::oneshot::Sender<()>),
-    /// Others are told that this node takes clients.
-    Serve,
-    /// Others are told that this node takes no clients any more.
-    Drain,
-    /// All links end; the keeper too.
-    Leave,
-}
 
 /// What the keeper is made of.
 pub(crate) struct Parts {
@@ -146,11 +118,11 @@ pub(crate) async fn run(
                 }
                 Some(Order::Serve) => {
                     keeper.parts.own.serving = true;
-                    keeper.tell_all(&frame_of(frame::SERVING));
+                    keeper.tell_all(&frame::bare(frame::SERVING));
                 }
                 Some(Order::Drain) => {
                     keeper.parts.own.draining = true;
-                    keeper.tell_all(&frame_of(frame::DRAINING));
+                    keeper.tell_all(&frame::bare(frame::DRAINING));
                 }
                 Some(Order::Leave) | None => break,
             }
@@ -424,10 +396,10 @@ impl Keeper {
                 // What it missed between its handshake and now.
                 self.with_link(number, |link| {
                     if self.parts.own.serving {
-                        link.outbox.append(&frame_of(frame::SERVING));
+                        link.outbox.append(&frame::bare(frame::SERVING));
                     }
                     if self.parts.own.draining {
-                        link.outbox.append(&frame_of(frame::DRAINING));
+                        link.outbox.append(&frame::bare(frame::DRAINING));
                     }
                     if self.parts.membership.is_leaving() {
                         part(link);
@@ -505,17 +477,10 @@ pub(crate) fn peer_of(node: &standin_registry::Node) -> Option<Peer> {
     })
 }
 
-/// A frame without a body.
-fn frame_of(kind: u8) -> Vec<u8> {
-    let mut word = Vec::new();
-    frame::put(&mut word, kind, b"");
-    word
-}
-
 /// Says goodbye over a link, once, and ends it.
 fn part(link: &Link) {
     if link.outbox.reason().is_none() {
-        link.outbox.append(&frame_of(frame::GOODBYE));
+        link.outbox.append(&frame::bare(frame::GOODBYE));
         link.outbox.close(Reason::Shutdown);
     }
 }

@@ -158,8 +158,7 @@ impl World {
     fn restart_in_order(&mut self, number: usize) {
         let count = self.nodes.len();
         self.nodes[number] = self.node(number, count);
-        let mut goodbye = Vec::new();
-        frame::put(&mut goodbye, frame::GOODBYE, b"");
+        let goodbye = frame::bare(frame::GOODBYE);
         for which in &self.of_node[number] {
             let Some(connection) = self.connections.get_mut(which) else {
                 continue;
@@ -338,7 +337,7 @@ impl World {
         match self.nodes[node].membership.greet(&hello, side == 0) {
             Verdict::Wait => {
                 if !self.nodes[node].own.decides_with(&hello) {
-                    self.say(which, side, &welcome());
+                    self.say(which, side, &frame::bare(frame::WELCOME));
                 }
                 self.set(which, side, Side::Greeted(Box::new(hello)));
             }
@@ -357,7 +356,7 @@ impl World {
                     self.lose(node, old);
                 }
                 if self.nodes[node].own.decides_with(&hello) {
-                    self.say(which, side, &welcome());
+                    self.say(which, side, &frame::bare(frame::WELCOME));
                 }
                 self.set(which, side, Side::Linked(number));
                 let now = self.now;
@@ -482,10 +481,4 @@ impl World {
             is_used
         });
     }
-}
-
-fn welcome() -> Vec<u8> {
-    let mut word = Vec::new();
-    frame::put(&mut word, frame::WELCOME, b"");
-    word
 }

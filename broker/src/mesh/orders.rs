@@ -1,0 +1,34 @@
+//! What the node and the keeper of its links say to each other.
+
+use tokio::sync::oneshot;
+
+use super::hello::{Peer, Why};
+
+/// How the node stands with the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The registry was read, or there is none.
+    pub(crate) has_read: bool,
+    /// Addresses whose nodes have not told all their interest, and may still.
+    pub(crate) awaited: Vec<String>,
+    /// A node with the same id is alive.
+    pub(crate) has_duplicate: bool,
+    /// Other nodes are linked with that one, and none with this one, for as long as a joining node waits.
+    pub(crate) is_displaced: bool,
+    /// Where a registered node is that does not want a link, and why, when there is no link at all.
+    pub(crate) refusal: Option<(String, Why)>,
+    pub(crate) links: usize,
+}
+
+/// What the node wants of its keeper.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// These nodes are registered too; taken up before `done` is told.
+    Meet(Vec<Peer>, oneshot::Sender<()>),
+    /// Others are told that this node takes clients.
+    Serve,
+    /// Others are told that this node takes no clients any more.
+    Drain,
+    /// All links end; the keeper too.
+    Leave,
+}
