@@ -13,8 +13,8 @@
 //! | [`links`] | the links that stand, and the cluster-wide flush |
 //! | [`frame`] | the frames between nodes |
 //!
-//! *Start.* Listen for other nodes; read the registry; link with all; when each has told all its interest, listen for clients and
-//! register; link with those that registered in the same moment; serve. Of two nodes that start at once, one sees the other's
+//! *Start.* Listen for other nodes; read the registry; link with all; when each has told all its interest, and the place in the registry
+//! is known to be free, listen for clients and register; link with those that registered in the same moment; serve. Of two nodes that start at once, one sees the other's
 //! registration after its own, and serves nobody before the two are linked. Without a registry the same holds by the
 //! nodes' sockets: who dials in vain was there first.
 
@@ -37,10 +37,10 @@ use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use standin_registry::{
-    Announcement, Config, Endpoint, NodeState, Record, Standing as Registration, ZooKeeperConfig, announce,
+    Announcement, Config, Endpoint, NodeState, Record, Standing as Registration, ZooKeeperConfig, reserve,
     watch,
 };
 use thiserror::Error;
@@ -147,6 +147,7 @@ impl Mesh {
             own: own.clone(),
             nodes_max: cluster.nodes_max,
             redial_max: cluster.redial_ms_max.duration(),
+            has_registry: watching.is_some(),
         };
         let named = routes.iter().map(|route| route.endpoint.to_string());
         let membership = Membership::new(rules, named, rand::random(), Instant::now());
@@ -220,49 +221,71 @@ impl Mesh {
         Ok(())
     }
 
-    /// Registers this node, whose sockets listen already, and returns when it is linked with all that registered before it. When ZooKeeper
-    /// cannot be reached, the node is registered later.
+    /// Returns when this node can be registered: ZooKeeper answers, and the place is free. When it does not answer, the node is registered later.
     ///
     /// # Errors
     /// [`MeshError`].
-    pub(crate) async fn announce(&self) -> Result<(), MeshError> {
+    pub(crate) async fn reserve(&self) -> Result<(), MeshError> {
         let Some(zookeeper) = &self.zookeeper else {
             return Ok(());
         };
         let mut announcement = self.announcement.lock().await;
-        let announcement = announcement.insert(announce(zookeeper.clone(), self.record.clone())?);
-        let registered = async {
-            loop {
-                if let Registration::Announced { nodes } = announcement.standing() {
-                    return nodes;
-                }
-                announcement.changed().await;
-            }
-        };
+        let announcement = announcement.insert(reserve(zookeeper.clone(), self.record.clone())?);
+        let mut standing = announcement.follow();
         // Where the registry could not be read in that time it is not waited for again.
         let patience = if self.standing.borrow().has_read {
             self.sync_timeout
         } else {
             Duration::ZERO
         };
-        if let Ok(nodes) = timeout(patience, registered).await {
-            let nodes = nodes.iter().filter_map(|node| keeper::peer_of(node)).collect();
-            let (done, met) = oneshot::channel();
-            // A keeper that has ended by a bug is told of in the log.
-            let _ = self.orders.send(Order::Meet(nodes, done));
-            let _ = met.await;
-            return self.join().await;
+        let ready = standing.wait_for(|now| *now == Registration::Ready);
+        if timeout(patience, ready).await.is_ok() {
+            return Ok(());
         }
+        self.unregistered(announcement.standing())
+    }
+
+    /// The node is not registered in time.
+    fn unregistered(&self, standing: Registration) -> Result<(), MeshError> {
         let is_duplicate = self.standing.borrow().has_duplicate;
-        match announcement.standing() {
-            Registration::Taken { .. } => Err(MeshError::DuplicateId(self.id.clone())),
-            _ if is_duplicate => Err(MeshError::DuplicateId(self.id.clone())),
-            Registration::Seeking { reason } => {
+        match standing {
+            Registration::Seeking { reason } if !is_duplicate => {
                 warn!("not registered yet, which is tried on: {reason}");
                 Ok(())
             }
-            Registration::Announced { .. } => Ok(()),
+            Registration::Ready | Registration::Announced { .. } if !is_duplicate => Ok(()),
+            _ => Err(MeshError::DuplicateId(self.id.clone())),
         }
+    }
+
+    /// Registers this node, whose sockets listen already, and returns when it is linked with all that registered before it.
+    ///
+    /// # Errors
+    /// [`MeshError`].
+    pub(crate) async fn announce(&self) -> Result<(), MeshError> {
+        let announcement = self.announcement.lock().await;
+        let Some(announcement) = &*announcement else {
+            return Ok(());
+        };
+        let mut standing = announcement.follow();
+        let is_ready = announcement.standing() == Registration::Ready;
+        announcement.release();
+        if !is_ready {
+            return Ok(());
+        }
+        let registered = standing.wait_for(|now| matches!(now, Registration::Announced { .. }));
+        // What stands in the end counts.
+        let _ = timeout(self.sync_timeout, registered).await;
+        let nodes = match announcement.standing() {
+            Registration::Announced { nodes } => nodes,
+            standing => return self.unregistered(standing),
+        };
+        let nodes = nodes.iter().filter_map(|node| keeper::peer_of(node)).collect();
+        let (done, met) = oneshot::channel();
+        // A keeper that has ended by a bug is told of in the log.
+        let _ = self.orders.send(Order::Meet(nodes, done));
+        let _ = met.await;
+        self.join().await
     }
 
     /// Returns when another node has this one's place: it has the same id, and either the registry holds it and has outlived what a dead one
@@ -355,6 +378,8 @@ fn cluster_name(settings: &Settings) -> &str {
 }
 
 fn hello(shared: &Shared, settings: &Settings, places: &Places) -> Hello {
+    // A clock before 1970 makes it the eldest.
+    let began = shared.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Hello {
         protocol: PROTOCOL,
         protocol_min: PROTOCOL_MIN,
@@ -362,6 +387,7 @@ fn hello(shared: &Shared, settings: &Settings, places: &Places) -> Hello {
         cluster: settings.cluster.name.clone(),
         id: shared.server_name(settings).to_owned(),
         run: shared.server_id.clone(),
+        began: began.as_millis() as u64,
         client: places.client.to_string(),
         mesh: places.mesh.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -144,6 +144,7 @@ impl Server {
         let joining = async {
             if let Some(mesh) = &server.mesh {
                 mesh.join().await?;
+                mesh.reserve().await?;
             }
             let listener = listen(&socket, backlog).map_err(listen_error)?;
             if let Some(mesh) = &server.mesh {

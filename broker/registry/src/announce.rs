@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{oneshot, watch as channel};
 use tracing::{debug, error, info, warn};
 
-use crate::announcing::{Announcing, Word};
+use crate::announcing::{Announcing, Wanted, Word};
 use crate::config::ZooKeeperConfig;
 use crate::duty::{Report, millis};
 use crate::error::RegistryError;
@@ -25,6 +25,8 @@ pub enum Standing {
         /// Why it does not yet, or not any more.
         reason: String,
     },
+    /// Our place is free, and our znode is made when [`Announcement::release`] says so.
+    Ready,
     /// Our znode stands.
     Announced {
         /// The other nodes that were registered when it had just been made, in the same session: of two nodes
@@ -47,6 +49,7 @@ impl Standing {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Seeking { .. } => "seeking",
+            Self::Ready => "ready",
             Self::Announced { .. } => "announced",
             Self::Taken { .. } => "taken",
         }
@@ -59,7 +62,7 @@ impl Standing {
 pub struct Announcement {
     id: String,
     run: String,
-    wanted: channel::Sender<Arc<Record>>,
+    wanted: channel::Sender<Wanted>,
     standing: channel::Receiver<Standing>,
     /// Dropped with the announcement, which the task sees.
     stop: oneshot::Sender<()>,
@@ -77,11 +80,26 @@ pub struct Announcement {
 /// [`RegistryError::Setting`] or [`RegistryError::Address`] for a value that cannot work;
 /// [`RegistryError::NoRuntime`] outside of a tokio runtime; [`RegistryError::Thread`].
 pub fn announce(config: ZooKeeperConfig, record: Record) -> Result<Announcement, RegistryError> {
+    let announcement = reserve(config, record)?;
+    announcement.release();
+    Ok(announcement)
+}
+
+/// As [`announce()`], but until [`Announcement::release`] the znode itself is not made: a session is opened, a
+/// ghost of this node removed, and told whether somebody else has the place. Whoever sees the znode may come
+/// at once; so a node first learns here how long it has to wait, and then opens its port.
+///
+/// # Errors
+/// As [`announce()`].
+pub fn reserve(config: ZooKeeperConfig, record: Record) -> Result<Announcement, RegistryError> {
     config.check()?;
     record.check()?;
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| RegistryError::NoRuntime)?;
     let (id, run) = (record.id.clone(), record.run.clone());
-    let (wanted, wants) = channel::channel(Arc::new(record));
+    let (wanted, wants) = channel::channel(Wanted {
+        record: Arc::new(record),
+        is_held: true,
+    });
     let announcing = Announcing::new(&config, wants)?;
     let (publish, standing) = channel::channel(Standing::Seeking {
         reason: "ZooKeeper has not answered yet".to_owned(),
@@ -120,6 +138,12 @@ impl Announcement {
         self.standing.clone()
     }
 
+    /// The znode is made as soon as it can be. Never waits.
+    pub fn release(&self) {
+        self.wanted
+            .send_if_modified(|wanted| std::mem::replace(&mut wanted.is_held, false));
+    }
+
     /// Announces this record from now on, of the same `id` and `run`: at once when the znode stands, else as
     /// soon as it does. Never waits.
     ///
@@ -134,7 +158,7 @@ impl Announcement {
                 return Err(RegistryError::setting(name, new, reason));
             }
         }
-        self.wanted.send_replace(Arc::new(record));
+        self.wanted.send_modify(|wanted| wanted.record = Arc::new(record));
         Ok(())
     }
 
@@ -221,6 +245,7 @@ impl Crier {
                 info!(others = nodes.len(), "announcement: {znode} stands");
                 self.publish(Standing::Announced { nodes });
             }
+            Word::Ready => self.publish(Standing::Ready),
             Word::Waiting(waiting) => self.take_waiting(&waiting),
             Word::Removed(ghost) => info!("announcement: {znode} of {ghost} was removed"),
             Word::Rewritten => info!("announcement: {znode} has the new record"),

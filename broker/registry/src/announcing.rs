@@ -34,6 +34,8 @@ pub(crate) enum Word {
     Announced { nodes: Vec<Arc<Node>> },
     /// Our place is not free.
     Waiting(Waiting),
+    /// Our place is free; our znode is made when that is wanted.
+    Ready,
     /// A ghost of ours was deleted.
     Removed(Ghost),
     /// The other record that was asked for is written.
@@ -42,6 +44,14 @@ pub(crate) enum Word {
     Overwritten,
     /// Our znode was deleted by somebody, and is made again.
     Deleted,
+}
+
+/// What is to stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) record: Arc<Record>,
+    /// Our place is seen to, but our znode is not made yet.
+    pub(crate) is_held: bool,
 }
 
 /// The duty.
@@ -53,7 +63,7 @@ pub(crate) struct Announcing {
     /// Both as one.
     znode: String,
     heartbeat_ms: u64,
-    wanted: channel::Receiver<Arc<Record>>,
+    wanted: channel::Receiver<Wanted>,
     place: Place,
     /// What we wrote last.
     written: Option<Arc<Record>>,
@@ -66,15 +76,16 @@ pub(crate) struct Announcing {
 enum Settled {
     /// The change that created what stands and is ours.
     Own(i64),
+    Ready,
     Waiting(Waiting),
 }
 
 impl Announcing {
     pub(crate) fn new(
         config: &ZooKeeperConfig,
-        wanted: channel::Receiver<Arc<Record>>,
+        wanted: channel::Receiver<Wanted>,
     ) -> Result<Self, RegistryError> {
-        let (parent, name) = (config.full_path()?, wanted.borrow().id.clone());
+        let (parent, name) = (config.full_path()?, wanted.borrow().record.id.clone());
         let session_timeout = Duration::from_millis(config.session_timeout_ms);
         Ok(Self {
             znode: child_path(&parent, &name),
@@ -97,7 +108,10 @@ impl Announcing {
     async fn settle(&mut self, session: &mut Session<'_, Word>) -> Result<Settled, Broken> {
         for _ in 0..STEPS_MAX {
             let found = self.look(&session.client).await?;
-            let wanted = Arc::clone(&self.wanted.borrow_and_update());
+            let Wanted {
+                record: wanted,
+                is_held,
+            } = self.wanted.borrow_and_update().clone();
             let stood = self.place.own();
             match self.place.judge(found.as_ref(), &wanted, Instant::now()) {
                 Step::Keep => {
@@ -106,6 +120,7 @@ impl Announcing {
                     }
                 }
                 Step::Wait(waiting) => return Ok(Settled::Waiting(waiting)),
+                Step::Create if is_held => return Ok(Settled::Ready),
                 Step::Create => {
                     if stood.is_some() {
                         session.tell(Word::Deleted).await?;
@@ -192,6 +207,7 @@ impl Announcing {
                 let nodes = others.nodes;
                 Word::Announced { nodes }
             }
+            Settled::Ready => Word::Ready,
             Settled::Waiting(waiting) => Word::Waiting(waiting.clone()),
         };
         Ok(session.tell(word).await?)

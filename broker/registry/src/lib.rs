@@ -64,7 +64,7 @@ mod watch;
 mod watching;
 mod zookeeper;
 
-pub use announce::{Announcement, Standing, announce};
+pub use announce::{Announcement, Standing, announce, reserve};
 pub use config::{Config, ZooKeeperConfig};
 pub use dns::DnsName;
 pub use endpoint::Endpoint;

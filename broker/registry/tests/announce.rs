@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use standin_registry::{
-    Announcement, Endpoint, NodeState, Record, SourceState, Standing, ZooKeeperConfig, announce, watch,
+    Announcement, Endpoint, NodeState, Record, SourceState, Standing, ZooKeeperConfig, announce, reserve,
+    watch,
 };
 use zk::child::{ChildProcess, hosts_for_a_child};
 use zk::leaks::nothing_is_left_behind;
@@ -168,6 +169,48 @@ async fn of_two_that_announce_in_one_moment_at_least_one_sees_the_other() {
         tokio::join!(a.withdraw(), b.withdraw());
     }
     println!("one saw the other {one_saw} times, both {both_saw} times");
+}
+
+#[tokio::test]
+async fn a_reserved_place_is_seen_to_and_taken_only_when_that_is_wanted() {
+    let mut server = Server::started().await;
+    let writer = server.writer().await;
+    let (mine, path) = (node("n1", 4001), znode("n1"));
+    // The last life of this node left one.
+    let ghost = Record {
+        run: "before".into(),
+        ..mine.clone()
+    };
+    hold(&writer, "n1", ghost.to_json(), open()).await;
+    let mut announcement = reserve(settings(server.hosts()), mine.clone()).unwrap();
+    until_it_is(&mut announcement, "ready").await;
+    assert_eq!(owner(&writer, &path).await, None);
+    let other = Record {
+        weight: 7,
+        ..mine.clone()
+    };
+    announcement.set(other.clone()).unwrap();
+    // Through a lost session too.
+    drop(writer);
+    server.kill().await;
+    until_it_is(&mut announcement, "seeking").await;
+    server.start().await;
+    until_it_is(&mut announcement, "ready").await;
+    let writer = server.writer().await;
+    assert_eq!(owner(&writer, &path).await, None);
+    announcement.release();
+    until_it_is(&mut announcement, "announced").await;
+    assert_eq!(
+        read(&writer, &path).await.map(|(data, _)| data),
+        Some(other.to_json())
+    );
+    announcement.withdraw().await;
+    let (ours, theirs) = (node("n2", 4002), node("n2", 4003));
+    let holder = announced(server.hosts(), theirs).await;
+    let mut late = reserve(settings(server.hosts()), ours).unwrap();
+    until_it_is(&mut late, "taken").await;
+    holder.withdraw().await;
+    until_it_is(&mut late, "ready").await;
 }
 
 #[tokio::test]

@@ -24,8 +24,9 @@ pub(crate) struct Hello {
     pub(crate) cluster: String,
     /// The node, over restarts.
     pub(crate) id: String,
-    /// This life of it.
+    /// This life of it, and when that began by the node's own clock, in milliseconds since 1970.
     pub(crate) run: String,
+    pub(crate) began: u64,
     /// Where clients, and other nodes, connect to it: host:port.
     pub(crate) client: String,
     pub(crate) mesh: String,
@@ -56,6 +57,8 @@ pub(crate) enum Why {
     Itself,
     /// Another node with this id is alive.
     DuplicateId,
+    /// It is, and its life began before.
+    ElderDuplicate,
     ClusterName,
     Credentials,
     Protocol,
@@ -73,7 +76,7 @@ impl Why {
         match self {
             Self::Linked => "the two nodes are linked already",
             Self::Itself => "the address is the node's own",
-            Self::DuplicateId => {
+            Self::DuplicateId | Self::ElderDuplicate => {
                 "another node with this id is alive; give each node a name (--name) of its own"
             }
             Self::ClusterName => "the clusters' names differ; give all nodes the same (--cluster_name)",
@@ -87,6 +90,11 @@ impl Why {
             Self::Leaving => "the node is about to leave",
             Self::Other => "for a reason of a newer version",
         }
+    }
+
+    /// Whether two nodes have the same id.
+    pub(crate) const fn is_duplicate(self) -> bool {
+        matches!(self, Self::DuplicateId | Self::ElderDuplicate)
     }
 
     /// Whether an operator has to mend something.

@@ -27,6 +27,8 @@ const LISTED_WITHIN: Duration = Duration::from_secs(10);
 const GOOD_LINK: Duration = Duration::from_secs(5);
 /// Addresses for each node that there may be.
 const ADDRESSES_PER_NODE: usize = 4;
+/// Where the node's id is another's, it may soon be free: such an address is dialled again after this at the latest.
+const DUPLICATE_REDIAL_MAX: Duration = Duration::from_millis(250);
 /// A registered node whose host says so often that nobody listens is not waited for at start.
 const REFUSALS_BELIEVED: u32 = 2;
 
@@ -36,12 +38,15 @@ pub(crate) struct Rules {
     pub(crate) own: Hello,
     pub(crate) nodes_max: usize,
     pub(crate) redial_max: Duration,
+    /// A registry says which of two nodes with the same id is the one.
+    pub(crate) has_registry: bool,
 }
 
 /// A link, from the moment that it is decided on.
 #[derive(Debug)]
 struct Linked {
     number: u64,
+    began: u64,
     run: String,
     mesh: String,
     /// The other side has told all its interest.
@@ -222,17 +227,19 @@ impl Membership {
     /// There is no link with the node at a dialled address: this side does not want it, or, `theirs`, the other does not. Returns
     /// whether it is the first time in a row.
     pub(crate) fn dial_refused(&mut self, at: &str, id: &str, why: Why, theirs: bool, now: Instant) -> bool {
-        let (dice, max) = (&mut self.dice, self.rules.redial_max);
+        let (dice, mut max) = (&mut self.dice, self.rules.redial_max);
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
+        let is_third = theirs && id != self.rules.own.id;
         address.unheard = 0;
         address.refused = Some(why).filter(|why| why.is_fault());
-        address.is_duplicate = why == Why::DuplicateId && (theirs || id == self.rules.own.id);
-        address.prefers_another = why == Why::DuplicateId && theirs && id != self.rules.own.id;
+        address.is_duplicate = why.is_duplicate() && (theirs || id == self.rules.own.id);
+        address.prefers_another = why.is_duplicate() && is_third;
+        address.prefers_elder = why == Why::ElderDuplicate && is_third;
         match why {
             Why::Linked => address.id = Some(id.to_owned()),
-            Why::DuplicateId => {}
+            Why::DuplicateId | Why::ElderDuplicate => max = max.min(DUPLICATE_REDIAL_MAX),
             // A name may lead to others the next time.
             Why::Itself if !address.named.by_hand || is_ip(at) => {
                 self.addresses.remove(at);
@@ -277,10 +284,16 @@ impl Membership {
             return Verdict::Refuse { why, probe: None };
         }
         match self.links.get(&hello.id) {
-            Some(link) if link.run != hello.run => Verdict::Refuse {
-                why: Why::DuplicateId,
-                probe: Some(link.number),
-            },
+            Some(link) if link.run != hello.run => {
+                let is_elder = (link.began, &link.run) < (hello.began, &hello.run);
+                let why = if is_elder {
+                    Why::ElderDuplicate
+                } else {
+                    Why::DuplicateId
+                };
+                let probe = Some(link.number);
+                Verdict::Refuse { why, probe }
+            }
             _ => Verdict::Wait,
         }
     }
@@ -305,6 +318,7 @@ impl Membership {
     fn link(&mut self, hello: &Hello, number: u64) {
         let linked = Linked {
             number,
+            began: hello.began,
             run: hello.run.clone(),
             mesh: hello.mesh.clone(),
             is_synced: false,
@@ -388,10 +402,15 @@ impl Membership {
         self.addresses.values().any(|address| address.is_duplicate)
     }
 
-    /// Whether other nodes are linked with another one of this node's id, and none with this one. That one which claims the id says so proves
-    /// nothing: it may have come later.
+    /// Whether other nodes are linked with another one of this node's id, and either none with this one or, where no registry decides, that
+    /// one's life began before: two that both have links must not both go on. That one which claims the id says so proves nothing.
     pub(crate) fn is_displaced(&self) -> bool {
-        self.links.is_empty() && self.addresses.values().any(|address| address.prefers_another)
+        let mut addresses = self.addresses.values();
+        if self.links.is_empty() {
+            addresses.any(|address| address.prefers_another)
+        } else {
+            !self.rules.has_registry && addresses.any(|address| address.prefers_elder)
+        }
     }
 
     /// Where a registered node is that does not want a link, and why, when there is no link at all.

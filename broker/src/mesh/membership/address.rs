@@ -50,6 +50,8 @@ pub(super) struct Address {
     pub(super) is_duplicate: bool,
     /// It is another node, and is linked with one that has this node's id.
     pub(super) prefers_another: bool,
+    /// And that one's life began before this node's.
+    pub(super) prefers_elder: bool,
     /// When another session saw it in the registry, just registered.
     pub(super) met_at: Option<Instant>,
     /// When it was last named by a node, or linked.
@@ -69,6 +71,7 @@ impl Address {
             refused: None,
             is_duplicate: false,
             prefers_another: false,
+            prefers_elder: false,
             met_at: None,
             seen_at: now,
         }
@@ -83,6 +86,7 @@ impl Address {
         self.refused = None;
         self.is_duplicate = false;
         self.prefers_another = false;
+        self.prefers_elder = false;
     }
 
     /// It is dialled again after a random time up to a limit that doubles (full jitter).

@@ -22,6 +22,7 @@ fn membership(routes: &[&str], now: Instant) -> Membership {
         own: hello("n1"),
         nodes_max: 3,
         redial_max: Duration::from_secs(2),
+        has_registry: true,
     };
     Membership::new(rules, routes.iter().map(ToString::to_string), 1, now)
 }
@@ -180,6 +181,53 @@ fn only_a_third_node_s_word_displaces_a_node_and_only_while_nobody_is_linked_wit
     assert!(membership.is_displaced());
     membership.dial_failed("b:1", true, now);
     assert!(!membership.is_displaced());
+}
+
+#[test]
+fn of_two_with_links_the_one_that_began_later_is_displaced_unless_a_registry_decides() {
+    let now = Instant::now();
+    let mut third = membership(&[], now);
+    linked(&mut third, "n2", 1, now);
+    let refused_as = |began, run: &str| {
+        let run = run.to_owned();
+        refused(third.greet(
+            &Hello {
+                began,
+                run,
+                ..hello("n2")
+            },
+            false,
+        ))
+    };
+    // The one that is linked began at 0.
+    assert_eq!(refused_as(1, "a"), Some(Why::ElderDuplicate));
+    assert_eq!(refused_as(0, "a"), Some(Why::DuplicateId));
+    assert_eq!(refused_as(0, "z"), Some(Why::ElderDuplicate), "of equal age");
+    for has_registry in [true, false] {
+        let mut membership = membership(&["a:1", "b:1"], now);
+        membership.rules.has_registry = has_registry;
+        membership.dials(now);
+        linked(&mut membership, "n3", 1, now);
+        membership.dial_refused("a:1", "n2", Why::DuplicateId, true, now);
+        assert!(!membership.is_displaced(), "the other one has to go");
+        membership.dial_refused("a:1", "n1", Why::ElderDuplicate, true, now);
+        assert!(!membership.is_displaced(), "who claims the id proves nothing");
+        membership.dial_refused("a:1", "n2", Why::ElderDuplicate, true, now);
+        assert_eq!(membership.is_displaced(), !has_registry);
+        membership.dial_failed("a:1", true, now);
+        assert!(!membership.is_displaced());
+    }
+}
+
+#[test]
+fn where_the_node_s_name_is_taken_is_asked_again_soon() {
+    let mut now = Instant::now();
+    let mut membership = membership(&["a:1"], now);
+    for _ in 0..20 {
+        assert_eq!(membership.dials(now), ["a:1"]);
+        membership.dial_refused("a:1", "n2", Why::ElderDuplicate, true, now);
+        now += DUPLICATE_REDIAL_MAX;
+    }
 }
 
 #[test]
