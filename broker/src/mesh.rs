@@ -75,7 +75,7 @@ pub enum MeshError {
     Socket(#[from] io::Error),
     /// Another node with the same id is alive.
     #[error(
-        "another node with the id {0} is alive in the cluster; give each node a name (--name) of its own"
+        "another node with the id {0} is alive in the cluster; give each node a name (--name) of its own, or start this one when that one has ended"
     )]
     DuplicateId(String),
     /// A registered node does not want a link, and there is no other link.

@@ -388,41 +388,102 @@ async fn a_node_that_thaws_after_another_has_taken_its_place_gives_its_clients_u
     }
 }
 
-/// As above, but a third node was away with it, and links with it again: the registry decides.
+/// As above, but a third node was away with it, and links with it again: the registry decides or, where there is none, age.
 #[tokio::test]
-async fn of_two_nodes_of_the_same_name_that_both_have_links_the_registered_one_stays() {
+async fn of_two_nodes_of_the_same_name_that_both_have_links_the_registered_one_stays_or_the_elder() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
+    for by_zookeeper in [true, false] {
+        let builder = Mesh::builder(Maker::Ours, 3)
+            .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
+            .setting("cluster.ping_interval_ms", 100)
+            .setting("cluster.ping_timeout_ms", 200)
+            .setting("process.lame_duck_grace_secs", 1)
+            .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis());
+        let builder = if by_zookeeper {
+            builder.zookeeper(zookeeper.hosts(), PATH)
+        } else {
+            builder
+        };
+        let mut mesh = builder.start().await;
+        for index in [1, 2] {
+            mesh.nodes[index].freeze().await;
+        }
+        mesh.wait_until_linked(&[0]).await;
+        if by_zookeeper {
+            eventually("both are gone from the registry", PATIENCE, async || {
+                registrar.children(PATH).await == ["n1"]
+            })
+            .await;
+        }
+        let second = mesh.add(None);
+        mesh.nodes[second].flags.extend(["-n", "n2"].map(str::to_owned));
+        mesh.nodes[second].restart().await;
+        mesh.wait_until_linked(&[0, second]).await;
+        // First the third, so that it is linked with its companion when it hears of the other one.
+        for index in [2, 1] {
+            mesh.nodes[index].thaw();
+        }
+        let (ends, stays) = if by_zookeeper { (1, second) } else { (second, 1) };
+        let process = mesh.nodes[ends].process();
+        assert_eq!(process.wait_for_end(LONG).await.code(), Some(69));
+        assert!(
+            process.has_line("another node with the id n2 is alive"),
+            "by ZooKeeper: {by_zookeeper}: {}",
+            process.tail()
+        );
+        mesh.wait_until_linked(&[0, stays, 2]).await;
+        mesh.wait_until_agreed_among(&[0, stays, 2]).await;
+        for index in [0, stays, 2] {
+            assert!(mesh.nodes[index].stop(PATIENCE).await.success());
+        }
+    }
+}
+
+/// A node is replaced by one of the same name that starts while the old one still lets its clients go.
+#[tokio::test]
+async fn a_successor_of_the_same_name_waits_until_its_predecessor_has_left() {
     let mut mesh = Mesh::builder(Maker::Ours, 3)
-        .zookeeper(zookeeper.hosts(), PATH)
-        .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
-        .setting("cluster.ping_interval_ms", 100)
-        .setting("cluster.ping_timeout_ms", 200)
-        .setting("process.lame_duck_grace_secs", 1)
-        .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis())
+        .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis() * 3)
+        .setting("process.lame_duck_grace_secs", 2)
         .start()
         .await;
-    for index in [1, 2] {
-        mesh.nodes[index].freeze().await;
-    }
-    eventually("both are gone from the registry", PATIENCE, async || {
-        registrar.children(PATH).await == ["n1"]
-    })
-    .await;
+    let _client = mesh.nodes[1].client().await;
+    let mark = mesh.nodes[0].process().mark();
+    mesh.nodes[1].terminate();
+    mesh.nodes[1]
+        .process()
+        .wait_for_line("Entering lame duck mode", PATIENCE)
+        .await;
     let second = mesh.add(None);
     mesh.nodes[second].flags.extend(["-n", "n2"].map(str::to_owned));
-    mesh.nodes[second].restart().await;
-    mesh.wait_until_linked(&[0, second]).await;
-    for index in [1, 2] {
-        mesh.nodes[index].thaw();
-    }
-    let process = mesh.nodes[1].process();
-    assert_eq!(process.wait_for_end(LONG).await.code(), Some(69));
-    assert!(
-        process.has_line("another node with the id n2 is alive"),
-        "{}",
-        process.tail()
-    );
-    mesh.wait_until_whole().await;
-    mesh.wait_until_agreed().await;
+    mesh.nodes[second].launch();
+    mesh.nodes[0]
+        .process()
+        .wait_for_line_after(mark, "another node with this id is alive", PATIENCE)
+        .await;
+    assert!(mesh.nodes[1].process().wait_for_end(PATIENCE).await.success());
+    mesh.nodes[second].wait_until_ready().await;
+    mesh.wait_until_linked(&[0, second, 2]).await;
+}
+
+/// Whoever connects is not left waiting for a word while the registry keeps the node waiting.
+#[tokio::test]
+async fn the_client_port_stays_closed_while_somebody_else_has_the_node_s_place_in_the_registry() {
+    let zookeeper = ZooKeeper::start().await;
+    let mut registrar = zookeeper.registrar().await;
+    let mut mesh = Mesh::builder(Maker::Ours, 1)
+        .zookeeper(zookeeper.hosts(), PATH)
+        .setting("cluster.sync_timeout_ms", LONG.as_millis())
+        .describe();
+    registrar.put_ephemeral(&format!("{PATH}/n1"), "{}").await;
+    mesh.nodes[0].launch();
+    mesh.nodes[0]
+        .process()
+        .wait_for_line("a session holds it", PATIENCE)
+        .await;
+    assert!(mesh.nodes[0].connect().await.is_err(), "it is open");
+    registrar.delete(&format!("{PATH}/n1")).await;
+    mesh.nodes[0].wait_until_ready().await;
+    assert_eq!(registrar.children(PATH).await, ["n1"]);
 }
