@@ -223,11 +223,16 @@ impl Shared {
             ldm: told.lame_duck,
             client_id,
             client_ip: peer.ip().to_string(),
+            cluster: settings.cluster_name().to_owned(),
             connect_urls: self.connect_urls(told),
             ..Info::default()
         };
         let mut line = info.line();
         let mut is_whole = true;
+        if is_first && line.len() >= FIRST_INFO_BYTES_MAX {
+            info.cluster.clear();
+            line = info.line();
+        }
         while is_first && line.len() >= FIRST_INFO_BYTES_MAX && info.connect_urls.pop().is_some() {
             line = info.line();
             is_whole = false;

@@ -111,6 +111,16 @@ impl Settings {
         !self.cluster.listen.is_empty() || !self.nodes.zookeeper.is_empty() || !self.cluster.routes.is_empty()
     }
 
+    /// The name of the cluster that the node is one of; empty when it has none.
+    #[must_use]
+    pub fn cluster_name(&self) -> &str {
+        if self.is_clustered() {
+            &self.cluster.name
+        } else {
+            ""
+        }
+    }
+
     /// Where other nodes connect; port 0 for any free one.
     ///
     /// # Errors

@@ -42,6 +42,9 @@ pub struct Info {
     /// The client's address as the server sees it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub client_ip: String,
+    /// Name of the cluster that the server belongs to.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
     /// To be signed by clients that prove themselves by a key.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub nonce: String,
@@ -86,6 +89,7 @@ impl Default for Info {
             jetstream: false,
             client_id: 0,
             client_ip: String::new(),
+            cluster: String::new(),
             nonce: String::new(),
             connect_urls: Vec::new(),
             ldm: false,
@@ -115,7 +119,8 @@ impl Info {
     #[must_use]
     pub fn short_line(&self) -> String {
         let mut short = self.clone();
-        let trims: [fn(&mut Self); 10] = [
+        let trims: [fn(&mut Self); 11] = [
+            |info| info.cluster.clear(),
             |info| info.connect_urls.clear(),
             |info| info.client_ip.clear(),
             |info| info.server_name.clear(),
@@ -188,6 +193,7 @@ mod tests {
             nonce: "n".repeat(22),
             max_payload: i64::MIN,
             client_id: u64::MAX,
+            cluster: "c".repeat(300),
             connect_urls: vec!["10.0.0.1:4222".into(); 100],
             auth_required: true,
             tls_required: true,

@@ -31,6 +31,7 @@ impl Session {
             host: self.face.host.clone(),
             port: self.face.port,
             client_ip: self.face.component_ip.to_string(),
+            cluster: String::new(),
             connect_urls: Vec::new(),
             ldm: false,
             auth_required: node.auth_required && !covered,

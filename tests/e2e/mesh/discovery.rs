@@ -38,6 +38,7 @@ async fn info_names_the_nodes_its_own_first_and_says_so_again_when_they_come_and
     let mut mesh = Mesh::start(Maker::Ours, 3).await;
     let mut current = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
     assert_eq!(told(&current.info()), urls(&mesh, 1, &[0, 2]));
+    assert_eq!(current.info()["cluster"], "mesh");
     let mut old = RawClient::open_with(mesh.nodes[1].address(), CONNECT_OLD).await;
     assert_eq!(told(&old.info()), urls(&mesh, 1, &[0, 2]));
 

@@ -337,23 +337,27 @@ async fn a_node_that_the_registered_ones_refuse_is_not_registered_and_ends_with_
     mesh.wait_until_agreed().await;
 }
 
+/// A mesh that knows within a second that a node does not answer, and ZooKeeper within four.
+async fn start_that_soon_misses_a_node(size: usize, zookeeper: Option<&ZooKeeper>) -> Mesh {
+    let builder = Mesh::builder(Maker::Ours, size)
+        .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
+        .setting("cluster.ping_interval_ms", 100)
+        .setting("cluster.ping_timeout_ms", 200)
+        .setting("process.lame_duck_grace_secs", 1)
+        .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis());
+    let builder = match zookeeper {
+        Some(zookeeper) => builder.zookeeper(zookeeper.hosts(), PATH),
+        None => builder,
+    };
+    builder.start().await
+}
+
 /// It was replaced while it was frozen. Others stay with the one that has its place; its clients must not stay with it.
 #[tokio::test]
 async fn a_node_that_thaws_after_another_has_taken_its_place_gives_its_clients_up_and_ends() {
     let zookeeper = ZooKeeper::start().await;
     for by_zookeeper in [true, false] {
-        let builder = Mesh::builder(Maker::Ours, 2)
-            .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
-            .setting("cluster.ping_interval_ms", 100)
-            .setting("cluster.ping_timeout_ms", 200)
-            .setting("process.lame_duck_grace_secs", 1)
-            .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis());
-        let builder = if by_zookeeper {
-            builder.zookeeper(zookeeper.hosts(), PATH)
-        } else {
-            builder
-        };
-        let mut mesh = builder.start().await;
+        let mut mesh = start_that_soon_misses_a_node(2, by_zookeeper.then_some(&zookeeper)).await;
         let mut client = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
         let mark = mesh.nodes[0].process().mark();
         mesh.nodes[1].freeze().await;
@@ -394,18 +398,7 @@ async fn of_two_nodes_of_the_same_name_that_both_have_links_the_registered_one_s
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     for by_zookeeper in [true, false] {
-        let builder = Mesh::builder(Maker::Ours, 3)
-            .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
-            .setting("cluster.ping_interval_ms", 100)
-            .setting("cluster.ping_timeout_ms", 200)
-            .setting("process.lame_duck_grace_secs", 1)
-            .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis());
-        let builder = if by_zookeeper {
-            builder.zookeeper(zookeeper.hosts(), PATH)
-        } else {
-            builder
-        };
-        let mut mesh = builder.start().await;
+        let mut mesh = start_that_soon_misses_a_node(3, by_zookeeper.then_some(&zookeeper)).await;
         for index in [1, 2] {
             mesh.nodes[index].freeze().await;
         }
