@@ -27,6 +27,8 @@ pub(crate) enum Reason {
     NoRespondersWithoutHeaders,
     /// HPUB without `headers`.
     HeadersNotSupported,
+    /// The node at the other end of the link does not want it after all.
+    Refused,
     /// The server ends.
     Shutdown,
     /// Its task panicked.
@@ -34,7 +36,7 @@ pub(crate) enum Reason {
 }
 
 /// Kinds of reasons, as metrics name them.
-pub(crate) const KINDS: [&str; 11] = [
+pub(crate) const KINDS: [&str; 12] = [
     "client_closed",
     "read_error",
     "write_error",
@@ -44,6 +46,7 @@ pub(crate) const KINDS: [&str; 11] = [
     "authentication_timeout",
     "authorization",
     "protocol",
+    "refused",
     "shutdown",
     "bug",
 ];
@@ -57,6 +60,7 @@ impl Reason {
             | Self::WriteError
             | Self::SlowConsumerPending
             | Self::SlowConsumerDeadline
+            | Self::Refused
             | Self::Shutdown
             | Self::Bug => None,
             Self::Stale => Some("Stale Connection"),
@@ -83,6 +87,7 @@ impl Reason {
             Self::Protocol(_) | Self::InvalidProtocol => "Protocol Violation",
             Self::NoRespondersWithoutHeaders => "No Responders Requires Headers",
             Self::HeadersNotSupported => "Missing Headers Support",
+            Self::Refused => "Refused",
             Self::Shutdown => "Server Shutdown",
             Self::Bug => "Internal Error",
         }
@@ -103,8 +108,9 @@ impl Reason {
             | Self::InvalidProtocol
             | Self::NoRespondersWithoutHeaders
             | Self::HeadersNotSupported => 8,
-            Self::Shutdown => 9,
-            Self::Bug => 10,
+            Self::Refused => 9,
+            Self::Shutdown => 10,
+            Self::Bug => 11,
         }
     }
 

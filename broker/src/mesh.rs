@@ -48,7 +48,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, oneshot, watch as channel};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use self::hello::{FEATURES, Hello, PROTOCOL, PROTOCOL_MIN};
@@ -60,6 +60,9 @@ use self::task::Pace;
 use crate::settings::{Settings, SettingsError, address_towards, split_url};
 use crate::shared::Shared;
 use crate::worker::Newcomer;
+
+/// Whoever waits looks up so often.
+const PATIENCE_STEPS: u32 = 20;
 
 /// Why a node cannot be one of several.
 #[derive(Debug, Error)]
@@ -93,6 +96,7 @@ pub enum MeshError {
 pub(crate) struct Mesh {
     id: String,
     sync_timeout: Duration,
+    ping_timeout: Duration,
     orders: UnboundedSender<Order>,
     standing: channel::Receiver<Standing>,
     keeper: JoinHandle<()>,
@@ -174,6 +178,7 @@ impl Mesh {
         Ok(Self {
             id,
             sync_timeout: cluster.sync_timeout_ms.duration(),
+            ping_timeout: cluster.ping_timeout_ms.duration(),
             orders,
             standing: stands,
             keeper: tokio::spawn(keeper::run(parts, ordered, standing)),
@@ -184,40 +189,56 @@ impl Mesh {
     }
 
     /// Returns when all nodes there are have told all their interest; those that cannot be reached are waited for up to
-    /// `sync_timeout`.
+    /// `sync_timeout`. For another node with this one's id, that this one stays rather than, as long again: it may be about to end, or to be
+    /// found dead.
     ///
     /// # Errors
     /// [`MeshError::DuplicateId`], [`MeshError::Refused`]: a node that nobody links with would be an island, and keep its clients there.
     pub(crate) async fn join(&self) -> Result<(), MeshError> {
         let start = Instant::now();
         let mut standing = self.standing.clone();
-        let joined = standing.wait_for(|now| {
-            now.has_read && now.awaited.is_empty() && !now.has_duplicate && now.refusal.is_none()
-        });
-        if timeout(self.sync_timeout, joined).await.is_err() {
-            let now = standing.borrow().clone();
-            if now.has_duplicate {
-                return Err(MeshError::DuplicateId(self.id.clone()));
-            }
-            if let Some((at, why)) = now.refusal {
-                return Err(MeshError::Refused { at, why: why.text() });
-            }
-            if !now.has_read {
-                warn!(
-                    "ZooKeeper could not be read within {:?}; serving without it",
-                    self.sync_timeout
-                );
-            }
-            if !now.awaited.is_empty() {
-                warn!(
-                    "not synced within {:?} with {}; serving without",
-                    self.sync_timeout,
-                    now.awaited.join(" ")
-                );
-            }
+        let is_joined = |now: &Standing| {
+            let no_other = now.namesake_precedes.is_none() && now.refusal.is_none();
+            now.has_read && now.awaited.is_empty() && no_other
+        };
+        let mut joined = within(self.sync_timeout, standing.wait_for(is_joined))
+            .await
+            .is_some();
+        if !joined && self.standing.borrow().namesake_precedes == Some(false) {
+            let patience = self.sync_timeout.max(self.ping_timeout * 2);
+            joined = within(patience, standing.wait_for(is_joined)).await.is_some();
+        }
+        if !joined {
+            self.serve_without()?;
         }
         let links = standing.borrow().links;
         info!(links, "joined the mesh in {:?}", start.elapsed());
+        Ok(())
+    }
+
+    /// Not all is as it should be, and it was waited for long enough.
+    fn serve_without(&self) -> Result<(), MeshError> {
+        let now = self.standing.borrow();
+        if now.namesake_precedes.is_some() {
+            return Err(MeshError::DuplicateId(self.id.clone()));
+        }
+        if let Some((at, why)) = &now.refusal {
+            let (at, why) = (at.clone(), why.text());
+            return Err(MeshError::Refused { at, why });
+        }
+        if !now.has_read {
+            warn!(
+                "ZooKeeper could not be read within {:?}; serving without it",
+                self.sync_timeout
+            );
+        }
+        if !now.awaited.is_empty() {
+            warn!(
+                "not synced within {:?} with {}; serving without",
+                self.sync_timeout,
+                now.awaited.join(" ")
+            );
+        }
         Ok(())
     }
 
@@ -239,23 +260,21 @@ impl Mesh {
             Duration::ZERO
         };
         let ready = standing.wait_for(|now| *now == Registration::Ready);
-        if timeout(patience, ready).await.is_ok() {
+        if within(patience, ready).await.is_some() {
             return Ok(());
         }
         self.unregistered(announcement.standing())
     }
 
-    /// The node is not registered in time.
+    /// The node is not registered in time. The registry informs; that another node with this one's id lives only a connection proves.
     fn unregistered(&self, standing: Registration) -> Result<(), MeshError> {
-        let is_duplicate = self.standing.borrow().has_duplicate;
-        match standing {
-            Registration::Seeking { reason } if !is_duplicate => {
-                warn!("not registered yet, which is tried on: {reason}");
-                Ok(())
-            }
-            Registration::Ready | Registration::Announced { .. } if !is_duplicate => Ok(()),
-            _ => Err(MeshError::DuplicateId(self.id.clone())),
+        if self.standing.borrow().has_living_namesake {
+            return Err(MeshError::DuplicateId(self.id.clone()));
         }
+        if let Registration::Seeking { reason } | Registration::Taken { reason, .. } = standing {
+            warn!("not registered yet, which is tried on: {reason}");
+        }
+        Ok(())
     }
 
     /// Registers this node, whose sockets listen already, and returns when it is linked with all that registered before it.
@@ -275,7 +294,7 @@ impl Mesh {
         }
         let registered = standing.wait_for(|now| matches!(now, Registration::Announced { .. }));
         // What stands in the end counts.
-        let _ = timeout(self.sync_timeout, registered).await;
+        within(self.sync_timeout, registered).await;
         let nodes = match announcement.standing() {
             Registration::Announced { nodes } => nodes,
             standing => return self.unregistered(standing),
@@ -288,8 +307,8 @@ impl Mesh {
         self.join().await
     }
 
-    /// Returns when another node has this one's place: it has the same id, and either the registry holds it and has outlived what a dead one
-    /// would, or the others are linked with it and not with this one.
+    /// Returns when another node has this one's place: it has the same id and lives, and either the registry holds it, or the others are linked with
+    /// it and not with this one.
     pub(crate) async fn displaced(&self) {
         let mut standing = self.standing.clone();
         let by_others = async {
@@ -303,14 +322,30 @@ impl Mesh {
         }
     }
 
-    /// Returns when the registry holds another living node of this id. What is in the way there and is no node decides nothing.
+    /// Returns when the registry holds another node of this id, for longer than it holds a dead one, and that one is seen to live. What is in the
+    /// way there and cannot be reached decides nothing.
     async fn taken(&self) {
-        let Some(mut standing) = self.announcement.lock().await.as_ref().map(Announcement::follow) else {
+        let Some(mut registration) = self.announcement.lock().await.as_ref().map(Announcement::follow) else {
             return pending().await;
         };
-        let taken = |now: &Registration| matches!(now, Registration::Taken { by: Some(_), .. });
-        if standing.wait_for(taken).await.is_err() {
-            pending::<()>().await;
+        let mut standing = self.standing.clone();
+        loop {
+            let is_taken = matches!(
+                *registration.borrow_and_update(),
+                Registration::Taken { by: Some(_), .. }
+            );
+            if is_taken && standing.borrow_and_update().has_living_namesake {
+                return;
+            }
+            let changed = async {
+                tokio::select! {
+                    changed = registration.changed() => changed,
+                    changed = standing.changed() => changed,
+                }
+            };
+            if changed.await.is_err() {
+                return pending().await;
+            }
         }
     }
 
@@ -335,6 +370,20 @@ impl Mesh {
         if let Err(error) = (&mut self.keeper).await {
             warn!("the keeper of the links ended by a bug: {error}");
         }
+    }
+}
+
+/// What comes within this time. Only time in which this process runs counts: nothing was tried while it was frozen.
+async fn within<T>(patience: Duration, coming: impl Future<Output = T>) -> Option<T> {
+    let over = async {
+        for _ in 0..PATIENCE_STEPS {
+            sleep(patience / PATIENCE_STEPS).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        came = coming => Some(came),
+        () = over => None,
     }
 }
 

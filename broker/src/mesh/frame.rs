@@ -13,7 +13,7 @@
 //! | 5 | INTEREST | subject, queue group, members |
 //! | 6 | NO_INTEREST | subject, queue group |
 //! | 7 | SYNCED | – : all interest has been told once |
-//! | 8 | PING | token |
+//! | 8 | PING | token: a change that the peer is to know when it answers, or [`PROBE`] |
 //! | 9 | PONG | token |
 //! | 10 | MESSAGE | flags, [queue groups], subject, [reply], [headers], payload |
 //! | 11 | GOODBYE | – : the node leaves and is not to be dialled again |
@@ -40,6 +40,9 @@ const NO_INTEREST: u8 = 6;
 pub(crate) const SYNCED: u8 = 7;
 const PING: u8 = 8;
 const PONG: u8 = 9;
+
+/// The token of a PING that asks for a sign of life and nothing else.
+pub(crate) const PROBE: u64 = u64::MAX;
 const MESSAGE: u8 = 10;
 pub(crate) const GOODBYE: u8 = 11;
 pub(crate) const DRAINING: u8 = 12;

@@ -55,10 +55,12 @@ pub(crate) enum Why {
     Linked,
     /// The other side is this node itself.
     Itself,
-    /// Another node with this id is alive.
+    /// Another node with this id is linked; whether it still lives, and will go on, is not known.
     DuplicateId,
-    /// It is, and its life began before.
-    ElderDuplicate,
+    /// It lives.
+    LivingDuplicate,
+    /// It lives, and stays rather than this one.
+    PrecedingDuplicate,
     ClusterName,
     Credentials,
     Protocol,
@@ -76,7 +78,7 @@ impl Why {
         match self {
             Self::Linked => "the two nodes are linked already",
             Self::Itself => "the address is the node's own",
-            Self::DuplicateId | Self::ElderDuplicate => {
+            Self::DuplicateId | Self::LivingDuplicate | Self::PrecedingDuplicate => {
                 "another node with this id is alive; give each node a name (--name) of its own"
             }
             Self::ClusterName => "the clusters' names differ; give all nodes the same (--cluster_name)",
@@ -94,7 +96,10 @@ impl Why {
 
     /// Whether two nodes have the same id.
     pub(crate) const fn is_duplicate(self) -> bool {
-        matches!(self, Self::DuplicateId | Self::ElderDuplicate)
+        matches!(
+            self,
+            Self::DuplicateId | Self::LivingDuplicate | Self::PrecedingDuplicate
+        )
     }
 
     /// Whether an operator has to mend something.

@@ -52,7 +52,7 @@ pub(crate) struct Inbound {
     hasher: RandomState,
     /// The last message's subject, and who gets it here.
     last: Option<(Vec<u8>, Found)>,
-    /// A PING of this side was answered.
+    /// A PING of this side for a sign of life was answered.
     took_pong: bool,
     messages_in: u64,
     bytes_in: u64,
@@ -72,7 +72,7 @@ impl Inbound {
         }
     }
 
-    /// Whether a PING was answered since last asked.
+    /// Whether a PING for a sign of life was answered since last asked.
     pub(crate) fn took_pong(&mut self) -> bool {
         std::mem::take(&mut self.took_pong)
     }
@@ -132,8 +132,8 @@ impl Inbound {
             Frame::Ping(token) => {
                 frame::put_pong(&mut router.stage.of(&self.link.outbox).bytes, token);
             }
+            Frame::Pong(frame::PROBE) => self.took_pong = true,
             Frame::Pong(token) => {
-                self.took_pong = true;
                 if interest.links.is_draining() {
                     // Who waits for it goes on behind all that came before it.
                     router.stage.flush();
@@ -148,7 +148,9 @@ impl Inbound {
             Frame::Serving => heard.push(Heard::Serving),
             Frame::Draining => heard.push(Heard::Draining),
             Frame::Goodbye => heard.push(Heard::Goodbye),
-            Frame::Hello(_) | Frame::Welcome | Frame::Refuse(_) => {
+            // It was welcome, but much has happened meanwhile.
+            Frame::Refuse(_) => return Err(Reason::Refused),
+            Frame::Hello(_) | Frame::Welcome => {
                 error!(peer = self.link.peer.id, "the link introduces itself twice");
                 return Err(Reason::Protocol("mesh frame"));
             }

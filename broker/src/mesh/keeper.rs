@@ -32,8 +32,8 @@ use crate::worker::Newcomer;
 
 /// Pause after an error of `accept` that would come again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often the others are told how many members a queue group has.
-const MEMBERS_EVERY: Duration = Duration::from_millis(100);
+/// How often the others are told how many members a queue group has, and is looked whether this node still has its place.
+const TICK: Duration = Duration::from_millis(100);
 /// How long links may take to end in order.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -57,8 +57,8 @@ struct Keeper {
     standing: watch::Sender<Standing>,
     has_read: bool,
     complaints: Complaints,
-    /// Since when another node has this one's place.
-    displaced: Option<Instant>,
+    /// For so many ticks another node has had this one's place. While the process does not run, nothing is known.
+    displaced_ticks: u128,
     numbers: u64,
     shakes: JoinSet<(Origin, Result<Linked, HandshakeError>)>,
     guests: Guests,
@@ -74,14 +74,14 @@ pub(crate) async fn run(
 ) {
     let (questions, mut asked) = unbounded_channel();
     let (events, mut happened) = unbounded_channel();
-    let mut members = interval(MEMBERS_EVERY);
-    members.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut keeper = Keeper {
         has_read: parts.watch.is_none(),
         parts,
         standing,
         complaints: Complaints::default(),
-        displaced: None,
+        displaced_ticks: 0,
         numbers: 0,
         shakes: JoinSet::new(),
         guests: Guests::default(),
@@ -108,7 +108,7 @@ pub(crate) async fn run(
                 keeper.read_registry();
             }
             () = until(next_dial) => {}
-            _ = members.tick() => keeper.tell_members(),
+            _ = ticks.tick() => keeper.tick(),
             order = orders.recv() => match order {
                 Some(Order::Meet(nodes, done)) => {
                     keeper.parts.membership.registered_too(&nodes, Instant::now());
@@ -118,10 +118,12 @@ pub(crate) async fn run(
                 }
                 Some(Order::Serve) => {
                     keeper.parts.own.serving = true;
+                    keeper.parts.membership.serve();
                     keeper.tell_all(&frame::bare(frame::SERVING));
                 }
                 Some(Order::Drain) => {
                     keeper.parts.own.draining = true;
+                    keeper.parts.membership.drain();
                     keeper.tell_all(&frame::bare(frame::DRAINING));
                 }
                 Some(Order::Leave) | None => break,
@@ -134,19 +136,15 @@ pub(crate) async fn run(
 impl Keeper {
     fn publish(&mut self) {
         let membership = &self.parts.membership;
-        if membership.is_displaced() {
-            self.displaced.get_or_insert_with(Instant::now);
-        } else {
-            self.displaced = None;
+        if !membership.is_displaced() {
+            self.displaced_ticks = 0;
         }
-        let is_displaced = self
-            .displaced
-            .is_some_and(|since| since.elapsed() >= self.parts.sync_timeout);
         let now = Standing {
             has_read: self.has_read,
             awaited: membership.awaited(),
-            has_duplicate: membership.has_duplicate(),
-            is_displaced,
+            namesake_precedes: membership.namesake_precedes(),
+            has_living_namesake: membership.has_living_namesake(),
+            is_displaced: self.displaced_ticks * TICK.as_millis() >= self.parts.sync_timeout.as_millis(),
             refusal: membership.refusal(),
             links: membership.len(),
         };
@@ -237,11 +235,11 @@ impl Keeper {
     fn answer(&mut self, question: Question) {
         let membership = &mut self.parts.membership;
         let (hello, dialled) = (&question.hello, question.origin.dialled().is_some());
-        let number = self.numbers + 1;
+        let (number, now) = (self.numbers + 1, Instant::now());
         let verdict = if question.welcome {
-            membership.welcomed(hello, dialled, number)
+            membership.welcomed(hello, dialled, number, now)
         } else {
-            membership.greet(hello, dialled)
+            membership.greet(hello, dialled, now)
         };
         if matches!(verdict, Verdict::Accept { .. }) {
             self.numbers = number;
@@ -249,8 +247,16 @@ impl Keeper {
         }
         match verdict {
             Verdict::Refuse {
-                probe: Some(number), ..
-            } => self.with_link(number, Link::probe),
+                why,
+                probe: Some(number),
+            } => self.with_link(
+                number,
+                if why.is_duplicate() {
+                    Link::claim
+                } else {
+                    Link::probe
+                },
+            ),
             Verdict::Accept {
                 replaces: Some(number),
             } => self.with_link(number, |link| link.outbox.close(Reason::Stale)),
@@ -382,6 +388,13 @@ impl Keeper {
         }
     }
 
+    fn tick(&mut self) {
+        if self.parts.membership.is_displaced() {
+            self.displaced_ticks += 1;
+        }
+        self.tell_members();
+    }
+
     fn tell_members(&self) {
         let interest = &self.parts.shared.interest;
         if interest.local.tell_members() {
@@ -411,7 +424,15 @@ impl Keeper {
             LinkEvent::Told(number) => self.parts.membership.told(number),
             LinkEvent::Heard(number, Heard::Synced) => self.parts.membership.synced(number),
             LinkEvent::Heard(_, Heard::Peers(peers)) => self.parts.membership.named(&peers, now),
-            LinkEvent::Heard(_, Heard::Serving | Heard::Draining) => self.parts.shared.set_peers(),
+            LinkEvent::Heard(number, Heard::Serving) => {
+                self.parts.membership.serves(number);
+                self.parts.shared.set_peers();
+            }
+            LinkEvent::Heard(number, Heard::Draining) => {
+                self.parts.membership.drains(number);
+                self.parts.shared.set_peers();
+            }
+            LinkEvent::Lives(number) => self.parts.membership.lives(number, now),
             LinkEvent::Heard(number, Heard::Goodbye) => {
                 info!(link = number, "the node at the other end leaves");
             }

@@ -51,8 +51,10 @@ pub(crate) struct Link {
     answered: AtomicU64,
     /// It did not answer in time.
     late: AtomicBool,
-    /// The peer is to show that it lives.
+    /// The peer is to show that it lives,
     probe: AtomicBool,
+    /// because another node claims its id.
+    claimed: AtomicBool,
     /// What the peer wants: subjects and groups.
     pub(crate) interest: AtomicUsize,
     pub(crate) messages_in: AtomicU64,
@@ -88,6 +90,7 @@ impl Link {
             answered: AtomicU64::new(0),
             late: AtomicBool::new(false),
             probe: AtomicBool::new(false),
+            claimed: AtomicBool::new(false),
             interest: AtomicUsize::new(0),
             messages_in: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
@@ -102,6 +105,16 @@ impl Link {
     pub(crate) fn probe(&self) {
         self.probe.store(true, Relaxed);
         self.outbox.wake();
+    }
+
+    /// As [`probe`](Self::probe); its answer shows that another node claims the id of one that lives.
+    pub(crate) fn claim(&self) {
+        self.claimed.store(true, Relaxed);
+        self.probe();
+    }
+
+    pub(crate) fn take_claim(&self) -> bool {
+        self.claimed.load(Relaxed) && self.claimed.swap(false, Relaxed)
     }
 
     pub(crate) fn take_probe(&self) -> bool {

@@ -8,6 +8,7 @@
 //! *Architecture invariant:* the registry informs, only a connection proves: a link is never closed because a registration is gone.
 
 mod address;
+mod namesake;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use self::address::{Address, is_ip};
+use self::namesake::Namesake;
 use super::hello::{Hello, PROTOCOL_MIN, Peer, Why};
 use crate::auth::same;
 
@@ -46,9 +48,9 @@ pub(crate) struct Rules {
 #[derive(Debug)]
 struct Linked {
     number: u64,
-    began: u64,
-    run: String,
-    mesh: String,
+    peer: Hello,
+    /// When it last answered because its id was claimed by another one.
+    answered_at: Option<Instant>,
     /// The other side has told all its interest.
     is_synced: bool,
     /// The other side was told all of this node's.
@@ -231,15 +233,12 @@ impl Membership {
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
-        let is_third = theirs && id != self.rules.own.id;
         address.unheard = 0;
         address.refused = Some(why).filter(|why| why.is_fault());
-        address.is_duplicate = why.is_duplicate() && (theirs || id == self.rules.own.id);
-        address.prefers_another = why.is_duplicate() && is_third;
-        address.prefers_elder = why == Why::ElderDuplicate && is_third;
+        address.namesake = Namesake::told(why, theirs, id == self.rules.own.id);
         match why {
             Why::Linked => address.id = Some(id.to_owned()),
-            Why::DuplicateId | Why::ElderDuplicate => max = max.min(DUPLICATE_REDIAL_MAX),
+            _ if why.is_duplicate() => max = max.min(DUPLICATE_REDIAL_MAX),
             // A name may lead to others the next time.
             Why::Itself if !address.named.by_hand || is_ip(at) => {
                 self.addresses.remove(at);
@@ -254,7 +253,7 @@ impl Membership {
 
     /// Whether a link with this node is out of the question. Who was dialled need not show the cluster's credentials; who dials does, before
     /// anything else that it says counts.
-    fn objection(&self, hello: &Hello, dialled: bool) -> Option<Why> {
+    fn objection(&self, hello: &Hello, dialled: bool, now: Instant) -> Option<Why> {
         let own = &self.rules.own;
         if hello.id == own.id && hello.run == own.run {
             return Some(Why::Itself);
@@ -269,7 +268,7 @@ impl Membership {
             return Some(Why::Credentials);
         }
         if hello.id == own.id {
-            return Some(Why::DuplicateId);
+            return Some(namesake::refusal(own, Some(now), hello, now));
         }
         if self.leaving {
             return Some(Why::Leaving);
@@ -279,30 +278,24 @@ impl Membership {
     }
 
     /// The other side of a connection has introduced itself: is there anything against it?
-    pub(crate) fn greet(&self, hello: &Hello, dialled: bool) -> Verdict {
-        if let Some(why) = self.objection(hello, dialled) {
+    pub(crate) fn greet(&self, hello: &Hello, dialled: bool, now: Instant) -> Verdict {
+        if let Some(why) = self.objection(hello, dialled, now) {
             return Verdict::Refuse { why, probe: None };
         }
         match self.links.get(&hello.id) {
-            Some(link) if link.run != hello.run => {
-                let is_elder = (link.began, &link.run) < (hello.began, &hello.run);
-                let why = if is_elder {
-                    Why::ElderDuplicate
-                } else {
-                    Why::DuplicateId
-                };
-                let probe = Some(link.number);
-                Verdict::Refuse { why, probe }
-            }
+            Some(link) if link.peer.run != hello.run => Verdict::Refuse {
+                why: namesake::refusal(&link.peer, link.answered_at, hello, now),
+                probe: Some(link.number),
+            },
             _ => Verdict::Wait,
         }
     }
 
     /// The other side has nothing against it; or, when that one decides, has decided that this connection is the link. When it is
     /// accepted, it is link `number`.
-    pub(crate) fn welcomed(&mut self, hello: &Hello, dialled: bool, number: u64) -> Verdict {
+    pub(crate) fn welcomed(&mut self, hello: &Hello, dialled: bool, number: u64, now: Instant) -> Verdict {
         // Much may have happened since it was greeted.
-        let verdict = self.greet(hello, dialled);
+        let verdict = self.greet(hello, dialled, now);
         if verdict != Verdict::Wait {
             return verdict;
         }
@@ -318,9 +311,8 @@ impl Membership {
     fn link(&mut self, hello: &Hello, number: u64) {
         let linked = Linked {
             number,
-            began: hello.began,
-            run: hello.run.clone(),
-            mesh: hello.mesh.clone(),
+            peer: hello.clone(),
+            answered_at: None,
             is_synced: false,
             is_told: false,
             since: None,
@@ -346,16 +338,41 @@ impl Membership {
         }
     }
 
+    fn numbered(&mut self, number: u64) -> Option<&mut Linked> {
+        self.links.values_mut().find(|link| link.number == number)
+    }
+
     /// The other side has told all its interest.
     pub(crate) fn synced(&mut self, number: u64) {
-        if let Some(link) = self.links.values_mut().find(|link| link.number == number) {
+        if let Some(link) = self.numbered(number) {
             link.is_synced = true;
+        }
+    }
+
+    /// The other side takes clients from now on.
+    pub(crate) fn serves(&mut self, number: u64) {
+        if let Some(link) = self.numbered(number) {
+            link.peer.serving = true;
+        }
+    }
+
+    /// The other side takes no clients any more.
+    pub(crate) fn drains(&mut self, number: u64) {
+        if let Some(link) = self.numbered(number) {
+            link.peer.draining = true;
+        }
+    }
+
+    /// The other side was asked for a sign of life, because its id was claimed, and has given it.
+    pub(crate) fn lives(&mut self, number: u64, now: Instant) {
+        if let Some(link) = self.numbered(number) {
+            link.answered_at = Some(now);
         }
     }
 
     /// The other side was told all interest here: from now on clients' flushes wait for it.
     pub(crate) fn told(&mut self, number: u64) {
-        if let Some(link) = self.links.values_mut().find(|link| link.number == number) {
+        if let Some(link) = self.numbered(number) {
             link.is_told = true;
         }
     }
@@ -378,12 +395,23 @@ impl Membership {
         for address in addresses.filter(|address| address.id.as_ref() == Some(&id)) {
             address.seen_at = now;
             address.named.by_node = false;
+            address.answered = false;
             if was_good {
                 address.failures = 0;
             }
             address.dial_later(now, dice, max);
         }
         true
+    }
+
+    /// This node takes clients from now on.
+    pub(crate) fn serve(&mut self) {
+        self.rules.own.serving = true;
+    }
+
+    /// It takes none any more.
+    pub(crate) fn drain(&mut self) {
+        self.rules.own.draining = true;
     }
 
     /// This node leaves: nobody is dialled or taken any more. Links that were decided on and do not stand yet will not.
@@ -397,19 +425,27 @@ impl Membership {
         self.leaving
     }
 
-    /// Another node with this node's id is alive: it was dialled, or a node that was is linked with it.
-    pub(crate) fn has_duplicate(&self) -> bool {
-        self.addresses.values().any(|address| address.is_duplicate)
+    /// Whether there is another node with this node's id, and if so, whether that one stays: it was dialled, or a node that was is linked with it.
+    pub(crate) fn namesake_precedes(&self) -> Option<bool> {
+        let namesakes = self.addresses.values().filter_map(|address| address.namesake);
+        namesakes.map(|namesake| namesake.precedes).max()
     }
 
-    /// Whether other nodes are linked with another one of this node's id, and either none with this one or, where no registry decides, that
-    /// one's life began before: two that both have links must not both go on. That one which claims the id says so proves nothing.
+    /// Whether it is known to live.
+    pub(crate) fn has_living_namesake(&self) -> bool {
+        let mut namesakes = self.addresses.values().filter_map(|address| address.namesake);
+        namesakes.any(|namesake| namesake.lives)
+    }
+
+    /// Whether other nodes are linked with another one of this node's id that lives, and either none with this one or, where no registry decides,
+    /// that one stays: two that both have links must not both go on.
     pub(crate) fn is_displaced(&self) -> bool {
-        let mut addresses = self.addresses.values();
+        let namesakes = self.addresses.values().filter_map(|address| address.namesake);
+        let mut told = namesakes.filter(|namesake| namesake.by_third && namesake.lives);
         if self.links.is_empty() {
-            addresses.any(|address| address.prefers_another)
+            told.next().is_some()
         } else {
-            !self.rules.has_registry && addresses.any(|address| address.prefers_elder)
+            !self.rules.has_registry && told.any(|namesake| namesake.precedes)
         }
     }
 
@@ -427,7 +463,7 @@ impl Membership {
     pub(crate) fn known(&self) -> Vec<Peer> {
         let peers = self.links.iter().map(|(id, link)| Peer {
             id: id.clone(),
-            mesh: link.mesh.clone(),
+            mesh: link.peer.mesh.clone(),
         });
         peers.collect()
     }
@@ -454,7 +490,7 @@ impl Membership {
         });
         let unsynced = self.links.values().filter(|link| !link.is_settled());
         let mut all: Vec<String> = awaited.map(|(at, _)| at.clone()).collect();
-        all.extend(unsynced.map(|link| link.mesh.clone()));
+        all.extend(unsynced.map(|link| link.peer.mesh.clone()));
         all.sort();
         all.dedup();
         all

@@ -11,9 +11,11 @@ pub(crate) struct Standing {
     pub(crate) has_read: bool,
     /// Addresses whose nodes have not told all their interest, and may still.
     pub(crate) awaited: Vec<String>,
-    /// A node with the same id is alive.
-    pub(crate) has_duplicate: bool,
-    /// Other nodes are linked with that one, and none with this one, for as long as a joining node waits.
+    /// There is another node with this one's id; of the two that one stays, or this one.
+    pub(crate) namesake_precedes: Option<bool>,
+    /// It is known to live.
+    pub(crate) has_living_namesake: bool,
+    /// Other nodes have that one in this one's place, for as long as a joining node waits.
     pub(crate) is_displaced: bool,
     /// Where a registered node is that does not want a link, and why, when there is no link at all.
     pub(crate) refusal: Option<(String, Why)>,

@@ -46,6 +46,8 @@ pub(crate) enum LinkEvent {
     Stands(u64),
     /// The peer was told all there is.
     Told(u64),
+    /// The peer has shown that it lives since its id was claimed.
+    Lives(u64),
     /// Something came that is the node's business.
     Heard(u64, Heard),
     /// It is gone; the peer had said that it leaves, or not.
@@ -84,6 +86,8 @@ struct Task {
     lost: Option<(Reason, usize)>,
     heard: Instant,
     pinged: Option<Instant>,
+    /// That PING was sent because another node claims the peer's id.
+    claimed: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
 }
@@ -158,6 +162,7 @@ impl Task {
             lost: None,
             heard: now,
             pinged: None,
+            claimed: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: now,
             pace: parts.pace,
@@ -252,6 +257,9 @@ impl Task {
             && let Some(pinged) = self.pinged.take()
         {
             self.link.set_rtt(pinged.elapsed());
+            if std::mem::take(&mut self.claimed) {
+                let _ = self.events.send(LinkEvent::Lives(self.link.number));
+            }
         }
         for heard in heard {
             match heard {
@@ -290,11 +298,12 @@ impl Task {
         if blocked.is_some_and(|since| now >= since + deadline) {
             return Some(Reason::SlowConsumerDeadline);
         }
-        let probes = self.link.take_probe();
-        if self.pinged.is_none() && (probes || now >= self.heard + self.pace.ping_interval) {
+        // The answer to an earlier PING shows nothing.
+        if self.pinged.is_none() && (self.link.take_probe() || now >= self.heard + self.pace.ping_interval) {
             self.pinged = Some(now);
+            self.claimed = self.link.take_claim();
             let mut ping = Vec::new();
-            frame::put_ping(&mut ping, 0);
+            frame::put_ping(&mut ping, frame::PROBE);
             Worker::say(&self.link.outbox, &ping);
         }
         None

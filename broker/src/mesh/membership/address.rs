@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::namesake::Namesake;
 use super::{Linked, Why};
 
 /// The wait before an address is dialled again is random, at first up to this.
@@ -46,12 +47,8 @@ pub(super) struct Address {
     pub(super) answered: bool,
     /// Why the node there did not want a link, or this one did not, when last asked, if somebody has to mend that.
     pub(super) refused: Option<Why>,
-    /// It has this node's id and lives, or knows one that does.
-    pub(super) is_duplicate: bool,
-    /// It is another node, and is linked with one that has this node's id.
-    pub(super) prefers_another: bool,
-    /// And that one's life began before this node's.
-    pub(super) prefers_elder: bool,
+    /// The node there has this node's id, or is linked with one that has.
+    pub(super) namesake: Option<Namesake>,
     /// When another session saw it in the registry, just registered.
     pub(super) met_at: Option<Instant>,
     /// When it was last named by a node, or linked.
@@ -69,9 +66,7 @@ impl Address {
             unheard: 0,
             answered: false,
             refused: None,
-            is_duplicate: false,
-            prefers_another: false,
-            prefers_elder: false,
+            namesake: None,
             met_at: None,
             seen_at: now,
         }
@@ -84,9 +79,7 @@ impl Address {
     /// Nothing is known any more of why there was no link.
     pub(super) fn has_no_word(&mut self) {
         self.refused = None;
-        self.is_duplicate = false;
-        self.prefers_another = false;
-        self.prefers_elder = false;
+        self.namesake = None;
     }
 
     /// It is dialled again after a random time up to a limit that doubles (full jitter).

@@ -44,7 +44,7 @@ fn refused(verdict: Verdict) -> Option<Why> {
 fn linked(membership: &mut Membership, id: &str, number: u64, now: Instant) {
     let hello = hello(id);
     assert_eq!(
-        membership.welcomed(&hello, false, number),
+        membership.welcomed(&hello, false, number, now),
         Verdict::Accept { replaces: None }
     );
     membership.link_stands(&hello, None, now);
@@ -56,7 +56,7 @@ fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_coun
     let why = |change: &dyn Fn(&mut Hello), dialled| {
         let mut hello = hello("n2");
         change(&mut hello);
-        refused(membership.greet(&hello, dialled))
+        refused(membership.greet(&hello, dialled, Instant::now()))
     };
     assert_eq!(why(&|_| {}, false), None);
     assert_eq!(
@@ -75,7 +75,7 @@ fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_coun
     );
     assert_eq!(
         why(&|hello| hello.id = "n1".to_owned(), false),
-        Some(Why::DuplicateId)
+        Some(Why::PrecedingDuplicate)
     );
     let stranger = |hello: &mut Hello| (hello.id, hello.password) = ("n1".to_owned(), String::new());
     assert_eq!(why(&stranger, false), Some(Why::Credentials));
@@ -87,7 +87,8 @@ fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_coun
                 user: String::new(),
                 ..hello("n1")
             },
-            false
+            false,
+            Instant::now()
         )),
         Some(Why::Itself)
     );
@@ -108,7 +109,7 @@ fn versions_with_a_protocol_in_common_are_linked_whatever_else_they_can() {
             features,
             ..hello("n2")
         };
-        refused(membership.greet(&hello, false))
+        refused(membership.greet(&hello, false, Instant::now()))
     };
     assert_eq!(with(PROTOCOL, PROTOCOL), None);
     assert_eq!(with(PROTOCOL + 7, PROTOCOL), None);
@@ -122,10 +123,16 @@ fn a_full_or_leaving_node_takes_no_more_but_who_is_linked_may_come_again() {
     let mut membership = membership(&[], now);
     linked(&mut membership, "n2", 1, now);
     linked(&mut membership, "n3", 2, now);
-    assert_eq!(refused(membership.greet(&hello("n4"), false)), Some(Why::Full));
-    assert_eq!(refused(membership.greet(&hello("n3"), false)), None);
+    assert_eq!(
+        refused(membership.greet(&hello("n4"), false, now)),
+        Some(Why::Full)
+    );
+    assert_eq!(refused(membership.greet(&hello("n3"), false, now)), None);
     membership.leave();
-    assert_eq!(refused(membership.greet(&hello("n3"), false)), Some(Why::Leaving));
+    assert_eq!(
+        refused(membership.greet(&hello("n3"), false, now)),
+        Some(Why::Leaving)
+    );
     assert_eq!(membership.dials(now), [""; 0]);
 }
 
@@ -134,14 +141,14 @@ fn what_was_decided_on_and_does_not_stand_when_the_node_leaves_is_not_waited_for
     let now = Instant::now();
     let mut membership = membership(&[], now);
     linked(&mut membership, "n2", 1, now);
-    assert_ne!(membership.welcomed(&hello("n3"), false, 2), Verdict::Wait);
+    assert_ne!(membership.welcomed(&hello("n3"), false, 2, now), Verdict::Wait);
     assert_eq!(membership.len(), 2);
     membership.leave();
     assert_eq!(membership.len(), 1);
 }
 
 #[test]
-fn a_duplicate_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that_comes() {
+fn a_namesake_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that_comes() {
     let now = Instant::now();
     let mut membership = membership(&["a:1", "b:1"], now);
     assert_eq!(membership.dials(now), ["a:1", "b:1"]);
@@ -149,20 +156,115 @@ fn a_duplicate_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that
         run: "another".to_owned(),
         ..hello("n1")
     };
-    assert_eq!(refused(membership.greet(&other, false)), Some(Why::DuplicateId));
-    assert!(!membership.has_duplicate(), "who comes later has to go");
+    assert!(refused(membership.greet(&other, false, now)).is_some_and(Why::is_duplicate));
+    assert_eq!(membership.namesake_precedes(), None, "who comes later has to go");
     // n2 has a link with another n1; that n3 is of two lives is nothing to this one.
     assert!(membership.dial_refused("a:1", "n2", Why::DuplicateId, true, now));
-    assert!(membership.has_duplicate());
-    membership.dial_refused("b:1", "n3", Why::DuplicateId, false, now);
+    assert_eq!(membership.namesake_precedes(), Some(false));
+    assert!(!membership.has_living_namesake());
+    membership.dial_refused("b:1", "n3", Why::PrecedingDuplicate, false, now);
+    assert_eq!(membership.namesake_precedes(), Some(false));
     linked(&mut membership, "n3", 1, now);
-    assert!(membership.has_duplicate(), "a link with a third one says nothing");
     assert_eq!(
-        membership.welcomed(&hello("n2"), true, 2),
+        membership.namesake_precedes(),
+        Some(false),
+        "a link with a third one says nothing"
+    );
+    membership.dial_refused("a:1", "n2", Why::PrecedingDuplicate, true, now);
+    assert_eq!(membership.namesake_precedes(), Some(true));
+    assert!(membership.has_living_namesake());
+    assert_eq!(
+        membership.welcomed(&hello("n2"), true, 2, now),
         Verdict::Accept { replaces: None }
     );
     membership.link_stands(&hello("n2"), Some("a:1"), now);
-    assert!(!membership.has_duplicate(), "n2 has taken this one");
+    assert_eq!(membership.namesake_precedes(), None, "n2 has taken this one");
+}
+
+#[test]
+fn of_two_that_meet_each_knows_which_of_them_stays() {
+    let now = Instant::now();
+    let other = |began, serving| Hello {
+        run: "another".to_owned(),
+        began,
+        serving,
+        ..hello("n1")
+    };
+    // This one began at 0 and does not serve yet.
+    for (began, serving, other_stays) in [(1, false, false), (1, true, true), (0, false, true)] {
+        let mut membership = membership(&["a:1"], now);
+        membership.dials(now);
+        let why = refused(membership.greet(&other(began, serving), true, now)).expect("a refusal");
+        membership.dial_refused("a:1", "n1", why, false, now);
+        assert_eq!(
+            membership.namesake_precedes(),
+            Some(other_stays),
+            "by its own sight"
+        );
+        // The other one sees it the other way round, and this is how it tells.
+        let theirs = if other_stays {
+            Why::PrecedingDuplicate
+        } else {
+            Why::LivingDuplicate
+        };
+        assert_eq!(why == Why::PrecedingDuplicate, !other_stays);
+        membership.dial_refused("a:1", "n1", theirs, true, now);
+        assert_eq!(
+            membership.namesake_precedes(),
+            Some(other_stays),
+            "by the other's"
+        );
+        assert!(membership.has_living_namesake() && !membership.is_displaced());
+    }
+}
+
+#[test]
+fn a_third_node_says_that_another_has_the_id_and_what_it_knows_of_that_one() {
+    let now = Instant::now();
+    let mut third = membership(&[], now);
+    linked(&mut third, "n2", 7, now);
+    let told = |third: &Membership, began, run: &str, serving, now| {
+        let claimant = Hello {
+            run: run.to_owned(),
+            began,
+            serving,
+            ..hello("n2")
+        };
+        match third.greet(&claimant, false, now) {
+            Verdict::Refuse { why, probe } => {
+                assert_eq!(probe, Some(7), "the link is to show that it lives");
+                why
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    // The one that is linked began at 0, and may be dead.
+    assert_eq!(told(&third, 1, "a", false, now), Why::DuplicateId);
+    third.lives(7, now);
+    assert_eq!(told(&third, 1, "a", false, now), Why::PrecedingDuplicate);
+    assert_eq!(
+        told(&third, 0, "a", false, now),
+        Why::LivingDuplicate,
+        "of equal age"
+    );
+    assert_eq!(told(&third, 0, "z", false, now), Why::PrecedingDuplicate);
+    assert_eq!(told(&third, 1, "a", true, now), Why::LivingDuplicate, "it serves");
+    third.serves(7);
+    assert_eq!(told(&third, 1, "a", true, now), Why::PrecedingDuplicate);
+    assert_eq!(told(&third, 0, "a", false, now), Why::PrecedingDuplicate);
+    let later = now + Duration::from_secs(5);
+    assert_eq!(
+        told(&third, 1, "a", true, later),
+        Why::DuplicateId,
+        "not seen since"
+    );
+    third.lives(7, later);
+    third.drains(7);
+    assert_eq!(
+        told(&third, 1, "a", true, later),
+        Why::DuplicateId,
+        "it is about to go"
+    );
 }
 
 #[test]
@@ -171,9 +273,11 @@ fn only_a_third_node_s_word_displaces_a_node_and_only_while_nobody_is_linked_wit
     let mut membership = membership(&["a:1", "b:1"], now);
     membership.dials(now);
     // Another n1, started by mistake where the dead peer was.
-    membership.dial_refused("a:1", "n1", Why::DuplicateId, true, now);
-    assert!(membership.has_duplicate() && !membership.is_displaced());
+    membership.dial_refused("a:1", "n1", Why::PrecedingDuplicate, true, now);
+    assert!(membership.namesake_precedes().is_some() && !membership.is_displaced());
     membership.dial_refused("b:1", "n2", Why::DuplicateId, true, now);
+    assert!(!membership.is_displaced(), "that one may be dead");
+    membership.dial_refused("b:1", "n2", Why::LivingDuplicate, true, now);
     assert!(membership.is_displaced());
     linked(&mut membership, "n3", 1, now);
     assert!(!membership.is_displaced());
@@ -184,39 +288,37 @@ fn only_a_third_node_s_word_displaces_a_node_and_only_while_nobody_is_linked_wit
 }
 
 #[test]
-fn of_two_with_links_the_one_that_began_later_is_displaced_unless_a_registry_decides() {
+fn of_two_with_links_the_one_that_does_not_precede_is_displaced_unless_a_registry_decides() {
     let now = Instant::now();
-    let mut third = membership(&[], now);
-    linked(&mut third, "n2", 1, now);
-    let refused_as = |began, run: &str| {
-        let run = run.to_owned();
-        refused(third.greet(
-            &Hello {
-                began,
-                run,
-                ..hello("n2")
-            },
-            false,
-        ))
-    };
-    // The one that is linked began at 0.
-    assert_eq!(refused_as(1, "a"), Some(Why::ElderDuplicate));
-    assert_eq!(refused_as(0, "a"), Some(Why::DuplicateId));
-    assert_eq!(refused_as(0, "z"), Some(Why::ElderDuplicate), "of equal age");
     for has_registry in [true, false] {
         let mut membership = membership(&["a:1", "b:1"], now);
         membership.rules.has_registry = has_registry;
         membership.dials(now);
         linked(&mut membership, "n3", 1, now);
-        membership.dial_refused("a:1", "n2", Why::DuplicateId, true, now);
-        assert!(!membership.is_displaced(), "the other one has to go");
-        membership.dial_refused("a:1", "n1", Why::ElderDuplicate, true, now);
+        for why in [Why::DuplicateId, Why::LivingDuplicate] {
+            membership.dial_refused("a:1", "n2", why, true, now);
+            assert!(!membership.is_displaced(), "the other one has to go");
+        }
+        membership.dial_refused("a:1", "n1", Why::PrecedingDuplicate, true, now);
         assert!(!membership.is_displaced(), "who claims the id proves nothing");
-        membership.dial_refused("a:1", "n2", Why::ElderDuplicate, true, now);
+        membership.dial_refused("a:1", "n2", Why::PrecedingDuplicate, true, now);
         assert_eq!(membership.is_displaced(), !has_registry);
         membership.dial_failed("a:1", true, now);
         assert!(!membership.is_displaced());
     }
+}
+
+#[test]
+fn a_node_whose_link_is_lost_before_all_is_told_is_waited_for_again() {
+    let now = Instant::now();
+    let mut membership = membership(&[], now);
+    membership.registered(&[peer("n2", "n2:6222")], now);
+    linked(&mut membership, "n2", 1, now);
+    membership.synced(1);
+    membership.told(1);
+    assert_eq!(membership.awaited(), [""; 0]);
+    membership.link_lost(1, false, now);
+    assert_eq!(membership.awaited(), ["n2:6222"]);
 }
 
 #[test]
@@ -225,7 +327,7 @@ fn where_the_node_s_name_is_taken_is_asked_again_soon() {
     let mut membership = membership(&["a:1"], now);
     for _ in 0..20 {
         assert_eq!(membership.dials(now), ["a:1"]);
-        membership.dial_refused("a:1", "n2", Why::ElderDuplicate, true, now);
+        membership.dial_refused("a:1", "n2", Why::PrecedingDuplicate, true, now);
         now += DUPLICATE_REDIAL_MAX;
     }
 }

@@ -40,6 +40,7 @@ pub(super) struct End {
     held: Vec<u8>,
     heard: Instant,
     said: Instant,
+    is_claimed: bool,
     leaves: bool,
 }
 
@@ -73,6 +74,7 @@ impl Node {
             protocol_min: PROTOCOL_MIN,
             id: format!("node-{number:03}"),
             run: run.to_string(),
+            began: run,
             mesh: mesh_address(number),
             // Whoever serves is waited for from the beginning.
             serving: (seed ^ run).is_multiple_of(2),
@@ -82,7 +84,7 @@ impl Node {
             own: own.clone(),
             nodes_max: 200,
             redial_max: Duration::from_millis(500),
-            has_registry: true,
+            has_registry: seed.is_multiple_of(3),
         };
         let mut router = Router::new(0, 1000);
         router.seed(seed ^ run);
@@ -142,6 +144,7 @@ impl Node {
             held: Vec::new(),
             heard: now,
             said: now,
+            is_claimed: false,
             leaves: false,
         };
         self.ends.insert(number, end);
@@ -160,6 +163,10 @@ impl Node {
             .inbound
             .take(&end.held, &self.interest, &mut self.router, &mut heard)?;
         end.held.drain(..taken);
+        if end.inbound.took_pong() {
+            end.is_claimed = false;
+            self.membership.lives(number, now);
+        }
         for heard in heard {
             match heard {
                 Heard::Synced => self.membership.synced(number),
@@ -191,9 +198,11 @@ impl Node {
                 }
             }
             let due = now >= end.said + SIGN_OF_LIFE && !self.is_patient;
-            if due || end.link.take_probe() {
+            let claimed = !end.is_claimed && end.link.take_claim();
+            if due || claimed || end.link.take_probe() {
+                end.is_claimed |= claimed;
                 let mut ping = Vec::new();
-                frame::put_ping(&mut ping, 0);
+                frame::put_ping(&mut ping, if claimed { frame::PROBE } else { 0 });
                 end.link.outbox.append(&ping);
                 end.said = now;
             }

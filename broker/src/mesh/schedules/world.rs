@@ -208,6 +208,8 @@ impl World {
                 self.lose(number, lost);
             }
             self.check_flushes(number);
+            // Whatever its last lives have left behind, there is never another one of its id.
+            assert!(!self.nodes[number].membership.is_displaced(), "an innocent node");
             self.send(number, rng);
         }
         self.forget_dead_connections();
@@ -334,7 +336,7 @@ impl World {
     /// As `handshake::shake` has it.
     fn greeted(&mut self, which: usize, side: usize, hello: Hello) {
         let node = self.connections[&which].nodes[side];
-        match self.nodes[node].membership.greet(&hello, side == 0) {
+        match self.nodes[node].membership.greet(&hello, side == 0, self.now) {
             Verdict::Wait => {
                 if !self.nodes[node].own.decides_with(&hello) {
                     self.say(which, side, &frame::bare(frame::WELCOME));
@@ -350,7 +352,10 @@ impl World {
         let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
         self.nodes[node].numbers += 1;
         let number = self.nodes[node].numbers;
-        match self.nodes[node].membership.welcomed(&hello, side == 0, number) {
+        match self.nodes[node]
+            .membership
+            .welcomed(&hello, side == 0, number, self.now)
+        {
             Verdict::Accept { replaces } => {
                 if let Some(old) = replaces {
                     self.lose(node, old);
@@ -372,7 +377,11 @@ impl World {
         };
         let node = self.connections[&which].nodes[side];
         if let Some(end) = probe.and_then(|number| self.nodes[node].ends.get(&number)) {
-            end.link.probe();
+            if why.is_duplicate() {
+                end.link.claim();
+            } else {
+                end.link.probe();
+            }
         }
         let mut word = Vec::new();
         put_json(&mut word, frame::REFUSE, &Refusal { why });

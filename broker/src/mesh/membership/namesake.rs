@@ -1,0 +1,60 @@
+//! Two nodes of one id: which of them goes.
+//!
+//! Who claims the id proves nothing; what counts is what third nodes say that are linked with the other one, and only when that one has shown
+//! since then that it lives: a link may outlive a node for a while.
+
+use std::time::{Duration, Instant};
+
+use super::super::hello::{Hello, Why};
+
+/// So long a node that has shown that it lives is taken to.
+const LIVES_FOR: Duration = Duration::from_secs(5);
+
+/// Whether of two nodes with one id this one stays: one that serves before one that still joins, then the one whose life began first.
+pub(super) fn precedes(one: &Hello, other: &Hello) -> bool {
+    (!one.serving, one.began, &one.run) < (!other.serving, other.began, &other.run)
+}
+
+/// Why `claimant` is refused where the node with its id is `holder`, which lives as far as was seen last.
+pub(super) fn refusal(holder: &Hello, seen_at: Option<Instant>, claimant: &Hello, now: Instant) -> Why {
+    let lives = seen_at.is_some_and(|at| now.duration_since(at) < LIVES_FOR);
+    if !lives || holder.draining {
+        // It may be gone, or is about to: to be asked again.
+        Why::DuplicateId
+    } else if precedes(holder, claimant) {
+        Why::PrecedingDuplicate
+    } else {
+        Why::LivingDuplicate
+    }
+}
+
+/// What there is at an address of another node with this node's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Namesake {
+    pub(super) lives: bool,
+    /// It stays, and this node goes.
+    pub(super) precedes: bool,
+    /// A third node is linked with it.
+    pub(super) by_third: bool,
+}
+
+impl Namesake {
+    /// From a refusal: `theirs`, or by this node; `is_own`: whoever is there has this node's id.
+    pub(super) fn told(why: Why, theirs: bool, is_own: bool) -> Option<Self> {
+        // That a third one is of two lives is nothing to this node.
+        if !why.is_duplicate() || !(theirs || is_own) {
+            return None;
+        }
+        let lives = is_own || why != Why::DuplicateId;
+        let precedes = if theirs {
+            why == Why::PrecedingDuplicate
+        } else {
+            why == Why::LivingDuplicate
+        };
+        Some(Self {
+            lives,
+            precedes,
+            by_third: !is_own,
+        })
+    }
+}
