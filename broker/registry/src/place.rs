@@ -83,7 +83,7 @@ impl fmt::Display for Waiting {
             ),
             (Holder::Node(node), true) => write!(
                 f,
-                "the id is taken by another live process, at {}: give each node an id and an address of its own",
+                "the id is taken: another session holds it, of a node at {}; if one lives there, give each node an id and an address of its own",
                 address(&node.mesh, &node.client)
             ),
             (Holder::Unknown, true) => f.write_str(

@@ -283,10 +283,12 @@ impl Membership {
             return Verdict::Refuse { why, probe: None };
         }
         match self.links.get(&hello.id) {
-            Some(link) if link.peer.run != hello.run => Verdict::Refuse {
-                why: namesake::refusal(&link.peer, link.answered_at, hello, now),
-                probe: Some(link.number),
-            },
+            Some(link) if link.peer.run != hello.run && !namesake::gives_way(&link.peer, hello) => {
+                Verdict::Refuse {
+                    why: namesake::refusal(&link.peer, link.answered_at, hello, now),
+                    probe: Some(link.number),
+                }
+            }
             _ => Verdict::Wait,
         }
     }
@@ -299,13 +301,15 @@ impl Membership {
         if verdict != Verdict::Wait {
             return verdict;
         }
-        let present = self.links.get(&hello.id).map(|link| link.number);
-        if self.rules.own.decides_with(hello) && present.is_some() {
+        let present = self.links.get(&hello.id);
+        let replaces = present.map(|link| link.number);
+        let is_theirs = present.is_some_and(|link| link.peer.run == hello.run);
+        if self.rules.own.decides_with(hello) && is_theirs {
             let why = Why::Linked;
-            return Verdict::Refuse { why, probe: present };
+            return Verdict::Refuse { why, probe: replaces };
         }
         self.link(hello, number);
-        Verdict::Accept { replaces: present }
+        Verdict::Accept { replaces }
     }
 
     fn link(&mut self, hello: &Hello, number: u64) {

@@ -12,12 +12,14 @@
 //! | [`crowd`] | what is gone is gone everywhere, and nothing is left behind |
 //! | [`rolling`] | components behind sidecars do not notice that nodes are restarted |
 //! | [`starting`] | a node serves nobody before it is synced |
+//! | [`namesakes`] | of nodes of one name one serves |
 
 mod conversations;
 mod crossing;
 mod crowd;
 mod discovery;
 mod flush;
+mod namesakes;
 mod neighbours;
 mod partitions;
 mod queues;

@@ -15,6 +15,12 @@ pub(super) fn precedes(one: &Hello, other: &Hello) -> bool {
     (!one.serving, one.began, &one.run) < (!other.serving, other.began, &other.run)
 }
 
+/// Whether a link with `holder` is given to `claimant`, which has the same id: of two that join, the one that stays need not wait for the other to
+/// end, nor compete with what a supervisor starts in its place again and again.
+pub(super) fn gives_way(holder: &Hello, claimant: &Hello) -> bool {
+    holder.run != claimant.run && !holder.serving && precedes(claimant, holder)
+}
+
 /// Why `claimant` is refused where the node with its id is `holder`, which lives as far as was seen last.
 pub(super) fn refusal(holder: &Hello, seen_at: Option<Instant>, claimant: &Hello, now: Instant) -> Why {
     let lives = seen_at.is_some_and(|at| now.duration_since(at) < LIVES_FOR);

@@ -238,20 +238,22 @@ fn a_third_node_says_that_another_has_the_id_and_what_it_knows_of_that_one() {
             other => panic!("{other:?}"),
         }
     };
-    // The one that is linked began at 0, and may be dead.
+    // The one that is linked serves, began at 0, and may be dead.
+    third.serves(7);
     assert_eq!(told(&third, 1, "a", false, now), Why::DuplicateId);
     third.lives(7, now);
-    assert_eq!(told(&third, 1, "a", false, now), Why::PrecedingDuplicate);
+    assert_eq!(told(&third, 1, "a", true, now), Why::PrecedingDuplicate);
     assert_eq!(
         told(&third, 0, "a", false, now),
+        Why::PrecedingDuplicate,
+        "it serves"
+    );
+    assert_eq!(
+        told(&third, 0, "a", true, now),
         Why::LivingDuplicate,
         "of equal age"
     );
-    assert_eq!(told(&third, 0, "z", false, now), Why::PrecedingDuplicate);
-    assert_eq!(told(&third, 1, "a", true, now), Why::LivingDuplicate, "it serves");
-    third.serves(7);
-    assert_eq!(told(&third, 1, "a", true, now), Why::PrecedingDuplicate);
-    assert_eq!(told(&third, 0, "a", false, now), Why::PrecedingDuplicate);
+    assert_eq!(told(&third, 0, "z", true, now), Why::PrecedingDuplicate);
     let later = now + Duration::from_secs(5);
     assert_eq!(
         told(&third, 1, "a", true, later),
@@ -265,6 +267,30 @@ fn a_third_node_says_that_another_has_the_id_and_what_it_knows_of_that_one() {
         Why::DuplicateId,
         "it is about to go"
     );
+}
+
+#[test]
+fn of_two_of_one_id_that_join_the_one_that_stays_is_given_the_link() {
+    let now = Instant::now();
+    // n1 decides with n2, and n0 with it.
+    for id in ["n0", "n2"] {
+        let mut third = membership(&[], now);
+        linked(&mut third, id, 7, now);
+        third.links.get_mut(id).expect("the link").peer.began = 5;
+        let joins = |began, run: &str| Hello {
+            run: run.to_owned(),
+            began,
+            ..hello(id)
+        };
+        assert!(refused(third.welcomed(&joins(6, "younger"), false, 8, now)).is_some_and(Why::is_duplicate));
+        assert_eq!(third.greet(&joins(4, "elder"), false, now), Verdict::Wait);
+        let elder = third.welcomed(&joins(4, "elder"), false, 8, now);
+        assert_eq!(elder, Verdict::Accept { replaces: Some(7) });
+        assert!(!third.link_lost(7, false, now), "it is the link no more");
+        // Who serves gives way to nobody.
+        third.serves(8);
+        assert!(refused(third.welcomed(&joins(3, "eldest"), false, 9, now)).is_some_and(Why::is_duplicate));
+    }
 }
 
 #[test]
