@@ -13,10 +13,10 @@
 //! | [`links`] | the links that stand, and the cluster-wide flush |
 //! | [`frame`] | the frames between nodes |
 //!
-//! *Start.* Listen for other nodes; read the registry; link with all; when each has told all its interest, and the place in the registry
-//! is known to be free, listen for clients and register; link with those that registered in the same moment; serve. Of two nodes that start at once, one sees the other's
-//! registration after its own, and serves nobody before the two are linked. Without a registry the same holds by the
-//! nodes' sockets: who dials in vain was there first.
+//! *Start.* Listen for other nodes; read the registry; link with all; when each has told all its interest, and the place in the
+//! registry is known to be free, listen for clients and register; link with those that registered in the same moment; serve. Of two
+//! nodes that start at once, one sees the other's registration after its own, and serves nobody before the two are linked. Without a
+//! registry the same holds by the nodes' sockets: who dials in vain was there first.
 
 mod complaints;
 pub(crate) mod frame;
@@ -151,7 +151,6 @@ impl Mesh {
             own: own.clone(),
             nodes_max: cluster.nodes_max,
             redial_max: cluster.redial_ms_max.duration(),
-            has_registry: watching.is_some(),
         };
         let named = routes.iter().map(|route| route.endpoint.to_string());
         let membership = Membership::new(rules, named, rand::random(), Instant::now());
@@ -205,7 +204,7 @@ impl Mesh {
             .await
             .is_some();
         if !joined && self.standing.borrow().namesake_precedes == Some(false) {
-            let patience = self.sync_timeout.max(self.ping_timeout * 2);
+            let patience = self.patience_with_others();
             joined = within(patience, standing.wait_for(is_joined)).await.is_some();
         }
         if !joined {
@@ -214,6 +213,11 @@ impl Mesh {
         let links = standing.borrow().links;
         info!(links, "joined the mesh in {:?}", start.elapsed());
         Ok(())
+    }
+
+    /// For so long others may need to see that one is dead, and one that goes to be gone.
+    fn patience_with_others(&self) -> Duration {
+        self.sync_timeout.max(self.ping_timeout * 2)
     }
 
     /// Not all is as it should be, and it was waited for long enough.
@@ -263,12 +267,19 @@ impl Mesh {
         if within(patience, ready).await.is_some() {
             return Ok(());
         }
+        let now = self.standing.borrow().clone();
+        if now.has_living_namesake && now.namesake_precedes != Some(true) {
+            // It goes, and its registration with it.
+            let ready = standing.wait_for(|now| *now == Registration::Ready);
+            within(self.patience_with_others(), ready).await;
+        }
         self.unregistered(announcement.standing())
     }
 
     /// The node is not registered in time. The registry informs; that another node with this one's id lives only a connection proves.
     fn unregistered(&self, standing: Registration) -> Result<(), MeshError> {
-        if self.standing.borrow().has_living_namesake {
+        let is_there = matches!(standing, Registration::Ready | Registration::Announced { .. });
+        if self.standing.borrow().has_living_namesake && !is_there {
             return Err(MeshError::DuplicateId(self.id.clone()));
         }
         if let Registration::Seeking { reason } | Registration::Taken { reason, .. } = standing {
@@ -307,8 +318,8 @@ impl Mesh {
         self.join().await
     }
 
-    /// Returns when another node has this one's place: it has the same id and lives, and either the registry holds it, or the others are linked with
-    /// it and not with this one.
+    /// Returns when another node has this one's place: it has the same id and lives, and either more of the others are linked with it, or none is
+    /// with this one and the registry holds it.
     pub(crate) async fn displaced(&self) {
         let mut standing = self.standing.clone();
         let by_others = async {
@@ -322,8 +333,8 @@ impl Mesh {
         }
     }
 
-    /// Returns when the registry holds another node of this id, for longer than it holds a dead one, and that one is seen to live. What is in the
-    /// way there and cannot be reached decides nothing.
+    /// Returns when the registry holds another node of this id, for longer than it holds a dead one, that one is seen to live, and nobody is linked
+    /// with this one. What is in the way there and cannot be reached decides nothing.
     async fn taken(&self) {
         let Some(mut registration) = self.announcement.lock().await.as_ref().map(Announcement::follow) else {
             return pending().await;
@@ -334,7 +345,8 @@ impl Mesh {
                 *registration.borrow_and_update(),
                 Registration::Taken { by: Some(_), .. }
             );
-            if is_taken && standing.borrow_and_update().has_living_namesake {
+            let now = standing.borrow_and_update().clone();
+            if is_taken && now.has_living_namesake && now.links == 0 {
                 return;
             }
             let changed = async {

@@ -40,8 +40,6 @@ pub(crate) struct Rules {
     pub(crate) own: Hello,
     pub(crate) nodes_max: usize,
     pub(crate) redial_max: Duration,
-    /// A registry says which of two nodes with the same id is the one.
-    pub(crate) has_registry: bool,
 }
 
 /// A link, from the moment that it is decided on.
@@ -268,7 +266,7 @@ impl Membership {
             return Some(Why::Credentials);
         }
         if hello.id == own.id {
-            return Some(namesake::refusal(own, Some(now), hello, now));
+            return Some(namesake::refusal_of(own, hello, now));
         }
         if self.leaving {
             return Some(Why::Leaving);
@@ -429,28 +427,34 @@ impl Membership {
         self.leaving
     }
 
+    fn namesakes(&self) -> impl Iterator<Item = Namesake> {
+        self.addresses.values().filter_map(|address| address.namesake)
+    }
+
     /// Whether there is another node with this node's id, and if so, whether that one stays: it was dialled, or a node that was is linked with it.
+    /// One that was dialled and goes is none.
     pub(crate) fn namesake_precedes(&self) -> Option<bool> {
-        let namesakes = self.addresses.values().filter_map(|address| address.namesake);
-        namesakes.map(|namesake| namesake.precedes).max()
+        let others = self.namesakes().filter(|namesake| !namesake.yields);
+        others.map(|namesake| namesake.precedes).max()
     }
 
     /// Whether it is known to live.
     pub(crate) fn has_living_namesake(&self) -> bool {
-        let mut namesakes = self.addresses.values().filter_map(|address| address.namesake);
-        namesakes.any(|namesake| namesake.lives)
+        self.namesakes().any(|namesake| namesake.lives)
     }
 
-    /// Whether other nodes are linked with another one of this node's id that lives, and either none with this one or, where no registry decides,
-    /// that one stays: two that both have links must not both go on.
+    /// Whether more nodes are linked with another one of this node's id, that lives, than with this one, or as many and that one stays. Each of the
+    /// two sees the same the other way round, so that not both go.
     pub(crate) fn is_displaced(&self) -> bool {
-        let namesakes = self.addresses.values().filter_map(|address| address.namesake);
-        let mut told = namesakes.filter(|namesake| namesake.by_third && namesake.lives);
-        if self.links.is_empty() {
-            told.next().is_some()
-        } else {
-            !self.rules.has_registry && told.any(|namesake| namesake.precedes)
+        let told = self
+            .namesakes()
+            .filter(|namesake| namesake.by_third && namesake.lives);
+        let (mut with_it, mut it_precedes) = (0, false);
+        for namesake in told {
+            with_it += 1;
+            it_precedes |= namesake.precedes;
         }
+        with_it > self.links.len() || (with_it == self.links.len() && it_precedes)
     }
 
     /// Where a registered node is that does not want a link, and why, when there is no link at all.
@@ -482,6 +486,7 @@ impl Membership {
         let awaited = self.addresses.iter().filter(|(_, address)| {
             match address.id.as_ref().and_then(|id| self.links.get(id)) {
                 Some(link) => !link.is_settled(),
+                None if address.namesake.is_some_and(|namesake| namesake.yields) => false,
                 None => {
                     let believed = if address.named.in_registry {
                         REFUSALS_BELIEVED

@@ -15,7 +15,7 @@ pub(crate) struct Standing {
     pub(crate) namesake_precedes: Option<bool>,
     /// It is known to live.
     pub(crate) has_living_namesake: bool,
-    /// Other nodes have that one in this one's place, for as long as a joining node waits.
+    /// Other nodes have had that one in this one's place for as long as a joining node waits.
     pub(crate) is_displaced: bool,
     /// Where a registered node is that does not want a link, and why, when there is no link at all.
     pub(crate) refusal: Option<(String, Why)>,

@@ -140,9 +140,9 @@ async fn a_node_that_thaws_after_another_has_taken_its_place_gives_its_clients_u
     }
 }
 
-/// As above, but a third node was away with it, and links with it again: the registry decides or, where there is none, age.
+/// As above, but a third node was away with it, and links with it again.
 #[tokio::test]
-async fn of_two_nodes_of_the_same_name_that_both_have_links_the_registered_one_stays_or_the_elder() {
+async fn of_two_nodes_of_the_same_name_that_have_as_many_links_the_elder_stays() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     for by_zookeeper in [true, false] {
@@ -165,7 +165,7 @@ async fn of_two_nodes_of_the_same_name_that_both_have_links_the_registered_one_s
         for index in [2, 1] {
             mesh.nodes[index].thaw();
         }
-        let (ends, stays) = if by_zookeeper { (1, second) } else { (second, 1) };
+        let (ends, stays) = (second, 1);
         let process = mesh.nodes[ends].process();
         assert_eq!(process.wait_for_end(LONG).await.code(), Some(69));
         assert!(
@@ -290,4 +290,40 @@ async fn what_has_a_node_s_place_in_the_registry_and_is_not_alive_is_outlived() 
     })
     .await;
     assert!(mesh.nodes[1].stop(PATIENCE).await.success());
+}
+
+/// They are linked with each other, so none of them is alone.
+#[tokio::test]
+async fn nodes_that_thaw_together_after_all_of_them_were_replaced_end() {
+    let zookeeper = ZooKeeper::start().await;
+    for by_zookeeper in [true, false] {
+        let mut mesh = start_that_soon_misses_a_node(5, by_zookeeper.then_some(&zookeeper)).await;
+        for old in [3, 4] {
+            mesh.nodes[old].freeze().await;
+        }
+        mesh.wait_until_linked(&[0, 1, 2]).await;
+        let new: Vec<usize> = ["n4", "n5"]
+            .map(|name| {
+                let index = mesh.add(None);
+                mesh.nodes[index].flags.extend(["-n", name].map(str::to_owned));
+                index
+            })
+            .into();
+        for index in &new {
+            mesh.nodes[*index].restart().await;
+        }
+        for old in [3, 4] {
+            mesh.nodes[old].thaw();
+        }
+        for old in [3, 4] {
+            let process = mesh.nodes[old].process();
+            assert_eq!(process.wait_for_end(LONG).await.code(), Some(69));
+        }
+        let stay = [0, 1, 2, new[0], new[1]];
+        mesh.wait_until_linked(&stay).await;
+        mesh.wait_until_agreed_among(&stay).await;
+        for index in stay {
+            assert!(mesh.nodes[index].stop(PATIENCE).await.success());
+        }
+    }
 }

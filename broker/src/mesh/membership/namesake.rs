@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::hello::{Hello, Why};
 
 /// So long a node that has shown that it lives is taken to.
-const LIVES_FOR: Duration = Duration::from_secs(5);
+const LIVES_FOR: Duration = Duration::from_secs(1);
 
 /// Whether of two nodes with one id this one stays: one that serves before one that still joins, then the one whose life began first.
 pub(super) fn precedes(one: &Hello, other: &Hello) -> bool {
@@ -34,12 +34,22 @@ pub(super) fn refusal(holder: &Hello, seen_at: Option<Instant>, claimant: &Hello
     }
 }
 
+/// Why of `own` and `other`, which has the same id and is connected, that one is refused.
+pub(super) fn refusal_of(own: &Hello, other: &Hello, now: Instant) -> Why {
+    if other.draining {
+        return Why::DuplicateId;
+    }
+    refusal(own, Some(now), other, now)
+}
+
 /// What there is at an address of another node with this node's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Namesake {
     pub(super) lives: bool,
     /// It stays, and this node goes.
     pub(super) precedes: bool,
+    /// It still joins, and goes.
+    pub(super) yields: bool,
     /// A third node is linked with it.
     pub(super) by_third: bool,
 }
@@ -52,14 +62,16 @@ impl Namesake {
             return None;
         }
         let lives = is_own || why != Why::DuplicateId;
-        let precedes = if theirs {
-            why == Why::PrecedingDuplicate
+        let (precedes, goes) = if theirs {
+            (Why::PrecedingDuplicate, Why::LivingDuplicate)
         } else {
-            why == Why::LivingDuplicate
+            (Why::LivingDuplicate, Why::PrecedingDuplicate)
         };
         Some(Self {
             lives,
-            precedes,
+            precedes: why == precedes,
+            // Nobody is linked with it, as far as is known here; who is says so.
+            yields: is_own && why == goes,
             by_third: !is_own,
         })
     }

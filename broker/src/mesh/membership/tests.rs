@@ -22,7 +22,6 @@ fn membership(routes: &[&str], now: Instant) -> Membership {
         own: hello("n1"),
         nodes_max: 3,
         redial_max: Duration::from_secs(2),
-        has_registry: true,
     };
     Membership::new(rules, routes.iter().map(ToString::to_string), 1, now)
 }
@@ -196,11 +195,8 @@ fn of_two_that_meet_each_knows_which_of_them_stays() {
         membership.dials(now);
         let why = refused(membership.greet(&other(began, serving), true, now)).expect("a refusal");
         membership.dial_refused("a:1", "n1", why, false, now);
-        assert_eq!(
-            membership.namesake_precedes(),
-            Some(other_stays),
-            "by its own sight"
-        );
+        let expected = other_stays.then_some(true);
+        assert_eq!(membership.namesake_precedes(), expected, "by its own sight");
         // The other one sees it the other way round, and this is how it tells.
         let theirs = if other_stays {
             Why::PrecedingDuplicate
@@ -209,11 +205,7 @@ fn of_two_that_meet_each_knows_which_of_them_stays() {
         };
         assert_eq!(why == Why::PrecedingDuplicate, !other_stays);
         membership.dial_refused("a:1", "n1", theirs, true, now);
-        assert_eq!(
-            membership.namesake_precedes(),
-            Some(other_stays),
-            "by the other's"
-        );
+        assert_eq!(membership.namesake_precedes(), expected, "by the other's");
         assert!(membership.has_living_namesake() && !membership.is_displaced());
     }
 }
@@ -254,7 +246,7 @@ fn a_third_node_says_that_another_has_the_id_and_what_it_knows_of_that_one() {
         "of equal age"
     );
     assert_eq!(told(&third, 0, "z", true, now), Why::PrecedingDuplicate);
-    let later = now + Duration::from_secs(5);
+    let later = now + Duration::from_secs(1);
     assert_eq!(
         told(&third, 1, "a", true, later),
         Why::DuplicateId,
@@ -294,10 +286,11 @@ fn of_two_of_one_id_that_join_the_one_that_stays_is_given_the_link() {
 }
 
 #[test]
-fn only_a_third_node_s_word_displaces_a_node_and_only_while_nobody_is_linked_with_it() {
+fn only_a_third_node_s_word_of_one_that_lives_displaces_a_node() {
     let now = Instant::now();
     let mut membership = membership(&["a:1", "b:1"], now);
     membership.dials(now);
+    assert!(!membership.is_displaced(), "nobody is linked with anybody");
     // Another n1, started by mistake where the dead peer was.
     membership.dial_refused("a:1", "n1", Why::PrecedingDuplicate, true, now);
     assert!(membership.namesake_precedes().is_some() && !membership.is_displaced());
@@ -313,25 +306,59 @@ fn only_a_third_node_s_word_displaces_a_node_and_only_while_nobody_is_linked_wit
     assert!(!membership.is_displaced());
 }
 
+/// Both see the same nodes, each with the one or the other.
 #[test]
-fn of_two_with_links_the_one_that_does_not_precede_is_displaced_unless_a_registry_decides() {
+fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
     let now = Instant::now();
-    for has_registry in [true, false] {
-        let mut membership = membership(&["a:1", "b:1"], now);
-        membership.rules.has_registry = has_registry;
-        membership.dials(now);
-        linked(&mut membership, "n3", 1, now);
-        for why in [Why::DuplicateId, Why::LivingDuplicate] {
-            membership.dial_refused("a:1", "n2", why, true, now);
-            assert!(!membership.is_displaced(), "the other one has to go");
+    for with_elder in 0..4 {
+        for with_younger in 0..4 {
+            let goes = |links: usize, others: usize, why| {
+                let at: Vec<String> = (0..others).map(|n| format!("o{n}:1")).collect();
+                let mut membership = membership(&at.iter().map(String::as_str).collect::<Vec<_>>(), now);
+                membership.rules.nodes_max = 10;
+                membership.dials(now);
+                for n in 0..links {
+                    linked(&mut membership, &format!("l{n}"), n as u64, now);
+                }
+                for (n, at) in at.iter().enumerate() {
+                    membership.dial_refused(at, &format!("o{n}"), why, true, now);
+                }
+                membership.is_displaced()
+            };
+            let elder = goes(with_elder, with_younger, Why::LivingDuplicate);
+            let younger = goes(with_younger, with_elder, Why::PrecedingDuplicate);
+            let is_contested = with_elder + with_younger > 0;
+            assert_eq!(elder, with_younger > with_elder, "{with_elder} {with_younger}");
+            assert_eq!(elder || younger, is_contested, "{with_elder} {with_younger}");
+            assert!(!(elder && younger), "{with_elder} {with_younger}");
         }
-        membership.dial_refused("a:1", "n1", Why::PrecedingDuplicate, true, now);
-        assert!(!membership.is_displaced(), "who claims the id proves nothing");
-        membership.dial_refused("a:1", "n2", Why::PrecedingDuplicate, true, now);
-        assert_eq!(membership.is_displaced(), !has_registry);
-        membership.dial_failed("a:1", true, now);
-        assert!(!membership.is_displaced());
     }
+}
+
+#[test]
+fn one_that_was_met_and_goes_is_no_obstacle_but_one_that_is_about_to_leave_is() {
+    let now = Instant::now();
+    let other = |serving, draining| Hello {
+        run: "another".to_owned(),
+        began: 1,
+        serving,
+        draining,
+        ..hello("n1")
+    };
+    let met = |other: &Hello| {
+        let mut membership = membership(&["a:1"], now);
+        membership.dials(now);
+        let why = refused(membership.greet(other, true, now)).expect("a refusal");
+        membership.dial_refused("a:1", "n1", why, false, now);
+        (
+            membership.namesake_precedes(),
+            membership.awaited().is_empty(),
+            membership.has_living_namesake(),
+        )
+    };
+    assert_eq!(met(&other(false, false)), (None, true, true));
+    assert_eq!(met(&other(true, false)), (Some(true), false, true));
+    assert_eq!(met(&other(true, true)), (Some(false), false, true));
 }
 
 #[test]

@@ -84,7 +84,6 @@ impl Node {
             own: own.clone(),
             nodes_max: 200,
             redial_max: Duration::from_millis(500),
-            has_registry: seed.is_multiple_of(3),
         };
         let mut router = Router::new(0, 1000);
         router.seed(seed ^ run);
