@@ -159,7 +159,6 @@ impl Mesh {
         let parts = Parts {
             shared: Arc::clone(shared),
             membership,
-            own,
             routes,
             listener,
             workers,

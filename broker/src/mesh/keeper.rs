@@ -41,7 +41,6 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) membership: Membership,
-    pub(crate) own: Hello,
     pub(crate) routes: Vec<Route>,
     pub(crate) listener: TcpListener,
     pub(crate) workers: Vec<UnboundedSender<Newcomer>>,
@@ -117,12 +116,10 @@ pub(crate) async fn run(
                     let _ = done.send(());
                 }
                 Some(Order::Serve) => {
-                    keeper.parts.own.serving = true;
                     keeper.parts.membership.serve();
                     keeper.tell_all(&frame::bare(frame::SERVING));
                 }
                 Some(Order::Drain) => {
-                    keeper.parts.own.draining = true;
                     keeper.parts.membership.drain();
                     keeper.tell_all(&frame::bare(frame::DRAINING));
                 }
@@ -170,7 +167,7 @@ impl Keeper {
         let now = Instant::now();
         for at in self.parts.membership.dials(now) {
             debug!("dialling {at}");
-            let mut own = self.parts.own.clone();
+            let mut own = self.parts.membership.own().clone();
             let route = self
                 .parts
                 .routes
@@ -209,7 +206,7 @@ impl Keeper {
         let own = Hello {
             user: String::new(),
             password: String::new(),
-            ..self.parts.own.clone()
+            ..self.parts.membership.own().clone()
         };
         let (limit, questions) = (self.parts.connect_timeout, self.questions.clone());
         let task = self.shakes.spawn(async move {
@@ -408,10 +405,10 @@ impl Keeper {
             LinkEvent::Stands(number) => {
                 // What it missed between its handshake and now.
                 self.with_link(number, |link| {
-                    if self.parts.own.serving {
+                    if self.parts.membership.own().serving {
                         link.outbox.append(&frame::bare(frame::SERVING));
                     }
-                    if self.parts.own.draining {
+                    if self.parts.membership.own().draining {
                         link.outbox.append(&frame::bare(frame::DRAINING));
                     }
                     if self.parts.membership.is_leaving() {

@@ -236,7 +236,12 @@ impl Membership {
         address.namesake = Namesake::told(why, theirs, id == self.rules.own.id);
         match why {
             Why::Linked => address.id = Some(id.to_owned()),
-            _ if why.is_duplicate() => max = max.min(DUPLICATE_REDIAL_MAX),
+            _ if why.is_duplicate() => {
+                max = max.min(DUPLICATE_REDIAL_MAX);
+                if address.namesake.is_some() {
+                    address.id = Some(id.to_owned());
+                }
+            }
             // A name may lead to others the next time.
             Why::Itself if !address.named.by_hand || is_ip(at) => {
                 self.addresses.remove(at);
@@ -406,6 +411,11 @@ impl Membership {
         true
     }
 
+    /// What this node says of itself now.
+    pub(crate) const fn own(&self) -> &Hello {
+        &self.rules.own
+    }
+
     /// This node takes clients from now on.
     pub(crate) fn serve(&mut self) {
         self.rules.own.serving = true;
@@ -425,36 +435,6 @@ impl Membership {
     /// Whether this node leaves.
     pub(crate) const fn is_leaving(&self) -> bool {
         self.leaving
-    }
-
-    fn namesakes(&self) -> impl Iterator<Item = Namesake> {
-        self.addresses.values().filter_map(|address| address.namesake)
-    }
-
-    /// Whether there is another node with this node's id, and if so, whether that one stays: it was dialled, or a node that was is linked with it.
-    /// One that was dialled and goes is none.
-    pub(crate) fn namesake_precedes(&self) -> Option<bool> {
-        let others = self.namesakes().filter(|namesake| !namesake.yields);
-        others.map(|namesake| namesake.precedes).max()
-    }
-
-    /// Whether it is known to live.
-    pub(crate) fn has_living_namesake(&self) -> bool {
-        self.namesakes().any(|namesake| namesake.lives)
-    }
-
-    /// Whether more nodes are linked with another one of this node's id, that lives, than with this one, or as many and that one stays. Each of the
-    /// two sees the same the other way round, so that not both go.
-    pub(crate) fn is_displaced(&self) -> bool {
-        let told = self
-            .namesakes()
-            .filter(|namesake| namesake.by_third && namesake.lives);
-        let (mut with_it, mut it_precedes) = (0, false);
-        for namesake in told {
-            with_it += 1;
-            it_precedes |= namesake.precedes;
-        }
-        with_it > self.links.len() || (with_it == self.links.len() && it_precedes)
     }
 
     /// Where a registered node is that does not want a link, and why, when there is no link at all.

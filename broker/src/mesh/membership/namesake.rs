@@ -3,9 +3,11 @@
 //! Who claims the id proves nothing; what counts is what third nodes say that are linked with the other one, and only when that one has shown
 //! since then that it lives: a link may outlive a node for a while.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::super::hello::{Hello, Why};
+use super::Membership;
 
 /// So long a node that has shown that it lives is taken to.
 const LIVES_FOR: Duration = Duration::from_secs(1);
@@ -74,5 +76,43 @@ impl Namesake {
             yields: is_own && why == goes,
             by_third: !is_own,
         })
+    }
+}
+
+impl Membership {
+    /// With who told of it. What a node said before it was linked counts no more.
+    fn namesakes(&self) -> impl Iterator<Item = (Option<&str>, Namesake)> {
+        let unlinked = self
+            .addresses
+            .values()
+            .filter(|address| !address.is_linked(&self.links));
+        unlinked.filter_map(|address| Some((address.id.as_deref(), address.namesake?)))
+    }
+
+    /// Whether there is another node with this node's id, and if so, whether that one stays: it was dialled, or a node that was is linked with it.
+    /// One that was dialled and goes is none.
+    pub(crate) fn namesake_precedes(&self) -> Option<bool> {
+        let others = self.namesakes().filter(|(_, namesake)| !namesake.yields);
+        others.map(|(_, namesake)| namesake.precedes).max()
+    }
+
+    /// Whether it is known to live.
+    pub(crate) fn has_living_namesake(&self) -> bool {
+        self.namesakes().any(|(_, namesake)| namesake.lives)
+    }
+
+    /// Whether more nodes are linked with another one of this node's id, that lives, than with this one, or as many and that one stays. Each of the
+    /// two sees the same the other way round, so that not both go.
+    pub(crate) fn is_displaced(&self) -> bool {
+        // A node may be known at several addresses, and is counted once.
+        let (mut with_it, mut it_precedes) = (BTreeSet::new(), false);
+        for (id, namesake) in self.namesakes() {
+            if namesake.by_third && namesake.lives {
+                with_it.insert(id);
+                it_precedes |= namesake.precedes;
+            }
+        }
+        let own = self.links.len();
+        with_it.len() > own || (with_it.len() == own && it_precedes)
     }
 }

@@ -336,6 +336,24 @@ fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
 }
 
 #[test]
+fn a_third_node_that_is_known_at_two_addresses_counts_once_and_not_once_it_is_linked() {
+    let now = Instant::now();
+    let mut membership = membership(&["name:1", "10.0.0.2:1"], now);
+    membership.dials(now);
+    linked(&mut membership, "n3", 1, now);
+    for at in ["name:1", "10.0.0.2:1"] {
+        membership.dial_refused(at, "n2", Why::LivingDuplicate, true, now);
+    }
+    assert!(!membership.is_displaced(), "one is linked with each");
+    membership.link_lost(1, false, now);
+    assert!(membership.is_displaced());
+    // It comes by itself, from an address that it was not dialled at.
+    linked(&mut membership, "n2", 2, now);
+    assert_eq!(membership.namesake_precedes(), None);
+    assert!(!membership.has_living_namesake() && !membership.is_displaced());
+}
+
+#[test]
 fn one_that_was_met_and_goes_is_no_obstacle_but_one_that_is_about_to_leave_is() {
     let now = Instant::now();
     let other = |serving, draining| Hello {
