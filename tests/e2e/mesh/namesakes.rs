@@ -29,16 +29,7 @@ async fn start_that_soon_misses_a_node(size: usize, zookeeper: Option<&ZooKeeper
 async fn a_second_node_of_the_same_name_is_refused_and_says_so() {
     let zookeeper = ZooKeeper::start().await;
     for by_zookeeper in [true, false] {
-        let builder = Mesh::builder(Maker::Ours, 2);
-        let builder = if by_zookeeper {
-            builder.zookeeper(zookeeper.hosts(), PATH)
-        } else {
-            builder
-        };
-        let mut mesh = builder
-            .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
-            .start()
-            .await;
+        let mut mesh = start_that_soon_misses_a_node(2, by_zookeeper.then_some(&zookeeper)).await;
         let mut subscriber = mesh.nodes[0].client().await;
         subscriber.subscribe("a", "1").await;
         subscriber.flush().await;
