@@ -32,6 +32,15 @@ const PROTOCOL_MAX: i64 = 1;
 /// Ended subscriptions are looked for when there are so many, and then at twice what is left.
 const SWEEP_MIN: usize = 64;
 
+/// What a client waits with, for what other nodes answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// The PONG to its PING.
+    Pong,
+    /// Its first SUB, and all that comes behind it.
+    FirstSub,
+}
+
 /// Publishes that say the same line again go the same way again.
 #[derive(Debug)]
 struct LastPublish {
@@ -60,8 +69,10 @@ pub(crate) struct Client {
     took_pong: bool,
     /// The last change of interest, of anyone's, that came before or with one of its own which other nodes may not know yet.
     changed: Option<u64>,
-    /// Its PING waits for other nodes to know this change; nothing is taken from it meanwhile.
-    waits_for: Option<u64>,
+    /// It waits for other nodes to know this change; nothing is taken from it meanwhile.
+    waits_for: Option<(u64, Held)>,
+    /// It may subscribe: what other nodes had sent when it first wanted to has come.
+    may_subscribe: bool,
     /// Messages and bytes it has sent, since last counted.
     messages_in: u64,
     bytes_in: u64,
@@ -94,6 +105,7 @@ impl Client {
             took_pong: false,
             changed: None,
             waits_for: None,
+            may_subscribe: false,
             messages_in: 0,
             bytes_in: 0,
         }
@@ -142,14 +154,16 @@ impl Client {
     }
 
     /// The change of interest that other nodes must know before it goes on.
-    pub(crate) const fn waits_for(&self) -> Option<u64> {
-        self.waits_for
+    pub(crate) fn waits_for(&self) -> Option<u64> {
+        self.waits_for.map(|(change, _)| change)
     }
 
     /// It goes on: other nodes know what it waited for, or it has waited long enough.
     pub(crate) fn go_on(&mut self, router: &mut Router) {
-        if self.waits_for.take().is_some() {
-            self.pong(router);
+        match self.waits_for.take() {
+            Some((_, Held::Pong)) => self.pong(router),
+            Some((_, Held::FirstSub)) => self.may_subscribe = true,
+            None => {}
         }
     }
 
@@ -169,6 +183,9 @@ impl Client {
                 Ok(None) => return Ok(at),
                 Err(error) => return Err(Reason::Protocol(error.server_text())),
             };
+            if span.verb == Verb::Sub && self.waits_to_subscribe(router) {
+                return Ok(at);
+            }
             if router.trace {
                 trace(self.outbox.id, &bytes[at..at + span.len], span.verb);
             }
@@ -193,18 +210,42 @@ impl Client {
     }
 
     fn ping(&mut self, router: &mut Router) {
-        let links = &self.shared.interest.links;
+        let interest = &self.shared.interest;
         let changed = self.changed.take();
-        let behind = links
-            .is_draining()
-            .then(|| self.shared.interest.local.next_change());
-        match behind.or(changed) {
-            Some(change) if !links.know(change) => {
-                self.waits_for = Some(change);
-                links.ask(change, &self.outbox, &mut router.stage);
-            }
-            _ => self.pong(router),
+        let behind = interest.links.is_draining().then(|| interest.local.next_change());
+        let waits = behind
+            .or(changed)
+            .is_some_and(|change| self.waits_until_known(change, Held::Pong, router));
+        if !waits {
+            self.pong(router);
         }
+    }
+
+    /// Its first subscription takes effect behind all that other nodes had sent to this one until then: it may come from one of
+    /// them, has had that there, and must not get it twice.
+    fn waits_to_subscribe(&mut self, router: &mut Router) -> bool {
+        if self.may_subscribe || !self.is_admitted() {
+            return false;
+        }
+        let change = self.shared.interest.local.next_change();
+        self.may_subscribe = !self.waits_until_known(change, Held::FirstSub, router);
+        !self.may_subscribe
+    }
+
+    /// Whether it waits: not all other nodes know this change.
+    fn waits_until_known(&mut self, change: u64, held: Held, router: &mut Router) -> bool {
+        let links = &self.shared.interest.links;
+        let waits = !links.know(change);
+        if waits {
+            self.waits_for = Some((change, held));
+            links.ask(change, &self.outbox, &mut router.stage);
+        }
+        waits
+    }
+
+    /// Whether it may say more than CONNECT.
+    fn is_admitted(&self) -> bool {
+        self.connected || !self.policy.access.is_required()
     }
 
     fn pong(&self, router: &mut Router) {
@@ -247,9 +288,7 @@ impl Client {
         let wrong = |error: standin_wire::WireError| Reason::Protocol(error.server_text());
         match client::frame(bytes, span).map_err(wrong)? {
             Frame::Connect(json) => return self.connect(json, router),
-            _ if !self.connected && self.policy.access.is_required() => {
-                return Err(Reason::AuthorizationViolation);
-            }
+            _ if !self.is_admitted() => return Err(Reason::AuthorizationViolation),
             Frame::Publish(message) => return self.publish(bytes, &message, router),
             Frame::Sub(sub) => self.subscribe(&sub, router),
             Frame::Unsub(unsub) => self.unsubscribe(&unsub, router),

@@ -168,8 +168,14 @@ impl Subscriptions {
         self.changes.load(SeqCst)
     }
 
-    /// A number for what is no change, to ask others behind all that they have sent.
+    /// A number for what is no change, to ask others behind all that they have sent. Followers were told of all changes before.
     pub(crate) fn next_change(&self) -> u64 {
+        // Who changes something holds the lock until it is told.
+        let _all_told = self.read();
+        self.count_change()
+    }
+
+    fn count_change(&self) -> u64 {
         self.changes.fetch_add(1, SeqCst) + 1
     }
 
@@ -250,7 +256,7 @@ impl Subscriptions {
             (_, Some(queue)) if !known.restless.is_empty() => drop(known.restless.remove(&key(queue))),
             _ => {}
         }
-        let changes = self.next_change();
+        let changes = self.count_change();
         let told = !known.followers.is_empty();
         if told {
             let mut frame = std::mem::take(&mut known.frame);

@@ -7,6 +7,9 @@
 //! A node that is joining is not waited for: it has no clients that could publish, and knows all before it takes some. One that takes
 //! clients is, also while it is still being told what there is.
 //!
+//! In the same way a client's first SUB takes effect behind all that other nodes had sent before: what it has had from one of them
+//! does not come a second time.
+//!
 //! Of a node that is about to go each PONG waits for all links: what other nodes had sent before it has come then, and a client that leaves
 //! behind its PONG misses none of it.
 //!
