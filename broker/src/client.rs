@@ -32,15 +32,6 @@ const PROTOCOL_MAX: i64 = 1;
 /// Ended subscriptions are looked for when there are so many, and then at twice what is left.
 const SWEEP_MIN: usize = 64;
 
-/// What a client waits with, for what other nodes answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
-    /// The PONG to its PING.
-    Pong,
-    /// Its first SUB, and all that comes behind it.
-    FirstSub,
-}
-
 /// Publishes that say the same line again go the same way again.
 #[derive(Debug)]
 struct LastPublish {
@@ -67,12 +58,11 @@ pub(crate) struct Client {
     /// What it said in CONNECT, without its labels: the next one is laid over it, and a reload may change who is admitted.
     said: Option<Box<Connect>>,
     took_pong: bool,
+    has_subscribed: bool,
     /// The last change of interest, of anyone's, that came before or with one of its own which other nodes may not know yet.
     changed: Option<u64>,
-    /// It waits for other nodes to know this change; nothing is taken from it meanwhile.
-    waits_for: Option<(u64, Held)>,
-    /// It may subscribe: what other nodes had sent when it first wanted to has come.
-    may_subscribe: bool,
+    /// Its PING waits for other nodes to know this change; nothing is taken from it meanwhile.
+    waits_for: Option<u64>,
     /// Messages and bytes it has sent, since last counted.
     messages_in: u64,
     bytes_in: u64,
@@ -103,9 +93,9 @@ impl Client {
             headers: false,
             said: None,
             took_pong: false,
+            has_subscribed: false,
             changed: None,
             waits_for: None,
-            may_subscribe: false,
             messages_in: 0,
             bytes_in: 0,
         }
@@ -154,16 +144,14 @@ impl Client {
     }
 
     /// The change of interest that other nodes must know before it goes on.
-    pub(crate) fn waits_for(&self) -> Option<u64> {
-        self.waits_for.map(|(change, _)| change)
+    pub(crate) const fn waits_for(&self) -> Option<u64> {
+        self.waits_for
     }
 
     /// It goes on: other nodes know what it waited for, or it has waited long enough.
     pub(crate) fn go_on(&mut self, router: &mut Router) {
-        match self.waits_for.take() {
-            Some((_, Held::Pong)) => self.pong(router),
-            Some((_, Held::FirstSub)) => self.may_subscribe = true,
-            None => {}
+        if self.waits_for.take().is_some() {
+            self.pong(router);
         }
     }
 
@@ -183,9 +171,6 @@ impl Client {
                 Ok(None) => return Ok(at),
                 Err(error) => return Err(Reason::Protocol(error.server_text())),
             };
-            if span.verb == Verb::Sub && self.waits_to_subscribe(router) {
-                return Ok(at);
-            }
             if router.trace {
                 trace(self.outbox.id, &bytes[at..at + span.len], span.verb);
             }
@@ -210,42 +195,18 @@ impl Client {
     }
 
     fn ping(&mut self, router: &mut Router) {
-        let interest = &self.shared.interest;
-        let changed = self.changed.take();
-        let behind = interest.links.is_draining().then(|| interest.local.next_change());
-        let waits = behind
-            .or(changed)
-            .is_some_and(|change| self.waits_until_known(change, Held::Pong, router));
-        if !waits {
-            self.pong(router);
-        }
-    }
-
-    /// Its first subscription takes effect behind all that other nodes had sent to this one until then: it may come from one of
-    /// them, has had that there, and must not get it twice.
-    fn waits_to_subscribe(&mut self, router: &mut Router) -> bool {
-        if self.may_subscribe || !self.is_admitted() {
-            return false;
-        }
-        let change = self.shared.interest.local.next_change();
-        self.may_subscribe = !self.waits_until_known(change, Held::FirstSub, router);
-        !self.may_subscribe
-    }
-
-    /// Whether it waits: not all other nodes know this change.
-    fn waits_until_known(&mut self, change: u64, held: Held, router: &mut Router) -> bool {
         let links = &self.shared.interest.links;
-        let waits = !links.know(change);
-        if waits {
-            self.waits_for = Some((change, held));
-            links.ask(change, &self.outbox, &mut router.stage);
+        let changed = self.changed.take();
+        let behind = links
+            .is_draining()
+            .then(|| self.shared.interest.local.next_change());
+        match behind.or(changed) {
+            Some(change) if !links.know(change) => {
+                self.waits_for = Some(change);
+                links.ask(change, &self.outbox, &mut router.stage);
+            }
+            _ => self.pong(router),
         }
-        waits
-    }
-
-    /// Whether it may say more than CONNECT.
-    fn is_admitted(&self) -> bool {
-        self.connected || !self.policy.access.is_required()
     }
 
     fn pong(&self, router: &mut Router) {
@@ -288,7 +249,9 @@ impl Client {
         let wrong = |error: standin_wire::WireError| Reason::Protocol(error.server_text());
         match client::frame(bytes, span).map_err(wrong)? {
             Frame::Connect(json) => return self.connect(json, router),
-            _ if !self.is_admitted() => return Err(Reason::AuthorizationViolation),
+            _ if !self.connected && self.policy.access.is_required() => {
+                return Err(Reason::AuthorizationViolation);
+            }
             Frame::Publish(message) => return self.publish(bytes, &message, router),
             Frame::Sub(sub) => self.subscribe(&sub, router),
             Frame::Unsub(unsub) => self.unsubscribe(&unsub, router),
@@ -384,6 +347,11 @@ impl Client {
             drop(subscriptions);
             return self.error("maximum subscriptions exceeded", router);
         }
+        let interest = &self.shared.interest;
+        let is_first = !std::mem::replace(&mut self.has_subscribed, true);
+        if is_first {
+            interest.expect(&self.outbox);
+        }
         let hash = self.hasher.hash_one(sub.sid);
         let hasher = &self.hasher;
         let entry = subscriptions.entry(
@@ -399,7 +367,7 @@ impl Client {
                 sub.sid,
             ))
         };
-        let local = &self.shared.interest.local;
+        let local = &interest.local;
         let news = match entry {
             // A sid in use keeps its subscription, as in nats-server.
             Entry::Occupied(entry) if !entry.get().is_over() => None,
@@ -419,6 +387,10 @@ impl Client {
         drop(subscriptions);
         if let Some(news) = news {
             self.news(news, router);
+            if is_first {
+                let links = &self.shared.interest.links;
+                links.ask_all(news.changes, &mut router.stage);
+            }
         }
         self.ok(router);
     }

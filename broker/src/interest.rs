@@ -4,6 +4,7 @@
 //! subject (and queue group) of all clients of that node together.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::generations::Generations;
 use crate::mesh::Links;
@@ -79,6 +80,15 @@ impl Interest {
     /// What tells whether a look-up still holds.
     pub(crate) fn generations(&self) -> &Generations {
         &self.generations
+    }
+
+    /// Before the first subscription of a client. What other nodes had sent before they knew of it still comes, for others here. The
+    /// client may have been on another node until now and have had it there, and does not get it again: only what comes behind each
+    /// link's answer to this change is for it. The caller has them [asked](Links::ask_all), behind the subscription.
+    pub(crate) fn expect(&self, client: &Outbox) {
+        if !self.links.load().is_empty() {
+            client.since.store(self.local.next_change(), Relaxed);
+        }
     }
 
     /// Who gets a message to `subject`.

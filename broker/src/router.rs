@@ -138,10 +138,13 @@ impl Router {
         delivered
     }
 
-    /// Stages a message from another node for clients here: for each that gets it, and for one member of each group in `queues`.
+    /// Stages a message from another node for clients here: for each that gets it, and for one member of each group in `queues`. It
+    /// came behind the answer to the change `answered`; who is to get only what comes behind a later one does not get it. Members of
+    /// groups do: no other node gave it to the group.
     pub(crate) fn deliver_here(
         &mut self,
         from: &Arc<Outbox>,
+        answered: u64,
         queues: frame::Queues<'_>,
         message: &Publish<'_>,
         to: &Recipients,
@@ -152,7 +155,9 @@ impl Router {
         let shared = Shared::if_worth_it(message, total);
         let mut taken = false;
         for subscription in &to.each {
-            taken |= self.deliver(from, subscription, message, shared.as_ref(), interest);
+            if subscription.client.since.load(Relaxed) <= answered {
+                taken |= self.deliver(from, subscription, message, shared.as_ref(), interest);
+            }
         }
         for name in queues {
             if let Some(group) = to.groups.iter().find(|group| group.name() == name) {

@@ -170,8 +170,8 @@ impl Subscriptions {
 
     /// A number for what is no change, to ask others behind all that they have sent. Followers were told of all changes before.
     pub(crate) fn next_change(&self) -> u64 {
-        // Who changes something holds the lock until it is told.
-        let _all_told = self.read();
+        // Whoever makes a change holds the lock until it is told.
+        let _all_told = self.write();
         self.count_change()
     }
 

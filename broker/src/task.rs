@@ -164,7 +164,7 @@ struct Task {
     pings: u32,
     /// Nothing is read before: a subscriber cannot keep up.
     stalled_until: Option<Instant>,
-    /// The client's PING or first SUB waits for other nodes, at most until then.
+    /// The client's PING waits for other nodes, at most until then.
     waits_until: Option<Instant>,
 }
 
@@ -252,7 +252,7 @@ impl Task {
         stalled
     }
 
-    /// Whether other nodes are still to learn what the client has subscribed to, or to say that all they had sent has come.
+    /// Whether other nodes are still to learn what the client has subscribed to.
     fn is_waiting(&mut self) -> bool {
         let Some(change) = self.client.waits_for() else {
             return false;
@@ -268,7 +268,7 @@ impl Task {
         }
         links.forget(change, &self.outbox);
         self.waits_until = None;
-        // Its PONG is given or its SUB taken, and what it has sent meanwhile, in its next turn.
+        // The answer is given, and what the client has sent meanwhile is taken, in its next turn.
         self.unfinished = true;
         false
     }

@@ -33,7 +33,7 @@ pub fn link(input: &[u8]) {
     let outbox = Arc::new(Outbox::new(u64::MAX - 1, None, 1));
     let link = Arc::new(Link::new(1, outbox, Hello::default(), shared.address, true));
     shared.interest.links.insert(&link);
-    let mut inbound = Inbound::new(Arc::clone(&link));
+    let mut inbound = Inbound::new(Arc::clone(&link), &shared.interest);
     let (mut held, mut heard) = (Vec::new(), Vec::new());
     for piece in bytes.chunks(usize::from(*cut).max(1)) {
         held.extend_from_slice(piece);

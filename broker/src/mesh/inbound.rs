@@ -54,19 +54,29 @@ pub(crate) struct Inbound {
     last: Option<(Vec<u8>, Found)>,
     /// A PING of this side for a sign of life was answered.
     took_pong: bool,
+    /// The last change that the peer has asked about, not answered yet.
+    owes: Option<u64>,
+    /// An answer may be on the stage still.
+    answers: bool,
+    /// The last change that the peer has answered, or that was before there was this link.
+    answered: u64,
     messages_in: u64,
     bytes_in: u64,
 }
 
 impl Inbound {
-    pub(crate) fn new(link: Arc<Link>) -> Self {
+    /// For a link that [stands](super::Links::insert).
+    pub(crate) fn new(link: Arc<Link>, interest: &Interest) -> Self {
         Self {
+            answered: interest.local.changes(),
             link,
             wanted: HashTable::new(),
             ending: Vec::new(),
             hasher: RandomState::default(),
             last: None,
             took_pong: false,
+            owes: None,
+            answers: false,
             messages_in: 0,
             bytes_in: 0,
         }
@@ -105,6 +115,7 @@ impl Inbound {
             at += length;
             self.frame(&frame, interest, router, heard)?;
         }
+        self.answer(router);
         self.link
             .messages_in
             .fetch_add(std::mem::take(&mut self.messages_in), Relaxed);
@@ -112,6 +123,14 @@ impl Inbound {
             .bytes_in
             .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
         Ok(at)
+    }
+
+    /// The last PING is answered, and with it those before it.
+    fn answer(&mut self, router: &mut Router) {
+        if let Some(token) = self.owes.take() {
+            frame::put_pong(&mut router.stage.of(&self.link.outbox).bytes, token);
+            self.answers = true;
+        }
     }
 
     fn frame(
@@ -129,15 +148,17 @@ impl Inbound {
                 members,
             } => return self.wants(subject, queue, members, interest),
             Frame::NoInterest { subject, queue } => self.wants_no_more(subject, queue, interest),
-            Frame::Ping(token) => {
-                frame::put_pong(&mut router.stage.of(&self.link.outbox).bytes, token);
+            Frame::Ping(frame::PROBE) => {
+                frame::put_pong(&mut router.stage.of(&self.link.outbox).bytes, frame::PROBE);
             }
+            Frame::Ping(token) => self.owes = self.owes.max(Some(token)),
             Frame::Pong(frame::PROBE) => self.took_pong = true,
             Frame::Pong(token) => {
                 if interest.links.is_draining() {
                     // Who waits for it goes on behind all that came before it.
                     router.stage.flush();
                 }
+                self.answered = self.answered.max(token);
                 interest.links.answered(&self.link, token);
             }
             Frame::Synced => heard.push(Heard::Synced),
@@ -168,6 +189,11 @@ impl Inbound {
         interest: &Interest,
         router: &mut Router,
     ) -> Result<(), Reason> {
+        // Whoever gets it may answer it; to the peer that is to come behind the answers to its PINGs before.
+        self.answer(router);
+        if std::mem::take(&mut self.answers) {
+            router.stage.flush_to(&self.link.outbox);
+        }
         self.messages_in += 1;
         self.bytes_in += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
         let known = self
@@ -197,6 +223,7 @@ impl Inbound {
         };
         let taken = router.deliver_here(
             &self.link.outbox,
+            self.answered,
             message.queues,
             &published,
             &found.recipients,
@@ -296,7 +323,7 @@ mod tests {
         let outbox = Arc::new(Outbox::unconnected(1));
         let address = ([127, 0, 0, 1], 6222).into();
         let link = Arc::new(Link::new(1, outbox, Hello::default(), address, true));
-        let mut inbound = Inbound::new(Arc::clone(&link));
+        let mut inbound = Inbound::new(Arc::clone(&link), &interest);
         let mut message = Vec::new();
         frame::put_message_head(&mut message, b"\x01q", b"a", None, None, 2);
         message.extend_from_slice(b"hi");

@@ -7,8 +7,8 @@
 //! A node that is joining is not waited for: it has no clients that could publish, and knows all before it takes some. One that takes
 //! clients is, also while it is still being told what there is.
 //!
-//! In the same way a client's first SUB takes effect behind all that other nodes had sent before: what it has had from one of them
-//! does not come a second time.
+//! By the same answers a client that comes from another node gets nothing twice: of each link's messages only those behind its
+//! answer to the client's first subscription are for it ([`Interest::expect`](crate::interest::Interest::expect)).
 //!
 //! Of a node that is about to go each PONG waits for all links: what other nodes had sent before it has come then, and a client that leaves
 //! behind its PONG misses none of it.
@@ -52,8 +52,8 @@ pub(crate) struct Link {
     /// The last change that the peer was asked about, and the last that it is known to know.
     asked: AtomicU64,
     answered: AtomicU64,
-    /// It did not answer in time.
-    late: AtomicBool,
+    /// It did not answer in time, and is waited for again when it has answered this change; 0: it is in time.
+    late: AtomicU64,
     /// The peer is to show that it lives,
     probe: AtomicBool,
     /// because another node claims its id.
@@ -91,7 +91,7 @@ impl Link {
             told_all: AtomicBool::new(false),
             asked: AtomicU64::new(0),
             answered: AtomicU64::new(0),
-            late: AtomicBool::new(false),
+            late: AtomicU64::new(0),
             probe: AtomicBool::new(false),
             claimed: AtomicBool::new(false),
             interest: AtomicUsize::new(0),
@@ -129,6 +129,14 @@ impl Link {
         self.told_all.store(true, SeqCst);
     }
 
+    /// Asks the peer about this change; one that has not been told all is asked when it has.
+    fn ask(&self, change: u64, stage: &mut Stage) {
+        let told = self.told_all.load(SeqCst);
+        if told && self.asked.fetch_max(change, SeqCst) < change {
+            frame::put_ping(&mut stage.of(&self.outbox).bytes, change);
+        }
+    }
+
     /// Whether the peer knows this change, as far as anybody waits for it.
     fn knows(&self, change: u64) -> bool {
         self.answered.load(SeqCst) >= change || !self.is_waited_for()
@@ -137,7 +145,7 @@ impl Link {
     /// Whether who makes changes waits for it.
     pub(super) fn is_waited_for(&self) -> bool {
         let joined = self.told_all.load(SeqCst) || self.serving.load(Relaxed);
-        joined && !self.late.load(Relaxed) && self.outbox.reason().is_none()
+        joined && self.late.load(Relaxed) == 0 && self.outbox.reason().is_none()
     }
 
     pub(crate) fn heard(&self, now: Instant) {
@@ -255,14 +263,15 @@ impl Links {
 
     /// Asks those that may not know this change, and has `client` woken when all do. The caller looks once more after that.
     pub(crate) fn ask(&self, change: u64, client: &Arc<Outbox>, stage: &mut Stage) {
-        for link in self.load().iter() {
-            // One that has not been told all is asked when it has.
-            let told = link.told_all.load(SeqCst);
-            if told && !link.knows(change) && link.asked.fetch_max(change, SeqCst) < change {
-                frame::put_ping(&mut stage.of(&link.outbox).bytes, change);
-            }
+        for link in self.load().iter().filter(|link| !link.knows(change)) {
+            link.ask(change, stage);
         }
         self.waiting().insert((change, client.id), Arc::clone(client));
+    }
+
+    /// Asks all links about this change, also those that nobody waits for. For what is told to follow it.
+    pub(crate) fn ask_all(&self, change: u64, stage: &mut Stage) {
+        self.load().iter().for_each(|link| link.ask(change, stage));
     }
 
     /// `client` does not wait any longer.
@@ -274,7 +283,7 @@ impl Links {
     pub(crate) fn give_up(&self, change: u64, after: Duration) {
         self.past().flushes_given_up += 1;
         for link in self.load().iter().filter(|link| !link.knows(change)) {
-            if !link.late.swap(true, Relaxed) {
+            if link.late.swap(link.asked.load(SeqCst).max(change), Relaxed) == 0 {
                 warn!(
                     peer = link.peer.id,
                     address = %link.address,
@@ -287,8 +296,8 @@ impl Links {
 
     /// The peer knows all up to this change.
     pub(crate) fn answered(&self, link: &Link, change: u64) {
-        if change >= link.asked.load(SeqCst) {
-            link.late.store(false, Relaxed);
+        if change >= link.late.load(Relaxed) {
+            link.late.store(0, Relaxed);
         }
         if change > 0 && link.answered.fetch_max(change, SeqCst) < change {
             self.wake();
@@ -324,5 +333,32 @@ impl Links {
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<(u64, u64), Arc<Outbox>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_was_late_is_waited_for_again_once_it_has_answered_also_while_new_clients_ask() {
+        let (links, mut stage) = (Links::default(), Stage::new(0));
+        let address = ([127, 0, 0, 1], 6222).into();
+        let outbox = Arc::new(Outbox::unconnected(1));
+        let link = Arc::new(Link::new(1, outbox, Hello::default(), address, true));
+        links.insert(&link);
+        link.set_told_all();
+        let client = Arc::new(Outbox::unconnected(2));
+        links.ask(5, &client, &mut stage);
+        assert!(!links.know(5));
+        links.give_up(5, Duration::from_secs(1));
+        assert!(links.know(5), "nobody waits for it");
+        links.ask_all(8, &mut stage);
+        links.answered(&link, 4);
+        assert!(links.know(8), "it is still late");
+        links.answered(&link, 5);
+        assert!(!links.know(8), "it is waited for again");
+        links.answered(&link, 8);
+        assert!(links.know(8));
     }
 }

@@ -154,7 +154,7 @@ impl Task {
         shared.interest.links.insert(&link);
         let _ = parts.events.send(LinkEvent::Stands(parts.number));
         Self {
-            inbound: Inbound::new(Arc::clone(&link)),
+            inbound: Inbound::new(Arc::clone(&link), &shared.interest),
             unfinished: !parts.came.is_empty(),
             intake: Intake::with(&parts.came),
             telling: Some(Told::default()),

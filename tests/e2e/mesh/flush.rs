@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use e2e::raw::{CONNECT_NEW, pub_frame};
+use e2e::raw::{CONNECT_NEW, CONNECT_OLD, pub_frame};
 use e2e::{Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Rounds over the nodes that stay, at least.
 const ROUNDS: u64 = 10_000;
@@ -294,4 +294,52 @@ async fn a_client_that_moves_gets_nothing_twice_from_a_node_that_is_behind() {
     let mut receipts = Receipts::new("another client of that node");
     receipts.gather(&mut others, &ledger, PATIENCE).await;
     receipts.assert_whole(&ledger);
+}
+
+/// Answers requests until its client ends.
+fn answer(mut responder: RawClient) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            let frame = responder.read_command().await;
+            let text = String::from_utf8_lossy(frame.bytes()).into_owned();
+            let reply = text.split(' ').nth(3).expect("a request's reply");
+            responder.publish(reply, "answer").await;
+        }
+    })
+}
+
+/// A request that comes with its connection's first words is answered, though the answer may be quick and nobody has waited for a PONG.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_request_of_each_connection_is_answered_by_another_node() {
+    const REQUESTS: usize = 4000;
+    const AT_ONCE: usize = 20;
+    let mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut answering = Vec::new();
+    for node in &mesh.nodes[1..] {
+        let mut responder = node.client().await;
+        responder.subscribe(&format!("ask.{}", node.name()), "1").await;
+        responder.flush().await;
+        answering.push(answer(responder));
+    }
+    let address = mesh.nodes[0].address();
+    let names: Vec<String> = mesh.nodes[1..]
+        .iter()
+        .map(|node| node.name().to_owned())
+        .collect();
+    let mut asking = JoinSet::new();
+    for first in 0..AT_ONCE {
+        let name = names[first % names.len()].clone();
+        asking.spawn(async move {
+            for number in (first..REQUESTS).step_by(AT_ONCE) {
+                let mut client = RawClient::connect(address).await;
+                let inbox = format!("inbox.{number}");
+                let words = format!("{CONNECT_OLD}\r\nSUB {inbox} 1\r\nPUB ask.{name} {inbox} 2\r\nhi\r\n");
+                client.send(words).await;
+                client.expect_message("1", &inbox, "answer").await;
+                client.close().await;
+            }
+        });
+    }
+    asking.join_all().await;
+    answering.iter().for_each(JoinHandle::abort);
 }

@@ -6,8 +6,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use standin_wire::client::Publish;
+
 use crate::closing::Reason;
-use crate::interest::Interest;
+use crate::interest::{Interest, Scope};
 use crate::mesh::frame;
 use crate::mesh::hello::{Hello, PROTOCOL, PROTOCOL_MIN, Peer, put_json};
 use crate::mesh::inbound::{Heard, Inbound};
@@ -137,7 +139,7 @@ impl Node {
         let end = End {
             connection,
             peer,
-            inbound: Inbound::new(Arc::clone(&link)),
+            inbound: Inbound::new(Arc::clone(&link), &self.interest),
             link,
             telling: Some(Told::default()),
             held: Vec::new(),
@@ -224,7 +226,28 @@ impl Node {
         Some(end.connection)
     }
 
-    pub(super) fn subscribe(&mut self, subject: &str, queue: Option<&str>, now: Instant) {
+    pub(super) fn publish(&mut self, subject: &[u8], payload: &[u8]) {
+        let message = Publish {
+            subject,
+            reply: None,
+            headers: None,
+            payload,
+        };
+        let publisher = Arc::new(Outbox::unconnected(0));
+        let found = self.router.cache.find(subject, &self.interest);
+        let fresh = self.interest.recipients(subject, Scope::Whole);
+        assert_eq!(found.recipients.len(), fresh.len(), "what is remembered holds");
+        self.router
+            .publish(&publisher, &message, &found.recipients, &self.interest);
+    }
+
+    /// A client comes, and subscribes as [`Client`](crate::client::Client) has it.
+    pub(super) fn subscribe(
+        &mut self,
+        subject: &str,
+        queue: Option<&str>,
+        now: Instant,
+    ) -> Arc<Subscription> {
         self.clients += 1;
         let client = Arc::new(Outbox::on_wire(self.clients, 1, &self.clients_wire));
         let subscription = Arc::new(Subscription::new(
@@ -233,22 +256,34 @@ impl Node {
             queue.map(str::as_bytes),
             b"1",
         ));
+        self.interest.expect(&client);
         let News { changes, .. } = self.interest.local.add(&subscription);
+        self.interest.links.ask_all(changes, &mut self.router.stage);
         self.subscriptions.push(Arc::clone(&subscription));
         if !self.interest.links.know(changes) {
             self.interest.links.ask(changes, &client, &mut self.router.stage);
             self.waiting.push(Waiting {
                 change: changes,
                 client,
-                subscription,
+                subscription: Arc::clone(&subscription),
                 until: now + Duration::from_millis(200),
             });
         }
+        subscription
     }
 
     pub(super) fn unsubscribe(&mut self, number: usize) {
         let gone = self.subscriptions.swap_remove(number);
         self.interest.local.remove(&gone);
+    }
+
+    /// A client goes.
+    pub(super) fn leave(&mut self, subscription: &Arc<Subscription>) {
+        let number = self
+            .subscriptions
+            .iter()
+            .position(|one| Arc::ptr_eq(one, subscription));
+        self.unsubscribe(number.expect("it is here"));
     }
 
     /// Those who wait no longer, each with whether all links know.

@@ -7,11 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use standin_wire::client::Publish;
 
 use super::world::World;
-use crate::interest::Scope;
-use crate::outbox::Outbox;
+use crate::subscription::Subscription;
 
 impl World {
     /// Whose flush is done: all whom it waited for know.
@@ -124,26 +122,62 @@ impl World {
         }
     }
 
+    /// A client moves from node to node, where others listen to the same, while all nodes publish: of each it gets what it gets once
+    /// and in order.
+    pub(super) fn check_moves(&mut self, rng: &mut StdRng) {
+        let count = self.nodes.len();
+        let mut at = 0;
+        let mut mover = self.nodes[at].subscribe("moves", None, self.now);
+        for node in &mut self.nodes {
+            node.subscribe("moves", None, self.now);
+        }
+        let (mut last, mut moves) = (vec![0; count], 0);
+        for number in 1..=200 {
+            for (from, node) in self.nodes.iter_mut().enumerate() {
+                node.publish(b"moves", format!("from {from} {number}").as_bytes());
+            }
+            self.step(rng);
+            for (from, number) in self.take_received(at, &mover) {
+                assert!(
+                    last[from] < number,
+                    "{number} of {from} after {}, on {at}",
+                    last[from]
+                );
+                last[from] = number;
+            }
+            if rng.random_range(0..10) == 0 {
+                self.nodes[at].leave(&mover);
+                at = rng.random_range(0..count);
+                mover = self.nodes[at].subscribe("moves", None, self.now);
+                moves += 1;
+            }
+        }
+        assert!(moves > 0 && last.iter().all(|last| *last > 0));
+    }
+
+    /// Who published what this client was sent since last asked.
+    fn take_received(&self, at: usize, subscription: &Subscription) -> Vec<(usize, u64)> {
+        let mut wire = self.nodes[at].clients_wire.lock().expect("the wire");
+        let all = std::mem::take(&mut *wire);
+        let own = all.iter().filter(|(id, _)| *id == subscription.client.id);
+        own.flat_map(|(_, bytes)| {
+            let text = std::str::from_utf8(bytes).expect("text");
+            text.lines().filter_map(|line| {
+                let (from, number) = line.strip_prefix("from ")?.split_once(' ')?;
+                Some((from.parse().ok()?, number.parse().ok()?))
+            })
+        })
+        .collect()
+    }
+
     /// A message reaches each plain subscriber once, and one member of each group: one where it is published, if there is one.
     pub(super) fn check_a_publish(&mut self, rng: &mut StdRng) {
         let from = rng.random_range(0..self.nodes.len());
         let subject = ["a", "b", "a.b", "a.c", "c"][rng.random_range(0..5)];
-        let message = Publish {
-            subject: subject.as_bytes(),
-            reply: None,
-            headers: None,
-            payload: b"x",
-        };
         self.nodes
             .iter()
             .for_each(|node| node.clients_wire.lock().expect("the wire").clear());
-        let node = &mut self.nodes[from];
-        let publisher = Arc::new(Outbox::unconnected(0));
-        let found = node.router.cache.find(message.subject, &node.interest);
-        let fresh = node.interest.recipients(message.subject, Scope::Whole);
-        assert_eq!(found.recipients.len(), fresh.len(), "what is remembered holds");
-        node.router
-            .publish(&publisher, &message, &found.recipients, &node.interest);
+        self.nodes[from].publish(subject.as_bytes(), b"x");
         (0..60).for_each(|_| self.step(rng));
         let (mut groups_here, mut groups) = (BTreeSet::new(), BTreeMap::new());
         for (number, node) in self.nodes.iter().enumerate() {
