@@ -4,6 +4,10 @@
 //! A stage belongs to one thread, so nothing here is locked. Its buffers are used again from turn to turn.
 
 use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, Release},
+};
 
 use bytes::Bytes;
 
@@ -87,10 +91,14 @@ impl Staged {
     }
 }
 
+/// Whether a stage is split: it has sent some of what was staged together, and some not. Odd while it is, and counted on.
+pub(crate) type Split = Arc<AtomicU64>;
+
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct Stage {
     worker: usize,
+    split: Split,
     staged: Vec<Staged>,
     used: usize,
     /// Bytes staged since the last flush, without those that are shared.
@@ -102,14 +110,39 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// The stage of worker number `worker`.
-    pub(crate) const fn new(worker: usize) -> Self {
+    pub(crate) fn new(worker: usize) -> Self {
         Self {
             worker,
+            split: Split::default(),
             staged: Vec::new(),
             used: 0,
             bytes: 0,
             kept_bytes: 0,
             pending_bytes_max: usize::MAX,
+        }
+    }
+
+    /// For others to see.
+    pub(crate) const fn split(&self) -> &Split {
+        &self.split
+    }
+
+    fn is_split(&self) -> bool {
+        self.split.load(Relaxed) & 1 == 1
+    }
+
+    /// Only this stage changes it.
+    fn set_split(&self, split: bool) {
+        let count = self.split.load(Relaxed);
+        if (count & 1 == 1) != split {
+            self.split.store(count + 1, Release);
+        }
+    }
+
+    /// Sends everything if some of it has been sent.
+    pub(crate) fn mend(&mut self) {
+        if self.is_split() {
+            self.flush();
         }
     }
 
@@ -178,6 +211,7 @@ impl Stage {
         }
         self.used = 0;
         self.bytes = 0;
+        self.set_split(false);
     }
 
     /// Sends what is staged for this client, before the turn is through.
@@ -187,6 +221,12 @@ impl Stage {
         if staged.is_some_and(|known| Arc::ptr_eq(known, outbox)) {
             self.send(place);
         }
+        if self.staged[..self.used]
+            .iter()
+            .all(|staged| staged.outbox.is_none())
+        {
+            self.flush();
+        }
     }
 
     fn send(&mut self, place: usize) {
@@ -194,6 +234,10 @@ impl Stage {
         let Some(outbox) = staged.outbox.take() else {
             return;
         };
+        if self.used > 1 {
+            self.set_split(true);
+        }
+        let staged = &mut self.staged[place];
         if outbox.send(staged, self.pending_bytes_max) {
             staged.producers.iter().for_each(|producer| producer.stall());
         }

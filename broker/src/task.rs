@@ -131,6 +131,7 @@ pub(crate) async fn flush() {
 /// Makes the present thread worker number `number`.
 pub(crate) fn become_worker(number: usize, shared: &Shared) {
     let router = Router::new(number, shared.settings.load().process.match_cache_max);
+    shared.interest.links.add_stage(&router.stage);
     let buffer = vec![0; READ_BYTES];
     WORKER.set(Some(Worker {
         router,

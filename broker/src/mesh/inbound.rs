@@ -56,6 +56,8 @@ pub(crate) struct Inbound {
     took_pong: bool,
     /// The last change that the peer has asked about, not answered yet.
     owes: Option<u64>,
+    /// Where some of what was staged together had been sent when it asked, and some not.
+    splits: Vec<(usize, u64)>,
     /// An answer may be on the stage still.
     answers: bool,
     /// The last change that the peer has answered, or that was before there was this link.
@@ -76,6 +78,7 @@ impl Inbound {
             last: None,
             took_pong: false,
             owes: None,
+            splits: Vec::new(),
             answers: false,
             messages_in: 0,
             bytes_in: 0,
@@ -99,7 +102,8 @@ impl Inbound {
         heard: &mut Vec<Heard>,
     ) -> Result<usize, Reason> {
         let mut at = 0;
-        while !router.is_tired() {
+        // What is still owed of the turn before comes first, so that it comes at all.
+        while !router.is_tired() && (at > 0 || self.answer(interest, router)) {
             let frame = match frame::decode(&bytes[at..], FRAME_BYTES_MAX) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
@@ -112,10 +116,13 @@ impl Inbound {
                 }
             };
             let (frame, length) = frame;
+            if !matches!(frame, Frame::Ping(_)) && !self.answer(interest, router) {
+                break;
+            }
             at += length;
             self.frame(&frame, interest, router, heard)?;
         }
-        self.answer(router);
+        self.answer(interest, router);
         self.link
             .messages_in
             .fetch_add(std::mem::take(&mut self.messages_in), Relaxed);
@@ -125,12 +132,20 @@ impl Inbound {
         Ok(at)
     }
 
-    /// The last PING is answered, and with it those before it.
-    fn answer(&mut self, router: &mut Router) {
-        if let Some(token) = self.owes.take() {
+    /// The last PING is answered, and with it those before it: behind each message that another node or a client here has been sent
+    /// when it came. Returns whether nothing is owed; what comes behind it waits until then.
+    fn answer(&mut self, interest: &Interest, router: &mut Router) -> bool {
+        if self.owes.is_some() && interest.links.are_mended(&self.splits) {
+            let token = self.owes.take().unwrap_or_default();
             frame::put_pong(&mut router.stage.of(&self.link.outbox).bytes, token);
             self.answers = true;
         }
+        !self.owes()
+    }
+
+    /// A PING is to be answered as soon as other workers have sent what they are sending: more turns are wanted.
+    pub(crate) const fn owes(&self) -> bool {
+        self.owes.is_some()
     }
 
     fn frame(
@@ -151,7 +166,11 @@ impl Inbound {
             Frame::Ping(frame::PROBE) => {
                 frame::put_pong(&mut router.stage.of(&self.link.outbox).bytes, frame::PROBE);
             }
-            Frame::Ping(token) => self.owes = self.owes.max(Some(token)),
+            Frame::Ping(token) => {
+                self.owes = self.owes.max(Some(token));
+                router.stage.mend();
+                interest.links.note_splits(&mut self.splits);
+            }
             Frame::Pong(frame::PROBE) => self.took_pong = true,
             Frame::Pong(token) => {
                 if interest.links.is_draining() {
@@ -189,10 +208,8 @@ impl Inbound {
         interest: &Interest,
         router: &mut Router,
     ) -> Result<(), Reason> {
-        // Whoever gets it may answer it; to the peer that is to come behind the answers to its PINGs before.
-        self.answer(router);
         if std::mem::take(&mut self.answers) {
-            // All that is staged: what a client gets from one node and not again from the next, both are sent at once.
+            // Whoever gets it may answer it; to the peer that is to come behind the answers to its PINGs before.
             router.stage.flush();
         }
         self.messages_in += 1;
@@ -317,6 +334,46 @@ mod tests {
     use super::*;
     use crate::mesh::hello::Hello;
     use crate::outbox::Outbox;
+    use crate::stage::Stage;
+
+    #[test]
+    fn a_ping_is_answered_when_what_another_worker_is_sending_is_sent_and_what_follows_waits() {
+        let (interest, mut router, mut other) = (Interest::new(), Router::new(0, 10), Stage::new(1));
+        interest.links.add_stage(&router.stage);
+        interest.links.add_stage(&other);
+        let address = ([127, 0, 0, 1], 6222).into();
+        let outbox = Arc::new(Outbox::new(1, None, 2));
+        let link = Arc::new(Link::new(1, Arc::clone(&outbox), Hello::default(), address, true));
+        let mut inbound = Inbound::new(link, &interest);
+        let mut words = Vec::new();
+        frame::put_ping(&mut words, 3);
+        frame::put_ping(&mut words, 4);
+        let pings = words.len();
+        frame::put_interest(&mut words, b"a", None, 1);
+        let mut take = |bytes: &[u8], router: &mut Router| {
+            router.begin_turn();
+            let taken = inbound.take(bytes, &interest, router, &mut Vec::new());
+            let answered = router.stage.of(&outbox).bytes.clone();
+            router.stage.flush();
+            (taken.expect("frames"), answered, inbound.owes())
+        };
+        let sent: Vec<_> = (2..4).map(|id| Arc::new(Outbox::new(id, None, 2))).collect();
+        for outbox in &sent {
+            other.of(outbox).bytes.push(b'x');
+        }
+        let mut pong = Vec::new();
+        frame::put_pong(&mut pong, 4);
+        other.flush_to(&sent[0]);
+        assert_eq!(take(&words, &mut router), (pings, Vec::new(), true));
+        assert_eq!(take(&words[pings..], &mut router), (0, Vec::new(), true));
+        other.flush();
+        let rest = words.len() - pings;
+        assert_eq!(take(&words[pings..], &mut router), (rest, pong, false));
+        // What is sent later is nothing to wait for.
+        let mut pong = Vec::new();
+        frame::put_pong(&mut pong, 3);
+        assert_eq!(take(&words[..pings / 2], &mut router), (pings / 2, pong, false));
+    }
 
     #[test]
     fn messages_that_nobody_wants_any_more_are_counted() {

@@ -18,7 +18,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -29,7 +31,7 @@ use super::frame;
 use super::hello::Hello;
 use crate::closing::{KINDS, Reason};
 use crate::outbox::Outbox;
-use crate::stage::Stage;
+use crate::stage::{Split, Stage};
 
 /// A link to another node.
 #[derive(Debug)]
@@ -208,6 +210,8 @@ pub(crate) struct Links {
     waiting: Mutex<BTreeMap<(u64, u64), Arc<Outbox>>>,
     /// This node is about to go.
     draining: AtomicBool,
+    /// Of the stage of each worker.
+    splits: ArcSwap<Vec<Split>>,
 }
 
 impl Links {
@@ -245,6 +249,31 @@ impl Links {
         let mut past = self.past();
         past.ended[reason.kind()] += 1;
         past.unsent_bytes += unsent_bytes as u64;
+    }
+
+    /// What a worker stages may go over links.
+    pub(crate) fn add_stage(&self, stage: &Stage) {
+        self.splits.rcu(|splits| {
+            let mut splits = Vec::clone(splits);
+            splits.push(Arc::clone(stage.split()));
+            splits
+        });
+    }
+
+    /// The stages that are [split](Split) now: which, and how they are counted.
+    pub(super) fn note_splits(&self, noted: &mut Vec<(usize, u64)>) {
+        let splits = self.splits.load();
+        let counts = splits.iter().map(|split| split.load(Acquire)).enumerate();
+        noted.clear();
+        noted.extend(counts.filter(|(_, count)| count & 1 == 1));
+    }
+
+    /// Whether all of those have sent what they had staged then.
+    pub(super) fn are_mended(&self, noted: &[(usize, u64)]) -> bool {
+        let splits = self.splits.load();
+        noted
+            .iter()
+            .all(|(which, count)| splits[*which].load(Acquire) != *count)
     }
 
     /// Whether all links know this change.

@@ -244,7 +244,7 @@ impl Task {
                     inbound.take(bytes, interest, router, &mut heard)
                 })
             };
-            self.unfinished = router.is_tired();
+            self.unfinished = router.is_tired() || inbound.owes();
             router.count(&self.shared.lookups);
             taken
         })?;

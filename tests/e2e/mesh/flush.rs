@@ -259,43 +259,6 @@ async fn a_client_of_a_lame_duck_has_had_all_that_was_on_its_way_when_it_gets_it
     assert_eq!(came, MESSAGES * publishers.len(), "the rest is on its way");
 }
 
-/// What a client has had from the node that it leaves, the next node may still have to read: for other clients there, not for
-/// the one that comes.
-#[tokio::test]
-async fn a_client_that_moves_gets_nothing_twice_from_a_node_that_is_behind() {
-    let mut mesh = Mesh::builder(Maker::Ours, 3)
-        .setting("cluster.flush_timeout_ms", 20_000)
-        .start()
-        .await;
-    let mut others = mesh.nodes[2].client().await;
-    let mut before = mesh.nodes[1].client().await;
-    for client in [&mut others, &mut before] {
-        client.subscribe("all", "1").await;
-        client.flush().await;
-    }
-    let mut after = mesh.nodes[2].client().await;
-    after.flush().await;
-    let mut publisher = mesh.nodes[0].client().await;
-    mesh.nodes[2].freeze().await;
-
-    let mut ledger = Ledger::new();
-    ledger.publish(&mut publisher, "p", "all", 20_000).await;
-    let mut receipts = Receipts::new("the client that moves");
-    receipts.gather(&mut before, &ledger, PATIENCE).await;
-    before.close().await;
-    after.send("SUB all 1\r\nPING\r\n").await;
-    mesh.nodes[2].thaw();
-    receipts.take_all(&after.read_until("PONG").await);
-    receipts.assert_whole(&ledger);
-
-    ledger.publish(&mut publisher, "p", "all", 1).await;
-    receipts.gather(&mut after, &ledger, PATIENCE).await;
-    receipts.assert_whole(&ledger);
-    let mut receipts = Receipts::new("another client of that node");
-    receipts.gather(&mut others, &ledger, PATIENCE).await;
-    receipts.assert_whole(&ledger);
-}
-
 /// Answers requests until its client ends.
 fn answer(mut responder: RawClient) -> JoinHandle<()> {
     tokio::spawn(async move {

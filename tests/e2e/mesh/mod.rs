@@ -5,6 +5,7 @@
 //! | [`crossing`], [`conversations`], [`split`] | a conversation over several nodes is as on one |
 //! | [`queues`] | a queue group's message has one taker in the whole cluster |
 //! | [`flush`] | after PONG every node knows what a client has subscribed to; a node that hangs holds nobody for long |
+//! | [`moves`] | a client that moves between nodes gets nothing twice |
 //! | [`zookeeper`] | a node is registered while it serves; the mesh lives without the registry |
 //! | [`neighbours`] | what does not belong is refused, what is slow harms nobody |
 //! | [`discovery`] | clients are told of the other nodes, and libraries move by themselves |
@@ -19,6 +20,7 @@ mod crossing;
 mod crowd;
 mod discovery;
 mod flush;
+mod moves;
 mod namesakes;
 mod neighbours;
 mod partitions;

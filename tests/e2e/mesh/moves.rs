@@ -1,0 +1,114 @@
+//! A client that moves from node to node gets no message twice and none behind a later one: what it has had from one node, another
+//! may still have to read, or to be sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use e2e::{Ledger, Maker, Mesh, PATIENCE, Publishing, Receipts, Receiving};
+use tokio::task::JoinSet;
+
+/// What the next node still has to read is for other clients there.
+#[tokio::test]
+async fn a_client_that_moves_gets_nothing_twice_from_a_node_that_is_behind() {
+    let mut mesh = Mesh::builder(Maker::Ours, 3)
+        .setting("cluster.flush_timeout_ms", 20_000)
+        .start()
+        .await;
+    let mut others = mesh.nodes[2].client().await;
+    let mut before = mesh.nodes[1].client().await;
+    for client in [&mut others, &mut before] {
+        client.subscribe("all", "1").await;
+        client.flush().await;
+    }
+    let mut after = mesh.nodes[2].client().await;
+    after.flush().await;
+    let mut publisher = mesh.nodes[0].client().await;
+    mesh.nodes[2].freeze().await;
+
+    let mut ledger = Ledger::new();
+    ledger.publish(&mut publisher, "p", "all", 20_000).await;
+    let mut receipts = Receipts::new("the client that moves");
+    receipts.gather(&mut before, &ledger, PATIENCE).await;
+    before.close().await;
+    after.send("SUB all 1\r\nPING\r\n").await;
+    mesh.nodes[2].thaw();
+    receipts.take_all(&after.read_until("PONG").await);
+    receipts.assert_whole(&ledger);
+
+    ledger.publish(&mut publisher, "p", "all", 1).await;
+    receipts.gather(&mut after, &ledger, PATIENCE).await;
+    receipts.assert_whole(&ledger);
+    let mut receipts = Receipts::new("another client of that node");
+    receipts.gather(&mut others, &ledger, PATIENCE).await;
+    receipts.assert_whole(&ledger);
+}
+
+/// From one node to the other, each time after a few messages, until `moves` says enough.
+async fn move_on(mesh: Arc<Mesh>, name: String, moves: Arc<AtomicU64>, enough: u64) -> Receipts {
+    let mut receipts = Receipts::new(name);
+    let mut client = mesh.nodes[1].client().await;
+    client.subscribe("load.*", "1").await;
+    for at in (1..=2).cycle().skip(1) {
+        let mut next = mesh.nodes[at].client().await;
+        let few = receipts.total() + 1 + moves.load(Relaxed) % 40;
+        while receipts.total() < few {
+            let frame = client.read_command().await;
+            receipts.take(&frame);
+        }
+        if moves.fetch_add(1, Relaxed) >= enough {
+            break;
+        }
+        next.subscribe("load.*", "1").await;
+        client.close().await;
+        client = next;
+    }
+    receipts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_move_all_the_time_under_load_get_nothing_twice_and_all_in_order() {
+    const MOVERS: usize = 4;
+    const MOVES: u64 = 2000;
+    const EVERY: Duration = Duration::from_micros(500);
+    let mesh = Arc::new(Mesh::start(Maker::Ours, 3).await);
+    // The same goes to others on both nodes.
+    let mut others = Vec::new();
+    for node in &mesh.nodes[1..] {
+        let mut other = node.client().await;
+        other.subscribe("load.*", "1").await;
+        other.flush().await;
+        others.push(Receiving::start(other, "another client"));
+    }
+    let mut publishing = Vec::new();
+    for number in 0..3 {
+        let (name, subject) = (format!("p{number}"), format!("load.{number}"));
+        let publisher = mesh.nodes[0].client().await;
+        publishing.push(Publishing::start(publisher, &name, &subject, EVERY));
+    }
+    let moves = Arc::new(AtomicU64::new(0));
+    let mut moving = JoinSet::new();
+    for number in 0..MOVERS {
+        let name = format!("client {number}, which moves,");
+        moving.spawn(move_on(Arc::clone(&mesh), name, Arc::clone(&moves), MOVES));
+    }
+    let all = moving.join_all().await;
+    let mut ledger = Ledger::new();
+    for publishing in publishing {
+        ledger.add(&publishing.stop().await.1);
+    }
+    for receipts in &all {
+        receipts.assert_no_more(&ledger);
+    }
+    for other in others {
+        let (mut client, mut receipts) = other.stop().await;
+        receipts.gather(&mut client, &ledger, PATIENCE).await;
+        receipts.assert_whole(&ledger);
+    }
+    let got: u64 = all.iter().map(Receipts::total).sum();
+    eprintln!(
+        "{} published, {got} received in {} moves",
+        ledger.total(),
+        moves.load(Relaxed)
+    );
+}
