@@ -210,6 +210,8 @@ impl Client {
     }
 
     fn pong(&self, router: &mut Router) {
+        // From here on it gets all there is, also of links that have not answered in time: rather twice than not at all.
+        self.outbox.since.store(0, Relaxed);
         router
             .stage
             .of(&self.outbox)

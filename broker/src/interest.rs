@@ -84,7 +84,8 @@ impl Interest {
 
     /// Before the first subscription of a client. What other nodes had sent before they knew of it still comes, for others here. The
     /// client may have been on another node until now and have had it there, and does not get it again: only what comes behind each
-    /// link's answer to this change is for it. The caller has them [asked](Links::ask_all), behind the subscription.
+    /// link's answer to this change is for it; or what comes after its PONG, which waits for the answers as long as it may. The caller
+    /// has the links [asked](Links::ask_all), behind the subscription.
     pub(crate) fn expect(&self, client: &Outbox) {
         if !self.links.load().is_empty() {
             client.since.store(self.local.next_change(), Relaxed);

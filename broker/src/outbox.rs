@@ -49,7 +49,7 @@ pub(crate) struct Outbox {
     pub(crate) echo: AtomicBool,
     /// One of its subscriptions has had its last message, since last looked.
     pub(crate) has_ended: AtomicBool,
-    /// From each link it gets only what came behind the answer to this change: [`Interest::expect`](crate::interest::Interest::expect).
+    /// From each link it gets only what came behind the answer to this change, 0 for all: [`Interest::expect`](crate::interest::Interest::expect).
     pub(crate) since: AtomicU64,
     /// It publishes to one that cannot keep up.
     stalled: AtomicBool,

@@ -192,6 +192,47 @@ async fn a_frozen_node_holds_a_pong_for_the_flush_timeout_once_and_nobody_after_
     here[0].expect_message("99", "late", "x").await;
 }
 
+/// With its PONG a client has what its node has, also of a node that did not answer in time.
+#[tokio::test]
+async fn a_new_client_misses_nothing_after_its_pong_of_what_a_frozen_node_sends_for_others_there() {
+    let mut mesh = Mesh::builder(Maker::Ours, 3)
+        .setting("cluster.flush_timeout_ms", 200)
+        .setting("cluster.ping_timeout_ms", 60_000)
+        .start()
+        .await;
+    let mut others = mesh.nodes[2].client().await;
+    others.subscribe("all", "1").await;
+    others.flush().await;
+    let mut publishers = Vec::new();
+    for _ in 0..4 {
+        publishers.push(mesh.nodes[0].client().await);
+    }
+    for _ in 0..5 {
+        mesh.nodes[0].freeze().await;
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            let mut client = mesh.nodes[2].client().await;
+            client.subscribe("all", "1").await;
+            client.flush().await;
+            clients.push(client);
+        }
+        let mut ledger = Ledger::new();
+        for (number, publisher) in publishers.iter_mut().enumerate() {
+            let name = format!("p{number}");
+            ledger.publish(publisher, &name, "all", 50).await;
+        }
+        mesh.nodes[0].thaw();
+        for client in clients.iter_mut().chain([&mut others]) {
+            let mut receipts = Receipts::new("who had its PONG");
+            receipts.gather(client, &ledger, PATIENCE).await;
+            receipts.assert_whole(&ledger);
+        }
+        for publisher in &mut publishers {
+            publisher.flush().await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_node_frozen_for_longer_than_links_endure_is_let_go_and_taken_up_again() {
     let mut mesh = Mesh::builder(Maker::Ours, 3)

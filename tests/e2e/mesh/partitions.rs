@@ -148,8 +148,8 @@ async fn over_a_network_that_is_slow_or_loses_frames_all_arrives_and_links_stand
     lan.slow_all(DELAY, 0.0).await;
     for number in 0..5 {
         let mut subscriber = mesh.nodes[number % 3].client().await;
-        subscriber.subscribe("far", "1").await;
         let start = Instant::now();
+        subscriber.subscribe("far", "1").await;
         subscriber.flush().await;
         let pong = start.elapsed();
         // There and back to the others; less would not be what the flush promises.

@@ -24,7 +24,7 @@ fn bytes(world: &World) -> usize {
 fn sent(world: &mut World, rng: &mut StdRng, act: impl FnOnce(&mut World)) -> usize {
     let before = bytes(world);
     act(world);
-    (0..100).for_each(|_| world.step(rng));
+    (0..40).for_each(|_| world.step(rng));
     bytes(world) - before
 }
 
@@ -49,7 +49,7 @@ fn measure(nodes: usize) -> Cost {
     }
     let whole_ms = world.now.duration_since(start).as_millis();
     let sync_bytes = bytes(&world) / nodes;
-    (0..100).for_each(|_| world.step(&mut rng));
+    (0..40).for_each(|_| world.step(&mut rng));
     world.check_pictures();
     let links = world.nodes.iter().map(|node| node.ends.len()).sum::<usize>() / 2;
     let subscribe = |world: &mut World| {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use standin_wire::client::Publish;
@@ -299,6 +300,7 @@ impl Node {
                 links.give_up(waiting.change, Duration::from_millis(200));
             }
             links.forget(waiting.change, &waiting.client);
+            waiting.client.since.store(0, Relaxed);
             done.push((know, Arc::clone(&waiting.subscription)));
             false
         });
