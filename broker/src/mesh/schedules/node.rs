@@ -33,6 +33,9 @@ pub(super) struct Waiting {
     until: Instant,
 }
 
+/// Subjects and queue groups that a node's clients listen to, and how many members those have: 1 where there is no group.
+pub(super) type Wanted = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
+
 /// This node's end of a link.
 pub(super) struct End {
     pub(super) connection: usize,
@@ -276,6 +279,16 @@ impl Node {
     pub(super) fn unsubscribe(&mut self, number: usize) {
         let gone = self.subscriptions.swap_remove(number);
         self.interest.local.remove(&gone);
+    }
+
+    pub(super) fn wanted(&self) -> Wanted {
+        let mut wanted = Wanted::new();
+        for one in &self.subscriptions {
+            let what = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
+            let members = wanted.entry(what).or_insert(0);
+            *members = if one.queue().is_some() { *members + 1 } else { 1 };
+        }
+        wanted
     }
 
     /// A client goes.

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::node::{Node, Wanted};
 use super::world::World;
 use crate::subscription::Subscription;
 
@@ -80,27 +81,23 @@ impl World {
 
     /// What every node believes of every other one is what that one's clients listen to.
     pub(super) fn check_pictures(&self) {
+        let truths: Vec<Wanted> = self.nodes.iter().map(Node::wanted).collect();
         for node in &self.nodes {
             assert_eq!(node.interest.links.waiting_len(), 0);
-            let believed = node.interest.remote.page(0, usize::MAX);
+            let mut believed: BTreeMap<u64, Wanted> = BTreeMap::new();
+            for one in node.interest.remote.page(0, usize::MAX) {
+                let what = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
+                let of_peer = believed.entry(one.client.id).or_default();
+                of_peer.insert(what, one.members.load(Relaxed));
+            }
             for end in node.ends.values() {
-                let of_peer = believed
-                    .iter()
-                    .filter(|one| Arc::ptr_eq(&one.client, &end.link.outbox));
-                let known: BTreeMap<_, _> = of_peer
-                    .map(|one| {
-                        let members = one.members.load(Relaxed);
-                        ((one.subject().to_vec(), one.queue().map(<[u8]>::to_vec)), members)
-                    })
-                    .collect();
-                let mut truth = BTreeMap::new();
-                for one in &self.nodes[end.peer].subscriptions {
-                    let members = truth
-                        .entry((one.subject().to_vec(), one.queue().map(<[u8]>::to_vec)))
-                        .or_insert(0);
-                    *members = if one.queue().is_some() { *members + 1 } else { 1 };
-                }
-                assert_eq!(known, truth, "what {} believes of node {}", node.own.id, end.peer);
+                let known = believed.remove(&end.link.outbox.id).unwrap_or_default();
+                let truth = &truths[end.peer];
+                assert_eq!(
+                    &known, truth,
+                    "what {} believes of node {}",
+                    node.own.id, end.peer
+                );
                 assert_eq!(end.link.interest.load(Relaxed), truth.len());
             }
             let of_links: usize = node
