@@ -1,6 +1,8 @@
 //! What a full mesh costs, for few nodes and for many: the table of `deploy/mesh.md`.
 //! `cargo test -p standin-broker what_a_mesh_costs -- --nocapture` prints it.
 
+use std::sync::Arc;
+
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -14,6 +16,7 @@ struct Cost {
     sync_bytes: usize,
     subscribe_bytes: usize,
     again_bytes: usize,
+    more_bytes: usize,
 }
 
 fn bytes(world: &World) -> usize {
@@ -59,12 +62,18 @@ fn measure(nodes: usize) -> Cost {
     let subscribe_bytes = sent(&mut world, &mut rng, subscribe);
     // A client more with the same subject.
     let again_bytes = sent(&mut world, &mut rng, subscribe);
+    // Ten thousand subscriptions more with the same subject.
+    let more_bytes = sent(&mut world, &mut rng, |world| {
+        let client = Arc::clone(&world.nodes[0].subscriptions[0].client);
+        (0..10_000).for_each(|_| world.nodes[0].subscribe_more(&client, "orders.new"));
+    });
     Cost {
         links,
         whole_ms,
         sync_bytes,
         subscribe_bytes,
         again_bytes,
+        more_bytes,
     }
 }
 
@@ -83,6 +92,10 @@ fn what_a_mesh_costs() {
             (nodes - 1) * frame <= cost.subscribe_bytes && cost.subscribe_bytes <= (nodes - 1) * (frame + 10),
             "{} bytes",
             cost.subscribe_bytes
+        );
+        assert_eq!(
+            cost.more_bytes, 0,
+            "to others, ten thousand subscriptions with the same subject are one"
         );
         // A new client asks once what is on its way. Of its interest nothing is said: others know the subject.
         let questions = 8 * (nodes - 1)..=10 * (nodes - 1);

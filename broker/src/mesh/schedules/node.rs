@@ -276,6 +276,21 @@ impl Node {
         subscription
     }
 
+    /// A client that is there already subscribes to more.
+    pub(super) fn subscribe_more(&mut self, client: &Arc<Outbox>, subject: &str) {
+        let subscription = Arc::new(Subscription::new(
+            Arc::clone(client),
+            subject.as_bytes(),
+            None,
+            b"2",
+        ));
+        let News { changes, .. } = self.interest.local.add(&subscription);
+        self.subscriptions.push(subscription);
+        if !self.interest.links.know(changes) {
+            self.interest.links.ask(changes, client, &mut self.router.stage);
+        }
+    }
+
     pub(super) fn unsubscribe(&mut self, number: usize) {
         let gone = self.subscriptions.swap_remove(number);
         self.interest.local.remove(&gone);
