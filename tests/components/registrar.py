@@ -13,7 +13,9 @@ from kazoo.exceptions import NoNodeError
 
 logging.basicConfig(level=logging.CRITICAL)
 hosts, timeout_secs = sys.argv[1], float(sys.argv[2])
-client = KazooClient(hosts=hosts, timeout=timeout_secs)
+# Left to itself the library backs off until a server that is back finds the session expired.
+retry = {"max_tries": -1, "max_delay": 0.5}
+client = KazooClient(hosts=hosts, timeout=timeout_secs, connection_retry=retry)
 
 
 def put(path, data, ephemeral):
