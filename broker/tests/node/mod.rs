@@ -9,6 +9,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
+/// A node asks whether a client lives when it likes to.
+const PING: &[u8] = b"PING\r\n";
 
 /// A node on a free port of the loopback address.
 pub(crate) async fn start(adjust: impl FnOnce(&mut Settings)) -> Server {
@@ -66,8 +68,6 @@ impl Raw {
     pub(crate) fn hears<'a>(&'a mut self, wanted: &'a str) -> impl Future<Output = ()> + 'a {
         let at = std::panic::Location::caller();
         async move {
-            // A node asks whether a client lives when it likes to.
-            const PING: &[u8] = b"PING\r\n";
             loop {
                 let is_ping = self.heard.starts_with(PING) && !wanted.as_bytes().starts_with(PING);
                 if is_ping {
@@ -90,11 +90,15 @@ impl Raw {
         }
     }
 
+    /// The next line that is no PING.
     pub(crate) async fn line(&mut self) -> String {
         loop {
             if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
-                let line = self.heard.drain(..=end).collect();
-                return String::from_utf8(line).expect("UTF-8");
+                let line: Vec<u8> = self.heard.drain(..=end).collect();
+                if line != PING {
+                    return String::from_utf8(line).expect("UTF-8");
+                }
+                continue;
             }
             assert!(self.more().await, "the connection ended");
         }
