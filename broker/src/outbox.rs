@@ -8,8 +8,8 @@
 //! closed, and never delays another one without limit. No lock is held over a call to the kernel: a worker that finds another
 //! one writing leaves its bytes with it.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+mod queue;
+
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -18,19 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use tokio::net::TcpStream;
 
+use self::queue::{Queue, write_parts, write_staged};
 use crate::closing::Reason;
 use crate::stage::Staged;
 
-/// Parts that one call to the kernel takes at most.
-const PARTS_MAX: usize = 64;
 /// A worker writes so often in a row what others leave with it; then the client's own task goes on.
 const ROUNDS_MAX: usize = 4;
-/// A kept part grows up to this, so that a slow client costs few allocations.
-const PART_BYTES_MAX: usize = 64 * 1024;
 
 /// In the place of sockets, for simulations: what was sent, each time with the id of the outbox it was sent from.
 #[cfg(test)]
@@ -67,46 +63,6 @@ pub(crate) struct Outbox {
     wants_room: AtomicBool,
 }
 
-#[derive(Debug)]
-struct Queue {
-    /// `None` once the client is gone.
-    socket: Option<Arc<TcpStream>>,
-    #[cfg(test)]
-    wire: Option<Wire>,
-    /// Somebody is writing; what comes meanwhile is left in `parts`.
-    writing: bool,
-    parts: VecDeque<Part>,
-    /// Something was appended that nobody has tried to write.
-    is_fresh: bool,
-    /// The socket took less than it was given when it was last written to.
-    is_blocked: bool,
-    /// Bytes of the first part that are with the socket.
-    written: usize,
-    /// Bytes that wait.
-    bytes: usize,
-    /// Since when the socket took nothing.
-    blocked_since: Instant,
-    /// Why the client is to be closed.
-    reason: Option<Reason>,
-    /// Bytes that waited when it was to be closed at once.
-    dropped_bytes: usize,
-}
-
-#[derive(Debug)]
-enum Part {
-    Own(Vec<u8>),
-    Shared(Bytes),
-}
-
-impl Part {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Own(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-}
-
 impl Outbox {
     /// For a client that has just connected, on a server with so many workers.
     pub(crate) fn new(id: u64, socket: Option<Arc<TcpStream>>, workers: usize) -> Self {
@@ -121,20 +77,7 @@ impl Outbox {
             messages_out: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             places: (0..workers).map(|_| AtomicU32::new(u32::MAX)).collect(),
-            queue: Mutex::new(Queue {
-                socket,
-                #[cfg(test)]
-                wire: None,
-                writing: false,
-                is_fresh: false,
-                is_blocked: false,
-                parts: VecDeque::new(),
-                written: 0,
-                bytes: 0,
-                blocked_since: Instant::now(),
-                reason: None,
-                dropped_bytes: 0,
-            }),
+            queue: Mutex::new(Queue::new(socket)),
             attention: AtomicBool::new(false),
             task: AtomicWaker::new(),
             wants_room: AtomicBool::new(false),
@@ -232,18 +175,7 @@ impl Outbox {
     /// Leaves bytes to be sent with what is sent next; writes nothing. Who appends sees to it that something is sent, or wakes the task.
     pub(crate) fn append(&self, bytes: &[u8]) {
         let mut queue = self.queue();
-        if bytes.is_empty() || queue.is_gone() || queue.reason.is_some_and(Reason::is_broken) {
-            return;
-        }
-        if queue.bytes == 0 {
-            queue.blocked_since = Instant::now();
-        }
-        queue.bytes += bytes.len();
-        queue.is_fresh = true;
-        match queue.parts.back_mut() {
-            Some(Part::Own(last)) if last.len() < PART_BYTES_MAX => last.extend_from_slice(bytes),
-            _ => queue.parts.push_back(Part::Own(bytes.to_vec())),
-        }
+        queue.append(bytes);
         self.set_attention(&queue);
     }
 
@@ -371,150 +303,6 @@ impl Outbox {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Queue {
-    fn is_gone(&self) -> bool {
-        #[cfg(test)]
-        if self.wire.is_some() {
-            return false;
-        }
-        self.socket.is_none()
-    }
-
-    #[cfg(test)]
-    fn put_on_wire(&mut self, id: u64) {
-        let Some(wire) = self.wire.as_ref().filter(|_| !self.parts.is_empty()) else {
-            return;
-        };
-        let bytes: Vec<u8> = self
-            .parts
-            .drain(..)
-            .flat_map(|part| part.bytes().to_vec())
-            .collect();
-        wire.lock().unwrap().push((id, bytes));
-        self.bytes = 0;
-    }
-
-    /// Keeps what was staged, behind what waits.
-    fn keep(&mut self, staged: &Staged) {
-        self.bytes += staged.len();
-        staged.parts(|part, shared| match (shared, self.parts.back_mut()) {
-            _ if part.is_empty() => {}
-            (Some(shared), _) => self.parts.push_back(Part::Shared(shared.clone())),
-            (None, Some(Part::Own(last))) if last.len() < PART_BYTES_MAX => last.extend_from_slice(part),
-            (None, _) => self.parts.push_back(Part::Own(part.to_vec())),
-        });
-    }
-
-    /// What was staged went to the socket, or some of it; the rest comes before what others left meanwhile.
-    fn wrote_staged(&mut self, staged: &Staged, result: io::Result<usize>) {
-        let Some(written) = self.wrote(result) else { return };
-        self.is_blocked = written < staged.len();
-        self.bytes += staged.len() - written;
-        let (mut skip, mut rest) = (written, VecDeque::new());
-        staged.parts(|part, shared| {
-            let skipped = skip.min(part.len());
-            skip -= skipped;
-            if skipped < part.len() {
-                rest.push_back(match shared {
-                    Some(shared) => Part::Shared(shared.slice(skipped..)),
-                    None => Part::Own(part[skipped..].to_vec()),
-                });
-            }
-        });
-        self.put_before(rest);
-    }
-
-    /// `parts` without the first `skip` bytes went to the socket, or some of them.
-    fn wrote_parts(&mut self, mut parts: VecDeque<Part>, skip: usize, result: io::Result<usize>) {
-        let Some(written) = self.wrote(result) else { return };
-        self.bytes -= written;
-        self.written = skip + written;
-        while let Some(first) = parts.front()
-            && self.written >= first.bytes().len()
-        {
-            self.written -= first.bytes().len();
-            parts.pop_front();
-        }
-        self.is_blocked = written == 0;
-        self.put_before(parts);
-    }
-
-    /// A call to the kernel has ended. `None`: so has the client meanwhile.
-    fn wrote(&mut self, result: io::Result<usize>) -> Option<usize> {
-        self.writing = false;
-        match result {
-            _ if self.socket.is_none() || self.reason.is_some_and(Reason::is_broken) => None,
-            Ok(written) => {
-                if written > 0 || self.bytes == 0 {
-                    self.blocked_since = Instant::now();
-                }
-                Some(written)
-            }
-            Err(_) => {
-                self.end(Reason::WriteError);
-                None
-            }
-        }
-    }
-
-    fn put_before(&mut self, mut parts: VecDeque<Part>) {
-        parts.append(&mut self.parts);
-        self.parts = parts;
-    }
-
-    fn end(&mut self, reason: Reason) {
-        // One that breaks the connection counts more than one that lets it end in order.
-        if self.reason.is_none_or(|known| !known.is_broken()) {
-            self.reason = Some(reason);
-        }
-        self.parts = VecDeque::new();
-        self.written = 0;
-        self.dropped_bytes += std::mem::take(&mut self.bytes);
-    }
-}
-
-/// Writes of `parts`, without the first `skip` bytes, as much as the socket takes in one call.
-fn write_parts(socket: &TcpStream, parts: &VecDeque<Part>, mut skip: usize) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); PARTS_MAX];
-    let count = parts.len().min(PARTS_MAX);
-    for (slice, part) in slices.iter_mut().zip(parts) {
-        *slice = IoSlice::new(&part.bytes()[std::mem::take(&mut skip)..]);
-    }
-    match socket.try_write_vectored(&slices[..count]) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        other => other,
-    }
-}
-
-/// Writes as much as the socket takes at once.
-fn write_staged(socket: &TcpStream, staged: &Staged) -> io::Result<usize> {
-    let mut written = 0;
-    while written < staged.len() {
-        let result = if staged.has_shared() {
-            let mut slices = [IoSlice::new(&[]); PARTS_MAX];
-            let mut count = 0;
-            let mut skip = written;
-            staged.parts(|part, _| {
-                let skipped = skip.min(part.len());
-                skip -= skipped;
-                if skipped < part.len() && count < PARTS_MAX {
-                    slices[count] = IoSlice::new(&part[skipped..]);
-                    count += 1;
-                }
-            });
-            socket.try_write_vectored(&slices[..count])
-        } else {
-            socket.try_write(&staged.bytes[written..])
-        };
-        match result {
-            Ok(count) => written += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(written)
 }
 
 #[cfg(test)]

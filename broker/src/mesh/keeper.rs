@@ -1,37 +1,35 @@
 //! The task that keeps the links: it listens, dials, asks [`Membership`] what becomes of each connection, hands links to the workers,
 //! and follows the registry. Everything here is rare; messages never pass it.
 
-use std::net::SocketAddr;
-use std::pin::Pin;
+mod doors;
+
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use standin_registry::Watch;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::complaints::Complaints;
 use super::frame;
 use super::guests::Guests;
-use super::handshake::{HandshakeError, Linked, Origin, Question, shake};
-use super::hello::{Hello, Peer, Why, put_json};
+use super::handshake::{HandshakeError, Linked, Origin, Question};
+use super::hello::Peer;
 use super::inbound::Heard;
 use super::links::Link;
-use super::membership::{Membership, Verdict};
+use super::membership::Membership;
 use super::orders::{Order, Standing};
-use super::sockets::{connect, ends_first};
-use super::task::{self, LinkEvent, Pace};
+use super::task::{LinkEvent, Pace};
 use crate::closing::Reason;
 use crate::settings::Route;
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
-/// Pause after an error of `accept` that would come again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the others are told how many members a queue group has, and is looked whether this node still has its place.
 const TICK: Duration = Duration::from_millis(100);
 /// How long links may take to end in order.
@@ -108,23 +106,9 @@ pub(crate) async fn run(
             }
             () = until(next_dial) => {}
             _ = ticks.tick() => keeper.tick(),
-            order = orders.recv() => match order {
-                Some(Order::Meet(nodes, done)) => {
-                    keeper.parts.membership.registered_too(&nodes, Instant::now());
-                    keeper.publish();
-                    // Who asked may have given up.
-                    let _ = done.send(());
-                }
-                Some(Order::Serve) => {
-                    keeper.parts.membership.serve();
-                    keeper.tell_all(&frame::bare(frame::SERVING));
-                }
-                Some(Order::Drain) => {
-                    keeper.parts.membership.drain();
-                    keeper.tell_all(&frame::bare(frame::DRAINING));
-                }
-                Some(Order::Leave) | None => break,
-            }
+            order = orders.recv() => if keeper.obey(order).is_break() {
+                break;
+            },
         }
     }
     keeper.leave(happened).await;
@@ -152,6 +136,28 @@ impl Keeper {
         });
     }
 
+    /// Breaks when it is to leave.
+    fn obey(&mut self, order: Option<Order>) -> ControlFlow<()> {
+        match order {
+            Some(Order::Meet(nodes, done)) => {
+                self.parts.membership.registered_too(&nodes, Instant::now());
+                self.publish();
+                // Who asked may have given up.
+                let _ = done.send(());
+            }
+            Some(Order::Serve) => {
+                self.parts.membership.serve();
+                self.tell_all(&frame::bare(frame::SERVING));
+            }
+            Some(Order::Drain) => {
+                self.parts.membership.drain();
+                self.tell_all(&frame::bare(frame::DRAINING));
+            }
+            Some(Order::Leave) | None => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
     fn read_registry(&mut self) {
         let Some(watch) = &self.parts.watch else { return };
         let snapshot = watch.snapshot();
@@ -163,219 +169,11 @@ impl Keeper {
         self.parts.membership.registered(&nodes, Instant::now());
     }
 
-    fn dial(&mut self) {
-        let now = Instant::now();
-        for at in self.parts.membership.dials(now) {
-            debug!("dialling {at}");
-            let mut own = self.parts.membership.own().clone();
-            let route = self
-                .parts
-                .routes
-                .iter()
-                .find(|route| route.endpoint.to_string() == at);
-            if let Some((user, password)) = route.and_then(|route| route.credentials.clone()) {
-                (own.user, own.password) = (user, password);
-            }
-            let (limit, questions) = (self.parts.connect_timeout, self.questions.clone());
-            self.shakes.spawn(async move {
-                let origin = Origin::Dialled(at.clone());
-                let linked = match timeout(limit, connect(&at, &own.mesh)).await {
-                    Ok(Ok(stream)) => shake(stream, &own, origin.clone(), limit, questions).await,
-                    Ok(Err(error)) => Err(HandshakeError::Connect(error)),
-                    Err(_) => Err(HandshakeError::Timeout(limit)),
-                };
-                (origin, linked)
-            });
-        }
-    }
-
-    async fn accepted(&mut self, accepted: std::io::Result<(TcpStream, SocketAddr)>) {
-        match accepted {
-            Ok((stream, peer)) => self.greet(stream, peer),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                warn!("cannot take a link: {error}; if files are short, raise the limit (ulimit -n)");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-
-    /// Somebody has connected.
-    fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
-        // What lets this node in elsewhere is not shown to whoever asks.
-        let own = Hello {
-            user: String::new(),
-            password: String::new(),
-            ..self.parts.membership.own().clone()
-        };
-        let (limit, questions) = (self.parts.connect_timeout, self.questions.clone());
-        let task = self.shakes.spawn(async move {
-            let origin = Origin::Accepted(peer);
-            let linked = shake(stream, &own, origin.clone(), limit, questions).await;
-            (origin, linked)
-        });
-        let text =
-            "too many connections to the mesh's port introduce themselves at once; the oldest are closed";
-        if let Some(oldest) = self.guests.came(peer, task)
-            && self.complaints.is_news(text, Instant::now())
-        {
-            warn!(peer = %oldest, "{text}");
-        }
-    }
-
-    fn is_through(&mut self, origin: &Origin) {
-        if let Origin::Accepted(peer) = origin {
-            self.guests.is_through(*peer);
-        }
-    }
-
-    fn answer(&mut self, question: Question) {
-        let membership = &mut self.parts.membership;
-        let (hello, dialled) = (&question.hello, question.origin.dialled().is_some());
-        let (number, now) = (self.numbers + 1, Instant::now());
-        let verdict = if question.welcome {
-            membership.welcomed(hello, dialled, number, now)
-        } else {
-            membership.greet(hello, dialled, now)
-        };
-        if matches!(verdict, Verdict::Accept { .. }) {
-            self.numbers = number;
-            self.is_through(&question.origin);
-        }
-        match verdict {
-            Verdict::Refuse {
-                why,
-                probe: Some(number),
-            } => self.with_link(
-                number,
-                if why.is_duplicate() {
-                    Link::claim
-                } else {
-                    Link::probe
-                },
-            ),
-            Verdict::Accept {
-                replaces: Some(number),
-            } => self.with_link(number, |link| link.outbox.close(Reason::Stale)),
-            _ => {}
-        }
-        if question.answer.send((verdict, number)).is_err() {
-            // The connection ended meanwhile.
-            self.parts.membership.link_lost(number, false, Instant::now());
-        }
-    }
-
     fn with_link(&self, number: u64, act: impl FnOnce(&Link)) {
         let links = self.parts.shared.interest.links.load();
         if let Some(link) = links.iter().find(|link| link.number == number) {
             act(link);
         }
-    }
-
-    fn shaken(&mut self, origin: Origin, result: Result<Linked, HandshakeError>) {
-        let now = Instant::now();
-        self.is_through(&origin);
-        let error = match result {
-            Ok(linked) => return self.install(linked),
-            Err(error) => error,
-        };
-        let fault = match &error {
-            HandshakeError::Refused { why, .. } | HandshakeError::Refuses { why, .. } => {
-                Some(*why).filter(|why| why.is_fault())
-            }
-            _ => None,
-        };
-        let at = match origin {
-            Origin::Dialled(at) => at,
-            Origin::Accepted(peer) => {
-                // Whatever names it gives itself.
-                let is_news = |why| self.complaints.is_news(&format!("{} {why:?}", peer.ip()), now);
-                if fault.is_some_and(is_news) {
-                    error!(%peer, "a node that wants a link: {error}");
-                } else {
-                    debug!(%peer, "a connection to the mesh's port came to nothing: {error}");
-                }
-                return;
-            }
-        };
-        let membership = &mut self.parts.membership;
-        let first = match &error {
-            HandshakeError::Refused { id, why } => membership.dial_refused(&at, id, *why, true, now),
-            HandshakeError::Refuses { id, why } => membership.dial_refused(&at, id, *why, false, now),
-            _ => membership.dial_failed(&at, error.is_unheard(), now),
-        };
-        // Both have dialled, and the other connection is the link.
-        let is_linked = matches!(
-            &error,
-            HandshakeError::Refused { why: Why::Linked, .. }
-                | HandshakeError::Refuses { why: Why::Linked, .. }
-        );
-        match (fault.is_some(), first && !is_linked) {
-            (true, true) => error!("no link with {at}: {error}"),
-            (false, true) => info!("no link with {at} yet: {error}"),
-            (_, false) => debug!("no link with {at}: {error}"),
-        }
-    }
-
-    fn install(&mut self, linked: Linked) {
-        let now = Instant::now();
-        let Linked {
-            number,
-            stream,
-            hello,
-            origin,
-            address,
-            rest,
-        } = linked;
-        let dialled = origin.dialled();
-        self.parts.membership.link_stands(&hello, dialled, now);
-        let by = if dialled.is_some() { "dialled" } else { "accepted" };
-        info!(link = number, %address, "linked with {} ({by}), version {}", hello.id, hello.version);
-        let stream = match stream.into_std() {
-            Ok(stream) => ends_first(stream, self.parts.shared.policy.load().connections_max),
-            Err(error) => {
-                error!("the link broke at once: {error}");
-                self.parts.membership.link_lost(number, false, now);
-                return;
-            }
-        };
-        self.tell_of(&hello);
-        let known = self.parts.membership.known();
-        let others: Vec<Peer> = known.into_iter().filter(|peer| peer.id != hello.id).collect();
-        let mut greeting = Vec::new();
-        put_json(&mut greeting, frame::PEERS, &others);
-        let parts = task::Parts {
-            shared: Arc::clone(&self.parts.shared),
-            number,
-            peer: hello,
-            address,
-            dialled: dialled.is_some(),
-            greeting,
-            came: rest,
-            pace: self.parts.pace,
-            pending_bytes_max: self.parts.pending_bytes_max,
-            events: self.events.clone(),
-        };
-        let serve = Box::new(move |socket| -> Pin<Box<dyn Future<Output = ()> + Send>> {
-            Box::pin(task::run(parts, socket))
-        });
-        let newcomer = Newcomer::Link(serve, stream);
-        let worker = &self.parts.workers[number as usize % self.parts.workers.len()];
-        if worker.send(newcomer).is_err() {
-            error!("a worker is gone; the link is closed");
-            self.parts.membership.link_lost(number, false, now);
-        }
-    }
-
-    /// Names a newcomer to all others.
-    fn tell_of(&self, hello: &Hello) {
-        let newcomer = [Peer {
-            id: hello.id.clone(),
-            mesh: hello.mesh.clone(),
-        }];
-        let mut word = Vec::new();
-        put_json(&mut word, frame::PEERS, &newcomer);
-        self.tell_all(&word);
     }
 
     fn tell_all(&self, word: &[u8]) {

@@ -1,149 +1,16 @@
 //! A session between two scripted sockets, step by step: what each promise means in bytes.
 
-use std::io::IoSlice;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod bench;
 
-use standin_registry::{Node, Source};
+use std::time::Duration;
+
 use standin_wire::Info;
 
-use super::{End, Face, Note, Session, Wires};
+use self::bench::{Bench, QUIET, QUIET_SENT};
+pub(crate) use self::bench::{Pipes, face, node, policy};
+use super::{End, Note};
 use crate::cause::Cause;
 use crate::policy::{InDoubt, Policy};
-
-/// Two sockets that take so many bytes and keep what they took.
-#[derive(Debug)]
-pub(crate) struct Pipes {
-    pub(crate) node: Vec<u8>,
-    pub(crate) node_room: usize,
-    pub(crate) component: Vec<u8>,
-    pub(crate) component_room: usize,
-}
-
-impl Pipes {
-    pub(crate) fn new() -> Self {
-        Self {
-            node: Vec::new(),
-            node_room: usize::MAX,
-            component: Vec::new(),
-            component_room: usize::MAX,
-        }
-    }
-}
-
-impl Wires for Pipes {
-    fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        take(parts, &mut self.node, &mut self.node_room)
-    }
-
-    fn write_component(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        take(parts, &mut self.component, &mut self.component_room)
-    }
-}
-
-fn take(parts: &[IoSlice<'_>], to: &mut Vec<u8>, room: &mut usize) -> usize {
-    let mut taken = 0;
-    for part in parts {
-        let fits = part.len().min(*room);
-        to.extend_from_slice(&part[..fits]);
-        *room -= fits;
-        taken += fits;
-    }
-    taken
-}
-
-/// A node of which nothing but the address is known.
-pub(crate) fn node(address: &str) -> Node {
-    Node::at(address.parse().unwrap(), Source::Fixed)
-}
-
-/// The defaults, as `deploy/proxy.toml` has them.
-pub(crate) fn policy() -> Policy {
-    Policy::new(&crate::settings::Settings::from_toml("").unwrap()).unwrap()
-}
-
-pub(crate) fn face() -> Face {
-    Face {
-        host: "10.1.1.1".to_owned(),
-        port: 4222,
-        component_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        credentials: None,
-    }
-}
-
-struct Bench {
-    session: Session,
-    pipes: Pipes,
-    now: Instant,
-    nodes: u16,
-}
-
-const QUIET: &str = "CONNECT {\"verbose\":false}\r\n";
-const QUIET_SENT: &str = "CONNECT {\"protocol\":1,\"verbose\":false}\r\nPING\r\n";
-
-impl Bench {
-    fn new(policy: Policy) -> Self {
-        let now = Instant::now();
-        let session = Session::new(Arc::new(policy), Arc::new(face()), now);
-        Self {
-            session,
-            pipes: Pipes::new(),
-            now,
-            nodes: 0,
-        }
-    }
-
-    /// A session whose component has sent CONNECT and whose node has answered; nothing is in the pipes.
-    fn connected(policy: Policy) -> Self {
-        let mut bench = Self::new(policy);
-        bench.node_up();
-        bench.component(QUIET);
-        bench.node("PONG\r\n");
-        bench.sent();
-        bench.seen();
-        bench.session.take_notes();
-        bench
-    }
-
-    fn node_up(&mut self) {
-        self.nodes += 1;
-        let node = Arc::new(node(&format!("n:{}", self.nodes)));
-        self.session
-            .node_up(node, &Info::default(), self.now, &mut self.pipes);
-    }
-
-    fn component(&mut self, bytes: &str) {
-        self.session
-            .component_bytes(bytes.as_bytes(), false, self.now, &mut self.pipes);
-    }
-
-    fn node(&mut self, bytes: &str) {
-        self.session
-            .node_bytes(bytes.as_bytes(), false, self.now, &mut self.pipes);
-    }
-
-    fn lose(&mut self) {
-        self.session.node_lost(Cause::Reset, self.now, &mut self.pipes);
-        self.pipes.node.clear();
-    }
-
-    fn pass(&mut self, time: Duration) {
-        self.now += time;
-        self.session
-            .tick(Duration::ZERO, &Info::default(), self.now, &mut self.pipes);
-    }
-
-    /// What the node got since the last look.
-    fn sent(&mut self) -> String {
-        String::from_utf8(std::mem::take(&mut self.pipes.node)).unwrap()
-    }
-
-    /// What the component got since the last look.
-    fn seen(&mut self) -> String {
-        String::from_utf8(std::mem::take(&mut self.pipes.component)).unwrap()
-    }
-}
 
 #[test]
 fn s7_the_component_sees_the_sidecars_address_and_the_node_sees_protocol_1() {
