@@ -1,124 +1,22 @@
-//! Announcing a node to real ZooKeeper servers: what an announcement promises, each promise once. The child
+//! Announcing a node to real ZooKeeper servers: what the life of an announcement promises, each promise once. The child
 //! process that one test needs is this binary again, in the role of `an_announcing_child_process`.
 #![allow(clippy::unwrap_used)]
 
 mod zk;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use standin_registry::{
-    Announcement, Endpoint, NodeState, Record, SourceState, Standing, ZooKeeperConfig, announce, reserve,
-    watch,
+    Endpoint, NodeState, Record, SourceState, Standing, ZooKeeperConfig, announce, reserve, watch,
 };
+use zk::announcing::*;
 use zk::child::{ChildProcess, hosts_for_a_child};
 use zk::leaks::nothing_is_left_behind;
 use zk::*;
-use zookeeper_async::{Acl, CreateMode, Permission, Stat, ZkError};
+use zookeeper_async::{CreateMode, ZkError};
 
-/// The promise: what somebody did to our znode is seen and mended within this.
-const PROMISED: Duration = Duration::from_secs(1);
-/// The session timeout of most tests, the shortest there is.
-const SESSION: Duration = Duration::from_secs(4);
 const CHILD: &str = "an_announcing_child_process";
-
-fn settings(hosts: impl Into<String>) -> ZooKeeperConfig {
-    config(hosts).zookeeper.unwrap()
-}
-
-/// A node at a port of its own.
-fn node(id: &str, port: u16) -> Record {
-    Record {
-        mesh: Some(Endpoint::new("10.0.0.1", port + 2_000)),
-        ..Record::new(id, Endpoint::new("10.0.0.1", port))
-    }
-}
-
-fn znode(id: &str) -> String {
-    format!("{PATH}/{id}")
-}
-
-async fn until_standing(
-    announcement: &mut Announcement,
-    what: &str,
-    good: impl Fn(&Standing) -> bool,
-) -> Duration {
-    let begun = Instant::now();
-    let waiting = async {
-        while !good(&announcement.standing()) {
-            announcement.changed().await;
-        }
-    };
-    if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-        panic!("not within {PATIENCE:?}: {what}; {:?}", announcement.standing());
-    }
-    begun.elapsed()
-}
-
-/// Waits until the standing has this name.
-async fn until_it_is(announcement: &mut Announcement, name: &str) -> Duration {
-    until_standing(announcement, name, |standing| standing.as_str() == name).await
-}
-
-async fn announced(hosts: String, record: Record) -> Announcement {
-    let mut announcement = announce(settings(hosts), record).unwrap();
-    until_it_is(&mut announcement, "announced").await;
-    announcement
-}
-
-fn others(announcement: &Announcement) -> Vec<String> {
-    match announcement.standing() {
-        Standing::Announced { nodes } => ids(&nodes),
-        standing => panic!("{standing:?}"),
-    }
-}
-
-fn reason(announcement: &Announcement) -> String {
-    match announcement.standing() {
-        Standing::Seeking { reason } | Standing::Taken { reason, .. } => reason,
-        standing => panic!("{standing:?}"),
-    }
-}
-
-/// What stands there now.
-async fn read(writer: &Writer, path: &str) -> Option<(String, Stat)> {
-    match writer.zookeeper.get_data(path, false).await {
-        Ok((data, stat)) => Some((String::from_utf8(data).unwrap(), stat)),
-        Err(ZkError::NoNode) => None,
-        Err(error) => panic!("{path}: {error}"),
-    }
-}
-
-async fn owner(writer: &Writer, path: &str) -> Option<i64> {
-    read(writer, path).await.map(|(_, stat)| stat.ephemeral_owner)
-}
-
-/// Waits until this record stands there as an ephemeral znode of another session than `not`, and returns how
-/// long it took.
-async fn until_stands(writer: &Writer, path: &str, record: &Record, not: i64) -> Duration {
-    let begun = Instant::now();
-    eventually("our record stands", async || {
-        read(writer, path).await.is_some_and(|(data, stat)| {
-            data == record.to_json() && stat.is_ephemeral() && stat.ephemeral_owner != not
-        })
-    })
-    .await;
-    begun.elapsed()
-}
-
-/// Puts an ephemeral znode of the writer's own session at the place of `id`, and returns its owner.
-async fn hold(writer: &Writer, id: &str, data: String, acl: Vec<Acl>) -> i64 {
-    writer.create_path(PATH).await;
-    let (path, data) = (znode(id), data.into_bytes());
-    let creating = writer.zookeeper.create(&path, data, acl, CreateMode::Ephemeral);
-    creating.await.unwrap();
-    let stat = writer.zookeeper.exists(&path, false).await.unwrap();
-    stat.unwrap().ephemeral_owner
-}
-
-fn open() -> Vec<Acl> {
-    Acl::open_unsafe().clone()
-}
 
 #[tokio::test]
 async fn an_announced_node_is_seen_by_all_with_all_it_says() {
@@ -347,152 +245,6 @@ async fn an_expired_session_of_a_frozen_node_is_replaced_when_it_wakes() {
 }
 
 #[tokio::test]
-async fn what_somebody_deleted_is_made_again() {
-    let mut server = Server::started().await;
-    let writer = server.writer().await;
-    let record = node("n1", 4222);
-    let mut announcement = announced(server.hosts(), record.clone()).await;
-    for parents in [&[][..], &[PATH, "/standin"]] {
-        for path in [&[znode("n1").as_str()][..], parents].concat() {
-            // It may be quicker than we are; then its parent is not empty any more, which is as good.
-            match writer.zookeeper.delete(path, None).await {
-                Ok(()) | Err(ZkError::NotEmpty) => {}
-                Err(error) => panic!("{path}: {error}"),
-            }
-        }
-        let taken = until_stands(&writer, &znode("n1"), &record, 0).await;
-        assert!(taken < PROMISED, "{taken:?}");
-    }
-    server.kill().await;
-    server.wipe();
-    server.start().await;
-    until_it_is(&mut announcement, "announced").await;
-    until_stands(&server.writer().await, &znode("n1"), &record, 0).await;
-    announcement.withdraw().await;
-}
-
-#[tokio::test]
-async fn what_somebody_wrote_over_it_is_written_back() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
-    let record = node("n1", 4222);
-    let announcement = announced(server.hosts(), record.clone()).await;
-    let before = owner(&writer, &znode("n1")).await;
-    for garbage in ["", "garbage", &node("n1", 4223).to_json()] {
-        writer.put("n1", garbage).await;
-        let taken = until_stands(&writer, &znode("n1"), &record, 0).await;
-        assert!(taken < PROMISED, "{taken:?} after {garbage:?}");
-    }
-    assert_eq!(owner(&writer, &znode("n1")).await, before);
-    announcement.withdraw().await;
-}
-
-#[tokio::test]
-async fn ghosts_of_this_and_of_the_last_life_are_replaced_at_once() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
-    let record = node("n1", 4222);
-    let last_life = node("n1", 4222);
-    assert_ne!(record.run, last_life.run);
-    for ghost in [&record, &last_life] {
-        let ghosts = hold(&writer, "n1", ghost.to_json(), open()).await;
-        let begun = Instant::now();
-        let announcement = announced(server.hosts(), record.clone()).await;
-        assert!(begun.elapsed() < PROMISED, "{:?}", begun.elapsed());
-        until_stands(&writer, &znode("n1"), &record, ghosts).await;
-        announcement.withdraw().await;
-    }
-}
-
-#[tokio::test]
-async fn an_id_of_a_live_other_is_taken_and_ours_when_the_other_goes() {
-    let server = Server::started().await;
-    let other = announced(server.hosts(), node("n1", 4222)).await;
-    let begun = Instant::now();
-    let mut ours = announce(settings(server.hosts()), node("n1", 4223)).unwrap();
-    until_standing(&mut ours, "waiting", |standing| {
-        matches!(standing, Standing::Seeking { reason } if reason.contains("another process holds it"))
-    })
-    .await;
-    until_it_is(&mut ours, "taken").await;
-    let taken = begun.elapsed();
-    assert!(
-        taken >= 2 * SESSION && taken < 3 * SESSION,
-        "a ghost would have gone by {SESSION:?}: {taken:?}"
-    );
-    let Standing::Taken { by: Some(by), reason } = ours.standing() else {
-        panic!("{ours:?}")
-    };
-    assert_eq!(by.mesh, Some(Endpoint::new("10.0.0.1", 6222)));
-    assert!(
-        reason.contains(&znode("n1")) && reason.contains("10.0.0.1:6222"),
-        "{reason}"
-    );
-    assert_eq!(others(&other), [""; 0], "the other was left in peace");
-    other.withdraw().await;
-    let taken = until_it_is(&mut ours, "announced").await;
-    assert!(taken < PROMISED, "{taken:?}");
-    ours.withdraw().await;
-}
-
-#[tokio::test]
-async fn two_nodes_told_one_id_and_one_address_do_not_fight() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
-    let mut first = announced(server.hosts(), node("n1", 4222)).await;
-    let second = announced(server.hosts(), node("n1", 4222)).await;
-    let second_is = owner(&writer, &znode("n1")).await;
-    until_it_is(&mut first, "taken").await;
-    assert_eq!(owner(&writer, &znode("n1")).await, second_is);
-    assert_eq!(others(&second), [""; 0]);
-    second.withdraw().await;
-    assert!(until_it_is(&mut first, "announced").await < PROMISED);
-    first.withdraw().await;
-}
-
-#[tokio::test]
-async fn what_cannot_be_read_is_not_ours_and_left_alone() {
-    let server = Server::started().await;
-    let hidden = vec![
-        Acl::new(Permission::READ, "digest", "other:aaaaaaaaaaaaaaaaaaaaaaaaaaa="),
-        Acl::new(Permission::WRITE, "world", "anyone"),
-    ];
-    for (data, acl, noticed) in [
-        ("10.0.0.1:4222".to_owned(), open(), PROMISED),
-        // The server tells no watch what happens to a znode that may not be read; the heartbeat sees it.
-        (node("n1", 4222).to_json(), hidden, SESSION / 2),
-    ] {
-        let holder = server.writer().await;
-        let held = hold(&holder, "n1", data, acl).await;
-        let mut ours = announce(settings(server.hosts()), node("n1", 4222)).unwrap();
-        until_it_is(&mut ours, "taken").await;
-        assert!(reason(&ours).contains("none of ours"), "{}", reason(&ours));
-        let stat = holder.zookeeper.exists(&znode("n1"), false).await.unwrap();
-        assert_eq!(stat.unwrap().ephemeral_owner, held);
-        holder.zookeeper.close().await.unwrap();
-        let taken = until_it_is(&mut ours, "announced").await;
-        assert!(taken < noticed, "{taken:?}");
-        ours.withdraw().await;
-    }
-}
-
-#[tokio::test]
-async fn a_persistent_znode_is_told_with_what_to_do_and_left_alone() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
-    let record = node("n1", 4222);
-    writer.put("n1", &record.to_json()).await;
-    let mut ours = announce(settings(server.hosts()), record).unwrap();
-    until_it_is(&mut ours, "taken").await;
-    assert!(reason(&ours).contains("delete it"), "{}", reason(&ours));
-    assert!(reason(&ours).contains(&znode("n1")), "{}", reason(&ours));
-    writer.delete("n1").await;
-    let taken = until_it_is(&mut ours, "announced").await;
-    assert!(taken < PROMISED, "{taken:?}");
-    ours.withdraw().await;
-}
-
-#[tokio::test]
 async fn a_chroot_that_does_not_exist_yet_is_made() {
     let server = Server::started().await;
     let writer = server.writer().await;
@@ -599,6 +351,7 @@ async fn an_announcing_child_process() {
     let mut announcement = announce(settings(hosts), node("child", 4222)).unwrap();
     loop {
         announcement.changed().await;
-        println!("{}", announcement.standing().as_str());
+        // The test runner may have begun a line.
+        println!("\n{}", announcement.standing().as_str());
     }
 }

@@ -4,6 +4,7 @@
 // Each test binary needs a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod announcing;
 pub(crate) mod child;
 pub(crate) mod leaks;
 
