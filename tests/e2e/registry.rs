@@ -104,6 +104,31 @@ async fn zookeeper_emptied_by_mistake_costs_nothing() {
     RawClient::open(site.sidecar.address()).await;
 }
 
+/// As when all sessions expire one after another, or somebody deletes the path with all below it.
+#[tokio::test]
+async fn a_list_emptied_node_by_node_is_remembered_whole() {
+    let mut site = Site::start(Record::Plain).await;
+    let mut component = fragile_component(&site).await;
+    let last = site.node_of_session().await.expect("the session has a node");
+    let others = (0..site.cluster.nodes.len()).filter(|index| *index != last);
+    for (index, left) in others.chain([last]).zip([2, 1, 0]) {
+        site.registrar.withdraw(site.cluster.nodes[index].name()).await;
+        eventually("the sidecar has noticed", PATIENCE, async || {
+            let registered = |row: &&serde_json::Value| row["source"] == "zookeeper";
+            site.sidecar.node_rows().await.iter().filter(registered).count() == left
+        })
+        .await;
+    }
+    is_served(&mut component, "emptied").await;
+
+    site.cluster.kill(last);
+    site.session_moved_from(last).await;
+    is_served(&mut component, "moved").await;
+    site.zookeeper.kill();
+    site.sidecar.restart().await;
+    is_served(&mut fragile_component(&site).await, "restarted").await;
+}
+
 #[tokio::test]
 async fn zookeeper_that_lost_all_its_data_costs_nothing() {
     let mut site = Site::start(Record::Own).await;

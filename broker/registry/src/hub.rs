@@ -220,7 +220,8 @@ impl Hub {
         if listing.missing {
             info!("zookeeper: {} does not exist yet; waiting for it", health.name);
         }
-        self.roster.set_zookeeper(listing.nodes);
+        self.roster
+            .set_zookeeper(listing.nodes, std::time::Instant::now());
         self.publish();
         self.shared.answered.send_replace(true);
     }
@@ -234,7 +235,7 @@ impl Hub {
             Ok(nodes) => {
                 health.answered(nodes.len().min(self.config.nodes_max));
                 health.over_limit = nodes.len().saturating_sub(self.config.nodes_max);
-                self.roster.set_dns(name, nodes);
+                self.roster.set_dns(name, nodes, std::time::Instant::now());
                 self.publish();
             }
             Err(error) => {
@@ -324,7 +325,7 @@ impl Hub {
 
     fn kept(&self) -> Kept {
         Kept {
-            remembered: self.roster.remembered().clone(),
+            remembered: self.roster.remembered(),
             info: self.shared.info.load().as_deref().cloned(),
         }
     }

@@ -27,6 +27,7 @@
 //! | `registrars.rs` | the records of other registrars |
 //! | `dns.rs` | names resolved again and again |
 //! | `gossip.rs` | the nodes that nodes name |
+//! | `memory.rs` | what one source last said, for when it says nothing |
 //! | `roster.rs` | what every source said last, folded into a snapshot |
 //! | `cache.rs` | the file that serves a cold start |
 //! | `cache_writer.rs` | when that file is written |
@@ -51,6 +52,7 @@ mod gossip;
 mod health;
 mod hosts;
 mod hub;
+mod memory;
 mod node;
 mod place;
 mod record;

@@ -4,19 +4,21 @@
 //! | list | made of |
 //! |---|---|
 //! | live | ZooKeeper's last answer and the last answer for each DNS name; an answer is replaced by an answer only |
-//! | cached | for a source whose answer is empty or missing: its last one that was not (in this process, else from the file) |
+//! | cached | for a source whose answer is empty or missing: its last one that was not (in this process, else from the file), and who had left it shortly before |
 //! | fixed | the operator's addresses, and what nodes named |
 //!
 //! An emptied ZooKeeper thereby moves its nodes from live to cached, and there they stay. A node that is gone
-//! while others stay is gone from both.
+//! while others stay is gone from both; [`Memory`] tells the one from the other.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::dns::DnsName;
 use crate::endpoint::Endpoint;
 use crate::gossip::{Gossip, Word};
+use crate::memory::Memory;
 use crate::node::{Node, Source};
 use crate::snapshot::Snapshot;
 use crate::upstream::Credentials;
@@ -30,8 +32,7 @@ pub(crate) struct Roster {
     fixed: Vec<Arc<Node>>,
     heeds_gossip: bool,
     gossip: Gossip,
-    /// The last answer of each source that was not empty.
-    remembered: BTreeMap<Source, Vec<Arc<Node>>>,
+    remembered: BTreeMap<Source, Memory>,
 }
 
 impl Roster {
@@ -45,7 +46,10 @@ impl Roster {
             fixed: Vec::new(),
             heeds_gossip: false,
             gossip: Gossip::default(),
-            remembered,
+            remembered: remembered
+                .into_iter()
+                .map(|(source, nodes)| (source, Memory::of(nodes)))
+                .collect(),
         };
         roster.reconfigure(config);
         roster
@@ -74,6 +78,9 @@ impl Roster {
         if !config.gossip {
             self.gossip = Gossip::default();
         }
+        self.remembered
+            .values_mut()
+            .for_each(Memory::is_of_former_settings);
         if !config.has_knowing_source() {
             self.remembered.clear();
         }
@@ -81,26 +88,24 @@ impl Roster {
     }
 
     /// ZooKeeper's answer.
-    pub(crate) fn set_zookeeper(&mut self, mut nodes: Vec<Arc<Node>>) {
+    pub(crate) fn set_zookeeper(&mut self, mut nodes: Vec<Arc<Node>>, now: Instant) {
         nodes.truncate(self.nodes_max);
+        let memory = self.remembered.entry(Source::ZooKeeper).or_default();
+        memory.take(&nodes, self.nodes_max, now);
         self.zookeeper = nodes;
-        if !self.zookeeper.is_empty() {
-            self.remembered.insert(Source::ZooKeeper, self.zookeeper.clone());
-        }
         self.forget_former_sources();
     }
 
     /// The answer for one DNS name; ignored when the name is no source any more.
-    pub(crate) fn set_dns(&mut self, name: &DnsName, mut nodes: Vec<Arc<Node>>) {
+    pub(crate) fn set_dns(&mut self, name: &DnsName, mut nodes: Vec<Arc<Node>>, now: Instant) {
         nodes.truncate(self.nodes_max);
         let Some(answer) = self.dns.get_mut(name) else {
             return;
         };
         *answer = nodes;
         let all: Vec<Arc<Node>> = self.dns.values().flatten().cloned().collect();
-        if !all.is_empty() {
-            self.remembered.insert(Source::Dns, all);
-        }
+        let memory = self.remembered.entry(Source::Dns).or_default();
+        memory.take(&all, self.nodes_max, now);
         self.forget_former_sources();
     }
 
@@ -110,8 +115,11 @@ impl Roster {
     }
 
     /// The lists to keep for a cold start.
-    pub(crate) fn remembered(&self) -> &BTreeMap<Source, Vec<Arc<Node>>> {
-        &self.remembered
+    pub(crate) fn remembered(&self) -> BTreeMap<Source, Vec<Arc<Node>>> {
+        let lists = self.remembered.iter();
+        lists
+            .map(|(source, memory)| (*source, memory.nodes().to_vec()))
+            .collect()
     }
 
     /// How many nodes are known by gossip.
@@ -164,7 +172,7 @@ impl Roster {
             .iter()
             .filter(|(source, _)| !self.has_answer(**source));
         let cached = silent
-            .flat_map(|(_, nodes)| nodes)
+            .flat_map(|(_, memory)| memory.nodes())
             .filter(&mut unseen)
             .map(with_credentials);
         let cached: Vec<_> = cached
@@ -182,9 +190,9 @@ impl Roster {
         let (dns, fixed, remembered) = (&self.dns, &self.fixed, &self.remembered);
         self.gossip.keep_known(|speaker| {
             dns.values()
-                .chain(remembered.get(&Source::Dns))
                 .chain([fixed])
                 .flatten()
+                .chain(remembered.get(&Source::Dns).map_or(&[][..], Memory::nodes))
                 .any(|node| node.client == *speaker)
         });
         let named = self
@@ -251,12 +259,16 @@ mod tests {
         assert!(cold.cached.iter().all(|node| node.source == Source::Cache));
         assert!(cold.fixed.is_empty(), "f is in the cached list already");
 
-        roster.set_dns(&"d:1".parse().unwrap(), nodes(Source::Dns, &["b", "d"]));
+        roster.set_dns(
+            &"d:1".parse().unwrap(),
+            nodes(Source::Dns, &["b", "d"]),
+            Instant::now(),
+        );
         let mixed = roster.snapshot();
         assert_eq!(hosts(&mixed.live), ["b", "d"]);
         assert_eq!(hosts(&mixed.cached), ["a", "f"]);
 
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["c", "d"]));
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["c", "d"]), Instant::now());
         let warm = roster.snapshot();
         assert_eq!(hosts(&warm.live), ["c", "d", "b"]);
         assert_eq!((hosts(&warm.cached), hosts(&warm.fixed)), (vec![], vec!["f"]));
@@ -265,33 +277,37 @@ mod tests {
     #[test]
     fn an_emptied_zookeeper_moves_its_nodes_to_the_cached_list() {
         let mut roster = Roster::new(&config(), BTreeMap::new());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b"]));
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a"]));
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b"]), Instant::now());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a"]), Instant::now());
         assert_eq!(
             roster.snapshot().len(),
             2,
             "b is gone while a stays: a and the fixed one"
         );
-        roster.set_zookeeper(vec![]);
+        roster.set_zookeeper(vec![], Instant::now());
         let emptied = roster.snapshot();
         assert_eq!(
             (hosts(&emptied.live), hosts(&emptied.cached)),
-            (vec![], vec!["a"])
+            (vec![], vec!["a", "b"])
         );
-        assert_eq!(hosts(&roster.remembered()[&Source::ZooKeeper]), ["a"]);
+        assert_eq!(hosts(&roster.remembered()[&Source::ZooKeeper]), ["a", "b"]);
     }
 
     #[test]
     fn new_sources_do_not_lose_the_last_good_list_before_they_have_given_one() {
         let mut roster = Roster::new(&config(), BTreeMap::new());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a"]));
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a"]), Instant::now());
         let dns_only = Config {
             zookeeper: None,
             ..config()
         };
         roster.reconfigure(&dns_only);
         assert_eq!(hosts(&roster.snapshot().cached), ["a"]);
-        roster.set_dns(&"d:1".parse().unwrap(), nodes(Source::Dns, &["d"]));
+        roster.set_dns(
+            &"d:1".parse().unwrap(),
+            nodes(Source::Dns, &["d"]),
+            Instant::now(),
+        );
         let after = roster.snapshot();
         assert_eq!((hosts(&after.live), hosts(&after.cached)), (vec!["d"], vec![]));
         roster.reconfigure(&Config {
@@ -307,7 +323,7 @@ mod tests {
     #[test]
     fn nodes_named_by_a_registered_one_only_are_not_used() {
         let mut roster = Roster::new(&config(), BTreeMap::new());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["z"]));
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["z"]), Instant::now());
         roster.hear(&word("z:1", &["z:1", "not-registered:1"]));
         let snapshot = roster.snapshot();
         assert_eq!(hosts(&snapshot.live), ["z"]);
@@ -339,7 +355,7 @@ mod tests {
     #[test]
     fn credentials_given_by_hand_hold_whoever_names_the_node() {
         let mut roster = Roster::new(&config(), BTreeMap::new());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["f", "x"]));
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["f", "x"]), Instant::now());
         let live = roster.snapshot().live;
         assert_eq!(live[0].credentials.as_ref().unwrap().user.as_deref(), Some("u"));
         assert_eq!(live[1].credentials, None);
@@ -354,7 +370,7 @@ mod tests {
             },
             BTreeMap::new(),
         );
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b", "c"]));
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b", "c"]), Instant::now());
         assert_eq!(hosts(&roster.snapshot().live), ["a", "b"]);
     }
 }
