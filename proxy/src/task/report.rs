@@ -147,7 +147,7 @@ fn log_move(card: &Card, to: &Node, moved: &Move) {
         from = %moved.from.client,
         to = %to.client,
         cause = %moved.cause,
-        took_ms = moved.took.as_secs_f64() * 1000.0,
+        took_ms = moved.took.as_micros() as f64 / 1000.0,
         in_doubt_dropped = moved.in_doubt.dropped,
         in_doubt_resent = moved.in_doubt.resent,
         subscriptions = moved.subscriptions,
