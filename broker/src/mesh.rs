@@ -186,18 +186,18 @@ impl Mesh {
         })
     }
 
-    /// Returns when all nodes there are have told all their interest; those that cannot be reached are waited for up to
-    /// `sync_timeout`. For another node with this one's id, that this one stays rather than, as long again: it may be about to end, or to be
+    /// Returns when all nodes there are have told all their interest, `without` those that were waited for before; those that cannot be reached are
+    /// waited for up to `sync_timeout`, and returned. For another node with this one's id, that this one stays rather than, as long again: it may be about to end, or to be
     /// found dead.
     ///
     /// # Errors
     /// [`MeshError::DuplicateId`], [`MeshError::Refused`]: a node that nobody links with would be an island, and keep its clients there.
-    pub(crate) async fn join(&self) -> Result<(), MeshError> {
+    pub(crate) async fn join(&self, without: &[String]) -> Result<Vec<String>, MeshError> {
         let start = Instant::now();
         let mut standing = self.standing.clone();
         let is_joined = |now: &Standing| {
             let no_other = now.namesake_precedes.is_none() && now.refusal.is_none();
-            now.has_read && now.awaited.is_empty() && no_other
+            now.has_read && now.awaited.iter().all(|at| without.contains(at)) && no_other
         };
         let mut joined = within(self.sync_timeout, standing.wait_for(is_joined))
             .await
@@ -206,12 +206,14 @@ impl Mesh {
             let patience = self.patience_with_others();
             joined = within(patience, standing.wait_for(is_joined)).await.is_some();
         }
-        if !joined {
-            self.serve_without()?;
-        }
+        let unheard = if joined {
+            without.to_vec()
+        } else {
+            self.serve_without()?
+        };
         let links = standing.borrow().links;
         info!(links, "joined the mesh in {:?}", start.elapsed());
-        Ok(())
+        Ok(unheard)
     }
 
     /// For so long others may need to see that one is dead, and one that goes to be gone.
@@ -219,8 +221,8 @@ impl Mesh {
         self.sync_timeout.max(self.ping_timeout * 2)
     }
 
-    /// Not all is as it should be, and it was waited for long enough.
-    fn serve_without(&self) -> Result<(), MeshError> {
+    /// Not all is as it should be, and it was waited for long enough. Returns who has not been heard.
+    fn serve_without(&self) -> Result<Vec<String>, MeshError> {
         let now = self.standing.borrow();
         if now.namesake_precedes.is_some() {
             return Err(MeshError::DuplicateId(self.id.clone()));
@@ -242,7 +244,7 @@ impl Mesh {
                 now.awaited.join(" ")
             );
         }
-        Ok(())
+        Ok(now.awaited.clone())
     }
 
     /// Returns when this node can be registered: ZooKeeper answers, and the place is free. When it does not answer, the node is registered later.
@@ -287,11 +289,12 @@ impl Mesh {
         Ok(())
     }
 
-    /// Registers this node, whose sockets listen already, and returns when it is linked with all that registered before it.
+    /// Registers this node, whose sockets listen already, and returns when it is linked with all that registered before it, `without` those that
+    /// were waited for before: whoever sees the registration may come at once.
     ///
     /// # Errors
     /// [`MeshError`].
-    pub(crate) async fn announce(&self) -> Result<(), MeshError> {
+    pub(crate) async fn announce(&self, without: &[String]) -> Result<(), MeshError> {
         let announcement = self.announcement.lock().await;
         let Some(announcement) = &*announcement else {
             return Ok(());
@@ -314,7 +317,8 @@ impl Mesh {
         // A keeper that has ended by a bug is told of in the log.
         let _ = self.orders.send(Order::Meet(nodes, done));
         let _ = met.await;
-        self.join().await
+        self.join(without).await?;
+        Ok(())
     }
 
     /// Returns when another node has this one's place: it has the same id and lives, and either more of the others are linked with it, or none is

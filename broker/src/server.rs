@@ -142,14 +142,13 @@ impl Server {
             server.mesh = Some(mesh);
         }
         let joining = async {
-            if let Some(mesh) = &server.mesh {
-                mesh.join().await?;
-                mesh.reserve().await?;
-            }
+            let Some(mesh) = &server.mesh else {
+                return listen(&socket, backlog).map_err(listen_error);
+            };
+            let unheard = mesh.join(&[]).await?;
+            mesh.reserve().await?;
             let listener = listen(&socket, backlog).map_err(listen_error)?;
-            if let Some(mesh) = &server.mesh {
-                mesh.announce().await?;
-            }
+            mesh.announce(&unheard).await?;
             Ok(listener)
         };
         let joined = tokio::select! {

@@ -3,6 +3,7 @@
 use crate::scenario::all_that_components_do;
 use crate::site::{PATIENCE, Site};
 use e2e::{Component, Library, RawClient, Record, eventually};
+use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
 /// A component whose library would not survive a disconnect, with a subscription.
@@ -104,21 +105,31 @@ async fn zookeeper_emptied_by_mistake_costs_nothing() {
     RawClient::open(site.sidecar.address()).await;
 }
 
+/// Takes this node's registration away, and waits until the sidecar has only so many of them left.
+async fn withdraw(site: &mut Site, node: usize, left: usize) {
+    site.registrar.withdraw(site.cluster.nodes[node].name()).await;
+    eventually("the sidecar has noticed", PATIENCE, async || {
+        let registered = |row: &&serde_json::Value| row["source"] == "zookeeper";
+        site.sidecar.node_rows().await.iter().filter(registered).count() == left
+    })
+    .await;
+}
+
 /// As when all sessions expire one after another, or somebody deletes the path with all below it.
 #[tokio::test]
 async fn a_list_emptied_node_by_node_is_remembered_whole() {
     let mut site = Site::start(Record::Plain).await;
     let mut component = fragile_component(&site).await;
     let last = site.node_of_session().await.expect("the session has a node");
-    let others = (0..site.cluster.nodes.len()).filter(|index| *index != last);
-    for (index, left) in others.chain([last]).zip([2, 1, 0]) {
-        site.registrar.withdraw(site.cluster.nodes[index].name()).await;
-        eventually("the sidecar has noticed", PATIENCE, async || {
-            let registered = |row: &&serde_json::Value| row["source"] == "zookeeper";
-            site.sidecar.node_rows().await.iter().filter(registered).count() == left
-        })
-        .await;
-    }
+    let others = [(last + 1) % 3, (last + 2) % 3];
+    withdraw(&mut site, others[0], 2).await;
+    let mark = site.sidecar.process().mark();
+    site.sidecar.process().signal(Signal::SIGHUP);
+    let taken_over = "registry: new settings taken over";
+    let process = site.sidecar.process();
+    process.wait_for_line_after(mark, taken_over, PATIENCE).await;
+    withdraw(&mut site, others[1], 1).await;
+    withdraw(&mut site, last, 0).await;
     is_served(&mut component, "emptied").await;
 
     site.cluster.kill(last);
@@ -127,6 +138,28 @@ async fn a_list_emptied_node_by_node_is_remembered_whole() {
     site.zookeeper.kill();
     site.sidecar.restart().await;
     is_served(&mut fragile_component(&site).await, "restarted").await;
+}
+
+#[tokio::test]
+async fn a_sidecar_restarted_while_the_list_is_emptied_remembers_who_had_left_it() {
+    let mut site = Site::start(Record::Plain).await;
+    withdraw(&mut site, 0, 2).await;
+    let file = site.sidecar.cache_file();
+    eventually("the file tells who left", PATIENCE, async || {
+        std::fs::read_to_string(&file).is_ok_and(|kept| kept.contains("left_at"))
+    })
+    .await;
+    site.sidecar.kill();
+    site.registrar.withdraw(site.cluster.nodes[1].name()).await;
+    site.sidecar.restart().await;
+    eventually("the last one is known", PATIENCE, async || {
+        let rows = site.sidecar.node_rows().await;
+        rows.len() == 1 && rows[0]["source"] == "zookeeper"
+    })
+    .await;
+    withdraw(&mut site, 2, 0).await;
+    site.cluster.kill(2);
+    is_served(&mut fragile_component(&site).await, "one of those who had left").await;
 }
 
 #[tokio::test]

@@ -3,16 +3,18 @@
 //!
 //! It is a hint and never a reason to fail: what cannot be read is told and left aside. Secrets never go in.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
+use crate::memory::{ListName, Remembered};
 use crate::node::{Node, NodeState, Source};
+use crate::roster::Lists;
 
 const VERSION: u32 = 1;
 /// Room for 100,000 nodes; a larger file is none of ours.
@@ -23,7 +25,7 @@ pub(crate) const INFO_BYTES_MAX: usize = 32 * 1024;
 /// What is kept.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Kept {
-    pub(crate) remembered: BTreeMap<Source, Vec<Arc<Node>>>,
+    pub(crate) remembered: Lists,
     pub(crate) info: Option<String>,
 }
 
@@ -45,6 +47,12 @@ struct File {
 struct Record {
     // Without the node's run: after a cold start nobody knows which life of it is met.
     source: String,
+    /// Which list of the source.
+    #[serde(default)]
+    list: String,
+    /// When it left the list, in seconds since 1970; none while it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left_at: Option<u64>,
     id: String,
     client: String,
     #[serde(default)]
@@ -95,12 +103,20 @@ pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<Kept, String> {
     for record in file.nodes {
         let source = source_named(&record.source)
             .ok_or_else(|| fail(format!("it is damaged: source {:?}", record.source)))?;
+        let list = ListName {
+            source,
+            name: record.list.clone(),
+        };
+        let left = record
+            .left_at
+            .and_then(|secs| UNIX_EPOCH.checked_add(Duration::from_secs(secs)));
         let node = record
             .node(source)
             .map_err(|error| fail(format!("it is damaged: {error}")))?;
-        let nodes = kept.remembered.entry(source).or_default();
+        let nodes = kept.remembered.entry(list).or_default();
         if nodes.len() < nodes_max {
-            nodes.push(Arc::new(node));
+            let node = Arc::new(node);
+            nodes.push(Remembered { node, left });
         }
     }
     Ok(kept)
@@ -118,7 +134,7 @@ pub(crate) fn store(path: &Path, kept: &Kept) -> Result<(), String> {
     let nodes = kept
         .remembered
         .iter()
-        .flat_map(|(source, nodes)| nodes.iter().map(|node| Record::of(*source, node)));
+        .flat_map(|(list, nodes)| nodes.iter().map(|known| Record::of(list, known)));
     let file = File {
         v: VERSION,
         nodes: nodes.collect(),
@@ -153,10 +169,14 @@ fn source_named(name: &str) -> Option<Source> {
 }
 
 impl Record {
-    fn of(source: Source, node: &Node) -> Self {
+    fn of(list: &ListName, known: &Remembered) -> Self {
         let text = |endpoint: &Option<Endpoint>| endpoint.as_ref().map(ToString::to_string);
+        let node = &known.node;
+        let left_at = known.left.and_then(|left| left.duration_since(UNIX_EPOCH).ok());
         Self {
-            source: source.as_str().to_owned(),
+            source: list.source.as_str().to_owned(),
+            list: list.name.clone(),
+            left_at: left_at.map(|left| left.as_secs()),
             id: node.id.to_string(),
             client: node.client.to_string(),
             mesh: text(&node.mesh),
@@ -209,9 +229,18 @@ mod tests {
             ..Node::at(Endpoint::new("10.0.0.1", 4222), Source::ZooKeeper)
         };
         let plain = Node::at(Endpoint::new("10.0.0.2", 4222), Source::Dns);
-        let remembered = BTreeMap::from([
-            (Source::ZooKeeper, vec![Arc::new(node)]),
-            (Source::Dns, vec![Arc::new(plain)]),
+        let list = |source, name: &str| ListName {
+            source,
+            name: name.to_owned(),
+        };
+        let known = |node, left| Remembered {
+            node: Arc::new(node),
+            left,
+        };
+        let left = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let remembered = Lists::from([
+            (list(Source::ZooKeeper, "h /path"), vec![known(node, None)]),
+            (list(Source::Dns, "d:1"), vec![known(plain, Some(left))]),
         ]);
         Kept {
             remembered,
@@ -228,11 +257,12 @@ mod tests {
         assert!(!fs::read_to_string(&path).unwrap().contains("geheim"));
         let read = load(&path, 10).unwrap();
         let mut wanted = kept();
-        let node = &mut wanted.remembered.get_mut(&Source::ZooKeeper).unwrap()[0];
-        *node = Arc::new(Node {
-            credentials: None,
-            ..Node::clone(node)
-        });
+        for known in wanted.remembered.values_mut().flatten() {
+            known.node = Arc::new(Node {
+                credentials: None,
+                ..Node::clone(&known.node)
+            });
+        }
         assert_eq!(read, wanted);
         assert_eq!(
             fs::read_dir(path.parent().unwrap()).unwrap().count(),
@@ -270,5 +300,18 @@ mod tests {
                 .unwrap_err()
                 .contains("folder")
         );
+    }
+
+    #[test]
+    fn a_file_that_does_not_tell_lists_apart_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache.json");
+        let old =
+            r#"{"v":1,"nodes":[{"source":"zookeeper","id":"n","client":"n:1","weight":1,"state":"up"}]}"#;
+        fs::write(&path, old).unwrap();
+        let lists = load(&path, 10).unwrap().remembered;
+        let (list, nodes) = lists.first_key_value().unwrap();
+        assert_eq!((list.source, &*list.name), (Source::ZooKeeper, ""));
+        assert_eq!((&*nodes[0].node.id, nodes[0].left), ("n", None));
     }
 }

@@ -2,8 +2,9 @@
 //! publishes snapshot and health, tells the operator what changed, and has the cache file written. It ends
 //! with the last reader and takes all sources along.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, watch as channel};
@@ -20,8 +21,8 @@ use crate::duty::{Report, millis};
 use crate::error::RegistryError;
 use crate::gossip::Word;
 use crate::health::{Health, SourceHealth, SourceState};
-use crate::node::{Node, Source};
-use crate::roster::Roster;
+use crate::resolver::LookupError;
+use crate::roster::{Lists, Roster};
 use crate::snapshot::Snapshot;
 use crate::thread::Thread;
 use crate::watching::{Found, Watching};
@@ -73,7 +74,7 @@ impl Hub {
     /// [`RegistryError::Thread`].
     pub(crate) fn start(
         config: Config,
-        remembered: BTreeMap<Source, Vec<Arc<Node>>>,
+        remembered: Lists,
         health: Health,
         shared: Arc<Shared>,
         generation: channel::Sender<u64>,
@@ -81,7 +82,7 @@ impl Hub {
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, RegistryError> {
         let mut hub = Self {
-            roster: Roster::new(&config, remembered),
+            roster: Roster::new(&config, remembered, SystemTime::now()),
             cache: CacheWriter::new(config.cache_file.clone()),
             config,
             shared,
@@ -220,8 +221,7 @@ impl Hub {
         if listing.missing {
             info!("zookeeper: {} does not exist yet; waiting for it", health.name);
         }
-        self.roster
-            .set_zookeeper(listing.nodes, std::time::Instant::now());
+        self.roster.set_zookeeper(listing.nodes, SystemTime::now());
         self.publish();
         self.shared.answered.send_replace(true);
     }
@@ -235,15 +235,20 @@ impl Hub {
             Ok(nodes) => {
                 health.answered(nodes.len().min(self.config.nodes_max));
                 health.over_limit = nodes.len().saturating_sub(self.config.nodes_max);
-                self.roster.set_dns(name, nodes, std::time::Instant::now());
+                self.roster.set_dns(name, nodes, SystemTime::now());
                 self.publish();
             }
             Err(error) => {
+                let is_nothing = matches!(error, LookupError::Nothing(_));
                 let error = error.to_string();
                 if health.state != SourceState::Lost || health.last_error.as_deref() != Some(&error) {
                     warn!("dns: {name} not resolved, the last list is kept: {error}");
                 }
                 health.failed(error);
+                if is_nothing {
+                    self.roster.set_dns(name, Vec::new(), SystemTime::now());
+                    self.publish();
+                }
             }
         }
     }

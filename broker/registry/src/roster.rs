@@ -4,21 +4,21 @@
 //! | list | made of |
 //! |---|---|
 //! | live | ZooKeeper's last answer and the last answer for each DNS name; an answer is replaced by an answer only |
-//! | cached | for a source whose answer is empty or missing: its last one that was not (in this process, else from the file), and who had left it shortly before |
+//! | cached | for a list that says nothing: what it said last (in this process, else by the file), and who had left it shortly before |
 //! | fixed | the operator's addresses, and what nodes named |
 //!
 //! An emptied ZooKeeper thereby moves its nodes from live to cached, and there they stay. A node that is gone
 //! while others stay is gone from both; [`Memory`] tells the one from the other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::SystemTime;
 
-use crate::config::Config;
+use crate::config::{Config, ZooKeeperConfig};
 use crate::dns::DnsName;
 use crate::endpoint::Endpoint;
 use crate::gossip::{Gossip, Word};
-use crate::memory::Memory;
+use crate::memory::{ListName, Memory, Remembered};
 use crate::node::{Node, Source};
 use crate::snapshot::Snapshot;
 use crate::upstream::Credentials;
@@ -26,29 +26,54 @@ use crate::upstream::Credentials;
 /// The state.
 pub(crate) struct Roster {
     nodes_max: usize,
-    has_zookeeper: bool,
+    /// What is to be read in ZooKeeper, if anything.
+    zookeeper_list: Option<ListName>,
     zookeeper: Vec<Arc<Node>>,
+    /// Which list that is: after a change of the settings the one before, until the next has come.
+    zookeeper_is: Option<ListName>,
     dns: BTreeMap<DnsName, Vec<Arc<Node>>>,
     fixed: Vec<Arc<Node>>,
     heeds_gossip: bool,
     gossip: Gossip,
-    remembered: BTreeMap<Source, Memory>,
+    remembered: BTreeMap<ListName, Memory>,
+}
+
+/// What there is of a list for a later life.
+pub(crate) type Lists = BTreeMap<ListName, Vec<Remembered>>;
+
+impl From<&DnsName> for ListName {
+    fn from(name: &DnsName) -> Self {
+        Self {
+            source: Source::Dns,
+            name: name.to_string(),
+        }
+    }
+}
+
+impl From<&ZooKeeperConfig> for ListName {
+    fn from(config: &ZooKeeperConfig) -> Self {
+        Self {
+            source: Source::ZooKeeper,
+            name: format!("{} {}", config.hosts, config.path),
+        }
+    }
 }
 
 impl Roster {
     /// Nothing known but the operator's list and what the cache file `remembered`.
-    pub(crate) fn new(config: &Config, remembered: BTreeMap<Source, Vec<Arc<Node>>>) -> Self {
+    pub(crate) fn new(config: &Config, remembered: Lists, now: SystemTime) -> Self {
         let mut roster = Self {
             nodes_max: config.nodes_max,
-            has_zookeeper: false,
+            zookeeper_list: None,
             zookeeper: Vec::new(),
+            zookeeper_is: None,
             dns: BTreeMap::new(),
             fixed: Vec::new(),
             heeds_gossip: false,
             gossip: Gossip::default(),
             remembered: remembered
                 .into_iter()
-                .map(|(source, nodes)| (source, Memory::of(nodes)))
+                .map(|(list, nodes)| (list, Memory::of(nodes, now)))
                 .collect(),
         };
         roster.reconfigure(config);
@@ -59,9 +84,10 @@ impl Roster {
     /// kept until a source of the new settings has given one.
     pub(crate) fn reconfigure(&mut self, config: &Config) {
         self.nodes_max = config.nodes_max;
-        self.has_zookeeper = config.zookeeper.is_some();
-        if !self.has_zookeeper {
+        self.zookeeper_list = config.zookeeper.as_ref().map(ListName::from);
+        if self.zookeeper_list.is_none() {
             self.zookeeper.clear();
+            self.zookeeper_is = None;
         }
         let mut earlier = std::mem::take(&mut self.dns);
         self.dns = config
@@ -78,35 +104,36 @@ impl Roster {
         if !config.gossip {
             self.gossip = Gossip::default();
         }
-        self.remembered
-            .values_mut()
-            .for_each(Memory::is_of_former_settings);
         if !config.has_knowing_source() {
             self.remembered.clear();
         }
-        self.forget_former_sources();
+        self.forget_former_lists();
     }
 
-    /// ZooKeeper's answer.
-    pub(crate) fn set_zookeeper(&mut self, mut nodes: Vec<Arc<Node>>, now: Instant) {
+    /// ZooKeeper's answer; ignored when it is no source any more.
+    pub(crate) fn set_zookeeper(&mut self, mut nodes: Vec<Arc<Node>>, now: SystemTime) {
+        let Some(list) = &self.zookeeper_list else { return };
         nodes.truncate(self.nodes_max);
-        let memory = self.remembered.entry(Source::ZooKeeper).or_default();
+        let memory = self.remembered.entry(list.clone()).or_default();
         memory.take(&nodes, self.nodes_max, now);
         self.zookeeper = nodes;
-        self.forget_former_sources();
+        self.zookeeper_is = Some(list.clone());
+        self.forget_former_lists();
     }
 
-    /// The answer for one DNS name; ignored when the name is no source any more.
-    pub(crate) fn set_dns(&mut self, name: &DnsName, mut nodes: Vec<Arc<Node>>, now: Instant) {
+    /// The answer for one DNS name; ignored when the name is no source any more. When there is nothing under the name the last answer
+    /// stays live, and who had left it shortly before counts again.
+    pub(crate) fn set_dns(&mut self, name: &DnsName, mut nodes: Vec<Arc<Node>>, now: SystemTime) {
         nodes.truncate(self.nodes_max);
         let Some(answer) = self.dns.get_mut(name) else {
             return;
         };
-        *answer = nodes;
-        let all: Vec<Arc<Node>> = self.dns.values().flatten().cloned().collect();
-        let memory = self.remembered.entry(Source::Dns).or_default();
-        memory.take(&all, self.nodes_max, now);
-        self.forget_former_sources();
+        let memory = self.remembered.entry(name.into()).or_default();
+        memory.take(&nodes, self.nodes_max, now);
+        if !nodes.is_empty() {
+            *answer = nodes;
+        }
+        self.forget_former_lists();
     }
 
     /// What a node named; true when that changed anything.
@@ -115,10 +142,10 @@ impl Roster {
     }
 
     /// The lists to keep for a cold start.
-    pub(crate) fn remembered(&self) -> BTreeMap<Source, Vec<Arc<Node>>> {
+    pub(crate) fn remembered(&self) -> Lists {
         let lists = self.remembered.iter();
         lists
-            .map(|(source, memory)| (*source, memory.nodes().to_vec()))
+            .map(|(list, memory)| (list.clone(), memory.all().to_vec()))
             .collect()
     }
 
@@ -127,24 +154,15 @@ impl Roster {
         self.gossip.nodes().count()
     }
 
-    fn forget_former_sources(&mut self) {
-        if self.zookeeper.is_empty() && self.dns.values().all(Vec::is_empty) {
+    /// Lists of former settings are kept until one of today's has said something.
+    fn forget_former_lists(&mut self) {
+        let zookeeper_says = self.zookeeper_is == self.zookeeper_list && !self.zookeeper.is_empty();
+        if !zookeeper_says && self.dns.values().all(Vec::is_empty) {
             return;
         }
-        let (has_zookeeper, has_dns) = (self.has_zookeeper, !self.dns.is_empty());
-        self.remembered.retain(|source, _| match source {
-            Source::ZooKeeper => has_zookeeper,
-            Source::Dns => has_dns,
-            _ => false,
-        });
-    }
-
-    fn has_answer(&self, source: Source) -> bool {
-        match source {
-            Source::ZooKeeper => !self.zookeeper.is_empty(),
-            Source::Dns => self.dns.values().any(|nodes| !nodes.is_empty()),
-            _ => false,
-        }
+        let dns: BTreeSet<ListName> = self.dns.keys().map(ListName::from).collect();
+        self.remembered
+            .retain(|list, _| dns.contains(list) || self.zookeeper_list.as_ref() == Some(list));
     }
 
     /// All of it as one snapshot, no endpoint twice.
@@ -167,12 +185,15 @@ impl Roster {
 
         let live = self.zookeeper.iter().chain(self.dns.values().flatten());
         let live: Vec<_> = live.filter(&mut unseen).map(with_credentials).collect();
+        let speaking: BTreeSet<ListName> = self.dns.keys().map(ListName::from).collect();
+        let is_spoken_for =
+            |list: &ListName| speaking.contains(list) || self.zookeeper_is.as_ref() == Some(list);
         let silent = self
             .remembered
             .iter()
-            .filter(|(source, _)| !self.has_answer(**source));
+            .filter(|(list, memory)| memory.is_silent() || !is_spoken_for(list));
         let cached = silent
-            .flat_map(|(_, memory)| memory.nodes())
+            .flat_map(|(_, memory)| memory.nodes().take(self.nodes_max))
             .filter(&mut unseen)
             .map(with_credentials);
         let cached: Vec<_> = cached
@@ -189,10 +210,14 @@ impl Roster {
         // one that is not registered, or no longer, must not come in by another's word.
         let (dns, fixed, remembered) = (&self.dns, &self.fixed, &self.remembered);
         self.gossip.keep_known(|speaker| {
+            let remembered = remembered
+                .iter()
+                .filter(|(list, _)| list.source == Source::Dns)
+                .flat_map(|(_, memory)| memory.nodes());
             dns.values()
                 .chain([fixed])
                 .flatten()
-                .chain(remembered.get(&Source::Dns).map_or(&[][..], Memory::nodes))
+                .chain(remembered)
                 .any(|node| node.client == *speaker)
         });
         let named = self
@@ -215,7 +240,6 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ZooKeeperConfig;
 
     fn nodes(source: Source, hosts: &[&str]) -> Vec<Arc<Node>> {
         hosts
@@ -237,6 +261,14 @@ mod tests {
         }
     }
 
+    fn zookeeper() -> ListName {
+        ListName::from(&ZooKeeperConfig::new("h"))
+    }
+
+    fn roster(config: Config) -> Roster {
+        Roster::new(&config, BTreeMap::new(), SystemTime::now())
+    }
+
     fn word(from: &str, urls: &[&str]) -> Word {
         let connect_urls = urls.iter().map(ToString::to_string).collect();
         Word {
@@ -249,8 +281,10 @@ mod tests {
 
     #[test]
     fn the_order_is_live_then_cached_then_fixed_and_no_endpoint_is_twice() {
-        let remembered = BTreeMap::from([(Source::ZooKeeper, nodes(Source::ZooKeeper, &["a", "b", "f"]))]);
-        let mut roster = Roster::new(&config(), remembered);
+        let remembered = nodes(Source::ZooKeeper, &["a", "b", "f"]).into_iter();
+        let remembered = remembered.map(|node| Remembered { node, left: None });
+        let remembered = BTreeMap::from([(zookeeper(), remembered.collect())]);
+        let mut roster = Roster::new(&config(), remembered, SystemTime::now());
         let cold = roster.snapshot();
         assert_eq!(
             (hosts(&cold.live), hosts(&cold.cached)),
@@ -262,13 +296,13 @@ mod tests {
         roster.set_dns(
             &"d:1".parse().unwrap(),
             nodes(Source::Dns, &["b", "d"]),
-            Instant::now(),
+            SystemTime::now(),
         );
         let mixed = roster.snapshot();
         assert_eq!(hosts(&mixed.live), ["b", "d"]);
         assert_eq!(hosts(&mixed.cached), ["a", "f"]);
 
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["c", "d"]), Instant::now());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["c", "d"]), SystemTime::now());
         let warm = roster.snapshot();
         assert_eq!(hosts(&warm.live), ["c", "d", "b"]);
         assert_eq!((hosts(&warm.cached), hosts(&warm.fixed)), (vec![], vec!["f"]));
@@ -276,27 +310,29 @@ mod tests {
 
     #[test]
     fn an_emptied_zookeeper_moves_its_nodes_to_the_cached_list() {
-        let mut roster = Roster::new(&config(), BTreeMap::new());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b"]), Instant::now());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a"]), Instant::now());
+        let mut roster = roster(config());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b"]), SystemTime::now());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a"]), SystemTime::now());
         assert_eq!(
             roster.snapshot().len(),
             2,
             "b is gone while a stays: a and the fixed one"
         );
-        roster.set_zookeeper(vec![], Instant::now());
+        roster.set_zookeeper(vec![], SystemTime::now());
         let emptied = roster.snapshot();
         assert_eq!(
             (hosts(&emptied.live), hosts(&emptied.cached)),
             (vec![], vec!["a", "b"])
         );
-        assert_eq!(hosts(&roster.remembered()[&Source::ZooKeeper]), ["a", "b"]);
+        let kept = &roster.remembered()[&zookeeper()];
+        assert_eq!(kept.iter().filter(|known| known.left.is_none()).count(), 1);
+        assert_eq!(kept.len(), 2);
     }
 
     #[test]
     fn new_sources_do_not_lose_the_last_good_list_before_they_have_given_one() {
-        let mut roster = Roster::new(&config(), BTreeMap::new());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a"]), Instant::now());
+        let mut roster = roster(config());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a"]), SystemTime::now());
         let dns_only = Config {
             zookeeper: None,
             ..config()
@@ -306,7 +342,7 @@ mod tests {
         roster.set_dns(
             &"d:1".parse().unwrap(),
             nodes(Source::Dns, &["d"]),
-            Instant::now(),
+            SystemTime::now(),
         );
         let after = roster.snapshot();
         assert_eq!((hosts(&after.live), hosts(&after.cached)), (vec!["d"], vec![]));
@@ -322,8 +358,8 @@ mod tests {
 
     #[test]
     fn nodes_named_by_a_registered_one_only_are_not_used() {
-        let mut roster = Roster::new(&config(), BTreeMap::new());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["z"]), Instant::now());
+        let mut roster = roster(config());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["z"]), SystemTime::now());
         roster.hear(&word("z:1", &["z:1", "not-registered:1"]));
         let snapshot = roster.snapshot();
         assert_eq!(hosts(&snapshot.live), ["z"]);
@@ -332,7 +368,7 @@ mod tests {
 
     #[test]
     fn nodes_named_by_a_fixed_one_are_known_while_gossip_is_on() {
-        let mut roster = Roster::new(&config(), BTreeMap::new());
+        let mut roster = roster(config());
         assert!(roster.hear(&word("f:1", &["f:1", "g:1"])));
         assert!(!roster.hear(&word("f:1", &["f:1", "g:1"])));
         let snapshot = roster.snapshot();
@@ -354,8 +390,8 @@ mod tests {
 
     #[test]
     fn credentials_given_by_hand_hold_whoever_names_the_node() {
-        let mut roster = Roster::new(&config(), BTreeMap::new());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["f", "x"]), Instant::now());
+        let mut roster = roster(config());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["f", "x"]), SystemTime::now());
         let live = roster.snapshot().live;
         assert_eq!(live[0].credentials.as_ref().unwrap().user.as_deref(), Some("u"));
         assert_eq!(live[1].credentials, None);
@@ -363,14 +399,80 @@ mod tests {
 
     #[test]
     fn each_source_is_bounded() {
-        let mut roster = Roster::new(
-            &Config {
-                nodes_max: 2,
-                ..config()
-            },
-            BTreeMap::new(),
-        );
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b", "c"]), Instant::now());
+        let mut roster = roster(Config {
+            nodes_max: 2,
+            ..config()
+        });
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b", "c"]), SystemTime::now());
         assert_eq!(hosts(&roster.snapshot().live), ["a", "b"]);
+    }
+
+    #[test]
+    fn settings_taken_over_unchanged_forget_nobody() {
+        let mut roster = roster(config());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b", "c"]), SystemTime::now());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["b", "c"]), SystemTime::now());
+        roster.reconfigure(&config());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["c"]), SystemTime::now());
+        roster.set_zookeeper(vec![], SystemTime::now());
+        assert_eq!(hosts(&roster.snapshot().cached), ["c", "b", "a"]);
+    }
+
+    #[test]
+    fn another_path_brings_back_nobody_who_had_left_the_one_before() {
+        let mut roster = roster(config());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b"]), SystemTime::now());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["b"]), SystemTime::now());
+        let mut elsewhere = ZooKeeperConfig::new("h");
+        elsewhere.path = "/new".to_owned();
+        roster.reconfigure(&Config {
+            zookeeper: Some(elsewhere),
+            ..config()
+        });
+        assert_eq!(hosts(&roster.snapshot().live), ["b"], "until there is an answer");
+        roster.set_zookeeper(vec![], SystemTime::now());
+        let snapshot = roster.snapshot();
+        assert_eq!(
+            (hosts(&snapshot.live), hosts(&snapshot.cached)),
+            (vec![], vec!["b"])
+        );
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["x"]), SystemTime::now());
+        roster.set_zookeeper(vec![], SystemTime::now());
+        assert_eq!(hosts(&roster.snapshot().cached), ["x"]);
+    }
+
+    #[test]
+    fn a_name_without_records_keeps_its_last_answer_and_has_those_back_who_left_shortly_before() {
+        let mut roster = roster(config());
+        let name: DnsName = "d:1".parse().unwrap();
+        roster.set_dns(&name, nodes(Source::Dns, &["a", "b", "c"]), SystemTime::now());
+        roster.set_dns(&name, nodes(Source::Dns, &["c"]), SystemTime::now());
+        assert!(roster.snapshot().cached.is_empty());
+        roster.set_dns(&name, vec![], SystemTime::now());
+        let snapshot = roster.snapshot();
+        assert_eq!(
+            (hosts(&snapshot.live), hosts(&snapshot.cached)),
+            (vec!["c"], vec!["a", "b"])
+        );
+    }
+
+    #[test]
+    fn a_name_that_has_not_answered_yet_keeps_what_the_file_knew() {
+        let two = Config {
+            zookeeper: None,
+            dns: vec!["d:1".parse().unwrap(), "e:1".parse().unwrap()],
+            ..config()
+        };
+        let mut first = roster(two.clone());
+        first.set_dns(&two.dns[0], nodes(Source::Dns, &["a"]), SystemTime::now());
+        first.set_dns(&two.dns[1], nodes(Source::Dns, &["b"]), SystemTime::now());
+        let mut next = Roster::new(&two, first.remembered(), SystemTime::now());
+        next.set_dns(&two.dns[0], nodes(Source::Dns, &["a"]), SystemTime::now());
+        let snapshot = next.snapshot();
+        assert_eq!(
+            (hosts(&snapshot.live), hosts(&snapshot.cached)),
+            (vec!["a"], vec!["b"])
+        );
+        assert_eq!(next.remembered().values().flatten().count(), 2);
     }
 }

@@ -197,6 +197,27 @@ async fn a_failed_lookup_keeps_the_last_list() {
     watch.close().await;
 }
 
+/// As when the pods behind a headless service become unready one after another.
+#[tokio::test]
+async fn a_name_emptied_record_by_record_is_remembered_whole() {
+    let server = Server::start().await;
+    let watch = server.watch("nats.test:4222");
+    let addresses = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3]];
+    for left in [3, 2, 1] {
+        server.a("nats.test", 1, &addresses[3 - left..]);
+        until(&watch, "fewer", |snapshot| snapshot.live.len() == left).await;
+        assert!(watch.snapshot().cached.is_empty());
+    }
+    server.says("nats.test", RecordType::A, Script::NoSuchName);
+    server.says("nats.test", RecordType::AAAA, Script::NoSuchName);
+    until(&watch, "those who left", |snapshot| snapshot.cached.len() == 2).await;
+    assert_eq!(ids(&watch.snapshot().live), ["10.0.0.3:4222"]);
+    let mut cached = ids(&watch.snapshot().cached);
+    cached.sort();
+    assert_eq!(cached, ["10.0.0.1:4222", "10.0.0.2:4222"]);
+    watch.close().await;
+}
+
 #[tokio::test]
 async fn srv_records_name_hosts_ports_and_weights() {
     let server = Server::start().await;

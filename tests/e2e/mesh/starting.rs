@@ -130,6 +130,11 @@ async fn a_node_is_closed_and_not_registered_until_it_is_synced_or_its_patience_
     );
     mesh.nodes[1].wait_until_ready().await;
     assert_eq!(registrar.children(PATH).await, ["n1", "n2"]);
+    assert_eq!(
+        mesh.nodes[1].process().count_lines("not synced within"),
+        1,
+        "registered, it does not wait for the same node again before it serves"
+    );
 
     mesh.nodes[0].thaw();
     mesh.wait_until_whole().await;
