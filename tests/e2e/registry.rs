@@ -159,7 +159,7 @@ async fn a_sidecar_restarted_while_the_list_is_emptied_remembers_who_had_left_it
     .await;
     withdraw(&mut site, 2, 0).await;
     site.cluster.kill(2);
-    is_served(&mut fragile_component(&site).await, "one of those who had left").await;
+    is_served(&mut fragile_component(&site).await, "served").await;
 }
 
 #[tokio::test]
