@@ -197,7 +197,7 @@ const SCHEMA: Schema = Schema {
 
 fn masked(key: &str, text: &str) -> Option<String> {
     match key {
-        "cluster.routes" => return Some(masked_url(text)),
+        "cluster.listen" | "cluster.routes" => return Some(masked_url(text)),
         "nodes.zookeeper_auth" => return Some(masked_pair(text)),
         _ => {}
     }

@@ -78,6 +78,10 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
             "settings:2: http.port and port are both 4222; clients and pages need one each",
         ),
         (
+            "[cluster]\nlisten = \"http://u:secret@h:6222\"\n",
+            "settings:2: cluster.listen must be host:port (port -1: any free one), or empty, not \"http://u:***@h:6222\"",
+        ),
+        (
             "[cluster]\nlisten = \"0.0.0.0:4222\"\n",
             "settings:2: port and the port of cluster.listen are both 4222; give each its own",
         ),

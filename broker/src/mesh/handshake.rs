@@ -53,6 +53,14 @@ impl HandshakeError {
     pub(crate) fn is_unheard(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
+
+    /// Who is there speaks, and is no node that one could link with: trying on does not mend it.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(
+            self,
+            Self::Stranger(_) | Self::Frame(_) | Self::Hello(_) | Self::Disorder
+        )
+    }
 }
 
 /// Which side has connected.

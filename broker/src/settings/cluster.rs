@@ -60,13 +60,18 @@ pub(crate) struct Route {
     pub(crate) credentials: Option<(String, String)>,
 }
 
-/// Takes `nats://user:password@host:port` apart: what stands before the `@`, and what remains.
+/// Takes `nats://user:password@host:port` apart: what stands before the `@`, and what remains. Another scheme than the two stays where it is,
+/// and is in the way of whoever reads on.
 pub(crate) fn split_url(text: &str) -> (Option<&str>, &str) {
-    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let rest = rest.trim_end_matches('/');
+    // The second as nats-server's documentation has it.
+    let rest = ["nats://", "nats-route://"]
+        .into_iter()
+        .find_map(|scheme| text.strip_prefix(scheme))
+        .unwrap_or(text)
+        .trim_end_matches('/');
     match rest.rsplit_once('@') {
-        Some((user_info, host)) => (Some(user_info), host),
-        None => (None, rest),
+        Some((user_info, host)) if !user_info.contains("://") => (Some(user_info), host),
+        _ => (None, rest),
     }
 }
 
@@ -90,10 +95,8 @@ pub(super) fn is_listen(text: &str) -> bool {
 }
 
 pub(super) fn route(text: &str) -> Result<Route, String> {
-    let scheme = text.split_once("://").map_or("nats", |(scheme, _)| scheme);
     let (user_info, host) = split_url(text);
-    // The second as nats-server's documentation has it.
-    if !["nats", "nats-route"].contains(&scheme) || !host_and_port(host) {
+    if !host_and_port(host) {
         return Err("[nats://][user:password@]host:port".to_owned());
     }
     Ok(Route {

@@ -168,7 +168,7 @@ impl Keeper {
             HandshakeError::Refused { why: Why::Linked, .. }
                 | HandshakeError::Refuses { why: Why::Linked, .. }
         );
-        match (fault.is_some(), first && !is_linked) {
+        match (fault.is_some() || error.is_foreign(), first && !is_linked) {
             (true, true) => error!("no link with {at}: {error}"),
             (false, true) => info!("no link with {at} yet: {error}"),
             (_, false) => debug!("no link with {at}: {error}"),
