@@ -95,6 +95,7 @@ pub enum MeshError {
 #[derive(Debug)]
 pub(crate) struct Mesh {
     id: String,
+    started: Instant,
     sync_timeout: Duration,
     ping_timeout: Duration,
     orders: UnboundedSender<Order>,
@@ -175,6 +176,7 @@ impl Mesh {
         let (standing, stands) = channel::channel(Standing::default());
         Ok(Self {
             id,
+            started: Instant::now(),
             sync_timeout: cluster.sync_timeout_ms.duration(),
             ping_timeout: cluster.ping_timeout_ms.duration(),
             orders,
@@ -193,7 +195,6 @@ impl Mesh {
     /// # Errors
     /// [`MeshError::DuplicateId`], [`MeshError::Refused`]: a node that nobody links with would be an island, and keep its clients there.
     pub(crate) async fn join(&self, without: &[String]) -> Result<Vec<String>, MeshError> {
-        let start = Instant::now();
         let mut standing = self.standing.clone();
         let is_joined = |now: &Standing| {
             let no_other = now.namesake_precedes.is_none() && now.refusal.is_none();
@@ -206,14 +207,11 @@ impl Mesh {
             let patience = self.patience_with_others();
             joined = within(patience, standing.wait_for(is_joined)).await.is_some();
         }
-        let unheard = if joined {
-            without.to_vec()
+        if joined {
+            Ok(without.to_vec())
         } else {
-            self.serve_without()?
-        };
-        let links = standing.borrow().links;
-        info!(links, "joined the mesh in {:?}", start.elapsed());
-        Ok(unheard)
+            self.serve_without()
+        }
     }
 
     /// For so long others may need to see that one is dead, and one that goes to be gone.
@@ -366,6 +364,8 @@ impl Mesh {
 
     /// The node takes clients from now on.
     pub(crate) fn serve(&self) {
+        let links = self.standing.borrow().links;
+        info!(links, "joined the mesh in {:?}", self.started.elapsed());
         // A keeper that has ended by a bug is told of in the log.
         let _ = self.orders.send(Order::Serve);
     }
