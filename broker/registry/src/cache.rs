@@ -107,9 +107,9 @@ pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<Kept, String> {
             source,
             name: record.list.clone(),
         };
-        let left = record
-            .left_at
-            .and_then(|secs| UNIX_EPOCH.checked_add(Duration::from_secs(secs)));
+        // What is no time is long ago.
+        let time = |secs| UNIX_EPOCH.checked_add(Duration::from_secs(secs));
+        let left = record.left_at.map(|secs| time(secs).unwrap_or(UNIX_EPOCH));
         let node = record
             .node(source)
             .map_err(|error| fail(format!("it is damaged: {error}")))?;

@@ -221,7 +221,9 @@ impl Hub {
         if listing.missing {
             info!("zookeeper: {} does not exist yet; waiting for it", health.name);
         }
-        self.roster.set_zookeeper(listing.nodes, SystemTime::now());
+        if self.roster.set_zookeeper(listing.nodes, SystemTime::now()) {
+            self.cache.soil(CACHE_WRITE_MS_MIN);
+        }
         self.publish();
         self.shared.answered.send_replace(true);
     }

@@ -37,36 +37,52 @@ impl Remembered {
     }
 }
 
+/// Whether the list says anything.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+enum Voice {
+    /// It has not been asked yet in this life.
+    #[default]
+    Unheard,
+    Speaking,
+    SilentSince(SystemTime),
+}
+
 /// See the file's head.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     /// Those on the list, then those who left, the last first.
     nodes: Vec<Remembered>,
-    /// Since when it says nothing.
-    silent_since: Option<SystemTime>,
+    voice: Voice,
 }
 
 impl Memory {
     /// What is left of an earlier life.
     pub(crate) fn of(mut nodes: Vec<Remembered>, now: SystemTime) -> Self {
-        nodes.retain(|known| known.is_there_or_left_shortly_before(now));
+        for known in &mut nodes {
+            // By a clock that ran ahead.
+            known.left = known.left.map(|left| left.min(now));
+        }
         Self {
             nodes,
-            silent_since: Some(now),
+            voice: Voice::Unheard,
         }
     }
 
     /// Takes an answer; of those who have left at most `nodes_max` are kept.
     pub(crate) fn take(&mut self, answer: &[Arc<Node>], nodes_max: usize, now: SystemTime) {
         if answer.is_empty() {
-            if self.silent_since.is_none() {
-                self.silent_since = Some(now);
+            if !matches!(self.voice, Voice::SilentSince(_)) {
+                self.voice = Voice::SilentSince(now);
                 self.nodes
                     .retain(|known| known.is_there_or_left_shortly_before(now));
             }
             return;
         }
-        let left_now = self.silent_since.take().unwrap_or(now);
+        let left_now = match self.voice {
+            Voice::SilentSince(since) => since,
+            Voice::Unheard | Voice::Speaking => now,
+        };
+        self.voice = Voice::Speaking;
         let listed: HashSet<&Endpoint> = answer.iter().map(|node| &node.client).collect();
         let there = answer.iter().map(|node| Remembered {
             node: Arc::clone(node),
@@ -77,7 +93,7 @@ impl Memory {
             .into_iter()
             .filter(|known| !listed.contains(&known.node.client))
             .map(|known| Remembered {
-                left: known.left.or(Some(left_now)),
+                left: Some(known.left.unwrap_or(left_now).min(now)),
                 ..known
             })
             .filter(|known| known.is_there_or_left_shortly_before(now));
@@ -86,21 +102,25 @@ impl Memory {
 
     /// Whether it says nothing now.
     pub(crate) fn is_silent(&self) -> bool {
-        self.silent_since.is_some()
+        self.voice != Voice::Speaking
     }
 
-    /// Who is likely to be alive: who is on the list, and when it says nothing, who had left it shortly before too.
+    /// Who is likely to be alive: who is on the list, and when it has become empty, who had left it shortly before too.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
-        let all = self.is_silent();
+        let all = matches!(self.voice, Voice::SilentSince(_));
         self.nodes
             .iter()
             .filter(move |known| all || known.left.is_none())
             .map(|known| &known.node)
     }
 
-    /// All of it, for a later life.
-    pub(crate) fn all(&self) -> &[Remembered] {
-        &self.nodes
+    /// All of it, for a later life. Who was on a list that has become empty stays so, however long that life is in coming.
+    pub(crate) fn kept(&self) -> Vec<Remembered> {
+        let mut kept = self.nodes.clone();
+        if matches!(self.voice, Voice::SilentSince(_)) {
+            kept.iter_mut().for_each(|known| known.left = None);
+        }
+        kept
     }
 }
 
@@ -125,6 +145,10 @@ mod tests {
         for (second, hosts) in answers {
             memory.take(&nodes(hosts), MAX, at(*second));
         }
+        hosts(memory)
+    }
+
+    fn hosts(memory: &Memory) -> String {
         let hosts: Vec<&str> = memory.nodes().map(|node| &*node.client.host).collect();
         hosts.join(" ")
     }
@@ -195,12 +219,37 @@ mod tests {
     fn a_later_life_goes_on_where_the_last_one_ended() {
         let mut first = Memory::default();
         tell(&mut first, &[(0, "a b c"), (50, "a b"), (100, "b")]);
-        let kept = first.all().to_vec();
-        let mut next = Memory::of(kept.clone(), at(109));
-        assert_eq!(tell(&mut next, &[]), "b a c");
+        let mut next = Memory::of(first.kept(), at(109));
+        assert_eq!(
+            tell(&mut next, &[]),
+            "b",
+            "who had left is gone while nobody says otherwise"
+        );
         assert_eq!(tell(&mut next, &[(111, "b"), (112, "")]), "b a");
-        let mut late = Memory::of(kept, at(1_000));
+        let mut silent = Memory::of(first.kept(), at(109));
+        assert_eq!(tell(&mut silent, &[(112, "")]), "b a");
+        let mut late = Memory::of(first.kept(), at(1_000));
         assert_eq!(tell(&mut late, &[(1_001, "x"), (1_002, "")]), "x b");
+    }
+
+    #[test]
+    fn a_list_that_was_empty_long_before_the_later_life_is_remembered_whole() {
+        let mut first = Memory::default();
+        tell(&mut first, &[(0, "a b c"), (1, "b c"), (2, "c"), (3, "")]);
+        let mut next = Memory::of(first.kept(), at(5_000));
+        assert_eq!(tell(&mut next, &[]), "c b a");
+        assert_eq!(tell(&mut next, &[(5_001, "")]), "c b a");
+        assert_eq!(hosts(&Memory::of(next.kept(), at(9_000))), "c b a");
+    }
+
+    #[test]
+    fn who_left_by_a_clock_that_ran_ahead_left_now() {
+        let ahead = nodes("a").into_iter().map(|node| Remembered {
+            node,
+            left: Some(at(1_000_000)),
+        });
+        let mut memory = Memory::of(ahead.collect(), at(0));
+        assert_eq!(tell(&mut memory, &[(1, "b"), (61, "")]), "b");
     }
 
     #[test]

@@ -110,15 +110,18 @@ impl Roster {
         self.forget_former_lists();
     }
 
-    /// ZooKeeper's answer; ignored when it is no source any more.
-    pub(crate) fn set_zookeeper(&mut self, mut nodes: Vec<Arc<Node>>, now: SystemTime) {
-        let Some(list) = &self.zookeeper_list else { return };
+    /// ZooKeeper's answer; ignored when it is no source any more. Returns whether it is of another list than the one before.
+    pub(crate) fn set_zookeeper(&mut self, mut nodes: Vec<Arc<Node>>, now: SystemTime) -> bool {
+        let Some(list) = &self.zookeeper_list else {
+            return false;
+        };
         nodes.truncate(self.nodes_max);
         let memory = self.remembered.entry(list.clone()).or_default();
         memory.take(&nodes, self.nodes_max, now);
         self.zookeeper = nodes;
-        self.zookeeper_is = Some(list.clone());
+        let before = self.zookeeper_is.replace(list.clone());
         self.forget_former_lists();
+        before != self.zookeeper_is
     }
 
     /// The answer for one DNS name; ignored when the name is no source any more. When there is nothing under the name the last answer
@@ -145,7 +148,7 @@ impl Roster {
     pub(crate) fn remembered(&self) -> Lists {
         let lists = self.remembered.iter();
         lists
-            .map(|(list, memory)| (list.clone(), memory.all().to_vec()))
+            .map(|(list, memory)| (list.clone(), memory.kept()))
             .collect()
     }
 
@@ -154,15 +157,26 @@ impl Roster {
         self.gossip.nodes().count()
     }
 
-    /// Lists of former settings are kept until one of today's has said something.
+    /// A list of former settings is kept until one of its source has said something today, or of the other where its source is none any
+    /// more.
     fn forget_former_lists(&mut self) {
         let zookeeper_says = self.zookeeper_is == self.zookeeper_list && !self.zookeeper.is_empty();
-        if !zookeeper_says && self.dns.values().all(Vec::is_empty) {
-            return;
-        }
-        let dns: BTreeSet<ListName> = self.dns.keys().map(ListName::from).collect();
-        self.remembered
-            .retain(|list, _| dns.contains(list) || self.zookeeper_list.as_ref() == Some(list));
+        let dns_says = self.dns.values().any(|nodes| !nodes.is_empty());
+        let current: BTreeSet<ListName> = self
+            .dns
+            .keys()
+            .map(ListName::from)
+            .chain(self.zookeeper_list.clone())
+            .collect();
+        let (has_zookeeper, has_dns) = (self.zookeeper_list.is_some(), !self.dns.is_empty());
+        self.remembered.retain(|list, _| {
+            let is_replaced = match list.source {
+                Source::ZooKeeper if has_zookeeper => zookeeper_says,
+                Source::Dns if has_dns => dns_says,
+                _ => zookeeper_says || dns_says,
+            };
+            current.contains(list) || !is_replaced
+        });
     }
 
     /// All of it as one snapshot, no endpoint twice.
@@ -325,8 +339,11 @@ mod tests {
             (vec![], vec!["a", "b"])
         );
         let kept = &roster.remembered()[&zookeeper()];
-        assert_eq!(kept.iter().filter(|known| known.left.is_none()).count(), 1);
         assert_eq!(kept.len(), 2);
+        assert!(
+            kept.iter().all(|known| known.left.is_none()),
+            "however late it is read"
+        );
     }
 
     #[test]
@@ -474,5 +491,26 @@ mod tests {
             (vec!["a"], vec!["b"])
         );
         assert_eq!(next.remembered().values().flatten().count(), 2);
+    }
+
+    #[test]
+    fn another_path_that_says_nothing_keeps_the_list_before_whatever_dns_says() {
+        let mut roster = roster(config());
+        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b"]), SystemTime::now());
+        roster.set_dns(
+            &"d:1".parse().unwrap(),
+            nodes(Source::Dns, &["d"]),
+            SystemTime::now(),
+        );
+        let elsewhere = Config {
+            zookeeper: Some(ZooKeeperConfig::new("localhost")),
+            ..config()
+        };
+        for answer in [&[][..], &["x"]] {
+            roster.reconfigure(&elsewhere);
+            roster.set_zookeeper(nodes(Source::ZooKeeper, answer), SystemTime::now());
+            let cached: &[&str] = if answer.is_empty() { &["a", "b"] } else { &[] };
+            assert_eq!(hosts(&roster.snapshot().cached), cached);
+        }
     }
 }
