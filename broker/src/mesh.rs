@@ -188,9 +188,9 @@ impl Mesh {
         })
     }
 
-    /// Returns when all nodes there are have told all their interest, `without` those that were waited for before; those that cannot be reached are
-    /// waited for up to `sync_timeout`, and returned. For another node with this one's id, that this one stays rather than, as long again: it may be about to end, or to be
-    /// found dead.
+    /// Returns when all nodes there are have told all their interest, `without` those that were waited for before; those that cannot be
+    /// reached are waited for up to `sync_timeout`, and returned. For another node with this one's id, that this one stays rather than,
+    /// as long again: it may be about to end, or to be found dead.
     ///
     /// # Errors
     /// [`MeshError::DuplicateId`], [`MeshError::Refused`]: a node that nobody links with would be an island, and keep its clients there.

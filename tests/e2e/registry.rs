@@ -201,12 +201,7 @@ async fn a_living_node_whose_registration_is_lost_keeps_its_sessions() {
     let mut site = Site::start(Record::Plain).await;
     let mut component = fragile_component(&site).await;
     let node = site.node_of_session().await.expect("the session has a node");
-    site.registrar.withdraw(site.cluster.nodes[node].name()).await;
-    eventually("the sidecar has noticed", PATIENCE, async || {
-        let registered = |row: &&serde_json::Value| row["source"] == "zookeeper";
-        site.sidecar.node_rows().await.iter().filter(registered).count() == 2
-    })
-    .await;
+    withdraw(&mut site, node, 2).await;
     is_served(&mut component, "unregistered").await;
     assert_eq!(
         site.node_of_session().await,

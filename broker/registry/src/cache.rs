@@ -12,9 +12,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
-use crate::memory::{ListName, Remembered};
+use crate::list::{ListName, Lists, Remembered};
 use crate::node::{Node, NodeState, Source};
-use crate::roster::Lists;
 
 const VERSION: u32 = 1;
 /// Room for 100,000 nodes; a larger file is none of ours.

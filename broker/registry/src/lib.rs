@@ -27,6 +27,7 @@
 //! | `registrars.rs` | the records of other registrars |
 //! | `dns.rs` | names resolved again and again |
 //! | `gossip.rs` | the nodes that nodes name |
+//! | `list.rs` | which lists the sources give, and who is on one of them, or was |
 //! | `memory.rs` | what one source last said, for when it says nothing |
 //! | `roster.rs` | what every source said last, folded into a snapshot |
 //! | `cache.rs` | the file that serves a cold start |
@@ -52,6 +53,7 @@ mod gossip;
 mod health;
 mod hosts;
 mod hub;
+mod list;
 mod memory;
 mod node;
 mod place;

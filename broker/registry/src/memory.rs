@@ -5,37 +5,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::endpoint::Endpoint;
-use crate::node::{Node, Source};
-
-/// Who left the list before its end at most this long ago belongs to what it was.
-const DEPARTED_KEPT: Duration = Duration::from_secs(60);
-
-/// Which list it is: a source may have several, and other settings mean another one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ListName {
-    pub(crate) source: Source,
-    /// ZooKeeper's hosts and path, or the DNS name; empty in a file that does not tell.
-    pub(crate) name: String,
-}
-
-/// A node that is on the list, or was.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Remembered {
-    pub(crate) node: Arc<Node>,
-    /// When it left while others stayed.
-    pub(crate) left: Option<SystemTime>,
-}
-
-impl Remembered {
-    fn is_there_or_left_shortly_before(&self, now: SystemTime) -> bool {
-        // By a clock that was set back it left just now.
-        let age = |left| now.duration_since(left).unwrap_or_default();
-        self.left.is_none_or(|left| age(left) < DEPARTED_KEPT)
-    }
-}
+use crate::list::Remembered;
+use crate::node::Node;
 
 /// Whether the list says anything.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
@@ -126,7 +100,10 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::node::Source;
 
     const MAX: usize = 4;
 

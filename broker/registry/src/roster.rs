@@ -14,11 +14,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::config::{Config, ZooKeeperConfig};
+use crate::config::Config;
 use crate::dns::DnsName;
 use crate::endpoint::Endpoint;
 use crate::gossip::{Gossip, Word};
-use crate::memory::{ListName, Memory, Remembered};
+use crate::list::{ListName, Lists};
+use crate::memory::Memory;
 use crate::node::{Node, Source};
 use crate::snapshot::Snapshot;
 use crate::upstream::Credentials;
@@ -36,27 +37,6 @@ pub(crate) struct Roster {
     heeds_gossip: bool,
     gossip: Gossip,
     remembered: BTreeMap<ListName, Memory>,
-}
-
-/// What there is of a list for a later life.
-pub(crate) type Lists = BTreeMap<ListName, Vec<Remembered>>;
-
-impl From<&DnsName> for ListName {
-    fn from(name: &DnsName) -> Self {
-        Self {
-            source: Source::Dns,
-            name: name.to_string(),
-        }
-    }
-}
-
-impl From<&ZooKeeperConfig> for ListName {
-    fn from(config: &ZooKeeperConfig) -> Self {
-        Self {
-            source: Source::ZooKeeper,
-            name: format!("{} {}", config.hosts, config.path),
-        }
-    }
 }
 
 impl Roster {
@@ -162,12 +142,7 @@ impl Roster {
     fn forget_former_lists(&mut self) {
         let zookeeper_says = self.zookeeper_is == self.zookeeper_list && !self.zookeeper.is_empty();
         let dns_says = self.dns.values().any(|nodes| !nodes.is_empty());
-        let current: BTreeSet<ListName> = self
-            .dns
-            .keys()
-            .map(ListName::from)
-            .chain(self.zookeeper_list.clone())
-            .collect();
+        let dns_lists = self.dns_lists();
         let (has_zookeeper, has_dns) = (self.zookeeper_list.is_some(), !self.dns.is_empty());
         self.remembered.retain(|list, _| {
             let is_replaced = match list.source {
@@ -175,8 +150,13 @@ impl Roster {
                 Source::Dns if has_dns => dns_says,
                 _ => zookeeper_says || dns_says,
             };
-            current.contains(list) || !is_replaced
+            let is_current = dns_lists.contains(list) || self.zookeeper_list.as_ref() == Some(list);
+            is_current || !is_replaced
         });
+    }
+
+    fn dns_lists(&self) -> BTreeSet<ListName> {
+        self.dns.keys().map(ListName::from).collect()
     }
 
     /// All of it as one snapshot, no endpoint twice.
@@ -199,13 +179,12 @@ impl Roster {
 
         let live = self.zookeeper.iter().chain(self.dns.values().flatten());
         let live: Vec<_> = live.filter(&mut unseen).map(with_credentials).collect();
-        let speaking: BTreeSet<ListName> = self.dns.keys().map(ListName::from).collect();
-        let is_spoken_for =
-            |list: &ListName| speaking.contains(list) || self.zookeeper_is.as_ref() == Some(list);
+        let dns_lists = self.dns_lists();
+        let is_live = |list| dns_lists.contains(list) || self.zookeeper_is.as_ref() == Some(list);
         let silent = self
             .remembered
             .iter()
-            .filter(|(list, memory)| memory.is_silent() || !is_spoken_for(list));
+            .filter(|(list, memory)| memory.is_silent() || !is_live(list));
         let cached = silent
             .flat_map(|(_, memory)| memory.nodes().take(self.nodes_max))
             .filter(&mut unseen)
@@ -254,6 +233,8 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ZooKeeperConfig;
+    use crate::list::Remembered;
 
     fn nodes(source: Source, hosts: &[&str]) -> Vec<Arc<Node>> {
         hosts
@@ -273,6 +254,18 @@ mod tests {
             fixed: vec!["u:p@f:1".parse().unwrap()],
             ..Config::default()
         }
+    }
+
+    fn zookeeper_says(roster: &mut Roster, hosts: &[&str]) {
+        roster.set_zookeeper(nodes(Source::ZooKeeper, hosts), SystemTime::now());
+    }
+
+    fn dns_says(roster: &mut Roster, name: &str, hosts: &[&str]) {
+        roster.set_dns(
+            &name.parse().unwrap(),
+            nodes(Source::Dns, hosts),
+            SystemTime::now(),
+        );
     }
 
     fn zookeeper() -> ListName {
@@ -307,16 +300,12 @@ mod tests {
         assert!(cold.cached.iter().all(|node| node.source == Source::Cache));
         assert!(cold.fixed.is_empty(), "f is in the cached list already");
 
-        roster.set_dns(
-            &"d:1".parse().unwrap(),
-            nodes(Source::Dns, &["b", "d"]),
-            SystemTime::now(),
-        );
+        dns_says(&mut roster, "d:1", &["b", "d"]);
         let mixed = roster.snapshot();
         assert_eq!(hosts(&mixed.live), ["b", "d"]);
         assert_eq!(hosts(&mixed.cached), ["a", "f"]);
 
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["c", "d"]), SystemTime::now());
+        zookeeper_says(&mut roster, &["c", "d"]);
         let warm = roster.snapshot();
         assert_eq!(hosts(&warm.live), ["c", "d", "b"]);
         assert_eq!((hosts(&warm.cached), hosts(&warm.fixed)), (vec![], vec!["f"]));
@@ -325,14 +314,14 @@ mod tests {
     #[test]
     fn an_emptied_zookeeper_moves_its_nodes_to_the_cached_list() {
         let mut roster = roster(config());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b"]), SystemTime::now());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a"]), SystemTime::now());
+        zookeeper_says(&mut roster, &["a", "b"]);
+        zookeeper_says(&mut roster, &["a"]);
         assert_eq!(
             roster.snapshot().len(),
             2,
             "b is gone while a stays: a and the fixed one"
         );
-        roster.set_zookeeper(vec![], SystemTime::now());
+        zookeeper_says(&mut roster, &[]);
         let emptied = roster.snapshot();
         assert_eq!(
             (hosts(&emptied.live), hosts(&emptied.cached)),
@@ -349,18 +338,14 @@ mod tests {
     #[test]
     fn new_sources_do_not_lose_the_last_good_list_before_they_have_given_one() {
         let mut roster = roster(config());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a"]), SystemTime::now());
+        zookeeper_says(&mut roster, &["a"]);
         let dns_only = Config {
             zookeeper: None,
             ..config()
         };
         roster.reconfigure(&dns_only);
         assert_eq!(hosts(&roster.snapshot().cached), ["a"]);
-        roster.set_dns(
-            &"d:1".parse().unwrap(),
-            nodes(Source::Dns, &["d"]),
-            SystemTime::now(),
-        );
+        dns_says(&mut roster, "d:1", &["d"]);
         let after = roster.snapshot();
         assert_eq!((hosts(&after.live), hosts(&after.cached)), (vec!["d"], vec![]));
         roster.reconfigure(&Config {
@@ -376,7 +361,7 @@ mod tests {
     #[test]
     fn nodes_named_by_a_registered_one_only_are_not_used() {
         let mut roster = roster(config());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["z"]), SystemTime::now());
+        zookeeper_says(&mut roster, &["z"]);
         roster.hear(&word("z:1", &["z:1", "not-registered:1"]));
         let snapshot = roster.snapshot();
         assert_eq!(hosts(&snapshot.live), ["z"]);
@@ -408,7 +393,7 @@ mod tests {
     #[test]
     fn credentials_given_by_hand_hold_whoever_names_the_node() {
         let mut roster = roster(config());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["f", "x"]), SystemTime::now());
+        zookeeper_says(&mut roster, &["f", "x"]);
         let live = roster.snapshot().live;
         assert_eq!(live[0].credentials.as_ref().unwrap().user.as_deref(), Some("u"));
         assert_eq!(live[1].credentials, None);
@@ -420,26 +405,26 @@ mod tests {
             nodes_max: 2,
             ..config()
         });
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b", "c"]), SystemTime::now());
+        zookeeper_says(&mut roster, &["a", "b", "c"]);
         assert_eq!(hosts(&roster.snapshot().live), ["a", "b"]);
     }
 
     #[test]
     fn settings_taken_over_unchanged_forget_nobody() {
         let mut roster = roster(config());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b", "c"]), SystemTime::now());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["b", "c"]), SystemTime::now());
+        zookeeper_says(&mut roster, &["a", "b", "c"]);
+        zookeeper_says(&mut roster, &["b", "c"]);
         roster.reconfigure(&config());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["c"]), SystemTime::now());
-        roster.set_zookeeper(vec![], SystemTime::now());
+        zookeeper_says(&mut roster, &["c"]);
+        zookeeper_says(&mut roster, &[]);
         assert_eq!(hosts(&roster.snapshot().cached), ["c", "b", "a"]);
     }
 
     #[test]
     fn another_path_brings_back_nobody_who_had_left_the_one_before() {
         let mut roster = roster(config());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b"]), SystemTime::now());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["b"]), SystemTime::now());
+        zookeeper_says(&mut roster, &["a", "b"]);
+        zookeeper_says(&mut roster, &["b"]);
         let mut elsewhere = ZooKeeperConfig::new("h");
         elsewhere.path = "/new".to_owned();
         roster.reconfigure(&Config {
@@ -447,25 +432,24 @@ mod tests {
             ..config()
         });
         assert_eq!(hosts(&roster.snapshot().live), ["b"], "until there is an answer");
-        roster.set_zookeeper(vec![], SystemTime::now());
+        zookeeper_says(&mut roster, &[]);
         let snapshot = roster.snapshot();
         assert_eq!(
             (hosts(&snapshot.live), hosts(&snapshot.cached)),
             (vec![], vec!["b"])
         );
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["x"]), SystemTime::now());
-        roster.set_zookeeper(vec![], SystemTime::now());
+        zookeeper_says(&mut roster, &["x"]);
+        zookeeper_says(&mut roster, &[]);
         assert_eq!(hosts(&roster.snapshot().cached), ["x"]);
     }
 
     #[test]
     fn a_name_without_records_keeps_its_last_answer_and_has_those_back_who_left_shortly_before() {
         let mut roster = roster(config());
-        let name: DnsName = "d:1".parse().unwrap();
-        roster.set_dns(&name, nodes(Source::Dns, &["a", "b", "c"]), SystemTime::now());
-        roster.set_dns(&name, nodes(Source::Dns, &["c"]), SystemTime::now());
+        dns_says(&mut roster, "d:1", &["a", "b", "c"]);
+        dns_says(&mut roster, "d:1", &["c"]);
         assert!(roster.snapshot().cached.is_empty());
-        roster.set_dns(&name, vec![], SystemTime::now());
+        dns_says(&mut roster, "d:1", &[]);
         let snapshot = roster.snapshot();
         assert_eq!(
             (hosts(&snapshot.live), hosts(&snapshot.cached)),
@@ -481,10 +465,10 @@ mod tests {
             ..config()
         };
         let mut first = roster(two.clone());
-        first.set_dns(&two.dns[0], nodes(Source::Dns, &["a"]), SystemTime::now());
-        first.set_dns(&two.dns[1], nodes(Source::Dns, &["b"]), SystemTime::now());
+        dns_says(&mut first, "d:1", &["a"]);
+        dns_says(&mut first, "e:1", &["b"]);
         let mut next = Roster::new(&two, first.remembered(), SystemTime::now());
-        next.set_dns(&two.dns[0], nodes(Source::Dns, &["a"]), SystemTime::now());
+        dns_says(&mut next, "d:1", &["a"]);
         let snapshot = next.snapshot();
         assert_eq!(
             (hosts(&snapshot.live), hosts(&snapshot.cached)),
@@ -496,19 +480,15 @@ mod tests {
     #[test]
     fn another_path_that_says_nothing_keeps_the_list_before_whatever_dns_says() {
         let mut roster = roster(config());
-        roster.set_zookeeper(nodes(Source::ZooKeeper, &["a", "b"]), SystemTime::now());
-        roster.set_dns(
-            &"d:1".parse().unwrap(),
-            nodes(Source::Dns, &["d"]),
-            SystemTime::now(),
-        );
+        zookeeper_says(&mut roster, &["a", "b"]);
+        dns_says(&mut roster, "d:1", &["d"]);
         let elsewhere = Config {
             zookeeper: Some(ZooKeeperConfig::new("localhost")),
             ..config()
         };
         for answer in [&[][..], &["x"]] {
             roster.reconfigure(&elsewhere);
-            roster.set_zookeeper(nodes(Source::ZooKeeper, answer), SystemTime::now());
+            zookeeper_says(&mut roster, answer);
             let cached: &[&str] = if answer.is_empty() { &["a", "b"] } else { &[] };
             assert_eq!(hosts(&roster.snapshot().cached), cached);
         }
