@@ -40,6 +40,8 @@ pub(crate) struct Seldom {
     pub(crate) state: &'static str,
     pub(crate) client: ClientLabel,
     pub(crate) moves: u64,
+    /// Since when the session has no node.
+    pub(crate) searching_since: Option<Instant>,
 }
 
 /// What a session is called for, and how it is woken.
@@ -50,6 +52,7 @@ struct Call {
     leave: AtomicBool,
     shut_down: AtomicBool,
     policy: AtomicBool,
+    release: AtomicBool,
 }
 
 /// One thing a session can be called for.
@@ -63,6 +66,8 @@ pub(crate) enum Errand {
     ShutDown,
     /// The settings changed.
     Policy,
+    /// Held publishes may perhaps go out now.
+    Release,
 }
 
 impl Card {
@@ -114,6 +119,7 @@ impl Card {
             Errand::Leave => &self.call.leave,
             Errand::ShutDown => &self.call.shut_down,
             Errand::Policy => &self.call.policy,
+            Errand::Release => &self.call.release,
         }
     }
 }

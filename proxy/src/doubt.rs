@@ -1,14 +1,19 @@
 //! The window of publishes that were written whole to a node and not yet confirmed by one of its PONGs (promise S3).
 //!
-//! Of those that would be dropped only the number is kept. Those that would be sent again are kept whole, one after the
+//! Of those that would be dropped only the number is kept, by the first token of the subject. Those that would be sent again are kept whole, one after the
 //! other, in a log whose places are counted from the session's beginning, so a place keeps its meaning over any number
 //! of moves.
 
+use std::collections::VecDeque;
+use std::ops::AddAssign;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
-use standin_wire::ClientScanner;
-use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
+
+use crate::tally::{Tally, publishes, unlimited_scanner};
+
+/// Counts by subject that wait for a PONG of their own. Those of further PINGs join the last.
+const MARKED_MAX: usize = 64;
 
 /// How far the stream was written when a PING went out: its PONG confirms all before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,6 +24,8 @@ pub(crate) struct Mark {
     pub(crate) log: u64,
     /// Subscriptions made and ended so far.
     pub(crate) changes: u64,
+    /// CONNECTs written so far.
+    pub(crate) connects: u64,
 }
 
 /// How many publishes were in doubt when a node died.
@@ -28,6 +35,13 @@ pub(crate) struct InDoubtCount {
     pub(crate) dropped: u64,
     /// Sent again to the next node.
     pub(crate) resent: u64,
+}
+
+impl AddAssign for InDoubtCount {
+    fn add_assign(&mut self, more: Self) {
+        self.dropped += more.dropped;
+        self.resent += more.resent;
+    }
 }
 
 /// See the file's head.
@@ -44,13 +58,25 @@ pub(crate) struct Doubt {
     bytes_since_mark: u64,
     /// When the oldest publish without a PING behind it was written.
     unmarked_since: Option<Instant>,
+    /// Unconfirmed publishes under `drop` by subject: those that no PING follows yet, and those before each PING, with
+    /// the number of `drop` publishes up to it.
+    unmarked: Tally,
+    marked: VecDeque<(u64, Tally)>,
 }
 
 impl Doubt {
-    /// So many publishes under `drop`, `bytes` long, were written.
+    /// So many publishes under `drop`, `bytes` long, were written; `subjects` has counted them.
     #[inline]
-    pub(crate) fn wrote_dropped(&mut self, publishes: u64, bytes: usize, now: Instant) {
+    pub(crate) fn wrote_dropped(&mut self, publishes: u64, subjects: &Tally, bytes: usize, now: Instant) {
         self.written.dropped += publishes;
+        self.unmarked.add(subjects);
+        self.wrote(bytes, now);
+    }
+
+    /// One publish under `drop` was written; `args` stands behind the verb on its control line.
+    pub(crate) fn wrote_one_dropped(&mut self, args: &[u8], bytes: usize, now: Instant) {
+        self.written.dropped += 1;
+        self.unmarked.count(args);
         self.wrote(bytes, now);
     }
 
@@ -71,10 +97,21 @@ impl Doubt {
     pub(crate) fn mark(&mut self) -> Mark {
         self.bytes_since_mark = 0;
         self.unmarked_since = None;
+        if !self.unmarked.is_empty() {
+            let subjects = std::mem::take(&mut self.unmarked);
+            let is_full = self.marked.len() >= MARKED_MAX;
+            match self.marked.back_mut().filter(|_| is_full) {
+                Some((dropped, last)) => {
+                    *dropped = self.written.dropped;
+                    last.add(&subjects);
+                }
+                None => self.marked.push_back((self.written.dropped, subjects)),
+            }
+        }
         Mark {
             dropped: self.written.dropped,
             log: self.sent,
-            changes: 0,
+            ..Mark::default()
         }
     }
 
@@ -91,6 +128,19 @@ impl Doubt {
     /// The PONG of a PING came.
     pub(crate) fn confirm(&mut self, mark: Mark) {
         self.confirmed.dropped = self.confirmed.dropped.max(mark.dropped);
+        while self
+            .marked
+            .front()
+            .is_some_and(|(dropped, _)| *dropped <= mark.dropped)
+        {
+            if let Some((_, mut subjects)) = self.marked.pop_front()
+                && self.unmarked.is_empty()
+            {
+                // Its memory serves the next count.
+                subjects.clear();
+                self.unmarked = subjects;
+            }
+        }
         if mark.log > self.confirmed.log {
             self.confirmed.log = mark.log;
             self.log.advance((mark.log - self.log_start) as usize);
@@ -120,15 +170,34 @@ impl Doubt {
         self.log.len()
     }
 
-    /// The node is gone. Returns what was in doubt; those under `drop` are forgotten, the others wait for
-    /// [`unsent`](Self::unsent).
-    pub(crate) fn node_lost(&mut self) -> InDoubtCount {
+    /// The node is gone. Returns what was in doubt, and the subjects of those under `drop`, which are forgotten; the
+    /// others wait for [`unsent`](Self::unsent).
+    pub(crate) fn node_lost(&mut self) -> (InDoubtCount, Tally) {
         let count = self.count();
+        let mut subjects = std::mem::take(&mut self.unmarked);
+        self.marked
+            .drain(..)
+            .for_each(|(_, marked)| subjects.add(&marked));
         self.confirmed.dropped = self.written.dropped;
         self.sent = self.log_start;
         self.bytes_since_mark = 0;
         self.unmarked_since = None;
-        count
+        (count, subjects)
+    }
+
+    /// Frees what an idle session does not need.
+    pub(crate) fn shrink(&mut self) {
+        if self.unmarked.is_empty() {
+            self.unmarked = Tally::default();
+        }
+        if self.marked.is_empty() {
+            self.marked = VecDeque::new();
+        }
+    }
+
+    /// The publishes that are kept to be sent again, by subject.
+    pub(crate) fn log_tally(&self) -> Tally {
+        publishes(&self.log)
     }
 
     /// The part of the log that the present node was not sent yet, at most up to the place `until`.
@@ -142,7 +211,7 @@ impl Doubt {
     /// rounded up to whole publishes, but at most at `until`, which is the end of one.
     pub(crate) fn part_end(&self, until: u64, bytes: u64) -> u64 {
         let unsent = self.unsent(until);
-        let mut scanner = log_scanner();
+        let mut scanner = unlimited_scanner();
         let mut len = 0;
         while (len as u64) < bytes
             && let Ok(Some(span)) = scanner.next(&unsent[len..])
@@ -171,23 +240,8 @@ impl Doubt {
     }
 }
 
-/// The log holds what the component's scanner has let through, whatever its limits were then.
-fn log_scanner() -> ClientScanner {
-    ClientScanner::new(FrameLimits {
-        // Of a line there is no larger limit in the settings.
-        line_bytes_max: PAYLOAD_BYTES_MAX,
-        payload_bytes_max: PAYLOAD_BYTES_MAX,
-    })
-}
-
-fn count_frames(mut frames: &[u8]) -> u64 {
-    let mut scanner = log_scanner();
-    let mut count = 0;
-    while let Ok(Some(span)) = scanner.next(frames) {
-        frames = &frames[span.len..];
-        count += 1;
-    }
-    count
+fn count_frames(frames: &[u8]) -> u64 {
+    publishes(frames).total()
 }
 
 #[cfg(test)]
@@ -196,14 +250,39 @@ mod tests {
 
     const FRAME: &[u8] = b"PUB a 1\r\nx\r\n";
 
+    fn wrote_dropped(doubt: &mut Doubt, subjects: &str, now: Instant) {
+        let mut tally = Tally::default();
+        let subjects: Vec<&str> = subjects.split(' ').collect();
+        subjects
+            .iter()
+            .for_each(|subject| tally.count(subject.as_bytes()));
+        doubt.wrote_dropped(subjects.len() as u64, &tally, 10 * subjects.len(), now);
+    }
+
+    #[test]
+    fn s3_subjects_in_doubt_are_known_however_many_pings_are_open() {
+        let now = Instant::now();
+        let mut doubt = Doubt::default();
+        let marks: Vec<Mark> = (0..1000)
+            .map(|_| {
+                wrote_dropped(&mut doubt, "a.b", now);
+                doubt.mark()
+            })
+            .collect();
+        assert!(doubt.marked.len() <= MARKED_MAX);
+        doubt.confirm(marks[9]);
+        let (in_doubt, subjects) = doubt.node_lost();
+        assert_eq!((in_doubt.dropped, subjects.total()), (990, 990));
+    }
+
     #[test]
     fn s3_a_pong_confirms_what_was_written_before_its_ping() {
         let now = Instant::now();
         let mut doubt = Doubt::default();
-        doubt.wrote_dropped(3, 30, now);
+        wrote_dropped(&mut doubt, "a.1 a.2 b", now);
         doubt.wrote_logged(FRAME, now);
         let mark = doubt.mark();
-        doubt.wrote_dropped(2, 20, now);
+        wrote_dropped(&mut doubt, "c.1 a.3", now);
         doubt.wrote_logged(FRAME, now);
         doubt.confirm(mark);
         assert_eq!(
@@ -213,15 +292,11 @@ mod tests {
                 resent: 1
             }
         );
-        assert_eq!(
-            doubt.node_lost(),
-            InDoubtCount {
-                dropped: 2,
-                resent: 1
-            }
-        );
+        let (in_doubt, subjects) = doubt.node_lost();
+        assert_eq!((in_doubt.dropped, in_doubt.resent), (2, 1));
+        assert_eq!(subjects.to_string(), "a=1 c=1");
         assert_eq!(doubt.unsent(doubt.log_end()), FRAME);
-        assert_eq!(doubt.node_lost(), InDoubtCount::default());
+        assert_eq!(doubt.node_lost(), Default::default());
     }
 
     #[test]
@@ -230,9 +305,9 @@ mod tests {
         let mut doubt = Doubt::default();
         doubt.wrote_logged(FRAME, now);
         doubt.wrote_logged(FRAME, now);
-        assert_eq!(doubt.node_lost().resent, 2);
+        assert_eq!(doubt.node_lost().0.resent, 2);
         doubt.sent_again(FRAME.len() + 3, now);
-        assert_eq!(doubt.node_lost().resent, 1);
+        assert_eq!(doubt.node_lost().0.resent, 1);
         assert_eq!(doubt.unsent(doubt.log_end()), [FRAME, FRAME].concat());
     }
 

@@ -22,7 +22,7 @@ use axum::{
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-pub use self::rows::{NodeRow, Page, Readiness, SessionRow};
+pub use self::rows::{NodeRow, Page, Reach, Readiness, SessionRow};
 use crate::metrics::Metrics;
 
 /// What [`Status::sessions`] gives: the number of all sessions, and the rows asked for.
@@ -36,6 +36,10 @@ pub trait Status: Send + Sync + 'static {
     fn shutting_down(&self) -> bool;
     /// All nodes known, in a stable order.
     fn nodes(&self) -> Vec<NodeRow>;
+    /// Whether nodes can be reached.
+    fn reach(&self) -> Reach;
+    /// `http.ready_needs_node`, which a SIGHUP may change.
+    fn ready_needs_node(&self) -> bool;
     /// The sessions from `offset` on, at most `limit`, by ascending id.
     fn sessions(&self, offset: usize, limit: usize) -> Sessions<'_>;
     /// Called before `/metrics` is written: sets the gauges that nobody keeps up to date.
@@ -77,8 +81,8 @@ async fn index() -> impl IntoResponse {
         "standin-proxy ",
         env!("CARGO_PKG_VERSION"),
         "\n\n",
-        "/healthz   200 while the process lives and is not stopping\n",
-        "/readyz    200 when components can connect and a node is known, else 503 with the reasons\n",
+        "/healthz   200 while the process lives and is not stopping; with ?nodes=1 also 503 while no node is reachable\n",
+        "/readyz    200 when components can connect, else 503 with the reasons; says how many nodes are reachable\n",
         "/metrics   counters for Prometheus\n",
         "/sessionz  sessions, ?offset=0&limit=100\n",
         "/nodez     nodes, ?offset=0&limit=100\n",
@@ -86,17 +90,38 @@ async fn index() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)
 }
 
-async fn health(State(pages): State<Pages>) -> impl IntoResponse {
+/// What `/healthz` is to answer for: `?nodes=1`, for the nodes as well.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Health {
+    #[serde(default)]
+    nodes: u8,
+}
+
+async fn health(State(pages): State<Pages>, query: Result<Query<Health>, QueryRejection>) -> Response {
+    let refused = |code, reason: String| (code, format!("{reason}\n")).into_response();
+    let asked = match query {
+        Ok(Query(asked)) if asked.nodes <= 1 => asked,
+        _ => return refused(StatusCode::BAD_REQUEST, "give ?nodes=1, or nothing".to_owned()),
+    };
+    let reach = pages.status.reach();
     if pages.status.shutting_down() {
-        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
+        refused(StatusCode::SERVICE_UNAVAILABLE, "shutting down".to_owned())
+    } else if let Some(reason) = reach.unreachable().filter(|_| asked.nodes == 1) {
+        refused(StatusCode::SERVICE_UNAVAILABLE, reason)
     } else {
-        (StatusCode::OK, "ok\n")
+        refused(StatusCode::OK, "ok".to_owned())
     }
 }
 
 async fn readiness(State(pages): State<Pages>) -> impl IntoResponse {
     let status = &pages.status;
-    let readiness = Readiness::of(status.listening(), status.shutting_down(), status.nodes().len());
+    let readiness = Readiness::of(
+        status.listening(),
+        status.shutting_down(),
+        &status.reach(),
+        status.ready_needs_node(),
+    );
     let code = if readiness.ready {
         StatusCode::OK
     } else {

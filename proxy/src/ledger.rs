@@ -153,6 +153,7 @@ mod tests {
         dropped: 0,
         log: 0,
         changes: 0,
+        connects: 0,
     };
 
     #[test]

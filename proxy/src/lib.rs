@@ -11,9 +11,11 @@
 //! | `session` | the state machine of one session, and the data path: `session/upward`, `session/downward` |
 //! | `journal`, `ledger`, `doubt` | its parts: subscriptions, answers owed, publishes in doubt |
 //! | `nodes`, `upstream` | which node next, and the connection to it |
+//! | `recovery` | after a loss: when held publishes go out again |
 //!
 //! Around them: `sidecar` (start, reload, stop), `shared` and `card` (what sessions share and show), `policy`
-//! (the settings as sessions read them), `cause` (why a session left a node).
+//! (the settings as sessions read them), `cause` (why a session left a node), `prober` (nodes without a session),
+//! `tally`, `losses`, `reporter` (lost messages counted, gathered, logged).
 //!
 //! The outside: [`cli`] and [`settings`], [`logging`], [`metrics`], [`http`] with `status`, [`files`]; [`embedded`], a broker
 //! node in the same process.
@@ -28,15 +30,20 @@ pub mod http;
 mod journal;
 mod ledger;
 mod listener;
+mod losses;
 pub mod metrics;
 mod nodes;
 pub mod policy;
+mod prober;
+mod recovery;
+mod reporter;
 mod session;
 pub mod settings;
 mod shared;
 mod sidecar;
 mod sockets;
 mod status;
+mod tally;
 mod task;
 mod upstream;
 mod worker;

@@ -1,13 +1,12 @@
 //! The old address: sockets that listen on it, and the loop that takes connections and hands them to the workers.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use standin_wire::encode;
 use tokio::net::TcpListener;
 use tracing::warn;
 
@@ -55,20 +54,14 @@ fn admit(stream: StdStream, component: SocketAddr, shared: &Shared, workers: &Wo
     let connections_max = shared.limits.load().connections_max;
     if shared.cards.len() >= connections_max {
         shared.metrics.connections_refused.increment("connections_max");
-        warn!(%component, connections_max, "connection refused: limits.connections_max is reached");
-        refuse(stream, "maximum connections exceeded");
+        if let Some(suppressed) = shared.lines.ends.allows() {
+            warn!(%component, connections_max, suppressed, "connection refused: limits.connections_max is reached");
+        }
+        // Closed without a word: an `-ERR` would end some client libraries for good, and there may be room soon.
         return;
     }
     let id = shared.session_ids.fetch_add(1, Relaxed) + 1;
     let card = Arc::new(Card::new(id, component));
     shared.cards.insert(Arc::clone(&card));
     workers.take(Newcomer { stream, card });
-}
-
-/// Says why, as far as the socket takes it at once, and closes.
-fn refuse(mut stream: StdStream, text: &str) {
-    let mut line = Vec::new();
-    encode::err(text.as_bytes(), &mut line);
-    // A component that cannot be told is refused all the same.
-    let _ = stream.write_all(&line);
 }

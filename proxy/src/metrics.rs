@@ -18,8 +18,9 @@ use standin_daemon::metrics::{Labelled, Names};
 use standin_registry::{Health, Source};
 
 use crate::cause::Cause;
+use crate::session::Move;
 
-/// Bounds of `standin_failover_seconds`: 1 ms to 60 s, dense where the promises are (20 ms, 100 ms, 2 s).
+/// Bounds of the `standin_failover…` histograms: 1 ms to 60 s, dense where the promises are (20 ms, 100 ms, 2 s).
 const FAILOVER_BUCKETS_SECS: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 20.0, 30.0,
     60.0,
@@ -50,6 +51,7 @@ const DIALS: &[&str] = &[
     "connect",
     "connect_timeout",
     "info_timeout",
+    "pong_timeout",
     "closed",
     "broke",
     "not_nats",
@@ -58,21 +60,20 @@ const DIALS: &[&str] = &[
     "own",
     "tls",
 ];
-/// Kinds of `standin_client_errors_total`: those of `WireError`, of `End`, and the refusal of a subscription.
+/// Kinds of `standin_client_errors_total`: those of `WireError`, of `End::error_kind`, and the refusal of a subscription.
 const CLIENT_ERRORS: &[&str] = &[
     "unknown_verb",
     "line_too_long",
     "arguments",
     "payload_too_large",
     "payload_end",
-    "connect_json",
     "subscriptions_max",
     "component_slow",
     "component_stale",
+    "refused",
+    "unauthorized",
     "outage",
     "signed",
-    "unauthorized",
-    "shutdown",
 ];
 /// Kinds of `standin_node_errors_total`: those of `Refusal` for what nodes say, of `WireError` for what is no frame.
 const NODE_ERRORS: &[&str] = &[
@@ -80,6 +81,7 @@ const NODE_ERRORS: &[&str] = &[
     "subscription",
     "client",
     "authorization",
+    "authorization_timeout",
     "server",
     "unknown",
     "unknown_verb",
@@ -91,7 +93,7 @@ const NODE_ERRORS: &[&str] = &[
 /// Where nodes come from, as `standin_registry::Source::as_str` gives it.
 const SOURCES: &[&str] = &["zookeeper", "cache", "dns", "fixed", "gossip"];
 /// What a node may be.
-const NODE_STATES: &[&str] = &["up", "draining", "cooling"];
+const NODE_STATES: &[&str] = &["up", "unproved", "draining", "cooling", "down"];
 /// What a source may be, as the registry names it.
 const SOURCE_STATES: &[&str] = &["off", "connecting", "healthy", "lost"];
 
@@ -133,14 +135,19 @@ pub struct Metrics {
     pub buffered_bytes: Gauge,
     /// Attempts to reach a node, by result.
     pub node_dials: Labelled,
-    /// `-ERR`s that the sidecar itself gave to components, by kind.
+    /// Components whose command the sidecar refused, or whose connection it closed, by kind.
     pub client_errors: Labelled,
     /// Errors of nodes, by `Refusal::kind` or `WireError::kind`.
     pub node_errors: Labelled,
     failovers: [Counter; Cause::COUNT],
     failover_seconds: Histogram,
+    failover_silent_seconds: Histogram,
     failover_samples: AtomicU32,
     nodes: Vec<Gauge>,
+    nodes_proved: Gauge,
+    no_node_seconds: Gauge,
+    sessions_without_node: Gauge,
+    sessions_without_node_seconds: Gauge,
     registry_state: Vec<Gauge>,
     registry_age: Vec<Gauge>,
     registry_skipped: Counter,
@@ -151,7 +158,7 @@ impl Metrics {
     /// Makes all handles; every series exists from now on, at 0.
     #[must_use]
     pub fn new() -> Self {
-        let names = Names::with_buckets("standin_failover_seconds", FAILOVER_BUCKETS_SECS);
+        let names = Names::with_buckets("standin_failover", FAILOVER_BUCKETS_SECS);
         names
             .gauge(
                 "standin_build_info",
@@ -218,7 +225,7 @@ impl Metrics {
             ),
             client_errors: names.labelled(
                 "standin_client_errors_total",
-                "-ERRs that the sidecar itself gave to components, by kind.",
+                "Components whose command was refused, or whose connection the sidecar closed, by kind.",
                 "kind",
                 CLIENT_ERRORS,
             ),
@@ -234,12 +241,36 @@ impl Metrics {
             }),
             failover_seconds: names.histogram(
                 "standin_failover_seconds",
-                "Seconds from the loss of a node to the next node's first answer.",
+                "Seconds from the moment the loss of a node was noticed to the next node's first answer.",
+            ),
+            failover_silent_seconds: names.histogram(
+                "standin_failover_silent_seconds",
+                "Seconds from the last byte of the lost node to the next node's first answer.",
             ),
             failover_samples: AtomicU32::new(0),
+            nodes_proved: names.gauge(
+                "standin_nodes_proved",
+                "Nodes that a session or a probe has proved lately.",
+                &[],
+            ),
+            no_node_seconds: names.gauge(
+                "standin_no_node_seconds",
+                "Seconds since no node is proved; 0 while one is.",
+                &[],
+            ),
+            sessions_without_node: names.gauge(
+                "standin_sessions_without_node",
+                "Sessions that have no node now.",
+                &[],
+            ),
+            sessions_without_node_seconds: names.gauge(
+                "standin_sessions_without_node_seconds",
+                "Seconds since the first of the sessions without a node has none; 0 while there is none.",
+                &[],
+            ),
             nodes: names.grid(
                 "standin_nodes",
-                "Nodes known, by state and by the source they came from.",
+                "Nodes known, by state and by the source they came from; up: proved lately by a session or a probe.",
                 ("state", NODE_STATES),
                 ("source", SOURCES),
             ),
@@ -266,10 +297,11 @@ impl Metrics {
         }
     }
 
-    /// Counts one finished move: away from a node for `cause`, with the next node's first answer after `took`.
-    pub fn failover(&self, cause: Cause, took: Duration) {
-        self.failovers[cause.index()].increment(1);
-        self.failover_seconds.record(took.as_secs_f64());
+    /// Counts one finished move.
+    pub(crate) fn failover(&self, moved: &Move) {
+        self.failovers[moved.cause.index()].increment(1);
+        self.failover_seconds.record(moved.took.as_secs_f64());
+        self.failover_silent_seconds.record(moved.silent.as_secs_f64());
         if self.failover_samples.fetch_add(1, Ordering::Relaxed) % FAILOVER_SAMPLES_MAX
             == FAILOVER_SAMPLES_MAX - 1
         {
@@ -277,7 +309,19 @@ impl Metrics {
         }
     }
 
-    /// Sets the number of nodes for each state (`up`, `draining`, `cooling`) and source; what is not among `nodes` is 0.
+    /// Sets how many nodes are proved, and for how long none is.
+    pub fn set_proved(&self, proved: usize, none_for: Duration) {
+        self.nodes_proved.set(proved as f64);
+        self.no_node_seconds.set(none_for.as_secs_f64());
+    }
+
+    /// Sets how many sessions have no node, and for how long the first of them.
+    pub fn set_without_node(&self, sessions: usize, longest: Duration) {
+        self.sessions_without_node.set(sessions as f64);
+        self.sessions_without_node_seconds.set(longest.as_secs_f64());
+    }
+
+    /// Sets the number of nodes for each state (`up`, `unproved`, `draining`, `cooling`, `down`) and source; what is not among `nodes` is 0.
     pub fn set_nodes<'a>(&self, nodes: impl IntoIterator<Item = (&'a str, &'a str)>) {
         let mut counts = vec![0_u32; self.nodes.len()];
         for (state, source) in nodes {
@@ -358,9 +402,12 @@ fn in_doubt(names: &Names, policy: &'static str) -> Counter {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use standin_registry::SourceState;
 
     use super::*;
+    use crate::doubt::InDoubtCount;
 
     #[test]
     fn every_series_is_there_from_the_start_with_its_help() {
@@ -394,11 +441,24 @@ mod tests {
         );
     }
 
+    /// A move that took so long, two seconds after the last byte of the lost node.
+    fn moved(cause: Cause, took_ms: u64) -> Move {
+        let took = Duration::from_millis(took_ms);
+        Move {
+            from: Arc::new(crate::session::tests::node("n:1")),
+            cause,
+            silent: took + Duration::from_secs(2),
+            took,
+            in_doubt: InDoubtCount::default(),
+            subscriptions: 0,
+        }
+    }
+
     #[test]
     fn a_failover_counts_for_its_cause_and_in_its_bucket() {
         let metrics = Metrics::new();
-        metrics.failover(Cause::NodeError("authorization"), Duration::from_millis(15));
-        metrics.failover(Cause::Reset, Duration::from_millis(1500));
+        metrics.failover(&moved(Cause::NodeError("authorization"), 15));
+        metrics.failover(&moved(Cause::Reset, 1500));
         let text = metrics.render();
         assert!(
             text.contains("standin_failovers_total{cause=\"node_error\"} 1"),
@@ -417,13 +477,17 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("standin_failover_seconds_count 2"), "{text}");
+        assert!(
+            text.contains("standin_failover_silent_seconds_bucket{le=\"2.5\"} 1"),
+            "silence is counted from the last byte heard: {text}"
+        );
     }
 
     #[test]
     fn failovers_are_all_counted_though_nobody_scrapes() {
         let metrics = Metrics::new();
         let failovers = FAILOVER_SAMPLES_MAX * 10 + 3;
-        (0..failovers).for_each(|_| metrics.failover(Cause::Reset, Duration::from_millis(1)));
+        (0..failovers).for_each(|_| metrics.failover(&moved(Cause::Reset, 1)));
         let text = metrics.render();
         assert!(
             text.contains(&format!("standin_failover_seconds_count {failovers}\n")),

@@ -1,7 +1,20 @@
-//! The book of nodes: which one a session tries next, which are cooling down after a failure, how many are being dialled.
+//! What is known of each node, and which one a session tries next.
 //!
-//! Choice: random among the live nodes that are not cooling down; then the cached ones, then the fixed ones; if all are
-//! cooling down, all are tried. A cool-down is a random time below a bound that doubles with each failure in a row.
+//! A source only names nodes; a session, a dial or a probe proves them ([`NodeBook::proved`], [`NodeBook::failed`]).
+//! [`NodeBook::candidates`] gives the order in which nodes are tried, at random within a rank:
+//!
+//! | rank | nodes |
+//! |---|---|
+//! | 0 to 3 | live, cached, fixed, named by other nodes |
+//! | 4 | no source names them any more, but a session or a probe proved them |
+//! | 5 | failed when they were last tried |
+//! | 6 | draining |
+//! | 7 | cooling down |
+//! | 8 | the node that the session has just lost |
+//!
+//! A node that failed cools down for a random time below a bound that doubles with each failure in a row. Until it is proved
+//! again it is dialled by one session at a time, and not before its retry time; the sum over all such nodes is bounded too
+//! ([`NodeBook::turn`]). So a thousand waiting sessions make a few dials a second, and all of them learn from each.
 //!
 //! *Architecture invariant:* looked at when a session needs a node, never for a message.
 
@@ -12,8 +25,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use standin_registry::{Endpoint, Node, NodeState, Snapshot};
-use tokio::sync::Semaphore;
+use standin_registry::{Endpoint, Node, NodeState, Snapshot, Source};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// Bound of the wait before a node that failed once is dialled again; doubles with each failure in a row.
+const RETRY_BASE: Duration = Duration::from_millis(20);
+/// The longest such wait.
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How long a proved node that no source names any more is kept without a session on it.
+const WITHDRAWN_KEPT: Duration = Duration::from_secs(600);
+/// Nodes kept that no source names any more and no session is on.
+const WITHDRAWN_MAX: usize = 256;
 
 /// The settings of the choice.
 #[derive(Debug, Clone, Copy)]
@@ -24,25 +46,149 @@ pub(crate) struct Choice {
     pub(crate) cooldown_max: Duration,
     /// Connections to one node that may be in the making at the same time.
     pub(crate) dials_max: usize,
+    /// Dials in a second to nodes that failed when they were last tried, all such nodes together.
+    pub(crate) retries_per_second_max: u32,
+    /// How often a node without a session is probed.
+    pub(crate) idle_probe_interval: Duration,
 }
 
 /// What is known of a node beyond its record.
 #[derive(Debug)]
 struct Entry {
+    /// As a source named it last.
+    node: Arc<Node>,
+    /// Since when no source names it; `None` while one does.
+    withdrawn_at: Option<Instant>,
+    /// Failures in a row.
     failures: u32,
     cooling_until: Option<Instant>,
-    last_error: String,
+    /// Not dialled again before this, while `failures` is above 0.
+    retry_at: Option<Instant>,
+    /// One session or probe is dialling it, or joins it, to see whether it has recovered.
+    on_trial: bool,
+    /// The failure behind `failures`.
+    last_failure: Option<(Instant, String)>,
+    /// When a session or a probe last proved it.
+    proved_at: Option<Instant>,
+    /// When it ceased to be proved.
+    unproved_at: Option<Instant>,
+    /// When it is probed next if it has no session by then.
+    probe_at: Instant,
     sessions: usize,
     dials: Arc<Semaphore>,
 }
 
-/// What `/nodez` shows of a node beyond its record.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Standing {
+impl Entry {
+    fn new(node: Arc<Node>, dials_max: usize, now: Instant) -> Self {
+        Self {
+            node,
+            withdrawn_at: None,
+            failures: 0,
+            cooling_until: None,
+            retry_at: None,
+            on_trial: false,
+            last_failure: None,
+            proved_at: None,
+            unproved_at: None,
+            probe_at: now,
+            sessions: 0,
+            dials: Arc::new(Semaphore::new(dials_max)),
+        }
+    }
+
+    fn is_cooling(&self, now: Instant) -> bool {
+        self.cooling_until.is_some_and(|until| until > now)
+    }
+
+    /// Until when the last proof counts: as long as a session is on the node, else for two probes' time.
+    fn proved_until(&self, choice: &Choice, now: Instant) -> Option<Instant> {
+        let proved_at = self.proved_at.filter(|_| self.failures == 0)?;
+        let aged = proved_at + choice.idle_probe_interval * 2 + choice.cooldown_max;
+        Some(if self.sessions > 0 { aged.max(now) } else { aged })
+    }
+
+    fn is_proved(&self, choice: &Choice, now: Instant) -> bool {
+        self.proved_until(choice, now).is_some_and(|until| until >= now)
+    }
+
+    fn state(&self, choice: &Choice, now: Instant) -> &'static str {
+        match self.node.state {
+            _ if self.is_cooling(now) => "cooling",
+            _ if self.failures > 0 => "down",
+            NodeState::Draining => "draining",
+            NodeState::Up if self.is_proved(choice, now) => "up",
+            NodeState::Up => "unproved",
+        }
+    }
+}
+
+/// One node as `/nodez` and the metrics show it.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeStatus {
+    pub(crate) node: Arc<Node>,
+    /// `up`, `unproved`, `draining`, `cooling` or `down`.
+    pub(crate) state: &'static str,
+    /// A session or a probe has proved it lately.
+    pub(crate) proved: bool,
+    /// No source names it any more.
+    pub(crate) withdrawn: bool,
     pub(crate) failures: u32,
+    /// What is left of its cool-down.
     pub(crate) cooling: Duration,
-    pub(crate) last_error: String,
+    /// Age and text of the failure that it has not recovered from.
+    pub(crate) last_failure: Option<(Duration, String)>,
     pub(crate) sessions: usize,
+}
+
+/// Leave to dial a node; kept until the node has taken the session, or failed.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    trial: Option<Trial>,
+    /// Bounds the connections to one node that are in the making.
+    _dial: OwnedSemaphorePermit,
+}
+
+impl Permit {
+    /// Whether the node failed when it was last tried, and this dial is to show whether it has recovered.
+    pub(crate) fn is_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+}
+
+/// The only dial to a node that failed; another is possible when it is dropped.
+#[derive(Debug)]
+struct Trial {
+    book: Arc<NodeBook>,
+    node: Endpoint,
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if let Some(entry) = lock(&self.book.entries).get_mut(&self.node) {
+            entry.on_trial = false;
+        }
+    }
+}
+
+/// A token bucket of one second.
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    filled_at: Instant,
+}
+
+impl Bucket {
+    fn take(&mut self, per_second: u32, now: Instant) -> bool {
+        let per_second = f64::from(per_second);
+        let grown = now.saturating_duration_since(self.filled_at).as_secs_f64() * per_second;
+        self.filled_at = now;
+        self.tokens = (self.tokens + grown).min(per_second);
+        let taken = self.tokens >= 1.0;
+        if taken {
+            self.tokens -= 1.0;
+        }
+        taken
+    }
 }
 
 /// See the file's head.
@@ -50,7 +196,11 @@ pub(crate) struct Standing {
 pub(crate) struct NodeBook {
     choice: Mutex<Choice>,
     entries: Mutex<HashMap<Endpoint, Entry>>,
+    retries: Mutex<Bucket>,
+    started: Instant,
     searching: AtomicUsize,
+    /// Tells sessions without a node that one has recovered.
+    recovered: Notify,
     /// Where the sidecar itself listens: never a node.
     own: OnceLock<Vec<SocketAddr>>,
     /// Addresses of nodes that turned out to be the sidecar itself. Not tried again: each try would be a component of its own,
@@ -60,10 +210,17 @@ pub(crate) struct NodeBook {
 
 impl NodeBook {
     pub(crate) fn new(choice: Choice) -> Self {
+        let now = Instant::now();
         Self {
             choice: Mutex::new(choice),
             entries: Mutex::default(),
+            retries: Mutex::new(Bucket {
+                tokens: f64::from(choice.retries_per_second_max),
+                filled_at: now,
+            }),
+            started: now,
             searching: AtomicUsize::new(0),
+            recovered: Notify::new(),
             own: OnceLock::new(),
             own_names: Mutex::default(),
         }
@@ -102,122 +259,260 @@ impl NodeBook {
         }
     }
 
-    /// The nodes of `snapshot` in the order in which they are to be tried. `avoid` is tried last of all.
+    /// The known nodes in the order in which they are to be tried. `avoid` is tried last of all. With `evenly`, nodes with
+    /// fewer sessions come first within a rank, instead of chance.
     pub(crate) fn candidates(
         &self,
         snapshot: &Snapshot,
         avoid: Option<&Endpoint>,
+        evenly: bool,
         now: Instant,
     ) -> Vec<Arc<Node>> {
-        let mut ranked: Vec<(u8, Option<Instant>, f64, &Arc<Node>)> = Vec::new();
+        let mut ranked: Vec<(u8, Option<Instant>, f64, Arc<Node>)> = Vec::new();
         let own_names = lock(&self.own_names);
         let entries = lock(&self.entries);
         let mut rng = rand::rng();
-        for (tier, nodes) in [&snapshot.live, &snapshot.cached, &snapshot.fixed]
-            .into_iter()
-            .enumerate()
-        {
-            for node in nodes.iter().filter(|node| !own_names.contains(&node.client)) {
-                let cooling = entries.get(&node.client).and_then(|entry| entry.cooling_until);
-                let cooling = cooling.filter(|until| *until > now);
-                let tier = match cooling {
-                    _ if avoid == Some(&node.client) => 9,
-                    Some(_) => 8,
-                    None if node.state == NodeState::Draining => 7,
-                    None => tier as u8,
-                };
-                // The smallest of exponential draws with the weights as rates: a choice by weight.
-                let draw = -rng.random::<f64>().max(f64::MIN_POSITIVE).ln() / f64::from(node.weight.max(1));
-                ranked.push((tier, cooling, draw, node));
+        let named: HashSet<&Endpoint> = snapshot.iter().map(|node| &node.client).collect();
+        let withdrawn = entries
+            .values()
+            .filter(|entry| entry.proved_at.is_some() && !named.contains(&entry.node.client))
+            .map(|entry| (4, &entry.node));
+        for (rank, node) in ranked_lists(snapshot).chain(withdrawn) {
+            if own_names.contains(&node.client) {
+                continue;
             }
+            let entry = entries.get(&node.client);
+            let cooling = entry
+                .and_then(|entry| entry.cooling_until)
+                .filter(|until| *until > now);
+            let rank = match cooling {
+                _ if avoid == Some(&node.client) => 8,
+                Some(_) => 7,
+                None if node.state == NodeState::Draining => 6,
+                None if entry.is_some_and(|entry| entry.failures > 0) => 5,
+                None => rank,
+            };
+            let weight = f64::from(node.weight.max(1));
+            // The smallest of exponential draws with the weights as rates: a choice by weight.
+            let draw = -rng.random::<f64>().max(f64::MIN_POSITIVE).ln() / weight;
+            let load = entry.map_or(0, |entry| entry.sessions) as f64 / weight;
+            let draw = if evenly { load + draw.min(1.0) / 2.0 } else { draw };
+            ranked.push((rank, cooling, draw, Arc::clone(node)));
         }
         ranked.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2)));
-        ranked.into_iter().map(|(.., node)| Arc::clone(node)).collect()
+        ranked.into_iter().map(|(.., node)| node).collect()
     }
 
-    /// The permits for dialling `node`.
-    pub(crate) fn dials(&self, node: &Endpoint) -> Arc<Semaphore> {
-        let dials_max = lock(&self.choice).dials_max;
-        Arc::clone(&entry(&mut lock(&self.entries), node, dials_max).dials)
+    /// Waits until `node` may be dialled. `None`: it failed when it was last tried, and its turn has not come.
+    pub(crate) async fn permit(self: &Arc<Self>, node: &Arc<Node>) -> Option<Permit> {
+        let dials = self.with_entry(node, |entry, _| Arc::clone(&entry.dials));
+        // Looked at before and behind the queue: many may wait there when the node fails the first of them.
+        self.may_be_dialled(&node.client, Instant::now()).then_some(())?;
+        // The semaphore is never closed.
+        let dial = dials.acquire_owned().await.ok()?;
+        let trial = self.turn(&node.client, Instant::now())?;
+        Some(Permit { trial, _dial: dial })
     }
 
-    /// Whether `node` is cooling down.
-    pub(crate) fn is_cooling(&self, node: &Endpoint, now: Instant) -> bool {
-        let until = lock(&self.entries)
-            .get(node)
-            .and_then(|entry| entry.cooling_until);
-        until.is_some_and(|until| until > now)
+    fn may_be_dialled(&self, node: &Endpoint, now: Instant) -> bool {
+        lock(&self.entries).get(node).is_none_or(|entry| {
+            entry.failures == 0 || !entry.on_trial && entry.retry_at.is_none_or(|at| at <= now)
+        })
     }
 
-    /// `node` failed: it cools down. Returns for how long.
-    pub(crate) fn failed(&self, node: &Endpoint, error: &str, now: Instant) -> Duration {
-        let choice = *lock(&self.choice);
+    /// Takes the turn to dial `node` now; for one that failed, the only one.
+    fn turn(self: &Arc<Self>, node: &Endpoint, now: Instant) -> Option<Option<Trial>> {
+        let per_second = lock(&self.choice).retries_per_second_max;
         let mut entries = lock(&self.entries);
-        let entry = entry(&mut entries, node, choice.dials_max);
-        // Sessions that lose the same node at the same moment tell of one failure.
-        if entry.cooling_until.is_some_and(|until| until > now) {
-            return Duration::ZERO;
+        let Some(entry) = entries.get_mut(node).filter(|entry| entry.failures > 0) else {
+            return Some(None);
+        };
+        let is_due = !entry.on_trial && entry.retry_at.is_none_or(|at| at <= now);
+        if !is_due || !lock(&self.retries).take(per_second, now) {
+            return None;
         }
-        let bound = choice
-            .cooldown_base
-            .saturating_mul(1 << entry.failures.min(20))
-            .min(choice.cooldown_max);
-        let cooling = choice
-            .cooldown_base
-            .max(bound.mul_f64(rand::rng().random::<f64>()));
-        entry.failures += 1;
-        entry.cooling_until = Some(now + cooling);
-        error.clone_into(&mut entry.last_error);
-        cooling
+        entry.on_trial = true;
+        Some(Some(Trial {
+            book: Arc::clone(self),
+            node: node.clone(),
+        }))
     }
 
-    /// `node` took a session whole.
-    pub(crate) fn succeeded(&self, node: &Endpoint) {
-        if let Some(entry) = lock(&self.entries).get_mut(node) {
-            entry.failures = 0;
+    /// `node` failed: it cools down. Returns whether this is its first failure in a row. Sessions that lose the same
+    /// node at the same moment count as one failure; a failed trial always counts.
+    pub(crate) fn failed(&self, node: &Arc<Node>, error: &str, trial: bool, now: Instant) -> bool {
+        self.with_entry(node, |entry, choice| {
+            if entry.is_cooling(now) && !trial {
+                return false;
+            }
+            if entry.is_proved(choice, now) {
+                entry.unproved_at = Some(now);
+            }
+            let bound =
+                |base: Duration, max: Duration| base.saturating_mul(1 << entry.failures.min(20)).min(max);
+            let mut rng = rand::rng();
+            let cooling = bound(choice.cooldown_base, choice.cooldown_max).mul_f64(rng.random::<f64>());
+            let retry = bound(RETRY_BASE, RETRY_MAX).mul_f64(rng.random_range(0.5..1.0));
+            entry.failures += 1;
+            entry.cooling_until = Some(now + cooling.max(choice.cooldown_base));
+            entry.retry_at = Some(now + retry);
+            entry.probe_at = now + cooling.max(choice.cooldown_base);
+            entry.last_failure = Some((now, error.to_owned()));
+            entry.failures == 1
+        })
+    }
+
+    /// `node` took a session whole, or answered a probe. Returns whether it had failed before.
+    pub(crate) fn proved(&self, node: &Arc<Node>, now: Instant) -> bool {
+        let had_failed = self.with_entry(node, |entry, choice| {
+            entry.proved_at = Some(now);
             entry.cooling_until = None;
+            entry.retry_at = None;
+            entry.last_failure = None;
+            let jitter = rand::rng().random_range(0.5..1.5);
+            entry.probe_at = now + choice.idle_probe_interval.mul_f64(jitter);
+            std::mem::take(&mut entry.failures) > 0
+        });
+        if had_failed {
+            self.recovered.notify_waiters();
         }
+        had_failed
+    }
+
+    /// Waits until a node that had failed is proved again.
+    pub(crate) async fn recovered(&self) {
+        self.recovered.notified().await;
     }
 
     /// A session uses `node` from now on, or no longer.
-    pub(crate) fn count_session(&self, node: &Endpoint, uses: bool) {
-        let dials_max = lock(&self.choice).dials_max;
-        let mut entries = lock(&self.entries);
-        let sessions = &mut entry(&mut entries, node, dials_max).sessions;
-        *sessions = if uses {
-            *sessions + 1
-        } else {
-            sessions.saturating_sub(1)
-        };
-    }
-
-    /// Forgets nodes that no source names any more and no session uses.
-    pub(crate) fn forget_gone(&self, snapshot: &Snapshot, now: Instant) {
-        let named = |node: &Endpoint| {
-            let mut all = snapshot
-                .live
-                .iter()
-                .chain(&snapshot.cached)
-                .chain(&snapshot.fixed);
-            all.any(|known| known.client == *node)
-        };
-        lock(&self.entries).retain(|node, entry| {
-            entry.sessions > 0 || entry.cooling_until.is_some_and(|until| until > now) || named(node)
+    pub(crate) fn count_session(&self, node: &Arc<Node>, uses: bool) {
+        self.with_entry(node, |entry, choice| {
+            if uses {
+                entry.sessions += 1;
+            } else {
+                let now = Instant::now();
+                if entry.is_proved(choice, now) {
+                    // Up to now by this session.
+                    entry.proved_at = Some(now);
+                }
+                entry.sessions = entry.sessions.saturating_sub(1);
+            }
         });
     }
 
-    /// What is known of `node` beyond its record.
-    pub(crate) fn standing(&self, node: &Endpoint, now: Instant) -> Standing {
+    /// How many sessions are on `node`.
+    pub(crate) fn sessions_on(&self, node: &Endpoint) -> usize {
+        lock(&self.entries).get(node).map_or(0, |entry| entry.sessions)
+    }
+
+    /// Whether `node` is proved.
+    pub(crate) fn is_proved(&self, node: &Endpoint, now: Instant) -> bool {
+        let choice = *lock(&self.choice);
         lock(&self.entries)
             .get(node)
-            .map_or_else(Standing::default, |entry| Standing {
+            .is_some_and(|entry| entry.is_proved(&choice, now))
+    }
+
+    /// Whether any known node failed when it was last tried.
+    pub(crate) fn any_failed(&self) -> bool {
+        lock(&self.entries).values().any(|entry| entry.failures > 0)
+    }
+
+    /// Whether every known node failed when it was last tried, and there is one.
+    pub(crate) fn all_failed(&self, snapshot: &Snapshot) -> bool {
+        let entries = lock(&self.entries);
+        let failed = |node: &Arc<Node>| entries.get(&node.client).is_some_and(|entry| entry.failures > 0);
+        !snapshot.is_empty() && snapshot.iter().all(failed)
+    }
+
+    /// Since when no node is proved; `None` while one is.
+    pub(crate) fn none_proved_since(&self, now: Instant) -> Option<Instant> {
+        let choice = *lock(&self.choice);
+        let mut since = self.started;
+        for entry in lock(&self.entries).values() {
+            if entry.is_proved(&choice, now) {
+                return None;
+            }
+            let aged = entry.proved_until(&choice, now);
+            since = since.max(entry.unproved_at.max(aged).unwrap_or(since));
+        }
+        Some(since)
+    }
+
+    /// Takes over what the sources name. Nodes that no source names any more are kept while a session is on them, and
+    /// for a while when they were proved; the others are forgotten.
+    pub(crate) fn take_snapshot(&self, snapshot: &Snapshot, now: Instant) {
+        let dials_max = lock(&self.choice).dials_max;
+        let mut entries = lock(&self.entries);
+        for node in snapshot.iter() {
+            let entry = entries
+                .entry(node.client.clone())
+                .or_insert_with(|| Entry::new(Arc::clone(node), dials_max, now));
+            entry.node = Arc::clone(node);
+            entry.withdrawn_at = None;
+        }
+        let named: HashSet<&Endpoint> = snapshot.iter().map(|node| &node.client).collect();
+        let mut withdrawn: Vec<(Instant, Endpoint)> = Vec::new();
+        entries.retain(|endpoint, entry| {
+            if named.contains(endpoint) {
+                return true;
+            }
+            let since = *entry.withdrawn_at.get_or_insert(now);
+            if entry.sessions > 0 {
+                return true;
+            }
+            let kept = entry.proved_at.is_some() && now < since + WITHDRAWN_KEPT;
+            if kept {
+                withdrawn.push((since, endpoint.clone()));
+            }
+            kept || entry.on_trial
+        });
+        withdrawn.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        for (_, endpoint) in withdrawn.into_iter().skip(WITHDRAWN_MAX) {
+            entries.remove(&endpoint);
+        }
+    }
+
+    /// The nodes whose probe is due: no session proves them. Each is due again after its time.
+    pub(crate) fn due_probes(&self, now: Instant) -> Vec<Arc<Node>> {
+        let interval = lock(&self.choice).idle_probe_interval;
+        let own_names = lock(&self.own_names).clone();
+        let mut due = Vec::new();
+        for entry in lock(&self.entries).values_mut() {
+            let is_idle = entry.sessions == 0 || entry.failures > 0 || entry.proved_at.is_none();
+            if is_idle && !entry.on_trial && entry.probe_at <= now && !own_names.contains(&entry.node.client)
+            {
+                entry.probe_at = now + interval;
+                due.push(Arc::clone(&entry.node));
+            }
+        }
+        due
+    }
+
+    /// All nodes known, sorted by address.
+    pub(crate) fn status(&self, now: Instant) -> Vec<NodeStatus> {
+        let choice = *lock(&self.choice);
+        let entries = lock(&self.entries);
+        let mut all: Vec<NodeStatus> = entries
+            .values()
+            .map(|entry| NodeStatus {
+                node: Arc::clone(&entry.node),
+                state: entry.state(&choice, now),
+                proved: entry.is_proved(&choice, now),
+                withdrawn: entry.withdrawn_at.is_some(),
                 failures: entry.failures,
                 cooling: entry
                     .cooling_until
                     .map_or(Duration::ZERO, |until| until.saturating_duration_since(now)),
-                last_error: entry.last_error.clone(),
+                last_failure: entry
+                    .last_failure
+                    .as_ref()
+                    .map(|(at, error)| (now.saturating_duration_since(*at), error.clone())),
                 sessions: entry.sessions,
             })
+            .collect();
+        all.sort_unstable_by(|a, b| a.node.client.cmp(&b.node.client));
+        all
     }
 
     /// A session that lost its node looks for another: kept as long as it does, so that many at once spread out.
@@ -228,6 +523,27 @@ impl NodeBook {
             others,
         }
     }
+
+    /// Calls `change` with the entry of `node`, which is made if there is none.
+    fn with_entry<T>(&self, node: &Arc<Node>, change: impl FnOnce(&mut Entry, &Choice) -> T) -> T {
+        let choice = *lock(&self.choice);
+        let mut entries = lock(&self.entries);
+        let entry = entries
+            .entry(node.client.clone())
+            .or_insert_with(|| Entry::new(Arc::clone(node), choice.dials_max, Instant::now()));
+        change(entry, &choice)
+    }
+}
+
+/// The nodes of the snapshot with their ranks.
+fn ranked_lists(snapshot: &Snapshot) -> impl Iterator<Item = (u8, &Arc<Node>)> {
+    let live = snapshot.live.iter().map(|node| (0, node));
+    let cached = snapshot.cached.iter().map(|node| (1, node));
+    let fixed = snapshot
+        .fixed
+        .iter()
+        .map(|node| (2 + u8::from(node.source == Source::Gossip), node));
+    live.chain(cached).chain(fixed)
 }
 
 /// One session without a node.
@@ -256,185 +572,11 @@ impl Drop for Searcher {
     }
 }
 
-fn entry<'e>(entries: &'e mut HashMap<Endpoint, Entry>, node: &Endpoint, dials_max: usize) -> &'e mut Entry {
-    entries.entry(node.clone()).or_insert_with(|| Entry {
-        failures: 0,
-        cooling_until: None,
-        last_error: String::new(),
-        sessions: 0,
-        dials: Arc::new(Semaphore::new(dials_max)),
-    })
-}
-
 /// A panic elsewhere must not take the other sessions down: the data are counters, good enough after any of them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::session::tests::node;
-
-    fn book() -> NodeBook {
-        let choice = Choice {
-            cooldown_base: Duration::from_millis(100),
-            cooldown_max: Duration::from_secs(1),
-            dials_max: 2,
-        };
-        NodeBook::new(choice)
-    }
-
-    fn snapshot(live: &[&str], cached: &[&str], fixed: &[&str]) -> Snapshot {
-        let nodes = |names: &[&str]| names.iter().map(|name| Arc::new(node(name))).collect();
-        Snapshot {
-            live: nodes(live),
-            cached: nodes(cached),
-            fixed: nodes(fixed),
-            registered: Vec::new(),
-            generation: 1,
-        }
-    }
-
-    fn first(book: &NodeBook, snapshot: &Snapshot, now: Instant) -> String {
-        book.candidates(snapshot, None, now)[0].client.to_string()
-    }
-
-    #[test]
-    fn the_number_of_dials_changes_for_nodes_met_before_too() {
-        let book = book();
-        let node = node("a:1").client;
-        let dials = |max| {
-            let choice = *lock(&book.choice);
-            book.set_choice(Choice {
-                dials_max: max,
-                ..choice
-            });
-            book.dials(&node).available_permits()
-        };
-        assert_eq!(book.dials(&node).available_permits(), 2);
-        let waiting_for = book.dials(&node);
-        assert_eq!(dials(16), 16);
-        assert_eq!(
-            waiting_for.available_permits(),
-            16,
-            "those who wait are served too"
-        );
-        assert_eq!(dials(1), 1);
-        assert_eq!(dials(3), 3);
-    }
-
-    #[test]
-    fn the_sidecar_knows_its_own_addresses() {
-        let own = |listens: &str, local: &str, peer: &str| {
-            let book = book();
-            book.set_own(&[listens.parse().unwrap()]);
-            book.is_own(local.parse().unwrap(), peer.parse().unwrap())
-        };
-        assert!(own("127.0.0.1:4222", "127.0.0.1:50000", "127.0.0.1:4222"));
-        assert!(own("0.0.0.0:4222", "10.0.0.1:50000", "10.0.0.1:4222"));
-        assert!(own("0.0.0.0:4222", "127.0.0.1:50000", "127.0.0.2:4222"));
-        assert!(!own("127.0.0.1:4222", "127.0.0.1:50000", "127.0.0.1:4223"));
-        assert!(!own("127.0.0.1:4222", "10.0.0.1:50000", "10.0.0.1:4222"));
-        assert!(!own("0.0.0.0:4222", "10.0.0.1:50000", "10.0.0.2:4222"));
-    }
-
-    #[test]
-    fn every_live_node_is_chosen_before_any_other() {
-        let (book, now) = (book(), Instant::now());
-        let nodes = snapshot(&["a:1", "b:1", "c:1"], &["d:1"], &["e:1"]);
-        let mut chosen = std::collections::BTreeMap::new();
-        for _ in 0..600 {
-            *chosen.entry(first(&book, &nodes, now)).or_insert(0) += 1;
-        }
-        assert_eq!(chosen.keys().collect::<Vec<_>>(), ["a:1", "b:1", "c:1"]);
-        assert!(
-            chosen.values().all(|times| (120..=280).contains(times)),
-            "{chosen:?}"
-        );
-        let order = book.candidates(&nodes, None, now);
-        assert_eq!(order.len(), 5);
-        assert_eq!(order[3].client.to_string(), "d:1");
-        assert_eq!(order[4].client.to_string(), "e:1");
-    }
-
-    #[test]
-    fn a_node_that_failed_cools_down_and_is_tried_when_all_do() {
-        let (book, now) = (book(), Instant::now());
-        let nodes = snapshot(&["a:1", "b:1"], &[], &["c:1"]);
-        let a = nodes.live[0].client.clone();
-        assert!(book.failed(&a, "refused", now) >= Duration::from_millis(100));
-        for _ in 0..50 {
-            assert_eq!(first(&book, &nodes, now), "b:1");
-        }
-        assert_eq!(book.candidates(&nodes, None, now).last().unwrap().client, a);
-        book.failed(&nodes.live[1].client, "refused", now);
-        assert_eq!(first(&book, &nodes, now), "c:1");
-        assert_eq!(
-            book.candidates(&nodes, None, now + Duration::from_secs(2)).len(),
-            3
-        );
-        book.succeeded(&a);
-        assert_eq!(first(&book, &nodes, now), "a:1");
-    }
-
-    #[test]
-    fn cool_downs_double_up_to_their_bound() {
-        let book = book();
-        let node = node("a:1").client;
-        let mut now = Instant::now();
-        for failure in 0..20 {
-            let cooling = book.failed(&node, "x", now);
-            let bound = Duration::from_millis(100 << failure.min(4)).min(Duration::from_secs(1));
-            assert!(
-                cooling <= bound && cooling >= Duration::from_millis(100),
-                "{failure} {cooling:?}"
-            );
-            assert_eq!(
-                book.failed(&node, "x", now),
-                Duration::ZERO,
-                "one failure told twice"
-            );
-            now += cooling;
-        }
-    }
-
-    #[test]
-    fn a_node_to_be_left_comes_last_and_a_draining_one_after_the_fixed() {
-        let (book, now) = (book(), Instant::now());
-        let mut nodes = snapshot(&["a:1", "b:1"], &[], &["c:1"]);
-        let mut draining = node("b:1");
-        draining.state = NodeState::Draining;
-        nodes.live[1] = Arc::new(draining);
-        let a = nodes.live[0].client.clone();
-        let order: Vec<_> = book
-            .candidates(&nodes, Some(&a), now)
-            .iter()
-            .map(|node| node.client.to_string())
-            .collect();
-        assert_eq!(order, ["c:1", "b:1", "a:1"]);
-    }
-
-    #[test]
-    fn the_more_sessions_search_beyond_those_that_may_dial_the_longer_they_spread() {
-        let book = Arc::new(book());
-        let searchers: Vec<_> = (0..100).map(|_| book.searcher()).collect();
-        let (each, max) = (Duration::from_micros(50), Duration::from_millis(500));
-        for searcher in &searchers[..=2] {
-            assert_eq!(searcher.spread(each, max), Duration::ZERO);
-        }
-        assert!(searchers[99].spread(each, max) <= Duration::from_millis(5));
-        drop(searchers);
-        assert_eq!(book.searching.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn nodes_that_nobody_names_are_forgotten() {
-        let (book, now) = (book(), Instant::now());
-        let nodes = snapshot(&["a:1"], &[], &[]);
-        book.count_session(&node("a:1").client, true);
-        book.failed(&node("b:1").client, "x", now);
-        book.forget_gone(&nodes, now + Duration::from_secs(9));
-        assert_eq!(lock(&book.entries).len(), 1);
-    }
-}
+#[path = "nodes/tests.rs"]
+mod tests;

@@ -43,8 +43,10 @@ pub struct Policy {
     pub in_doubt_bytes_max: usize,
     /// How much of the component's stream is kept while no node takes it, in bytes.
     pub buffer_bytes: usize,
-    /// How long a component is kept without any node.
+    /// How long a component is kept without any node; zero: until every known node was dialled once in vain.
     pub outage: Duration,
+    /// How long after an outage of all nodes held publishes wait for subscribers behind other sidecars.
+    pub settle: Duration,
     /// How long a new component waits for a node's own INFO before it is given the last known one.
     pub info_wait: Duration,
     /// How much is kept for a component that does not read, in bytes; then the node is not read either.
@@ -82,6 +84,7 @@ impl Policy {
             in_doubt_bytes_max: publish.in_doubt_bytes_max,
             buffer_bytes: session.buffer_bytes,
             outage: session.outage_secs.duration(),
+            settle: session.settle_ms.duration(),
             info_wait: session.info_wait_ms.duration(),
             component_pending_bytes_max: session.component_pending_bytes_max,
             component_stall: session.component_stall_secs.duration(),

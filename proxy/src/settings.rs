@@ -95,7 +95,9 @@ pub struct Choice {
 pub struct Dial {
     pub connect_timeout_ms: Millis,
     pub handshake_timeout_ms: Millis,
+    pub stagger_ms: Millis,
     pub dials_concurrent_max: usize,
+    pub retries_per_second_max: u32,
     pub spread_us_per_session: Micros,
     pub spread_max_ms: Millis,
 }
@@ -107,6 +109,7 @@ pub struct Dial {
 pub struct Health {
     pub probe_interval_ms: Millis,
     pub probe_timeout_ms: Millis,
+    pub idle_probe_interval_ms: Millis,
 }
 
 /// `[publish]`
@@ -139,6 +142,7 @@ pub struct SubjectPolicy {
 pub struct Session {
     pub buffer_bytes: usize,
     pub outage_secs: Secs,
+    pub settle_ms: Millis,
     pub info_wait_ms: Millis,
     pub component_pending_bytes_max: usize,
     pub component_stall_secs: Secs,
@@ -175,6 +179,7 @@ pub struct Socket {
 pub struct Http {
     pub listen: String,
     pub page_items_max: usize,
+    pub ready_needs_node: bool,
 }
 
 /// `[log]`

@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use standin_registry::Watch;
+use standin_daemon::rate_limit::RateLimit;
+use standin_registry::{Node, Watch};
 use standin_wire::Info;
+use tracing::warn;
 
 use crate::card::Cards;
+use crate::losses::Losses;
 use crate::metrics::Metrics;
-use crate::nodes::NodeBook;
+use crate::nodes::{NodeBook, Searcher};
 use crate::policy::Policy;
-use crate::upstream::Dialling;
+use crate::recovery::Recovery;
+use crate::upstream::{DialError, Dialling};
 
 /// Limits of the sidecar as a whole.
 #[derive(Debug, Clone, Copy)]
@@ -25,12 +29,38 @@ pub(crate) struct Limits {
     pub(crate) shutdown: Duration,
     /// Rows of one HTTP page.
     pub(crate) page_items_max: usize,
+    /// `/readyz` is 200 only while a node is proved.
+    pub(crate) ready_needs_node: bool,
+}
+
+/// Limits on the log lines that peers can cause.
+#[derive(Debug)]
+pub(crate) struct LineLimits {
+    /// Nodes that fail.
+    pub(crate) nodes: RateLimit,
+    /// Sessions that move.
+    pub(crate) moves: RateLimit,
+    /// Sessions that end otherwise than by their component's will, and connections refused.
+    pub(crate) ends: RateLimit,
+}
+
+impl Default for LineLimits {
+    fn default() -> Self {
+        Self {
+            nodes: RateLimit::per_second(10),
+            moves: RateLimit::per_second(50),
+            ends: RateLimit::per_second(10),
+        }
+    }
 }
 
 /// See the file's head.
 pub(crate) struct Shared {
     pub(crate) registry: Watch,
     pub(crate) book: Arc<NodeBook>,
+    pub(crate) recovery: Recovery,
+    pub(crate) losses: Losses,
+    pub(crate) lines: LineLimits,
     pub(crate) cards: Cards,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) policy: ArcSwap<Policy>,
@@ -56,6 +86,9 @@ impl Shared {
         Self {
             registry,
             book: Arc::new(book),
+            recovery: Recovery::default(),
+            losses: Losses::default(),
+            lines: LineLimits::default(),
             cards: Cards::default(),
             metrics: Arc::new(Metrics::new()),
             policy: ArcSwap::from_pointee(policy),
@@ -118,7 +151,34 @@ impl Shared {
         self.limits.load().shutdown.mul_f64(0.8)
     }
 
-    /// Waits for news of the registry, `max` at most.
+    /// A dial or a probe of `node` failed, for the first time in a row or not.
+    pub(crate) fn tell_failed_dial(&self, node: &Node, error: &DialError, first: bool) {
+        self.metrics.node_dials.increment(error.kind());
+        if first && let Some(suppressed) = self.lines.nodes.allows() {
+            warn!(node = %node.client, kind = error.kind(), suppressed, "node cannot be used: {error}");
+        }
+    }
+
+    /// After an outage, while some known nodes are still down, sessions that were without a node wait for a random time,
+    /// else all would be on the first node that returns. Returns whether nodes with fewer sessions are to come first.
+    pub(crate) async fn spread_after_outage(&self, was_away: bool) -> bool {
+        let now = Instant::now();
+        let Some(until) = self.recovery.spread_until(now).filter(|_| self.book.any_failed()) else {
+            return false;
+        };
+        if was_away {
+            tokio::time::sleep((until - now).mul_f64(rand::random())).await;
+        }
+        true
+    }
+
+    /// How long a session that lost its node waits before it dials, so that many at once do not dial together.
+    pub(crate) fn spread_of(&self, searcher: &Searcher) -> Duration {
+        let dialling = self.dialling.load();
+        searcher.spread(dialling.spread_per_session, dialling.spread_max)
+    }
+
+    /// Waits for news of the registry or the recovery of a node, `max` at most.
     pub(crate) async fn nodes_changed_or(&self, max: Duration) {
         let mut registry = self.registry.clone();
         let known = registry.snapshot().generation;
@@ -127,8 +187,12 @@ impl Shared {
                 registry.changed().await;
             }
         };
-        // Time is up or there is news: both are reasons to look again.
-        let _ = tokio::time::timeout(max, news).await;
+        // Time is up or there is news: all are reasons to look again.
+        tokio::select! {
+            () = news => {}
+            () = self.book.recovered() => {}
+            () = tokio::time::sleep(max) => {}
+        }
     }
 }
 

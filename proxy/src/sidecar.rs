@@ -25,7 +25,7 @@ use crate::shared::{Limits, Shared};
 use crate::status::SidecarStatus;
 use crate::upstream::Dialling;
 use crate::worker::{Front, Workers};
-use crate::{http, listener};
+use crate::{http, listener, prober, reporter};
 
 /// Why a sidecar cannot run.
 #[derive(Debug, Error)]
@@ -131,7 +131,11 @@ impl Sidecar {
             addresses: Vec::new(),
             http_address: None,
             accepting: Vec::new(),
-            background: vec![tokio::spawn(follow_registry(Arc::clone(&shared)))],
+            background: vec![
+                tokio::spawn(follow_registry(Arc::clone(&shared))),
+                tokio::spawn(prober::run(Arc::clone(&shared))),
+                tokio::spawn(reporter::run(Arc::clone(&shared))),
+            ],
             http: None,
             settings,
             shared,
@@ -226,9 +230,11 @@ impl Sidecar {
         if left > 0 {
             warn!(
                 sessions = left,
+                buffered_bytes = self.shared.buffered(),
                 "sessions did not end within process.shutdown_secs and are cut off"
             );
         }
+        reporter::tell_losses_now(&self.shared);
         if let Some((stop, serving)) = self.http.take() {
             drop(stop);
             let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
@@ -293,6 +299,7 @@ fn bind(address: &str, backlog: u32) -> Result<Vec<TcpListener>, RunError> {
 /// Lets sessions know when the registry no longer names their node, or says that it is about to go.
 async fn follow_registry(shared: Arc<Shared>) {
     let mut registry = shared.registry.clone();
+    shared.book.take_snapshot(&registry.snapshot(), Instant::now());
     loop {
         registry.changed().await;
         let snapshot = registry.snapshot();
@@ -302,7 +309,7 @@ async fn follow_registry(shared: Arc<Shared>) {
                 card.call(errand);
             }
         }
-        shared.book.forget_gone(&snapshot, Instant::now());
+        shared.book.take_snapshot(&snapshot, Instant::now());
     }
 }
 
@@ -322,6 +329,8 @@ fn choice(settings: &Settings) -> Choice {
         cooldown_base: settings.choice.cooldown_base_ms.duration(),
         cooldown_max: settings.choice.cooldown_max_ms.duration(),
         dials_max: settings.dial.dials_concurrent_max,
+        retries_per_second_max: settings.dial.retries_per_second_max,
+        idle_probe_interval: settings.health.idle_probe_interval_ms.duration(),
     }
 }
 
@@ -329,6 +338,7 @@ fn dialling(settings: &Settings) -> Dialling {
     Dialling {
         connect_timeout: settings.dial.connect_timeout_ms.duration(),
         handshake_timeout: settings.dial.handshake_timeout_ms.duration(),
+        stagger: settings.dial.stagger_ms.duration(),
         spread_per_session: settings.dial.spread_us_per_session.duration(),
         spread_max: settings.dial.spread_max_ms.duration(),
         keepalive: settings.socket.keepalive_secs.duration(),
@@ -342,6 +352,7 @@ fn limits(settings: &Settings) -> Limits {
         buffers_total_bytes_max: settings.limits.buffers_total_bytes_max,
         shutdown: settings.process.shutdown_secs.duration(),
         page_items_max: settings.http.page_items_max,
+        ready_needs_node: settings.http.ready_needs_node,
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
-
-use standin_registry::{Node, NodeState};
+use std::time::{Duration, Instant};
 
 use crate::card::Card;
-use crate::http::{NodeRow, SessionRow, Sessions, Status};
+use crate::http::{NodeRow, Reach, SessionRow, Sessions, Status};
+use crate::nodes::NodeStatus;
 use crate::shared::Shared;
 
 /// See the file's head.
@@ -23,15 +22,28 @@ impl Status for SidecarStatus {
     }
 
     fn nodes(&self) -> Vec<NodeRow> {
-        let mut rows: Vec<NodeRow> = self
-            .0
-            .registry
-            .snapshot()
-            .iter()
-            .map(|node| self.node_row(node))
-            .collect();
-        rows.sort_by(|a, b| a.client.cmp(&b.client));
-        rows
+        self.0.book.status(Instant::now()).iter().map(node_row).collect()
+    }
+
+    fn reach(&self) -> Reach {
+        let now = Instant::now();
+        let nodes = self.0.book.status(now);
+        let failures = nodes.iter().filter_map(|node| node.last_failure.as_ref());
+        let last = failures.min_by_key(|(age, _)| *age);
+        Reach {
+            known: nodes.len(),
+            proved: nodes.iter().filter(|node| node.proved).count(),
+            none_for: self
+                .0
+                .book
+                .none_proved_since(now)
+                .map(|since| now.saturating_duration_since(since)),
+            last_error: last.map(|(_, error)| error.clone()),
+        }
+    }
+
+    fn ready_needs_node(&self) -> bool {
+        self.0.limits.load().ready_needs_node
     }
 
     fn sessions(&self, offset: usize, limit: usize) -> Sessions<'_> {
@@ -51,6 +63,17 @@ impl Status for SidecarStatus {
         metrics.buffered_bytes.set(self.0.buffered() as f64);
         let nodes = self.nodes();
         metrics.set_nodes(nodes.iter().map(|node| (node.state, node.source)));
+        let reach = self.reach();
+        metrics.set_proved(reach.proved, reach.none_for.unwrap_or_default());
+        let searching = self.0.cards.all();
+        let searching: Vec<Duration> = searching
+            .iter()
+            .filter_map(|card| Some(card.seldom().searching_since?.elapsed()))
+            .collect();
+        metrics.set_without_node(
+            searching.len(),
+            searching.iter().max().copied().unwrap_or_default(),
+        );
         metrics.set_registry(&health);
     }
 
@@ -59,26 +82,22 @@ impl Status for SidecarStatus {
     }
 }
 
-impl SidecarStatus {
-    fn node_row(&self, node: &Node) -> NodeRow {
-        let standing = self.0.book.standing(&node.client, Instant::now());
-        let state = match node.state {
-            _ if !standing.cooling.is_zero() => "cooling",
-            NodeState::Draining => "draining",
-            NodeState::Up => "up",
-        };
-        NodeRow {
-            id: node.id.to_string(),
-            client: node.client.to_string(),
-            source: node.source.as_str(),
-            state,
-            zone: node.zone.to_string(),
-            weight: node.weight,
-            cooling_ms: standing.cooling.as_millis() as u64,
-            failures: standing.failures,
-            sessions: standing.sessions,
-            last_error: Some(standing.last_error).filter(|error| !error.is_empty()),
-        }
+fn node_row(status: &NodeStatus) -> NodeRow {
+    let node = &status.node;
+    let (last_error_age, last_error) = status.last_failure.clone().unzip();
+    NodeRow {
+        id: node.id.to_string(),
+        client: node.client.to_string(),
+        source: node.source.as_str(),
+        state: status.state,
+        withdrawn: status.withdrawn,
+        zone: node.zone.to_string(),
+        weight: node.weight,
+        cooling_ms: status.cooling.as_millis() as u64,
+        failures: status.failures,
+        sessions: status.sessions,
+        last_error,
+        last_error_secs: last_error_age.map(|age| age.as_secs()),
     }
 }
 
@@ -91,6 +110,7 @@ fn session_row(card: &Card) -> SessionRow {
         node: seldom.node.map(|node| node.client.to_string()),
         state: seldom.state,
         connected_secs: card.connected.elapsed().as_secs(),
+        searching_secs: seldom.searching_since.map(|since| since.elapsed().as_secs()),
         subscriptions: count(&card.subscriptions) as usize,
         buffered_bytes: count(&card.buffered_bytes) as usize,
         in_doubt: count(&card.in_doubt),

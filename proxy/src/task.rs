@@ -20,16 +20,15 @@ use std::time::{Duration, Instant};
 use standin_registry::{Endpoint, Node, NodeState};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
-use tracing::warn;
 
 use crate::card::{Card, Errand};
 use crate::cause::Cause;
-use crate::nodes::Searcher;
-use crate::session::{End, Face, Session, Wants};
+use crate::nodes::{Permit, Searcher};
+use crate::session::{Ended, Face, Session, Wants};
 use crate::shared::Shared;
 use crate::sockets::{Sockets, close, read};
-use crate::upstream::{self, Link};
-use report::Buffered;
+use crate::upstream::{self, DialError, Link};
+use report::{Buffered, Membership};
 
 /// The read buffer of a thread, in bytes. Larger reads mean fewer system calls per message, up to what the processor's
 /// cache holds (`tests/bench sidecar`).
@@ -54,8 +53,15 @@ thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// A connection, or how many nodes were tried in vain.
-type Dial = Pin<Box<dyn Future<Output = Result<Link, usize>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = Result<Link, InVain>> + Send>>;
+
+/// A round of dialling that gave no connection.
+struct InVain {
+    /// Nodes known.
+    known: usize,
+    /// All of them have refused the component's credentials.
+    all_refused: bool,
+}
 
 /// See the file's head.
 struct Task {
@@ -67,9 +73,13 @@ struct Task {
     /// Rounds of dialling in a row that found no node, or none that served the session: each waits longer.
     rounds: u32,
     /// The next node's connection, while the present one answers its last.
-    next: Option<Link>,
+    next: Option<Box<Link>>,
     /// Held until the node has taken the session.
-    permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    permit: Option<Permit>,
+    /// What the recovery after a loss knows of the session.
+    membership: Membership,
+    /// When held publishes may go out, once the session has its subscriptions back.
+    release_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     /// When the timer fires.
     timer_at: Instant,
@@ -83,13 +93,14 @@ struct Task {
 }
 
 /// Runs one session from its first byte to its last.
-pub(crate) async fn run(shared: Arc<Shared>, card: Arc<Card>, component: TcpStream, face: Face) -> End {
+pub(crate) async fn run(shared: Arc<Shared>, card: Arc<Card>, component: TcpStream, face: Face) -> Ended {
     let now = Instant::now();
     let session = Session::new(shared.policy.load_full(), Arc::new(face), now);
     let buffered = Buffered {
         shared: Arc::clone(&shared),
         bytes: 0,
     };
+    let membership = Membership::new(&shared, &card);
     let mut task = Task {
         shared,
         card,
@@ -104,6 +115,8 @@ pub(crate) async fn run(shared: Arc<Shared>, card: Arc<Card>, component: TcpStre
         rounds: 0,
         next: None,
         permit: None,
+        membership,
+        release_at: None,
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         timer_at: now,
         stop_at: None,
@@ -111,31 +124,37 @@ pub(crate) async fn run(shared: Arc<Shared>, card: Arc<Card>, component: TcpStre
         buffered,
         state: "new",
     };
-    let end = poll_fn(|cx| task.poll(cx)).await;
+    let ended = poll_fn(|cx| task.poll(cx)).await;
     task.count_node(None);
+    task.membership.abandoned = ended.abandoned.total();
+    drop(task.membership);
     // In a box of its own: kept within this future, its buffers would be a third of what an idle session takes
     // (`tests/bench sidecar --only crowd`).
-    Box::pin(close(task.sockets, end)).await;
-    end
+    Box::pin(close(task.sockets, ended.end)).await;
+    ended
 }
 
 impl Task {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         self.card.register(cx.waker());
         for _ in 0..ROUNDS_MAX {
+            let mut progress = self.errands(cx);
+            progress |= self.timer(cx);
             let wants = self.session.wants();
-            let mut progress = self.read_node(cx, wants);
+            progress |= self.read_node(cx, wants);
             progress |= self.read_component(cx, wants);
             progress |= self.write(cx, wants);
-            // A node just lost is told of before the next is chosen, so that it is not chosen again.
-            progress |= self.settle();
-            progress |= self.dial(cx, wants);
-            progress |= self.errands(cx);
-            progress |= self.timer(cx);
-            if let Some(end) = self.session.end() {
+            progress |= self.settle(cx);
+            // All that happened is told of here: that the session is over as well.
+            let (notes, ended) = self.session.report();
+            notes.into_iter().for_each(|note| self.tell(note));
+            if let Some(ended) = ended {
                 self.report();
-                return Poll::Ready(end);
+                return Poll::Ready(ended);
             }
+            // A node just lost is told of before the next is chosen, so that it is not chosen again.
+            progress |= self.change_node();
+            progress |= self.dial(cx);
             if !progress {
                 self.report();
                 return Poll::Pending;
@@ -238,7 +257,8 @@ impl Task {
         progress
     }
 
-    fn dial(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
+    fn dial(&mut self, cx: &mut Context<'_>) -> bool {
+        let wants = self.session.wants();
         if !wants.dial {
             self.dial = None;
             return false;
@@ -253,16 +273,19 @@ impl Task {
         };
         let now = Instant::now();
         match found {
-            Err(tried) => {
+            Err(InVain {
+                all_refused: true, ..
+            }) => self.session.refused_everywhere(now, &mut self.sockets),
+            Err(InVain { known, .. }) => {
                 self.rounds += 1;
-                // Before the registry's first answer there is nothing to try, and still hope for a node's own INFO.
-                if tried > 0 {
-                    self.session
-                        .no_node(&self.shared.last_info(), now, &mut self.sockets);
+                if !wants.keep_node {
+                    self.membership.in_vain(self.session.has_spoken(), now);
                 }
+                self.session
+                    .no_node(known, &self.shared.last_info(), now, &mut self.sockets);
             }
             Ok(link) if wants.keep_node => {
-                self.next = Some(link);
+                self.next = Some(Box::new(link));
                 self.session.next_ready(LAST_ANSWERS, now, &mut self.sockets);
             }
             Ok(link) => self.join(link, now),
@@ -280,6 +303,8 @@ impl Task {
             .filter(|_| searching)
             .map(|node| node.client.clone());
         let leaving = self.session.wants().keep_node;
+        let refused_by = self.session.refused_by();
+        let was_away = self.shared.recovery.holds(&self.card);
         let wait = match self.rounds {
             0 => Duration::ZERO,
             // A first node that fails at once is no reason to wait; a second one is.
@@ -293,32 +318,26 @@ impl Task {
             if !wait.is_zero() {
                 shared.nodes_changed_or(wait).await;
             }
+            let evenly = shared.spread_after_outage(was_away).await;
+            let spread = searcher.as_ref().map(|searcher| shared.spread_of(searcher));
+            if let Some(spread) = spread.filter(|spread| !spread.is_zero()) {
+                tokio::time::sleep(spread).await;
+            }
             let snapshot = shared.registry.snapshot();
-            let mut candidates = shared.book.candidates(&snapshot, avoid.as_ref(), Instant::now());
+            let now = Instant::now();
+            let mut candidates = shared.book.candidates(&snapshot, avoid.as_ref(), evenly, now);
             // The node that is about to go is no way out; one that was just lost may be the only one there is.
             let way_out = |node: &Node| avoid.as_ref() != Some(&node.client) && node.state == NodeState::Up;
             candidates.retain(|node| !leaving || way_out(node));
-            let tried = candidates.len();
-            let told = Arc::clone(&shared);
-            let failed = move |node: &Node, error: &upstream::DialError, cooling: Duration| {
-                told.metrics.node_dials.increment(error.kind());
-                // Of many sessions that meet the same dead node, one speaks.
-                if !cooling.is_zero() {
-                    warn!(node = %node.client, kind = error.kind(), ?cooling, "node cannot be used: {error}");
-                }
-            };
-            let link = upstream::dial(
-                &shared.book,
-                candidates,
-                searcher,
-                *shared.dialling.load_full(),
-                failed,
-            )
-            .await;
+            let known = candidates.len();
+            candidates.retain(|node| !refused_by.contains(&node.client));
+            let all_refused = known > 0 && candidates.is_empty();
+            let failed = |node: &Node, error: &DialError, first| shared.tell_failed_dial(node, error, first);
+            let link = upstream::dial(&shared.book, candidates, **shared.dialling.load(), failed).await;
             if link.is_some() {
                 shared.metrics.node_dials.increment("connected");
             }
-            link.ok_or(tried)
+            link.ok_or(InVain { known, all_refused })
         })
     }
 
@@ -330,8 +349,9 @@ impl Task {
         self.permit = Some(link.permit);
         self.count_node(Some(&link.node));
         self.shared.remember_info(&link.info);
+        let hold = self.shared.recovery.holds(&self.card);
         self.session
-            .node_up(link.node, &link.info, now, &mut self.sockets);
+            .node_up(link.node, &link.info, hold, now, &mut self.sockets);
         if self.session.client_label().is_none() {
             // A component that has not sent CONNECT has nothing to replay, and may take its time.
             self.permit = None;
@@ -345,10 +365,25 @@ impl Task {
     fn count_node(&mut self, node: Option<&Arc<Node>>) {
         let mut seldom = self.card.seldom();
         if let Some(old) = std::mem::replace(&mut seldom.node, node.cloned()) {
-            self.shared.book.count_session(&old.client, false);
+            self.shared.book.count_session(&old, false);
         }
         if let Some(node) = node {
-            self.shared.book.count_session(&node.client, true);
+            self.shared.book.count_session(node, true);
+        }
+    }
+
+    /// Lets held publishes go out if it is time; else looks again then.
+    fn release(&mut self) {
+        let now = Instant::now();
+        let settle = self.shared.policy.load().settle;
+        match self.membership.release_at(settle, now) {
+            Some(at) if at > now => self.release_at = Some(at),
+            Some(_) => {
+                self.release_at = None;
+                self.shared.recovery.released(&self.card);
+                self.session.release(now, &mut self.sockets);
+            }
+            None => self.release_at = None,
         }
     }
 
@@ -366,6 +401,10 @@ impl Task {
         }
         if self.card.called(Errand::Leave) {
             self.session.leave();
+            called = true;
+        }
+        if self.card.called(Errand::Release) || self.release_at.is_some_and(|at| now() >= at) {
+            self.release();
             called = true;
         }
         if self.card.called(Errand::ShutDown) {
@@ -391,40 +430,51 @@ impl Task {
             .shut_down(Instant::now(), self.shared.shutdown_patience(), &mut self.sockets);
     }
 
-    /// What broke, what ended, and what is to be told.
-    fn settle(&mut self) -> bool {
+    /// What broke, and what ended.
+    fn settle(&mut self, cx: &mut Context<'_>) -> bool {
         let mut progress = false;
         if std::mem::take(&mut self.sockets.component_broke) {
             self.session.component_broke(Instant::now(), &mut self.sockets);
             progress = true;
         }
-        if let Some(cause) = self.sockets.node_broke.take() {
+        if let Some(cause) = self.sockets.node_broke {
+            self.read_last_words(cx, cause);
+            self.sockets.node_broke = None;
             self.session.node_lost(cause, Instant::now(), &mut self.sockets);
             progress = true;
         }
         if self.session.is_ending() {
             self.session.tick_ending(Instant::now(), &mut self.sockets);
         }
-        let wants = self.session.wants();
-        if wants.switch && self.next.is_some() {
+        if self.session.wants().switch && self.next.is_some() {
             self.session.switch(Instant::now());
             progress = true;
         }
+        progress
+    }
+
+    /// A node that could not be written to may have said why: what it sent before it closed is still to be read.
+    fn read_last_words(&mut self, cx: &mut Context<'_>, cause: Cause) {
+        let mut reads = LAST_READS_MAX;
+        while cause == Cause::WriteError && reads > 0 && self.read_node(cx, self.session.wants()) {
+            reads -= 1;
+        }
+    }
+
+    /// Closes the connection to a node that the session has left, and goes on over the next if that stands ready.
+    fn change_node(&mut self) -> bool {
+        let mut progress = false;
         if !self.session.wants().keep_node && self.sockets.node.is_some() {
             self.sockets.node = None;
             self.permit = None;
             self.count_node(None);
             progress = true;
         }
-        for note in self.session.take_notes() {
-            self.tell(note);
-        }
         if self.sockets.node.is_none()
-            && self.session.end().is_none()
             && let Some(link) = self.next.take()
         {
             self.dial = None;
-            self.join(link, Instant::now());
+            self.join(*link, Instant::now());
             progress = true;
         }
         progress
@@ -432,7 +482,7 @@ impl Task {
 
     fn timer(&mut self, cx: &mut Context<'_>) -> bool {
         let mut due = self.session.deadline();
-        if let Some(at) = self.stop_at {
+        for at in [self.stop_at, self.release_at].into_iter().flatten() {
             due = due.min(at);
         }
         if self.starved {

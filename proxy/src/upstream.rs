@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use standin_registry::{Endpoint, Node};
 use standin_wire::limits::FrameLimits;
 use standin_wire::server::{self, Frame};
-use standin_wire::{Info, WireError};
+use standin_wire::{Info, WireError, encode};
 use thiserror::Error;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::nodes::{NodeBook, Searcher};
+use crate::nodes::{NodeBook, Permit};
 
 /// First bytes of a node that are read at once.
 const GREETING_BYTES: usize = 4096;
@@ -27,6 +28,8 @@ pub(crate) struct Dialling {
     pub(crate) connect_timeout: Duration,
     /// From the TCP connection to the node's INFO.
     pub(crate) handshake_timeout: Duration,
+    /// How long a dial goes on alone before the next node is dialled beside it.
+    pub(crate) stagger: Duration,
     /// Random wait of a session that lost its node, per other session that searches.
     pub(crate) spread_per_session: Duration,
     /// Bound of that wait.
@@ -46,7 +49,7 @@ pub(crate) struct Link {
     /// What the node sent behind its INFO.
     pub(crate) behind_info: Vec<u8>,
     /// Held until the node has taken the session, so that not too many join at once.
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) permit: Permit,
 }
 
 /// Why a node could not be used.
@@ -64,7 +67,9 @@ pub(crate) enum DialError {
     Closed,
     #[error("connection broke before its INFO: {0}")]
     Broke(#[source] io::Error),
-    #[error("speaks no NATS: {0}")]
+    #[error("no PONG within {0:?} of its INFO")]
+    PongTimeout(Duration),
+    #[error("not a NATS server: {0}")]
     NotNats(WireError),
     #[error("INFO is no JSON object as NATS servers send it: {0}")]
     BadInfo(#[source] serde_json::Error),
@@ -86,6 +91,7 @@ impl DialError {
             Self::Connect(_) => "connect",
             Self::ConnectTimeout(_) => "connect_timeout",
             Self::InfoTimeout(_) => "info_timeout",
+            Self::PongTimeout(_) => "pong_timeout",
             Self::Closed => "closed",
             Self::Broke(_) => "broke",
             Self::NotNats(_) => "not_nats",
@@ -97,54 +103,127 @@ impl DialError {
     }
 }
 
-/// Tries `candidates` one after the other. Failures cool the node down and are told to
-/// `failed`, with the length of the cool-down; zero when the node was cooling down already.
+/// Tries `candidates` in their order. When one has not sent its INFO after `dialling.stagger`, the next is dialled beside it
+/// (RFC 8305, "happy eyeballs"), so that an address that swallows packets costs little; the first INFO wins. Nodes that
+/// failed and whose turn has not come are passed over. Each failure is entered in the book and told to `failed`, with
+/// whether it is the node's first in a row. `None` when no candidate could be used.
 pub(crate) async fn dial(
     book: &Arc<NodeBook>,
     candidates: Vec<Arc<Node>>,
-    searcher: Option<Searcher>,
     dialling: Dialling,
-    failed: impl Fn(&Node, &DialError, Duration),
+    failed: impl Fn(&Node, &DialError, bool),
 ) -> Option<Link> {
-    if let Some(searcher) = &searcher {
-        let spread = searcher.spread(dialling.spread_per_session, dialling.spread_max);
-        if !spread.is_zero() {
-            tokio::time::sleep(spread).await;
+    let mut dials = FuturesUnordered::new();
+    let fail = |node: &Arc<Node>, permit: &Permit, error: &DialError| {
+        let first = book.failed(node, &error.to_string(), permit.is_trial(), Instant::now());
+        failed(node, error, first);
+    };
+    for node in candidates {
+        // Dials under way go on while this one waits for its permit.
+        let permit = tokio::select! {
+            permit = book.permit(&node) => permit,
+            Some(result) = next_greeting(&mut dials, &fail) => return Some(result),
+        };
+        let Some(permit) = permit else { continue };
+        dials.push(greeted(node, permit, book, dialling));
+        let stagger = tokio::time::sleep(dialling.stagger);
+        tokio::select! {
+            biased;
+            link = one_result(&mut dials, &fail) => if link.is_some() { return link },
+            () = stagger => {}
         }
     }
-    let mut left = candidates;
-    // Many sessions may queue for one node; when it has failed the first of them, the others go on to the next. Only when
-    // no other is left do they try it all the same.
-    for skip_cooling in [true, false] {
-        let mut skipped = Vec::new();
-        for node in left {
-            // The semaphore is never closed.
-            let Ok(permit) = book.dials(&node.client).acquire_owned().await else {
-                continue;
-            };
-            if skip_cooling && book.is_cooling(&node.client, Instant::now()) {
-                skipped.push(node);
-                continue;
-            }
-            match greeting(&node, book, dialling).await {
-                Ok((stream, info, behind_info)) => {
-                    return Some(Link {
-                        stream,
-                        node,
-                        info,
-                        behind_info,
-                        permit,
-                    });
-                }
-                Err(error) => {
-                    let cooling = book.failed(&node.client, &error.to_string(), Instant::now());
-                    failed(&node, &error, cooling);
-                }
-            }
+    next_greeting(&mut dials, &fail).await
+}
+
+/// Dials `node`; on failure gives back what is needed to tell of it.
+async fn greeted(
+    node: Arc<Node>,
+    permit: Permit,
+    book: &NodeBook,
+    dialling: Dialling,
+) -> Result<Link, (Arc<Node>, Permit, DialError)> {
+    match greeting(&node, book, dialling).await {
+        Ok((stream, info, behind_info)) => Ok(Link {
+            stream,
+            node,
+            info,
+            behind_info,
+            permit,
+        }),
+        Err(error) => Err((node, permit, error)),
+    }
+}
+
+/// The result of the next dial to end: its connection, or `None` when it failed, which is told to `fail`.
+async fn one_result<D>(
+    dials: &mut FuturesUnordered<D>,
+    fail: &impl Fn(&Arc<Node>, &Permit, &DialError),
+) -> Option<Link>
+where
+    D: Future<Output = Result<Link, (Arc<Node>, Permit, DialError)>>,
+{
+    match dials.next().await? {
+        Ok(link) => Some(link),
+        Err((node, permit, error)) => {
+            fail(&node, &permit, &error);
+            None
         }
-        left = skipped;
+    }
+}
+
+/// The first connection of the dials under way; `None` when all of them failed.
+async fn next_greeting<D>(
+    dials: &mut FuturesUnordered<D>,
+    fail: &impl Fn(&Arc<Node>, &Permit, &DialError),
+) -> Option<Link>
+where
+    D: Future<Output = Result<Link, (Arc<Node>, Permit, DialError)>>,
+{
+    while !dials.is_empty() {
+        if let Some(link) = one_result(dials, fail).await {
+            return Some(link);
+        }
     }
     None
+}
+
+/// Proves that `node` serves: connects, reads its INFO and, where it asks for no credentials, sends a PING and awaits the
+/// PONG. Where it does, a PING before CONNECT would be an error in the node's log, and INFO has to do.
+///
+/// # Errors
+/// [`DialError`].
+pub(crate) async fn probe(node: &Node, book: &NodeBook, dialling: Dialling) -> Result<Info, DialError> {
+    let (mut stream, info, _) = greeting(node, book, dialling).await?;
+    if !info.auth_required {
+        let timeout = dialling.handshake_timeout;
+        tokio::time::timeout(timeout, ping(&mut stream))
+            .await
+            .map_err(|_| DialError::PongTimeout(timeout))??;
+    }
+    standin_daemon::linger::close(stream).await;
+    Ok(info)
+}
+
+async fn ping(stream: &mut TcpStream) -> Result<(), DialError> {
+    stream.write_all(encode::PING).await.map_err(DialError::Broke)?;
+    let mut bytes = Vec::new();
+    loop {
+        match server::decode(&bytes, FrameLimits::SERVER).map_err(DialError::NotNats)? {
+            Some((Frame::Pong, _)) => return Ok(()),
+            Some((Frame::Err(text), _)) => {
+                return Err(DialError::Refused(String::from_utf8_lossy(text).into_owned()));
+            }
+            Some((_, len)) => {
+                bytes.drain(..len);
+                continue;
+            }
+            None => {}
+        }
+        if stream.read_buf(&mut bytes).await.map_err(DialError::Broke)? == 0 {
+            return Err(DialError::Closed);
+        }
+    }
 }
 
 async fn greeting(

@@ -14,10 +14,11 @@ use standin_registry::Credentials;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use crate::card::{Card, Errand};
-use crate::session::{End, Face};
+use crate::losses::Loss;
+use crate::session::{Ended, Face};
 use crate::shared::Shared;
 use crate::task;
 
@@ -125,25 +126,40 @@ async fn session(newcomer: Newcomer, shared: Arc<Shared>, front: Arc<Front>) {
     debug!(session = id, %component, "component connected");
     let serving = serve(Arc::clone(&shared), Arc::clone(&card), stream, &front);
     match AssertUnwindSafe(serving).catch_unwind().await {
-        Ok(Ok(end)) => {
-            shared.metrics.sessions_closed.increment(end.as_str());
-            let client = card.seldom().client.clone();
-            debug!(session = id, %component, client = client.name, reason = end.as_str(), "session ended");
-        }
+        Ok(Ok(ended)) => tell_end(&shared, &card, &ended),
         Ok(Err(error)) => debug!(session = id, %component, "component's connection broke at once: {error}"),
         Err(_) => {
             shared.metrics.sessions_failed.increment(1);
             if let Some(node) = card.seldom().node.take() {
-                shared.book.count_session(&node.client, false);
+                shared.book.count_session(&node, false);
             }
-            error!(session = id, %component, "a bug ended the session; the other sessions go on");
+            error!(session = id, %component, "session panicked; the other sessions go on");
         }
     }
     shared.cards.remove(id);
     shared.metrics.sessions.decrement(1.0);
 }
 
-async fn serve(shared: Arc<Shared>, card: Arc<Card>, stream: StdStream, front: &Front) -> io::Result<End> {
+/// Counts the end of a session, and logs it when the component did not want it.
+fn tell_end(shared: &Shared, card: &Card, ended: &Ended) {
+    let (end, reason) = (ended.end, ended.end.as_str());
+    shared.metrics.sessions_closed.increment(reason);
+    shared
+        .losses
+        .add(Loss::Abandoned, &ended.abandoned, ended.abandoned_bytes);
+    if let Some(kind) = end.error_kind() {
+        shared.metrics.client_errors.increment(kind);
+    }
+    let (session, component, client) = (card.id, card.component, card.seldom().client.name.clone());
+    let abandoned_bytes = ended.abandoned_bytes;
+    if end.is_by_component() {
+        debug!(session, %component, client, reason, abandoned_bytes, "session ended");
+    } else if let Some(suppressed) = shared.lines.ends.allows() {
+        warn!(session, %component, client, reason, abandoned_bytes, suppressed, "session closed by the sidecar");
+    }
+}
+
+async fn serve(shared: Arc<Shared>, card: Arc<Card>, stream: StdStream, front: &Front) -> io::Result<Ended> {
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
     let here = stream.local_addr()?;

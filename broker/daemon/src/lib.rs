@@ -5,6 +5,7 @@
 //! | [`settings`] | settings in four layers, each value with where it came from |
 //! | [`cli`] | exit codes, help, `--check` and `--print-config` |
 //! | [`logging`] | the log |
+//! | [`rate_limit`] | a limit on log lines that a peer can cause |
 //! | [`metrics`] | names and labels of metrics |
 //! | [`http`] | the listener for pages that people and monitors read |
 //! | [`files`] | the limit on open files |
@@ -17,5 +18,6 @@ pub mod http;
 pub mod linger;
 pub mod logging;
 pub mod metrics;
+pub mod rate_limit;
 pub mod reload;
 pub mod settings;

@@ -47,10 +47,10 @@ impl Names {
 
     /// Handles of which the histogram `name` has these bounds.
     #[must_use]
-    pub fn with_buckets(name: &str, bounds: &[f64]) -> Self {
-        let name = Matcher::Full(name.to_owned());
+    pub fn with_buckets(prefix: &str, bounds: &[f64]) -> Self {
+        let metrics = Matcher::Prefix(prefix.to_owned());
         // The only error is an empty list of bounds; a summary without bounds would be served then.
-        let builder = PrometheusBuilder::new().set_buckets_for_metric(name, bounds);
+        let builder = PrometheusBuilder::new().set_buckets_for_metric(metrics, bounds);
         Self {
             recorder: builder.unwrap_or_default().build_recorder(),
         }

@@ -73,6 +73,23 @@ impl Connect {
         crate::json::object(json)
     }
 
+    /// Whether `other` identifies itself in the same way. The signature is left out: it is another for each nonce.
+    #[must_use]
+    pub fn has_same_credentials(&self, other: &Self) -> bool {
+        let credentials = |client: &Self| {
+            let Self {
+                user,
+                pass,
+                auth_token,
+                jwt,
+                nkey,
+                ..
+            } = client.clone();
+            (user, pass, auth_token, jwt, nkey)
+        };
+        credentials(self) == credentials(other)
+    }
+
     /// Reads the argument of a later CONNECT of the same client: what it does not name stays as it was said before, as in
     /// `nats-server`.
     ///

@@ -13,6 +13,8 @@ pub enum Refusal {
     Client,
     /// The client's credentials. The connection ends.
     Authorization,
+    /// No credentials came in time. About the client if it had not sent its CONNECT, else about the server. The connection ends.
+    AuthorizationTimeout,
     /// Nothing the client did: the server is full, going, or was reached at the wrong port. The connection ends.
     Server,
     /// A text not known here.
@@ -39,9 +41,9 @@ const TEXTS: &[(&str, Refusal)] = &[
     ("message headers not supported", Refusal::Client),
     ("no responders requires headers", Refusal::Client),
     ("duplicate client id", Refusal::Client),
-    ("authentication timeout", Refusal::Authorization),
+    ("authentication timeout", Refusal::AuthorizationTimeout),
     ("authorization violation", Refusal::Authorization),
-    ("authorization timeout", Refusal::Authorization),
+    ("authorization timeout", Refusal::AuthorizationTimeout),
     ("user authentication expired", Refusal::Authorization),
     ("user authentication revoked", Refusal::Authorization),
     ("account authentication expired", Refusal::Authorization),
@@ -78,6 +80,7 @@ impl Refusal {
             Self::Subscription => "subscription",
             Self::Client => "client",
             Self::Authorization => "authorization",
+            Self::AuthorizationTimeout => "authorization_timeout",
             Self::Server => "server",
             Self::Unknown => "unknown",
         }
@@ -163,7 +166,7 @@ mod tests {
             ("maximum control line exceeded", Refusal::Client),
             ("invalid client protocol", Refusal::Client),
             ("no responders requires headers support", Refusal::Client),
-            ("Authentication Timeout", Refusal::Authorization),
+            ("Authentication Timeout", Refusal::AuthorizationTimeout),
             ("Server Shutdown", Refusal::Server),
         ] {
             assert_eq!(Refusal::of(text.as_bytes()), refusal, "{text}");

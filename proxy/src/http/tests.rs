@@ -27,6 +27,8 @@ struct Scripted {
     listening: AtomicBool,
     shutting_down: AtomicBool,
     nodes: AtomicUsize,
+    proved: AtomicUsize,
+    needs_node: AtomicBool,
     scrapes: AtomicUsize,
 }
 
@@ -46,6 +48,18 @@ impl Status for Scripted {
             ..NodeRow::default()
         };
         (0..self.nodes.load(Ordering::SeqCst)).map(node).collect()
+    }
+    fn reach(&self) -> Reach {
+        let proved = self.proved.load(Ordering::SeqCst);
+        Reach {
+            known: self.nodes.load(Ordering::SeqCst),
+            proved,
+            none_for: (proved == 0).then_some(Duration::from_secs(7)),
+            last_error: Some("cannot connect".to_owned()),
+        }
+    }
+    fn ready_needs_node(&self) -> bool {
+        self.needs_node.load(Ordering::SeqCst)
     }
     fn sessions(&self, offset: usize, limit: usize) -> Sessions<'_> {
         let rows = (1..=SESSIONS as u64).skip(offset).take(limit);
@@ -117,28 +131,57 @@ impl Served {
 }
 
 #[tokio::test]
-async fn healthy_until_it_shuts_down() {
+async fn healthy_until_it_shuts_down_and_with_nodes_only_while_one_is_reachable() {
     let served = serving().await;
     assert_eq!(served.get("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(
+        served.get("/healthz?nodes=1").await,
+        (503, "no node known from any source\n".to_owned())
+    );
+    served.status.nodes.store(2, Ordering::SeqCst);
+    assert_eq!(
+        served.get("/healthz?nodes=1").await,
+        (
+            503,
+            "no node reachable for 7 s: 2 known, cannot connect\n".to_owned()
+        )
+    );
+    served.status.proved.store(1, Ordering::SeqCst);
+    assert_eq!(served.get("/healthz?nodes=1").await, (200, "ok\n".to_owned()));
+    for query in ["nodes=2", "nodes=yes", "node=1"] {
+        assert_eq!(served.get(&format!("/healthz?{query}")).await.0, 400, "{query}");
+    }
     served.status.shutting_down.store(true, Ordering::SeqCst);
     assert_eq!(served.get("/healthz").await, (503, "shutting down\n".to_owned()));
 }
 
 #[tokio::test]
-async fn ready_when_listening_and_a_node_is_known_else_503_with_the_reasons() {
+async fn ready_when_components_can_connect_and_in_an_outage_of_the_nodes_too() {
     let served = serving().await;
     let (code, body) = served.get("/readyz").await;
     assert_eq!(code, 503);
     let reasons: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(
         reasons["reasons"],
-        serde_json::json!(["not listening for components", "no node known from any source"])
+        serde_json::json!(["not listening for components"])
     );
     served.status.listening.store(true, Ordering::SeqCst);
     served.status.nodes.store(2, Ordering::SeqCst);
     assert_eq!(
         served.json("/readyz").await,
-        serde_json::json!({"ready": true, "nodes": 2, "reasons": []})
+        serde_json::json!({"ready": true, "nodes": 2, "nodes_proved": 0, "no_node_secs": 7, "reasons": []})
+    );
+    served.status.needs_node.store(true, Ordering::SeqCst);
+    let (code, body) = served.get("/readyz").await;
+    assert_eq!(code, 503);
+    assert!(
+        body.contains("no node reachable for 7 s: 2 known, cannot connect"),
+        "{body}"
+    );
+    served.status.proved.store(1, Ordering::SeqCst);
+    assert_eq!(
+        served.json("/readyz").await,
+        serde_json::json!({"ready": true, "nodes": 2, "nodes_proved": 1, "no_node_secs": null, "reasons": []})
     );
     served.status.shutting_down.store(true, Ordering::SeqCst);
     assert_eq!(served.get("/readyz").await.0, 503);

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use standin_wire::{Info, encode};
 
-use super::{End, Leaving, Note, Session, Stage, Wires};
+use super::{End, Leaving, Session, Stage, Wires};
 use crate::cause::Cause;
+use crate::tally::Tally;
 
 /// A clock that jumps by more than this between two looks means that the sidecar itself was stopped: silence then proves
 /// nothing about the node.
@@ -42,7 +43,9 @@ impl Session {
         }
         match self.stage {
             Stage::Searching => {
-                sooner(self.searching_since + policy.outage);
+                if !policy.outage.is_zero() {
+                    sooner(self.searching_since + policy.outage);
+                }
                 if self.info.is_none() {
                     sooner(self.started + policy.info_wait);
                 }
@@ -122,19 +125,13 @@ impl Session {
             return;
         }
         if self.info.is_none() && now >= self.started + self.policy.info_wait {
-            self.no_node(last_known, now, wires);
+            self.greet(last_known, now, wires);
         }
-        if now >= self.searching_since + self.policy.outage {
-            let text = format!(
-                "Standin: no NATS node could be reached for {} s",
-                self.policy.outage.as_secs()
-            );
-            if !self.has_passed_on() {
-                self.notes.push(Note::Abandoned {
-                    bytes: self.up.held.len(),
-                });
-            }
-            self.end_now(End::Outage, Some(&text), now, wires);
+        // Without a word, as a dying server closes it: most client libraries connect again after that, and give up for
+        // good at an -ERR that they do not know (promises S9, S10). With a limit of 0, `no_node` ends the session.
+        let outage = self.policy.outage;
+        if !outage.is_zero() && now >= self.searching_since + outage {
+            self.end_now(End::Outage, None, now, wires);
         }
     }
 
@@ -157,7 +154,7 @@ impl Session {
                 return;
             }
             if self.component_pings >= self.policy.ping_max {
-                self.end_now(End::ComponentStale, Some("Stale Connection"), now, wires);
+                self.end_now(End::ComponentStale, None, now, wires);
             } else {
                 self.component_pings += 1;
                 self.deliver(&[encode::PING], now, wires);
@@ -192,5 +189,7 @@ impl Session {
         if self.down.partial.is_empty() && self.down.partial.capacity() > 0 {
             self.down.partial = bytes::BytesMut::new();
         }
+        self.up.subjects = Tally::default();
+        self.doubt.shrink();
     }
 }

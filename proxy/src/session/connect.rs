@@ -60,12 +60,20 @@ impl Session {
         let again = self.client.is_some();
         let said = if frame.is_empty() { b"{}" } else { argument(frame) };
         let said = self.merged(said).unwrap_or(Cow::Borrowed(said));
+        let accepted = self.client.as_ref().is_some_and(|before| {
+            before.accepted
+                && Connect::parse(before.json.as_bytes())
+                    .is_ok_and(|before| before.has_same_credentials(&client))
+        });
+        self.connects += 1;
+        self.verified = false;
         self.client = Some(Box::new(Client {
             json: String::from_utf8_lossy(&said).into(),
             verbose: client.verbose,
             headers: client.headers,
             takes_info: takes_info(argument(frame)),
             signed,
+            accepted,
             label: ClientLabel {
                 name: client.name,
                 lang: client.lang,

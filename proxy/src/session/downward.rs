@@ -66,6 +66,7 @@ impl Session {
         // A PONG may have opened the way for held bytes, and answers to the node go out at once.
         if self.stage == Stage::Resending
             || !self.up.own.is_empty()
+            || self.is_holding()
             || (!self.up.blocked && !self.up.incomplete && !self.up.held.is_empty())
         {
             self.push_up(now, wires);
@@ -192,9 +193,10 @@ impl Session {
         };
         self.doubt.confirm(mark);
         self.journal.confirm(mark.changes);
+        self.confirmed_changes = mark.changes;
         if self.verified {
             self.served = true;
-        } else if self.client.is_some() {
+        } else if self.client.is_some() && mark.connects == self.connects {
             self.joined(now);
         }
         pass
@@ -224,11 +226,20 @@ impl Session {
                 }
             }
             Refusal::Client => self.refused = Some(End::Refused),
-            Refusal::Authorization if self.verified_once && !self.verified => {
+            Refusal::AuthorizationTimeout if self.client.is_some() => {
+                // The whole CONNECT is with the node: the delay is the node's own.
+                self.lose(Cause::NodeError("server"), now);
+                return false;
+            }
+            Refusal::Authorization if self.client.as_ref().is_some_and(|client| client.accepted) => {
+                if let Some(node) = &self.node {
+                    let text = String::from_utf8_lossy(text).into_owned();
+                    self.refused_by.push((node.client.clone(), now, text));
+                }
                 self.lose(Cause::NodeError(refusal.kind()), now);
                 return false;
             }
-            Refusal::Authorization => self.refused = Some(End::Unauthorized),
+            Refusal::Authorization | Refusal::AuthorizationTimeout => self.refused = Some(End::Unauthorized),
             Refusal::Server => {
                 self.lose(Cause::NodeError(refusal.kind()), now);
                 return false;

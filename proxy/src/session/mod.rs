@@ -1,8 +1,8 @@
 //! One component's session: the state machine of the product, without sockets, tasks or clocks of its own.
 //!
 //! Events come in as calls with the time they happened at; what is to be written goes out through [`Wires`] in the same
-//! call; what the shell must do is asked with [`Session::wants`], and what an operator should hear is taken with
-//! [`Session::take_notes`]. So all of it runs in a test under a scripted pair of sockets that take as many bytes as the
+//! call; what the shell must do is asked with [`Session::wants`]; what an operator should hear, and that the session is over,
+//! come together from [`Session::report`], so that no end can be acted on before what led to it was told. So all of it runs in a test under a scripted pair of sockets that take as many bytes as the
 //! test pleases.
 //!
 //! | file | holds |
@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use standin_registry::Node;
+use standin_registry::{Endpoint, Node};
 use standin_wire::limits::FrameLimits;
 use standin_wire::{Info, encode};
 
@@ -47,10 +47,11 @@ use crate::doubt::{Doubt, InDoubtCount, Mark};
 use crate::journal::{Journal, Slot};
 use crate::ledger::{Ledger, Owed};
 use crate::policy::Policy;
+use crate::tally::{Tally, publishes};
 
 pub(crate) use face::Face;
 pub use shell::End;
-pub(crate) use shell::{ClientLabel, Move, Note, Traffic, Wants, Wires};
+pub(crate) use shell::{Blame, ClientLabel, Ended, Move, Note, Traffic, Wants, Wires};
 
 /// Frames of the sidecar's own that wait for the node, in bytes, above which the node is not read: it would only ask for more.
 const OWN_BYTES_MAX: usize = 64 * 1024;
@@ -80,11 +81,22 @@ enum Leaving {
     },
 }
 
+/// Whether publishes are stopped after a node was lost (promise S10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// They pass.
+    No,
+    /// Stopped, and the node has not answered all that comes before the first of them.
+    Away,
+    /// Stopped, and the node has.
+    Back,
+}
+
 /// How a session ends in order.
 #[derive(Debug)]
 struct Ending {
     end: End,
-    /// The `-ERR` that tells the component why.
+    /// The `-ERR` that tells the component what it did wrong.
     text: Option<String>,
     /// Until when the node's answers are awaited before that; `None`: they are not, or no longer.
     answers_until: Option<Instant>,
@@ -120,6 +132,8 @@ struct Up {
     incomplete: bool,
     /// The component sends nothing more.
     eof: bool,
+    /// The publishes of the frames that are being written.
+    subjects: Tally,
 }
 
 /// Node → component.
@@ -149,6 +163,8 @@ struct Client {
     /// Takes INFO at any time.
     takes_info: bool,
     signed: bool,
+    /// A node has accepted these credentials.
+    accepted: bool,
     /// For people.
     label: ClientLabel,
 }
@@ -157,6 +173,8 @@ struct Client {
 #[derive(Debug)]
 struct Lost {
     at: Instant,
+    /// When the lost node last sent anything.
+    heard: Instant,
     from: Arc<Node>,
     cause: Cause,
     in_doubt: InDoubtCount,
@@ -182,10 +200,20 @@ pub(crate) struct Session {
     /// Up to which place of the log `+OK`s are already expected.
     resend_expected: u64,
     lost: Option<Box<Lost>>,
-    /// The present node has answered a PING behind CONNECT.
+    /// CONNECTs written so far, to all nodes.
+    connects: u64,
+    /// The present node has answered a PING behind the last of them.
     verified: bool,
-    /// Some node has.
-    verified_once: bool,
+    /// The present node asks for credentials.
+    asks_auth: bool,
+    /// Nodes in a row that closed the connection behind credentials that none has accepted yet.
+    closed_unaccepted: u32,
+    /// Nodes that refused credentials which another had accepted, when, and in which words.
+    refused_by: Vec<(Endpoint, Instant, String)>,
+    /// Whether publishes are stopped.
+    hold: Hold,
+    /// Changes of the journal that the present node has confirmed.
+    confirmed_changes: u64,
     /// A node said that the component did something after which it closes the connection.
     refused: Option<End>,
     /// The INFO that the component has: its `max_payload`, its `headers`.
@@ -237,6 +265,7 @@ impl Session {
                 blocked: false,
                 incomplete: false,
                 eof: false,
+                subjects: Tally::default(),
             },
             down: Down {
                 scanner: standin_wire::ServerScanner::new(FrameLimits::SERVER),
@@ -253,8 +282,13 @@ impl Session {
             owed: VecDeque::new(),
             resend_expected: 0,
             lost: None,
+            connects: 0,
             verified: false,
-            verified_once: false,
+            asks_auth: false,
+            closed_unaccepted: 0,
+            refused_by: Vec::new(),
+            hold: Hold::No,
+            confirmed_changes: 0,
             refused: None,
             info: None,
             untold_info: None,
@@ -286,14 +320,33 @@ impl Session {
             write_component: !self.down.outbox.is_empty(),
             write_node: linked && self.up.blocked,
             keep_node: linked,
-            dial: !linked && (!ending || self.may_still_pass_on()) && self.end().is_none()
+            dial: !linked && (!ending || self.may_still_pass_on()) && self.over().is_none()
                 || self.leaving == Leaving::Dialling,
             switch: self.is_drained(),
         }
     }
 
-    /// The session is over, and why: the shell closes both sockets in order.
-    pub(crate) fn end(&self) -> Option<End> {
+    /// What happened since the last call, and whether the session is over by it: then the shell closes both sockets in order.
+    pub(crate) fn report(&mut self) -> (Vec<Note>, Option<Ended>) {
+        let ended = self.over().map(|end| {
+            let held = if self.has_passed_on() {
+                &[]
+            } else {
+                &self.up.held[..]
+            };
+            let mut abandoned = self.doubt.log_tally();
+            abandoned.add(&publishes(held));
+            Ended {
+                end,
+                abandoned_bytes: held.len() + self.doubt.log_bytes(),
+                abandoned,
+            }
+        });
+        (std::mem::take(&mut self.notes), ended)
+    }
+
+    /// Why the session is over, if it is.
+    fn over(&self) -> Option<End> {
         if let Some(ending) = &self.ending {
             let delivered = self.down.outbox.is_empty() || ending.end == End::ComponentSlow;
             return (ending.answers_until.is_none() && delivered).then_some(ending.end);
@@ -323,6 +376,7 @@ impl Session {
     /// connections are closed.
     pub(crate) fn shut_down(&mut self, now: Instant, patience: Duration, wires: &mut impl Wires) {
         if self.ending.is_none() {
+            self.hold = Hold::No;
             self.end_after_answers(End::Shutdown, None, now + patience);
             self.push_up(now, wires);
         }
@@ -394,6 +448,26 @@ impl Session {
         self.doubt.dropped_count()
     }
 
+    /// Since when the session has no node; `None` while it has one.
+    pub(crate) fn searching_since(&self) -> Option<Instant> {
+        (self.stage == Stage::Searching).then_some(self.searching_since)
+    }
+
+    /// Whether publishes are stopped until [`release`](Self::release).
+    pub(crate) fn is_holding(&self) -> bool {
+        self.hold != Hold::No
+    }
+
+    /// Whether the component has said anything that no node has answered yet, or has said CONNECT.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.client.is_some() || !self.up.held.is_empty()
+    }
+
+    /// The nodes that refused credentials which another had accepted.
+    pub(crate) fn refused_by(&self) -> Vec<Endpoint> {
+        self.refused_by.iter().map(|(node, ..)| node.clone()).collect()
+    }
+
     /// Finished moves.
     pub(crate) fn moves(&self) -> u64 {
         self.moves
@@ -405,6 +479,7 @@ impl Session {
             _ if self.ending.is_some() => "ending",
             Stage::Searching => "searching",
             Stage::Joining { .. } => "joining",
+            Stage::Resending | Stage::Flowing if self.is_holding() => "settling",
             Stage::Resending => "resending",
             Stage::Flowing if self.leaving != Leaving::No => "leaving",
             Stage::Flowing if self.client.is_none() => "new",
@@ -422,15 +497,11 @@ impl Session {
         std::mem::take(&mut self.traffic)
     }
 
-    /// What happened since the last call.
-    pub(crate) fn take_notes(&mut self) -> Vec<Note> {
-        std::mem::take(&mut self.notes)
-    }
-
     /// How far the stream has come, for a PING that goes out now.
     fn mark(&mut self) -> Mark {
         Mark {
             changes: self.journal.changes(),
+            connects: self.connects,
             ..self.doubt.mark()
         }
     }
@@ -479,11 +550,6 @@ impl Session {
 
     /// The node's last answers are there, or will not come.
     fn finish_answers(&mut self, now: Instant, wires: &mut impl Wires) {
-        if !self.has_passed_on() {
-            self.notes.push(Note::Abandoned {
-                bytes: self.up.held.len(),
-            });
-        }
         let Some(ending) = &mut self.ending else { return };
         if ending.answers_until.take().is_some() {
             let (end, text) = (ending.end, ending.text.take());

@@ -8,18 +8,35 @@ use standin_registry::Node;
 use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
 use standin_wire::{Info, encode};
 
-use super::{End, Leaving, Lost, Move, Note, Session, Stage, Wires};
+use super::{Blame, End, Hold, Leaving, Lost, Move, Note, Session, Stage, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::ledger::{Expected, Owed};
 
 /// A node that answered and then kept the session for so long has served it, even if there was nothing to do.
 const SERVES_AFTER: Duration = Duration::from_secs(1);
+/// After so long a node that closes the connection of a component without CONNECT does so for want of it.
+const MAY_CLOSE_AFTER: Duration = Duration::from_millis(500);
+/// Nodes in a row that close the connection behind the same credentials, accepted by none: they refuse them.
+const CLOSED_UNACCEPTED_MAX: u32 = 3;
+/// How long a node that refused credentials which another had accepted is not tried again with them.
+const REFUSAL_LASTS: Duration = Duration::from_secs(5);
 
 impl Session {
-    /// A connection to `node` stands, and its INFO has come.
-    pub(crate) fn node_up(&mut self, node: Arc<Node>, info: &Info, now: Instant, wires: &mut impl Wires) {
+    /// A connection to `node` stands, and its INFO has come. With `hold`, publishes are stopped until
+    /// [`release`](Self::release).
+    pub(crate) fn node_up(
+        &mut self,
+        node: Arc<Node>,
+        info: &Info,
+        hold: bool,
+        now: Instant,
+        wires: &mut impl Wires,
+    ) {
         debug_assert_eq!(self.stage, Stage::Searching, "the last node must be gone");
+        self.hold = if hold { Hold::Away } else { Hold::No };
+        self.confirmed_changes = 0;
+        self.asks_auth = info.auth_required;
         self.node = Some(node);
         self.node_heard = now;
         self.pinged = now;
@@ -51,19 +68,84 @@ impl Session {
         if self.stage == Stage::Searching {
             return;
         }
-        if let Some(end) = self.refused.take() {
-            self.lose(cause, now);
+        let mut end = self.refused.take();
+        if end.is_none() && self.blame(cause, now) == Blame::Unclear {
+            self.closed_unaccepted += 1;
+            // What a component sees of a server that does not want it: a close.
+            end = (self.closed_unaccepted >= CLOSED_UNACCEPTED_MAX).then_some(End::Unauthorized);
+        }
+        self.lose(cause, now);
+        if let Some(end) = end {
             self.end_now(end, None, now, wires);
             return;
         }
-        self.lose(cause, now);
         self.after_loss(now, wires);
     }
 
-    /// No node of those known could be reached this time: a new component is given `last_known`, if it has no INFO yet.
-    pub(crate) fn no_node(&mut self, last_known: &Info, now: Instant, wires: &mut impl Wires) {
-        if self.stage == Stage::Searching {
+    /// None of the `known` nodes could be reached this time: a new component is given `last_known`, if it has no INFO yet.
+    /// With an `outage` limit of 0 the session ends.
+    pub(crate) fn no_node(&mut self, known: usize, last_known: &Info, now: Instant, wires: &mut impl Wires) {
+        if self.stage != Stage::Searching || self.ending.is_some() {
+            return;
+        }
+        let waited = now >= self.searching_since + self.policy.info_wait;
+        self.refused_by.retain(|(_, at, _)| now < *at + REFUSAL_LASTS);
+        if self.policy.outage.is_zero() && (known > 0 || waited) {
+            self.end_now(End::Outage, None, now, wires);
+        } else if known > 0 {
             self.greet(last_known, now, wires);
+        }
+    }
+
+    /// Every known node has refused the component's credentials, which one had accepted before: it is told so in the
+    /// words of the last one.
+    pub(crate) fn refused_everywhere(&mut self, now: Instant, wires: &mut impl Wires) {
+        if self.stage == Stage::Searching
+            && self.ending.is_none()
+            && let Some((_, _, text)) = self.refused_by.pop()
+        {
+            self.end_now(End::Unauthorized, Some(&text), now, wires);
+        }
+    }
+
+    /// Held publishes pass from now on.
+    pub(crate) fn release(&mut self, now: Instant, wires: &mut impl Wires) {
+        self.hold = Hold::No;
+        self.push_up(now, wires);
+    }
+
+    /// Publishes are stopped and the stream has come to the first of them, or to its end. Returns whether a PING must go
+    /// out before the node can have answered all before it.
+    pub(super) fn asks_for_answers(&mut self) -> bool {
+        if self.hold != Hold::Away || !self.verified {
+            return false;
+        }
+        if self.confirmed_changes == self.journal.changes() {
+            self.hold = Hold::Back;
+            self.notes.push(Note::Back);
+            return false;
+        }
+        let asks = !self.ledger.awaits_pong() && self.up.own_pings == 0;
+        if asks {
+            self.own_ping();
+        }
+        asks
+    }
+
+    /// Whose doing it is when the node is lost for `cause` now.
+    fn blame(&self, cause: Cause, now: Instant) -> Blame {
+        let unaccepted = self.client.as_ref().is_some_and(|client| !client.accepted);
+        match cause {
+            _ if self.refused.is_some() || self.ending.is_some() => Blame::Nobody,
+            Cause::LameDuck | Cause::NodeError("authorization") => Blame::Nobody,
+            // Servers close a client that says nothing for too long.
+            Cause::EndOfStream if self.client.is_none() && now >= self.node_since + MAY_CLOSE_AFTER => {
+                Blame::Nobody
+            }
+            Cause::Reset | Cause::EndOfStream | Cause::WriteError if unaccepted && self.asks_auth => {
+                Blame::Unclear
+            }
+            _ => Blame::Node,
         }
     }
 
@@ -107,14 +189,18 @@ impl Session {
         if self.stage == Stage::Searching {
             return;
         }
-        let in_doubt = self.doubt.node_lost();
+        let blame = self.blame(cause, now);
+        let (in_doubt, subjects) = self.doubt.node_lost();
         self.remember_loss(cause, in_doubt, now);
-        let served = self.served;
         self.notes.push(Note::Lost {
             cause,
+            blame,
             in_doubt,
-            served,
+            subjects,
+            served: self.served,
         });
+        self.verified = false;
+        self.hold = Hold::No;
         let mut owed = self.ledger.take_owed();
         owed.append(&mut self.owed);
         self.owed = owed;
@@ -140,13 +226,11 @@ impl Session {
             self.searching_since = now;
         }
         match (&mut self.lost, &self.node) {
-            (Some(lost), _) => {
-                lost.in_doubt.dropped += in_doubt.dropped;
-                lost.in_doubt.resent += in_doubt.resent;
-            }
+            (Some(lost), _) => lost.in_doubt += in_doubt,
             (None, Some(node)) if self.verified => {
                 self.lost = Some(Box::new(Lost {
                     at: now,
+                    heard: self.node_heard,
                     from: Arc::clone(node),
                     cause,
                     in_doubt,
@@ -178,7 +262,7 @@ impl Session {
     }
 
     /// The component's first INFO, or a later one when something changed that it acts on.
-    fn greet(&mut self, info: &Info, now: Instant, wires: &mut impl Wires) {
+    pub(super) fn greet(&mut self, info: &Info, now: Instant, wires: &mut impl Wires) {
         let line = if self.info.is_none() {
             self.info = Some((info.max_payload, info.headers));
             self.own_info(info).into_bytes()
@@ -191,6 +275,7 @@ impl Session {
     /// CONNECT, the journal, and a PING whose PONG says that the node took all of it.
     fn replay(&mut self) {
         let Some(client) = &self.client else { return };
+        self.connects += 1;
         let mut own = self.connect_line(client.json.as_bytes());
         let commands = 1 + self.journal.replay(&mut own);
         if client.verbose {
@@ -203,7 +288,11 @@ impl Session {
     /// The node answered the first PING behind CONNECT.
     pub(super) fn joined(&mut self, now: Instant) {
         self.verified = true;
-        self.verified_once = true;
+        self.closed_unaccepted = 0;
+        self.refused_by = Vec::new();
+        if let Some(client) = &mut self.client {
+            client.accepted = true;
+        }
         if matches!(self.stage, Stage::Joining { .. }) {
             self.stage = Stage::Resending;
         }
@@ -212,6 +301,7 @@ impl Session {
             Move {
                 from: lost.from,
                 cause: lost.cause,
+                silent: now.saturating_duration_since(lost.heard),
                 took: now.saturating_duration_since(lost.at),
                 in_doubt: lost.in_doubt,
                 subscriptions: self.journal.len(),
@@ -221,8 +311,9 @@ impl Session {
     }
 
     /// Sends again what the last node left unanswered: publishes in doubt and PINGs in their order. Called at frame
-    /// boundaries, one step at a time; the last step opens the way for the component's bytes.
-    pub(super) fn resend(&mut self, now: Instant, wires: &mut impl Wires) {
+    /// boundaries, one step at a time; the last step opens the way for the component's bytes. Returns `false` when
+    /// publishes are next, and stopped.
+    pub(super) fn resend(&mut self, now: Instant, wires: &mut impl Wires) -> bool {
         let until = match self.owed.front() {
             Some(Owed::Oks(_) | Owed::Error(_)) => {
                 match self.owed.pop_front() {
@@ -232,18 +323,20 @@ impl Session {
                 }
                 let answers = self.ledger.own_answers();
                 self.deliver(&[&answers], now, wires);
-                return;
+                return true;
             }
             Some(Owed::Pong(mark)) => mark.log,
             None => self.doubt.log_end(),
         };
         if !self.doubt.unsent(until).is_empty() {
-            self.resend_part(until, now, wires);
-            return;
+            if self.hold == Hold::No {
+                self.resend_part(until, now, wires);
+            }
+            return self.hold == Hold::No;
         }
         if self.owed.is_empty() {
             self.stage = Stage::Flowing;
-            return;
+            return true;
         }
         // All PINGs of this place in the log at once: one by one, a hundred thousand of them would cost as many writes.
         while let Some(Owed::Pong(mark)) = self.owed.front()
@@ -254,6 +347,7 @@ impl Session {
             self.ledger.expect(Expected::ComponentPong(mark));
             self.up.own.extend_from_slice(encode::PING);
         }
+        true
     }
 
     /// Sends the log on, up to `until` at most, with a PING behind every part of it: a node that takes long for all of it

@@ -20,6 +20,8 @@ const ANSWERS_OWED_MAX: usize = 65_536;
 pub(super) enum Plan {
     /// Nothing: the next frame is not whole.
     Incomplete,
+    /// Nothing now: a publish is next, and publishes are stopped.
+    Stop,
     /// Nothing now: the window in doubt, or the ledger, is full until a PONG comes, or a sid is not free before.
     Wait,
     /// The first `len` bytes are one frame that does not go to the node; the component hears why, if there is a why.
@@ -103,6 +105,7 @@ impl Session {
         let headers = self.takes_headers();
         let (mut len, mut publishes, mut plain) = (0, 0, !may_resend);
         let mut planned = Planned::default();
+        self.up.subjects.clear();
         while len < bytes_max {
             // Looked at where it is: to copy the span out takes longer than to find it (`tests/bench sidecar`, 16 B).
             let found = self.up.scanner.next(&bytes[len..]);
@@ -123,6 +126,11 @@ impl Session {
                     Err(error) => return Err(error),
                 }
                 plain = false;
+            } else if self.is_holding() {
+                if len > 0 {
+                    break;
+                }
+                return Ok(Plan::Stop);
             } else if may_resend && (len > 0 || self.up.head_written == 0) && self.window_full(len, span.len)
             {
                 if len > 0 {
@@ -130,7 +138,14 @@ impl Session {
                 }
                 return Ok(Plan::Wait);
             }
-            publishes += u64::from(publish);
+            if publish {
+                publishes += 1;
+                if span.repeats && publishes > 1 {
+                    self.up.subjects.count_again();
+                } else {
+                    self.up.subjects.count(span.args(&bytes[len..len + span.len]));
+                }
+            }
             len += span.len;
         }
         Ok(if len == 0 {

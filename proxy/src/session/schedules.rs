@@ -34,6 +34,9 @@ struct World {
     resent: u64,
     lost_nodes: u64,
     settling: bool,
+    /// Publishes are stopped on the present node, and all before them is answered.
+    holds: bool,
+    is_back: bool,
 }
 
 #[test]
@@ -91,6 +94,8 @@ impl World {
             resent: 0,
             lost_nodes: 0,
             settling: false,
+            holds: false,
+            is_back: false,
         };
         world.command(&format!("CONNECT {{\"verbose\":{verbose},\"headers\":true}}\r\n"));
         world
@@ -98,7 +103,7 @@ impl World {
 
     fn run(mut self) {
         for _ in 0..STEPS {
-            match self.rng.random_range(0..12) {
+            match self.rng.random_range(0..13) {
                 0 | 1 => self.component_speaks(),
                 2 | 3 => self.component_writes(),
                 4 => self.node_socket_drains(),
@@ -106,6 +111,7 @@ impl World {
                 7 | 8 => self.node_writes(),
                 9 => self.component_reads(),
                 10 => self.pass_time(),
+                11 => self.release(),
                 _ => self.fate(),
             }
             self.look();
@@ -131,6 +137,7 @@ impl World {
             self.node_processes();
             self.node_writes();
             self.look();
+            self.release();
             let quiet = self.component.unsent.is_empty() && self.component.awaits.is_empty();
             let said = self
                 .node
@@ -315,7 +322,10 @@ impl World {
         node.got.extend(self.pipes.node.drain(..));
         for _ in 0..self.rng.random_range(0..20) {
             match node.process() {
-                Some(Some(number)) => self.processed.push(number),
+                Some(Some(number)) => {
+                    assert!(!self.holds, "a publish passed before its release");
+                    self.processed.push(number);
+                }
                 Some(None) => {}
                 None => break,
             }
@@ -363,6 +373,14 @@ impl World {
             .tick(Duration::ZERO, &Info::default(), self.now, &mut self.pipes);
     }
 
+    /// The recovery lets held publishes go.
+    fn release(&mut self) {
+        if std::mem::take(&mut self.is_back) {
+            self.holds = false;
+            self.session.release(self.now, &mut self.pipes);
+        }
+    }
+
     /// The node dies, or another comes.
     fn fate(&mut self) {
         match self.node {
@@ -381,15 +399,29 @@ impl World {
             ..SimNode::default()
         });
         let node = Arc::new(node("n:1"));
+        let hold = self.rng.random();
+        self.holds = hold;
         self.session
-            .node_up(node, &Info::default(), self.now, &mut self.pipes);
+            .node_up(node, &Info::default(), hold, self.now, &mut self.pipes);
     }
 
     /// Takes the session's notes and reads what the component got.
     fn look(&mut self) {
-        for note in self.session.take_notes() {
+        let (notes, ended) = self.session.report();
+        assert_eq!(ended, None);
+        for note in notes {
             match note {
-                Note::Lost { in_doubt, .. } => {
+                Note::Back => self.is_back = true,
+                Note::Lost {
+                    in_doubt, subjects, ..
+                } => {
+                    assert_eq!(
+                        subjects.total(),
+                        in_doubt.dropped,
+                        "each is counted by its subject"
+                    );
+                    self.is_back = false;
+                    self.holds = false;
                     self.in_doubt_dropped += in_doubt.dropped;
                     self.in_doubt_resent += in_doubt.resent;
                     self.lost_nodes += 1;
@@ -404,6 +436,5 @@ impl World {
         }
         self.component.got.append(&mut self.pipes.component);
         self.component.read();
-        assert_eq!(self.session.end(), None);
     }
 }

@@ -8,6 +8,7 @@ use standin_registry::Node;
 
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
+use crate::tally::Tally;
 
 /// The two sockets, as a session sees them. Each call takes as many bytes as fit now, and says how many; a broken socket
 /// takes none, and its owner reports the break as an event later.
@@ -35,6 +36,28 @@ pub(crate) struct Wants {
     pub(crate) dial: bool,
     /// The connection dialled while another was in use is to take over now.
     pub(crate) switch: bool,
+}
+
+/// How and with what a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) end: End,
+    /// Bytes of the component's that no node has taken.
+    pub(crate) abandoned_bytes: usize,
+    /// The publishes among them, and those that were still to be sent again.
+    pub(crate) abandoned: Tally,
+}
+
+/// Whose doing the loss of a node was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// The node's: it is left alone for a while.
+    Node,
+    /// Not the node's.
+    Nobody,
+    /// The node closed the connection behind credentials that no node has accepted yet. Whether it refused them or died is
+    /// known by what it does to others.
+    Unclear,
 }
 
 /// Why a session ended. Stable names for logs and metrics.
@@ -79,6 +102,25 @@ impl End {
             Self::Shutdown => "shutdown",
         }
     }
+
+    /// Whether the component ended the session, or the whole sidecar ends.
+    pub(crate) const fn is_by_component(self) -> bool {
+        matches!(
+            self,
+            Self::ComponentClosed | Self::ComponentBroke | Self::Shutdown
+        )
+    }
+
+    /// The label of `standin_client_errors_total` for an end that the component did not want and that no `-ERR` of the
+    /// sidecar was counted for.
+    pub(crate) const fn error_kind(self) -> Option<&'static str> {
+        match self {
+            Self::ComponentClosed | Self::ComponentBroke | Self::ComponentProtocol(_) | Self::Shutdown => {
+                None
+            }
+            other => Some(other.as_str()),
+        }
+    }
 }
 
 /// Something that an operator, or the rest of the sidecar, should hear of.
@@ -87,7 +129,10 @@ pub(crate) enum Note {
     /// The node is gone; whether it has `served` the session at all.
     Lost {
         cause: Cause,
+        blame: Blame,
         in_doubt: InDoubtCount,
+        /// The publishes in doubt that are dropped.
+        subjects: Tally,
         served: bool,
     },
     /// The node took the session: its credentials and, after a move, the whole journal.
@@ -100,8 +145,8 @@ pub(crate) enum Note {
     NodeError { text: String, kind: &'static str },
     /// The sidecar itself sent the component `-ERR`.
     ComponentError { text: String, kind: &'static str },
-    /// The session ended with so many bytes of the component's that no node has taken.
-    Abandoned { bytes: usize },
+    /// Held publishes are stopped; all before them is with the node and answered.
+    Back,
     /// The component sent CONNECT.
     Connected,
     /// The node is about to go.
@@ -113,7 +158,9 @@ pub(crate) enum Note {
 pub(crate) struct Move {
     pub(crate) from: Arc<Node>,
     pub(crate) cause: Cause,
-    /// From the loss to the new node's PONG.
+    /// From the last byte of the lost node to the new node's PONG.
+    pub(crate) silent: Duration,
+    /// From the moment the loss was noticed to the new node's PONG.
     pub(crate) took: Duration,
     pub(crate) in_doubt: InDoubtCount,
     /// Subscriptions replayed.

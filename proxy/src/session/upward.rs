@@ -21,7 +21,7 @@ impl Session {
     /// again without a copy of what follows it. `None` when they are too many, or cannot leave now.
     pub(crate) fn lend_held(&mut self, buf: &mut [u8]) -> Option<usize> {
         let len = self.up.held.len();
-        if self.stage != Stage::Flowing || self.up.blocked || len > buf.len() / 2 {
+        if self.stage != Stage::Flowing || self.up.blocked || self.is_holding() || len > buf.len() / 2 {
             return None;
         }
         buf[..len].copy_from_slice(&self.up.held);
@@ -102,8 +102,8 @@ impl Session {
                     break;
                 }
                 if self.stage == Stage::Resending {
-                    self.resend(now, wires);
-                    if self.up.blocked {
+                    let is_stopped = !self.resend(now, wires);
+                    if self.up.blocked || is_stopped && !self.asks_for_answers() {
                         break;
                     }
                     continue;
@@ -121,8 +121,17 @@ impl Session {
             }
             match self.plan(&bytes[at..]) {
                 Ok(Plan::Incomplete) => {
+                    if self.asks_for_answers() {
+                        continue;
+                    }
                     self.up.incomplete = true;
                     return at;
+                }
+                Ok(Plan::Stop) => {
+                    if self.asks_for_answers() {
+                        continue;
+                    }
+                    break;
                 }
                 Ok(Plan::Wait) => {
                     if !self.ledger.awaits_pong() && self.up.own_pings == 0 {
@@ -220,7 +229,8 @@ impl Session {
         if plain && done == frames.len() {
             self.up.head_written = 0;
             self.traffic.messages_to_node += publishes;
-            self.doubt.wrote_dropped(publishes, frames.len(), now);
+            self.doubt
+                .wrote_dropped(publishes, &self.up.subjects, frames.len(), now);
             self.expect_oks(publishes as u32);
         } else {
             let whole = self.apply_frames(frames, done, now);
@@ -266,7 +276,7 @@ impl Session {
             Frame::Publish(publish) => {
                 self.traffic.messages_to_node += 1;
                 match self.policy.in_doubt_for(publish.subject) {
-                    InDoubt::Drop => self.doubt.wrote_dropped(1, bytes.len(), now),
+                    InDoubt::Drop => self.doubt.wrote_one_dropped(span.args(bytes), bytes.len(), now),
                     InDoubt::Resend => self.doubt.wrote_logged(bytes, now),
                 }
                 self.expect_oks(1);

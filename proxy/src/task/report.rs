@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use standin_registry::Node;
+use standin_registry::{Endpoint, Node};
 use tracing::{debug, info, warn};
 
 use crate::card::Card;
 use crate::cause::Cause;
-use crate::session::{Move, Note};
+use crate::doubt::InDoubtCount;
+use crate::losses::Loss;
+use crate::session::{Blame, Move, Note};
 use crate::shared::Shared;
 
 use super::Task;
@@ -20,32 +22,34 @@ impl Task {
         match note {
             Note::Lost {
                 cause,
+                blame,
                 in_doubt,
+                subjects,
                 served,
             } => {
                 metrics.in_doubt_drop.increment(in_doubt.dropped);
                 metrics.in_doubt_resend.increment(in_doubt.resent);
+                self.shared.losses.add(Loss::InDoubt, &subjects, 0);
                 if served {
                     self.rounds = 0;
                 }
-                let Some(node) = self.session.node() else { return };
-                // A connection that the node closed for what the component did says nothing about the node.
-                if cause != Cause::LameDuck && !self.session.is_ending() {
-                    self.shared
-                        .book
-                        .failed(&node.client, cause.as_str(), Instant::now());
-                }
-                debug!(session = id, node = %node.client, %cause, "lost the node");
+                self.node_lost(cause, blame, in_doubt);
             }
             Note::Joined { moved } => {
                 self.permit = None;
+                let now = Instant::now();
+                self.membership.served(now);
                 if let Some(node) = self.session.node() {
-                    self.shared.book.succeeded(&node.client);
+                    self.shared.book.proved(node, now);
                     if let Some(moved) = moved {
-                        metrics.failover(moved.cause, moved.took);
-                        log_move(&self.card, node, &moved);
+                        metrics.failover(&moved);
+                        log_move(&self.shared, &self.card, node, &moved);
                     }
                 }
+            }
+            Note::Back => {
+                self.membership.back(Instant::now());
+                self.release();
             }
             Note::Resent(count) => metrics.resent.increment(count),
             Note::ConnectUrls(urls) => {
@@ -61,11 +65,10 @@ impl Task {
             }
             Note::ComponentError { text, kind } => {
                 metrics.client_errors.increment(kind);
-                info!(session = id, component = %self.card.component, kind, "component was sent -ERR '{text}'");
-            }
-            Note::Abandoned { bytes } => {
-                let component = self.card.component;
-                warn!(session = id, %component, bytes, "session ended with bytes that no node has taken");
+                if let Some(suppressed) = self.shared.lines.ends.allows() {
+                    let component = self.card.component;
+                    info!(session = id, %component, kind, suppressed, "component was sent -ERR '{text}'");
+                }
             }
             Note::Connected => {
                 let client = self.session.client_label().cloned().unwrap_or_default();
@@ -76,6 +79,29 @@ impl Task {
         }
         let mut seldom = self.card.seldom();
         seldom.moves = self.session.moves();
+    }
+
+    /// Enters the loss of the node where the rest of the sidecar looks.
+    fn node_lost(&mut self, cause: Cause, blame: Blame, in_doubt: InDoubtCount) {
+        let trial = self.permit.take().is_some_and(|permit| permit.is_trial());
+        let Some(node) = self.session.node() else { return };
+        let (book, now) = (&self.shared.book, Instant::now());
+        let is_planned = cause == Cause::LameDuck;
+        let awaited = !is_planned && self.session.client_label().is_some();
+        self.membership.lost(&node.client, awaited, in_doubt);
+        self.release_at = None;
+        let failed = match blame {
+            Blame::Node => true,
+            Blame::Unclear => !book.is_proved(&node.client, now),
+            Blame::Nobody => false,
+        };
+        if failed
+            && book.failed(node, cause.as_str(), trial, now)
+            && let Some(suppressed) = self.shared.lines.nodes.allows()
+        {
+            warn!(node = %node.client, %cause, suppressed, "node failed under its sessions");
+        }
+        debug!(session = self.card.id, node = %node.client, %cause, "session lost its node");
     }
 
     /// Writes the card, and adds what passed to the counters.
@@ -109,8 +135,73 @@ impl Task {
         let state = self.session.state();
         if state != self.state {
             self.state = state;
-            card.seldom().state = state;
+            let mut seldom = card.seldom();
+            seldom.state = state;
+            seldom.searching_since = self.session.searching_since();
         }
+    }
+}
+
+/// What the recovery after a loss knows of one session; withdrawn even when the session panics.
+pub(super) struct Membership {
+    shared: Arc<Shared>,
+    card: Arc<Card>,
+    /// The present node has taken the session.
+    is_served: bool,
+    /// Its held publishes are stopped, and it has its subscriptions back.
+    is_back: bool,
+    /// Publishes that no node has taken, when the session is over.
+    pub(super) abandoned: u64,
+}
+
+impl Membership {
+    pub(super) fn new(shared: &Arc<Shared>, card: &Arc<Card>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            card: Arc::clone(card),
+            is_served: false,
+            is_back: false,
+            abandoned: 0,
+        }
+    }
+
+    fn lost(&mut self, node: &Endpoint, awaited: bool, in_doubt: InDoubtCount) {
+        self.is_back = false;
+        let served = std::mem::take(&mut self.is_served);
+        self.shared
+            .recovery
+            .lost(&self.card, node, served, awaited, in_doubt);
+    }
+
+    pub(super) fn in_vain(&self, waits: bool, now: Instant) {
+        self.shared.recovery.in_vain(&self.card, waits, now);
+    }
+
+    fn served(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.is_served, true) {
+            self.shared.recovery.served(now);
+        }
+    }
+
+    fn back(&mut self, now: Instant) {
+        self.is_back = true;
+        self.shared.recovery.back(&self.card, now);
+    }
+
+    /// When the session may send what it held; `None` while it does not have its subscriptions back, or holds nothing.
+    pub(super) fn release_at(&self, settle: Duration, now: Instant) -> Option<Instant> {
+        let on_node = |node: &Endpoint| self.shared.book.sessions_on(node);
+        self.is_back
+            .then(|| self.shared.recovery.release_at(&self.card, settle, on_node, now))
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let (served, abandoned) = (self.is_served, self.abandoned);
+        self.shared
+            .recovery
+            .ended(&self.card, served, abandoned, Instant::now());
     }
 }
 
@@ -138,19 +229,25 @@ fn add(counter: &std::sync::atomic::AtomicU64, more: u64) {
     counter.store(counter.load(Relaxed) + more, Relaxed);
 }
 
-/// The one line that an operator reads after a failover: who moved from where to where, why, how long it took, and what
-/// may be missing.
-fn log_move(card: &Card, to: &Node, moved: &Move) {
+/// The one line that an operator reads after a failover: who moved from where to where, why, how long the component heard
+/// nothing, how long the move took from the moment the loss was noticed, and what may be missing.
+fn log_move(shared: &Shared, card: &Card, to: &Node, moved: &Move) {
+    let Some(suppressed) = shared.lines.moves.allows() else {
+        return;
+    };
+    let millis = |time: Duration| time.as_micros() as f64 / 1000.0;
     info!(
         session = card.id,
         component = %card.component,
         from = %moved.from.client,
         to = %to.client,
         cause = %moved.cause,
-        took_ms = moved.took.as_micros() as f64 / 1000.0,
+        silent_ms = millis(moved.silent),
+        move_ms = millis(moved.took),
         in_doubt_dropped = moved.in_doubt.dropped,
         in_doubt_resent = moved.in_doubt.resent,
         subscriptions = moved.subscriptions,
+        suppressed,
         "session moved"
     );
 }

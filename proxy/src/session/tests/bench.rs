@@ -10,7 +10,7 @@ use standin_wire::Info;
 
 use crate::cause::Cause;
 use crate::policy::Policy;
-use crate::session::{Face, Session, Wires};
+use crate::session::{End, Face, Note, Session, Wires};
 
 /// Two sockets that take so many bytes and keep what they took.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl Bench {
         bench.node("PONG\r\n");
         bench.sent();
         bench.seen();
-        bench.session.take_notes();
+        bench.notes();
         bench
     }
 
@@ -111,7 +111,25 @@ impl Bench {
         self.nodes += 1;
         let node = Arc::new(node(&format!("n:{}", self.nodes)));
         self.session
-            .node_up(node, &Info::default(), self.now, &mut self.pipes);
+            .node_up(node, &Info::default(), false, self.now, &mut self.pipes);
+    }
+
+    /// Another node takes the session, whose publishes are stopped.
+    pub(super) fn node_up_holding(&mut self) {
+        self.nodes += 1;
+        let node = Arc::new(node(&format!("n:{}", self.nodes)));
+        self.session
+            .node_up(node, &Info::default(), true, self.now, &mut self.pipes);
+    }
+
+    /// What happened since the last look.
+    pub(super) fn notes(&mut self) -> Vec<Note> {
+        self.session.report().0
+    }
+
+    /// Why the session is over, if it is.
+    pub(super) fn end(&self) -> Option<End> {
+        self.session.over()
     }
 
     pub(super) fn component(&mut self, bytes: &str) {

@@ -1,0 +1,74 @@
+//! Messages that the sidecar knows to be lost, gathered over all sessions for one log line a second.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::tally::Tally;
+
+/// How messages were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Written to a node that died before it confirmed them, and not sent again (`publish.in_doubt = "drop"`).
+    InDoubt,
+    /// Held by a session that ended before a node took them.
+    Abandoned,
+}
+
+impl Loss {
+    /// Stable words for the log.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::InDoubt => "in_doubt_dropped",
+            Self::Abandoned => "session_ended_before_a_node_took_them",
+        }
+    }
+}
+
+/// Losses of one kind since the last log line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Gathered {
+    pub(crate) sessions: u64,
+    pub(crate) bytes: u64,
+    pub(crate) subjects: Tally,
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub(crate) struct Losses {
+    in_doubt: Mutex<Gathered>,
+    abandoned: Mutex<Gathered>,
+    news: Notify,
+}
+
+impl Losses {
+    /// A session lost messages, or `bytes` that were not even whole messages.
+    pub(crate) fn add(&self, loss: Loss, subjects: &Tally, bytes: usize) {
+        if subjects.is_empty() && bytes == 0 {
+            return;
+        }
+        let mut gathered = self.of(loss).lock().unwrap_or_else(PoisonError::into_inner);
+        gathered.sessions += 1;
+        gathered.bytes += bytes as u64;
+        gathered.subjects.add(subjects);
+        self.news.notify_one();
+    }
+
+    /// Waits until something was lost since the last call of [`take`](Self::take).
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// What was lost in this way since the last call, if anything.
+    pub(crate) fn take(&self, loss: Loss) -> Option<Gathered> {
+        let mut gathered = self.of(loss).lock().unwrap_or_else(PoisonError::into_inner);
+        (gathered.sessions > 0).then(|| std::mem::take(&mut *gathered))
+    }
+
+    const fn of(&self, loss: Loss) -> &Mutex<Gathered> {
+        match loss {
+            Loss::InDoubt => &self.in_doubt,
+            Loss::Abandoned => &self.abandoned,
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The book of nodes on a clock of its own.
+
+use super::*;
+use crate::session::tests::node;
+
+fn book() -> Arc<NodeBook> {
+    let choice = Choice {
+        cooldown_base: Duration::from_millis(100),
+        cooldown_max: Duration::from_secs(1),
+        dials_max: 2,
+        retries_per_second_max: 20,
+        idle_probe_interval: Duration::from_secs(10),
+    };
+    Arc::new(NodeBook::new(choice))
+}
+
+fn nodes(names: &[&str]) -> Vec<Arc<Node>> {
+    names.iter().map(|name| Arc::new(node(name))).collect()
+}
+
+fn snapshot(live: &[&str], cached: &[&str], fixed: &[&str]) -> Snapshot {
+    Snapshot {
+        live: nodes(live),
+        cached: nodes(cached),
+        fixed: nodes(fixed),
+        registered: Vec::new(),
+        generation: 1,
+    }
+}
+
+fn order(book: &NodeBook, snapshot: &Snapshot, now: Instant) -> Vec<String> {
+    let candidates = book.candidates(snapshot, None, false, now);
+    candidates.iter().map(|node| node.client.to_string()).collect()
+}
+
+#[test]
+fn the_number_of_dials_changes_for_nodes_met_before_too() {
+    let book = book();
+    let node = Arc::new(node("a:1"));
+    let dials = || book.with_entry(&node, |entry, _| Arc::clone(&entry.dials));
+    let with = |max| {
+        let choice = *lock(&book.choice);
+        book.set_choice(Choice {
+            dials_max: max,
+            ..choice
+        });
+        dials().available_permits()
+    };
+    let waiting_for = dials();
+    assert_eq!(waiting_for.available_permits(), 2);
+    assert_eq!(with(16), 16);
+    assert_eq!(
+        waiting_for.available_permits(),
+        16,
+        "those who wait are served too"
+    );
+    assert_eq!(with(1), 1);
+    assert_eq!(with(3), 3);
+}
+
+#[test]
+fn the_sidecar_knows_its_own_addresses() {
+    let own = |listens: &str, local: &str, peer: &str| {
+        let book = book();
+        book.set_own(&[listens.parse().unwrap()]);
+        book.is_own(local.parse().unwrap(), peer.parse().unwrap())
+    };
+    assert!(own("127.0.0.1:4222", "127.0.0.1:50000", "127.0.0.1:4222"));
+    assert!(own("0.0.0.0:4222", "10.0.0.1:50000", "10.0.0.1:4222"));
+    assert!(own("0.0.0.0:4222", "127.0.0.1:50000", "127.0.0.2:4222"));
+    assert!(!own("127.0.0.1:4222", "127.0.0.1:50000", "127.0.0.1:4223"));
+    assert!(!own("127.0.0.1:4222", "10.0.0.1:50000", "10.0.0.1:4222"));
+    assert!(!own("0.0.0.0:4222", "10.0.0.1:50000", "10.0.0.2:4222"));
+}
+
+#[test]
+fn every_live_node_is_chosen_before_any_other() {
+    let (book, now) = (book(), Instant::now());
+    let mut nodes = snapshot(&["a:1", "b:1", "c:1"], &["d:1"], &["f:1", "e:1"]);
+    nodes.fixed[0] = Arc::new(Node::at("f:1".parse().unwrap(), Source::Gossip));
+    let mut chosen = std::collections::BTreeMap::new();
+    for _ in 0..600 {
+        *chosen.entry(order(&book, &nodes, now)[0].clone()).or_insert(0) += 1;
+    }
+    assert_eq!(chosen.keys().collect::<Vec<_>>(), ["a:1", "b:1", "c:1"]);
+    assert!(
+        chosen.values().all(|times| (120..=280).contains(times)),
+        "{chosen:?}"
+    );
+    assert_eq!(
+        order(&book, &nodes, now)[3..],
+        ["d:1", "e:1", "f:1"],
+        "gossip last"
+    );
+}
+
+#[test]
+fn a_node_that_failed_comes_behind_all_others_until_it_is_proved_again() {
+    let (book, now) = (book(), Instant::now());
+    let nodes = snapshot(&["a:1", "b:1"], &[], &["c:1"]);
+    let (a, b) = (&nodes.live[0], &nodes.live[1]);
+    assert!(book.failed(a, "refused", false, now));
+    assert_eq!(order(&book, &nodes, now), ["b:1", "c:1", "a:1"]);
+    let later = now + Duration::from_secs(5);
+    assert_eq!(
+        order(&book, &nodes, later),
+        ["b:1", "c:1", "a:1"],
+        "cooled down, not proved"
+    );
+    book.failed(b, "refused", false, later);
+    assert_eq!(order(&book, &nodes, later), ["c:1", "a:1", "b:1"], "b is cooling");
+    assert!(book.proved(a, later), "it had failed");
+    assert!(!book.proved(a, later));
+    assert_eq!(order(&book, &nodes, later), ["a:1", "c:1", "b:1"]);
+}
+
+#[test]
+fn cool_downs_double_up_to_their_bound_and_a_failure_told_twice_counts_once() {
+    let book = book();
+    let node = Arc::new(node("a:1"));
+    let mut now = Instant::now();
+    for failure in 0..20_u32 {
+        book.failed(&node, "x", false, now);
+        book.failed(&node, "x", false, now);
+        let status = book.status(now).remove(0);
+        let bound = Duration::from_millis(100 << failure.min(4)).min(Duration::from_secs(1));
+        assert_eq!((status.failures, status.state), (failure + 1, "cooling"));
+        assert!(
+            status.cooling <= bound && status.cooling >= Duration::from_millis(100),
+            "{failure} {:?}",
+            status.cooling
+        );
+        now += status.cooling;
+        assert_eq!(book.status(now).remove(0).state, "down");
+    }
+}
+
+#[test]
+fn a_node_to_be_left_comes_last_and_a_draining_one_behind_those_that_failed() {
+    let (book, now) = (book(), Instant::now());
+    let mut nodes = snapshot(&["a:1", "b:1", "d:1"], &[], &["c:1"]);
+    let mut draining = node("b:1");
+    draining.state = NodeState::Draining;
+    nodes.live[1] = Arc::new(draining);
+    book.failed(&nodes.live[2], "x", false, now);
+    let later = now + Duration::from_secs(2);
+    let a = nodes.live[0].client.clone();
+    let order = book.candidates(&nodes, Some(&a), false, later);
+    let order: Vec<_> = order.iter().map(|node| node.client.to_string()).collect();
+    assert_eq!(order, ["c:1", "d:1", "b:1", "a:1"]);
+}
+
+#[test]
+fn after_an_outage_nodes_with_fewer_sessions_come_first() {
+    let (book, now) = (book(), Instant::now());
+    let nodes = snapshot(&["a:1", "b:1"], &[], &[]);
+    for _ in 0..3 {
+        book.count_session(&nodes.live[0], true);
+    }
+    for _ in 0..50 {
+        assert_eq!(
+            book.candidates(&nodes, None, true, now)[0].client,
+            nodes.live[1].client
+        );
+    }
+}
+
+#[test]
+fn nodes_that_left_are_the_last_choice_while_they_were_proved_lately() {
+    let (book, now) = (book(), Instant::now());
+    let before = snapshot(&["a:1", "b:1", "never:1"], &[], &[]);
+    book.take_snapshot(&before, now);
+    book.proved(&before.live[0], now);
+    book.proved(&before.live[1], now);
+    book.count_session(&before.live[1], true);
+    let ghost = snapshot(&["ghost:1"], &[], &[]);
+    book.take_snapshot(&ghost, now);
+    let mut left = order(&book, &ghost, now);
+    assert_eq!(left.remove(0), "ghost:1");
+    left.sort();
+    assert_eq!(left, ["a:1", "b:1"]);
+    book.failed(&ghost.live[0], "refused", false, now);
+    assert_eq!(order(&book, &ghost, now).last().unwrap(), "ghost:1");
+    let withdrawn: Vec<bool> = book.status(now).iter().map(|node| node.withdrawn).collect();
+    assert_eq!(withdrawn, [true, true, false], "a and b are still shown");
+    let later = now + WITHDRAWN_KEPT;
+    book.take_snapshot(&ghost, later);
+    let known: Vec<String> = book
+        .status(later)
+        .iter()
+        .map(|node| node.node.client.to_string())
+        .collect();
+    assert_eq!(known, ["b:1", "ghost:1"], "a session is on b");
+}
+
+#[tokio::test]
+async fn a_node_that_failed_is_dialled_by_one_at_a_time_and_not_before_its_time() {
+    let book = book();
+    let node = Arc::new(node("a:1"));
+    assert!(book.permit(&node).await.is_some_and(|permit| !permit.is_trial()));
+    let now = Instant::now();
+    book.failed(&node, "x", false, now);
+    assert!(book.turn(&node.client, now).is_none(), "not at once");
+    let later = now + RETRY_MAX;
+    let trial = book.turn(&node.client, later).flatten();
+    assert!(trial.is_some());
+    assert!(book.turn(&node.client, later).is_none(), "one at a time");
+    drop(trial);
+    assert!(book.turn(&node.client, later).flatten().is_some());
+}
+
+#[test]
+fn dials_to_failed_nodes_are_few_for_the_whole_process() {
+    let (book, now) = (book(), Instant::now());
+    let mut trials = Vec::new();
+    for number in 0..100 {
+        let node = Arc::new(node(&format!("n{number}:1")));
+        book.failed(&node, "x", false, now);
+        trials.extend(book.turn(&node.client, now + RETRY_MAX).flatten());
+    }
+    assert_eq!(trials.len(), 20, "a second's worth");
+    book.failed(&trials[0].book.status(now)[0].node, "x", true, now);
+}
+
+#[test]
+fn a_node_is_proved_by_a_session_on_it_or_by_a_probe_not_long_ago() {
+    let (book, now) = (book(), Instant::now());
+    let nodes = snapshot(&["a:1"], &[], &[]);
+    let a = &nodes.live[0];
+    book.take_snapshot(&nodes, now);
+    let state = |at| book.status(at).remove(0).state;
+    assert_eq!(state(now), "unproved");
+    assert!(book.none_proved_since(now).is_some());
+    book.proved(a, now);
+    assert_eq!((state(now), book.none_proved_since(now)), ("up", None));
+    let long_after = now + Duration::from_secs(3600);
+    assert_eq!(state(long_after), "unproved");
+    book.count_session(a, true);
+    assert_eq!(
+        (state(long_after), book.none_proved_since(long_after)),
+        ("up", None)
+    );
+    book.failed(a, "reset", false, long_after);
+    assert_eq!(book.none_proved_since(long_after), Some(long_after));
+    assert_eq!(
+        book.status(long_after)[0].last_failure.as_ref().unwrap().1,
+        "reset"
+    );
+    book.proved(a, long_after);
+    assert!(
+        book.status(long_after)[0].last_failure.is_none(),
+        "a healthy node has no error"
+    );
+}
+
+#[test]
+fn idle_nodes_are_probed_at_a_slow_pace_and_failed_ones_when_they_have_cooled_down() {
+    let (book, now) = (book(), Instant::now());
+    let nodes = snapshot(&["a:1", "b:1"], &[], &[]);
+    book.take_snapshot(&nodes, now);
+    let due = |at| book.due_probes(at).len();
+    assert_eq!((due(now), due(now)), (2, 0));
+    book.proved(&nodes.live[0], now);
+    book.count_session(&nodes.live[0], true);
+    book.failed(&nodes.live[1], "x", false, now);
+    assert_eq!(due(now + Duration::from_millis(99)), 0);
+    assert_eq!(
+        due(now + Duration::from_secs(1)),
+        1,
+        "b has cooled down; a has a session"
+    );
+    book.proved(&nodes.live[1], now);
+    assert_eq!(due(now + Duration::from_secs(4)), 0);
+    assert_eq!(due(now + Duration::from_secs(16)), 1);
+}
+
+#[test]
+fn the_more_sessions_search_beyond_those_that_may_dial_the_longer_they_spread() {
+    let book = book();
+    let searchers: Vec<_> = (0..100).map(|_| book.searcher()).collect();
+    let (each, max) = (Duration::from_micros(50), Duration::from_millis(500));
+    for searcher in &searchers[..=2] {
+        assert_eq!(searcher.spread(each, max), Duration::ZERO);
+    }
+    assert!(searchers[99].spread(each, max) <= Duration::from_millis(5));
+    drop(searchers);
+    assert_eq!(book.searching.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn nodes_that_nobody_names_and_nobody_proved_are_forgotten() {
+    let (book, now) = (book(), Instant::now());
+    book.failed(&Arc::new(node("b:1")), "x", false, now);
+    book.take_snapshot(&snapshot(&["a:1"], &[], &[]), now);
+    assert_eq!(lock(&book.entries).len(), 1);
+}

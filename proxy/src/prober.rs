@@ -1,0 +1,68 @@
+//! Probes nodes that no session proves, at a slow and jittered pace, so that "up" is what was proved and not what was
+//! named: on `/readyz`, on `/nodez`, in the metrics, and when a session chooses a node.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use standin_registry::Node;
+use tracing::{debug, info};
+
+use crate::shared::Shared;
+use crate::upstream;
+
+/// How often the prober looks for nodes that are due. Their own pace is `health.idle_probe_interval_ms`, or the cool-down
+/// after a failure.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Probes under way at the same time.
+const PROBES_MAX: usize = 8;
+
+/// Probes until the task is ended.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let mut due = shared.book.due_probes(Instant::now()).into_iter();
+        let mut probes = FuturesUnordered::new();
+        probes.extend(due.by_ref().take(PROBES_MAX).map(|node| probe(&shared, node)));
+        let mut failed = false;
+        while let Some(proved) = probes.next().await {
+            failed |= !proved;
+            probes.extend(due.next().map(|node| probe(&shared, node)));
+        }
+        let now = Instant::now();
+        if failed && shared.book.all_failed(&shared.registry.snapshot()) {
+            shared.recovery.all_probes_failed(now);
+        }
+    }
+}
+
+/// Probes one node. Returns whether it is proved.
+async fn probe(shared: &Arc<Shared>, node: Arc<Node>) -> bool {
+    // Without one, a session is about to find out.
+    let Some(permit) = shared.book.permit(&node).await else {
+        return false;
+    };
+    let result = upstream::probe(&node, &shared.book, **shared.dialling.load()).await;
+    let now = Instant::now();
+    match result {
+        Ok(info) => {
+            shared.remember_info(&info);
+            shared.recovery.reachable(now);
+            if shared.book.proved(&node, now) {
+                info!(node = %node.client, "node has recovered");
+            }
+            true
+        }
+        Err(error) => {
+            let first = shared
+                .book
+                .failed(&node, &error.to_string(), permit.is_trial(), now);
+            shared.tell_failed_dial(&node, &error, first);
+            debug!(node = %node.client, kind = error.kind(), "probe failed: {error}");
+            false
+        }
+    }
+}

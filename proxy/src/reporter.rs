@@ -1,0 +1,78 @@
+//! The log lines about all sessions together: an outage of all nodes, and messages that are lost. One line each, however
+//! many sessions it concerns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::losses::Loss;
+use crate::recovery::OutageReport;
+use crate::shared::Shared;
+
+/// Sessions meet the same event within a short while: so long they are gathered before a line is written.
+const GATHERED_FOR: Duration = Duration::from_millis(200);
+/// From one line about lost messages to the next.
+const LOSSES_PAUSE: Duration = Duration::from_millis(800);
+
+/// Writes the lines until the task is ended.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    tokio::join!(tell_outages(&shared), tell_losses(&shared));
+}
+
+async fn tell_outages(shared: &Shared) {
+    loop {
+        shared.recovery.news().await;
+        tokio::time::sleep(GATHERED_FOR).await;
+        if let Some(report) = shared.recovery.report() {
+            tell_outage(&report);
+        }
+    }
+}
+
+fn tell_outage(report: &OutageReport) {
+    match report {
+        OutageReport::Began { sessions_waiting } => {
+            warn!(
+                sessions_waiting,
+                "no node reachable; components stay connected and wait"
+            );
+        }
+        OutageReport::Ended {
+            lasted,
+            sessions,
+            held_bytes,
+            resent,
+            lost,
+        } => warn!(
+            outage_ms = lasted.as_millis() as u64,
+            sessions, held_bytes, resent, lost, "a node is reachable again"
+        ),
+    }
+}
+
+async fn tell_losses(shared: &Shared) {
+    loop {
+        shared.losses.news().await;
+        tokio::time::sleep(GATHERED_FOR).await;
+        tell_losses_now(shared);
+        tokio::time::sleep(LOSSES_PAUSE).await;
+    }
+}
+
+/// Writes what was lost since the last line.
+pub(crate) fn tell_losses_now(shared: &Shared) {
+    for loss in [Loss::InDoubt, Loss::Abandoned] {
+        let Some(gathered) = shared.losses.take(loss) else {
+            continue;
+        };
+        warn!(
+            reason = loss.as_str(),
+            messages = gathered.subjects.total(),
+            sessions = gathered.sessions,
+            bytes = gathered.bytes,
+            by_subject = %gathered.subjects,
+            "messages lost"
+        );
+    }
+}

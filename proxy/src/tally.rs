@@ -1,0 +1,177 @@
+//! Messages counted by the first token of their subject, for the log line about lost messages.
+//!
+//! The number of different tokens is bounded, so that no component can make a log line or a buffer grow.
+
+use std::fmt;
+
+use standin_wire::ClientScanner;
+use standin_wire::client::Verb;
+use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
+
+/// Different first tokens counted apart; messages with any further ones are counted together.
+const TOKENS_MAX: usize = 16;
+/// Bytes of a token that are kept. Tokens that differ only behind them are counted together.
+const TOKEN_BYTES: usize = 16;
+
+/// The beginning of a subject's first token, padded with zeros.
+type Token = [u8; TOKEN_BYTES];
+
+/// See the file's head.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    counts: Vec<(Token, u64)>,
+    others: u64,
+    /// Place in `counts` of the token counted last.
+    last: usize,
+}
+
+impl Tally {
+    /// Counts one message whose control line has `args` behind its verb: the subject comes first.
+    pub(crate) fn count(&mut self, args: &[u8]) {
+        self.add_token(first_token(args), 1);
+    }
+
+    /// Counts one message with the same control line as the one counted before.
+    #[inline]
+    pub(crate) fn count_again(&mut self) {
+        match self.counts.get_mut(self.last) {
+            Some((_, count)) => *count += 1,
+            None => self.others += 1,
+        }
+    }
+
+    /// Adds all that `other` has counted.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (token, count) in &other.counts {
+            self.add_token(*token, *count);
+        }
+        self.others += other.others;
+    }
+
+    /// Messages counted.
+    pub(crate) fn total(&self) -> u64 {
+        self.counts.iter().map(|(_, count)| count).sum::<u64>() + self.others
+    }
+
+    /// Whether nothing was counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.counts.is_empty() && self.others == 0
+    }
+
+    /// Forgets all, and keeps the memory for the next count.
+    pub(crate) fn clear(&mut self) {
+        self.counts.clear();
+        self.others = 0;
+    }
+
+    fn add_token(&mut self, token: Token, count: u64) {
+        self.last = self
+            .counts
+            .iter()
+            .position(|(known, _)| *known == token)
+            .unwrap_or(self.counts.len());
+        match self.counts.get_mut(self.last) {
+            Some((_, known)) => *known += count,
+            None if self.last < TOKENS_MAX => self.counts.push((token, count)),
+            None => self.others += count,
+        }
+    }
+}
+
+fn first_token(args: &[u8]) -> Token {
+    let subject = args.trim_ascii_start();
+    let mut token = [0; TOKEN_BYTES];
+    for (kept, byte) in token.iter_mut().zip(subject) {
+        if matches!(byte, b'.' | b' ' | b'\t') {
+            break;
+        }
+        *kept = *byte;
+    }
+    token
+}
+
+/// The publishes among the whole frames at the head of `frames`.
+pub(crate) fn publishes(frames: &[u8]) -> Tally {
+    let mut scanner = unlimited_scanner();
+    let (mut tally, mut at) = (Tally::default(), 0);
+    while let Ok(Some(span)) = scanner.next(&frames[at..]) {
+        if matches!(span.verb, Verb::Pub | Verb::Hpub) {
+            tally.count(span.args(&frames[at..at + span.len]));
+        }
+        at += span.len;
+    }
+    tally
+}
+
+/// A scanner for frames that were let through before, whatever the limits were then.
+pub(crate) fn unlimited_scanner() -> ClientScanner {
+    ClientScanner::new(FrameLimits {
+        // Of a line there is no larger limit in the settings.
+        line_bytes_max: PAYLOAD_BYTES_MAX,
+        payload_bytes_max: PAYLOAD_BYTES_MAX,
+    })
+}
+
+/// `router=12 health=3 others=1`, the most frequent first.
+impl fmt::Display for Tally {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts: Vec<&(Token, u64)> = self.counts.iter().collect();
+        counts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        let mut gap = "";
+        for (token, count) in counts {
+            let end = token.iter().position(|byte| *byte == 0).unwrap_or(TOKEN_BYTES);
+            write!(formatter, "{gap}{}={count}", token[..end].escape_ascii())?;
+            gap = " ";
+        }
+        if self.others > 0 {
+            write!(formatter, "{gap}others={}", self.others)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(subjects: &[&str]) -> Tally {
+        let mut tally = Tally::default();
+        subjects
+            .iter()
+            .for_each(|subject| tally.count(format!("{subject} 5").as_bytes()));
+        tally
+    }
+
+    #[test]
+    fn messages_are_counted_by_the_first_token_of_their_subject() {
+        let mut tally = tally(&["a.b", "b", "a", "a.c.d"]);
+        tally.count_again();
+        tally.count(b"  b\treply 1");
+        assert_eq!(tally.to_string(), "a=4 b=2");
+        assert_eq!(tally.total(), 6);
+        let before = tally.clone();
+        tally.add(&before);
+        assert_eq!(tally.to_string(), "a=8 b=4");
+        tally.clear();
+        assert!(tally.is_empty());
+    }
+
+    #[test]
+    fn neither_the_number_nor_the_length_of_tokens_is_in_a_components_hand() {
+        let subjects: Vec<String> = (0..100).map(|number| format!("s{number}.x")).collect();
+        let mut tally = tally(&subjects.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(tally.total(), 100);
+        assert!(tally.to_string().ends_with(" others=84"), "{tally}");
+        tally.count_again();
+        assert_eq!(tally.total(), 101);
+        assert_eq!(
+            self::tally(&["0123456789abcdefgh"]).to_string(),
+            "0123456789abcdef=1"
+        );
+        assert_eq!(
+            self::tally(&["a\x1b[0m"]).to_string(),
+            "a\\x1b[0m=1",
+            "no terminal is played with"
+        );
+    }
+}
