@@ -16,11 +16,11 @@ pub(crate) enum Loss {
 }
 
 impl Loss {
-    /// Stable words for the log.
+    /// Stable name, for logs and the label of `standin_lost_total`.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Self::InDoubt => "in_doubt_dropped",
-            Self::Abandoned => "session_ended_before_a_node_took_them",
+            Self::InDoubt => "in_doubt",
+            Self::Abandoned => "abandoned",
         }
     }
 }

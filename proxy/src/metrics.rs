@@ -90,6 +90,8 @@ const NODE_ERRORS: &[&str] = &[
     "payload_too_large",
     "payload_end",
 ];
+/// Reasons of `standin_lost_total`, as `Loss::as_str` gives them.
+const LOST: &[&str] = &["in_doubt", "abandoned"];
 /// Where nodes come from, as `standin_registry::Source::as_str` gives it.
 const SOURCES: &[&str] = &["zookeeper", "cache", "dns", "fixed", "gossip"];
 /// What a node may be.
@@ -129,6 +131,8 @@ pub struct Metrics {
     pub in_doubt_resend: Counter,
     /// Publishes sent again.
     pub resent: Counter,
+    /// Publishes known to be lost, by reason.
+    pub lost: Labelled,
     /// PINGs the sidecar put into a stream for confirmation.
     pub own_pings: Counter,
     /// Bytes held in the sessions' buffers now.
@@ -206,6 +210,12 @@ impl Metrics {
                 "standin_resent_total",
                 "Publishes in doubt that were sent again.",
                 &[],
+            ),
+            lost: names.labelled(
+                "standin_lost_total",
+                "Publishes known to be lost: in doubt and not sent again, or held by a session that ended.",
+                "reason",
+                LOST,
             ),
             own_pings: names.counter(
                 "standin_own_pings_total",

@@ -52,6 +52,20 @@ pub(crate) struct Choice {
     pub(crate) idle_probe_interval: Duration,
 }
 
+impl Choice {
+    /// When a node is probed that was proved now: jittered, so that probes spread over time.
+    fn next_probe(&self) -> Duration {
+        self.idle_probe_interval
+            .mul_f64(rand::rng().random_range(0.5..1.5))
+    }
+
+    /// When a node is probed that was never proved, or has just failed: about a second with the default interval.
+    fn first_probe(&self) -> Duration {
+        self.idle_probe_interval
+            .mul_f64(rand::rng().random_range(0.02..0.05))
+    }
+}
+
 /// What is known of a node beyond its record.
 #[derive(Debug)]
 struct Entry {
@@ -79,7 +93,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(node: Arc<Node>, dials_max: usize, now: Instant) -> Self {
+    fn new(node: Arc<Node>, choice: &Choice, now: Instant) -> Self {
         Self {
             node,
             withdrawn_at: None,
@@ -90,9 +104,9 @@ impl Entry {
             last_failure: None,
             proved_at: None,
             unproved_at: None,
-            probe_at: now,
+            probe_at: now + choice.first_probe(),
             sessions: 0,
-            dials: Arc::new(Semaphore::new(dials_max)),
+            dials: Arc::new(Semaphore::new(choice.dials_max)),
         }
     }
 
@@ -356,7 +370,7 @@ impl NodeBook {
             entry.failures += 1;
             entry.cooling_until = Some(now + cooling.max(choice.cooldown_base));
             entry.retry_at = Some(now + retry);
-            entry.probe_at = now + cooling.max(choice.cooldown_base);
+            entry.probe_at = now + cooling.max(choice.first_probe());
             entry.last_failure = Some((now, error.to_owned()));
             entry.failures == 1
         })
@@ -369,8 +383,7 @@ impl NodeBook {
             entry.cooling_until = None;
             entry.retry_at = None;
             entry.last_failure = None;
-            let jitter = rand::rng().random_range(0.5..1.5);
-            entry.probe_at = now + choice.idle_probe_interval.mul_f64(jitter);
+            entry.probe_at = now + choice.next_probe();
             std::mem::take(&mut entry.failures) > 0
         });
         if had_failed {
@@ -398,11 +411,6 @@ impl NodeBook {
                 entry.sessions = entry.sessions.saturating_sub(1);
             }
         });
-    }
-
-    /// How many sessions are on `node`.
-    pub(crate) fn sessions_on(&self, node: &Endpoint) -> usize {
-        lock(&self.entries).get(node).map_or(0, |entry| entry.sessions)
     }
 
     /// Whether `node` is proved.
@@ -442,12 +450,12 @@ impl NodeBook {
     /// Takes over what the sources name. Nodes that no source names any more are kept while a session is on them, and
     /// for a while when they were proved; the others are forgotten.
     pub(crate) fn take_snapshot(&self, snapshot: &Snapshot, now: Instant) {
-        let dials_max = lock(&self.choice).dials_max;
+        let choice = *lock(&self.choice);
         let mut entries = lock(&self.entries);
         for node in snapshot.iter() {
             let entry = entries
                 .entry(node.client.clone())
-                .or_insert_with(|| Entry::new(Arc::clone(node), dials_max, now));
+                .or_insert_with(|| Entry::new(Arc::clone(node), &choice, now));
             entry.node = Arc::clone(node);
             entry.withdrawn_at = None;
         }
@@ -473,8 +481,12 @@ impl NodeBook {
         }
     }
 
-    /// The nodes whose probe is due: no session proves them. Each is due again after its time.
+    /// The nodes whose probe is due: no session proves them. Each is due again after its time. Sessions without a node prove
+    /// the nodes themselves, and leave nothing to do.
     pub(crate) fn due_probes(&self, now: Instant) -> Vec<Arc<Node>> {
+        if self.searching.load(Ordering::Relaxed) > 0 {
+            return Vec::new();
+        }
         let interval = lock(&self.choice).idle_probe_interval;
         let own_names = lock(&self.own_names).clone();
         let mut due = Vec::new();
@@ -530,7 +542,7 @@ impl NodeBook {
         let mut entries = lock(&self.entries);
         let entry = entries
             .entry(node.client.clone())
-            .or_insert_with(|| Entry::new(Arc::clone(node), choice.dials_max, Instant::now()));
+            .or_insert_with(|| Entry::new(Arc::clone(node), &choice, Instant::now()));
         change(entry, &choice)
     }
 }

@@ -66,8 +66,23 @@ struct State {
     missing_in_outage: usize,
     missing_by_node: HashMap<Endpoint, usize>,
     outage: Option<Outage>,
-    /// Sessions that a node serves.
-    served: usize,
+    nodes: HashMap<Endpoint, OnNode>,
+}
+
+/// Sessions that one node serves. Each loss begins another epoch, so that those who may not have noticed it yet are told
+/// from those who are on the node again.
+#[derive(Debug, Default)]
+struct OnNode {
+    epoch: u64,
+    current: usize,
+    earlier: usize,
+}
+
+/// That a node serves a session; given back when it does no longer.
+#[derive(Debug)]
+pub(crate) struct Served {
+    node: Endpoint,
+    epoch: u64,
 }
 
 /// What the log says of outages.
@@ -102,17 +117,18 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// The session of `card` lost `node`, which served it or not. It is waited for when `awaited`: it has said CONNECT.
+    /// The session of `card` lost `node`, which may have served it. It is waited for when `awaited`: it did not leave
+    /// the node by itself, and has said CONNECT.
     pub(crate) fn lost(
         &self,
         card: &Arc<Card>,
         node: &Endpoint,
-        served: bool,
+        served: Option<Served>,
         awaited: bool,
         in_doubt: InDoubtCount,
     ) {
         let mut state = self.lock();
-        state.served = state.served.saturating_sub(usize::from(served));
+        state.leave(served, awaited);
         if awaited {
             let mut away = state.take(card);
             away.back_at = None;
@@ -134,30 +150,52 @@ impl Recovery {
             let away = state.take(card);
             state.put(card.id, away);
         }
-        if state.served == 0 {
-            state.begin_outage(now);
+        if state.begin_outage(now) {
             self.news.notify_one();
         }
     }
 
-    /// A probe of every known node failed, and no session has a node.
+    /// A probe of every known node failed.
     pub(crate) fn all_probes_failed(&self, now: Instant) {
-        let mut state = self.lock();
-        if state.served == 0 && state.outage.as_ref().is_none_or(|outage| outage.ended.is_some()) {
-            state.begin_outage(now);
+        if self.lock().begin_outage(now) {
             self.news.notify_one();
         }
     }
 
-    /// Whether the session of `card`, to which a node has just connected, must hold its publishes: it was without a node.
-    pub(crate) fn holds(&self, card: &Card) -> bool {
+    /// Whether the session of `card` was without a node, and has not sent what it held.
+    pub(crate) fn is_away(&self, card: &Card) -> bool {
         self.lock().away.contains_key(&card.id)
     }
 
-    /// A node has taken a session.
-    pub(crate) fn served(&self, now: Instant) {
-        self.lock().served += 1;
+    /// Whether the session of `card`, to which a node has just connected, must hold its publishes: there are others to wait
+    /// for.
+    pub(crate) fn must_hold(&self, card: &Card, settle: Duration) -> bool {
+        let state = self.lock();
+        let Some(away) = state.away.get(&card.id) else {
+            return false;
+        };
+        if away.in_outage {
+            return !settle.is_zero() || state.missing_in_outage > 1;
+        }
+        away.node.as_ref().is_some_and(|node| {
+            state
+                .missing_by_node
+                .get(node)
+                .is_some_and(|missing| *missing > 1)
+                || state.may_not_have_noticed(node)
+        })
+    }
+
+    /// `node` has taken a session.
+    pub(crate) fn served(&self, node: &Endpoint, now: Instant) -> Served {
         self.reachable(now);
+        let mut state = self.lock();
+        let on_node = state.nodes.entry(node.clone()).or_default();
+        on_node.current += 1;
+        Served {
+            node: node.clone(),
+            epoch: on_node.epoch,
+        }
     }
 
     /// A node has taken a session or answered a probe.
@@ -180,14 +218,8 @@ impl Recovery {
         }
     }
 
-    /// When the session of `card`, which is back, may send what it held. `on_node` gives how many sessions are on a node.
-    pub(crate) fn release_at(
-        &self,
-        card: &Card,
-        settle: Duration,
-        on_node: impl Fn(&Endpoint) -> usize,
-        now: Instant,
-    ) -> Instant {
+    /// When the session of `card`, which is back, may send what it held.
+    pub(crate) fn release_at(&self, card: &Card, settle: Duration, now: Instant) -> Instant {
         let state = self.lock();
         let Some(away) = state.away.get(&card.id) else {
             return now;
@@ -198,7 +230,9 @@ impl Recovery {
                 let all_back = state.outage.as_ref().and_then(|outage| outage.all_back_at);
                 all_back.unwrap_or(ended + BACK_WAIT_MAX) + settle
             }
-            (Some(node), _) if on_node(node) > 0 || state.missing_by_node.contains_key(node) => {
+            (Some(node), _)
+                if state.may_not_have_noticed(node) || state.missing_by_node.contains_key(node) =>
+            {
                 away.back_at.unwrap_or(now) + GROUP_WAIT_MAX
             }
             _ => now,
@@ -206,15 +240,17 @@ impl Recovery {
     }
 
     /// The session of `card` sends what it held.
-    pub(crate) fn released(&self, card: &Card) {
-        self.lock().remove(card.id);
+    pub(crate) fn released(&self, card: &Card, now: Instant) {
+        let mut state = self.lock();
+        let Some(away) = state.remove(card.id) else { return };
+        state.look_for_all_back(away.node.as_ref(), now);
         self.news.notify_one();
     }
 
     /// The session of `card` is over, with so many publishes that no node has taken.
-    pub(crate) fn ended(&self, card: &Card, served: bool, abandoned: u64, now: Instant) {
+    pub(crate) fn ended(&self, card: &Card, served: Option<Served>, abandoned: u64, now: Instant) {
         let mut state = self.lock();
-        state.served = state.served.saturating_sub(usize::from(served));
+        state.leave(served, false);
         let Some(away) = state.remove(card.id) else { return };
         if away.in_outage
             && let Some(outage) = &mut state.outage
@@ -309,8 +345,38 @@ impl State {
         Some(away)
     }
 
-    /// A second outage, before all of the first have sent what they held, prolongs it.
-    fn begin_outage(&mut self, now: Instant) {
+    /// A node no longer serves a session; with `lost` others on it may be about to notice the same.
+    fn leave(&mut self, served: Option<Served>, lost: bool) {
+        let Some(served) = served else { return };
+        let Some(on_node) = self.nodes.get_mut(&served.node) else {
+            return;
+        };
+        if served.epoch == on_node.epoch {
+            on_node.current -= 1;
+            if lost {
+                on_node.earlier += std::mem::take(&mut on_node.current);
+                on_node.epoch += 1;
+            }
+        } else {
+            on_node.earlier -= 1;
+        }
+        if on_node.current + on_node.earlier == 0 {
+            self.nodes.remove(&served.node);
+        }
+    }
+
+    /// Whether `node` served sessions when another lost it that have not told since of their own loss.
+    fn may_not_have_noticed(&self, node: &Endpoint) -> bool {
+        self.nodes.get(node).is_some_and(|on_node| on_node.earlier > 0)
+    }
+
+    /// Begins an outage if no node serves a session and none is going on. A second outage, before all of the first have sent
+    /// what they held, prolongs it.
+    fn begin_outage(&mut self, now: Instant) -> bool {
+        let is_on = self.outage.as_ref().is_some_and(|outage| outage.ended.is_none());
+        if is_on || !self.nodes.is_empty() {
+            return false;
+        }
         let outage = self.outage.get_or_insert_with(|| Outage {
             began: now,
             ended: None,
@@ -329,6 +395,7 @@ impl State {
             self.missing_in_outage += usize::from(away.back_at.is_none());
         }
         outage.sessions = outage.sessions.max(self.away.len());
+        true
     }
 
     fn end_outage(&mut self, now: Instant) {

@@ -11,11 +11,12 @@ use standin_wire::Info;
 use tracing::warn;
 
 use crate::card::Cards;
-use crate::losses::Losses;
+use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
 use crate::nodes::{NodeBook, Searcher};
 use crate::policy::Policy;
 use crate::recovery::Recovery;
+use crate::tally::Tally;
 use crate::upstream::{DialError, Dialling};
 
 /// Limits of the sidecar as a whole.
@@ -149,6 +150,12 @@ impl Shared {
     /// How long a session has to pass on what it holds when the sidecar stops; the rest of the time is for closing.
     pub(crate) fn shutdown_patience(&self) -> Duration {
         self.limits.load().shutdown.mul_f64(0.8)
+    }
+
+    /// A session lost messages, or `bytes` that were not even whole messages.
+    pub(crate) fn lost(&self, loss: Loss, subjects: &Tally, bytes: usize) {
+        self.metrics.lost.add(loss.as_str(), subjects.total());
+        self.losses.add(loss, subjects, bytes);
     }
 
     /// A dial or a probe of `node` failed, for the first time in a row or not.

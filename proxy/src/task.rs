@@ -304,7 +304,7 @@ impl Task {
             .map(|node| node.client.clone());
         let leaving = self.session.wants().keep_node;
         let refused_by = self.session.refused_by();
-        let was_away = self.shared.recovery.holds(&self.card);
+        let was_away = self.shared.recovery.is_away(&self.card);
         let wait = match self.rounds {
             0 => Duration::ZERO,
             // A first node that fails at once is no reason to wait; a second one is.
@@ -349,7 +349,10 @@ impl Task {
         self.permit = Some(link.permit);
         self.count_node(Some(&link.node));
         self.shared.remember_info(&link.info);
-        let hold = self.shared.recovery.holds(&self.card);
+        let hold = self
+            .shared
+            .recovery
+            .must_hold(&self.card, self.shared.policy.load().settle);
         self.session
             .node_up(link.node, &link.info, hold, now, &mut self.sockets);
         if self.session.client_label().is_none() {
@@ -380,7 +383,7 @@ impl Task {
             Some(at) if at > now => self.release_at = Some(at),
             Some(_) => {
                 self.release_at = None;
-                self.shared.recovery.released(&self.card);
+                self.membership.released(now);
                 self.session.release(now, &mut self.sockets);
             }
             None => self.release_at = None,

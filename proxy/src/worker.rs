@@ -144,9 +144,7 @@ async fn session(newcomer: Newcomer, shared: Arc<Shared>, front: Arc<Front>) {
 fn tell_end(shared: &Shared, card: &Card, ended: &Ended) {
     let (end, reason) = (ended.end, ended.end.as_str());
     shared.metrics.sessions_closed.increment(reason);
-    shared
-        .losses
-        .add(Loss::Abandoned, &ended.abandoned, ended.abandoned_bytes);
+    shared.lost(Loss::Abandoned, &ended.abandoned, ended.abandoned_bytes);
     if let Some(kind) = end.error_kind() {
         shared.metrics.client_errors.increment(kind);
     }

@@ -158,12 +158,14 @@ impl Sidecar {
             .unwrap_or_else(|| panic!("the sidecar is not running"))
     }
 
-    /// Waits until `/readyz` says 200.
+    /// Waits until components can connect and a node is known.
     pub async fn wait_until_ready(&mut self) {
         let http = self.http();
         eventually("the sidecar is ready", START_PATIENCE, async || {
             self.must_run();
-            matches!(http.get("/readyz").await, Some((200, _)))
+            http.get_json("/readyz")
+                .await
+                .is_some_and(|page| page["ready"] == true && page["nodes"] != 0)
         })
         .await;
     }

@@ -18,8 +18,13 @@ pub struct Labelled {
 impl Labelled {
     /// Counts one for `value`; a value that was not foreseen counts as `other`.
     pub fn increment(&self, value: &str) {
+        self.add(value, 1);
+    }
+
+    /// Counts `count` for `value`; a value that was not foreseen counts as `other`.
+    pub fn add(&self, value: &str, count: u64) {
         let found = self.counters.iter().find(|(known, _)| *known == value);
-        found.map_or(&self.other, |(_, counter)| counter).increment(1);
+        found.map_or(&self.other, |(_, counter)| counter).increment(count);
     }
 }
 

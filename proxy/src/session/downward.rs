@@ -231,7 +231,9 @@ impl Session {
                 self.lose(Cause::NodeError("server"), now);
                 return false;
             }
-            Refusal::Authorization if self.client.as_ref().is_some_and(|client| client.accepted) => {
+            Refusal::Authorization
+                if !self.verified && self.client.as_ref().is_some_and(|client| client.accepted) =>
+            {
                 if let Some(node) = &self.node {
                     let text = String::from_utf8_lossy(text).into_owned();
                     self.refused_by.push((node.client.clone(), now, text));

@@ -11,6 +11,7 @@ use crate::card::Card;
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::losses::Loss;
+use crate::recovery::Served;
 use crate::session::{Blame, Move, Note};
 use crate::shared::Shared;
 
@@ -29,7 +30,7 @@ impl Task {
             } => {
                 metrics.in_doubt_drop.increment(in_doubt.dropped);
                 metrics.in_doubt_resend.increment(in_doubt.resent);
-                self.shared.losses.add(Loss::InDoubt, &subjects, 0);
+                self.shared.lost(Loss::InDoubt, &subjects, 0);
                 if served {
                     self.rounds = 0;
                 }
@@ -38,8 +39,11 @@ impl Task {
             Note::Joined { moved } => {
                 self.permit = None;
                 let now = Instant::now();
-                self.membership.served(now);
+                if !self.session.is_holding() {
+                    self.membership.released(now);
+                }
                 if let Some(node) = self.session.node() {
+                    self.membership.served(&node.client, now);
                     self.shared.book.proved(node, now);
                     if let Some(moved) = moved {
                         metrics.failover(&moved);
@@ -147,7 +151,7 @@ pub(super) struct Membership {
     shared: Arc<Shared>,
     card: Arc<Card>,
     /// The present node has taken the session.
-    is_served: bool,
+    served: Option<Served>,
     /// Its held publishes are stopped, and it has its subscriptions back.
     is_back: bool,
     /// Publishes that no node has taken, when the session is over.
@@ -159,7 +163,7 @@ impl Membership {
         Self {
             shared: Arc::clone(shared),
             card: Arc::clone(card),
-            is_served: false,
+            served: None,
             is_back: false,
             abandoned: 0,
         }
@@ -167,19 +171,17 @@ impl Membership {
 
     fn lost(&mut self, node: &Endpoint, awaited: bool, in_doubt: InDoubtCount) {
         self.is_back = false;
-        let served = std::mem::take(&mut self.is_served);
-        self.shared
-            .recovery
-            .lost(&self.card, node, served, awaited, in_doubt);
+        let (recovery, served) = (&self.shared.recovery, self.served.take());
+        recovery.lost(&self.card, node, served, awaited, in_doubt);
     }
 
     pub(super) fn in_vain(&self, waits: bool, now: Instant) {
         self.shared.recovery.in_vain(&self.card, waits, now);
     }
 
-    fn served(&mut self, now: Instant) {
-        if !std::mem::replace(&mut self.is_served, true) {
-            self.shared.recovery.served(now);
+    fn served(&mut self, node: &Endpoint, now: Instant) {
+        if self.served.is_none() {
+            self.served = Some(self.shared.recovery.served(node, now));
         }
     }
 
@@ -190,15 +192,20 @@ impl Membership {
 
     /// When the session may send what it held; `None` while it does not have its subscriptions back, or holds nothing.
     pub(super) fn release_at(&self, settle: Duration, now: Instant) -> Option<Instant> {
-        let on_node = |node: &Endpoint| self.shared.book.sessions_on(node);
         self.is_back
-            .then(|| self.shared.recovery.release_at(&self.card, settle, on_node, now))
+            .then(|| self.shared.recovery.release_at(&self.card, settle, now))
+    }
+
+    /// The session sends what it held, or had nothing to wait for.
+    pub(super) fn released(&mut self, now: Instant) {
+        self.is_back = false;
+        self.shared.recovery.released(&self.card, now);
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let (served, abandoned) = (self.is_served, self.abandoned);
+        let (served, abandoned) = (self.served.take(), self.abandoned);
         self.shared
             .recovery
             .ended(&self.card, served, abandoned, Instant::now());

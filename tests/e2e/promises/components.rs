@@ -68,7 +68,7 @@ async fn components_over_the_limit_are_refused_and_taken_again_when_there_is_roo
         .await
         .expect("the sidecar listens");
     let mut refused = Conversation::new("component over the limit", stream);
-    refused.expect_line("-ERR 'maximum connections exceeded'").await;
+    // Without a word: an `-ERR` would end some client libraries for good, and there may be room soon.
     refused.expect_end().await;
     client.close().await;
     node.expect_end().await;

@@ -4,7 +4,7 @@
 
 use super::scene::{Scene, nothing_else};
 use e2e::raw::CONNECT_OLD;
-use e2e::{PATIENCE, RawClient};
+use e2e::{NodeConnection, PATIENCE, RawClient, ScriptedNode};
 use std::time::Duration;
 
 /// About one command: the connection goes on.
@@ -35,7 +35,6 @@ const ABOUT_THE_COMPONENT: &[&str] = &[
 /// About the component at its first connect, about the node after a move.
 const ABOUT_CREDENTIALS: &[&str] = &[
     "Authorization Violation",
-    "Authentication Timeout",
     "User Authentication Expired",
     "User Authentication Revoked",
     "Account Authentication Expired",
@@ -106,22 +105,132 @@ async fn s9_refused_credentials_are_the_components_at_its_first_connect() {
 }
 
 #[tokio::test]
-async fn s9_refused_credentials_are_the_nodes_after_a_move() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
-    client.send("SUB a 1\r\nPING\r\n").await;
-    node.expect("SUB a 1\r\nPING\r\n").await;
+async fn s9_credentials_that_one_node_refuses_after_a_move_are_tried_on_another() {
     for text in ABOUT_CREDENTIALS {
+        let (one, mut other) = (ScriptedNode::start().await, ScriptedNode::start().await);
+        let both = format!("['{}', '{}']", one.url(), other.url());
+        let mut scene = Scene::around(one, &[("nodes.upstream", &both)]).await;
+        let connecting = RawClient::open(scene.address);
+        let (mut client, mut node) = tokio::join!(connecting, async {
+            let mut node = either(&mut scene.node, &mut other).await;
+            node.read_until("PING").await;
+            node.pong().await;
+            node.expect_line("PING").await;
+            node.pong().await;
+            node
+        });
+        client.send("SUB a 1\r\nPING\r\n").await;
+        node.expect("SUB a 1\r\nPING\r\n").await;
         node.reset();
-        node = scene.joining_node("SUB a 1\r\n").await;
+        let mut node = either(&mut scene.node, &mut other).await;
+        node.read_until("PING").await;
         node.err(text).await;
+        let mut node = either(&mut scene.node, &mut other).await;
+        node.read_until("PING").await;
+        node.pong().await;
+        node.expect_line("PING").await;
+        node.pong().await;
+        client.expect_line("PONG").await;
+        nothing_else(&mut client, &mut node).await;
     }
+}
+
+/// The next connection to one of two nodes.
+async fn either(one: &mut ScriptedNode, other: &mut ScriptedNode) -> NodeConnection {
+    tokio::select! {
+        node = one.accept() => node,
+        node = other.accept() => node,
+    }
+}
+
+#[tokio::test]
+async fn s9_credentials_that_every_node_refuses_after_a_move_are_the_components_at_once() {
+    let mut scene = Scene::start().await;
+    for text in ABOUT_CREDENTIALS {
+        let (mut client, node) = scene.open().await;
+        node.reset();
+        let mut node = scene.joining_node("").await;
+        node.err(text).await;
+        node.close().await;
+        client.expect_line(&format!("-ERR '{text}'")).await;
+        client.expect_end().await;
+    }
+    let refused = ABOUT_CREDENTIALS.len() as f64;
+    scene
+        .counted(
+            "standin_sessions_closed_total",
+            &[("reason", "unauthorized")],
+            refused,
+        )
+        .await;
+    scene.node.expect_no_connection(Duration::from_millis(100)).await;
+}
+
+#[tokio::test]
+async fn s9_a_second_connect_with_other_credentials_is_refused_to_the_component_whether_the_node_says_why_or_not()
+ {
+    for says_why in [true, false] {
+        let mut scene = Scene::start().await;
+        scene.node.info_mut()["auth_required"] = true.into();
+        let (mut client, mut node) = scene.open().await;
+        client
+            .send("CONNECT {\"user\":\"u\",\"pass\":\"other\"}\r\nPING\r\n")
+            .await;
+        node.read_until("PING").await;
+        if says_why {
+            node.err("Authorization Violation").await;
+            node.close().await;
+            client.expect_line("-ERR 'Authorization Violation'").await;
+        } else {
+            node.reset();
+            for _ in 0..2 {
+                let mut node = scene.node.accept().await;
+                node.read_until("PING").await;
+                node.reset();
+            }
+        }
+        client.expect_end().await;
+        scene.node.expect_no_connection(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn s9_a_nodes_last_word_is_heard_though_it_can_no_longer_be_written_to() {
+    let mut scene = Scene::start().await;
+    let (name, labels) = ("standin_messages_total", [("direction", "to_node")]);
+    for _ in 0..10 {
+        let (mut client, mut node) = scene.open().await;
+        let before = scene.metrics().await.value(name, &labels);
+        client.publish("a", "x").await;
+        scene.counted(name, &labels, before + 1.0).await;
+        node.err("Maximum Payload Violation").await;
+        // With unread bytes, the close is a reset behind the text.
+        drop(node);
+        client.publish("a", "y").await;
+        client.expect_line("-ERR 'Maximum Payload Violation'").await;
+        client.expect_end().await;
+    }
+}
+
+#[tokio::test]
+async fn s9_a_node_that_lets_authentication_time_out_is_at_fault_only_when_it_has_the_whole_connect() {
+    const TEXT: &str = "Authentication Timeout";
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+    client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
+    node.read_until("PING").await;
+    node.err(TEXT).await;
     node.close().await;
-    let mut node = scene.next_node("SUB a 1\r\n").await;
+    let mut node = scene.next_node("").await;
     node.expect_line("PING").await;
     node.pong().await;
     client.expect_line("PONG").await;
-    nothing_else(&mut client, &mut node).await;
+
+    let (mut silent, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+    node.err(TEXT).await;
+    node.close().await;
+    silent.expect_line(&format!("-ERR '{TEXT}'")).await;
+    silent.expect_end().await;
 }
 
 #[tokio::test]

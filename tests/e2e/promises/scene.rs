@@ -19,9 +19,11 @@ const QUIET: &[(&str, &str)] = &[
     ("choice.cooldown_base_ms", "1"),
     ("choice.cooldown_max_ms", "5"),
     ("health.probe_interval_ms", "600000"),
+    ("health.idle_probe_interval_ms", "3600000"),
     ("publish.confirm_bytes", "1073741824"),
     ("publish.in_doubt_bytes_max", "1073741824"),
     ("publish.confirm_interval_ms", "60000"),
+    ("session.settle_ms", "0"),
 ];
 
 /// A sidecar and the node it knows.
