@@ -436,3 +436,7 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "recovery/tests.rs"]
+mod tests;

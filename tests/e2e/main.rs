@@ -11,6 +11,7 @@ mod jetstream;
 mod machinery;
 mod mesh;
 mod operation;
+mod outages;
 mod promises;
 mod registry;
 mod scenario;

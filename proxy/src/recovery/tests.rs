@@ -1,0 +1,220 @@
+//! The recovery after a loss, on a clock of its own.
+
+use super::*;
+
+const SETTLE: Duration = Duration::from_secs(1);
+
+struct World {
+    recovery: Recovery,
+    now: Instant,
+}
+
+fn world() -> World {
+    World {
+        recovery: Recovery::default(),
+        now: Instant::now(),
+    }
+}
+
+fn node(name: &str) -> Endpoint {
+    Endpoint::new(name, 1)
+}
+
+fn card(id: u64) -> Arc<Card> {
+    Arc::new(Card::new(id, ([127, 0, 0, 1], 1).into()))
+}
+
+fn in_doubt(dropped: u64, resent: u64) -> InDoubtCount {
+    InDoubtCount { dropped, resent }
+}
+
+impl World {
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    fn serve(&self, name: &str) -> Option<Served> {
+        Some(self.recovery.served(&node(name), self.now))
+    }
+
+    fn lose(&self, card: &Arc<Card>, name: &str, served: Option<Served>) {
+        let nothing = InDoubtCount::default();
+        self.recovery.lost(card, &node(name), served, true, nothing);
+    }
+
+    fn in_vain(&self, card: &Arc<Card>) {
+        self.recovery.in_vain(card, true, self.now);
+    }
+
+    /// How long the session has still to wait.
+    fn waits(&self, card: &Card) -> Duration {
+        let at = self.recovery.release_at(card, SETTLE, self.now);
+        at.saturating_duration_since(self.now)
+    }
+
+    fn release(&self, card: &Card) {
+        self.recovery.released(card, self.now);
+    }
+}
+
+#[test]
+fn s10_after_an_outage_a_session_waits_for_all_of_the_sidecar_and_then_for_those_of_others() {
+    let mut world = world();
+    let (publisher, subscriber) = (card(1), card(2));
+    let (served_1, served_2) = (world.serve("n"), world.serve("n"));
+    world.lose(&publisher, "n", served_1);
+    world.lose(&subscriber, "n", served_2);
+    world.in_vain(&publisher);
+    world.pass(Duration::from_secs(7));
+    assert!(world.recovery.must_hold(&publisher, SETTLE));
+    let _served = world.serve("n");
+    world.recovery.back(&publisher, world.now);
+    assert_eq!(world.waits(&publisher), BACK_WAIT_MAX + SETTLE);
+    world.pass(Duration::from_millis(300));
+    assert!(world.recovery.must_hold(&subscriber, SETTLE));
+    world.recovery.back(&subscriber, world.now);
+    assert!(publisher.called(Errand::Release), "it looks again");
+    assert_eq!(world.waits(&publisher), SETTLE);
+    assert_eq!(world.waits(&subscriber), SETTLE);
+    world.pass(SETTLE);
+    assert_eq!(world.waits(&publisher), Duration::ZERO);
+}
+
+#[test]
+fn s10_a_session_that_never_comes_back_holds_the_others_up_for_a_bounded_time() {
+    let mut world = world();
+    let (publisher, lost_for_good) = (card(1), card(2));
+    world.in_vain(&publisher);
+    world.in_vain(&lost_for_good);
+    let _served = world.serve("n");
+    world.recovery.back(&publisher, world.now);
+    world.pass(BACK_WAIT_MAX + SETTLE);
+    assert_eq!(world.waits(&publisher), Duration::ZERO);
+}
+
+#[test]
+fn s10_a_session_that_ends_is_not_waited_for() {
+    let world = world();
+    let (publisher, other) = (card(1), card(2));
+    world.in_vain(&publisher);
+    world.in_vain(&other);
+    let _served = world.serve("n");
+    world.recovery.back(&publisher, world.now);
+    world.recovery.ended(&other, None, 3, world.now);
+    assert_eq!(world.waits(&publisher), SETTLE);
+}
+
+#[test]
+fn s10_after_the_loss_of_one_node_of_several_only_those_on_it_are_waited_for_and_not_long() {
+    let mut world = world();
+    let (one, two, elsewhere) = (card(1), card(2), card(3));
+    let (served_1, served_2) = (world.serve("a"), world.serve("a"));
+    let _elsewhere = world.serve("b");
+    world.lose(&one, "a", served_1);
+    assert!(
+        world.recovery.must_hold(&one, SETTLE),
+        "the other has not noticed yet, perhaps"
+    );
+    let _served = world.serve("b");
+    world.recovery.back(&one, world.now);
+    assert_eq!(world.waits(&one), GROUP_WAIT_MAX);
+    world.pass(Duration::from_millis(2));
+    world.lose(&two, "a", served_2);
+    assert_eq!(world.waits(&one), GROUP_WAIT_MAX - Duration::from_millis(2));
+    world.recovery.back(&two, world.now);
+    assert!(one.called(Errand::Release));
+    assert_eq!(world.waits(&one), Duration::ZERO);
+    assert!(!world.recovery.must_hold(&elsewhere, SETTLE));
+}
+
+#[test]
+fn a_session_alone_on_its_node_waits_for_nobody_though_it_comes_back_to_the_same() {
+    let world = world();
+    let one = card(1);
+    for _ in 0..3 {
+        let served = world.serve("a");
+        world.lose(&one, "a", served);
+        assert!(!world.recovery.must_hold(&one, SETTLE));
+        world.release(&one);
+    }
+}
+
+#[test]
+fn a_planned_move_makes_nobody_wait() {
+    let world = world();
+    let (mover, stays) = (card(1), card(2));
+    let (served_1, served_2) = (world.serve("a"), world.serve("a"));
+    let recovery = &world.recovery;
+    recovery.lost(&mover, &node("a"), served_1, false, InDoubtCount::default());
+    assert!(!recovery.must_hold(&mover, SETTLE));
+    world.lose(&stays, "a", served_2);
+    assert!(!recovery.must_hold(&stays, SETTLE), "nobody is left there");
+}
+
+#[test]
+fn an_outage_is_told_once_at_its_beginning_and_once_at_its_end() {
+    let mut world = world();
+    let cards: Vec<Arc<Card>> = (0..200).map(card).collect();
+    let mut served: Vec<Option<Served>> = cards.iter().map(|_| world.serve("n")).collect();
+    for card in &cards {
+        let served = served.pop().flatten();
+        world
+            .recovery
+            .lost(card, &node("n"), served, true, in_doubt(2, 1));
+    }
+    assert_eq!(world.recovery.report(), None, "other nodes may be there");
+    cards.iter().for_each(|card| world.in_vain(card));
+    assert_eq!(
+        world.recovery.report(),
+        Some(OutageReport::Began {
+            sessions_waiting: 200
+        })
+    );
+    cards.iter().for_each(|card| world.in_vain(card));
+    assert_eq!(world.recovery.report(), None);
+    world.pass(Duration::from_secs(45));
+    cards[7].buffered_bytes.store(100, Relaxed);
+    world.recovery.ended(&cards[0], None, 5, world.now);
+    for card in &cards[1..] {
+        let _served = world.serve("n");
+        world.recovery.back(card, world.now);
+        world.release(card);
+    }
+    let report = world.recovery.report();
+    assert_eq!(
+        report,
+        Some(OutageReport::Ended {
+            lasted: Duration::from_secs(45),
+            sessions: 200,
+            held_bytes: 100,
+            resent: 200,
+            lost: 405,
+        })
+    );
+    assert_eq!(world.recovery.report(), None);
+}
+
+#[test]
+fn the_loss_of_one_node_of_several_is_no_outage() {
+    let world = world();
+    let one = card(1);
+    let _elsewhere = world.serve("b");
+    let served = world.serve("a");
+    world.lose(&one, "a", served);
+    world.in_vain(&one);
+    assert_eq!(world.recovery.report(), None);
+}
+
+#[test]
+fn a_probe_can_begin_and_end_an_outage_that_no_session_notices() {
+    let world = world();
+    world.recovery.all_probes_failed(world.now);
+    world.recovery.all_probes_failed(world.now);
+    let began = OutageReport::Began { sessions_waiting: 0 };
+    assert_eq!(world.recovery.report(), Some(began));
+    world.recovery.reachable(world.now);
+    assert!(matches!(
+        world.recovery.report(),
+        Some(OutageReport::Ended { sessions: 0, .. })
+    ));
+}

@@ -1,0 +1,430 @@
+//! S10 with real nodes: an outage of all of them must not be worse behind the sidecar than without it.
+
+use e2e::http::Endpoint;
+use e2e::{Cluster, Component, Library, Metrics, RawClient, Record, Sidecar, ZooKeeper, eventually};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const SUBSCRIBERS: usize = 60;
+const HELD: usize = 100;
+
+async fn sidecar_for(cluster: &Cluster, outage_secs: u32) -> Sidecar {
+    Sidecar::builder()
+        .upstream(cluster.nodes.iter().map(|node| node.url()))
+        .setting("session.outage_secs", outage_secs)
+        .setting("http.page_items_max", 1000)
+        .setting("log.level", "info")
+        .start()
+        .await
+}
+
+/// Waits until so many sessions of the sidecar have no node.
+async fn without_node(sidecar: &Sidecar, sessions: usize) {
+    eventually(
+        format!("{sessions} sessions have no node"),
+        PATIENCE,
+        async || {
+            sidecar
+                .metrics()
+                .await
+                .value("standin_sessions_without_node", &[]) as usize
+                == sessions
+        },
+    )
+    .await;
+}
+
+async fn subscribers(address: SocketAddr) -> Vec<RawClient> {
+    let mut clients = Vec::new();
+    for _ in 0..SUBSCRIBERS {
+        let mut client = RawClient::open(address).await;
+        client.subscribe("news", "1").await;
+        client.flush().await;
+        clients.push(client);
+    }
+    clients
+}
+
+/// All publishes of the outage reach all subscribers, in their order.
+async fn all_that_was_held_arrives(publisher: &Sidecar, subscriber: &Sidecar, cluster: &mut Cluster) {
+    let mut clients = subscribers(subscriber.address()).await;
+    let mut component = RawClient::open(publisher.address()).await;
+    cluster.kill(0);
+    if publisher.address() == subscriber.address() {
+        without_node(publisher, SUBSCRIBERS + 1).await;
+    } else {
+        tokio::join!(without_node(publisher, 1), without_node(subscriber, SUBSCRIBERS));
+    }
+    for number in 0..HELD {
+        component.publish("news", number.to_string()).await;
+    }
+    cluster.restart(0).await;
+    for client in &mut clients {
+        for number in 0..HELD {
+            client.expect_message("1", "news", &number.to_string()).await;
+        }
+    }
+    component.flush().await;
+}
+
+#[tokio::test]
+async fn s10_what_was_held_goes_out_when_all_subscribers_of_the_sidecar_are_back() {
+    let mut cluster = Cluster::start(1).await;
+    let sidecar = sidecar_for(&cluster, 3600).await;
+    all_that_was_held_arrives(&sidecar, &sidecar, &mut cluster).await;
+}
+
+#[tokio::test]
+async fn s10_what_was_held_goes_out_when_the_subscribers_behind_another_sidecar_are_back() {
+    let mut cluster = Cluster::start(1).await;
+    let (publisher, subscriber) = (
+        sidecar_for(&cluster, 3600).await,
+        sidecar_for(&cluster, 3600).await,
+    );
+    all_that_was_held_arrives(&publisher, &subscriber, &mut cluster).await;
+}
+
+#[tokio::test]
+async fn s10_after_the_loss_of_one_node_of_several_held_publishes_wait_for_the_sidecars_other_sessions() {
+    let mut cluster = Cluster::start(2).await;
+    let sidecar = sidecar_for(&cluster, 3600).await;
+    let mut clients = subscribers(sidecar.address()).await;
+    let mut component = RawClient::open(sidecar.address()).await;
+    let node = |rows: Vec<Value>| rows.last().and_then(|row| Some(row["node"].as_str()?.to_owned()));
+    let victim = e2e::found("the publisher has a node", PATIENCE, async || {
+        let address = node(sidecar.session_rows().await)?;
+        cluster.index_of(address.parse().ok()?)
+    })
+    .await;
+    // One byte behind the node's death: it is held, and goes out over the other node.
+    cluster.kill(victim);
+    component.publish("news", "held").await;
+    component.flush().await;
+    for client in &mut clients {
+        client.expect_message("1", "news", "held").await;
+    }
+    assert_eq!(sidecar.metrics().await.value("standin_lost_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn s10_an_outage_is_one_line_when_it_begins_and_one_when_it_ends_and_can_be_polled() {
+    let mut cluster = Cluster::start(1).await;
+    let mut sidecar = sidecar_for(&cluster, 3600).await;
+    let http = sidecar.http();
+    let clients = subscribers(sidecar.address()).await;
+    assert_eq!(http.get("/healthz?nodes=1").await, Some((200, "ok\n".to_owned())));
+    let mut publisher = RawClient::open(sidecar.address()).await;
+    cluster.kill(0);
+    without_node(&sidecar, SUBSCRIBERS + 1).await;
+    publisher.publish("news", "held").await;
+    let began = "no node reachable; components stay connected and wait";
+    let line = sidecar.process().wait_for_line(began, PATIENCE).await;
+    assert!(
+        line.text
+            .contains(&format!("sessions_waiting={}", SUBSCRIBERS + 1)),
+        "{line:?}"
+    );
+    let (code, reason) = http.get("/healthz?nodes=1").await.expect("an answer");
+    assert!(
+        code == 503 && reason.contains("no node reachable for"),
+        "{reason}"
+    );
+    let ready = http.get_json("/readyz").await.expect("ready in an outage too");
+    assert_eq!(
+        (&ready["ready"], &ready["nodes"], &ready["nodes_proved"]),
+        (&Value::Bool(true), &1.into(), &0.into())
+    );
+    let metrics = sidecar.metrics().await;
+    assert_eq!(metrics.value("standin_nodes_proved", &[]), 0.0);
+    assert_eq!(metrics.value("standin_nodes", &[("state", "up")]), 0.0);
+    eventually("the outage has a length", PATIENCE, async || {
+        let metrics = sidecar.metrics().await;
+        metrics.value("standin_no_node_seconds", &[]) >= 1.0
+            && metrics.value("standin_sessions_without_node_seconds", &[]) >= 1.0
+            && sidecar.session_rows().await[0]["searching_secs"] != 0
+    })
+    .await;
+    cluster.restart(0).await;
+    let over = "a node is reachable again";
+    let line = sidecar.process().wait_for_line(over, PATIENCE).await;
+    assert!(
+        line.text.contains("held_bytes=18") && line.text.contains("lost=0"),
+        "{line:?}"
+    );
+    assert_eq!(http.get("/healthz?nodes=1").await, Some((200, "ok\n".to_owned())));
+    assert_eq!(
+        sidecar.metrics().await.value("standin_nodes", &[("state", "up")]),
+        1.0
+    );
+    for line in [began, over] {
+        assert_eq!(sidecar.process().count_lines(line), 1, "{line}");
+    }
+    let warnings = sidecar
+        .process()
+        .lines()
+        .iter()
+        .filter(|line| line.text.contains(" WARN "))
+        .count();
+    assert!(
+        warnings <= 5,
+        "{warnings} warnings for {} sessions",
+        clients.len()
+    );
+}
+
+#[tokio::test]
+async fn s10_sessions_that_end_with_messages_are_one_warning_with_their_subjects() {
+    let mut cluster = Cluster::start(1).await;
+    let mut sidecar = sidecar_for(&cluster, 2).await;
+    let mut clients = subscribers(sidecar.address()).await;
+    cluster.kill(0);
+    without_node(&sidecar, SUBSCRIBERS).await;
+    for client in &mut clients {
+        client.publish("orders.new", "1").await;
+        client.publish("health", "ok").await;
+    }
+    for client in &mut clients {
+        client.expect_end().await;
+    }
+    let line = sidecar.process().wait_for_line("messages lost", PATIENCE).await;
+    assert!(
+        line.text
+            .contains(&format!("by_subject=health={SUBSCRIBERS} orders={SUBSCRIBERS}")),
+        "{line:?}"
+    );
+    assert_eq!(sidecar.process().count_lines("messages lost"), 1);
+    let lost = sidecar.metrics().await.value("standin_lost_total", &[]);
+    assert_eq!(lost as usize, 2 * SUBSCRIBERS);
+}
+
+/// Not a NATS server, only TLS, a name without an address: each is known and none is proved.
+#[tokio::test]
+async fn an_upstream_that_cannot_be_used_is_told_by_readyz_and_healthz() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = silent.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = silent.accept().await {
+            use tokio::io::AsyncWriteExt;
+            let _ = stream.write_all(b"220 mail.example.org ESMTP\r\n").await;
+        }
+    });
+    for (upstream, reason) in [
+        (format!("nats://{address}"), "not a NATS server"),
+        ("nats://no.such.host.invalid:4222".to_owned(), "cannot connect"),
+    ] {
+        let sidecar = Sidecar::builder().upstream([upstream]).start().await;
+        let http = sidecar.http();
+        let mut last = None;
+        eventually(format!("healthz says {reason}"), PATIENCE, async || {
+            last = http.get("/healthz?nodes=1").await;
+            matches!(&last, Some((503, text)) if text.contains(reason))
+        })
+        .await;
+        let ready = http.get_json("/readyz").await.expect("components can connect");
+        assert_eq!(ready["nodes_proved"], 0);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_node_is_proved_by_a_probe_that_leaves_no_error_in_its_log() {
+    for with_password in [false, true] {
+        let builder = Cluster::builder(1);
+        let mut cluster = if with_password {
+            builder.user_password("u", "p").start().await
+        } else {
+            builder.start().await
+        };
+        let sidecar = sidecar_for(&cluster, 30).await;
+        eventually("the node is proved without a session", PATIENCE, async || {
+            sidecar.metrics().await.value("standin_nodes_proved", &[]) == 1.0
+        })
+        .await;
+        // "[WRN]" about a password in plain text is the start's.
+        let node = cluster.nodes[0].process();
+        assert!(
+            !node.has_line("[ERR]"),
+            "the probe is an error to the node:\n{}",
+            node.tail()
+        );
+    }
+}
+
+#[tokio::test]
+async fn nodes_that_live_are_not_given_up_for_a_dead_record() {
+    let (zookeeper, mut cluster) = tokio::join!(ZooKeeper::start(), Cluster::start(2));
+    let mut registrar = zookeeper.registrar().await;
+    cluster.announce(&mut registrar, Record::Own).await;
+    let sidecar = Sidecar::builder().zookeeper(&zookeeper).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        clients.push(RawClient::open(sidecar.address()).await);
+    }
+    eventually("both nodes are proved", PATIENCE, async || {
+        sidecar.metrics().await.value("standin_nodes_proved", &[]) == 2.0
+    })
+    .await;
+    let ghost = SocketAddr::from(([127, 0, 0, 1], e2e::port::free_port()));
+    registrar.announce(Record::Own, "ghost", ghost).await;
+    for node in &cluster.nodes {
+        registrar.withdraw(node.name()).await;
+    }
+    eventually("both are withdrawn, and still shown", PATIENCE, async || {
+        let rows = sidecar.node_rows().await;
+        rows.iter().filter(|row| row["withdrawn"] == true).count() == 2
+    })
+    .await;
+    // A new component, and then those whose node dies, find the one that lives.
+    let began = Instant::now();
+    clients.push(RawClient::open(sidecar.address()).await);
+    cluster.kill(0);
+    for client in &mut clients {
+        client.flush().await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    let survivor = cluster.nodes[1].address();
+    eventually("all are on the node that lives", PATIENCE, async || {
+        let nodes = sidecar.session_nodes().await;
+        nodes.iter().all(|node| *node == Some(survivor))
+    })
+    .await;
+}
+
+async fn dials(http: &Endpoint) -> f64 {
+    Metrics::read(http).await.value("standin_node_dials_total", &[])
+}
+
+#[tokio::test]
+async fn many_sessions_without_a_node_make_few_dials() {
+    const SESSIONS: usize = 300;
+    const WATCHED: Duration = Duration::from_secs(3);
+    let mut cluster = Cluster::start(1).await;
+    let sidecar = sidecar_for(&cluster, 3600).await;
+    let mut clients = Vec::new();
+    for _ in 0..SESSIONS {
+        clients.push(RawClient::open(sidecar.address()).await);
+    }
+    cluster.kill(0);
+    without_node(&sidecar, SESSIONS).await;
+    let http = sidecar.http();
+    let (before, began) = (dials(&http).await, Instant::now());
+    clients[0].expect_silence(WATCHED).await;
+    let (made, watched) = (dials(&http).await - before, began.elapsed());
+    // Each failure is followed by 250 to 500 ms without a dial.
+    let most = watched.as_secs_f64() / 0.25 + 2.0;
+    assert!(made <= most, "{made} dials in {watched:?}");
+    assert!(made >= 1.0, "the node is looked for");
+    cluster.restart(0).await;
+    for client in &mut clients {
+        client.flush().await;
+    }
+}
+
+#[tokio::test]
+async fn a_components_wrong_password_is_not_the_nodes_failure() {
+    let cluster = Cluster::builder(1).user_password("u", "p").start().await;
+    let sidecar = sidecar_for(&cluster, 30).await;
+    let mut good = RawClient::open_with(
+        sidecar.address(),
+        r#"CONNECT {"verbose":false,"user":"u","pass":"p"}"#,
+    )
+    .await;
+    for _ in 0..8 {
+        let mut bad = RawClient::connect(sidecar.address()).await;
+        bad.send("CONNECT {\"verbose\":false,\"user\":\"u\",\"pass\":\"wrong\"}\r\nPING\r\n")
+            .await;
+        bad.expect_line("-ERR 'Authorization Violation'").await;
+        bad.expect_end().await;
+    }
+    let row = sidecar.node_rows().await.remove(0);
+    assert_eq!(
+        (&row["state"], &row["failures"]),
+        (&"up".into(), &0.into()),
+        "{row}"
+    );
+    good.flush().await;
+}
+
+#[tokio::test]
+async fn after_an_outage_the_sessions_spread_over_the_nodes_that_come_back_within_half_a_second() {
+    const SESSIONS: usize = 100;
+    let mut cluster = Cluster::start(3).await;
+    let sidecar = sidecar_for(&cluster, 3600).await;
+    let mut clients = Vec::new();
+    for _ in 0..SESSIONS {
+        clients.push(RawClient::open(sidecar.address()).await);
+    }
+    (0..3).for_each(|node| cluster.kill(node));
+    without_node(&sidecar, SESSIONS).await;
+    for node in 0..3 {
+        cluster.restart(node).await;
+    }
+    for client in &mut clients {
+        client.flush().await;
+    }
+    let mut shares: BTreeMap<_, usize> = BTreeMap::new();
+    for node in sidecar.session_nodes().await {
+        *shares.entry(node).or_default() += 1;
+    }
+    assert!(
+        shares.len() >= 2 && shares.values().all(|share| *share <= SESSIONS * 9 / 10),
+        "{shares:?}"
+    );
+}
+
+/// What the issue of gorouters was: through an outage longer than `outage_secs`, and one shorter, none ends, and all
+/// publish and receive after it.
+async fn outlives_an_outage(libraries: &[Library], outage_secs: u32, lasts: Duration) {
+    let mut cluster = Cluster::start(1).await;
+    let mut sidecar = sidecar_for(&cluster, outage_secs).await;
+    let mut components = Vec::new();
+    for library in libraries {
+        let mut component = Component::connect(*library, &sidecar.url()).await;
+        component.subscribe("own", &format!("to.{library:?}"));
+        component.flush().await;
+        components.push(component);
+    }
+    cluster.kill(0);
+    without_node(&sidecar, libraries.len()).await;
+    let over = Instant::now() + lasts;
+    eventually("the outage lasts", lasts * 2, async || Instant::now() >= over).await;
+    cluster.restart(0).await;
+    for component in &mut components {
+        let library = component.library();
+        let subject = format!("to.{library:?}");
+        eventually(
+            format!("{library:?} publishes and receives again"),
+            PATIENCE * 2,
+            async || {
+                component.publish(&subject, "after");
+                component.payloads("own").iter().any(|payload| payload == "after")
+            },
+        )
+        .await;
+        assert!(component.process().is_running(), "{library:?} has ended");
+    }
+    assert!(sidecar.process().is_running());
+}
+
+#[tokio::test]
+async fn old_and_new_clients_outlive_an_outage_longer_than_the_sidecar_keeps_them() {
+    let libraries = [
+        Library::Node08,
+        Library::Node14,
+        Library::NodeNow,
+        Library::NatsPy,
+        Library::C,
+        Library::Go,
+    ];
+    outlives_an_outage(&libraries, 2, Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn every_client_outlives_an_outage_in_which_the_sidecar_keeps_it() {
+    outlives_an_outage(&Library::ALL, 3600, Duration::from_secs(5)).await;
+}
