@@ -10,7 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::cache::Kept;
 use crate::cache_writer::{CacheWriter, Written};
@@ -148,7 +148,7 @@ impl Hub {
             Input::Dns(name, answer) => self.take_dns(&name, answer),
             Input::Learned(word) => {
                 if self.roster.hear(&word) {
-                    info!(from = %word.from, named = word.connect_urls.len(), "a node named other nodes");
+                    debug!(from = %word.from, named = word.connect_urls.len(), "a node named other nodes");
                     self.publish();
                 }
             }

@@ -10,10 +10,20 @@ use crate::record::{RecordError, weight};
 /// `{"host":"10.0.0.1","port":4222,"name":"i-1"}`, with more fields by configuration.
 pub(crate) fn nerve(record: &Map<String, Value>) -> Result<Node, RecordError> {
     let client = host_and_port(record, "host", "port")?;
-    Ok(Node {
+    let node = Node {
         weight: weight(record),
         ..Node::at(client, Source::ZooKeeper)
-    })
+    };
+    let name = record.get("name").and_then(Value::as_str).map(str::trim);
+    Ok(
+        match name.filter(|name| !name.is_empty() && !name.contains(char::is_control)) {
+            Some(name) => Node {
+                id: name.into(),
+                ..node
+            },
+            None => node,
+        },
+    )
 }
 
 /// Curator's ServiceInstance. `sslPort` counts when `port` is null; `enabled: false` (Curator 4.2 and later)
@@ -93,10 +103,15 @@ mod tests {
 
     #[test]
     fn nerve_records_are_read() {
-        assert_eq!(
-            node(r#"{"host":"10.0.0.1","port":4222,"name":"i-1"}"#),
-            at("10.0.0.1", 4222)
-        );
+        let named = Node {
+            id: "i-1".into(),
+            ..at("10.0.0.1", 4222)
+        };
+        assert_eq!(node(r#"{"host":"10.0.0.1","port":4222,"name":"i-1"}"#), named);
+        for no_name in ["null", "\"\"", "\" \"", "7", "\"a\\nb\""] {
+            let record = format!(r#"{{"host":"10.0.0.1","port":4222,"name":{no_name}}}"#);
+            assert_eq!(node(&record), at("10.0.0.1", 4222), "{no_name}");
+        }
         assert_eq!(
             node(r#"{"host":"h","port":"4222","name":"i-1","weight":2}"#).weight,
             2

@@ -43,6 +43,9 @@ impl Snapshot {
     }
 
     pub(crate) fn same_nodes(&self, other: &Self) -> bool {
-        self.live == other.live && self.cached == other.cached && self.fixed == other.fixed
+        self.live == other.live
+            && self.cached == other.cached
+            && self.fixed == other.fixed
+            && self.registered == other.registered
     }
 }
