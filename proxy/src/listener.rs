@@ -54,9 +54,7 @@ fn admit(stream: StdStream, component: SocketAddr, shared: &Shared, workers: &Wo
     let connections_max = shared.limits.load().connections_max;
     if shared.cards.len() >= connections_max {
         shared.metrics.connections_refused.increment("connections_max");
-        if let Some(suppressed) = shared.lines.ends.allows() {
-            warn!(%component, connections_max, suppressed, "connection refused: limits.connections_max is reached");
-        }
+        warn!(%component, connections_max, "connection refused: limits.connections_max is reached");
         // Closed without a word: an `-ERR` would end some client libraries for good, and there may be room soon.
         return;
     }

@@ -18,6 +18,7 @@
 //!
 //! *Architecture invariant:* looked at when a session needs a node, never for a message.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -475,7 +476,7 @@ impl NodeBook {
             }
             kept || entry.on_trial
         });
-        withdrawn.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        withdrawn.sort_unstable_by_key(|(since, _)| Reverse(*since));
         for (_, endpoint) in withdrawn.into_iter().skip(WITHDRAWN_MAX) {
             entries.remove(&endpoint);
         }

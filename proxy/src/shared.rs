@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use standin_daemon::rate_limit::RateLimit;
 use standin_registry::{Node, Watch};
 use standin_wire::Info;
 use tracing::warn;
@@ -34,34 +33,12 @@ pub(crate) struct Limits {
     pub(crate) ready_needs_node: bool,
 }
 
-/// Limits on the log lines that peers can cause.
-#[derive(Debug)]
-pub(crate) struct LineLimits {
-    /// Nodes that fail.
-    pub(crate) nodes: RateLimit,
-    /// Sessions that move.
-    pub(crate) moves: RateLimit,
-    /// Sessions that end otherwise than by their component's will, and connections refused.
-    pub(crate) ends: RateLimit,
-}
-
-impl Default for LineLimits {
-    fn default() -> Self {
-        Self {
-            nodes: RateLimit::per_second(10),
-            moves: RateLimit::per_second(50),
-            ends: RateLimit::per_second(10),
-        }
-    }
-}
-
 /// See the file's head.
 pub(crate) struct Shared {
     pub(crate) registry: Watch,
     pub(crate) book: Arc<NodeBook>,
     pub(crate) recovery: Recovery,
     pub(crate) losses: Losses,
-    pub(crate) lines: LineLimits,
     pub(crate) cards: Cards,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) policy: ArcSwap<Policy>,
@@ -89,7 +66,6 @@ impl Shared {
             book: Arc::new(book),
             recovery: Recovery::default(),
             losses: Losses::default(),
-            lines: LineLimits::default(),
             cards: Cards::default(),
             metrics: Arc::new(Metrics::new()),
             policy: ArcSwap::from_pointee(policy),
@@ -161,8 +137,8 @@ impl Shared {
     /// A dial or a probe of `node` failed, for the first time in a row or not.
     pub(crate) fn tell_failed_dial(&self, node: &Node, error: &DialError, first: bool) {
         self.metrics.node_dials.increment(error.kind());
-        if first && let Some(suppressed) = self.lines.nodes.allows() {
-            warn!(node = %node.client, kind = error.kind(), suppressed, "node cannot be used: {error}");
+        if first {
+            warn!(node = %node.client, kind = error.kind(), "node cannot be used: {error}");
         }
     }
 

@@ -152,8 +152,8 @@ fn tell_end(shared: &Shared, card: &Card, ended: &Ended) {
     let abandoned_bytes = ended.abandoned_bytes;
     if end.is_by_component() {
         debug!(session, %component, client, reason, abandoned_bytes, "session ended");
-    } else if let Some(suppressed) = shared.lines.ends.allows() {
-        warn!(session, %component, client, reason, abandoned_bytes, suppressed, "session closed by the sidecar");
+    } else {
+        warn!(session, %component, client, reason, abandoned_bytes, "session closed by the sidecar");
     }
 }
 

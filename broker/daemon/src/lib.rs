@@ -4,8 +4,7 @@
 //! |---|---|
 //! | [`settings`] | settings in four layers, each value with where it came from |
 //! | [`cli`] | exit codes, help, `--check` and `--print-config` |
-//! | [`logging`] | the log |
-//! | [`rate_limit`] | a limit on log lines that a peer can cause |
+//! | [`logging`], `line_limit` | the log, and how many lines of one kind it takes |
 //! | [`metrics`] | names and labels of metrics |
 //! | [`http`] | the listener for pages that people and monitors read |
 //! | [`files`] | the limit on open files |
@@ -15,9 +14,9 @@
 pub mod cli;
 pub mod files;
 pub mod http;
+mod line_limit;
 pub mod linger;
 pub mod logging;
 pub mod metrics;
-pub mod rate_limit;
 pub mod reload;
 pub mod settings;

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use crate::line_limit::LineLimit;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
+use tracing::warn;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
@@ -144,7 +146,8 @@ impl Logging {
             None => queue.finish(io::stderr()),
         };
         let lines = fmt::layer().with_writer(queue);
-        let registry = tracing_subscriber::registry().with(filter);
+        let limit = LineLimit::default();
+        let registry = tracing_subscriber::registry().with(filter).with(limit.clone());
         match format {
             LogFormat::Human => {
                 let lines = lines.with_target(false).with_ansi(coloured);
@@ -153,6 +156,9 @@ impl Logging {
             LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
         }
         .map_err(|_| LoggingError::Twice)?;
+        if let Err(error) = limit.tell_suppressed() {
+            warn!("log lines that are suppressed will not be told of: {error}");
+        }
         Ok(Self {
             _writer: writer,
             filter: handle,

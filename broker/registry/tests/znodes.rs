@@ -191,7 +191,7 @@ async fn garbage_is_skipped_and_counted_once_and_other_registrars_are_understood
     let watch = watch(config(server.hosts())).unwrap();
     until_live(
         &watch,
-        &["10.0.0.1:4222", "10.0.0.2:4222", "10.0.0.3:4443", "10.0.0.4:4222"],
+        &["10.0.0.1:4222", "10.0.0.3:4443", "10.0.0.4:4222", "i-2"],
     )
     .await;
     let skipped = || {

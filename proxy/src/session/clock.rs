@@ -15,7 +15,6 @@ const OWN_STOP: Duration = Duration::from_millis(500);
 impl Session {
     /// Time passed. `late` is how long after the deadline it asked for the session is called.
     pub(crate) fn tick(&mut self, late: Duration, last_known: &Info, now: Instant, wires: &mut impl Wires) {
-        self.last_tick = now;
         if late > OWN_STOP {
             self.node_heard = now;
             self.pinged = now;

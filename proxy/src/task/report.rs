@@ -47,7 +47,7 @@ impl Task {
                     self.shared.book.proved(node, now);
                     if let Some(moved) = moved {
                         metrics.failover(&moved);
-                        log_move(&self.shared, &self.card, node, &moved);
+                        log_move(&self.card, node, &moved);
                     }
                 }
             }
@@ -69,10 +69,7 @@ impl Task {
             }
             Note::ComponentError { text, kind } => {
                 metrics.client_errors.increment(kind);
-                if let Some(suppressed) = self.shared.lines.ends.allows() {
-                    let component = self.card.component;
-                    info!(session = id, %component, kind, suppressed, "component was sent -ERR '{text}'");
-                }
+                info!(session = id, component = %self.card.component, kind, "component was sent -ERR '{text}'");
             }
             Note::Connected => {
                 let client = self.session.client_label().cloned().unwrap_or_default();
@@ -99,11 +96,8 @@ impl Task {
             Blame::Unclear => !book.is_proved(&node.client, now),
             Blame::Nobody => false,
         };
-        if failed
-            && book.failed(node, cause.as_str(), trial, now)
-            && let Some(suppressed) = self.shared.lines.nodes.allows()
-        {
-            warn!(node = %node.client, %cause, suppressed, "node failed under its sessions");
+        if failed && book.failed(node, cause.as_str(), trial, now) {
+            warn!(node = %node.client, %cause, "node failed under its sessions");
         }
         debug!(session = self.card.id, node = %node.client, %cause, "session lost its node");
     }
@@ -238,10 +232,7 @@ fn add(counter: &std::sync::atomic::AtomicU64, more: u64) {
 
 /// The one line that an operator reads after a failover: who moved from where to where, why, how long the component heard
 /// nothing, how long the move took from the moment the loss was noticed, and what may be missing.
-fn log_move(shared: &Shared, card: &Card, to: &Node, moved: &Move) {
-    let Some(suppressed) = shared.lines.moves.allows() else {
-        return;
-    };
+fn log_move(card: &Card, to: &Node, moved: &Move) {
     let millis = |time: Duration| time.as_micros() as f64 / 1000.0;
     info!(
         session = card.id,
@@ -254,7 +245,6 @@ fn log_move(shared: &Shared, card: &Card, to: &Node, moved: &Move) {
         in_doubt_dropped = moved.in_doubt.dropped,
         in_doubt_resent = moved.in_doubt.resent,
         subscriptions = moved.subscriptions,
-        suppressed,
         "session moved"
     );
 }
