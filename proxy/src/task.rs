@@ -12,7 +12,7 @@ mod report;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -33,8 +33,9 @@ use report::{Buffered, Membership};
 /// The read buffer of a thread, in bytes. Larger reads mean fewer system calls per message, up to what the processor's
 /// cache holds (`tests/bench sidecar`).
 const READ_BYTES: usize = 256 * 1024;
-/// A busy session gives way to the others of its thread after so many rounds.
+/// A busy session gives way to the others of its thread after so many rounds, and after the round that ends later than this.
 const ROUNDS_MAX: usize = 16;
+const TURN_MAX: Duration = Duration::from_millis(2);
 /// Wait between two rounds of dialling all nodes: doubles from the first to the second.
 const REDIAL_MIN: Duration = Duration::from_millis(20);
 const REDIAL_MAX: Duration = Duration::from_millis(500);
@@ -137,6 +138,8 @@ pub(crate) async fn run(shared: Arc<Shared>, card: Arc<Card>, component: TcpStre
 impl Task {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         self.card.register(cx.waker());
+        let began = Instant::now();
+        self.session.begin_turn(began, &mut self.sockets);
         for _ in 0..ROUNDS_MAX {
             let mut progress = self.errands(cx);
             progress |= self.timer(cx);
@@ -155,13 +158,17 @@ impl Task {
             // A node just lost is told of before the next is chosen, so that it is not chosen again.
             progress |= self.change_node();
             progress |= self.dial(cx);
+            if self.session.is_interrupted() || progress && began.elapsed() >= TURN_MAX {
+                break;
+            }
             if !progress {
                 self.report();
                 return Poll::Pending;
             }
         }
         self.report();
-        cx.waker().wake_by_ref();
+        // Woken again behind all whose sockets are ready: a plain wake would come before the next look at the sockets.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
     }
 
@@ -425,6 +432,7 @@ impl Task {
     /// Passes on what has arrived, read or not, and begins the orderly end. A component that never pauses is not waited for.
     fn stop(&mut self, cx: &mut Context<'_>) {
         for _ in 0..LAST_READS_MAX {
+            self.session.begin_turn(Instant::now(), &mut self.sockets);
             if !self.read_component(cx, self.session.wants()) {
                 break;
             }
@@ -458,9 +466,11 @@ impl Task {
 
     /// A node that could not be written to may have said why: what it sent before it closed is still to be read.
     fn read_last_words(&mut self, cx: &mut Context<'_>, cause: Cause) {
-        let mut reads = LAST_READS_MAX;
-        while cause == Cause::WriteError && reads > 0 && self.read_node(cx, self.session.wants()) {
-            reads -= 1;
+        for _ in 0..LAST_READS_MAX {
+            self.session.begin_turn(Instant::now(), &mut self.sockets);
+            if cause != Cause::WriteError || !self.read_node(cx, self.session.wants()) {
+                break;
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use standin_wire::refusal::{names_too_many_subscriptions, refused_subscription, 
 use standin_wire::server::{self, Frame, Verb};
 use standin_wire::{Info, Refusal, Span, encode};
 
-use super::{End, Note, Session, Stage, Wires};
+use super::{End, NOTED_WORK, Note, Session, Stage, Wires};
 use crate::cause::Cause;
 use crate::ledger::Expected;
 
@@ -51,13 +51,7 @@ impl Session {
                 self.down.partial.extend_from_slice(&bytes[taken..]);
             }
         } else {
-            let mut partial = std::mem::take(&mut self.down.partial);
-            partial.extend_from_slice(bytes);
-            let taken = self.receive(&partial, now, wires);
-            if self.stage != Stage::Searching && taken < partial.len() {
-                partial.advance(taken);
-                self.down.partial = partial;
-            }
+            self.take_partial(bytes, now, wires);
         }
         if self.stage == Stage::Searching {
             self.after_loss(now, wires);
@@ -70,6 +64,17 @@ impl Session {
             || (!self.up.blocked && !self.up.incomplete && !self.up.held.is_empty())
         {
             self.push_up(now, wires);
+        }
+    }
+
+    /// Takes what is kept of the node's bytes, and `bytes` behind it.
+    pub(super) fn take_partial(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) {
+        let mut partial = std::mem::take(&mut self.down.partial);
+        partial.extend_from_slice(bytes);
+        let taken = self.receive(&partial, now, wires);
+        if self.stage != Stage::Searching && taken < partial.len() {
+            partial.advance(taken);
+            self.down.partial = partial;
         }
     }
 
@@ -110,6 +115,14 @@ impl Session {
                 at += span.len;
                 continue;
             }
+            if self.turn_exhausted() {
+                break;
+            }
+            self.spend(if matches!(span.verb, Verb::Info | Verb::Err) {
+                NOTED_WORK
+            } else {
+                1
+            });
             let fate = self.own_business(frame, &span, now);
             if !fate.pass && start < at {
                 runs[count] = &bytes[start..at];

@@ -56,6 +56,14 @@ pub(crate) use shell::{Blame, ClientLabel, Ended, Move, Note, Traffic, Wants, Wi
 /// Frames of the sidecar's own that wait for the node, in bytes, above which the node is not read: it would only ask for more.
 const OWN_BYTES_MAX: usize = 64 * 1024;
 
+/// Work that one turn of a session may do, so that nothing that a component or a node sends holds up the other sessions of
+/// the thread. One unit is about half a microsecond.
+const TURN_WORK: u32 = 2048;
+/// What is spent on a frame that is decided alone, on a CONNECT, and on an INFO or `-ERR`, in these units.
+const ALONE_WORK: u32 = 4;
+const CONNECT_WORK: u32 = 40;
+const NOTED_WORK: u32 = 40;
+
 /// Where the session stands with its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -235,6 +243,10 @@ pub(crate) struct Session {
     component_pinged: Instant,
     component_pings: u32,
     moves: u64,
+    /// Work that the present turn may still do.
+    turn_work: u32,
+    /// The turn's work was done before all that had come.
+    interrupted: bool,
     traffic: Traffic,
     notes: Vec<Note>,
 }
@@ -301,6 +313,8 @@ impl Session {
             component_pinged: now,
             component_pings: 0,
             moves: 0,
+            turn_work: TURN_WORK,
+            interrupted: false,
             traffic: Traffic::default(),
             notes: Vec::new(),
         }
@@ -313,8 +327,11 @@ impl Session {
         let ending = self.ending.is_some();
         let room = self.up.held.len() < self.policy.buffer_bytes || (self.up.incomplete && linked);
         Wants {
-            read_component: !self.up.eof && !ending && room,
-            read_node: linked && self.hears_node() && (joining || self.up.own.len() < OWN_BYTES_MAX),
+            read_component: !self.up.eof && !ending && room && !self.interrupted,
+            read_node: linked
+                && !self.interrupted
+                && self.hears_node()
+                && (joining || self.up.own.len() < OWN_BYTES_MAX),
             write_component: !self.down.outbox.is_empty(),
             write_node: linked && self.up.blocked,
             keep_node: linked,
@@ -488,6 +505,31 @@ impl Session {
     /// What the component calls itself; `None` before its CONNECT.
     pub(crate) fn client_label(&self) -> Option<&ClientLabel> {
         self.client.as_ref().map(|client| &client.label)
+    }
+
+    /// A new turn of the session: goes on with what the last one left.
+    pub(crate) fn begin_turn(&mut self, now: Instant, wires: &mut impl Wires) {
+        self.turn_work = TURN_WORK;
+        if std::mem::take(&mut self.interrupted) {
+            self.take_partial(&[], now, wires);
+            self.push_up(now, wires);
+        }
+    }
+
+    /// Whether the turn is over before all was done that could be done now.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted
+    }
+
+    /// Takes `work` from what the turn may still do. When nothing is left, the caller stops at the next frame.
+    fn spend(&mut self, work: u32) {
+        self.turn_work = self.turn_work.saturating_sub(work);
+    }
+
+    /// Whether the turn's work is done; then the session asks for another turn.
+    fn turn_exhausted(&mut self) -> bool {
+        self.interrupted |= self.turn_work == 0;
+        self.turn_work == 0
     }
 
     /// What passed since the last call.

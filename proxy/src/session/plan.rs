@@ -13,6 +13,9 @@ use super::{End, Leaving, Session};
 /// write that the socket takes.
 const PLAN_BYTES_MAX: usize = 256 * 1024;
 
+/// Frames other than publishes that are written in one go.
+const PLAN_OTHERS_MAX: u32 = 1024;
+
 /// Entries of the ledger above which nothing more is sent until the node has answered some.
 const ANSWERS_OWED_MAX: usize = 65_536;
 
@@ -31,8 +34,14 @@ pub(super) enum Plan {
     },
     /// The first `len` bytes are one frame in whose place the node gets other bytes.
     Replace { len: usize, with: Vec<u8> },
-    /// The first `len` bytes are whole frames that pass as they are: `publishes` of them, and if `plain` nothing else.
-    Pass { len: usize, publishes: u64, plain: bool },
+    /// The first `len` bytes are whole frames that pass as they are: `publishes` of them and `others`. If `plain`, there are
+    /// no others, and none of the publishes is to be kept.
+    Pass {
+        len: usize,
+        publishes: u64,
+        others: u32,
+        plain: bool,
+    },
 }
 
 /// Bits by which sids are told apart within one plan. Sids are mostly numbers that count up.
@@ -106,7 +115,8 @@ impl Session {
         let (mut len, mut publishes, mut plain) = (0, 0, !may_resend);
         let mut planned = Planned::default();
         self.up.subjects.clear();
-        while len < bytes_max {
+        let mut others = 0;
+        while len < bytes_max && others < PLAN_OTHERS_MAX {
             // Looked at where it is: to copy the span out takes longer than to find it (`tests/bench sidecar`, 16 B).
             let found = self.up.scanner.next(&bytes[len..]);
             let span = match &found {
@@ -126,6 +136,7 @@ impl Session {
                     Err(error) => return Err(error),
                 }
                 plain = false;
+                others += 1;
             } else if self.is_holding() {
                 if len > 0 {
                     break;
@@ -154,6 +165,7 @@ impl Session {
             Plan::Pass {
                 len,
                 publishes,
+                others,
                 plain,
             }
         })

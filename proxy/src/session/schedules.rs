@@ -407,6 +407,7 @@ impl World {
 
     /// Takes the session's notes and reads what the component got.
     fn look(&mut self) {
+        self.session.begin_turn(self.now, &mut self.pipes);
         let (notes, ended) = self.session.report();
         assert_eq!(ended, None);
         for note in notes {

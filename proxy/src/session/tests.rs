@@ -601,3 +601,69 @@ fn s3_a_node_that_takes_a_large_publish_slowly_is_not_taken_for_dead() {
     }
     assert_eq!(bench.session.state(), "searching");
 }
+
+/// Frames done in one turn at most: each costs some microseconds at the worst.
+const FRAMES_PER_TURN_MAX: usize = 8192 + 1024;
+
+#[test]
+fn a_turn_does_a_bounded_amount_of_work_whatever_the_component_sends() {
+    for frame in [
+        "CONNECT {\"verbose\":false}\r\n",
+        "UNSUB 7\r\n",
+        "SUB a 1\r\n",
+        "PING\r\n",
+        "PONG\r\n",
+        "PUB a 0\r\n\r\n",
+    ] {
+        let mut bench = Bench::connected(policy());
+        let count = 256 * 1024 / frame.len();
+        bench.component(&frame.repeat(count));
+        let mut left = bench.session.buffered_bytes() / frame.len();
+        let mut turns = 1;
+        assert!(
+            count - left <= 8 * FRAMES_PER_TURN_MAX,
+            "{frame}: {} in one turn",
+            count - left
+        );
+        while bench.session.is_interrupted() {
+            bench.session.begin_turn(bench.now, &mut bench.pipes);
+            bench.node("PONG\r\n");
+            let now_left = bench.session.buffered_bytes() / frame.len();
+            assert!(
+                left.saturating_sub(now_left) <= 2 * FRAMES_PER_TURN_MAX,
+                "{frame}"
+            );
+            left = now_left;
+            turns += 1;
+        }
+        assert!(
+            turns > 1 || frame.starts_with("PUB"),
+            "{frame} is done in one turn"
+        );
+    }
+}
+
+#[test]
+fn a_turn_does_a_bounded_amount_of_work_whatever_the_node_sends() {
+    for frame in [
+        "INFO {\"connect_urls\":[\"n:9\"]}\r\n",
+        "PONG\r\n",
+        "PING\r\n",
+        "+OK\r\n",
+        "-ERR 'Invalid Subject'\r\n",
+    ] {
+        let mut bench = Bench::connected(policy());
+        let count = 256 * 1024 / frame.len();
+        bench.node(&frame.repeat(count));
+        let mut turns = 1;
+        assert!(bench.session.is_interrupted(), "{frame} is done in one turn");
+        while bench.session.is_interrupted() {
+            let before = bench.session.buffered_bytes();
+            bench.session.begin_turn(bench.now, &mut bench.pipes);
+            let done = before.saturating_sub(bench.session.buffered_bytes()) / frame.len();
+            assert!(done <= FRAMES_PER_TURN_MAX, "{frame}: {done} in one turn");
+            turns += 1;
+        }
+        assert!(turns > 10, "{frame}: {turns} turns");
+    }
+}

@@ -9,7 +9,7 @@ use standin_wire::client::{self, Frame, Verb};
 use standin_wire::{Span, WireError, encode};
 
 use super::plan::Plan;
-use super::{End, Leaving, Note, Replacement, Session, Stage, Wires};
+use super::{ALONE_WORK, CONNECT_WORK, End, Leaving, Note, Replacement, Session, Stage, Wires};
 use crate::ledger::Expected;
 use crate::policy::InDoubt;
 
@@ -96,7 +96,7 @@ impl Session {
     fn transmit(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> usize {
         let mut at = 0;
         self.up.blocked = false;
-        while self.stage != Stage::Searching {
+        while self.stage != Stage::Searching && !(at < bytes.len() && self.turn_exhausted()) {
             if self.up.head_written == 0 {
                 if !self.up.resent_partly && !self.flush_own(now, wires) {
                     break;
@@ -141,12 +141,18 @@ impl Session {
                     break;
                 }
                 Ok(Plan::Skip { len, refusal }) => {
+                    self.spend(ALONE_WORK);
                     at += len;
                     if let Some(text) = refusal {
                         self.refuse(text, now, wires);
                     }
                 }
                 Ok(Plan::Replace { len, with }) => {
+                    self.spend(if with.starts_with(b"CONNECT") {
+                        CONNECT_WORK
+                    } else {
+                        ALONE_WORK
+                    });
                     self.up.replacement = Some(Replacement { len, with });
                     at += self.write_replacement(&bytes[at..], now, wires);
                 }
@@ -154,7 +160,9 @@ impl Session {
                     len,
                     publishes,
                     plain,
+                    others,
                 }) => {
+                    self.spend(1 + (publishes as u32 + ALONE_WORK * others) / 16);
                     at += self.write_frames(&bytes[at..at + len], publishes, plain, now, wires);
                 }
                 Err(error) => {

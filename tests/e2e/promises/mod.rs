@@ -12,6 +12,7 @@
 //! | [`errors`] | S9: whose `-ERR` it is |
 //! | [`outage`] | S10: no node at all |
 //! | [`choice`] | which node a session gets |
+//! | [`neighbours`] | what one session's component or node does to the other sessions |
 //! | [`components`] | components that are too many, too slow, or gone at once |
 
 mod answers;
@@ -22,5 +23,6 @@ mod face;
 mod frames;
 mod in_doubt;
 mod journal;
+mod neighbours;
 mod outage;
 mod scene;

@@ -133,11 +133,13 @@ impl Bench {
     }
 
     pub(super) fn component(&mut self, bytes: &str) {
+        self.session.begin_turn(self.now, &mut self.pipes);
         self.session
             .component_bytes(bytes.as_bytes(), false, self.now, &mut self.pipes);
     }
 
     pub(super) fn node(&mut self, bytes: &str) {
+        self.session.begin_turn(self.now, &mut self.pipes);
         self.session
             .node_bytes(bytes.as_bytes(), false, self.now, &mut self.pipes);
     }
