@@ -30,9 +30,11 @@ impl Access {
                 .as_deref()
                 .is_some_and(|given| same(given, token)),
             Self::Users(users) => {
-                let (Some(user), Some(password)) = (&connect.user, &connect.pass) else {
+                let Some(user) = &connect.user else {
                     return false;
                 };
+                // No password is the empty one, as with nats-server.
+                let password = connect.pass.as_deref().unwrap_or_default();
                 let mut admitted = false;
                 for (name, secret) in users {
                     admitted |= same(user, name) & same(password, secret);
@@ -82,6 +84,17 @@ mod tests {
                 admitted,
                 "{user:?} {pass:?}"
             );
+        }
+        let without = Access::Users(vec![("a".into(), String::new())]);
+        for (user, pass, admitted) in [
+            (Some("a"), None, true),
+            (Some("a"), Some(""), true),
+            (Some("a"), Some("x"), false),
+            (Some("b"), None, false),
+            (None, None, false),
+        ] {
+            let connect = connect(user, pass, None);
+            assert_eq!(without.admits(&connect), admitted, "{user:?} {pass:?}");
         }
         let token = Access::Token("t".into());
         assert!(token.admits(&connect(None, None, Some("t"))));

@@ -1,19 +1,29 @@
-//! The command line: `nats-server`'s flags, with one dash or two, so that scripts that start it start this too. It is the topmost
-//! layer of the settings.
+//! The command line: `nats-server`'s flags, so that scripts that start it start this too. It is the topmost layer of the settings.
+//!
+//! [`words`] takes it apart as `nats-server` does; the flags that are served are here, those that are only known by name in [`others`];
+//! [`signal`] is the command `--signal`.
+
+mod others;
+pub mod signal;
+mod words;
 
 use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 pub use standin_daemon::cli::{EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Said};
 use toml::Value;
 
+use self::others::Others;
+use self::words::number;
+use crate::natsconf;
 use crate::settings::{Flag, Input, Loaded, Settings, SettingsError, credentials, split_url};
 
 const AFTER_HELP: &str = "\
-Flags are nats-server's; one dash does where nats-server takes one (-port 4222, -p -1, -DV). The settings file is TOML:
-deploy/broker.toml lists every key with its default. A file *.conf is read as nats-server's own format.
+Flags are nats-server's, with one dash or two, and so are their values: -port 4222, --port=4222, -p -1, -DV, -D=false. The settings
+file is TOML: deploy/broker.toml lists every key with its default. A file *.conf is read as nats-server's own format.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file.
 Signals: INT stops, and so does TERM a node that is alone; HUP reads the settings again, USR1 opens the log file anew, USR2, and TERM where the node is one of several,
@@ -24,7 +34,8 @@ Examples:
   standin-broker -p 4222 -m 8222 --user a --pass b
   standin-broker --zookeeper 10.0.0.1:2181,10.0.0.2:2181,10.0.0.3:2181
   standin-broker -p 4222 --cluster nats://10.0.0.1:6222 --routes nats://10.0.0.2:6222,nats://10.0.0.3:6222
-  standin-broker -c /etc/standin/broker.toml -l /var/log/standin-broker.log -P /run/standin-broker.pid";
+  standin-broker -c /etc/standin/broker.toml -l /var/log/standin-broker.log -P /run/standin-broker.pid
+  standin-broker --signal reload=/run/standin-broker.pid";
 
 /// One node of the broker: core NATS for clients.
 #[derive(Debug, Clone, Default, Parser)]
@@ -37,9 +48,9 @@ Examples:
     max_term_width = 110
 )]
 pub struct Cli {
-    /// Settings file (TOML)
+    /// Settings file (TOML, or *.conf as nats-server has it)
     #[arg(short = 'c', long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    config: Option<OsString>,
 
     /// Address to listen on [default: 0.0.0.0]
     #[arg(short = 'a', long, alias = "net", value_name = "IP", help_heading = "Clients")]
@@ -50,7 +61,7 @@ pub struct Cli {
         short = 'p',
         long,
         value_name = "N",
-        allow_negative_numbers = true,
+        value_parser = number,
         help_heading = "Clients"
     )]
     port: Option<i64>,
@@ -59,7 +70,7 @@ pub struct Cli {
     #[arg(
         short = 'n',
         long = "name",
-        alias = "server_name",
+        visible_alias = "server_name",
         value_name = "NAME",
         help_heading = "Clients"
     )]
@@ -155,7 +166,7 @@ pub struct Cli {
         long = "http_port",
         alias = "http-port",
         value_name = "N",
-        allow_negative_numbers = true,
+        value_parser = number,
         help_heading = "Operation"
     )]
     http_port: Option<i64>,
@@ -185,17 +196,25 @@ pub struct Cli {
     #[arg(short = 'V', long, help_heading = "Operation")]
     trace: bool,
 
-    /// Taken for the sake of old scripts: lines have their time anyway
-    #[arg(short = 'T', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
-    logtime: Option<bool>,
+    #[arg(long = "DV", hide = true)]
+    debug_and_trace: bool,
 
-    /// Taken for the sake of old scripts: without JetStream nothing is stored, by nats-server neither
-    #[arg(long = "store_dir", alias = "sd", value_name = "DIR", hide = true)]
-    store_dir: Option<PathBuf>,
+    // The system account's frames are traced too, where there is one.
+    #[arg(long = "VV", hide = true)]
+    trace_verbose: bool,
 
-    /// Taken for the sake of old scripts: a node that cannot be reached is dialled on and on
-    #[arg(long = "connect_retries", value_name = "N", hide = true)]
-    connect_retries: Option<i64>,
+    #[arg(long = "DVV", hide = true)]
+    debug_and_trace_verbose: bool,
+
+    /// Send a running server a signal and end: stop (SIGKILL), quit (SIGINT), term (SIGTERM), reload (SIGHUP), reopen (SIGUSR1),
+    /// ldm (SIGUSR2); to that process, that of a pid file, those whose id begins as before a `*`, or the only one there is
+    #[arg(
+        long,
+        visible_alias = "sl",
+        value_name = "COMMAND[=PID]",
+        help_heading = "Operation"
+    )]
+    pub signal: Option<String>,
 
     /// Check the settings and end: 0 when they are good, 64 and the reason when not
     #[arg(short = 't', long, help_heading = "Operation")]
@@ -208,6 +227,13 @@ pub struct Cli {
     /// Print the version and end
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
+
+    #[command(flatten)]
+    others: Others,
+
+    /// The switches that were given with `=false`.
+    #[arg(skip)]
+    off: Vec<String>,
 }
 
 impl Cli {
@@ -216,29 +242,26 @@ impl Cli {
     /// # Errors
     /// [`Said`], to be printed, with the exit code.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Said> {
-        let command = Self::command();
-        let longs: Vec<String> = command
-            .get_arguments()
-            .flat_map(|argument| {
-                let aliases = argument.get_all_aliases().unwrap_or_default();
-                argument.get_long().into_iter().chain(aliases)
-            })
-            .map(str::to_owned)
-            .collect();
-        let switches: Vec<String> = command
-            .get_arguments()
-            .filter(|argument| matches!(argument.get_action(), ArgAction::SetTrue))
-            .flat_map(|argument| {
-                let short = argument.get_short().map(String::from);
-                argument.get_long().map(str::to_owned).into_iter().chain(short)
-            })
-            .collect();
-        let arguments = arguments
-            .into_iter()
-            .filter_map(|argument| without_switch_value(argument, &switches))
-            .map(|argument| with_usual_dashes(argument, &longs));
-        let matches = command.try_get_matches_from(arguments)?;
-        Ok(Self::from_arg_matches(&matches)?)
+        let mut command = Self::command();
+        command.build();
+        let words = words::read(arguments, &mut command)?;
+        let matches = command.try_get_matches_from_mut(words.arguments)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        cli.off = words.off;
+        let refusals = cli.others.refusals(&cli.off);
+        if !refusals.is_empty() {
+            let message = format!("{}\n", refusals.join("\nerror: "));
+            return Err(command.error(ErrorKind::UnknownArgument, message).into());
+        }
+        Ok(cli)
+    }
+
+    /// The settings file, if there is one.
+    fn file(&self) -> Option<PathBuf> {
+        self.config
+            .as_ref()
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
     }
 
     /// The settings: defaults, `--config`, this process's environment, these flags. SIGHUP calls it again.
@@ -249,12 +272,22 @@ impl Cli {
         // A variable that is no UTF-8 cannot be meant for us; env::vars would panic on it.
         let environment = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Input {
-            file: self.config.as_deref(),
+        let file = self.file();
+        let input = Input {
+            file: file.as_deref(),
             environment: environment.collect(),
             flags: self.flags(),
+        };
+        let mut loaded: Loaded<Settings> = input.load().map_err(|error| match &file {
+            Some(file) => natsconf::meant(file, error),
+            None => error,
+        })?;
+        loaded.warnings.extend(self.others.warnings(&self.off));
+        if let Some(file) = &file {
+            loaded.warnings.extend(natsconf::warnings(file));
         }
-        .load()
+        loaded.warnings.extend(loaded.settings.warnings());
+        Ok(loaded)
     }
 
     /// The flags that were given, as a layer of the settings.
@@ -296,6 +329,8 @@ impl Cli {
         let texts = texts.into_iter().filter_map(|(key, flag, text)| {
             let text = match (key, text.as_deref()?) {
                 ("addr", "localhost") => "127.0.0.1",
+                // Empty is "not given" to nats-server.
+                ("addr", "") => "0.0.0.0",
                 (_, text) => text,
             };
             let value = Value::String(text.to_owned());
@@ -310,13 +345,6 @@ impl Cli {
             let value = Value::Integer(number?);
             Some(Flag { key, flag, value })
         });
-        let levels = [("trace", "-V", self.trace), ("debug", "-D", self.debug)];
-        let level = levels.into_iter().find(|(.., given)| *given);
-        let level = level.map(|(level, flag, _)| Flag {
-            key: "log.level",
-            flag,
-            value: Value::String(level.to_owned()),
-        });
         let routes = self.routes.as_deref().map(|text| {
             let routes = text.split(',').map(str::trim).filter(|route| !route.is_empty());
             let mut routes: Vec<Value> = routes.map(|route| Value::String(route.to_owned())).collect();
@@ -330,56 +358,38 @@ impl Cli {
                 value: Value::Array(routes),
             }
         });
-        let no_advertise = self.no_advertise.then_some(Flag {
+        let advertised = self.off.iter().any(|off| off == "no_advertise");
+        let no_advertise = (self.no_advertise || advertised).then_some(Flag {
             key: "cluster.no_advertise",
             flag: "--no_advertise",
-            value: Value::Boolean(true),
+            value: Value::Boolean(self.no_advertise),
         });
         texts
             .chain(numbers)
-            .chain(level)
+            .chain(self.level())
             .chain(routes)
             .chain(no_advertise)
             .collect()
     }
-}
 
-/// A switch may come with `=true` or `=false`, as Go's flags may; with `=false` it is as if it were not there.
-fn without_switch_value(argument: OsString, switches: &[String]) -> Option<OsString> {
-    let split = argument.to_str().and_then(|text| text.split_once('='));
-    match split {
-        Some((flag, value))
-            if switches
-                .iter()
-                .any(|switch| flag.trim_start_matches('-') == switch) =>
-        {
-            match value.to_ascii_lowercase().as_str() {
-                "true" | "t" | "1" => Some(flag.into()),
-                "false" | "f" | "0" => None,
-                _ => Some(argument),
-            }
-        }
-        _ => Some(argument),
-    }
-}
-
-/// Long flags get two dashes and short ones one, however they came.
-fn with_usual_dashes(argument: OsString, longs: &[String]) -> OsString {
-    let Some(text) = argument.to_str() else {
-        return argument;
-    };
-    let name = text.trim_start_matches('-');
-    let dashes = text.len() - name.len();
-    let word = name.split('=').next().unwrap_or(name);
-    if dashes == 1 && longs.iter().any(|long| long == word) {
-        format!("--{name}").into()
-    } else if dashes == 2 && word.len() == 1 {
-        format!("-{name}").into()
-    } else {
-        argument
+    /// The level of the log that the switches ask for; one that is switched off overrides the file's `debug: true`.
+    fn level(&self) -> Option<Flag> {
+        let trace = self.trace || self.debug_and_trace || self.trace_verbose || self.debug_and_trace_verbose;
+        let switches = ["debug", "trace", "DV", "VV", "DVV"];
+        let off = self.off.iter().any(|off| switches.contains(&off.as_str()));
+        let levels = [
+            ("trace", "-V", trace),
+            ("debug", "-D", self.debug),
+            ("info", "-D=false", off),
+        ];
+        let (level, flag, _) = levels.into_iter().find(|(.., given)| *given)?;
+        Some(Flag {
+            key: "log.level",
+            flag,
+            value: Value::String(level.to_owned()),
+        })
     }
 }
 
 #[cfg(test)]
-#[path = "cli_tests.rs"]
 mod tests;

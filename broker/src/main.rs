@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::process::ExitCode;
 
-use standin_broker::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE};
+use standin_broker::cli::{self, Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use standin_broker::notices::Notices;
 use standin_broker::{RunError, Server, Settings, Sockets, VERSION};
 use standin_daemon::cli::{answer, usage};
@@ -21,6 +21,16 @@ fn main() -> ExitCode {
             return said.exit_code().into();
         }
     };
+    if let Some(text) = &cli.signal {
+        return match cli::signal::send(text) {
+            Ok(()) => EXIT_DONE.into(),
+            Err(error) if error.is_usage() => usage(PROGRAM, &error),
+            Err(error) => {
+                eprintln!("{PROGRAM}: {error}");
+                EXIT_UNAVAILABLE.into()
+            }
+        };
+    }
     let loaded = match cli.settings() {
         Ok(loaded) => loaded,
         Err(error) => return usage(PROGRAM, &error),
@@ -143,7 +153,7 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
         Err(error) => {
             error!("{error}");
             server.stop().await;
-            return EXIT_UNAVAILABLE;
+            return EXIT_USAGE;
         }
     };
     info!("Server is ready");

@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use standin_daemon::files::Connections;
 pub use standin_daemon::logging::LogFormat;
 use standin_daemon::settings::{
-    self, MASK, Places, Schema, Secret, Whole, host_and_port, masked_pair, masked_url, masked_whole, of_text,
-    refused,
+    self, MASK, Places, Schema, Secret, Whole, masked_pair, masked_url, masked_whole, of_text, refused,
 };
 pub use standin_daemon::settings::{Flag, Input, Loaded, Millis, Place, Secs, SettingsError};
 use toml::{Table, Value};
@@ -21,9 +20,11 @@ use crate::auth::Access;
 use crate::natsconf;
 
 mod cluster;
+mod findings;
 
 pub use cluster::{Cluster, Nodes};
 pub(crate) use cluster::{Route, address_towards, credentials, split_url};
+pub(crate) use findings::Findings;
 
 /// The commented defaults, `deploy/broker.toml`.
 pub const DEFAULTS: &str = include_str!("../../deploy/broker.toml");
@@ -117,14 +118,14 @@ pub struct Process {
 }
 
 /// The range of each number, both ends allowed.
-const RANGES: &[(&str, i64, i64)] = &[
+pub(crate) const RANGES: &[(&str, i64, i64)] = &[
     ("port", -1, 65_535),
     ("authorization.timeout_ms", 10, 60_000),
     ("limits.max_payload", 1, 64 << 20),
     ("limits.max_control_line", 128, 1 << 20),
     ("limits.max_connections", 1, 1_000_000),
     ("limits.max_subscriptions", 0, 100_000_000),
-    ("limits.max_pending", 65_536, 1 << 30),
+    ("limits.max_pending", 65_536, 1 << 40),
     ("limits.write_deadline_ms", 10, 3_600_000),
     ("limits.ping_interval_ms", 10, 86_400_000),
     ("limits.ping_max", 1, 100),
@@ -191,7 +192,7 @@ const SCHEMA: Schema = Schema {
     variables: &[],
     other_format: Some(natsconf::read),
     masked,
-    text,
+    text: check_text,
     table: |_, place, table| user(place, table),
 };
 
@@ -212,11 +213,14 @@ fn masked(key: &str, text: &str) -> Option<String> {
     secret.then(|| masked_whole(text))
 }
 
-fn text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
+/// Checks the form of one text.
+pub(crate) fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let allowed = match key {
         "addr" if text.parse::<IpAddr>().is_err() => "an IP address, such as \"127.0.0.1\"",
         "http.addr" if !text.is_empty() && text.parse::<IpAddr>().is_err() => "an IP address, or empty",
-        "advertise" if text.contains(char::is_whitespace) => "host:port, host, or empty",
+        "advertise" | "cluster.advertise" if !text.is_empty() && !cluster::is_advertised(text) => {
+            "host:port or host as others reach it, or empty"
+        }
         "server_name" if text.contains(|c: char| c.is_whitespace() || c == '/' || c.is_control()) => {
             "a name without blanks and slashes, or empty"
         }
@@ -224,11 +228,15 @@ fn text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
         "cluster.listen" if !text.is_empty() && !cluster::is_listen(text) => {
             "host:port (port -1: any free one), or empty"
         }
-        "cluster.advertise" if !text.is_empty() && !host_and_port(text) => "host:port, or empty",
         "cluster.routes" if text.contains(MASK) => return not_a_mask_of(key, place),
         "cluster.routes" if cluster::route(text).is_err() => "[nats://][user:password@]host:port",
+        "cluster.routes" => return no_hash_in_route(key, place, text),
         "nodes.zookeeper_auth" if text.ends_with(MASK) => return not_a_mask_of(key, place),
         "nodes.zookeeper_auth" if !text.is_empty() && !text.contains(':') => "user:password, or empty",
+        "authorization.password" | "authorization.token" | "cluster.password" => {
+            not_a_hash(key, place, text)?;
+            return not_a_mask(key, place, text);
+        }
         _ => return not_a_mask(key, place, text),
     };
     let found = masked(key, text).unwrap_or_else(|| text.to_owned());
@@ -252,6 +260,24 @@ fn not_a_mask_of(key: &str, place: &Place) -> Result<(), SettingsError> {
     })
 }
 
+/// A hash is not taken for the password itself: whoever knows the file would be let in by it, and the password's owner would not.
+fn not_a_hash(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
+    if !natsconf::is_hash(text) {
+        return Ok(());
+    }
+    Err(SettingsError::Conflict {
+        place: place.clone(),
+        rule: format!(
+            "{key} is a bcrypt hash; hashed passwords are not supported yet, give the password itself"
+        ),
+    })
+}
+
+fn no_hash_in_route(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
+    let credentials = cluster::route(text).ok().and_then(|route| route.credentials);
+    credentials.map_or(Ok(()), |(_, password)| not_a_hash(key, place, &password))
+}
+
 /// One entry of `authorization.users`.
 fn user(place: &Place, table: &Table) -> Result<(), SettingsError> {
     if let Some(key) = table
@@ -268,7 +294,11 @@ fn user(place: &Place, table: &Table) -> Result<(), SettingsError> {
     for key in ["user", "password"] {
         let name = format!("authorization.users.{key}");
         match table.get(key) {
-            Some(Value::String(text)) if !text.is_empty() => not_a_mask(&name, place, text)?,
+            // As with nats-server a password may be empty.
+            Some(Value::String(text)) if !text.is_empty() || key == "password" => {
+                not_a_hash(&name, place, text)?;
+                not_a_mask(&name, place, text)?;
+            }
             // What stands in the wrong place may be a secret as well.
             Some(_) => return Err(refused(&name, place, "a text that is not empty", MASK)),
             None => return Err(refused(&name, place, "a text that is not empty", "missing")),
@@ -297,11 +327,6 @@ impl settings::Settings for Settings {
                 self.port == 0,
                 "port",
                 "port must be 1 to 65535, or -1 for any free port, not 0".to_owned(),
-            ),
-            (
-                !user.is_empty() && password.is_empty(),
-                "authorization.user",
-                "authorization.user has no password; give authorization.password (--pass) too".to_owned(),
             ),
             (
                 user.is_empty() && !password.is_empty(),
@@ -339,10 +364,12 @@ impl settings::Settings for Settings {
                 ),
             ),
         ];
-        match rules.into_iter().find(|(broken, ..)| *broken) {
-            Some((_, key, rule)) => Err(places.conflict(key, rule)),
-            None => self.check_cluster(places),
+        let mut findings = Findings::default();
+        for (_, key, rule) in rules.into_iter().filter(|(broken, ..)| *broken) {
+            findings.add(places.of(key), rule);
         }
+        self.check_cluster(places, &mut findings);
+        findings.result()
     }
 }
 
@@ -354,6 +381,24 @@ impl Settings {
     /// As [`Input::load`]; the place is named `settings`.
     pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
         Ok(of_text::<Self>("settings", text)?.settings)
+    }
+
+    /// What is allowed and may still surprise.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let Authorization {
+            user,
+            password,
+            token,
+            users,
+            ..
+        } = &self.authorization;
+        let first = (!user.is_empty() && password.is_empty() && token.is_empty()).then_some(user);
+        let more = users.iter().filter(|user| user.password.is_empty());
+        first
+            .into_iter()
+            .chain(more.map(|user| &user.user))
+            .map(|user| format!("the user {user:?} has no password: whoever gives that name is let in"))
+            .collect()
     }
 
     /// Where clients are served; port 0 for any free one.

@@ -102,8 +102,19 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
             "settings:1: server_name cannot be registered",
         ),
         (
-            "[authorization]\nuser = \"a\"\n",
-            "settings:2: authorization.user has no password; give authorization.password (--pass) too",
+            "[authorization]\nuser = \"a\"\npassword = \"$2b$10$x\"\n",
+            "settings:3: authorization.password is a bcrypt hash; hashed passwords are not supported yet",
+        ),
+        (
+            "[authorization]\nusers = [\n{ user = \"a\", password = \"$2y$10$x\" }]\n",
+            "settings:3: authorization.users.password is a bcrypt hash; hashed passwords are not supported yet",
+        ),
+        (
+            "port = 0\n[authorization]\npassword = \"a\"\n[cluster]\nuser = \"u\"\nroutes = [\"h:1\"]\n",
+            "settings:1: port must be 1 to 65535, or -1 for any free port, not 0\n\
+             settings:3: authorization.password has no user; give authorization.user (--user) too\n\
+             settings:5: cluster.user and cluster.password are needed together; give both or none\n\
+             settings:6: cluster.routes is set and cluster.listen is not",
         ),
         (
             "[authorization]\npassword = \"a\"\n",
@@ -168,5 +179,57 @@ fn users_are_the_first_and_the_others() {
     assert_eq!(
         users("[authorization]\ntoken = \"t\"\n"),
         Access::Token("t".to_owned())
+    );
+}
+
+#[test]
+fn what_is_advertised_can_be_reached() {
+    for advertised in [
+        "h",
+        "h:4222",
+        "10.0.0.1",
+        "10.0.0.1:1",
+        "[::1]:4222",
+        "a.b.c:65535",
+    ] {
+        for key in ["advertise = ", "[cluster]\nadvertise = "] {
+            let text = format!("{key}\"{advertised}\"\n");
+            assert!(Settings::from_toml(&text).is_ok(), "{text}");
+        }
+    }
+    for nowhere in [
+        "x:y",
+        "0.0.0.0",
+        "0.0.0.0:1",
+        "::",
+        "[::]:1",
+        ":4222",
+        "h:0",
+        "h:-1",
+        "h:65536",
+        "a b:1",
+        "nats://h:1",
+        "a:b:1",
+        "u@h:1",
+    ] {
+        for (line, key, section) in [(1, "advertise", ""), (2, "cluster.advertise", "[cluster]\n")] {
+            let error = refused(&format!("{section}advertise = \"{nowhere}\"\n"));
+            assert_eq!(
+                error,
+                format!(
+                    "settings:{line}: {key} must be host:port or host as others reach it, or empty, not \"{nowhere}\""
+                )
+            );
+        }
+    }
+}
+
+#[test]
+fn the_default_link_takes_the_largest_message() {
+    let largest = "[limits]\nmax_payload = 67108864\n[cluster]\nlisten = \"127.0.0.1:-1\"\n";
+    assert!(Settings::from_toml(largest).is_ok());
+    assert!(
+        refused(&format!("{largest}max_pending = 69206015\n"))
+            .contains("cluster.max_pending must be at least")
     );
 }

@@ -1,259 +1,522 @@
-//! The text of a settings file of `nats-server`, taken apart: keys with values, maps and lists in each other, variables.
+//! The text of a settings file of `nats-server`, taken apart as that does it: keys with values, maps and lists in each other, variables,
+//! included files.
 
+use std::cell::Cell;
 use std::env;
-use std::iter::Peekable;
-use std::str::Chars;
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
 
-use standin_daemon::settings::{Place, SettingsError};
+use standin_daemon::settings::Place;
 
-/// Maps in maps are read up to this depth.
-const DEPTH_MAX: usize = 16;
+use super::words;
 
-/// A value as it stands in the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Maps in maps, included files and variables in variables are read up to this depth.
+const DEPTH_MAX: usize = 32;
+
+/// A value as it stands in the file. Those without quotes keep their text, for keys that take texts.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
     Text(String),
-    Integer(i64),
-    Flag(bool),
+    Integer(i64, String),
+    Float(f64, String),
+    Flag(bool, String),
     Map(Vec<Entry>),
-    List(Vec<(usize, Node)>),
+    List(Vec<(At, Node)>),
 }
 
+/// Where something stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct At {
+    pub(super) file: Rc<str>,
+    pub(super) line: usize,
+    /// The line of the settings file itself: where it includes `file`, if that is another one.
+    pub(super) line_of_all: usize,
+}
+
+impl At {
+    pub(super) fn place(&self) -> Place {
+        Place::file(&self.file, self.line)
+    }
+}
+
+/// A key with its value.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
     pub(super) key: String,
-    pub(super) line: usize,
+    pub(super) at: At,
     pub(super) node: Node,
+    /// A variable refers to it, so it need be no setting.
+    pub(super) is_used: Rc<Cell<bool>>,
 }
 
-/// See the file's head.
-pub(super) struct Parser<'a> {
-    name: &'a str,
-    chars: Peekable<Chars<'a>>,
+/// What is wrong with the text, and where.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) place: Place,
+    pub(super) what: String,
+}
+
+type Parsed<T> = Result<T, Fault>;
+
+/// Reads the text of the file `name`.
+pub(super) fn read(name: &str, text: &str) -> Parsed<Vec<Entry>> {
+    Parser::new(name, text, None, 0).file()
+}
+
+struct Parser<'a> {
+    name: Rc<str>,
+    /// What is left of the text.
+    rest: &'a str,
     line: usize,
-    /// Keys above the first map, for `$KEY`.
-    known: Vec<(String, Node)>,
-    /// Those that were referred to.
-    used: Vec<String>,
+    /// Where all of it stands, when it is not the settings file itself.
+    within: Option<At>,
+    /// How many files and variables it is inside of.
+    depth: usize,
+    /// The maps around the next key, the outermost first.
+    maps: Vec<Vec<Entry>>,
+}
+
+enum Key {
+    Name(String),
+    Include,
 }
 
 impl<'a> Parser<'a> {
-    /// For `text`, which is shown as `name` in errors.
-    pub(super) fn new(name: &'a str, text: &'a str) -> Self {
+    fn new(name: &str, text: &'a str, within: Option<At>, depth: usize) -> Self {
         Self {
-            name,
-            chars: text.chars().peekable(),
+            name: name.into(),
+            rest: text,
             line: 1,
-            known: Vec::new(),
-            used: Vec::new(),
+            within,
+            depth,
+            maps: vec![Vec::new()],
         }
     }
 
-    /// Whether `$KEY` was referred to.
-    pub(super) fn has_used(&self, key: &str) -> bool {
-        self.used.iter().any(|used| used == key)
+    fn at(&self) -> At {
+        At {
+            file: Rc::clone(&self.name),
+            line: self.line,
+            line_of_all: self.within.as_ref().map_or(self.line, |at| at.line_of_all),
+        }
     }
 
-    fn wrong(&self, what: impl Into<String>) -> SettingsError {
-        SettingsError::Syntax {
-            place: Place::file(self.name, self.line),
-            format: "nats-server's format",
-            message: what.into(),
-        }
+    fn wrong<T>(&self, what: impl Into<String>) -> Parsed<T> {
+        Err(Fault {
+            place: self.at().place(),
+            what: what.into(),
+        })
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest.chars().next()
     }
 
     fn next(&mut self) -> Option<char> {
-        let next = self.chars.next();
-        self.line += usize::from(next == Some('\n'));
-        next
+        let next = self.peek()?;
+        self.take(next.len_utf8());
+        Some(next)
     }
 
-    /// Blanks, line ends, commas between entries, comments.
-    fn skip(&mut self) {
-        while let Some(next) = self.chars.peek().copied() {
-            if next == '#' || next == '/' && self.chars.clone().nth(1) == Some('/') {
-                while self.chars.peek().is_some_and(|next| *next != '\n') {
-                    self.next();
-                }
-            } else if next.is_whitespace() || next == ',' || next == ';' {
-                self.next();
-            } else {
+    /// Takes so many bytes.
+    fn take(&mut self, bytes: usize) -> &'a str {
+        let (taken, rest) = self.rest.split_at(bytes);
+        self.line += taken.matches('\n').count();
+        self.rest = rest;
+        taken
+    }
+
+    fn skip(&mut self, skipped: impl Fn(char) -> bool) {
+        let left = self.rest.trim_start_matches(skipped);
+        self.take(self.rest.len() - left.len());
+    }
+
+    /// Skips blanks, line ends and comments.
+    fn skip_lines(&mut self) {
+        loop {
+            self.skip(char::is_whitespace);
+            if !self.skip_comment() {
                 return;
             }
         }
     }
 
-    /// The entries of the file, which may be one map.
-    pub(super) fn file(&mut self) -> Result<Vec<Entry>, SettingsError> {
-        self.skip();
-        if self.chars.peek() != Some(&'{') {
-            return self.map(0);
+    fn skip_comment(&mut self) -> bool {
+        let is_comment = self.rest.starts_with('#') || self.rest.starts_with("//");
+        if is_comment {
+            self.skip(|next| next != '\n');
         }
-        self.next();
-        let entries = self.map(1)?;
-        self.skip();
-        match self.chars.peek() {
-            None => Ok(entries),
-            Some(_) => Err(self.wrong("something follows the `}` that ends the whole")),
-        }
+        is_comment
     }
 
-    /// The entries up to the end of the map, or at depth 0 of the file.
-    fn map(&mut self, depth: usize) -> Result<Vec<Entry>, SettingsError> {
-        if depth > DEPTH_MAX {
-            return Err(self.wrong("maps in maps in maps: deeper than is read"));
-        }
-        let mut entries = Vec::new();
+    /// The entries of the file; braces may stand around them.
+    fn file(mut self) -> Parsed<Vec<Entry>> {
+        let mut braces = 0_usize;
         loop {
-            self.skip();
-            match self.chars.peek() {
-                None if depth == 0 => return Ok(entries),
-                None => return Err(self.wrong("a `{` is never closed")),
-                Some('}') if depth > 0 => {
+            self.skip_lines();
+            match self.peek() {
+                None if braces > 0 => return self.wrong("a `{` is never closed"),
+                None => return Ok(self.maps.swap_remove(0)),
+                Some('{') => {
                     self.next();
-                    return Ok(entries);
+                    braces += 1;
+                    continue;
                 }
-                Some(_) => {}
+                Some('}') if braces > 0 => {
+                    self.next();
+                    braces -= 1;
+                    self.skip(|next| next == ',' || next == ';');
+                    continue;
+                }
+                Some(_) => self.entry()?,
             }
-            let line = self.line;
-            let key = self.key()?;
-            self.skip();
-            if matches!(self.chars.peek(), Some(':' | '=')) {
-                self.next();
-                self.skip();
+            self.skip(words::is_blank);
+            match self.peek() {
+                Some(',' | ';') => {
+                    self.next();
+                }
+                Some('}') | None => {}
+                Some(next) if words::is_line_end(next) => {}
+                Some(_) if self.skip_comment() => {}
+                Some(next) => {
+                    return self.wrong(format!("a value ends before `{next}`, with no line end or comma"));
+                }
             }
-            let node = self.value(depth)?;
-            if depth == 0 {
-                self.known.push((key.clone(), node.clone()));
-            }
-            entries.push(Entry { key, line, node });
         }
     }
 
-    fn key(&mut self) -> Result<String, SettingsError> {
-        let key = match self.chars.peek().copied() {
-            Some(quote @ ('"' | '\'')) => self.quoted(quote)?,
-            _ => self.word(&[':', '=', '{', '}', '[', ']', ',']),
-        };
-        if key.is_empty() {
-            return Err(self.wrong("a key is missing here"));
+    /// A key with its value, or an include.
+    fn entry(&mut self) -> Parsed<()> {
+        let at = self.at();
+        match self.key()? {
+            Key::Include => self.include(&at),
+            Key::Name(key) => {
+                self.skip(char::is_whitespace);
+                let is_separated = matches!(self.peek(), Some(':' | '='));
+                if is_separated {
+                    self.next();
+                }
+                // Between maps a value may stand on the next line; nats-server tells these cases apart.
+                if self.maps.len() > 1 || !is_separated {
+                    self.skip(char::is_whitespace);
+                } else {
+                    self.skip(words::is_blank);
+                }
+                if matches!(self.peek(), Some('}' | ',')) || self.peek().is_some_and(words::is_line_end) {
+                    return self.wrong(format!("the value of {key} is missing"));
+                }
+                let node = self.value()?;
+                self.set(Entry {
+                    key,
+                    at,
+                    node,
+                    is_used: Rc::default(),
+                });
+                Ok(())
+            }
         }
-        if key == "include" {
-            return Err(self.wrong("include is not read; put the text itself there"));
-        }
-        Ok(key.to_lowercase())
     }
 
-    fn word(&mut self, ends: &[char]) -> String {
-        let mut word = String::new();
-        while let Some(next) = self.chars.peek().copied() {
-            if next.is_whitespace() || ends.contains(&next) || next == '#' || next == ';' {
-                break;
-            }
-            word.push(next);
+    /// The last value of a key counts.
+    fn set(&mut self, entry: Entry) {
+        if let Some(map) = self.maps.last_mut() {
+            map.retain(|other| other.key != entry.key);
+            map.push(entry);
+        }
+    }
+
+    fn key(&mut self) -> Parsed<Key> {
+        if let Some(quote @ ('"' | '\'')) = self.peek() {
             self.next();
+            let Some(end) = self.rest.find(quote) else {
+                return self.wrong("a key in quotes is never closed");
+            };
+            let key = self.take(end).to_owned();
+            self.next();
+            return Ok(Key::Name(key));
         }
-        word
+        if matches!(self.peek(), None | Some(':' | '=' | '}' | ']' | ',' | ';')) {
+            return self.wrong("a key is missing here");
+        }
+        let is_end = |next: char| next.is_whitespace() || next == ':' || next == '=';
+        let end = self.rest.find(is_end).unwrap_or(self.rest.len());
+        let key = self.take(end);
+        if let Some(brace) = key.find('{').filter(|at| *at > 0) {
+            return self.wrong(format!(
+                "a blank is missing between {} and the `{{` behind it",
+                &key[..brace]
+            ));
+        }
+        let is_include = key.eq_ignore_ascii_case("include") && self.peek().is_some_and(char::is_whitespace);
+        Ok(if is_include {
+            Key::Include
+        } else {
+            Key::Name(key.to_owned())
+        })
     }
 
-    fn quoted(&mut self, quote: char) -> Result<String, SettingsError> {
-        self.next();
-        let mut text = String::new();
-        loop {
-            match self.next() {
-                Some(next) if next == quote => return Ok(text),
-                Some('\\') if quote == '"' => match self.next() {
-                    Some('n') => text.push('\n'),
-                    Some('t') => text.push('\t'),
-                    Some('r') => text.push('\r'),
-                    Some(plain @ ('"' | '\\')) => text.push(plain),
-                    _ => return Err(self.wrong("only \\n \\t \\r \\\" \\\\ may stand behind a backslash")),
-                },
-                Some('\n') | None => return Err(self.wrong("a text is never closed")),
-                Some(next) => text.push(next),
+    /// Another file, relative to this one.
+    fn include(&mut self, at: &At) -> Parsed<()> {
+        self.skip(words::is_blank);
+        let file = match self.peek() {
+            Some(quote @ ('"' | '\'')) => {
+                self.next();
+                let Some(end) = self.rest.find(quote) else {
+                    return self.wrong("the name of an included file is never closed");
+                };
+                let file = self.take(end);
+                self.next();
+                file
             }
+            _ => {
+                let is_end = |next: char| {
+                    words::is_line_end(next) || words::is_blank(next) || matches!(next, ';' | '}')
+                };
+                let end = self.rest.find(is_end).unwrap_or(self.rest.len());
+                self.take(end)
+            }
+        };
+        if file.is_empty() {
+            return self.wrong("include names no file");
         }
+        let path = Path::new(&*self.name)
+            .parent()
+            .unwrap_or(Path::new(""))
+            .join(file);
+        let name = path.display().to_string();
+        if self.depth == DEPTH_MAX {
+            return self.wrong(format!(
+                "{name} is included deeper than is read; does it include itself?"
+            ));
+        }
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => return self.wrong(format!("cannot read the included file {name}: {error}")),
+        };
+        let within = self.within.clone().unwrap_or_else(|| at.clone());
+        let entries = Parser::new(&name, &text, Some(within), self.depth + 1).file()?;
+        entries.into_iter().for_each(|entry| self.set(entry));
+        Ok(())
     }
 
-    fn value(&mut self, depth: usize) -> Result<Node, SettingsError> {
-        match self.chars.peek().copied() {
+    fn value(&mut self) -> Parsed<Node> {
+        match self.peek() {
             Some('{') => {
                 self.next();
-                Ok(Node::Map(self.map(depth + 1)?))
+                self.map()
             }
             Some('[') => {
                 self.next();
-                self.list(depth + 1)
+                self.list()
             }
-            Some(quote @ ('"' | '\'')) => self.quoted(quote).map(Node::Text),
-            _ => {
-                let word = self.word(&['}', ']', ',']);
-                match word.strip_prefix('$') {
-                    _ if word.is_empty() => Err(self.wrong("a value is missing here")),
-                    Some(variable) => self.variable(variable),
-                    None => Ok(plain(&word)),
-                }
+            Some('(') => {
+                self.next();
+                self.block()
             }
+            Some('\'') => {
+                self.next();
+                let Some(end) = self.rest.find('\'') else {
+                    return self.wrong("a text in quotes is never closed");
+                };
+                let text = self.take(end).to_owned();
+                self.next();
+                Ok(Node::Text(text))
+            }
+            Some('"') => {
+                self.next();
+                self.quoted()
+            }
+            _ => self.word(),
         }
     }
 
-    fn list(&mut self, depth: usize) -> Result<Node, SettingsError> {
-        if depth > DEPTH_MAX {
-            return Err(self.wrong("lists in lists in lists: deeper than is read"));
+    fn nested(&self) -> Parsed<()> {
+        if self.maps.len() + self.depth > DEPTH_MAX {
+            return self.wrong("maps and lists in each other, deeper than is read");
         }
-        let mut items = Vec::new();
+        Ok(())
+    }
+
+    fn map(&mut self) -> Parsed<Node> {
+        self.maps.push(Vec::new());
+        self.nested()?;
         loop {
-            self.skip();
-            match self.chars.peek() {
-                None => return Err(self.wrong("a `[` is never closed")),
-                Some(']') => {
+            self.skip_lines();
+            match self.peek() {
+                None => return self.wrong("a `{` is never closed"),
+                Some('}') => break,
+                Some(_) => self.entry()?,
+            }
+            self.skip(words::is_blank);
+            match self.peek() {
+                Some(',' | ';') => {
                     self.next();
-                    return Ok(Node::List(items));
                 }
-                Some(_) => items.push((self.line, self.value(depth)?)),
+                Some('}') | None => {}
+                Some(next) if words::is_line_end(next) => {}
+                Some(_) if self.skip_comment() => {}
+                Some(next) => {
+                    return self.wrong(format!("`,` or `}}` is missing before `{next}`"));
+                }
+            }
+        }
+        self.next();
+        Ok(Node::Map(self.maps.pop().unwrap_or_default()))
+    }
+
+    fn list(&mut self) -> Parsed<Node> {
+        let mut items = Vec::new();
+        self.depth += 1;
+        self.nested()?;
+        loop {
+            self.skip_lines();
+            match self.peek() {
+                None => return self.wrong("a `[` is never closed"),
+                Some(']') => break,
+                Some(',') => return self.wrong("a value is missing before `,`"),
+                Some(_) => {
+                    let at = self.at();
+                    items.push((at, self.value()?));
+                }
+            }
+            self.skip(words::is_blank);
+            match self.peek() {
+                Some(',') => {
+                    self.next();
+                }
+                Some(']') | None => {}
+                Some(next) if words::is_line_end(next) => {}
+                Some(_) if self.skip_comment() => {}
+                Some(next) => return self.wrong(format!("`,` or `]` is missing before `{next}`")),
+            }
+        }
+        self.next();
+        self.depth -= 1;
+        Ok(Node::List(items))
+    }
+
+    /// A text over several lines, up to a `)` on a line of its own.
+    fn block(&mut self) -> Parsed<Node> {
+        let ends = self.rest.match_indices("\n)").map(|(at, _)| at + 1);
+        let is_alone = |at: &usize| matches!(self.rest[at + 1..].chars().next(), None | Some('\n'));
+        let Some(end) = ends.into_iter().find(is_alone) else {
+            return self.wrong("a `(` is never closed by a `)` on a line of its own");
+        };
+        let text = self.take(end).to_owned();
+        self.next();
+        Ok(Node::Text(text))
+    }
+
+    fn quoted(&mut self) -> Parsed<Node> {
+        let mut text = Vec::new();
+        loop {
+            match self.next() {
+                Some('"') => return self.text(text),
+                Some('\\') => text.push(self.escape()?),
+                Some(next) => text.extend_from_slice(next.encode_utf8(&mut [0; 4]).as_bytes()),
+                None => return self.wrong("a text in quotes is never closed"),
             }
         }
     }
 
-    /// A key that stands above, or else a variable of the environment.
-    fn variable(&mut self, name: &str) -> Result<Node, SettingsError> {
-        self.used.push(name.to_lowercase());
-        let above = self
-            .known
-            .iter()
-            .rev()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name));
-        let of_environment = || env::var(name).ok().map(|text| plain(&text));
-        above
-            .map(|(_, node)| node.clone())
-            .or_else(of_environment)
-            .ok_or_else(|| self.wrong(format!("${name} is neither a key above nor in the environment")))
+    /// What stands behind a backslash.
+    fn escape(&mut self) -> Parsed<u8> {
+        Ok(match self.next() {
+            Some('n') => b'\n',
+            Some('t') => b'\t',
+            Some('r') => b'\r',
+            Some('"') => b'"',
+            Some('\\') => b'\\',
+            Some('x') => {
+                let digits = self.rest.get(..2).filter(|digits| {
+                    let mut bytes = digits.bytes();
+                    bytes.all(|digit| digit.is_ascii_hexdigit())
+                });
+                match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+                    Some(byte) => {
+                        self.take(2);
+                        byte
+                    }
+                    None => return self.wrong("two hexadecimal digits must stand behind \\x"),
+                }
+            }
+            _ => return self.wrong("only \\xXX \\n \\t \\r \\\" \\\\ may stand behind a backslash"),
+        })
     }
-}
 
-/// A word without quotes: a yes or no, a number with or without a unit of bytes, or a text.
-fn plain(word: &str) -> Node {
-    match word.to_lowercase().as_str() {
-        "true" | "yes" | "on" => return Node::Flag(true),
-        "false" | "no" | "off" => return Node::Flag(false),
-        _ => {}
+    fn text(&self, bytes: Vec<u8>) -> Parsed<Node> {
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Node::Text(text)),
+            Err(_) => self.wrong("a text is not UTF-8"),
+        }
     }
-    let digits = word
-        .trim_start_matches('-')
-        .chars()
-        .take_while(char::is_ascii_digit)
-        .count();
-    let (number, unit) = word.split_at(digits + usize::from(word.starts_with('-')));
-    let scale = match unit.to_lowercase().as_str() {
-        "" => Some(1),
-        "k" => Some(1000),
-        "kb" | "ki" | "kib" => Some(1 << 10),
-        "m" => Some(1_000_000),
-        "mb" | "mi" | "mib" => Some(1 << 20),
-        "g" => Some(1_000_000_000),
-        "gb" | "gi" | "gib" => Some(1 << 30),
-        _ => None,
-    };
-    let scaled = scale.and_then(|scale: i64| number.parse::<i64>().ok()?.checked_mul(scale));
-    scaled.map_or_else(|| Node::Text(word.to_owned()), Node::Integer)
+
+    /// A value without quotes.
+    fn word(&mut self) -> Parsed<Node> {
+        match words::number(self.rest) {
+            Ok(Some((bytes, node))) => {
+                self.take(bytes);
+                return Ok(node);
+            }
+            Ok(None) => {}
+            Err(what) => return self.wrong(what),
+        }
+        let end = words::end(self.rest);
+        let source = &self.rest[..end];
+        if source.contains('\\') {
+            let mut text = Vec::new();
+            let stop = self.rest.len() - end;
+            while self.rest.len() > stop {
+                match self.next() {
+                    Some('\\') => text.push(self.escape()?),
+                    Some(next) => text.extend_from_slice(next.encode_utf8(&mut [0; 4]).as_bytes()),
+                    None => break,
+                }
+            }
+            return self.text(text);
+        }
+        self.take(end);
+        if self.peek() == Some('\'') {
+            self.next();
+            return Ok(Node::Text(source.to_owned()));
+        }
+        match source.strip_prefix('$') {
+            Some(_) if words::is_hash(source) => Ok(Node::Text(source.to_owned())),
+            Some(name) => self.variable(name),
+            None => Ok(words::plain(source)),
+        }
+    }
+
+    /// The value of a key of the maps around, the innermost first, or else of the environment.
+    fn variable(&self, name: &str) -> Parsed<Node> {
+        let mut known = self.maps.iter().rev().flatten();
+        if let Some(entry) = known.find(|entry| entry.key == name) {
+            entry.is_used.set(true);
+            return Ok(entry.node.clone());
+        }
+        // It may be a password that begins with a `$`.
+        let is_name = name
+            .chars()
+            .all(|next| next.is_ascii_alphanumeric() || next == '_');
+        let shown = if is_name { name } else { "***" };
+        let Ok(value) = env::var(name) else {
+            return self.wrong(format!(
+                "the variable ${shown} is neither a key above nor in the environment (a text that begins with $ goes in quotes)"
+            ));
+        };
+        if self.depth == DEPTH_MAX {
+            return self.wrong(format!(
+                "the variable ${shown} of the environment refers to itself"
+            ));
+        }
+        let text = format!("value={value}");
+        let parser = Parser::new(&self.name, &text, Some(self.at()), self.depth + 1);
+        let read = parser.file().map_err(|fault| Fault {
+            place: self.at().place(),
+            what: format!("the variable ${shown} of the environment: {}", fault.what),
+        })?;
+        let value = read.into_iter().find(|entry| entry.key == "value");
+        Ok(value.map_or_else(|| Node::Text(String::new()), |entry| entry.node))
+    }
 }

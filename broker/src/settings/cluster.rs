@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use standin_daemon::settings::{Millis, Pair, Places, Secret, SettingsError, Url, Whole, host_and_port};
 use standin_registry::{Config, Endpoint, Record, Upstream, ZooKeeperConfig};
 
-use super::{Settings, named};
+use super::{Findings, Place, Settings, named};
 
 /// The port for other nodes when none is given, as `nats-server`'s documentation uses it.
 const PORT_DEFAULT: i32 = 6222;
@@ -92,6 +92,23 @@ pub(super) fn is_listen(text: &str) -> bool {
         || text
             .strip_suffix(":-1")
             .is_some_and(|host| host_and_port(&format!("{host}:0")))
+}
+
+/// Whether `text` is an address by which others can reach a node: host:port, or a host alone; an IPv6 address in brackets, with its port.
+pub(super) fn is_advertised(text: &str) -> bool {
+    let is_name =
+        |host: &str| !host.is_empty() && !host.contains(['/', '@']) && !host.contains(char::is_whitespace);
+    let can_be_reached = |host: &str| {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        host.parse::<IpAddr>().map_or(true, |ip| !ip.is_unspecified())
+    };
+    match text.rsplit_once(':') {
+        Some((host, port)) => {
+            let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+            is_port && host_and_port(text) && is_name(host) && can_be_reached(host)
+        }
+        None => is_name(text) && can_be_reached(text),
+    }
 }
 
 pub(super) fn route(text: &str) -> Result<Route, String> {
@@ -184,13 +201,13 @@ impl Settings {
             return Ok(Some(line.to_owned()));
         }
         Err(SettingsError::Conflict {
-            place: super::Place::file(&path.display().to_string(), 1),
+            place: Place::file(&path.display().to_string(), 1),
             rule: "the first line of nodes.zookeeper_auth_file must be user:password".to_owned(),
         })
     }
 
     /// What stands in the way of being one of several.
-    pub(super) fn check_cluster(&self, places: &Places<'_>) -> Result<(), SettingsError> {
+    pub(super) fn check_cluster(&self, places: &Places<'_>, findings: &mut Findings) {
         let (cluster, nodes) = (&self.cluster, &self.nodes);
         let both = !nodes.zookeeper_auth.is_empty() && named(&nodes.zookeeper_auth_file).is_some();
         let rules = [
@@ -217,11 +234,11 @@ impl Settings {
                 "cluster.user and cluster.password are needed together; give both or none",
             ),
         ];
-        if let Some((_, key, rule)) = rules.into_iter().find(|(broken, ..)| *broken) {
-            return Err(places.conflict(key, rule.to_owned()));
+        for (_, key, rule) in rules.into_iter().filter(|(broken, ..)| *broken) {
+            findings.add(places.of(key), rule);
         }
         if self.is_clustered() {
-            self.check_own(places)?;
+            self.check_own(places, findings);
         }
         if !nodes.zookeeper.is_empty() {
             let config = Config {
@@ -232,17 +249,14 @@ impl Settings {
                 }),
                 ..Config::default()
             };
-            config
-                .check()
-                .map_err(|error| places.conflict("nodes.zookeeper", error.to_string()))?;
+            if let Err(error) = config.check() {
+                findings.add(places.of("nodes.zookeeper"), error.to_string());
+            }
         }
-        Ok(())
     }
-}
 
-impl Settings {
     /// What stands in the way of being found by others.
-    fn check_own(&self, places: &Places<'_>) -> Result<(), SettingsError> {
+    fn check_own(&self, places: &Places<'_>, findings: &mut Findings) {
         let (_, mesh_port) = self.mesh_host_and_port();
         for (key, port) in [("port", self.port), ("http.port", self.http.port)] {
             if port > 0 && port == mesh_port {
@@ -251,10 +265,8 @@ impl Settings {
                 } else {
                     "cluster.listen"
                 };
-                return Err(places.conflict(
-                    place,
-                    format!("{key} and the port of cluster.listen are both {port}; give each its own"),
-                ));
+                let rule = format!("{key} and the port of cluster.listen are both {port}; give each its own");
+                findings.add(places.of(place), rule);
             }
         }
         // An id of its own, which it has without a name, is one that can be registered.
@@ -262,13 +274,10 @@ impl Settings {
             "" => "id",
             name => name,
         };
-        let record = Record::new(id, Endpoint::new("host", 1));
-        record.check().map_err(|error| {
-            places.conflict(
-                "server_name",
-                format!("server_name cannot be registered: {error}"),
-            )
-        })
+        if let Err(error) = Record::new(id, Endpoint::new("host", 1)).check() {
+            let rule = format!("server_name cannot be registered: {error}");
+            findings.add(places.of("server_name"), rule);
+        }
     }
 }
 

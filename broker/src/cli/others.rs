@@ -1,0 +1,97 @@
+//! Flags of `nats-server` that this server knows by name and does not serve: refused with the reason, or taken without effect.
+
+use clap::Args;
+
+use super::words::number;
+use crate::unserved::{LOG_ROTATION, LOGTIME_OFF, Unserved};
+
+/// See the file's head.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Others {
+    #[arg(long, hide = true)]
+    tls: bool,
+    #[arg(long, hide = true)]
+    tlsverify: bool,
+    #[arg(long, hide = true, value_name = "FILE")]
+    tlscert: Option<String>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    tlskey: Option<String>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    tlscacert: Option<String>,
+    #[arg(long = "help_tls", hide = true)]
+    help_tls: bool,
+    #[arg(long = "https_port", alias = "ms", hide = true, value_name = "N", value_parser = number)]
+    https_port: Option<i64>,
+    #[arg(short = 's', long, hide = true)]
+    syslog: bool,
+    #[arg(short = 'r', long = "remote_syslog", hide = true, value_name = "ADDR")]
+    remote_syslog: Option<String>,
+    #[arg(long, hide = true, value_name = "N", value_parser = number)]
+    profile: Option<i64>,
+    #[arg(long, alias = "js", hide = true)]
+    jetstream: bool,
+
+    // Lines have their time anyway, and in UTC.
+    #[arg(short = 'T', long, hide = true)]
+    logtime: bool,
+    #[arg(long = "logtime_utc", hide = true)]
+    logtime_utc: bool,
+    #[arg(long = "log_size_limit", hide = true, value_name = "BYTES", value_parser = number)]
+    log_size_limit: Option<i64>,
+    // No payload is logged.
+    #[arg(long = "max_traced_msg_len", hide = true, value_name = "N", value_parser = number)]
+    max_traced_msg_len: Option<i64>,
+    // Without JetStream nothing is stored, by nats-server neither.
+    #[arg(long = "store_dir", alias = "sd", hide = true, value_name = "DIR")]
+    store_dir: Option<String>,
+    // A node that cannot be reached is dialled for ever.
+    #[arg(long = "connect_retries", hide = true, value_name = "N", value_parser = number)]
+    connect_retries: Option<i64>,
+}
+
+impl Others {
+    /// What is asked for and not there, a line each; `off` are the switches given with `=false`.
+    pub(super) fn refusals(&self, off: &[String]) -> Vec<String> {
+        // With -tls=false nats-server leaves the files alone.
+        let tls = !off.iter().any(|off| off == "tls");
+        let asked = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        let served = |number: Option<i64>| number.is_some_and(|number| number != 0);
+        let flags = [
+            ("--tls", self.tls, Unserved::Tls),
+            ("--tlsverify", tls && self.tlsverify, Unserved::Tls),
+            ("--tlscert", tls && asked(&self.tlscert), Unserved::Tls),
+            ("--tlskey", tls && asked(&self.tlskey), Unserved::Tls),
+            ("--tlscacert", tls && asked(&self.tlscacert), Unserved::Tls),
+            ("--help_tls", self.help_tls, Unserved::Tls),
+            ("--https_port (-ms)", served(self.https_port), Unserved::Https),
+            ("--syslog (-s)", self.syslog, Unserved::Syslog),
+            (
+                "--remote_syslog (-r)",
+                asked(&self.remote_syslog),
+                Unserved::Syslog,
+            ),
+            ("--profile", served(self.profile), Unserved::Profiling),
+            ("--jetstream (-js)", self.jetstream, Unserved::JetStream),
+        ];
+        let refused = flags.into_iter().filter(|(_, given, _)| *given);
+        refused
+            .map(|(flag, _, part)| format!("flag {flag}: {}", part.reason()))
+            .collect()
+    }
+
+    /// What has no effect and might be expected to have one.
+    pub(super) fn warnings(&self, off: &[String]) -> Vec<String> {
+        let rotated = self.log_size_limit.is_some_and(|bytes| bytes > 0);
+        let flags = [
+            (
+                "--logtime (-T)",
+                off.iter().any(|off| off == "logtime"),
+                LOGTIME_OFF,
+            ),
+            ("--log_size_limit", rotated, LOG_ROTATION),
+        ];
+        let idle = flags.into_iter().filter(|(_, given, _)| *given);
+        idle.map(|(flag, _, why)| format!("flag {flag} has no effect: {why}"))
+            .collect()
+    }
+}

@@ -1,0 +1,193 @@
+//! `--signal COMMAND[=PID]`: what a script says to a server that runs. Commands and processes are named as for `nats-server`.
+
+use std::fs;
+use std::io;
+
+use rustix::process::{Pid, Signal, kill_process};
+use thiserror::Error;
+
+/// The name of this program as the kernel has it.
+const PROGRAM: &str = "standin-broker";
+
+const COMMANDS: [(&str, Signal); 6] = [
+    ("stop", Signal::KILL),
+    ("quit", Signal::INT),
+    ("term", Signal::TERM),
+    ("reload", Signal::HUP),
+    ("reopen", Signal::USR1),
+    ("ldm", Signal::USR2),
+];
+
+/// Why nothing was signalled, or not all.
+#[derive(Debug, Error)]
+pub enum SignalError {
+    /// No such command.
+    #[error("--signal {0:?}: no such command; the commands are stop, quit, term, reload, reopen and ldm")]
+    Command(String),
+    /// More than one `=`.
+    #[error("--signal {0:?}: give COMMAND, or COMMAND=PID, where PID may be a pid file")]
+    Form(String),
+    /// Neither a process id nor a file with one.
+    #[error("--signal: {0:?} is no process id and no pid file")]
+    Process(String),
+    /// Nobody is there.
+    #[error("--signal: no {PROGRAM} is running{0}")]
+    Nobody(String),
+    /// Which one is not said.
+    #[error("--signal: {} {PROGRAM} are running: {}; name one, or all with COMMAND=*", .0.len(), listed(.0))]
+    Several(Vec<i32>),
+    /// The system refused.
+    #[error("--signal: {}", .0.iter().map(|(pid, error)| format!("process {pid}: {error}")).collect::<Vec<_>>().join("; "))]
+    Refused(Vec<(i32, io::Error)>),
+    /// `/proc` cannot be read.
+    #[error("--signal: cannot list the processes: {0}; name one: COMMAND=PID")]
+    Unlisted(io::Error),
+}
+
+impl SignalError {
+    /// Whether the command line is wrong, and not the state of the host.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::Command(_) | Self::Form(_) | Self::Process(_))
+    }
+}
+
+fn listed(pids: &[i32]) -> String {
+    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    pids.join(", ")
+}
+
+/// Sends what `text`, the value of the flag, says.
+///
+/// # Errors
+/// [`SignalError`].
+pub fn send(text: &str) -> Result<(), SignalError> {
+    let mut parts = text.split('=');
+    let (command, process) = (parts.next().unwrap_or_default(), parts.next());
+    if parts.next().is_some() {
+        return Err(SignalError::Form(text.to_owned()));
+    }
+    let known = COMMANDS.iter().find(|(name, _)| *name == command);
+    let Some((_, signal)) = known else {
+        return Err(SignalError::Command(command.to_owned()));
+    };
+    let pids = match process.unwrap_or_default() {
+        "" => match running()?.as_slice() {
+            [] => return Err(SignalError::Nobody(String::new())),
+            [one] => vec![*one],
+            several => return Err(SignalError::Several(several.to_vec())),
+        },
+        process => match process.strip_suffix('*') {
+            Some(start) if start.is_empty() || pid(start).is_some() => starting_with(start, running()?)?,
+            _ => vec![named(process)?],
+        },
+    };
+    let send = |id: i32| {
+        let sent = Pid::from_raw(id).map_or(Err(rustix::io::Errno::SRCH), |pid| kill_process(pid, *signal));
+        Some((id, io::Error::from(sent.err()?)))
+    };
+    let refused: Vec<_> = pids.into_iter().filter_map(send).collect();
+    if refused.is_empty() {
+        Ok(())
+    } else {
+        Err(SignalError::Refused(refused))
+    }
+}
+
+fn starting_with(start: &str, running: Vec<i32>) -> Result<Vec<i32>, SignalError> {
+    let pids: Vec<i32> = running
+        .into_iter()
+        .filter(|pid| pid.to_string().starts_with(start))
+        .collect();
+    match pids.as_slice() {
+        [] if start.is_empty() => Err(SignalError::Nobody(String::new())),
+        [] => Err(SignalError::Nobody(format!(
+            " whose process id begins with {start}"
+        ))),
+        _ => Ok(pids),
+    }
+}
+
+/// A process id; 0 and less would mean whole groups of processes.
+fn pid(text: &str) -> Option<i32> {
+    text.trim().parse().ok().filter(|pid| *pid > 0)
+}
+
+/// The process that is named by its id, or by the file that has it.
+fn named(process: &str) -> Result<i32, SignalError> {
+    let text = fs::read_to_string(process);
+    let text = text.as_deref().unwrap_or(process);
+    pid(text).ok_or_else(|| SignalError::Process(process.to_owned()))
+}
+
+/// The processes that bear this program's name, but for this one.
+fn running() -> Result<Vec<i32>, SignalError> {
+    // Where a script knows it by another name, a link, that is the name to look for.
+    let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    let own_id = std::process::id().to_string();
+    let entries = fs::read_dir("/proc").map_err(SignalError::Unlisted)?;
+    let mut pids: Vec<i32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| *name != own_id)
+        .filter_map(|name| {
+            let id = pid(&name)?;
+            let comm = fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
+            (comm.trim() == PROGRAM || comm == own).then_some(id)
+        })
+        .collect();
+    pids.sort_unstable();
+    Ok(pids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_no_command_or_no_process_is_refused_before_anything_is_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        fs::write(&file, "no number").unwrap();
+        for (text, error) in [
+            ("", "no such command"),
+            (
+                "kill",
+                "the commands are stop, quit, term, reload, reopen and ldm",
+            ),
+            ("STOP=1", "no such command"),
+            ("stop=1=2", "give COMMAND, or COMMAND=PID"),
+            ("stop=x", "\"x\" is no process id and no pid file"),
+            ("stop=0", "\"0\" is no process id"),
+            ("stop=-1", "\"-1\" is no process id"),
+            ("stop=x*", "\"x*\" is no process id"),
+            (
+                &format!("stop={}", file.display()),
+                "is no process id and no pid file",
+            ),
+        ] {
+            let refused = send(text).unwrap_err();
+            assert!(
+                refused.is_usage() && refused.to_string().contains(error),
+                "{refused}"
+            );
+        }
+        let gone = send(&format!("reload={}", i32::MAX)).unwrap_err();
+        assert!(!gone.is_usage());
+        assert!(
+            gone.to_string().contains("process 2147483647: No such process"),
+            "{gone}"
+        );
+    }
+
+    #[test]
+    fn a_star_stands_for_the_rest_of_the_process_ids() {
+        let running = || vec![12, 123, 213];
+        assert_eq!(starting_with("", running()).unwrap(), [12, 123, 213]);
+        assert_eq!(starting_with("12", running()).unwrap(), [12, 123]);
+        let nobody = starting_with("4", running()).unwrap_err().to_string();
+        assert!(
+            nobody.ends_with("is running whose process id begins with 4"),
+            "{nobody}"
+        );
+    }
+}

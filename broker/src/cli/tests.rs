@@ -1,0 +1,316 @@
+//! What the command line makes of its words.
+
+use std::path::Path;
+
+use super::*;
+use crate::auth::Access;
+
+fn read(words: &[&str]) -> Result<Cli, Said> {
+    let program = std::iter::once("standin-broker");
+    Cli::read(program.chain(words.iter().copied()).map(OsString::from))
+}
+
+fn load(words: &[&str]) -> Result<Settings, String> {
+    let cli = read(words).map_err(|said| said.text())?;
+    let input = Input {
+        flags: cli.flags(),
+        ..Input::default()
+    };
+    Ok(input.load().map_err(|error| error.to_string())?.settings)
+}
+
+fn settings(words: &[&str]) -> Settings {
+    load(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn one_dash_and_two_are_the_same() {
+    for words in [
+        ["-a", "127.0.0.1", "-p", "4333"],
+        ["--addr", "127.0.0.1", "--port", "4333"],
+        ["-addr", "127.0.0.1", "-port", "4333"],
+        ["--a", "127.0.0.1", "--p", "4333"],
+        ["-net", "127.0.0.1", "-p", "4333"],
+    ] {
+        assert_eq!(
+            settings(&words).listen().to_string(),
+            "127.0.0.1:4333",
+            "{words:?}"
+        );
+    }
+    assert_eq!(settings(&["-addr=127.0.0.1", "-p=4333"]).port, 4333);
+    assert_eq!(settings(&["-server_name", "one"]).server_name, "one");
+    assert!(read(&["-check"]).is_ok_and(|cli| cli.check));
+    assert!(read(&["-t"]).is_ok_and(|cli| cli.check));
+    assert!(read(&["--print_config"]).is_ok_and(|cli| cli.print_config));
+}
+
+#[test]
+fn every_flag_sets_the_key_it_stands_for() {
+    let words = "-a 127.0.0.1 -p 1 -n name --advertise h:2 -m 3 -P /pid --ports_file_dir /ports -l /log -T -sd /store \
+                 -log_size_limit 5 -max_traced_msg_len 5 -connect_retries 5 -logtime_utc=true -T=true -no_advertise=false";
+    let settings = settings(&words.split(' ').collect::<Vec<_>>());
+    assert_eq!((settings.addr.as_str(), settings.port), ("127.0.0.1", 1));
+    assert_eq!(
+        (settings.server_name.as_str(), settings.advertise.as_str()),
+        ("name", "h:2")
+    );
+    assert_eq!(settings.http.port, 3);
+    assert_eq!(settings.process.pid_file, Path::new("/pid"));
+    assert_eq!(settings.process.ports_file_dir, Path::new("/ports"));
+    assert_eq!(settings.log.file, Path::new("/log"));
+}
+
+#[test]
+fn any_free_port_is_minus_one() {
+    assert_eq!(settings(&["-p", "-1"]).listen().port(), 0);
+    assert_eq!(settings(&["--port=-1"]).listen().port(), 0);
+    assert_eq!(settings(&[]).listen().to_string(), "0.0.0.0:4222");
+    assert_eq!(settings(&[]).http_listen(), None);
+    assert_eq!(
+        settings(&["-m", "-1"])
+            .http_listen()
+            .map(|address| address.port()),
+        Some(0)
+    );
+    assert_eq!(settings(&["-p", "0"]).port, 4222);
+    assert_eq!(settings(&["-a", "localhost"]).addr, "127.0.0.1");
+    for port in ["-2", "65536"] {
+        let error = load(&["-p", port]).expect_err("no port");
+        assert!(
+            error.contains("flag --port: port must be") && error.contains(port),
+            "{error}"
+        );
+    }
+    let error = load(&["-a", "here"]).expect_err("no address");
+    assert_eq!(
+        error,
+        "flag --addr: addr must be an IP address, such as \"127.0.0.1\", not \"here\""
+    );
+}
+
+#[test]
+fn credentials_are_a_user_with_a_password_or_a_token() {
+    let users = Access::Users(vec![("a".into(), "b".into())]);
+    assert_eq!(settings(&["--user", "a", "--pass", "b"]).access(), users);
+    assert_eq!(settings(&["-user", "a", "-pass", "b"]).access(), users);
+    assert_eq!(settings(&["-auth", "t"]).access(), Access::Token("t".into()));
+    let alone = Access::Users(vec![("a".into(), String::new())]);
+    assert_eq!(settings(&["--user", "a"]).access(), alone);
+    assert_eq!(
+        settings(&["--user", "a"]).warnings(),
+        ["the user \"a\" has no password: whoever gives that name is let in"]
+    );
+    assert_eq!(settings(&["--user", "", "--pass", ""]).access(), Access::Open);
+    for words in [
+        &["--pass", "b"][..],
+        &["--auth", "t", "--user", "a", "--pass", "b"],
+    ] {
+        assert!(load(words).is_err(), "{words:?}");
+    }
+    for words in [&["--no-such-flag"][..], &["-p", "x"], &["stray"]] {
+        let code = read(words).map_or_else(|said| said.exit_code(), |_| EXIT_DONE);
+        assert_eq!(code, EXIT_USAGE, "{words:?}");
+    }
+}
+
+#[test]
+fn the_level_is_what_the_switches_say() {
+    assert_eq!(settings(&["-DV"]).log.level, "trace");
+    assert_eq!(settings(&["-D"]).log.level, "debug");
+    assert_eq!(settings(&["-V"]).log.level, "trace");
+    assert_eq!(settings(&["-D", "-DV"]).log.level, "trace");
+    assert_eq!(settings(&["-VV"]).log.level, "trace");
+    assert_eq!(settings(&["-DVV"]).log.level, "trace");
+    assert_eq!(settings(&["-D=1", "-D=0"]).log.level, "info");
+    assert_eq!(settings(&["-D=0", "-debug=T"]).log.level, "debug");
+    assert_eq!(settings(&["-DV=false"]).log.level, "info");
+    assert_eq!(settings(&["-D=true", "-V=false", "--trace=F"]).log.level, "debug");
+    assert_eq!(settings(&["-p", "1", "-p", "2"]).port, 2);
+    assert_eq!(
+        settings(&["--user", "u", "--pass", "-x"])
+            .authorization
+            .password
+            .reveal(),
+        "-x"
+    );
+    assert!(load(&["-D=perhaps"]).is_err());
+    assert_eq!(settings(&[]).log.level, "info");
+    for words in [
+        "-v",
+        "--version",
+        "-version",
+        "-v=true",
+        "version",
+        "VERSION",
+        "-h",
+        "--help",
+        "-help",
+        "help",
+    ] {
+        let code = read(&[words]).map_or_else(|said| said.exit_code(), |_| 1);
+        assert_eq!(code, EXIT_DONE, "{words}");
+    }
+}
+
+/// What is said of words that are refused.
+fn said(words: &[&str]) -> String {
+    let said = read(words).expect_err("refused");
+    assert_eq!(said.exit_code(), EXIT_USAGE, "{words:?}");
+    said.text()
+}
+
+#[test]
+fn every_flag_of_nats_server_is_known_and_refused_where_it_is_not_served() {
+    for (words, refused) in [
+        ("-tls", "--tls: TLS is not supported yet"),
+        ("--tls -p 4290", "--tls: TLS is not supported yet"),
+        ("-tlsverify", "--tlsverify: TLS is not supported yet"),
+        ("-tlscert f", "--tlscert: TLS is not supported yet"),
+        ("-tlskey=f", "--tlskey: TLS is not supported yet"),
+        ("--tlscacert f", "--tlscacert: TLS is not supported yet"),
+        ("-help_tls", "--help_tls: TLS is not supported yet"),
+        ("-ms 8443", "--https_port (-ms): HTTPS is not supported yet"),
+        (
+            "-https_port 8443",
+            "--https_port (-ms): HTTPS is not supported yet",
+        ),
+        ("-s", "--syslog (-s): logging to syslog is not supported"),
+        (
+            "--syslog=true",
+            "--syslog (-s): logging to syslog is not supported",
+        ),
+        (
+            "-r udp://h:514",
+            "--remote_syslog (-r): logging to syslog is not supported",
+        ),
+        (
+            "-remote_syslog udp://h:514",
+            "--remote_syslog (-r): logging to syslog is not supported",
+        ),
+        ("-profile 6060", "--profile: profiling is not offered"),
+        ("-js", "--jetstream (-js): JetStream is not supported"),
+        ("-jetstream", "--jetstream (-js): JetStream is not supported"),
+    ] {
+        let said = said(&words.split(' ').collect::<Vec<_>>());
+        assert!(
+            said.starts_with(&format!("error: flag {refused}")),
+            "{words}: {said}"
+        );
+    }
+    let said = said(&["-tls", "-s", "-js", "-t"]);
+    let errors = said
+        .lines()
+        .filter(|line| line.starts_with("error: flag "))
+        .count();
+    assert_eq!(errors, 3, "{said}");
+    for words in [
+        "-tls=false -tlscert f -tlskey f",
+        "-tlsverify=false",
+        "-js=false -s=0 -profile 0 -ms 0 -syslog=F",
+        "-h=false -v=false -help_tls=false",
+        "-T=false -logtime=false -logtime_utc=false -log_size_limit 1000",
+    ] {
+        assert!(read(&words.split(' ').collect::<Vec<_>>()).is_ok(), "{words}");
+    }
+    let cli = read(&["-T=false", "-log_size_limit", "1000"]).unwrap();
+    assert_eq!(
+        cli.others.warnings(&cli.off),
+        [
+            "flag --logtime (-T) has no effect: log lines have their time anyway",
+            "flag --log_size_limit has no effect: the log file is not rotated by size: let logrotate move it away and send SIGUSR1"
+        ]
+    );
+}
+
+#[test]
+fn nothing_is_taken_apart_that_nats_server_does_not_take_apart() {
+    for words in [
+        &["-VD"][..],
+        &["-DVVV"],
+        &["-tl"],
+        &["-ts"],
+        &["-p4222"],
+        &["-lfile"],
+        &["-logtimeutc=true"],
+        &["-d"],
+        &["-A", "127.0.0.1"],
+        &["---p", "1"],
+        &["-=x"],
+        &["-p"],
+        &["-p", "4222x"],
+        &["-p", "08"],
+        &["-D=perhaps"],
+        &["-no_advertise", "false"],
+        &["-D", "true"],
+        &["stray"],
+        &["--", "-p"],
+        &["-"],
+    ] {
+        said(words);
+    }
+    assert!(said(&["-D", "true"]).contains("stands behind a `=`, as in -D=false"));
+    assert!(said(&["--pass"]).contains("flag --pass needs a value behind it"));
+    assert!(!said(&["-D=hunter2"]).contains("hunter2"), "it may be a secret");
+    assert_eq!(settings(&["-p", "0x10"]).port, 16);
+    assert_eq!(settings(&["-user", "-p", "-pass=--=x"]).authorization.user, "-p");
+    assert_eq!(
+        settings(&["-pass=--=x", "-user=u"])
+            .authorization
+            .password
+            .reveal(),
+        "--=x"
+    );
+    assert_eq!(settings(&["-c", "", "-a", "", "-l", ""]), settings(&[]));
+    assert_eq!(settings(&["-p", "1", "--"]).port, 1);
+    assert!(
+        read(&["-sl", "reload=/run/x.pid"])
+            .is_ok_and(|cli| cli.signal.as_deref() == Some("reload=/run/x.pid"))
+    );
+    assert!(read(&["--signal=stop"]).is_ok_and(|cli| cli.signal.as_deref() == Some("stop")));
+}
+
+#[test]
+fn a_bcrypt_hash_is_refused_whatever_says_it() {
+    const HASH: &str = "$2a$11$3kIDaCxw.Glsl1.u5nKa6eUnNDLV5HV9tIuUp7EHhMt6Nm9myW1aS";
+    let url = format!("nats://u:{HASH}@127.0.0.1:6222");
+    for (words, refused) in [
+        (
+            &["--user", "u", "--pass", HASH][..],
+            "flag --pass: authorization.password is",
+        ),
+        (&["--auth", HASH], "flag --auth: authorization.token is"),
+        (&["--cluster", &url], "flag --cluster: cluster.password is"),
+        (
+            &["--cluster", "nats://127.0.0.1:6222", "--routes", &url],
+            "flag --routes: cluster.routes is",
+        ),
+    ] {
+        let error = load(words).unwrap_err();
+        assert!(
+            error.starts_with(refused)
+                && error.contains("a bcrypt hash; hashed passwords are not supported yet"),
+            "{error}"
+        );
+        assert!(!error.contains("3kIDaCxw"), "{error}");
+    }
+    let input = Input {
+        environment: vec![
+            ("STANDIN_AUTHORIZATION_USER".to_owned(), "u".to_owned()),
+            ("STANDIN_AUTHORIZATION_PASSWORD".to_owned(), HASH.to_owned()),
+        ],
+        ..Input::default()
+    };
+    let error = input.load::<Settings>().unwrap_err().to_string();
+    assert!(
+        error.starts_with(
+            "environment variable STANDIN_AUTHORIZATION_PASSWORD: authorization.password is a bcrypt hash"
+        ),
+        "{error}"
+    );
+}

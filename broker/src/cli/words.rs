@@ -1,0 +1,217 @@
+//! The words of a command line, taken apart as Go's `flag` package does for `nats-server`: one dash or two, `-flag=value` or `-flag
+//! value`, `-flag=false` for a switch, and nothing taken apart into single letters. What comes out has two dashes and is for clap.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use clap::Command;
+use clap::error::ErrorKind;
+
+/// A command line whose flags are known by their names.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    /// `--flag` or `--flag=value`, the program's name first.
+    pub(super) arguments: Vec<OsString>,
+    /// The switches that were given with `=false` at last.
+    pub(super) off: Vec<String>,
+}
+
+/// One flag under one of its names.
+struct Name {
+    name: String,
+    /// The name that clap knows it by.
+    long: String,
+    is_switch: bool,
+}
+
+/// Takes the words apart; `command` must be built.
+///
+/// # Errors
+/// What Go's `flag` package and `nats-server` refuse too, but for unknown flags, which clap refuses.
+pub(super) fn read(
+    arguments: impl IntoIterator<Item = OsString>,
+    command: &mut Command,
+) -> Result<Words, clap::Error> {
+    let names = names(command);
+    let mut arguments = arguments.into_iter();
+    let mut words = Words::default();
+    words.arguments.extend(arguments.next());
+    while let Some(word) = arguments.next() {
+        let bytes = word.as_bytes();
+        let dashes = bytes.iter().take(2).take_while(|byte| **byte == b'-').count();
+        if dashes == 0 || bytes == b"-" {
+            words.command(command, &word)?;
+            break;
+        }
+        if bytes == b"--" {
+            if let Some(word) = arguments.next() {
+                words.command(command, &word)?;
+            }
+            break;
+        }
+        let (name, value) = split(&bytes[dashes..]);
+        if name.is_empty() || name.starts_with(b"-") {
+            let message = format!("bad flag syntax: {}\n", word.display());
+            return Err(command.error(ErrorKind::UnknownArgument, message));
+        }
+        let Some(known) = names.iter().find(|known| known.name.as_bytes() == name) else {
+            words.push(&String::from_utf8_lossy(name), value);
+            continue;
+        };
+        if known.is_switch {
+            match value.map_or(Some(true), switch) {
+                Some(on) => words.switch(&known.long, on),
+                None => {
+                    let message = format!("flag {} takes true or false, not this value\n", shown(&word));
+                    return Err(command.error(ErrorKind::InvalidValue, message));
+                }
+            }
+            continue;
+        }
+        let next = || arguments.next().map(OsString::into_vec);
+        let Some(value) = value.map(<[u8]>::to_vec).or_else(next) else {
+            let message = format!("flag {} needs a value behind it\n", shown(&word));
+            return Err(command.error(ErrorKind::InvalidValue, message));
+        };
+        words.push(&known.long, Some(&value));
+    }
+    Ok(words)
+}
+
+impl Words {
+    fn push(&mut self, long: &str, value: Option<&[u8]>) {
+        let mut word = format!("--{long}").into_bytes();
+        if let Some(value) = value {
+            word.push(b'=');
+            word.extend_from_slice(value);
+        }
+        self.arguments.push(OsString::from_vec(word));
+    }
+
+    /// The last word on a switch counts.
+    fn switch(&mut self, long: &str, on: bool) {
+        let word = format!("--{long}");
+        self.arguments.retain(|argument| *argument != *word);
+        self.off.retain(|off| off != long);
+        if on {
+            self.push(long, None);
+        } else {
+            self.off.push(long.to_owned());
+        }
+    }
+
+    /// A word that is no flag: `version` and `help`, as with `nats-server`.
+    fn command(&mut self, command: &mut Command, word: &OsStr) -> Result<(), clap::Error> {
+        match word.to_str().map(str::to_lowercase).as_deref() {
+            Some(word @ ("version" | "help")) => self.push(word, None),
+            Some("true" | "false") => {
+                let message = format!(
+                    "unrecognized command {:?}: the value of a switch stands behind a `=`, as in -D=false\n",
+                    word.display().to_string()
+                );
+                return Err(command.error(ErrorKind::UnknownArgument, message));
+            }
+            _ => {
+                let message = format!("unrecognized command {:?}\n", word.display().to_string());
+                return Err(command.error(ErrorKind::UnknownArgument, message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every name of every flag.
+fn names(command: &Command) -> Vec<Name> {
+    let of = |argument: &clap::Arg| -> Vec<Name> {
+        let Some(long) = argument.get_long() else {
+            return Vec::new();
+        };
+        let is_switch = argument
+            .get_num_args()
+            .is_some_and(|values| values.max_values() == 0);
+        let short = argument.get_short().map(String::from);
+        let aliases = argument.get_all_aliases().unwrap_or_default();
+        let all = short
+            .into_iter()
+            .chain(aliases.into_iter().chain([long]).map(str::to_owned));
+        all.map(|name| Name {
+            name,
+            long: long.to_owned(),
+            is_switch,
+        })
+        .collect()
+    };
+    command.get_arguments().flat_map(of).collect()
+}
+
+fn split(word: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match word.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&word[..at], Some(&word[at + 1..])),
+        None => (word, None),
+    }
+}
+
+/// The values that Go takes for a switch.
+fn switch(value: &[u8]) -> Option<bool> {
+    match value {
+        b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Some(true),
+        b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" => Some(false),
+        _ => None,
+    }
+}
+
+/// A flag without its value, which may be a secret.
+fn shown(word: &OsStr) -> String {
+    String::from_utf8_lossy(split(word.as_bytes()).0).into_owned()
+}
+
+/// A whole number as Go's `flag` package reads it: decimal, `0x…`, `0o…` or `0…`, `0b…`, with `_` between digits.
+///
+/// # Errors
+/// A text that is no such number.
+pub(super) fn number(text: &str) -> Result<i64, String> {
+    let wrong = || "a whole number is needed".to_owned();
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let lower = digits.to_lowercase();
+    let prefixes = [("0x", 16), ("0o", 8), ("0b", 2), ("0", 8)];
+    let based = prefixes
+        .into_iter()
+        .find_map(|(prefix, radix)| Some((lower.strip_prefix(prefix)?, radix)))
+        .filter(|(rest, _)| !rest.is_empty());
+    let (digits, radix) = based.unwrap_or((&lower, 10));
+    if !digits.starts_with(|first: char| first == '_' || first.is_digit(radix)) {
+        return Err(wrong());
+    }
+    let digits = digits.replace('_', "");
+    i64::from_str_radix(&format!("{sign}{digits}"), radix).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_go_reads_them() {
+        for (text, value) in [
+            ("4222", Some(4222)),
+            ("-1", Some(-1)),
+            ("+7", Some(7)),
+            ("0", Some(0)),
+            ("0x10", Some(16)),
+            ("010", Some(8)),
+            ("0b11", Some(3)),
+            ("1_0", Some(10)),
+            ("08", None),
+            ("4222x", None),
+            ("", None),
+            ("-", None),
+            ("--1", None),
+            ("0x", None),
+        ] {
+            assert_eq!(number(text).ok(), value, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The block `cluster`.
+
+use std::time::Duration;
+
+use standin_daemon::settings::{Item, Place, SettingsError};
+use toml::Value;
+
+use super::keys::{Keys, as_text, host_and_port};
+use super::parser::{At, Entry, Node};
+use crate::settings::check_text;
+use crate::unserved::Unserved;
+
+/// Where the node listens for others, as it is put together from several keys.
+#[derive(Default)]
+struct Listen {
+    at: Option<At>,
+    host: String,
+    port: i64,
+}
+
+impl Keys {
+    pub(super) fn cluster(&mut self, entry: Entry) {
+        let mut listen = Listen::default();
+        if let Node::Map(entries) = &entry.node {
+            for entry in entries {
+                self.listen_of_cluster(entry, &mut listen);
+            }
+        }
+        self.keys_of(entry, "cluster.", Self::key_of_cluster);
+        // Without a port, nats-server is no node of a cluster.
+        if let Some(at) = listen.at.filter(|_| listen.port != 0) {
+            let host = match listen.host.as_str() {
+                "" => "0.0.0.0".to_owned(),
+                host if host.contains(':') => format!("[{host}]"),
+                host => host.to_owned(),
+            };
+            let text = format!("{host}:{}", listen.port);
+            self.put(&at, "cluster.listen", "cluster.listen", Value::String(text));
+        }
+    }
+
+    fn listen_of_cluster(&mut self, entry: &Entry, listen: &mut Listen) {
+        match entry.key.to_lowercase().as_str() {
+            "listen" => {
+                if let Some((host, port)) = host_and_port(&entry.node) {
+                    *listen = Listen {
+                        at: Some(entry.at.clone()),
+                        host,
+                        port,
+                    };
+                }
+            }
+            "port" => {
+                if let Node::Integer(port, _) = entry.node {
+                    listen.at = Some(entry.at.clone());
+                    listen.port = port;
+                }
+            }
+            "host" | "net" => {
+                let host = as_text(&entry.node).unwrap_or_default();
+                listen.host = if host == "localhost" { "127.0.0.1" } else { host }.to_owned();
+            }
+            _ => {}
+        }
+    }
+
+    fn key_of_cluster(&mut self, entry: Entry) {
+        match entry.key.to_lowercase().as_str() {
+            "name" => self.text(&entry, "cluster.name"),
+            "advertise" | "cluster_advertise" => self.text(&entry, "cluster.advertise"),
+            "no_advertise" => {
+                let flag = Value::Boolean(self.switch(&entry));
+                self.put(&entry.at, &entry.key, "cluster.no_advertise", flag);
+            }
+            "listen" if host_and_port(&entry.node).is_none() => self.wrong(&entry, "host:port, or a port"),
+            "port" if !matches!(entry.node, Node::Integer(..)) => self.wrong(&entry, "a whole number"),
+            "host" | "net" if as_text(&entry.node).is_none() => self.wrong(&entry, "a text"),
+            "listen" | "port" | "host" | "net" => {}
+            "routes" => self.routes(&entry),
+            "ping_interval" => self.time(&entry, "cluster.ping_interval_ms", Duration::as_millis),
+            "authorization" => self.cluster_authorization(entry),
+            "tls" => self.unserved(&entry, Unserved::Tls),
+            "permissions" => self.unserved(&entry, Unserved::Permissions),
+            "accounts" => self.unserved(&entry, Unserved::RouteAccounts),
+            // There is one link to each node, it is not compressed, and it has limits of its own.
+            "pool_size" | "connect_retries" | "connect_backoff" | "compression" | "ping_max"
+            | "write_deadline" | "write_timeout" => {}
+            _ => self.unknown(&entry),
+        }
+    }
+
+    fn routes(&mut self, entry: &Entry) {
+        let allowed = "a list of nats://host:port";
+        let Node::List(list) = &entry.node else {
+            return self.wrong(entry, allowed);
+        };
+        let (mut routes, mut item_lines) = (Vec::new(), Vec::new());
+        for (at, node) in list {
+            let Some(text) = as_text(node).map(str::trim) else {
+                self.wrong(entry, allowed);
+                continue;
+            };
+            if routes.iter().any(|route: &Value| route.as_str() == Some(text)) {
+                continue;
+            }
+            match check_text("cluster.routes", &at.place(), text) {
+                Ok(()) => {
+                    routes.push(Value::String(text.to_owned()));
+                    item_lines.push(at.line_of_all);
+                }
+                Err(error) => self.add(at, without_place(&error, &at.place())),
+            }
+        }
+        self.items.push(Item {
+            key: "cluster.routes".to_owned(),
+            value: Value::Array(routes),
+            line: entry.at.line_of_all,
+            item_lines,
+        });
+    }
+}
+
+fn without_place(error: &SettingsError, place: &Place) -> String {
+    let text = error.to_string();
+    text.strip_prefix(&format!("{place}: "))
+        .unwrap_or(&text)
+        .to_owned()
+}

@@ -1,0 +1,407 @@
+//! The keys at the top of a file, and what each is here: a key of this server's settings, one without effect, or a part that this server
+//! does not have.
+
+use std::time::Duration;
+
+use standin_daemon::settings::{Item, SettingsError};
+use toml::Value;
+
+use super::parser::{At, Entry, Node};
+use crate::settings::{Findings, RANGES, check_text};
+use crate::unserved::{LOG_ROTATION, LOGTIME_OFF, Unserved};
+
+/// Keys of this server's settings as they come out, and what is to be said of the others.
+#[derive(Default)]
+pub(super) struct Keys {
+    pub(super) items: Vec<Item>,
+    pub(super) findings: Findings,
+    pub(super) warnings: Vec<String>,
+    /// The block that is read, with a dot behind it.
+    pub(super) block: &'static str,
+    debug: Option<At>,
+    trace: Option<At>,
+}
+
+/// A time that is given in a file, in the unit of the key.
+pub(super) type Unit = fn(&Duration) -> u128;
+
+pub(super) fn secs(time: &Duration) -> u128 {
+    u128::from(time.as_secs())
+}
+
+impl Keys {
+    pub(super) fn top(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            self.one(entry);
+        }
+        // Each frame is more than what clients do, in whatever order the two stand.
+        let trace = self.trace.take().map(|at| ("trace", at));
+        let level = trace.or(self.debug.take().map(|at| ("debug", at)));
+        if let Some((level, at)) = level {
+            self.put(&at, level, "log.level", Value::String(level.to_owned()));
+        }
+    }
+
+    /// Reads the keys of a block.
+    pub(super) fn keys_of(&mut self, entry: Entry, block: &'static str, one: fn(&mut Self, Entry)) {
+        let Node::Map(entries) = entry.node else {
+            return self.wrong(&entry, "a block: { … }");
+        };
+        self.block = block;
+        entries.into_iter().for_each(|entry| one(self, entry));
+        self.block = "";
+    }
+
+    fn one(&mut self, entry: Entry) {
+        match entry.key.to_lowercase().as_str() {
+            "port" => self.positive(&entry, "port"),
+            "host" | "net" => self.host(&entry, "addr"),
+            "listen" => self.listen(&entry, "addr", "port"),
+            "server_name" => self.text(&entry, "server_name"),
+            "client_advertise" => self.text(&entry, "advertise"),
+            "http_port" | "monitor_port" => self.number(&entry, "http.port"),
+            "http" | "monitor" => self.listen(&entry, "http.addr", "http.port"),
+            "authorization" => self.authorization(entry),
+            "cluster" => self.cluster(entry),
+            "max_payload" => self.positive(&entry, "limits.max_payload"),
+            "max_control_line" => self.positive(&entry, "limits.max_control_line"),
+            "max_connections" | "max_conn" => self.unlimited(&entry, "limits.max_connections", 1_000_000),
+            "max_subscriptions" | "max_subs" => self.unlimited(&entry, "limits.max_subscriptions", 0),
+            "max_pending" => self.positive(&entry, "limits.max_pending"),
+            "ping_max" => self.positive(&entry, "limits.ping_max"),
+            "write_deadline" => self.time(&entry, "limits.write_deadline_ms", Duration::as_millis),
+            "ping_interval" => self.time(&entry, "limits.ping_interval_ms", Duration::as_millis),
+            "lame_duck_duration" => self.time(&entry, "process.lame_duck_secs", secs),
+            "lame_duck_grace_period" => self.grace(&entry),
+            "logfile" | "log_file" => self.text(&entry, "log.file"),
+            "pid_file" | "pidfile" => self.text(&entry, "process.pid_file"),
+            "ports_file_dir" => self.text(&entry, "process.ports_file_dir"),
+            "debug" => {
+                self.debug = self
+                    .switch(&entry)
+                    .then(|| entry.at.clone())
+                    .or(self.debug.take())
+            }
+            "trace" | "trace_verbose" => {
+                self.trace = self
+                    .switch(&entry)
+                    .then(|| entry.at.clone())
+                    .or(self.trace.take());
+            }
+            "logtime" | "log_time" => match entry.node {
+                Node::Flag(false, _) => self.idle(&entry, LOGTIME_OFF),
+                _ => _ = self.switch(&entry),
+            },
+            "logfile_size_limit" | "log_size_limit" => {
+                if !is_off(&entry.node) {
+                    self.idle(&entry, LOG_ROTATION);
+                }
+            }
+            key => match part(key) {
+                Some(Part::Idle) => {}
+                Some(Part::Unserved(part)) => self.unserved(&entry, part),
+                None => self.unknown(&entry),
+            },
+        }
+    }
+
+    /// A part that this server does not have: no error where it is switched off or empty.
+    pub(super) fn unserved(&mut self, entry: &Entry, part: Unserved) {
+        let is_missed = match (part, &entry.node) {
+            // An empty block switches it on.
+            (Unserved::JetStream, Node::Map(block)) => {
+                let mut enabled = block
+                    .iter()
+                    .filter(|entry| matches!(entry.key.to_lowercase().as_str(), "enabled" | "enable"));
+                !enabled.any(|entry| matches!(entry.node, Node::Flag(false, _)))
+            }
+            (Unserved::WriteTimeout, Node::Text(text)) => !matches!(text.as_str(), "close" | "default" | ""),
+            (Unserved::HttpBasePath, Node::Text(text)) => !matches!(text.as_str(), "/" | ""),
+            (_, node) => !is_off(node),
+        };
+        if is_missed {
+            self.add(
+                &entry.at,
+                format!("{}{}: {}", self.block, entry.key, part.reason()),
+            );
+        }
+    }
+
+    /// A key that `nats-server` does not know either; a variable need be no key.
+    pub(super) fn unknown(&mut self, entry: &Entry) {
+        if !entry.is_used.get() {
+            let what = format!(
+                "unknown key `{}{}`, to nats-server as well",
+                self.block, entry.key
+            );
+            self.add(&entry.at, what);
+        }
+    }
+
+    pub(super) fn add(&mut self, at: &At, what: String) {
+        self.findings.add(at.place(), what);
+    }
+
+    /// A key that is taken and does nothing.
+    fn idle(&mut self, entry: &Entry, why: &str) {
+        self.warnings.push(format!(
+            "{}: {} has no effect: {why}",
+            entry.at.place(),
+            entry.key
+        ));
+    }
+
+    pub(super) fn wrong(&mut self, entry: &Entry, allowed: &str) {
+        let found = match &entry.node {
+            Node::Map(_) => "a block",
+            Node::List(_) => "a list",
+            // It may be a secret.
+            Node::Text(_) => "a text",
+            Node::Integer(_, source) | Node::Float(_, source) | Node::Flag(_, source) => source,
+        };
+        let what = format!("{}{} must be {allowed}, not {found}", self.block, entry.key);
+        self.add(&entry.at, what);
+    }
+
+    /// Takes a value as that of this server's `key`, if it is in its range and of its form; `name` is what the file calls it.
+    pub(super) fn put(&mut self, at: &At, name: &str, key: &str, value: Value) {
+        let name = format!("{}{name}", self.block);
+        let range = RANGES.iter().find(|(ranged, ..)| *ranged == key);
+        match (&value, range) {
+            (Value::Integer(number), Some((_, low, high))) if !(*low..=*high).contains(number) => {
+                let what = format!("{name} must be a whole number from {low} to {high}, not {number}");
+                return self.add(at, what);
+            }
+            (Value::String(text), _) => {
+                let refused = check_text(key, &at.place(), text);
+                match refused {
+                    Ok(()) => {}
+                    Err(SettingsError::Value { allowed, found, .. }) => {
+                        return self.add(at, format!("{name} must be {allowed}, not {found}"));
+                    }
+                    Err(SettingsError::Conflict { rule, .. }) => {
+                        return self.add(at, rule.replace(key, &name));
+                    }
+                    Err(error) => return self.add(at, error.to_string()),
+                }
+            }
+            _ => {}
+        }
+        self.items.push(Item {
+            key: key.to_owned(),
+            value,
+            line: at.line_of_all,
+            item_lines: Vec::new(),
+        });
+    }
+
+    pub(super) fn number(&mut self, entry: &Entry, key: &str) {
+        match entry.node {
+            Node::Integer(number, _) => self.put(&entry.at, &entry.key, key, Value::Integer(number)),
+            _ => self.wrong(entry, "a whole number"),
+        }
+    }
+
+    /// A number for which 0 means the default.
+    fn positive(&mut self, entry: &Entry, key: &str) {
+        if !matches!(entry.node, Node::Integer(0, _)) {
+            self.number(entry, key);
+        }
+    }
+
+    /// A number for which 0 and less mean that there is no limit.
+    fn unlimited(&mut self, entry: &Entry, key: &str, stands_for: i64) {
+        match entry.node {
+            Node::Integer(number, _) if number <= 0 => {
+                self.put(&entry.at, &entry.key, key, Value::Integer(stands_for));
+            }
+            _ => self.number(entry, key),
+        }
+    }
+
+    /// A text; without quotes it is what stands there, also where it looks like a number.
+    pub(super) fn text(&mut self, entry: &Entry, key: &str) {
+        match as_text(&entry.node) {
+            Some(text) => self.put(&entry.at, &entry.key, key, Value::String(text.to_owned())),
+            None => self.wrong(entry, "a text"),
+        }
+    }
+
+    fn host(&mut self, entry: &Entry, key: &str) {
+        match as_text(&entry.node) {
+            Some("localhost") => self.put(&entry.at, &entry.key, key, Value::String("127.0.0.1".to_owned())),
+            Some("") => {}
+            _ => self.text(entry, key),
+        }
+    }
+
+    /// `host:port`, or a port alone.
+    fn listen(&mut self, entry: &Entry, addr: &str, port: &str) {
+        let Some((host, number)) = host_and_port(&entry.node) else {
+            return self.wrong(entry, "host:port, or a port");
+        };
+        if !host.is_empty() {
+            self.put(&entry.at, &entry.key, addr, Value::String(host));
+        }
+        // 0 is the default for clients, and no port for the pages.
+        if number != 0 || port != "port" {
+            self.put(&entry.at, &entry.key, port, Value::Integer(number));
+        }
+    }
+
+    /// Whether a switch is on.
+    pub(super) fn switch(&mut self, entry: &Entry) -> bool {
+        match entry.node {
+            Node::Flag(flag, _) => flag,
+            _ => {
+                self.wrong(entry, "true or false");
+                false
+            }
+        }
+    }
+
+    /// A time for which 0 means the default.
+    pub(super) fn time(&mut self, entry: &Entry, key: &str, unit: Unit) {
+        match time(&entry.node) {
+            Some(time) if time.is_zero() => {}
+            Some(time) => self.put_time(entry, key, unit(&time)),
+            None => self.wrong(entry, "a time, such as \"10s\", or a number of seconds"),
+        }
+    }
+
+    fn grace(&mut self, entry: &Entry) {
+        match time(&entry.node) {
+            Some(time) => self.put_time(entry, "process.lame_duck_grace_secs", secs(&time)),
+            None => self.wrong(entry, "a time, such as \"10s\""),
+        }
+    }
+
+    fn put_time(&mut self, entry: &Entry, key: &str, number: u128) {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        let range = RANGES.iter().find(|(ranged, ..)| *ranged == key);
+        match range {
+            Some((_, low, high)) if !(*low..=*high).contains(&number) => {
+                let unit = if key.ends_with("_ms") { "ms" } else { "s" };
+                self.wrong(entry, &format!("a time from {low}{unit} to {high}{unit}"));
+            }
+            _ => self.put(&entry.at, &entry.key, key, Value::Integer(number)),
+        }
+    }
+}
+
+/// What a key of `nats-server` is here that is none of this server's.
+enum Part {
+    /// It changes nothing here, or says how much is logged of what is not logged here.
+    Idle,
+    Unserved(Unserved),
+}
+
+fn part(key: &str) -> Option<Part> {
+    let part = match key {
+        "tls" => Unserved::Tls,
+        "https" | "https_port" => Unserved::Https,
+        "http_base_path" => Unserved::HttpBasePath,
+        "jetstream" => Unserved::JetStream,
+        "accounts" | "system_account" | "system" => Unserved::Accounts,
+        "no_auth_user" => Unserved::NoAuthUser,
+        "gateway" => Unserved::Gateways,
+        "leaf" | "leafnodes" => Unserved::LeafNodes,
+        "mqtt" => Unserved::Mqtt,
+        "websocket" | "ws" => Unserved::WebSocket,
+        "mappings" | "maps" => Unserved::Mappings,
+        "operator" | "operators" | "root" | "roots" | "root_operator" | "root_operators" | "resolver"
+        | "account_resolver" | "accounts_resolver" | "resolver_tls" | "resolver_preload"
+        | "resolver_pinned_accounts" | "trusted" | "trusted_keys" | "default_sentinel" => Unserved::Operators,
+        "syslog" | "remote_syslog" => Unserved::Syslog,
+        "prof_port" => Unserved::Profiling,
+        "proxies" | "proxy_protocol" => Unserved::ProxyProtocol,
+        "no_header_support" => Unserved::HeadersOff,
+        "max_sub_tokens" | "max_subscription_tokens" => Unserved::SubjectTokens,
+        "write_timeout" => Unserved::WriteTimeout,
+        "server_tags" | "server_metadata" | "max_closed_clients" | "no_system_account" | "no_system" | "no_sys_acc"
+        | "logfile_max_num" | "log_max_num" | "logtime_utc" | "max_traced_msg_len" | "trace_headers"
+        | "connect_error_reports" | "reconnect_error_reports" | "disable_sublist_cache" | "no_sublist_cache"
+        | "prof_block_rate" | "store_dir" | "storedir" | "default_js_domain" | "no_fast_producer_stall"
+        | "feature_flags"
+        // These say something of TLS and of JetStream only.
+        | "ocsp" | "ocsp_cache" | "allow_non_tls" => return Some(Part::Idle),
+        _ => return None,
+    };
+    Some(Part::Unserved(part))
+}
+
+/// Whether a value switches its part off.
+fn is_off(node: &Node) -> bool {
+    match node {
+        Node::Flag(flag, _) => !flag,
+        Node::Integer(number, _) => *number == 0,
+        Node::Float(..) => false,
+        Node::Text(text) => matches!(text.as_str(), "" | "disabled" | "disable"),
+        Node::Map(block) => block.is_empty(),
+        Node::List(list) => list.is_empty(),
+    }
+}
+
+pub(super) fn as_text(node: &Node) -> Option<&str> {
+    match node {
+        Node::Text(text) => Some(text),
+        Node::Integer(_, source) | Node::Float(_, source) | Node::Flag(_, source) => Some(source),
+        Node::Map(_) | Node::List(_) => None,
+    }
+}
+
+/// The host, empty when there is none, and the port.
+pub(super) fn host_and_port(node: &Node) -> Option<(String, i64)> {
+    match node {
+        Node::Integer(number, _) => Some((String::new(), *number)),
+        Node::Text(text) => {
+            let (host, number) = text.rsplit_once(':').unwrap_or(("", text));
+            let host = match host.trim_start_matches('[').trim_end_matches(']') {
+                "localhost" => "127.0.0.1",
+                host => host,
+            };
+            Some((host.to_owned(), number.parse().ok()?))
+        }
+        _ => None,
+    }
+}
+
+/// `"10s"`, `"1m30s"`, `"1.5h"`; a number alone is seconds.
+fn time(node: &Node) -> Option<Duration> {
+    match node {
+        Node::Integer(secs, _) => u64::try_from(*secs).ok().map(Duration::from_secs),
+        Node::Float(secs, _) => Duration::try_from_secs_f64(*secs).ok(),
+        Node::Text(text) => {
+            let mut rest = text.strip_prefix('+').unwrap_or(text);
+            let mut secs = 0.0;
+            if rest == "0" {
+                return Some(Duration::ZERO);
+            }
+            while secs == 0.0 || !rest.is_empty() {
+                let number = rest.len()
+                    - rest
+                        .trim_start_matches(|next: char| next.is_ascii_digit() || next == '.')
+                        .len();
+                let (digits, behind) = rest.split_at(number);
+                let letters = behind.find(|next: char| next.is_ascii_digit() || next == '.');
+                let (unit, left) = behind.split_at(letters.unwrap_or(behind.len()));
+                let unit = match unit {
+                    "ns" => 1e-9,
+                    "us" | "µs" | "μs" => 1e-6,
+                    "ms" => 1e-3,
+                    "s" => 1.0,
+                    "m" => 60.0,
+                    "h" => 3600.0,
+                    _ => return None,
+                };
+                secs += digits.parse::<f64>().ok()? * unit;
+                rest = left;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            Duration::try_from_secs_f64(secs).ok()
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,609 @@
+//! Files as people have them, and slips with the line where they were made.
+
+use std::fs;
+
+use standin_daemon::settings::Input;
+
+use crate::auth::Access;
+use crate::settings::Settings;
+
+fn load(name: &str, text: &str) -> Result<Settings, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, text).unwrap();
+    let input = Input {
+        file: Some(&path),
+        ..Input::default()
+    };
+    let shown = format!("{}/", folder.path().display());
+    let loaded = input
+        .load()
+        .map_err(|error| error.to_string().replace(&shown, ""))?;
+    Ok(loaded.settings)
+}
+
+#[test]
+fn a_cluster_of_nats_server_is_taken_for_what_it_says() {
+    let text = "
+        port: 4222
+        cluster {
+          name: c, listen: localhost:6222, no_advertise: true, pool_size: 3, compression: off
+          authorization { user: r, password: s3cr3t, timeout: 2 }
+          routes = [
+            nats-route://r:s3cr3t@10.0.0.2:6222
+            nats://10.0.0.3:6222
+          ]
+        }
+    ";
+    let settings = load("nats.conf", text).unwrap();
+    assert_eq!(settings.mesh_listen().unwrap().to_string(), "127.0.0.1:6222");
+    let routes = settings.routes();
+    assert_eq!(routes[0].endpoint.to_string(), "10.0.0.2:6222");
+    assert_eq!(routes[0].credentials, Some(("r".to_owned(), "s3cr3t".to_owned())));
+    assert_eq!((routes.len(), &routes[1].credentials), (2, &None));
+    let cluster = settings.cluster;
+    assert_eq!((&*cluster.name, cluster.no_advertise), ("c", true));
+    assert_eq!((&*cluster.user, cluster.password.reveal()), ("r", "s3cr3t"));
+}
+
+#[test]
+fn a_file_of_nats_server_is_taken_for_what_it_says() {
+    let text = "
+        # A comment, and another
+        // in the other style
+        listen: 127.0.0.1:4333
+        server_name = n1; client_advertise \"h:1\"
+        http: \"0.0.0.0:8333\"
+        USER = derek
+        authorization {
+          timeout: \"3s\", users = [
+            { user: $USER, password: s3cr3t }
+            { user: 'b b', pass: \"c\\\"c\" },
+          ]
+        }
+        max_payload = 128KB
+        max_control_line: 2048
+        max_connections: 1k, max_subs: 10
+        max_pending: 8MB
+        write_deadline: \"2s\"
+        ping_interval: 30
+        ping_max: 3
+        debug: true
+        trace: off
+        logtime: true
+        pid_file: /tmp/pid
+        lame_duck_duration: \"1m30s\"
+        lame_duck_grace_period: \"2s\"
+    ";
+    let settings = load("nats.conf", text).unwrap();
+    assert_eq!(settings.listen().to_string(), "127.0.0.1:4333");
+    assert_eq!(settings.http_listen().unwrap().to_string(), "0.0.0.0:8333");
+    assert_eq!(
+        (settings.server_name.as_str(), settings.advertise.as_str()),
+        ("n1", "h:1")
+    );
+    let pair = |user: &str, password: &str| (user.to_owned(), password.to_owned());
+    assert_eq!(
+        settings.access(),
+        Access::Users(vec![pair("derek", "s3cr3t"), pair("b b", "c\"c")])
+    );
+    assert_eq!(settings.authorization.timeout_ms.0, 3000);
+    let limits = &settings.limits;
+    assert_eq!((limits.max_payload, limits.max_control_line), (131_072, 2048));
+    assert_eq!(
+        (
+            limits.max_connections,
+            limits.max_subscriptions,
+            limits.max_pending
+        ),
+        (1000, 10, 8 << 20)
+    );
+    assert_eq!(
+        (
+            limits.write_deadline_ms.0,
+            limits.ping_interval_ms.0,
+            limits.ping_max
+        ),
+        (2000, 30_000, 3)
+    );
+    assert_eq!(settings.log.level, "debug");
+    assert_eq!(settings.process.pid_file.to_str(), Some("/tmp/pid"));
+    assert_eq!(
+        (
+            settings.process.lame_duck_secs.0,
+            settings.process.lame_duck_grace_secs.0
+        ),
+        (90, 2)
+    );
+}
+
+#[test]
+fn the_format_shows_by_the_name_or_by_the_text() {
+    for (name, text) in [
+        ("a.conf", "port: 4333"),
+        ("a", "port: 4333"),
+        ("a", "port = 4333"),
+        ("a.toml", "port = 4333"),
+        ("a.json", "{\"port\": 4333}"),
+    ] {
+        let settings = load(name, text);
+        assert_eq!(settings.map(|settings| settings.port), Ok(4333), "{name} {text}");
+    }
+    assert_eq!(
+        load("a.toml", "port 4333 x").unwrap_err(),
+        "a.toml:1: not TOML: key with no value, expected `=`"
+    );
+    let token = load("a", "authorization { token: \"$ecret\" }").unwrap();
+    assert_eq!(token.access(), Access::Token("$ecret".to_owned()));
+}
+
+#[test]
+fn a_file_of_another_name_that_is_not_toml_is_told_what_is_wrong_with_it_as_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text, error) in [
+        (
+            "nats.cfg",
+            "tls { cert_file: x }\n",
+            "nats.cfg:1: tls: TLS is not supported yet",
+        ),
+        (
+            "nats",
+            "port 4333 x\n",
+            "nats:1: not TOML: key with no value, expected `=`",
+        ),
+        (
+            "nats.toml",
+            "tls { cert_file: x }\n",
+            "nats.toml:1: not TOML: key with no value, expected `=`",
+        ),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        let input = Input {
+            file: Some(&path),
+            ..Input::default()
+        };
+        let told = super::meant(&path, input.load::<Settings>().unwrap_err()).to_string();
+        assert_eq!(told.replace(&format!("{}/", folder.path().display()), ""), error);
+    }
+}
+
+#[test]
+fn what_means_nothing_or_no_limit_is_taken() {
+    let text = "host: localhost\njetstream: disabled\nsyslog: false\nprof_port: 0\nmax_traced_msg_len: 3\n\
+                max_connections: -1\nmax_subscriptions: -1\nauthorization { token: t, timeout: 0.5 }\n";
+    let settings = load("x.conf", text).unwrap();
+    assert_eq!(settings.addr, "127.0.0.1");
+    assert_eq!(
+        (settings.limits.max_connections, settings.limits.max_subscriptions),
+        (1_000_000, 0)
+    );
+    assert_eq!(settings.authorization.timeout_ms.0, 500);
+}
+
+/// The password that a file gives the user `u`.
+fn password(text: &str) -> Result<String, String> {
+    let settings = load("x.conf", text)?;
+    assert_eq!(settings.authorization.user, "u");
+    Ok(settings.authorization.password.reveal().to_owned())
+}
+
+#[test]
+fn a_text_without_quotes_is_what_stands_there() {
+    for word in [
+        "5g",
+        "7MB",
+        "8KiB",
+        "007",
+        "12",
+        "-5",
+        "3.14",
+        "1e5",
+        "0x10",
+        "1.2.3.4",
+        "10s",
+        "yes",
+        "off",
+        "2024-01-01T00:00:00Z",
+        "abc#def",
+        "abc//def",
+        "a:b",
+        "a=b",
+        "5:6",
+        "a(b",
+        "5kx",
+        "p@ss",
+        "a$b",
+        "пароль",
+    ] {
+        let text = format!("authorization {{\n user: u\n password: {word}\n}}\n");
+        assert_eq!(password(&text).as_deref(), Ok(word));
+        let text = format!("P = {word}\nauthorization {{ user: u, password: $P }}\n");
+        assert_eq!(password(&text).as_deref(), Ok(word));
+    }
+    assert_eq!(load("x.conf", "server_name: 007\n").unwrap().server_name, "007");
+    assert_eq!(
+        load("x.conf", "max_payload: 8KiB\n").unwrap().limits.max_payload,
+        8192
+    );
+    assert_eq!(
+        load("x.conf", "max_pending: 2M\n").unwrap().limits.max_pending,
+        2_000_000
+    );
+}
+
+#[test]
+fn quotes_escapes_and_blocks_are_read_as_nats_server_reads_them() {
+    for (value, text) in [
+        (r#""\x41\x42c""#, "ABc"),
+        (r#""\xc3\xa9""#, "é"),
+        (r#""a\tb\\\"""#, "a\tb\\\""),
+        (r"\x41b", "Ab"),
+        (r"'a\nb'", r"a\nb"),
+        ("'a\nb'", "a\nb"),
+        ("\"a\nb\"", "a\nb"),
+        ("\"$P\"", "$P"),
+        ("(\nabc\n)\n", "\nabc\n"),
+        ("(ab\n(c)\n)\n", "ab\n(c)\n"),
+    ] {
+        let file = format!("authorization {{\n user: u\n password: {value}\n}}\n");
+        assert_eq!(password(&file).as_deref(), Ok(text), "{value}");
+    }
+}
+
+#[test]
+fn keys_and_values_may_stand_as_nats_server_lets_them() {
+    for text in [
+        "{\n\"authorization\": {\"user\": \"u\", \"password\": \"x\"},\n\"port\": 4333\n}\n",
+        "AUTHORIZATION {USER u; Password: x;};\n",
+        "authorization\n{user u\npassword\nx}\n",
+        "authorization {user:\n u\npassword: x}\n",
+        "authorization {\r\n user: u # c\r\n password: x // d\r\n} # e\r\n",
+        "authorization { user: u, password: y }\nauthorization { user: u, password: x }\n",
+        "P: x\nQ: $P\nauthorization { user: u, password: $Q }\n",
+        "authorization { user: u, P: x, password: $P }\n",
+    ] {
+        assert_eq!(password(text).as_deref(), Ok("x"), "{text}");
+    }
+    let text = "authorization { token: t }\nauthorization { user: u, password: x }\n";
+    assert_eq!(password(text).as_deref(), Ok("x"), "the last block counts");
+    let level = |text: &str| load("x.conf", text).unwrap().log.level;
+    assert_eq!(level("trace: true\ndebug: true\n"), "trace");
+    assert_eq!(level("debug: true\ntrace: false\n"), "debug");
+    assert_eq!(level("debug: off\n"), "info");
+    let clustered = |text: &str| load("x.conf", text).unwrap().is_clustered();
+    assert!(!clustered("cluster {}\n") && !clustered("cluster { name: c, host: 127.0.0.1 }\n"));
+    assert!(clustered("cluster { name: c, port: -1 }\n"));
+    let defaults = "port: 0\nmax_payload: 0\nmax_pending: 0\nmax_control_line: 0\nping_interval: 0\nwrite_deadline: \"0s\"\n";
+    assert_eq!(
+        load("x.conf", defaults).unwrap(),
+        Settings::from_toml("").unwrap()
+    );
+    let time = load("x.conf", "ping_interval: \"1m30.5s\"\nwrite_deadline: 1.5\n").unwrap();
+    let limits = time.limits;
+    assert_eq!(
+        (limits.ping_interval_ms.0, limits.write_deadline_ms.0),
+        (90_500, 1500)
+    );
+}
+
+#[test]
+fn payloads_and_pending_bytes_as_large_as_nats_server_takes_them_start() {
+    for (text, payload, pending) in [
+        ("max_payload: 63MB\n", 63 << 20, 64 << 20),
+        ("max_payload: 64MB\n", 64 << 20, 64 << 20),
+        (
+            "max_payload: 64MB\ncluster { port: -1, name: c }\n",
+            64 << 20,
+            64 << 20,
+        ),
+        ("max_pending: 3GB\n", 1 << 20, 3 << 30),
+    ] {
+        let limits = load("x.conf", text).unwrap().limits;
+        assert_eq!(
+            (limits.max_payload, limits.max_pending),
+            (payload, pending),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn files_are_included_relative_to_the_one_that_includes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let load = |text: &str| {
+        write("x.conf", text);
+        let path = folder.path().join("x.conf");
+        let input = Input {
+            file: Some(&path),
+            ..Input::default()
+        };
+        let shown = format!("{}/", folder.path().display());
+        let loaded = input.load::<Settings>();
+        let loaded = loaded.map_err(|error| error.to_string().replace(&shown, ""))?;
+        Ok::<_, String>((
+            loaded.settings.authorization.password.reveal().to_owned(),
+            loaded.print(),
+        ))
+    };
+    write("sub/a.conf", "include 'b.conf'\n");
+    write("sub/b.conf", "P: x\nauthorization { user: u, password: $P }\n");
+    write("sub/users", "user: u\npassword: x\n");
+    write("variables.conf", "P: x\n");
+    write("bad.conf", "port: 1\n\nprt: 2\nmax_payload: 0x\n");
+    let absolute = format!("include \"{}/sub/b.conf\"\n", folder.path().display());
+    for text in [
+        "include sub/a.conf\n",
+        "INCLUDE ./sub/a.conf\nport: 4333\n",
+        "authorization {\n include sub/users;\n}\n",
+        "authorization { include sub/users }\n",
+        "include variables.conf\nauthorization { user: u, password: $P }\n",
+        &absolute,
+    ] {
+        let (password, printed) = load(text).unwrap();
+        assert_eq!(password, "x", "{text}");
+        assert!(printed.contains("x.conf:"), "{printed}");
+    }
+    assert_eq!(
+        load("max_conn: x\ninclude bad.conf\n").unwrap_err(),
+        "x.conf:1: max_conn must be a whole number, not a text\n\
+         bad.conf:3: unknown key `prt`, to nats-server as well\n\
+         bad.conf:4: max_payload must be a whole number, not a text"
+    );
+    for (text, error) in [
+        (
+            "\ninclude no.conf\n",
+            "x.conf:2: cannot read the included file no.conf: No such file",
+        ),
+        (
+            "include x.conf\n",
+            "x.conf:1: x.conf is included deeper than is read; does it include itself?",
+        ),
+        ("include \n", "x.conf:1: include names no file"),
+        (
+            "P: x\ninclude c.conf\n",
+            "c.conf:1: the variable $P is neither a key above",
+        ),
+    ] {
+        write("c.conf", "authorization { user: u, password: $P }\n");
+        let refused = load(text).unwrap_err();
+        assert!(refused.starts_with(error), "{text:?}: {refused}");
+    }
+}
+
+#[test]
+fn harmless_keys_are_taken() {
+    let text = "server_tags: [a, 'b']\nserver_metadata { a: b }\nmax_closed_clients: 5\nno_sys_acc: true\nlogfile_size_limit: 5MB\n\
+                logfile_max_num: 3\nlogtime_utc: true\nlogtime: false\njetstream { enabled: false, store_dir: /x }\ntls {}\naccounts {}\n\
+                gateway {}\nleafnodes {}\nmqtt {}\nwebsocket {}\nmappings {}\ntrusted_keys: []\nocsp: false\nallow_non_tls: true\n\
+                remote_syslog: \"\"\nhttps_port: 0\nno_header_support: false\nno_fast_producer_stall: true\nproxy_protocol: false\n\
+                store_dir: /x\nwrite_timeout: close\nhttp_base_path: /\n\
+                cluster { port: -1, compression: { mode: s2_auto }, pool_size: 3, tls {}, accounts: [], permissions {} }\n\
+                authorization { default_permissions {}, users: [\n\
+                { user: a, password: b, permissions {}, allowed_connection_types: [STANDARD, WEBSOCKET] }\n { user: c }\n] }\n";
+    let settings = load("x.conf", text).unwrap();
+    let pair = |user: &str, password: &str| (user.to_owned(), password.to_owned());
+    assert_eq!(
+        settings.access(),
+        Access::Users(vec![pair("a", "b"), pair("c", "")])
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.conf");
+    fs::write(&path, text).unwrap();
+    let mut warnings = super::warnings(&path).into_iter();
+    for warning in [
+        ":5: logfile_size_limit has no effect: the log file is not rotated by size",
+        ":8: logtime has no effect: log lines have their time anyway",
+    ] {
+        let have = warnings.next().unwrap_or_default();
+        assert!(have.contains(warning), "{have}");
+    }
+    assert_eq!(warnings.next(), None);
+}
+
+#[test]
+fn what_is_not_served_is_refused_for_what_it_is_and_all_of_it_at_once() {
+    let text = "tls { cert_file: x }\nhttps: 8443\njetstream {}\naccounts { A {} }\nsystem_account: A\ngateway { name: x }\n\
+                leafnodes { port: 1 }\nmqtt { port: 1 }\nwebsocket { port: 1 }\nmappings { a: b }\noperator: x\nsyslog: true\n\
+                prof_port: 6060\nno_auth_user: x\nproxy_protocol: true\nno_header_support: true\n\
+                cluster { port: -1, tls { cert_file: x }, permissions { import: a } }\n\
+                authorization { permissions { publish: a }, users: [\n\
+                { nkey: U }\n{ user: a, permissions { publish: a } }\n{ user: b, connection_types: [MQTT] }\n{ password: c }\n] }\n\
+                never: 1\n";
+    let refused = load("x.conf", text).unwrap_err();
+    assert_eq!(
+        refused.lines().collect::<Vec<_>>(),
+        [
+            "x.conf:1: tls: TLS is not supported yet",
+            "x.conf:2: https: HTTPS is not supported yet: the pages are served over HTTP",
+            "x.conf:3: jetstream: JetStream is not supported: it needs nats-server",
+            "x.conf:4: accounts: accounts are not supported yet",
+            "x.conf:5: system_account: accounts are not supported yet",
+            "x.conf:6: gateway: gateways are not supported: they need nats-server",
+            "x.conf:7: leafnodes: leaf nodes are not supported: they need nats-server",
+            "x.conf:8: mqtt: MQTT is not supported: it needs nats-server",
+            "x.conf:9: websocket: WebSocket is not supported: it needs nats-server",
+            "x.conf:10: mappings: subject mappings are not supported",
+            "x.conf:11: operator: operators and JWTs are not supported: they need nats-server",
+            "x.conf:12: syslog: logging to syslog is not supported: the log goes to standard error, or to the file of --log",
+            "x.conf:13: prof_port: profiling is not offered",
+            "x.conf:14: no_auth_user: a user for clients without credentials is not supported yet",
+            "x.conf:15: proxy_protocol: the PROXY protocol is not supported",
+            "x.conf:16: no_header_support: switching headers off is not supported",
+            "x.conf:17: cluster.tls: TLS is not supported yet",
+            "x.conf:17: cluster.permissions: permissions are not supported yet",
+            "x.conf:18: authorization.permissions: permissions are not supported yet",
+            "x.conf:19: authorization.users.nkey: nkeys are not supported yet",
+            "x.conf:20: authorization.users.permissions: permissions are not supported yet",
+            "x.conf:21: authorization.users.connection_types: users for WebSocket, MQTT or leaf nodes are not supported: only STANDARD is",
+            "x.conf:22: an entry of authorization.users has no user",
+            "x.conf:24: unknown key `never`, to nats-server as well",
+        ]
+    );
+}
+
+#[test]
+fn a_bcrypt_hash_is_refused_by_name() {
+    const HASH: &str = "$2a$11$3kIDaCxw.Glsl1.u5nKa6eUnNDLV5HV9tIuUp7EHhMt6Nm9myW1aS";
+    for (text, key) in [
+        ("authorization { user: u, password: @ }", "authorization.password"),
+        (
+            "authorization { user: u, password: \"@\" }",
+            "authorization.password",
+        ),
+        ("authorization { user: u, pass: '@' }", "authorization.pass"),
+        ("authorization { token: @ }", "authorization.token"),
+        (
+            "authorization { users: [ { user: u, password: @ } ] }",
+            "authorization.users.password",
+        ),
+        (
+            "P: @\nauthorization { user: u, password: $P }",
+            "authorization.password",
+        ),
+        (
+            "cluster { port: -1, authorization { user: u, password: @ } }",
+            "cluster.authorization.password",
+        ),
+        (
+            "cluster { port: -1, routes: [ \"nats://u:@@h:1\" ] }",
+            "cluster.routes",
+        ),
+    ] {
+        for version in ["$2a$", "$2b$", "$2x$", "$2y$"] {
+            let text = text.replacen('@', &HASH.replace("$2a$", version), 1) + "\n";
+            let refused = load("x.conf", &text).unwrap_err();
+            let line = text.lines().count();
+            assert_eq!(
+                refused,
+                format!(
+                    "x.conf:{line}: {key} is a bcrypt hash; hashed passwords are not supported yet, give the password itself"
+                ),
+                "{text}"
+            );
+        }
+    }
+    for plain in ["$2a$", "$2a$1", "$2c$11$x", "2a$11$x"] {
+        let text = format!("authorization {{ user: u, password: \"{plain}\" }}\n");
+        assert_eq!(password(&text).as_deref(), Ok(plain));
+    }
+}
+
+#[test]
+fn what_cannot_be_is_told_with_its_line() {
+    for (text, error) in [
+        (
+            "cluster {\n port: 1, routes: 7\n}",
+            "x.conf:2: cluster.routes must be a list of nats://host:port, not 7",
+        ),
+        (
+            "cluster {\n routes: [\n \"http://u:secret@h:1\"\n]\n}",
+            "x.conf:3: cluster.routes must be [nats://][user:password@]host:port, not \"http://u:***@h:1\"",
+        ),
+        (
+            "cluster {\n port: 1\n advertise: \"0.0.0.0:1\"\n}",
+            "x.conf:3: cluster.advertise must be host:port or host as others reach it, or empty, not \"0.0.0.0:1\"",
+        ),
+        (
+            "client_advertise: \"x:y\"",
+            "x.conf:1: client_advertise must be host:port or host as others reach it, or empty, not \"x:y\"",
+        ),
+        (
+            "cluster {\n gossip: 1\n}",
+            "x.conf:2: unknown key `cluster.gossip`, to nats-server as well",
+        ),
+        (
+            "max_payload: many",
+            "x.conf:1: max_payload must be a whole number, not a text",
+        ),
+        (
+            "max_payload: -1",
+            "x.conf:1: max_payload must be a whole number from 1 to 67108864, not -1",
+        ),
+        (
+            "listen: here",
+            "x.conf:1: listen must be host:port, or a port, not a text",
+        ),
+        (
+            "ping_interval: soon",
+            "x.conf:1: ping_interval must be a time, such as \"10s\"",
+        ),
+        (
+            "ping_interval: 2m",
+            "x.conf:1: ping_interval must be a time from 10ms to 86400000ms, not 2m",
+        ),
+        (
+            "debug: perhaps",
+            "x.conf:1: debug must be true or false, not a text",
+        ),
+        ("a {\n b: 1\n", "x.conf:3: a `{` is never closed"),
+        (
+            "a{\n b: 1\n}\n",
+            "x.conf:1: a blank is missing between a and the `{` behind it",
+        ),
+        ("{ port: 1", "x.conf:1: a `{` is never closed"),
+        ("a [ 1\n", "x.conf:2: a `[` is never closed"),
+        ("a [ 1 2 ]\n", "x.conf:1: `,` or `]` is missing before `2`"),
+        ("a { b: c d }\n", "x.conf:1: `,` or `}` is missing before `d`"),
+        (
+            "a b c\n",
+            "x.conf:1: a value ends before `c`, with no line end or comma",
+        ),
+        ("a: \"x\n", "x.conf:2: a text in quotes is never closed"),
+        (
+            "a: (\nx\n",
+            "x.conf:1: a `(` is never closed by a `)` on a line of its own",
+        ),
+        (
+            "a: \"\\q\"",
+            "x.conf:1: only \\xXX \\n \\t \\r \\\" \\\\ may stand behind a backslash",
+        ),
+        (
+            "a: \"\\x4g\"",
+            "x.conf:1: two hexadecimal digits must stand behind \\x",
+        ),
+        ("a: \"\\xff\"", "x.conf:1: a text is not UTF-8"),
+        (
+            "a: -x",
+            "x.conf:1: a number must stand behind `-`; a text goes in quotes",
+        ),
+        ("a: 5-3", "x.conf:1: neither a number nor a date"),
+        ("a: 99999999999g", "x.conf:1: a number that is too large"),
+        ("port:\n", "x.conf:1: the value of port is missing"),
+        (
+            "authorization { user: u, password: }",
+            "x.conf:1: the value of password is missing",
+        ),
+        (
+            "port: $NO_SUCH_VARIABLE_HERE",
+            "x.conf:1: the variable $NO_SUCH_VARIABLE_HERE is neither a key above nor in the environment",
+        ),
+        (
+            "P: 1\na { b: $p }",
+            "x.conf:2: the variable $p is neither a key above",
+        ),
+        (
+            "authorization { token: $ecr-et }",
+            "x.conf:1: the variable $*** is neither a key above",
+        ),
+        ("never: 1\nport: 4333", "x.conf:1: unknown key `never`"),
+        ("}", "x.conf:1: a key is missing here"),
+    ] {
+        let refused = load("x.conf", text).unwrap_err();
+        assert!(refused.starts_with(error), "{text:?}: {refused}");
+    }
+    for deep in ["a {", "a ["] {
+        let deep = format!(
+            "a {}",
+            deep.trim_start_matches("a ").replace('{', "{a ").repeat(1000)
+        );
+        assert!(load("x.conf", &deep).unwrap_err().contains("deeper than is read"));
+    }
+    let deep = "a { ".repeat(1000);
+    assert!(load("x.conf", &deep).unwrap_err().contains("deeper than is read"));
+}

@@ -1,0 +1,134 @@
+//! The block `authorization`, of clients and of a cluster.
+
+use std::time::Duration;
+
+use standin_daemon::settings::Item;
+use toml::{Table, Value};
+
+use super::keys::{Keys, as_text};
+use super::parser::{Entry, Node};
+use crate::unserved::Unserved;
+
+impl Keys {
+    pub(super) fn authorization(&mut self, entry: Entry) {
+        self.keys_of(entry, "authorization.", |keys, entry| {
+            match entry.key.to_lowercase().as_str() {
+                "user" | "username" => keys.text(&entry, "authorization.user"),
+                "pass" | "password" => keys.text(&entry, "authorization.password"),
+                "token" => keys.text(&entry, "authorization.token"),
+                "timeout" => keys.time(&entry, "authorization.timeout_ms", Duration::as_millis),
+                "users" => keys.users(&entry),
+                "permissions" | "default_permission" | "default_permissions" => {
+                    keys.unserved(&entry, Unserved::Permissions);
+                }
+                "auth_callout" => keys.unserved(&entry, Unserved::AuthCallout),
+                "proxy_required" => keys.unserved(&entry, Unserved::ProxyProtocol),
+                _ => keys.unknown(&entry),
+            }
+        });
+    }
+
+    fn users(&mut self, entry: &Entry) {
+        let allowed = "a list of { user: …, password: … }";
+        let Node::List(list) = &entry.node else {
+            return self.wrong(entry, allowed);
+        };
+        self.block = "authorization.users.";
+        let mut users = Vec::new();
+        let mut item_lines = Vec::new();
+        for (at, node) in list {
+            let Node::Map(fields) = node else {
+                self.wrong(entry, allowed);
+                continue;
+            };
+            // A user without a password is one whose password is empty.
+            let mut user = Table::from_iter([("password".to_owned(), Value::String(String::new()))]);
+            let is_name =
+                |field: &Entry| matches!(field.key.to_lowercase().as_str(), "user" | "username" | "nkey");
+            fields.iter().for_each(|field| self.user(field, &mut user));
+            if !fields.iter().any(is_name) {
+                self.add(at, "an entry of authorization.users has no user".to_owned());
+            }
+            users.push(Value::Table(user));
+            item_lines.push(at.line_of_all);
+        }
+        self.block = "authorization.";
+        self.items.push(Item {
+            key: "authorization.users".to_owned(),
+            value: Value::Array(users),
+            line: entry.at.line_of_all,
+            item_lines,
+        });
+    }
+
+    fn user(&mut self, field: &Entry, user: &mut Table) {
+        let key = match field.key.to_lowercase().as_str() {
+            "user" | "username" => "user",
+            "pass" | "password" => "password",
+            "nkey" => return self.unserved(field, Unserved::Nkeys),
+            "permission" | "permissions" | "authorization" => {
+                return self.unserved(field, Unserved::Permissions);
+            }
+            "proxy_required" => return self.unserved(field, Unserved::ProxyProtocol),
+            "allowed_connection_types" | "connection_types" | "clients" => {
+                return self.connection_types(field);
+            }
+            _ => return self.unknown(field),
+        };
+        let Some(text) = as_text(&field.node) else {
+            return self.wrong(field, "a text");
+        };
+        // It is checked as any other, and then goes where it belongs.
+        let before = self.items.len();
+        let full = if key == "user" {
+            "authorization.user"
+        } else {
+            "authorization.password"
+        };
+        self.put(&field.at, &field.key, full, Value::String(text.to_owned()));
+        if self.items.len() > before {
+            self.items.truncate(before);
+            user.insert(key.to_owned(), Value::String(text.to_owned()));
+        }
+    }
+
+    /// Who may come over TCP may come here; who may not, is of another kind of listener.
+    fn connection_types(&mut self, field: &Entry) {
+        let types = match &field.node {
+            Node::List(list) => list.iter().map(|(_, node)| node).collect(),
+            node => vec![node],
+        };
+        let is_standard =
+            |node: &&Node| as_text(node).is_some_and(|kind| kind.eq_ignore_ascii_case("standard"));
+        if !types.is_empty() && !types.iter().any(is_standard) {
+            self.unserved(field, Unserved::ConnectionTypes);
+        }
+    }
+
+    pub(super) fn cluster_authorization(&mut self, entry: Entry) {
+        let Node::Map(entries) = entry.node else {
+            return self.wrong(&entry, "a block: { … }");
+        };
+        self.block = "cluster.authorization.";
+        for entry in entries {
+            match entry.key.to_lowercase().as_str() {
+                "user" | "username" => self.text(&entry, "cluster.user"),
+                "pass" | "password" => self.text(&entry, "cluster.password"),
+                // Introducing itself has a time of its own.
+                "timeout" => {}
+                "permissions" | "default_permission" | "default_permissions" => {
+                    self.unserved(&entry, Unserved::Permissions);
+                }
+                "token" | "users" => {
+                    let what = format!(
+                        "{}{}: nodes show each other one user and one password, those of nats-server as well",
+                        self.block, entry.key
+                    );
+                    self.add(&entry.at, what);
+                }
+                _ => self.unknown(&entry),
+            }
+        }
+        self.block = "cluster.";
+    }
+}
