@@ -28,7 +28,7 @@ impl Maker {
     }
 
     /// Its program, without arguments.
-    pub(crate) fn program(self) -> Program {
+    pub fn program(self) -> Program {
         Program::new(match self {
             Self::Ours => peers::broker_binary(),
             Self::Nats => peers::folder().join("python/bin/nats-server"),
@@ -47,15 +47,23 @@ pub struct Server {
 impl Server {
     /// Starts it with these flags besides those of its address, and waits until it serves.
     pub async fn start(maker: Maker, flags: &[&str]) -> Self {
+        Self::start_in(maker, flags, &[]).await
+    }
+
+    /// Starts it so with these environment variables.
+    pub async fn start_in(maker: Maker, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let own = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let (address, http) = (own(), own());
-        let program = maker
+        let mut program = maker
             .program()
             .args(["-a", "127.0.0.1", "-p"])
             .arg(address.port().to_string())
             .arg("-m")
             .arg(http.port().to_string())
             .args(flags);
+        for (name, value) in environment {
+            program = program.env(name, value);
+        }
         let mut process = program.start(maker.name());
         process.wait_for_line("Server is ready", START_PATIENCE).await;
         Self {

@@ -81,11 +81,26 @@ async fn settings_are_checked_and_printed_with_where_they_came_from() {
     assert_eq!(code, 64, "{text}");
     let (code, text) = answer(&["-c", "no/such/file"]).await;
     assert_eq!(code, 64, "{text}");
-    let (code, text) = answer(&["-l", "/no/such/folder/log", "-p", "-1"]).await;
-    assert!(
-        code == 64 && text.contains("cannot open the log file /no/such/folder/log"),
-        "{text}"
-    );
+    for (flag, file, told) in [
+        (
+            "-l",
+            "/no/such/folder/log",
+            "cannot open the log file /no/such/folder/log",
+        ),
+        (
+            "-P",
+            "/no/such/folder/pid",
+            "cannot write the pid file /no/such/folder/pid",
+        ),
+        (
+            "--ports_file_dir",
+            "/no/such/folder",
+            "cannot write the ports file /no/such/folder/standin-broker_",
+        ),
+    ] {
+        let (code, text) = answer(&["-a", "127.0.0.1", "-p", "-1", flag, file]).await;
+        assert!(code == 64 && text.contains(told), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -101,12 +116,6 @@ async fn what_cannot_be_had_is_told_with_code_69() {
     let (code, text) = answer(&["-a", "127.0.0.1", "-p", "-1", "-m", &port]).await;
     assert_eq!(code, 69, "{text}");
     assert!(text.contains("cannot listen for HTTP"), "{text}");
-    let (code, text) = answer(&["-a", "127.0.0.1", "-p", "-1", "-P", "/no/such/folder/pid"]).await;
-    assert_eq!(code, 69, "{text}");
-    assert!(
-        text.contains("cannot write the pid file /no/such/folder/pid"),
-        "{text}"
-    );
 }
 
 #[tokio::test]

@@ -1,0 +1,351 @@
+//! Start scripts and settings files of nats-server, given to it and to ours: the same clients are let in, or ours says what it does not
+//! have.
+
+use std::fs;
+
+use e2e::{Conversation, Maker, PATIENCE, Program, Server, eventually, peers};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+/// A start of a server, and who is let in then.
+struct Start {
+    flags: &'static [&'static str],
+    /// The text of `nats.conf`; empty: none is given.
+    file: &'static str,
+    /// User and password of a client that is let in.
+    admitted: Option<(&'static str, &'static str)>,
+}
+
+const fn file(file: &'static str) -> Start {
+    Start {
+        flags: &[],
+        file,
+        admitted: Some(("u", "x")),
+    }
+}
+
+const fn flags(flags: &'static [&'static str]) -> Start {
+    Start {
+        flags,
+        file: "",
+        admitted: Some(("u", "x")),
+    }
+}
+
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("PLAIN", "x"),
+    ("QUOTED", "'x'"),
+    ("REFERRING", "$PLAIN"),
+    ("BLOCK", "{ user: u, password: x }"),
+    ("EMPTY", ""),
+    ("SIZE", "64KB"),
+];
+
+const STARTS: &[Start] = &[
+    flags(&["--user", "u", "--pass", "x"]),
+    flags(&["-user=u", "-pass=x"]),
+    flags(&[
+        "--user=u",
+        "-pass",
+        "x",
+        "-D=false",
+        "-T=false",
+        "-logtime_utc=true",
+        "-log_size_limit",
+        "1000",
+    ]),
+    flags(&[
+        "-user",
+        "u",
+        "-pass",
+        "x",
+        "-tls=false",
+        "-js=false",
+        "-s=0",
+        "-profile",
+        "0",
+        "-ms",
+        "0",
+    ]),
+    flags(&[
+        "-user",
+        "u",
+        "-pass",
+        "x",
+        "-DV",
+        "-DV=false",
+        "-VV=f",
+        "-max_traced_msg_len",
+        "0x10",
+    ]),
+    Start {
+        admitted: Some(("u", "")),
+        ..flags(&["--user", "u"])
+    },
+    Start {
+        admitted: None,
+        ..flags(&["--user", "", "--pass", "", "--auth", ""])
+    },
+    Start {
+        flags: &["--user", "u", "--pass", "x"],
+        ..file("authorization { user: a, password: b }\n")
+    },
+    Start {
+        admitted: Some(("u", "")),
+        ..file("authorization { user: u, password: $EMPTY }\n")
+    },
+    Start {
+        admitted: Some(("u", "")),
+        ..file("authorization { users: [ { user: u } ] }\n")
+    },
+    Start {
+        admitted: None,
+        ..file("authorization { users: [] }\n")
+    },
+    Start {
+        admitted: Some(("u", "\nx\n")),
+        ..file("authorization {\n user: u\n password: (\nx\n)\n}\n")
+    },
+    Start {
+        admitted: Some(("u", "0x10")),
+        ..file("authorization {\n user: u\n password: 0x10\n}\n")
+    },
+    Start {
+        admitted: Some(("u", "1.2.3.4")),
+        ..file("authorization { user: u, password: 1.2.3.4 }\n")
+    },
+    Start {
+        admitted: Some(("u", "a#b")),
+        ..file("authorization { user: u, password: a#b }\n")
+    },
+    Start {
+        admitted: Some(("u", "$PLAIN")),
+        ..file("authorization { user: u, password: \"$PLAIN\" }\n")
+    },
+    Start {
+        admitted: Some(("u", "$2c$11$x")),
+        ..file("authorization { user: u, password: '$2c$11$x' }\n")
+    },
+    file("authorization { user: u, password: \"\\x78\" }\n"),
+    file("authorization { user: u, password: $PLAIN }\n"),
+    file("authorization { user: u, password: $QUOTED }\n"),
+    file("authorization { user: u, password: $REFERRING }\n"),
+    file("authorization $BLOCK\nmax_payload: $SIZE\n"),
+    file("P: x\nauthorization { user: u, password: $P }\n"),
+    file("authorization { P: x, user: u, password: $P }\n"),
+    file("P: x\nQ: $P\nR: $Q\nauthorization { P: $R, user: u, password: $P }\nserver_name: $Q\n"),
+    file("include included.conf\n"),
+    file("INCLUDE './included.conf'\nmax_payload: 64MB\n"),
+    file("authorization {\n include block.conf\n}\nmax_pending: 3GB\n"),
+    file("include variables.conf\nauthorization { user: u, password: $P }\n"),
+    file("authorization { token: t }\ninclude included.conf\n"),
+    file("authorization { user: u, password: y }\nauthorization { user: u, password: x }\n"),
+    file("{\n\"authorization\": {\"user\": \"u\", \"password\": \"x\"}\n}\n"),
+    file("authorization\n{user u;password\nx};\n"),
+    file(
+        "server_tags: [a, b]\nmax_closed_clients: 5\nno_sys_acc: true\nlogfile_size_limit: 5MB\nlogfile_max_num: 3\naccounts {}\n\
+          jetstream { enabled: false }\ngateway {}\nleafnodes {}\nmqtt {}\nwebsocket {}\nauthorization { user: u, password: x }\n\
+          cluster { host: 127.0.0.1, port: -1, name: c, compression: s2_auto, pool_size: 3, no_advertise: true }\n",
+    ),
+    file(
+        "port: 0\nmax_payload: 63MB\nmax_pending: 0\nping_interval: \"1m30.5s\"\nwrite_deadline: \"1.5s\"\n\
+          authorization { user: u, password: x, timeout: 1.5 }\n",
+    ),
+];
+
+/// Whether a client with these credentials is let in.
+async fn is_admitted(server: &Server, credentials: Option<(&str, &str)>) -> bool {
+    let stream = TcpStream::connect(server.address()).await.expect("a connection");
+    let mut client = Conversation::new("client", stream);
+    client.read_frame().await;
+    let mut connect = json!({ "verbose": false });
+    if let Some((user, password)) = credentials {
+        connect["user"] = user.into();
+        connect["pass"] = password.into();
+    }
+    client.send(format!("CONNECT {connect}\r\nPING\r\n")).await;
+    client.read_frame().await.verb() == "PONG"
+}
+
+fn folder(start: &Start) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, text) in [
+        ("nats.conf", start.file),
+        ("included.conf", "authorization { user: u, password: x }\n"),
+        ("block.conf", "user: u\npassword: x\n"),
+        ("variables.conf", "P: x\n"),
+    ] {
+        fs::write(folder.path().join(name), text).expect("a file");
+    }
+    folder
+}
+
+async fn start_all(maker: Maker) {
+    for start in STARTS {
+        let folder = folder(start);
+        let path = folder.path().join("nats.conf").display().to_string();
+        let mut flags = start.flags.to_vec();
+        if !start.file.is_empty() {
+            flags.extend(["-c", &path]);
+        }
+        let server = Server::start_in(maker, &flags, ENVIRONMENT).await;
+        let said = format!("{:?} {}", start.flags, start.file);
+        assert!(is_admitted(&server, start.admitted).await, "{said}");
+        let nobody = is_admitted(&server, Some(("u", "wrong"))).await;
+        assert_eq!(nobody, start.admitted.is_none(), "{said}");
+        let anonymous = is_admitted(&server, None).await;
+        assert_eq!(anonymous, start.admitted.is_none(), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn old_start_scripts_let_the_same_clients_into_ours() {
+    start_all(Maker::Ours).await;
+}
+
+#[tokio::test]
+async fn old_start_scripts_let_the_same_clients_into_nats_server() {
+    start_all(Maker::Nats).await;
+}
+
+/// What a server refuses and says, with the exit code.
+async fn refused(program: Program) -> (Option<i32>, String) {
+    let mut process = program.start("a server");
+    let status = process.wait_for_end(PATIENCE).await;
+    (status.code(), process.tail())
+}
+
+#[tokio::test]
+async fn what_both_refuse() {
+    for (flags, file) in [
+        (&["-VD"][..], ""),
+        (&["-DVVV"], ""),
+        (&["-p"], ""),
+        (&["-p", "08"], ""),
+        (&["-p", "x"], ""),
+        (&["-D=perhaps"], ""),
+        (&["---p", "1"], ""),
+        (&["stray"], ""),
+        (&["-no_advertise", "false"], ""),
+        (&["-logtimeutc=true"], ""),
+        (&["-sl", "kill=1"], ""),
+        (&["-sl", "stop=x"], ""),
+        (&["-sl", "stop=1=2"], ""),
+        (&["-sl", "reload=2147483647"], ""),
+        (&["-tls"], ""),
+        (&["-tlsverify"], ""),
+        (&[], "port: 1\nnever: 1\n"),
+        (&[], "P: 1\n"),
+        (&[], "authorization { user: u, password: $P }\nP: 1\n"),
+        (&[], "p: x\nauthorization { user: u, password: $P }\n"),
+        (&[], "authorization { user: u, password: \"\\q\" }\n"),
+        (&[], "authorization { user: u, password: \"\\x4g\" }\n"),
+        (&[], "authorization { user: u, password: -abc }\n"),
+        (&[], "authorization { user: u, password: 5-3 }\n"),
+        (&[], "authorization{ user: u, password: x }\n"),
+        (&[], "authorization { user: u, password: x\n"),
+        (&[], "authorization { users: [ {user: u}{user: v} ] }\n"),
+        (&[], "authorization { users: [ {password: x} ] }\n"),
+        (
+            &[],
+            "authorization { users: [ {user: a, password: b}, {user: a, password: c} ] }\n",
+        ),
+        (&[], "authorization { user: u, token: t }\n"),
+        (&[], "include no.conf\n"),
+        (&[], "port:\n 1\n"),
+        (&[], "max_payload: \"1MB\"\n"),
+        (&[], "max_payload: 3GB\n"),
+        (&[], "max_payload: 1MB\nmax_pending: 500KB\n"),
+        (&[], "cluster { port: -1, gossip: 1 }\n"),
+        (&[], "cluster { port: -1, routes: x }\n"),
+        (&[], "cluster { port: -1, authorization { token: t } }\n"),
+        (&[], "debug: 1\n"),
+        (&[], "ping_interval: \"1d\"\n"),
+        (&[], "client_advertise: \"x:y\"\n"),
+        (&[], "cluster { port: -1, advertise: \"x:y\" }\n"),
+    ] {
+        let folder = folder(&Start {
+            file,
+            ..self::flags(&[])
+        });
+        let path = folder.path().join("nats.conf");
+        for maker in [Maker::Ours, Maker::Nats] {
+            let mut program = maker.program().args(["-a", "127.0.0.1", "-p", "-1"]).args(flags);
+            if !file.is_empty() {
+                program = program.arg("-c").arg(&path);
+            }
+            let (code, said) = refused(program).await;
+            // The flag package of nats-server prints its help and ends as if all were well.
+            if maker == Maker::Ours {
+                assert!(matches!(code, Some(64 | 69)), "{flags:?} {file}: {code:?} {said}");
+            } else {
+                assert!(!said.contains("Server is ready"), "{flags:?} {file}: {said}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hash_out_of_the_environment_is_refused_by_name() {
+    let folder = folder(&file("authorization { user: u, password: $HASH }\n"));
+    for hash in ["$2a$04$abcdefghijklmnopqrstuv", "'$2b$04$abcdefghijklmnopqrstuv'"] {
+        let program = Program::new(peers::broker_binary())
+            .args(["-t", "-c"])
+            .arg(folder.path().join("nats.conf"))
+            .env("HASH", hash);
+        let (code, said) = refused(program).await;
+        assert_eq!(code, Some(64), "{said}");
+        assert!(
+            said.contains("nats.conf:1: authorization.password is a bcrypt hash") && !said.contains("abcdef"),
+            "{said}"
+        );
+    }
+}
+
+async fn signal(command: String) -> Option<i32> {
+    let program = Program::new(peers::broker_binary()).args(["-sl", &command]);
+    let mut process = program.start("the signal");
+    process.wait_for_end(PATIENCE).await.code()
+}
+
+#[tokio::test]
+async fn a_running_server_is_signalled_by_its_id_or_its_pid_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let mut server = Server::start(Maker::Ours, &["-P", &path("pid"), "-l", &path("log")]).await;
+    let text = |name: &str| fs::read_to_string(path(name)).unwrap_or_default();
+    let pid = server.process().pid();
+    assert_eq!(signal(format!("reload={pid}")).await, Some(0));
+    eventually("it is reloaded", PATIENCE, async || {
+        text("log").contains("Reloaded server configuration")
+    })
+    .await;
+    fs::rename(path("log"), path("log.1")).expect("moved");
+    assert_eq!(signal(format!("reopen={}", path("pid"))).await, Some(0));
+    eventually("it opened the log anew", PATIENCE, async || {
+        !text("log").is_empty()
+    })
+    .await;
+    assert_eq!(signal(format!("ldm={pid}*")).await, Some(0));
+    eventually("it is a lame duck", PATIENCE, async || {
+        text("log").contains("Entering lame duck mode")
+    })
+    .await;
+    assert_eq!(signal(format!("quit={}", path("pid"))).await, Some(0));
+    assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
+    assert_eq!(signal(format!("stop={pid}")).await, Some(69), "nobody is there");
+    let mut other = Server::start(Maker::Ours, &[]).await;
+    let pid = other.process().pid();
+    assert_eq!(signal(format!("term={pid}")).await, Some(0));
+    assert_eq!(other.process().wait_for_end(PATIENCE).await.code(), Some(0));
+    let mut other = Server::start(Maker::Ours, &[]).await;
+    let pid = other.process().pid();
+    assert_eq!(signal(format!("stop={pid}")).await, Some(0));
+    let ended = other.process().wait_for_end(PATIENCE).await;
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&ended),
+        Some(Signal::SIGKILL as i32)
+    );
+}
