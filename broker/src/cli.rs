@@ -1,7 +1,7 @@
 //! The command line: `nats-server`'s flags, so that scripts that start it start this too. It is the topmost layer of the settings.
 //!
-//! [`words`] takes it apart as `nats-server` does; the flags that are served are here, those that are only known by name in [`others`];
-//! [`signal`] is the command `--signal`.
+//! [`words`] parses it as `nats-server` does. The flags that are served are in this file, those that are only known by name in
+//! [`others`]. [`signal`] is the command `--signal`.
 
 mod others;
 pub mod signal;
@@ -16,14 +16,15 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 pub use standin_daemon::cli::{EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Said};
 use toml::Value;
 
-use self::others::Others;
+use self::others::OtherFlags;
 use self::words::number;
 use crate::natsconf;
 use crate::settings::{Flag, Input, Loaded, Settings, SettingsError, credentials, split_url};
 
 const AFTER_HELP: &str = "\
 Flags are nats-server's, with one dash or two, and so are their values: -port 4222, --port=4222, -p -1, -DV, -D=false. The settings
-file is TOML: deploy/broker.toml lists every key with its default. A file *.conf is read as nats-server's own format.
+file is TOML: deploy/broker.toml lists every key with its default. A file *.conf is read as nats-server's own format. Flags and keys
+of nats-server for what is not here (TLS, JetStream, accounts, syslog, profiling, ...) are refused with the reason.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file.
 Signals: INT stops, and so does TERM a node that is alone; HUP reads the settings again, USR1 opens the log file anew, USR2, and TERM where the node is one of several,
@@ -229,7 +230,7 @@ pub struct Cli {
     version: Option<bool>,
 
     #[command(flatten)]
-    others: Others,
+    others: OtherFlags,
 
     /// The switches that were given with `=false`.
     #[arg(skip)]
@@ -250,7 +251,7 @@ impl Cli {
         cli.off = words.off;
         let refusals = cli.others.refusals(&cli.off);
         if !refusals.is_empty() {
-            let message = format!("{}\n", refusals.join("\nerror: "));
+            let message = refusals.join("\nerror: ");
             return Err(command.error(ErrorKind::UnknownArgument, message).into());
         }
         Ok(cli)
@@ -279,7 +280,7 @@ impl Cli {
             flags: self.flags(),
         };
         let mut loaded: Loaded<Settings> = input.load().map_err(|error| match &file {
-            Some(file) => natsconf::meant(file, error),
+            Some(file) => natsconf::error_in_own_format(file, error),
             None => error,
         })?;
         loaded.warnings.extend(self.others.warnings(&self.off));

@@ -3,12 +3,12 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `parser`, `words` | the text, taken apart as `nats-server` does it |
+//! | `parser`, `words` | the syntax, as `nats-server` parses it |
 //! | `keys` | the keys at the top, and what each is here |
 //! | `users`, `cluster` | the blocks `authorization` and `cluster` |
 //!
-//! A key whose part this server does not have is an error: half of what a file asks for would be worse. All errors of a file are told at
-//! once.
+//! A key for a feature that this server does not have is an error: to serve half of what a file asks for would be worse. All errors of a
+//! file are reported at once.
 
 mod cluster;
 mod keys;
@@ -29,12 +29,12 @@ pub(crate) use self::words::is_hash;
 /// # Errors
 /// [`SettingsError`] with all that is wrong, each with file and line: not the format, or a key that has no counterpart here.
 pub(crate) fn read(name: &str, text: &str) -> Result<Vec<Item>, SettingsError> {
-    let keys = taken_apart(name, text)?;
+    let keys = parse(name, text)?;
     keys.findings.result()?;
     Ok(keys.items)
 }
 
-/// What is taken without effect and might be expected to have one; nothing for a file of another format.
+/// Returns a warning for each key of the file at `path` that is accepted and has no effect; none for a file of another format.
 pub(crate) fn warnings(path: &Path) -> Vec<String> {
     let name = path.display().to_string();
     let Ok(text) = fs::read_to_string(path) else {
@@ -43,11 +43,12 @@ pub(crate) fn warnings(path: &Path) -> Vec<String> {
     if !is_named_so(path) && key_lines(&name, &text).is_ok() {
         return Vec::new();
     }
-    taken_apart(&name, &text).map_or_else(|_| Vec::new(), |keys| keys.warnings)
+    parse(&name, &text).map_or_else(|_| Vec::new(), |keys| keys.warnings)
 }
 
-/// The error of a file that is not TOML: where it is of this format, what is wrong with it as such.
-pub(crate) fn meant(path: &Path, error: SettingsError) -> SettingsError {
+/// Returns the error of the file at `path`. Where the file is not TOML, is not named `*.toml` and has the syntax of `nats-server`, that is
+/// what is wrong with it in this format.
+pub(crate) fn error_in_own_format(path: &Path, error: SettingsError) -> SettingsError {
     let is_no_toml = matches!(error, SettingsError::Syntax { .. });
     let is_named_toml = path.extension().is_some_and(|extension| extension == "toml");
     if !is_no_toml || is_named_toml || is_named_so(path) {
@@ -67,7 +68,7 @@ fn is_named_so(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "conf")
 }
 
-fn taken_apart(name: &str, text: &str) -> Result<Keys, SettingsError> {
+fn parse(name: &str, text: &str) -> Result<Keys, SettingsError> {
     let entries = parser::read(name, text).map_err(|fault| SettingsError::Conflict {
         place: fault.place,
         rule: fault.what,

@@ -1,7 +1,6 @@
-//! What `nats-server` has and this server has not, each with the one sentence that refuses it: the same for a flag and for a key of a
-//! `.conf` file.
+//! Features of `nats-server` that this server does not have, each with the reason by which a flag or a key of a `.conf` file is refused.
 
-/// A part of `nats-server` that this server does not have.
+/// A feature of `nats-server` that this server does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unserved {
     Accounts,
@@ -30,7 +29,7 @@ pub(crate) enum Unserved {
 }
 
 impl Unserved {
-    /// The sentence, without a full stop.
+    /// Returns the reason, without a full stop.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Accounts => "accounts are not supported yet",
@@ -66,9 +65,9 @@ impl Unserved {
     }
 }
 
-/// Log lines always bear their time.
+/// Why log lines without time are not to be had.
 pub(crate) const LOGTIME_OFF: &str = "log lines have their time anyway";
 
-/// The log file is not rotated by size.
+/// Why a size limit of the log file has no effect.
 pub(crate) const LOG_ROTATION: &str =
     "the log file is not rotated by size: let logrotate move it away and send SIGUSR1";

@@ -1,13 +1,13 @@
-//! Flags of `nats-server` that this server knows by name and does not serve: refused with the reason, or taken without effect.
+//! Flags of `nats-server` for features that this server does not have: refused with the reason, or accepted without effect.
 
 use clap::Args;
 
 use super::words::number;
 use crate::unserved::{LOG_ROTATION, LOGTIME_OFF, Unserved};
 
-/// See the file's head.
+/// The flags of this file.
 #[derive(Debug, Clone, Default, Args)]
-pub(super) struct Others {
+pub(super) struct OtherFlags {
     #[arg(long, hide = true)]
     tls: bool,
     #[arg(long, hide = true)]
@@ -49,8 +49,8 @@ pub(super) struct Others {
     connect_retries: Option<i64>,
 }
 
-impl Others {
-    /// What is asked for and not there, a line each; `off` are the switches given with `=false`.
+impl OtherFlags {
+    /// Returns a line for each flag that asks for a feature that is not there; `off` are the switches given with `=false`.
     pub(super) fn refusals(&self, off: &[String]) -> Vec<String> {
         // With -tls=false nats-server leaves the files alone.
         let tls = !off.iter().any(|off| off == "tls");
@@ -79,7 +79,7 @@ impl Others {
             .collect()
     }
 
-    /// What has no effect and might be expected to have one.
+    /// Returns a warning for each flag whose value is accepted and has no effect.
     pub(super) fn warnings(&self, off: &[String]) -> Vec<String> {
         let rotated = self.log_size_limit.is_some_and(|bytes| bytes > 0);
         let flags = [

@@ -1,4 +1,4 @@
-//! `--signal COMMAND[=PID]`: what a script says to a server that runs. Commands and processes are named as for `nats-server`.
+//! The flag `--signal COMMAND[=PID]`: sends a signal to a running server. Commands and processes are named as for `nats-server`.
 
 use std::fs;
 use std::io;
@@ -30,10 +30,10 @@ pub enum SignalError {
     /// Neither a process id nor a file with one.
     #[error("--signal: {0:?} is no process id and no pid file")]
     Process(String),
-    /// Nobody is there.
+    /// No such process is there.
     #[error("--signal: no {PROGRAM} is running{0}")]
     Nobody(String),
-    /// Which one is not said.
+    /// More than one is there, and none is named.
     #[error("--signal: {} {PROGRAM} are running: {}; name one, or all with COMMAND=*", .0.len(), listed(.0))]
     Several(Vec<i32>),
     /// The system refused.
@@ -57,7 +57,7 @@ fn listed(pids: &[i32]) -> String {
     pids.join(", ")
 }
 
-/// Sends what `text`, the value of the flag, says.
+/// Sends the signal that `text`, the value of the flag, names.
 ///
 /// # Errors
 /// [`SignalError`].
@@ -108,19 +108,19 @@ fn starting_with(start: &str, running: Vec<i32>) -> Result<Vec<i32>, SignalError
     }
 }
 
-/// A process id; 0 and less would mean whole groups of processes.
+/// Parses a process id; 0 and less would mean whole groups of processes.
 fn pid(text: &str) -> Option<i32> {
     text.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
-/// The process that is named by its id, or by the file that has it.
+/// Returns the process named by its id, or by the file that holds the id.
 fn named(process: &str) -> Result<i32, SignalError> {
     let text = fs::read_to_string(process);
     let text = text.as_deref().unwrap_or(process);
     pid(text).ok_or_else(|| SignalError::Process(process.to_owned()))
 }
 
-/// The processes that bear this program's name, but for this one.
+/// Lists the processes of this program's name, without this one.
 fn running() -> Result<Vec<i32>, SignalError> {
     // Where a script knows it by another name, a link, that is the name to look for.
     let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();

@@ -255,6 +255,7 @@ fn nothing_is_taken_apart_that_nats_server_does_not_take_apart() {
         said(words);
     }
     assert!(said(&["-D", "true"]).contains("stands behind a `=`, as in -D=false"));
+    assert!(said(&["--zookeper", "h:2181"]).contains("a similar argument exists: '--zookeeper'"));
     assert!(said(&["--pass"]).contains("flag --pass needs a value behind it"));
     assert!(!said(&["-D=hunter2"]).contains("hunter2"), "it may be a secret");
     assert_eq!(settings(&["-p", "0x10"]).port, 16);

@@ -1,5 +1,5 @@
-//! The words of a command line, taken apart as Go's `flag` package does for `nats-server`: one dash or two, `-flag=value` or `-flag
-//! value`, `-flag=false` for a switch, and nothing taken apart into single letters. What comes out has two dashes and is for clap.
+//! The words of a command line, parsed as Go's `flag` package parses those of `nats-server`: one dash or two, `-flag=value` or `-flag
+//! value`, `-flag=false` for a switch, no flags of one letter joined. The result has two dashes before each flag and is for clap.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use clap::Command;
 use clap::error::ErrorKind;
 
-/// A command line whose flags are known by their names.
+/// A parsed command line.
 #[derive(Debug, Default)]
 pub(super) struct Words {
     /// `--flag` or `--flag=value`, the program's name first.
@@ -24,10 +24,10 @@ struct Name {
     is_switch: bool,
 }
 
-/// Takes the words apart; `command` must be built.
+/// Parses the words; `command` must be built.
 ///
 /// # Errors
-/// What Go's `flag` package and `nats-server` refuse too, but for unknown flags, which clap refuses.
+/// The errors of Go's `flag` package and of `nats-server`. Unknown flags are left to clap.
 pub(super) fn read(
     arguments: impl IntoIterator<Item = OsString>,
     command: &mut Command,
@@ -51,18 +51,19 @@ pub(super) fn read(
         }
         let (name, value) = split(&bytes[dashes..]);
         if name.is_empty() || name.starts_with(b"-") {
-            let message = format!("bad flag syntax: {}\n", word.display());
+            let message = format!("bad flag syntax: {}", word.display());
             return Err(command.error(ErrorKind::UnknownArgument, message));
         }
         let Some(known) = names.iter().find(|known| known.name.as_bytes() == name) else {
+            // As in Go, an unknown flag ends it: whether the next word is its value is not known.
             words.push(&String::from_utf8_lossy(name), value);
-            continue;
+            break;
         };
         if known.is_switch {
             match value.map_or(Some(true), switch) {
                 Some(on) => words.switch(&known.long, on),
                 None => {
-                    let message = format!("flag {} takes true or false, not this value\n", shown(&word));
+                    let message = format!("flag {} takes true or false, not this value", shown(&word));
                     return Err(command.error(ErrorKind::InvalidValue, message));
                 }
             }
@@ -70,7 +71,7 @@ pub(super) fn read(
         }
         let next = || arguments.next().map(OsString::into_vec);
         let Some(value) = value.map(<[u8]>::to_vec).or_else(next) else {
-            let message = format!("flag {} needs a value behind it\n", shown(&word));
+            let message = format!("flag {} needs a value behind it", shown(&word));
             return Err(command.error(ErrorKind::InvalidValue, message));
         };
         words.push(&known.long, Some(&value));
@@ -88,7 +89,7 @@ impl Words {
         self.arguments.push(OsString::from_vec(word));
     }
 
-    /// The last word on a switch counts.
+    /// Notes a switch; the last value of each counts.
     fn switch(&mut self, long: &str, on: bool) {
         let word = format!("--{long}");
         self.arguments.retain(|argument| *argument != *word);
@@ -100,19 +101,19 @@ impl Words {
         }
     }
 
-    /// A word that is no flag: `version` and `help`, as with `nats-server`.
+    /// Takes a word that is not a flag: `nats-server` knows `version` and `help`.
     fn command(&mut self, command: &mut Command, word: &OsStr) -> Result<(), clap::Error> {
         match word.to_str().map(str::to_lowercase).as_deref() {
             Some(word @ ("version" | "help")) => self.push(word, None),
             Some("true" | "false") => {
                 let message = format!(
-                    "unrecognized command {:?}: the value of a switch stands behind a `=`, as in -D=false\n",
+                    "unrecognized command {:?}: the value of a switch stands behind a `=`, as in -D=false",
                     word.display().to_string()
                 );
                 return Err(command.error(ErrorKind::UnknownArgument, message));
             }
             _ => {
-                let message = format!("unrecognized command {:?}\n", word.display().to_string());
+                let message = format!("unrecognized command {:?}", word.display().to_string());
                 return Err(command.error(ErrorKind::UnknownArgument, message));
             }
         }

@@ -10,7 +10,7 @@ use super::parser::{At, Entry, Node};
 use crate::settings::check_text;
 use crate::unserved::Unserved;
 
-/// Where the node listens for others, as it is put together from several keys.
+/// The address for other nodes, which a file gives by several keys.
 #[derive(Default)]
 struct Listen {
     at: Option<At>,

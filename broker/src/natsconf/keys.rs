@@ -1,5 +1,5 @@
-//! The keys at the top of a file, and what each is here: a key of this server's settings, one without effect, or a part that this server
-//! does not have.
+//! The keys at the top of a file. Each is a key of this server's settings, or has no effect, or belongs to a feature that this server does
+//! not have.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use super::parser::{At, Entry, Node};
 use crate::settings::{Findings, RANGES, check_text};
 use crate::unserved::{LOG_ROTATION, LOGTIME_OFF, Unserved};
 
-/// Keys of this server's settings as they come out, and what is to be said of the others.
+/// The result of reading a file: keys of this server's settings, errors and warnings.
 #[derive(Default)]
 pub(super) struct Keys {
     pub(super) items: Vec<Item>,
     pub(super) findings: Findings,
     pub(super) warnings: Vec<String>,
-    /// The block that is read, with a dot behind it.
+    /// The name of the block that is read, with a dot at its end; empty at the top.
     pub(super) block: &'static str,
     debug: Option<At>,
     trace: Option<At>,
@@ -89,12 +89,12 @@ impl Keys {
                     .or(self.trace.take());
             }
             "logtime" | "log_time" => match entry.node {
-                Node::Flag(false, _) => self.idle(&entry, LOGTIME_OFF),
+                Node::Flag(false, _) => self.without_effect(&entry, LOGTIME_OFF),
                 _ => _ = self.switch(&entry),
             },
             "logfile_size_limit" | "log_size_limit" => {
                 if !is_off(&entry.node) {
-                    self.idle(&entry, LOG_ROTATION);
+                    self.without_effect(&entry, LOG_ROTATION);
                 }
             }
             key => match part(key) {
@@ -105,7 +105,7 @@ impl Keys {
         }
     }
 
-    /// A part that this server does not have: no error where it is switched off or empty.
+    /// Refuses a key of a feature that this server does not have, unless the value switches the feature off or is empty.
     pub(super) fn unserved(&mut self, entry: &Entry, part: Unserved) {
         let is_missed = match (part, &entry.node) {
             // An empty block switches it on.
@@ -127,7 +127,7 @@ impl Keys {
         }
     }
 
-    /// A key that `nats-server` does not know either; a variable need be no key.
+    /// Refuses a key that `nats-server` does not know either, unless it is used as a variable.
     pub(super) fn unknown(&mut self, entry: &Entry) {
         if !entry.is_used.get() {
             let what = format!(
@@ -142,8 +142,8 @@ impl Keys {
         self.findings.add(at.place(), what);
     }
 
-    /// A key that is taken and does nothing.
-    fn idle(&mut self, entry: &Entry, why: &str) {
+    /// Notes a key that is accepted and has no effect.
+    fn without_effect(&mut self, entry: &Entry, why: &str) {
         self.warnings.push(format!(
             "{}: {} has no effect: {why}",
             entry.at.place(),
@@ -163,7 +163,7 @@ impl Keys {
         self.add(&entry.at, what);
     }
 
-    /// Takes a value as that of this server's `key`, if it is in its range and of its form; `name` is what the file calls it.
+    /// Sets this server's `key`, if the value is in its range and has its form; `name` is the key's name in the file.
     pub(super) fn put(&mut self, at: &At, name: &str, key: &str, value: Value) {
         let name = format!("{}{name}", self.block);
         let range = RANGES.iter().find(|(ranged, ..)| *ranged == key);
@@ -202,14 +202,14 @@ impl Keys {
         }
     }
 
-    /// A number for which 0 means the default.
+    /// Sets a number for which 0 means the default.
     fn positive(&mut self, entry: &Entry, key: &str) {
         if !matches!(entry.node, Node::Integer(0, _)) {
             self.number(entry, key);
         }
     }
 
-    /// A number for which 0 and less mean that there is no limit.
+    /// Sets a number for which 0 and less mean that there is no limit.
     fn unlimited(&mut self, entry: &Entry, key: &str, stands_for: i64) {
         match entry.node {
             Node::Integer(number, _) if number <= 0 => {
@@ -219,7 +219,7 @@ impl Keys {
         }
     }
 
-    /// A text; without quotes it is what stands there, also where it looks like a number.
+    /// Sets a text. Without quotes it is the source text, also where that looks like a number.
     pub(super) fn text(&mut self, entry: &Entry, key: &str) {
         match as_text(&entry.node) {
             Some(text) => self.put(&entry.at, &entry.key, key, Value::String(text.to_owned())),
@@ -235,7 +235,7 @@ impl Keys {
         }
     }
 
-    /// `host:port`, or a port alone.
+    /// Sets the keys of an address and of a port from `host:port`, or from a port alone.
     fn listen(&mut self, entry: &Entry, addr: &str, port: &str) {
         let Some((host, number)) = host_and_port(&entry.node) else {
             return self.wrong(entry, "host:port, or a port");
@@ -249,7 +249,7 @@ impl Keys {
         }
     }
 
-    /// Whether a switch is on.
+    /// Returns whether a switch is on.
     pub(super) fn switch(&mut self, entry: &Entry) -> bool {
         match entry.node {
             Node::Flag(flag, _) => flag,
@@ -260,7 +260,7 @@ impl Keys {
         }
     }
 
-    /// A time for which 0 means the default.
+    /// Sets a time for which 0 means the default.
     pub(super) fn time(&mut self, entry: &Entry, key: &str, unit: Unit) {
         match time(&entry.node) {
             Some(time) if time.is_zero() => {}
@@ -289,9 +289,9 @@ impl Keys {
     }
 }
 
-/// What a key of `nats-server` is here that is none of this server's.
+/// A key of `nats-server` that has no counterpart in this server's settings.
 enum Part {
-    /// It changes nothing here, or says how much is logged of what is not logged here.
+    /// It has no effect here.
     Idle,
     Unserved(Unserved),
 }
@@ -330,7 +330,7 @@ fn part(key: &str) -> Option<Part> {
     Some(Part::Unserved(part))
 }
 
-/// Whether a value switches its part off.
+/// Returns whether a value switches its feature off.
 fn is_off(node: &Node) -> bool {
     match node {
         Node::Flag(flag, _) => !flag,

@@ -1,5 +1,4 @@
-//! The text of a settings file of `nats-server`, taken apart as that does it: keys with values, maps and lists in each other, variables,
-//! included files.
+//! The parser of `nats-server`'s settings files: keys with values, maps, lists, variables, included files.
 
 use std::cell::Cell;
 use std::env;
@@ -14,7 +13,7 @@ use super::words;
 /// Maps in maps, included files and variables in variables are read up to this depth.
 const DEPTH_MAX: usize = 32;
 
-/// A value as it stands in the file. Those without quotes keep their text, for keys that take texts.
+/// A value of the file. Numbers and switches keep their source text, for keys that take texts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
     Text(String),
@@ -25,12 +24,12 @@ pub(super) enum Node {
     List(Vec<(At, Node)>),
 }
 
-/// Where something stands.
+/// A position in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct At {
     pub(super) file: Rc<str>,
     pub(super) line: usize,
-    /// The line of the settings file itself: where it includes `file`, if that is another one.
+    /// The line in the settings file itself. For a position in an included file it is the line of the include.
     pub(super) line_of_all: usize,
 }
 
@@ -46,11 +45,11 @@ pub(super) struct Entry {
     pub(super) key: String,
     pub(super) at: At,
     pub(super) node: Node,
-    /// A variable refers to it, so it need be no setting.
+    /// Whether a variable refers to it; then it need not be a setting.
     pub(super) is_used: Rc<Cell<bool>>,
 }
 
-/// What is wrong with the text, and where.
+/// A syntax error.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) place: Place,
@@ -66,12 +65,12 @@ pub(super) fn read(name: &str, text: &str) -> Parsed<Vec<Entry>> {
 
 struct Parser<'a> {
     name: Rc<str>,
-    /// What is left of the text.
+    /// The part of the text that is not parsed yet.
     rest: &'a str,
     line: usize,
-    /// Where all of it stands, when it is not the settings file itself.
+    /// The position of the include or of the variable whose text this is; nothing for the settings file itself.
     within: Option<At>,
-    /// How many files and variables it is inside of.
+    /// The number of includes, variables and lists around the next value.
     depth: usize,
     /// The maps around the next key, the outermost first.
     maps: Vec<Vec<Entry>>,
@@ -197,7 +196,7 @@ impl<'a> Parser<'a> {
                 if is_separated {
                     self.next();
                 }
-                // Between maps a value may stand on the next line; nats-server tells these cases apart.
+                // As in nats-server, a value may stand on the next line in a map, and at the top when there is no separator.
                 if self.maps.len() > 1 || !is_separated {
                     self.skip(char::is_whitespace);
                 } else {
@@ -218,7 +217,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The last value of a key counts.
+    /// Adds a key to the innermost map; the last value of a key counts.
     fn set(&mut self, entry: Entry) {
         if let Some(map) = self.maps.last_mut() {
             map.retain(|other| other.key != entry.key);

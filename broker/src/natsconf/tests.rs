@@ -163,7 +163,7 @@ fn a_file_of_another_name_that_is_not_toml_is_told_what_is_wrong_with_it_as_what
             file: Some(&path),
             ..Input::default()
         };
-        let told = super::meant(&path, input.load::<Settings>().unwrap_err()).to_string();
+        let told = super::error_in_own_format(&path, input.load::<Settings>().unwrap_err()).to_string();
         assert_eq!(told.replace(&format!("{}/", folder.path().display()), ""), error);
     }
 }

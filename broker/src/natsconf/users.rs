@@ -78,7 +78,7 @@ impl Keys {
         let Some(text) = as_text(&field.node) else {
             return self.wrong(field, "a text");
         };
-        // It is checked as any other, and then goes where it belongs.
+        // Checked as the key of the same form, then moved into the table.
         let before = self.items.len();
         let full = if key == "user" {
             "authorization.user"
@@ -92,7 +92,7 @@ impl Keys {
         }
     }
 
-    /// Who may come over TCP may come here; who may not, is of another kind of listener.
+    /// Refuses a user that may not connect over plain TCP.
     fn connection_types(&mut self, field: &Entry) {
         let types = match &field.node {
             Node::List(list) => list.iter().map(|(_, node)| node).collect(),
@@ -114,7 +114,7 @@ impl Keys {
             match entry.key.to_lowercase().as_str() {
                 "user" | "username" => self.text(&entry, "cluster.user"),
                 "pass" | "password" => self.text(&entry, "cluster.password"),
-                // Introducing itself has a time of its own.
+                // The handshake of a route has a timeout of its own: cluster.connect_timeout_ms.
                 "timeout" => {}
                 "permissions" | "default_permission" | "default_permissions" => {
                     self.unserved(&entry, Unserved::Permissions);

@@ -1,4 +1,4 @@
-//! What is wrong with settings, all of it, so that an operator mends a file in one go.
+//! A collection of all errors of the settings, so that an operator can correct a file in one go.
 
 use standin_daemon::settings::{Place, SettingsError};
 
@@ -11,12 +11,11 @@ impl Findings {
         self.0.push((place, what.into()));
     }
 
-    /// Returns them as one error, a line each, in the order of their lines.
+    /// Returns all errors as one, each on a line of its own, in the order of their lines in the file.
     ///
     /// # Errors
     /// [`SettingsError::Conflict`] unless there are none.
     pub(crate) fn result(mut self) -> Result<(), SettingsError> {
-        // In the order of the first file; what is of no file stays where it is.
         self.0.sort_by_key(|(place, _)| match place {
             Place::File(_, line) => *line,
             _ => 0,
