@@ -464,20 +464,12 @@ impl<'a> Parser<'a> {
         let end = words::end(self.rest);
         let source = &self.rest[..end];
         if source.contains('\\') {
-            let mut text = Vec::new();
-            let stop = self.rest.len() - end;
-            while self.rest.len() > stop {
-                match self.next() {
-                    Some('\\') => text.push(self.escape()?),
-                    Some(next) => text.extend_from_slice(next.encode_utf8(&mut [0; 4]).as_bytes()),
-                    None => break,
-                }
-            }
+            let text = self.word_with_escapes(end)?;
+            self.end_quote();
             return self.text(text);
         }
         self.take(end);
-        if self.peek() == Some('\'') {
-            self.next();
+        if self.end_quote() {
             return Ok(Node::Text(source.to_owned()));
         }
         match source.strip_prefix('$') {
@@ -485,6 +477,28 @@ impl<'a> Parser<'a> {
             Some(name) => self.variable(name),
             None => Ok(words::plain(source)),
         }
+    }
+
+    fn word_with_escapes(&mut self, end: usize) -> Parsed<Vec<u8>> {
+        let mut text = Vec::new();
+        let stop = self.rest.len() - end;
+        while self.rest.len() > stop {
+            match self.next() {
+                Some('\\') => text.push(self.escape()?),
+                Some(next) => text.extend_from_slice(next.encode_utf8(&mut [0; 4]).as_bytes()),
+                None => break,
+            }
+        }
+        Ok(text)
+    }
+
+    /// Skips a single quote, which ends a word as well.
+    fn end_quote(&mut self) -> bool {
+        let is_quote = self.peek() == Some('\'');
+        if is_quote {
+            self.next();
+        }
+        is_quote
     }
 
     /// The value of a key of the maps around, the innermost first, or else of the environment.

@@ -72,7 +72,10 @@ pub(super) fn number(rest: &str) -> Result<Option<(usize, Node)>, &'static str> 
             let value = source.parse().map_err(|_| "a number that cannot be read")?;
             Ok(Some((fraction, Node::Float(value, source.to_owned()))))
         }
-        _ => integer(rest, whole),
+        _ => match integer(rest, whole)? {
+            None if sign == 1 => Err("more than a number stands behind `-`; a text goes in quotes"),
+            number => Ok(number),
+        },
     }
 }
 
@@ -89,6 +92,9 @@ fn date(rest: &str, digits: usize) -> Result<Option<(usize, Node)>, &'static str
 /// A whole number, perhaps with a unit; nothing where more follows, which makes it a text.
 fn integer(rest: &str, digits: usize) -> Result<Option<(usize, Node)>, &'static str> {
     let end = end(rest);
+    if rest[end..].starts_with('\'') {
+        return Ok(None);
+    }
     let unit = rest.get(digits..end).unwrap_or_default().to_lowercase();
     let (letter, binary) = match unit.char_indices().nth(1) {
         Some((at, _)) => unit.split_at(at),
