@@ -325,22 +325,22 @@ impl settings::Settings for Settings {
         let rules = [
             (
                 self.port == 0,
-                "port",
+                &["port"][..],
                 "port must be 1 to 65535, or -1 for any free port, not 0".to_owned(),
             ),
             (
                 user.is_empty() && !password.is_empty(),
-                "authorization.password",
+                &["authorization.password"],
                 "authorization.password has no user; give authorization.user (--user) too".to_owned(),
             ),
             (
                 !token.is_empty() && (!user.is_empty() || !users.is_empty()),
-                "authorization.token",
+                &["authorization.token"],
                 "authorization.token and users are both set; keep one".to_owned(),
             ),
             (
                 twice.is_some(),
-                "authorization.users",
+                &["authorization.users"],
                 format!(
                     "authorization names the user {:?} twice; keep one",
                     twice.map_or("", |(_, one)| &one.user)
@@ -348,7 +348,7 @@ impl settings::Settings for Settings {
             ),
             (
                 self.limits.max_pending < self.limits.max_payload,
-                "limits.max_pending",
+                &["limits.max_pending", "limits.max_payload"],
                 format!(
                     "limits.max_pending ({}) is below limits.max_payload ({}): one message would make a client a slow \
                      consumer; raise it or lower the other",
@@ -357,7 +357,7 @@ impl settings::Settings for Settings {
             ),
             (
                 self.http.port == self.port && self.port > 0,
-                "http.port",
+                &["http.port", "port"],
                 format!(
                     "http.port and port are both {}; clients and pages need one each",
                     self.port
@@ -365,8 +365,8 @@ impl settings::Settings for Settings {
             ),
         ];
         let mut findings = Findings::default();
-        for (_, key, rule) in rules.into_iter().filter(|(broken, ..)| *broken) {
-            findings.add(places.of(key), rule);
+        for (_, keys, rule) in rules.into_iter().filter(|(broken, ..)| *broken) {
+            findings.conflict(places, keys, rule);
         }
         self.check_cluster(places, &mut findings);
         findings.result()
@@ -383,7 +383,7 @@ impl Settings {
         Ok(of_text::<Self>("settings", text)?.settings)
     }
 
-    /// What is allowed and may still surprise.
+    /// Returns a warning for each setting that is allowed and may be a slip.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let Authorization {
             user,

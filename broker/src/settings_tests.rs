@@ -70,6 +70,14 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
             "settings:2: limits.max_pending (65536) is below limits.max_payload (1048576)",
         ),
         (
+            "[cluster]\npassword = \"p\"\n",
+            "settings:2: cluster.user and cluster.password are needed together; give both or none",
+        ),
+        (
+            "port = 6222\n[nodes]\nzookeeper = \"h:2181\"\n",
+            "settings:1: port and the port of cluster.listen are both 6222; give each its own",
+        ),
+        (
             "[limits]\nmax_paylod = 1\n",
             "settings:2: unknown key `max_paylod` in [limits]; did you mean `max_payload`?",
         ),

@@ -180,6 +180,14 @@ mod tests {
     }
 
     #[test]
+    fn several_are_listed_with_what_to_do() {
+        assert_eq!(
+            SignalError::Several(vec![7, 12]).to_string(),
+            "--signal: 2 standin-broker are running: 7, 12; name one, or all with COMMAND=*"
+        );
+    }
+
+    #[test]
     fn a_star_stands_for_the_rest_of_the_process_ids() {
         let running = || vec![12, 123, 213];
         assert_eq!(starting_with("", running()).unwrap(), [12, 123, 213]);

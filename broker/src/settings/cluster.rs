@@ -213,29 +213,29 @@ impl Settings {
         let rules = [
             (
                 both,
-                "nodes.zookeeper_auth",
+                &["nodes.zookeeper_auth"][..],
                 "nodes.zookeeper_auth and nodes.zookeeper_auth_file are both set; keep one",
             ),
             (
                 cluster.listen.is_empty() && nodes.zookeeper.is_empty() && !cluster.routes.is_empty(),
-                "cluster.routes",
+                &["cluster.routes"],
                 "cluster.routes is set and cluster.listen is not: other nodes could not connect; give it (--cluster \
                  nats://HOST:PORT)",
             ),
             (
                 cluster.max_pending < self.limits.max_payload + BESIDE_A_MESSAGE,
-                "cluster.max_pending",
+                &["cluster.max_pending", "limits.max_payload"],
                 "cluster.max_pending must be at least limits.max_payload and 2 MiB: less would end a link by what it is told when it \
                  begins, or by one message",
             ),
             (
                 cluster.user.is_empty() != cluster.password.is_empty(),
-                "cluster.user",
+                &["cluster.user", "cluster.password"],
                 "cluster.user and cluster.password are needed together; give both or none",
             ),
         ];
-        for (_, key, rule) in rules.into_iter().filter(|(broken, ..)| *broken) {
-            findings.add(places.of(key), rule);
+        for (_, keys, rule) in rules.into_iter().filter(|(broken, ..)| *broken) {
+            findings.conflict(places, keys, rule);
         }
         if self.is_clustered() {
             self.check_own(places, findings);
@@ -260,13 +260,8 @@ impl Settings {
         let (_, mesh_port) = self.mesh_host_and_port();
         for (key, port) in [("port", self.port), ("http.port", self.http.port)] {
             if port > 0 && port == mesh_port {
-                let place = if self.cluster.listen.is_empty() {
-                    key
-                } else {
-                    "cluster.listen"
-                };
                 let rule = format!("{key} and the port of cluster.listen are both {port}; give each its own");
-                findings.add(places.of(place), rule);
+                findings.conflict(places, &["cluster.listen", key], rule);
             }
         }
         // An id of its own, which it has without a name, is one that can be registered.
