@@ -315,3 +315,42 @@ fn a_bcrypt_hash_is_refused_whatever_says_it() {
         "{error}"
     );
 }
+
+/// Every flag of nats-server 2.15, which 2.9 has too but for `logtime_utc`: the switches, and those with a value.
+const SWITCHES: &str = "D DV DVV T V VV debug h help help_tls jetstream js logtime logtime_utc no_advertise s syslog t tls tlsverify \
+                        trace v version";
+const VALUED: &str = "P a addr auth c client_advertise cluster cluster_advertise cluster_listen cluster_name config connect_retries \
+                      http_port https_port l log log_size_limit m max_traced_msg_len ms n name net p pass pid port ports_file_dir \
+                      profile r remote_syslog routes sd server_name signal sl store_dir tlscacert tlscert tlskey user";
+
+#[test]
+fn every_flag_of_nats_server_has_its_name_and_its_kind() {
+    for name in SWITCHES.split_whitespace() {
+        for dashes in ["-", "--"] {
+            assert!(read(&[&format!("{dashes}{name}=false")]).is_ok(), "{name}");
+            let error = said(&[&format!("{dashes}{name}=perhaps")]);
+            assert!(error.contains("takes true or false"), "{name}: {error}");
+        }
+    }
+    for name in VALUED.split_whitespace() {
+        for dashes in ["-", "--"] {
+            // 0 asks for nothing, where a number is asked for.
+            assert!(
+                read(&[&format!("{dashes}{name}"), "0"]).is_ok() || is_refused_by_name(name),
+                "{name}"
+            );
+            assert!(
+                read(&[&format!("{dashes}{name}=0")]).is_ok() || is_refused_by_name(name),
+                "{name}"
+            );
+            let error = said(&[&format!("{dashes}{name}")]);
+            assert!(error.contains("needs a value behind it"), "{name}: {error}");
+        }
+    }
+}
+
+/// Whether the flag is refused whatever its value is.
+fn is_refused_by_name(name: &str) -> bool {
+    let error = said(&[&format!("-{name}=0")]);
+    error.contains("TLS is not supported yet") || error.contains("logging to syslog is not supported")
+}
