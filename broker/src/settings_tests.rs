@@ -79,7 +79,7 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
         ),
         (
             "[limits]\nmax_paylod = 1\n",
-            "settings:2: unknown key `max_paylod` in [limits]; did you mean `max_payload`?",
+            "settings:2: unknown key `limits.max_paylod`; did you mean `limits.max_payload`?",
         ),
         (
             "[http]\nport = 4222\n",

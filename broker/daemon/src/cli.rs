@@ -76,6 +76,8 @@ pub fn answer<S>(program: &str, print_config: bool, loaded: &Loaded<S>) -> ExitC
 /// Says what is wrong with the settings while there is no log yet.
 #[must_use]
 pub fn usage(program: &str, error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("{program}: {error}");
+    for line in error.to_string().lines() {
+        eprintln!("{program}: {line}");
+    }
     EXIT_USAGE.into()
 }

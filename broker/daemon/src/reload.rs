@@ -22,6 +22,7 @@ pub fn reload<S, E: Display>(
         apply(loaded.settings).map_err(|error| error.to_string())
     });
     if let Err(error) = &taken {
+        let error = error.replace('\n', "; ");
         error!("settings were not reloaded, the old ones stay in force: {error}");
     }
     taken.is_ok()

@@ -101,7 +101,7 @@ pub trait Settings: Serialize + DeserializeOwned {
     /// Checks what must hold between values.
     ///
     /// # Errors
-    /// [`SettingsError::Conflict`] at the place of the value that should change.
+    /// [`SettingsError::Conflict`] at the place of the value that should change; [`SettingsError::all`] of them.
     fn check(&self, places: &Places<'_>) -> Result<(), SettingsError>;
 
     /// Checks what a program that starts needs beyond that.
@@ -171,6 +171,14 @@ pub enum SettingsError {
     /// Nothing says what the program cannot do without.
     #[error("{0}")]
     Missing(&'static str),
+    /// More than one thing is wrong: one line for each, none of them of this kind.
+    #[error("{}", lines(.0))]
+    Several(Vec<SettingsError>),
+}
+
+fn lines(errors: &[SettingsError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }
 
 impl SettingsError {
@@ -184,6 +192,41 @@ impl SettingsError {
             Self::Value { .. } => "value",
             Self::Conflict { .. } => "conflict",
             Self::Missing(_) => "missing",
+            Self::Several(_) => "several",
+        }
+    }
+
+    /// Makes one result of all errors that were found, in the order of the file, then of the other layers.
+    ///
+    /// # Errors
+    /// The one error, or [`SettingsError::Several`].
+    pub fn all(errors: impl IntoIterator<Item = Self>) -> Result<(), Self> {
+        let mut flat: Vec<_> = errors.into_iter().flat_map(Self::each).collect();
+        flat.sort_by_key(|error| error.place().map_or((u8::MAX, 0), Place::rank));
+        match flat.pop() {
+            None => Ok(()),
+            Some(one) if flat.is_empty() => Err(one),
+            Some(last) => {
+                flat.push(last);
+                Err(Self::Several(flat))
+            }
+        }
+    }
+
+    fn each(self) -> Vec<Self> {
+        match self {
+            Self::Several(errors) => errors,
+            error => vec![error],
+        }
+    }
+
+    fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Syntax { place, .. }
+            | Self::UnknownKey { place, .. }
+            | Self::Value { place, .. }
+            | Self::Conflict { place, .. } => Some(place),
+            Self::Unreadable { .. } | Self::Missing(_) | Self::Several(_) => None,
         }
     }
 }

@@ -17,14 +17,15 @@ pub(super) fn entry(schema: &Schema, entry: &Entry) -> Result<(), SettingsError>
     match &entry.value {
         Value::Integer(number) => in_range(schema, entry, *number),
         Value::String(text) => text_form(schema, &entry.key, &entry.place, text),
-        Value::Array(items) => items.iter().enumerate().try_for_each(|(at, item)| {
+        Value::Array(items) => SettingsError::all(items.iter().enumerate().filter_map(|(at, item)| {
             let place = entry.item_places.get(at).unwrap_or(&entry.place);
-            match item {
+            let checked = match item {
                 Value::Table(table) if takes_tables => (schema.table)(&entry.key, place, table),
                 Value::String(text) if !takes_tables => text_form(schema, &entry.key, place, text),
                 other => Err(wrong_type(schema, entry, place.clone(), other)),
-            }
-        }),
+            };
+            checked.err()
+        })),
         _ => Ok(()),
     }
 }
@@ -50,8 +51,23 @@ pub(super) fn wrong_type(schema: &Schema, entry: &Entry, place: Place, found: &V
 /// A comma-separated text as a list; empty items are dropped.
 #[must_use]
 pub fn list(text: &str) -> Value {
+    Value::Array(texts(text))
+}
+
+/// The items that one item of a flag stands for: a text may hold several, separated by commas. One that holds none stays, to
+/// be refused: an empty flag is a slip (`--upstream "$UNSET"`).
+pub(super) fn items(item: &Value) -> Vec<Value> {
+    let texts = item.as_str().map(texts).unwrap_or_default();
+    if texts.is_empty() {
+        vec![item.clone()]
+    } else {
+        texts
+    }
+}
+
+fn texts(text: &str) -> Vec<Value> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
+    items.map(|item| Value::String(item.to_owned())).collect()
 }
 
 fn range_text(schema: &Schema, key: &str) -> String {

@@ -17,6 +17,8 @@ pub(super) struct Document {
     pub(super) sections: Vec<(String, usize)>,
     /// Its keys, in the order of the text.
     pub(super) items: Vec<Item>,
+    /// What of it is no TOML, each with file and line.
+    pub(super) errors: Vec<SettingsError>,
 }
 
 /// One `key = value` of a text.
@@ -37,21 +39,26 @@ pub struct Item {
 /// # Errors
 /// [`SettingsError::Syntax`] with file and line.
 pub fn key_lines(name: &str, text: &str) -> Result<Vec<(String, usize)>, SettingsError> {
-    let items = read(name, text)?.items;
+    let Document { items, errors, .. } = read(name, text);
+    SettingsError::all(errors)?;
     Ok(items.into_iter().map(|item| (item.key, item.line)).collect())
 }
 
-/// Reads `text`, which is shown as `name` in errors.
-///
-/// # Errors
-/// [`SettingsError::Syntax`] with file and line.
-pub(super) fn read(name: &str, text: &str) -> Result<Document, SettingsError> {
+/// Reads `text`, which is shown as `name` in errors; where it is no TOML, what can be read of it without guessing.
+pub(super) fn read(name: &str, text: &str) -> Document {
     let lines = Lines::of(text);
-    let root = DeTable::parse(text).map_err(|error| SettingsError::Syntax {
-        place: Place::file(name, lines.at(error.span().map_or(0, |span| span.start))),
-        format: "TOML",
-        message: error.message().trim().to_owned(),
-    })?;
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let mut broken: Vec<(usize, String)> = errors
+        .iter()
+        .map(|error| {
+            let line = lines.at(error.span().map_or(0, |span| span.start));
+            (line, error.message().trim().replace('\n', ", "))
+        })
+        .collect();
+    // The first error of a line mostly is the cause of the others.
+    broken.sort_by_key(|(line, _)| *line);
+    broken.dedup_by_key(|(line, _)| *line);
+    let known = |line: &usize| !is_doubtful(text, *line, &broken);
     let mut sections = Vec::new();
     let mut items = Vec::new();
     for (key, value) in root.get_ref() {
@@ -66,7 +73,28 @@ pub(super) fn read(name: &str, text: &str) -> Result<Document, SettingsError> {
         }));
     }
     items.sort_by_key(|item| item.line);
-    Ok(Document { sections, items })
+    items.retain(|item| known(&item.line));
+    sections.retain(|(_, line)| known(line));
+    let error = |(line, message)| SettingsError::Syntax {
+        place: Place::file(name, line),
+        format: "TOML",
+        message,
+    };
+    Document {
+        sections,
+        items,
+        errors: broken.into_iter().map(error).collect(),
+    }
+}
+
+/// Whether what stands in a line cannot be known: the line itself is broken, or the head of its section is.
+fn is_doubtful(text: &str, line: usize, broken: &[(usize, String)]) -> bool {
+    let is_broken = |line: usize| broken.iter().any(|(broken, _)| *broken == line);
+    let above = text.lines().enumerate().take(line);
+    let head = above
+        .filter(|(_, text)| text.trim_start().starts_with('['))
+        .last();
+    is_broken(line) || head.is_some_and(|(at, _)| is_broken(at + 1))
 }
 
 fn item(key: String, offset: usize, value: &Spanned<DeValue<'_>>, lines: &Lines) -> Item {
@@ -135,7 +163,7 @@ mod tests {
     #[test]
     fn keys_come_with_their_section_value_and_line() {
         let text = "listen = [\n  \"a:1\",\n  \"b:2\",\n]\n\n[session]\n# why\nping_max = 3\n";
-        let Document { sections, items } = read("x.toml", text).unwrap();
+        let Document { sections, items, .. } = read("x.toml", text);
         assert_eq!(sections, [("session".to_owned(), 6)]);
         let seen: Vec<_> = items.iter().map(|item| (item.key.as_str(), item.line)).collect();
         assert_eq!(seen, [("listen", 1), ("session.ping_max", 8)]);
@@ -145,8 +173,7 @@ mod tests {
 
     #[test]
     fn numbers_may_be_written_as_toml_allows() {
-        let Document { items, .. } =
-            read("x", "a = 8_388_608\nb = 0x10\nc = 99999999999999999999\n").unwrap();
+        let Document { items, .. } = read("x", "a = 8_388_608\nb = 0x10\nc = 99999999999999999999\n");
         let values: Vec<_> = items.into_iter().map(|item| item.value).collect();
         assert_eq!(
             values,
@@ -155,13 +182,43 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_toml_is_told_with_its_line() {
-        let error = read("x.toml", "[session]\nping_max = \n").unwrap_err();
-        assert!(error.to_string().starts_with("x.toml:2: not TOML: "), "{error}");
-        let error = read("x.toml", "[session]\nping_max = 1\nping_max = 2\n").unwrap_err();
-        assert!(
-            error.to_string().starts_with("x.toml:3: not TOML: duplicate key"),
-            "{error}"
-        );
+    fn each_line_that_is_no_toml_is_told_and_the_others_are_read() {
+        for (text, errors, keys) in [
+            (
+                "[session]\nping_max = \n",
+                &["2: not TOML: string values must be quoted"][..],
+                &[][..],
+            ),
+            (
+                "[session]\nping_max = 1\nping_max = 2\n",
+                &["3: not TOML: duplicate key"],
+                &["session.ping_max"],
+            ),
+            (
+                "listen = 127.0.0.1:4222\n[log]\nlevel = debug\nformat = \"json\"\n",
+                &[
+                    "1: not TOML: invalid float",
+                    "3: not TOML: string values must be quoted",
+                ],
+                &["log.format"],
+            ),
+            // Of which section the keys are is not known.
+            (
+                "a = 1\n[session\nb = 1\n[log]\nc = 1\n",
+                &["2: not TOML: unclosed table"],
+                &["a", "log.c"],
+            ),
+        ] {
+            let Document {
+                items, errors: found, ..
+            } = read("x.toml", text);
+            let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(found.len(), errors.len(), "{found:?}");
+            for (found, error) in found.iter().zip(errors) {
+                assert!(found.starts_with(&format!("x.toml:{error}")), "{found}");
+            }
+            let items: Vec<_> = items.iter().map(|item| item.key.as_str()).collect();
+            assert_eq!(items, keys, "{text}");
+        }
     }
 }

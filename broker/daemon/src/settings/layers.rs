@@ -33,6 +33,16 @@ impl Place {
     pub fn file(name: &str, line: usize) -> Self {
         Self::File(name.into(), line)
     }
+
+    /// Orders errors: the file by its lines, then the environment, then the flags.
+    pub(super) const fn rank(&self) -> (u8, usize) {
+        match self {
+            Self::File(_, line) => (0, *line),
+            Self::Variable(_) => (1, 0),
+            Self::Flag(_) => (2, 0),
+            Self::Default => (3, 0),
+        }
+    }
 }
 
 impl fmt::Display for Place {
@@ -53,7 +63,7 @@ pub struct Flag {
     pub key: &'static str,
     /// The flag, with its dashes.
     pub flag: &'static str,
-    /// Of the key's type.
+    /// Of the key's type. The texts of a list may each hold several, separated by commas, as in the environment.
     pub value: Value,
 }
 
@@ -79,6 +89,14 @@ pub struct Loaded<S> {
     pub(super) schema: &'static Schema,
 }
 
+impl<S> Loaded<S> {
+    /// Whether the operator gave this value, in whatever layer.
+    #[must_use]
+    pub fn is_given(&self, key: &str) -> bool {
+        Places(&self.entries).of(key) != Place::Default
+    }
+}
+
 /// Where each value came from.
 #[derive(Debug)]
 pub struct Places<'a>(&'a [Entry]);
@@ -91,14 +109,27 @@ impl Places<'_> {
         entry.map_or(Place::Default, |entry| entry.place.clone())
     }
 
-    /// The error of a value that cannot stand beside others: it should change, or one of them.
+    /// The error of a value that cannot stand beside others: it should change, or one of them. `rule` calls each key that it
+    /// is about by its full name. The place is that of `key`; where that has its default, of the first of the others that
+    /// the operator gave.
     #[must_use]
     pub fn conflict(&self, key: &str, rule: String) -> SettingsError {
+        let given = std::iter::once(key)
+            .chain(named_keys(&rule))
+            .map(|key| self.of(key))
+            .find(|place| *place != Place::Default);
         SettingsError::Conflict {
-            place: self.of(key),
+            place: given.unwrap_or(Place::Default),
             rule,
         }
     }
+}
+
+/// Every word of `text` that may be the full name of a key.
+fn named_keys(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.')))
+        .map(|word| word.trim_matches('.'))
+        .filter(|word| !word.is_empty())
 }
 
 /// One key with the value in force.
@@ -119,6 +150,13 @@ impl Entry {
         self.key.split_once('.').unwrap_or(("", &self.key))
     }
 
+    /// Puts the default in the place of a value that cannot be used, so that the rest can be checked.
+    fn reset(&mut self) {
+        self.value = self.default.clone();
+        self.place = Place::Default;
+        self.item_places.clear();
+    }
+
     /// The environment variable that sets it.
     fn variable(&self) -> String {
         format!("STANDIN_{}", self.key.replace('.', "_").to_uppercase())
@@ -129,22 +167,22 @@ impl Input<'_> {
     /// Lays the layers over each other and checks the result. Reads the files that are named, and nothing else.
     ///
     /// # Errors
-    /// [`SettingsError`], with the place of what is wrong; the first one found.
+    /// [`SettingsError`], with the place of what is wrong: everything that is, in one run.
     pub fn load<S: Settings>(&self) -> Result<Loaded<S>, SettingsError> {
         let mut layers = Layers::defaults(S::SCHEMA)?;
         if let Some(path) = self.file {
-            let text = fs::read_to_string(path).map_err(|error| SettingsError::Unreadable {
-                what: "settings file",
-                path: path.to_owned(),
-                error,
-            })?;
-            layers.lay_file(path, &text)?;
+            match fs::read_to_string(path) {
+                Ok(text) => layers.lay_file(path, &text),
+                Err(error) => layers.errors.push(SettingsError::Unreadable {
+                    what: "settings file",
+                    path: path.to_owned(),
+                    error,
+                }),
+            }
         }
-        layers.lay_environment(&self.environment)?;
+        layers.lay_environment(&self.environment);
         layers.lay_flags(&self.flags);
-        let loaded = layers.finish::<S>()?;
-        loaded.settings.check_complete()?;
-        Ok(loaded)
+        layers.finish(S::check_complete)
     }
 }
 
@@ -155,19 +193,21 @@ impl Input<'_> {
 /// As [`Input::load`]; `name` is the file's.
 pub fn of_text<S: Settings>(name: &str, text: &str) -> Result<Loaded<S>, SettingsError> {
     let mut layers = Layers::defaults(S::SCHEMA)?;
-    layers.lay_text(name, text)?;
-    layers.finish()
+    layers.lay_text(name, text);
+    layers.finish(|_| Ok(()))
 }
 
 struct Layers {
     schema: &'static Schema,
     entries: Vec<Entry>,
     warnings: Vec<String>,
+    errors: Vec<SettingsError>,
 }
 
 impl Layers {
     fn defaults(schema: &'static Schema) -> Result<Self, SettingsError> {
-        let Document { items, .. } = document::read(schema.defaults_file, schema.defaults)?;
+        let Document { items, errors, .. } = document::read(schema.defaults_file, schema.defaults);
+        SettingsError::all(errors)?;
         let entry = |item: Item| Entry {
             key: item.key,
             default: item.value.clone(),
@@ -179,6 +219,7 @@ impl Layers {
             schema,
             entries: items.into_iter().map(entry).collect(),
             warnings: Vec::new(),
+            errors: Vec::new(),
         })
     }
 
@@ -192,38 +233,38 @@ impl Layers {
             .any(|entry| !section.is_empty() && entry.split().0 == section)
     }
 
-    fn lay_file(&mut self, path: &Path, text: &str) -> Result<(), SettingsError> {
+    fn lay_file(&mut self, path: &Path, text: &str) {
         let name = path.display().to_string();
         let Some(other) = self.schema.other_format else {
             return self.lay_text(&name, text);
         };
         if path.extension().is_some_and(|extension| extension == "conf") {
-            return self.lay_items(&name, other(&name, text)?);
-        }
-        match self.lay_text(&name, text) {
-            // Of a text that is neither, it is told why it is no TOML.
-            Err(SettingsError::Syntax {
-                place,
-                format,
-                message,
-            }) => match other(&name, text) {
+            match other(&name, text) {
                 Ok(items) => self.lay_items(&name, items),
-                Err(_) => Err(SettingsError::Syntax {
-                    place,
-                    format,
-                    message,
-                }),
-            },
-            laid => laid,
+                Err(error) => self.errors.push(error),
+            }
+            return;
         }
+        let document = document::read(&name, text);
+        // Of a text that is neither, it is told why it is no TOML.
+        if !document.errors.is_empty()
+            && let Ok(items) = other(&name, text)
+        {
+            return self.lay_items(&name, items);
+        }
+        self.lay_document(&name, document);
     }
 
-    fn lay_text(&mut self, name: &str, text: &str) -> Result<(), SettingsError> {
-        let Document { sections, items } = document::read(name, text)?;
-        for (section, line) in sections {
+    fn lay_text(&mut self, name: &str, text: &str) {
+        self.lay_document(name, document::read(name, text));
+    }
+
+    fn lay_document(&mut self, name: &str, document: Document) {
+        self.errors.extend(document.errors);
+        for (section, line) in document.sections {
             if !self.has_section(&section) {
                 let known = self.entries.iter().map(|entry| entry.split().0);
-                return Err(SettingsError::UnknownKey {
+                let error = SettingsError::UnknownKey {
                     hint: hint(
                         &section,
                         known,
@@ -232,17 +273,23 @@ impl Layers {
                     place: Place::file(name, line),
                     key: format!("[{section}]"),
                     section: String::new(),
-                });
+                };
+                self.errors.push(error);
             }
         }
-        self.lay_items(name, items)
+        self.lay_items(name, document.items);
     }
 
-    fn lay_items(&mut self, name: &str, items: Vec<Item>) -> Result<(), SettingsError> {
+    fn lay_items(&mut self, name: &str, items: Vec<Item>) {
         for item in items {
             let place = Place::file(name, item.line);
             let Some(entry) = self.entry(&item.key) else {
-                return Err(self.unknown(&item.key, place));
+                // That of an unknown section was said once.
+                let (section, _) = item.key.split_once('.').unwrap_or_default();
+                if section.is_empty() || self.has_section(section) {
+                    self.errors.push(self.unknown(&item.key, place));
+                }
+                continue;
             };
             entry.item_places = item
                 .item_lines
@@ -252,7 +299,6 @@ impl Layers {
             entry.value = item.value;
             entry.place = place;
         }
-        Ok(())
     }
 
     fn unknown(&self, key: &str, place: Place) -> SettingsError {
@@ -260,8 +306,8 @@ impl Layers {
         let siblings = self
             .entries
             .iter()
-            .map(Entry::split)
-            .filter(|(other, _)| *other == section);
+            .filter(|entry| entry.split().0 == section)
+            .map(|entry| entry.key.as_str());
         let elsewhere = self
             .entries
             .iter()
@@ -272,42 +318,43 @@ impl Layers {
             Some((other, _)) => format!("it belongs in [{other}]"),
             None => format!("the keys are listed in {}", self.schema.defaults_file),
         };
+        let nearest = nearest(inner, siblings, |key| {
+            key.split_once('.').map_or(key, |(_, name)| name)
+        });
         SettingsError::UnknownKey {
-            hint: hint(inner, siblings.map(|(_, name)| name), &otherwise),
+            hint: nearest.map_or_else(
+                || format!("; {otherwise}"),
+                |known| format!("; did you mean `{known}`?"),
+            ),
             place,
-            key: inner.to_owned(),
-            section: if section.is_empty() {
-                String::new()
-            } else {
-                format!(" in [{section}]")
-            },
+            key: key.to_owned(),
+            section: String::new(),
         }
     }
 
-    fn lay_environment(&mut self, environment: &[(String, String)]) -> Result<(), SettingsError> {
+    fn lay_environment(&mut self, environment: &[(String, String)]) {
         let variables: BTreeMap<&str, &str> = environment
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         for (name, key) in self.schema.variables {
             if let Some(value) = variables.get(name).filter(|value| !value.is_empty()) {
-                self.lay_variable(key, name, value)?;
+                self.lay_variable(key, name, value);
             }
         }
         for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("STANDIN_")) {
             let known = self.entries.iter().find(|entry| entry.variable() == **name);
             match known.map(|entry| entry.key.clone()) {
-                Some(key) => self.lay_variable(&key, name, value)?,
+                Some(key) => self.lay_variable(&key, name, value),
                 None if of_kubernetes(name) => {}
-                None => self.unknown_variable(name)?,
+                None => self.unknown_variable(name),
             }
         }
-        Ok(())
     }
 
     /// A variable of this program's prefix that is no key. It is an error where it looks like a slip; else it may belong
     /// to another program of the same host, and is worth a warning.
-    fn unknown_variable(&mut self, name: &str) -> Result<(), SettingsError> {
+    fn unknown_variable(&mut self, name: &str) {
         let rest = name.trim_start_matches("STANDIN_").to_lowercase();
         let in_section = rest
             .split('_')
@@ -318,14 +365,14 @@ impl Layers {
             .iter()
             .map(|entry| entry.key.replace('.', "_"))
             .collect();
-        let nearest = nearest(&rest, keys.iter().map(String::as_str));
+        let nearest = nearest(&rest, keys.iter().map(String::as_str), |key| key);
         if !in_section && nearest.is_none() {
             self.warnings.push(format!(
                 "environment variable {name} is no setting of this program; ignored"
             ));
-            return Ok(());
+            return;
         }
-        Err(SettingsError::UnknownKey {
+        let error = SettingsError::UnknownKey {
             place: Place::Variable(name.to_owned()),
             hint: nearest.map_or_else(
                 || {
@@ -338,13 +385,14 @@ impl Layers {
             ),
             key: rest,
             section: String::new(),
-        })
+        };
+        self.errors.push(error);
     }
 
-    fn lay_variable(&mut self, key: &str, name: &str, text: &str) -> Result<(), SettingsError> {
+    fn lay_variable(&mut self, key: &str, name: &str, text: &str) {
         let schema = self.schema;
         let Some(entry) = self.entry(key) else {
-            return Ok(());
+            return;
         };
         let place = Place::Variable(name.to_owned());
         let value = match &entry.default {
@@ -355,33 +403,78 @@ impl Layers {
             _ => Some(Value::String(text.to_owned())),
         };
         let Some(value) = value else {
-            return Err(check::wrong_type(
-                schema,
-                entry,
-                place,
-                &Value::String(text.to_owned()),
-            ));
+            let error = check::wrong_type(schema, entry, place, &Value::String(text.to_owned()));
+            self.errors.push(error);
+            return;
         };
         entry.value = value;
         entry.place = place;
         entry.item_places.clear();
-        Ok(())
     }
 
     fn lay_flags(&mut self, flags: &[Flag]) {
         for flag in flags {
             if let Some(entry) = self.entry(flag.key) {
-                entry.value = flag.value.clone();
+                entry.value = match &flag.value {
+                    Value::Array(items) => Value::Array(items.iter().flat_map(check::items).collect()),
+                    value => value.clone(),
+                };
                 entry.place = Place::Flag(flag.flag);
                 entry.item_places.clear();
             }
         }
     }
 
-    fn finish<S: Settings>(self) -> Result<Loaded<S>, SettingsError> {
-        for entry in &self.entries {
-            check::entry(self.schema, entry)?;
+    /// Checks everything. A value that cannot be used is replaced by its default, so that the rest can be checked too; what
+    /// would be said of that default is not said.
+    fn finish<S: Settings>(
+        mut self,
+        complete: impl FnOnce(&S) -> Result<(), SettingsError>,
+    ) -> Result<Loaded<S>, SettingsError> {
+        let mut refused = Vec::new();
+        for entry in &mut self.entries {
+            if let Err(error) = check::entry(self.schema, entry) {
+                self.errors.push(error);
+                entry.reset();
+                refused.push(entry.key.clone());
+            }
         }
+        // What can fail here was checked above with its place; this is the net under it.
+        let settings = S::deserialize(self.table()).map_err(|error| SettingsError::Syntax {
+            place: Place::Default,
+            format: "TOML",
+            message: error.message().to_owned(),
+        })?;
+        let is_sound = self.errors.is_empty();
+        // With a line that could not be read, nobody knows what stands beside what.
+        if !self.errors.iter().any(|error| error.kind() == "syntax") {
+            let across = settings.check(&Places(&self.entries));
+            let whole = if across.is_ok() {
+                complete(&settings)
+            } else {
+                Ok(())
+            };
+            let found = [across, whole].into_iter().filter_map(Result::err);
+            let found = found.flat_map(SettingsError::each);
+            self.errors.extend(found.filter(|error| match error {
+                SettingsError::Missing(_) => is_sound,
+                SettingsError::Conflict { rule, .. } => {
+                    !named_keys(rule).any(|key| refused.iter().any(|refused| refused == key))
+                }
+                _ => true,
+            }));
+        }
+        SettingsError::all(self.errors)?;
+        Ok(Loaded {
+            schema: self.schema,
+            settings,
+            warnings: self.warnings,
+            entries: self.entries,
+        })
+    }
+
+    /// The values in force, as the struct's fields are read.
+    fn table(&self) -> Table {
         let mut root = Table::new();
         for entry in &self.entries {
             let (section, key) = entry.split();
@@ -396,19 +489,7 @@ impl Layers {
                 table.insert(key.to_owned(), entry.value.clone());
             }
         }
-        // What can fail here was checked above with its place; this is the net under it.
-        let settings = S::deserialize(root).map_err(|error| SettingsError::Syntax {
-            place: Place::Default,
-            format: "TOML",
-            message: error.message().to_owned(),
-        })?;
-        settings.check(&Places(&self.entries))?;
-        Ok(Loaded {
-            schema: self.schema,
-            settings,
-            warnings: self.warnings,
-            entries: self.entries,
-        })
+        root
     }
 }
 
@@ -425,18 +506,22 @@ fn of_kubernetes(name: &str) -> bool {
 
 /// `; did you mean …?` when a known name looks like `name`, else `; otherwise`.
 fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>, otherwise: &str) -> String {
-    nearest(name, known).map_or_else(
+    nearest(name, known, |known| known).map_or_else(
         || format!("; {otherwise}"),
         |known| format!("; did you mean `{known}`?"),
     )
 }
 
-/// The known name that is nearest to `name`, if it is near: at most a third of its letters differ.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The known name whose `part` is nearest to `name`, if it is near: at most a third of its letters differ.
+fn nearest<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str>,
+    part: impl Fn(&'a str) -> &'a str,
+) -> Option<&'a str> {
     known
         .filter(|known| !known.is_empty())
-        .map(|known| (distance(name, known), known))
-        .filter(|(distance, known)| *distance * 3 <= known.len())
+        .map(|known| (distance(name, part(known)), known))
+        .filter(|(distance, known)| *distance * 3 <= part(known).len())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| known)
 }

@@ -82,19 +82,19 @@ fn unknown_keys_are_told_with_file_line_and_the_likely_name() {
     for (text, error) in [
         (
             "[session]\n\nbufer_bytes = 1\n",
-            "settings:3: unknown key `bufer_bytes` in [session]; did you mean `buffer_bytes`?",
+            "settings:3: unknown key `session.bufer_bytes`; did you mean `session.buffer_bytes`?",
         ),
         (
             "[session]\nprobe_interval_ms = 1\n",
-            "settings:2: unknown key `probe_interval_ms` in [session]; it belongs in [health]",
+            "settings:2: unknown key `session.probe_interval_ms`; it belongs in [health]",
         ),
         (
             "[log]\nlisten = []\n",
-            "settings:2: unknown key `listen` in [log]; it belongs above the first section",
+            "settings:2: unknown key `log.listen`; it belongs above the first section",
         ),
         (
             "[http]\nlevl = 1\n",
-            "settings:2: unknown key `levl` in [http]; the keys are listed in deploy/sample.toml",
+            "settings:2: unknown key `http.levl`; the keys are listed in deploy/sample.toml",
         ),
         (
             "lisen = []\n",
@@ -218,6 +218,87 @@ fn a_program_that_starts_is_told_what_it_cannot_do_without() {
     assert!(
         of_text::<Sample>("settings", "").is_ok(),
         "one that is embedded is not"
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_in_one_run_in_the_order_of_the_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sample.toml");
+    let text = "listen = [\"127.0.0.1:1\", 7, 8]\nlisen = 1\n[sesion]\nping_max = 0\n[session]\nping_max = 0\n[log]\n\
+                format = \"xml\"\nlevel = debug\n";
+    fs::write(&path, text).unwrap();
+    let input = Input {
+        file: Some(&path),
+        environment: variables(&[("STANDIN_NODES_GOSSIP", "maybe"), ("NATS_URL", "http://h")]),
+        flags: vec![Flag {
+            key: "http.listen",
+            flag: "--http",
+            value: Value::Integer(1),
+        }],
+    };
+    let error = input.load::<Sample>().unwrap_err();
+    assert_eq!(error.kind(), "several");
+    let shown = error.to_string();
+    let name = path.display().to_string();
+    let starts = [
+        "FILE:1: listen must be a list of texts, not 7",
+        "FILE:1: listen must be a list of texts, not 8",
+        "FILE:2: unknown key `lisen`",
+        "FILE:3: unknown key `[sesion]`",
+        "FILE:6: session.ping_max must be",
+        "FILE:8: log.format must be",
+        "FILE:9: not TOML: ",
+        "environment variable STANDIN_NODES_GOSSIP: nodes.gossip must be true or false",
+        "environment variable NATS_URL: nodes.upstream must be nats://",
+        "flag --http: http.listen must be a text",
+    ];
+    assert_eq!(shown.lines().count(), starts.len(), "{shown}");
+    for (line, start) in shown.lines().zip(starts) {
+        assert!(line.starts_with(&start.replace("FILE", &name)), "{line}");
+    }
+}
+
+#[test]
+fn values_that_cannot_stand_together_are_told_beside_other_errors_unless_one_of_them_is_refused_itself() {
+    let shown = refused("[session]\nping_max = 50\n[log]\nformat = \"xml\"\n");
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines.len(), 2, "{shown}");
+    assert!(
+        lines[0].starts_with("settings:2: session.ping_interval_secs (120) "),
+        "the one that was given, not its partner, which has its default: {shown}"
+    );
+    let shown = refused("[session]\nping_max = 50\nping_interval_secs = true\n");
+    assert_eq!(
+        shown,
+        "settings:3: session.ping_interval_secs must be a whole number, not true"
+    );
+}
+
+#[test]
+fn a_flag_that_is_a_list_may_hold_several_in_one_text_as_a_variable_may() {
+    let upstream = |texts: &[&str]| {
+        let texts = texts.iter().map(|text| Value::String((*text).to_owned()));
+        let flag = Flag {
+            key: "nodes.upstream",
+            flag: "--upstream",
+            value: Value::Array(texts.collect()),
+        };
+        Input {
+            flags: vec![flag],
+            ..Input::default()
+        }
+        .load::<Sample>()
+        .map(|loaded| loaded.settings.nodes.upstream)
+    };
+    assert_eq!(
+        upstream(&["nats://a,nats://b", "c, d"]).unwrap(),
+        ["nats://a", "nats://b", "c", "d"]
+    );
+    let error = upstream(&[""]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("flag --upstream: nodes.upstream must be"),
+        "{error}"
     );
 }
 

@@ -45,6 +45,7 @@ pub(super) const SCHEMA: Schema = Schema {
         "nodes.upstream" if text.contains("://") && !text.starts_with("nats://") => {
             Err(refused(key, place, "nats://host:port", &masked_url(text)))
         }
+        "nodes.upstream" if text.is_empty() => Err(refused(key, place, "nats://host:port", text)),
         _ => Ok(()),
     },
     table,
@@ -109,6 +110,20 @@ impl Settings for Sample {
     fn check(&self, places: &Places<'_>) -> Result<(), SettingsError> {
         if self.listen.is_empty() {
             return Err(places.conflict("listen", "listen must name an address".to_owned()));
+        }
+        let Session {
+            ping_interval_secs,
+            ping_max,
+            ..
+        } = &self.session;
+        if ping_interval_secs.0 * u64::from(*ping_max) > 3600 {
+            return Err(places.conflict(
+                "session.ping_interval_secs",
+                format!(
+                    "session.ping_interval_secs ({}) and session.ping_max ({ping_max}) are more than an hour",
+                    ping_interval_secs.0
+                ),
+            ));
         }
         Ok(())
     }
