@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 pub use standin_daemon::cli::{EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Said};
 use toml::Value;
 
@@ -32,7 +33,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where components connect; may be given several times [default: 127.0.0.1:4222]
+    /// Where components connect; several: separated by commas, or given several times [default: 127.0.0.1:4222]
     #[arg(long, value_name = "ADDR", help_heading = "Components")]
     pub listen: Vec<String>,
 
@@ -44,11 +45,11 @@ pub struct Cli {
     #[arg(long, value_name = "PATH", help_heading = "Nodes")]
     pub zookeeper_path: Option<String>,
 
-    /// A node, "nats://[user:password@]host[:port]"; may be given several times
+    /// A node, "nats://[user:password@]host[:port]"; several: separated by commas, or given several times
     #[arg(long, value_name = "URL", help_heading = "Nodes")]
     pub upstream: Vec<String>,
 
-    /// A name whose addresses are nodes, or "_nats._tcp.name"; may be given several times
+    /// A name whose addresses are nodes, or "_nats._tcp.name"; several: separated by commas, or given several times
     #[arg(long, value_name = "NAME:PORT", help_heading = "Nodes")]
     pub dns: Vec<String>,
 
@@ -92,7 +93,9 @@ impl Cli {
     /// # Errors
     /// [`Said`], to be printed, with the exit code.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Said> {
-        Self::try_parse_from(arguments).map_err(Said::from)
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let read = Self::try_parse_from(&arguments);
+        read.map_err(|error| Said::from(with_embedded_tip(error, &arguments)))
     }
 
     /// The settings: defaults, `--config`, this process's environment, these flags. SIGHUP calls it again.
@@ -143,6 +146,23 @@ impl Cli {
     }
 }
 
+/// `--embedded 3` is refused, as an optional value needs its `=`: the error then says so.
+fn with_embedded_tip(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let mut pairs = arguments.windows(2);
+    let behind = pairs.find_map(|pair| pair[1].to_str().filter(|_| pair[0] == "--embedded"));
+    let strange = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(strange)) if error.kind() == ErrorKind::UnknownArgument => {
+            Some(strange.as_str())
+        }
+        _ => None,
+    };
+    if let Some(count) = behind.filter(|behind| strange == Some(*behind)) {
+        let tip = format!("to run {count} embedded nodes, write '--embedded={count}'");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
 fn embedded_count(text: &str) -> Result<usize, String> {
     let max = crate::embedded::NODES_MAX;
     match text.parse() {
@@ -173,7 +193,7 @@ mod tests {
     #[test]
     fn every_flag_sets_the_key_it_stands_for() {
         let cli = read(
-            "--listen 127.0.0.1:1 --listen [::1]:2 --zookeeper z:2181/c --zookeeper-path /n --upstream a:1 \
+            "--listen 127.0.0.1:1 --listen [::1]:2 --zookeeper z:2181/c --zookeeper-path /n --upstream a:1,a:2 \
              --upstream b:2 --dns n:3 --cache /c --http 127.0.0.1:9",
         )
         .unwrap();
@@ -185,7 +205,8 @@ mod tests {
         assert_eq!(settings.listen, ["127.0.0.1:1", "[::1]:2"]);
         assert_eq!(settings.nodes.zookeeper, "z:2181/c");
         assert_eq!(settings.nodes.zookeeper_path, "/n");
-        assert_eq!(settings.nodes.upstream.len(), 2);
+        let upstream: Vec<_> = settings.nodes.upstream.iter().map(|url| url.reveal()).collect();
+        assert_eq!(upstream, ["a:1", "a:2", "b:2"]);
         assert_eq!(settings.nodes.dns, ["n:3"]);
         assert_eq!(settings.nodes.cache_file, Path::new("/c"));
         assert_eq!(settings.http.listen, "127.0.0.1:9");
@@ -204,6 +225,13 @@ mod tests {
         ] {
             assert_eq!(read(line).unwrap_err().exit_code(), EXIT_USAGE, "{line}");
         }
+        let text = read("--embedded 3").unwrap_err().text();
+        assert!(
+            text.contains("tip: to run 3 embedded nodes, write '--embedded=3'"),
+            "{text}"
+        );
+        let text = read("--embedded --check 3").unwrap_err().text();
+        assert!(!text.contains("embedded nodes"), "{text}");
         let cli = Cli {
             embedded_urls: vec!["nats://127.0.0.1:7".to_owned()],
             ..Cli::default()

@@ -98,6 +98,14 @@ fn is_host_char(c: char) -> bool {
 
 /// Splits off what follows the last colon outside of brackets.
 fn split_port(text: &str) -> Result<(&str, Option<&str>), &'static str> {
+    // Before all else: each colon of a second address would be taken for something wrong with the first.
+    let words = text.split(|c: char| c == ',' || c == ';' || c.is_whitespace());
+    if text.contains([',', ';']) || words.filter(|word| word.contains(':')).count() > 1 {
+        return Err(
+            "these are several addresses: separate them by ',', or in a list of a settings file write each as a text of \
+             its own",
+        );
+    }
     if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or("the closing bracket is missing")?;
         return match after.strip_prefix(':') {
@@ -165,6 +173,10 @@ mod tests {
             ("host:65536", "is no port"),
             ("host:-1", "is no port"),
             ("::1:4222", "needs brackets"),
+            ("a:1;b:2", "several addresses"),
+            ("a;b", "several addresses"),
+            ("a:1,b:2", "several addresses"),
+            ("a:1 b:2", "several addresses"),
             ("[::1", "closing bracket"),
             ("[::1]4222", "may follow"),
             ("[nonsense:]:1", "no IPv6 address"),

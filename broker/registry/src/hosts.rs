@@ -37,6 +37,17 @@ impl FromStr for HostList {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (list, chroot) = text.split_at(text.find('/').unwrap_or(text.len()));
+        let between_hosts = |c: char| c == ';' || c.is_whitespace();
+        if let Some(separator) = list
+            .split(',')
+            .find_map(|host| host.trim().chars().find(|c| between_hosts(*c)))
+        {
+            return Err(RegistryError::address(
+                text,
+                WANTED,
+                format!("hosts are separated by ',', not {separator:?}"),
+            ));
+        }
         let hosts = list
             .split(',')
             .map(|host| Endpoint::parse_with_default(host.trim(), Some(PORT_DEFAULT), WANTED, text))
@@ -111,6 +122,19 @@ mod tests {
         assert_eq!("h/".parse::<HostList>().unwrap().full_path("/x"), "/x");
         for bad in ["", ",", "h:", "h:0", "/app", "h,,i", "h/a/../b"] {
             assert!(bad.parse::<HostList>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn another_separator_is_told_as_what_it_is() {
+        for text in [
+            "zk1:2181;zk2:2181",
+            "zk1;zk2/app",
+            "zk1:2181 zk2:2181",
+            "zk1,zk2; zk3",
+        ] {
+            let error = text.parse::<HostList>().unwrap_err().to_string();
+            assert!(error.contains("hosts are separated by ','"), "{error}");
         }
     }
 

@@ -75,6 +75,13 @@ impl FromStr for Upstream {
             }
             None => (false, text),
         };
+        if rest.contains("://") {
+            return Err(fail(
+                "these are several addresses: separate them by ',', or in a list of a settings file write each as a text \
+                 of its own (in a password write '%3A' for ':')"
+                    .to_owned(),
+            ));
+        }
         let (user_info, host) = match rest.rsplit_once('@') {
             Some((user_info, host)) => (Some(user_info), host),
             None => (None, rest),

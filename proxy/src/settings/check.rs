@@ -4,7 +4,7 @@
 //! `[low..high]`; a test keeps the two together.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -96,8 +96,8 @@ fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> 
     let allowed = match key {
         "listen" if !host_and_port(text) => "host:port, such as \"127.0.0.1:4222\"",
         "http.listen" if !text.is_empty() && !host_and_port(text) => "host:port, or empty",
-        "advertise" if !text.is_empty() && (!host_and_port(text) || text.ends_with(":0")) => {
-            "host:port, or empty"
+        "advertise" if !text.is_empty() && !can_be_connected_to(text) => {
+            "host:port that components can connect to, or empty"
         }
         "nodes.dns_server" if !text.is_empty() && SocketAddr::from_str(text).is_err() => "ip:port, or empty",
         "nodes.zookeeper_auth" if !text.is_empty() && !text.contains(':') => "user:password, or empty",
@@ -107,43 +107,43 @@ fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> 
     Err(refused(key, place, allowed, &found))
 }
 
+/// Whether `text` names one host and a port: not port 0, and not "all addresses of this host".
+fn can_be_connected_to(text: &str) -> bool {
+    Endpoint::from_str(text).is_ok_and(|endpoint| !endpoint.ip().is_some_and(|ip| ip.is_unspecified()))
+}
+
 /// One `{ pattern = …, in_doubt = … }` of `publish.subject`.
 fn subject_policy(place: &Place, table: &Table) -> Result<(), SettingsError> {
-    if let Some(key) = table
+    let unknown = table
         .keys()
-        .find(|key| !["pattern", "in_doubt"].contains(&key.as_str()))
-    {
-        return Err(SettingsError::UnknownKey {
+        .filter(|key| !["pattern", "in_doubt"].contains(&key.as_str()))
+        .map(|key| SettingsError::UnknownKey {
             place: place.clone(),
-            key: key.clone(),
-            section: " in publish.subject".to_owned(),
+            key: format!("publish.subject.{key}"),
+            section: String::new(),
             hint: "; it takes pattern and in_doubt".to_owned(),
         });
-    }
-    let refuse = |key: &str, allowed: String| SettingsError::Value {
+    let refuse = |key: &str, allowed: &str| SettingsError::Value {
         place: place.clone(),
         key: format!("publish.subject.{key}"),
-        allowed,
+        allowed: allowed.to_owned(),
         found: table
             .get(key)
             .map_or_else(|| "missing".to_owned(), ToString::to_string),
     };
-    match table.get("pattern").and_then(Value::as_str) {
-        None => {
-            return Err(refuse(
-                "pattern",
-                "a subject pattern, such as \"orders.>\"".to_owned(),
-            ));
-        }
-        Some(text) => drop(Pattern::new(text).map_err(|error| SettingsError::Conflict {
+    let pattern = match table.get("pattern").and_then(Value::as_str).map(Pattern::new) {
+        Some(Ok(_)) => None,
+        Some(Err(error)) => Some(SettingsError::Conflict {
             place: place.clone(),
             rule: format!("publish.subject.pattern: {error}"),
-        })?),
+        }),
+        None => Some(refuse("pattern", "a subject pattern, such as \"orders.>\"")),
     };
-    match table.get("in_doubt").and_then(Value::as_str) {
-        Some("drop" | "resend") => Ok(()),
-        _ => Err(refuse("in_doubt", "\"drop\" or \"resend\"".to_owned())),
-    }
+    let in_doubt = match table.get("in_doubt").and_then(Value::as_str) {
+        Some("drop" | "resend") => None,
+        _ => Some(refuse("in_doubt", "\"drop\" or \"resend\"")),
+    };
+    SettingsError::all(unknown.chain(pattern).chain(in_doubt))
 }
 
 impl settings::Settings for Settings {
@@ -171,7 +171,7 @@ const NO_SOURCE: &str = "no source of nodes: give ZooKeeper (--zookeeper HOST:PO
 /// Checks what must hold between values.
 ///
 /// # Errors
-/// [`SettingsError::Conflict`] at the place of the value that should change.
+/// [`SettingsError::Conflict`] at the place of each value that should change.
 fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError> {
     let Settings {
         nodes,
@@ -228,13 +228,10 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
             "nodes.zookeeper_auth and nodes.zookeeper_auth_file are both set; keep one".to_owned(),
         ),
     ];
-    for (broken, key, rule) in rules {
-        if broken {
-            return Err(places.conflict(key, rule));
-        }
-    }
+    let broken = rules.into_iter().filter(|(broken, ..)| *broken);
+    let mut errors: Vec<_> = broken.map(|(_, key, rule)| places.conflict(key, rule)).collect();
     if let Some((upstream, listen)) = own_address(settings) {
-        return Err(places.conflict(
+        errors.push(places.conflict(
             "nodes.upstream",
             format!(
                 "nodes.upstream names {upstream}, where this sidecar itself listens ({listen}): give the node's own \
@@ -242,7 +239,43 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
             ),
         ));
     }
-    Ok(())
+    errors.extend(same_listeners(settings).map(|(key, address, other)| {
+        places.conflict(
+            key,
+            format!(
+                "{key} is {address}, which listen takes for components ({other}); give each a port of its own"
+            ),
+        )
+    }));
+    SettingsError::all(errors)
+}
+
+/// Addresses that would be listened on twice: the key of each, its text, and that of the other, which is in `listen`.
+fn same_listeners(settings: &Settings) -> impl Iterator<Item = (&'static str, &str, &str)> {
+    let endpoint = |text: &str| text.parse::<Endpoint>().ok();
+    let components = settings.listen.iter().enumerate();
+    let all = components
+        .map(|(at, text)| ("listen", text.as_str(), at))
+        .chain([("http.listen", settings.http.listen.as_str(), usize::MAX)]);
+    all.filter_map(move |(key, text, at)| {
+        let address = endpoint(text)?;
+        let mut before = settings.listen.iter().take(at);
+        let other =
+            before.find(|other| endpoint(other).is_some_and(|other| is_same_listener(&other, &address)))?;
+        Some((key, text, other.as_str()))
+    })
+}
+
+/// Whether two listeners cannot both be had: one address, or one of them all addresses of its family.
+fn is_same_listener(one: &Endpoint, other: &Endpoint) -> bool {
+    let same_host = match (address(one), address(other)) {
+        (Some(one), Some(other)) => {
+            one == other
+                || (one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified()))
+        }
+        _ => one.host == other.host,
+    };
+    one.port == other.port && same_host
 }
 
 /// An upstream that is this sidecar itself, as happens when it inherits the component's `NATS_URL`; and the listener that
@@ -266,11 +299,15 @@ fn own_address(settings: &Settings) -> Option<(Upstream, &str)> {
     })
 }
 
-fn listens_at(local: &Endpoint, other: &Endpoint) -> bool {
-    let address = |endpoint: &Endpoint| match &*endpoint.host {
+/// The address that a host stands for, of names `localhost` only.
+fn address(endpoint: &Endpoint) -> Option<IpAddr> {
+    match &*endpoint.host {
         "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
         _ => endpoint.ip(),
-    };
+    }
+}
+
+fn listens_at(local: &Endpoint, other: &Endpoint) -> bool {
     let same_host = match (address(local), address(other)) {
         (Some(local), Some(other)) => local == other || (local.is_unspecified() && other.is_loopback()),
         _ => local.host == other.host,

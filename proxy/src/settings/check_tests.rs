@@ -98,7 +98,19 @@ fn wrong_types_and_ranges_are_told_with_line_and_what_is_allowed() {
         ),
         (
             "advertise = \"host\"\n",
-            "settings:1: advertise must be host:port, or empty, not \"host\"",
+            "settings:1: advertise must be host:port that components can connect to, or empty, not \"host\"",
+        ),
+        (
+            "advertise = \"0.0.0.0:4222\"\n",
+            "settings:1: advertise must be host:port that components can connect to, or empty, not \"0.0.0.0:4222\"",
+        ),
+        (
+            "advertise = \"x:y\"\n",
+            "settings:1: advertise must be host:port that components can connect to, or empty, not \"x:y\"",
+        ),
+        (
+            "[session]\nping_maxx = 0\n",
+            "settings:2: unknown key `session.ping_maxx`; did you mean `session.ping_max`?",
         ),
         (
             "[publish]\nin_doubt = \"keep\"\n",
@@ -157,7 +169,7 @@ fn policies_by_subject_are_checked_one_by_one() {
         ),
         (
             "[publish]\nsubject = [{ patern = \"a\" }]\n",
-            "settings:2: unknown key `patern` in publish.subject; it takes pattern and in_doubt",
+            "settings:2: unknown key `publish.subject.patern`; it takes pattern and in_doubt",
         ),
         (
             "[publish]\nsubject = [\"a\"]\n",
@@ -176,6 +188,15 @@ fn values_that_cannot_stand_together_are_told_at_the_one_to_change() {
         (
             "[choice]\ncooldown_base_ms = 500\ncooldown_max_ms = 400\n",
             "settings:3: choice.cooldown_max_ms (400) is below choice.cooldown_base_ms (500)",
+        ),
+        // Where one of the two has its default, the other is the one to change.
+        (
+            "[choice]\ncooldown_base_ms = 60000\n",
+            "settings:2: choice.cooldown_max_ms (10000) is below choice.cooldown_base_ms (60000)",
+        ),
+        (
+            "[publish]\nconfirm_bytes = 16777216\n",
+            "settings:2: publish.in_doubt_bytes_max (8388608) is below publish.confirm_bytes (16777216)",
         ),
         (
             "[session]\ncontrol_line_bytes_max = 65536\nbuffer_bytes = 4096\n",
@@ -197,6 +218,59 @@ fn values_that_cannot_stand_together_are_told_at_the_one_to_change() {
         let refused = refused(text);
         assert!(refused.starts_with(error), "{refused}");
     }
+}
+
+#[test]
+fn all_that_is_wrong_with_a_file_is_told_in_one_run() {
+    let refused = refused(
+        "[choice]\ncooldown_base_ms = 500\ncooldown_max_ms = 400\n[publish]\nsubject = [{ patern = \"a\" }]\n\
+         [nodes]\nupstream = [\"127.0.0.1:4222\", \"http://x\"]\nzookeeper = \"a;b\"\n[limits]\n\
+         buffers_total_bytes_max = 1048576\n",
+    );
+    let starts = [
+        "settings:3: choice.cooldown_max_ms (400)",
+        "settings:5: unknown key `publish.subject.patern`",
+        "settings:5: publish.subject.pattern must be",
+        "settings:5: publish.subject.in_doubt must be",
+        "settings:7: nodes.upstream must be a NATS address",
+        "settings:8: nodes.zookeeper must be a ZooKeeper host list",
+        "settings:10: limits.buffers_total_bytes_max (1048576)",
+    ];
+    assert_eq!(refused.lines().count(), starts.len(), "{refused}");
+    for (line, start) in refused.lines().zip(starts) {
+        assert!(line.starts_with(start), "{line}");
+    }
+}
+
+#[test]
+fn an_address_is_listened_on_once() {
+    for (listen, http, both) in [
+        ("\"127.0.0.1:4222\"", "127.0.0.1:4222", true),
+        ("\"127.0.0.1:4222\"", "localhost:4222", true),
+        ("\"127.0.0.1:4222\"", "0.0.0.0:4222", true),
+        ("\"0.0.0.0:4222\"", "127.0.0.1:4222", true),
+        ("\"[::]:4222\"", "[::1]:4222", true),
+        ("\"h:4222\"", "h:4222", true),
+        ("\"127.0.0.1:4222\"", "[::1]:4222", false),
+        ("\"127.0.0.1:4222\"", "127.0.0.1:8222", false),
+        ("\"127.0.0.1:4222\"", "127.0.0.2:4222", false),
+        ("\"127.0.0.1:0\"", "127.0.0.1:0", false),
+        ("\"127.0.0.1:4222\"", "", false),
+    ] {
+        let result = Settings::from_toml(&format!("listen = [{listen}]\n[http]\nlisten = \"{http}\"\n"));
+        assert_eq!(result.is_err(), both, "{listen} {http}: {result:?}");
+        if let Err(error) = result {
+            assert!(
+                error.to_string().starts_with("settings:3: http.listen is "),
+                "{error}"
+            );
+        }
+    }
+    let twice = refused("listen = [\"127.0.0.1:1\", \"[::1]:1\", \"0.0.0.0:1\"]\n");
+    assert_eq!(
+        twice,
+        "settings:1: listen is 0.0.0.0:1, which listen takes for components (127.0.0.1:1); give each a port of its own"
+    );
 }
 
 #[test]

@@ -29,15 +29,17 @@ impl Settings {
         };
         let config = Config {
             zookeeper,
-            dns: parsed(nodes.dns.iter().map(String::as_str))?,
+            dns: parsed("nodes.dns", nodes.dns.iter().map(String::as_str))?,
             dns_refresh_ms: nodes.dns_refresh_ms.0,
             dns_server: nodes.dns_server.parse().ok(),
-            fixed: parsed(nodes.upstream.iter().map(|url| url.reveal()))?,
+            fixed: parsed("nodes.upstream", nodes.upstream.iter().map(|url| url.reveal()))?,
             cache_file: Some(nodes.cache_file.clone()).filter(|path| !path.as_os_str().is_empty()),
             gossip: nodes.gossip,
             nodes_max: nodes.nodes_max,
         };
-        config.check().map_err(|error| refused(&Place::Default, &error))?;
+        config
+            .check()
+            .map_err(|error| refused("nodes", &Place::Default, &error))?;
         Ok(config)
     }
 
@@ -105,22 +107,33 @@ pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), Sett
         }),
         _ => Ok(()),
     }
-    .map_err(|error| refused(place, &error))
+    .map_err(|error| refused(key, place, &error))
 }
 
-fn parsed<'a, T>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<T>, SettingsError>
+fn parsed<'a, T>(key: &str, texts: impl Iterator<Item = &'a str>) -> Result<Vec<T>, SettingsError>
 where
     T: FromStr<Err = RegistryError>,
 {
     texts
-        .map(|text| text.parse().map_err(|error| refused(&Place::Default, &error)))
+        .map(|text| {
+            text.parse()
+                .map_err(|error| refused(key, &Place::Default, &error))
+        })
         .collect()
 }
 
-fn refused(place: &Place, error: &RegistryError) -> SettingsError {
+/// What the registry says of a value, with the key's name in place of the registry's own.
+fn refused(key: &str, place: &Place, error: &RegistryError) -> SettingsError {
+    let rule = match error {
+        RegistryError::Address { text, wanted, reason } => {
+            format!("{key} must be {wanted}, not {text:?}: {reason}")
+        }
+        RegistryError::Setting { value, reason, .. } => format!("{key} cannot be {value:?}: {reason}"),
+        other => format!("{key}: {other}"),
+    };
     SettingsError::Conflict {
         place: place.clone(),
-        rule: error.to_string(),
+        rule,
     }
 }
 
@@ -211,14 +224,40 @@ mod tests {
         for (text, place) in [
             (
                 "[nodes]\nupstream = [\n  \"good:1\",\n  \"http://x\",\n]\n",
-                "settings:4: ",
+                "settings:4: nodes.upstream must be a NATS address",
             ),
-            ("[nodes]\nzookeeper = \"a:b:c\"\n", "settings:2: "),
-            ("[nodes]\ndns = [\"name:port\"]\n", "settings:2: "),
-            ("[nodes]\nzookeeper_path = \"nodes\"\n", "settings:2: "),
+            (
+                "[nodes]\nzookeeper = \"a:b:c\"\n",
+                "settings:2: nodes.zookeeper must be a ZooKeeper host list",
+            ),
+            (
+                "[nodes]\ndns = [\"name:port\"]\n",
+                "settings:2: nodes.dns must be ",
+            ),
+            (
+                "[nodes]\nzookeeper_path = \"nodes\"\n",
+                "settings:2: nodes.zookeeper_path cannot be \"nodes\": a znode's path starts with '/'",
+            ),
         ] {
             let error = Settings::from_toml(text).unwrap_err().to_string();
             assert!(error.starts_with(place), "{error}");
+        }
+        for (text, hint) in [
+            (
+                "zookeeper = \"zk1:2181;zk2:2181\"",
+                "hosts are separated by ',', not ';'",
+            ),
+            ("upstream = [\"nats://a:1;nats://b:2\"]", "several addresses"),
+            (
+                "upstream = [\"nats://u:hunter2@a:1,nats://u:hunter2@b:2\"]",
+                "several addresses",
+            ),
+            ("dns = [\"a:1;b:2\"]", "several addresses"),
+        ] {
+            let error = Settings::from_toml(&format!("[nodes]\n{text}\n"))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(hint) && !error.contains("hunter2"), "{error}");
         }
         let error = Settings::from_toml("[nodes]\nupstream = [\"http://u:hunter2@x\"]\n").unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
