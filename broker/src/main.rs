@@ -8,6 +8,7 @@ use standin_broker::notices::Notices;
 use standin_broker::{RunError, Server, Settings, Sockets, VERSION};
 use standin_daemon::cli::{answer, usage};
 use standin_daemon::logging::Logging;
+use standin_daemon::settings::Loaded;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(PROGRAM, &error),
     };
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-    settings.connections().raise_limit();
+    settings.connections().raise_limit(is_limit_given(&loaded));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -54,6 +55,11 @@ fn main() -> ExitCode {
         }
     };
     runtime.block_on(serve(&cli, settings, &logging)).into()
+}
+
+/// Whether the operator says how many clients there may be.
+fn is_limit_given(loaded: &Loaded<Settings>) -> bool {
+    loaded.is_given(loaded.settings.connections().key)
 }
 
 /// The signals that the program answers.
@@ -179,11 +185,14 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
 
 /// SIGHUP.
 fn reload(cli: &Cli, server: &Server, logging: &Logging) {
-    let apply = |settings| {
+    let loaded = cli.settings();
+    let is_given = loaded.as_ref().is_ok_and(is_limit_given);
+    let apply = |settings: Settings| {
+        settings.connections().raise_limit(is_given);
         server.reload(settings);
         Ok::<(), Infallible>(())
     };
-    if standin_daemon::reload::reload(cli.settings(), logging, |settings| &settings.log.level, apply) {
+    if standin_daemon::reload::reload(loaded, logging, |settings| &settings.log.level, apply) {
         info!("Reloaded server configuration");
     }
 }

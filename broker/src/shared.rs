@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use standin_daemon::files::NearLimit;
 use standin_wire::Info;
 use tokio::sync::Notify;
 
@@ -73,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) serving: AtomicBool,
     /// Clients in all stages, from the accepted connection to the closed one.
     live: AtomicU64,
+    near_limit: NearLimit,
     none_left: Notify,
 }
 
@@ -105,6 +107,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             live: AtomicU64::new(0),
+            near_limit: NearLimit::default(),
             none_left: Notify::new(),
         }
     }
@@ -252,7 +255,20 @@ impl Shared {
     pub(crate) fn began(&self) -> bool {
         let max = self.policy.load().connections_max as u64;
         let room = |live| (live < max).then_some(live + 1);
-        self.live.fetch_update(Relaxed, Relaxed, room).is_ok()
+        let taken = self.live.fetch_update(Relaxed, Relaxed, room);
+        if let Ok(before) = taken {
+            let connections = self.settings.load().connections();
+            let _ = self
+                .near_limit
+                .look(connections, max as usize, before as usize + 1);
+        }
+        taken.is_ok()
+    }
+
+    /// What keeps more clients from being taken, for the log.
+    pub(crate) fn connections_bound(&self) -> &'static str {
+        let fits = self.policy.load().connections_max;
+        self.settings.load().connections().bound(fits)
     }
 
     /// A connection is closed.

@@ -55,7 +55,8 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 if !shared.began() {
-                    warn!(%peer, "maximum connections exceeded; the connection is refused");
+                    let bound = shared.connections_bound();
+                    warn!(%peer, bound, "maximum connections exceeded; the connection is refused");
                     refuse(stream);
                     continue;
                 }

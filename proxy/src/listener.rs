@@ -51,10 +51,15 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, workers: A
 }
 
 fn admit(stream: StdStream, component: SocketAddr, shared: &Shared, workers: &Workers) {
-    let connections_max = shared.limits.load().connections_max;
-    if shared.cards.len() >= connections_max {
+    let limits = shared.limits.load();
+    let (connections_max, connected) = (limits.connections_max, shared.cards.len());
+    let _ = shared
+        .near_limit
+        .look(limits.connections, connections_max, connected + 1);
+    if connected >= connections_max {
+        let bound = limits.connections.bound(connections_max);
         shared.metrics.connections_refused.increment("connections_max");
-        warn!(%component, connections_max, "connection refused: limits.connections_max is reached");
+        warn!(%component, connections_max, bound, "connection refused: as many components as can be are connected");
         // Closed without a word: an `-ERR` would end some client libraries for good, and there may be room soon.
         return;
     }

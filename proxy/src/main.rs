@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use standin_daemon::cli::{answer, usage};
 use standin_daemon::logging::Logging;
+use standin_daemon::settings::Loaded;
 use standin_proxy::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use standin_proxy::embedded::Embedded;
 use standin_proxy::{RunError, Settings, Sidecar};
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     if embedded.is_some() {
         warn!("the broker runs in this process (--embedded): for trying and developing, not for production");
     }
-    Sidecar::connections(&settings).raise_limit();
+    Sidecar::connections(&settings).raise_limit(is_limit_given(&loaded));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -65,6 +66,11 @@ fn main() -> ExitCode {
         serve(&cli, settings, &logging).await
     };
     runtime.block_on(serving).into()
+}
+
+/// Whether the operator says how many components there may be.
+fn is_limit_given(loaded: &Loaded<Settings>) -> bool {
+    loaded.is_given(Sidecar::connections(&loaded.settings).key)
 }
 
 /// The sockets of the embedded nodes, if they are asked for; the settings then name them.
@@ -125,8 +131,13 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
 
 /// SIGHUP.
 fn reload(cli: &Cli, sidecar: &mut Sidecar, logging: &Logging) {
-    let apply = |settings| sidecar.reload(settings);
-    if standin_daemon::reload::reload(cli.settings(), logging, |settings| &settings.log.level, apply) {
+    let loaded = cli.settings();
+    let is_given = loaded.as_ref().is_ok_and(is_limit_given);
+    let apply = |settings| {
+        Sidecar::connections(&settings).raise_limit(is_given);
+        sidecar.reload(settings)
+    };
+    if standin_daemon::reload::reload(loaded, logging, |settings| &settings.log.level, apply) {
         info!("settings reloaded");
     }
 }

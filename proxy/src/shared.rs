@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use standin_daemon::files::{Connections, NearLimit};
 use standin_registry::{Node, Watch};
 use standin_wire::Info;
 use tracing::warn;
@@ -21,8 +22,10 @@ use crate::upstream::{DialError, Dialling};
 /// Limits of the sidecar as a whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Components connected at the same time.
+    /// Components connected at the same time: as many as are allowed and the limit on open files holds.
     pub(crate) connections_max: usize,
+    /// What is allowed.
+    pub(crate) connections: Connections,
     /// Bytes in all sessions' buffers; above, components with something in a buffer are not read.
     pub(crate) buffers_total_bytes_max: usize,
     /// How long sessions have to end in order when the sidecar stops.
@@ -47,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) listening: AtomicBool,
     pub(crate) stopping: AtomicBool,
     pub(crate) session_ids: AtomicU64,
+    pub(crate) near_limit: NearLimit,
     info: ArcSwap<Info>,
     buffered: AtomicUsize,
 }
@@ -75,6 +79,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             session_ids: AtomicU64::new(0),
             info: ArcSwap::from_pointee(remembered.unwrap_or_else(unknown_node)),
+            near_limit: NearLimit::default(),
             buffered: AtomicUsize::new(0),
         }
     }

@@ -349,6 +349,7 @@ fn dialling(settings: &Settings) -> Dialling {
 fn limits(settings: &Settings) -> Limits {
     Limits {
         connections_max: Sidecar::connections(settings).that_fit(),
+        connections: Sidecar::connections(settings),
         buffers_total_bytes_max: settings.limits.buffers_total_bytes_max,
         shutdown: settings.process.shutdown_secs.duration(),
         page_items_max: settings.http.page_items_max,

@@ -3,7 +3,9 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use standin_daemon::linger;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
@@ -63,6 +65,11 @@ pub(crate) fn read(
     let mut buffer = ReadBuf::new(buffer);
     let read = Pin::new(stream).poll_read(cx, &mut buffer);
     read.map_ok(|()| buffer.filled().len())
+}
+
+/// Has the kernel probe a silent peer, first after `idle` and then as often, so that a host that vanished is found.
+pub(crate) fn keep_alive(socket: &SockRef<'_>, idle: Duration) -> io::Result<()> {
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(idle))
 }
 
 /// Closes both in order, the component's not if it broke.

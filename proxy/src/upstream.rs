@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use standin_registry::{Endpoint, Node};
 use standin_wire::limits::FrameLimits;
 use standin_wire::server::{self, Frame};
@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::nodes::{NodeBook, Permit};
+use crate::sockets;
 
 /// First bytes of a node that are read at once.
 const GREETING_BYTES: usize = 4096;
@@ -270,10 +271,7 @@ async fn connect(node: &Endpoint) -> Result<TcpStream, DialError> {
 fn set_options(stream: &TcpStream, dialling: Dialling) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(dialling.keepalive)
-        .with_interval(dialling.keepalive);
-    socket.set_tcp_keepalive(&keepalive)?;
+    sockets::keep_alive(&socket, dialling.keepalive)?;
     socket.set_tcp_user_timeout(Some(dialling.user_timeout))
 }
 

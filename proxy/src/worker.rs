@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use socket2::SockRef;
 use standin_registry::Credentials;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
@@ -20,7 +21,7 @@ use crate::card::{Card, Errand};
 use crate::losses::Loss;
 use crate::session::{Ended, Face};
 use crate::shared::Shared;
-use crate::task;
+use crate::{sockets, task};
 
 /// A connection that was just taken. Their number is bounded by `limits.connections_max`.
 #[derive(Debug)]
@@ -160,6 +161,9 @@ fn tell_end(shared: &Shared, card: &Card, ended: &Ended) {
 async fn serve(shared: Arc<Shared>, card: Arc<Card>, stream: StdStream, front: &Front) -> io::Result<Ended> {
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
+    // Finds a component's host that vanished before the PINGs do, and keeps firewalls from forgetting an idle connection. On
+    // loopback it costs one empty segment each way in `socket.keepalive_secs`.
+    sockets::keep_alive(&SockRef::from(&stream), shared.dialling.load().keepalive)?;
     let here = stream.local_addr()?;
     let (host, port) = front
         .advertise

@@ -2,7 +2,9 @@
 
 use crate::site::{PATIENCE, Site};
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
-use e2e::{Cluster, Component, Library, Program, RawClient, Record, Sidecar, eventually, found, peers};
+use e2e::{
+    Cluster, Component, Library, Process, Program, RawClient, Record, Sidecar, eventually, found, peers, port,
+};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -260,4 +262,99 @@ async fn mistakes_end_the_program_with_the_agreed_exit_codes() {
     assert!(said.contains("TLS") && said.contains("--upstream"), "{said}");
     let (code, said) = run(&["--check", "--upstream", "nats://127.0.0.1:1"]).await;
     assert_eq!(code, Some(0), "{said}");
+}
+
+/// Runs a program that may open 200 files and cannot raise that, not even as root.
+fn with_200_files(program: impl AsRef<std::path::Path>) -> Program {
+    let script = r#"ulimit -n 200
+        if [ "$(id -u)" = 0 ]; then exec setpriv --bounding-set -sys_resource --inh-caps -sys_resource "$0" "$@"; fi
+        exec "$0" "$@""#;
+    Program::new("sh").args(["-c", script]).arg(program.as_ref())
+}
+
+/// What it warned of so far.
+fn warnings(process: &Process) -> Vec<String> {
+    let lines = process.lines();
+    let lines = lines.iter().map(|line| line.text.clone());
+    lines.filter(|line| line.contains(" WARN ")).collect()
+}
+
+/// The default of `connections_max` is more than most systems allow, and more than most hosts need.
+#[tokio::test]
+async fn the_limit_on_open_files_is_worth_a_warning_only_where_it_matters() {
+    let (address, http) = (port::free_address(), port::free_address());
+    let broker_port = port::free_address().port().to_string();
+    let sidecar = with_200_files(peers::sidecar_binary())
+        .args(["--upstream", "127.0.0.1:1", "--listen"])
+        .arg(address.to_string());
+    let broker = with_200_files(peers::broker_binary()).args(["-a", "127.0.0.1", "-p", &broker_port]);
+    let asked = |key: &str| format!("{key} = 100: raise the one");
+    for (program, listens, variable, asked) in [
+        (
+            sidecar.clone().args(["--http", &http.to_string()]),
+            "serving HTTP",
+            "STANDIN_LIMITS_CONNECTIONS_MAX",
+            asked("limits.connections_max"),
+        ),
+        (
+            broker.clone(),
+            "Server is ready",
+            "STANDIN_LIMITS_MAX_CONNECTIONS",
+            asked("limits.max_connections"),
+        ),
+    ] {
+        let mut process = program.start("with few files");
+        process.wait_for_line(listens, PATIENCE).await;
+        assert_eq!(warnings(&process), [""; 0], "nobody asked for more");
+        drop(process);
+        let mut process = program
+            .env(variable, "100")
+            .start("with few files, asked for more");
+        process.wait_for_line(listens, PATIENCE).await;
+        assert_eq!(warnings(&process).len(), 1, "{:?}", warnings(&process));
+        assert!(warnings(&process)[0].contains(&asked), "{:?}", warnings(&process));
+    }
+    // 72 files are left beside those that it needs itself: for 36 components, or 72 clients.
+    let broker_address = format!("127.0.0.1:{broker_port}").parse().expect("an address");
+    for (program, listens, address, count) in [
+        (sidecar, "listening for components", address, 36),
+        (broker, "Server is ready", broker_address, 72),
+    ] {
+        let mut process = program.start("with few files");
+        process.wait_for_line(listens, PATIENCE).await;
+        let mut crowd = Vec::new();
+        for _ in 0..=count {
+            crowd.push(TcpStream::connect(address).await.expect("it listens"));
+        }
+        process
+            .wait_for_line("come near the limit on open files", PATIENCE)
+            .await;
+        let refused = process.wait_for_line("bound=\"the limit on open files", PATIENCE);
+        refused.await;
+        let near = warnings(&process);
+        let near = near.iter().filter(|line| line.contains("come near")).count();
+        assert_eq!(near, 1, "{:?}", warnings(&process));
+    }
+}
+
+/// A host that vanishes sends no end of stream.
+#[tokio::test]
+async fn tcp_keep_alive_is_on_towards_the_component_and_towards_the_node() {
+    let cluster = Cluster::start(1).await;
+    let sidecar = Sidecar::builder()
+        .upstream([cluster.nodes[0].url()])
+        .start()
+        .await;
+    let mut client = RawClient::open(sidecar.address()).await;
+    client.flush().await;
+    for (side, address) in [("src", sidecar.address()), ("dst", cluster.nodes[0].address())] {
+        let filter = [side, &address.to_string()];
+        eventually(format!("keep-alive on {filter:?}"), PATIENCE, async || {
+            let mut ss = std::process::Command::new("ss");
+            let output = ss.args(["-tnoH", "state", "established"]).args(filter).output();
+            let said = String::from_utf8_lossy(&output.expect("ss, of iproute2").stdout).into_owned();
+            said.contains("timer:(keepalive,")
+        })
+        .await;
+    }
 }

@@ -1,6 +1,12 @@
 //! The limit on open files. Each connection needs at least one, so the default soft limit of most systems is soon reached.
+//!
+//! The default of most systems is far below the default of `connections_max`, and far above what most hosts ever need. So a
+//! start says nothing of it, unless the operator asked for a number that cannot be had; and when connections come near the
+//! limit, that is a warning while there is still room ([`NearLimit`]).
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
 /// Files the process needs beside its connections: listeners, ZooKeeper, event queues, logs.
@@ -20,41 +26,117 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Raises the limit to what so many need, the hard one too where that is allowed, and warns when it cannot be had.
-    pub fn raise_limit(self) {
-        let (soft, hard) = match getrlimit(Resource::RLIMIT_NOFILE) {
-            Ok(limits) => limits,
-            Err(error) => return warn!("cannot read the limit on open files: {error}"),
-        };
+    /// Raises the limit to what so many need, the hard one too where that is allowed. Warns when it cannot be had though the
+    /// operator asked for it: `is_given` says whether the setting has a value of his.
+    pub fn raise_limit(self, is_given: bool) {
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         let needed = (self.max as u64)
             .saturating_mul(self.files)
             .saturating_add(OTHER_FILES);
         // Only a privileged process may raise the hard limit, and no process above the kernel's own (fs.nr_open).
-        let raised = hard < needed && setrlimit(Resource::RLIMIT_NOFILE, needed, needed).is_ok();
+        let raised =
+            maximum.is_some_and(|hard| hard < needed) && set_limit(Some(needed), Some(needed)).is_ok();
         if !raised
-            && soft < hard
-            && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+            && current != maximum
+            && let Err(error) = set_limit(maximum, maximum)
         {
-            warn!("cannot raise the limit on open files from {soft} to {hard}: {error}");
+            warn!(
+                ?current,
+                ?maximum,
+                "cannot raise the limit on open files: {error}"
+            );
         }
         let Self { max, key, name, .. } = self;
-        let (limit, fits) = (if raised { needed } else { hard }, self.that_fit());
-        if fits < max {
+        let fits = self.that_fit();
+        if fits < max && is_given {
             warn!(
-                "the limit on open files, {limit}, holds {fits} {name}, which is the limit now; {key} is {max}: raise the \
-                 one (ulimit -n, LimitNOFILE) or lower the other"
+                limit = fits,
+                "the limit on open files holds fewer {name} than {key} = {max}: raise the one (ulimit -n, LimitNOFILE) or \
+                 lower the other"
             );
         } else {
-            debug!("limit on open files: {limit}");
+            debug!(limit = fits, "{name} that the limit on open files holds");
         }
     }
 
     /// How many the limit on open files holds, or else `max`.
     #[must_use]
     pub fn that_fit(self) -> usize {
-        let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+        let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         usize::try_from(soft.saturating_sub(OTHER_FILES) / self.files.max(1))
             .unwrap_or(usize::MAX)
             .clamp(1, self.max.max(1))
+    }
+
+    /// What keeps more than `fits` from being taken, for the log.
+    #[must_use]
+    pub const fn bound(self, fits: usize) -> &'static str {
+        if fits < self.max {
+            "the limit on open files (ulimit -n, LimitNOFILE)"
+        } else {
+            self.key
+        }
+    }
+}
+
+fn set_limit(current: Option<u64>, maximum: Option<u64>) -> rustix::io::Result<()> {
+    setrlimit(Resource::Nofile, Rlimit { current, maximum })
+}
+
+/// Warns when connections come near the limit on open files: once, and again only after they were far below it.
+#[derive(Debug, Default)]
+pub struct NearLimit {
+    is_near: AtomicBool,
+}
+
+impl NearLimit {
+    /// Looks at a new connection: `count` are open now, of `fits` that can be. Returns whether that was worth a warning.
+    pub fn look(&self, connections: Connections, fits: usize, count: usize) -> bool {
+        let far = fits / 2;
+        let near = fits - fits / 5;
+        if count < far {
+            self.is_near.store(false, Relaxed);
+        }
+        let warns = fits < connections.max && count >= near && !self.is_near.swap(true, Relaxed);
+        if warns {
+            let Connections { name, .. } = connections;
+            warn!(
+                count,
+                limit = fits,
+                "{name} come near the limit on open files: raise it (ulimit -n, LimitNOFILE); above it they are refused"
+            );
+        }
+        warns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENTS: Connections = Connections {
+        max: 1000,
+        key: "limits.max_connections",
+        name: "clients",
+        files: 1,
+    };
+
+    #[test]
+    fn nearness_to_the_limit_is_told_once_while_there_is_room() {
+        let near = NearLimit::default();
+        let told = |count| near.look(CLIENTS, 100, count);
+        assert!((0..80).all(|count| !told(count)));
+        assert!(told(80));
+        assert!((60..=100).all(|count| !told(count)), "it swings around the mark");
+        assert!(!told(49));
+        assert!(told(81), "it was far below");
+    }
+
+    #[test]
+    fn a_limit_that_holds_all_that_the_setting_allows_is_never_near() {
+        let near = NearLimit::default();
+        assert!((0..=1000).all(|count| !near.look(CLIENTS, 1000, count)));
+        assert_eq!(CLIENTS.bound(1000), "limits.max_connections");
+        assert!(CLIENTS.bound(999).starts_with("the limit on open files"));
     }
 }

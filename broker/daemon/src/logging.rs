@@ -15,7 +15,8 @@ use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 use tracing::warn;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::{Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 /// Lines that wait to be written at most.
 const QUEUED_LINES_MAX: usize = 16_384;
@@ -123,7 +124,7 @@ fn append(path: &Path) -> io::Result<File> {
 pub struct Logging {
     /// Writes out what is queued when it is dropped.
     _writer: WorkerGuard,
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
     reopen: Option<Arc<AtomicBool>>,
 }
 
@@ -192,7 +193,7 @@ impl Logging {
 ///
 /// # Errors
 /// [`LoggingError::Filter`].
-pub fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
+pub fn filter(text: &str) -> Result<Targets, LoggingError> {
     let refuse = |reason: String| LoggingError::Filter {
         text: text.to_owned(),
         reason,
@@ -206,7 +207,10 @@ pub fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
             return Err(refuse(format!("`{word}` is no level")));
         }
     }
-    EnvFilter::try_new(directives.join(",")).map_err(|error| refuse(error.to_string()))
+    directives
+        .join(",")
+        .parse()
+        .map_err(|error: ParseError| refuse(error.to_string()))
 }
 
 #[cfg(test)]

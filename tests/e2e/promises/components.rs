@@ -161,9 +161,7 @@ async fn a_node_is_not_taken_for_silent_while_the_component_is_the_one_who_does_
 #[tokio::test]
 async fn a_bare_connect_and_close_is_not_worth_a_warning() {
     let mut node = ScriptedNode::start().await;
-    // Else it warns that the limit on open files may be too low for so many.
-    let builder = Sidecar::builder().setting("limits.connections_max", 100);
-    let mut sidecar = builder.upstream([node.url()]).start().await;
+    let mut sidecar = Sidecar::builder().upstream([node.url()]).start().await;
     let serving = tokio::spawn(async move {
         loop {
             let mut connection = node.accept().await;
