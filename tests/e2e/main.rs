@@ -2,6 +2,7 @@
 
 mod broker;
 mod cluster_machinery;
+mod deploy;
 mod direct;
 mod embedded;
 mod everyday;
