@@ -1,8 +1,6 @@
 //! A node in this process and raw clients around it: who gets what, many at once, and what is left behind.
 
-mod node;
-
-use node::{CONNECT, PATIENCE, Raw, eventually, figure, start};
+use crate::node::{CONNECT, PATIENCE, Raw, eventually, figure, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

@@ -1,8 +1,6 @@
 //! A node in this process and raw clients around it: limits, slow and silent clients.
 
-mod node;
-
-use node::{PATIENCE, Raw, eventually, figure, start};
+use crate::node::{PATIENCE, Raw, eventually, figure, start};
 use standin_broker::Settings;
 use standin_broker::settings::Millis;
 use tokio::net::TcpStream;

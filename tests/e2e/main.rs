@@ -2,7 +2,6 @@
 
 mod broker;
 mod cluster_machinery;
-mod deploy;
 mod direct;
 mod embedded;
 mod everyday;
@@ -19,3 +18,4 @@ mod scenario;
 mod scripted_peers;
 mod site;
 mod sources;
+mod tree;

@@ -1,22 +1,19 @@
 //! Announcing a node to real ZooKeeper servers: what the life of an announcement promises, each promise once. The child
 //! process that one test needs is this binary again, in the role of `an_announcing_child_process`.
-#![allow(clippy::unwrap_used)]
-
-mod zk;
 
 use std::time::Instant;
 
+use crate::zk::announcing::*;
+use crate::zk::child::{ChildProcess, hosts_for_a_child};
+use crate::zk::leaks::nothing_is_left_behind;
+use crate::zk::*;
 use nix::sys::signal::Signal;
 use standin_registry::{
     Endpoint, NodeState, Record, SourceState, Standing, ZooKeeperConfig, announce, reserve, watch,
 };
-use zk::announcing::*;
-use zk::child::{ChildProcess, hosts_for_a_child};
-use zk::leaks::nothing_is_left_behind;
-use zk::*;
 use zookeeper_async::{CreateMode, ZkError};
 
-const CHILD: &str = "an_announcing_child_process";
+const CHILD: &str = "announce::an_announcing_child_process";
 
 #[tokio::test]
 async fn an_announced_node_is_seen_by_all_with_all_it_says() {
@@ -289,7 +286,10 @@ async fn with_digest_credentials_all_can_read_and_only_we_can_change() {
     assert_eq!(refused, [Some(ZkError::NoAuth); 3]);
     let watch = watch(config(server.hosts())).unwrap();
     until_live(&watch, &["n1"]).await;
-    let without = announce(zk::config(server.hosts()).zookeeper.unwrap(), node("n2", 4223));
+    let without = announce(
+        crate::zk::config(server.hosts()).zookeeper.unwrap(),
+        node("n2", 4223),
+    );
     let mut without = without.unwrap();
     until_standing(
         &mut without,
@@ -318,7 +318,7 @@ async fn with_digest_credentials_all_can_read_and_only_we_can_change() {
 #[test]
 fn nothing_is_left_behind_when_it_is_dropped_or_withdrawn() {
     nothing_is_left_behind(
-        "nothing_is_left_behind_when_it_is_dropped_or_withdrawn",
+        "announce::nothing_is_left_behind_when_it_is_dropped_or_withdrawn",
         async |hosts, is_withdrawn| {
             let mut announcement = announce(settings(hosts), node("n1", 4222)).unwrap();
             announcement.changed().await;

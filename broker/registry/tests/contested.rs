@@ -1,13 +1,10 @@
 //! Announcing a node to real ZooKeeper servers where others have a hand in it: ghosts, other nodes of the same id, operators.
-#![allow(clippy::unwrap_used)]
-
-mod zk;
 
 use std::time::Instant;
 
+use crate::zk::announcing::*;
+use crate::zk::*;
 use standin_registry::{Endpoint, Standing, announce};
-use zk::announcing::*;
-use zk::*;
 use zookeeper_async::{Acl, Permission, ZkError};
 
 #[tokio::test]

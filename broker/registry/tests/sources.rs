@@ -1,6 +1,5 @@
 //! The sources other than ZooKeeper: DNS against a server that answers by script, the fixed list, and what
 //! nodes name.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

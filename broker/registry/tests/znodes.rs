@@ -1,12 +1,9 @@
 //! The registry against real ZooKeeper servers: what is read of the znodes, where they are, and how their changes are seen.
-#![allow(clippy::unwrap_used)]
-
-mod zk;
 
 use std::time::Duration;
 
+use crate::zk::*;
 use standin_registry::{NodeState, SourceState, ZooKeeperConfig, watch};
-use zk::*;
 use zookeeper_async::{Acl, CreateMode, Permission};
 
 /// The promise: a change reaches the snapshot within this of ZooKeeper knowing it.

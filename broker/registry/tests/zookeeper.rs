@@ -1,21 +1,18 @@
 //! The registry against real ZooKeeper servers: what the session's thread promises, each promise once. The
 //! child processes that some tests need are this binary again, in the role of `a_watching_child_process`.
-#![allow(clippy::unwrap_used)]
-
-mod zk;
 
 use std::time::{Duration, Instant};
 
+use crate::zk::child::{ChildProcess, hosts_for_a_child};
+use crate::zk::leaks::nothing_is_left_behind;
+use crate::zk::*;
 use nix::sys::signal::Signal;
 use standin_registry::{Source, SourceState, watch};
 use tokio::net::TcpListener;
-use zk::child::{ChildProcess, hosts_for_a_child};
-use zk::leaks::nothing_is_left_behind;
-use zk::*;
 
 /// The promise: a change reaches the snapshot within this of ZooKeeper knowing it.
 const PROMISED: Duration = Duration::from_secs(1);
-const CHILD: &str = "a_watching_child_process";
+const CHILD: &str = "zookeeper::a_watching_child_process";
 
 #[tokio::test]
 async fn a_zookeeper_that_is_down_at_start_is_found_when_it_comes() {
@@ -235,7 +232,7 @@ async fn dead_silent_and_unresolvable_hosts_do_not_keep_it_from_the_good_one() {
 fn nothing_is_left_behind_when_it_is_dropped_or_closed() {
     let folder = tempfile::tempdir().unwrap();
     nothing_is_left_behind(
-        "nothing_is_left_behind_when_it_is_dropped_or_closed",
+        "zookeeper::nothing_is_left_behind_when_it_is_dropped_or_closed",
         async |hosts, is_closed| {
             let mut config = config(hosts);
             config.dns = vec!["localhost:4222".parse().unwrap()];

@@ -5,7 +5,7 @@
 //! sid again, so most lines are the same as the one before, byte for byte. There are three ways through: the line is the
 //! remembered one (4 ns a frame on the machine it was written on), it is a short PUB or MSG as programs write them
 //! (18 ns), or it is anything else (25 ns and more). A payload's bytes are not looked at, so its length makes no
-//! difference. `cargo bench -p standin-wire` measures the three as `same`, `varied` and `odd`.
+//! difference. `cargo bench -p standin-wire --features bench` measures the three as `same`, `varied` and `odd`.
 
 use std::marker::PhantomData;
 

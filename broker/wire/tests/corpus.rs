@@ -1,10 +1,8 @@
 //! Every seed of the fuzz targets through the same oracle, under the stable compiler, and cut at every single place.
 
-#[allow(dead_code, reason = "this file asks a part of the oracle")]
-mod oracle;
-
 use std::path::Path;
 
+use crate::oracle;
 use standin_wire::client::Client;
 use standin_wire::server::Server;
 

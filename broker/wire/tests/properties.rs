@@ -1,9 +1,7 @@
 //! Properties of any frames, any bytes and any cuts: encode and decode are inverse, nothing depends on how a stream was
 //! cut, nothing goes over a limit, nothing panics.
 
-#[allow(dead_code, reason = "this file asks a part of the oracle")]
-mod oracle;
-
+use crate::oracle;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

@@ -1,8 +1,5 @@
 //! Real ZooKeeper servers for the tests: each on its own port and in its own folder, ended with the test.
 //! What is written into them is written by a client of the test's own, so that the truth is ZooKeeper's.
-#![allow(clippy::unwrap_used)]
-// Each test binary needs a part of it.
-#![allow(dead_code)]
 
 pub(crate) mod announcing;
 pub(crate) mod child;

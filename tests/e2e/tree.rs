@@ -1,4 +1,4 @@
-//! What lies in `deploy/`, as far as it can be wrong without anybody noticing until it is used.
+//! What can be wrong in the source tree without anybody noticing until it is used: `deploy/`, and tests that nobody runs.
 
 use std::path::{Path, PathBuf};
 
@@ -55,4 +55,28 @@ fn an_image_is_built_of_the_sources_and_not_of_what_was_built_here() {
         3,
         "what else is left out may be needed: {ignored:?}"
     );
+}
+
+/// Each crate's tests are one binary, so a file that `main.rs` does not name would never be compiled.
+#[test]
+fn every_file_of_tests_is_part_of_their_binary() {
+    for folder in [
+        "broker/tests",
+        "broker/registry/tests",
+        "broker/wire/tests",
+        "tests/e2e",
+    ] {
+        let main = text(&format!("{folder}/main.rs"));
+        for entry in std::fs::read_dir(top().join(folder)).expect("a folder of tests") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+            let is_module = path.is_dir() || path.extension().is_some_and(|extension| extension == "rs");
+            if is_module && name != "main" {
+                assert!(
+                    main.contains(&format!("mod {name};")),
+                    "{folder}/main.rs does not name {name}"
+                );
+            }
+        }
+    }
 }
