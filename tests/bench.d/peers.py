@@ -9,7 +9,7 @@ from collections import Counter
 from processes import TARGET, Process, free_port, nats_server, standin_proxy, until
 
 NGINX_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
-ZOOKEEPER = "/usr/share/zookeeper/bin/zkServer.sh"
+ZOOKEEPER = "/usr/share/java/zookeeper.jar"
 
 
 def write(path, text):
@@ -131,6 +131,5 @@ tickTime=500
 admin.enableServer=false
 """
     config = write(folder / "zoo.cfg", settings)
-    flags = "-Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-    env = {"ZOO_LOG_DIR": str(folder), "JMXDISABLE": "true", "SERVER_JVMFLAGS": flags}
-    return Process(folder, "zookeeper", ZOOKEEPER, "start-foreground", config, port=port, env=env)
+    java = ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", ZOOKEEPER]
+    return Process(folder, "zookeeper", *java, "org.apache.zookeeper.server.quorum.QuorumPeerMain", config, port=port)

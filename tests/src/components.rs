@@ -48,7 +48,7 @@ impl Library {
     fn program(self) -> Program {
         let peers = peers::folder();
         let node = |script, folder| {
-            Program::new("node")
+            Program::new(peers::node())
                 .arg(peers::component_source(script))
                 .arg(peers.join(folder))
                 .env("NODE_NO_WARNINGS", "1")

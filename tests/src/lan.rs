@@ -7,7 +7,7 @@
 //! Delay and loss do not need `netem`, which many small kernels lack: the switch drops what comes from the machine, and
 //! `cable.py` beside this file, which sees it all the same, hands it in again later, or not at all.
 
-use crate::netns::{Netns, ip, run, unique};
+use crate::netns::{Netns, ip, unique};
 use crate::peers;
 use crate::process::{Process, Program};
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,7 +150,7 @@ impl Lan {
     }
 
     fn tc(&self, arguments: &[&str]) {
-        run("tc", &[&["-n", self.switch.name()], arguments].concat());
+        self.switch.run("tc", arguments);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Two machines of one's own: a pair of network namespaces joined by a virtual cable, which a test can cut.
 //!
-//! Needs root and iproute2. Addresses 10.77.0.1 and 10.77.0.2 exist inside the namespaces only; each also has its own
+//! Needs root, iproute2 and util-linux; works in a chroot too. Addresses 10.77.0.1 and 10.77.0.2 exist inside the namespaces only; each also has its own
 //! loopback. A cut link is a partition as the other side sees it: no reset, no end of stream, just silence.
 
 use nix::sched::{CloneFlags, setns};
@@ -165,8 +165,24 @@ impl Netns {
 
     /// Runs `ip` about this namespace.
     pub(crate) fn ip(&self, arguments: &[&str]) {
-        ip(&[&["-n", &self.name], arguments].concat());
+        self.run("ip", arguments);
     }
+
+    /// Runs a program in this namespace, which must succeed.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) {
+        let [enter, namespace, end] = &inside(&self.name);
+        run(enter, &[&[namespace, end, program], arguments].concat());
+    }
+}
+
+/// The beginning of a command line whose rest runs in the namespace of this name. `ip netns exec` and `ip -n` change mounts
+/// too, and fail where `/` is no mount point, as in a chroot.
+pub(crate) fn inside(netns: &str) -> [String; 3] {
+    [
+        "nsenter".to_owned(),
+        format!("--net={}", path_of(netns)),
+        "--".to_owned(),
+    ]
 }
 
 /// A word that no other namespace of this machine has in its name.
@@ -210,10 +226,11 @@ pub(crate) fn ip(arguments: &[&str]) {
     run("ip", arguments);
 }
 
-/// Runs a program of iproute2, which must succeed.
-pub(crate) fn run(program: &str, arguments: &[&str]) {
+/// Runs a program of iproute2 or util-linux, which must succeed.
+fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("cannot run {program} (package iproute2): {error}"));
+    let output = output
+        .unwrap_or_else(|error| panic!("cannot run {program} (packages iproute2, util-linux): {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),

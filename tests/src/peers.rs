@@ -40,6 +40,12 @@ pub(crate) fn python() -> PathBuf {
     folder().join("python/bin/python")
 }
 
+/// Node.js: the one that came with the Python packages where the system has none, else that of the system.
+pub(crate) fn node() -> PathBuf {
+    let ours = folder().join("python/bin/node");
+    if ours.is_file() { ours } else { "node".into() }
+}
+
 /// A program or script of `tests/components`.
 pub(crate) fn component_source(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -5,7 +5,7 @@
 
 use crate::condition::{eventually, found};
 use crate::figures::Figures;
-use crate::netns::Netns;
+use crate::netns::{self, Netns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
@@ -104,7 +104,7 @@ impl Program {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
         if let Some(netns) = &self.netns {
-            command.args(["ip", "netns", "exec", netns]);
+            command.args(netns::inside(netns));
         }
         command
             .arg(&self.path)

@@ -38,7 +38,7 @@ impl Server {
     pub(crate) fn new() -> Self {
         assert!(
             Path::new(JAR).exists(),
-            "{JAR} is missing: install the Debian package zookeeper"
+            "{JAR} is missing: install the Debian package libzookeeper-java"
         );
         Self {
             port: free_port(),
@@ -90,7 +90,7 @@ impl Server {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .expect("cannot start java: install the Debian packages zookeeper and util-linux");
+            .expect("cannot start java: install the Debian packages default-jre-headless and util-linux");
         self.process = Some(process);
         eventually("the server serves", async || {
             self.status().await.is_some_and(|text| text.contains("Mode:"))
