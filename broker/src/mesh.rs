@@ -115,18 +115,18 @@ struct Places {
 }
 
 impl Mesh {
-    /// Listens for other nodes on `listener` and begins to look for them. Must be called inside a tokio runtime.
+    /// Listens for other nodes on a socket, which has this address, and begins to look for them. Must be called inside a tokio
+    /// runtime.
     ///
     /// # Errors
     /// [`MeshError`].
     pub(crate) fn start(
         shared: &Arc<Shared>,
-        listener: StdListener,
+        (listener, address): (StdListener, SocketAddr),
         http: Option<SocketAddr>,
         workers: Vec<UnboundedSender<Newcomer>>,
     ) -> Result<Self, MeshError> {
         let settings = shared.settings.load_full();
-        let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let zookeeper = settings.zookeeper()?;

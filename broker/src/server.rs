@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
+use standin_daemon::listen::{bind_dual_stack, bound_address};
 use standin_daemon::settings::{Effect, changes, reloaded};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -106,14 +107,13 @@ impl Server {
         let wanted = settings.listen();
         let listen_error = |error| refused("clients", "-p", wanted, error);
         // Bound, so that others can be told the port, but nobody is let in yet.
-        let socket = match sockets.clients {
-            Some(listener) => Socket::from(listener),
+        let (socket, address) = match sockets.clients {
+            Some(listener) => {
+                let address = listener.local_addr().map_err(listen_error)?;
+                (Socket::from(listener), address)
+            }
             None => bind(wanted).map_err(listen_error)?,
         };
-        let address = socket.local_addr().map_err(listen_error)?;
-        let address = address
-            .as_socket()
-            .ok_or_else(|| listen_error(io::Error::other("no IP address")))?;
         let http = settings.http_listen().map(listen_for_http).transpose()?;
         let backlog = settings.process.listen_backlog;
         let mesh = mesh_socket(sockets.mesh, &settings)?;
@@ -137,8 +137,8 @@ impl Server {
             let serving = tokio::spawn(monitor::serve(listener, Arc::clone(&shared), address));
             server.serving_http = Some(serving.abort_handle());
         }
-        if let Some(listener) = mesh {
-            let mesh = Mesh::start(&shared, listener, server.http_address, queues.clone())?;
+        if let Some(listening) = mesh {
+            let mesh = Mesh::start(&shared, listening, server.http_address, queues.clone())?;
             server.mesh = Some(mesh);
         }
         let joining = async {
@@ -320,33 +320,39 @@ fn refused(what: &'static str, flag: &'static str, address: SocketAddr, error: i
 
 fn listen_for_http(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
     let listen = || {
-        let listener = listen(&bind(address)?, 128)?;
-        let address = listener.local_addr()?;
-        Ok((listener, address))
+        let (socket, address) = bind(address)?;
+        Ok((listen(&socket, 128)?, address))
     };
     listen().map_err(|error| refused("HTTP", "-m", address, error))
 }
 
-fn mesh_socket(given: Option<StdListener>, settings: &Settings) -> Result<Option<StdListener>, RunError> {
-    if given.is_some() || !settings.is_clustered() {
-        return Ok(given);
+fn mesh_socket(
+    given: Option<StdListener>,
+    settings: &Settings,
+) -> Result<Option<(StdListener, SocketAddr)>, RunError> {
+    if let Some(listener) = given {
+        let address = listener.local_addr().map_err(MeshError::Socket)?;
+        return Ok(Some((listener, address)));
+    }
+    if !settings.is_clustered() {
+        return Ok(None);
     }
     let address = settings.mesh_listen().map_err(MeshError::Socket)?;
     let listener = || {
-        let socket = bind(address)?;
+        let (socket, address) = bind(address)?;
         socket.listen(128)?;
-        Ok(StdListener::from(socket))
+        Ok((StdListener::from(socket), address))
     };
     listener()
         .map(Some)
         .map_err(|error| refused("other nodes", "--cluster", address, error))
 }
 
-fn bind(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
+/// A socket bound to `wanted`, and the address that it has.
+fn bind(wanted: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    let socket = bind_dual_stack(wanted)?;
+    let address = bound_address(&socket, wanted)?;
+    Ok((socket, address))
 }
 
 fn listen(socket: &Socket, backlog: u32) -> io::Result<TcpListener> {

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 use standin_daemon::files::NearLimit;
 use standin_wire::Info;
+use standin_wire::limits::INFO_LINE_BYTES_MAX;
 use tokio::sync::Notify;
 
 use crate::VERSION;
@@ -17,8 +18,10 @@ use crate::interest::Interest;
 use crate::policy::Policy;
 use crate::settings::Settings;
 
-/// The first INFO is shorter than this where that can be had by naming fewer nodes: npm's client 0.4 hangs on a longer one.
-const FIRST_INFO_BYTES_MAX: usize = 512;
+/// `go` of INFO and /varz, where `nats-server` gives its version of Go: the language this server is built with.
+pub(crate) const BUILT_WITH: &str = "rust";
+/// `git_commit` of INFO and /varz: this program's own version, as [`VERSION`] is that of the server it stands in for.
+pub(crate) const GIT_COMMIT: &str = concat!("standin-", env!("CARGO_PKG_VERSION"));
 
 /// What INFO tells that can change while a client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,16 +211,19 @@ impl Shared {
         let advertised = settings.advertise.as_str();
         let (host, port) = match advertised.rsplit_once(':') {
             Some((host, port)) if port.parse::<u16>().is_ok() => {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
                 (host.to_owned(), port.parse().unwrap_or_default())
             }
             _ if advertised.is_empty() => (self.address.ip().to_string(), local.port()),
             _ => (advertised.to_owned(), local.port()),
         };
-        let mut info = Info {
+        let info = Info {
             server_id: self.server_id.clone(),
             server_name: self.server_name(&settings).to_owned(),
             version: VERSION.to_owned(),
             proto: 1,
+            git_commit: GIT_COMMIT.to_owned(),
+            go: BUILT_WITH.to_owned(),
             host,
             port,
             headers: true,
@@ -230,15 +236,23 @@ impl Shared {
             connect_urls: self.connect_urls(told),
             ..Info::default()
         };
-        let mut line = info.line();
-        let mut is_whole = true;
-        if is_first && line.len() >= FIRST_INFO_BYTES_MAX {
-            info.cluster.clear();
-            line = info.line();
+        let mut info = info.with_safe_names();
+        let line = info.line();
+        if !is_first || line.len() <= INFO_LINE_BYTES_MAX {
+            return (line, true);
         }
-        while is_first && line.len() >= FIRST_INFO_BYTES_MAX && info.connect_urls.pop().is_some() {
-            line = info.line();
+        let mut line = info.brief_line();
+        if line.len() > INFO_LINE_BYTES_MAX {
+            info.cluster.clear();
+            line = info.brief_line();
+        }
+        let mut is_whole = true;
+        while line.len() > INFO_LINE_BYTES_MAX && info.connect_urls.pop().is_some() {
+            line = info.brief_line();
             is_whole = false;
+        }
+        if line.len() > INFO_LINE_BYTES_MAX {
+            return (info.short_line(), false);
         }
         (line, is_whole)
     }

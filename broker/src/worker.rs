@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use standin_daemon::listen::plain;
 use standin_wire::encode;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
@@ -49,7 +50,7 @@ pub(crate) async fn accept(
     let mut id = 0;
     loop {
         let accepted = match listener.accept().await {
-            Ok((stream, peer)) => stream.into_std().map(|stream| (stream, peer)),
+            Ok((stream, peer)) => stream.into_std().map(|stream| (stream, plain(peer))),
             Err(error) => Err(error),
         };
         match accepted {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use standin_daemon::listen;
 use tokio::net::TcpListener;
 use tracing::warn;
 
@@ -22,10 +22,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// What the system says.
 pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
+    let socket = listen::bind(address)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     TcpListener::from_std(StdListener::from(socket))
 }
@@ -34,7 +32,7 @@ pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener>
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, workers: Arc<Workers>) {
     loop {
         let accepted = match listener.accept().await {
-            Ok((stream, component)) => stream.into_std().map(|stream| (stream, component)),
+            Ok((stream, component)) => stream.into_std().map(|stream| (stream, listen::plain(component))),
             Err(error) => Err(error),
         };
         match accepted {

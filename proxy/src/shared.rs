@@ -201,8 +201,11 @@ fn offers(info: &Info) -> impl PartialEq + use<'_> {
 fn unknown_node() -> Info {
     Info {
         server_id: "STANDIN".to_owned(),
+        server_name: "standin-proxy".to_owned(),
         version: "2.0.0".to_owned(),
         proto: 1,
+        git_commit: concat!("standin-", env!("CARGO_PKG_VERSION")).to_owned(),
+        go: "rust".to_owned(),
         headers: true,
         ..Info::default()
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use standin_daemon::files::Connections;
+use standin_daemon::listen::is_missing;
 use standin_daemon::settings::{Effect, changes, reloaded};
 use standin_registry::{NodeState, RegistryError, Snapshot};
 use thiserror::Error;
@@ -269,12 +270,25 @@ async fn join(threads: Vec<ThreadHandle<()>>) {
 }
 
 fn listen(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
-    let bound: Result<Vec<_>, _> = settings
-        .listen
-        .iter()
-        .map(|address| bind(address, settings.socket.listen_backlog))
-        .collect();
-    Ok(bound?.into_iter().flatten().collect())
+    let mut listeners = Vec::new();
+    for address in &settings.listen {
+        match bind(address, settings.socket.listen_backlog) {
+            Ok(bound) => listeners.extend(bound),
+            Err(RunError::Listen { source, .. })
+                if is_missing(&source) && is_ipv6_beside_ipv4(address, &settings.listen) =>
+            {
+                info!("the host has no IPv6; not listening on address={address}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listeners)
+}
+
+/// Whether `address` is the loopback address of IPv6, and that of IPv4 is listened on with the same port.
+fn is_ipv6_beside_ipv4(address: &str, all: &[String]) -> bool {
+    let port = address.strip_prefix("[::1]:");
+    port.is_some_and(|port| all.contains(&format!("127.0.0.1:{port}")))
 }
 
 /// Listens on every address that `address` (host:port) stands for.

@@ -7,6 +7,7 @@ mod embedded;
 mod everyday;
 mod failover;
 mod half_open;
+mod info;
 mod jetstream;
 mod machinery;
 mod mesh;

@@ -9,6 +9,7 @@
 //! | [`http`] | the listener for pages that people and monitors read |
 //! | [`files`] | the limit on open files |
 //! | [`reload`] | SIGHUP |
+//! | [`listen`] | the addresses that it listens on |
 //! | [`linger`] | the orderly end of a connection |
 
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod files;
 pub mod http;
 mod line_limit;
 pub mod linger;
+pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod reload;

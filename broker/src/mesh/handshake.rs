@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use standin_daemon::listen::plain;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -115,7 +116,7 @@ pub(crate) async fn shake(
     limit: Duration,
     questions: UnboundedSender<Question>,
 ) -> Result<Linked, HandshakeError> {
-    let address = stream.peer_addr().map_err(HandshakeError::Broken)?;
+    let address = plain(stream.peer_addr().map_err(HandshakeError::Broken)?);
     stream.set_nodelay(true).map_err(HandshakeError::Broken)?;
     let shaking = async {
         let mut greeting = PREAMBLE.to_vec();

@@ -14,6 +14,7 @@ use crate::VERSION;
 use crate::clients::Totals;
 use crate::closing::Reason;
 use crate::mesh::links::LinkTotals;
+use crate::shared::{BUILT_WITH, GIT_COMMIT};
 
 /// What a node without that part shows of it.
 #[derive(Serialize)]
@@ -62,6 +63,8 @@ struct Varz<'a> {
     server_name: &'a str,
     version: &'static str,
     proto: u32,
+    git_commit: &'static str,
+    go: &'static str,
     host: String,
     port: u16,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -152,6 +155,8 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         server_name: shared.server_name(&settings),
         version: VERSION,
         proto: 1,
+        git_commit: GIT_COMMIT,
+        go: BUILT_WITH,
         host: shared.address.ip().to_string(),
         port: shared.address.port(),
         auth_required: policy.access.is_required(),

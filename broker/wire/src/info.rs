@@ -1,10 +1,15 @@
 //! The JSON argument of INFO: what a server says of itself.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{INFO_LINE_BYTES_MAX, PAYLOAD_BYTES_DEFAULT};
 
-/// The fields of INFO. Missing ones are empty, off or zero; unknown ones are dropped.
+/// Value of `go` and `git_commit` for a server that does not say what it was built with, or from.
+pub const UNKNOWN: &str = "unknown";
+
+/// The fields of INFO. Missing ones are empty, off or zero, except where the field says otherwise; unknown ones are dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Info {
@@ -16,6 +21,11 @@ pub struct Info {
     pub version: String,
     /// 1: sends INFO at any time to clients that said `protocol: 1`.
     pub proto: u32,
+    /// Commit that the server was built from; [`UNKNOWN`] when it does not say.
+    pub git_commit: String,
+    /// Compiler that the server was built with, for `nats-server` the version of Go; [`UNKNOWN`] when it does not say. Some
+    /// client libraries refuse an INFO without it.
+    pub go: String,
     /// Address for clients.
     pub host: String,
     /// Port for clients.
@@ -36,7 +46,7 @@ pub struct Info {
     /// JetStream is there.
     #[serde(skip_serializing_if = "is_false")]
     pub jetstream: bool,
-    /// The server's number for this connection.
+    /// The server's number for this connection; 0: not known.
     #[serde(skip_serializing_if = "is_zero")]
     pub client_id: u64,
     /// The client's address as the server sees it.
@@ -79,6 +89,8 @@ impl Default for Info {
             server_name: String::new(),
             version: String::new(),
             proto: 0,
+            git_commit: UNKNOWN.to_owned(),
+            go: UNKNOWN.to_owned(),
             host: String::new(),
             port: 0,
             headers: false,
@@ -106,43 +118,102 @@ impl Info {
         crate::json::object(json)
     }
 
-    /// The whole line, `INFO {json}\r\n`.
+    /// Makes the texts safe for parsers that split the line by hand instead of reading JSON, as many of the first clients did:
+    /// any character that means something to them becomes `_`. The nonce stays as it is, because clients sign it.
+    #[must_use]
+    pub fn with_safe_names(mut self) -> Self {
+        let names = [
+            &mut self.server_id,
+            &mut self.server_name,
+            &mut self.version,
+            &mut self.git_commit,
+            &mut self.go,
+            &mut self.cluster,
+        ];
+        for name in names {
+            if name.chars().any(is_unsafe) {
+                *name = name.replace(is_unsafe, "_");
+            }
+        }
+        for name in [&mut self.git_commit, &mut self.go] {
+            if name.is_empty() {
+                UNKNOWN.clone_into(name);
+            }
+        }
+        self
+    }
+
+    /// The whole line, `INFO {json}\r\n`. It says of `auth_required` and `tls_required` that they are off, too: the oldest
+    /// servers always did, and parsers made by hand look for the words.
     #[must_use]
     pub fn line(&self) -> String {
+        let mut json = self.json();
+        json.pop();
+        for (name, is_on) in [
+            ("auth_required", self.auth_required),
+            ("tls_required", self.tls_required),
+        ] {
+            if !is_on {
+                // Writing to a string cannot fail.
+                let _ = write!(json, ",\"{name}\":false");
+            }
+        }
+        format!("INFO {json}}} \r\n")
+    }
+
+    /// The whole line without what is off.
+    #[must_use]
+    pub fn brief_line(&self) -> String {
+        format!("INFO {} \r\n", self.json())
+    }
+
+    fn json(&self) -> String {
         // A struct of strings, numbers and flags always serializes.
-        let json = serde_json::to_string(self).unwrap_or_default();
-        format!("INFO {json} \r\n")
+        serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
     }
 
     /// The whole line in at most [`INFO_LINE_BYTES_MAX`] bytes: what old clients need least goes first, then the names
-    /// are cut. The nonce is whole or, if it alone is too long, not there: a cut one would be signed in vain.
+    /// are cut. What any client library demands (`server_id version proto go git_commit host port headers max_payload
+    /// client_id`) is in it in any case. The nonce is whole or, if it alone is too long, not there: a cut one would be signed
+    /// in vain.
     #[must_use]
     pub fn short_line(&self) -> String {
-        let mut short = self.clone();
-        let trims: [fn(&mut Self); 11] = [
+        let line = self.line();
+        if line.len() <= INFO_LINE_BYTES_MAX {
+            return line;
+        }
+        let mut short = self.clone().with_safe_names();
+        let trims: [fn(&mut Self); 14] = [
+            |_| {},
             |info| info.cluster.clear(),
             |info| info.connect_urls.clear(),
             |info| info.client_ip.clear(),
-            |info| info.server_name.clear(),
-            |info| shorten(&mut info.version, 32),
+            |info| shorten(&mut info.server_name, 64),
+            |info| shorten(&mut info.git_commit, 16),
+            |info| shorten(&mut info.go, 16),
+            |info| shorten(&mut info.version, 24),
             |info| shorten(&mut info.server_id, 64),
+            |info| info.server_name.clear(),
             |info| shorten(&mut info.host, 128),
-            // Characters that JSON escapes take up to six times their length.
-            |info| shorten(&mut info.server_id, 8),
-            |info| info.version.clear(),
-            |info| info.host.clear(),
+            |info| shorten(&mut info.host, 64),
             |info| info.nonce.clear(),
+            |info| info.host.clear(),
         ];
-        let mut line = short.line();
+        let mut line = String::new();
         for trim in trims {
+            trim(&mut short);
+            line = short.brief_line();
             if line.len() <= INFO_LINE_BYTES_MAX {
                 break;
             }
-            trim(&mut short);
-            line = short.line();
         }
         line
     }
+}
+
+/// Whether a parser made by hand may take `character` for a part of the JSON, or of the line, around it.
+fn is_unsafe(character: char) -> bool {
+    !character.is_ascii_graphic() || "[]{}:,\"'\\".contains(character)
 }
 
 fn shorten(text: &mut String, bytes_max: usize) {
@@ -181,18 +252,21 @@ mod tests {
         assert_eq!(Info::parse(json.as_bytes()).unwrap(), info);
     }
 
-    #[test]
-    fn s7_a_short_line_stays_under_512_bytes_whatever_the_node_sent() {
+    fn monstrous() -> Info {
         let long = "é".repeat(4000);
-        let info = Info {
+        Info {
             server_id: long.clone(),
             server_name: long.clone(),
             version: long.clone(),
-            host: long.clone(),
+            git_commit: long.clone(),
+            go: long.clone(),
+            host: "h".repeat(4000),
             client_ip: long,
             nonce: "n".repeat(22),
             max_payload: i64::MIN,
             client_id: u64::MAX,
+            port: u16::MAX,
+            proto: u32::MAX,
             cluster: "c".repeat(300),
             connect_urls: vec!["10.0.0.1:4222".into(); 100],
             auth_required: true,
@@ -201,11 +275,78 @@ mod tests {
             jetstream: true,
             headers: true,
             ldm: true,
-            ..Info::default()
-        };
+        }
+    }
+
+    #[test]
+    fn s7_a_short_line_stays_under_512_bytes_whatever_the_node_sent() {
+        let info = monstrous();
         let line = info.short_line();
         assert!(line.len() <= INFO_LINE_BYTES_MAX, "{} bytes", line.len());
         assert!(line.contains(&info.nonce));
         assert!(line.ends_with("\r\n"));
+        let endless = Info {
+            nonce: "n".repeat(4000),
+            ..info
+        };
+        assert!(endless.short_line().len() <= INFO_LINE_BYTES_MAX);
+    }
+
+    #[test]
+    fn s7_what_a_client_library_demands_is_never_left_out() {
+        let first = Info {
+            client_id: 1,
+            ..Info::default()
+        };
+        for info in [first, monstrous()] {
+            for line in [info.line(), info.brief_line(), info.short_line()] {
+                let json = line.strip_prefix("INFO ").unwrap();
+                let fields: serde_json::Value = serde_json::from_str(json).unwrap();
+                for name in ["server_id", "version", "go", "git_commit", "host"] {
+                    assert!(fields[name].is_string(), "{name} in {line}");
+                }
+                for name in ["proto", "port", "max_payload", "client_id"] {
+                    assert!(fields[name].is_i64() || fields[name].is_u64(), "{name} in {line}");
+                }
+                assert!(fields["headers"].is_boolean(), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_off_is_said_where_there_is_room() {
+        let mut info = Info::default();
+        let says = |line: &str, name: &str| line.contains(&format!("\"{name}\":false"));
+        for name in ["auth_required", "tls_required"] {
+            assert!(says(&info.short_line(), name));
+            assert!(!says(&info.brief_line(), name));
+        }
+        info.auth_required = true;
+        assert!(!says(&info.line(), "auth_required") && says(&info.line(), "tls_required"));
+        info.server_name = "n".repeat(INFO_LINE_BYTES_MAX - info.line().len());
+        assert_eq!(info.short_line().len(), INFO_LINE_BYTES_MAX);
+        info.server_name.push('n');
+        assert!(!says(&info.short_line(), "tls_required"));
+        assert!(info.short_line().contains(&info.server_name));
+    }
+
+    #[test]
+    fn names_have_nothing_in_them_that_breaks_a_parser_made_by_hand() {
+        let info = Info {
+            server_name: "a[1] {b}:\"c\",\\é\u{1f980}'".into(),
+            cluster: "east wing\t".into(),
+            version: "2.10.0-beta.1+x".into(),
+            go: String::new(),
+            nonce: "a:b".into(),
+            ..Info::default()
+        }
+        .with_safe_names();
+        assert_eq!(info.server_name, "a_1___b___c______");
+        assert_eq!(info.cluster, "east_wing_");
+        assert_eq!(info.version, "2.10.0-beta.1+x");
+        assert_eq!(
+            (&*info.go, &*info.git_commit, &*info.nonce),
+            (UNKNOWN, UNKNOWN, "a:b")
+        );
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Face {
     pub(crate) host: String,
     /// Port that INFO names.
     pub(crate) port: u16,
+    /// Number of the session, which INFO gives as `client_id` where no node has given one.
+    pub(crate) session_id: u64,
     /// The component's address.
     pub(crate) component_ip: IpAddr,
     /// Used when the component sends no credentials, on nodes that have none of their own.
@@ -30,6 +32,10 @@ impl Session {
         let info = Info {
             host: self.face.host.clone(),
             port: self.face.port,
+            client_id: match node.client_id {
+                0 => self.face.session_id,
+                given => given,
+            },
             client_ip: self.face.component_ip.to_string(),
             cluster: String::new(),
             connect_urls: Vec::new(),
@@ -50,7 +56,7 @@ impl Session {
             },
             ..node.clone()
         };
-        info.short_line()
+        info.with_safe_names().short_line()
     }
 
     /// The INFO line for a component after its first: only for one that takes it, and only when something changed that

@@ -92,6 +92,8 @@ async fn info(maker: Maker, flags: &[&str]) -> serde_json::Value {
     ] {
         fields.remove(own);
     }
+    // Ours says that something is off, as old servers did; new ones leave it out.
+    fields.retain(|_, value| *value != false);
     info
 }
 

@@ -11,8 +11,6 @@ use serde_json::Value;
 const NOT_OURS: &[&str] = &[
     // Of an account of its own.
     "/connz?subs=detail&auth=1&sort=subs connections[].name_tag",
-    "/varz git_commit",
-    "/varz go",
     "/varz config_digest",
     "/varz feature_flags",
     "/varz system_account",

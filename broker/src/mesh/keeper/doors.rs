@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use standin_daemon::listen::plain;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
@@ -55,7 +56,7 @@ impl Keeper {
     /// Somebody has connected, or nobody could.
     pub(super) async fn accepted(&mut self, accepted: std::io::Result<(TcpStream, SocketAddr)>) {
         match accepted {
-            Ok((stream, peer)) => self.greet(stream, peer),
+            Ok((stream, peer)) => self.greet(stream, plain(peer)),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 warn!("cannot take a link: {error}; if files are short, raise the limit (ulimit -n)");

@@ -1,0 +1,123 @@
+//! The addresses that a program listens on, and those of the peers that connect there.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Binds a TCP socket to exactly this address. It does not listen yet.
+///
+/// # Errors
+/// What the system says.
+pub fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Binds a TCP socket as `nats-server` does: for 0.0.0.0 to all addresses of both families, because `localhost` is `::1` first
+/// for many programs, and to those of IPv4 alone where the host has no IPv6. It does not listen yet.
+///
+/// # Errors
+/// What the system says.
+pub fn bind_dual_stack(address: SocketAddr) -> io::Result<Socket> {
+    if address.ip() != IpAddr::from([0, 0, 0, 0]) {
+        return bind(address);
+    }
+    match dual_stack(address.port()) {
+        // Only the want of IPv6 is mended by IPv4 alone.
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => bind(address),
+        bound => bound,
+    }
+}
+
+fn dual_stack(port: u16) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    Ok(socket)
+}
+
+/// The address that `socket` is bound to, as it was asked for: the port is the real one, and 0.0.0.0 stays 0.0.0.0.
+///
+/// # Errors
+/// What the system says.
+pub fn bound_address(socket: &Socket, wanted: SocketAddr) -> io::Result<SocketAddr> {
+    let bound = socket.local_addr()?.as_socket();
+    let bound = bound.ok_or_else(|| io::Error::other("no IP address"))?;
+    Ok(SocketAddr::new(wanted.ip(), bound.port()))
+}
+
+/// `address` without the IPv6 form that a socket of both families gives an IPv4 peer (`::ffff:10.0.0.1`).
+#[must_use]
+pub fn plain(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+        // The scope of a link-local address is kept.
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// Whether the error says that the host has no such address, or no such family of addresses.
+#[must_use]
+pub fn is_missing(error: &io::Error) -> bool {
+    let no_family = Some(Errno::EAFNOSUPPORT as i32);
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == no_family
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn listener(address: &str) -> (TcpListener, SocketAddr) {
+        let wanted = address.parse().unwrap();
+        let socket = bind_dual_stack(wanted).unwrap();
+        socket.listen(8).unwrap();
+        let bound = bound_address(&socket, wanted).unwrap();
+        (socket.into(), bound)
+    }
+
+    #[test]
+    fn all_addresses_are_those_of_both_families() {
+        let (listener, address) = listener("0.0.0.0:0");
+        assert_eq!(address.ip(), IpAddr::from([0, 0, 0, 0]));
+        for ip in ["127.0.0.1", "::1"] {
+            let ip: IpAddr = ip.parse().unwrap();
+            let _client = TcpStream::connect((ip, address.port())).unwrap();
+            let (_, peer) = listener.accept().unwrap();
+            assert_eq!(plain(peer).ip(), ip);
+        }
+    }
+
+    #[test]
+    fn any_other_address_is_that_address_alone() {
+        let (_listener, address) = listener("127.0.0.1:0");
+        assert!(TcpStream::connect((Ipv6Addr::LOCALHOST, address.port())).is_err());
+        assert!(TcpStream::connect(address).is_ok());
+    }
+
+    #[test]
+    fn a_port_that_is_taken_in_one_family_is_taken() {
+        let held = TcpListener::bind("[::1]:0").unwrap();
+        let port = held.local_addr().unwrap().port();
+        let error = bind_dual_stack(SocketAddr::from(([0, 0, 0, 0], port)))
+            .and_then(|socket| socket.listen(1))
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_address_of_ipv6_keeps_its_scope() {
+        let scoped: SocketAddr = "[fe80::1%3]:4222".parse().unwrap();
+        assert_eq!(plain(scoped), scoped);
+        assert_eq!(
+            plain("[::ffff:10.0.0.1]:1".parse().unwrap()).to_string(),
+            "10.0.0.1:1"
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! INFO as client libraries take it: what any of them demands is in every INFO, of the broker and of the sidecar.
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use e2e::raw::CONNECT_NEW;
+use e2e::{Cluster, Frame, Maker, Mesh, RawClient, ScriptedNode, Server, Sidecar, Version};
+use serde_json::{Value, json};
+
+/// The longest first INFO that the oldest client library takes, in bytes.
+const INFO_BYTES_MAX: usize = 511;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    /// A text that has at least one character.
+    Name,
+    Number,
+    /// A number above 0.
+    Count,
+    Flag,
+}
+
+/// The fields without which a client library does not connect, or reads wrongly, and one that does so: the union of all
+/// that were looked at (npm `nats` 0.2, 0.8, 1.4 and `@nats-io/transport-node` 3; PyPI `nats-core` 0.2, `nats-py`,
+/// `nats-python`; the crates `nats` 0.26 and `async-nats` 0.51; `nats.go`; `libnats`).
+const DEMANDED: &[(&str, Kind, &str)] = &[
+    ("server_id", Kind::Name, "nats-core, the crate nats"),
+    ("server_name", Kind::Text, "nats-core declares it as required"),
+    (
+        "version",
+        Kind::Name,
+        "nats-core, the crate nats; transport-node reads a semantic version",
+    ),
+    ("proto", Kind::Number, "the crate nats; npm nats 1.4 for echo"),
+    ("go", Kind::Name, "nats-core, the crate nats"),
+    ("git_commit", Kind::Name, "old servers and new ones say it"),
+    ("host", Kind::Name, "nats-core, the crate nats"),
+    ("port", Kind::Count, "nats-core, the crate nats"),
+    ("headers", Kind::Flag, "nats-core"),
+    (
+        "max_payload",
+        Kind::Count,
+        "the crate nats, as an unsigned number",
+    ),
+    ("client_id", Kind::Count, "the crate nats"),
+    (
+        "auth_required",
+        Kind::Flag,
+        "parsers made by hand at the time of gnatsd",
+    ),
+    (
+        "tls_required",
+        Kind::Flag,
+        "parsers made by hand at the time of gnatsd",
+    ),
+];
+
+fn has_all(info: &Value, whose: &str) {
+    for (name, kind, by) in DEMANDED {
+        let value = &info[*name];
+        let fits = match kind {
+            Kind::Text => value.is_string(),
+            Kind::Name => value.as_str().is_some_and(|text| !text.is_empty()),
+            Kind::Number => value.is_u64(),
+            Kind::Count => value.as_u64().is_some_and(|number| number > 0),
+            Kind::Flag => value.is_boolean(),
+        };
+        assert!(fits, "{whose}: {name} is {value}, for {by}: {info}");
+    }
+    let version = info["version"].as_str().unwrap_or_default();
+    let numbers = version.split('.').filter(|part| part.parse::<u32>().is_ok());
+    assert!(numbers.count() >= 3, "{whose}: {version}");
+}
+
+fn is_fit(first: &Frame, whose: &str) {
+    let bytes = first.bytes().len();
+    assert!(bytes <= INFO_BYTES_MAX, "{whose}: {bytes} bytes");
+    has_all(&first.json(), whose);
+}
+
+/// The first INFO, and that behind CONNECT where there is one.
+async fn both_are_fit(address: SocketAddr, whose: &str) -> Value {
+    let client = RawClient::connect(address).await;
+    is_fit(client.info_frame(), whose);
+    client.info()
+}
+
+#[tokio::test]
+async fn every_info_of_the_broker_has_what_client_libraries_demand() {
+    for flags in [
+        &[][..],
+        &["--user", "a", "--pass", "b"],
+        &[
+            "-n",
+            "n",
+            "--cluster",
+            "nats://127.0.0.1:-1",
+            "--cluster_name",
+            "c",
+        ],
+    ] {
+        let server = Server::start(Maker::Ours, flags).await;
+        both_are_fit(server.address(), &format!("{flags:?}")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_later_info_of_a_broker_that_gains_a_peer_has_it_too() {
+    let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
+    mesh.nodes[0].restart().await;
+    let mut client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
+    mesh.nodes[1].restart().await;
+    let later = client.read_frame().await;
+    assert_eq!(later.verb(), "INFO", "{later:?}");
+    has_all(&later.json(), "the later INFO");
+    for node in &mesh.nodes {
+        both_are_fit(node.address(), "one of two").await;
+    }
+}
+
+#[tokio::test]
+async fn every_info_of_the_sidecar_has_it_whatever_node_is_behind() {
+    let (newest, debian) = (
+        Cluster::start(1),
+        Cluster::builder(1).version(Version::Debian).start(),
+    );
+    let (newest, debian) = tokio::join!(newest, debian);
+    let ours = Server::start(Maker::Ours, &[]).await;
+    for (whose, url) in [
+        ("2.15", newest.nodes[0].url()),
+        ("2.9", debian.nodes[0].url()),
+        ("ours", ours.url()),
+    ] {
+        let sidecar = Sidecar::builder().upstream([url]).start().await;
+        let info = both_are_fit(sidecar.address(), whose).await;
+        assert_eq!(info["port"], sidecar.address().port());
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_says_nothing_of_itself_and_none_at_all_are_no_different() {
+    let mut node = ScriptedNode::start().await;
+    *node.info_mut() = json!({});
+    let sidecar = Sidecar::builder()
+        .upstream([node.url()])
+        .setting("session.info_wait_ms", 20)
+        .start_listening()
+        .await;
+    let (client, _node) = tokio::join!(RawClient::connect(sidecar.address()), node.accept());
+    // The node's own words may be empty; that they are there is what keeps libraries going.
+    let mut info = client.info();
+    for name in ["server_id", "version"] {
+        assert!(info[name].is_string());
+        info[name] = json!("1.2.3");
+    }
+    has_all(&info, "a node without a word");
+
+    let alone = Sidecar::builder()
+        .upstream(["nats://127.0.0.1:1"])
+        .setting("session.info_wait_ms", 20)
+        .start_listening()
+        .await;
+    let first = both_are_fit(alone.address(), "cold start").await;
+    let second = both_are_fit(alone.address(), "cold start").await;
+    assert_ne!(first["client_id"], second["client_id"]);
+}
+
+/// What a parser made by hand would take for the JSON around it.
+const UNSAFE: &str = "[]{}:,\"'\\ \t";
+
+#[tokio::test]
+async fn names_that_would_break_a_parser_made_by_hand_are_kept_out() {
+    let name = "a[1]{b}:c,d\"e'f";
+    let server = Server::start(Maker::Ours, &["-n", name, "--cluster_name", name]).await;
+    let ours = RawClient::connect(server.address()).await.info();
+    let mut node = ScriptedNode::start().await;
+    for field in [
+        "server_name",
+        "server_id",
+        "version",
+        "go",
+        "git_commit",
+        "cluster",
+    ] {
+        node.info_mut()[field] = json!(format!("{name} {UNSAFE}\u{e9}"));
+    }
+    let sidecar = Sidecar::builder().upstream([node.url()]).start_listening().await;
+    let (client, _node) = tokio::join!(RawClient::connect(sidecar.address()), node.accept());
+    for info in [ours, client.info()] {
+        let texts = info.as_object().expect("an object").iter();
+        for (field, text) in texts.filter_map(|(field, value)| Some((field, value.as_str()?))) {
+            let is_safe = text.is_ascii() && !text.contains(|character| UNSAFE.contains(character));
+            assert!(is_safe, "{field} of {info}");
+        }
+        assert_eq!(&info["server_name"].as_str().expect("a name")[..7], "a_1__b_");
+    }
+}
+
+/// Some programs try `::1` first for `localhost`.
+#[tokio::test]
+async fn the_default_address_of_each_reaches_both_families_and_is_shown_as_it_was_given() {
+    let mut broker = e2e::Program::new(e2e::peers::broker_binary())
+        .args(["-p", "-1", "-m", "-1", "--cluster", "nats://0.0.0.0:-1"])
+        .start("standin-broker");
+    let port_of = |line: String| {
+        let (_, address) = line.split_once("0.0.0.0:").expect("the address as it was given");
+        let digits: String = address.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u16>().expect("a port")
+    };
+    let mut ports = Vec::new();
+    for line in [
+        "Starting http monitor on 0.0.0.0:",
+        "Listening for route connections on 0.0.0.0:",
+        "Listening for client connections on 0.0.0.0:",
+    ] {
+        ports.push(port_of(broker.wait_for_line(line, e2e::PATIENCE).await.text));
+    }
+    for port in &ports {
+        for ip in [Ipv6Addr::LOCALHOST.into(), [127, 0, 0, 1].into()] {
+            let stream = tokio::net::TcpStream::connect(SocketAddr::new(ip, *port)).await;
+            assert!(stream.is_ok(), "port {port} on {ip}: {stream:?}");
+        }
+    }
+    for (ip, shown) in [("::1", "::1"), ("127.0.0.1", "127.0.0.1")] {
+        let ip: std::net::IpAddr = ip.parse().expect("an address");
+        let info = RawClient::connect(SocketAddr::new(ip, ports[2])).await.info();
+        assert_eq!(
+            (info["client_ip"].as_str(), info["host"].as_str()),
+            (Some(shown), Some("0.0.0.0"))
+        );
+    }
+}
