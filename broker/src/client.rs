@@ -279,6 +279,9 @@ impl Client {
         if connect.no_responders && !connect.headers {
             return Err(Reason::NoRespondersWithoutHeaders);
         }
+        if self.connected {
+            self.end_subscriptions(router);
+        }
         self.connected = true;
         self.verbose = connect.verbose;
         self.pedantic = connect.pedantic;
@@ -298,6 +301,16 @@ impl Client {
         self.said = Some(Box::new(connect));
         self.ok(router);
         Ok(())
+    }
+
+    /// All subscriptions end: it has said CONNECT again.
+    fn end_subscriptions(&mut self, router: &mut Router) {
+        let subscriptions = std::mem::take(&mut *self.card.subscriptions());
+        let shared = Arc::clone(&self.shared);
+        for subscription in &subscriptions {
+            let news = shared.interest.local.remove(subscription);
+            self.news(news, router);
+        }
     }
 
     fn publish(&mut self, bytes: &[u8], message: &Publish<'_>, router: &mut Router) -> Result<(), Reason> {

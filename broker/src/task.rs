@@ -29,8 +29,9 @@ use crate::stage::Stage;
 /// The read buffer of a worker, in bytes. Larger reads mean fewer calls to the kernel for each message; smaller ones give way
 /// to other clients sooner.
 const READ_BYTES: usize = 64 * 1024;
-/// The first PING comes so long after the connection, so that a wrong peer shows soon.
-const FIRST_PING: Duration = Duration::from_secs(1);
+/// The first PING comes so long after CONNECT, and up to a fifth later, whatever the client sends, as `nats-server` does it: it measures
+/// the way, and some old client libraries look at an `-ERR` only when more bytes come.
+const FIRST_PING: Duration = Duration::from_secs(2);
 /// How long a producer waits for a subscriber that cannot keep up, before it may send more.
 const STALL: Duration = Duration::from_millis(5);
 /// How often a socket that takes nothing is looked at.
@@ -161,6 +162,9 @@ struct Task {
     timer_at: Instant,
     started: Instant,
     heard: Instant,
+    /// When the first PING behind CONNECT is due; `None` before CONNECT, and when it was sent.
+    first_ping: Option<Instant>,
+    was_connected: bool,
     pinged: Option<Instant>,
     pings: u32,
     /// Nothing is read before: a subscriber cannot keep up.
@@ -191,6 +195,8 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
         timer_at: now,
         started: now,
         heard: now,
+        first_ping: None,
+        was_connected: false,
         pinged: None,
         pings: 0,
         stalled_until: None,
@@ -319,6 +325,11 @@ impl Task {
         if came > 0 {
             self.heard();
         }
+        if self.client.is_connected() && !self.was_connected {
+            self.was_connected = true;
+            let wait = FIRST_PING.min(self.policy.ping_interval);
+            self.first_ping = Some(Instant::now() + wait.mul_f64(rand::random_range(1.0..1.2)));
+        }
         if self.owes_info && self.card.takes_info.load(Relaxed) {
             self.inform(false);
         }
@@ -379,8 +390,9 @@ impl Task {
         {
             return Some(Reason::SlowConsumerDeadline);
         }
-        if now >= self.ping_due() {
+        if self.ping_due().is_some_and(|due| now >= due) {
             self.pinged = Some(now);
+            self.first_ping = None;
             if self.pings >= policy.ping_max {
                 return Some(Reason::Stale);
             }
@@ -390,19 +402,22 @@ impl Task {
         None
     }
 
-    fn ping_due(&self) -> Instant {
+    /// When the next PING is due; `None` while a PONG waits for other nodes: a client takes the first frame behind its own PING for
+    /// the answer.
+    fn ping_due(&self) -> Option<Instant> {
         let interval = self.policy.ping_interval;
-        match self.pinged {
-            // Who has not said CONNECT yet may still be typing it.
-            None if self.client.is_connected() => self.started + FIRST_PING.min(interval),
-            None => self.started + interval,
-            Some(pinged) => pinged.max(self.heard) + interval,
-        }
+        let due = match (self.first_ping, self.pinged) {
+            (Some(due), _) => due,
+            (None, None) => self.started + interval,
+            (None, Some(pinged)) => pinged.max(self.heard) + interval,
+        };
+        self.client.waits_for().is_none().then_some(due)
     }
 
     fn due(&self, now: Instant) -> Instant {
         let policy = &self.policy;
-        let mut due = self.ping_due();
+        // While a PONG waits, the time for that is due before any PING.
+        let mut due = self.ping_due().unwrap_or(now + policy.ping_interval);
         if policy.access.is_required() && !self.client.is_connected() {
             due = due.min(self.started + policy.auth_timeout);
         }

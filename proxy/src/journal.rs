@@ -266,6 +266,23 @@ impl Journal {
         commands
     }
 
+    /// Ends all subscriptions, and appends the UNSUBs that tell a node so to `out`. Returns how many those are.
+    pub(crate) fn end_all(&mut self, out: &mut Vec<u8>) -> u32 {
+        let mut live: Vec<(u64, u32)> = self.live().map(|(slot, entry)| (entry.order, slot)).collect();
+        live.sort_unstable();
+        for (_, slot) in &live {
+            if let Some(entry) = &self.entries[*slot as usize] {
+                let unsub = Unsub {
+                    sid: &entry.sid,
+                    max: None,
+                };
+                encode::client(&standin_wire::client::Frame::Unsub(unsub), out);
+            }
+            self.end(*slot);
+        }
+        live.len() as u32
+    }
+
     fn live(&self) -> impl Iterator<Item = (u32, &Entry)> {
         self.entries
             .iter()
@@ -320,6 +337,21 @@ mod tests {
             let slot = journal.slot(sid.as_bytes()).unwrap();
             journal.delivered(slot);
         }
+    }
+
+    #[test]
+    fn s4_after_the_end_of_all_nothing_is_replayed_and_each_sid_waits_for_its_last_messages() {
+        let mut journal = Journal::default();
+        journal.subscribe(&sub("b", None, "2"));
+        journal.subscribe(&sub("a", Some("q"), "1"));
+        journal.unsubscribe(&unsub("1", Some(5)));
+        let mut out = Vec::new();
+        assert_eq!(journal.end_all(&mut out), 2);
+        assert_eq!(out, b"UNSUB 2\r\nUNSUB 1\r\n");
+        assert!(journal.may_be_on_its_way(b"1") && journal.may_be_on_its_way(b"2"));
+        journal.confirm(journal.changes());
+        assert!(!journal.may_be_on_its_way(b"1"));
+        assert_eq!((journal.len(), replayed(&mut journal)), (0, String::new()));
     }
 
     #[test]

@@ -94,9 +94,14 @@ struct Task {
 }
 
 /// Runs one session from its first byte to its last.
-pub(crate) async fn run(shared: Arc<Shared>, card: Arc<Card>, component: TcpStream, face: Face) -> Ended {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    card: Arc<Card>,
+    component: TcpStream,
+    face: Arc<Face>,
+) -> Ended {
     let now = Instant::now();
-    let session = Session::new(shared.policy.load_full(), Arc::new(face), now);
+    let session = Session::new(shared.policy.load_full(), face, now);
     let buffered = Buffered {
         shared: Arc::clone(&shared),
         bytes: 0,

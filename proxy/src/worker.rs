@@ -176,7 +176,7 @@ async fn serve(shared: Arc<Shared>, card: Arc<Card>, stream: StdStream, front: &
         component_ip: card.component.ip(),
         credentials: front.credentials.clone(),
     };
-    Ok(task::run(shared, card, stream, face).await)
+    Ok(task::run(shared, card, stream, Arc::new(face)).await)
 }
 
 #[cfg(test)]

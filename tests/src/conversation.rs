@@ -22,6 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The most bytes one conversation keeps; a test that gets more is running away.
 pub const RECEIVED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+const PING: &[u8] = b"PING\r\n";
 const READ_BYTES: usize = 64 * 1024;
 const SHOWN_BYTES_MAX: usize = 600;
 
@@ -45,6 +46,7 @@ pub struct Conversation {
     taken: usize,
     ending: Option<Ending>,
     patience: Duration,
+    answers_pings: bool,
 }
 
 impl Conversation {
@@ -59,7 +61,14 @@ impl Conversation {
             taken: 0,
             ending: None,
             patience: PATIENCE,
+            answers_pings: false,
         }
+    }
+
+    /// From now on a PING between two expectations is answered and left out, unless a PING is what is expected: for a test that
+    /// takes longer than the peer's keep-alive.
+    pub fn answer_pings(&mut self) {
+        self.answers_pings = true;
     }
 
     /// Sets how long each later expectation waits.
@@ -249,8 +258,14 @@ impl Conversation {
         let at = Location::caller();
         async move {
             let deadline = Instant::now() + silence;
-            if !self.untaken().is_empty() || self.fill(deadline).await || self.ending.is_some() {
-                self.fail(at, &format!("nothing at all for {silence:?}"));
+            loop {
+                self.pass_over_pings(at).await;
+                if !self.untaken().is_empty() || self.ending.is_some() {
+                    self.fail(at, &format!("nothing at all for {silence:?}"));
+                }
+                if !self.fill(deadline).await && self.ending.is_none() {
+                    return;
+                }
             }
         }
     }
@@ -306,6 +321,9 @@ impl Conversation {
     async fn take_exactly(&mut self, at: Place, expected: &[u8]) {
         let deadline = Instant::now() + self.patience;
         loop {
+            if !expected.starts_with(PING) {
+                self.pass_over_pings(at).await;
+            }
             let common = self.untaken().len().min(expected.len());
             if self.untaken()[..common] != expected[..common] {
                 self.fail(at, &escaped(expected));
@@ -321,6 +339,7 @@ impl Conversation {
     pub(crate) async fn take_frame(&mut self, at: Place, wanted: &str) -> Frame {
         let deadline = Instant::now() + self.patience;
         loop {
+            self.pass_over_pings(at).await;
             match Frame::at_head(self.untaken()) {
                 Ok(Some(frame)) => {
                     self.taken += frame.bytes().len();
@@ -329,6 +348,13 @@ impl Conversation {
                 Ok(None) => self.must_fill(at, deadline, wanted).await,
                 Err(reason) => self.fail(at, &format!("{wanted} ({reason})")),
             }
+        }
+    }
+
+    async fn pass_over_pings(&mut self, at: Place) {
+        while self.answers_pings && self.untaken().starts_with(PING) {
+            self.taken += PING.len();
+            self.write(at, b"PONG\r\n").await;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Binds a TCP socket to exactly this address. It does not listen yet.
@@ -64,7 +64,7 @@ pub fn plain(address: SocketAddr) -> SocketAddr {
 /// Whether the error says that the host has no such address, or no such family of addresses.
 #[must_use]
 pub fn is_missing(error: &io::Error) -> bool {
-    let no_family = Some(Errno::EAFNOSUPPORT as i32);
+    let no_family = Some(Errno::AFNOSUPPORT.raw_os_error());
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == no_family
 }
 

@@ -12,6 +12,10 @@ use crate::tally::Tally;
 /// nothing about the node.
 const OWN_STOP: Duration = Duration::from_millis(500);
 
+/// The first PING to a component comes so long after its CONNECT, and up to a fifth later, as `nats-server` 2.9 and 2.15 do it: some
+/// old client libraries look at an `-ERR` only when more bytes come.
+const FIRST_PING: Duration = Duration::from_secs(2);
+
 impl Session {
     /// Time passed. `late` is how long after the deadline it asked for the session is called.
     pub(crate) fn tick(&mut self, late: Duration, last_known: &Info, now: Instant, wires: &mut impl Wires) {
@@ -63,6 +67,9 @@ impl Session {
         }
         if !self.down.outbox.is_empty() {
             sooner(self.down.outbox_moved + policy.component_stall);
+        }
+        if let Some(due) = self.first_ping_due() {
+            sooner(due);
         }
         deadline
     }
@@ -135,7 +142,25 @@ impl Session {
     }
 
     fn component_ping_due(&self) -> Instant {
-        self.component_heard.max(self.component_pinged) + self.policy.ping_interval
+        let due = self.component_heard.max(self.component_pinged) + self.policy.ping_interval;
+        self.first_ping().map_or(due, |first| due.max(first))
+    }
+
+    /// How long after CONNECT the first PING is due. Sessions that began together are not sent theirs together.
+    pub(super) fn first_ping_wait(&self) -> Duration {
+        let wait = FIRST_PING.min(self.policy.ping_interval);
+        wait + wait / 5 * (self.face.session_id % 64) as u32 / 64
+    }
+
+    /// When the first PING is due, unless a PONG has to come before it: client libraries take the first frame behind their own
+    /// first PING for its answer.
+    fn first_ping_due(&self) -> Option<Instant> {
+        let answered = self.stage == Stage::Flowing && !self.ledger.owes_component() && self.owed.is_empty();
+        self.first_ping().filter(|_| answered && self.has_passed_on())
+    }
+
+    fn first_ping(&self) -> Option<Instant> {
+        self.client.as_ref().and_then(|client| client.first_ping)
     }
 
     fn tick_component(&mut self, now: Instant, wires: &mut impl Wires) {
@@ -147,8 +172,14 @@ impl Session {
         }
         if !self.down.outbox.is_empty() && now >= self.down.outbox_moved + self.policy.component_stall {
             self.end_now(End::ComponentSlow, None, now, wires);
-        } else if now >= self.component_ping_due() {
+            return;
+        }
+        let is_first = self.first_ping_due().is_some_and(|due| now >= due);
+        if is_first || now >= self.component_ping_due() {
             self.component_pinged = now;
+            if let Some(client) = &mut self.client {
+                client.first_ping = None;
+            }
             if self.up.eof {
                 return;
             }

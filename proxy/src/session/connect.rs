@@ -1,6 +1,7 @@
 //! CONNECT: kept as the component says it, and sent to each node as that node needs it.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use serde_json::Value;
 use standin_wire::client::Frame;
@@ -53,11 +54,17 @@ impl Session {
 
     /// CONNECT `line` is with the node, in place of the component's own `frame`; that is empty when the component began
     /// without CONNECT and the sidecar sent one for it.
-    pub(super) fn connected(&mut self, line: &[u8], frame: &[u8]) {
+    pub(super) fn connected(&mut self, line: &[u8], frame: &[u8], now: Instant) {
         let json = argument(line);
         let client = Connect::parse(json).unwrap_or_default();
+        let known = self.client.as_ref().filter(|known| known.said_connect);
+        let again = known.is_some();
+        let first_ping = match known {
+            Some(known) => known.first_ping,
+            None => (!frame.is_empty()).then(|| now + self.first_ping_wait()),
+        };
         let signed = client.is_signed();
-        let again = self.client.is_some();
+        let begun = self.client.is_some();
         let said = if frame.is_empty() { b"{}" } else { argument(frame) };
         let said = self.merged(said).unwrap_or(Cow::Borrowed(said));
         let accepted = self.client.as_ref().is_some_and(|before| {
@@ -74,6 +81,8 @@ impl Session {
             takes_info: takes_info(argument(frame)),
             signed,
             accepted,
+            said_connect: !frame.is_empty(),
+            first_ping,
             label: ClientLabel {
                 name: client.name,
                 lang: client.lang,
@@ -88,11 +97,17 @@ impl Session {
             };
             self.ledger.expect(expected);
         }
-        if again {
-            // Newer servers drop all subscriptions at a second CONNECT, older ones keep them and ignore these.
-            let mut subs = Vec::new();
-            let commands = self.journal.replay(&mut subs);
-            self.up.own.extend_from_slice(&subs);
+        if begun {
+            // A second CONNECT ends all subscriptions (nats-server 2.15; older ones keep them until they are told). The first
+            // one of a component that had begun without ends none: to the node it is the second, which has to be mended.
+            let mut lines = Vec::new();
+            let commands = if again {
+                self.down.last_slot = None;
+                self.journal.end_all(&mut lines)
+            } else {
+                self.journal.replay(&mut lines)
+            };
+            self.up.own.extend_from_slice(&lines);
             if client.verbose {
                 self.ledger.expect(Expected::SwallowedOks(commands));
             }

@@ -173,6 +173,10 @@ struct Client {
     signed: bool,
     /// A node has accepted these credentials.
     accepted: bool,
+    /// The component has said CONNECT itself.
+    said_connect: bool,
+    /// When it gets its first PING, whatever it sends; `None` when it has had one.
+    first_ping: Option<Instant>,
     /// For people.
     label: ClientLabel,
 }

@@ -330,7 +330,7 @@ impl Session {
         self.up.head_written = 0;
         let frame = &bytes[..*len];
         if with.starts_with(b"CONNECT") {
-            self.connected(with, frame);
+            self.connected(with, frame, now);
             self.tell_untold_info(now, wires);
         } else {
             self.apply_frames(frame, *len, now);

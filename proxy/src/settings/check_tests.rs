@@ -47,7 +47,7 @@ fn secrets_are_masked_where_settings_are_printed() {
 #[test]
 fn the_compiled_in_file_holds_every_key_of_the_struct() {
     let settings = Settings::from_toml("").unwrap();
-    assert_eq!(settings.listen, ["127.0.0.1:4222"]);
+    assert_eq!(settings.listen, ["127.0.0.1:4222", "[::1]:4222"]);
     assert_eq!(settings.session.buffer_bytes, 8 << 20);
     assert_eq!(settings.health.probe_interval_ms.duration().as_secs(), 1);
     assert!(settings.publish.subject.is_empty());

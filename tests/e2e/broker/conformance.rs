@@ -1,12 +1,13 @@
 //! One table of conversations, held with ours and with real nats-server: where the two differ, a row fails on one of them.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use e2e::http::Endpoint;
-use e2e::{Conversation, Maker, PATIENCE, Server, eventually};
+use e2e::{Cluster, Conversation, Maker, PATIENCE, Server, Version, eventually};
 use tokio::net::TcpStream;
 
-use super::rows::{GUARDED, LIMITED, LIMITS, OPEN, Row, TOKEN};
+use super::rows::{AGAIN, GUARDED, LIMITED, LIMITS, OPEN, Row, TOKEN};
 
 async fn hold(maker: Maker, flags: &[&str], rows: &[Row]) {
     let server = Server::start(maker, flags).await;
@@ -50,6 +51,7 @@ pub(crate) async fn hold_at(maker: Maker, address: SocketAddr, http: &Endpoint, 
 
 async fn hold_all(maker: Maker) {
     hold(maker, &[], OPEN).await;
+    hold(maker, &[], AGAIN).await;
     hold(maker, &["--user", "a", "--pass", "b"], GUARDED).await;
     hold(maker, &["--auth", "t"], TOKEN).await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -95,6 +97,53 @@ async fn info(maker: Maker, flags: &[&str]) -> serde_json::Value {
     // Ours says that something is off, as old servers did; new ones leave it out.
     fields.retain(|_, value| *value != false);
     info
+}
+
+/// When the first PING comes: 2 s after CONNECT, and up to a fifth later; how much longer a busy machine may take.
+const FIRST_PING: std::ops::Range<Duration> = Duration::from_millis(1950)..Duration::from_millis(3500);
+
+async fn first_ping_at(address: SocketAddr, whose: &str) {
+    let mut silent = e2e::RawClient::connect(address).await;
+    let mut client = e2e::RawClient::connect(address).await;
+    // Not from the connection on.
+    silent.expect_silence(Duration::from_millis(600)).await;
+    client
+        .send("CONNECT {\"verbose\":false}\r\nPING\r\nPUB a 1\r\nx\r\n")
+        .await;
+    client.expect_line("PONG").await;
+    let since = Instant::now();
+    client.expect_line("PING").await;
+    let at = since.elapsed();
+    assert!(FIRST_PING.contains(&at), "{whose}: {at:?}");
+    silent.expect_silence(Duration::from_millis(1)).await;
+}
+
+#[tokio::test]
+async fn the_first_ping_comes_two_seconds_after_connect_on_all_servers() {
+    let cluster = async |version| Cluster::builder(1).version(version).start().await;
+    let (ours, debian) = tokio::join!(Server::start(Maker::Ours, &[]), cluster(Version::Debian));
+    let newest = cluster(Version::Newest).await;
+    tokio::join!(
+        first_ping_at(ours.address(), "ours"),
+        first_ping_at(newest.nodes[0].address(), "2.15"),
+        first_ping_at(debian.nodes[0].address(), "2.9"),
+    );
+}
+
+/// What holds on the newest node is to hold behind the sidecar, whatever node there is.
+#[tokio::test]
+async fn a_second_connect_ends_the_subscriptions_behind_the_sidecar_too() {
+    let debian = Cluster::builder(1).version(Version::Debian).start().await;
+    let newest = Cluster::start(1).await;
+    let ours = Server::start(Maker::Ours, &[]).await;
+    for (url, http) in [
+        (debian.nodes[0].url(), debian.nodes[0].monitoring().clone()),
+        (newest.nodes[0].url(), newest.nodes[0].monitoring().clone()),
+        (ours.url(), ours.http()),
+    ] {
+        let sidecar = e2e::Sidecar::builder().upstream([url]).start().await;
+        hold_at(Maker::Ours, sidecar.address(), &http, AGAIN).await;
+    }
 }
 
 #[tokio::test]

@@ -72,8 +72,9 @@ async fn settings_are_checked_and_printed_with_where_they_came_from() {
         );
     }
     let bad = folder.write("bad.toml", "[limits]\n\nmax_paylod = 1000\n");
-    let told =
-        format!("standin-broker: {bad}:3: unknown key `limits.max_paylod`; did you mean `limits.max_payload`?");
+    let told = format!(
+        "standin-broker: {bad}:3: unknown key `limits.max_paylod`; did you mean `limits.max_payload`?"
+    );
     for arguments in [vec!["-c", &bad, "-t"], vec!["-c", &bad, "-p", "-1"]] {
         assert_eq!(answer(&arguments).await, (64, told.clone()));
     }

@@ -236,13 +236,6 @@ pub(crate) const OPEN: &[Row] = &[
         "",
     ),
     row(
-        "a second CONNECT",
-        "CONNECT {\"verbose\":false}\r\nSUB a 1\r\nCONNECT {\"verbose\":true}\r\nPUB a 1\r\nx\r\n",
-        "+OK\r\n+OK\r\nMSG a 1 1\r\nx\r\n",
-    )
-    // Forgets the subscriptions that came before.
-    .but_nats("+OK\r\n+OK\r\n"),
-    row(
         "UNSUB with a maximum that is no number above 0 ends it at once",
         "CONNECT {\"verbose\":false}\r\nSUB a 1\r\nUNSUB 1 x\r\nSUB a 2\r\nUNSUB 2 -1\r\nSUB a 3\r\nUNSUB 3 0\r\n\
          PUB a 1\r\nx\r\n",
@@ -334,6 +327,57 @@ pub(crate) const OPEN: &[Row] = &[
     ),
 ];
 
+/// A second CONNECT ends all subscriptions; on a server that is open to all. They also hold behind the sidecar.
+pub(crate) const AGAIN: &[Row] = &[
+    row(
+        "a second CONNECT ends the subscriptions",
+        "CONNECT {\"verbose\":false}\r\nSUB foo 1\r\nCONNECT {\"verbose\":false}\r\nPUB foo 1\r\nx\r\n",
+        "",
+    ),
+    row(
+        "a second CONNECT that says nothing",
+        "CONNECT {\"verbose\":false}\r\nSUB foo q 1\r\nCONNECT {}\r\nPUB foo 1\r\nx\r\n",
+        "",
+    ),
+    row(
+        "a second CONNECT, both verbose",
+        "CONNECT {\"verbose\":true}\r\nSUB foo 1\r\nCONNECT {\"verbose\":true}\r\nPUB foo 1\r\nx\r\n",
+        "+OK\r\n+OK\r\n+OK\r\n+OK\r\n",
+    ),
+    row(
+        "a second CONNECT that asks for oks",
+        "CONNECT {\"verbose\":false}\r\nSUB a 1\r\nCONNECT {\"verbose\":true}\r\nPUB a 1\r\nx\r\n",
+        "+OK\r\n+OK\r\n",
+    ),
+    row(
+        "a second CONNECT that asks for no more oks",
+        "CONNECT {\"verbose\":true}\r\nSUB foo 1\r\nCONNECT {\"verbose\":false}\r\nPUB foo 1\r\nx\r\n",
+        "+OK\r\n+OK\r\n",
+    ),
+    row(
+        "the sid of a subscription that a second CONNECT ended is free, its maximum forgotten",
+        "CONNECT {\"verbose\":false}\r\nSUB foo 1\r\nUNSUB 1 1\r\nCONNECT {\"verbose\":false}\r\nSUB foo 1\r\n\
+         PUB foo 1\r\nx\r\nPUB foo 1\r\ny\r\n",
+        "MSG foo 1 1\r\nx\r\nMSG foo 1 1\r\ny\r\n",
+    ),
+    row(
+        "the first CONNECT ends nothing that came before it",
+        "SUB foo 1\r\nCONNECT {\"verbose\":false}\r\nPUB foo 1\r\nx\r\n",
+        "+OK\r\nMSG foo 1 1\r\nx\r\n",
+    ),
+    row(
+        "and the second one behind it does",
+        "SUB foo 1\r\nCONNECT {\"verbose\":false}\r\nSUB foo 2\r\nCONNECT {\"verbose\":false}\r\nPUB foo 1\r\nx\r\n",
+        "+OK\r\n",
+    ),
+    row(
+        "a third CONNECT is as the second",
+        "CONNECT {\"verbose\":false}\r\nSUB foo 1\r\nCONNECT {\"verbose\":false}\r\nSUB foo 2\r\nPUB foo 1\r\nx\r\n\
+         CONNECT {\"verbose\":false}\r\nPUB foo 1\r\ny\r\nUNSUB 2\r\nSUB foo 2\r\nPUB foo 1\r\nz\r\n",
+        "MSG foo 2 1\r\nx\r\nMSG foo 2 1\r\nz\r\n",
+    ),
+];
+
 /// On a server with the user `a` and the password `b`.
 pub(crate) const GUARDED: &[Row] = &[
     row(
@@ -380,6 +424,24 @@ pub(crate) const TOKEN: &[Row] = &[
 
 /// On a server with two users, and with small limits.
 pub(crate) const LIMITED: &[Row] = &[
+    row(
+        "a second CONNECT with the same credentials ends the subscriptions",
+        "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}\r\nSUB foo 1\r\n\
+         CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}\r\nPUB foo 1\r\nx\r\n",
+        "",
+    ),
+    row(
+        "a second CONNECT with another user's credentials ends the subscriptions",
+        "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}\r\nSUB foo 1\r\n\
+         CONNECT {\"verbose\":false,\"user\":\"c\",\"pass\":\"d\"}\r\nPUB foo 1\r\nx\r\n",
+        "",
+    ),
+    closing(
+        "a second CONNECT with a wrong password",
+        "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}\r\nSUB foo 1\r\n\
+         CONNECT {\"verbose\":false,\"user\":\"c\",\"pass\":\"x\"}\r\nPUB foo 1\r\nx\r\n",
+        "-ERR 'Authorization Violation'\r\n",
+    ),
     row(
         "each of several users",
         "CONNECT {\"verbose\":false,\"user\":\"c\",\"pass\":\"d\"}\r\nPING\r\n",

@@ -230,12 +230,15 @@ async fn s8_a_component_that_answers_stays_and_one_that_talks_is_not_even_asked(
         beat.tick().await;
         talking.publish("a", "x").await;
         its_node.expect("PUB a 1\r\nx\r\n").await;
+        talking.listen_for(Duration::from_millis(1)).await;
         answering.listen_for(Duration::from_millis(1)).await;
         while answering.untaken().starts_with(b"PING\r\n") {
             answering.expect_line("PING").await;
             answering.send("PONG\r\n").await;
         }
     }
+    // Whoever says CONNECT gets one PING soon after it, and only who is idle gets more.
+    talking.expect_line("PING").await;
     nothing_else(&mut talking, &mut its_node).await;
     nothing_else(&mut answering, &mut other_node).await;
     let pings = answering
@@ -244,7 +247,53 @@ async fn s8_a_component_that_answers_stays_and_one_that_talks_is_not_even_asked(
         .filter(|bytes| bytes == b"PING\r\n")
         .count();
     assert!((2..=3).contains(&pings), "{pings} PINGs in 3.5 s");
-    assert!(!talking.received().windows(6).any(|bytes| bytes == b"PING\r\n"));
+}
+
+/// When nats-server 2.9 and 2.15 send it (see the table of conversations).
+const FIRST_PING: std::ops::Range<Duration> = Duration::from_millis(1950)..Duration::from_millis(2900);
+
+#[tokio::test]
+async fn s8_the_first_ping_comes_two_seconds_after_connect_whatever_the_component_does() {
+    let mut scene = Scene::start().await;
+    let (mut idle, mut its_node) = scene.open().await;
+    let (mut talking, mut other_node) = scene.open().await;
+    let since = Instant::now();
+    let mut beat = interval(Duration::from_millis(50));
+    let (mut idle_at, mut talking_at) = (None, None);
+    while idle_at.is_none() || talking_at.is_none() {
+        beat.tick().await;
+        assert!(since.elapsed() < FIRST_PING.end, "{idle_at:?} {talking_at:?}");
+        talking.publish("a", "x").await;
+        other_node.expect("PUB a 1\r\nx\r\n").await;
+        for (client, at) in [(&mut idle, &mut idle_at), (&mut talking, &mut talking_at)] {
+            client.listen_for(Duration::from_millis(1)).await;
+            if at.is_none() && client.untaken() == b"PING\r\n" {
+                client.expect_line("PING").await;
+                *at = Some(since.elapsed());
+            }
+        }
+    }
+    assert!(idle_at > Some(FIRST_PING.start) && talking_at > Some(FIRST_PING.start));
+    nothing_else(&mut idle, &mut its_node).await;
+    nothing_else(&mut talking, &mut other_node).await;
+}
+
+#[tokio::test]
+async fn s8_no_ping_comes_before_connect_nor_between_it_and_the_first_pong() {
+    let mut scene = Scene::start().await;
+    let (mut silent, _its_node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+    client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
+    assert_eq!(node.read_frame().await.verb(), "CONNECT");
+    node.expect("PING\r\nPING\r\n").await;
+    node.pong().await;
+    tokio::join!(
+        client.expect_silence(FIRST_PING.end),
+        silent.expect_silence(FIRST_PING.end)
+    );
+    node.pong().await;
+    client.expect("PONG\r\nPING\r\n").await;
+    nothing_else(&mut client, &mut node).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! S4: which subscriptions a new node is told of, in which order, and with what is left of their max.
 
 use super::scene::{Scene, nothing_else};
-use e2e::raw::msg_frame;
+use e2e::raw::{CONNECT_OLD, msg_frame};
 use e2e::{Ending, NodeConnection, PATIENCE, RawClient, ScriptedNode, eventually};
 
 /// The component says `commands`, and the node gets them as they are.
@@ -324,23 +324,41 @@ async fn s4_many_moves_without_a_word_of_the_component_replay_the_same() {
 }
 
 #[tokio::test]
-async fn s4_a_second_connect_tells_the_node_the_subscriptions_again() {
+async fn s4_a_second_connect_ends_the_subscriptions_also_on_a_node_that_would_keep_them() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 5\r\nSUB b q 2\r\n").await;
     deliver(&mut client, &mut node, "1", 2).await;
     client
-        .send("CONNECT {\"name\":\"again\"}\r\nPUB x 0\r\n\r\n")
+        .send("CONNECT {\"name\":\"again\"}\r\nPUB x 0\r\n\r\nSUB c 3\r\nSUB d 1\r\n")
         .await;
     let connect = node.read_frame().await.json();
     assert_eq!(
         (&connect["name"], &connect["verbose"]),
         (&"again".into(), &false.into())
     );
-    node.expect("SUB a 1\r\nUNSUB 1 3\r\nSUB b q 2\r\nPING\r\nPUB x 0\r\n\r\n")
+    // The sid 1 is used again when nothing of its last subscription can come any more.
+    node.expect("UNSUB 1\r\nUNSUB 2\r\nPING\r\nPUB x 0\r\n\r\nSUB c 3\r\n")
         .await;
     node.pong().await;
-    deliver(&mut client, &mut node, "1", 1).await;
-    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 2\r\nSUB b q 2\r\n").await;
+    node.expect("SUB d 1\r\n").await;
+    node = replays(&mut scene, node, "SUB c 3\r\nSUB d 1\r\n").await;
+    nothing_else(&mut client, &mut node).await;
+}
+
+#[tokio::test]
+async fn s4_the_first_connect_of_a_component_that_began_without_ends_nothing() {
+    let mut scene = Scene::start().await;
+    let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
+    client.send("SUB a 1\r\n").await;
+    assert_eq!(node.read_frame().await.verb(), "CONNECT");
+    node.expect("PING\r\nSUB a 1\r\n").await;
+    node.send("+OK\r\nPONG\r\n+OK\r\n").await;
+    client.expect_line("+OK").await;
+    client.send(format!("{CONNECT_OLD}\r\n")).await;
+    assert_eq!(node.read_frame().await.verb(), "CONNECT");
+    node.expect("SUB a 1\r\nPING\r\n").await;
+    node.pong().await;
+    node = replays(&mut scene, node, "SUB a 1\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }

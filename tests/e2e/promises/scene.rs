@@ -86,7 +86,9 @@ impl Scene {
             node.pong().await;
             node
         };
-        tokio::join!(RawClient::open_with(self.address, connect), serving)
+        let (mut client, node) = tokio::join!(RawClient::open_with(self.address, connect), serving);
+        client.answer_pings();
+        (client, node)
     }
 
     /// The next node takes the session over: CONNECT, exactly the commands `replayed`, PING; all are answered.
