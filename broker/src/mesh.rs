@@ -87,7 +87,7 @@ pub enum MeshError {
         /// Where it is.
         at: String,
         /// What is to be mended.
-        why: &'static str,
+        why: String,
     },
 }
 
@@ -226,7 +226,7 @@ impl Mesh {
             return Err(MeshError::DuplicateId(self.id.clone()));
         }
         if let Some((at, why)) = &now.refusal {
-            let (at, why) = (at.clone(), why.text());
+            let (at, why) = (at.clone(), why.clone());
             return Err(MeshError::Refused { at, why });
         }
         if !now.has_read {

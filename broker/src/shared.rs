@@ -57,6 +57,10 @@ pub(crate) struct Shared {
     /// Where clients can connect to other nodes, and to this one.
     connect_urls: ArcSwap<Vec<String>>,
     own_url: OnceLock<String>,
+    /// Clients were told of other nodes: from then on they are told of this one also when there is no other.
+    had_peers: AtomicBool,
+    /// Name of the cluster: that of the settings, or of the cluster that the node has joined.
+    cluster_name: ArcSwap<String>,
     /// Where other nodes connect.
     mesh_address: OnceLock<SocketAddr>,
     /// Counts changes of `connect_urls`.
@@ -91,12 +95,13 @@ impl Shared {
                 workers => workers,
             },
             policy: ArcSwap::from_pointee(Policy::new(&settings)),
-            settings: ArcSwap::from_pointee(settings),
             loaded_at: ArcSwap::from_pointee(started_at),
             news: AtomicU64::new(0),
             lame_duck: AtomicBool::new(false),
             connect_urls: ArcSwap::default(),
             own_url: OnceLock::new(),
+            had_peers: AtomicBool::new(false),
+            cluster_name: ArcSwap::from_pointee(settings.cluster_name().to_owned()),
             mesh_address: OnceLock::new(),
             peers: AtomicU64::new(0),
             interest: Interest::new(),
@@ -112,7 +117,24 @@ impl Shared {
             live: AtomicU64::new(0),
             near_limit: NearLimit::default(),
             none_left: Notify::new(),
+            settings: ArcSwap::from_pointee(settings),
         }
+    }
+
+    /// Name of the cluster that the node is one of; empty when it has none.
+    pub(crate) fn cluster_name(&self) -> Arc<String> {
+        self.cluster_name.load_full()
+    }
+
+    /// The cluster has this name. Returns whether that is new.
+    pub(crate) fn set_cluster_name(&self, name: &str) -> bool {
+        let is_new = **self.cluster_name.load() != name;
+        if is_new {
+            self.cluster_name.store(Arc::new(name.to_owned()));
+            self.peers.fetch_add(1, Relaxed);
+            self.tell();
+        }
+        is_new
     }
 
     /// Other settings from now on, for connected clients as well.
@@ -150,7 +172,7 @@ impl Shared {
     /// What `connect_urls` of INFO says: this node first, as long as it takes clients.
     fn connect_urls(&self, told: Told) -> Vec<String> {
         let others = self.connect_urls.load();
-        if others.is_empty() {
+        if others.is_empty() && !self.had_peers.load(Relaxed) {
             return Vec::new();
         }
         let own = self.own_url.get().filter(|_| !told.lame_duck);
@@ -174,6 +196,7 @@ impl Shared {
         urls.dedup();
         if **self.connect_urls.load() != urls {
             self.connect_urls.store(Arc::new(urls));
+            self.had_peers.store(true, Relaxed);
             self.peers.fetch_add(1, Relaxed);
             self.tell();
         }
@@ -232,7 +255,7 @@ impl Shared {
             ldm: told.lame_duck,
             client_id,
             client_ip: peer.ip().to_string(),
-            cluster: settings.cluster_name().to_owned(),
+            cluster: self.cluster_name().to_string(),
             connect_urls: self.connect_urls(told),
             ..Info::default()
         };

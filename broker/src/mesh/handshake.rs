@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use standin_daemon::listen::plain;
+use standin_wire::encode;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,6 +20,8 @@ use super::frame::{self, Frame, FrameError, GREETING_BYTES_MAX, PREAMBLE};
 use super::hello::{Hello, Refusal, Why, put_json};
 use super::membership::Verdict;
 
+/// How long the other side has to end the connection when it was told why there is no link.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// So much of a name that a stranger goes by is told.
 const ID_CHARS_SHOWN: usize = 256;
 
@@ -35,16 +38,25 @@ pub(crate) enum HandshakeError {
     Closed,
     #[error("the other side is no node of a mesh: it says {0:?}")]
     Stranger(String),
+    #[error(
+        "the other side is no node of a mesh: it is the port for clients of a NATS server, which says {0:?}; give the port for \
+         other nodes (what --cluster of that node says, such as 6222)"
+    )]
+    ClientPort(String),
+    #[error("a NATS client connected to the port for other nodes; clients connect to {0}")]
+    Client(String),
+    #[error("the other side did not say what it is within {0:?}")]
+    Silent(Duration),
     #[error("the other side sends what is no frame: {0}")]
     Frame(#[from] FrameError),
     #[error("the other side introduces itself with what cannot be read: {0}")]
     Hello(serde_json::Error),
     #[error("the other side sends something before it is welcome")]
     Disorder,
-    #[error("node {id:?} refuses: {}", why.text())]
-    Refused { id: String, why: Why },
-    #[error("node {id:?} is refused: {}", why.text())]
-    Refuses { id: String, why: Why },
+    #[error("node {id:?} refuses: {text}")]
+    Refused { id: String, why: Why, text: String },
+    #[error("node {id:?} is refused: {text}")]
+    Refuses { id: String, why: Why, text: String },
     #[error("this node ends")]
     Ending,
 }
@@ -59,7 +71,7 @@ impl HandshakeError {
     pub(crate) fn is_foreign(&self) -> bool {
         matches!(
             self,
-            Self::Stranger(_) | Self::Frame(_) | Self::Hello(_) | Self::Disorder
+            Self::Stranger(_) | Self::ClientPort(_) | Self::Frame(_) | Self::Hello(_) | Self::Disorder
         )
     }
 }
@@ -121,12 +133,18 @@ pub(crate) async fn shake(
     let shaking = async {
         let mut greeting = PREAMBLE.to_vec();
         put_json(&mut greeting, frame::HELLO, own);
+        let mut came = Vec::new();
+        if matches!(origin, Origin::Accepted(_)) {
+            // The other side speaks first: a client that is wrong here would not understand the greeting.
+            receive(&mut stream, &mut came, &own.client, limit / 2).await?;
+        }
         stream
             .write_all(&greeting)
             .await
             .map_err(HandshakeError::Broken)?;
-        let mut came = Vec::new();
-        preamble(&mut stream, &mut came).await?;
+        if origin.dialled().is_some() {
+            preamble(&mut stream, &mut came).await?;
+        }
         let hello = match next(&mut stream, &mut came).await? {
             Greeting::Hello(hello) => *hello,
             _ => return Err(HandshakeError::Disorder),
@@ -153,7 +171,14 @@ pub(crate) async fn shake(
             }
             match next(&mut stream, &mut came).await? {
                 Greeting::Welcome => (verdict, number) = ask(true).await?,
-                Greeting::Refuse(why) => return Err(HandshakeError::Refused { id: hello.id, why }),
+                Greeting::Refuse(why) => {
+                    let text = why.told(own, &hello);
+                    return Err(HandshakeError::Refused {
+                        id: hello.id,
+                        why,
+                        text,
+                    });
+                }
                 Greeting::Hello(_) => return Err(HandshakeError::Disorder),
             }
         }
@@ -161,14 +186,10 @@ pub(crate) async fn shake(
         if let Verdict::Refuse { why, .. } = verdict {
             put_json(&mut word, frame::REFUSE, &Refusal { why });
             // It learns why, if it still listens.
-            let _ = stream.write_all(&word).await;
-            let _ = stream.shutdown().await;
-            // What it has sent meanwhile is taken, or it would lose these words to a reset.
-            while let Ok(1..) = stream.read_buf(&mut came).await {
-                came.clear();
-            }
+            say_last(&mut stream, &word).await;
+            let text = why.told(own, &hello);
             let id = hello.id.chars().take(ID_CHARS_SHOWN).collect();
-            return Err(HandshakeError::Refuses { id, why });
+            return Err(HandshakeError::Refuses { id, why, text });
         }
         Ok((hello, number, decides, came))
     };
@@ -196,6 +217,52 @@ enum Greeting {
     Refuse(Why),
 }
 
+/// Says the last words of this side, and waits for the end of the other.
+async fn say_last(stream: &mut TcpStream, words: &[u8]) {
+    // It learns why, if it still listens.
+    let _ = stream.write_all(words).await;
+    let _ = stream.shutdown().await;
+    // What it has sent meanwhile is taken, or it would lose these words to a reset.
+    let taking = async {
+        let mut came = Vec::new();
+        while let Ok(1..) = stream.read_buf(&mut came).await {
+            came.clear();
+        }
+    };
+    // Whoever leaves the connection open has had the words.
+    let _ = timeout(LAST_WORDS, taking).await;
+}
+
+/// Takes the preamble of a side that has connected. Whoever sends another one, or waits for an INFO as clients do, hears where clients
+/// connect.
+async fn receive(
+    stream: &mut TcpStream,
+    came: &mut Vec<u8>,
+    client_address: &str,
+    patience: Duration,
+) -> Result<(), HandshakeError> {
+    let error = match timeout(patience, preamble(stream, came)).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error @ HandshakeError::Stranger(_))) => error,
+        Ok(Err(error)) => return Err(error),
+        Err(_) => HandshakeError::Silent(patience),
+    };
+    let text = format!("attempted to connect to route port; clients connect to {client_address}");
+    let mut line = Vec::new();
+    encode::err(text.as_bytes(), &mut line);
+    say_last(stream, &line).await;
+    let verbs: [&[u8]; 5] = [b"CONNECT", b"PING", b"SUB", b"PUB", b"UNSUB"];
+    let is_client = verbs.iter().any(|verb| {
+        let head = came.get(..verb.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(verb))
+    });
+    Err(if is_client {
+        HandshakeError::Client(client_address.to_owned())
+    } else {
+        error
+    })
+}
+
 async fn preamble(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<(), HandshakeError> {
     while came.len() < PREAMBLE.len() {
         let matches = PREAMBLE.starts_with(came);
@@ -205,10 +272,13 @@ async fn preamble(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<(), Hand
         more(stream, came).await?;
     }
     if !came.starts_with(PREAMBLE) {
-        let shown = &came[..came.len().min(32)];
-        return Err(HandshakeError::Stranger(
-            String::from_utf8_lossy(shown).into_owned(),
-        ));
+        let shown = String::from_utf8_lossy(&came[..came.len().min(32)]).into_owned();
+        let is_client_port = came.starts_with(b"INFO ");
+        return Err(if is_client_port {
+            HandshakeError::ClientPort(shown)
+        } else {
+            HandshakeError::Stranger(shown)
+        });
     }
     came.drain(..PREAMBLE.len());
     Ok(())

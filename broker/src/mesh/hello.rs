@@ -94,6 +94,17 @@ impl Why {
         }
     }
 
+    /// What an operator should know of this node and another one, between which there is this.
+    pub(crate) fn told(self, own: &Hello, other: &Hello) -> String {
+        match self {
+            Self::ClusterName => format!(
+                "the clusters' names differ: this node's is {:?}, the other's {:?}; give all nodes the same (--cluster_name)",
+                own.cluster, other.cluster
+            ),
+            _ => self.text().to_owned(),
+        }
+    }
+
     /// Whether two nodes have the same id.
     pub(crate) const fn is_duplicate(self) -> bool {
         matches!(

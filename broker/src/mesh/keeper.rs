@@ -3,6 +3,7 @@
 
 mod doors;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,6 +55,8 @@ struct Keeper {
     standing: watch::Sender<Standing>,
     has_read: bool,
     complaints: Complaints,
+    /// Why there is no link with the node at a dialled address, in words.
+    refusals: HashMap<String, String>,
     /// For so many ticks another node has had this one's place. While the process does not run, nothing is known.
     displaced_ticks: u128,
     numbers: u64,
@@ -78,6 +81,7 @@ pub(crate) async fn run(
         parts,
         standing,
         complaints: Complaints::default(),
+        refusals: HashMap::new(),
         displaced_ticks: 0,
         numbers: 0,
         shakes: JoinSet::new(),
@@ -126,7 +130,11 @@ impl Keeper {
             namesake_precedes: membership.namesake_precedes(),
             has_living_namesake: membership.has_living_namesake(),
             is_displaced: self.displaced_ticks * TICK.as_millis() >= self.parts.sync_timeout.as_millis(),
-            refusal: membership.refusal(),
+            refusal: membership.refusal().map(|(at, why)| {
+                let known = self.refusals.get(&at);
+                let text = known.map_or_else(|| why.text().to_owned(), Clone::clone);
+                (at, text)
+            }),
             links: membership.len(),
         };
         self.standing.send_if_modified(|known| {

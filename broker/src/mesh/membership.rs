@@ -264,7 +264,9 @@ impl Membership {
         if hello.protocol < PROTOCOL_MIN || hello.protocol_min > own.protocol || !hello.is_sound() {
             return Some(Why::Protocol);
         }
-        if hello.cluster != own.cluster {
+        // A node without a name takes that of the cluster it joins.
+        let is_named = !hello.cluster.is_empty() && !own.cluster.is_empty();
+        if is_named && hello.cluster != own.cluster {
             return Some(Why::ClusterName);
         }
         if !dialled && !(same(&hello.user, &own.user) & same(&hello.password, &own.password)) {
@@ -316,6 +318,9 @@ impl Membership {
     }
 
     fn link(&mut self, hello: &Hello, number: u64) {
+        if self.rules.own.cluster.is_empty() {
+            self.rules.own.cluster.clone_from(&hello.cluster);
+        }
         let linked = Linked {
             number,
             peer: hello.clone(),
@@ -343,6 +348,13 @@ impl Membership {
                 }
             }
         }
+    }
+
+    /// The links with nodes that had introduced themselves under another name of the cluster, or none.
+    pub(crate) fn with_other_names(&self) -> Vec<u64> {
+        let own = &self.rules.own.cluster;
+        let others = self.links.values().filter(|link| link.peer.cluster != *own);
+        others.map(|link| link.number).collect()
     }
 
     fn numbered(&mut self, number: u64) -> Option<&mut Linked> {

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::hello::{Peer, Why};
+use super::hello::Peer;
 
 /// How the node stands with the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(crate) struct Standing {
     /// Other nodes have had that one in this one's place for as long as a joining node waits.
     pub(crate) is_displaced: bool,
     /// Where a registered node is that does not want a link, and why, when there is no link at all.
-    pub(crate) refusal: Option<(String, Why)>,
+    pub(crate) refusal: Option<(String, String)>,
     pub(crate) links: usize,
 }
 

@@ -134,10 +134,11 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
     let totals = shared.clients.totals();
     let links = shared.interest.links.load();
     let linked = shared.interest.links.totals();
+    let cluster_name = shared.cluster_name();
     let cluster = shared
         .mesh_address()
         .map_or_else(Cluster::default, |address| Cluster {
-            name: &settings.cluster.name,
+            name: &cluster_name,
             addr: address.ip().to_string(),
             cluster_port: Some(address.port()),
             urls: links.iter().map(|link| link.peer.mesh.clone()).collect(),

@@ -295,7 +295,8 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
     for other in &mut others {
         // Beside the first PING of the server there is nothing to hear.
         let (heard, ending) = other.read_to_end().await;
-        assert_eq!((heard.as_slice(), ending), (&b"PING\r\n"[..], Ending::Closed));
+        assert!(heard.is_empty() || heard == b"PING\r\n", "{heard:?}");
+        assert_eq!(ending, Ending::Closed);
         ends.push(start.elapsed());
     }
     assert!(ends[0] >= Duration::from_secs(1), "they are given time: {ends:?}");

@@ -13,6 +13,7 @@
 //! | [`crowd`] | what is gone is gone everywhere, and nothing is left behind |
 //! | [`rolling`] | components behind sidecars do not notice that nodes are restarted |
 //! | [`starting`] | a node serves nobody before it is synced |
+//! | [`names`] | whose cluster a node is of, and which port is for whom |
 //! | [`namesakes`] | of nodes of one name one serves |
 
 mod conversations;
@@ -21,6 +22,7 @@ mod crowd;
 mod discovery;
 mod flush;
 mod moves;
+mod names;
 mod namesakes;
 mod neighbours;
 mod partitions;

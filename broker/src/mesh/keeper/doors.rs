@@ -106,6 +106,7 @@ impl Keeper {
         if matches!(verdict, Verdict::Accept { .. }) {
             self.numbers = number;
             self.is_through(&question.origin);
+            self.take_cluster_name();
         }
         match verdict {
             Verdict::Refuse {
@@ -130,6 +131,19 @@ impl Keeper {
         }
     }
 
+    /// The node has the name of the cluster that it has joined, if it had none. Who was linked before under no name either introduces
+    /// itself anew: it may have joined another cluster meanwhile.
+    fn take_cluster_name(&self) {
+        let membership = &self.parts.membership;
+        let name = &membership.own().cluster;
+        if self.parts.shared.set_cluster_name(name) {
+            info!(cluster = name, "cluster name taken over from the cluster joined");
+            for number in membership.with_other_names() {
+                self.with_link(number, |link| link.outbox.close(Reason::Refused));
+            }
+        }
+    }
+
     /// An introduction has ended, with a link or without.
     pub(super) fn shaken(&mut self, origin: Origin, result: Result<Linked, HandshakeError>) {
         let now = Instant::now();
@@ -151,16 +165,26 @@ impl Keeper {
                 let is_news = |why| self.complaints.is_news(&format!("{} {why:?}", peer.ip()), now);
                 if fault.is_some_and(is_news) {
                     error!(%peer, "a node that wants a link: {error}");
+                } else if matches!(error, HandshakeError::Client(_))
+                    && self.complaints.is_news(&format!("{} client", peer.ip()), now)
+                {
+                    warn!(%peer, "{error}");
                 } else {
                     debug!(%peer, "a connection to the mesh's port came to nothing: {error}");
                 }
                 return;
             }
         };
+        match &error {
+            HandshakeError::Refused { text, .. } | HandshakeError::Refuses { text, .. } => {
+                self.refusals.insert(at.clone(), text.clone());
+            }
+            _ => drop(self.refusals.remove(&at)),
+        }
         let membership = &mut self.parts.membership;
         let first = match &error {
-            HandshakeError::Refused { id, why } => membership.dial_refused(&at, id, *why, true, now),
-            HandshakeError::Refuses { id, why } => membership.dial_refused(&at, id, *why, false, now),
+            HandshakeError::Refused { id, why, .. } => membership.dial_refused(&at, id, *why, true, now),
+            HandshakeError::Refuses { id, why, .. } => membership.dial_refused(&at, id, *why, false, now),
             _ => membership.dial_failed(&at, error.is_unheard(), now),
         };
         // Both have dialled, and the other connection is the link.

@@ -69,7 +69,7 @@ fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_coun
     // Who was dialled shows none.
     assert_eq!(why(&|hello| hello.password = String::new(), true), None);
     assert_eq!(
-        why(&|hello| hello.cluster = String::new(), true),
+        why(&|hello| hello.cluster = "d".to_owned(), true),
         Some(Why::ClusterName)
     );
     assert_eq!(

@@ -1,0 +1,165 @@
+//! Names and ports that are mixed up: whose cluster a node is of, which port is for whom, and where clients are sent when nobody
+//! else is left.
+
+use std::time::{Duration, Instant};
+
+use e2e::raw::CONNECT_NEW;
+use e2e::{Conversation, Ending, Maker, Mesh, PATIENCE, RawClient};
+use serde_json::json;
+use tokio::net::TcpStream;
+
+const NO_NAME: [&str; 2] = ["--cluster_name", ""];
+
+fn with_flags(mesh: &mut Mesh, index: usize, flags: &[&str]) {
+    mesh.nodes[index]
+        .flags
+        .extend(flags.iter().map(|flag| (*flag).to_owned()));
+}
+
+async fn cluster_of(mesh: &Mesh, index: usize) -> (String, String) {
+    let info = RawClient::connect(mesh.nodes[index].address()).await.info();
+    let varz = mesh.nodes[index].http().get_json("/varz").await.expect("a page");
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    (text(&info["cluster"]), text(&varz["cluster"]["name"]))
+}
+
+#[tokio::test]
+async fn a_node_without_a_cluster_name_takes_that_of_the_cluster_it_joins() {
+    let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
+    with_flags(&mut mesh, 0, &NO_NAME);
+    with_flags(&mut mesh, 2, &NO_NAME);
+    // The two without a name find each other before there is one.
+    mesh.nodes[0].restart().await;
+    mesh.nodes[2].restart().await;
+    mesh.wait_until_whole().await;
+    assert_eq!(cluster_of(&mesh, 0).await, (String::new(), String::new()));
+    let mut client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
+    mesh.nodes[1].restart().await;
+    mesh.wait_until_whole().await;
+    mesh.wait_until_agreed().await;
+    for index in 0..3 {
+        assert_eq!(cluster_of(&mesh, index).await, ("mesh".into(), "mesh".into()));
+    }
+    client.send("PING\r\n").await;
+    let news = client.read_until("PONG").await;
+    let named = news
+        .iter()
+        .any(|frame| frame.verb() == "INFO" && frame.json()["cluster"] == "mesh");
+    assert!(named, "{news:?}");
+
+    // A name that was taken over is as good as one that was given.
+    let stranger = mesh.add(None);
+    with_flags(&mut mesh, stranger, &["--cluster_name", "other"]);
+    mesh.nodes[stranger].restart().await;
+    for index in [0, 2, stranger] {
+        let process = mesh.nodes[index].process();
+        let line = process
+            .wait_for_line("the clusters' names differ", PATIENCE)
+            .await;
+        for name in ["\"mesh\"", "\"other\""] {
+            assert!(line.text.contains(name), "{line:?}");
+        }
+    }
+    mesh.wait_until_linked(&[0, 1, 2]).await;
+    mesh.wait_until_linked(&[stranger]).await;
+}
+
+#[tokio::test]
+async fn a_node_without_a_name_that_meets_two_clusters_joins_one() {
+    let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
+    with_flags(&mut mesh, 0, &["--cluster_name", "east"]);
+    with_flags(&mut mesh, 1, &NO_NAME);
+    with_flags(&mut mesh, 2, &["--cluster_name", "west"]);
+    for node in &mut mesh.nodes {
+        node.launch();
+    }
+    for node in &mut mesh.nodes {
+        node.wait_until_ready().await;
+    }
+    let line = mesh.nodes[1]
+        .process()
+        .wait_for_line("cluster name taken over", PATIENCE)
+        .await;
+    let (friend, other) = if line.text.contains("east") {
+        (0, 2)
+    } else {
+        (2, 0)
+    };
+    mesh.nodes[1]
+        .process()
+        .wait_for_line("the clusters' names differ", PATIENCE)
+        .await;
+    mesh.wait_until_linked(&[1, friend]).await;
+    mesh.wait_until_linked(&[other]).await;
+}
+
+/// A client that keeps the address of a dead node would go on trying it: silence about addresses is no news.
+async fn lists_itself(maker: Maker) {
+    let mut mesh = Mesh::builder(maker, 2).describe();
+    mesh.nodes[0].restart().await;
+    let own = json!([mesh.nodes[0].address().to_string()]);
+    let alone = RawClient::connect(mesh.nodes[0].address()).await.info();
+    assert!(alone["connect_urls"].is_null(), "{maker:?}: {alone}");
+    mesh.nodes[1].restart().await;
+    mesh.wait_until_whole().await;
+    let mut client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
+    mesh.nodes[1].kill();
+    let since = Instant::now();
+    loop {
+        let frame = client.read_command().await;
+        if frame.verb() == "INFO" && frame.json()["connect_urls"] == own {
+            break;
+        }
+        assert!(since.elapsed() < PATIENCE, "{maker:?}: {frame:?}");
+    }
+    let late = RawClient::connect(mesh.nodes[0].address()).await.info();
+    assert_eq!(late["connect_urls"], own, "{maker:?}");
+}
+
+#[tokio::test]
+async fn when_the_last_peer_dies_the_node_lists_itself_as_nats_server_does() {
+    tokio::join!(lists_itself(Maker::Ours), lists_itself(Maker::Nats));
+}
+
+#[tokio::test]
+async fn a_client_at_the_port_for_nodes_is_told_the_port_for_clients() {
+    let mut mesh = Mesh::start(Maker::Ours, 2).await;
+    let told = format!(
+        "-ERR 'attempted to connect to route port; clients connect to {}'\r\n",
+        mesh.nodes[0].address()
+    );
+    let open = async || {
+        let stream = TcpStream::connect(mesh.nodes[0].cluster_address()).await;
+        Conversation::new("lost client", stream.expect("it listens"))
+    };
+    // Some speak first; most wait for an INFO, for two seconds at least.
+    let mut eager = open().await;
+    eager.send("CONNECT {\"verbose\":false}\r\nPING\r\n").await;
+    let mut patient = open().await;
+    patient.set_patience(Duration::from_millis(1900));
+    for lost in [&mut eager, &mut patient] {
+        lost.expect(&told).await;
+        assert_eq!(lost.expect_end().await, Ending::Closed);
+    }
+    mesh.nodes[0]
+        .process()
+        .wait_for_line("a NATS client connected to the port for other nodes", PATIENCE)
+        .await;
+    mesh.wait_until_whole().await;
+}
+
+#[tokio::test]
+async fn a_route_to_a_port_for_clients_is_told_which_port_is_meant() {
+    for maker in [Maker::Ours, Maker::Nats] {
+        let other = Mesh::start(maker, 1).await;
+        let mut mesh = Mesh::builder(Maker::Ours, 1).describe();
+        let route = format!("nats://{}", other.nodes[0].address());
+        with_flags(&mut mesh, 0, &["--routes", &route]);
+        mesh.nodes[0].restart().await;
+        let process = mesh.nodes[0].process();
+        let line = process.wait_for_line("the port for clients", PATIENCE).await;
+        for words in ["ERROR", &other.nodes[0].address().to_string(), "--cluster"] {
+            assert!(line.text.contains(words), "{maker:?}: {line:?}");
+        }
+    }
+}
