@@ -55,6 +55,8 @@ pub(crate) struct Cache {
     /// Look-ups, and those that were answered from memory, since last asked.
     total: u64,
     hits: u64,
+    /// Subjects that were remembered when last asked.
+    known: usize,
 }
 
 impl Cache {
@@ -69,12 +71,19 @@ impl Cache {
             hasher: RandomState::default(),
             total: 0,
             hits: 0,
+            known: 0,
         }
     }
 
     /// Look-ups, and those answered from memory, since last asked.
     pub(crate) fn take_counts(&mut self) -> (u64, u64) {
         (std::mem::take(&mut self.total), std::mem::take(&mut self.hits))
+    }
+
+    /// How many more subjects are remembered than when last asked; below zero it wraps.
+    pub(crate) fn take_growth(&mut self) -> u64 {
+        let before = std::mem::replace(&mut self.known, self.entries.len());
+        (self.known as u64).wrapping_sub(before as u64)
     }
 
     /// Who gets a message published to `subject`.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::name_index::NameIndex;
 use crate::subscription::Subscription;
 use crate::subscriptions::{Matched, Page};
 
@@ -31,6 +32,7 @@ pub(crate) enum Equals {
 pub(crate) struct Many {
     each: Vec<Arc<Subscription>>,
     groups: Vec<Group>,
+    by_name: NameIndex,
 }
 
 #[derive(Debug)]
@@ -126,17 +128,23 @@ impl Many {
         self.each.first().or_else(in_groups)
     }
 
+    fn place_of(&self, name: &[u8]) -> Option<usize> {
+        let groups = &self.groups;
+        self.by_name.find(name, groups.len(), |at| &groups[at].name)
+    }
+
     fn add(&mut self, subscription: Arc<Subscription>) -> Edge {
         let list = match subscription.queue() {
             None => &mut self.each,
             Some(name) => {
-                let at = self.groups.iter().position(|group| *group.name == *name);
-                let at = at.unwrap_or_else(|| {
-                    self.groups.push(Group {
+                let at = self.place_of(name).unwrap_or_else(|| {
+                    let Self { groups, by_name, .. } = &mut *self;
+                    groups.push(Group {
                         name: name.into(),
                         members: Vec::new(),
                     });
-                    self.groups.len() - 1
+                    by_name.pushed(groups.len(), |at| &groups[at].name);
+                    groups.len() - 1
                 });
                 &mut self.groups[at].members
             }
@@ -161,13 +169,15 @@ impl Many {
             };
             return removed.then_some(edge);
         };
-        let at = self.groups.iter().position(|group| *group.name == *name)?;
+        let at = self.place_of(name)?;
         let members = &mut self.groups[at].members;
         if !take_out(members, subscription) {
             return None;
         }
         if members.is_empty() {
-            self.groups.swap_remove(at);
+            let Self { groups, by_name, .. } = self;
+            by_name.swap_removing(at, groups.len(), |at| &groups[at].name);
+            groups.swap_remove(at);
             return Some(Edge::Last);
         }
         Some(Edge::Members(members.len() as u32))

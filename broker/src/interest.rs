@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::generations::Generations;
 use crate::mesh::Links;
+use crate::name_index::NameIndex;
 use crate::outbox::Outbox;
 use crate::subscription::Subscription;
 use crate::subscriptions::{Matched, Subscriptions};
@@ -28,6 +29,7 @@ pub(crate) struct Recipients {
     pub(crate) each: Vec<Arc<Subscription>>,
     /// Groups of which one member gets one.
     pub(crate) groups: Vec<Group>,
+    by_name: NameIndex,
     /// Nodes that get one for all that each get one there.
     pub(crate) links: Vec<Arc<Outbox>>,
 }
@@ -47,6 +49,18 @@ impl Group {
 }
 
 impl Recipients {
+    /// Where the group of this name is among [`groups`](Self::groups).
+    pub(crate) fn place_of(&self, name: &[u8]) -> Option<usize> {
+        let groups = &self.groups;
+        self.by_name.find(name, groups.len(), |at| groups[at].name())
+    }
+
+    fn push_group(&mut self, group: Group) {
+        let Self { groups, by_name, .. } = self;
+        groups.push(group);
+        by_name.pushed(groups.len(), |at| groups[at].name());
+    }
+
     /// How many there are; groups count with all their members.
     pub(crate) fn len(&self) -> usize {
         let in_groups = self
@@ -106,6 +120,7 @@ impl Interest {
                     elsewhere: Vec::new(),
                 })
                 .collect(),
+            by_name: here.by_name,
             links: Vec::new(),
         };
         if scope == Scope::Whole && self.remote.len() > 0 {
@@ -126,13 +141,66 @@ impl Interest {
         }
         for elsewhere in elsewhere.groups {
             let name = elsewhere.first().and_then(|one| one.queue()).unwrap_or_default();
-            match recipients.groups.iter_mut().find(|group| group.name() == name) {
-                Some(group) => group.elsewhere = elsewhere,
-                None => recipients.groups.push(Group {
+            match recipients.place_of(name) {
+                Some(at) => recipients.groups[at].elsewhere = elsewhere,
+                None => recipients.push_group(Group {
                     members: Vec::new(),
                     elsewhere,
                 }),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Far above what it takes, far below what a search through all groups for each of them would take.
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_subject_with_twenty_thousand_groups_is_looked_up_in_time_linear_in_them() {
+        const GROUPS: usize = 20_000;
+        let all = Interest::new();
+        let member = |client: &Arc<Outbox>, subject: &str, number: usize| {
+            let queue = format!("group-{number}");
+            let sid = number.to_string();
+            Arc::new(Subscription::new(
+                Arc::clone(client),
+                subject.as_bytes(),
+                Some(queue.as_bytes()),
+                sid.as_bytes(),
+            ))
+        };
+        let (here, there) = (Arc::new(Outbox::unconnected(1)), Arc::new(Outbox::unconnected(2)));
+        let start = Instant::now();
+        let mut members = Vec::new();
+        for number in 0..GROUPS {
+            let literal = member(&here, "a.b", number);
+            all.local.add(&literal);
+            members.push(literal);
+            // Half of the groups have members by another pattern, half of them elsewhere.
+            all.local.add(&member(&here, "a.*", number / 2));
+            all.remote.add(&member(&there, "a.b", GROUPS / 2 + number));
+        }
+        for _ in 0..10 {
+            let found = all.recipients(b"a.b", Scope::Whole);
+            assert_eq!(found.groups.len(), GROUPS + GROUPS / 2);
+            for number in [0, GROUPS / 2, GROUPS, GROUPS + GROUPS / 2 - 1] {
+                let name = format!("group-{number}");
+                let at = found.place_of(name.as_bytes()).unwrap();
+                assert_eq!(found.groups[at].name(), name.as_bytes());
+            }
+            assert_eq!(found.place_of(b"group-x"), None);
+            assert_eq!(found.len(), 3 * GROUPS);
+        }
+        for member in &members {
+            all.local.remove(member);
+        }
+        assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
+        assert_eq!(all.local.len(), GROUPS);
     }
 }

@@ -10,7 +10,7 @@
 //! | `client` | a client's frames and what they do |
 //! | `router`, `cache` | from a published message to those who get it, and what of that is remembered |
 //! | `interest` | who wants what, here and on other nodes |
-//! | `subscriptions`, `subscription` | who listens to what: `equals` to the same subject, `tree` with wildcards; `generations` tells what changed, `tokens` splits subjects |
+//! | `subscriptions`, `subscription` | who listens to what: `equals` to the same subject, `tree` with wildcards, `name_index` of queue groups; `generations` tells what changed, `tokens` splits subjects |
 //! | `stage`, `outbox` | what a batch has for each client or link, and what waits for it |
 //! | `mesh` | the links to other nodes, and the life of a node among them |
 //!
@@ -36,6 +36,7 @@ mod intake;
 mod interest;
 mod mesh;
 mod monitor;
+mod name_index;
 mod natsconf;
 pub mod notices;
 mod outbox;

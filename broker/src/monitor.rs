@@ -8,12 +8,16 @@
 //! | [`connz`] | its clients, open and closed |
 //! | [`routez`] | its links to other nodes |
 //! | [`subsz`] | its subscriptions |
+//! | [`absent`] | what it has not: gateways, leaf nodes, JetStream, accounts |
+//! | [`query`] | what a request asks |
 //! | [`scrape`] | `/metrics`, for Prometheus |
 //! | [`usage`] | memory and CPU of the process |
 //!
 //! *Architecture invariant:* pages read what others see of clients ([`Card`](crate::card::Card)) and never wait for one.
 
+mod absent;
 mod connz;
+mod query;
 mod routez;
 mod scrape;
 mod subsz;
@@ -28,13 +32,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::shared::Shared;
@@ -55,13 +58,18 @@ struct Pages {
     requests: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 14] = [
     "/",
     "/varz",
     "/connz",
     "/routez",
     "/subsz",
     "/subscriptionsz",
+    "/gatewayz",
+    "/leafz",
+    "/accountz",
+    "/accstatz",
+    "/jsz",
     "/healthz",
     "/metrics",
     "/favicon.ico",
@@ -87,6 +95,11 @@ fn router(pages: Pages) -> Router {
         .route("/routez", get(routez::page))
         .route("/subsz", get(subsz::page))
         .route("/subscriptionsz", get(subsz::page))
+        .route("/gatewayz", get(absent::gateways))
+        .route("/leafz", get(absent::leaf_nodes))
+        .route("/accountz", get(absent::accounts))
+        .route("/accstatz", get(absent::account_figures))
+        .route("/jsz", get(absent::jetstream))
         .route("/healthz", get(health))
         .route("/metrics", get(scrape::page))
         .layer(from_fn_with_state(pages.clone(), counted))
@@ -111,6 +124,8 @@ async fn index() -> impl IntoResponse {
         "/connz    clients, ?offset=0&limit=1024&sort=cid&state=open|closed|all&subs=1|detail&auth=1&cid=N&user=NAME\n",
         "/subsz    subscriptions, ?subs=1&offset=0&limit=1024&test=SUBJECT\n",
         "/routez   links to other nodes, ?subs=1|detail\n",
+        "/accountz /accstatz  the one account that all clients are in, ?acc=$G\n",
+        "/gatewayz /leafz /jsz  empty: this server has no gateways, leaf nodes and JetStream\n",
         "/metrics  counters for Prometheus\n",
     );
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)
@@ -144,27 +159,6 @@ fn json(page: &impl Serialize) -> Response {
     match serde_json::to_string_pretty(page) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-/// What a request asked for, or the answer that says what was wrong with it.
-fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Box<Response>> {
-    query.map(|Query(asked)| asked).map_err(|error| {
-        let answer = (
-            StatusCode::BAD_REQUEST,
-            format!("{}; / lists what can be asked\n", error.body_text()),
-        );
-        Box::new(answer.into_response())
-    })
-}
-
-/// A yes: `1` or `true`, as `nats-server` takes it.
-fn yes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match text.as_str() {
-        "1" | "true" => Ok(true),
-        "0" | "false" | "" => Ok(false),
-        _ => Err(serde::de::Error::custom(format!("`{text}` is neither 1 nor 0"))),
     }
 }
 

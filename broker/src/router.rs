@@ -98,6 +98,7 @@ impl Router {
             let (total, hits) = cache.take_counts();
             lookups.total.fetch_add(total, Relaxed);
             lookups.hits.fetch_add(hits, Relaxed);
+            lookups.cached.fetch_add(cache.take_growth(), Relaxed);
         }
         lookups
             .fanout_max
@@ -160,7 +161,8 @@ impl Router {
             }
         }
         for name in queues {
-            if let Some(group) = to.groups.iter().find(|group| group.name() == name) {
+            if let Some(at) = to.place_of(name) {
+                let group = &to.groups[at];
                 taken |= self.deliver_to_one(from, group, None, message, shared.as_ref(), interest);
             }
         }

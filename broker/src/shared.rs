@@ -40,6 +40,8 @@ pub(crate) struct Lookups {
     pub(crate) total: AtomicU64,
     /// Those for which the answer was remembered.
     pub(crate) hits: AtomicU64,
+    /// Subjects that the workers remember now, those that several remember counted several times.
+    pub(crate) cached: AtomicU64,
     /// The most subscriptions that one message went to.
     pub(crate) fanout_max: AtomicU64,
 }
@@ -170,7 +172,7 @@ impl Shared {
     }
 
     /// What `connect_urls` of INFO says: this node first, as long as it takes clients.
-    fn connect_urls(&self, told: Told) -> Vec<String> {
+    pub(crate) fn connect_urls(&self, told: Told) -> Vec<String> {
         let others = self.connect_urls.load();
         if others.is_empty() && !self.had_peers.load(Relaxed) {
             return Vec::new();

@@ -5,43 +5,47 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Pages, ROWS_DEFAULT, ROWS_MAX, asked, json, stretch, time, yes};
+use super::query::{Given, Query, Refusal};
+use super::{Pages, ROWS_MAX, json, stretch, time};
 use crate::card::Card;
 use crate::clients::Closed;
 use crate::subscription::Subscription;
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
-    #[default]
     Open,
     Closed,
-    #[serde(alias = "any")]
     All,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+/// How much of the subscriptions a page shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subs {
-    #[default]
-    #[serde(rename = "0", alias = "false", alias = "")]
     No,
-    #[serde(rename = "1", alias = "true")]
     Subjects,
-    #[serde(rename = "detail")]
     Detail,
 }
 
-/// By what the rows are sorted: what is least first for the first four, what is most first for the others.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+impl Subs {
+    pub(super) fn asked(query: &Query) -> Result<Self, Refusal> {
+        if query.text("subs").eq_ignore_ascii_case("detail") {
+            return Ok(Self::Detail);
+        }
+        Ok(if query.is_on("subs")? {
+            Self::Subjects
+        } else {
+            Self::No
+        })
+    }
+}
+
+/// By what the rows are sorted, in the direction of `nats-server`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
-    #[default]
-    #[serde(alias = "")]
     Cid,
     Start,
     Reason,
@@ -58,18 +62,65 @@ enum Sort {
     Stop,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Asked {
+const SORTS: &[(&str, Sort)] = &[
+    ("cid", Sort::Cid),
+    ("start", Sort::Start),
+    ("subs", Sort::Subs),
+    ("pending", Sort::Pending),
+    ("msgs_to", Sort::MsgsTo),
+    ("msgs_from", Sort::MsgsFrom),
+    ("bytes_to", Sort::BytesTo),
+    ("bytes_from", Sort::BytesFrom),
+    ("last", Sort::Last),
+    ("idle", Sort::Idle),
+    ("uptime", Sort::Uptime),
+    ("stop", Sort::Stop),
+    ("reason", Sort::Reason),
+    ("rtt", Sort::Rtt),
+];
+
+struct Asked {
     offset: usize,
-    limit: Option<usize>,
+    limit: usize,
     sort: Sort,
     state: Which,
     subs: Subs,
-    #[serde(deserialize_with = "yes")]
     auth: bool,
     cid: Option<u64>,
     user: Option<String>,
+}
+
+impl Asked {
+    fn read(given: Given) -> Result<Self, Refusal> {
+        let query = Query::of(given)?;
+        let state = match query.text("state").to_ascii_lowercase().as_str() {
+            "" | "open" => Which::Open,
+            "closed" => Which::Closed,
+            "any" | "all" => Which::All,
+            other => {
+                let text = format!("state must be one of open closed all, not `{other}`");
+                return Err(Refusal(text));
+            }
+        };
+        let sort = query.word("sort", SORTS)?;
+        if matches!(sort, Sort::Stop | Sort::Reason) && state != Which::Closed {
+            let text = format!("sort={} takes state=closed", query.text("sort"));
+            return Err(Refusal(text));
+        }
+        let (offset, limit) = query.rows()?;
+        let cid = query.cid()?;
+        let (offset, limit) = if cid.is_some() { (0, 1) } else { (offset, limit) };
+        Ok(Self {
+            offset,
+            limit,
+            sort,
+            state,
+            subs: Subs::asked(&query)?,
+            auth: query.is_on("auth")?,
+            cid,
+            user: Some(query.text("user").to_owned()).filter(|user| !user.is_empty()),
+        })
+    }
 }
 
 /// A client as its row is made.
@@ -236,11 +287,8 @@ struct Connz<'a> {
     connections: Vec<Row>,
 }
 
-pub(super) async fn page(
-    State(pages): State<Pages>,
-    query: Result<Query<Asked>, QueryRejection>,
-) -> Response {
-    let asked = match asked(query) {
+pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
+    let asked = match Asked::read(given) {
         Ok(asked) => asked,
         Err(refusal) => return refusal.into_response(),
     };
@@ -260,16 +308,16 @@ pub(super) async fn page(
             closed: Some(closed),
         }));
     }
-    let wanted = |subject: &Subject| {
-        asked.cid.is_none_or(|cid| cid == subject.card.outbox.id)
-            && asked
-                .user
-                .as_deref()
-                .is_none_or(|user| subject.user() == Some(user))
-    };
-    subjects.retain(wanted);
+    subjects.retain(|subject| {
+        asked
+            .user
+            .as_deref()
+            .is_none_or(|user| subject.user() == Some(user))
+    });
+    let total = subjects.len();
+    subjects.retain(|subject| asked.cid.is_none_or(|cid| cid == subject.card.outbox.id));
     sort(&mut subjects, asked.sort);
-    let (total, limit) = (subjects.len(), asked.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX));
+    let limit = asked.limit;
     let page = subjects.iter().skip(asked.offset).take(limit);
     let connections: Vec<Row> = page.map(|subject| subject.row(&asked)).collect();
     json(&Connz {
@@ -291,10 +339,10 @@ fn sort(subjects: &mut [Subject], by: Sort) {
         Sort::Reason => {
             subjects.sort_by_key(|subject| subject.closed.as_ref().map(|closed| closed.reason.as_str()))
         }
-        Sort::Rtt => subjects.sort_by_key(|subject| subject.card.rtt()),
+        Sort::Rtt => subjects.sort_by_key(|subject| Reverse(subject.card.rtt())),
         Sort::Last => subjects.sort_by_key(|subject| Reverse(subject.last_activity())),
         Sort::Idle => subjects.sort_by_key(|subject| Reverse(subject.idle())),
-        Sort::Uptime => subjects.sort_by_key(|subject| Reverse(subject.uptime())),
+        Sort::Uptime => subjects.sort_by_key(Subject::uptime),
         Sort::Stop => {
             subjects.sort_by_key(|subject| Reverse(subject.closed.as_ref().map(|closed| closed.stopped_at)))
         }

@@ -4,22 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 
 use super::connz::{SubRow, Subs, subject};
-use super::{Pages, ROWS_MAX, asked, json, stretch, time};
+use super::query::{Given, Query};
+use super::{Pages, ROWS_MAX, json, stretch, time};
 use crate::mesh::links::Link;
 use crate::subscription::Subscription;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Asked {
-    #[serde(default)]
-    subs: Subs,
-}
 
 /// Names and meanings are `nats-server`'s.
 #[derive(Serialize)]
@@ -51,6 +44,7 @@ struct Row {
     in_bytes: u64,
     out_bytes: u64,
     subscriptions: usize,
+    compression: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     subscriptions_list: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,18 +56,15 @@ struct Row {
     draining: bool,
 }
 
-pub(super) async fn page(
-    State(pages): State<Pages>,
-    query: Result<Query<Asked>, QueryRejection>,
-) -> Response {
-    let asked = match asked(query) {
-        Ok(asked) => asked,
-        Err(answer) => return *answer,
+pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
+    let subs = match Query::of(given).and_then(|query| Subs::asked(&query)) {
+        Ok(subs) => subs,
+        Err(refusal) => return refusal.into_response(),
     };
     let shared = &pages.shared;
     let settings = shared.settings.load();
     let links = shared.interest.links.load_full();
-    let wanted = match asked.subs {
+    let wanted = match subs {
         Subs::No => Vec::new(),
         _ => shared.interest.remote.page(0, ROWS_MAX),
     };
@@ -83,7 +74,7 @@ pub(super) async fn page(
         .iter()
         .map(|link| Row {
             is_configured: named.contains(&link.peer.mesh),
-            ..row(link, &wanted, asked.subs)
+            ..row(link, &wanted, subs)
         })
         .collect();
     json(&Routez {
@@ -124,6 +115,7 @@ fn row(link: &Link, wanted: &[Arc<Subscription>], subs: Subs) -> Row {
         in_bytes: link.bytes_in.load(Relaxed),
         out_bytes: link.outbox.bytes_out.load(Relaxed),
         subscriptions: link.interest.load(Relaxed),
+        compression: "off",
         subscriptions_list: list,
         subscriptions_list_detail: detail,
         raw_in_bytes: link.raw_bytes_in.load(Relaxed),

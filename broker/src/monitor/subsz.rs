@@ -3,26 +3,40 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use standin_wire::subject::valid_publish;
 
 use super::connz::SubRow;
-use super::{Pages, ROWS_DEFAULT, ROWS_MAX, asked, json, time, yes};
+use super::query::{Given, Query, Refusal};
+use super::{Pages, json, time};
 use crate::subscriptions::Matched;
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Asked {
+struct Asked {
     offset: usize,
-    limit: Option<usize>,
-    #[serde(deserialize_with = "yes")]
+    limit: usize,
     subs: bool,
     /// Only those that get a message published to this subject.
     test: Option<String>,
+}
+
+impl Asked {
+    fn read(given: Given) -> Result<Self, Refusal> {
+        let query = Query::of(given)?;
+        let (offset, limit) = query.rows()?;
+        let test = query.text("test");
+        if !test.is_empty() && !valid_publish(test.as_bytes()) {
+            let text = format!("`{test}` is no subject without wildcards; give one that can be published to");
+            return Err(Refusal(text));
+        }
+        Ok(Self {
+            offset,
+            limit,
+            subs: query.is_on("subs")?,
+            test: (!test.is_empty()).then(|| test.to_owned()),
+        })
+    }
 }
 
 /// Names and meanings are `nats-server`'s; the figures of look-ups count from the server's start.
@@ -31,6 +45,7 @@ struct Subsz<'a> {
     server_id: &'a str,
     now: String,
     num_subscriptions: usize,
+    num_cache: u64,
     num_inserts: u64,
     num_removes: u64,
     num_matches: u64,
@@ -44,25 +59,13 @@ struct Subsz<'a> {
     subscriptions_list: Option<Vec<SubRow>>,
 }
 
-pub(super) async fn page(
-    State(pages): State<Pages>,
-    query: Result<Query<Asked>, QueryRejection>,
-) -> Response {
-    let asked = match asked(query) {
+pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
+    let asked = match Asked::read(given) {
         Ok(asked) => asked,
         Err(refusal) => return refusal.into_response(),
     };
-    if let Some(subject) = asked
-        .test
-        .as_deref()
-        .filter(|subject| !valid_publish(subject.as_bytes()))
-    {
-        let refusal =
-            format!("`{subject}` is no subject without wildcards; give one that can be published to\n");
-        return (StatusCode::BAD_REQUEST, refusal).into_response();
-    }
     let shared = &pages.shared;
-    let limit = asked.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX);
+    let limit = asked.limit;
     let interest = &shared.interest;
     let (here, elsewhere) = (interest.local.counts(), interest.remote.counts());
     let live = here.live + elsewhere.live;
@@ -103,6 +106,7 @@ pub(super) async fn page(
         server_id: &shared.server_id,
         now: time(SystemTime::now()),
         num_subscriptions: live,
+        num_cache: shared.lookups.cached.load(Relaxed),
         num_inserts: here.added + elsewhere.added,
         num_removes: here.removed + elsewhere.removed,
         num_matches: matches,

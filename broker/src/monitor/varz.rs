@@ -29,9 +29,13 @@ struct Cluster<'a> {
     addr: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_timeout: Option<f64>,
     /// Where other nodes are linked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     urls: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_timeout: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -67,6 +71,8 @@ struct Varz<'a> {
     go: &'static str,
     host: String,
     port: u16,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    connect_urls: Vec<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     auth_required: bool,
     max_connections: usize,
@@ -134,6 +140,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
     let totals = shared.clients.totals();
     let links = shared.interest.links.load();
     let linked = shared.interest.links.totals();
+    let handshake_secs = settings.cluster.connect_timeout_ms.duration().as_secs_f64();
     let cluster_name = shared.cluster_name();
     let cluster = shared
         .mesh_address()
@@ -141,7 +148,9 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
             name: &cluster_name,
             addr: address.ip().to_string(),
             cluster_port: Some(address.port()),
+            auth_timeout: Some(handshake_secs),
             urls: links.iter().map(|link| link.peer.mesh.clone()).collect(),
+            tls_timeout: Some(handshake_secs),
         });
     let slow = [Reason::SlowConsumerPending, Reason::SlowConsumerDeadline];
     let slow = ByKind::of(&slow, &totals, &linked);
@@ -160,6 +169,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         go: BUILT_WITH,
         host: shared.address.ip().to_string(),
         port: shared.address.port(),
+        connect_urls: shared.connect_urls(shared.to_tell()),
         auth_required: policy.access.is_required(),
         max_connections: policy.connections_max,
         max_subscriptions: policy.subscriptions_max,

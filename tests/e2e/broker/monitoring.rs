@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use e2e::http::Endpoint;
 use e2e::raw::CONNECT_NEW;
-use e2e::{Maker, PATIENCE, Program, RawClient, Server, eventually, peers};
+use e2e::{Maker, Mesh, PATIENCE, Program, RawClient, Server, eventually, peers};
 use serde_json::Value;
 
 /// What real nats-server tells and ours does not, because it has nothing of the kind.
@@ -15,7 +16,11 @@ const NOT_OURS: &[&str] = &[
     "/varz feature_flags",
     "/varz system_account",
     "/varz disk_io_wait_stats",
-    "/subsz?subs=1 num_cache",
+    "/accountz system_account",
+    "/accountz?acc=$G system_account",
+    "/accountz?acc=$G account_detail.imports",
+    "/accountz?acc=$G account_detail.name_tag",
+    "/accountz?acc=$G account_detail.sublist_stats",
     // It has subscriptions of its own, of an account of its own.
     "/subsz?subs=1 subscriptions_list[].account",
     "/subsz?subs=1 subscriptions_list[].account_tag",
@@ -28,7 +33,28 @@ const PAGES: &[&str] = &[
     "/connz?state=closed",
     "/subsz?subs=1",
     "/routez",
+    "/gatewayz",
+    "/leafz",
+    "/accountz",
+    "/accountz?acc=$G",
+    "/accstatz",
+    "/jsz",
     "/healthz",
+];
+
+/// The same of one of two nodes.
+const PAGES_OF_TWO: &[&str] = &["/varz", "/routez", "/routez?subs=1", "/routez?subs=detail"];
+const NOT_OURS_OF_TWO: &[&str] = &[
+    // Between two of ours there is one connection, as between two of nats-server's without a pool.
+    "/varz cluster.pool_size",
+    "/varz config_digest",
+    "/varz feature_flags",
+    "/varz system_account",
+    "/varz disk_io_wait_stats",
+    // It has a connection of its own for each of its own accounts.
+    "/routez routes[].account",
+    "/routez?subs=1 routes[].account",
+    "/routez?subs=detail routes[].account",
 ];
 
 /// One client with a past and one that is gone, then every field of every page with the type of its value.
@@ -64,13 +90,35 @@ async fn fields(maker: Maker) -> BTreeMap<String, &'static str> {
         },
     )
     .await;
+    fields_of(&http, PAGES, maker).await
+}
+
+async fn fields_of(http: &Endpoint, pages: &[&str], maker: Maker) -> BTreeMap<String, &'static str> {
     let mut fields = BTreeMap::new();
-    for page in PAGES {
+    for page in pages {
         let json = http.get_json(page).await;
         let json = json.unwrap_or_else(|| panic!("{maker:?}: {page} is no page of JSON"));
         collect(page, "", &json, &mut fields);
     }
     fields
+}
+
+/// The fields of one of two nodes that have passed messages to each other.
+async fn fields_of_two(maker: Maker) -> BTreeMap<String, &'static str> {
+    let mesh = Mesh::start(maker, 2).await;
+    let mut near = mesh.nodes[0].client().await;
+    let mut far = mesh.nodes[1].client().await;
+    for client in [&mut near, &mut far] {
+        client.send("SUB a 1\r\nSUB b q 2\r\n").await;
+        client.flush().await;
+    }
+    eventually("interest has come", PATIENCE, async || {
+        far.publish("a", "hi").await;
+        far.flush().await;
+        mesh.nodes[0].messages_from_links().await > 0
+    })
+    .await;
+    fields_of(mesh.nodes[0].http(), PAGES_OF_TWO, maker).await
 }
 
 fn collect(page: &str, path: &str, value: &Value, fields: &mut BTreeMap<String, &'static str>) {
@@ -103,10 +151,23 @@ fn collect(page: &str, path: &str, value: &Value, fields: &mut BTreeMap<String, 
 #[tokio::test]
 async fn the_pages_have_the_fields_of_nats_server() {
     let (ours, theirs) = (fields(Maker::Ours).await, fields(Maker::Nats).await);
+    has_the_fields_of(&ours, &theirs, NOT_OURS);
+}
+
+#[tokio::test]
+async fn the_pages_of_a_node_among_others_have_the_fields_of_nats_server() {
+    let (ours, theirs) = tokio::join!(fields_of_two(Maker::Ours), fields_of_two(Maker::Nats));
+    has_the_fields_of(&ours, &theirs, NOT_OURS_OF_TWO);
+}
+
+type Fields = BTreeMap<String, &'static str>;
+
+fn has_the_fields_of(ours: &Fields, theirs: &Fields, not_ours: &[&str]) {
     let is_ours_to_leave = |field: &str| {
-        let left = |left: &str| field == left || field.starts_with(&format!("{left}."));
+        let below = |left: &str, sign: &str| field.starts_with(&format!("{left}{sign}"));
+        let left = |left: &str| field == left || below(left, ".") || below(left, "[]");
         // How often each page was asked for is not a field of its own.
-        NOT_OURS.iter().any(|field| left(field))
+        not_ours.iter().any(|field| left(field))
             || field.contains("http_req_stats.")
             || field.ends_with("[].rtt")
     };
@@ -116,7 +177,7 @@ async fn the_pages_have_the_fields_of_nats_server() {
         .map(|(field, kind)| format!("{field}: {kind}, not {:?}", ours.get(field)))
         .collect();
     assert!(differing.is_empty(), "{differing:#?}");
-    for left in NOT_OURS {
+    for left in not_ours {
         assert!(theirs.contains_key(*left), "{left} is not nats-server's either");
         assert!(!ours.contains_key(*left), "{left} is ours after all");
     }
@@ -225,15 +286,187 @@ async fn the_figures_are_true() {
 async fn what_cannot_be_asked_is_told() {
     let server = Server::start(Maker::Ours, &[]).await;
     for (path, code, text) in [
-        ("/connz?sort=colour", 400, "expected one of"),
+        ("/connz?sort=colour", 400, "must be one of"),
         ("/connz?limit=x", 400, "limit"),
-        ("/connz?state=ajar", 400, "expected one of"),
-        ("/connz?auth=perhaps", 400, "neither 1 nor 0"),
+        ("/connz?state=ajar", 400, "must be one of"),
+        ("/connz?auth=perhaps", 400, "must be 1 or 0"),
         ("/subsz?subs=1&test=a.*", 400, "give one that can be published to"),
         ("/nothing", 404, "no such page"),
     ] {
         let (status, body) = server.http().get(path).await.unwrap_or_default();
         assert_eq!(status, code, "{path}: {body}");
         assert!(body.contains(text), "{path}: {body}");
+    }
+}
+
+/// Each with the same meaning on both servers: what is asked for, clumsily or wrongly.
+const REQUESTS: &[&str] = &[
+    "/routez?x=1",
+    "/routez?limit=0",
+    "/routez?subs=",
+    "/routez?subs=x",
+    "/routez?subs=2",
+    "/connz?x=1",
+    "/connz?limit=0",
+    "/connz?limit=-1",
+    "/connz?limit=",
+    "/connz?limit=x",
+    "/connz?limit=1&limit=2",
+    "/connz?limit=2&offset=1",
+    "/connz?offset=-1",
+    "/connz?offset=",
+    "/connz?offset=x",
+    "/connz?offset=100",
+    "/connz?state=OPEN",
+    "/connz?state=Closed",
+    "/connz?state=any",
+    "/connz?state=",
+    "/connz?state=ajar",
+    "/connz?sort=",
+    "/connz?sort=UPTIME",
+    "/connz?sort=colour",
+    "/connz?sort=uptime",
+    "/connz?sort=start",
+    "/connz?sort=cid",
+    "/connz?sort=last",
+    "/connz?sort=idle",
+    "/connz?sort=subs",
+    "/connz?sort=msgs_from",
+    "/connz?sort=bytes_from",
+    "/connz?sort=stop",
+    "/connz?sort=reason",
+    "/connz?sort=stop&state=closed",
+    "/connz?sort=reason&state=closed",
+    "/connz?subs=x",
+    "/connz?subs=2",
+    "/connz?subs=DETAIL",
+    "/connz?auth=2",
+    "/connz?auth=TRUE",
+    "/connz?auth=",
+    "/connz?cid=0",
+    "/connz?cid=",
+    "/connz?cid=x",
+    "/connz?cid=-1",
+    "/connz?cid=99999",
+    "/connz?user=",
+    "/subsz?x=1",
+    "/subsz?limit=0&subs=1",
+    "/subsz?limit=-1&subs=1",
+    "/subsz?limit=&subs=1",
+    "/subsz?limit=x",
+    "/subsz?offset=-1&subs=1",
+    "/subsz?offset=&subs=1",
+    "/subsz?subs=x",
+    "/subsz?test=a.*",
+    "/subsz?subs=1&test=",
+    "/accountz?acc=x",
+    "/accountz?acc=$G",
+    "/gatewayz?gw_name=x",
+    "/leafz?subs=1",
+    "/accstatz?unused=1",
+    "/jsz?consumers=true",
+    "/varz?x=1",
+    "/healthz?js-enabled-only=true",
+];
+
+/// The answer to each request: its code, the bounds of its rows, and whose rows they are, in their order.
+async fn answers(maker: Maker) -> Vec<String> {
+    let server = Server::start(maker, &[]).await;
+    let http = server.http();
+    let mut clients = Vec::new();
+    for (name, subs, messages) in [("n0", 1, 3), ("n1", 3, 1), ("n2", 2, 2)] {
+        let connect = format!("CONNECT {{\"verbose\":false,\"name\":\"{name}\"}}");
+        let mut client = RawClient::open_with(server.address(), &connect).await;
+        for sid in 0..subs {
+            client.subscribe(&format!("nobody.{sid}"), &sid.to_string()).await;
+        }
+        for _ in 0..messages {
+            client.publish("x", name).await;
+        }
+        client.flush().await;
+        clients.push(client);
+    }
+    for name in ["gone0", "gone1"] {
+        let connect = format!("CONNECT {{\"verbose\":false,\"name\":\"{name}\"}}");
+        let gone = RawClient::open_with(server.address(), &connect).await;
+        gone.close().await;
+        eventually("it is listed as closed", PATIENCE, async || {
+            let page = http.get_json("/connz?state=closed").await.unwrap_or_default();
+            let rows = page["connections"].as_array().cloned().unwrap_or_default();
+            rows.iter().any(|row| row["name"] == name)
+        })
+        .await;
+    }
+    let mut answers = Vec::new();
+    for path in REQUESTS {
+        let (code, body) = http.get(path).await.unwrap_or_default();
+        let page: Value = serde_json::from_str(&body).unwrap_or_default();
+        let rows = page["connections"].as_array().cloned().unwrap_or_default();
+        let names: Vec<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
+        let lists = |name: &str| rows.iter().filter(|row| row[name].is_array()).count();
+        let total = if path.starts_with("/connz") {
+            page["total"].to_string()
+        } else {
+            String::new()
+        };
+        answers.push(format!(
+            "{path}: {code} offset {} limit {} total {total} rows {names:?} lists {} {}",
+            page["offset"],
+            page["limit"],
+            lists("subscriptions_list"),
+            lists("subscriptions_list_detail"),
+        ));
+    }
+    answers
+}
+
+#[tokio::test]
+async fn requests_are_read_as_nats_server_reads_them() {
+    let (ours, theirs) = tokio::join!(answers(Maker::Ours), answers(Maker::Nats));
+    let differing: Vec<_> = ours
+        .iter()
+        .zip(&theirs)
+        .filter(|(ours, theirs)| ours != theirs)
+        .collect();
+    assert!(differing.is_empty(), "{differing:#?}");
+}
+
+/// `409µs`, `1.5ms`, `1s` as a number.
+fn microseconds(text: &str) -> Option<f64> {
+    let units = [("µs", 1.0), ("ms", 1e3), ("ns", 1e-3), ("s", 1e6)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+    Some(number.parse::<f64>().ok()? * unit)
+}
+
+/// The first PINGs measure the ways, which no two servers find alike: only that the longest comes first can be compared.
+#[tokio::test]
+async fn sorted_by_rtt_the_longest_way_comes_first_on_both() {
+    for maker in [Maker::Ours, Maker::Nats] {
+        let server = Server::start(maker, &[]).await;
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            let mut client = RawClient::open(server.address()).await;
+            client.answer_pings();
+            clients.push(client);
+        }
+        let mut last = Vec::new();
+        eventually("all ways are measured, and differ", PATIENCE, async || {
+            for client in &mut clients {
+                client.flush().await;
+            }
+            let page = server
+                .http()
+                .get_json("/connz?sort=rtt")
+                .await
+                .unwrap_or_default();
+            let rows = page["connections"].as_array().cloned().unwrap_or_default();
+            let rtt = |row: &Value| microseconds(row["rtt"].as_str()?);
+            last = rows.iter().filter_map(rtt).collect();
+            last.len() == 6 && last.first() != last.last()
+        })
+        .await;
+        assert!(last.is_sorted_by(|one, next| one >= next), "{maker:?}: {last:?}");
     }
 }

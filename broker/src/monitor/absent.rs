@@ -1,0 +1,109 @@
+//! The pages of what this server has not: gateways, leaf nodes, JetStream, and accounts but the one that all clients are in. They are what
+//! `nats-server` shows without these, so that monitors that ask for them do not fail.
+
+use std::time::SystemTime;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::query::{Given, Query, Refusal};
+use super::{Pages, json as page_of, time};
+use crate::closing::Reason;
+
+/// The account that all clients are in, as `nats-server` names it.
+const GLOBAL: &str = "$G";
+
+/// `fields` behind what every page begins with.
+fn page(pages: &Pages, fields: Value) -> Response {
+    let mut page = json!({
+        "server_id": pages.shared.server_id,
+        "now": time(SystemTime::now()),
+    });
+    if let (Some(page), Value::Object(fields)) = (page.as_object_mut(), fields) {
+        page.extend(fields);
+    }
+    page_of(&page)
+}
+
+pub(super) async fn gateways(State(pages): State<Pages>) -> Response {
+    page(&pages, json!({ "outbound_gateways": {}, "inbound_gateways": {} }))
+}
+
+pub(super) async fn leaf_nodes(State(pages): State<Pages>) -> Response {
+    page(&pages, json!({ "leafnodes": 0, "leafs": [] }))
+}
+
+pub(super) async fn jetstream(State(pages): State<Pages>) -> Response {
+    let fields = json!({
+        "disabled": true,
+        "config": { "max_memory": 0, "max_storage": 0 },
+        "memory": 0, "storage": 0, "reserved_memory": 0, "reserved_storage": 0, "accounts": 0, "ha_assets": 0,
+        "api": { "level": 0, "total": 0, "errors": 0 },
+        "streams": 0, "consumers": 0, "messages": 0, "bytes": 0, "total": 0,
+    });
+    page(&pages, fields)
+}
+
+pub(super) async fn accounts(State(pages): State<Pages>, given: Given) -> Response {
+    let asked = match Query::of(given) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let shared = &pages.shared;
+    match asked.text("acc") {
+        "" => page(&pages, json!({ "accounts": [GLOBAL] })),
+        GLOBAL => {
+            let detail = json!({
+                "account_name": GLOBAL,
+                "update_time": time(shared.started_at),
+                "expired": false,
+                "complete": true,
+                "jetstream_enabled": false,
+                "leafnode_connections": 0,
+                "client_connections": shared.clients.len(),
+                "subscriptions": shared.interest.local.len() + shared.interest.remote.len(),
+            });
+            page(&pages, json!({ "account_detail": detail }))
+        }
+        other => Refusal(format!("Account {other} does not exist")).into_response(),
+    }
+}
+
+pub(super) async fn account_figures(State(pages): State<Pages>) -> Response {
+    let shared = &pages.shared;
+    let clients = shared.clients.totals();
+    let links = shared.interest.links.totals();
+    let figures = |messages: u64, bytes: u64, over_links: (u64, u64)| {
+        let none = json!({ "msgs": 0, "bytes": 0 });
+        json!({
+            "msgs": messages,
+            "bytes": bytes,
+            "gateways": none,
+            "routes": { "msgs": over_links.0, "bytes": over_links.1 },
+            "leafs": none,
+        })
+    };
+    let slow = [Reason::SlowConsumerPending, Reason::SlowConsumerDeadline];
+    let slow: u64 = slow.iter().map(|reason| clients.ended[reason.kind()]).sum();
+    let account = json!({
+        "acc": GLOBAL,
+        "name": GLOBAL,
+        "conns": shared.clients.len(),
+        "leafnodes": 0,
+        "total_conns": shared.clients.len(),
+        "num_subscriptions": shared.interest.local.len() + shared.interest.remote.len(),
+        "sent": figures(
+            clients.messages_out + links.messages_out,
+            clients.bytes_out + links.bytes_out,
+            (links.messages_out, links.bytes_out),
+        ),
+        "received": figures(
+            clients.messages_in + links.messages_in,
+            clients.bytes_in + links.bytes_in,
+            (links.messages_in, links.bytes_in),
+        ),
+        "slow_consumers": slow,
+    });
+    page(&pages, json!({ "account_statz": [account] }))
+}

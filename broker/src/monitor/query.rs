@@ -1,0 +1,143 @@
+//! What a request for a page asks, read as `nats-server` reads it: unknown names are passed over, of one name that comes twice the first
+//! counts, an empty value is as none, a negative number is 0.
+
+use axum::extract::rejection::QueryRejection;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::{ROWS_DEFAULT, ROWS_MAX};
+
+/// The names and values behind the `?` of a request.
+#[derive(Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+/// The answer that says what is wrong with a request.
+#[derive(Debug)]
+pub(super) struct Refusal(pub(super) String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (
+            StatusCode::BAD_REQUEST,
+            format!("{}; / lists what can be asked\n", self.0),
+        )
+            .into_response()
+    }
+}
+
+/// How the query reaches a page.
+pub(super) type Given = Result<axum::extract::Query<Vec<(String, String)>>, QueryRejection>;
+
+impl Query {
+    pub(super) fn of(given: Given) -> Result<Self, Refusal> {
+        match given {
+            Ok(axum::extract::Query(pairs)) => Ok(Self(pairs)),
+            Err(error) => Err(Refusal(error.body_text())),
+        }
+    }
+
+    /// The value of `name`; empty when there is none.
+    pub(super) fn text(&self, name: &str) -> &str {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    /// A whole number.
+    pub(super) fn number(&self, name: &str) -> Result<usize, Refusal> {
+        let text = self.text(name);
+        if text.is_empty() {
+            return Ok(0);
+        }
+        let number: i64 = text
+            .parse()
+            .map_err(|_| Refusal(format!("{name} must be a whole number, not `{text}`")))?;
+        Ok(usize::try_from(number).unwrap_or(0))
+    }
+
+    /// The number of a client; `None` when none is asked for.
+    pub(super) fn cid(&self) -> Result<Option<u64>, Refusal> {
+        let text = self.text("cid");
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let cid: u64 = text
+            .parse()
+            .map_err(|_| Refusal(format!("cid must be a number of a client, not `{text}`")))?;
+        Ok((cid > 0).then_some(cid))
+    }
+
+    /// The first row that is wanted, and how many are.
+    pub(super) fn rows(&self) -> Result<(usize, usize), Refusal> {
+        let limit = match self.number("limit")? {
+            0 => ROWS_DEFAULT,
+            limit => limit.min(ROWS_MAX),
+        };
+        Ok((self.number("offset")?, limit))
+    }
+
+    /// Whether it is wanted, as Go's `ParseBool` reads it.
+    pub(super) fn is_on(&self, name: &str) -> Result<bool, Refusal> {
+        match self.text(name) {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            text => Err(Refusal(format!("{name} must be 1 or 0, not `{text}`"))),
+        }
+    }
+
+    /// One of these words, the first of them when none is given.
+    pub(super) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, Refusal> {
+        let text = self.text(name);
+        let found = words.iter().find(|(word, _)| *word == text);
+        let first = words.first().filter(|_| text.is_empty());
+        found.or(first).map(|(_, value)| *value).ok_or_else(|| {
+            let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            Refusal(format!(
+                "{name} must be one of {}, not `{text}`",
+                allowed.join(" ")
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(pairs: &[(&str, &str)]) -> Query {
+        Query(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn numbers_are_read_as_nats_server_reads_them() {
+        for (limit, offset, rows) in [
+            ("", "", (0, ROWS_DEFAULT)),
+            ("0", "0", (0, ROWS_DEFAULT)),
+            ("-1", "-7", (0, ROWS_DEFAULT)),
+            ("3", "2", (2, 3)),
+            ("99999999", "99999999", (99_999_999, ROWS_MAX)),
+        ] {
+            let asked = query(&[("limit", limit), ("offset", offset)]);
+            assert_eq!(asked.rows().unwrap(), rows, "{limit} {offset}");
+        }
+        assert!(query(&[("limit", "x")]).rows().is_err());
+        assert!(query(&[("cid", "-1")]).cid().is_err());
+        assert_eq!(query(&[("cid", "0")]).cid().unwrap(), None);
+        assert_eq!(query(&[("cid", "5"), ("cid", "6")]).cid().unwrap(), Some(5));
+    }
+
+    #[test]
+    fn a_word_that_is_none_of_those_is_refused_with_all_that_are() {
+        let words = [("cid", 1), ("start", 2)];
+        assert_eq!(query(&[]).word("sort", &words).unwrap(), 1);
+        assert_eq!(query(&[("sort", "start")]).word("sort", &words).unwrap(), 2);
+        let refusal = query(&[("sort", "START")]).word("sort", &words).unwrap_err();
+        assert_eq!(refusal.0, "sort must be one of cid start, not `START`");
+        assert!(query(&[("auth", "TRUE")]).is_on("auth").unwrap());
+        assert!(query(&[("auth", "2")]).is_on("auth").is_err());
+    }
+}
