@@ -58,6 +58,7 @@ const DIALS: &[&str] = &[
     "bad_info",
     "refused",
     "own",
+    "loop",
     "tls",
 ];
 /// Kinds of `standin_client_errors_total`: those of `WireError`, of `End::error_kind`, and the refusal of a subscription.
@@ -83,6 +84,7 @@ const NODE_ERRORS: &[&str] = &[
     "authorization",
     "authorization_timeout",
     "server",
+    "loop",
     "unknown",
     "unknown_verb",
     "line_too_long",

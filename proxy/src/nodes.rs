@@ -216,6 +216,8 @@ pub(crate) struct NodeBook {
     searching: AtomicUsize,
     /// Tells sessions without a node that one has recovered.
     recovered: Notify,
+    /// This sidecar's mark in every INFO that it sends.
+    mark: Arc<str>,
     /// Where the sidecar itself listens: never a node.
     own: OnceLock<Vec<SocketAddr>>,
     /// Addresses of nodes that turned out to be the sidecar itself. Not tried again: each try would be a component of its own,
@@ -236,9 +238,15 @@ impl NodeBook {
             started: now,
             searching: AtomicUsize::new(0),
             recovered: Notify::new(),
+            mark: format!("{:08x}", rand::random::<u32>()).into(),
             own: OnceLock::new(),
             own_names: Mutex::default(),
         }
+    }
+
+    /// This sidecar's mark in every INFO that it sends, by which it knows itself behind other sidecars.
+    pub(crate) fn mark(&self) -> &Arc<str> {
+        &self.mark
     }
 
     /// The sidecar listens there. Told once.

@@ -101,6 +101,7 @@ impl Shared {
             client_ip: String::new(),
             nonce: String::new(),
             ldm: false,
+            sidecars: String::new(),
             ..info.clone()
         };
         if let Ok(json) = serde_json::to_string(&lasting) {

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::nodes::{NodeBook, Permit};
+use crate::session::refused_chain;
 use crate::sockets;
 
 /// First bytes of a node that are read at once.
@@ -80,6 +81,8 @@ pub(crate) enum DialError {
         "is this sidecar itself: take its address out of the registry, or let the sidecar listen elsewhere"
     )]
     Own,
+    #[error("{0}")]
+    Chain(&'static str),
     #[error("asks for TLS, which the sidecar does not speak to nodes yet")]
     Tls,
 }
@@ -99,6 +102,7 @@ impl DialError {
             Self::BadInfo(_) => "bad_info",
             Self::Refused(_) => "refused",
             Self::Own => "own",
+            Self::Chain(_) => "loop",
             Self::Tls => "tls",
         }
     }
@@ -233,7 +237,7 @@ async fn greeting(
     dialling: Dialling,
 ) -> Result<(TcpStream, Info, Vec<u8>), DialError> {
     let timeout = dialling.connect_timeout;
-    let mut stream = tokio::time::timeout(timeout, connect(&node.client))
+    let mut stream = tokio::time::timeout(timeout, connect(&node.client, dialling.stagger))
         .await
         .map_err(|_| DialError::ConnectTimeout(timeout))??;
     let ends = |stream: &TcpStream| io::Result::Ok((stream.local_addr()?, stream.peer_addr()?));
@@ -247,25 +251,39 @@ async fn greeting(
     let (info, behind_info) = tokio::time::timeout(timeout, read_info(&mut stream))
         .await
         .map_err(|_| DialError::InfoTimeout(timeout))??;
+    if let Some(reason) = refused_chain(book.mark(), &info.sidecars) {
+        return Err(DialError::Chain(reason));
+    }
     if node.tls || info.tls_required {
         return Err(DialError::Tls);
     }
     Ok((stream, info, behind_info))
 }
 
-async fn connect(node: &Endpoint) -> Result<TcpStream, DialError> {
+/// Connects to one of the addresses of `node`, each dialled beside those before it when they take longer than `stagger`.
+async fn connect(node: &Endpoint, stagger: Duration) -> Result<TcpStream, DialError> {
     let found = tokio::net::lookup_host((&*node.host, node.port))
         .await
         .map_err(DialError::Connect)?;
-    let addresses: Vec<SocketAddr> = found.collect();
     let mut last = DialError::NoAddress(node.host.to_string());
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = DialError::Connect(error),
+    let mut dials = FuturesUnordered::new();
+    let mut addresses = found.collect::<Vec<SocketAddr>>().into_iter();
+    loop {
+        let more = addresses
+            .next()
+            .map(|address| dials.push(TcpStream::connect(address)));
+        let wait = if addresses.len() > 0 {
+            stagger
+        } else {
+            Duration::MAX
+        };
+        match tokio::time::timeout(wait, dials.next()).await {
+            Ok(Some(Ok(stream))) => return Ok(stream),
+            Ok(Some(Err(error))) => last = DialError::Connect(error),
+            Ok(None) if more.is_none() => return Err(last),
+            Ok(None) | Err(_) => {}
         }
     }
-    Err(last)
 }
 
 fn set_options(stream: &TcpStream, dialling: Dialling) -> io::Result<()> {

@@ -172,6 +172,7 @@ async fn serve(shared: Arc<Shared>, card: Arc<Card>, stream: StdStream, front: &
     let face = Face {
         host,
         port,
+        mark: Arc::clone(shared.book.mark()),
         session_id: card.id,
         component_ip: card.component.ip(),
         credentials: front.credentials.clone(),

@@ -64,6 +64,10 @@ pub struct Info {
     /// Lame duck: the server is about to go.
     #[serde(skip_serializing_if = "is_false")]
     pub ldm: bool,
+    /// Marks of the sidecars that stand between the client and the server, the nearest first, joined by `-`; empty without
+    /// any. A sidecar that finds its own mark here would be its own client.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sidecars: String,
 }
 
 #[expect(
@@ -105,6 +109,7 @@ impl Default for Info {
             nonce: String::new(),
             connect_urls: Vec::new(),
             ldm: false,
+            sidecars: String::new(),
         }
     }
 }
@@ -123,6 +128,7 @@ impl Info {
     #[must_use]
     pub fn with_safe_names(mut self) -> Self {
         let names = [
+            &mut self.sidecars,
             &mut self.server_id,
             &mut self.server_name,
             &mut self.version,

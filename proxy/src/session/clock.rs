@@ -16,6 +16,10 @@ const OWN_STOP: Duration = Duration::from_millis(500);
 /// old client libraries look at an `-ERR` only when more bytes come.
 const FIRST_PING: Duration = Duration::from_secs(2);
 
+/// How long a component that sends nothing more is kept without a node for its answers alone. A component that connects again
+/// and again in an outage would otherwise leave a session each time.
+const ANSWERS_WAIT: Duration = Duration::from_secs(2);
+
 impl Session {
     /// Time passed. `late` is how long after the deadline it asked for the session is called.
     pub(crate) fn tick(&mut self, late: Duration, last_known: &Info, now: Instant, wires: &mut impl Wires) {
@@ -48,6 +52,9 @@ impl Session {
             Stage::Searching => {
                 if !policy.outage.is_zero() {
                     sooner(self.searching_since + policy.outage);
+                }
+                if self.up.only_asks && self.ending.is_none() {
+                    sooner(self.searching_since + ANSWERS_WAIT);
                 }
                 if self.info.is_none() {
                     sooner(self.started + policy.info_wait);
@@ -132,6 +139,10 @@ impl Session {
         }
         if self.info.is_none() && now >= self.started + self.policy.info_wait {
             self.greet(last_known, now, wires);
+        }
+        if self.up.only_asks && now >= self.searching_since + ANSWERS_WAIT {
+            self.end_now(End::ComponentClosed, None, now, wires);
+            return;
         }
         // Without a word, as a dying server closes it: most client libraries connect again after that, and give up for
         // good at an -ERR that they do not know (promises S9, S10). With a limit of 0, `no_node` ends the session.

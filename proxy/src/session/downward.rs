@@ -9,7 +9,7 @@ use standin_wire::refusal::{names_too_many_subscriptions, refused_subscription, 
 use standin_wire::server::{self, Frame, Verb};
 use standin_wire::{Info, Refusal, Span, encode};
 
-use super::{End, NOTED_WORK, Note, Session, Stage, Wires};
+use super::{End, NOTED_WORK, Note, Session, Stage, Wires, refused_chain};
 use crate::cause::Cause;
 use crate::ledger::Expected;
 
@@ -188,7 +188,7 @@ impl Session {
             }
             Ok(Frame::Info(json)) => Fate {
                 pass: false,
-                then: self.later_info(json),
+                then: self.later_info(json, now),
             },
             Ok(Frame::Message(_)) | Err(_) => Fate {
                 pass: true,
@@ -273,10 +273,18 @@ impl Session {
     }
 
     /// A later INFO of the node: for the sidecar, and in its own words for components that take one.
-    fn later_info(&mut self, json: &[u8]) -> Vec<u8> {
+    fn later_info(&mut self, json: &[u8], now: Instant) -> Vec<u8> {
         let Ok(info) = Info::parse(json) else {
             return Vec::new();
         };
+        if let Some(reason) = refused_chain(&self.face.mark, &info.sidecars) {
+            self.notes.push(Note::NodeError {
+                text: reason.to_owned(),
+                kind: "loop",
+            });
+            self.lose(Cause::NodeError("loop"), now);
+            return Vec::new();
+        }
         if !info.connect_urls.is_empty() {
             self.notes.push(Note::ConnectUrls(info.connect_urls.clone()));
         }

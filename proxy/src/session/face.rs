@@ -17,12 +17,59 @@ pub(crate) struct Face {
     pub(crate) host: String,
     /// Port that INFO names.
     pub(crate) port: u16,
+    /// The sidecar's own mark in INFO.
+    pub(crate) mark: Arc<str>,
     /// Number of the session, which INFO gives as `client_id` where no node has given one.
     pub(crate) session_id: u64,
     /// The component's address.
     pub(crate) component_ip: IpAddr,
     /// Used when the component sends no credentials, on nodes that have none of their own.
     pub(crate) credentials: Option<Arc<Credentials>>,
+}
+
+/// Sidecars one behind the other. With more of them an INFO would not stay short, and nobody means that.
+pub(crate) const SIDECARS_MAX: usize = 8;
+
+/// What a component acts on when a later INFO differs in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told {
+    max_payload: i64,
+    headers: bool,
+    /// Of the marks of the sidecars before the node: a component that is a sidecar looks for its own among them.
+    sidecars_hash: u32,
+}
+
+impl Told {
+    pub(super) fn of(node: &Info) -> Self {
+        let sidecars = node.sidecars.bytes();
+        Self {
+            max_payload: node.max_payload,
+            headers: node.headers,
+            sidecars_hash: sidecars.fold(0, |hash, byte| {
+                hash.wrapping_mul(31).wrapping_add(u32::from(byte))
+            }),
+        }
+    }
+}
+
+/// Why a node whose INFO has passed these `sidecars` cannot be used by the one with this `mark`; `None` when it can.
+pub(crate) fn refused_chain(mark: &str, sidecars: &str) -> Option<&'static str> {
+    let mut marks = sidecars.split('-');
+    if marks.clone().any(|passed| passed == mark) {
+        Some("leads back to this sidecar: name a node, not a sidecar in front of this one")
+    } else if marks.nth(SIDECARS_MAX - 1).is_some() {
+        Some("is behind more sidecars than can stand one behind the other")
+    } else {
+        None
+    }
+}
+
+fn marked(mark: &str, sidecars: &str) -> String {
+    if sidecars.is_empty() {
+        mark.to_owned()
+    } else {
+        format!("{mark}-{sidecars}")
+    }
 }
 
 impl Session {
@@ -39,6 +86,7 @@ impl Session {
             client_ip: self.face.component_ip.to_string(),
             cluster: String::new(),
             connect_urls: Vec::new(),
+            sidecars: marked(&self.face.mark, &node.sidecars),
             ldm: false,
             auth_required: node.auth_required && !covered,
             nonce: if covered {
@@ -62,7 +110,7 @@ impl Session {
     /// The INFO line for a component after its first: only for one that takes it, and only when something changed that
     /// it acts on. Kept until its CONNECT says whether it does.
     pub(super) fn info_for_component(&mut self, node: &Info) -> Vec<u8> {
-        let now = Some((node.max_payload, node.headers));
+        let now = Some(Told::of(node));
         let changed = self.info != now;
         self.untold_info = (changed && self.client.is_none()).then(|| Box::new(node.clone()));
         let takes_it = self.client.as_ref().is_some_and(|client| client.takes_info);

@@ -49,7 +49,7 @@ use crate::ledger::{Ledger, Owed};
 use crate::policy::Policy;
 use crate::tally::{Tally, publishes};
 
-pub(crate) use face::Face;
+pub(crate) use face::{Face, refused_chain};
 pub use shell::End;
 pub(crate) use shell::{Blame, ClientLabel, Ended, Move, Note, Traffic, Wants, Wires};
 
@@ -140,6 +140,8 @@ struct Up {
     incomplete: bool,
     /// The component sends nothing more.
     eof: bool,
+    /// Nor is anything left of it, while there is no node, that anybody but itself would miss.
+    only_asks: bool,
     /// The publishes of the frames that are being written.
     subjects: Tally,
 }
@@ -228,8 +230,8 @@ pub(crate) struct Session {
     confirmed_changes: u64,
     /// A node said that the component did something after which it closes the connection.
     refused: Option<End>,
-    /// The INFO that the component has: its `max_payload`, its `headers`.
-    info: Option<(i64, bool)>,
+    /// What it was told by the INFO that it has.
+    info: Option<face::Told>,
     /// A later INFO, while it is not known whether the component takes one.
     untold_info: Option<Box<Info>>,
     started: Instant,
@@ -280,6 +282,7 @@ impl Session {
                 blocked: false,
                 incomplete: false,
                 eof: false,
+                only_asks: false,
                 subjects: Tally::default(),
             },
             down: Down {

@@ -8,6 +8,7 @@ use standin_registry::Node;
 use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
 use standin_wire::{Info, encode};
 
+use super::face::Told;
 use super::{Blame, End, Hold, Leaving, Lost, Move, Note, Session, Stage, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
@@ -37,6 +38,7 @@ impl Session {
         self.hold = if hold { Hold::Away } else { Hold::No };
         self.confirmed_changes = 0;
         self.asks_auth = info.auth_required;
+        self.up.only_asks = false;
         self.node = Some(node);
         self.node_heard = now;
         self.pinged = now;
@@ -190,10 +192,15 @@ impl Session {
             return;
         }
         let blame = self.blame(cause, now);
+        let said = match self.notes.last() {
+            Some(Note::NodeError { text, .. }) => Some(text.clone()),
+            _ => None,
+        };
         let (in_doubt, subjects) = self.doubt.node_lost();
         self.remember_loss(cause, in_doubt, now);
         self.notes.push(Note::Lost {
             cause,
+            said,
             blame,
             in_doubt,
             subjects,
@@ -217,6 +224,7 @@ impl Session {
         self.down.partial.clear();
         self.down.last_slot = None;
         self.down.scanner.forget();
+        self.look_for_publishes();
     }
 
     fn remember_loss(&mut self, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
@@ -264,7 +272,7 @@ impl Session {
     /// The component's first INFO, or a later one when something changed that it acts on.
     pub(super) fn greet(&mut self, info: &Info, now: Instant, wires: &mut impl Wires) {
         let line = if self.info.is_none() {
-            self.info = Some((info.max_payload, info.headers));
+            self.info = Some(Told::of(info));
             self.own_info(info).into_bytes()
         } else {
             self.info_for_component(info)

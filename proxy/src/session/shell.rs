@@ -126,9 +126,10 @@ impl End {
 /// Something that an operator, or the rest of the sidecar, should hear of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Note {
-    /// The node is gone; whether it has `served` the session at all.
+    /// The node is gone; what it said of it, and whether it has `served` the session at all.
     Lost {
         cause: Cause,
+        said: Option<String>,
         blame: Blame,
         in_doubt: InDoubtCount,
         /// The publishes in doubt that are dropped.

@@ -667,3 +667,19 @@ fn a_turn_does_a_bounded_amount_of_work_whatever_the_node_sends() {
         assert!(turns > 10, "{frame}: {turns} turns");
     }
 }
+
+#[test]
+fn s10_a_component_that_left_in_an_outage_is_kept_for_its_publishes_only() {
+    for (held, is_kept) in [("SUB b 2\r\nPING\r\n", false), ("PUB a 1\r\nx\r\n", true)] {
+        let mut bench = Bench::connected(policy());
+        bench.lose();
+        bench.component(held);
+        bench.session.component_eof(bench.now, &mut bench.pipes);
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.end(), None, "a node may come at once: {held}");
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.end().is_none(), is_kept, "{held}");
+        let due = bench.session.deadline();
+        assert!(!is_kept || due > bench.now, "no timer that fires again and again");
+    }
+}

@@ -12,6 +12,7 @@ use super::plan::Plan;
 use super::{ALONE_WORK, CONNECT_WORK, End, Leaving, Note, Replacement, Session, Stage, Wires};
 use crate::ledger::Expected;
 use crate::policy::InDoubt;
+use crate::tally::publishes;
 
 /// How long the node's answers to what came before a broken frame are awaited.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -51,11 +52,18 @@ impl Session {
     pub(crate) fn component_eof(&mut self, now: Instant, wires: &mut impl Wires) {
         self.up.eof = true;
         self.push_up(now, wires);
+        self.look_for_publishes();
         if self.doubt.log_bytes() > 0 && !self.ledger.awaits_pong() {
             // What would be sent again is kept until a node has confirmed it, component or not.
             self.own_ping();
             self.push_up(now, wires);
         }
+    }
+
+    /// Notes whether a component that sends nothing more has left anything for others.
+    pub(super) fn look_for_publishes(&mut self) {
+        let nothing_for_others = || self.doubt.log_bytes() == 0 && publishes(&self.up.held).is_empty();
+        self.up.only_asks = self.up.eof && self.stage == Stage::Searching && nothing_for_others();
     }
 
     /// The node's socket takes bytes again.

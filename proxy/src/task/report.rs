@@ -23,6 +23,7 @@ impl Task {
         match note {
             Note::Lost {
                 cause,
+                said,
                 blame,
                 in_doubt,
                 subjects,
@@ -34,7 +35,7 @@ impl Task {
                 if served {
                     self.rounds = 0;
                 }
-                self.node_lost(cause, blame, in_doubt);
+                self.node_lost(cause, said, blame, in_doubt);
             }
             Note::Joined { moved } => {
                 self.permit = None;
@@ -83,7 +84,7 @@ impl Task {
     }
 
     /// Enters the loss of the node where the rest of the sidecar looks.
-    fn node_lost(&mut self, cause: Cause, blame: Blame, in_doubt: InDoubtCount) {
+    fn node_lost(&mut self, cause: Cause, said: Option<String>, blame: Blame, in_doubt: InDoubtCount) {
         let trial = self.permit.take().is_some_and(|permit| permit.is_trial());
         let Some(node) = self.session.node() else { return };
         let (book, now) = (&self.shared.book, Instant::now());
@@ -96,8 +97,9 @@ impl Task {
             Blame::Unclear => !book.is_proved(&node.client, now),
             Blame::Nobody => false,
         };
-        if failed && book.failed(node, cause.as_str(), trial, now) {
-            warn!(node = %node.client, %cause, "node failed under its sessions");
+        let error = said.as_deref().unwrap_or(cause.as_str());
+        if failed && book.failed(node, error, trial, now) {
+            warn!(node = %node.client, %cause, error, "node failed under its sessions");
         }
         debug!(session = self.card.id, node = %node.client, %cause, "session lost its node");
     }

@@ -3,7 +3,9 @@
 use super::scene::{Scene, die, nothing_else};
 use e2e::raw::{CONNECT_OLD, msg_frame};
 use e2e::{Ending, NodeConnection, PATIENCE, RawClient, ScriptedNode, eventually};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 /// A component gets its session although the first node is no good: `no_good` says what that one does.
 async fn is_served_after(
@@ -318,4 +320,55 @@ async fn a_sidecar_that_is_named_as_a_node_does_not_become_its_own_component() {
     scene.node.listen_again().await;
     let (mut node, _) = scene.node.accept_session().await;
     nothing_else(&mut client, &mut node).await;
+}
+
+/// An address that takes no connection and refuses none, as a host behind a firewall: its backlog is full.
+async fn swallowing() -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let listener = socket.listen(1).expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let mut waiting = Vec::new();
+    while let Ok(Ok(stream)) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        waiting.push(stream);
+    }
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn addresses_that_swallow_packets_delay_no_newcomer() {
+    const NAMED: usize = 6;
+    let mut swallowing_ones = Vec::new();
+    for _ in 0..NAMED {
+        swallowing_ones.push(swallowing().await);
+    }
+    let named: Vec<String> = swallowing_ones
+        .iter()
+        .map(|(listener, _)| listener.local_addr().expect("an address").to_string())
+        .collect();
+    let mut scene = Scene::with(&[("nodes.gossip", "true")]).await;
+    scene.node.info_mut()["connect_urls"] = named.clone().into();
+    let mut kept = vec![scene.open().await];
+    eventually("the others are known", PATIENCE, async || {
+        scene.node_names().await.len() == 1 + NAMED
+    })
+    .await;
+    let began = Instant::now();
+    for _ in 0..10 {
+        kept.push(scene.open().await);
+    }
+    // One dial of a swallowing address alone takes a second.
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+
+    // Configured by hand they come in the same rank, and the live one is dialled beside them.
+    let upstream: Vec<String> = named
+        .iter()
+        .map(|address| format!("'nats://{address}'"))
+        .collect();
+    let node = ScriptedNode::start().await;
+    let upstream = format!("[{}, '{}']", upstream.join(", "), node.url());
+    let mut scene = Scene::around(node, &[("nodes.upstream", &upstream)]).await;
+    let began = Instant::now();
+    kept.push(scene.open().await);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }

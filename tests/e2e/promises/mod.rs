@@ -13,9 +13,11 @@
 //! | [`outage`] | S10: no node at all |
 //! | [`choice`] | which node a session gets |
 //! | [`neighbours`] | what one session's component or node does to the other sessions |
+//! | [`chains`] | sidecars one behind the other, or in a circle |
 //! | [`components`] | components that are too many, too slow, or gone at once |
 
 mod answers;
+mod chains;
 mod choice;
 mod components;
 mod errors;

@@ -67,6 +67,7 @@ pub(crate) fn face() -> Face {
     Face {
         host: "10.1.1.1".to_owned(),
         port: 4222,
+        mark: "1a2b3c4d".into(),
         session_id: 7,
         component_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         credentials: None,
