@@ -310,6 +310,9 @@ fn bind(address: &str, backlog: u32) -> Result<Vec<TcpListener>, RunError> {
         .collect()
 }
 
+/// From one look at the registry's news to the next: each goes through all sessions.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Lets sessions know when the registry no longer names their node, or says that it is about to go.
 async fn follow_registry(shared: Arc<Shared>) {
     let mut registry = shared.registry.clone();
@@ -324,6 +327,7 @@ async fn follow_registry(shared: Arc<Shared>) {
             }
         }
         shared.book.take_snapshot(&snapshot, Instant::now());
+        tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
 

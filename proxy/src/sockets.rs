@@ -21,6 +21,19 @@ pub(crate) struct Sockets {
     pub(crate) node_broke: Option<Cause>,
 }
 
+impl Sockets {
+    /// Drops the connection to the node. With `reset`, what the node has not read yet is void: a frozen node that thaws
+    /// would else pass on what was counted as lost, behind newer messages (promise S12).
+    pub(crate) fn drop_node(&mut self, reset: bool) {
+        if let Some(node) = self.node.take()
+            && reset
+        {
+            // Without it the node gets an orderly end, and reads on.
+            let _ = SockRef::from(&node).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
 impl Wires for Sockets {
     fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize {
         let Some(node) = self.node.as_ref().filter(|_| self.node_broke.is_none()) else {

@@ -77,6 +77,8 @@ struct Task {
     next: Option<Box<Link>>,
     /// Held until the node has taken the session.
     permit: Option<Permit>,
+    /// The node was given up, not left in order.
+    gives_up: bool,
     /// What the recovery after a loss knows of the session.
     membership: Membership,
     /// When held publishes may go out, once the session has its subscriptions back.
@@ -121,6 +123,7 @@ pub(crate) async fn run(
         rounds: 0,
         next: None,
         permit: None,
+        gives_up: false,
         membership,
         release_at: None,
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -483,7 +486,7 @@ impl Task {
     fn change_node(&mut self) -> bool {
         let mut progress = false;
         if !self.session.wants().keep_node && self.sockets.node.is_some() {
-            self.sockets.node = None;
+            self.sockets.drop_node(self.gives_up);
             self.permit = None;
             self.count_node(None);
             progress = true;

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, watch as channel};
@@ -18,6 +18,7 @@ use crate::children::Listing;
 use crate::config::Config;
 use crate::dns::{self, Answer, DnsName};
 use crate::duty::{Report, millis};
+use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::gossip::Word;
 use crate::health::{Health, SourceHealth, SourceState};
@@ -32,6 +33,8 @@ use crate::watching::{Found, Watching};
 const CACHE_WRITE_MS_MIN: u64 = 1_000;
 /// and than this when only the INFO line does, which holds a counter that changes with every connection.
 const INFO_WRITE_MS_MIN: u64 = 10_000;
+/// Words of nodes are gathered for this long, so that a node that says another thing in each INFO costs little.
+const WORDS_GATHERED_FOR: Duration = Duration::from_millis(50);
 /// Node names in one log line; the rest is counted.
 const LOGGED_NODES_MAX: usize = 10;
 
@@ -60,6 +63,9 @@ pub(crate) struct Hub {
     generation: channel::Sender<u64>,
     health: Health,
     cache: CacheWriter,
+    /// The last word of each node since the roster heard of them, and when it hears of these.
+    words: HashMap<Endpoint, Word>,
+    hear_at: Option<Instant>,
     /// Unreadable records that were logged, each with its last change, so that each is logged once.
     unreadable_told: HashMap<String, i64>,
     /// Weak, so that the queue ends with the readers.
@@ -85,6 +91,8 @@ impl Hub {
         let mut hub = Self {
             roster: Roster::new(&config, remembered, SystemTime::now()),
             cache: CacheWriter::new(config.cache_file.clone()),
+            words: HashMap::new(),
+            hear_at: None,
             config,
             shared,
             generation,
@@ -119,6 +127,10 @@ impl Hub {
                     self.take_zookeeper(report);
                     self.publish_health();
                 }
+                () = sleep_until(self.hear_at) => {
+                    self.hear();
+                    self.publish_health();
+                }
                 () = sleep_until(self.cache.write_at()) => self.cache.begin(self.kept()),
                 written = self.cache.written() => {
                     self.cache_written(written);
@@ -147,13 +159,27 @@ impl Hub {
         match input {
             Input::Dns(name, answer) => self.take_dns(&name, answer),
             Input::Learned(word) => {
-                if self.roster.hear(&word) {
-                    debug!(from = %word.from, named = word.connect_urls.len(), "a node named other nodes");
-                    self.publish();
-                }
+                self.words.insert(word.from.clone(), word);
+                self.hear_at
+                    .get_or_insert_with(|| Instant::now() + WORDS_GATHERED_FOR);
             }
             Input::InfoChanged => self.cache.soil(INFO_WRITE_MS_MIN),
             Input::Reconfigure(config) => self.reconfigure(*config),
+        }
+    }
+
+    /// The roster hears the words that were gathered.
+    fn hear(&mut self) {
+        self.hear_at = None;
+        let mut changed = false;
+        for word in std::mem::take(&mut self.words).into_values() {
+            if self.roster.hear(&word) {
+                debug!(from = %word.from, named = word.connect_urls.len(), "a node named other nodes");
+                changed = true;
+            }
+        }
+        if changed {
+            self.publish();
         }
     }
 

@@ -89,6 +89,7 @@ impl Task {
         let Some(node) = self.session.node() else { return };
         let (book, now) = (&self.shared.book, Instant::now());
         let is_planned = cause == Cause::LameDuck;
+        self.gives_up = !is_planned;
         let awaited = !is_planned && self.session.client_label().is_some();
         self.membership.lost(&node.client, awaited, in_doubt);
         self.release_at = None;
