@@ -16,7 +16,7 @@ pub(crate) struct Labels {
     pub(crate) name: Option<String>,
     pub(crate) lang: Option<String>,
     pub(crate) version: Option<String>,
-    /// The user it was admitted as.
+    /// The user it was admitted as, or wanted to be.
     pub(crate) user: Option<String>,
 }
 

@@ -265,12 +265,13 @@ impl Client {
 
     fn connect(&mut self, json: &[u8], router: &mut Router) -> Result<(), Reason> {
         let wrong = |_| Reason::Protocol("Unknown Protocol Operation");
-        let connect = match &self.said {
+        let mut connect = match &self.said {
             None => Connect::parse(json),
             Some(said) => Connect::parse_over(said, json),
         }
         .map_err(wrong)?;
         if !self.policy.access.admits(&connect) {
+            self.label(&mut connect);
             return Err(Reason::AuthorizationViolation);
         }
         if !(0..=PROTOCOL_MAX).contains(&connect.protocol) {
@@ -290,17 +291,21 @@ impl Client {
         self.outbox.echo.store(connect.echo, Relaxed);
         self.outbox.takes_headers.store(connect.headers, Relaxed);
         self.card.takes_info.store(connect.protocol >= 1, Relaxed);
+        self.label(&mut connect);
+        self.said = Some(Box::new(connect));
+        self.ok(router);
+        Ok(())
+    }
+
+    /// What others see of it is what it says of itself; the labels are taken out of `connect`.
+    fn label(&self, connect: &mut Connect) {
         let asked = self.policy.access.is_required();
-        let mut connect = connect;
         self.card.set_labels(Labels {
             name: connect.name.take(),
             lang: connect.lang.take(),
             version: connect.version.take(),
             user: connect.user.clone().filter(|_| asked),
         });
-        self.said = Some(Box::new(connect));
-        self.ok(router);
-        Ok(())
     }
 
     /// All subscriptions end: it has said CONNECT again.

@@ -14,7 +14,7 @@
 //! | `stage`, `outbox` | what a batch has for each client or link, and what waits for it |
 //! | `mesh` | the links to other nodes, and the life of a node among them |
 //!
-//! Around them: [`cli`], [`settings`] (`natsconf`: in nats-server's own format; `unserved`: what of nats-server is not here) and the `policy` made of them, [`auth`], `closing` (why connections end), `clients` and
+//! Around them: [`cli`], [`settings`] (`natsconf`: in nats-server's own format; `unserved`: what of nats-server is not here) and the `policy` made of them, [`auth`], `closing` (why connections end), `end_log` (what the log says of it), `clients` and
 //! `card` (what of clients others may see), `monitor` (the pages), [`notices`] (pid and ports files), `identity`.
 //!
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged; then each client it touched is written to
@@ -27,6 +27,7 @@ pub mod cli;
 mod client;
 mod clients;
 mod closing;
+mod end_log;
 mod equals;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -436,6 +436,7 @@ impl Task {
     /// The subscriptions go, and the client hears why.
     fn end(&mut self, reason: Reason) {
         self.outbox.close(reason);
+        self.shared.end_log.closed(reason, &self.card, &self.policy);
         if let Some(change) = self.client.waits_for() {
             self.shared.interest.links.forget(change, &self.outbox);
         }

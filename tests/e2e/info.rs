@@ -238,3 +238,55 @@ async fn the_default_address_of_each_reaches_both_families_and_is_shown_as_it_wa
         );
     }
 }
+
+async fn sidecar_inside(netns: &e2e::Netns, flags: &[&str]) -> e2e::Process {
+    e2e::Program::new(e2e::peers::sidecar_binary())
+        .args(["--upstream", "nats://127.0.0.1:1"])
+        .args(flags)
+        .inside(netns)
+        .start("standin-proxy")
+}
+
+/// In a namespace the usual port is free.
+#[tokio::test]
+async fn the_sidecar_s_default_is_both_loopback_addresses_and_one_where_there_is_no_ipv6() {
+    let pair = e2e::NetnsPair::new();
+    let (with, without) = (&pair.near, &pair.far);
+    let removed = std::process::Command::new("ip")
+        .args([
+            "-n",
+            without.name(),
+            "-6",
+            "address",
+            "del",
+            "::1/128",
+            "dev",
+            "lo",
+        ])
+        .status();
+    assert!(removed.is_ok_and(|status| status.success()));
+    let (v4, v6): (SocketAddr, SocketAddr) =
+        (([127, 0, 0, 1], 4222).into(), (Ipv6Addr::LOCALHOST, 4222).into());
+    for (netns, addresses) in [(with, vec![v4, v6]), (without, vec![v4])] {
+        let mut sidecar = sidecar_inside(netns, &[]).await;
+        for address in &addresses {
+            let line = format!("listening for components address={address}");
+            sidecar.wait_for_line(&line, e2e::PATIENCE).await;
+            assert!(netns.connect(*address).await.is_ok(), "{address}");
+        }
+        assert_eq!(sidecar.count_lines("listening for components"), addresses.len());
+        let says = sidecar.has_line("the host has no IPv6");
+        assert_eq!(says, addresses.len() == 1, "{}", sidecar.tail());
+        // What is given is taken as it is.
+        if addresses.len() == 1 {
+            let mut refused = sidecar_inside(netns, &["--listen", "[::1]:4223"]).await;
+            assert_eq!(refused.wait_for_end(e2e::PATIENCE).await.code(), Some(69));
+        }
+        let mut exact = sidecar_inside(netns, &["--listen", "0.0.0.0:4223"]).await;
+        exact
+            .wait_for_line("listening for components", e2e::PATIENCE)
+            .await;
+        assert!(netns.connect((Ipv6Addr::LOCALHOST, 4223).into()).await.is_err());
+        assert!(netns.connect(([127, 0, 0, 1], 4223).into()).await.is_ok());
+    }
+}

@@ -6,6 +6,7 @@ pub(crate) mod conformance;
 mod crowd;
 mod libraries;
 mod limits;
+mod log;
 mod monitoring;
 mod operation;
 pub(crate) mod rows;
