@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 
 use crate::VERSION;
 use crate::clients::Clients;
-use crate::end_log::EndLog;
 use crate::identity;
 use crate::interest::Interest;
 use crate::policy::Policy;
@@ -71,7 +70,6 @@ pub(crate) struct Shared {
     pub(crate) workers: usize,
     pub(crate) interest: Interest,
     pub(crate) lookups: Lookups,
-    pub(crate) end_log: EndLog,
     pub(crate) clients: Clients,
     /// Producers that were held because a subscriber could not keep up.
     pub(crate) stalls: AtomicU64,
@@ -110,7 +108,6 @@ impl Shared {
             peers: AtomicU64::new(0),
             interest: Interest::new(),
             lookups: Lookups::default(),
-            end_log: EndLog::default(),
             clients: Clients::default(),
             stalls: AtomicU64::new(0),
             server_id: identity::server_id(),

@@ -19,6 +19,7 @@ use tokio::time::Sleep;
 use crate::card::Card;
 use crate::client::Client;
 use crate::closing::Reason;
+use crate::end_log;
 use crate::intake::Intake;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
@@ -436,7 +437,7 @@ impl Task {
     /// The subscriptions go, and the client hears why.
     fn end(&mut self, reason: Reason) {
         self.outbox.close(reason);
-        self.shared.end_log.closed(reason, &self.card, &self.policy);
+        end_log::closed(reason, &self.card, &self.policy);
         if let Some(change) = self.client.waits_for() {
             self.shared.interest.links.forget(change, &self.outbox);
         }

@@ -16,7 +16,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 /// Lines of one kind a second.
-const PER_SECOND_MAX: u32 = 100;
+const PER_SECOND_MAX: u32 = 20;
 
 /// See the file's head.
 #[derive(Debug, Clone, Default)]

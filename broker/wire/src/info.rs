@@ -189,7 +189,7 @@ impl Info {
             return line;
         }
         let mut short = self.clone().with_safe_names();
-        let trims: [fn(&mut Self); 14] = [
+        let trims: [fn(&mut Self); 15] = [
             |_| {},
             |info| info.cluster.clear(),
             |info| info.connect_urls.clear(),
@@ -202,6 +202,7 @@ impl Info {
             |info| info.server_name.clear(),
             |info| shorten(&mut info.host, 128),
             |info| shorten(&mut info.host, 64),
+            |info| info.sidecars.clear(),
             |info| info.nonce.clear(),
             |info| info.host.clear(),
         ];
@@ -281,6 +282,8 @@ mod tests {
             jetstream: true,
             headers: true,
             ldm: true,
+            // As many as can stand one behind the other.
+            sidecars: ["1a2b3c4d"; 9].join("-"),
         }
     }
 

@@ -297,7 +297,7 @@ proptest! {
 
     #[test]
     fn s7_a_short_info_is_short_and_still_json(
-        texts in vec("\\PC{0,300}|[\u{0}-\u{1f}\"\\\\]{0,300}", 9), urls in vec("[a-z0-9.:]{1,40}", 0..40),
+        texts in vec("\\PC{0,300}|[\u{0}-\u{1f}\"\\\\]{0,300}", 10), urls in vec("[a-z0-9.:]{1,40}", 0..40),
         numbers in any::<(u16, i64, u64, u32)>(), flags in any::<[bool; 6]>(),
     ) {
         let info = Info {
@@ -310,6 +310,7 @@ proptest! {
             cluster: texts[6].clone(),
             git_commit: texts[7].clone(),
             go: texts[8].clone(),
+            sidecars: texts[9].clone(),
             connect_urls: urls,
             port: numbers.0,
             max_payload: numbers.1,

@@ -28,7 +28,9 @@ pub(crate) struct Face {
 }
 
 /// Sidecars one behind the other. With more of them an INFO would not stay short, and nobody means that.
-pub(crate) const SIDECARS_MAX: usize = 8;
+const SIDECARS_MAX: usize = 8;
+/// Length of a sidecar's mark.
+const MARK_BYTES: usize = 8;
 
 /// What a component acts on when a later INFO differs in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +56,9 @@ impl Told {
 
 /// Why a node whose INFO has passed these `sidecars` cannot be used by the one with this `mark`; `None` when it can.
 pub(crate) fn refused_chain(mark: &str, sidecars: &str) -> Option<&'static str> {
-    let mut marks = sidecars.split('-');
-    if marks.clone().any(|passed| passed == mark) {
+    if sidecars.split('-').any(|passed| passed == mark) {
         Some("leads back to this sidecar: name a node, not a sidecar in front of this one")
-    } else if marks.nth(SIDECARS_MAX - 1).is_some() {
+    } else if sidecars.len() >= SIDECARS_MAX * (MARK_BYTES + 1) {
         Some("is behind more sidecars than can stand one behind the other")
     } else {
         None
@@ -139,4 +140,20 @@ impl Session {
 /// Whether the component that sent the CONNECT argument `json` takes INFO at any time.
 pub(super) fn takes_info(json: &[u8]) -> bool {
     Connect::parse(json).is_ok_and(|connect| connect.protocol >= 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_that_comes_back_or_never_ends_is_refused() {
+        let (own, other) = ("1a2b3c4d", "00000000");
+        let chain = |marks: &[&str]| marks.join("-");
+        assert_eq!(refused_chain(own, ""), None);
+        assert_eq!(refused_chain(own, &chain(&[other; SIDECARS_MAX])), None);
+        assert!(refused_chain(own, &chain(&[other; SIDECARS_MAX + 1])).is_some());
+        assert!(refused_chain(own, &chain(&[other, own, other])).is_some());
+        assert!(refused_chain(own, &"x".repeat(4000)).is_some());
+    }
 }
