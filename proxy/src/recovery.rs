@@ -56,6 +56,8 @@ struct Outage {
     in_doubt: InDoubtCount,
     /// Publishes that sessions still held when they ended.
     abandoned: u64,
+    /// Sessions closed for want of a node since the last report.
+    expired: usize,
     begin_told: bool,
 }
 
@@ -92,6 +94,11 @@ pub(crate) enum OutageReport {
     Began {
         /// Sessions without a node.
         sessions_waiting: usize,
+    },
+    /// Sessions were closed because they had no node for `session.outage_secs`.
+    Expired {
+        /// How many since the last such report.
+        sessions: usize,
     },
     /// A node is reachable again, and all that was held has gone out.
     Ended {
@@ -247,8 +254,15 @@ impl Recovery {
         self.news.notify_one();
     }
 
-    /// The session of `card` is over, with so many publishes that no node has taken.
-    pub(crate) fn ended(&self, card: &Card, served: Option<Served>, abandoned: u64, now: Instant) {
+    /// The session of `card` is over, with so many publishes that no node has taken; `expired`: for want of a node.
+    pub(crate) fn ended(
+        &self,
+        card: &Card,
+        served: Option<Served>,
+        expired: bool,
+        abandoned: u64,
+        now: Instant,
+    ) {
         let mut state = self.lock();
         state.leave(served, false);
         let Some(away) = state.remove(card.id) else { return };
@@ -256,6 +270,7 @@ impl Recovery {
             && let Some(outage) = &mut state.outage
         {
             outage.abandoned += abandoned;
+            outage.expired += usize::from(expired);
         }
         state.look_for_all_back(away.node.as_ref(), now);
         self.news.notify_one();
@@ -277,6 +292,10 @@ impl Recovery {
         let mut state = self.lock();
         let waiting = state.away.values().filter(|away| away.in_outage).count();
         let outage = state.outage.as_mut()?;
+        if outage.expired > 0 && outage.begin_told {
+            let sessions = std::mem::take(&mut outage.expired);
+            return Some(OutageReport::Expired { sessions });
+        }
         let Some(ended) = outage.ended else {
             return (!std::mem::replace(&mut outage.begin_told, true)).then_some(OutageReport::Began {
                 sessions_waiting: waiting,
@@ -385,6 +404,7 @@ impl State {
             held_bytes: 0,
             in_doubt: InDoubtCount::default(),
             abandoned: 0,
+            expired: 0,
             begin_told: false,
         });
         outage.ended = None;

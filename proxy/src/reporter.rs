@@ -24,7 +24,7 @@ async fn tell_outages(shared: &Shared) {
     loop {
         shared.recovery.news().await;
         tokio::time::sleep(GATHERED_FOR).await;
-        if let Some(report) = shared.recovery.report() {
+        while let Some(report) = shared.recovery.report() {
             tell_outage(&report);
         }
     }
@@ -36,6 +36,12 @@ fn tell_outage(report: &OutageReport) {
             warn!(
                 sessions_waiting,
                 "no node reachable; components stay connected and wait"
+            );
+        }
+        OutageReport::Expired { sessions } => {
+            warn!(
+                sessions,
+                "sessions closed after session.outage_secs without a node"
             );
         }
         OutageReport::Ended {

@@ -135,8 +135,7 @@ pub(crate) async fn run(
     };
     let ended = poll_fn(|cx| task.poll(cx)).await;
     task.count_node(None);
-    task.membership.abandoned = ended.abandoned.total();
-    drop(task.membership);
+    task.membership.end(&ended);
     // In a box of its own: kept within this future, its buffers would be a third of what an idle session takes
     // (`tests/bench sidecar --only crowd`).
     Box::pin(close(task.sockets, ended.end)).await;

@@ -141,7 +141,7 @@ async fn session(newcomer: Newcomer, shared: Arc<Shared>, front: Arc<Front>) {
     shared.metrics.sessions.decrement(1.0);
 }
 
-/// Counts the end of a session, and logs it when the component did not want it.
+/// Counts the end of a session, and logs it when only this one was closed and its component did not want it.
 fn tell_end(shared: &Shared, card: &Card, ended: &Ended) {
     let (end, reason) = (ended.end, ended.end.as_str());
     shared.metrics.sessions_closed.increment(reason);
@@ -151,7 +151,7 @@ fn tell_end(shared: &Shared, card: &Card, ended: &Ended) {
     }
     let (session, component, client) = (card.id, card.component, card.seldom().client.name.clone());
     let abandoned_bytes = ended.abandoned_bytes;
-    if end.is_by_component() {
+    if end.is_quiet() {
         debug!(session, %component, client, reason, abandoned_bytes, "session ended");
     } else {
         warn!(session, %component, client, reason, abandoned_bytes, "session closed by the sidecar");

@@ -196,7 +196,10 @@ async fn s10_sessions_that_end_with_messages_are_one_warning_with_their_subjects
             .contains(&format!("by_subject=health={SUBSCRIBERS} orders={SUBSCRIBERS}")),
         "{line:?}"
     );
+    let expired = "sessions closed after session.outage_secs without a node";
+    sidecar.process().wait_for_line(expired, PATIENCE).await;
     assert_eq!(sidecar.process().count_lines("messages lost"), 1);
+    assert_eq!(sidecar.process().count_lines("session closed by the sidecar"), 0);
     let lost = sidecar.metrics().await.value("standin_lost_total", &[]);
     assert_eq!(lost as usize, 2 * SUBSCRIBERS);
 }

@@ -100,7 +100,7 @@ fn s10_a_session_that_ends_is_not_waited_for() {
     world.in_vain(&other);
     let _served = world.serve("n");
     world.recovery.back(&publisher, world.now);
-    world.recovery.ended(&other, None, 3, world.now);
+    world.recovery.ended(&other, None, false, 3, world.now);
     assert_eq!(world.waits(&publisher), SETTLE);
 }
 
@@ -174,7 +174,11 @@ fn an_outage_is_told_once_at_its_beginning_and_once_at_its_end() {
     assert_eq!(world.recovery.report(), None);
     world.pass(Duration::from_secs(45));
     cards[7].buffered_bytes.store(100, Relaxed);
-    world.recovery.ended(&cards[0], None, 5, world.now);
+    world.recovery.ended(&cards[0], None, true, 5, world.now);
+    assert_eq!(
+        world.recovery.report(),
+        Some(OutageReport::Expired { sessions: 1 })
+    );
     for card in &cards[1..] {
         let _served = world.serve("n");
         world.recovery.back(card, world.now);

@@ -103,11 +103,11 @@ impl End {
         }
     }
 
-    /// Whether the component ended the session, or the whole sidecar ends.
-    pub(crate) const fn is_by_component(self) -> bool {
+    /// Whether the log needs no line for this session alone: the component ended it, or all sessions end.
+    pub(crate) const fn is_quiet(self) -> bool {
         matches!(
             self,
-            Self::ComponentClosed | Self::ComponentBroke | Self::Shutdown
+            Self::ComponentClosed | Self::ComponentBroke | Self::Outage | Self::Shutdown
         )
     }
 

@@ -12,7 +12,7 @@ use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::losses::Loss;
 use crate::recovery::Served;
-use crate::session::{Blame, Move, Note};
+use crate::session::{Blame, End, Ended, Move, Note};
 use crate::shared::Shared;
 
 use super::Task;
@@ -151,8 +151,9 @@ pub(super) struct Membership {
     served: Option<Served>,
     /// Its held publishes are stopped, and it has its subscriptions back.
     is_back: bool,
-    /// Publishes that no node has taken, when the session is over.
-    pub(super) abandoned: u64,
+    /// Publishes that no node has taken, when the session is over, and whether it is over for want of a node.
+    abandoned: u64,
+    expired: bool,
 }
 
 impl Membership {
@@ -163,7 +164,14 @@ impl Membership {
             served: None,
             is_back: false,
             abandoned: 0,
+            expired: false,
         }
+    }
+
+    /// The session is over.
+    pub(super) fn end(mut self, ended: &Ended) {
+        self.abandoned = ended.abandoned.total();
+        self.expired = ended.end == End::Outage;
     }
 
     fn lost(&mut self, node: &Endpoint, awaited: bool, in_doubt: InDoubtCount) {
@@ -202,10 +210,11 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let (served, abandoned) = (self.served.take(), self.abandoned);
+        let served = self.served.take();
+        let (expired, abandoned) = (self.expired, self.abandoned);
         self.shared
             .recovery
-            .ended(&self.card, served, abandoned, Instant::now());
+            .ended(&self.card, served, expired, abandoned, Instant::now());
     }
 }
 
