@@ -468,3 +468,33 @@ fn a_name_that_leads_to_this_node_may_lead_to_others_the_next_time() {
     assert_eq!(membership.awaited(), [""; 0]);
     assert_eq!(membership.dials(now + Duration::from_secs(3)), ["nodes:6222"]);
 }
+
+#[test]
+fn a_node_without_a_name_takes_that_of_the_first_cluster_it_links_with_and_no_other() {
+    let now = Instant::now();
+    let mut membership = membership(&[], now);
+    membership.rules.own.cluster = String::new();
+    let of = |id: &str, cluster: &str| Hello {
+        cluster: cluster.to_owned(),
+        ..hello(id)
+    };
+    for (id, cluster) in [("n2", ""), ("n3", "east"), ("n4", "west")] {
+        assert_eq!(membership.greet(&of(id, cluster), false, now), Verdict::Wait);
+    }
+    // One without a name either changes nothing.
+    membership.welcomed(&of("n2", ""), false, 1, now);
+    assert_eq!(
+        (&*membership.own().cluster, membership.with_other_names()),
+        ("", vec![])
+    );
+    membership.welcomed(&of("n3", "east"), false, 2, now);
+    assert_eq!(membership.own().cluster, "east");
+    assert_eq!(membership.with_other_names(), [1]);
+    let west = of("n4", "west");
+    assert_eq!(
+        refused(membership.welcomed(&west, false, 3, now)),
+        Some(Why::ClusterName)
+    );
+    let told = Why::ClusterName.told(membership.own(), &west);
+    assert!(told.contains("\"east\"") && told.contains("\"west\""), "{told}");
+}
