@@ -65,9 +65,9 @@ pub(crate) enum DialError {
     ConnectTimeout(Duration),
     #[error("no INFO within {0:?} of connecting")]
     InfoTimeout(Duration),
-    #[error("closed before its INFO")]
+    #[error("closed before its answer")]
     Closed,
-    #[error("connection broke before its INFO: {0}")]
+    #[error("connection broke before its answer: {0}")]
     Broke(#[source] io::Error),
     #[error("no PONG within {0:?} of its INFO")]
     PongTimeout(Duration),
@@ -212,23 +212,8 @@ pub(crate) async fn probe(node: &Node, book: &NodeBook, dialling: Dialling) -> R
 
 async fn ping(stream: &mut TcpStream) -> Result<(), DialError> {
     stream.write_all(encode::PING).await.map_err(DialError::Broke)?;
-    let mut bytes = Vec::new();
-    loop {
-        match server::decode(&bytes, FrameLimits::SERVER).map_err(DialError::NotNats)? {
-            Some((Frame::Pong, _)) => return Ok(()),
-            Some((Frame::Err(text), _)) => {
-                return Err(DialError::Refused(String::from_utf8_lossy(text).into_owned()));
-            }
-            Some((_, len)) => {
-                bytes.drain(..len);
-                continue;
-            }
-            None => {}
-        }
-        if stream.read_buf(&mut bytes).await.map_err(DialError::Broke)? == 0 {
-            return Err(DialError::Closed);
-        }
-    }
+    let is_pong = |frame: &Frame<'_>| matches!(frame, Frame::Pong).then_some(Ok(()));
+    read_answer(stream, is_pong).await.map(drop)
 }
 
 async fn greeting(
@@ -293,21 +278,34 @@ fn set_options(stream: &TcpStream, dialling: Dialling) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(dialling.user_timeout))
 }
 
+/// The node's INFO, and what it sent behind it.
 async fn read_info(stream: &mut TcpStream) -> Result<(Info, Vec<u8>), DialError> {
+    let info = |frame: &Frame<'_>| match frame {
+        Frame::Info(json) => Some(Info::parse(json).map_err(DialError::BadInfo)),
+        _ => None,
+    };
+    read_answer(stream, info).await
+}
+
+/// Reads frames up to the one of which `wanted` makes something; returns that, and what came behind it. An `-ERR` before it
+/// is an error.
+async fn read_answer<T>(
+    stream: &mut TcpStream,
+    wanted: impl Fn(&Frame<'_>) -> Option<Result<T, DialError>>,
+) -> Result<(T, Vec<u8>), DialError> {
     let mut bytes = Vec::new();
     loop {
         match server::decode(&bytes, FrameLimits::SERVER).map_err(DialError::NotNats)? {
-            Some((Frame::Info(json), len)) => {
-                let info = Info::parse(json).map_err(DialError::BadInfo)?;
-                let mut behind = bytes.split_off(len);
-                behind.shrink_to_fit();
-                return Ok((info, behind));
-            }
             Some((Frame::Err(text), _)) => {
                 return Err(DialError::Refused(String::from_utf8_lossy(text).into_owned()));
             }
-            Some((_, len)) => {
+            Some((frame, len)) => {
+                let answer = wanted(&frame);
                 bytes.drain(..len);
+                if let Some(answer) = answer {
+                    bytes.shrink_to_fit();
+                    return Ok((answer?, bytes));
+                }
                 continue;
             }
             None => {}

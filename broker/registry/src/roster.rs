@@ -410,6 +410,20 @@ mod tests {
     }
 
     #[test]
+    fn a_change_among_nodes_of_one_address_is_a_change() {
+        let mut roster = roster(config());
+        let mut both = nodes(Source::ZooKeeper, &["a", "a"]);
+        roster.set_zookeeper(both.clone(), SystemTime::now());
+        let before = roster.snapshot();
+        assert_eq!((before.live.len(), before.registered.len()), (1, 2));
+        both.pop();
+        roster.set_zookeeper(both, SystemTime::now());
+        let after = roster.snapshot();
+        assert_eq!(before.live, after.live);
+        assert!(!after.same_nodes(&before));
+    }
+
+    #[test]
     fn settings_taken_over_unchanged_forget_nobody() {
         let mut roster = roster(config());
         zookeeper_says(&mut roster, &["a", "b", "c"]);
