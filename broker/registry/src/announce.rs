@@ -207,8 +207,13 @@ impl Crier {
 
     fn take(&mut self, report: Report<Word>) {
         match report {
-            Report::Up { server, after } => {
-                info!(%server, without_ms = millis(after), "announcement: session up");
+            Report::Up {
+                server,
+                after,
+                is_continued,
+            } => {
+                let what = if is_continued { "continued" } else { "up" };
+                info!(%server, without_ms = millis(after), "announcement: session {what}");
                 self.is_outage_told = false;
             }
             Report::Word(word) => self.take_word(word),
@@ -218,7 +223,7 @@ impl Crier {
                 lasted,
             } => {
                 let znode = &self.znode;
-                warn!(%server, lasted_ms = millis(lasted), "announcement: session lost, {znode} is made again in the next: {reason}");
+                warn!(%server, lasted_ms = millis(lasted), "announcement: connection lost, {znode} stands until the session is continued or expires: {reason}");
                 self.is_outage_told = true;
                 let reason = format!("{server}: {reason}");
                 self.publish(Standing::Seeking { reason });

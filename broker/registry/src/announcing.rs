@@ -1,5 +1,5 @@
-//! The duty of announcing: within each session our znode is made, with what is above it, then guarded and
-//! mended. What is to be done is said by `place.rs`; here it is done, one call at a time, and looked at again
+//! The duty of announcing: in each session our znode is made, with what is above it, then guarded and
+//! mended. Over a lost connection it stands: the next connection continues the session (`zookeeper.rs`). What is to be done is said by `place.rs`; here it is done, one call at a time, and looked at again
 //! after each: no answer is trusted for more than what a read shows.
 //!
 //! The other nodes are listed in the same session after our znode was seen to stand. ZooKeeper orders all
@@ -179,7 +179,6 @@ impl Announcing {
         let data = wanted.to_json().into_bytes();
         match client.create(&self.znode, data, Kind::Ephemeral).await? {
             Outcome::Done => {
-                self.place.created();
                 self.written = Some(wanted);
                 Ok(())
             }
@@ -219,7 +218,7 @@ impl Duty for Announcing {
     const NAME: &'static str = "zk-announce";
 
     async fn serve(&mut self, session: &mut Session<'_, Word>) -> Result<Infallible, Broken> {
-        self.place.new_session();
+        self.place.new_connection(session.number);
         self.is_watched = false;
         let mut told = None;
         let mut heartbeat = every(self.heartbeat_ms);

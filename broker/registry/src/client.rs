@@ -1,10 +1,11 @@
-//! One ZooKeeper session behind one gate. The only file that imports `zookeeper-async`; what the library does
-//! not do for its user is done here and in `zookeeper.rs`.
+//! One ZooKeeper session, as long as one connection lasts, behind one gate. The only file that imports
+//! `zookeeper-async`; what the library does not do for its user is done here and in `zookeeper.rs`.
 //!
 //! A client lives as long as its one connection. It is not carried over to a second one: the library would
 //! set neither watches nor auth again, and would go on silently when the server had expired the session. So
 //! there is nothing to restore and no state to guess: after every reconnect everything is told, listed and
-//! watched again, because it is all new.
+//! watched again by a new client. Only the session itself may be that of the client before, which neither of
+//! them knows.
 //!
 //! A client must be made, used and dropped inside a runtime of its own; dropping that runtime is the only way
 //! to end its tasks.
@@ -150,7 +151,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Makes the library connect through `gate`. A session exists only when the first call has succeeded.
+    /// Makes the library connect through `gate`. A session exists only when the gate says so.
     pub(crate) async fn connect(
         gate: &Gate,
         session_timeout: Duration,

@@ -35,11 +35,15 @@ pub(crate) trait Duty: Clone + Send + 'static {
 /// What leaves the thread.
 #[derive(Debug)]
 pub(crate) enum Report<W> {
-    /// A session with this server is up, after so long without one.
-    Up { server: SocketAddr, after: Duration },
+    /// A session with this server is up, after so long without one. It may be the one before, on a new connection.
+    Up {
+        server: SocketAddr,
+        after: Duration,
+        is_continued: bool,
+    },
     /// What the duty tells.
     Word(W),
-    /// The session is lost, after so long.
+    /// The connection is lost, after so long; the session goes on in the next, unless it expires before.
     Lost {
         server: SocketAddr,
         reason: String,
@@ -72,8 +76,12 @@ impl From<CallError> for Broken {
     }
 }
 
-/// One session, as a duty sees it.
+/// One session, as a duty sees it, for as long as one connection lasts.
 pub(crate) struct Session<'a, W> {
+    /// ZooKeeper's number of the session: the owner of the ephemeral znodes made in it.
+    pub(crate) number: i64,
+    /// An earlier connection began it.
+    pub(crate) is_continued: bool,
     pub(crate) client: Arc<Client>,
     pub(crate) changes: Changes,
     pub(crate) server: SocketAddr,
@@ -89,7 +97,13 @@ impl<W> Session<'_, W> {
     pub(crate) async fn tell(&mut self, word: W) -> Result<(), Gone> {
         if !std::mem::replace(&mut self.is_proven, true) {
             let (server, after) = (self.server, self.without_since.elapsed());
-            self.report(Report::Up { server, after }).await?;
+            let is_continued = self.is_continued;
+            self.report(Report::Up {
+                server,
+                after,
+                is_continued,
+            })
+            .await?;
         }
         self.report(Report::Word(word)).await
     }

@@ -6,14 +6,21 @@
 //! A second dial of the library is refused by the loopback, for which it does obey its retry time; by then
 //! the end of the first has been seen here and the client is given up. How often servers are dialled is
 //! thereby decided in `zookeeper.rs` alone.
+//!
+//! What the library asks for is a new session. Where there is one to be continued, the gate asks for that one in
+//! its name (`ticket.rs`).
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::copy;
+use tokio::io::{AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+use crate::ticket::{Answer, Ticket, read_message};
 
 /// The library connects to its own host within this, or never.
 const ACCEPT_TIMEOUT_MS: u64 = 2_000;
@@ -23,11 +30,25 @@ pub(crate) struct Gate {
     /// What the library is to connect to, once.
     pub(crate) address: SocketAddr,
     relay: JoinHandle<String>,
+    opened: oneshot::Receiver<Opened>,
+    /// Why the connection ended, once it has.
+    ended: Option<String>,
+}
+
+/// How the server took the request for a session.
+pub(crate) enum Opened {
+    Session(Ticket),
+    /// The session that was to be continued is no more, and this connection is of no use.
+    Expired,
 }
 
 impl Gate {
-    /// Connects to `server` within `limit`.
-    pub(crate) async fn open(server: SocketAddr, limit: Duration) -> Result<Self, String> {
+    /// Connects to `server` within `limit`, to continue a session if there is one.
+    pub(crate) async fn open(
+        server: SocketAddr,
+        limit: Duration,
+        ticket: Option<Ticket>,
+    ) -> Result<Self, String> {
         let remote = match tokio::time::timeout(limit, TcpStream::connect(server)).await {
             Ok(Ok(remote)) => remote,
             Ok(Err(error)) => return Err(format!("cannot connect: {error}")),
@@ -36,16 +57,40 @@ impl Gate {
         let (listener, address) = listen()
             .await
             .map_err(|error| format!("cannot listen on the loopback: {error}"))?;
-        let relay = tokio::spawn(relay(remote, listener));
-        Ok(Self { address, relay })
+        let (tell, opened) = oneshot::channel();
+        let relay = tokio::spawn(async move {
+            match relay(remote, listener, ticket, tell).await {
+                Ok(never) => match never {},
+                Err(reason) => reason,
+            }
+        });
+        Ok(Self {
+            address,
+            relay,
+            opened,
+            ended: None,
+        })
+    }
+
+    /// Waits for the server's answer to the library's request for a session. To be called once.
+    pub(crate) async fn opened(&mut self, limit: Duration) -> Result<Opened, String> {
+        match tokio::time::timeout(limit, &mut self.opened).await {
+            Ok(Ok(opened)) => Ok(opened),
+            Ok(Err(_)) => Err(self.ended().await),
+            Err(_) => Err(format!("no session within {} ms", limit.as_millis())),
+        }
     }
 
     /// Returns why the connection ended, when it does. Cancel-safe.
     pub(crate) async fn ended(&mut self) -> String {
-        match (&mut self.relay).await {
+        if let Some(reason) = &self.ended {
+            return reason.clone();
+        }
+        let reason = match (&mut self.relay).await {
             Ok(reason) => reason,
             Err(error) => format!("the relay stopped: {error}"),
-        }
+        };
+        self.ended.insert(reason).clone()
     }
 }
 
@@ -65,23 +110,33 @@ async fn listen() -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-async fn relay(mut remote: TcpStream, listener: TcpListener) -> String {
+async fn relay(
+    mut remote: TcpStream,
+    listener: TcpListener,
+    ticket: Option<Ticket>,
+    tell: oneshot::Sender<Opened>,
+) -> Result<Infallible, String> {
     let limit = Duration::from_millis(ACCEPT_TIMEOUT_MS);
     let mut local = match tokio::time::timeout(limit, listener.accept()).await {
         Ok(Ok((local, _))) => local,
-        Ok(Err(error)) => return format!("the loopback failed: {error}"),
-        Err(_) => return "the client did not connect to the loopback".to_owned(),
+        Ok(Err(error)) => return Err(format!("the loopback failed: {error}")),
+        Err(_) => return Err("the client did not connect to the loopback".to_owned()),
     };
     drop(listener);
     // Small requests and answers, each waited for.
     let _ = remote.set_nodelay(true);
     let _ = local.set_nodelay(true);
+    let opened = request_session(&mut local, &mut remote, ticket.as_ref()).await?;
+    let is_expired = matches!(opened, Opened::Expired);
+    let _ = tell.send(opened);
+    if is_expired {
+        return Err("the session has expired".to_owned());
+    }
     let (mut from_remote, mut to_remote) = remote.split();
     let (mut from_local, mut to_local) = local.split();
     // One side closing is the end of both: a half-open session serves nobody.
-    tokio::select! {
+    Err(tokio::select! {
         answer = copy(&mut from_remote, &mut to_local) => match answer {
-            Ok(0) => "the server closed the connection without a word (no quorum?)".to_owned(),
             Ok(_) => "the server closed the connection".to_owned(),
             Err(error) => format!("the connection failed: {error}"),
         },
@@ -89,5 +144,33 @@ async fn relay(mut remote: TcpStream, listener: TcpListener) -> String {
             Ok(_) => "the client closed the connection".to_owned(),
             Err(error) => format!("the connection failed: {error}"),
         },
+    })
+}
+
+/// Passes the library's request for a session and the server's answer on, with what continues a session written in.
+async fn request_session(
+    local: &mut TcpStream,
+    remote: &mut TcpStream,
+    ticket: Option<&Ticket>,
+) -> Result<Opened, String> {
+    let failed = |error| format!("the connection failed: {error}");
+    let mut request = read_message(local)
+        .await
+        .ok_or("the client closed the connection")?;
+    if let Some(ticket) = ticket {
+        ticket
+            .write_into(&mut request)
+            .ok_or("the client asked for no session")?;
     }
+    remote.write_all(&request).await.map_err(failed)?;
+    let answer = read_message(remote)
+        .await
+        .ok_or("the server closed the connection without a word (no quorum?)")?;
+    let opened = match Ticket::read(&answer) {
+        Answer::Session(ticket) => Opened::Session(ticket),
+        Answer::Expired => return Ok(Opened::Expired),
+        Answer::Unreadable => return Err("the answer is not that of a ZooKeeper server".to_owned()),
+    };
+    local.write_all(&answer).await.map_err(failed)?;
+    Ok(opened)
 }

@@ -57,7 +57,7 @@ pub struct SourceHealth {
     pub over_limit: usize,
     /// Sessions begun since the start (ZooKeeper).
     pub sessions_total: u64,
-    /// Failures since the start: sessions lost, rounds without one, lookups without an answer.
+    /// Failures since the start: connections lost, rounds without one, lookups without an answer.
     pub errors_total: u64,
     /// The last failure; stays after recovery.
     pub last_error: Option<String>,

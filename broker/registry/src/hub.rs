@@ -186,11 +186,16 @@ impl Hub {
     fn take_zookeeper(&mut self, report: Report<Found>) {
         let health = &mut self.health.zookeeper;
         match report {
-            Report::Up { server, after } => {
+            Report::Up {
+                server,
+                after,
+                is_continued,
+            } => {
                 health.server = Some(server.to_string());
-                health.sessions_total += 1;
+                health.sessions_total += u64::from(!is_continued);
                 health.answered(health.nodes);
-                info!(%server, without_ms = millis(after), "zookeeper: session up");
+                let what = if is_continued { "continued" } else { "up" };
+                info!(%server, without_ms = millis(after), "zookeeper: session {what}");
             }
             Report::Word(Found::Listing(listing)) => self.take_listing(listing),
             Report::Word(Found::Audited { differences }) => {
@@ -204,7 +209,7 @@ impl Hub {
                 reason,
                 lasted,
             } => {
-                warn!(%server, lasted_ms = millis(lasted), "zookeeper: session lost, the last list is kept: {reason}");
+                warn!(%server, lasted_ms = millis(lasted), "zookeeper: connection lost, the last list is kept: {reason}");
                 health.last_good = Some(std::time::Instant::now());
                 health.server = None;
                 health.failed(format!("{server}: {reason}"));

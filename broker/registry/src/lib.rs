@@ -17,6 +17,7 @@
 //! | `hosts.rs` | the ZooKeeper host list: parsed, resolved, shuffled |
 //! | `resolver.rs` | the name resolver, by the system's settings or one given server |
 //! | `gate.rs` | one dialled connection to one ZooKeeper server, with a limit on everything |
+//! | `ticket.rs` | what continues a session over another connection |
 //! | `client.rs` | one ZooKeeper session behind that gate; every call within a time limit |
 //! | `zookeeper.rs` | the engine that keeps a session going, gives it up and builds the next |
 //! | `thread.rs` | the thread it runs in, as its owner sees it |
@@ -63,6 +64,7 @@ mod resolver;
 mod roster;
 mod snapshot;
 mod thread;
+mod ticket;
 mod upstream;
 mod watch;
 mod watching;

@@ -4,8 +4,8 @@
 //! | what stands there | what is done |
 //! |---|---|
 //! | nothing | create it |
-//! | ours, made in this session | keep it; write our record when it holds another |
-//! | a ghost of ours: our `run`, from an earlier session of this process | delete it and create it anew |
+//! | ours, made in this session, over whichever connection | keep it; write our record when it holds another |
+//! | a ghost of ours: our `run`, from an earlier session of this process that cannot be continued | delete it and create it anew |
 //! | a ghost of our last life: another `run` at our address, from before our time here | the same |
 //! | anything else: another process has the id, or it is no record, or a persistent znode | wait for it to go |
 //!
@@ -106,10 +106,8 @@ impl fmt::Display for Waiting {
 pub(crate) struct Place {
     /// A holder that is still there after this is alive.
     ghost_age_max: Duration,
-    /// Our session's number, which is learned from the first znode made in it.
+    /// Our session's number, once there is one.
     session: Option<i64>,
-    /// Created in this session, and not looked at since.
-    is_fresh: bool,
     /// Our znode as last seen, while it stands.
     own: Option<Znode>,
     /// The change that created what we last made here or removed: no ghost of our last life is younger.
@@ -132,7 +130,6 @@ impl Place {
         Self {
             ghost_age_max,
             session: None,
-            is_fresh: false,
             own: None,
             ghost_czxid_max: None,
             is_removal_refused: false,
@@ -140,19 +137,15 @@ impl Place {
         }
     }
 
-    /// Another session: what we made in the last is a ghost now. While we were away ZooKeeper may have been
-    /// too, and no session ends without it: who is waited for is given its time again.
-    pub(crate) fn new_session(&mut self) {
+    /// Another connection, of this session: what we made in an earlier one is a ghost now. While we were away
+    /// ZooKeeper may have been too, and no session ends without it: who is waited for is given its time again.
+    pub(crate) fn new_connection(&mut self, session: i64) {
         *self = Self {
+            session: Some(session),
             ghost_czxid_max: self.ghost_czxid_max,
             stranger: self.stranger.take().filter(|stranger| stranger.is_taken),
             ..Self::new(self.ghost_age_max)
         };
-    }
-
-    /// We have created it just now.
-    pub(crate) fn created(&mut self) {
-        self.is_fresh = true;
     }
 
     /// We may not delete the ghost; it will go when its session ends.
@@ -167,7 +160,6 @@ impl Place {
 
     /// What to do about what stands there, when `wanted` should.
     pub(crate) fn judge(&mut self, found: Option<&Found>, wanted: &Record, now: Instant) -> Step {
-        let is_fresh = std::mem::take(&mut self.is_fresh);
         self.own = None;
         let Some(Found { znode, data }) = found else {
             self.stranger = None;
@@ -175,12 +167,8 @@ impl Place {
         };
         let node = data.as_deref().and_then(record::parse_own);
         let node = node.filter(|node| *node.id == wanted.id);
-        let is_ours = match self.session {
-            Some(session) => znode.owner == session,
-            // Whatever somebody has written over it since: only another node's record shows another znode.
-            None => is_fresh && znode.owner != 0 && node.as_ref().is_none_or(|node| *node.run == wanted.run),
-        };
-        if is_ours {
+        // Whatever somebody has written over it since.
+        if self.session == Some(znode.owner) {
             return self.keep(*znode, data.as_deref(), wanted);
         }
         let ghost = node.as_ref().and_then(|node| self.ghost(znode, node, wanted));
@@ -193,7 +181,6 @@ impl Place {
     }
 
     fn keep(&mut self, znode: Znode, data: Option<&[u8]>, wanted: &Record) -> Step {
-        self.session = Some(znode.owner);
         self.own = Some(znode);
         self.ghost_czxid_max = Some(znode.czxid);
         self.stranger = None;

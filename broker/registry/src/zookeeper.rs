@@ -1,12 +1,16 @@
 //! The engine that keeps a ZooKeeper session going: it dials, has its duty done in the session, and when that
 //! is worth nothing any more, gives it up and builds the next.
 //!
-//! It runs in a thread of its own, with a runtime of its own per session, because dropping that runtime is
-//! what ends the client library's tasks. A session is given up when its connection ends, when a call fails,
-//! or when one is not answered within a third of the session timeout; duties call as often, so a frozen
-//! server is left before the session has run out. Servers are tried in random order, each once per round;
-//! between rounds the wait doubles up to a cap, so that a server that accepts and closes costs next to
-//! nothing.
+//! It runs in a thread of its own, with a runtime of its own per connection, because dropping that runtime is
+//! what ends the client library's tasks. A connection is given up when it ends, when a call fails, or when one
+//! is not answered within a third of the session timeout; duties call as often, so a frozen server is left
+//! before the session has run out. Servers are tried in random order, each once per round; between rounds the
+//! wait doubles up to a cap, so that a server that accepts and closes costs next to nothing.
+//!
+//! The rule of sessions: a lost connection ends no session. Each new connection continues the session of the
+//! last, so the ephemeral znodes stand and no reader misses them; while the session may yet expire the waits
+//! are short. Only when a server says that the session has expired, and ZooKeeper itself has deleted its
+//! znodes, a new one is begun, on that server and at once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,13 +23,16 @@ use crate::client::{CallError, Changes, Client};
 use crate::config::ZooKeeperConfig;
 use crate::duty::{Broken, Duty, Gone, Report, Session};
 use crate::error::RegistryError;
-use crate::gate::Gate;
+use crate::gate::{Gate, Opened};
 use crate::hosts::HostList;
 use crate::resolver::Resolver;
+use crate::ticket::Ticket;
 
 /// The wait after the first round without a session; each further one doubles it.
 const ROUND_WAIT_MS_MIN: u64 = 1_000;
 const ROUND_WAIT_MS_MAX: u64 = 5_000;
+/// While a session may yet expire, no wait is longer than this part of its timeout.
+const CONTINUE_WAIT_PART: u32 = 6;
 /// A session that lasted this long ends the doubling: what follows is a new outage.
 const SESSION_GOOD_MS: u64 = 5_000;
 /// After a good session the next is tried within this, at random, so that a fleet does not come back in one
@@ -41,13 +48,19 @@ pub(crate) struct Engine<D: Duty> {
     duty: D,
     reports: mpsc::Sender<Report<D::Word>>,
     stopped: watch::Receiver<()>,
+    /// The session that the next connection continues.
+    ticket: Option<Ticket>,
+    /// When the last connection of use was lost.
+    lost_at: Option<Instant>,
 }
 
-/// How a session, or the attempt at one, came to its end.
+/// How a connection, or the attempt at one, came to its end.
 enum End {
-    /// There was none.
+    /// It gave no session.
     Never(String),
-    /// There was one and it was lost.
+    /// The session that it was to continue has expired.
+    Expired,
+    /// It was of use and is lost.
     Lost,
 }
 
@@ -68,6 +81,8 @@ impl<D: Duty> Engine<D> {
             duty,
             reports,
             stopped,
+            ticket: None,
+            lost_at: None,
         })
     }
 
@@ -93,7 +108,9 @@ impl<D: Duty> Engine<D> {
             };
             if matches!(end, End::Lost) {
                 without_since = Instant::now();
+                self.lost_at = Some(without_since);
             }
+            let wait = wait.min(self.wait_max());
             if self.pause(end, wait).is_err() {
                 return;
             }
@@ -121,9 +138,14 @@ impl<D: Duty> Engine<D> {
             }
         })??;
         for server in servers {
-            match self.alone(async |engine| engine.life(server, without_since).await)?? {
+            let mut end = self.alone(async |engine| engine.life(server, without_since).await)??;
+            if matches!(end, End::Expired) {
+                end = self.alone(async |engine| engine.life(server, without_since).await)??;
+            }
+            match end {
                 End::Never(reason) => errors.push(format!("{server}: {reason}")),
-                lost @ End::Lost => return Ok(lost),
+                End::Expired => errors.push(format!("{server}: refuses a new session")),
+                End::Lost => return Ok(end),
             }
         }
         Ok(End::Never(errors.join("; ")))
@@ -147,22 +169,30 @@ impl<D: Duty> Engine<D> {
         let mut stopped = self.stopped.clone();
         let limit = Duration::from_millis(self.config.connect_timeout_ms);
         let mut gate = tokio::select! {
-            opened = Gate::open(server, limit) => match opened {
+            opened = Gate::open(server, limit, self.ticket.clone()) => match opened {
                 Ok(gate) => gate,
                 Err(reason) => return Ok(End::Never(reason)),
             },
             () = stop_ordered(&mut stopped) => return Err(Gone),
         };
         let begin = tokio::select! {
-            begun = self.begin(&gate) => begun.map_err(|error| error.to_string()),
+            begun = self.begin(&mut gate) => begun,
             () = stop_ordered(&mut stopped) => return Err(Gone),
         };
-        let (client, changes) = match begin {
-            Ok(begun) => begun,
+        let (client, changes, ticket) = match begin {
+            Ok(Some(begun)) => begun,
+            Ok(None) => {
+                self.ticket = None;
+                return Ok(End::Expired);
+            }
             Err(reason) => return Ok(End::Never(better_reason(&mut gate, reason).await)),
         };
         let since = Instant::now();
+        let number = ticket.session;
+        let before = self.ticket.replace(ticket);
         let mut session = Session {
+            number,
+            is_continued: before.is_some_and(|before| before.session == number),
             client: Arc::new(client),
             changes,
             server,
@@ -197,13 +227,36 @@ impl<D: Duty> Engine<D> {
         Ok(End::Lost)
     }
 
-    async fn begin(&self, gate: &Gate) -> Result<(Client, Changes), CallError> {
-        let session = Duration::from_millis(self.config.session_timeout_ms);
-        let (mut client, changes) = Client::connect(gate, session, session / 3).await?;
+    /// Opens the session, `None` when the one to be continued has expired.
+    async fn begin(&self, gate: &mut Gate) -> Result<Option<(Client, Changes, Ticket)>, String> {
+        let told = |error: CallError| error.to_string();
+        let session = self.session_timeout();
+        let (mut client, changes) = Client::connect(gate, session, session / 3).await.map_err(told)?;
+        let ticket = match gate.opened(session / 3).await? {
+            Opened::Session(ticket) => ticket,
+            Opened::Expired => return Ok(None),
+        };
         if let Some(digest) = &self.config.digest_auth {
-            client.authenticate(digest).await?;
+            client.authenticate(digest).await.map_err(told)?;
         }
-        Ok((client, changes))
+        Ok(Some((client, changes, ticket)))
+    }
+
+    fn session_timeout(&self) -> Duration {
+        Duration::from_millis(self.config.session_timeout_ms)
+    }
+
+    /// How long the next wait may be: short while the session may yet expire.
+    fn wait_max(&self) -> Duration {
+        let is_urgent = self.ticket.is_some()
+            && self
+                .lost_at
+                .is_some_and(|lost_at| lost_at.elapsed() < self.session_timeout());
+        if is_urgent {
+            self.session_timeout() / CONTINUE_WAIT_PART
+        } else {
+            Duration::MAX
+        }
     }
 
     /// Ends the session in good order, if the server plays along.

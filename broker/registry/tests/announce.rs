@@ -204,9 +204,9 @@ async fn a_restart_within_the_session_is_outlived() {
         assert!(reason(&announcement).contains(&server.hosts()));
         server.start().await;
         until_it_is(&mut announcement, "announced").await;
-        // The ghost of the session before is not waited for.
+        // Its data outlived the restart, the session too, and our znode with it.
         let writer = server.writer().await;
-        assert!(until_stands(&writer, &znode("n1"), &record, before).await < PROMISED);
+        assert_eq!(owner(&writer, &znode("n1")).await, Some(before));
     }
     announcement.withdraw().await;
 }
@@ -298,19 +298,20 @@ async fn with_digest_credentials_all_can_read_and_only_we_can_change() {
     )
     .await;
     without.withdraw().await;
-    // They are shown again after a reconnect, and the ghost is ours to remove.
+    // They are shown again after a reconnect, and the znode is still ours to change.
     server.kill().await;
     until_it_is(&mut announcement, "seeking").await;
     server.start().await;
     until_it_is(&mut announcement, "announced").await;
     until_zookeeper_is(&watch, SourceState::Healthy).await;
-    until_stands(
-        &server.writer().await,
-        &znode("n1"),
-        &record,
-        stat.ephemeral_owner,
-    )
-    .await;
+    let draining = Record {
+        state: NodeState::Draining,
+        ..record
+    };
+    announcement.set(draining.clone()).unwrap();
+    let writer = server.writer().await;
+    until_stands(&writer, &znode("n1"), &draining, 0).await;
+    assert_eq!(owner(&writer, &znode("n1")).await, Some(stat.ephemeral_owner));
     announcement.withdraw().await;
     watch.close().await;
 }

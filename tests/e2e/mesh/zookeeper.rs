@@ -134,7 +134,7 @@ async fn while_zookeeper_is_dead_the_mesh_holds_and_heals_and_is_registered_agai
     for index in [0, 1, 2] {
         mesh.nodes[index]
             .process()
-            .wait_for_line("announcement: session lost", LONG)
+            .wait_for_line("announcement: connection lost", LONG)
             .await;
     }
     mesh.wait_until_whole().await;

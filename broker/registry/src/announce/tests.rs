@@ -91,10 +91,11 @@ impl Told {
     }
 }
 
-fn up() -> Report<Word> {
+fn up(is_continued: bool) -> Report<Word> {
     Report::Up {
         server: ([127, 0, 0, 1], 2181).into(),
         after: Duration::from_secs(1),
+        is_continued,
     }
 }
 
@@ -132,8 +133,20 @@ fn an_outage_is_told_once_whatever_its_rounds_say() {
             let reason = reason.to_owned();
             assert_eq!(*told.standing.borrow_and_update(), Standing::Seeking { reason });
         }
-        assert_eq!(told.levels(up()), [Level::INFO]);
+        assert_eq!(told.levels(up(false)), [Level::INFO]);
         assert_eq!(told.levels(stands()), [Level::INFO]);
+    }
+}
+
+#[test]
+fn whether_the_session_is_the_one_before_is_told_in_one_line() {
+    let mut told = Told::new();
+    for (is_continued, line) in [
+        (false, "announcement: session up"),
+        (true, "announcement: session continued"),
+    ] {
+        let line = line.to_owned();
+        assert_eq!(told.lines(up(is_continued)), [(Level::INFO, line)]);
     }
 }
 

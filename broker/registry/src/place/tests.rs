@@ -34,11 +34,17 @@ fn of(owner: i64, czxid: i64, record: &Record) -> Found {
     found(owner, czxid, &record.to_json())
 }
 
+/// A place in a session of its own, where nothing was made yet.
+fn in_session(session: i64) -> Place {
+    let mut place = Place::new(AGE);
+    place.new_connection(session);
+    place
+}
+
 /// A place whose znode was created at 10 in session 7.
 fn settled() -> Place {
-    let mut place = Place::new(AGE);
+    let mut place = in_session(7);
     assert_eq!(place.judge(None, &ours(), Instant::now()), Step::Create);
-    place.created();
     let step = place.judge(Some(&of(7, 10, &ours())), &ours(), Instant::now());
     assert_eq!(step, Step::Keep);
     place
@@ -73,16 +79,24 @@ fn what_we_made_is_kept_and_mended() {
 
 #[test]
 fn garbage_written_over_what_we_just_made_is_mended_and_not_waited_for() {
-    let mut place = Place::new(AGE);
-    place.created();
+    let mut place = in_session(7);
     let step = place.judge(Some(&found(7, 10, "garbage")), &ours(), Instant::now());
     assert_eq!(step, Step::Write { version: 3 });
 }
 
 #[test]
+fn what_we_made_over_an_earlier_connection_of_the_session_is_kept() {
+    let (mut place, now) = (settled(), Instant::now());
+    place.new_connection(7);
+    assert_eq!(place.own(), None);
+    assert_eq!(place.judge(Some(&of(7, 10, &ours())), &ours(), now), Step::Keep);
+    assert_eq!(place.own().map(|own| own.czxid), Some(10));
+}
+
+#[test]
 fn a_ghost_of_ours_is_removed() {
     let (mut place, now) = (settled(), Instant::now());
-    place.new_session();
+    place.new_connection(8);
     assert_eq!(place.own(), None);
     let removal = |ghost| Step::Remove { version: 3, ghost };
     let step = place.judge(Some(&of(7, 10, &ours())), &ours(), now);
@@ -91,7 +105,7 @@ fn a_ghost_of_ours_is_removed() {
     let step = place.judge(Some(&of(7, 11, &ours())), &ours(), now);
     assert_eq!(step, removal(Ghost::EarlierSession));
 
-    let mut place = Place::new(AGE);
+    let mut place = in_session(8);
     let last_life = of(7, 10, &record("them", 6222));
     let step = place.judge(Some(&last_life), &ours(), now);
     assert_eq!(step, removal(Ghost::EarlierLife));
@@ -110,7 +124,7 @@ fn without_a_mesh_the_client_address_tells_a_ghost() {
         ..record(run, 1)
     };
     let is_ghost = |theirs: &Record, wanted: &Record| {
-        let mut place = Place::new(AGE);
+        let mut place = in_session(8);
         matches!(
             place.judge(Some(&of(7, 10, theirs)), wanted, Instant::now()),
             Step::Remove { .. }
@@ -132,13 +146,13 @@ fn who_came_after_us_at_our_address_is_no_ghost() {
     let (mut place, now) = (settled(), Instant::now());
     let them = of(8, 11, &record("them", 6222));
     assert_eq!(taken(&place.judge(Some(&them), &ours(), now)), Some(false));
-    place.new_session();
+    place.new_connection(9);
     assert_eq!(taken(&place.judge(Some(&them), &ours(), now)), Some(false));
 }
 
 #[test]
 fn another_owner_is_waited_for_and_taken_when_it_outlives_a_ghost() {
-    let (mut place, begun) = (Place::new(AGE), Instant::now());
+    let (mut place, begun) = (in_session(7), Instant::now());
     for strange in [of(8, 5, &record("them", 1)), found(9, 5, "10.0.0.1:4222")] {
         let mut judge = |after_secs: u64| {
             let now = begun + Duration::from_secs(after_secs);
@@ -160,7 +174,7 @@ fn another_owner_is_waited_for_and_taken_when_it_outlives_a_ghost() {
     );
     let other = of(10, 6, &record("them", 1));
     assert_eq!(taken(&place.judge(Some(&other), &ours(), later)), Some(false));
-    place.new_session();
+    place.new_connection(7);
     let much_later = later + AGE;
     assert_eq!(
         taken(&place.judge(Some(&other), &ours(), much_later)),
@@ -173,8 +187,7 @@ fn another_owner_is_waited_for_and_taken_when_it_outlives_a_ghost() {
 #[test]
 fn a_persistent_znode_is_never_touched_and_told_at_once() {
     for data in [ours().to_json(), "10.0.0.1:4222".into()] {
-        let mut place = Place::new(AGE);
-        place.created();
+        let mut place = in_session(7);
         let step = place.judge(Some(&found(0, 5, &data)), &ours(), Instant::now());
         let Step::Wait(waiting) = step else {
             panic!("{step:?}")
@@ -190,15 +203,15 @@ proptest! {
     #[test]
     fn two_nodes_of_one_address_do_not_fight_for_ever(moves in proptest::collection::vec((0usize..2, 0u8..8), 1..200)) {
         let records = [record("a", 6222), record("b", 6222)];
-        let mut places = [Place::new(AGE), Place::new(AGE)];
+        let mut places = [in_session(1), in_session(2)];
         let (mut stands, mut zxid, mut removed) = (None::<Found>, 0, [0, 0]);
         let mut sessions = [1, 2];
         for (who, what) in moves {
             zxid += 1;
             if what == 0 {
-                // A lost session that the server has not ended yet.
-                places[who].new_session();
+                // A session that cannot be continued, and that the server has not ended yet.
                 sessions[who] += 2;
+                places[who].new_connection(sessions[who]);
                 continue;
             }
             if what == 1 {
@@ -209,7 +222,6 @@ proptest! {
             match places[who].judge(stands.as_ref(), &records[who], Instant::now()) {
                 Step::Create => {
                     stands = Some(of(sessions[who], zxid, &records[who]));
-                    places[who].created();
                     let step = places[who].judge(stands.as_ref(), &records[who], Instant::now());
                     prop_assert_eq!(step, Step::Keep);
                 }

@@ -4,6 +4,7 @@
 pub(crate) mod announcing;
 pub(crate) mod child;
 pub(crate) mod leaks;
+pub(crate) mod proxy;
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
