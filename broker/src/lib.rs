@@ -7,6 +7,7 @@
 //! | `server` | a node as a value: start, reload, lame duck, stop |
 //! | `worker`, `shared` | the threads that serve clients, and what they share |
 //! | `task`, `intake` | the shell of one client: socket, timer, batch |
+//! | `pause` | what came in while the process was stopped, and whether it still counts |
 //! | `client` | a client's frames and what they do |
 //! | `router`, `cache` | from a published message to those who get it, and what of that is remembered |
 //! | `interest` | who wants what, here and on other nodes |
@@ -41,6 +42,7 @@ mod name_index;
 mod natsconf;
 pub mod notices;
 mod outbox;
+mod pause;
 mod policy;
 mod router;
 #[cfg(test)]

@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 
 use self::queue::{Queue, write_parts, write_staged};
 use crate::closing::Reason;
+use crate::pause::was_reset;
 use crate::stage::Staged;
 
 /// A worker writes so often in a row what others leave with it; then the client's own task goes on.
@@ -288,6 +289,15 @@ impl Outbox {
         self.set_attention(&queue);
         drop(queue);
         self.task.wake();
+    }
+
+    /// Closes the connection when its socket was reset. Returns why it is to be closed, if it is.
+    pub(crate) fn end_if_reset(&self) -> Option<Reason> {
+        let socket = self.queue().socket.clone();
+        if socket.is_some_and(|socket| was_reset(&socket)) {
+            self.close(Reason::ReadError);
+        }
+        self.queue().reason
     }
 
     /// The client is gone: nothing more is kept for it, and its socket is let go whoever still knows the outbox.

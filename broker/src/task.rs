@@ -22,6 +22,7 @@ use crate::closing::Reason;
 use crate::end_log;
 use crate::intake::Intake;
 use crate::outbox::Outbox;
+use crate::pause::{LOOK_INTERVAL, PauseWatch};
 use crate::policy::Policy;
 use crate::router::Router;
 use crate::shared::{Shared, Told};
@@ -47,19 +48,21 @@ pub(crate) struct Worker {
     pub(crate) router: Router,
     pub(crate) buffer: Vec<u8>,
     flusher: Flusher,
+    pauses: PauseWatch,
 }
 
 impl Worker {
     /// One connection's turn: what `take` stages is sent when all that are ready have had theirs.
     pub(crate) fn turn<R>(
         pending_bytes_max: usize,
-        take: impl FnOnce(&mut Router, &mut [u8]) -> Result<R, Reason>,
+        take: impl FnOnce(&mut Router, &mut [u8], &mut PauseWatch) -> Result<R, Reason>,
     ) -> Result<R, Reason> {
         WORKER.with_borrow_mut(|worker| {
             let Some(Self {
                 router,
                 buffer,
                 flusher,
+                pauses,
             }) = worker
             else {
                 return Err(Reason::Shutdown);
@@ -67,7 +70,7 @@ impl Worker {
             router.trace = tracing::enabled!(tracing::Level::TRACE);
             router.stage.set_pending_bytes_max(pending_bytes_max);
             router.begin_turn();
-            let taken = take(router, buffer);
+            let taken = take(router, buffer, pauses);
             flusher.call(&router.stage);
             taken
         })
@@ -130,6 +133,18 @@ pub(crate) async fn flush() {
     .await;
 }
 
+/// Sees the present worker running, for ever. To be spawned on each worker.
+pub(crate) async fn watch_for_pauses(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        WORKER.with_borrow_mut(|worker| {
+            if let Some(Worker { pauses, .. }) = worker {
+                pauses.look(&shared);
+            }
+        });
+    }
+}
+
 /// Makes the present thread worker number `number`.
 pub(crate) fn become_worker(number: usize, shared: &Shared) {
     let router = Router::new(number, shared.settings.load().process.match_cache_max);
@@ -139,6 +154,7 @@ pub(crate) fn become_worker(number: usize, shared: &Shared) {
         router,
         buffer,
         flusher: Flusher::default(),
+        pauses: PauseWatch::new(number),
     }));
 }
 
@@ -307,16 +323,17 @@ impl Task {
     /// Goes on with what was read before, or reads once.
     fn take_turn(&mut self) -> Result<(), Reason> {
         let pending_bytes_max = self.policy.pending_bytes_max;
-        let came = Worker::turn(pending_bytes_max, |router, buffer| {
+        let came = Worker::turn(pending_bytes_max, |router, buffer, pauses| {
             let client = &mut self.client;
             client.go_on(router);
+            let take = |bytes: &[u8]| {
+                pauses.admit(&self.shared, &self.outbox)?;
+                client.take(bytes, router)
+            };
             let taken = if self.unfinished {
-                self.intake
-                    .take_held(|bytes| client.take(bytes, router))
-                    .map(|()| 0)
+                self.intake.take_held(take).map(|()| 0)
             } else {
-                self.intake
-                    .read(&self.socket, buffer, |bytes| client.take(bytes, router))
+                self.intake.read(&self.socket, buffer, take)
             };
             self.unfinished = router.is_tired() || client.waits_for().is_some();
             client.count();

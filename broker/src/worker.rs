@@ -62,7 +62,7 @@ pub(crate) async fn accept(
                     continue;
                 }
                 id += 1;
-                let queue = &queues[id as usize % queues.len()];
+                let queue = &queues[home(id, queues.len())];
                 if queue.send(Newcomer::Client { stream, peer, id }).is_err() {
                     shared.ended();
                     error!("a worker is gone; the connection is closed");
@@ -86,6 +86,11 @@ fn refuse(mut stream: StdStream) {
     let _ = io::Write::write_all(&mut stream, &line);
 }
 
+/// The number of the worker that serves a client, or a link, with this number.
+pub(crate) const fn home(number: u64, workers: usize) -> usize {
+    (number % workers as u64) as usize
+}
+
 /// Starts worker number `number`. It ends when its queue is dropped and the last client is gone.
 pub(crate) fn start(
     number: usize,
@@ -104,6 +109,7 @@ pub(crate) fn start(
 
 async fn serve(mut newcomers: UnboundedReceiver<Newcomer>, shared: Arc<Shared>) {
     let flushing = tokio::spawn(task::flush());
+    let watching = tokio::spawn(task::watch_for_pauses(Arc::clone(&shared)));
     let mut links = JoinSet::new();
     while let Some(newcomer) = newcomers.recv().await {
         match newcomer {
@@ -119,6 +125,7 @@ async fn serve(mut newcomers: UnboundedReceiver<Newcomer>, shared: Arc<Shared>) 
     shared.none_left().await;
     while links.join_next().await.is_some() {}
     flushing.abort();
+    watching.abort();
 }
 
 /// One link from its beginning to its end. A panic in it ends only this one.

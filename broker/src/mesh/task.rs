@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use standin_daemon::linger;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
@@ -233,16 +234,16 @@ impl Task {
         let pending_bytes_max = self.shared.policy.load().pending_bytes_max;
         let mut heard = Vec::new();
         let interest = &self.shared.interest;
-        let came = Worker::turn(pending_bytes_max, |router, buffer| {
+        let came = Worker::turn(pending_bytes_max, |router, buffer, pauses| {
             let inbound = &mut self.inbound;
+            let take = |bytes: &[u8]| {
+                pauses.admit(&self.shared, &self.link.outbox)?;
+                inbound.take(bytes, interest, router, &mut heard)
+            };
             let taken = if self.unfinished {
-                self.intake
-                    .take_held(|bytes| inbound.take(bytes, interest, router, &mut heard))
-                    .map(|()| 0)
+                self.intake.take_held(take).map(|()| 0)
             } else {
-                self.intake.read(&self.socket, buffer, |bytes| {
-                    inbound.take(bytes, interest, router, &mut heard)
-                })
+                self.intake.read(&self.socket, buffer, take)
             };
             self.unfinished = router.is_tired() || inbound.owes();
             router.count(&self.shared.lookups);
@@ -324,7 +325,8 @@ impl Task {
             tokio::task::yield_now().await;
         }
         self.let_go();
-        if !reason.is_broken() && reason != Reason::Stale {
+        let is_given_up = reason.is_broken() || reason == Reason::Stale;
+        if !is_given_up {
             // What waits may be the last messages of clients that have gone.
             let drained = poll_fn(|cx| outbox.poll_drain(cx));
             let _ = tokio::time::timeout(linger::LINGER, drained).await;
@@ -332,7 +334,10 @@ impl Task {
         let socket = Arc::clone(&self.socket);
         self.lost = Some((reason, outbox.unsent_bytes()));
         drop(self);
-        if let Some(stream) = Arc::into_inner(socket).filter(|_| !reason.is_broken()) {
+        if is_given_up {
+            // Reset: what the peer has not read yet counts as lost, and must not be delivered when it goes on (`pause.rs`).
+            let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
+        } else if let Some(stream) = Arc::into_inner(socket) {
             linger::close(stream).await;
         }
     }

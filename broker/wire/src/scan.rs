@@ -189,8 +189,25 @@ impl<D: Dialect> Scanner<D> {
         })
     }
 
+    /// How many bytes the frame at the head of `buf` still needs: at least one, and all of them when its control line is there.
+    #[must_use]
+    pub fn missing(&self, buf: &[u8]) -> usize {
+        match self.announced(buf) {
+            Ok(Some(span)) => span.len.saturating_sub(buf.len()).max(1),
+            Ok(None) | Err(_) => 1,
+        }
+    }
+
     /// Splits the control line into its tokens: the long way, for every frame that the short ones do not take.
     fn split(&mut self, buf: &[u8]) -> Result<Option<Span<D::Verb>>, WireError> {
+        match self.announced(buf)? {
+            Some(span) if span.len > span.head => self.whole_and_remembered(buf, span),
+            line => Ok(line),
+        }
+    }
+
+    /// The span of the frame at the head of `buf`, whole or not; `None` while its control line is not there.
+    fn announced(&self, buf: &[u8]) -> Result<Option<Span<D::Verb>>, WireError> {
         let line_max = self.limits.line_bytes_max;
         let Some((verb, args_at)) = D::verb(buf)? else {
             return Ok(None);
@@ -231,7 +248,7 @@ impl<D: Dialect> Scanner<D> {
             });
         }
         span.len = head + size_bytes + 2;
-        self.whole_and_remembered(buf, span)
+        Ok(Some(span))
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@
 //! | [`partitions`] | what the network does to a cluster heals |
 //! | [`crowd`] | what is gone is gone everywhere, and nothing is left behind |
 //! | [`rolling`] | components behind sidecars do not notice that nodes are restarted |
+//! | [`thaw`] | a node that was stopped for a while delivers nothing of those who gave it up |
 //! | [`starting`] | a node serves nobody before it is synced |
 //! | [`names`] | whose cluster a node is of, and which port is for whom |
 //! | [`namesakes`] | of nodes of one name one serves |
@@ -30,4 +31,5 @@ mod queues;
 mod rolling;
 mod split;
 mod starting;
+mod thaw;
 mod zookeeper;
