@@ -1,6 +1,7 @@
 //! Nodes on machines of their own, and a network that fails: partitions, one-way silence, delay, loss, and ZooKeeper out of one
 //! node's reach.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use e2e::{
@@ -207,4 +208,97 @@ async fn a_node_that_cannot_reach_zookeeper_stays_in_the_mesh_and_is_registered_
             process.tail()
         );
     }
+}
+
+/// What clients of three nodes listen to: subject and queue group.
+const WANTS: [&[(&str, &str)]; 3] = [
+    &[
+        ("same", ""),
+        ("same", ""),
+        ("same", ""),
+        ("a", ""),
+        ("work", "q"),
+        ("work", "q"),
+    ],
+    &[("same", ""), ("b.*", ""), ("work", "q")],
+    &[("c.>", ""), ("work", "q"), ("work", "r")],
+];
+
+/// What `/subsz` of node `index` counts then: each subscription of its own clients, and for each other node one for each subject
+/// and queue group, however many listen there. So nodes of one whole cluster need not count the same.
+fn counted(index: usize) -> u64 {
+    let others = WANTS.iter().enumerate().filter(|(other, _)| *other != index);
+    let known = others.map(|(_, wants)| wants.iter().collect::<HashSet<_>>().len());
+    (WANTS[index].len() + known.sum::<usize>()) as u64
+}
+
+/// A client of each node that listens as [`WANTS`] says.
+async fn listeners(mesh: &Mesh) -> Vec<RawClient> {
+    let mut listeners = Vec::new();
+    for (node, wants) in mesh.nodes.iter().zip(WANTS) {
+        let mut listener = node.client().await;
+        for (sid, (subject, queue)) in wants.iter().enumerate() {
+            listener.send(format!("SUB {subject} {queue} {sid}\r\n")).await;
+        }
+        listener.flush().await;
+        listeners.push(listener);
+    }
+    listeners
+}
+
+/// Each node counts that, on top of what it counted `before` there were any clients.
+async fn until_counted(mesh: &Mesh, before: &[u64]) {
+    for (index, before) in before.iter().enumerate() {
+        eventually(
+            format!("node {index} counts {}", counted(index)),
+            LONG,
+            async || mesh.nodes[index].num_subscriptions().await == Some(before + counted(index)),
+        )
+        .await;
+    }
+}
+
+/// Subscriptions that come and go in every way while the cluster is parted.
+async fn churn(mesh: &Mesh) {
+    for node in &mesh.nodes {
+        let mut client = node.client().await;
+        client
+            .send("SUB same 1\r\nSUB meanwhile 2\r\nSUB work q 3\r\nSUB work s 4\r\nSUB once 5\r\nUNSUB 5 1\r\n")
+            .await;
+        client.send("UNSUB 1\r\nUNSUB 3\r\nPUB once 2\r\nhi\r\n").await;
+        client.expect_message("5", "once", "hi").await;
+        client.flush().await;
+        client.close().await;
+    }
+}
+
+#[tokio::test]
+async fn healed_nodes_count_their_own_subscriptions_and_the_interest_of_each_other_node() {
+    let mut lan = Lan::new(3);
+    let mut mesh = builder(3).start_across(&lan).await;
+    let _listeners = listeners(&mesh).await;
+    until_counted(&mesh, &[0; 3]).await;
+    for (lonely, pair) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
+        lan.part(&[&[lonely], &pair]);
+        churn(&mesh).await;
+        mesh.wait_until_linked(&[lonely]).await;
+        mesh.wait_until_linked(&pair).await;
+        churn(&mesh).await;
+        lan.mend();
+        churn(&mesh).await;
+        mesh.wait_until_whole().await;
+        until_counted(&mesh, &[0; 3]).await;
+        mesh.wait_until_agreed().await;
+    }
+}
+
+#[tokio::test]
+async fn nats_server_counts_subscriptions_of_a_cluster_so_too() {
+    let mesh = Mesh::start(Maker::Nats, 3).await;
+    let mut before = Vec::new();
+    for node in &mesh.nodes {
+        before.push(node.num_subscriptions().await.expect("a page"));
+    }
+    let _listeners = listeners(&mesh).await;
+    until_counted(&mesh, &before).await;
 }
