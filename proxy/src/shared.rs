@@ -110,9 +110,10 @@ impl Shared {
         self.info.store(Arc::new(lasting));
     }
 
-    /// Whether the sessions' buffers together are below their limit.
-    pub(crate) fn has_buffer_room(&self) -> bool {
-        self.buffered.load(Relaxed) < self.limits.load().buffers_total_bytes_max
+    /// How many bytes the sessions' buffers together are below their limit.
+    pub(crate) fn buffer_room(&self) -> usize {
+        let bytes_max = self.limits.load().buffers_total_bytes_max;
+        bytes_max.saturating_sub(self.buffered.load(Relaxed))
     }
 
     /// A session's buffers hold `now` bytes instead of `before`.

@@ -88,7 +88,7 @@ struct Task {
     timer_at: Instant,
     /// When to begin the orderly end.
     stop_at: Option<Instant>,
-    /// Not reading because all sessions' buffers together are full.
+    /// Not reading the component, or the node, because all sessions' buffers together are full.
     starved: bool,
     /// Bytes and state as last reported.
     buffered: Buffered,
@@ -151,8 +151,17 @@ impl Task {
             let mut progress = self.errands(cx);
             progress |= self.timer(cx);
             let wants = self.session.wants();
-            progress |= self.read_node(cx, wants);
-            progress |= self.read_component(cx, wants);
+            let was_starved = std::mem::take(&mut self.starved);
+            if self.read_node(cx, wants) {
+                progress = true;
+                self.count_buffered();
+            }
+            if self.read_component(cx, wants) {
+                progress = true;
+                self.count_buffered();
+            }
+            // One more round sets the timer that looks for room.
+            progress |= self.starved && !was_starved;
             progress |= self.write(cx, wants);
             progress |= self.settle(cx);
             // All that happened is told of here: that the session is over as well.
@@ -180,15 +189,15 @@ impl Task {
     }
 
     fn read_component(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
-        // The rest of a frame is taken even then: it is what lets the frame go.
-        self.starved = self.session.buffered_bytes() > 0
-            && !self.session.needs_rest_of_frame()
-            && !self.shared.has_buffer_room();
-        if !wants.read_component || self.starved || self.sockets.component.poll_read_ready(cx).is_pending() {
+        if !wants.read_component || self.sockets.component.poll_read_ready(cx).is_pending() {
+            return false;
+        }
+        let bytes_max = self.session.read_bytes_max().min(READ_BYTES);
+        let bytes_max = self.within_room(bytes_max, Session::least_component_bytes);
+        if bytes_max == 0 {
             return false;
         }
         READ_BUFFER.with_borrow_mut(|buffer| {
-            let bytes_max = self.session.read_bytes_max();
             let lent = self.session.lend_held(buffer);
             let carried = lent.unwrap_or(0);
             let end = buffer.len().min(carried.saturating_add(bytes_max));
@@ -212,9 +221,27 @@ impl Task {
         })
     }
 
+    /// How much of `bytes_max` may be read, so that all sessions' buffers together stay within their limit. Several threads may each
+    /// read at once what there is room for, and each session what `least` says.
+    fn within_room(&mut self, bytes_max: usize, least: impl FnOnce(&Session) -> usize) -> usize {
+        let room = self.shared.buffer_room();
+        if room >= bytes_max {
+            return bytes_max;
+        }
+        let bytes_max = bytes_max.min(room.max(least(&self.session)));
+        self.starved |= bytes_max == 0;
+        bytes_max
+    }
+
     fn read_node(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
         let mut ready = |node: &TcpStream| wants.read_node && node.poll_read_ready(cx).is_ready();
         if !self.sockets.node.as_ref().is_some_and(&mut ready) {
+            self.session.set_node_starved(false);
+            return false;
+        }
+        let bytes_max = self.within_room(READ_BYTES, Session::least_node_bytes);
+        self.session.set_node_starved(bytes_max == 0);
+        if bytes_max == 0 {
             return false;
         }
         READ_BUFFER.with_borrow_mut(|buffer| {
@@ -223,7 +250,8 @@ impl Task {
             let Some(node) = &mut self.sockets.node else {
                 return false;
             };
-            let read = read(node, &mut buffer[carried..], cx);
+            let end = buffer.len().min(carried.saturating_add(bytes_max));
+            let read = read(node, &mut buffer[carried..end], cx);
             let now = Instant::now();
             match read {
                 Poll::Ready(Ok(len)) if len > 0 => {

@@ -446,6 +446,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_frame_still_needs_is_known_from_its_control_line_on() {
+        for frame in ["PUB a 10\r\n0123456789\r\n", "HPUB a 2 10\n0123456789\r\n"] {
+            let line = frame.find('\n').unwrap() + 1;
+            for cut in 0..frame.len() {
+                let missing = ClientScanner::new(LIMITS).missing(&frame.as_bytes()[..cut]);
+                let wanted = if cut < line { 1 } else { frame.len() - cut };
+                assert_eq!(missing, wanted, "{:?}", &frame[..cut]);
+            }
+        }
+        assert_eq!(ClientScanner::new(LIMITS).missing(b"SUB a"), 1);
+    }
+
+    #[test]
     fn a_repeated_line_is_said_to_repeat_and_another_is_not() {
         let mut scanner = ClientScanner::new(LIMITS);
         let long = format!("PUB {} 1\r\nx\r\n", "b".repeat(80));

@@ -56,6 +56,9 @@ pub(crate) use shell::{Blame, ClientLabel, Ended, Move, Note, Traffic, Wants, Wi
 /// Frames of the sidecar's own that wait for the node, in bytes, above which the node is not read: it would only ask for more.
 const OWN_BYTES_MAX: usize = 64 * 1024;
 
+/// So many bytes are read at least where the beginning or the rest of a frame is: a control line fits, and a busy session gets on.
+const LEAST_BYTES: usize = 4096;
+
 /// Work that one turn of a session may do, so that nothing that a component or a node sends holds up the other sessions of
 /// the thread. One unit is about half a microsecond.
 const TURN_WORK: u32 = 2048;
@@ -156,6 +159,8 @@ struct Down {
     outbox: BytesMut,
     /// The component's socket takes nothing any more.
     broke: bool,
+    /// See [`Session::set_node_starved`].
+    starved: bool,
     /// When the component last took bytes, or the outbox began to fill.
     outbox_moved: Instant,
     /// Journal entry of the last message, for messages that repeat its control line.
@@ -290,6 +295,7 @@ impl Session {
                 partial: BytesMut::new(),
                 outbox: BytesMut::new(),
                 broke: false,
+                starved: false,
                 outbox_moved: now,
                 last_slot: None,
             },
@@ -337,7 +343,7 @@ impl Session {
             read_component: !self.up.eof && !ending && room && !self.interrupted,
             read_node: linked
                 && !self.interrupted
-                && self.hears_node()
+                && self.has_room_for_component()
                 && (joining || self.up.own.len() < OWN_BYTES_MAX),
             write_component: !self.down.outbox.is_empty(),
             write_node: linked && self.up.blocked,
@@ -414,9 +420,19 @@ impl Session {
         self.policy = policy;
     }
 
-    /// Whether the component takes what the node says; if not, the node's silence means nothing.
-    fn hears_node(&self) -> bool {
+    /// Whether what waits for the component is below the session's own limit.
+    fn has_room_for_component(&self) -> bool {
         self.down.outbox.len() < self.policy.component_pending_bytes_max
+    }
+
+    /// Whether the node is read; if not, its silence means nothing.
+    fn hears_node(&self) -> bool {
+        self.has_room_for_component() && !self.down.starved
+    }
+
+    /// The node is not read now, for want of room in the buffers of all sessions.
+    pub(crate) const fn set_node_starved(&mut self, starved: bool) {
+        self.down.starved = starved;
     }
 
     /// Whether an orderly end still waits for a node that takes what the component has sent.
@@ -427,9 +443,27 @@ impl Session {
             && !self.has_passed_on()
     }
 
-    /// Whether the rest of a frame is missing, so that reading on is what frees the memory it takes.
-    pub(crate) fn needs_rest_of_frame(&self) -> bool {
-        self.up.incomplete
+    /// How many bytes of the component may be read even when all sessions' buffers together are full. The rest of a frame
+    /// always may, because it lets the frame go; and a session that keeps nothing may go on, a little at a time.
+    pub(crate) fn least_component_bytes(&self) -> usize {
+        if self.up.incomplete {
+            self.up.scanner.missing(&self.up.held).max(LEAST_BYTES)
+        } else if self.buffered_bytes() == 0 {
+            LEAST_BYTES
+        } else {
+            0
+        }
+    }
+
+    /// As [`least_component_bytes`](Self::least_component_bytes), of the node.
+    pub(crate) fn least_node_bytes(&self) -> usize {
+        if !self.down.outbox.is_empty() {
+            0
+        } else if self.down.partial.is_empty() {
+            LEAST_BYTES
+        } else {
+            self.down.scanner.missing(&self.down.partial).max(LEAST_BYTES)
+        }
     }
 
     /// How many bytes may be read of the component at once, so that no more are kept than `buffer_bytes`. The rest of a frame

@@ -105,6 +105,15 @@ impl Task {
         debug!(session = self.card.id, node = %node.client, %cause, "session lost its node");
     }
 
+    /// Counts the session's buffers among those of all.
+    pub(super) fn count_buffered(&mut self) {
+        let buffered = self.session.buffered_bytes();
+        if buffered != self.buffered.bytes {
+            self.buffered.set(buffered);
+            self.card.buffered_bytes.store(buffered as u64, Relaxed);
+        }
+    }
+
     /// Writes the card, and adds what passed to the counters.
     pub(super) fn report(&mut self) {
         let traffic = self.session.take_traffic();
@@ -128,11 +137,8 @@ impl Task {
         card.in_doubt.store(self.session.in_doubt(), Relaxed);
         card.subscriptions
             .store(self.session.subscriptions() as u64, Relaxed);
-        let buffered = self.session.buffered_bytes();
-        if buffered != self.buffered.bytes {
-            self.buffered.set(buffered);
-            card.buffered_bytes.store(buffered as u64, Relaxed);
-        }
+        self.count_buffered();
+        let card = &self.card;
         let state = self.session.state();
         if state != self.state {
             self.state = state;

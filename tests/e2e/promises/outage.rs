@@ -1,13 +1,10 @@
 //! S10: no node can be reached, and the component stays.
 
 use super::scene::{Scene, die, nothing_else};
-use e2e::raw::{CONNECT_NEW, pub_frame};
-use e2e::{Ending, PATIENCE, RawClient, eventually};
+use e2e::raw::{CONNECT_NEW, msg_frame, pub_frame};
+use e2e::{Ending, NodeConnection, PATIENCE, RawClient, eventually};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What the sidecar reads of one component at once, in bytes: the limit on all buffers is looked at before each read.
-const READ_BYTES: usize = 256 * 1024;
 
 fn publish(number: usize) -> Vec<u8> {
     pub_frame("a", format!("{number:01000}"))
@@ -228,24 +225,48 @@ async fn s10_publishes_to_be_sent_again_and_new_ones_survive_an_outage_in_order(
     nothing_else(&mut client, &mut node).await;
 }
 
-#[tokio::test]
-async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_lost() {
-    const ALL_BYTES: usize = 1024 * 1024;
+/// The limit of all sessions' buffers together in the tests that fill them, and what one session may add when they are full.
+const ALL_BYTES: usize = 1024 * 1024;
+const LEAST_BYTES: usize = 8 * 1024;
+
+/// A sidecar of one thread with that limit, and so many components, each on a node's connection of its own.
+async fn crowded(sessions: usize) -> (Scene, Vec<(RawClient, NodeConnection)>) {
     let settings = [
         ("session.buffer_bytes", "524288"),
+        ("session.component_pending_bytes_max", "524288"),
         ("limits.buffers_total_bytes_max", &ALL_BYTES.to_string()[..]),
+        ("limits.workers", "1"),
     ];
     let mut scene = Scene::with(&settings).await;
-    let mut clients = Vec::new();
-    for _ in 0..8 {
-        let (client, node) = scene.open().await;
-        clients.push((client, node));
+    let mut pairs = Vec::new();
+    for _ in 0..sessions {
+        pairs.push(scene.open().await);
     }
+    (scene, pairs)
+}
+
+/// Waits until the buffers are full, and looks again and again whether they grow further than they may.
+async fn full_and_no_fuller(scene: &Scene, sessions: usize) {
+    let held = async || scene.metrics().await.value("standin_buffered_bytes", &[]) as usize;
+    eventually("the buffers are full", PATIENCE, async || {
+        held().await >= ALL_BYTES
+    })
+    .await;
+    for _ in 0..20 {
+        let held = held().await;
+        assert!(held <= ALL_BYTES + sessions * LEAST_BYTES, "{held} bytes held");
+    }
+}
+
+#[tokio::test]
+async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_lost() {
+    const SESSIONS: usize = 24;
+    let (mut scene, pairs) = crowded(SESSIONS).await;
     scene.node.stop_listening();
     let total = 8 * 1024;
     let all: Arc<[u8]> = (0..total).flat_map(publish).collect();
     let mut sending = Vec::new();
-    for (mut client, node) in clients {
+    for (mut client, node) in pairs {
         node.reset();
         let all = Arc::clone(&all);
         sending.push(tokio::spawn(async move {
@@ -254,15 +275,10 @@ async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_los
             client
         }));
     }
-    eventually("the buffers are full", PATIENCE, async || {
-        scene.metrics().await.value("standin_buffered_bytes", &[]) as usize >= ALL_BYTES
-    })
-    .await;
-    let held = scene.metrics().await.value("standin_buffered_bytes", &[]) as usize;
-    assert!(held <= ALL_BYTES + 8 * READ_BYTES, "{held} bytes held");
+    full_and_no_fuller(&scene, SESSIONS).await;
     scene.node.listen_again().await;
     let mut reading = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..SESSIONS {
         let mut node = scene.next_node("").await;
         reading.push(tokio::spawn(async move {
             for number in 0..total {
@@ -276,6 +292,41 @@ async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_los
     }
     for task in sending {
         task.await.expect("a component has sent all");
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_components_that_do_not_read_is_bounded_in_all_and_nothing_is_lost() {
+    const SESSIONS: usize = 8;
+    let (scene, pairs) = crowded(SESSIONS).await;
+    // More than the sockets on the way take.
+    let messages: Arc<[u8]> = msg_frame("1", "a", vec![b'm'; 4096]).repeat(4096).into();
+    let mut clients = Vec::new();
+    let mut sending = Vec::new();
+    for (client, mut node) in pairs {
+        clients.push(client);
+        let messages = Arc::clone(&messages);
+        sending.push(tokio::spawn(async move {
+            node.set_patience(PATIENCE * 3);
+            node.send(&messages).await;
+            node
+        }));
+    }
+    full_and_no_fuller(&scene, SESSIONS).await;
+    let mut reading = Vec::new();
+    for mut client in clients {
+        let messages = Arc::clone(&messages);
+        reading.push(tokio::spawn(async move {
+            client.set_patience(PATIENCE * 3);
+            client.expect(&messages).await;
+            client
+        }));
+    }
+    for task in reading {
+        task.await.expect("a component has read all");
+    }
+    for task in sending {
+        task.await.expect("a node has sent all");
     }
 }
 
