@@ -15,7 +15,7 @@ use hashbrown::hash_table::Entry;
 use standin_wire::client::{self, Frame, Publish, Sub, Unsub, Verb};
 use standin_wire::limits::FrameLimits;
 use standin_wire::subject::{valid_publish, valid_subscription};
-use standin_wire::{ClientScanner, Connect, Span, encode};
+use standin_wire::{ClientFault, ClientScanner, Connect, Span, encode};
 
 use crate::cache::Found;
 use crate::card::{Card, Labels};
@@ -365,7 +365,7 @@ impl Client {
         }
         if max > 0 && subscriptions.len() >= max {
             drop(subscriptions);
-            return self.error("maximum subscriptions exceeded", router);
+            return self.error(ClientFault::TooManySubscriptions.text(), router);
         }
         let interest = &self.shared.interest;
         let is_first = !std::mem::replace(&mut self.has_subscribed, true);

@@ -4,9 +4,10 @@
 
 use std::collections::VecDeque;
 
-use standin_wire::encode;
+use standin_wire::{ClientFault, encode};
 
 use crate::doubt::Mark;
+use crate::error_text::ErrorText;
 
 /// An answer that is to come, or has to be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +18,8 @@ pub(crate) enum Expected {
     SwallowedOks(u32),
     /// So many `+OK`s that no node will send any more; the sidecar gives them when their turn has come.
     OwnOks(u32),
-    /// An `-ERR` of the sidecar's own, when its turn has come; its text.
-    OwnError(&'static str),
+    /// An `-ERR` of the sidecar's own, when its turn has come.
+    OwnError(ClientFault),
     /// A PONG for the component.
     ComponentPong(Mark),
     /// A PONG for the sidecar.
@@ -31,7 +32,7 @@ pub(crate) enum Owed {
     /// So many `+OK`s.
     Oks(u32),
     /// An `-ERR` of the sidecar's own.
-    Error(&'static str),
+    Error(ClientFault),
     /// A PONG for a PING that was sent where the mark says.
     Pong(Mark),
 }
@@ -125,7 +126,7 @@ impl Ledger {
         loop {
             match self.expected.front() {
                 Some(Expected::OwnOks(due)) => answers.extend(encode::OK.repeat(*due as usize)),
-                Some(Expected::OwnError(text)) => encode::err(text.as_bytes(), &mut answers),
+                Some(Expected::OwnError(fault)) => ErrorText::Fault(*fault).encode(&mut answers),
                 _ => return answers,
             }
             self.expected.pop_front();
@@ -137,7 +138,7 @@ impl Ledger {
         self.pings = 0;
         let owed = self.expected.drain(..).filter_map(|expected| match expected {
             Expected::Oks(count) | Expected::OwnOks(count) => Some(Owed::Oks(count)),
-            Expected::OwnError(text) => Some(Owed::Error(text)),
+            Expected::OwnError(fault) => Some(Owed::Error(fault)),
             Expected::ComponentPong(mark) => Some(Owed::Pong(mark)),
             Expected::SwallowedOks(_) | Expected::OwnPong(_) => None,
         });

@@ -10,6 +10,7 @@
 //! | `task`, `sockets` | the shell of one session: two sockets, a timer, a dial; `task/report` tells of it |
 //! | `session` | the state machine of one session, and the data path: `session/upward`, `session/downward` |
 //! | `journal`, `ledger`, `doubt` | its parts: subscriptions, answers owed, publishes in doubt |
+//! | `error_text` | what a component may be told in an `-ERR` |
 //! | `nodes`, `upstream` | which node next, and the connection to it |
 //! | `recovery` | after a loss: when held publishes go out again |
 //!
@@ -26,6 +27,7 @@ pub mod cli;
 mod doubt;
 pub mod embedded;
 mod ended;
+mod error_text;
 pub mod http;
 mod journal;
 mod ledger;

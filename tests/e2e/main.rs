@@ -4,6 +4,7 @@ mod broker;
 mod cluster_machinery;
 mod direct;
 mod embedded;
+mod error_texts;
 mod everyday;
 mod failover;
 mod half_open;

@@ -11,6 +11,7 @@ use crate::zookeeper::{Record, Registrar, write};
 use nix::sys::signal::Signal;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -23,6 +24,16 @@ pub enum Version {
     Newest,
     /// Debian's, 2.9.
     Debian,
+}
+
+impl Version {
+    /// Its program.
+    pub fn program(self) -> PathBuf {
+        match self {
+            Self::Newest => peers::folder().join("python/bin/nats-server"),
+            Self::Debian => "/usr/sbin/nats-server".into(),
+        }
+    }
 }
 
 /// What a cluster is to be like.
@@ -213,11 +224,7 @@ impl NatsNode {
             );
         }
         write(&folder.path().join("nats.conf"), &settings);
-        let binary = match builder.version {
-            Version::Newest => peers::folder().join("python/bin/nats-server"),
-            Version::Debian => "/usr/sbin/nats-server".into(),
-        };
-        let mut program = Program::new(binary)
+        let mut program = Program::new(builder.version.program())
             .arg("-c")
             .arg(folder.path().join("nats.conf"));
         if let Some(netns) = &builder.netns {
@@ -253,7 +260,7 @@ impl NatsNode {
     }
 
     /// The folder with its settings and its store.
-    pub fn folder(&self) -> &std::path::Path {
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::ClientFault;
+
 /// A frame that breaks the protocol. The bytes before it were whole frames; nothing after it can be trusted, because
 /// the place where the next frame starts is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -58,15 +60,21 @@ impl WireError {
         }
     }
 
-    /// The text that belongs behind `-ERR` for this, without quotes. `nats-server` closes the connection after each; after
-    /// wrong arguments it does so without a word, which helps nobody.
+    /// What a client that sent this is told. `nats-server` closes the connection after each; after wrong arguments it does so
+    /// without a word, which helps nobody.
+    #[must_use]
+    pub const fn fault(&self) -> ClientFault {
+        match self {
+            Self::LineTooLong { .. } => ClientFault::ControlLineTooLong,
+            Self::PayloadTooLarge { .. } => ClientFault::PayloadTooLarge,
+            Self::UnknownVerb(_) | Self::Arguments { .. } | Self::PayloadEnd => ClientFault::UnknownOperation,
+        }
+    }
+
+    /// The text of the `-ERR` for this, without quotes.
     #[must_use]
     pub const fn server_text(&self) -> &'static str {
-        match self {
-            Self::LineTooLong { .. } => "maximum control line exceeded",
-            Self::PayloadTooLarge { .. } => "Maximum Payload Violation",
-            Self::UnknownVerb(_) | Self::Arguments { .. } | Self::PayloadEnd => "Unknown Protocol Operation",
-        }
+        self.fault().text()
     }
 }
 

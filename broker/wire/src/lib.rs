@@ -16,6 +16,7 @@
 //! | [`subject`] | subject rules, wildcards, [`Pattern`] |
 //! | [`connect`], [`info`] | the JSON arguments of CONNECT and INFO |
 //! | [`refusal`] | the texts of `-ERR`: whom they are about, and what follows |
+//! | [`WireError`], [`ClientFault`] | what is wrong with a frame; what a client is told of it |
 //! | [`encode`] | the frames as bytes again |
 //!
 //! *Architecture invariant:* this crate never waits and never allocates for a message that only passes through.
@@ -27,6 +28,7 @@ pub mod client;
 pub mod connect;
 pub mod encode;
 mod error;
+mod fault;
 pub mod info;
 mod json;
 pub mod limits;
@@ -38,6 +40,7 @@ pub mod subject;
 
 pub use connect::Connect;
 pub use error::WireError;
+pub use fault::ClientFault;
 pub use info::Info;
 pub use refusal::Refusal;
 pub use scan::{ClientScanner, Scanner, ServerScanner, Span};

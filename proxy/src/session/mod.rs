@@ -40,10 +40,11 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use standin_registry::{Endpoint, Node};
 use standin_wire::limits::FrameLimits;
-use standin_wire::{Info, encode};
+use standin_wire::{ClientFault, Info, encode};
 
 use crate::cause::Cause;
 use crate::doubt::{Doubt, InDoubtCount, Mark};
+use crate::error_text::ErrorText;
 use crate::journal::{Journal, Slot};
 use crate::ledger::{Ledger, Owed};
 use crate::policy::Policy;
@@ -108,7 +109,7 @@ enum Hold {
 struct Ending {
     end: End,
     /// The `-ERR` that tells the component what it did wrong.
-    text: Option<String>,
+    fault: Option<ClientFault>,
     /// Until when the node's answers are awaited before that; `None`: they are not, or no longer.
     answers_until: Option<Instant>,
 }
@@ -591,21 +592,21 @@ impl Session {
         self.client.as_ref().is_none_or(|client| client.verbose)
     }
 
-    /// Starts the orderly end: `text` is sent as `-ERR` as soon as the node has given its last answers, or at `until`.
-    fn end_after_answers(&mut self, end: End, text: Option<String>, until: Instant) {
+    /// Starts the orderly end: `fault` is sent as `-ERR` as soon as the node has given its last answers, or at `until`.
+    fn end_after_answers(&mut self, end: End, fault: Option<ClientFault>, until: Instant) {
         self.ending = Some(Ending {
             end,
-            text,
+            fault,
             answers_until: Some(until),
         });
         self.own_ping();
     }
 
     /// Ends now, with `text` as `-ERR` behind what the component has not read yet.
-    fn end_now(&mut self, end: End, text: Option<&str>, now: Instant, wires: &mut impl Wires) {
+    fn end_now(&mut self, end: End, text: Option<ErrorText<'_>>, now: Instant, wires: &mut impl Wires) {
         self.ending = Some(Ending {
             end,
-            text: None,
+            fault: None,
             answers_until: None,
         });
         if let Some(text) = text {
@@ -618,13 +619,13 @@ impl Session {
         }
     }
 
-    /// `-ERR` of the sidecar's own.
-    fn tell_error(&mut self, kind: &'static str, text: &str, now: Instant, wires: &mut impl Wires) {
+    /// Sends an `-ERR`.
+    fn tell_error(&mut self, kind: &'static str, text: ErrorText<'_>, now: Instant, wires: &mut impl Wires) {
         let mut line = Vec::new();
-        encode::err(text.as_bytes(), &mut line);
+        text.encode(&mut line);
         self.deliver(&[&line], now, wires);
         self.notes.push(Note::ComponentError {
-            text: text.to_owned(),
+            text: text.as_str().to_owned(),
             kind,
         });
     }
@@ -633,8 +634,8 @@ impl Session {
     fn finish_answers(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(ending) = &mut self.ending else { return };
         if ending.answers_until.take().is_some() {
-            let (end, text) = (ending.end, ending.text.take());
-            self.end_now(end, text.as_deref(), now, wires);
+            let (end, fault) = (ending.end, ending.fault.take());
+            self.end_now(end, fault.map(ErrorText::Fault), now, wires);
         }
     }
 }

@@ -12,6 +12,7 @@ use super::face::Told;
 use super::{Blame, End, Hold, Leaving, Lost, Move, Note, Session, Stage, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
+use crate::error_text::ErrorText;
 use crate::ledger::{Expected, Owed};
 
 /// A node that answered and then kept the session for so long has served it, even if there was nothing to do.
@@ -106,7 +107,7 @@ impl Session {
             && self.ending.is_none()
             && let Some((_, _, text)) = self.refused_by.pop()
         {
-            self.end_now(End::Unauthorized, Some(&text), now, wires);
+            self.end_now(End::Unauthorized, Some(ErrorText::OfNode(&text)), now, wires);
         }
     }
 
@@ -326,7 +327,7 @@ impl Session {
             Some(Owed::Oks(_) | Owed::Error(_)) => {
                 match self.owed.pop_front() {
                     Some(Owed::Oks(count)) => self.ledger.expect(Expected::OwnOks(count)),
-                    Some(Owed::Error(text)) => self.ledger.expect(Expected::OwnError(text)),
+                    Some(Owed::Error(fault)) => self.ledger.expect(Expected::OwnError(fault)),
                     _ => {}
                 }
                 let answers = self.ledger.own_answers();

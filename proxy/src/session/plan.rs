@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use standin_wire::client::{self, Frame, Verb};
-use standin_wire::{Connect, Span, WireError, encode};
+use standin_wire::{ClientFault, Connect, Span, WireError, encode};
 
 use super::{End, Leaving, Session};
 
@@ -30,7 +30,7 @@ pub(super) enum Plan {
     /// The first `len` bytes are one frame that does not go to the node; the component hears why, if there is a why.
     Skip {
         len: usize,
-        refusal: Option<&'static str>,
+        refusal: Option<ClientFault>,
     },
     /// The first `len` bytes are one frame in whose place the node gets other bytes.
     Replace { len: usize, with: Vec<u8> },
@@ -213,7 +213,7 @@ impl Session {
             Frame::Sub(sub) if !before.begun && self.journal.may_be_on_its_way(sub.sid) => Some(Plan::Wait),
             Frame::Sub(_) if self.is_full(before.subs) => Some(Plan::Skip {
                 len,
-                refusal: Some("maximum subscriptions exceeded"),
+                refusal: Some(ClientFault::TooManySubscriptions),
             }),
             Frame::Sub(_) => {
                 before.subs += 1;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use standin_wire::client::{self, Frame, Verb};
-use standin_wire::{Span, WireError, encode};
+use standin_wire::{ClientFault, Span, WireError, encode};
 
 use super::plan::Plan;
 use super::{ALONE_WORK, CONNECT_WORK, End, Leaving, Note, Replacement, Session, Stage, Wires};
@@ -151,8 +151,8 @@ impl Session {
                 Ok(Plan::Skip { len, refusal }) => {
                     self.spend(ALONE_WORK);
                     at += len;
-                    if let Some(text) = refusal {
-                        self.refuse(text, now, wires);
+                    if let Some(fault) = refusal {
+                        self.refuse(fault, now, wires);
                     }
                 }
                 Ok(Plan::Replace { len, with }) => {
@@ -187,12 +187,12 @@ impl Session {
     }
 
     /// `-ERR` in place of what the node would have answered, when its turn among the node's answers has come.
-    fn refuse(&mut self, text: &'static str, now: Instant, wires: &mut impl Wires) {
-        self.ledger.expect(Expected::OwnError(text));
+    fn refuse(&mut self, fault: ClientFault, now: Instant, wires: &mut impl Wires) {
+        self.ledger.expect(Expected::OwnError(fault));
         let answers = self.ledger.own_answers();
         self.deliver(&[&answers], now, wires);
         self.notes.push(Note::ComponentError {
-            text: text.to_owned(),
+            text: fault.text().to_owned(),
             kind: "subscriptions_max",
         });
     }
@@ -348,11 +348,7 @@ impl Session {
 
     /// The component broke the protocol: nothing after this frame can be trusted. What came before it is answered first.
     fn component_fault(&mut self, error: &WireError, now: Instant) {
-        let text = error.server_text().to_owned();
-        self.end_after_answers(
-            End::ComponentProtocol(error.kind()),
-            Some(text),
-            now + LAST_ANSWERS,
-        );
+        let end = End::ComponentProtocol(error.kind());
+        self.end_after_answers(end, Some(error.fault()), now + LAST_ANSWERS);
     }
 }
