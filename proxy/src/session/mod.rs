@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use standin_registry::{Endpoint, Node};
 use standin_wire::limits::FrameLimits;
-use standin_wire::{ClientFault, Info, encode};
+use standin_wire::{ClientFault, Info};
 
 use crate::cause::Cause;
 use crate::doubt::{Doubt, InDoubtCount, Mark};
