@@ -1,15 +1,12 @@
 //! A node's znode while its connection to ZooKeeper is reset, falls silent, or stays away until the session expires: a
 //! reader that looks at every moment.
-#![allow(clippy::unwrap_used)]
 
-mod zk;
-
+use crate::zk::announcing::*;
+use crate::zk::proxy::Proxy;
+use crate::zk::*;
 use standin_registry::{Announcement, NodeState, Record};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use zk::announcing::*;
-use zk::proxy::Proxy;
-use zk::*;
 
 /// A reader that lists the path again and again, as fast as the server answers.
 struct Reader {

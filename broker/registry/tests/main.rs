@@ -3,6 +3,7 @@
 
 mod announce;
 mod contested;
+mod continued;
 mod sources;
 mod zk;
 mod znodes;
