@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use e2e::{Maker, Mesh, RawClient, eventually};
+use e2e::{Maker, Mesh, MeshNode, PATIENCE, RawClient, Sidecar, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -137,4 +137,45 @@ async fn what_a_node_sent_before_it_gave_up_the_link_is_not_delivered() {
             .expect_message("1", "news", &format!("new {round}"))
             .await;
     }
+}
+
+/// What a component said to a frozen node behind a sidecar was counted as lost when the sidecar gave that node up.
+#[tokio::test]
+async fn s12_a_node_that_thaws_delivers_nothing_that_a_sidecar_has_counted_as_lost() {
+    let mut mesh = Mesh::start(Maker::Ours, 2).await;
+    let sidecar = Sidecar::builder()
+        .upstream(mesh.nodes.iter().map(MeshNode::url))
+        .start()
+        .await;
+    let mut publisher = RawClient::open(sidecar.address()).await;
+    publisher.flush().await;
+    let address = e2e::found("the session has a node", PATIENCE, async || {
+        sidecar.node_of_session().await
+    })
+    .await;
+    let frozen = usize::from(mesh.nodes[1].address() == address);
+    let mut subscriber = mesh.nodes[1 - frozen].client().await;
+    subscriber.subscribe("a", "1").await;
+    subscriber.flush().await;
+    mesh.wait_until_agreed().await;
+
+    mesh.nodes[frozen].freeze().await;
+    for _ in 0..5 {
+        publisher.publish("a", "old").await;
+    }
+    eventually("the sidecar has given the node up", PATIENCE, async || {
+        sidecar.node_of_session().await == Some(mesh.nodes[1 - frozen].address())
+    })
+    .await;
+    publisher.publish("a", "new").await;
+    publisher.flush().await;
+    subscriber.set_patience(PATIENCE);
+    subscriber.expect_message("1", "a", "new").await;
+    let lost = sidecar.metrics().await.value("standin_lost_total", &[]);
+    assert_eq!(lost as usize, 5, "what was sent to the frozen node is counted");
+    mesh.nodes[frozen].thaw();
+    mesh.wait_until_whole().await;
+    publisher.publish("a", "last").await;
+    publisher.flush().await;
+    subscriber.expect_message("1", "a", "last").await;
 }
