@@ -42,9 +42,9 @@ pub(crate) struct Losses {
 }
 
 impl Losses {
-    /// A session lost messages, or `bytes` that were not even whole messages.
+    /// A session lost these messages, and with them so many bytes of its component.
     pub(crate) fn add(&self, loss: Loss, subjects: &Tally, bytes: usize) {
-        if subjects.is_empty() && bytes == 0 {
+        if subjects.is_empty() {
             return;
         }
         let mut gathered = self.of(loss).lock().unwrap_or_else(PoisonError::into_inner);

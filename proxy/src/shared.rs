@@ -135,7 +135,7 @@ impl Shared {
         self.limits.load().shutdown.mul_f64(0.8)
     }
 
-    /// A session lost messages, or `bytes` that were not even whole messages.
+    /// A session lost these messages, and with them so many bytes of its component.
     pub(crate) fn lost(&self, loss: Loss, subjects: &Tally, bytes: usize) {
         self.metrics.lost.add(loss.as_str(), subjects.total());
         self.losses.add(loss, subjects, bytes);
