@@ -490,17 +490,16 @@ impl NodeBook {
         }
     }
 
-    /// The nodes whose probe is due: no session proves them. Each is due again after its time. Sessions without a node prove
-    /// the nodes themselves, and leave nothing to do.
+    /// The nodes whose probe is due: no session proves them. Each is due again after its time. Those that failed are left to
+    /// the sessions without a node, if there are any.
     pub(crate) fn due_probes(&self, now: Instant) -> Vec<Arc<Node>> {
-        if self.searching.load(Ordering::Relaxed) > 0 {
-            return Vec::new();
-        }
+        let sessions_search = self.searching.load(Ordering::Relaxed) > 0;
         let interval = lock(&self.choice).idle_probe_interval;
         let own_names = lock(&self.own_names).clone();
         let mut due = Vec::new();
         for entry in lock(&self.entries).values_mut() {
             let is_idle = entry.sessions == 0 || entry.failures > 0 || entry.proved_at.is_none();
+            let is_idle = is_idle && !(entry.failures > 0 && sessions_search);
             if is_idle && !entry.on_trial && entry.probe_at <= now && !own_names.contains(&entry.node.client)
             {
                 entry.probe_at = now + interval;

@@ -266,6 +266,9 @@ fn idle_nodes_are_probed_at_a_slow_pace_and_failed_ones_when_they_have_cooled_do
     book.count_session(&nodes.live[0], true);
     book.failed(&nodes.live[1], "x", false, now);
     assert_eq!(due(now + Duration::from_millis(99)), 0);
+    let searcher = book.searcher();
+    assert_eq!(due(now + Duration::from_secs(1)), 0, "a session finds out");
+    drop(searcher);
     assert_eq!(
         due(now + Duration::from_secs(1)),
         1,
