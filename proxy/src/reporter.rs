@@ -33,10 +33,7 @@ async fn tell_outages(shared: &Shared) {
 fn tell_outage(report: &OutageReport) {
     match report {
         OutageReport::Began { sessions_waiting } => {
-            warn!(
-                sessions_waiting,
-                "no node reachable; components stay connected and wait"
-            );
+            warn!(sessions_waiting, "no node reachable");
         }
         OutageReport::Expired { sessions } => {
             warn!(
@@ -52,7 +49,7 @@ fn tell_outage(report: &OutageReport) {
             lost,
         } => warn!(
             outage_ms = lasted.as_millis() as u64,
-            sessions, held_bytes, resent, lost, "a node is reachable again"
+            sessions, held_bytes, resent, lost, "node reachable again"
         ),
     }
 }

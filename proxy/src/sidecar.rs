@@ -188,8 +188,8 @@ impl Sidecar {
         self.shared.registry.reconfigure(new.registry_config()?)?;
         for change in changes(&self.settings, &new) {
             match change.effect {
-                Effect::Now => info!("setting changed: {change}"),
-                Effect::Restart => warn!("setting needs a restart to change: {change}"),
+                Effect::Now => info!(%change, "setting changed"),
+                Effect::Restart => warn!(%change, "setting change needs a restart"),
             }
         }
         self.settings = reloaded(&self.settings, new);
