@@ -220,8 +220,8 @@ impl Server {
         let old = self.shared.settings.load();
         for change in changes(&**old, &new) {
             match change.effect {
-                Effect::Now => info!("setting changed: {change}"),
-                Effect::Restart => warn!("setting needs a restart to change: {change}"),
+                Effect::Now => info!(%change, "setting changed"),
+                Effect::Restart => warn!(%change, "setting change needs a restart"),
             }
         }
         self.shared.reload(reloaded(&**old, new));
