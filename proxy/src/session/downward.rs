@@ -115,15 +115,9 @@ impl Session {
                 at += span.len;
                 continue;
             }
-            if self.turn_exhausted() {
+            let Some(fate) = self.own_business(frame, &span, now) else {
                 break;
-            }
-            self.spend(if matches!(span.verb, Verb::Info | Verb::Err) {
-                NOTED_WORK
-            } else {
-                1
-            });
-            let fate = self.own_business(frame, &span, now);
+            };
             if !fate.pass && start < at {
                 runs[count] = &bytes[start..at];
                 count += 1;
@@ -159,8 +153,18 @@ impl Session {
         self.down.last_slot = slot.filter(|slot| self.journal.delivered(*slot));
     }
 
-    fn own_business(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) -> Fate {
-        match server::frame(bytes, span) {
+    /// Decides on a frame that is no message; `None` when the turn has no work left for it. Kept out of the loop over messages.
+    #[inline(never)]
+    fn own_business(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) -> Option<Fate> {
+        if self.turn_exhausted() {
+            return None;
+        }
+        self.spend(if matches!(span.verb, Verb::Info | Verb::Err) {
+            NOTED_WORK
+        } else {
+            1
+        });
+        Some(match server::frame(bytes, span) {
             Ok(Frame::Ping) => {
                 self.up.own.extend_from_slice(encode::PONG);
                 Fate::default()
@@ -194,7 +198,7 @@ impl Session {
                 pass: true,
                 then: Vec::new(),
             },
-        }
+        })
     }
 
     /// The node's PONG; returns whether it is the component's.
