@@ -1,8 +1,8 @@
-//! The window of publishes that were written whole to a node and not yet confirmed by one of its PONGs (promise S3).
+//! The publishes in doubt: written completely to a node and not yet acked by one of its PONGs (promise S3).
 //!
-//! Of those that would be dropped only the number is kept, by the first token of the subject. Those that would be sent again are kept whole, one after the
-//! other, in a log whose places are counted from the session's beginning, so a place keeps its meaning over any number
-//! of moves.
+//! For publishes under `drop` only counts are kept, by the first token of the subject. Publishes under `resend` are
+//! kept completely in a log. Offsets in the log count from the beginning of the session, so they stay valid over any
+//! number of moves.
 
 use std::collections::VecDeque;
 use std::ops::AddAssign;
@@ -12,23 +12,23 @@ use bytes::{Buf, BytesMut};
 
 use crate::tally::{Tally, publishes, unlimited_scanner};
 
-/// Counts by subject that wait for a PONG of their own. Those of further PINGs join the last.
+/// Subject counts that wait for a PONG of their own. The counts of further PINGs are added to the last one.
 const MARKED_MAX: usize = 64;
 
-/// How far the stream was written when a PING went out: its PONG confirms all before it.
+/// State of the stream when a PING went out. The PONG acks everything before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// Publishes under `drop` written so far.
     pub(crate) dropped: u64,
-    /// Place in the log of publishes under `resend`.
+    /// Offset in the log of publishes under `resend`.
     pub(crate) log: u64,
-    /// Subscriptions made and ended so far.
+    /// Changes of subscriptions (created or ended) so far.
     pub(crate) changes: u64,
     /// CONNECTs written so far.
     pub(crate) connects: u64,
 }
 
-/// How many publishes were in doubt when a node died.
+/// Number of publishes in doubt when a node died.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct InDoubtCount {
     /// Not sent again.
@@ -44,28 +44,28 @@ impl AddAssign for InDoubtCount {
     }
 }
 
-/// See the file's head.
+/// The window of publishes in doubt, with the log of those to be sent again.
 #[derive(Debug, Default)]
 pub(crate) struct Doubt {
     written: Mark,
     confirmed: Mark,
     log: BytesMut,
-    /// Place of the log's first byte.
+    /// Offset of the log's first byte.
     log_start: u64,
-    /// Up to which place the present node was sent the log.
+    /// Offset up to which the present node has been sent the log.
     sent: u64,
     /// Bytes of publishes since the last PING.
     bytes_since_mark: u64,
-    /// When the oldest publish without a PING behind it was written.
+    /// Time at which the oldest publish after the last PING was written.
     unmarked_since: Option<Instant>,
-    /// Unconfirmed publishes under `drop` by subject: those that no PING follows yet, and those before each PING, with
-    /// the number of `drop` publishes up to it.
+    /// Unacked publishes under `drop` by subject. `unmarked` has those after the last PING. `marked` has those before
+    /// each PING, with the number of `drop` publishes up to that PING.
     unmarked: Tally,
     marked: VecDeque<(u64, Tally)>,
 }
 
 impl Doubt {
-    /// So many publishes under `drop`, `bytes` long, were written; `subjects` has counted them.
+    /// Records `publishes` written under `drop`, `bytes` long together. `subjects` is their tally.
     #[inline]
     pub(crate) fn wrote_dropped(&mut self, publishes: u64, subjects: &Tally, bytes: usize, now: Instant) {
         self.written.dropped += publishes;
@@ -73,14 +73,14 @@ impl Doubt {
         self.wrote(bytes, now);
     }
 
-    /// One publish under `drop` was written; `args` stands behind the verb on its control line.
+    /// Records one publish written under `drop`. `args` is its control line after the verb.
     pub(crate) fn wrote_one_dropped(&mut self, args: &[u8], bytes: usize, now: Instant) {
         self.written.dropped += 1;
         self.unmarked.count(args);
         self.wrote(bytes, now);
     }
 
-    /// A publish under `resend` was written.
+    /// Records one publish written under `resend`.
     pub(crate) fn wrote_logged(&mut self, frame: &[u8], now: Instant) {
         self.log.extend_from_slice(frame);
         self.written.log += frame.len() as u64;
@@ -93,7 +93,7 @@ impl Doubt {
         self.unmarked_since.get_or_insert(now);
     }
 
-    /// A PING goes out now.
+    /// Returns the mark for a PING that goes out now.
     pub(crate) fn mark(&mut self) -> Mark {
         self.bytes_since_mark = 0;
         self.unmarked_since = None;
@@ -115,17 +115,17 @@ impl Doubt {
         }
     }
 
-    /// Bytes of publishes that no PING follows yet.
+    /// Returns the bytes of publishes written since the last PING.
     pub(crate) fn bytes_since_mark(&self) -> u64 {
         self.bytes_since_mark
     }
 
-    /// When the oldest of them was written.
+    /// Returns the time at which the oldest publish since the last PING was written.
     pub(crate) fn unmarked_since(&self) -> Option<Instant> {
         self.unmarked_since
     }
 
-    /// The PONG of a PING came.
+    /// Records the PONG of the PING with `mark`: everything before it is acked.
     pub(crate) fn confirm(&mut self, mark: Mark) {
         self.confirmed.dropped = self.confirmed.dropped.max(mark.dropped);
         while self
@@ -136,7 +136,7 @@ impl Doubt {
             if let Some((_, mut subjects)) = self.marked.pop_front()
                 && self.unmarked.is_empty()
             {
-                // Its memory serves the next count.
+                // The memory is reused for the next count.
                 subjects.clear();
                 self.unmarked = subjects;
             }
@@ -151,7 +151,7 @@ impl Doubt {
         }
     }
 
-    /// Publishes now in doubt. Walks the log.
+    /// Returns the publishes now in doubt. The cost grows with the length of the log.
     pub(crate) fn count(&self) -> InDoubtCount {
         let sent = &self.log[..(self.sent - self.log_start) as usize];
         InDoubtCount {
@@ -160,18 +160,18 @@ impl Doubt {
         }
     }
 
-    /// Publishes under `drop` now in doubt.
+    /// Returns the number of publishes under `drop` now in doubt.
     pub(crate) fn dropped_count(&self) -> u64 {
         self.written.dropped - self.confirmed.dropped
     }
 
-    /// Bytes kept.
+    /// Returns the bytes kept in the log.
     pub(crate) fn log_bytes(&self) -> usize {
         self.log.len()
     }
 
-    /// The node is gone. Returns what was in doubt, and the subjects of those under `drop`, which are forgotten; the
-    /// others wait for [`unsent`](Self::unsent).
+    /// Records the loss of the node. Returns the count of publishes in doubt, and the subjects of those under `drop`,
+    /// which are removed. Those under `resend` stay for [`unsent`](Self::unsent).
     pub(crate) fn node_lost(&mut self) -> (InDoubtCount, Tally) {
         let count = self.count();
         let mut subjects = std::mem::take(&mut self.unmarked);
@@ -185,7 +185,7 @@ impl Doubt {
         (count, subjects)
     }
 
-    /// Frees what an idle session does not need.
+    /// Frees memory that an idle session does not need.
     pub(crate) fn shrink(&mut self) {
         if self.unmarked.is_empty() {
             self.unmarked = Tally::default();
@@ -195,20 +195,20 @@ impl Doubt {
         }
     }
 
-    /// The publishes that are kept to be sent again, by subject.
+    /// Returns a tally of the publishes in the log.
     pub(crate) fn log_tally(&self) -> Tally {
         publishes(&self.log)
     }
 
-    /// The part of the log that the present node was not sent yet, at most up to the place `until`.
+    /// Returns the part of the log that the present node has not been sent, at most up to offset `until`.
     pub(crate) fn unsent(&self, until: u64) -> &[u8] {
         let from = (self.sent - self.log_start) as usize;
         let to = until.clamp(self.sent, self.written.log) - self.log_start;
         &self.log[from..to as usize]
     }
 
-    /// Where the next part to be sent ends, when what was sent ends with a whole publish: `bytes` (at least one) further on,
-    /// rounded up to whole publishes, but at most at `until`, which is the end of one.
+    /// Returns the end offset of the next part to be sent: `bytes` (at least one) further on, rounded up to whole
+    /// publishes. It is at most `until`. `until` and the offset sent so far must lie at the ends of publishes.
     pub(crate) fn part_end(&self, until: u64, bytes: u64) -> u64 {
         let unsent = self.unsent(until);
         let mut scanner = unlimited_scanner();
@@ -218,22 +218,22 @@ impl Doubt {
         {
             len += span.len;
         }
-        // No whole publish there would be a bug; all of it at once is better than none of it for ever.
+        // No whole publish here would be a bug. Sending everything at once is better than never sending it.
         self.sent + if len == 0 { unsent.len() } else { len } as u64
     }
 
-    /// Publishes of the log between two places; those already confirmed do not count.
+    /// Returns the number of publishes in the log between two offsets, without those already acked.
     pub(crate) fn frames_between(&self, from: u64, to: u64) -> u64 {
         let place = |place: u64| (place.clamp(self.log_start, self.written.log) - self.log_start) as usize;
         count_frames(&self.log[place(from)..place(to)])
     }
 
-    /// The end of the log.
+    /// Returns the end offset of the log.
     pub(crate) fn log_end(&self) -> u64 {
         self.written.log
     }
 
-    /// The present node took so many bytes of the log.
+    /// Records that the present node took `bytes` of the log.
     pub(crate) fn sent_again(&mut self, bytes: usize, now: Instant) {
         self.sent += bytes as u64;
         self.wrote(bytes, now);

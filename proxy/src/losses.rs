@@ -6,10 +6,10 @@ use tokio::sync::Notify;
 
 use crate::tally::Tally;
 
-/// How messages were lost.
+/// The way in which messages were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loss {
-    /// Written to a node that died before it confirmed them, and not sent again (`publish.in_doubt = "drop"`).
+    /// Written to a node that died before it acked them, and not sent again (`publish.in_doubt = "drop"`).
     InDoubt,
     /// Held by a session that ended before a node took them.
     Abandoned,
@@ -33,7 +33,7 @@ pub(crate) struct Gathered {
     pub(crate) subjects: Tally,
 }
 
-/// See the file's head.
+/// All losses since the last log line.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
     in_doubt: Mutex<Gathered>,
@@ -42,7 +42,7 @@ pub(crate) struct Losses {
 }
 
 impl Losses {
-    /// A session lost these messages, and with them so many bytes of its component.
+    /// Adds lost messages of one session, `bytes` long together.
     pub(crate) fn add(&self, loss: Loss, subjects: &Tally, bytes: usize) {
         if subjects.is_empty() {
             return;
@@ -59,7 +59,7 @@ impl Losses {
         self.news.notified().await;
     }
 
-    /// What was lost in this way since the last call, if anything.
+    /// Returns and resets the losses of one kind since the last call, if there are any.
     pub(crate) fn take(&self, loss: Loss) -> Option<Gathered> {
         let mut gathered = self.of(loss).lock().unwrap_or_else(PoisonError::into_inner);
         (gathered.sessions > 0).then(|| std::mem::take(&mut *gathered))

@@ -1,7 +1,7 @@
-//! What is known of each node, and which one a session tries next.
+//! The state of each known node, and the order in which a session tries the nodes.
 //!
-//! A source only names nodes; a session, a dial or a probe proves them ([`NodeBook::proved`], [`NodeBook::failed`]).
-//! [`NodeBook::candidates`] gives the order in which nodes are tried, at random within a rank:
+//! A source only names nodes. A session, a dial or a probe proves them ([`NodeBook::proved`], [`NodeBook::failed`]).
+//! [`NodeBook::candidates`] gives the order in which nodes are tried. The order within a rank is random:
 //!
 //! | rank | nodes |
 //! |---|---|
@@ -12,11 +12,12 @@
 //! | 7 | cooling down |
 //! | 8 | the node that the session has just lost |
 //!
-//! A node that failed cools down for a random time below a bound that doubles with each failure in a row. Until it is proved
-//! again it is dialled by one session at a time, and not before its retry time; the sum over all such nodes is bounded too
-//! ([`NodeBook::turn`]). So a thousand waiting sessions make a few dials a second, and all of them learn from each.
+//! A failed node cools down for a random time. The bound of that time doubles with each failure in a row. Until the
+//! node is proved again, one session at a time dials it, and not before its retry time. The rate of dials to all
+//! failed nodes together is bounded too ([`NodeBook::turn`]). So a thousand waiting sessions cause a few dials a
+//! second, and all of them learn from each dial.
 //!
-//! *Architecture invariant:* looked at when a session needs a node, never for a message.
+//! *Architecture invariant:* the node book is read when a session needs a node, never for a message.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -29,65 +30,66 @@ use rand::RngExt;
 use standin_registry::{Endpoint, Node, NodeState, Snapshot, Source};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Bound of the wait before a node that failed once is dialled again; doubles with each failure in a row.
+/// Bound of the retry wait after the first failure of a node. It doubles with each failure in a row.
 const RETRY_BASE: Duration = Duration::from_millis(20);
-/// The longest such wait.
+/// Upper bound of the retry wait.
 const RETRY_MAX: Duration = Duration::from_millis(500);
-/// How long a proved node that no source names any more is kept without a session on it.
+/// Time for which a proved node without sessions is kept after the last source withdrew it.
 const WITHDRAWN_KEPT: Duration = Duration::from_secs(600);
-/// Nodes kept that no source names any more and no session is on.
+/// Withdrawn nodes without sessions that are kept.
 const WITHDRAWN_MAX: usize = 256;
 
-/// The settings of the choice.
+/// The settings for the choice of a node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Choice {
     /// Bound of the first cool-down.
     pub(crate) cooldown_base: Duration,
-    /// Bound of the longest.
+    /// Upper bound of any cool-down.
     pub(crate) cooldown_max: Duration,
-    /// Connections to one node that may be in the making at the same time.
+    /// Connections to one node that may be in setup at the same time.
     pub(crate) dials_max: usize,
-    /// Dials in a second to nodes that failed when they were last tried, all such nodes together.
+    /// Dials a second to failed nodes, all such nodes together.
     pub(crate) retries_per_second_max: u32,
-    /// How often a node without a session is probed.
+    /// Interval between probes of a node without a session.
     pub(crate) idle_probe_interval: Duration,
 }
 
 impl Choice {
-    /// When a node is probed that was proved now: jittered, so that probes spread over time.
+    /// Wait before the next probe of a node that was just proved; jittered, so that probes spread over time.
     fn next_probe(&self) -> Duration {
         self.idle_probe_interval
             .mul_f64(rand::rng().random_range(0.5..1.5))
     }
 
-    /// When a node is probed that was never proved, or has just failed: about a second with the default interval.
+    /// Wait before the probe of a node that was never proved or has just failed: about a second with the default
+    /// interval.
     fn first_probe(&self) -> Duration {
         self.idle_probe_interval
             .mul_f64(rand::rng().random_range(0.02..0.05))
     }
 }
 
-/// What is known of a node beyond its record.
+/// State of a node beyond its registry record.
 #[derive(Debug)]
 struct Entry {
-    /// As a source named it last.
+    /// The record from the latest snapshot.
     node: Arc<Node>,
-    /// Since when no source names it; `None` while one does.
+    /// Time at which the last source withdrew the node; `None` while a source names it.
     withdrawn_at: Option<Instant>,
     /// Failures in a row.
     failures: u32,
     cooling_until: Option<Instant>,
-    /// Not dialled again before this, while `failures` is above 0.
+    /// Earliest time of the next dial while `failures` is above 0.
     retry_at: Option<Instant>,
-    /// One session or probe is dialling it, or joins it, to see whether it has recovered.
+    /// One session or probe is dialling the node, or joining it, to find out whether it has recovered.
     on_trial: bool,
-    /// The failure behind `failures`.
+    /// Time and text of the latest failure.
     last_failure: Option<(Instant, String)>,
-    /// When a session or a probe last proved it.
+    /// Time at which a session or a probe last proved the node.
     proved_at: Option<Instant>,
-    /// When it ceased to be proved.
+    /// Time at which the node ceased to be proved.
     unproved_at: Option<Instant>,
-    /// When it is probed next if it has no session by then.
+    /// Time of the next probe if the node has no session by then.
     probe_at: Instant,
     sessions: usize,
     dials: Arc<Semaphore>,
@@ -115,7 +117,9 @@ impl Entry {
         self.cooling_until.is_some_and(|until| until > now)
     }
 
-    /// Until when the last proof counts: as long as a session is on the node, else for two probes' time.
+    /// Returns the time until which the last proof counts: two probe intervals plus the longest cool-down after it,
+    /// and at least until now while a session is on the node. Returns `None` if the node is not proved or has failed
+    /// since.
     fn proved_until(&self, choice: &Choice, now: Instant) -> Option<Instant> {
         let proved_at = self.proved_at.filter(|_| self.failures == 0)?;
         let aged = proved_at + choice.idle_probe_interval * 2 + choice.cooldown_max;
@@ -137,40 +141,40 @@ impl Entry {
     }
 }
 
-/// One node as `/nodez` and the metrics show it.
+/// One node as shown on `/nodez` and in the metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeStatus {
     pub(crate) node: Arc<Node>,
     /// `up`, `unproved`, `draining`, `cooling` or `down`.
     pub(crate) state: &'static str,
-    /// A session or a probe has proved it lately.
+    /// A session or a probe has proved the node recently.
     pub(crate) proved: bool,
-    /// No source names it any more.
+    /// No source names the node any more.
     pub(crate) withdrawn: bool,
     pub(crate) failures: u32,
-    /// What is left of its cool-down.
+    /// Remaining time of the cool-down.
     pub(crate) cooling: Duration,
-    /// Age and text of the failure that it has not recovered from.
+    /// Age and text of the latest failure; `None` once the node has recovered.
     pub(crate) last_failure: Option<(Duration, String)>,
     pub(crate) sessions: usize,
 }
 
-/// Leave to dial a node; kept until the node has taken the session, or failed.
+/// Permission to dial a node. It is held until the node has taken the session or failed.
 #[derive(Debug)]
 pub(crate) struct Permit {
     trial: Option<Trial>,
-    /// Bounds the connections to one node that are in the making.
+    /// Bounds the connections to one node that are in setup.
     _dial: OwnedSemaphorePermit,
 }
 
 impl Permit {
-    /// Whether the node failed when it was last tried, and this dial is to show whether it has recovered.
+    /// Returns whether the node failed when it was last tried, so that this dial shows whether it has recovered.
     pub(crate) fn is_trial(&self) -> bool {
         self.trial.is_some()
     }
 }
 
-/// The only dial to a node that failed; another is possible when it is dropped.
+/// The only dial to a failed node. Another dial is possible when this value is dropped.
 #[derive(Debug)]
 struct Trial {
     book: Arc<NodeBook>,
@@ -185,7 +189,7 @@ impl Drop for Trial {
     }
 }
 
-/// A token bucket of one second.
+/// A token bucket that holds the tokens of one second at most.
 #[derive(Debug)]
 struct Bucket {
     tokens: f64,
@@ -206,7 +210,7 @@ impl Bucket {
     }
 }
 
-/// See the file's head.
+/// The state of all known nodes.
 #[derive(Debug)]
 pub(crate) struct NodeBook {
     choice: Mutex<Choice>,
@@ -214,14 +218,14 @@ pub(crate) struct NodeBook {
     retries: Mutex<Bucket>,
     started: Instant,
     searching: AtomicUsize,
-    /// Tells sessions without a node that one has recovered.
+    /// Wakes sessions without a node when a failed node has recovered.
     recovered: Notify,
-    /// This sidecar's mark in every INFO that it sends.
+    /// This sidecar's mark, sent in every INFO.
     mark: Arc<str>,
-    /// Where the sidecar itself listens: never a node.
+    /// Addresses on which the sidecar itself listens. None of them is a node.
     own: OnceLock<Vec<SocketAddr>>,
-    /// Addresses of nodes that turned out to be the sidecar itself. Not tried again: each try would be a component of its own,
-    /// which tries the same.
+    /// Node addresses that turned out to be the sidecar itself. They are not tried again: each dial would add a
+    /// component to this sidecar, whose session would dial the same address.
     own_names: Mutex<HashSet<Endpoint>>,
 }
 
@@ -244,18 +248,19 @@ impl NodeBook {
         }
     }
 
-    /// This sidecar's mark in every INFO that it sends, by which it knows itself behind other sidecars.
+    /// Returns this sidecar's mark, sent in every INFO. The sidecar recognises itself behind other sidecars by this
+    /// mark.
     pub(crate) fn mark(&self) -> &Arc<str> {
         &self.mark
     }
 
-    /// The sidecar listens there. Told once.
+    /// Sets the addresses on which the sidecar listens. Only the first call has an effect.
     pub(crate) fn set_own(&self, addresses: &[SocketAddr]) {
         self.own.get_or_init(|| addresses.to_vec());
     }
 
-    /// Whether a connection to `peer` that goes out from `local` ends at the sidecar itself: then it is the same host, and a
-    /// port that the sidecar listens on at that address or at all of them.
+    /// Returns whether a connection from `local` to `peer` ends at the sidecar itself. This is the case if the
+    /// sidecar listens on `peer`'s port, at `peer`'s address or at all addresses of this host.
     pub(crate) fn is_own(&self, local: SocketAddr, peer: SocketAddr) -> bool {
         let here = peer.ip() == local.ip() || peer.ip().is_loopback();
         self.own.get().into_iter().flatten().any(|own| {
@@ -263,27 +268,27 @@ impl NodeBook {
         })
     }
 
-    /// `node` is the sidecar itself.
+    /// Records that `node` is the sidecar itself.
     pub(crate) fn met_itself(&self, node: &Endpoint) {
         lock(&self.own_names).insert(node.clone());
     }
 
-    /// Other settings from now on.
+    /// Replaces the settings.
     pub(crate) fn set_choice(&self, choice: Choice) {
         let before = std::mem::replace(&mut *lock(&self.choice), choice).dials_max;
         let more = choice.dials_max.checked_sub(before);
         for entry in lock(&self.entries).values_mut() {
             match more {
-                // Those who wait for their turn already are served by it.
+                // Sessions that already wait for a permit get the added ones.
                 Some(more) => entry.dials.add_permits(more),
-                // Dials under way keep their place; new ones are counted anew.
+                // Dials under way keep their permits; new dials use a new semaphore.
                 None => entry.dials = Arc::new(Semaphore::new(choice.dials_max)),
             }
         }
     }
 
-    /// The known nodes in the order in which they are to be tried. `avoid` is tried last of all. With `evenly`, nodes with
-    /// fewer sessions come first within a rank, instead of chance.
+    /// Returns the known nodes in the order in which they are to be tried. `avoid` comes last. Within a rank the
+    /// order is random; with `evenly`, nodes with fewer sessions come first.
     pub(crate) fn candidates(
         &self,
         snapshot: &Snapshot,
@@ -316,7 +321,7 @@ impl NodeBook {
                 None => rank,
             };
             let weight = f64::from(node.weight.max(1));
-            // The smallest of exponential draws with the weights as rates: a choice by weight.
+            // The smallest of exponential draws with the weights as rates is a random choice by weight.
             let draw = -rng.random::<f64>().max(f64::MIN_POSITIVE).ln() / weight;
             let load = entry.map_or(0, |entry| entry.sessions) as f64 / weight;
             let draw = if evenly { load + draw.min(1.0) / 2.0 } else { draw };
@@ -326,10 +331,12 @@ impl NodeBook {
         ranked.into_iter().map(|(.., node)| node).collect()
     }
 
-    /// Waits until `node` may be dialled. `None`: it failed when it was last tried, and its turn has not come.
+    /// Waits until `node` may be dialled. Returns `None` if the node failed when it was last tried and may not be
+    /// retried yet.
     pub(crate) async fn permit(self: &Arc<Self>, node: &Arc<Node>) -> Option<Permit> {
         let dials = self.with_entry(node, |entry, _| Arc::clone(&entry.dials));
-        // Looked at before and behind the queue: many may wait there when the node fails the first of them.
+        // Checked before and after the wait for the semaphore: many sessions may wait when the first of them finds
+        // the node down.
         self.may_be_dialled(&node.client, Instant::now()).then_some(())?;
         // The semaphore is never closed.
         let dial = dials.acquire_owned().await.ok()?;
@@ -343,7 +350,7 @@ impl NodeBook {
         })
     }
 
-    /// Takes the turn to dial `node` now; for one that failed, the only one.
+    /// Takes the turn to dial `node` now. A failed node has one turn at a time.
     fn turn(self: &Arc<Self>, node: &Endpoint, now: Instant) -> Option<Option<Trial>> {
         let per_second = lock(&self.choice).retries_per_second_max;
         let mut entries = lock(&self.entries);
@@ -361,8 +368,8 @@ impl NodeBook {
         }))
     }
 
-    /// `node` failed: it cools down. Returns whether this is its first failure in a row. Sessions that lose the same
-    /// node at the same moment count as one failure; a failed trial always counts.
+    /// Records a failure of `node` and starts its cool-down. Returns whether this is its first failure in a row.
+    /// Sessions that lose the same node at the same moment count as one failure. A failed trial always counts.
     pub(crate) fn failed(&self, node: &Arc<Node>, error: &str, trial: bool, now: Instant) -> bool {
         self.with_entry(node, |entry, choice| {
             if entry.is_cooling(now) && !trial {
@@ -385,7 +392,7 @@ impl NodeBook {
         })
     }
 
-    /// `node` took a session whole, or answered a probe. Returns whether it had failed before.
+    /// Records that `node` took a session completely or answered a probe. Returns whether the node had failed before.
     pub(crate) fn proved(&self, node: &Arc<Node>, now: Instant) -> bool {
         let had_failed = self.with_entry(node, |entry, choice| {
             entry.proved_at = Some(now);
@@ -401,12 +408,12 @@ impl NodeBook {
         had_failed
     }
 
-    /// Waits until a node that had failed is proved again.
+    /// Waits until a failed node is proved again.
     pub(crate) async fn recovered(&self) {
         self.recovered.notified().await;
     }
 
-    /// A session uses `node` from now on, or no longer.
+    /// Counts a session that begins (`uses`) or ceases to use `node`.
     pub(crate) fn count_session(&self, node: &Arc<Node>, uses: bool) {
         self.with_entry(node, |entry, choice| {
             if uses {
@@ -414,7 +421,7 @@ impl NodeBook {
             } else {
                 let now = Instant::now();
                 if entry.is_proved(choice, now) {
-                    // Up to now by this session.
+                    // The session proved the node up to now.
                     entry.proved_at = Some(now);
                 }
                 entry.sessions = entry.sessions.saturating_sub(1);
@@ -422,7 +429,7 @@ impl NodeBook {
         });
     }
 
-    /// Whether `node` is proved.
+    /// Returns whether `node` is proved.
     pub(crate) fn is_proved(&self, node: &Endpoint, now: Instant) -> bool {
         let choice = *lock(&self.choice);
         lock(&self.entries)
@@ -430,19 +437,19 @@ impl NodeBook {
             .is_some_and(|entry| entry.is_proved(&choice, now))
     }
 
-    /// Whether any known node failed when it was last tried.
+    /// Returns whether any known node failed when it was last tried.
     pub(crate) fn any_failed(&self) -> bool {
         lock(&self.entries).values().any(|entry| entry.failures > 0)
     }
 
-    /// Whether every known node failed when it was last tried, and there is one.
+    /// Returns whether there is a known node and every known node failed when it was last tried.
     pub(crate) fn all_failed(&self, snapshot: &Snapshot) -> bool {
         let entries = lock(&self.entries);
         let failed = |node: &Arc<Node>| entries.get(&node.client).is_some_and(|entry| entry.failures > 0);
         !snapshot.is_empty() && snapshot.iter().all(failed)
     }
 
-    /// Since when no node is proved; `None` while one is.
+    /// Returns the time since which no node is proved; `None` while one is.
     pub(crate) fn none_proved_since(&self, now: Instant) -> Option<Instant> {
         let choice = *lock(&self.choice);
         let mut since = self.started;
@@ -456,8 +463,8 @@ impl NodeBook {
         Some(since)
     }
 
-    /// Takes over what the sources name. Nodes that no source names any more are kept while a session is on them, and
-    /// for a while when they were proved; the others are forgotten.
+    /// Updates the entries from a snapshot. A withdrawn node is kept while a session is on it, and for
+    /// [`WITHDRAWN_KEPT`] if it was proved before. Other withdrawn nodes are removed.
     pub(crate) fn take_snapshot(&self, snapshot: &Snapshot, now: Instant) {
         let choice = *lock(&self.choice);
         let mut entries = lock(&self.entries);
@@ -490,8 +497,8 @@ impl NodeBook {
         }
     }
 
-    /// The nodes whose probe is due: no session proves them. Each is due again after its time. Those that failed are left to
-    /// the sessions without a node, if there are any.
+    /// Returns the nodes that no session proves and whose probe is due, and sets their next probe time. Failed nodes
+    /// are left to the sessions without a node, if there are any.
     pub(crate) fn due_probes(&self, now: Instant) -> Vec<Arc<Node>> {
         let sessions_search = self.searching.load(Ordering::Relaxed) > 0;
         let interval = lock(&self.choice).idle_probe_interval;
@@ -509,7 +516,7 @@ impl NodeBook {
         due
     }
 
-    /// All nodes known, sorted by address.
+    /// Returns the status of all known nodes, sorted by address.
     pub(crate) fn status(&self, now: Instant) -> Vec<NodeStatus> {
         let choice = *lock(&self.choice);
         let entries = lock(&self.entries);
@@ -535,7 +542,7 @@ impl NodeBook {
         all
     }
 
-    /// A session that lost its node looks for another: kept as long as it does, so that many at once spread out.
+    /// Counts a session that lost its node and looks for another. The count ends when the returned value is dropped.
     pub(crate) fn searcher(self: &Arc<Self>) -> Searcher {
         let others = self.searching.fetch_add(1, Ordering::Relaxed);
         Searcher {
@@ -544,7 +551,7 @@ impl NodeBook {
         }
     }
 
-    /// Calls `change` with the entry of `node`, which is made if there is none.
+    /// Calls `change` with the entry of `node`. Creates the entry if there is none.
     fn with_entry<T>(&self, node: &Arc<Node>, change: impl FnOnce(&mut Entry, &Choice) -> T) -> T {
         let choice = *lock(&self.choice);
         let mut entries = lock(&self.entries);
@@ -555,7 +562,7 @@ impl NodeBook {
     }
 }
 
-/// The nodes of the snapshot with their ranks.
+/// Returns the nodes of the snapshot with their ranks.
 fn ranked_lists(snapshot: &Snapshot) -> impl Iterator<Item = (u8, &Arc<Node>)> {
     let live = snapshot.live.iter().map(|node| (0, node));
     let cached = snapshot.cached.iter().map(|node| (1, node));
@@ -574,8 +581,9 @@ pub(crate) struct Searcher {
 }
 
 impl Searcher {
-    /// A random wait before the first dial, longer the more sessions search. As many as may dial at the same time need not
-    /// wait for each other, and their components hear again some milliseconds sooner.
+    /// Returns a random wait before the first dial. The wait grows with the number of sessions that search. It is
+    /// zero while no more sessions search than may dial one node at the same time, so that their components wait some
+    /// milliseconds less.
     pub(crate) fn spread(&self, per_session: Duration, max: Duration) -> Duration {
         let dials_max = lock(&self.book.choice).dials_max;
         let waiting = u32::try_from(self.others.saturating_sub(dials_max)).unwrap_or(u32::MAX);
@@ -592,7 +600,7 @@ impl Drop for Searcher {
     }
 }
 
-/// A panic elsewhere must not take the other sessions down: the data are counters, good enough after any of them.
+/// Locks `mutex`, also after a panic elsewhere: a panic must not end the other sessions, and the data are counters.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

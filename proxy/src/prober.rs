@@ -1,5 +1,5 @@
-//! Probes nodes that no session proves, at a slow and jittered pace, so that "up" is what was proved and not what was
-//! named: on `/readyz`, on `/nodez`, in the metrics, and when a session chooses a node.
+//! Probes nodes that no session proves, at a slow and jittered pace. So "up" means proved, not only named, on
+//! `/readyz`, on `/nodez`, in the metrics, and when a session chooses a node.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use tracing::{debug, info};
 use crate::shared::Shared;
 use crate::upstream;
 
-/// How often the prober looks for nodes that are due. Their own pace is `health.idle_probe_interval_ms`, or the cool-down
-/// after a failure.
+/// Interval between the prober's checks for due nodes. The interval between probes of one node is
+/// `health.idle_probe_interval_ms`, or the cool-down after a failure.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Probes under way at the same time.
+/// Probes in flight at the same time.
 const PROBES_MAX: usize = 8;
 
-/// Probes until the task is ended.
+/// Probes due nodes until the task is ended.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -39,9 +39,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Probes one node. Returns whether it is proved.
+/// Probes one node. Returns whether the node is proved.
 async fn probe(shared: &Arc<Shared>, node: Arc<Node>) -> bool {
-    // Without one, a session is about to find out.
+    // Without a permit there is nothing to do: a session or another probe is trying the node.
     let Some(permit) = shared.book.permit(&node).await else {
         return false;
     };

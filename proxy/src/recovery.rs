@@ -1,15 +1,16 @@
-//! What happens between the loss of a node and the moment when the publishes held meanwhile go out again.
+//! Decides when publishes that a session held after the loss of its node may go out.
 //!
-//! A held publish that goes out before its subscribers are back reaches nobody, and nobody counts it. So (promise S10):
+//! A publish that goes out before its subscribers are back reaches nobody, and no counter shows the loss. So a
+//! session keeps its publishes held (promise S10):
 //!
-//! - After an outage of all nodes it waits until every session of this sidecar that was without a node is back
-//!   ([`BACK_WAIT_MAX`] at most), and `session.settle_ms` longer for subscribers behind other sidecars.
-//! - After the loss of one node of several it waits for the sidecar's other sessions on that node
+//! - After an outage of all nodes, until every session of this sidecar without a node is back ([`BACK_WAIT_MAX`] at
+//!   most), and then `session.settle_ms` longer for subscribers behind other sidecars.
+//! - After the loss of one node of several, until the sidecar's other sessions on that node are back
 //!   ([`GROUP_WAIT_MAX`] at most).
 //!
-//! A session is *back* when its node has answered the replay and all frames before the first held publish. An outage begins
-//! when a session, or the prober, has tried every known node in vain while no session has a node; it ends when a node takes
-//! the first session.
+//! A session is *back* when its node has answered the replay and all frames before the first held publish. An outage
+//! begins when a session or the prober has tried every known node without success and no session has a node. The
+//! outage ends when a node takes a session or answers a probe.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,41 +23,42 @@ use tokio::sync::Notify;
 use crate::card::{Card, Errand};
 use crate::doubt::InDoubtCount;
 
-/// How long after the end of an outage held publishes wait for sessions that are not back.
+/// Longest wait for sessions that are not back, counted from the end of the outage.
 const BACK_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How long a session that is back waits for others that lost the same node.
+/// Longest wait of a session that is back for other sessions that lost the same node.
 const GROUP_WAIT_MAX: Duration = Duration::from_millis(50);
-/// Over how long the sessions come back after an outage when some known nodes are still down: else all of them would be
-/// on the first node that returns. Below the least useful `session.settle_ms`, so that subscribers are back in time.
+/// Time over which sessions come back after an outage while some known nodes are still down. Without this spread all
+/// sessions would be on the first node that returns. The value is below the least useful `session.settle_ms`, so that
+/// subscribers are back in time.
 const SPREAD: Duration = Duration::from_millis(500);
 
-/// A session that has lost its node, or never had one, and whose held publishes have not gone out.
+/// A session without a node, or with a new node, whose held publishes have not gone out.
 #[derive(Debug)]
 struct Away {
     card: Arc<Card>,
-    /// The node it lost.
+    /// The lost node; `None` if the session never had one.
     node: Option<Endpoint>,
-    /// It was without a node in the present outage.
+    /// The session was without a node in the present outage.
     in_outage: bool,
-    /// When it had its subscriptions back.
+    /// Time at which the node had the session's subscriptions again.
     back_at: Option<Instant>,
     in_doubt: InDoubtCount,
 }
 
-/// An outage of all nodes, until the last session of it has sent what it held.
+/// An outage of all nodes. The entry stays until the last session of the outage has sent its held publishes.
 #[derive(Debug)]
 struct Outage {
     began: Instant,
     ended: Option<Instant>,
-    /// When the last session was back.
+    /// Time at which the last session was back.
     all_back_at: Option<Instant>,
-    /// Most sessions that waited at one time.
+    /// Highest number of sessions that waited at one time.
     sessions: usize,
     held_bytes: u64,
     in_doubt: InDoubtCount,
     /// Publishes that sessions still held when they ended.
     abandoned: u64,
-    /// Sessions closed for want of a node since the last report.
+    /// Sessions closed since the last report because they had no node.
     expired: usize,
     begin_told: bool,
 }
@@ -64,15 +66,15 @@ struct Outage {
 #[derive(Debug, Default)]
 struct State {
     away: HashMap<u64, Away>,
-    /// Those of `away` that are not back: in the present outage, and by the node they lost.
+    /// Sessions in `away` that are not back: their number in the present outage, and their number by lost node.
     missing_in_outage: usize,
     missing_by_node: HashMap<Endpoint, usize>,
     outage: Option<Outage>,
     nodes: HashMap<Endpoint, OnNode>,
 }
 
-/// Sessions that one node serves. Each loss begins another epoch, so that those who may not have noticed it yet are told
-/// from those who are on the node again.
+/// Number of sessions on one node. Each loss begins another epoch. So sessions that may not have noticed the loss yet
+/// are distinct from sessions that are on the node again.
 #[derive(Debug, Default)]
 struct OnNode {
     epoch: u64,
@@ -80,14 +82,14 @@ struct OnNode {
     earlier: usize,
 }
 
-/// That a node serves a session; given back when it does no longer.
+/// Record that a node serves a session. The session returns it when it leaves the node.
 #[derive(Debug)]
 pub(crate) struct Served {
     node: Endpoint,
     epoch: u64,
 }
 
-/// What the log says of outages.
+/// A log line about an outage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OutageReport {
     /// No node is reachable.
@@ -97,35 +99,36 @@ pub(crate) enum OutageReport {
     },
     /// Sessions were closed because they had no node for `session.outage_secs`.
     Expired {
-        /// How many since the last such report.
+        /// Sessions closed since the last such report.
         sessions: usize,
     },
-    /// A node is reachable again, and all that was held has gone out.
+    /// A node is reachable again, and all held publishes have gone out.
     Ended {
-        /// From its beginning to the first session that a node took.
+        /// Time from the beginning of the outage to its end.
         lasted: Duration,
-        /// Most sessions that waited at one time.
+        /// Highest number of sessions that waited at one time.
         sessions: usize,
-        /// Bytes of components that were held when it ended.
+        /// Bytes of components held at the end of the outage.
         held_bytes: u64,
-        /// Publishes in doubt sent again, by the sessions that waited.
+        /// Publishes in doubt that the waiting sessions sent again.
         resent: u64,
-        /// Publishes in doubt dropped, and publishes held by sessions that ended.
+        /// Publishes in doubt that were dropped, plus publishes that were still held when their session ended.
         lost: u64,
     },
 }
 
-/// See the file's head.
+/// The outage state of the sidecar: sessions without a node, and sessions per node.
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
     state: Mutex<State>,
-    /// There may be something to report.
+    /// Signals that there may be something to report.
     news: Notify,
 }
 
 impl Recovery {
-    /// The session of `card` lost `node`, which may have served it. It is waited for when `awaited`: it did not leave
-    /// the node by itself, and has said CONNECT.
+    /// Records that the session of `card` lost `node`. `served` is set if the node had taken the session. Other
+    /// sessions wait for this one when `awaited`: the session did not leave the node by itself, and its component has
+    /// sent CONNECT.
     pub(crate) fn lost(
         &self,
         card: &Arc<Card>,
@@ -150,7 +153,8 @@ impl Recovery {
         }
     }
 
-    /// The session of `card` has tried every known node in vain; `waits`: its component has said something.
+    /// Records that the session of `card` has tried every known node without success. `waits` is true if its
+    /// component has sent something.
     pub(crate) fn in_vain(&self, card: &Arc<Card>, waits: bool, now: Instant) {
         let mut state = self.lock();
         if waits {
@@ -162,20 +166,19 @@ impl Recovery {
         }
     }
 
-    /// A probe of every known node failed.
+    /// Records that every known node failed when it was last dialled or probed.
     pub(crate) fn all_probes_failed(&self, now: Instant) {
         if self.lock().begin_outage(now) {
             self.news.notify_one();
         }
     }
 
-    /// Whether the session of `card` was without a node, and has not sent what it held.
+    /// Returns whether the session of `card` lost its node and has not sent its held publishes.
     pub(crate) fn is_away(&self, card: &Card) -> bool {
         self.lock().away.contains_key(&card.id)
     }
 
-    /// Whether the session of `card`, to which a node has just connected, must hold its publishes: there are others to wait
-    /// for.
+    /// Returns whether the session of `card`, just connected to a node, must hold its publishes for other sessions.
     pub(crate) fn must_hold(&self, card: &Card, settle: Duration) -> bool {
         let state = self.lock();
         let Some(away) = state.away.get(&card.id) else {
@@ -193,7 +196,7 @@ impl Recovery {
         })
     }
 
-    /// `node` has taken a session.
+    /// Records that `node` has taken a session.
     pub(crate) fn served(&self, node: &Endpoint, now: Instant) -> Served {
         self.reachable(now);
         let mut state = self.lock();
@@ -205,7 +208,7 @@ impl Recovery {
         }
     }
 
-    /// A node has taken a session or answered a probe.
+    /// Records that a node has taken a session or answered a probe. This ends an outage.
     pub(crate) fn reachable(&self, now: Instant) {
         let mut state = self.lock();
         if state.outage.as_ref().is_some_and(|outage| outage.ended.is_none()) {
@@ -214,7 +217,7 @@ impl Recovery {
         }
     }
 
-    /// The session of `card` has its subscriptions back.
+    /// Records that the session of `card` has its subscriptions back.
     pub(crate) fn back(&self, card: &Card, now: Instant) {
         let mut state = self.lock();
         if let Some(mut away) = state.remove(card.id) {
@@ -225,7 +228,7 @@ impl Recovery {
         }
     }
 
-    /// When the session of `card`, which is back, may send what it held.
+    /// Returns the time at which the session of `card`, which is back, may send its held publishes.
     pub(crate) fn release_at(&self, card: &Card, settle: Duration, now: Instant) -> Instant {
         let state = self.lock();
         let Some(away) = state.away.get(&card.id) else {
@@ -246,7 +249,7 @@ impl Recovery {
         }
     }
 
-    /// The session of `card` sends what it held.
+    /// Records that the session of `card` sends its held publishes.
     pub(crate) fn released(&self, card: &Card, now: Instant) {
         let mut state = self.lock();
         let Some(away) = state.remove(card.id) else { return };
@@ -254,7 +257,8 @@ impl Recovery {
         self.news.notify_one();
     }
 
-    /// The session of `card` is over, with so many publishes that no node has taken; `expired`: for want of a node.
+    /// Records the end of the session of `card`. `abandoned` publishes were taken by no node. `expired` is true if
+    /// the session ended because it had no node.
     pub(crate) fn ended(
         &self,
         card: &Card,
@@ -276,7 +280,7 @@ impl Recovery {
         self.news.notify_one();
     }
 
-    /// Until when sessions that were without a node come back one after another; see [`SPREAD`].
+    /// Returns the time until which sessions come back one after another after an outage; see [`SPREAD`].
     pub(crate) fn spread_until(&self, now: Instant) -> Option<Instant> {
         let ended = self.lock().outage.as_ref()?.ended?;
         Some(ended + SPREAD).filter(|until| *until > now)
@@ -287,7 +291,7 @@ impl Recovery {
         self.news.notified().await;
     }
 
-    /// What is to be logged now.
+    /// Returns the next log line, if one is due.
     pub(crate) fn report(&self) -> Option<OutageReport> {
         let mut state = self.lock();
         let waiting = state.away.values().filter(|away| away.in_outage).count();
@@ -316,13 +320,14 @@ impl Recovery {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere must not take the other sessions down; the state is whole after any of its changes.
+        // A panic elsewhere must not end the other sessions; each change leaves the state consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Takes out the entry of a session without a node, to be changed and put back; a new one if there is none.
+    /// Removes the entry of a session so that the caller can change it and put it back. Creates an entry if there is
+    /// none.
     fn take(&mut self, card: &Arc<Card>) -> Away {
         self.remove(card.id).unwrap_or_else(|| Away {
             card: Arc::clone(card),
@@ -364,7 +369,8 @@ impl State {
         Some(away)
     }
 
-    /// A node no longer serves a session; with `lost` others on it may be about to notice the same.
+    /// Records that a node no longer serves a session. With `lost`, the node's other sessions may be about to notice
+    /// the same loss.
     fn leave(&mut self, served: Option<Served>, lost: bool) {
         let Some(served) = served else { return };
         let Some(on_node) = self.nodes.get_mut(&served.node) else {
@@ -384,13 +390,13 @@ impl State {
         }
     }
 
-    /// Whether `node` served sessions when another lost it that have not told since of their own loss.
+    /// Returns whether some sessions of `node` may not have noticed a loss that another session has reported.
     fn may_not_have_noticed(&self, node: &Endpoint) -> bool {
         self.nodes.get(node).is_some_and(|on_node| on_node.earlier > 0)
     }
 
-    /// Begins an outage if no node serves a session and none is going on. A second outage, before all of the first have sent
-    /// what they held, prolongs it.
+    /// Begins an outage if no node serves a session and no outage is under way. A second outage prolongs the first if
+    /// some sessions of the first have not sent their held publishes yet.
     fn begin_outage(&mut self, now: Instant) -> bool {
         let is_on = self.outage.as_ref().is_some_and(|outage| outage.ended.is_none());
         if is_on || !self.nodes.is_empty() {
@@ -428,7 +434,8 @@ impl State {
         self.look_for_all_back(None, now);
     }
 
-    /// Notes when all sessions of an outage are back. Has those look again who wait for that, or for `node`'s sessions.
+    /// Records when all sessions of an outage are back. Wakes the sessions that wait for this, or for the other
+    /// sessions of `node`.
     fn look_for_all_back(&mut self, node: Option<&Endpoint>, now: Instant) {
         let all_back = self.missing_in_outage == 0;
         if let Some(outage) = self.outage.as_mut().filter(|outage| outage.ended.is_some()) {
@@ -440,7 +447,7 @@ impl State {
         self.call_group(node);
     }
 
-    /// Has the sessions look again that wait for others on `node`, when none of these is missing.
+    /// Wakes the sessions that wait for others on `node`, if all of those are back.
     fn call_group(&self, node: Option<&Endpoint>) {
         if let Some(node) = node
             && !self.missing_by_node.contains_key(node)

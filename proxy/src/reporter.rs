@@ -1,5 +1,5 @@
-//! The log lines about all sessions together: an outage of all nodes, and messages that are lost. One line each, however
-//! many sessions it concerns.
+//! Writes the log lines about all sessions together: outages of all nodes, and lost messages. Each event gives one
+//! line, however many sessions it concerns.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::losses::Loss;
 use crate::recovery::OutageReport;
 use crate::shared::Shared;
 
-/// Sessions meet the same event within a short while: so long they are gathered before a line is written.
+/// Time for which events are gathered before a line is written. Sessions meet the same event within a short while.
 const GATHERED_FOR: Duration = Duration::from_millis(200);
-/// From one line about lost messages to the next.
+/// Pause after a line about lost messages.
 const LOSSES_PAUSE: Duration = Duration::from_millis(800);
 
 /// Writes the lines until the task is ended.
@@ -63,7 +63,7 @@ async fn tell_losses(shared: &Shared) {
     }
 }
 
-/// Writes what was lost since the last line.
+/// Logs the messages lost since the last line.
 pub(crate) fn tell_losses_now(shared: &Shared) {
     for loss in [Loss::InDoubt, Loss::Abandoned] {
         let Some(gathered) = shared.losses.take(loss) else {

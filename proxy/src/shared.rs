@@ -1,4 +1,4 @@
-//! What all sessions of a sidecar share: the registry, the book of nodes, the settings in force, the counters.
+//! State that all sessions of a sidecar share: the registry, the node book, the settings in force, the counters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -22,21 +22,22 @@ use crate::upstream::{DialError, Dialling};
 /// Limits of the sidecar as a whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Components connected at the same time: as many as are allowed and the limit on open files holds.
+    /// Components connected at the same time. This is the configured limit, or less if the limit on open files is too
+    /// low.
     pub(crate) connections_max: usize,
-    /// What is allowed.
+    /// The configured limit on connections.
     pub(crate) connections: Connections,
-    /// Bytes in all sessions' buffers; above, components with something in a buffer are not read.
+    /// Limit on the bytes in all sessions' buffers. Above it, components with buffered bytes are not read.
     pub(crate) buffers_total_bytes_max: usize,
-    /// How long sessions have to end in order when the sidecar stops.
+    /// Time that sessions have to end in order when the sidecar stops.
     pub(crate) shutdown: Duration,
-    /// Rows of one HTTP page.
+    /// Rows on one HTTP page.
     pub(crate) page_items_max: usize,
-    /// `/readyz` is 200 only while a node is proved.
+    /// `/readyz` answers 200 only while a node is proved.
     pub(crate) ready_needs_node: bool,
 }
 
-/// See the file's head.
+/// State that all sessions of a sidecar share.
 pub(crate) struct Shared {
     pub(crate) registry: Watch,
     pub(crate) book: Arc<NodeBook>,
@@ -84,13 +85,14 @@ impl Shared {
         }
     }
 
-    /// The last INFO of any node, for components that connect while none can be reached (promise S10).
+    /// Returns the last INFO of any node, for components that connect while no node is reachable (promise S10).
     pub(crate) fn last_info(&self) -> Arc<Info> {
         self.info.load_full()
     }
 
-    /// A node sent `info`. Only what is true of any of its connections is kept, and nothing when it offers what is known
-    /// already: else, when thousands of sessions move to two nodes, each would tell the registry of another one's INFO.
+    /// Records `info`, sent by a node, without the fields of that one connection. Does nothing if `info` offers the
+    /// same as the recorded one. Otherwise thousands of sessions that move to two nodes would each write another INFO
+    /// to the registry.
     pub(crate) fn remember_info(&self, info: &Info) {
         let known = self.info.load();
         if offers(info) == offers(&known) {
@@ -110,13 +112,13 @@ impl Shared {
         self.info.store(Arc::new(lasting));
     }
 
-    /// How many bytes the sessions' buffers together are below their limit.
+    /// Returns the bytes left below the limit on all sessions' buffers.
     pub(crate) fn buffer_room(&self) -> usize {
         let bytes_max = self.limits.load().buffers_total_bytes_max;
         bytes_max.saturating_sub(self.buffered.load(Relaxed))
     }
 
-    /// A session's buffers hold `now` bytes instead of `before`.
+    /// Records that a session's buffers hold `now` bytes instead of `before`.
     pub(crate) fn count_buffered(&self, before: usize, now: usize) {
         if now >= before {
             self.buffered.fetch_add(now - before, Relaxed);
@@ -125,23 +127,24 @@ impl Shared {
         }
     }
 
-    /// Bytes in all sessions' buffers.
+    /// Returns the bytes in all sessions' buffers.
     pub(crate) fn buffered(&self) -> usize {
         self.buffered.load(Relaxed)
     }
 
-    /// How long a session has to pass on what it holds when the sidecar stops; the rest of the time is for closing.
+    /// Returns the time that a session has to pass on its held bytes when the sidecar stops. The rest of the shutdown
+    /// time is for closing.
     pub(crate) fn shutdown_patience(&self) -> Duration {
         self.limits.load().shutdown.mul_f64(0.8)
     }
 
-    /// A session lost these messages, and with them so many bytes of its component.
+    /// Counts messages that a session lost, `bytes` long together.
     pub(crate) fn lost(&self, loss: Loss, subjects: &Tally, bytes: usize) {
         self.metrics.lost.add(loss.as_str(), subjects.total());
         self.losses.add(loss, subjects, bytes);
     }
 
-    /// A dial or a probe of `node` failed, for the first time in a row or not.
+    /// Counts and logs a failed dial or probe of `node`. Only the `first` failure in a row is logged.
     pub(crate) fn tell_failed_dial(&self, node: &Node, error: &DialError, first: bool) {
         self.metrics.node_dials.increment(error.kind());
         if first {
@@ -149,8 +152,9 @@ impl Shared {
         }
     }
 
-    /// After an outage, while some known nodes are still down, sessions that were without a node wait for a random time,
-    /// else all would be on the first node that returns. Returns whether nodes with fewer sessions are to come first.
+    /// Spreads sessions over the nodes after an outage while some known nodes are still down. Sessions that were
+    /// without a node wait for a random time; otherwise all would be on the first node that returns. Returns whether
+    /// nodes with fewer sessions should come first.
     pub(crate) async fn spread_after_outage(&self, was_away: bool) -> bool {
         let now = Instant::now();
         let Some(until) = self.recovery.spread_until(now).filter(|_| self.book.any_failed()) else {
@@ -162,13 +166,14 @@ impl Shared {
         true
     }
 
-    /// How long a session that lost its node waits before it dials, so that many at once do not dial together.
+    /// Returns the wait of a session that lost its node before it dials, so that many sessions do not dial at the
+    /// same time.
     pub(crate) fn spread_of(&self, searcher: &Searcher) -> Duration {
         let dialling = self.dialling.load();
         searcher.spread(dialling.spread_per_session, dialling.spread_max)
     }
 
-    /// Waits for news of the registry or the recovery of a node, `max` at most.
+    /// Waits for a change of the registry or the recovery of a node, at most `max`.
     pub(crate) async fn nodes_changed_or(&self, max: Duration) {
         let mut registry = self.registry.clone();
         let known = registry.snapshot().generation;
@@ -177,7 +182,7 @@ impl Shared {
                 registry.changed().await;
             }
         };
-        // Time is up or there is news: all are reasons to look again.
+        // Each of the three events is a reason to look again.
         tokio::select! {
             () = news => {}
             () = self.book.recovered() => {}
@@ -186,7 +191,7 @@ impl Shared {
     }
 }
 
-/// What a component can notice of a node, beside its name and address.
+/// Returns the fields of a node's INFO that a component can notice, except name and address.
 fn offers(info: &Info) -> impl PartialEq + use<'_> {
     let asks = (info.auth_required, info.tls_required, info.tls_verify);
     (
@@ -199,7 +204,7 @@ fn offers(info: &Info) -> impl PartialEq + use<'_> {
     )
 }
 
-/// What a component is told when no node has ever been seen: the limits every `nats-server` has by default.
+/// Returns the INFO for components while no node has ever been seen, with the default limits of `nats-server`.
 fn unknown_node() -> Info {
     Info {
         server_id: "STANDIN".to_owned(),

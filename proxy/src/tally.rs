@@ -1,6 +1,6 @@
-//! Messages counted by the first token of their subject, for the log line about lost messages.
+//! Counts of messages by the first token of their subject, for the log line about lost messages.
 //!
-//! The number of different tokens is bounded, so that no component can make a log line or a buffer grow.
+//! The number of different tokens is bounded, so that a component cannot make a log line or a buffer grow.
 
 use std::fmt;
 
@@ -8,25 +8,25 @@ use standin_wire::ClientScanner;
 use standin_wire::client::Verb;
 use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
 
-/// Different first tokens counted apart; messages with any further ones are counted together.
+/// Different first tokens counted separately. Messages with any further token are counted together.
 const TOKENS_MAX: usize = 16;
-/// Bytes of a token that are kept. Tokens that differ only behind them are counted together.
+/// Bytes kept of a token. Tokens with the same first bytes are counted together.
 const TOKEN_BYTES: usize = 16;
 
 /// The beginning of a subject's first token, padded with zeros.
 type Token = [u8; TOKEN_BYTES];
 
-/// See the file's head.
+/// Counts of messages by the first token of their subject.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     counts: Vec<(Token, u64)>,
     others: u64,
-    /// Place in `counts` of the token counted last.
+    /// Index in `counts` of the token counted last.
     last: usize,
 }
 
 impl Tally {
-    /// Counts one message whose control line has `args` behind its verb: the subject comes first.
+    /// Counts one message. `args` is its control line after the verb, and begins with the subject.
     pub(crate) fn count(&mut self, args: &[u8]) {
         self.add_token(first_token(args), 1);
     }
@@ -55,17 +55,17 @@ impl Tally {
         self.others += other.others;
     }
 
-    /// Messages counted.
+    /// Returns the number of messages counted.
     pub(crate) fn total(&self) -> u64 {
         self.counts.iter().map(|(_, count)| count).sum::<u64>() + self.others
     }
 
-    /// Whether nothing was counted.
+    /// Returns whether nothing was counted.
     pub(crate) fn is_empty(&self) -> bool {
         self.counts.is_empty() && self.others == 0
     }
 
-    /// Forgets all, and keeps the memory for the next count.
+    /// Resets all counts and keeps the memory for the next use.
     pub(crate) fn clear(&mut self) {
         self.counts.clear();
         self.others = 0;
@@ -97,7 +97,7 @@ fn first_token(args: &[u8]) -> Token {
     token
 }
 
-/// The publishes among the whole frames at the head of `frames`.
+/// Counts the publishes in `frames`, up to the first incomplete frame.
 pub(crate) fn publishes(frames: &[u8]) -> Tally {
     let mut scanner = unlimited_scanner();
     let (mut tally, mut at) = (Tally::default(), 0);
@@ -110,16 +110,16 @@ pub(crate) fn publishes(frames: &[u8]) -> Tally {
     tally
 }
 
-/// A scanner for frames that were let through before, whatever the limits were then.
+/// Returns a scanner for frames that passed an earlier check, under limits that may have been larger then.
 pub(crate) fn unlimited_scanner() -> ClientScanner {
     ClientScanner::new(FrameLimits {
-        // Of a line there is no larger limit in the settings.
+        // The settings allow no larger limit for a line.
         line_bytes_max: PAYLOAD_BYTES_MAX,
         payload_bytes_max: PAYLOAD_BYTES_MAX,
     })
 }
 
-/// `router=12 health=3 others=1`, the most frequent first.
+/// Writes `router=12 health=3 others=1`, the most frequent token first.
 impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut counts: Vec<&(Token, u64)> = self.counts.iter().collect();

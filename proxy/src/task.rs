@@ -1,11 +1,12 @@
-//! The thin shell around a [`Session`]: two sockets, one timer, one dial at a time, and the calls of the rest of the
-//! sidecar, in one task.
+//! The task of one session: the shell around a [`Session`], with two sockets, one timer, one dial at a time, and the
+//! commands from the rest of the sidecar.
 //!
-//! Reads go into one buffer per thread, straight into the session and out to the other socket; only what cannot leave at
-//! once is copied into the session. So an idle session has no buffers, and a busy one no copies.
+//! All sessions of a thread read into one buffer. Bytes go from it through the session straight to the other socket.
+//! Only bytes that the other socket does not take at once are copied into the session. So an idle session has no
+//! buffers, and a busy one makes no copies.
 //!
-//! *Architecture invariant:* a session touches only its own sockets, its own card, and shared counters; whatever happens to
-//! it happens to it alone.
+//! *Architecture invariant:* a session touches only its own sockets, its own card, and shared counters. So no failure
+//! of one session affects another.
 
 mod report;
 
@@ -30,24 +31,26 @@ use crate::sockets::{Sockets, close, read};
 use crate::upstream::{self, DialError, Link};
 use report::{Buffered, Membership};
 
-/// The read buffer of a thread, in bytes. Larger reads mean fewer system calls per message, up to what the processor's
-/// cache holds (`tests/bench sidecar`).
+/// Size of a thread's read buffer. Larger reads mean fewer system calls per message, up to the size of the
+/// processor's cache (`tests/bench sidecar`).
 const READ_BYTES: usize = 256 * 1024;
-/// A busy session gives way to the others of its thread after so many rounds, and after the round that ends later than this.
+/// A turn of a busy session ends after this number of rounds, or after the first round that ends later than
+/// [`TURN_MAX`].
 const ROUNDS_MAX: usize = 16;
 const TURN_MAX: Duration = Duration::from_millis(2);
-/// Wait between two rounds of dialling all nodes: doubles from the first to the second.
+/// Wait between two rounds of dialling all nodes. It doubles with each round, from the minimum to the maximum.
 const REDIAL_MIN: Duration = Duration::from_millis(20);
 const REDIAL_MAX: Duration = Duration::from_millis(500);
 
-/// How long a node that is about to go is awaited for its last answers. The component's stream is held meanwhile.
+/// Time limit for the last answers of a node that the session is about to leave. The component's stream is held
+/// meanwhile.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// Reads of a component when the sidecar stops, each of [`READ_BYTES`] at most.
 const LAST_READS_MAX: usize = 64;
-/// Wait before the last read when the sidecar stops. Timers and sockets share one driver: when the timer fires, the session has
-/// heard of all that arrived before it was set.
+/// Wait before the last read when the sidecar stops. Timers and sockets share one driver. So when the timer fires,
+/// the session has been woken for all bytes that arrived before it was set.
 const LAST_LOOK: Duration = Duration::from_millis(2);
-/// How often a session that waits for room in the buffers of all looks for it.
+/// Interval at which a session checks for free space in the shared buffer budget.
 const STARVED_LOOK: Duration = Duration::from_millis(20);
 
 thread_local! {
@@ -56,39 +59,39 @@ thread_local! {
 
 type Dial = Pin<Box<dyn Future<Output = Result<Link, InVain>> + Send>>;
 
-/// A round of dialling that gave no connection.
+/// A round of dialling without a connection.
 struct InVain {
-    /// Nodes known.
+    /// Number of known nodes.
     known: usize,
-    /// All of them have refused the component's credentials.
+    /// Every known node has refused the component's credentials.
     all_refused: bool,
 }
 
-/// See the file's head.
+/// The shell around one session.
 struct Task {
     shared: Arc<Shared>,
     card: Arc<Card>,
     session: Session,
     sockets: Sockets,
     dial: Option<Dial>,
-    /// Rounds of dialling in a row that found no node, or none that served the session: each waits longer.
+    /// Rounds of dialling in a row without a node that served the session. Each round waits longer.
     rounds: u32,
-    /// The next node's connection, while the present one answers its last.
+    /// The connection to the next node, while the present node sends its last answers.
     next: Option<Box<Link>>,
-    /// Held until the node has taken the session.
+    /// Dial permit, held until the node has taken the session.
     permit: Option<Permit>,
-    /// The node was given up, not left in order.
+    /// The session gave the node up because of a failure. Its connection is dropped at once.
     gives_up: bool,
-    /// What the recovery after a loss knows of the session.
+    /// The session's entry in the recovery after a loss.
     membership: Membership,
-    /// When held publishes may go out, once the session has its subscriptions back.
+    /// Time at which held publishes may go out, once the session has its subscriptions back.
     release_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
-    /// When the timer fires.
+    /// Time at which the timer fires.
     timer_at: Instant,
-    /// When to begin the orderly end.
+    /// Time at which the orderly end begins.
     stop_at: Option<Instant>,
-    /// Not reading the component, or the node, because all sessions' buffers together are full.
+    /// The component or the node is not read because the shared buffer budget is exhausted.
     starved: bool,
     /// Bytes and state as last reported.
     buffered: Buffered,
@@ -136,8 +139,8 @@ pub(crate) async fn run(
     let ended = poll_fn(|cx| task.poll(cx)).await;
     task.count_node(None);
     task.membership.end(&ended);
-    // In a box of its own: kept within this future, its buffers would be a third of what an idle session takes
-    // (`tests/bench sidecar --only crowd`).
+    // Boxed: inside this future its buffers would make up a third of an idle session's memory (`tests/bench sidecar
+    // --only crowd`).
     Box::pin(close(task.sockets, ended.end)).await;
     ended
 }
@@ -160,18 +163,19 @@ impl Task {
                 progress = true;
                 self.count_buffered();
             }
-            // One more round sets the timer that looks for room.
+            // One more round sets the timer that checks for free space.
             progress |= self.starved && !was_starved;
             progress |= self.write(cx, wants);
             progress |= self.settle(cx);
-            // All that happened is told of here: that the session is over as well.
+            // All events are reported here, including the end of the session.
             let (notes, ended) = self.session.report();
             notes.into_iter().for_each(|note| self.tell(note));
             if let Some(ended) = ended {
                 self.report();
                 return Poll::Ready(ended);
             }
-            // A node just lost is told of before the next is chosen, so that it is not chosen again.
+            // The loss of a node is reported before the next node is chosen, so that the lost node is not chosen
+            // again.
             progress |= self.change_node();
             progress |= self.dial(cx);
             if self.session.is_interrupted() || progress && began.elapsed() >= TURN_MAX {
@@ -183,7 +187,8 @@ impl Task {
             }
         }
         self.report();
-        // Woken again behind all whose sockets are ready: a plain wake would come before the next look at the sockets.
+        // This session runs again after all sessions whose sockets are ready. A plain wake would come before the next
+        // poll of the sockets.
         let _ = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
     }
@@ -221,8 +226,8 @@ impl Task {
         })
     }
 
-    /// How much of `bytes_max` may be read, so that all sessions' buffers together stay within their limit. Several threads may each
-    /// read at once what there is room for, and each session what `least` says.
+    /// Returns how much of `bytes_max` may be read within the shared buffer budget. Several threads may each read up
+    /// to the free space at the same time, and each session may always read `least` bytes.
     fn within_room(&mut self, bytes_max: usize, least: impl FnOnce(&Session) -> usize) -> usize {
         let room = self.shared.buffer_room();
         if room >= bytes_max {
@@ -349,7 +354,7 @@ impl Task {
         let was_away = self.shared.recovery.is_away(&self.card);
         let wait = match self.rounds {
             0 => Duration::ZERO,
-            // A first node that fails at once is no reason to wait; a second one is.
+            // There is no wait after the first node that fails at once; there is one after the second.
             1 => Duration::ZERO,
             rounds => REDIAL_MIN
                 .saturating_mul(1 << rounds.min(8))
@@ -368,7 +373,8 @@ impl Task {
             let snapshot = shared.registry.snapshot();
             let now = Instant::now();
             let mut candidates = shared.book.candidates(&snapshot, avoid.as_ref(), evenly, now);
-            // The node that is about to go is no way out; one that was just lost may be the only one there is.
+            // When the session leaves a node, that node is no candidate. When it lost the node, it may be the only
+            // one.
             let way_out = |node: &Node| avoid.as_ref() != Some(&node.client) && node.state == NodeState::Up;
             candidates.retain(|node| !leaving || way_out(node));
             let known = candidates.len();
@@ -383,7 +389,7 @@ impl Task {
         })
     }
 
-    /// The session goes on over `link`.
+    /// Continues the session over `link`.
     fn join(&mut self, link: Link, now: Instant) {
         self.rounds += 1;
         self.sockets.node = Some(link.stream);
@@ -398,7 +404,7 @@ impl Task {
         self.session
             .node_up(link.node, &link.info, hold, now, &mut self.sockets);
         if self.session.client_label().is_none() {
-            // A component that has not sent CONNECT has nothing to replay, and may take its time.
+            // A component that has not sent CONNECT has nothing to replay and may take its time.
             self.permit = None;
         }
         if !link.behind_info.is_empty() {
@@ -417,7 +423,7 @@ impl Task {
         }
     }
 
-    /// Lets held publishes go out if it is time; else looks again then.
+    /// Lets held publishes go out if it is time; otherwise notes when to look again.
     fn release(&mut self) {
         let now = Instant::now();
         let settle = self.shared.policy.load().settle;
@@ -432,7 +438,7 @@ impl Task {
         }
     }
 
-    /// What the rest of the sidecar called the session for.
+    /// Runs the commands that the rest of the sidecar gave the session.
     fn errands(&mut self, cx: &mut Context<'_>) -> bool {
         let now = Instant::now;
         let mut called = false;
@@ -464,7 +470,8 @@ impl Task {
         called
     }
 
-    /// Passes on what has arrived, read or not, and begins the orderly end. A component that never pauses is not waited for.
+    /// Passes on all bytes that have arrived, read or not, and begins the orderly end. Does not wait for a component
+    /// that never pauses.
     fn stop(&mut self, cx: &mut Context<'_>) {
         for _ in 0..LAST_READS_MAX {
             self.session.begin_turn(Instant::now(), &mut self.sockets);
@@ -476,7 +483,7 @@ impl Task {
             .shut_down(Instant::now(), self.shared.shutdown_patience(), &mut self.sockets);
     }
 
-    /// What broke, and what ended.
+    /// Handles broken sockets and the progress of an orderly end.
     fn settle(&mut self, cx: &mut Context<'_>) -> bool {
         let mut progress = false;
         if std::mem::take(&mut self.sockets.component_broke) {
@@ -499,7 +506,7 @@ impl Task {
         progress
     }
 
-    /// A node that could not be written to may have said why: what it sent before it closed is still to be read.
+    /// Reads what a node sent before it closed: if a write to the node failed, these bytes may contain the reason.
     fn read_last_words(&mut self, cx: &mut Context<'_>, cause: Cause) {
         for _ in 0..LAST_READS_MAX {
             self.session.begin_turn(Instant::now(), &mut self.sockets);
@@ -509,7 +516,7 @@ impl Task {
         }
     }
 
-    /// Closes the connection to a node that the session has left, and goes on over the next if that stands ready.
+    /// Closes the connection to a node that the session has left. Continues over the next connection if it is ready.
     fn change_node(&mut self) -> bool {
         let mut progress = false;
         if !self.session.wants().keep_node && self.sockets.node.is_some() {
@@ -536,7 +543,7 @@ impl Task {
         if self.starved {
             due = due.min(Instant::now() + STARVED_LOOK);
         }
-        // A timer that fires too early is set anew then; setting it anew for each batch would cost more.
+        // A timer that fires too early is reset when it fires. Resetting it for each batch would cost more.
         if due < self.timer_at || self.timer.is_elapsed() {
             self.timer_at = due;
             self.timer.as_mut().reset(due.into());

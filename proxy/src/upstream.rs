@@ -1,4 +1,4 @@
-//! A connection to a node: dialled, set up, and greeted by the node's INFO. What happens after that is the session's.
+//! A connection to a node, from the dial to the node's INFO. The session takes over from there.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,25 +20,25 @@ use crate::nodes::{NodeBook, Permit};
 use crate::session::refused_chain;
 use crate::sockets;
 
-/// First bytes of a node that are read at once.
+/// Bytes reserved for each read before the session takes over.
 const GREETING_BYTES: usize = 4096;
 
 /// The settings of dialling.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dialling {
-    /// For name look-up and TCP together, per node.
+    /// Limit for name look-up and TCP connect together, per node.
     pub(crate) connect_timeout: Duration,
-    /// From the TCP connection to the node's INFO.
+    /// Limit from the TCP connection to the node's INFO.
     pub(crate) handshake_timeout: Duration,
-    /// How long a dial goes on alone before the next node is dialled beside it.
+    /// Head start of a dial before the next node is dialled in parallel.
     pub(crate) stagger: Duration,
     /// Random wait of a session that lost its node, per other session that searches.
     pub(crate) spread_per_session: Duration,
-    /// Bound of that wait.
+    /// Upper bound of that wait.
     pub(crate) spread_max: Duration,
-    /// TCP keep-alive of the connection.
+    /// TCP keep-alive time of the connection.
     pub(crate) keepalive: Duration,
-    /// How long written bytes may stay unacknowledged before the connection breaks.
+    /// Time for which written bytes may stay unacknowledged before the connection breaks (TCP_USER_TIMEOUT).
     pub(crate) user_timeout: Duration,
 }
 
@@ -48,13 +48,13 @@ pub(crate) struct Link {
     pub(crate) stream: TcpStream,
     pub(crate) node: Arc<Node>,
     pub(crate) info: Info,
-    /// What the node sent behind its INFO.
+    /// Bytes that the node sent after its INFO.
     pub(crate) behind_info: Vec<u8>,
-    /// Held until the node has taken the session, so that not too many join at once.
+    /// Permit held until the node has taken the session. It bounds the number of sessions that join at the same time.
     pub(crate) permit: Permit,
 }
 
-/// Why a node could not be used.
+/// Reason why a node could not be used.
 #[derive(Debug, Error)]
 pub(crate) enum DialError {
     #[error("name {0} has no address")]
@@ -88,7 +88,7 @@ pub(crate) enum DialError {
 }
 
 impl DialError {
-    /// Stable name, for logs and metric labels.
+    /// Returns the stable name, for logs and metric labels.
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::NoAddress(_) => "no_address",
@@ -108,10 +108,10 @@ impl DialError {
     }
 }
 
-/// Tries `candidates` in their order. When one has not sent its INFO after `dialling.stagger`, the next is dialled beside it
-/// (RFC 8305, "happy eyeballs"), so that an address that swallows packets costs little; the first INFO wins. Nodes that
-/// failed and whose turn has not come are passed over. Each failure is entered in the book and told to `failed`, with
-/// whether it is the node's first in a row. `None` when no candidate could be used.
+/// Dials `candidates` in their order. If a node has not sent its INFO after `dialling.stagger`, the next node is
+/// dialled in parallel (RFC 8305, "happy eyeballs"). So an address that drops packets costs little time. The first
+/// INFO wins. Failed nodes that may not be retried yet are skipped. Each failure is recorded in the book and reported
+/// to `failed`, with a flag for the node's first failure in a row. Returns `None` if no candidate could be used.
 pub(crate) async fn dial(
     book: &Arc<NodeBook>,
     candidates: Vec<Arc<Node>>,
@@ -124,7 +124,7 @@ pub(crate) async fn dial(
         failed(node, error, first);
     };
     for node in candidates {
-        // Dials under way go on while this one waits for its permit.
+        // Dials under way continue while this one waits for its permit.
         let permit = tokio::select! {
             permit = book.permit(&node) => permit,
             Some(result) = next_greeting(&mut dials, &fail) => return Some(result),
@@ -141,7 +141,7 @@ pub(crate) async fn dial(
     next_greeting(&mut dials, &fail).await
 }
 
-/// Dials `node`; on failure gives back what is needed to tell of it.
+/// Dials `node`. On failure, returns the values that the failure report needs.
 async fn greeted(
     node: Arc<Node>,
     permit: Permit,
@@ -160,7 +160,8 @@ async fn greeted(
     }
 }
 
-/// The result of the next dial to end: its connection, or `None` when it failed, which is told to `fail`.
+/// Returns the connection of the next dial to end. Returns `None` if that dial failed, and reports the failure to
+/// `fail`.
 async fn one_result<D>(
     dials: &mut FuturesUnordered<D>,
     fail: &impl Fn(&Arc<Node>, &Permit, &DialError),
@@ -177,7 +178,7 @@ where
     }
 }
 
-/// The first connection of the dials under way; `None` when all of them failed.
+/// Returns the first connection from the dials under way; `None` if all of them failed.
 async fn next_greeting<D>(
     dials: &mut FuturesUnordered<D>,
     fail: &impl Fn(&Arc<Node>, &Permit, &DialError),
@@ -193,8 +194,9 @@ where
     None
 }
 
-/// Proves that `node` serves: connects, reads its INFO and, where it asks for no credentials, sends a PING and awaits the
-/// PONG. Where it does, a PING before CONNECT would be an error in the node's log, and INFO has to do.
+/// Proves that `node` serves: connects and reads its INFO. If the node asks for no credentials, also sends a PING and
+/// waits for the PONG. If it asks for credentials, a PING before CONNECT would be an error in the node's log, so INFO
+/// alone is the proof.
 ///
 /// # Errors
 /// [`DialError`].
@@ -245,7 +247,8 @@ async fn greeting(
     Ok((stream, info, behind_info))
 }
 
-/// Connects to one of the addresses of `node`, each dialled beside those before it when they take longer than `stagger`.
+/// Connects to one of the addresses of `node`. The next address is dialled in parallel when the previous ones take
+/// longer than `stagger`.
 async fn connect(node: &Endpoint, stagger: Duration) -> Result<TcpStream, DialError> {
     let found = tokio::net::lookup_host((&*node.host, node.port))
         .await
@@ -278,7 +281,7 @@ fn set_options(stream: &TcpStream, dialling: Dialling) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(dialling.user_timeout))
 }
 
-/// The node's INFO, and what it sent behind it.
+/// Reads the node's INFO. Also returns the bytes after it.
 async fn read_info(stream: &mut TcpStream) -> Result<(Info, Vec<u8>), DialError> {
     let info = |frame: &Frame<'_>| match frame {
         Frame::Info(json) => Some(Info::parse(json).map_err(DialError::BadInfo)),
@@ -287,8 +290,8 @@ async fn read_info(stream: &mut TcpStream) -> Result<(Info, Vec<u8>), DialError>
     read_answer(stream, info).await
 }
 
-/// Reads frames up to the one of which `wanted` makes something; returns that, and what came behind it. An `-ERR` before it
-/// is an error.
+/// Reads frames until `wanted` returns a value for one. Returns that value and the bytes after the frame. An `-ERR`
+/// before it is an error.
 async fn read_answer<T>(
     stream: &mut TcpStream,
     wanted: impl Fn(&Frame<'_>) -> Option<Result<T, DialError>>,

@@ -1,4 +1,4 @@
-//! What the task of a session tells the rest of the sidecar: counters, the card, the log.
+//! Reports from the task of a session to the rest of the sidecar: counters, the card, the log.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -83,7 +83,7 @@ impl Task {
         seldom.moves = self.session.moves();
     }
 
-    /// Enters the loss of the node where the rest of the sidecar looks.
+    /// Records the loss of the node in the node book, the recovery state, the card and the log.
     fn node_lost(&mut self, cause: Cause, said: Option<String>, blame: Blame, in_doubt: InDoubtCount) {
         let trial = self.permit.take().is_some_and(|permit| permit.is_trial());
         let Some(node) = self.session.node() else { return };
@@ -105,7 +105,7 @@ impl Task {
         debug!(session = self.card.id, node = %node.client, %cause, "session lost its node");
     }
 
-    /// Counts the session's buffers among those of all.
+    /// Updates the session's share of the shared buffer budget.
     pub(super) fn count_buffered(&mut self) {
         let buffered = self.session.buffered_bytes();
         if buffered != self.buffered.bytes {
@@ -114,7 +114,7 @@ impl Task {
         }
     }
 
-    /// Writes the card, and adds what passed to the counters.
+    /// Updates the card, and adds the session's traffic to the counters.
     pub(super) fn report(&mut self) {
         let traffic = self.session.take_traffic();
         let (card, metrics) = (&self.card, &self.shared.metrics);
@@ -149,15 +149,16 @@ impl Task {
     }
 }
 
-/// What the recovery after a loss knows of one session; withdrawn even when the session panics.
+/// The session's entry in the recovery after a loss. Dropping it removes the entry, even when the session panics.
 pub(super) struct Membership {
     shared: Arc<Shared>,
     card: Arc<Card>,
-    /// The present node has taken the session.
+    /// Set once the present node has taken the session.
     served: Option<Served>,
-    /// Its held publishes are stopped, and it has its subscriptions back.
+    /// The session holds its publishes, and the node has its subscriptions again.
     is_back: bool,
-    /// Publishes that no node has taken, when the session is over, and whether it is over for want of a node.
+    /// Set at the end of the session: publishes that no node has taken, and whether the session ended because it had
+    /// no node.
     abandoned: u64,
     expired: bool,
 }
@@ -174,7 +175,7 @@ impl Membership {
         }
     }
 
-    /// The session is over.
+    /// Records the end of the session.
     pub(super) fn end(mut self, ended: &Ended) {
         self.abandoned = ended.abandoned.total();
         self.expired = ended.end == End::Outage;
@@ -201,13 +202,14 @@ impl Membership {
         self.shared.recovery.back(&self.card, now);
     }
 
-    /// When the session may send what it held; `None` while it does not have its subscriptions back, or holds nothing.
+    /// Returns the time at which the session may send its held publishes. Returns `None` while it does not have its
+    /// subscriptions back, or holds nothing.
     pub(super) fn release_at(&self, settle: Duration, now: Instant) -> Option<Instant> {
         self.is_back
             .then(|| self.shared.recovery.release_at(&self.card, settle, now))
     }
 
-    /// The session sends what it held, or had nothing to wait for.
+    /// Records that the session sends its held publishes, or had none.
     pub(super) fn released(&mut self, now: Instant) {
         self.is_back = false;
         self.shared.recovery.released(&self.card, now);
@@ -224,7 +226,7 @@ impl Drop for Membership {
     }
 }
 
-/// What a session has added to the sum of all buffers; taken off again even when the session panics.
+/// The session's share of the shared buffer budget. Dropping it returns the share, even when the session panics.
 pub(super) struct Buffered {
     pub(super) shared: Arc<Shared>,
     pub(super) bytes: usize,
@@ -243,13 +245,13 @@ impl Drop for Buffered {
     }
 }
 
-/// Only one task writes a card's counters, so no atomic addition is needed.
+/// Adds without an atomic addition, because only one task writes a card's counters.
 fn add(counter: &std::sync::atomic::AtomicU64, more: u64) {
     counter.store(counter.load(Relaxed) + more, Relaxed);
 }
 
-/// The one line that an operator reads after a failover: who moved from where to where, why, how long the component heard
-/// nothing, how long the move took from the moment the loss was noticed, and what may be missing.
+/// Logs a finished move: from node, to node, cause, silence for the component, time from the noticed loss, and
+/// messages that may be missing. This line is for the operator after a failover.
 fn log_move(card: &Card, to: &Node, moved: &Move) {
     let millis = |time: Duration| time.as_micros() as f64 / 1000.0;
     info!(
