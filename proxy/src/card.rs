@@ -1,5 +1,5 @@
-//! The card of a session: what the rest of the sidecar sees of it and how it is called. The session's task writes it after
-//! each batch with plain stores; `/sessionz` reads it.
+//! The card of a session: its state for the rest of the sidecar, and the way to send it commands. The session's task
+//! updates the card after each batch with plain stores. `/sessionz` reads it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::session::ClientLabel;
 
-/// See the file's head.
+/// State of one session for the rest of the sidecar, with the means to send it commands.
 #[derive(Debug)]
 pub(crate) struct Card {
     /// Number of the session, counted from the sidecar's start.
@@ -21,7 +21,7 @@ pub(crate) struct Card {
     /// The component's address.
     pub(crate) component: SocketAddr,
     pub(crate) connected: Instant,
-    /// What changes seldom.
+    /// The part that changes rarely.
     pub(crate) seldom: Mutex<Seldom>,
     pub(crate) subscriptions: AtomicU64,
     pub(crate) buffered_bytes: AtomicU64,
@@ -40,11 +40,11 @@ pub(crate) struct Seldom {
     pub(crate) state: &'static str,
     pub(crate) client: ClientLabel,
     pub(crate) moves: u64,
-    /// Since when the session has no node.
+    /// Time since which the session has no node.
     pub(crate) searching_since: Option<Instant>,
 }
 
-/// What a session is called for, and how it is woken.
+/// Pending commands for a session, and the waker of its task.
 #[derive(Debug, Default)]
 struct Call {
     waker: AtomicWaker,
@@ -55,18 +55,18 @@ struct Call {
     release: AtomicBool,
 }
 
-/// One thing a session can be called for.
+/// A command for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Errand {
-    /// The registry no longer names the node: see at once whether it lives.
+    /// The registry no longer names the node: check at once whether it is alive.
     Probe,
-    /// The registry says that the node is about to go.
+    /// The registry marks the node as draining: move to another node.
     Leave,
-    /// The sidecar stops.
+    /// The sidecar stops: end in order.
     ShutDown,
-    /// The settings changed.
+    /// The settings changed: read them again.
     Policy,
-    /// Held publishes may perhaps go out now.
+    /// Held publishes may be due: check whether they can go out.
     Release,
 }
 
@@ -91,23 +91,23 @@ impl Card {
         }
     }
 
-    /// The part that changes seldom.
+    /// Locks the part that changes rarely.
     pub(crate) fn seldom(&self) -> MutexGuard<'_, Seldom> {
         self.seldom.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls the session for `errand`.
+    /// Sends the session the command `errand`.
     pub(crate) fn call(&self, errand: Errand) {
         self.flag(errand).store(true, Relaxed);
         self.call.waker.wake();
     }
 
-    /// The session's task: to be woken by the next call.
+    /// Sets the waker for the next command. Called by the session's task.
     pub(crate) fn register(&self, waker: &std::task::Waker) {
         self.call.waker.register(waker);
     }
 
-    /// The session's task: whether it was called for `errand` since it last asked.
+    /// Returns whether the command `errand` was sent since the last call. Called by the session's task.
     pub(crate) fn called(&self, errand: Errand) -> bool {
         let flag = self.flag(errand);
         flag.load(Relaxed) && flag.swap(false, Relaxed)
@@ -144,7 +144,7 @@ impl Cards {
         }
     }
 
-    /// Waits until there is no session.
+    /// Waits until there are no sessions.
     pub(crate) async fn emptied(&self) {
         loop {
             let emptied = self.emptied.notified();
@@ -159,12 +159,12 @@ impl Cards {
         self.lock().len()
     }
 
-    /// `limit` cards behind the first `offset`.
+    /// Returns at most `limit` cards after the first `offset`.
     pub(crate) fn page(&self, offset: usize, limit: usize) -> Vec<Arc<Card>> {
         self.lock().values().skip(offset).take(limit).cloned().collect()
     }
 
-    /// All cards.
+    /// Returns all cards.
     pub(crate) fn all(&self) -> Vec<Arc<Card>> {
         self.lock().values().cloned().collect()
     }

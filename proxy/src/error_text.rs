@@ -1,18 +1,18 @@
-//! What the sidecar may tell a component in an `-ERR` (promise S9), and the only place that makes the bytes of one.
+//! The texts that the sidecar may send a component in an `-ERR` (promise S9), and their only encoder.
 
 use standin_wire::{ClientFault, encode};
 
-/// The text of an `-ERR` that a component is sent by the sidecar and not as a node's bytes.
+/// Text of an `-ERR` that the sidecar itself sends to a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorText<'a> {
-    /// The component did wrong.
+    /// An error of the component.
     Fault(ClientFault),
-    /// What a node said, kept until it was known that it is about the component.
+    /// The text of a node's `-ERR`, kept until it was clear that it concerns the component.
     OfNode(&'a str),
 }
 
 impl ErrorText<'_> {
-    /// The text, without its quotes.
+    /// Returns the text without its quotes.
     pub(crate) fn as_str(&self) -> &str {
         match self {
             Self::Fault(fault) => fault.text(),
@@ -20,7 +20,7 @@ impl ErrorText<'_> {
         }
     }
 
-    /// Appends the `-ERR`.
+    /// Appends the `-ERR` to `out`.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         encode::err(self.as_str().as_bytes(), out);
     }

@@ -1,12 +1,12 @@
-//! The sidecar's HTTP listener: is it alive, is it ready, what does it count, which sessions and nodes does it have.
+//! The sidecar's HTTP listener: liveness, readiness, metrics, sessions and nodes.
 //!
 //! | file | holds |
 //! |---|---|
-//! | this one | the pages, and what they ask of the rest of the sidecar ([`Status`]) |
+//! | this one | the pages, and the data they need from the rest of the sidecar ([`Status`]) |
 //! | [`rows`] | the JSON of `/sessionz`, `/nodez`, `/readyz` |
 //!
-//! *Architecture invariant:* nothing a client of this port does, or leaves undone, can hold up a session: connections are
-//! limited ([`standin_daemon::http`]), and pages ask for copies.
+//! *Architecture invariant:* no client of this port can delay a session, by any request or by silence. Connections
+//! are limited ([`standin_daemon::http`]), and pages read copies.
 
 mod rows;
 
@@ -25,30 +25,30 @@ use tokio::net::TcpListener;
 pub use self::rows::{NodeRow, Page, Reach, Readiness, SessionRow};
 use crate::metrics::Metrics;
 
-/// What [`Status::sessions`] gives: the number of all sessions, and the rows asked for.
+/// Result of [`Status::sessions`]: the number of all sessions, and the requested rows.
 pub type Sessions<'a> = Pin<Box<dyn Future<Output = (usize, Vec<SessionRow>)> + Send + 'a>>;
 
-/// What the pages ask of the rest of the sidecar. Nothing here may wait for the network.
+/// The data that the pages need from the rest of the sidecar. No method may wait for the network.
 pub trait Status: Send + Sync + 'static {
-    /// Whether components can connect now.
+    /// Returns whether components can connect now.
     fn listening(&self) -> bool;
-    /// Whether the process is on its way out.
+    /// Returns whether the process is stopping.
     fn shutting_down(&self) -> bool;
-    /// All nodes known, in a stable order.
+    /// Returns all known nodes, in a stable order.
     fn nodes(&self) -> Vec<NodeRow>;
-    /// Whether nodes can be reached.
+    /// Returns whether nodes are reachable.
     fn reach(&self) -> Reach;
-    /// `http.ready_needs_node`, which a SIGHUP may change.
+    /// Returns `http.ready_needs_node`, which a SIGHUP may change.
     fn ready_needs_node(&self) -> bool;
-    /// The sessions from `offset` on, at most `limit`, by ascending id.
+    /// Returns at most `limit` sessions from `offset` on, by ascending id.
     fn sessions(&self, offset: usize, limit: usize) -> Sessions<'_>;
-    /// Called before `/metrics` is written: sets the gauges that nobody keeps up to date.
+    /// Sets the gauges that are not updated continuously. Called before `/metrics` is written.
     fn before_scrape(&self);
-    /// `http.page_items_max`, which a SIGHUP may change.
+    /// Returns `http.page_items_max`, which a SIGHUP may change.
     fn page_items_max(&self) -> usize;
 }
 
-/// What the pages are made of.
+/// State that the page handlers share.
 #[derive(Clone)]
 struct Pages {
     status: Arc<dyn Status>,
@@ -90,7 +90,7 @@ async fn index() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)
 }
 
-/// What `/healthz` is to answer for: `?nodes=1`, for the nodes as well.
+/// Query of `/healthz`. With `?nodes=1` the answer covers the nodes as well.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Health {
@@ -136,7 +136,7 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, kind)], pages.metrics.render())
 }
 
-/// Which rows of a list: `?offset=…&limit=…`.
+/// Requested rows of a list: `?offset=…&limit=…`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Range {
@@ -145,7 +145,7 @@ struct Range {
     limit: Option<usize>,
 }
 
-/// Rows of a page when the request does not say.
+/// Rows of a page if the request has no `limit`.
 const PAGE_ITEMS_DEFAULT: usize = 100;
 
 impl Range {

@@ -1,4 +1,4 @@
-//! The whole sidecar as a value: started from settings, reloaded, stopped.
+//! The whole sidecar as a value: start from settings, reload, stop.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -28,7 +28,7 @@ use crate::upstream::Dialling;
 use crate::worker::{Front, Workers};
 use crate::{http, listener, prober, reporter};
 
-/// Why a sidecar cannot run.
+/// Reason why a sidecar cannot run.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// The settings cannot be used.
@@ -37,21 +37,21 @@ pub enum RunError {
     /// The registry cannot be started.
     #[error("cannot watch for nodes: {0}")]
     Registry(#[from] RegistryError),
-    /// An address cannot be listened on.
+    /// The sidecar cannot listen on an address.
     #[error("cannot listen on {address}: {source}; is it in use, or not an address of this host?")]
     Listen {
-        /// As in the settings.
+        /// The address as given in the settings.
         address: String,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// No thread or event queue.
+    /// A thread or event queue is not available.
     #[error("cannot start a worker thread: {0}")]
     Worker(#[source] io::Error),
 }
 
 impl RunError {
-    /// Stable name, for logs.
+    /// Returns the stable name, for logs.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl RunError {
     }
 }
 
-/// A running sidecar. Dropping it stops listening; its sessions end when their components go.
+/// A running sidecar. Dropping it stops listening. Its sessions end when their components close.
 pub struct Sidecar {
     settings: Settings,
     shared: Arc<Shared>,
@@ -79,7 +79,7 @@ pub struct Sidecar {
 /// Runs a sidecar until `shutdown` is ready, then stops it in order.
 ///
 /// # Errors
-/// [`RunError`] when it cannot start.
+/// [`RunError`] if the sidecar cannot start.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
     let sidecar = Sidecar::start(settings).await?;
     shutdown.await;
@@ -88,19 +88,19 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
 }
 
 impl Sidecar {
-    /// What these settings need of the limit on open files.
+    /// Returns the connections that these settings need, for the limit on open files.
     #[must_use]
     pub const fn connections(settings: &Settings) -> Connections {
         Connections {
             max: settings.limits.connections_max,
             key: "limits.connections_max",
             name: "components",
-            // One for the component, one for its node.
+            // One file for the component, one for its node.
             files: 2,
         }
     }
 
-    /// Starts listening; ZooKeeper and nodes may be up or down. Must be called inside a tokio runtime.
+    /// Starts listening, whether ZooKeeper and the nodes are up or down. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// [`RunError`].
@@ -165,23 +165,23 @@ impl Sidecar {
         Ok(sidecar)
     }
 
-    /// The addresses that components connect to.
+    /// Returns the addresses to which components connect.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The address of the HTTP pages, if they are on.
+    /// Returns the address of the HTTP pages, if they are on.
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
     }
 
-    /// Takes over other settings without touching a session: sources, limits, times. What needs a restart is named in the
-    /// log and stays as it was.
+    /// Applies other settings (sources, limits, times) without touching a session. A setting that needs a restart is
+    /// logged and keeps its value.
     ///
     /// # Errors
-    /// [`RunError`] when the new settings cannot be used; the present ones stay in force.
+    /// [`RunError`] if the new settings cannot be used; the present ones then stay in force.
     pub fn reload(&mut self, new: Settings) -> Result<(), RunError> {
         let policy = Policy::new(&new)?;
         let front = front(&new)?;
@@ -206,14 +206,14 @@ impl Sidecar {
         Ok(())
     }
 
-    /// The settings in force.
+    /// Returns the settings in force.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Stops in order: no new components; every session passes on what it has, gets its node's last answers and closes.
-    /// Takes `process.shutdown_secs` at most.
+    /// Stops in order. The sidecar accepts no new components. Every session passes on its held bytes, gets its node's
+    /// last answers and closes. This takes `process.shutdown_secs` at most.
     pub async fn stop(mut self) {
         let until = Instant::now() + self.shared.limits.load().shutdown;
         self.shared.stopping.store(true, Relaxed);
@@ -225,7 +225,7 @@ impl Sidecar {
             .all()
             .iter()
             .for_each(|card| card.call(Errand::ShutDown));
-        // What is left then is told next.
+        // Sessions left after this deadline are logged next.
         let _ = tokio::time::timeout_at(until.into(), self.shared.cards.emptied()).await;
         let left = self.shared.cards.len();
         if left > 0 {
@@ -285,13 +285,13 @@ fn listen(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
     Ok(listeners)
 }
 
-/// Whether `address` is the loopback address of IPv6, and that of IPv4 is listened on with the same port.
+/// Returns whether `address` is the IPv6 loopback address and `all` has the IPv4 loopback address with the same port.
 fn is_ipv6_beside_ipv4(address: &str, all: &[String]) -> bool {
     let port = address.strip_prefix("[::1]:");
     port.is_some_and(|port| all.contains(&format!("127.0.0.1:{port}")))
 }
 
-/// Listens on every address that `address` (host:port) stands for.
+/// Listens on every address to which `address` (host:port) resolves.
 fn bind(address: &str, backlog: u32) -> Result<Vec<TcpListener>, RunError> {
     let refused = |source| RunError::Listen {
         address: address.to_owned(),
@@ -310,10 +310,10 @@ fn bind(address: &str, backlog: u32) -> Result<Vec<TcpListener>, RunError> {
         .collect()
 }
 
-/// From one look at the registry's news to the next: each goes through all sessions.
+/// Pause between two reads of registry changes. Each read visits all sessions.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Lets sessions know when the registry no longer names their node, or says that it is about to go.
+/// Notifies sessions when the registry withdraws their node or marks it as draining.
 async fn follow_registry(shared: Arc<Shared>) {
     let mut registry = shared.registry.clone();
     shared.book.take_snapshot(&registry.snapshot(), Instant::now());

@@ -1,4 +1,4 @@
-//! The two sockets of a session: written to without waiting, read when ready, closed in order.
+//! The two sockets of a session: written without waiting, read when ready, closed in order.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::cause::Cause;
 use crate::session::{End, Wires};
 
-/// The sockets of a session, and what broke them.
+/// The sockets of a session, and whether and why they broke.
 pub(crate) struct Sockets {
     pub(crate) component: TcpStream,
     pub(crate) component_broke: bool,
@@ -22,13 +22,13 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Drops the connection to the node. With `reset`, what the node has not read yet is void: a frozen node that thaws
-    /// would else pass on what was counted as lost, behind newer messages (promise S12).
+    /// Drops the connection to the node. With `reset`, the node discards bytes that it has not read yet. Otherwise a
+    /// frozen node that resumes would deliver messages that were counted as lost, after newer ones (promise S12).
     pub(crate) fn drop_node(&mut self, reset: bool) {
         if let Some(node) = self.node.take()
             && reset
         {
-            // Without it the node gets an orderly end, and reads on.
+            // Without it the node gets an orderly close and continues to read.
             let _ = SockRef::from(&node).set_linger(Some(Duration::ZERO));
         }
     }
@@ -61,7 +61,8 @@ impl Wires for Sockets {
     }
 }
 
-/// Writes what the socket takes. Nearly always there is one part, and `send` is a shorter way through the kernel than `writev`.
+/// Writes as many bytes as the socket takes. Nearly always there is one part, and `send` is cheaper in the kernel
+/// than `writev`.
 fn try_write(stream: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     match parts {
         [part] => stream.try_write(part),
@@ -69,7 +70,7 @@ fn try_write(stream: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     }
 }
 
-/// Reads what is there, up to `buffer`'s length.
+/// Reads the available bytes, up to the length of `buffer`.
 pub(crate) fn read(
     stream: &mut TcpStream,
     buffer: &mut [u8],
@@ -80,12 +81,13 @@ pub(crate) fn read(
     read.map_ok(|()| buffer.filled().len())
 }
 
-/// Has the kernel probe a silent peer, first after `idle` and then as often, so that a host that vanished is found.
+/// Turns on TCP keep-alive: the kernel probes a silent peer after `idle`, and then at the same interval, to detect a
+/// lost host.
 pub(crate) fn keep_alive(socket: &SockRef<'_>, idle: Duration) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(idle))
 }
 
-/// Closes both in order, the component's not if it broke.
+/// Closes both sockets in order, except a broken socket of the component.
 pub(crate) async fn close(sockets: Sockets, end: End) {
     let Sockets { component, node, .. } = sockets;
     let close_node = async {

@@ -1,4 +1,5 @@
-//! The sidecar as the HTTP pages see it: sessions, nodes, sources of nodes, and the gauges set before a scrape.
+//! Status of the sidecar for the HTTP pages: sessions, nodes, sources of nodes, and the gauges that are set before a
+//! scrape.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,7 +10,7 @@ use crate::http::{NodeRow, Reach, SessionRow, Sessions, Status};
 use crate::nodes::NodeStatus;
 use crate::shared::Shared;
 
-/// See the file's head.
+/// The sidecar's [`Status`] for the HTTP pages.
 pub(crate) struct SidecarStatus(pub(crate) Arc<Shared>);
 
 impl Status for SidecarStatus {

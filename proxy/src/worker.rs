@@ -1,5 +1,5 @@
-//! The threads that run sessions. Each has a runtime of its own and keeps a session from its first byte to its last, so
-//! no message crosses threads and no lock is taken for it.
+//! The threads that run sessions. Each thread has its own runtime and keeps a session from its first byte to its
+//! last. So no message crosses threads, and none takes a lock.
 
 use std::io;
 use std::net::TcpStream as StdStream;
@@ -23,20 +23,21 @@ use crate::session::{Ended, Face};
 use crate::shared::Shared;
 use crate::{sockets, task};
 
-/// A connection that was just taken. Their number is bounded by `limits.connections_max`.
+/// A connection that was just accepted. The number of connections is bounded by `limits.connections_max`.
 #[derive(Debug)]
 pub(crate) struct Newcomer {
     pub(crate) stream: StdStream,
-    /// Counted already, so that no more are taken than `limits.connections_max`.
+    /// Card of the session. It is counted already, so that no more than `limits.connections_max` connections are
+    /// accepted.
     pub(crate) card: Arc<Card>,
 }
 
-/// What components are told about the address, and what nodes are told about the component.
+/// Address shown to components, and credentials shown to nodes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Front {
-    /// Host and port that INFO names; `None`: the address that the component connected to.
+    /// Host and port in INFO; `None`: the address to which the component connected.
     pub(crate) advertise: Option<(String, u16)>,
-    /// For components that send no credentials.
+    /// Credentials for components that send none.
     pub(crate) credentials: Option<Arc<Credentials>>,
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct Front {
 pub(crate) struct Workers {
     queues: Vec<UnboundedSender<Newcomer>>,
     threads: Vec<JoinHandle<()>>,
-    /// Live sessions of each.
+    /// Live sessions per worker.
     live: Arc<[AtomicUsize]>,
 }
 
@@ -52,7 +53,7 @@ impl Workers {
     /// Starts `count` threads.
     ///
     /// # Errors
-    /// When the system gives no thread, or no event queue for it.
+    /// If the system cannot provide a thread or an event queue.
     pub(crate) fn start(count: usize, shared: &Arc<Shared>, front: &Arc<ArcSwap<Front>>) -> io::Result<Self> {
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         let live: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
@@ -62,7 +63,7 @@ impl Workers {
             let (shared, front, live) = (Arc::clone(shared), Arc::clone(front), Arc::clone(&live));
             let thread = std::thread::Builder::new().name(format!("sessions-{number}"));
             threads.push(thread.spawn(move || {
-                // Ends when the queue is closed and the last session is over.
+                // Returns when the queue is closed and the last session has ended.
                 runtime.block_on(receive(newcomers, shared, front, (live, number)));
             })?);
             queues.push(queue);
@@ -74,7 +75,7 @@ impl Workers {
         })
     }
 
-    /// Gives a connection to a worker.
+    /// Passes a connection to a worker.
     pub(crate) fn take(&self, newcomer: Newcomer) {
         let counts: Vec<usize> = self.live.iter().map(|count| count.load(Relaxed)).collect();
         let turn = place(&counts);
@@ -84,15 +85,15 @@ impl Workers {
         }
     }
 
-    /// Takes no more connections; returns the threads, which end with their last sessions.
+    /// Accepts no more connections. Returns the threads, which end with their last sessions.
     pub(crate) fn finish(self) -> Vec<JoinHandle<()>> {
         self.threads
     }
 }
 
-/// The worker that gets the next session: the first that has at most one more than the one with the fewest. So the shares are
-/// even, and two components that talk to each other mostly meet on one thread: a message's second pass then finds it awake,
-/// which takes some microseconds off its way (`tests/bench sidecar --only passing`, p50).
+/// Returns the worker for the next session: the first that has at most one more session than the least loaded. So the
+/// shares are even, and two components that talk to each other are mostly on one thread. The second pass of a message
+/// then finds the thread awake, which saves some microseconds (`tests/bench sidecar --only passing`, p50).
 fn place(live: &[usize]) -> usize {
     let fewest = live.iter().min().copied().unwrap_or(0);
     live.iter().position(|count| *count <= fewest + 1).unwrap_or(0)
@@ -115,7 +116,7 @@ async fn receive(
     shared.cards.emptied().await;
 }
 
-/// One session, with all that is counted at its beginning and its end. A panic in it ends only this one.
+/// Runs one session and updates the counters at its beginning and end. A panic in it ends only this session.
 async fn session(newcomer: Newcomer, shared: Arc<Shared>, front: Arc<Front>) {
     let Newcomer { stream, card } = newcomer;
     let (id, component) = (card.id, card.component);
@@ -141,7 +142,7 @@ async fn session(newcomer: Newcomer, shared: Arc<Shared>, front: Arc<Front>) {
     shared.metrics.sessions.decrement(1.0);
 }
 
-/// Counts the end of a session, and logs it when only this one was closed and its component did not want it.
+/// Counts the end of a session. Logs it at WARN if the sidecar closed only this session against its component's will.
 fn tell_end(shared: &Shared, card: &Card, ended: &Ended) {
     let (end, reason) = (ended.end, ended.end.as_str());
     shared.metrics.sessions_closed.increment(reason);
@@ -161,8 +162,8 @@ fn tell_end(shared: &Shared, card: &Card, ended: &Ended) {
 async fn serve(shared: Arc<Shared>, card: Arc<Card>, stream: StdStream, front: &Front) -> io::Result<Ended> {
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
-    // Finds a component's host that vanished before the PINGs do, and keeps firewalls from forgetting an idle connection. On
-    // loopback it costs one empty segment each way in `socket.keepalive_secs`.
+    // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
+    // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
     sockets::keep_alive(&SockRef::from(&stream), shared.dialling.load().keepalive)?;
     let here = stream.local_addr()?;
     let (host, port) = front

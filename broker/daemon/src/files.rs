@@ -1,39 +1,39 @@
-//! The limit on open files. Each connection needs at least one, so the default soft limit of most systems is soon reached.
+//! The limit on open files. Each connection needs at least one file.
 //!
-//! The default of most systems is far below the default of `connections_max`, and far above what most hosts ever need. So a
-//! start says nothing of it, unless the operator asked for a number that cannot be had; and when connections come near the
-//! limit, that is a warning while there is still room ([`NearLimit`]).
+//! The default soft limit of most systems is far below the default of `connections_max`, but far above the need of
+//! most hosts. So a start warns only if the operator asked for a number that the limit does not allow. Later, a
+//! warning follows while there is still room when connections come near the limit ([`NearLimit`]).
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-/// Files the process needs beside its connections: listeners, ZooKeeper, event queues, logs.
+/// Files that the process needs in addition to its connections: listeners, ZooKeeper, event queues, logs.
 const OTHER_FILES: u64 = 128;
 
-/// What a program would like to hold at the same time.
+/// The connections that a program wants to hold at the same time.
 #[derive(Debug, Clone, Copy)]
 pub struct Connections {
-    /// How many.
+    /// Number of connections.
     pub max: usize,
-    /// The setting that says so.
+    /// The setting with this number.
     pub key: &'static str,
-    /// What they are called: `components`, `clients`.
+    /// Name of the peers: `components`, `clients`.
     pub name: &'static str,
-    /// Open files for each.
+    /// Open files per connection.
     pub files: u64,
 }
 
 impl Connections {
-    /// Raises the limit to what so many need, the hard one too where that is allowed. Warns when it cannot be had though the
-    /// operator asked for it: `is_given` says whether the setting has a value of his.
+    /// Raises the limit on open files to the number needed, the hard limit too if allowed. Warns if the limit stays
+    /// too low and the operator set the number himself (`is_given`).
     pub fn raise_limit(self, is_given: bool) {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         let needed = (self.max as u64)
             .saturating_mul(self.files)
             .saturating_add(OTHER_FILES);
-        // Only a privileged process may raise the hard limit, and no process above the kernel's own (fs.nr_open).
+        // Only a privileged process may raise the hard limit, and never above the kernel's own limit (fs.nr_open).
         let raised =
             maximum.is_some_and(|hard| hard < needed) && set_limit(Some(needed), Some(needed)).is_ok();
         if !raised
@@ -59,7 +59,7 @@ impl Connections {
         }
     }
 
-    /// How many the limit on open files holds, or else `max`.
+    /// Returns how many connections the limit on open files allows, `max` at most.
     #[must_use]
     pub fn that_fit(self) -> usize {
         let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -68,7 +68,7 @@ impl Connections {
             .clamp(1, self.max.max(1))
     }
 
-    /// What keeps more than `fits` from being taken, for the log.
+    /// Returns the name of the limit that caps the connections at `fits`, for the log.
     #[must_use]
     pub const fn bound(self, fits: usize) -> &'static str {
         if fits < self.max {
@@ -83,14 +83,14 @@ fn set_limit(current: Option<u64>, maximum: Option<u64>) -> rustix::io::Result<(
     setrlimit(Resource::Nofile, Rlimit { current, maximum })
 }
 
-/// Warns when connections come near the limit on open files: once, and again only after they were far below it.
+/// Warns once when connections come near the limit on open files. Warns again only after they were far below it.
 #[derive(Debug, Default)]
 pub struct NearLimit {
     is_near: AtomicBool,
 }
 
 impl NearLimit {
-    /// Looks at a new connection: `count` are open now, of `fits` that can be. Returns whether that was worth a warning.
+    /// Checks the limit after a new connection: `count` are open, `fits` are possible. Returns whether it warned.
     pub fn look(&self, connections: Connections, fits: usize, count: usize) -> bool {
         let far = fits / 2;
         let near = fits - fits / 5;

@@ -1,15 +1,15 @@
-//! What the sidecar and the broker are beside their work: programs that an operator runs.
+//! Everything that the sidecar and the broker share as programs run by an operator.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`settings`] | settings in four layers, each value with where it came from |
+//! | [`settings`] | settings in four layers, each value with its origin |
 //! | [`cli`] | exit codes, help, `--check` and `--print-config` |
-//! | [`logging`], `line_limit` | the log, and how many lines of one kind it takes |
+//! | [`logging`], `line_limit` | the log, and its limit on lines of one kind |
 //! | [`metrics`] | names and labels of metrics |
-//! | [`http`] | the listener for pages that people and monitors read |
+//! | [`http`] | the listener for pages for people and monitors |
 //! | [`files`] | the limit on open files |
 //! | [`reload`] | SIGHUP |
-//! | [`listen`] | the addresses that it listens on |
+//! | [`listen`] | the addresses on which a program listens |
 //! | [`linger`] | the orderly end of a connection |
 
 pub mod cli;

@@ -1,7 +1,8 @@
-//! A limit on log lines: so many a second of one kind, so that no peer can fill a disk by what it does again and again.
+//! A limit on log lines of one kind per second, so that no peer can fill a disk by repeating an action.
 //!
-//! A kind is one place in the program that logs. Levels DEBUG and TRACE are not limited: who asks for them wants all. What was
-//! suppressed is told once a second, with the first line that was.
+//! A kind is one call site in the program that logs. Levels DEBUG and TRACE are not limited, because an operator who
+//! turns them on wants all lines. The suppressed lines are reported once a second, with their number and the first of
+//! them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,10 +16,10 @@ use tracing::{Event, Level, Subscriber, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// Lines of one kind a second.
+/// Lines of one kind per second.
 const PER_SECOND_MAX: u32 = 20;
 
-/// See the file's head.
+/// The limit on log lines, as a filter for the log.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LineLimit {
     shared: Arc<Shared>,
@@ -30,21 +31,22 @@ struct Shared {
     suppressed: Condvar,
 }
 
-/// The lines of one kind in the present second.
+/// Count of the lines of one kind in the present second.
 #[derive(Debug)]
 struct Kind {
     second_began: Instant,
     passed: u32,
     suppressed: u64,
-    /// The message of the first that was suppressed.
+    /// Message of the first suppressed line.
     first: String,
 }
 
 impl LineLimit {
-    /// Tells what was suppressed, in a thread of its own: a line cannot be logged while another is.
+    /// Starts a thread that reports the suppressed lines. A thread is needed because a line cannot be logged while
+    /// another is.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// If the system cannot provide a thread.
     pub(crate) fn tell_suppressed(&self) -> std::io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("log-limit".to_owned());
@@ -97,7 +99,7 @@ impl Shared {
                 |kinds: &mut HashMap<Identifier, Kind>| kinds.values().all(|kind| kind.suppressed == 0);
             let kinds = self.suppressed.wait_while(self.lock(), nothing);
             let kinds = kinds.unwrap_or_else(PoisonError::into_inner);
-            // More is gathered for a second.
+            // Suppressed lines are gathered for a second.
             drop(
                 self.suppressed
                     .wait_timeout_while(kinds, Duration::from_secs(1), |_| true),
@@ -108,7 +110,7 @@ impl Shared {
         }
     }
 
-    /// What was suppressed of each kind since the last call.
+    /// Returns and resets the suppressed lines of each kind since the last call.
     fn take(&self) -> Vec<(u64, String)> {
         let mut kinds = self.lock();
         let suppressed = kinds.values_mut().filter(|kind| kind.suppressed > 0);
@@ -123,13 +125,13 @@ impl Shared {
     }
 }
 
-/// Takes the message out of an event.
+/// Copies the message out of an event.
 struct Message<'t>(&'t mut String);
 
 impl Visit for Message<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if field.name() == "message" {
-            // Writing to a text does not fail.
+            // Writing to a string does not fail.
             let _ = write!(self.0, "{value:?}");
         }
     }
@@ -141,7 +143,7 @@ mod tests {
     use tracing::{debug, info};
     use tracing_subscriber::layer::SubscriberExt;
 
-    /// Counts the lines that pass.
+    /// Counts the lines that pass, by level.
     #[derive(Clone, Default)]
     struct Passed(Arc<Mutex<HashMap<Level, u64>>>);
 

@@ -1,4 +1,4 @@
-//! The addresses that a program listens on, and those of the peers that connect there.
+//! The addresses on which a program listens, and the addresses of its peers.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Binds a TCP socket to exactly this address. It does not listen yet.
+/// Binds a TCP socket to exactly this address. Does not start to listen.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -17,17 +17,17 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Binds a TCP socket as `nats-server` does: for 0.0.0.0 to all addresses of both families, because `localhost` is `::1` first
-/// for many programs, and to those of IPv4 alone where the host has no IPv6. It does not listen yet.
+/// Binds a TCP socket as `nats-server` does. For 0.0.0.0 it binds all addresses of both families, because `localhost`
+/// is `::1` first for many programs; on a host without IPv6, only IPv4. Does not start to listen.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub fn bind_dual_stack(address: SocketAddr) -> io::Result<Socket> {
     if address.ip() != IpAddr::from([0, 0, 0, 0]) {
         return bind(address);
     }
     match dual_stack(address.port()) {
-        // Only the want of IPv6 is mended by IPv4 alone.
+        // IPv4 alone helps only if IPv6 is missing.
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => bind(address),
         bound => bound,
     }
@@ -41,17 +41,17 @@ fn dual_stack(port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The address that `socket` is bound to, as it was asked for: the port is the real one, and 0.0.0.0 stays 0.0.0.0.
+/// Returns the bound address of `socket` in the form of `wanted`: with the real port, but 0.0.0.0 stays 0.0.0.0.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub fn bound_address(socket: &Socket, wanted: SocketAddr) -> io::Result<SocketAddr> {
     let bound = socket.local_addr()?.as_socket();
     let bound = bound.ok_or_else(|| io::Error::other("no IP address"))?;
     Ok(SocketAddr::new(wanted.ip(), bound.port()))
 }
 
-/// `address` without the IPv6 form that a socket of both families gives an IPv4 peer (`::ffff:10.0.0.1`).
+/// Returns `address` without the IPv6 form that a dual-stack socket gives an IPv4 peer (`::ffff:10.0.0.1`).
 #[must_use]
 pub fn plain(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
@@ -61,7 +61,7 @@ pub fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether the error says that the host has no such address, or no such family of addresses.
+/// Returns whether the error means that the host lacks this address or its address family.
 #[must_use]
 pub fn is_missing(error: &io::Error) -> bool {
     let no_family = Some(Errno::AFNOSUPPORT.raw_os_error());

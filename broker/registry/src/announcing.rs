@@ -1,10 +1,11 @@
-//! The duty of announcing: in each session our znode is made, with what is above it, then guarded and
-//! mended. Over a lost connection it stands: the next connection continues the session (`zookeeper.rs`). What is to be done is said by `place.rs`; here it is done, one call at a time, and looked at again
-//! after each: no answer is trusted for more than what a read shows.
+//! The announcing duty. In each session it creates our znode and the parents of it, then guards and repairs the
+//! znode. When only the connection is lost, the znode stays: the next connection resumes the session
+//! (`zookeeper.rs`). `place.rs` decides on each step. This file executes the steps, one call at a time, and reads the
+//! znode again after each. Only a read counts as proof, never the answer to a write.
 //!
-//! The other nodes are listed in the same session after our znode was seen to stand. ZooKeeper orders all
-//! changes, and a session sees at least all that came before its own; so of two nodes that announce in one
-//! moment the later one sees the earlier, whichever servers they are at.
+//! The other nodes are listed in the same session after our znode was read. ZooKeeper orders all changes, and a
+//! session sees at least all changes before its own. So if two nodes announce at the same moment, the later one sees
+//! the earlier, whichever servers they use.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,60 +22,61 @@ use crate::node::Node;
 use crate::place::{Found, Ghost, Place, Step, Waiting};
 use crate::record::Record;
 
-/// More steps than this without an end, and others change our place as fast as we do: better begin again later.
+/// Limit on steps in a row. Above it other clients change the znode as fast as this node does, so it is better to
+/// start again later.
 const STEPS_MAX: u32 = 16;
-/// A session that ended without a word leaves its znode for one timeout; a holder that is there for this many
-/// is alive.
+/// After a session that ended without a close, its znode stays for one timeout. A holder still present after this
+/// many timeouts is alive.
 const GHOST_SESSION_TIMEOUTS_MAX: u32 = 2;
 
-/// What an announcement tells.
+/// A report of the announcing duty.
 #[derive(Debug)]
 pub(crate) enum Word {
-    /// Our znode stands, and these are the others that did then.
+    /// Our znode exists. `nodes` are the other nodes that existed at that time.
     Announced { nodes: Vec<Arc<Node>> },
-    /// Our place is not free.
+    /// The path of our znode is in use.
     Waiting(Waiting),
-    /// Our place is free; our znode is made when that is wanted.
+    /// The path of our znode is free. The znode is created when that is wanted.
     Ready,
-    /// A ghost of ours was deleted.
+    /// The duty deleted a ghost of ours.
     Removed(Ghost),
-    /// The other record that was asked for is written.
+    /// The duty wrote the changed record, as requested.
     Rewritten,
-    /// Our znode was changed by somebody, and is written back.
+    /// Another client changed our znode. The duty writes it back.
     Overwritten,
-    /// Our znode was deleted by somebody, and is made again.
+    /// Another client deleted our znode. The duty creates it again.
     Deleted,
 }
 
-/// What is to stand.
+/// The desired state of our znode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) record: Arc<Record>,
-    /// Our place is seen to, but our znode is not made yet.
+    /// The path is watched, but the znode is not created yet.
     pub(crate) is_held: bool,
 }
 
-/// The duty.
+/// The duty of announcing this node.
 #[derive(Clone)]
 pub(crate) struct Announcing {
-    /// What our znode is below, with the chroot.
+    /// Path of the parent of our znode, with the chroot.
     parent: String,
     name: String,
-    /// Both as one.
+    /// Full path of our znode.
     znode: String,
     heartbeat_ms: u64,
     wanted: channel::Receiver<Wanted>,
     place: Place,
-    /// What we wrote last.
+    /// The record written last.
     written: Option<Arc<Record>>,
-    /// A watch on our place is set that has not fired yet.
+    /// A watch on our znode is set and has not fired yet.
     is_watched: bool,
 }
 
-/// How our place was left for now.
+/// State of our znode after the last step.
 #[derive(PartialEq)]
 enum Settled {
-    /// The change that created what stands and is ours.
+    /// Our znode exists; the value is the zxid that created it.
     Own(i64),
     Ready,
     Waiting(Waiting),
@@ -99,12 +101,12 @@ impl Announcing {
         })
     }
 
-    /// Our znode's full path.
+    /// Returns the full path of our znode.
     pub(crate) fn znode(&self) -> &str {
         &self.znode
     }
 
-    /// Does what is to be done until nothing is for now.
+    /// Executes steps until nothing is left to do for now.
     async fn settle(&mut self, session: &mut Session<'_, Word>) -> Result<Settled, Broken> {
         for _ in 0..STEPS_MAX {
             let found = self.look(&session.client).await?;
@@ -158,7 +160,8 @@ impl Announcing {
     async fn look(&mut self, client: &Client) -> Result<Option<Found>, CallError> {
         let mut read = client.data(&self.parent, &self.name).await;
         if !self.is_watched && matches!(read, Ok(Some(_))) {
-            // Only what is there and may be read: of all else no watch tells, and the library keeps its callback.
+            // A watch is set only if the znode exists and is readable. On any other, no watch fires, and the library
+            // would keep its callback.
             read = client.data_watched(&self.parent, &self.name).await;
             self.is_watched = matches!(read, Ok(Some(_)));
         }
@@ -197,7 +200,8 @@ impl Announcing {
         Ok(())
     }
 
-    /// Tells how our place was left, when that is another than was told before.
+    /// Reports the state of our znode. For our own znode this includes the list of the other nodes. The caller checks
+    /// whether the state has changed.
     async fn tell(&self, session: &mut Session<'_, Word>, settled: &Settled) -> Result<(), Broken> {
         let word = match settled {
             Settled::Own(_) => {
@@ -236,7 +240,7 @@ impl Duty for Announcing {
                 }
                 // The read asks for more than whether it is there: also whose it is, and what it says.
                 _ = heartbeat.tick() => {}
-                // Fails with the end of the announcement, which comes as an order to end.
+                // An error means the end of the announcement. The stop order follows.
                 Ok(()) = self.wanted.changed() => {}
             }
         }
@@ -244,7 +248,7 @@ impl Duty for Announcing {
 
     async fn leave(&mut self, client: &Client) {
         if let Some(own) = self.place.own() {
-            // Should it fail, the end of the session takes the znode along.
+            // If the delete fails, the end of the session removes the znode.
             let _ = client.delete(&self.znode, own.version).await;
         }
     }

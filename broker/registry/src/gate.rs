@@ -1,14 +1,14 @@
-//! One dialled connection to one ZooKeeper server, handed to the client library as a loopback address.
+//! One connection to one ZooKeeper server, offered to the client library as a loopback address.
 //!
-//! The library dials without a time limit, and when a server accepts and closes it dials again at once, tens
-//! of thousands of times in a few seconds. So it never dials a server: the connection is made here, with a
-//! limit, and the library's socket is joined to it through a listener that takes one connection and is gone.
-//! A second dial of the library is refused by the loopback, for which it does obey its retry time; by then
-//! the end of the first has been seen here and the client is given up. How often servers are dialled is
-//! thereby decided in `zookeeper.rs` alone.
+//! The library dials without a timeout. When a server accepts and closes, the library dials again at once, tens of
+//! thousands of times in a few seconds. So the library never dials a server. The gate makes the connection, with a
+//! timeout, and joins the library's socket to it through a listener that accepts one connection and is then closed. A
+//! second dial of the library is refused by the loopback; after a refusal the library does wait its retry time. By
+//! then the gate has seen the end of the first connection, and the client is given up. So only `zookeeper.rs` decides
+//! how often servers are dialled.
 //!
-//! What the library asks for is a new session. Where there is one to be continued, the gate asks for that one in
-//! its name (`ticket.rs`).
+//! The library always requests a new session. If there is a session to resume, the gate writes that session into the
+//! request (`ticket.rs`).
 
 use std::convert::Infallible;
 use std::io;
@@ -22,28 +22,28 @@ use tokio::task::JoinHandle;
 
 use crate::ticket::{Answer, Ticket, read_message};
 
-/// The library connects to its own host within this, or never.
+/// Limit for the library to connect to the loopback listener.
 const ACCEPT_TIMEOUT_MS: u64 = 2_000;
 
 /// An open connection; dropping it closes it.
 pub(crate) struct Gate {
-    /// What the library is to connect to, once.
+    /// The loopback address to which the library connects, once.
     pub(crate) address: SocketAddr,
     relay: JoinHandle<String>,
     opened: oneshot::Receiver<Opened>,
-    /// Why the connection ended, once it has.
+    /// Reason for the end of the connection, once it has ended.
     ended: Option<String>,
 }
 
-/// How the server took the request for a session.
+/// The server's answer to the request for a session.
 pub(crate) enum Opened {
     Session(Ticket),
-    /// The session that was to be continued is no more, and this connection is of no use.
+    /// The session that should be resumed has expired. This connection cannot be used.
     Expired,
 }
 
 impl Gate {
-    /// Connects to `server` within `limit`, to continue a session if there is one.
+    /// Connects to `server` within `limit`. With a ticket, the connection resumes that session.
     pub(crate) async fn open(
         server: SocketAddr,
         limit: Duration,
@@ -72,7 +72,7 @@ impl Gate {
         })
     }
 
-    /// Waits for the server's answer to the library's request for a session. To be called once.
+    /// Waits for the server's answer to the library's request for a session. Must be called once.
     pub(crate) async fn opened(&mut self, limit: Duration) -> Result<Opened, String> {
         match tokio::time::timeout(limit, &mut self.opened).await {
             Ok(Ok(opened)) => Ok(opened),
@@ -81,7 +81,7 @@ impl Gate {
         }
     }
 
-    /// Returns why the connection ended, when it does. Cancel-safe.
+    /// Waits for the end of the connection and returns its reason. Cancel-safe.
     pub(crate) async fn ended(&mut self) -> String {
         if let Some(reason) = &self.ended {
             return reason.clone();
@@ -123,7 +123,7 @@ async fn relay(
         Err(_) => return Err("the client did not connect to the loopback".to_owned()),
     };
     drop(listener);
-    // Small requests and answers, each waited for.
+    // Requests and answers are small, and each is waited for.
     let _ = remote.set_nodelay(true);
     let _ = local.set_nodelay(true);
     let opened = request_session(&mut local, &mut remote, ticket.as_ref()).await?;
@@ -134,7 +134,7 @@ async fn relay(
     }
     let (mut from_remote, mut to_remote) = remote.split();
     let (mut from_local, mut to_local) = local.split();
-    // One side closing is the end of both: a half-open session serves nobody.
+    // When one side closes, both end: a half-closed session is of no use.
     Err(tokio::select! {
         answer = copy(&mut from_remote, &mut to_local) => match answer {
             Ok(_) => "the server closed the connection".to_owned(),
@@ -147,7 +147,8 @@ async fn relay(
     })
 }
 
-/// Passes the library's request for a session and the server's answer on, with what continues a session written in.
+/// Passes on the library's request for a session and the server's answer. Writes the ticket's session into the
+/// request if there is one.
 async fn request_session(
     local: &mut TcpStream,
     remote: &mut TcpStream,

@@ -1,17 +1,18 @@
-//! Our place in ZooKeeper: what stands there, whose it is, and what is to be done about it. Pure state, no
-//! I/O, so that every rule is tested without a server.
+//! The state of our znode's path in ZooKeeper: the znode there, its owner, and the step to take. This is pure state
+//! without I/O, so every rule is tested without a server.
 //!
-//! | what stands there | what is done |
+//! | znode at the path | step |
 //! |---|---|
-//! | nothing | create it |
-//! | ours, made in this session, over whichever connection | keep it; write our record when it holds another |
-//! | a ghost of ours: our `run`, from an earlier session of this process that cannot be continued | delete it and create it anew |
-//! | a ghost of our last life: another `run` at our address, from before our time here | the same |
-//! | anything else: another process has the id, or it is no record, or a persistent znode | wait for it to go |
+//! | none | create it |
+//! | ours, created in this session, over any of its connections | keep it; write our record if it holds another |
+//! | a ghost of ours: our `run`, from an earlier session of this process that cannot be resumed | delete it and
+//! create it anew |
+//! | a ghost of an earlier process: another `run` at our address, older than our znode here | the same |
+//! | any other: another process has the id, or it has no valid record, or it is persistent | wait until it is gone |
 //!
-//! We hold our address now, so nobody else can live there. But two nodes may be told the same address by
-//! mistake, and each would take the other for its ghost for ever; so what is younger than what we once made or
-//! removed here is never a ghost.
+//! This process holds its address now, so no other process can use it. But two nodes may be given the same address by
+//! mistake, and each would then take the other for its ghost for ever. So a znode younger than one that this process
+//! created or deleted at the path is never a ghost.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,15 +23,15 @@ use crate::endpoint::Endpoint;
 use crate::node::Node;
 use crate::record::{self, Record};
 
-/// What was read at our place.
+/// The znode that was read at our path.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
     pub(crate) znode: Znode,
-    /// `None` when its ACL keeps it from us.
+    /// Data of the znode; `None` if its ACL does not let us read it.
     pub(crate) data: Option<Vec<u8>>,
 }
 
-/// What is to be done.
+/// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     Create,
@@ -40,7 +41,7 @@ pub(crate) enum Step {
     Wait(Waiting),
 }
 
-/// A znode of ours that nobody keeps alive any more.
+/// A znode of ours that no process keeps alive any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ghost {
     EarlierSession,
@@ -56,22 +57,22 @@ impl fmt::Display for Ghost {
     }
 }
 
-/// Why our place is not free.
+/// The reason why our path is not free.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub(crate) holder: Holder,
-    /// The holder has outlived what a dead one would: it is alive.
+    /// The holder has stayed longer than the znode of a dead session would: it is alive.
     pub(crate) is_taken: bool,
 }
 
-/// Who holds our place.
+/// The holder of our path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Holder {
-    /// A node, by its own record.
+    /// A node, known by its own record.
     Node(Arc<Node>),
-    /// A session that left no record of ours.
+    /// A session without a valid record.
     Unknown,
-    /// No session.
+    /// No session: the znode is persistent.
     Persistent,
 }
 
@@ -101,18 +102,19 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// The place as this process knows it, over all its sessions.
+/// The state of our path as this process knows it, over all its sessions.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// A holder that is still there after this is alive.
+    /// A holder that still exists after this time is alive.
     ghost_age_max: Duration,
-    /// Our session's number, once there is one.
+    /// Id of our session, once there is one.
     session: Option<i64>,
-    /// Our znode as last seen, while it stands.
+    /// Our znode as last read, while it exists.
     own: Option<Znode>,
-    /// The change that created what we last made here or removed: no ghost of our last life is younger.
+    /// The zxid that created the last znode that this process created or deleted at the path. No younger znode is a
+    /// ghost of an earlier process.
     ghost_czxid_max: Option<i64>,
-    /// A ghost may not be deleted in this session.
+    /// ZooKeeper refused to delete the ghost in this session.
     is_removal_refused: bool,
     stranger: Option<Stranger>,
 }
@@ -125,7 +127,8 @@ struct Stranger {
 }
 
 impl Place {
-    /// Nothing known. No session that ended silently leaves its znode for longer than `ghost_age_max`.
+    /// Creates the state with nothing known. After a session that ended without a close, its znode stays for at most
+    /// `ghost_age_max`.
     pub(crate) fn new(ghost_age_max: Duration) -> Self {
         Self {
             ghost_age_max,
@@ -137,8 +140,9 @@ impl Place {
         }
     }
 
-    /// Another connection, of this session: what we made in an earlier one is a ghost now. While we were away
-    /// ZooKeeper may have been too, and no session ends without it: who is waited for is given its time again.
+    /// Starts a new connection in `session`. A znode that this process created in an earlier session is now a ghost.
+    /// The wait for another holder starts anew: ZooKeeper may have been down as well, and without it no session
+    /// expires.
     pub(crate) fn new_connection(&mut self, session: i64) {
         *self = Self {
             session: Some(session),
@@ -148,17 +152,17 @@ impl Place {
         };
     }
 
-    /// We may not delete the ghost; it will go when its session ends.
+    /// Records that we may not delete the ghost. It will be gone when its session expires.
     pub(crate) fn removal_refused(&mut self) {
         self.is_removal_refused = true;
     }
 
-    /// Our znode, while it stands.
+    /// Returns our znode, while it exists.
     pub(crate) fn own(&self) -> Option<Znode> {
         self.own
     }
 
-    /// What to do about what stands there, when `wanted` should.
+    /// Returns the next step for the znode `found` at our path, if the record should be `wanted`.
     pub(crate) fn judge(&mut self, found: Option<&Found>, wanted: &Record, now: Instant) -> Step {
         self.own = None;
         let Some(Found { znode, data }) = found else {
@@ -167,7 +171,7 @@ impl Place {
         };
         let node = data.as_deref().and_then(record::parse_own);
         let node = node.filter(|node| *node.id == wanted.id);
-        // Whatever somebody has written over it since.
+        // Our session owns it, whatever data another client has written to it.
         if self.session == Some(znode.owner) {
             return self.keep(*znode, data.as_deref(), wanted);
         }

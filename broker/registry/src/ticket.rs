@@ -1,33 +1,34 @@
-//! The number and password of a ZooKeeper session: with both, another connection continues the session, at the
-//! same server or at another.
+//! The id and password of a ZooKeeper session. With both, another connection resumes the session, at the same server
+//! or at another.
 //!
-//! The client library shows them only on its own second connection, and then restores neither watches nor auth.
-//! So they are read from and written into the two messages that open a connection, on their way through
-//! `gate.rs`: a new client asks for a new session, and gets the one that is already there.
+//! The client library shows them only on its own second connection, and then restores neither watches nor auth. So
+//! `gate.rs` reads and writes them in the two messages that open a connection. A new client requests a new session
+//! and gets the existing one.
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// No message that opens a connection is longer; ZooKeeper's have 45 and 37 bytes.
+/// Size limit of the messages that open a connection; those of ZooKeeper have 45 and 37 bytes.
 const MESSAGE_BYTES_MAX: usize = 1_024;
 const PASSWORD_BYTES: usize = 16;
-/// The length that each message begins with.
+/// Size of the length field at the beginning of each message.
 const LENGTH_BYTES: usize = 4;
-/// In a request: after the protocol version (4), the last change seen (8) and the timeout (4).
+/// Offset of the session in a request: after the protocol version (4), the last zxid seen (8) and the timeout (4).
 const REQUEST_SESSION_AT: usize = LENGTH_BYTES + 16;
-/// In an answer: after the protocol version.
+/// Offset of the timeout in an answer: after the protocol version.
 const ANSWER_TIMEOUT_AT: usize = LENGTH_BYTES + 4;
 const ANSWER_SESSION_AT: usize = ANSWER_TIMEOUT_AT + 4;
 
-/// What continues a session.
+/// The id and password with which a connection resumes a session.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Ticket {
-    /// The owner of all ephemeral znodes that the session made.
+    /// Id of the session, which is the owner of its ephemeral znodes.
     pub(crate) session: i64,
     password: [u8; PASSWORD_BYTES],
 }
 
 impl Ticket {
-    /// Makes a request for a new session one for this session. `None` when it is no such request.
+    /// Changes a request for a new session into one for this session. Returns `None` if `request` is not a request
+    /// for a new session.
     pub(crate) fn write_into(&self, request: &mut [u8]) -> Option<()> {
         let fields = fields_mut(request, REQUEST_SESSION_AT)?;
         let (session, password) = fields.split_at_mut(8);
@@ -36,7 +37,7 @@ impl Ticket {
         Some(())
     }
 
-    /// Reads the server's answer.
+    /// Parses the server's answer.
     pub(crate) fn read(answer: &[u8]) -> Answer {
         let mut answer = answer.to_vec();
         let Some(timeout) = answer.get(ANSWER_TIMEOUT_AT..ANSWER_SESSION_AT) else {
@@ -56,22 +57,24 @@ impl Ticket {
     }
 }
 
-/// What a server answers to a request for a session.
+/// The server's answer to a request for a session.
 pub(crate) enum Answer {
     Session(Ticket),
-    /// It does not know the session any more; no ephemeral znode of it stands.
+    /// The server no longer knows the session. No ephemeral znode of it exists.
     Expired,
-    /// It is no ZooKeeper server.
+    /// The answer is not from a ZooKeeper server.
     Unreadable,
 }
 
-/// The session's number, and its password behind the password's length, which both messages have one after the other.
+/// Returns the session's id and its password with the length before it. Both messages have these fields in this
+/// order.
 fn fields_mut(message: &mut [u8], at: usize) -> Option<&mut [u8]> {
     let fields = message.get_mut(at..at + 8 + LENGTH_BYTES + PASSWORD_BYTES)?;
     (fields[8..8 + LENGTH_BYTES] == (PASSWORD_BYTES as u32).to_be_bytes()).then_some(fields)
 }
 
-/// Reads one whole message, its length included. `None` when the connection ends before, or it is too long.
+/// Reads one complete message, including its length. Returns `None` if the connection ends before, or the message is
+/// too long.
 pub(crate) async fn read_message(from: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let mut message = vec![0; LENGTH_BYTES];
     from.read_exact(&mut message).await.ok()?;
@@ -88,7 +91,7 @@ pub(crate) async fn read_message(from: &mut (impl AsyncRead + Unpin)) -> Option<
 mod tests {
     use super::*;
 
-    /// As the library writes it: a new session of 6 s.
+    /// A request for a new session with a timeout of 6 s, as the library writes it.
     fn request() -> Vec<u8> {
         let mut request = vec![0, 0, 0, 45];
         request.extend([0; 12]);

@@ -1,16 +1,16 @@
-//! The engine that keeps a ZooKeeper session going: it dials, has its duty done in the session, and when that
-//! is worth nothing any more, gives it up and builds the next.
+//! The engine that keeps a ZooKeeper session alive. It dials a server and runs its duty in the session. When the
+//! connection fails, it gives it up and dials the next server.
 //!
-//! It runs in a thread of its own, with a runtime of its own per connection, because dropping that runtime is
-//! what ends the client library's tasks. A connection is given up when it ends, when a call fails, or when one
-//! is not answered within a third of the session timeout; duties call as often, so a frozen server is left
-//! before the session has run out. Servers are tried in random order, each once per round; between rounds the
-//! wait doubles up to a cap, so that a server that accepts and closes costs next to nothing.
+//! The engine runs in its own thread, with a runtime per connection, because dropping the runtime is the only way to
+//! end the client library's tasks. A connection is given up when it ends, when a call fails, or when a call is not
+//! answered within a third of the session timeout. Duties make a call at least that often, so a frozen server is left
+//! before the session expires. Servers are tried in random order, each once per round. The wait between rounds
+//! doubles up to a cap, so that a server that accepts and closes costs almost nothing.
 //!
-//! The rule of sessions: a lost connection ends no session. Each new connection continues the session of the
-//! last, so the ephemeral znodes stand and no reader misses them; while the session may yet expire the waits
-//! are short. Only when a server says that the session has expired, and ZooKeeper itself has deleted its
-//! znodes, a new one is begun, on that server and at once.
+//! A lost connection does not end the session. Each new connection resumes the last session, so the ephemeral znodes
+//! stay and readers notice nothing. While the session can still be resumed, the waits are short. A new session begins
+//! only after a server reports that the session has expired; ZooKeeper itself has then deleted its znodes. The new
+//! session begins on that server, at once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,17 +28,18 @@ use crate::hosts::HostList;
 use crate::resolver::Resolver;
 use crate::ticket::Ticket;
 
-/// The wait after the first round without a session; each further one doubles it.
+/// Wait after the first round without a session. It doubles with each further round.
 const ROUND_WAIT_MS_MIN: u64 = 1_000;
 const ROUND_WAIT_MS_MAX: u64 = 5_000;
-/// While a session may yet expire, no wait is longer than this part of its timeout.
+/// Divisor of the session timeout. While the session may not have expired yet, no wait is longer than this part of
+/// it.
 const CONTINUE_WAIT_PART: u32 = 6;
-/// A session that lasted this long ends the doubling: what follows is a new outage.
+/// A session that lasted this long resets the doubling: a later loss is a new outage.
 const SESSION_GOOD_MS: u64 = 5_000;
-/// After a good session the next is tried within this, at random, so that a fleet does not come back in one
+/// Upper bound of the random wait after a good session, so that the nodes of a fleet do not reconnect at the same
 /// moment.
 const RESUME_WAIT_MS_MAX: u64 = 250;
-/// What each of the two steps of saying goodbye may take: the duty's last calls, and the end of the session.
+/// Limit for each of the two closing steps: the duty's last calls, and the close of the session.
 const CLOSE_MS_MAX: u64 = 300;
 
 /// The engine, before and while it runs.
@@ -48,24 +49,24 @@ pub(crate) struct Engine<D: Duty> {
     duty: D,
     reports: mpsc::Sender<Report<D::Word>>,
     stopped: watch::Receiver<()>,
-    /// The session that the next connection continues.
+    /// The session that the next connection resumes.
     ticket: Option<Ticket>,
-    /// When the last connection of use was lost.
+    /// Time at which the last proven connection was lost.
     lost_at: Option<Instant>,
 }
 
-/// How a connection, or the attempt at one, came to its end.
+/// Outcome of a connection, or of the attempt.
 enum End {
-    /// It gave no session.
+    /// No session could be opened, or the session was lost before any call of the duty succeeded.
     Never(String),
-    /// The session that it was to continue has expired.
+    /// The session that the connection should resume has expired.
     Expired,
-    /// It was of use and is lost.
+    /// The connection was proven and then lost.
     Lost,
 }
 
 impl<D: Duty> Engine<D> {
-    /// `stopped` is the order to end when its sender is gone.
+    /// Creates the engine. Dropping the sender of `stopped` is the stop order.
     ///
     /// # Errors
     /// [`RegistryError::Address`] for the host list.
@@ -86,7 +87,7 @@ impl<D: Duty> Engine<D> {
         })
     }
 
-    /// Works until the order to end comes or nobody takes its reports any more.
+    /// Runs until the stop order, or until no reader takes the reports any more.
     pub(crate) fn run(mut self) {
         let mut without_since = Instant::now();
         let mut rounds_in_vain = 0;
@@ -117,7 +118,8 @@ impl<D: Duty> Engine<D> {
         }
     }
 
-    /// Runs `work` in a runtime of its own, ended with it; `Err` when the order to end comes first.
+    /// Runs `work` in a runtime of its own and drops the runtime afterwards. Returns `Err` only if the runtime cannot
+    /// be built.
     fn alone<O>(&mut self, work: impl AsyncFnOnce(&mut Self) -> O) -> Result<O, Gone> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -128,7 +130,7 @@ impl<D: Duty> Engine<D> {
         Ok(done)
     }
 
-    /// Tries every server once until one gives a session, and stays with it until it is lost.
+    /// Tries every server once until one provides a session. Stays with that session until it is lost.
     fn round(&mut self, without_since: Instant) -> Result<End, Gone> {
         let (servers, mut errors) = self.alone(async |engine| {
             let resolver = Resolver::system();
@@ -151,7 +153,7 @@ impl<D: Duty> Engine<D> {
         Ok(End::Never(errors.join("; ")))
     }
 
-    /// Tells why there is no session now, and waits.
+    /// Reports why there is no session now, and waits.
     fn pause(&mut self, end: End, wait: Duration) -> Result<(), Gone> {
         self.alone(async |engine| {
             if let End::Never(reason) = end {
@@ -164,7 +166,7 @@ impl<D: Duty> Engine<D> {
         })?
     }
 
-    /// One connection to one server, from dialling to its end.
+    /// Runs one connection to one server, from the dial to its end.
     async fn life(&mut self, server: SocketAddr, without_since: Instant) -> Result<End, Gone> {
         let mut stopped = self.stopped.clone();
         let limit = Duration::from_millis(self.config.connect_timeout_ms);
@@ -227,7 +229,7 @@ impl<D: Duty> Engine<D> {
         Ok(End::Lost)
     }
 
-    /// Opens the session, `None` when the one to be continued has expired.
+    /// Opens the session. Returns `None` if the session to be resumed has expired.
     async fn begin(&self, gate: &mut Gate) -> Result<Option<(Client, Changes, Ticket)>, String> {
         let told = |error: CallError| error.to_string();
         let session = self.session_timeout();
@@ -246,7 +248,7 @@ impl<D: Duty> Engine<D> {
         Duration::from_millis(self.config.session_timeout_ms)
     }
 
-    /// How long the next wait may be: short while the session may yet expire.
+    /// Returns the upper bound of the next wait. It is short while the session may not have expired yet.
     fn wait_max(&self) -> Duration {
         let is_urgent = self.ticket.is_some()
             && self
@@ -259,13 +261,14 @@ impl<D: Duty> Engine<D> {
         }
     }
 
-    /// Ends the session in good order, if the server plays along.
+    /// Closes the session in order, if the server cooperates.
     async fn farewell(&mut self, client: &Client, gate: &mut Gate) {
         let limit = Duration::from_millis(CLOSE_MS_MAX);
         let _ = tokio::time::timeout(limit, self.duty.leave(client)).await;
         let closing = async {
             client.close(limit).await;
-            // The word has to pass the gate yet; the server closes when it has come.
+            // The close request still has to pass the gate. The server closes the connection when it has received the
+            // request.
             gate.ended().await
         };
         let _ = tokio::time::timeout(limit, closing).await;
@@ -276,7 +279,8 @@ impl<D: Duty> Engine<D> {
     }
 }
 
-/// A call fails for a reason when the connection did: that reason says more.
+/// Returns the reason for the end of the connection, if it has ended; it says more than the `reason` of the failed
+/// call.
 async fn better_reason(gate: &mut Gate, reason: String) -> String {
     match tokio::time::timeout(Duration::ZERO, gate.ended()).await {
         Ok(ended) => ended,
@@ -285,7 +289,7 @@ async fn better_reason(gate: &mut Gate, reason: String) -> String {
 }
 
 async fn stop_ordered(stopped: &mut watch::Receiver<()>) {
-    // Nothing is ever sent: the end of the sender is the order.
+    // No value is ever sent. The drop of the sender is the stop order.
     while stopped.changed().await.is_ok() {}
 }
 

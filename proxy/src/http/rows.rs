@@ -1,4 +1,4 @@
-//! The JSON that operators and their tools read. Fields are only ever added.
+//! The JSON for operators and their tools. Fields are added, but never removed or renamed.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use serde::Serialize;
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Page<T> {
-    /// Rows there are in all.
+    /// Number of rows of the whole list.
     pub total: usize,
-    /// Place of the first row of this page.
+    /// Index of the first row of this page.
     pub offset: usize,
-    /// Most rows this page can have.
+    /// Largest number of rows on this page.
     pub limit: usize,
     /// The rows.
     pub items: Vec<T>,
@@ -20,23 +20,23 @@ pub struct Page<T> {
 /// One session.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SessionRow {
-    /// Counted from 1 at the start of the process.
+    /// Number of the session, counted from 1 at the start of the process.
     pub id: u64,
     /// The component's `ip:port`.
     pub component: String,
-    /// Its node's id; `null` while it has none.
+    /// Id of the session's node; `null` without a node.
     pub node: Option<String>,
-    /// What it is doing: `flowing`, `searching`, `joining`, …
+    /// State: `flowing`, `searching`, `joining`, …
     pub state: &'static str,
-    /// Since the component connected, in seconds.
+    /// Seconds since the component connected.
     pub connected_secs: u64,
-    /// Since the session has no node, in seconds; `null` while it has one.
+    /// Seconds since the session has no node; `null` while it has one.
     pub searching_secs: Option<u64>,
     /// Live subscriptions.
     pub subscriptions: usize,
-    /// Bytes held, both ways.
+    /// Buffered bytes, both directions together.
     pub buffered_bytes: usize,
-    /// Publishes that no PONG has confirmed.
+    /// Publishes not yet acked by a PONG.
     pub in_doubt: u64,
     /// Moves from one node to another.
     pub failovers: u64,
@@ -48,59 +48,59 @@ pub struct SessionRow {
     pub bytes_to_node: u64,
     /// Bytes passed on to the component.
     pub bytes_to_component: u64,
-    /// `name` of its CONNECT.
+    /// `name` in the component's CONNECT.
     pub client_name: Option<String>,
-    /// `lang` of its CONNECT.
+    /// `lang` in the component's CONNECT.
     pub client_lang: Option<String>,
-    /// `version` of its CONNECT.
+    /// `version` in the component's CONNECT.
     pub client_version: Option<String>,
 }
 
 /// One node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct NodeRow {
-    /// As registered; else its address.
+    /// Id as registered; otherwise the node's address.
     pub id: String,
     /// `host:port` for clients.
     pub client: String,
-    /// Who told of it: `zookeeper`, `cache`, `dns`, `fixed`, `gossip`.
+    /// Source of the node: `zookeeper`, `cache`, `dns`, `fixed`, `gossip`.
     pub source: &'static str,
-    /// `up`: a session or a probe has proved it lately. `unproved`: not tried yet. `cooling`: failed, and left alone for a
-    /// while. `down`: failed when it was last tried. `draining`: as registered.
+    /// `up`: a session or a probe has proved it recently. `unproved`: not tried yet. `cooling`: failed, and not tried
+    /// for a while. `down`: failed when it was last tried. `draining`: registered as draining.
     pub state: &'static str,
-    /// No source names it any more.
+    /// No source names the node any more.
     pub withdrawn: bool,
-    /// As registered; empty when unknown.
+    /// Zone as registered; empty if unknown.
     pub zone: String,
-    /// As registered; 1 when unknown.
+    /// Weight as registered; 1 if unknown.
     pub weight: u32,
-    /// How long it is still left alone, in milliseconds; 0: not at all.
+    /// Remaining cool-down in milliseconds; 0 if there is none.
     pub cooling_ms: u64,
     /// Failures in a row.
     pub failures: u32,
-    /// Sessions of this sidecar on it.
+    /// Sessions of this sidecar on the node.
     pub sessions: usize,
-    /// The failure that it has not recovered from.
+    /// Latest failure; `null` once the node has recovered.
     pub last_error: Option<String>,
-    /// How long ago that was, in seconds.
+    /// Seconds since that failure.
     pub last_error_secs: Option<u64>,
 }
 
-/// Whether nodes can be reached.
+/// Whether nodes are reachable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reach {
     /// Nodes known from any source.
     pub known: usize,
-    /// Those that a session or a probe has proved lately.
+    /// Nodes that a session or a probe has proved recently.
     pub proved: usize,
-    /// For how long none is; `None` while one is.
+    /// Time since no node is proved; `None` while one is.
     pub none_for: Option<Duration>,
-    /// What went wrong last with one of them.
+    /// Latest failure of any node.
     pub last_error: Option<String>,
 }
 
 impl Reach {
-    /// Why no node can be reached; `None` while one can.
+    /// Returns the reason why no node is reachable; `None` while one is.
     #[must_use]
     pub fn unreachable(&self) -> Option<String> {
         let secs = self.none_for?.as_secs();
@@ -115,25 +115,25 @@ impl Reach {
     }
 }
 
-/// Whether components can connect now, and why not; and whether nodes can be reached.
+/// Answer of `/readyz`: whether components can connect now, the reasons if not, and whether nodes are reachable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// All is well.
+    /// Components can connect and, if the settings require it, a node is proved.
     pub ready: bool,
-    /// Nodes known.
+    /// Number of known nodes.
     pub nodes: usize,
-    /// Nodes that a session or a probe has proved lately.
+    /// Number of nodes that a session or a probe has proved recently.
     pub nodes_proved: usize,
-    /// Seconds since none is; `null` while one is.
+    /// Seconds since no node is proved; `null` while one is.
     pub no_node_secs: Option<u64>,
-    /// What is missing; empty when ready.
+    /// Reasons for not being ready; empty when ready.
     pub reasons: Vec<String>,
 }
 
 impl Readiness {
-    /// Ready means: listening, not on the way out, and with `needs_node` a node proved. In an outage of the nodes components
-    /// are kept and served when it ends, and Kubernetes, which takes what is not ready out of service, would only make it
-    /// worse.
+    /// Returns the readiness. Ready means: listening, not stopping, and with `needs_node` a node proved. In an outage
+    /// of the nodes components are kept, and served when it ends. Kubernetes takes a process that is not ready out of
+    /// service, which would make the outage worse.
     pub(super) fn of(listening: bool, shutting_down: bool, reach: &Reach, needs_node: bool) -> Self {
         let reasons: Vec<String> = [
             (!listening).then(|| "not listening for components".to_owned()),

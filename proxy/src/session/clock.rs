@@ -1,4 +1,4 @@
-//! Everything that happens in a session because time passed.
+//! All actions of a session that depend only on time.
 
 use std::time::{Duration, Instant};
 
@@ -8,20 +8,19 @@ use super::{End, Leaving, Session, Stage, Wires};
 use crate::cause::Cause;
 use crate::tally::Tally;
 
-/// A clock that jumps by more than this between two looks means that the sidecar itself was stopped: silence then proves
-/// nothing about the node.
+/// Delay of a tick above which the sidecar itself must have been stopped. Silence then proves nothing about the node.
 const OWN_STOP: Duration = Duration::from_millis(500);
 
-/// The first PING to a component comes so long after its CONNECT, and up to a fifth later, as `nats-server` 2.9 and 2.15 do it: some
-/// old client libraries look at an `-ERR` only when more bytes come.
+/// Time from CONNECT to the first PING to the component; up to a fifth is added, as in `nats-server` 2.9 and 2.15.
+/// Some old client libraries look at an `-ERR` only when more bytes arrive.
 const FIRST_PING: Duration = Duration::from_secs(2);
 
-/// How long a component that sends nothing more is kept without a node for its answers alone. A component that connects again
-/// and again in an outage would otherwise leave a session each time.
+/// Time for which a component that sends nothing more is kept without a node only for its answers. Without this
+/// limit, a component that reconnects again and again in an outage would leave a session each time.
 const ANSWERS_WAIT: Duration = Duration::from_secs(2);
 
 impl Session {
-    /// Time passed. `late` is how long after the deadline it asked for the session is called.
+    /// Runs all actions that are due. `late` is the delay of the call after the deadline that the session requested.
     pub(crate) fn tick(&mut self, late: Duration, last_known: &Info, now: Instant, wires: &mut impl Wires) {
         if late > OWN_STOP {
             self.node_heard = now;
@@ -37,7 +36,7 @@ impl Session {
         self.shrink();
     }
 
-    /// When [`tick`](Self::tick) is due, if nothing else happens before.
+    /// Returns when [`tick`](Self::tick) is due if no other event comes before.
     pub(crate) fn deadline(&self) -> Instant {
         let policy = &*self.policy;
         let mut deadline = self.component_ping_due();
@@ -81,7 +80,7 @@ impl Session {
         deadline
     }
 
-    /// A probe at once: something other than the node's silence says that it may be gone.
+    /// Sends the node a PING at once, because something other than its silence suggests that it is gone.
     pub(crate) fn probe(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.stage == Stage::Flowing && !self.ledger.awaits_pong() {
             self.own_ping();
@@ -89,12 +88,13 @@ impl Session {
         }
     }
 
-    /// Whether the node's silence means something: a component that does not read stops the sidecar's reading too.
+    /// Returns whether the node's silence means something. It means nothing while the node is not read because the
+    /// component does not read.
     fn listens(&self) -> bool {
         self.client.is_some() && self.hears_node()
     }
 
-    /// When the node is to be sent a PING, or given up for not having answered one.
+    /// Returns when the node is due for a PING, or counts as lost because it has not answered one.
     fn probe_due(&self) -> Instant {
         let policy = &*self.policy;
         if self.ledger.awaits_pong() || self.up.own_pings > 0 {
@@ -144,8 +144,9 @@ impl Session {
             self.end_now(End::ComponentClosed, None, now, wires);
             return;
         }
-        // Without a word, as a dying server closes it: most client libraries connect again after that, and give up for
-        // good at an -ERR that they do not know (promises S9, S10). With a limit of 0, `no_node` ends the session.
+        // Closes without an `-ERR`, as a dying server does. Most client libraries then reconnect, but give up for
+        // good after an `-ERR` that they do not know (promises S9, S10). With a limit of 0, `no_node` ends the
+        // session.
         let outage = self.policy.outage;
         if !outage.is_zero() && now >= self.searching_since + outage {
             self.end_now(End::Outage, None, now, wires);
@@ -157,14 +158,14 @@ impl Session {
         self.first_ping().map_or(due, |first| due.max(first))
     }
 
-    /// How long after CONNECT the first PING is due. Sessions that began together are not sent theirs together.
+    /// Returns the wait from CONNECT to the first PING. It differs between sessions that began together.
     pub(super) fn first_ping_wait(&self) -> Duration {
         let wait = FIRST_PING.min(self.policy.ping_interval);
         wait + wait / 5 * (self.face.session_id % 64) as u32 / 64
     }
 
-    /// When the first PING is due, unless a PONG has to come before it: client libraries take the first frame behind their own
-    /// first PING for its answer.
+    /// Returns when the first PING is due. Returns `None` while the component waits for a PONG: client libraries take
+    /// the first frame after their own first PING as its answer.
     fn first_ping_due(&self) -> Option<Instant> {
         let answered = self.stage == Stage::Flowing && !self.ledger.owes_component() && self.owed.is_empty();
         self.first_ping().filter(|_| answered && self.has_passed_on())
@@ -203,7 +204,7 @@ impl Session {
         }
     }
 
-    /// An orderly end comes when all that the component sent has gone out and was answered, or its time is up.
+    /// Finishes an orderly end when all bytes of the component were sent and answered, or at its deadline.
     pub(crate) fn tick_ending(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(until) = self.ending.as_ref().and_then(|ending| ending.answers_until) else {
             return;
@@ -222,7 +223,7 @@ impl Session {
         }
     }
 
-    /// A session at rest keeps no buffer and no remembered control line.
+    /// Frees buffers and the remembered control line of an idle session.
     fn shrink(&mut self) {
         if self.up.held.is_empty() && self.up.held.capacity() > 0 {
             self.up.held = bytes::BytesMut::new();

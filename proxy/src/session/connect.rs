@@ -1,4 +1,4 @@
-//! CONNECT: kept as the component says it, and sent to each node as that node needs it.
+//! CONNECT: kept as the component sent it, and adapted to each node.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -13,8 +13,8 @@ use super::{Client, Session};
 use crate::ledger::Expected;
 
 impl Session {
-    /// CONNECT as nodes get it: with `protocol` 1, so that they tell when they are about to go, and with the sidecar's
-    /// credentials when the component has none.
+    /// Returns CONNECT as nodes get it: with `protocol` 1, so that they announce their shutdown, and with the
+    /// sidecar's credentials if the component has none.
     pub(super) fn connect_line(&self, json: &[u8]) -> Vec<u8> {
         let fields = || -> Result<String, serde_json::Error> {
             let client = Connect::parse(json)?;
@@ -33,14 +33,14 @@ impl Session {
             }
             connect::with_fields(json, fields)
         };
-        // What is no CONNECT goes on as it is: the node's own words are the best answer.
+        // An argument that is not valid passes unchanged; the node's own error text is the best answer.
         let line = fields().map_or_else(|_| json.to_vec(), String::into_bytes);
         let mut out = Vec::new();
         encode::client(&Frame::Connect(&line), &mut out);
         out
     }
 
-    /// A second CONNECT is laid over the first, as servers do it.
+    /// Merges a second CONNECT into the first, as servers do.
     pub(super) fn merged<'j>(&self, json: &'j [u8]) -> Result<Cow<'j, [u8]>, serde_json::Error> {
         let Some(first) = &self.client else {
             return Ok(Cow::Borrowed(json));
@@ -52,8 +52,8 @@ impl Session {
         ))
     }
 
-    /// CONNECT `line` is with the node, in place of the component's own `frame`; that is empty when the component began
-    /// without CONNECT and the sidecar sent one for it.
+    /// Records that the node has CONNECT `line` in place of the component's `frame`. `frame` is empty if the
+    /// component began without CONNECT and the sidecar sent one for it.
     pub(super) fn connected(&mut self, line: &[u8], frame: &[u8], now: Instant) {
         let json = argument(line);
         let client = Connect::parse(json).unwrap_or_default();
@@ -98,8 +98,9 @@ impl Session {
             self.ledger.expect(expected);
         }
         if begun {
-            // A second CONNECT ends all subscriptions (nats-server 2.15; older ones keep them until they are told). The first
-            // one of a component that had begun without ends none: to the node it is the second, which has to be mended.
+            // A second CONNECT ends all subscriptions (nats-server 2.15; older servers keep them until an UNSUB). A
+            // late first CONNECT of a component should end none. But it is the second one for the node, so the
+            // subscriptions are created again.
             let mut lines = Vec::new();
             let commands = if again {
                 self.down.last_slot = None;
@@ -117,7 +118,7 @@ impl Session {
     }
 }
 
-/// What stands behind `CONNECT ` on `line`; empty when there is nothing.
+/// Returns the argument after `CONNECT ` on `line`; empty if there is none.
 fn argument(line: &[u8]) -> &[u8] {
     let behind = line.get(b"CONNECT".len()..).unwrap_or_default();
     standin_wire::line::trim(behind.strip_suffix(b"\n").unwrap_or(behind))

@@ -1,5 +1,5 @@
-//! Node → component: whole frames are found in place; what is for the component passes as it came, what is for the
-//! sidecar (PING, its own PONGs, answers to a replay, INFO) is carved out.
+//! Node → component: frames are found in place. Frames for the component pass unchanged. Frames for the sidecar
+//! (PING, its own PONGs, answers to a replay, INFO) are cut out.
 
 use std::io::IoSlice;
 use std::time::Instant;
@@ -13,15 +13,15 @@ use super::{End, NOTED_WORK, Note, Session, Stage, Wires, refused_chain};
 use crate::cause::Cause;
 use crate::ledger::Expected;
 
-/// Stretches of passing frames gathered for one write.
+/// Runs of passing frames gathered for one write.
 const RUNS_MAX: usize = 16;
 
-/// What becomes of one frame of the node that is no message.
+/// Decision on one frame of the node that is not a message.
 #[derive(Default)]
 struct Fate {
-    /// The component gets it.
+    /// The component gets the frame.
     pass: bool,
-    /// What the component gets behind it, or in its place.
+    /// Bytes that the component gets after the frame, or in its place.
     then: Vec<u8>,
 }
 
@@ -37,12 +37,13 @@ impl Session {
         Some(len)
     }
 
-    /// Nothing came behind the lent bytes.
+    /// Takes back lent bytes when no bytes were read after them.
     pub(crate) fn give_back_partial(&mut self, lent: &[u8]) {
         self.down.partial.extend_from_slice(lent);
     }
 
-    /// The node sent `bytes`; with `lent` they begin with what [`lend_partial`](Self::lend_partial) gave.
+    /// Processes `bytes` from the node. With `lent`, they begin with the bytes from
+    /// [`lend_partial`](Self::lend_partial).
     pub(crate) fn node_bytes(&mut self, bytes: &[u8], lent: bool, now: Instant, wires: &mut impl Wires) {
         self.node_heard = now;
         if lent && self.down.partial.is_empty() {
@@ -57,7 +58,7 @@ impl Session {
             self.after_loss(now, wires);
             return;
         }
-        // A PONG may have opened the way for held bytes, and answers to the node go out at once.
+        // A PONG may have released held bytes, and answers to the node are sent at once.
         if self.stage == Stage::Resending
             || !self.up.own.is_empty()
             || self.is_holding()
@@ -67,7 +68,7 @@ impl Session {
         }
     }
 
-    /// Takes what is kept of the node's bytes, and `bytes` behind it.
+    /// Processes the kept bytes of the node, followed by `bytes`.
     pub(super) fn take_partial(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) {
         let mut partial = std::mem::take(&mut self.down.partial);
         partial.extend_from_slice(bytes);
@@ -78,7 +79,7 @@ impl Session {
         }
     }
 
-    /// The component's socket takes bytes again.
+    /// Continues writing when the component's socket takes bytes again.
     pub(crate) fn component_writable(&mut self, now: Instant, wires: &mut impl Wires) {
         while !self.down.outbox.is_empty() {
             let written = wires.write_component(&[IoSlice::new(&self.down.outbox)]);
@@ -91,7 +92,7 @@ impl Session {
         self.down.outbox = bytes::BytesMut::new();
     }
 
-    /// Takes the whole frames at the head of `bytes`; returns their length.
+    /// Processes the complete frames at the head of `bytes`. Returns their length.
     fn receive(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> usize {
         let mut runs: [&[u8]; RUNS_MAX] = [&[]; RUNS_MAX];
         let mut count = 0;
@@ -141,7 +142,7 @@ impl Session {
         at
     }
 
-    /// A message goes to the component: it counts for its subscription (promise S4).
+    /// Counts a message for its subscription (promise S4) on its way to the component.
     #[inline]
     fn count_delivery(&mut self, frame: &[u8], span: &Span<Verb>) {
         self.traffic.messages_to_component += 1;
@@ -201,7 +202,7 @@ impl Session {
         })
     }
 
-    /// The node's PONG; returns whether it is the component's.
+    /// Handles a PONG of the node. Returns whether it belongs to the component.
     fn node_pong(&mut self, now: Instant) -> bool {
         let (mark, pass) = match self.ledger.pong() {
             Some(Expected::ComponentPong(mark)) => (mark, true),
@@ -219,7 +220,7 @@ impl Session {
         pass
     }
 
-    /// The node's `-ERR` (promise S9); returns whether the component gets it as it came.
+    /// Handles an `-ERR` of the node (promise S9). Returns whether the component gets it unchanged.
     fn node_error(&mut self, text: &[u8], now: Instant) -> bool {
         let refusal = Refusal::of(text);
         let text_owned = String::from_utf8_lossy(text).into_owned();
@@ -244,7 +245,7 @@ impl Session {
             }
             Refusal::Client => self.refused = Some(End::Refused),
             Refusal::AuthorizationTimeout if self.client.is_some() => {
-                // The whole CONNECT is with the node: the delay is the node's own.
+                // The node has the complete CONNECT, so the delay is the node's own.
                 self.lose(Cause::NodeError("server"), now);
                 return false;
             }
@@ -263,20 +264,20 @@ impl Session {
                 self.lose(Cause::NodeError(refusal.kind()), now);
                 return false;
             }
-            // What leaves the connection open is most likely the answer to a command.
+            // An `-ERR` that leaves the connection open is most likely the answer to a command.
             Refusal::Unknown => self.refused_command(text),
         }
         true
     }
 
-    /// A command was answered with `-ERR`, mostly instead of `+OK`.
+    /// Records a command answered with `-ERR`, mostly instead of `+OK`.
     fn refused_command(&mut self, text: &[u8]) {
         if self.verbose() && replaces_ok(text) {
             self.ledger.ok();
         }
     }
 
-    /// A later INFO of the node: for the sidecar, and in its own words for components that take one.
+    /// Handles a later INFO of the node. Returns the sidecar's own INFO if the component accepts one.
     fn later_info(&mut self, json: &[u8], now: Instant) -> Vec<u8> {
         let Ok(info) = Info::parse(json) else {
             return Vec::new();
@@ -299,7 +300,8 @@ impl Session {
         self.info_for_component(&info)
     }
 
-    /// Gives `parts`, whole frames, to the component: straight to its socket, or behind what waits for it already.
+    /// Sends `parts`, complete frames, to the component: straight to its socket, or after the bytes that already wait
+    /// for it.
     pub(super) fn deliver(&mut self, parts: &[&[u8]], now: Instant, wires: &mut impl Wires) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if len == 0 || self.down.broke {

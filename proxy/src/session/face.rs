@@ -1,4 +1,4 @@
-//! What the component sees of the cluster: one server, the sidecar, at the address it knows (promise S7).
+//! The component's view of the cluster: one server, the sidecar, at the address it knows (promise S7).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,34 +10,35 @@ use standin_wire::{Connect, Info};
 
 use super::{Session, Wires};
 
-/// Who the component is to the outside, and who the sidecar is to it.
+/// Identity of the component towards nodes, and of the sidecar towards the component.
 #[derive(Debug, Clone)]
 pub(crate) struct Face {
-    /// Host that INFO names (promise S7).
+    /// Host in the INFO to the component (promise S7).
     pub(crate) host: String,
-    /// Port that INFO names.
+    /// Port in the INFO to the component.
     pub(crate) port: u16,
     /// The sidecar's own mark in INFO.
     pub(crate) mark: Arc<str>,
-    /// Number of the session, which INFO gives as `client_id` where no node has given one.
+    /// Number of the session. INFO has it as `client_id` if no node has assigned one.
     pub(crate) session_id: u64,
     /// The component's address.
     pub(crate) component_ip: IpAddr,
-    /// Used when the component sends no credentials, on nodes that have none of their own.
+    /// Credentials for components that send none, on nodes without credentials of their own.
     pub(crate) credentials: Option<Arc<Credentials>>,
 }
 
-/// Sidecars one behind the other. With more of them an INFO would not stay short, and nobody means that.
+/// Longest chain of sidecars. With more of them INFO would get too long, and such a chain is a mistake.
 const SIDECARS_MAX: usize = 8;
 /// Length of a sidecar's mark.
 const MARK_BYTES: usize = 8;
 
-/// What a component acts on when a later INFO differs in it.
+/// Fields of an INFO on which a component acts when they change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told {
     max_payload: i64,
     headers: bool,
-    /// Of the marks of the sidecars before the node: a component that is a sidecar looks for its own among them.
+    /// Hash of the marks of the sidecars before the node. A component that is itself a sidecar looks for its own mark
+    /// there.
     sidecars_hash: u32,
 }
 
@@ -54,7 +55,8 @@ impl Told {
     }
 }
 
-/// Why a node whose INFO has passed these `sidecars` cannot be used by the one with this `mark`; `None` when it can.
+/// Returns why the sidecar with this `mark` cannot use a node whose INFO has passed these `sidecars`; `None` if it
+/// can.
 pub(crate) fn refused_chain(mark: &str, sidecars: &str) -> Option<&'static str> {
     if sidecars.split('-').any(|passed| passed == mark) {
         Some("leads back to this sidecar: name a node, not a sidecar in front of this one")
@@ -74,7 +76,8 @@ fn marked(mark: &str, sidecars: &str) -> String {
 }
 
 impl Session {
-    /// The node's INFO as the component gets it: the sidecar's own address, none of the cluster's, under 512 bytes.
+    /// Returns the node's INFO for the component: with the sidecar's address, without addresses of the cluster, under
+    /// 512 bytes.
     pub(super) fn own_info(&self, node: &Info) -> String {
         let covered = self.credentials().is_some();
         let info = Info {
@@ -97,7 +100,7 @@ impl Session {
             },
             tls_required: false,
             tls_verify: false,
-            // A node without a limit; the sidecar has one.
+            // Negative: the node has no limit. The sidecar has one.
             max_payload: if node.max_payload < 0 {
                 PAYLOAD_BYTES_MAX as i64
             } else {
@@ -108,8 +111,8 @@ impl Session {
         info.with_safe_names().short_line()
     }
 
-    /// The INFO line for a component after its first: only for one that takes it, and only when something changed that
-    /// it acts on. Kept until its CONNECT says whether it does.
+    /// Returns a later INFO line for the component: only if it accepts one, and only if a field changed on which it
+    /// acts. Before CONNECT the INFO is kept for later.
     pub(super) fn info_for_component(&mut self, node: &Info) -> Vec<u8> {
         let now = Some(Told::of(node));
         let changed = self.info != now;
@@ -122,7 +125,7 @@ impl Session {
         self.own_info(node).into_bytes()
     }
 
-    /// The component has said who it is: it may have to hear what was not told before.
+    /// Sends a kept INFO after the component's CONNECT, if the component accepts it.
     pub(super) fn tell_untold_info(&mut self, now: Instant, wires: &mut impl Wires) {
         if let Some(info) = self.untold_info.take() {
             let line = self.info_for_component(&info);
@@ -130,14 +133,14 @@ impl Session {
         }
     }
 
-    /// Credentials for a component that sends none: the node's own, or those of the settings.
+    /// Returns the credentials for a component that sends none: the node's own, or those of the settings.
     pub(super) fn credentials(&self) -> Option<&Credentials> {
         let node = self.node.as_ref().and_then(|node| node.credentials.as_deref());
         node.or(self.face.credentials.as_deref())
     }
 }
 
-/// Whether the component that sent the CONNECT argument `json` takes INFO at any time.
+/// Returns whether the component that sent the CONNECT argument `json` accepts INFO at any time.
 pub(super) fn takes_info(json: &[u8]) -> bool {
     Connect::parse(json).is_ok_and(|connect| connect.protocol >= 1)
 }

@@ -1,24 +1,24 @@
-//! One component's session: the state machine of the product, without sockets, tasks or clocks of its own.
+//! The session of one component: a state machine without sockets, tasks or clocks of its own.
 //!
-//! Events come in as calls with the time they happened at; what is to be written goes out through [`Wires`] in the same
-//! call; what the shell must do is asked with [`Session::wants`]; what an operator should hear, and that the session is over,
-//! come together from [`Session::report`], so that no end can be acted on before what led to it was told. So all of it runs in a test under a scripted pair of sockets that take as many bytes as the
-//! test pleases.
+//! Each event is a call with the time of the event. The session writes its output through [`Wires`] in the same call.
+//! [`Session::wants`] tells the shell what to do next. [`Session::report`] returns the notes for the operator
+//! together with the end of the session, so the end cannot be handled before its causes are reported. So a test can
+//! run the whole session with two scripted sockets that take any number of bytes.
 //!
 //! | file | holds |
 //! |---|---|
-//! | this one | the state, the questions of the shell, the ends |
-//! | [`plan`] | component → node: scan, and decide what becomes of the frames at the head |
-//! | [`upward`] | component → node: write the same bytes on, apply what was written whole |
-//! | [`downward`] | node → component: scan, carve out what is not for the component, pass the rest |
-//! | [`moving`] | a node comes, goes, or is about to go; replay and sending again |
+//! | this one | the state, the queries of the shell, the ends |
+//! | [`plan`] | component → node: scan the frames at the head, and decide on each |
+//! | [`upward`] | component → node: write the same bytes on, apply the frames that were written completely |
+//! | [`downward`] | node → component: scan, cut out the frames that are not for the component, pass the rest |
+//! | [`moving`] | a node is joined, lost or left; replay and sending again |
 //! | [`clock`] | everything that happens because time passed |
-//! | [`connect`] | CONNECT: as the component says it, and as nodes get it |
+//! | [`connect`] | CONNECT: as the component sent it, and as nodes get it |
 //! | [`face`] | what the component sees of the cluster |
-//! | [`shell`] | what passes between a session and its shell |
+//! | [`shell`] | the interface between a session and its shell |
 //!
-//! *Architecture invariant:* a frame takes effect (journal, ledger, window in doubt) when its last byte was taken by the
-//! node's socket, never earlier. What has had no effect is still in `held`, byte for byte as the component sent it.
+//! *Architecture invariant:* a frame takes effect (journal, ledger, window in doubt) when the node's socket has taken
+//! its last byte, never earlier. Frames without effect yet are in `held`, byte for byte as the component sent them.
 
 mod clock;
 mod connect;
@@ -54,26 +54,27 @@ pub(crate) use face::{Face, refused_chain};
 pub use shell::End;
 pub(crate) use shell::{Blame, ClientLabel, Ended, Move, Note, Traffic, Wants, Wires};
 
-/// Frames of the sidecar's own that wait for the node, in bytes, above which the node is not read: it would only ask for more.
+/// Limit in bytes on the sidecar's own frames that wait for the node. Above it the node is not read, because each
+/// read could add more.
 const OWN_BYTES_MAX: usize = 64 * 1024;
 
-/// So many bytes are read at least where the beginning or the rest of a frame is: a control line fits, and a busy session gets on.
+/// Smallest read where a frame begins or continues. A control line fits, and a busy session makes progress.
 const LEAST_BYTES: usize = 4096;
 
-/// Work that one turn of a session may do, so that nothing that a component or a node sends holds up the other sessions of
-/// the thread. One unit is about half a microsecond.
+/// Budget of one turn of a session, so that no input of a component or a node delays the other sessions of the
+/// thread. One unit is about half a microsecond.
 const TURN_WORK: u32 = 2048;
-/// What is spent on a frame that is decided alone, on a CONNECT, and on an INFO or `-ERR`, in these units.
+/// Cost, in these units, of a frame that is decided alone, of a CONNECT, and of an INFO or `-ERR`.
 const ALONE_WORK: u32 = 4;
 const CONNECT_WORK: u32 = 40;
 const NOTED_WORK: u32 = 40;
 
-/// Where the session stands with its node.
+/// State of the session towards its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// No node.
+    /// There is no node.
     Searching,
-    /// The journal is being replayed; nothing of the component's passes before the node's PONG.
+    /// The journal is being replayed. No bytes of the component pass before the node's PONG.
     Joining { until: Instant },
     /// Publishes in doubt and unanswered PINGs are being sent again.
     Resending,
@@ -81,40 +82,40 @@ enum Stage {
     Flowing,
 }
 
-/// The way to the next node while the present one is still there.
+/// Progress of the change to another node while the present one is still connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaving {
     No,
-    /// Another connection is being dialled.
+    /// Another node is being dialled.
     Dialling,
-    /// It is there; nothing more goes to the old node, whose last answers are awaited.
+    /// The next connection is ready. Nothing more is sent to the old node; the session waits for its last answers.
     Draining {
         until: Instant,
     },
 }
 
-/// Whether publishes are stopped after a node was lost (promise S10).
+/// Whether publishes are held after the loss of a node (promise S10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hold {
-    /// They pass.
+    /// Publishes pass.
     No,
-    /// Stopped, and the node has not answered all that comes before the first of them.
+    /// Publishes are held, and the node has not yet answered everything before the first of them.
     Away,
-    /// Stopped, and the node has.
+    /// Publishes are held, and the node has answered everything before the first of them.
     Back,
 }
 
-/// How a session ends in order.
+/// An orderly end of the session.
 #[derive(Debug)]
 struct Ending {
     end: End,
-    /// The `-ERR` that tells the component what it did wrong.
+    /// The component's error, sent as `-ERR`.
     fault: Option<ClientFault>,
-    /// Until when the node's answers are awaited before that; `None`: they are not, or no longer.
+    /// Deadline for the node's answers, which come before the `-ERR`; `None` if the session does not wait for them.
     answers_until: Option<Instant>,
 }
 
-/// Bytes that a node gets in place of the component's own.
+/// Bytes that a node gets in place of a frame of the component.
 #[derive(Debug)]
 struct Replacement {
     /// Length of the frame they replace; 0: they are put in before it.
@@ -122,85 +123,85 @@ struct Replacement {
     with: Vec<u8>,
 }
 
-/// Component → node.
+/// State of the direction component → node.
 #[derive(Debug)]
 struct Up {
     scanner: standin_wire::ClientScanner,
-    /// The component's bytes from the first frame on that was not written whole.
+    /// The component's bytes, from the first frame that was not written completely.
     held: BytesMut,
-    /// Bytes of that frame (or of what replaces it) that the present node has.
+    /// Bytes of that frame, or of its replacement, that the present node has.
     head_written: usize,
-    /// What the node gets instead of that frame.
+    /// Bytes sent to the node in place of that frame.
     replacement: Option<Replacement>,
-    /// Frames of the sidecar's own. They go out between the component's frames, before the next one.
+    /// The sidecar's own frames. They are sent at the next frame boundary of the component's stream.
     own: BytesMut,
-    /// PINGs in `own` that stand in no ledger yet.
+    /// PINGs in `own` without an entry in the ledger yet.
     own_pings: u32,
-    /// Publishes are being sent again, and the node has part of one.
+    /// Publishes are being sent again, and the node has a part of one.
     resent_partly: bool,
-    /// The node's socket took less than it was given.
+    /// The node's socket took fewer bytes than offered.
     blocked: bool,
-    /// The first frame in `held` is not whole.
+    /// The first frame in `held` is incomplete.
     incomplete: bool,
     /// The component sends nothing more.
     eof: bool,
-    /// Nor is anything left of it, while there is no node, that anybody but itself would miss.
+    /// In addition, there is no node, and none of the component's remaining frames matters to other components.
     only_asks: bool,
-    /// The publishes of the frames that are being written.
+    /// Tally of the publishes in the frames that are being written.
     subjects: Tally,
 }
 
-/// Node → component.
+/// State of the direction node → component.
 #[derive(Debug)]
 struct Down {
     scanner: standin_wire::ServerScanner,
-    /// The beginning of a frame whose rest has not come. Never shown to the component (promise S1).
+    /// The beginning of a frame whose rest has not arrived. It is never sent to the component (promise S1).
     partial: BytesMut,
-    /// Whole frames that the component has not taken.
+    /// Complete frames that the component has not taken.
     outbox: BytesMut,
-    /// The component's socket takes nothing any more.
+    /// The component's socket takes no more bytes.
     broke: bool,
     /// See [`Session::set_node_starved`].
     starved: bool,
-    /// When the component last took bytes, or the outbox began to fill.
+    /// Time at which the component last took bytes, or at which the outbox began to fill.
     outbox_moved: Instant,
     /// Journal entry of the last message, for messages that repeat its control line.
     last_slot: Option<Slot>,
 }
 
-/// The component as its CONNECT describes it.
+/// The component as described by its CONNECT.
 #[derive(Debug)]
 struct Client {
-    /// The argument of CONNECT as the component said it.
+    /// The argument of CONNECT as the component sent it.
     json: Box<str>,
     verbose: bool,
-    /// May send HPUB.
+    /// The component may send HPUB.
     headers: bool,
-    /// Takes INFO at any time.
+    /// The component accepts INFO at any time.
     takes_info: bool,
     signed: bool,
     /// A node has accepted these credentials.
     accepted: bool,
-    /// The component has said CONNECT itself.
+    /// The component itself has sent CONNECT.
     said_connect: bool,
-    /// When it gets its first PING, whatever it sends; `None` when it has had one.
+    /// Time of the component's first PING, whatever the component sends; `None` once it was sent.
     first_ping: Option<Instant>,
-    /// For people.
+    /// Name of the component for people.
     label: ClientLabel,
 }
 
-/// A loss whose move is not finished.
+/// The loss of a node before the move is finished.
 #[derive(Debug)]
 struct Lost {
     at: Instant,
-    /// When the lost node last sent anything.
+    /// Time at which the lost node last sent anything.
     heard: Instant,
     from: Arc<Node>,
     cause: Cause,
     in_doubt: InDoubtCount,
 }
 
-/// See the file's head.
+/// The session of one component.
 #[derive(Debug)]
 pub(crate) struct Session {
     policy: Arc<Policy>,
@@ -215,56 +216,56 @@ pub(crate) struct Session {
     ledger: Ledger,
     doubt: Doubt,
     client: Option<Box<Client>>,
-    /// Answers that the last node owed, to be asked of the next.
+    /// Answers that the last node still owed. The session requests them from the next node.
     owed: VecDeque<Owed>,
-    /// Up to which place of the log `+OK`s are already expected.
+    /// Log offset up to which `+OK`s are already expected.
     resend_expected: u64,
     lost: Option<Box<Lost>>,
     /// CONNECTs written so far, to all nodes.
     connects: u64,
-    /// The present node has answered a PING behind the last of them.
+    /// The present node has answered a PING sent after the last CONNECT.
     verified: bool,
     /// The present node asks for credentials.
     asks_auth: bool,
-    /// Nodes in a row that closed the connection behind credentials that none has accepted yet.
+    /// Nodes in a row that closed the connection after credentials that no node has accepted yet.
     closed_unaccepted: u32,
-    /// Nodes that refused credentials which another had accepted, when, and in which words.
+    /// Nodes that refused credentials accepted by another node, with the time and the text of the refusal.
     refused_by: Vec<(Endpoint, Instant, String)>,
-    /// Whether publishes are stopped.
+    /// Whether publishes are held.
     hold: Hold,
-    /// Changes of the journal that the present node has confirmed.
+    /// Changes of the journal that the present node has acked.
     confirmed_changes: u64,
-    /// A node said that the component did something after which it closes the connection.
+    /// Set when a node reported an error of the component after which nodes close the connection.
     refused: Option<End>,
-    /// What it was told by the INFO that it has.
+    /// The relevant fields of the last INFO sent to the component.
     info: Option<face::Told>,
-    /// A later INFO, while it is not known whether the component takes one.
+    /// A later INFO, kept until the component's CONNECT shows whether it accepts one.
     untold_info: Option<Box<Info>>,
     started: Instant,
     searching_since: Instant,
-    /// The present node has done something for the session since it took it: delivered a message, or answered.
+    /// The present node has delivered a message or an answer since it took the session.
     served: bool,
-    /// Since when it is the present node.
+    /// Time at which the present node was connected.
     node_since: Instant,
-    /// When the node last sent anything.
+    /// Time at which the node last sent anything.
     node_heard: Instant,
-    /// When the last own PING went out.
+    /// Time at which the last own PING was sent.
     pinged: Instant,
-    /// When the component last sent anything, and was last sent a PING.
+    /// Times at which the component last sent anything, and was last sent a PING.
     component_heard: Instant,
     component_pinged: Instant,
     component_pings: u32,
     moves: u64,
-    /// Work that the present turn may still do.
+    /// Remaining budget of the present turn.
     turn_work: u32,
-    /// The turn's work was done before all that had come.
+    /// The turn's budget was exhausted before all input was processed.
     interrupted: bool,
     traffic: Traffic,
     notes: Vec<Note>,
 }
 
 impl Session {
-    /// A session for a component that has just connected.
+    /// Creates the session of a component that has just connected.
     pub(crate) fn new(policy: Arc<Policy>, face: Arc<Face>, now: Instant) -> Self {
         let limits = FrameLimits {
             line_bytes_max: policy.control_line_bytes_max,
@@ -334,7 +335,7 @@ impl Session {
         }
     }
 
-    /// What the shell should do next.
+    /// Returns what the shell should do next.
     pub(crate) fn wants(&self) -> Wants {
         let linked = self.stage != Stage::Searching;
         let joining = matches!(self.stage, Stage::Joining { .. });
@@ -355,7 +356,8 @@ impl Session {
         }
     }
 
-    /// What happened since the last call, and whether the session is over by it: then the shell closes both sockets in order.
+    /// Returns the notes since the last call. Also returns the end if the session is over; the shell then closes both
+    /// sockets in order.
     pub(crate) fn report(&mut self) -> (Vec<Note>, Option<Ended>) {
         let ended = self.over().map(|end| {
             let held = if self.has_passed_on() {
@@ -374,7 +376,7 @@ impl Session {
         (std::mem::take(&mut self.notes), ended)
     }
 
-    /// Why the session is over, if it is.
+    /// Returns the reason for the end of the session, if it is over.
     fn over(&self) -> Option<End> {
         if let Some(ending) = &self.ending {
             let delivered = self.down.outbox.is_empty() || ending.end == End::ComponentSlow;
@@ -394,15 +396,16 @@ impl Session {
         (self.up.eof && (passed_on || new)).then_some(end)
     }
 
-    /// The component's socket broke: it gets nothing more, but what it had sent is passed on as after an orderly close.
+    /// Records that the component's socket broke. The component gets nothing more, but its earlier bytes are passed
+    /// on as after an orderly close.
     pub(crate) fn component_broke(&mut self, now: Instant, wires: &mut impl Wires) {
         self.down.broke = true;
         self.down.outbox.clear();
         self.component_eof(now, wires);
     }
 
-    /// The sidecar stops: what the component has sent goes to the node, the node's answers come back, then both
-    /// connections are closed.
+    /// Starts the end of the session because the sidecar stops. The component's bytes go to the node, the node's
+    /// answers come back, then both connections are closed.
     pub(crate) fn shut_down(&mut self, now: Instant, patience: Duration, wires: &mut impl Wires) {
         if self.ending.is_none() {
             self.hold = Hold::No;
@@ -411,7 +414,7 @@ impl Session {
         }
     }
 
-    /// Other settings from now on.
+    /// Replaces the settings.
     pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) {
         let limits = self.up.scanner.limits();
         self.up.scanner.set_limits(FrameLimits {
@@ -421,22 +424,22 @@ impl Session {
         self.policy = policy;
     }
 
-    /// Whether what waits for the component is below the session's own limit.
+    /// Returns whether the bytes that wait for the component are below the session's own limit.
     fn has_room_for_component(&self) -> bool {
         self.down.outbox.len() < self.policy.component_pending_bytes_max
     }
 
-    /// Whether the node is read; if not, its silence means nothing.
+    /// Returns whether the node is read. If it is not read, its silence means nothing.
     fn hears_node(&self) -> bool {
         self.has_room_for_component() && !self.down.starved
     }
 
-    /// The node is not read now, for want of room in the buffers of all sessions.
+    /// Sets whether the node is not read because the shared buffer budget is exhausted.
     pub(crate) const fn set_node_starved(&mut self, starved: bool) {
         self.down.starved = starved;
     }
 
-    /// Whether an orderly end still waits for a node that takes what the component has sent.
+    /// Returns whether an orderly end still waits for a node to take the component's bytes.
     fn may_still_pass_on(&self) -> bool {
         self.ending
             .as_ref()
@@ -444,8 +447,9 @@ impl Session {
             && !self.has_passed_on()
     }
 
-    /// How many bytes of the component may be read even when all sessions' buffers together are full. The rest of a frame
-    /// always may, because it lets the frame go; and a session that keeps nothing may go on, a little at a time.
+    /// Returns how many bytes of the component may be read even when the shared buffer budget is exhausted. The rest
+    /// of a frame may always be read, so that the frame can leave the buffer. A session without buffered bytes may
+    /// read a little at a time.
     pub(crate) fn least_component_bytes(&self) -> usize {
         if self.up.incomplete {
             self.up.scanner.missing(&self.up.held).max(LEAST_BYTES)
@@ -456,7 +460,8 @@ impl Session {
         }
     }
 
-    /// As [`least_component_bytes`](Self::least_component_bytes), of the node.
+    /// Returns how many bytes of the node may be read, as [`least_component_bytes`](Self::least_component_bytes) does
+    /// for the component.
     pub(crate) fn least_node_bytes(&self) -> usize {
         if !self.down.outbox.is_empty() {
             0
@@ -467,8 +472,8 @@ impl Session {
         }
     }
 
-    /// How many bytes may be read of the component at once, so that no more are kept than `buffer_bytes`. The rest of a frame
-    /// whose beginning the node waits for may always come.
+    /// Returns how many bytes of the component may be read at once so that at most `buffer_bytes` are kept. The rest
+    /// of a frame may always be read if the node has its beginning.
     pub(crate) fn read_bytes_max(&self) -> usize {
         if self.up.incomplete && self.stage != Stage::Searching {
             return usize::MAX;
@@ -476,22 +481,22 @@ impl Session {
         self.policy.buffer_bytes.saturating_sub(self.up.held.len()).max(1)
     }
 
-    /// Whether an orderly end has begun.
+    /// Returns whether an orderly end has begun.
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.is_some()
     }
 
-    /// The node in use.
+    /// Returns the node in use.
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
         self.node.as_ref()
     }
 
-    /// Live subscriptions.
+    /// Returns the number of live subscriptions.
     pub(crate) fn subscriptions(&self) -> usize {
         self.journal.len()
     }
 
-    /// Bytes kept in memory for later, all buffers together.
+    /// Returns the bytes in all buffers of the session.
     pub(crate) fn buffered_bytes(&self) -> usize {
         self.up.held.len()
             + self.up.own.len()
@@ -500,37 +505,37 @@ impl Session {
             + self.doubt.log_bytes()
     }
 
-    /// Publishes in doubt now that would not be sent again.
+    /// Returns the number of publishes now in doubt that would not be sent again.
     pub(crate) fn in_doubt(&self) -> u64 {
         self.doubt.dropped_count()
     }
 
-    /// Since when the session has no node; `None` while it has one.
+    /// Returns the time since which the session has no node; `None` while it has one.
     pub(crate) fn searching_since(&self) -> Option<Instant> {
         (self.stage == Stage::Searching).then_some(self.searching_since)
     }
 
-    /// Whether publishes are stopped until [`release`](Self::release).
+    /// Returns whether publishes are held until [`release`](Self::release).
     pub(crate) fn is_holding(&self) -> bool {
         self.hold != Hold::No
     }
 
-    /// Whether the component has said anything that no node has answered yet, or has said CONNECT.
+    /// Returns whether the component has sent CONNECT, or has sent bytes that no node has answered yet.
     pub(crate) fn has_spoken(&self) -> bool {
         self.client.is_some() || !self.up.held.is_empty()
     }
 
-    /// The nodes that refused credentials which another had accepted.
+    /// Returns the nodes that refused credentials accepted by another node.
     pub(crate) fn refused_by(&self) -> Vec<Endpoint> {
         self.refused_by.iter().map(|(node, ..)| node.clone()).collect()
     }
 
-    /// Finished moves.
+    /// Returns the number of finished moves.
     pub(crate) fn moves(&self) -> u64 {
         self.moves
     }
 
-    /// One word for where the session stands.
+    /// Returns one word for the state of the session.
     pub(crate) fn state(&self) -> &'static str {
         match self.stage {
             _ if self.ending.is_some() => "ending",
@@ -544,12 +549,12 @@ impl Session {
         }
     }
 
-    /// What the component calls itself; `None` before its CONNECT.
+    /// Returns the component's own name and client; `None` before its CONNECT.
     pub(crate) fn client_label(&self) -> Option<&ClientLabel> {
         self.client.as_ref().map(|client| &client.label)
     }
 
-    /// A new turn of the session: goes on with what the last one left.
+    /// Begins a new turn and continues with the input that the last turn left.
     pub(crate) fn begin_turn(&mut self, now: Instant, wires: &mut impl Wires) {
         self.turn_work = TURN_WORK;
         if std::mem::take(&mut self.interrupted) {
@@ -558,28 +563,28 @@ impl Session {
         }
     }
 
-    /// Whether the turn is over before all was done that could be done now.
+    /// Returns whether the turn ended before all available input was processed.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.interrupted
     }
 
-    /// Takes `work` from what the turn may still do. When nothing is left, the caller stops at the next frame.
+    /// Takes `work` from the turn's budget. When the budget is exhausted, the caller stops at the next frame.
     fn spend(&mut self, work: u32) {
         self.turn_work = self.turn_work.saturating_sub(work);
     }
 
-    /// Whether the turn's work is done; then the session asks for another turn.
+    /// Returns whether the turn's budget is exhausted; the session then requests another turn.
     fn turn_exhausted(&mut self) -> bool {
         self.interrupted |= self.turn_work == 0;
         self.turn_work == 0
     }
 
-    /// What passed since the last call.
+    /// Returns the traffic since the last call.
     pub(crate) fn take_traffic(&mut self) -> Traffic {
         std::mem::take(&mut self.traffic)
     }
 
-    /// How far the stream has come, for a PING that goes out now.
+    /// Returns the mark for a PING that goes out now.
     fn mark(&mut self) -> Mark {
         Mark {
             changes: self.journal.changes(),
@@ -592,7 +597,7 @@ impl Session {
         self.client.as_ref().is_none_or(|client| client.verbose)
     }
 
-    /// Starts the orderly end: `fault` is sent as `-ERR` as soon as the node has given its last answers, or at `until`.
+    /// Starts the orderly end. `fault` is sent as `-ERR` once the node has sent its last answers, or at `until`.
     fn end_after_answers(&mut self, end: End, fault: Option<ClientFault>, until: Instant) {
         self.ending = Some(Ending {
             end,
@@ -602,7 +607,7 @@ impl Session {
         self.own_ping();
     }
 
-    /// Ends now, with `text` as `-ERR` behind what the component has not read yet.
+    /// Ends the session now. `text` is sent as `-ERR` after the bytes that the component has not read yet.
     fn end_now(&mut self, end: End, text: Option<ErrorText<'_>>, now: Instant, wires: &mut impl Wires) {
         self.ending = Some(Ending {
             end,
@@ -619,7 +624,7 @@ impl Session {
         }
     }
 
-    /// Sends an `-ERR`.
+    /// Sends an `-ERR` to the component.
     fn tell_error(&mut self, kind: &'static str, text: ErrorText<'_>, now: Instant, wires: &mut impl Wires) {
         let mut line = Vec::new();
         text.encode(&mut line);
@@ -630,7 +635,7 @@ impl Session {
         });
     }
 
-    /// The node's last answers are there, or will not come.
+    /// Finishes the end once the node's last answers have arrived, or will not arrive.
     fn finish_answers(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(ending) = &mut self.ending else { return };
         if ending.answers_until.take().is_some() {

@@ -1,4 +1,5 @@
-//! A node comes, goes, or is about to go: what is replayed, what is sent again, and when the component's bytes pass.
+//! Changes of the node: joining, losing and leaving one, replay, sending again, and the point at which the
+//! component's bytes pass.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -15,18 +16,20 @@ use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
 use crate::ledger::{Expected, Owed};
 
-/// A node that answered and then kept the session for so long has served it, even if there was nothing to do.
+/// A node that answered and then kept the session for this long has served it, even without traffic.
 const SERVES_AFTER: Duration = Duration::from_secs(1);
-/// After so long a node that closes the connection of a component without CONNECT does so for want of it.
+/// A node that closes the connection of a component without CONNECT after this time does so because CONNECT is
+/// missing.
 const MAY_CLOSE_AFTER: Duration = Duration::from_millis(500);
-/// Nodes in a row that close the connection behind the same credentials, accepted by none: they refuse them.
+/// Number of nodes in a row that closed the connection after the same credentials, accepted by none. At this number
+/// the credentials count as refused.
 const CLOSED_UNACCEPTED_MAX: u32 = 3;
-/// How long a node that refused credentials which another had accepted is not tried again with them.
+/// Time for which a node that refused credentials accepted by another node is not tried again with them.
 const REFUSAL_LASTS: Duration = Duration::from_secs(5);
 
 impl Session {
-    /// A connection to `node` stands, and its INFO has come. With `hold`, publishes are stopped until
-    /// [`release`](Self::release).
+    /// Starts the session on `node`, which has sent `info` over a new connection. With `hold`, publishes are held
+    /// until [`release`](Self::release).
     pub(crate) fn node_up(
         &mut self,
         node: Arc<Node>,
@@ -66,7 +69,7 @@ impl Session {
         self.push_up(now, wires);
     }
 
-    /// The connection to the node is gone: end of stream, reset, or it could not be written to.
+    /// Records the loss of the connection to the node: end of stream, reset, or a failed write.
     pub(crate) fn node_lost(&mut self, cause: Cause, now: Instant, wires: &mut impl Wires) {
         if self.stage == Stage::Searching {
             return;
@@ -74,7 +77,7 @@ impl Session {
         let mut end = self.refused.take();
         if end.is_none() && self.blame(cause, now) == Blame::Unclear {
             self.closed_unaccepted += 1;
-            // What a component sees of a server that does not want it: a close.
+            // The component sees a plain close, as from a server that refuses it.
             end = (self.closed_unaccepted >= CLOSED_UNACCEPTED_MAX).then_some(End::Unauthorized);
         }
         self.lose(cause, now);
@@ -85,8 +88,8 @@ impl Session {
         self.after_loss(now, wires);
     }
 
-    /// None of the `known` nodes could be reached this time: a new component is given `last_known`, if it has no INFO yet.
-    /// With an `outage` limit of 0 the session ends.
+    /// Records that none of the `known` nodes was reachable. A new component without INFO is sent `last_known`. With
+    /// an `outage` limit of 0 the session ends.
     pub(crate) fn no_node(&mut self, known: usize, last_known: &Info, now: Instant, wires: &mut impl Wires) {
         if self.stage != Stage::Searching || self.ending.is_some() {
             return;
@@ -100,8 +103,8 @@ impl Session {
         }
     }
 
-    /// Every known node has refused the component's credentials, which one had accepted before: it is told so in the
-    /// words of the last one.
+    /// Ends the session because every known node has refused credentials that one had accepted before. The component
+    /// gets the text of a refusing node.
     pub(crate) fn refused_everywhere(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.stage == Stage::Searching
             && self.ending.is_none()
@@ -111,14 +114,15 @@ impl Session {
         }
     }
 
-    /// Held publishes pass from now on.
+    /// Lets held publishes pass from now on.
     pub(crate) fn release(&mut self, now: Instant, wires: &mut impl Wires) {
         self.hold = Hold::No;
         self.push_up(now, wires);
     }
 
-    /// Publishes are stopped and the stream has come to the first of them, or to its end. Returns whether a PING must go
-    /// out before the node can have answered all before it.
+    /// Checks, while publishes are held, whether the node has answered everything before the first of them, or before
+    /// the end of the stream. Called when the stream has reached that point. Returns whether a PING must be sent
+    /// first.
     pub(super) fn asks_for_answers(&mut self) -> bool {
         if self.hold != Hold::Away || !self.verified {
             return false;
@@ -135,13 +139,13 @@ impl Session {
         asks
     }
 
-    /// Whose doing it is when the node is lost for `cause` now.
+    /// Returns which side is to blame if the node is lost now for `cause`.
     fn blame(&self, cause: Cause, now: Instant) -> Blame {
         let unaccepted = self.client.as_ref().is_some_and(|client| !client.accepted);
         match cause {
             _ if self.refused.is_some() || self.ending.is_some() => Blame::Nobody,
             Cause::LameDuck | Cause::NodeError("authorization") => Blame::Nobody,
-            // Servers close a client that says nothing for too long.
+            // Servers close a client that sends nothing for too long.
             Cause::EndOfStream if self.client.is_none() && now >= self.node_since + MAY_CLOSE_AFTER => {
                 Blame::Nobody
             }
@@ -152,7 +156,8 @@ impl Session {
         }
     }
 
-    /// The node is about to go, or should no longer be used: another one is dialled while this one still serves.
+    /// Starts to leave the node because it will shut down or should no longer be used. Another node is dialled while
+    /// this one still serves.
     pub(crate) fn leave(&mut self) {
         if self.stage != Stage::Searching && self.leaving == Leaving::No {
             self.leaving = Leaving::Dialling;
@@ -160,7 +165,8 @@ impl Session {
         }
     }
 
-    /// A connection to another node stands ready: the present one gets nothing more, and its last answers are awaited.
+    /// Records that a connection to another node is ready. The present node gets nothing more; the session waits for
+    /// its last answers.
     pub(crate) fn next_ready(&mut self, patience: Duration, now: Instant, wires: &mut impl Wires) {
         if self.leaving == Leaving::Dialling {
             self.leaving = Leaving::Draining {
@@ -173,7 +179,7 @@ impl Session {
         }
     }
 
-    /// Whether the node to be left has answered all it was sent, so that nothing is in doubt.
+    /// Returns whether the node to be left has answered everything it was sent, so that nothing is in doubt.
     pub(super) fn is_drained(&self) -> bool {
         matches!(self.leaving, Leaving::Draining { .. })
             && self.up.head_written == 0
@@ -182,12 +188,12 @@ impl Session {
             && self.stage == Stage::Flowing
     }
 
-    /// Leaves the node for the one that stands ready.
+    /// Leaves the node for the one that is ready.
     pub(crate) fn switch(&mut self, now: Instant) {
         self.lose(Cause::LameDuck, now);
     }
 
-    /// Everything that hung on the node's connection is forgotten or kept for the next one.
+    /// Drops all state of the node's connection, or keeps it for the next node.
     pub(super) fn lose(&mut self, cause: Cause, now: Instant) {
         if self.stage == Stage::Searching {
             return;
@@ -229,7 +235,7 @@ impl Session {
     }
 
     fn remember_loss(&mut self, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
-        // A node that takes the session and drops it at once ends no outage, nor does one that never answers.
+        // A node that drops the session right after taking it, or never answers, does not end the wait for a node.
         self.served |= self.verified && now >= self.node_since + SERVES_AFTER;
         if self.served || self.client.is_none() {
             self.searching_since = now;
@@ -249,7 +255,7 @@ impl Session {
         }
     }
 
-    /// What a loss means for a session that cannot, or need not, go on.
+    /// Ends a session after a loss if it cannot continue on another node or was about to end.
     pub(super) fn after_loss(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.ending.is_some() {
             self.tick_ending(now, wires);
@@ -261,7 +267,8 @@ impl Session {
     pub(super) fn take_limits(&mut self, info: &Info) {
         let limits = FrameLimits {
             line_bytes_max: self.policy.control_line_bytes_max,
-            // Negative: the node has no limit. The sidecar has one, because it holds a message until it is whole.
+            // Negative: the node has no limit. The sidecar has a limit, because it holds a message until it is
+            // complete.
             payload_bytes_max: usize::try_from(info.max_payload)
                 .map_or(PAYLOAD_BYTES_MAX, |max| max.min(PAYLOAD_BYTES_MAX)),
         };
@@ -270,7 +277,7 @@ impl Session {
         }
     }
 
-    /// The component's first INFO, or a later one when something changed that it acts on.
+    /// Sends the component its first INFO, or a later one if a field changed on which the component acts.
     pub(super) fn greet(&mut self, info: &Info, now: Instant, wires: &mut impl Wires) {
         let line = if self.info.is_none() {
             self.info = Some(Told::of(info));
@@ -281,7 +288,7 @@ impl Session {
         self.deliver(&[&line], now, wires);
     }
 
-    /// CONNECT, the journal, and a PING whose PONG says that the node took all of it.
+    /// Queues CONNECT, the journal, and a PING. Its PONG shows that the node has taken all of them.
     fn replay(&mut self) {
         let Some(client) = &self.client else { return };
         self.connects += 1;
@@ -294,7 +301,7 @@ impl Session {
         self.own_ping();
     }
 
-    /// The node answered the first PING behind CONNECT.
+    /// Records that the node has answered the first PING after CONNECT.
     pub(super) fn joined(&mut self, now: Instant) {
         self.verified = true;
         self.closed_unaccepted = 0;
@@ -319,9 +326,9 @@ impl Session {
         self.notes.push(Note::Joined { moved });
     }
 
-    /// Sends again what the last node left unanswered: publishes in doubt and PINGs in their order. Called at frame
-    /// boundaries, one step at a time; the last step opens the way for the component's bytes. Returns `false` when
-    /// publishes are next, and stopped.
+    /// Sends again what the last node left unanswered: publishes in doubt and PINGs, in their order. Called at frame
+    /// boundaries, one step at a time. After the last step the component's bytes pass. Returns `false` if publishes
+    /// are next and are held.
     pub(super) fn resend(&mut self, now: Instant, wires: &mut impl Wires) -> bool {
         let until = match self.owed.front() {
             Some(Owed::Oks(_) | Owed::Error(_)) => {
@@ -347,7 +354,8 @@ impl Session {
             self.stage = Stage::Flowing;
             return true;
         }
-        // All PINGs of this place in the log at once: one by one, a hundred thousand of them would cost as many writes.
+        // All PINGs at this offset of the log are sent at once. One by one, a hundred thousand of them would cost as
+        // many writes.
         while let Some(Owed::Pong(mark)) = self.owed.front()
             && mark.log <= until
         {
@@ -359,8 +367,8 @@ impl Session {
         true
     }
 
-    /// Sends the log on, up to `until` at most, with a PING behind every part of it: a node that takes long for all of it
-    /// is heard of in between, and what it has confirmed need not be sent a third time.
+    /// Sends the next part of the log, up to `until` at most, followed by a PING. So the session hears from a slow
+    /// node between the parts. Parts that the node has acked need not be sent a third time.
     fn resend_part(&mut self, until: u64, now: Instant, wires: &mut impl Wires) {
         let part_end = if self.up.resent_partly {
             self.resend_expected
@@ -378,7 +386,8 @@ impl Session {
         }
     }
 
-    /// Publishes that are sent again are answered with `+OK` again; the component has had, or was promised, its own.
+    /// Expects, and drops, the `+OK`s for publishes that are sent again. The component has its own `+OK`s, or will
+    /// get them.
     fn expect_resent_oks(&mut self, until: u64) {
         if self.resend_expected < until {
             let from = self.resend_expected;

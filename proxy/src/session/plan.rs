@@ -1,6 +1,6 @@
-//! Component → node, first half: what becomes of the frames at the head of the component's bytes. Most pass as they are,
-//! many at once; only four kinds are touched: CONNECT (credentials, `protocol`), UNSUB with a max after a move, a SUB too
-//! many, and PONG, which ends here. A SUB may have to wait.
+//! Component → node, first half: the decision on the frames at the head of the component's bytes. Most frames pass
+//! unchanged, many at once. Four kinds are handled: CONNECT (credentials, `protocol`), UNSUB with a max after a move,
+//! a SUB above the limit, and PONG, which is not passed on. A SUB may have to wait.
 
 use std::borrow::Cow;
 
@@ -9,33 +9,33 @@ use standin_wire::{ClientFault, Connect, Span, WireError, encode};
 
 use super::{End, Leaving, Session};
 
-/// Frames that are looked at and written in one go, in bytes: what is held after an outage is not scanned to its end for each
-/// write that the socket takes.
+/// Bytes of frames that are planned and written at once. So held bytes after an outage are not scanned to their end
+/// for each write.
 const PLAN_BYTES_MAX: usize = 256 * 1024;
 
-/// Frames other than publishes that are written in one go.
+/// Frames other than publishes that are written at once.
 const PLAN_OTHERS_MAX: u32 = 1024;
 
-/// Entries of the ledger above which nothing more is sent until the node has answered some.
+/// Entries in the ledger above which nothing more is sent until the node has answered some.
 const ANSWERS_OWED_MAX: usize = 65_536;
 
-/// What to do with the frames at the head of the component's bytes.
+/// Decision on the frames at the head of the component's bytes.
 pub(super) enum Plan {
-    /// Nothing: the next frame is not whole.
+    /// Do nothing: the next frame is incomplete.
     Incomplete,
-    /// Nothing now: a publish is next, and publishes are stopped.
+    /// Do nothing now: a publish is next, and publishes are held.
     Stop,
-    /// Nothing now: the window in doubt, or the ledger, is full until a PONG comes, or a sid is not free before.
+    /// Do nothing now: the window in doubt or the ledger is full until a PONG arrives, or a sid is not free before.
     Wait,
-    /// The first `len` bytes are one frame that does not go to the node; the component hears why, if there is a why.
+    /// Drop the first `len` bytes, which are one frame. The component gets an `-ERR` if there is a fault.
     Skip {
         len: usize,
         refusal: Option<ClientFault>,
     },
-    /// The first `len` bytes are one frame in whose place the node gets other bytes.
+    /// Replace the first `len` bytes, which are one frame, by other bytes.
     Replace { len: usize, with: Vec<u8> },
-    /// The first `len` bytes are whole frames that pass as they are: `publishes` of them and `others`. If `plain`, there are
-    /// no others, and none of the publishes is to be kept.
+    /// Pass the first `len` bytes, which are complete frames: `publishes` publishes and `others` other frames. If
+    /// `plain`, there are no others, and no publish goes to the log.
     Pass {
         len: usize,
         publishes: u64,
@@ -44,17 +44,17 @@ pub(super) enum Plan {
     },
 }
 
-/// Bits by which sids are told apart within one plan. Sids are mostly numbers that count up.
+/// Bits that distinguish sids within one plan. Sids are mostly numbers that count up.
 const SID_BITS: usize = 1024;
 
-/// What the frames already in a plan will do to subscriptions once they are written.
+/// Effects of the frames already in a plan on subscriptions, once they are written.
 #[derive(Debug)]
 struct Planned {
-    /// The node has a part of the frame that is looked at.
+    /// The node has a part of the present frame.
     begun: bool,
     subs: usize,
     unsubs: bool,
-    /// Marks of the sids in UNSUBs. Two sids with one mark cost a write more, nothing else.
+    /// Set of marks of the sids in UNSUBs. Two sids with the same mark cost one more write, nothing else.
     ended: [u64; SID_BITS / 64],
 }
 
@@ -70,14 +70,14 @@ impl Default for Planned {
 }
 
 impl Planned {
-    /// An UNSUB of `sid` is in the plan.
+    /// Records that the plan has an UNSUB of `sid`.
     fn end(&mut self, sid: &[u8]) {
         let (word, bit) = Self::mark(sid);
         self.ended[word] |= bit;
         self.unsubs = true;
     }
 
-    /// Whether an UNSUB of `sid` may be in the plan.
+    /// Returns whether the plan may have an UNSUB of `sid`.
     fn ends(&self, sid: &[u8]) -> bool {
         let (word, bit) = Self::mark(sid);
         self.unsubs && self.ended[word] & bit != 0
@@ -92,7 +92,7 @@ impl Planned {
 }
 
 impl Session {
-    /// Looks at the frames at the head of `bytes` and says what to do with as many as can be treated alike.
+    /// Scans the frames at the head of `bytes`. Returns the decision for as many of them as can be treated alike.
     pub(super) fn plan(&mut self, bytes: &[u8]) -> Result<Plan, WireError> {
         if self
             .ending
@@ -105,7 +105,7 @@ impl Session {
             return Ok(Plan::Wait);
         }
         let may_resend = self.policy.may_resend();
-        // A node that is being left gets the rest of the frame it has part of, and nothing more.
+        // A node that is being left gets the rest of a frame that it has in part, and nothing more.
         let bytes_max = if matches!(self.leaving, Leaving::Draining { .. }) {
             1
         } else {
@@ -118,7 +118,7 @@ impl Session {
         let (mut others, mut counted) = (0, 0);
         let (is_new, is_holding) = (self.client.is_none(), self.is_holding());
         while len < bytes_max && others < PLAN_OTHERS_MAX {
-            // Looked at where it is: to copy the span out takes longer than to find it (`tests/bench sidecar`, 16 B).
+            // Scanned in place: copying the span takes longer than finding it (`tests/bench sidecar`, 16 B).
             let found = self.up.scanner.next(&bytes[len..]);
             let span = match &found {
                 Ok(Some(span)) => span,
@@ -128,8 +128,8 @@ impl Session {
             planned.begun = len == 0 && self.up.head_written > 0;
             let publish = span.verb == Verb::Pub || span.verb == Verb::Hpub && headers;
             if !publish || is_new {
-                // What needs a decision of its own is decided as the first of a plan, when all before it has had its
-                // effect.
+                // A frame that needs its own decision must be the first of a plan, so that all frames before it have
+                // taken effect.
                 match self.plan_alone(&bytes[len..len + span.len], span, &mut planned) {
                     Ok(None) => {}
                     Ok(Some(_)) | Err(_) if len > 0 => break,
@@ -174,7 +174,8 @@ impl Session {
         })
     }
 
-    /// The plan for a frame that does not simply pass; `None` when it does. `before` has the frames that pass before it.
+    /// Returns the plan for a frame that does not simply pass; `None` if it does. `before` describes the frames that
+    /// pass before it.
     fn plan_alone(
         &mut self,
         bytes: &[u8],
@@ -183,7 +184,7 @@ impl Session {
     ) -> Result<Option<Plan>, WireError> {
         let len = span.len;
         Ok(match client::frame(bytes, span)? {
-            // Servers close without a word then, as if they had died; every next node would do the same.
+            // Servers then close without an `-ERR`, as if they had died. Every next node would do the same.
             Frame::Connect(json) if Connect::parse(json).is_err() => {
                 return Err(WireError::Arguments {
                     verb: "CONNECT",
@@ -205,13 +206,13 @@ impl Session {
             }
             Frame::Pong => Some(Plan::Skip { len, refusal: None }),
             _ if self.client.is_none() => {
-                // A node counts on CONNECT for `protocol`, so one is sent for a component that begins without.
+                // Nodes expect CONNECT for `protocol`, so one is sent for a component that begins without it.
                 Some(Plan::Replace {
                     len: 0,
                     with: self.connect_line(b"{}"),
                 })
             }
-            // First what was planned before it must have its effect; a SUB of which the node has a part must go on.
+            // The UNSUB planned before must take effect first. A SUB that the node has in part must continue.
             Frame::Sub(sub) if before.ends(sub.sid) => Some(Plan::Wait),
             Frame::Sub(sub) if !before.begun && self.journal.may_be_on_its_way(sub.sid) => Some(Plan::Wait),
             Frame::Sub(_) if self.is_full(before.subs) => Some(Plan::Skip {
@@ -247,7 +248,8 @@ impl Session {
         max > 0 && self.journal.len() + more >= max
     }
 
-    /// Whether a publish of `len` bytes is too many behind the window and `planned` bytes. Into an empty window fits any.
+    /// Returns whether a publish of `len` bytes exceeds the window after `planned` bytes. An empty window accepts any
+    /// publish.
     fn window_full(&self, planned: usize, len: usize) -> bool {
         let have = self.doubt.log_bytes() + planned;
         have > 0 && have + len > self.policy.in_doubt_bytes_max

@@ -1,4 +1,4 @@
-//! What passes between a session and its shell: what it writes to, what it wants, what it tells, and why it ends.
+//! The interface between a session and its shell: its output, its wants, its notes, and the reasons for its end.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -10,83 +10,83 @@ use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::tally::Tally;
 
-/// The two sockets, as a session sees them. Each call takes as many bytes as fit now, and says how many; a broken socket
-/// takes none, and its owner reports the break as an event later.
+/// The two sockets of a session. Each call takes as many bytes as fit now and returns their number. A broken socket
+/// takes none; its owner reports the break later as an event.
 pub(crate) trait Wires {
-    /// Towards the node.
+    /// Writes to the node.
     fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize;
-    /// Towards the component.
+    /// Writes to the component.
     fn write_component(&mut self, parts: &[IoSlice<'_>]) -> usize;
 }
 
-/// What a session wants of its shell.
+/// Requests of a session to its shell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Wants {
-    /// More bytes of the component.
+    /// Read more bytes from the component.
     pub(crate) read_component: bool,
-    /// More bytes of the node.
+    /// Read more bytes from the node.
     pub(crate) read_node: bool,
-    /// A call of [`Session::component_writable`] when the component's socket takes bytes.
+    /// Call [`Session::component_writable`] when the component's socket takes bytes.
     pub(crate) write_component: bool,
-    /// A call of [`Session::node_writable`] when the node's socket takes bytes.
+    /// Call [`Session::node_writable`] when the node's socket takes bytes.
     pub(crate) write_node: bool,
-    /// The node's connection stays open.
+    /// Keep the node's connection open.
     pub(crate) keep_node: bool,
-    /// A connection to a node, or to another one.
+    /// Dial a node, or another one.
     pub(crate) dial: bool,
-    /// The connection dialled while another was in use is to take over now.
+    /// Let the connection dialled in addition take over now.
     pub(crate) switch: bool,
 }
 
-/// How and with what a session ended.
+/// The end of a session: its reason, and the data that no node has taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) end: End,
-    /// Bytes of the component's that no node has taken.
+    /// Bytes of the component that no node has taken.
     pub(crate) abandoned_bytes: usize,
-    /// The publishes among them, and those that were still to be sent again.
+    /// Publishes among them, plus publishes that were still to be sent again.
     pub(crate) abandoned: Tally,
 }
 
-/// Whose doing the loss of a node was.
+/// The side to blame for the loss of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blame {
-    /// The node's: it is left alone for a while.
+    /// The node; it cools down.
     Node,
-    /// Not the node's.
+    /// Not the node.
     Nobody,
-    /// The node closed the connection behind credentials that no node has accepted yet. Whether it refused them or died is
-    /// known by what it does to others.
+    /// The node closed the connection after credentials that no node has accepted yet. Its behaviour towards other
+    /// sessions shows whether it refused them or died.
     Unclear,
 }
 
-/// Why a session ended. Stable names for logs and metrics.
+/// Reason for the end of a session. The names are stable, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The component closed the connection, and all it had sent was passed on.
+    /// The component closed the connection, and all its bytes were passed on.
     ComponentClosed,
     /// The component's connection broke.
     ComponentBroke,
-    /// The component broke the protocol; kind of the error.
+    /// The component broke the protocol; the value is the kind of the error.
     ComponentProtocol(&'static str),
     /// The component did not answer PINGs.
     ComponentStale,
     /// The component took no bytes for too long.
     ComponentSlow,
-    /// A node closed the connection for something that the component did.
+    /// A node closed the connection because of an action of the component.
     Refused,
     /// The component's credentials were refused.
     Unauthorized,
-    /// No node for too long.
+    /// There was no node for too long.
     Outage,
-    /// The node is gone and the component's signature fits no other.
+    /// The node is lost, and the component's signature is not valid for any other.
     Signed,
     /// The sidecar stops.
     Shutdown,
 }
 
 impl End {
-    /// Stable name.
+    /// Returns the stable name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -103,7 +103,7 @@ impl End {
         }
     }
 
-    /// Whether the log needs no line for this session alone: the component ended it, or all sessions end.
+    /// Returns whether the log needs no line for this session: the component ended it, or all sessions end.
     pub(crate) const fn is_quiet(self) -> bool {
         matches!(
             self,
@@ -111,8 +111,8 @@ impl End {
         )
     }
 
-    /// The label of `standin_client_errors_total` for an end that the component did not want and that no `-ERR` of the
-    /// sidecar was counted for.
+    /// Returns the label in `standin_client_errors_total` for an end that the component did not want, if no `-ERR` of
+    /// the sidecar was counted for it.
     pub(crate) const fn error_kind(self) -> Option<&'static str> {
         match self {
             Self::ComponentClosed | Self::ComponentBroke | Self::ComponentProtocol(_) | Self::Shutdown => {
@@ -123,34 +123,34 @@ impl End {
     }
 }
 
-/// Something that an operator, or the rest of the sidecar, should hear of.
+/// An event for the operator or the rest of the sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Note {
-    /// The node is gone; what it said of it, and whether it has `served` the session at all.
+    /// The node is lost. The note has the node's last error text, and whether the node `served` the session at all.
     Lost {
         cause: Cause,
         said: Option<String>,
         blame: Blame,
         in_doubt: InDoubtCount,
-        /// The publishes in doubt that are dropped.
+        /// The dropped publishes in doubt, by subject.
         subjects: Tally,
         served: bool,
     },
     /// The node took the session: its credentials and, after a move, the whole journal.
     Joined { moved: Option<Move> },
-    /// So many publishes were sent again.
+    /// This number of publishes was sent again.
     Resent(u64),
-    /// The node named others.
+    /// The node's INFO named other nodes.
     ConnectUrls(Vec<String>),
-    /// The node sent `-ERR`; its text, and the kind of refusal.
+    /// The node sent `-ERR`, with this text and this kind of refusal.
     NodeError { text: String, kind: &'static str },
     /// The sidecar itself sent the component `-ERR`.
     ComponentError { text: String, kind: &'static str },
-    /// Held publishes are stopped; all before them is with the node and answered.
+    /// Publishes are held, and the node has answered everything before the first of them.
     Back,
     /// The component sent CONNECT.
     Connected,
-    /// The node is about to go.
+    /// The session is about to leave the node.
     Leaving,
 }
 
@@ -159,16 +159,16 @@ pub(crate) enum Note {
 pub(crate) struct Move {
     pub(crate) from: Arc<Node>,
     pub(crate) cause: Cause,
-    /// From the last byte of the lost node to the new node's PONG.
+    /// Time from the last byte of the lost node to the new node's PONG.
     pub(crate) silent: Duration,
-    /// From the moment the loss was noticed to the new node's PONG.
+    /// Time from the noticed loss to the new node's PONG.
     pub(crate) took: Duration,
     pub(crate) in_doubt: InDoubtCount,
-    /// Subscriptions replayed.
+    /// Number of replayed subscriptions.
     pub(crate) subscriptions: usize,
 }
 
-/// What passed since it was last asked.
+/// Traffic since the last call of `take_traffic`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
     pub(crate) messages_to_node: u64,
@@ -178,7 +178,7 @@ pub(crate) struct Traffic {
     pub(crate) own_pings: u64,
 }
 
-/// What a component calls itself in its CONNECT.
+/// Name, language and version from the component's CONNECT.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ClientLabel {
     pub(crate) name: Option<String>,

@@ -1,4 +1,4 @@
-//! Component → node, second half: the bytes of whole frames are written on as [`plan`](super::plan) has it, and take effect
+//! Component → node, second half: complete frames are written on as [`plan`](super::plan) decides. They take effect
 //! when they are written.
 
 use std::io::IoSlice;
@@ -14,12 +14,13 @@ use crate::ledger::Expected;
 use crate::policy::InDoubt;
 use crate::tally::publishes;
 
-/// How long the node's answers to what came before a broken frame are awaited.
+/// Limit on the wait for the node's answers to frames before a broken frame.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// Moves held bytes to the head of `buf`, behind which the shell reads more, so that a frame cut by a read is whole
-    /// again without a copy of what follows it. `None` when they are too many, or cannot leave now.
+    /// Moves held bytes to the head of `buf`; the shell reads more bytes after them. So a frame cut by a read is
+    /// complete again without a copy of the bytes after it. Returns `None` if there are too many held bytes, or they
+    /// cannot be sent now.
     pub(crate) fn lend_held(&mut self, buf: &mut [u8]) -> Option<usize> {
         let len = self.up.held.len();
         if self.stage != Stage::Flowing || self.up.blocked || self.is_holding() || len > buf.len() / 2 {
@@ -30,12 +31,13 @@ impl Session {
         Some(len)
     }
 
-    /// Nothing came behind the lent bytes.
+    /// Takes back lent bytes when no bytes were read after them.
     pub(crate) fn give_back(&mut self, lent: &[u8]) {
         self.up.held.extend_from_slice(lent);
     }
 
-    /// The component sent `bytes`; with `lent` they begin with what [`lend_held`](Self::lend_held) gave.
+    /// Processes `bytes` from the component. With `lent`, they begin with the bytes from
+    /// [`lend_held`](Self::lend_held).
     pub(crate) fn component_bytes(&mut self, bytes: &[u8], lent: bool, now: Instant, wires: &mut impl Wires) {
         self.component_heard = now;
         self.component_pings = 0;
@@ -48,35 +50,35 @@ impl Session {
         }
     }
 
-    /// The component will send nothing more.
+    /// Records that the component will send nothing more.
     pub(crate) fn component_eof(&mut self, now: Instant, wires: &mut impl Wires) {
         self.up.eof = true;
         self.push_up(now, wires);
         self.look_for_publishes();
         if self.doubt.log_bytes() > 0 && !self.ledger.awaits_pong() {
-            // What would be sent again is kept until a node has confirmed it, component or not.
+            // Publishes under `resend` are kept until a node has acked them, even without the component.
             self.own_ping();
             self.push_up(now, wires);
         }
     }
 
-    /// Notes whether a component that sends nothing more has left anything for others.
+    /// Checks whether a component that sends nothing more has left publishes for others.
     pub(super) fn look_for_publishes(&mut self) {
         let nothing_for_others = || self.doubt.log_bytes() == 0 && publishes(&self.up.held).is_empty();
         self.up.only_asks = self.up.eof && self.stage == Stage::Searching && nothing_for_others();
     }
 
-    /// The node's socket takes bytes again.
+    /// Continues writing when the node's socket takes bytes again.
     pub(crate) fn node_writable(&mut self, now: Instant, wires: &mut impl Wires) {
         let before = self.traffic.bytes_to_node;
         self.push_up(now, wires);
-        // A node that takes bytes after its socket was full reads them: it is slow, not dead.
+        // A node that takes bytes after its socket was full reads them. It is slow, not dead.
         if self.traffic.bytes_to_node > before {
             self.node_heard = now;
         }
     }
 
-    /// Writes what can be written of the held bytes.
+    /// Writes as many held bytes as possible.
     pub(super) fn push_up(&mut self, now: Instant, wires: &mut impl Wires) {
         let mut held = std::mem::take(&mut self.up.held);
         let passed = self.transmit(&held, now, wires);
@@ -86,7 +88,7 @@ impl Session {
         }
     }
 
-    /// A PING of the sidecar's own, at the next frame boundary.
+    /// Queues a PING of the sidecar's own for the next frame boundary.
     pub(super) fn own_ping(&mut self) {
         if self.stage != Stage::Searching {
             self.up.own.extend_from_slice(encode::PING);
@@ -94,13 +96,13 @@ impl Session {
         }
     }
 
-    /// Whether every whole frame of the component's is with the node; what it never finished goes nowhere.
+    /// Returns whether the node has every complete frame of the component. An incomplete last frame goes nowhere.
     pub(super) fn has_passed_on(&self) -> bool {
         self.up.held.is_empty() || self.up.incomplete && self.up.head_written == 0
     }
 
-    /// Writes frames of `bytes` to the node until they end, the socket is full, or the stage forbids it. Returns how many
-    /// bytes were whole frames that have had their effect.
+    /// Writes frames of `bytes` to the node until they end, the socket is full, or the stage forbids it. Returns the
+    /// length of the complete frames that took effect.
     fn transmit(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> usize {
         let mut at = 0;
         self.up.blocked = false;
@@ -186,7 +188,7 @@ impl Session {
         at
     }
 
-    /// `-ERR` in place of what the node would have answered, when its turn among the node's answers has come.
+    /// Sends `-ERR` in place of the node's answer, in the order of the node's answers.
     fn refuse(&mut self, fault: ClientFault, now: Instant, wires: &mut impl Wires) {
         self.ledger.expect(Expected::OwnError(fault));
         let answers = self.ledger.own_answers();
@@ -197,7 +199,7 @@ impl Session {
         });
     }
 
-    /// Writes the sidecar's own frames. Returns whether all are gone.
+    /// Writes the sidecar's own frames. Returns whether all were written.
     fn flush_own(&mut self, now: Instant, wires: &mut impl Wires) -> bool {
         if self.up.own.is_empty() {
             return true;
@@ -223,7 +225,7 @@ impl Session {
         true
     }
 
-    /// Writes `frames`, all whole. Returns how many bytes of them are whole frames that have had their effect.
+    /// Writes `frames`, all complete. Returns the length of the frames that took effect.
     fn write_frames(
         &mut self,
         frames: &[u8],
@@ -257,7 +259,7 @@ impl Session {
         }
         let of_ping = written - of_frames;
         if of_ping > 0 {
-            // The PING's first bytes are out: its rest is the next to go.
+            // The PING's first bytes were written; its rest goes next.
             let mark = self.mark();
             self.ledger.expect(Expected::OwnPong(mark));
             self.traffic.own_pings += 1;
@@ -267,7 +269,7 @@ impl Session {
         frames.len()
     }
 
-    /// Applies the frames that lie whole within the first `done` bytes of `frames`. Returns where they end.
+    /// Applies the complete frames within the first `done` bytes of `frames`. Returns the end of the last one.
     fn apply_frames(&mut self, frames: &[u8], done: usize, now: Instant) -> usize {
         let mut whole = 0;
         while whole < done {
@@ -283,7 +285,7 @@ impl Session {
         whole
     }
 
-    /// A frame is with the node.
+    /// Applies a frame that the node has taken.
     fn apply(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) {
         let Ok(frame) = client::frame(bytes, span) else {
             return;
@@ -320,8 +322,8 @@ impl Session {
         }
     }
 
-    /// Writes what takes the place of the frame at the head of `bytes`, and applies that frame when all of it is out.
-    /// Returns how many of `bytes` are done with: none, or the frame.
+    /// Writes the replacement of the frame at the head of `bytes`. Applies the frame when the replacement is written
+    /// completely. Returns how many of `bytes` are done: none, or the whole frame.
     fn write_replacement(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> usize {
         let Some(replacement) = self.up.replacement.take() else {
             return 0;
@@ -346,7 +348,8 @@ impl Session {
         *len
     }
 
-    /// The component broke the protocol: nothing after this frame can be trusted. What came before it is answered first.
+    /// Handles a protocol error of the component: no byte after this frame can be trusted. Frames before it are
+    /// answered first.
     fn component_fault(&mut self, error: &WireError, now: Instant) {
         let end = End::ComponentProtocol(error.kind());
         self.end_after_answers(end, Some(error.fault()), now + LAST_ANSWERS);
