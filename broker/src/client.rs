@@ -1,12 +1,12 @@
-//! One client: its bytes become frames, its frames take effect, and what it is to be sent is on the stage when they are
-//! through. Synchronous; sockets and timers are its [`task`](crate::task)'s.
+//! One client: parses its bytes into frames and applies them. Output is on the stage when they are applied. The code
+//! is synchronous; sockets and timers belong to the client's [`task`](crate::task).
 
 use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-// In tests the order in a table is the same each time, so that a seed replays.
+// In tests the order within a table is fixed, so that a seed gives the same run each time.
 #[cfg(test)]
 use foldhash::fast::FixedState as RandomState;
 #[cfg(not(test))]
@@ -27,19 +27,20 @@ use crate::shared::Shared;
 use crate::subscription::Subscription;
 use crate::subscriptions::News;
 
-/// The newest version of the protocol that clients may ask for.
+/// Highest protocol version that a client may request.
 const PROTOCOL_MAX: i64 = 1;
-/// Ended subscriptions are looked for when there are so many, and then at twice what is left.
+/// Table size at which ended subscriptions are first swept. After a sweep, the next one comes at twice the remaining
+/// size.
 const SWEEP_MIN: usize = 64;
 
-/// Publishes that say the same line again go the same way again.
+/// Result of the last publish. A publish with the same control line has the same recipients.
 #[derive(Debug)]
 struct LastPublish {
     subject: Range<usize>,
     found: Found,
 }
 
-/// See the file's head.
+/// State of one client connection.
 #[derive(Debug)]
 pub(crate) struct Client {
     shared: Arc<Shared>,
@@ -55,15 +56,18 @@ pub(crate) struct Client {
     pedantic: bool,
     no_responders: bool,
     headers: bool,
-    /// What it said in CONNECT, without its labels: the next one is laid over it, and a reload may change who is admitted.
+    /// The client's last CONNECT without its labels. The next CONNECT is merged into it, and a reload checks it
+    /// against the new access rules.
     said: Option<Box<Connect>>,
     took_pong: bool,
     has_subscribed: bool,
-    /// The last change of interest, of anyone's, that came before or with one of its own which other nodes may not know yet.
+    /// Number of the last change of interest, of any client, up to a change of this client that other nodes may not
+    /// know yet.
     changed: Option<u64>,
-    /// Its PING waits for other nodes to know this change; nothing is taken from it meanwhile.
+    /// Change that other nodes must know before the client's PING is answered. Meanwhile no input of the client is
+    /// processed.
     waits_for: Option<u64>,
-    /// Messages and bytes it has sent, since last counted.
+    /// Messages and bytes from the client since the last count.
     messages_in: u64,
     bytes_in: u64,
 }
@@ -101,15 +105,15 @@ impl Client {
         }
     }
 
-    /// Whether its CONNECT was taken.
+    /// Returns whether the client's CONNECT was accepted.
     pub(crate) const fn is_connected(&self) -> bool {
         self.connected
     }
 
-    /// Other settings from now on.
+    /// Replaces the settings.
     ///
     /// # Errors
-    /// It may no longer be connected.
+    /// [`Reason::AuthorizationViolation`] if the new settings do not admit the client.
     pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) -> Result<(), Reason> {
         self.scanner.set_limits(limits(&policy));
         let changed = policy.access != self.policy.access;
@@ -128,12 +132,12 @@ impl Client {
         }
     }
 
-    /// Whether it has answered a PING since last asked.
+    /// Returns whether the client has answered a PING since the last call.
     pub(crate) fn took_pong(&mut self) -> bool {
         std::mem::take(&mut self.took_pong)
     }
 
-    /// Adds what it has sent to what others see.
+    /// Adds the messages and bytes since the last call to the client's card.
     pub(crate) fn count(&mut self) {
         self.card
             .messages_in
@@ -143,23 +147,23 @@ impl Client {
             .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
     }
 
-    /// The change of interest that other nodes must know before it goes on.
+    /// Returns the change of interest that other nodes must know before the client continues.
     pub(crate) const fn waits_for(&self) -> Option<u64> {
         self.waits_for
     }
 
-    /// It goes on: other nodes know what it waited for, or it has waited long enough.
+    /// Lets the client continue: other nodes know the change it waited for, or the wait timed out.
     pub(crate) fn go_on(&mut self, router: &mut Router) {
         if self.waits_for.take().is_some() {
             self.pong(router);
         }
     }
 
-    /// Takes the whole frames at the head of `bytes`, as many as one turn is for; returns their length. There may be more:
-    /// [`Router::is_tired`], [`waits_for`](Self::waits_for).
+    /// Processes complete frames at the head of `bytes`, within the turn's budget. Returns their length. More
+    /// complete frames may be left: see [`Router::is_tired`] and [`waits_for`](Self::waits_for).
     ///
     /// # Errors
-    /// Why the connection must end; what came before has taken effect.
+    /// The reason why the connection must end. Frames before the error have taken effect.
     pub(crate) fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
         let mut at = 0;
         loop {
@@ -179,7 +183,7 @@ impl Client {
         }
     }
 
-    /// Its subscriptions go, if they have not yet; returns how many there were.
+    /// Removes the client's subscriptions, if any are left. Returns how many there were.
     pub(crate) fn end(&mut self) -> usize {
         let live = self.card.live_subscriptions();
         let subscriptions = std::mem::take(&mut *self.card.subscriptions());
@@ -210,7 +214,8 @@ impl Client {
     }
 
     fn pong(&self, router: &mut Router) {
-        // From here on it gets all there is, also of links that have not answered in time: rather twice than not at all.
+        // From here on the client gets all messages, also of links that have not answered in time: better twice than
+        // never.
         self.outbox.since.store(0, Relaxed);
         router
             .stage
@@ -219,7 +224,7 @@ impl Client {
             .extend_from_slice(encode::PONG);
     }
 
-    /// Its interest has changed.
+    /// Records a change of the client's interest.
     fn news(&mut self, news: News, router: &mut Router) {
         self.changed = Some(news.changes);
         if news.told {
@@ -234,7 +239,7 @@ impl Client {
             && let Some(last) = &self.last
             && last.found.holds(&self.shared.interest)
         {
-            // The same line as before: the same subject, no reply, and nothing changed for it.
+            // Same control line as before: the same subject and no reply, and its recipients have not changed.
             let message = Publish {
                 subject: &bytes[last.subject.clone()],
                 reply: None,
@@ -297,7 +302,7 @@ impl Client {
         Ok(())
     }
 
-    /// What others see of it is what it says of itself; the labels are taken out of `connect`.
+    /// Sets the labels on the card from the client's CONNECT, and removes them from `connect`.
     fn label(&self, connect: &mut Connect) {
         let asked = self.policy.access.is_required();
         self.card.set_labels(Labels {
@@ -308,7 +313,7 @@ impl Client {
         });
     }
 
-    /// All subscriptions end: it has said CONNECT again.
+    /// Ends all subscriptions, because the client has sent CONNECT again.
     fn end_subscriptions(&mut self, router: &mut Router) {
         let subscriptions = std::mem::take(&mut *self.card.subscriptions());
         let shared = Arc::clone(&self.shared);
@@ -327,7 +332,7 @@ impl Client {
         if self.pedantic && !valid_publish(message.subject) {
             self.error("Invalid Publish Subject", router);
         }
-        // Before the message itself, should it come back, as in nats-server.
+        // `+OK` goes before the message, which may come back to the client, as in nats-server.
         self.ok(router);
         let shared = Arc::clone(&self.shared);
         let interest = &shared.interest;
@@ -443,20 +448,20 @@ impl Client {
         }
     }
 
-    /// An `-ERR` after which the connection goes on.
+    /// Sends an `-ERR` after which the connection continues.
     fn error(&self, text: &str, router: &mut Router) {
         encode::err(text.as_bytes(), &mut router.stage.of(&self.outbox).bytes);
     }
 }
 
 impl Drop for Client {
-    /// However it ends, by a bug even: nothing of it is left behind.
+    /// Removes the client's subscriptions at any end of the client, including a panic.
     fn drop(&mut self) {
         self.end();
     }
 }
 
-/// One line of the log for a frame. What CONNECT says may be secret.
+/// Logs a frame at TRACE. CONNECT is logged without its argument, which may have secrets.
 fn trace(client: u64, frame: &[u8], verb: Verb) {
     if verb == Verb::Connect {
         tracing::trace!(client, "<<- [CONNECT ...]");

@@ -1,5 +1,5 @@
-//! The lines of the log for clients that are closed because of what they did, or did not do. Their number is limited where the log
-//! is made, as that of any line.
+//! The log lines for clients that are closed because of their behaviour. The log limits their number, as for every
+//! kind of line.
 
 use tracing::warn;
 
@@ -7,10 +7,10 @@ use crate::card::Card;
 use crate::closing::Reason;
 use crate::policy::Policy;
 
-/// The most of a name that a client gives itself.
+/// Characters shown of a name that a client gives itself.
 const NAME_CHARS_MAX: usize = 64;
 
-/// Logs that the client of `card` is about to be closed for this reason.
+/// Logs that the client of `card` is about to be closed for `reason`.
 pub(crate) fn closed(reason: Reason, card: &Card, policy: &Policy) {
     if !is_told(reason) {
         return;
@@ -42,7 +42,7 @@ pub(crate) fn closed(reason: Reason, card: &Card, policy: &Policy) {
     }
 }
 
-/// Whether an operator should hear of a client that is closed for this reason.
+/// Returns whether the close of a client for this reason is logged for the operator.
 const fn is_told(reason: Reason) -> bool {
     matches!(
         reason,
@@ -57,7 +57,7 @@ const fn is_told(reason: Reason) -> bool {
     )
 }
 
-/// A name that a client gave, fit for a line of the log.
+/// Returns a client's own name in a form fit for the log.
 fn shown(name: Option<&str>) -> Option<String> {
     let plain = |character: char| if character.is_control() { '?' } else { character };
     name.map(|name| name.chars().take(NAME_CHARS_MAX).map(plain).collect())

@@ -1,15 +1,15 @@
-//! The place of each queue group in a list, by its name: a subject may have thousands of groups, and looking through all of them for each
-//! of them would take time with the square of their number.
+//! Index from the name of a queue group to its position in a list. A subject may have thousands of groups. Without
+//! the index, the search for each of them would take quadratic time.
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-/// A list that is not longer is looked through, and needs no memory here.
+/// A list up to this length is searched linearly and needs no memory here.
 const LINEAR_MAX: usize = 16;
 
-/// See the file's head. The names stand in the list itself: `name_at` gives that of a place.
+/// Index of names to positions. The names are in the list itself; `name_at` returns the name at a position.
 #[derive(Debug, Default)]
 pub(crate) struct NameIndex(Option<Box<Places>>);
 
@@ -20,7 +20,7 @@ struct Places {
 }
 
 impl NameIndex {
-    /// The place of `name` in the list, which has `len` items.
+    /// Returns the position of `name` in the list of `len` items.
     pub(crate) fn find<'n>(
         &self,
         name: &[u8],
@@ -34,7 +34,7 @@ impl NameIndex {
         found.map(|at| *at as usize)
     }
 
-    /// An item was added at the end of the list, which has `len` items now.
+    /// Records that an item was added at the end of the list, which now has `len` items.
     pub(crate) fn pushed<'n>(&mut self, len: usize, name_at: impl Fn(usize) -> &'n [u8]) {
         match &mut self.0 {
             Some(places) => places.insert(len - 1, &name_at),
@@ -47,7 +47,8 @@ impl NameIndex {
         }
     }
 
-    /// The item at this place is about to be removed from the list, which has `len` items still, and the last one put in its place.
+    /// Records that the item at `at` is about to be removed from the list, which still has `len` items, and replaced
+    /// by the last item.
     pub(crate) fn swap_removing<'n>(&mut self, at: usize, len: usize, name_at: impl Fn(usize) -> &'n [u8]) {
         let Some(Places { table, hasher }) = self.0.as_deref_mut() else {
             return;

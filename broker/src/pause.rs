@@ -1,14 +1,16 @@
-//! A pause of a worker: for a while it did not run, because the process was stopped (SIGSTOP) or its machine was.
+//! Detection of a worker's pause: for a while it did not run, because the process was stopped (SIGSTOP) or the
+//! machine was.
 //!
-//! What came in meanwhile may be out of date. A sidecar or a node that gave this node up has reset the connection, counts what it had
-//! sent there as lost, and sends on elsewhere; delivered now, it would come behind newer messages. So, for clients and links alike:
-//! after a pause a worker asks each of its sockets whether it was reset, before it takes any input, and ends those that were, with
-//! their unread input. For a moment after that it asks again at each read, for connections that wait to be accepted and resets that
-//! come late.
+//! Input that arrived during a pause may be out of date. A sidecar or a node that gave this node up has reset the
+//! connection, counts its bytes as lost, and sends further messages elsewhere. The old input, if delivered now, would
+//! come after newer messages. So, for clients and links alike, a worker checks each of its sockets for a reset after
+//! a pause, before it takes any input. It closes the reset ones and drops their unread input. For a moment after
+//! that, each read repeats the check, for connections that wait to be accepted and for late resets.
 //!
-//! A connection that was closed in order is not reset: all that came before its end is delivered. (The system resets one that is
-//! closed before all that the node had sent on it was read; nothing tells that from giving the node up.) Input of a reset connection
-//! counts as ever when there was no pause. A pause in which the clock of the machine stands still too is not seen.
+//! A connection that was closed in order is not reset: all bytes before its end are delivered. (The system also
+//! resets a connection that the peer closes before it has read all bytes from the node; this cannot be distinguished
+//! from a peer that gave the node up.) Without a pause, input of a reset connection counts as usual. A pause in which
+//! the machine's clock stops too is not detected.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,19 +23,19 @@ use crate::outbox::Outbox;
 use crate::shared::Shared;
 use crate::worker::home;
 
-/// A worker that was not seen running for longer was paused. No peer gives a node up so soon.
+/// Longest gap in a worker's runs that is not a pause. No peer gives a node up so soon.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// A worker with nothing to do is seen running so often.
+/// Interval at which an idle worker runs the check.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// Each read asks for so long after a pause.
+/// Time after a pause in which each read checks for a reset.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
-/// See the file's head.
+/// The pause detection of one worker.
 #[derive(Debug)]
 pub(crate) struct PauseWatch {
     worker: usize,
     ran_at: Instant,
-    /// Each read asks until then.
+    /// Time until which each read checks for a reset.
     asks_until: Option<Instant>,
 }
 
@@ -46,7 +48,7 @@ impl PauseWatch {
         }
     }
 
-    /// Notes that the worker runs now, and does what is due after a pause.
+    /// Records that the worker runs now. After a pause, closes the reset connections.
     pub(crate) fn look(&mut self, shared: &Shared) {
         let now = Instant::now();
         let paused = now.saturating_duration_since(self.ran_at);
@@ -59,10 +61,10 @@ impl PauseWatch {
         }
     }
 
-    /// [`look`](Self::look), between reading from a connection and taking what was read.
+    /// Calls [`look`](Self::look) between a read from a connection and the processing of its bytes.
     ///
     /// # Errors
-    /// The connection was reset during a pause, and what was read does not count.
+    /// The connection was reset during a pause, so the bytes just read do not count.
     #[inline]
     pub(crate) fn admit(&mut self, shared: &Shared, outbox: &Outbox) -> Result<(), Reason> {
         self.look(shared);
@@ -76,7 +78,7 @@ impl PauseWatch {
     }
 }
 
-/// Asks every socket of this worker.
+/// Checks every socket of this worker and closes the reset ones.
 fn end_reset_connections(worker: usize, paused: Duration, shared: &Shared) {
     let is_here = |number| home(number, shared.workers) == worker;
     let clients = shared.clients.open();
@@ -103,8 +105,8 @@ fn end_reset_connections(worker: usize, paused: Duration, shared: &Shared) {
     }
 }
 
-/// Whether the connection was cut off by the other side or the network. A reset of a connection that the other side had
-/// closed in order before, which is a broken pipe, is none.
+/// Returns whether the peer or the network cut the connection off. A reset after the peer's orderly close (a broken
+/// pipe) does not count.
 pub(crate) fn was_reset(socket: &TcpStream) -> bool {
     use std::io::ErrorKind::BrokenPipe;
     matches!(socket.take_error(), Ok(Some(error)) if error.kind() != BrokenPipe)

@@ -1,4 +1,5 @@
-//! Features of `nats-server` that this server does not have, each with the reason by which a flag or a key of a `.conf` file is refused.
+//! Features of `nats-server` that this server does not have, each with the reason for refusing its flag or `.conf`
+//! key.
 
 /// A feature of `nats-server` that this server does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +66,9 @@ impl Unserved {
     }
 }
 
-/// Why log lines without time are not to be had.
+/// Reason why log lines without time are not available.
 pub(crate) const LOGTIME_OFF: &str = "log lines have their time anyway";
 
-/// Why a size limit of the log file has no effect.
+/// Reason why a size limit of the log file has no effect.
 pub(crate) const LOG_ROTATION: &str =
     "the log file is not rotated by size: let logrotate move it away and send SIGUSR1";

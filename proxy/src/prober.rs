@@ -41,7 +41,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// Probes one node. Returns whether the node is proved.
 async fn probe(shared: &Arc<Shared>, node: Arc<Node>) -> bool {
-    // Without a permit there is nothing to do: a session or another probe is trying the node.
+    // Without a permit the node is being tried already, or may not be retried yet.
     let Some(permit) = shared.book.permit(&node).await else {
         return false;
     };

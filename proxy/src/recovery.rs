@@ -173,7 +173,7 @@ impl Recovery {
         }
     }
 
-    /// Returns whether the session of `card` lost its node and has not sent its held publishes.
+    /// Returns whether the session of `card` was without a node and has not sent its held publishes.
     pub(crate) fn is_away(&self, card: &Card) -> bool {
         self.lock().away.contains_key(&card.id)
     }

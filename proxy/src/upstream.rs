@@ -63,27 +63,25 @@ pub(crate) enum DialError {
     Connect(#[source] io::Error),
     #[error("no connection within {0:?}")]
     ConnectTimeout(Duration),
-    #[error("no INFO within {0:?} of connecting")]
+    #[error("no INFO within {0:?} after connecting")]
     InfoTimeout(Duration),
-    #[error("closed before its answer")]
+    #[error("closed the connection before its answer")]
     Closed,
     #[error("connection broke before its answer: {0}")]
     Broke(#[source] io::Error),
-    #[error("no PONG within {0:?} of its INFO")]
+    #[error("no PONG within {0:?} after its INFO")]
     PongTimeout(Duration),
     #[error("not a NATS server: {0}")]
     NotNats(WireError),
-    #[error("INFO is no JSON object as NATS servers send it: {0}")]
+    #[error("INFO is not a JSON object of a NATS server: {0}")]
     BadInfo(#[source] serde_json::Error),
     #[error("refused the connection: -ERR '{0}'")]
     Refused(String),
-    #[error(
-        "is this sidecar itself: take its address out of the registry, or let the sidecar listen elsewhere"
-    )]
+    #[error("is this sidecar itself: remove its address from the registry, or listen on another address")]
     Own,
     #[error("{0}")]
     Chain(&'static str),
-    #[error("asks for TLS, which the sidecar does not speak to nodes yet")]
+    #[error("requires TLS, which the sidecar does not support to nodes yet")]
     Tls,
 }
 

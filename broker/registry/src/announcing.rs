@@ -152,7 +152,7 @@ impl Announcing {
             }
         }
         Err(Broken::Failed(format!(
-            "{}: others change it as fast as we do; is another program at work on it?",
+            "{}: another client changes it as fast as this node; does another program write to it?",
             self.znode
         )))
     }
@@ -238,7 +238,7 @@ impl Duty for Announcing {
                     while session.changes.try_next().is_some() {}
                     self.is_watched = false;
                 }
-                // The read asks for more than whether it is there: also whose it is, and what it says.
+                // The heartbeat read checks more than existence: also the owner and the data of the znode.
                 _ = heartbeat.tick() => {}
                 // An error means the end of the announcement. The stop order follows.
                 Ok(()) = self.wanted.changed() => {}

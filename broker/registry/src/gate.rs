@@ -161,12 +161,12 @@ async fn request_session(
     if let Some(ticket) = ticket {
         ticket
             .write_into(&mut request)
-            .ok_or("the client asked for no session")?;
+            .ok_or("the client did not request a new session")?;
     }
     remote.write_all(&request).await.map_err(failed)?;
     let answer = read_message(remote)
         .await
-        .ok_or("the server closed the connection without a word (no quorum?)")?;
+        .ok_or("the server closed the connection without an answer (no quorum?)")?;
     let opened = match Ticket::read(&answer) {
         Answer::Session(ticket) => Opened::Session(ticket),
         Answer::Expired => return Ok(Opened::Expired),

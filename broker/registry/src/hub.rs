@@ -1,6 +1,6 @@
-//! The task between the sources and the readers: it takes what the sources report, folds it into the roster,
-//! publishes snapshot and health, tells the operator what changed, and has the cache file written. It ends
-//! with the last reader and takes all sources along.
+//! The task between the sources and the readers. It merges the reports of the sources into the roster, publishes
+//! snapshot and health, logs changes for the operator, and has the cache file written. It ends with the last reader
+//! and stops all sources.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -29,16 +29,16 @@ use crate::snapshot::Snapshot;
 use crate::thread::Thread;
 use crate::watching::{Found, Watching};
 
-/// The cache file is written no more often than this when the list changes,
+/// Minimum time between writes of the cache file when the node list changes.
 const CACHE_WRITE_MS_MIN: u64 = 1_000;
-/// and than this when only the INFO line does, which holds a counter that changes with every connection.
+/// Minimum time between writes when only the INFO line changes; it has a counter that changes with every connection.
 const INFO_WRITE_MS_MIN: u64 = 10_000;
-/// Words of nodes are gathered for this long, so that a node that says another thing in each INFO costs little.
+/// Time for which INFO reports of nodes are gathered, so that a node whose INFO differs each time costs little.
 const WORDS_GATHERED_FOR: Duration = Duration::from_millis(50);
-/// Node names in one log line; the rest is counted.
+/// Node names in one log line. Further names are only counted.
 const LOGGED_NODES_MAX: usize = 10;
 
-/// A report of a source or an order of a reader.
+/// A report of a source or a command of a reader.
 pub(crate) enum Input {
     Dns(DnsName, Answer),
     Learned(Word),
@@ -46,16 +46,16 @@ pub(crate) enum Input {
     Reconfigure(Box<Config>),
 }
 
-/// What readers and the task share.
+/// State that readers and the task share.
 pub(crate) struct Shared {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) health: ArcSwap<Health>,
     pub(crate) info: ArcSwapOption<String>,
-    /// Whether ZooKeeper has given a list since the start, and the snapshot shows it.
+    /// Whether ZooKeeper has returned a list since the start and the snapshot includes it.
     pub(crate) answered: channel::Sender<bool>,
 }
 
-/// The task's state.
+/// State of the task.
 pub(crate) struct Hub {
     config: Config,
     roster: Roster,
@@ -63,19 +63,19 @@ pub(crate) struct Hub {
     generation: channel::Sender<u64>,
     health: Health,
     cache: CacheWriter,
-    /// The last word of each node since the roster heard of them, and when it hears of these.
+    /// The last INFO report per node since the roster was last updated, and the time of the next update.
     words: HashMap<Endpoint, Word>,
     hear_at: Option<Instant>,
-    /// Unreadable records that were logged, each with its last change, so that each is logged once.
+    /// Unreadable records that were logged, each with its last change, so that each change is logged once.
     unreadable_told: HashMap<String, i64>,
-    /// Weak, so that the queue ends with the readers.
+    /// A weak sender, so that the queue ends with the readers.
     inputs: mpsc::WeakSender<Input>,
     zookeeper: Option<Thread<Watching>>,
     dns: JoinSet<()>,
 }
 
 impl Hub {
-    /// Starts the sources and publishes what is known already.
+    /// Starts the sources and publishes the nodes that are known already.
     ///
     /// # Errors
     /// [`RegistryError::Thread`].
@@ -109,7 +109,7 @@ impl Hub {
         Ok(hub)
     }
 
-    /// Works until the order to end comes or the last reader is gone.
+    /// Runs until the stop order, or until the last reader is gone.
     pub(crate) async fn run(
         mut self,
         mut queue: mpsc::Receiver<Input>,
@@ -117,7 +117,7 @@ impl Hub {
     ) {
         loop {
             tokio::select! {
-                // Either the order or the end of the last reader.
+                // Either the stop order or the end of the last reader.
                 _ = stopped.changed() => break,
                 Some(input) = queue.recv() => {
                     self.take(input);
@@ -168,7 +168,7 @@ impl Hub {
         }
     }
 
-    /// The roster hears the words that were gathered.
+    /// Updates the roster with the gathered INFO reports.
     fn hear(&mut self) {
         self.hear_at = None;
         let mut changed = false;
@@ -201,7 +201,7 @@ impl Hub {
             Report::Word(Found::Audited { differences }) => {
                 warn!(
                     differences,
-                    "zookeeper: changes that no watch had told; read again"
+                    "zookeeper: list had changed without a watch event; read again"
                 );
             }
             Report::Lost {
@@ -215,9 +215,9 @@ impl Hub {
                 health.failed(format!("{server}: {reason}"));
             }
             Report::Unreachable { reason } => {
-                // Told once per outage and reason; the counter tells how often.
+                // Logged once per outage and reason. A counter has the number of failures.
                 if health.state != SourceState::Lost || health.last_error.as_deref() != Some(&reason) {
-                    warn!("zookeeper: no session, trying on: {reason}");
+                    warn!("zookeeper: no session, retrying: {reason}");
                 }
                 health.failed(reason);
             }
@@ -248,7 +248,7 @@ impl Hub {
         self.unreadable_told = told;
         if listing.over_limit > 0 {
             let (over, max) = (listing.over_limit, self.config.nodes_max);
-            warn!("zookeeper: {over} nodes more than nodes_max = {max} are left out");
+            warn!("zookeeper: {over} nodes above nodes_max = {max} are ignored");
         }
         if listing.missing {
             info!("zookeeper: {} does not exist yet; waiting for it", health.name);

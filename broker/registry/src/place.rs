@@ -80,11 +80,12 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.holder, self.is_taken) {
             (Holder::Persistent, _) => f.write_str(
-                "it is a persistent znode, which goes with no session: delete it (zkCli.sh delete) or take another id",
+                "it is a persistent znode, which does not end with a session: delete it (zkCli.sh delete) or take another id",
             ),
             (Holder::Node(node), true) => write!(
                 f,
-                "the id is taken: another session holds it, of a node at {}; if one lives there, give each node an id and an address of its own",
+                "the id is taken: the session of a node at {} holds it; if a node runs there, give each node \
+                 an id and an address of its own",
                 address(&node.mesh, &node.client)
             ),
             (Holder::Unknown, true) => f.write_str(
@@ -228,8 +229,8 @@ impl Place {
     }
 }
 
-/// Where a node is alone: two processes cannot listen there. The mesh's, because several nodes may be reached
-/// by clients at one address.
+/// Returns the address that identifies a node, because two processes cannot listen on it. This is the mesh address if
+/// there is one: clients may reach several nodes at one address.
 fn address<'a>(mesh: &'a Option<Endpoint>, client: &'a Endpoint) -> &'a Endpoint {
     mesh.as_ref().unwrap_or(client)
 }

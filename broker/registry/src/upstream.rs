@@ -1,5 +1,5 @@
-//! A NATS address as people write it in one line (`--upstream`, `NATS_URL`, a client's server list), with the
-//! credentials and the wish for TLS that may be in it.
+//! A NATS address in one line (`--upstream`, `NATS_URL`, a client's server list), with optional credentials and an
+//! optional request for TLS.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,18 +7,18 @@ use std::str::FromStr;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 
-/// The port of NATS.
+/// Default port of NATS.
 const PORT_DEFAULT: u16 = 4222;
 const WANTED: &str = "a NATS address ([nats://|tls://][USER:PASSWORD@|TOKEN@]HOST[:PORT])";
 
-/// What a node is shown to let a client in. Never in logs: `Debug` hides the secrets.
+/// Credentials of a client for a node. They never appear in logs: `Debug` hides the secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// User name.
     pub user: Option<String>,
     /// Password of that user.
     pub password: Option<String>,
-    /// Token; takes the place of user and password.
+    /// Token, used instead of user and password.
     pub token: Option<String>,
 }
 
@@ -33,14 +33,15 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// One address given by hand. `Debug` hides the secrets; `Display` leaves them out, so both may be logged.
+/// One address from the settings or the command line. `Debug` hides the secrets and `Display` omits them, so both may
+/// be logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// Where to connect.
+    /// Address to connect to.
     pub endpoint: Endpoint,
-    /// What to show there, if the address held any.
+    /// Credentials, if the address held any.
     pub credentials: Option<Credentials>,
-    /// `tls://`: TLS from the first byte after INFO.
+    /// `tls://`: TLS right after INFO.
     pub tls: bool,
 }
 
@@ -53,10 +54,10 @@ impl fmt::Display for Upstream {
 impl FromStr for Upstream {
     type Err = RegistryError;
 
-    /// As NATS clients read it: the port is 4222 when missing, a lone word before `@` is a token, and all
+    /// Parses as NATS clients do. The default port is 4222, a single word before `@` is a token, and everything
     /// before `@` may be percent-encoded.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Errors are logged and so must not hold the credentials.
+        // Errors are logged, so they must not contain the credentials.
         let shown = match text.rsplit_once('@') {
             Some((before, host)) => match before.split_once("://") {
                 Some((scheme, _)) => format!("{scheme}://…@{host}"),
@@ -70,7 +71,7 @@ impl FromStr for Upstream {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("tls") => (true, rest),
             Some((scheme, _)) => {
                 return Err(fail(format!(
-                    "{scheme}:// is not spoken here; use nats:// or tls://"
+                    "{scheme}:// is not supported; use nats:// or tls://"
                 )));
             }
             None => (false, text),
@@ -133,7 +134,7 @@ fn percent_decoded(text: &str) -> Result<String, &'static str> {
         };
         bytes.push(u8::try_from(high * 16 + low).map_err(|_| BROKEN)?);
     }
-    String::from_utf8(bytes).map_err(|_| "what stands before '@' is not UTF-8 after percent-decoding")
+    String::from_utf8(bytes).map_err(|_| "the text before '@' is not UTF-8 after percent-decoding")
 }
 
 #[cfg(test)]

@@ -164,8 +164,8 @@ impl Session {
         wait + wait / 5 * (self.face.session_id % 64) as u32 / 64
     }
 
-    /// Returns when the first PING is due. Returns `None` while the component waits for a PONG: client libraries take
-    /// the first frame after their own first PING as its answer.
+    /// Returns when the first PING is due. Returns `None` until everything from the component is passed on and
+    /// answered: client libraries take the first frame after their own first PING as its answer.
     fn first_ping_due(&self) -> Option<Instant> {
         let answered = self.stage == Stage::Flowing && !self.ledger.owes_component() && self.owed.is_empty();
         self.first_ping().filter(|_| answered && self.has_passed_on())

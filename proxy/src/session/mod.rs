@@ -1,7 +1,7 @@
 //! The session of one component: a state machine without sockets, tasks or clocks of its own.
 //!
 //! Each event is a call with the time of the event. The session writes its output through [`Wires`] in the same call.
-//! [`Session::wants`] tells the shell what to do next. [`Session::report`] returns the notes for the operator
+//! [`Session::wants`] returns what the shell should do next. [`Session::report`] returns the notes for the operator
 //! together with the end of the session, so the end cannot be handled before its causes are reported. So a test can
 //! run the whole session with two scripted sockets that take any number of bytes.
 //!
@@ -118,7 +118,7 @@ struct Ending {
 /// Bytes that a node gets in place of a frame of the component.
 #[derive(Debug)]
 struct Replacement {
-    /// Length of the frame they replace; 0: they are put in before it.
+    /// Length of the replaced frame; 0 if the bytes are inserted before the frame.
     len: usize,
     with: Vec<u8>,
 }

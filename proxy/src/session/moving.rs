@@ -104,7 +104,7 @@ impl Session {
     }
 
     /// Ends the session because every known node has refused credentials that one had accepted before. The component
-    /// gets the text of a refusing node.
+    /// gets the text of the last refusing node.
     pub(crate) fn refused_everywhere(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.stage == Stage::Searching
             && self.ending.is_none()

@@ -77,7 +77,7 @@ impl Task {
                 debug!(session = id, component = %self.card.component, ?client, "component sent CONNECT");
                 self.card.seldom().client = client;
             }
-            Note::Leaving => debug!(session = id, "node is about to go: looking for another"),
+            Note::Leaving => debug!(session = id, "node is draining: looking for another"),
         }
         let mut seldom = self.card.seldom();
         seldom.moves = self.session.moves();
