@@ -1,10 +1,14 @@
-//! Nodes that are gone without a word: no reset, no end of stream. Found by silence, within the probe times.
+//! Nodes that are gone without a word: no reset, no end of stream. Found by silence, within the probe times. And nodes that are
+//! gone half: they send no more, and still read.
 
 use crate::site::Site;
 use e2e::sidecar::SidecarBuilder;
 use e2e::{Cluster, Component, Library, NetnsPair, RawClient, Record, Sidecar, ZooKeeper, eventually};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(400);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(400);
@@ -132,4 +136,100 @@ async fn sessions_on_both_nodes(machines: &NetnsPair, sidecar: &Sidecar) -> Vec<
     })
     .await;
     clients
+}
+
+/// What stands before a node and can close the node's sending side alone: what the sidecar sends still reaches the node.
+struct HalfCloser {
+    address: SocketAddr,
+    closed: watch::Sender<bool>,
+}
+
+impl HalfCloser {
+    async fn before(node: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (closed, _) = watch::channel(false);
+        let orders = closed.clone();
+        tokio::spawn(async move {
+            for number in 0.. {
+                let Ok((sidecar, _)) = listener.accept().await else {
+                    return;
+                };
+                // While it is closed a new connection is so after some bytes: within INFO, behind it, behind the first answers.
+                let bytes_max = [0, 1, 100, 300, 420, 600][number % 6];
+                tokio::spawn(pass(sidecar, node, orders.subscribe(), bytes_max));
+            }
+        });
+        Self { address, closed }
+    }
+
+    fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+}
+
+async fn pass(sidecar: TcpStream, node: SocketAddr, mut closed: watch::Receiver<bool>, bytes_max: usize) {
+    let Ok(node) = TcpStream::connect(node).await else {
+        return;
+    };
+    let (mut from_sidecar, mut to_sidecar) = sidecar.into_split();
+    let (mut from_node, mut to_node) = node.into_split();
+    let up = async {
+        let _ = tokio::io::copy(&mut from_sidecar, &mut to_node).await;
+        let _ = to_node.shutdown().await;
+    };
+    let down = async {
+        if *closed.borrow() {
+            let _ = tokio::io::copy(&mut (&mut from_node).take(bytes_max as u64), &mut to_sidecar).await;
+        } else {
+            tokio::select! {
+                _ = tokio::io::copy(&mut from_node, &mut to_sidecar) => {}
+                _ = closed.changed() => {}
+            }
+        }
+        let _ = to_sidecar.shutdown().await;
+        // The node goes on; nobody hears it.
+        let _ = tokio::io::copy(&mut from_node, &mut tokio::io::sink()).await;
+    };
+    tokio::join!(up, down);
+}
+
+#[tokio::test]
+async fn a_node_that_sends_its_end_and_still_reads_is_left_by_every_session() {
+    let cluster = Cluster::builder(3).start().await;
+    let mut doors = Vec::new();
+    for node in &cluster.nodes {
+        doors.push(HalfCloser::before(node.address()).await);
+    }
+    let sidecar = Sidecar::builder()
+        .upstream(doors.iter().map(HalfCloser::url))
+        .setting("nodes.gossip", false)
+        .start()
+        .await;
+    let mut clients = Vec::new();
+    for number in 0..12 {
+        let mut client = RawClient::open(sidecar.address()).await;
+        client.subscribe(&format!("own.{number}"), "1").await;
+        client.flush().await;
+        clients.push(client);
+    }
+    for round in 0..9 {
+        let closed = &doors[round % 3].closed;
+        closed.send_replace(true);
+        for client in &mut clients {
+            client.send("PING\r\n").await;
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(
+                client.read_command().await.verb(),
+                "PONG",
+                "component {number}, round {round}"
+            );
+            client.publish(&format!("own.{number}"), round.to_string()).await;
+            client
+                .expect_message("1", &format!("own.{number}"), &round.to_string())
+                .await;
+        }
+        closed.send_replace(false);
+    }
 }

@@ -219,10 +219,14 @@ impl Sidecar {
             .unwrap_or_default()
     }
 
-    /// The address of the node that each session is on now, in the order of `/sessionz`; `None` while it has none.
+    /// The address of the node that each session is on now, in the order of `/sessionz`; `None` while it has none, or has not
+    /// got its subscriptions back there: what is published then does not reach it.
     pub async fn session_nodes(&self) -> Vec<Option<SocketAddr>> {
         let nodes = self.node_rows().await;
         let address = |row: &Value| {
+            if row["state"] == "joining" {
+                return None;
+            }
             let id = row["node"].as_str()?;
             let node = nodes.iter().find(|node| node["id"] == id);
             node.and_then(|node| node["client"].as_str())

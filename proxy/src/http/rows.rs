@@ -24,7 +24,8 @@ pub struct SessionRow {
     pub id: u64,
     /// The component's `ip:port`.
     pub component: String,
-    /// Id of the session's node; `null` without a node.
+    /// Id of the session's node; `null` without a node. The node has the session's subscriptions when `state` is no longer
+    /// `joining`.
     pub node: Option<String>,
     /// State: `flowing`, `searching`, `joining`, …
     pub state: &'static str,

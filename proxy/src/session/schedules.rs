@@ -1,5 +1,5 @@
 //! The session under thousands of seeded random schedules: a component with a script of its own, nodes that speak NATS and
-//! die at any byte, sockets that take as much as they please, time that passes. At the end the promises are checked
+//! die at any byte, or say nothing more from there on and still read, sockets that take as much as they please, time that passes. At the end the promises are checked
 //! against what the nodes and the component really saw. A failing seed is printed and replays: `STANDIN_SEED=n`.
 
 mod parties;
@@ -126,6 +126,10 @@ impl World {
         let ping = self.component.awaits.len();
         self.command("PING\r\n");
         for _ in 0..2_000 {
+            if self.node.as_ref().is_some_and(|node| node.is_half_closed) {
+                self.end_of_stream();
+                self.look();
+            }
             if self.node.is_none() {
                 self.node_comes();
             }
@@ -318,18 +322,11 @@ impl World {
 
     /// The node takes some of the frames that have reached it, and may have something to say of its own.
     fn node_processes(&mut self) {
-        let Some(node) = &mut self.node else { return };
-        node.got.extend(self.pipes.node.drain(..));
-        for _ in 0..self.rng.random_range(0..20) {
-            match node.process() {
-                Some(Some(number)) => {
-                    assert!(!self.holds, "a publish passed before its release");
-                    self.processed.push(number);
-                }
-                Some(None) => {}
-                None => break,
-            }
-        }
+        let frames = self.rng.random_range(0..20);
+        self.node_takes(frames);
+        let Some(node) = self.node.as_mut().filter(|node| !node.is_half_closed) else {
+            return;
+        };
         for (sid, sub) in node.subs.iter_mut().filter(|_| !self.settling) {
             if self.rng.random_range(0..6) == 0 {
                 let line = format!("MSG {} {sid} 3\r\nabc\r\n", sub.subject);
@@ -344,6 +341,25 @@ impl World {
         }
         if self.rng.random_range(0..60) == 0 {
             node.says.extend(b"INFO {\"connect_urls\":[\"n:9\"]}\r\n");
+        }
+    }
+
+    /// The node takes so many of the frames that have reached it.
+    fn node_takes(&mut self, frames: usize) {
+        let Some(node) = &mut self.node else { return };
+        node.got.extend(self.pipes.node.drain(..));
+        for _ in 0..frames {
+            match node.process() {
+                Some(Some(number)) => {
+                    assert!(!self.holds, "a publish passed before its release");
+                    self.processed.push(number);
+                }
+                Some(None) => {}
+                None => break,
+            }
+        }
+        if node.is_half_closed {
+            node.says.clear();
         }
     }
 
@@ -381,15 +397,28 @@ impl World {
         }
     }
 
-    /// The node dies, or another comes.
+    /// The node dies, or says nothing more from any byte on, or another comes.
     fn fate(&mut self) {
-        match self.node {
-            Some(_) if self.rng.random_range(0..3) == 0 => {
+        let chance = self.rng.random_range(0..6);
+        match &mut self.node {
+            Some(node) if node.is_half_closed => self.end_of_stream(),
+            Some(_) if chance < 2 => {
                 self.session.node_lost(Cause::Reset, self.now, &mut self.pipes);
+            }
+            Some(node) if chance == 2 => {
+                node.is_half_closed = true;
+                node.says.clear();
             }
             Some(_) => {}
             None => self.node_comes(),
         }
+    }
+
+    /// The session comes to the end of what a node says that still reads: it has taken all that was written to it.
+    fn end_of_stream(&mut self) {
+        self.node_takes(usize::MAX);
+        self.session
+            .node_lost(Cause::EndOfStream, self.now, &mut self.pipes);
     }
 
     fn node_comes(&mut self) {

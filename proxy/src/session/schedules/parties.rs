@@ -13,6 +13,8 @@ pub(super) struct SimNode {
     pub(super) says: VecDeque<u8>,
     pub(super) verbose: bool,
     pub(super) subs: BTreeMap<String, SimSub>,
+    /// It has closed its sending side, and still reads.
+    pub(super) is_half_closed: bool,
 }
 
 pub(super) struct SimSub {
