@@ -15,6 +15,7 @@
 //! | [`clock`] | everything that happens because time passed |
 //! | [`connect`] | CONNECT: as the component sent it, and as nodes get it |
 //! | [`face`] | what the component sees of the cluster |
+//! | [`room`] | what is kept in memory, and how much may be read |
 //! | [`shell`] | the interface between a session and its shell |
 //!
 //! *Architecture invariant:* a frame takes effect (journal, ledger, window in doubt) when the node's socket has taken
@@ -26,6 +27,7 @@ mod downward;
 mod face;
 mod moving;
 mod plan;
+mod room;
 #[cfg(test)]
 mod schedules;
 mod shell;
@@ -57,9 +59,6 @@ pub(crate) use shell::{Blame, ClientLabel, Ended, Move, Note, Traffic, Wants, Wi
 /// Limit in bytes on the sidecar's own frames that wait for the node. Above it the node is not read, because each
 /// read could add more.
 const OWN_BYTES_MAX: usize = 64 * 1024;
-
-/// Smallest read where a frame begins or continues. A control line fits, and a busy session makes progress.
-const LEAST_BYTES: usize = 4096;
 
 /// Budget of one turn of a session, so that no input of a component or a node delays the other sessions of the
 /// thread. One unit is about half a microsecond.
@@ -424,61 +423,12 @@ impl Session {
         self.policy = policy;
     }
 
-    /// Returns whether the bytes that wait for the component are below the session's own limit.
-    fn has_room_for_component(&self) -> bool {
-        self.down.outbox.len() < self.policy.component_pending_bytes_max
-    }
-
-    /// Returns whether the node is read. If it is not read, its silence means nothing.
-    fn hears_node(&self) -> bool {
-        self.has_room_for_component() && !self.down.starved
-    }
-
-    /// Sets whether the node is not read because the shared buffer budget is exhausted.
-    pub(crate) const fn set_node_starved(&mut self, starved: bool) {
-        self.down.starved = starved;
-    }
-
     /// Returns whether an orderly end still waits for a node to take the component's bytes.
     fn may_still_pass_on(&self) -> bool {
         self.ending
             .as_ref()
             .is_some_and(|ending| ending.answers_until.is_some())
             && !self.has_passed_on()
-    }
-
-    /// Returns how many bytes of the component may be read even when the shared buffer budget is exhausted. The rest
-    /// of a frame may always be read, so that the frame can leave the buffer. A session without buffered bytes may
-    /// read a little at a time.
-    pub(crate) fn least_component_bytes(&self) -> usize {
-        if self.up.incomplete {
-            self.up.scanner.missing(&self.up.held).max(LEAST_BYTES)
-        } else if self.buffered_bytes() == 0 {
-            LEAST_BYTES
-        } else {
-            0
-        }
-    }
-
-    /// Returns how many bytes of the node may be read, as [`least_component_bytes`](Self::least_component_bytes) does
-    /// for the component.
-    pub(crate) fn least_node_bytes(&self) -> usize {
-        if !self.down.outbox.is_empty() {
-            0
-        } else if self.down.partial.is_empty() {
-            LEAST_BYTES
-        } else {
-            self.down.scanner.missing(&self.down.partial).max(LEAST_BYTES)
-        }
-    }
-
-    /// Returns how many bytes of the component may be read at once so that at most `buffer_bytes` are kept. The rest
-    /// of a frame may always be read if the node has its beginning.
-    pub(crate) fn read_bytes_max(&self) -> usize {
-        if self.up.incomplete && self.stage != Stage::Searching {
-            return usize::MAX;
-        }
-        self.policy.buffer_bytes.saturating_sub(self.up.held.len()).max(1)
     }
 
     /// Returns whether an orderly end has begun.
@@ -494,15 +444,6 @@ impl Session {
     /// Returns the number of live subscriptions.
     pub(crate) fn subscriptions(&self) -> usize {
         self.journal.len()
-    }
-
-    /// Returns the bytes in all buffers of the session.
-    pub(crate) fn buffered_bytes(&self) -> usize {
-        self.up.held.len()
-            + self.up.own.len()
-            + self.down.partial.len()
-            + self.down.outbox.len()
-            + self.doubt.log_bytes()
     }
 
     /// Returns the number of publishes now in doubt that would not be sent again.
