@@ -109,7 +109,7 @@ async fn zookeeper_emptied_by_mistake_costs_nothing() {
 async fn withdraw(site: &mut Site, node: usize, left: usize) {
     site.registrar.withdraw(site.cluster.nodes[node].name()).await;
     eventually("the sidecar has noticed", PATIENCE, async || {
-        let registered = |row: &&serde_json::Value| row["source"] == "zookeeper";
+        let registered = |row: &&serde_json::Value| row["source"] == "zookeeper" && row["withdrawn"] == false;
         site.sidecar.node_rows().await.iter().filter(registered).count() == left
     })
     .await;
