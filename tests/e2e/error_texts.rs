@@ -12,7 +12,7 @@
 //! than `session.subscriptions_max`. The texts are those of `nats-server`, so that a component sees what it would see without
 //! the sidecar. A component that is too slow, or does not answer PINGs, is closed without a word.
 //!
-//! The end has to be a FIN: npm nats 0.2.9 never connects again after a reset.
+//! The end has to be a FIN: npm nats 0.2.9 never connects again after a reset (`promises::outage` has the test).
 //!
 //! The Go library is 1.22 of Debian; none of the package registries that `tests/run` uses has the newest.
 

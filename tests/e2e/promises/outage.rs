@@ -67,7 +67,7 @@ async fn s10_an_outage_that_lasts_ends_as_a_server_dies_and_what_was_lost_is_cou
     scene.node.stop_listening();
     node.reset();
     client.send("PUB a 0\r\n\r\nPING\r\n").await;
-    client.expect_end().await;
+    assert_eq!(client.expect_end().await, Ending::Closed);
     scene
         .counted("standin_sessions_closed_total", &[("reason", "outage")], 1.0)
         .await;
@@ -78,6 +78,19 @@ async fn s10_an_outage_that_lasts_ends_as_a_server_dies_and_what_was_lost_is_cou
         .counted("standin_lost_total", &[("reason", "abandoned")], 1.0)
         .await;
     scene.counted("standin_sessions", &[], 0.0).await;
+}
+
+/// npm nats 0.2.9 never connects again after a reset (`error_texts`), and a socket closed with unread bytes is reset.
+#[tokio::test]
+async fn s10_a_component_with_more_to_send_than_is_kept_sees_an_orderly_close_at_the_end_of_an_outage() {
+    let mut scene = Scene::with(&[("session.outage_secs", "1"), ("session.buffer_bytes", "4096")]).await;
+    let (mut client, node) = scene.open().await;
+    scene.node.stop_listening();
+    node.reset();
+    let all: Vec<u8> = (0..20_000).flat_map(publish).collect();
+    let sent = client.send_until_blocked(&all, Duration::from_millis(200)).await;
+    assert!(sent < all.len(), "the sidecar has read all {sent} bytes");
+    assert_eq!(client.expect_end().await, Ending::Closed);
 }
 
 #[tokio::test]
