@@ -5,7 +5,8 @@
 //! else fails the test. The rule that follows: **the sidecar says no `-ERR` of its own to a component that did nothing wrong.**
 //! It closes the connection without a word, after which every library that can connect again does so. At a text that they do
 //! not know nats-py, the C and the Go library close for good, and so they do at some that `nats-server` says of itself
-//! ("Server Shutdown"). The Node libraries raise an `error` event, which ends a program that does not listen to it.
+//! ("Server Shutdown"). npm nats 0.2 to 1.4 emit `error`, which ends a program that does not listen to it. npm nats 0.8.10 takes
+//! no more bytes after a permissions violation until it connects again, with or without the sidecar.
 //!
 //! An `-ERR` of its own is right only where the component did wrong and would do the same wrong on any node. That is what
 //! [`ClientFault`] lists: a broken frame, a control line or a payload over the limit (`WireError`), and one subscription more
