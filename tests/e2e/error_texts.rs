@@ -15,7 +15,7 @@
 //!
 //! The end has to be a FIN: npm nats 0.2.9 never connects again after a reset (`promises::outage` has the test).
 //!
-//! The Go library is 1.22 of Debian; none of the package registries that `tests/run` uses has the newest.
+//! The Go library is 1.22 of Debian; the newest was not found in the package registries that `tests/run` uses.
 
 use e2e::{Component, Library, NodeConnection, ScriptedNode, Version};
 use futures_util::future::join_all;
