@@ -63,6 +63,9 @@ const MESSAGE_WAIT: Duration = Duration::from_secs(3);
 /// Components that start at a time: with all at once each would take too long.
 const STARTS_MAX: usize = 6;
 
+/// Where the nodes listen: where nobody looks for the nodes of other tests.
+const OWN_ADDRESS: [u8; 4] = [127, 0, 9, 1];
+
 const START_WAIT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
@@ -175,7 +178,7 @@ impl Case {
     /// Starts a component of this library and waits until its node has a subscription of it.
     async fn start(library: Library, text: &'static str, then: &'static str, starts: &Semaphore) -> Self {
         let _permit: SemaphorePermit<'_> = starts.acquire().await.expect("never closed");
-        let mut node = ScriptedNode::start().await;
+        let mut node = ScriptedNode::start_on(OWN_ADDRESS.into()).await;
         let mut component = Component::start(library);
         let url = node.url();
         let serve = async {

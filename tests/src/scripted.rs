@@ -9,7 +9,7 @@ use crate::conversation::{Conversation, PATIENCE};
 use crate::raw::msg_frame;
 use serde_json::{Value, json};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 use std::time::Duration;
@@ -33,6 +33,12 @@ impl ScriptedNode {
     /// Starts a node on a free port, with an INFO like that of a single `nats-server` 2.x.
     pub async fn start() -> Self {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), None)
+    }
+
+    /// [`start`](Self::start) at another address of this machine: ports are used again, and a client of another test that
+    /// looks for its dead node would come to this one.
+    pub async fn start_on(address: IpAddr) -> Self {
+        Self::start_at(SocketAddr::from((address, 0)), None)
     }
 
     /// [`start`](Self::start) with a kernel receive buffer of about this size, so that a node that does not read is
