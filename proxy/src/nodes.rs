@@ -10,7 +10,8 @@
 //! | 5 | failed when they were last tried |
 //! | 6 | draining |
 //! | 7 | cooling down |
-//! | 8 | the node that the session has just lost |
+//! | 8 | withdrawn, and failed when they were last tried |
+//! | 9 | the node that the session has just lost |
 //!
 //! A failed node cools down for a random time. The bound of that time doubles with each failure in a row. Until the
 //! node is proved again, one session at a time dials it, and not before its retry time. The rate of dials to all
@@ -38,6 +39,8 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 const WITHDRAWN_KEPT: Duration = Duration::from_secs(600);
 /// Withdrawn nodes without sessions that are kept.
 const WITHDRAWN_MAX: usize = 256;
+/// Rank of proved nodes that no source names any more.
+const WITHDRAWN_RANK: u8 = 4;
 
 /// The settings for the choice of a node.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +94,10 @@ struct Entry {
     unproved_at: Option<Instant>,
     /// Time of the next probe if the node has no session by then.
     probe_at: Instant,
+    /// Sessions connected to the node.
     sessions: usize,
+    /// Those whose CONNECT it has answered.
+    served: usize,
     dials: Arc<Semaphore>,
 }
 
@@ -109,6 +115,7 @@ impl Entry {
             unproved_at: None,
             probe_at: now + choice.first_probe(),
             sessions: 0,
+            served: 0,
             dials: Arc::new(Semaphore::new(choice.dials_max)),
         }
     }
@@ -118,12 +125,12 @@ impl Entry {
     }
 
     /// Returns the time until which the last proof counts: two probe intervals plus the longest cool-down after it,
-    /// and at least until now while a session is on the node. Returns `None` if the node is not proved or has failed
+    /// and at least until now while the node serves a session. Returns `None` if the node is not proved or has failed
     /// since.
     fn proved_until(&self, choice: &Choice, now: Instant) -> Option<Instant> {
         let proved_at = self.proved_at.filter(|_| self.failures == 0)?;
         let aged = proved_at + choice.idle_probe_interval * 2 + choice.cooldown_max;
-        Some(if self.sessions > 0 { aged.max(now) } else { aged })
+        Some(if self.served > 0 { aged.max(now) } else { aged })
     }
 
     fn is_proved(&self, choice: &Choice, now: Instant) -> bool {
@@ -296,7 +303,7 @@ impl NodeBook {
         evenly: bool,
         now: Instant,
     ) -> Vec<Arc<Node>> {
-        let mut ranked: Vec<(u8, Option<Instant>, f64, Arc<Node>)> = Vec::new();
+        let mut ranked: Vec<(u8, bool, Option<Instant>, f64, Arc<Node>)> = Vec::new();
         let own_names = lock(&self.own_names);
         let entries = lock(&self.entries);
         let mut rng = rand::rng();
@@ -304,7 +311,7 @@ impl NodeBook {
         let withdrawn = entries
             .values()
             .filter(|entry| entry.proved_at.is_some() && !named.contains(&entry.node.client))
-            .map(|entry| (4, &entry.node));
+            .map(|entry| (WITHDRAWN_RANK, &entry.node));
         for (rank, node) in ranked_lists(snapshot).chain(withdrawn) {
             if own_names.contains(&node.client) {
                 continue;
@@ -313,21 +320,25 @@ impl NodeBook {
             let cooling = entry
                 .and_then(|entry| entry.cooling_until)
                 .filter(|until| *until > now);
+            let has_failed = entry.is_some_and(|entry| entry.failures > 0);
             let rank = match cooling {
-                _ if avoid == Some(&node.client) => 8,
+                _ if avoid == Some(&node.client) => 9,
+                _ if has_failed && rank == WITHDRAWN_RANK => 8,
                 Some(_) => 7,
                 None if node.state == NodeState::Draining => 6,
-                None if entry.is_some_and(|entry| entry.failures > 0) => 5,
+                None if has_failed => 5,
                 None => rank,
             };
+            // Retries are few, and a node that was reachable once is the likelier to be so again.
+            let never_proved = has_failed && entry.is_some_and(|entry| entry.proved_at.is_none());
             let weight = f64::from(node.weight.max(1));
             // The smallest of exponential draws with the weights as rates is a random choice by weight.
             let draw = -rng.random::<f64>().max(f64::MIN_POSITIVE).ln() / weight;
             let load = entry.map_or(0, |entry| entry.sessions) as f64 / weight;
             let draw = if evenly { load + draw.min(1.0) / 2.0 } else { draw };
-            ranked.push((rank, cooling, draw, Arc::clone(node)));
+            ranked.push((rank, never_proved, cooling, draw, Arc::clone(node)));
         }
-        ranked.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2)));
+        ranked.sort_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)).then(a.3.total_cmp(&b.3)));
         ranked.into_iter().map(|(.., node)| node).collect()
     }
 
@@ -408,6 +419,21 @@ impl NodeBook {
         had_failed
     }
 
+    /// Ends the cool-downs, because an outage of all nodes is over: the other nodes may be back as well. Each is probed
+    /// within [`RETRY_MAX`].
+    pub(crate) fn end_cooldowns(&self, now: Instant) {
+        for entry in lock(&self.entries)
+            .values_mut()
+            .filter(|entry| entry.failures > 0)
+        {
+            let soon = now + RETRY_MAX.mul_f64(rand::rng().random::<f64>());
+            entry.failures = 1;
+            entry.cooling_until = None;
+            entry.retry_at = entry.retry_at.map(|at| at.min(soon));
+            entry.probe_at = entry.probe_at.min(soon);
+        }
+    }
+
     /// Waits until a failed node is proved again.
     pub(crate) async fn recovered(&self) {
         self.recovered.notified().await;
@@ -415,18 +441,46 @@ impl NodeBook {
 
     /// Counts a session that begins (`uses`) or ceases to use `node`.
     pub(crate) fn count_session(&self, node: &Arc<Node>, uses: bool) {
-        self.with_entry(node, |entry, choice| {
-            if uses {
-                entry.sessions += 1;
-            } else {
-                let now = Instant::now();
-                if entry.is_proved(choice, now) {
-                    // The session proved the node up to now.
-                    entry.proved_at = Some(now);
-                }
-                entry.sessions = entry.sessions.saturating_sub(1);
-            }
+        self.with_entry(node, |entry, _| {
+            entry.sessions = match uses {
+                true => entry.sessions + 1,
+                false => entry.sessions.saturating_sub(1),
+            };
         });
+    }
+
+    /// Counts a session that `node` begins or ceases (`serves` is false) to serve.
+    pub(crate) fn count_served(&self, node: &Endpoint, serves: bool, now: Instant) {
+        let choice = *lock(&self.choice);
+        if let Some(entry) = lock(&self.entries).get_mut(node) {
+            if !serves && entry.is_proved(&choice, now) {
+                // The session proved the node up to now.
+                entry.proved_at = Some(now);
+            }
+            entry.served = match serves {
+                true => entry.served + 1,
+                false => entry.served.saturating_sub(1),
+            };
+        }
+    }
+
+    /// Returns whether `node` failed when it was last tried.
+    pub(crate) fn has_failed(&self, node: &Endpoint) -> bool {
+        lock(&self.entries)
+            .get(node)
+            .is_some_and(|entry| entry.failures > 0)
+    }
+
+    /// Returns whether each of `nodes` has failed since `since`.
+    pub(crate) fn all_failed_since(&self, nodes: &[Arc<Node>], since: Instant) -> bool {
+        let entries = lock(&self.entries);
+        let failed = |node: &Arc<Node>| {
+            let failure = entries
+                .get(&node.client)
+                .and_then(|entry| entry.last_failure.as_ref());
+            failure.is_some_and(|(at, _)| *at >= since)
+        };
+        nodes.iter().all(failed)
     }
 
     /// Returns whether `node` is proved.
@@ -500,12 +554,15 @@ impl NodeBook {
     /// Returns the nodes that no session proves and whose probe is due, and sets their next probe time. Failed nodes
     /// are left to the sessions without a node, if there are any.
     pub(crate) fn due_probes(&self, now: Instant) -> Vec<Arc<Node>> {
-        let sessions_search = self.searching.load(Ordering::Relaxed) > 0;
-        let interval = lock(&self.choice).idle_probe_interval;
+        let choice = *lock(&self.choice);
+        let interval = choice.idle_probe_interval;
         let own_names = lock(&self.own_names).clone();
         let mut due = Vec::new();
-        for entry in lock(&self.entries).values_mut() {
-            let is_idle = entry.sessions == 0 || entry.failures > 0 || entry.proved_at.is_none();
+        let mut entries = lock(&self.entries);
+        let none_proved = !entries.values().any(|entry| entry.is_proved(&choice, now));
+        let sessions_search = none_proved && self.searching.load(Ordering::Relaxed) > 0;
+        for entry in entries.values_mut() {
+            let is_idle = entry.served == 0 || entry.failures > 0 || entry.proved_at.is_none();
             let is_idle = is_idle && !(entry.failures > 0 && sessions_search);
             if is_idle && !entry.on_trial && entry.probe_at <= now && !own_names.contains(&entry.node.client)
             {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use standin_registry::Node;
+use standin_registry::{Endpoint, Node};
 use tracing::{debug, info};
 
 use crate::shared::Shared;
@@ -34,7 +34,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         let now = Instant::now();
         if failed && shared.book.all_failed(&shared.registry.snapshot()) {
-            shared.recovery.all_probes_failed(now);
+            let has_failed = |node: &Endpoint| shared.book.has_failed(node);
+            shared.recovery.all_probes_failed(has_failed, now);
         }
     }
 }
@@ -50,7 +51,7 @@ async fn probe(shared: &Arc<Shared>, node: Arc<Node>) -> bool {
     match result {
         Ok(info) => {
             shared.remember_info(&info);
-            shared.recovery.reachable(now);
+            shared.reachable(now);
             if shared.book.proved(&node, now) {
                 info!(node = %node.client, "node has recovered");
             }

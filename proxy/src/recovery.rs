@@ -89,6 +89,13 @@ pub(crate) struct Served {
     epoch: u64,
 }
 
+impl Served {
+    /// Returns the node.
+    pub(crate) const fn node(&self) -> &Endpoint {
+        &self.node
+    }
+}
+
 /// A log line about an outage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OutageReport {
@@ -155,20 +162,26 @@ impl Recovery {
 
     /// Records that the session of `card` has tried every known node without success. `waits` is true if its
     /// component has sent something.
-    pub(crate) fn in_vain(&self, card: &Arc<Card>, waits: bool, now: Instant) {
+    pub(crate) fn in_vain(
+        &self,
+        card: &Arc<Card>,
+        waits: bool,
+        has_failed: impl Fn(&Endpoint) -> bool,
+        now: Instant,
+    ) {
         let mut state = self.lock();
         if waits {
             let away = state.take(card);
             state.put(card.id, away);
         }
-        if state.begin_outage(now) {
+        if state.begin_outage(has_failed, now) {
             self.news.notify_one();
         }
     }
 
     /// Records that every known node failed when it was last dialled or probed.
-    pub(crate) fn all_probes_failed(&self, now: Instant) {
-        if self.lock().begin_outage(now) {
+    pub(crate) fn all_probes_failed(&self, has_failed: impl Fn(&Endpoint) -> bool, now: Instant) {
+        if self.lock().begin_outage(has_failed, now) {
             self.news.notify_one();
         }
     }
@@ -197,8 +210,7 @@ impl Recovery {
     }
 
     /// Records that `node` has taken a session.
-    pub(crate) fn served(&self, node: &Endpoint, now: Instant) -> Served {
-        self.reachable(now);
+    pub(crate) fn served(&self, node: &Endpoint) -> Served {
         let mut state = self.lock();
         let on_node = state.nodes.entry(node.clone()).or_default();
         on_node.current += 1;
@@ -209,12 +221,14 @@ impl Recovery {
     }
 
     /// Records that a node has taken a session or answered a probe. This ends an outage.
-    pub(crate) fn reachable(&self, now: Instant) {
+    pub(crate) fn reachable(&self, now: Instant) -> bool {
         let mut state = self.lock();
-        if state.outage.as_ref().is_some_and(|outage| outage.ended.is_none()) {
+        let ends = state.outage.as_ref().is_some_and(|outage| outage.ended.is_none());
+        if ends {
             state.end_outage(now);
             self.news.notify_one();
         }
+        ends
     }
 
     /// Records that the session of `card` has its subscriptions back.
@@ -292,7 +306,7 @@ impl Recovery {
     }
 
     /// Returns the next log line, if one is due.
-    pub(crate) fn report(&self) -> Option<OutageReport> {
+    pub(crate) fn report(&self, settle: Duration, now: Instant) -> Option<OutageReport> {
         let mut state = self.lock();
         let waiting = state.away.values().filter(|away| away.in_outage).count();
         let outage = state.outage.as_mut()?;
@@ -305,7 +319,7 @@ impl Recovery {
                 sessions_waiting: waiting,
             });
         };
-        if waiting > 0 {
+        if waiting > 0 && now < ended + BACK_WAIT_MAX + settle {
             return None;
         }
         let report = OutageReport::Ended {
@@ -316,6 +330,14 @@ impl Recovery {
             lost: outage.in_doubt.dropped + outage.abandoned,
         };
         state.outage = None;
+        // Sessions that are not back by now are not waited for, in this outage or the next.
+        let left: Vec<u64> = state
+            .away
+            .iter()
+            .filter(|(_, away)| away.in_outage && away.back_at.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        left.into_iter().for_each(|id| drop(state.remove(id)));
         Some(report)
     }
 
@@ -397,9 +419,10 @@ impl State {
 
     /// Begins an outage if no node serves a session and no outage is under way. A second outage prolongs the first if
     /// some sessions of the first have not sent their held publishes yet.
-    fn begin_outage(&mut self, now: Instant) -> bool {
+    fn begin_outage(&mut self, has_failed: impl Fn(&Endpoint) -> bool, now: Instant) -> bool {
         let is_on = self.outage.as_ref().is_some_and(|outage| outage.ended.is_none());
-        if is_on || !self.nodes.is_empty() {
+        // A session whose component does not read cannot notice the loss of its node.
+        if is_on || !self.nodes.keys().all(has_failed) {
             return false;
         }
         let outage = self.outage.get_or_insert_with(|| Outage {

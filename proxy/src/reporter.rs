@@ -2,7 +2,7 @@
 //! line, however many sessions it concerns.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -15,6 +15,9 @@ const GATHERED_FOR: Duration = Duration::from_millis(200);
 /// Pause after a line about lost messages.
 const LOSSES_PAUSE: Duration = Duration::from_millis(800);
 
+/// Interval between two looks at an outage without news.
+const OUTAGE_LOOK: Duration = Duration::from_secs(1);
+
 /// Writes the lines until the task is ended.
 pub(crate) async fn run(shared: Arc<Shared>) {
     tokio::join!(tell_outages(&shared), tell_losses(&shared));
@@ -22,9 +25,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 async fn tell_outages(shared: &Shared) {
     loop {
-        shared.recovery.news().await;
+        // Without news the end of an outage may still be due.
+        let _ = tokio::time::timeout(OUTAGE_LOOK, shared.recovery.news()).await;
         tokio::time::sleep(GATHERED_FOR).await;
-        while let Some(report) = shared.recovery.report() {
+        while let Some(report) = shared
+            .recovery
+            .report(shared.policy.load().settle, Instant::now())
+        {
             tell_outage(&report);
         }
     }

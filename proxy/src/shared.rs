@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use standin_daemon::files::{Connections, NearLimit};
-use standin_registry::{Node, Watch};
+use standin_registry::{Endpoint, Node, Watch};
 use standin_wire::Info;
 use tracing::warn;
 
-use crate::card::Cards;
+use crate::card::{Cards, Errand};
 use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
 use crate::nodes::{NodeBook, Searcher};
@@ -149,6 +149,24 @@ impl Shared {
         self.metrics.node_dials.increment(error.kind());
         if first {
             warn!(node = %node.client, kind = error.kind(), "node cannot be used: {error}");
+        }
+    }
+
+    /// Records that a node answered a session or a probe. If this ends an outage, the other nodes are tried at once.
+    pub(crate) fn reachable(&self, now: Instant) {
+        if self.recovery.reachable(now) {
+            self.book.end_cooldowns(now);
+        }
+    }
+
+    /// Has all sessions on `node` send it a PING, because one of them lost it: the others then notice its death at once, or
+    /// prove that it lives.
+    pub(crate) fn probe_sessions_on(&self, node: &Endpoint) {
+        for card in self.cards.all() {
+            let on = card.seldom().node.as_ref().is_some_and(|on| on.client == *node);
+            if on {
+                card.call(Errand::Probe);
+            }
         }
     }
 

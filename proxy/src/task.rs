@@ -63,6 +63,8 @@ type Dial = Pin<Box<dyn Future<Output = Result<Link, InVain>> + Send>>;
 struct InVain {
     /// Number of known nodes.
     known: usize,
+    /// Each of them was dialled since the session has no node.
+    all_tried: bool,
     /// Every known node has refused the component's credentials.
     all_refused: bool,
 }
@@ -323,13 +325,13 @@ impl Task {
             Err(InVain {
                 all_refused: true, ..
             }) => self.session.refused_everywhere(now, &mut self.sockets),
-            Err(InVain { known, .. }) => {
+            Err(InVain { known, all_tried, .. }) => {
                 self.rounds += 1;
                 if !wants.keep_node {
                     self.membership.in_vain(self.session.has_spoken(), now);
                 }
                 self.session
-                    .no_node(known, &self.shared.last_info(), now, &mut self.sockets);
+                    .no_node(known, all_tried, &self.shared.last_info(), now, &mut self.sockets);
             }
             Ok(link) if wants.keep_node => {
                 self.next = Some(Box::new(link));
@@ -347,8 +349,9 @@ impl Task {
         let avoid: Option<Endpoint> = self
             .session
             .node()
-            .filter(|_| searching)
+            .filter(|_| searching && (self.rounds == 0 || self.session.wants().keep_node))
             .map(|node| node.client.clone());
+        let since = self.session.searching_since();
         let leaving = self.session.wants().keep_node;
         let refused_by = self.session.refused_by();
         let was_away = self.shared.recovery.is_away(&self.card);
@@ -381,11 +384,16 @@ impl Task {
             candidates.retain(|node| !refused_by.contains(&node.client));
             let all_refused = known > 0 && candidates.is_empty();
             let failed = |node: &Node, error: &DialError, first| shared.tell_failed_dial(node, error, first);
+            let tried = candidates.clone();
             let link = upstream::dial(&shared.book, candidates, **shared.dialling.load(), failed).await;
             if link.is_some() {
                 shared.metrics.node_dials.increment("connected");
             }
-            link.ok_or(InVain { known, all_refused })
+            link.ok_or_else(|| InVain {
+                known,
+                all_tried: since.is_some_and(|since| shared.book.all_failed_since(&tried, since)),
+                all_refused,
+            })
         })
     }
 
@@ -444,6 +452,8 @@ impl Task {
         let mut called = false;
         if self.card.called(Errand::Policy) {
             self.session.set_policy(self.shared.policy.load_full());
+            // The wait for subscribers may be another now.
+            self.release();
             called = true;
         }
         if self.card.called(Errand::Probe) {

@@ -236,6 +236,8 @@ fn a_node_is_proved_by_a_session_on_it_or_by_a_probe_not_long_ago() {
     let long_after = now + Duration::from_secs(3600);
     assert_eq!(state(long_after), "unproved");
     book.count_session(a, true);
+    assert_eq!(state(long_after), "unproved", "a connection alone proves nothing");
+    book.count_served(&a.client, true, now);
     assert_eq!(
         (state(long_after), book.none_proved_since(long_after)),
         ("up", None)
@@ -263,11 +265,13 @@ fn idle_nodes_are_probed_at_a_slow_pace_and_failed_ones_when_they_have_cooled_do
     let soon = now + Duration::from_millis(500);
     assert_eq!((due(soon), due(soon)), (2, 0));
     book.proved(&nodes.live[0], now);
-    book.count_session(&nodes.live[0], true);
+    book.count_served(&nodes.live[0].client, true, now);
     book.failed(&nodes.live[1], "x", false, now);
     assert_eq!(due(now + Duration::from_millis(99)), 0);
     let searcher = book.searcher();
-    assert_eq!(due(now + Duration::from_secs(1)), 0, "a session finds out");
+    book.failed(&nodes.live[0], "x", false, now);
+    assert_eq!(due(now + Duration::from_secs(2)), 0, "a session finds out");
+    book.proved(&nodes.live[0], now);
     drop(searcher);
     assert_eq!(
         due(now + Duration::from_secs(1)),
@@ -298,4 +302,49 @@ fn nodes_that_nobody_names_and_nobody_proved_are_forgotten() {
     book.failed(&Arc::new(node("b:1")), "x", false, now);
     book.take_snapshot(&snapshot(&["a:1"], &[], &[]), now);
     assert_eq!(lock(&book.entries).len(), 1);
+}
+
+#[test]
+fn a_node_that_was_proved_once_is_retried_before_those_that_never_were() {
+    let (book, now) = (book(), Instant::now());
+    let dead: Vec<String> = (0..40).map(|number| format!("dead{number}:1")).collect();
+    let names: Vec<&str> = dead.iter().map(String::as_str).chain(["lost:1"]).collect();
+    let nodes = snapshot(&names, &[], &[]);
+    book.proved(&nodes.live[40], now);
+    nodes.live.iter().for_each(|node| {
+        book.failed(node, "x", false, now);
+    });
+    for later in [now, now + Duration::from_secs(2)] {
+        assert_eq!(order(&book, &nodes, later)[0], "lost:1");
+    }
+}
+
+#[test]
+fn withdrawn_nodes_that_failed_are_retried_behind_those_that_are_named() {
+    let (book, now) = (book(), Instant::now());
+    let before = snapshot(&["gone:1", "stays:1"], &[], &[]);
+    book.take_snapshot(&before, now);
+    before.live.iter().for_each(|node| {
+        book.proved(node, now);
+    });
+    let after = snapshot(&["stays:1"], &[], &[]);
+    book.take_snapshot(&after, now);
+    before.live.iter().for_each(|node| {
+        book.failed(node, "x", false, now);
+    });
+    assert_eq!(order(&book, &after, now), ["stays:1", "gone:1"]);
+}
+
+#[test]
+fn at_the_end_of_an_outage_all_nodes_are_tried_soon() {
+    let (book, now) = (book(), Instant::now());
+    let nodes = snapshot(&["a:1", "b:1"], &[], &[]);
+    for _ in 0..10 {
+        nodes.live.iter().for_each(|node| {
+            book.failed(node, "x", true, now);
+        });
+    }
+    book.proved(&nodes.live[0], now);
+    book.end_cooldowns(now);
+    assert_eq!(book.due_probes(now + RETRY_MAX).len(), 1);
 }

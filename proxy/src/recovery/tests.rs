@@ -34,7 +34,8 @@ impl World {
     }
 
     fn serve(&self, name: &str) -> Option<Served> {
-        Some(self.recovery.served(&node(name), self.now))
+        self.recovery.reachable(self.now);
+        Some(self.recovery.served(&node(name)))
     }
 
     fn lose(&self, card: &Arc<Card>, name: &str, served: Option<Served>) {
@@ -43,7 +44,11 @@ impl World {
     }
 
     fn in_vain(&self, card: &Arc<Card>) {
-        self.recovery.in_vain(card, true, self.now);
+        self.recovery.in_vain(card, true, |_| false, self.now);
+    }
+
+    fn report(&self) -> Option<OutageReport> {
+        self.recovery.report(SETTLE, self.now)
     }
 
     /// How long the session has still to wait.
@@ -162,29 +167,26 @@ fn an_outage_is_told_once_at_its_beginning_and_once_at_its_end() {
             .recovery
             .lost(card, &node("n"), served, true, in_doubt(2, 1));
     }
-    assert_eq!(world.recovery.report(), None, "other nodes may be there");
+    assert_eq!(world.report(), None, "other nodes may be there");
     cards.iter().for_each(|card| world.in_vain(card));
     assert_eq!(
-        world.recovery.report(),
+        world.report(),
         Some(OutageReport::Began {
             sessions_waiting: 200
         })
     );
     cards.iter().for_each(|card| world.in_vain(card));
-    assert_eq!(world.recovery.report(), None);
+    assert_eq!(world.report(), None);
     world.pass(Duration::from_secs(45));
     cards[7].buffered_bytes.store(100, Relaxed);
     world.recovery.ended(&cards[0], None, true, 5, world.now);
-    assert_eq!(
-        world.recovery.report(),
-        Some(OutageReport::Expired { sessions: 1 })
-    );
+    assert_eq!(world.report(), Some(OutageReport::Expired { sessions: 1 }));
     for card in &cards[1..] {
         let _served = world.serve("n");
         world.recovery.back(card, world.now);
         world.release(card);
     }
-    let report = world.recovery.report();
+    let report = world.report();
     assert_eq!(
         report,
         Some(OutageReport::Ended {
@@ -195,7 +197,7 @@ fn an_outage_is_told_once_at_its_beginning_and_once_at_its_end() {
             lost: 405,
         })
     );
-    assert_eq!(world.recovery.report(), None);
+    assert_eq!(world.report(), None);
 }
 
 #[test]
@@ -206,19 +208,56 @@ fn the_loss_of_one_node_of_several_is_no_outage() {
     let served = world.serve("a");
     world.lose(&one, "a", served);
     world.in_vain(&one);
-    assert_eq!(world.recovery.report(), None);
+    assert_eq!(world.report(), None);
 }
 
 #[test]
 fn a_probe_can_begin_and_end_an_outage_that_no_session_notices() {
     let world = world();
-    world.recovery.all_probes_failed(world.now);
-    world.recovery.all_probes_failed(world.now);
+    world.recovery.all_probes_failed(|_| false, world.now);
+    world.recovery.all_probes_failed(|_| false, world.now);
     let began = OutageReport::Began { sessions_waiting: 0 };
-    assert_eq!(world.recovery.report(), Some(began));
+    assert_eq!(world.report(), Some(began));
     world.recovery.reachable(world.now);
     assert!(matches!(
-        world.recovery.report(),
+        world.report(),
         Some(OutageReport::Ended { sessions: 0, .. })
     ));
+}
+
+#[test]
+fn a_session_that_cannot_notice_the_loss_of_its_node_hides_no_outage() {
+    let world = world();
+    let one = card(1);
+    let (served, _stuck) = (world.serve("n"), world.serve("n"));
+    world.lose(&one, "n", served);
+    world.in_vain(&one);
+    assert_eq!(
+        world.report(),
+        None,
+        "the node serves another session, as far as is known"
+    );
+    world.recovery.in_vain(&one, true, |_| true, world.now);
+    assert!(matches!(world.report(), Some(OutageReport::Began { .. })));
+}
+
+#[test]
+fn a_session_that_is_never_back_delays_neither_the_report_nor_the_next_outage() {
+    let mut world = world();
+    let (good, stuck) = (card(1), card(2));
+    world.in_vain(&good);
+    world.in_vain(&stuck);
+    assert!(world.report().is_some());
+    let served = world.serve("n");
+    world.recovery.back(&good, world.now);
+    world.release(&good);
+    assert_eq!(world.report(), None);
+    world.pass(BACK_WAIT_MAX + SETTLE);
+    assert!(matches!(world.report(), Some(OutageReport::Ended { .. })));
+    world.lose(&good, "n", served);
+    world.in_vain(&good);
+    assert!(matches!(world.report(), Some(OutageReport::Began { .. })));
+    let _served = world.serve("n");
+    world.recovery.back(&good, world.now);
+    assert_eq!(world.waits(&good), SETTLE);
 }

@@ -82,7 +82,8 @@ impl Session {
 
     /// Sends the node a PING at once, because something other than its silence suggests that it is gone.
     pub(crate) fn probe(&mut self, now: Instant, wires: &mut impl Wires) {
-        if self.stage == Stage::Flowing && !self.ledger.awaits_pong() {
+        self.probing = self.stage == Stage::Flowing;
+        if self.probing && !self.ledger.awaits_pong() {
             self.own_ping();
             self.push_up(now, wires);
         }
@@ -91,7 +92,7 @@ impl Session {
     /// Returns whether the node's silence means something. It means nothing while the node is not read because the
     /// component does not read.
     fn listens(&self) -> bool {
-        self.client.is_some() && self.hears_node()
+        self.client.is_some() && self.hears_node() && !self.interrupted
     }
 
     /// Returns when the node is due for a PING, or counts as lost because it has not answered one.

@@ -212,6 +212,9 @@ impl Session {
         self.doubt.confirm(mark);
         self.journal.confirm(mark.changes);
         self.confirmed_changes = mark.changes;
+        if std::mem::take(&mut self.probing) {
+            self.notes.push(Note::Alive);
+        }
         if self.verified {
             self.served = true;
         } else if self.client.is_some() && mark.connects == self.connects {
@@ -237,6 +240,8 @@ impl Session {
                 }
             }
             Refusal::Subscription => {
+                // The journal is searched for it.
+                self.spend(u32::try_from(self.journal.len() / 64).unwrap_or(u32::MAX));
                 self.refused_command(text);
                 if let Some((subject, queue)) = refused_subscription(text) {
                     self.journal.refuse(subject, queue);

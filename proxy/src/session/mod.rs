@@ -41,6 +41,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use standin_registry::{Endpoint, Node};
+use standin_wire::client::Verb;
 use standin_wire::limits::FrameLimits;
 use standin_wire::{ClientFault, Info};
 
@@ -50,7 +51,7 @@ use crate::error_text::ErrorText;
 use crate::journal::{Journal, Slot};
 use crate::ledger::{Ledger, Owed};
 use crate::policy::Policy;
-use crate::tally::{Tally, publishes};
+use crate::tally::{Tally, publishes, unlimited_scanner};
 
 pub(crate) use face::{Face, refused_chain};
 pub use shell::End;
@@ -257,6 +258,8 @@ pub(crate) struct Session {
     moves: u64,
     /// Remaining budget of the present turn.
     turn_work: u32,
+    /// The next PONG is reported, because another session has lost the node.
+    probing: bool,
     /// The turn's budget was exhausted before all input was processed.
     interrupted: bool,
     traffic: Traffic,
@@ -328,6 +331,7 @@ impl Session {
             component_pings: 0,
             moves: 0,
             turn_work: TURN_WORK,
+            probing: false,
             interrupted: false,
             traffic: Traffic::default(),
             notes: Vec::new(),
@@ -461,9 +465,11 @@ impl Session {
         self.hold != Hold::No
     }
 
-    /// Returns whether the component has sent CONNECT, or has sent bytes that no node has answered yet.
+    /// Returns whether the component has sent CONNECT, or another command that makes the sidecar send one.
     pub(crate) fn has_spoken(&self) -> bool {
-        self.client.is_some() || !self.up.held.is_empty()
+        let first = || unlimited_scanner().next(&self.up.held);
+        self.client.is_some()
+            || first().is_ok_and(|frame| frame.is_some_and(|frame| frame.verb != Verb::Pong))
     }
 
     /// Returns the nodes that refused credentials accepted by another node.
@@ -499,6 +505,8 @@ impl Session {
     pub(crate) fn begin_turn(&mut self, now: Instant, wires: &mut impl Wires) {
         self.turn_work = TURN_WORK;
         if std::mem::take(&mut self.interrupted) {
+            // The rest of its input is here, so the node was not silent.
+            self.node_heard = now;
             self.take_partial(&[], now, wires);
             self.push_up(now, wires);
         }

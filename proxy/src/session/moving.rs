@@ -26,6 +26,8 @@ const MAY_CLOSE_AFTER: Duration = Duration::from_millis(500);
 const CLOSED_UNACCEPTED_MAX: u32 = 3;
 /// Time for which a node that refused credentials accepted by another node is not tried again with them.
 const REFUSAL_LASTS: Duration = Duration::from_secs(5);
+/// What a node is given for each replayed subscription, on top of the handshake timeout. `nats-server` takes 5 µs.
+const PER_SUBSCRIPTION: Duration = Duration::from_micros(20);
 
 impl Session {
     /// Starts the session on `node`, which has sent `info` over a new connection. With `hold`, publishes are held
@@ -57,7 +59,7 @@ impl Session {
         }
         if self.client.is_some() {
             self.stage = Stage::Joining {
-                until: now + self.policy.handshake_timeout,
+                until: now + self.join_timeout(),
             };
             self.replay();
         } else {
@@ -74,13 +76,14 @@ impl Session {
         if self.stage == Stage::Searching {
             return;
         }
-        let mut end = self.refused.take();
+        let mut end = self.refused;
         if end.is_none() && self.blame(cause, now) == Blame::Unclear {
             self.closed_unaccepted += 1;
             // The component sees a plain close, as from a server that refuses it.
             end = (self.closed_unaccepted >= CLOSED_UNACCEPTED_MAX).then_some(End::Unauthorized);
         }
         self.lose(cause, now);
+        self.refused = None;
         if let Some(end) = end {
             self.end_now(end, None, now, wires);
             return;
@@ -88,15 +91,28 @@ impl Session {
         self.after_loss(now, wires);
     }
 
-    /// Records that none of the `known` nodes was reachable. A new component without INFO is sent `last_known`. With
-    /// an `outage` limit of 0 the session ends.
-    pub(crate) fn no_node(&mut self, known: usize, last_known: &Info, now: Instant, wires: &mut impl Wires) {
+    /// Returns how long the node may take from now on to answer the replay: each subscription takes its time.
+    pub(super) fn join_timeout(&self) -> Duration {
+        let subscriptions = u32::try_from(self.journal.len()).unwrap_or(u32::MAX);
+        self.policy.handshake_timeout + PER_SUBSCRIPTION.saturating_mul(subscriptions)
+    }
+
+    /// Records that none of the `known` nodes was reachable; `all_tried`: each was dialled since the session has no node. A new
+    /// component without INFO is sent `last_known`. With an `outage` limit of 0 the session ends when all were tried.
+    pub(crate) fn no_node(
+        &mut self,
+        known: usize,
+        all_tried: bool,
+        last_known: &Info,
+        now: Instant,
+        wires: &mut impl Wires,
+    ) {
         if self.stage != Stage::Searching || self.ending.is_some() {
             return;
         }
         let waited = now >= self.searching_since + self.policy.info_wait;
         self.refused_by.retain(|(_, at, _)| now < *at + REFUSAL_LASTS);
-        if self.policy.outage.is_zero() && (known > 0 || waited) {
+        if self.policy.outage.is_zero() && (known > 0 && all_tried || known == 0 && waited) {
             self.end_now(End::Outage, None, now, wires);
         } else if known > 0 {
             self.greet(last_known, now, wires);
@@ -214,6 +230,7 @@ impl Session {
             served: self.served,
         });
         self.verified = false;
+        self.probing = false;
         self.hold = Hold::No;
         let mut owed = self.ledger.take_owed();
         owed.append(&mut self.owed);

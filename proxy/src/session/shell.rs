@@ -148,6 +148,8 @@ pub(crate) enum Note {
     ComponentError { text: String, kind: &'static str },
     /// Publishes are held, and the node has answered everything before the first of them.
     Back,
+    /// The node answered the PING of a probe.
+    Alive,
     /// The component sent CONNECT.
     Connected,
     /// The session is about to leave the node.

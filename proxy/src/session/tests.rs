@@ -8,7 +8,7 @@ use standin_wire::Info;
 
 use self::bench::{Bench, QUIET, QUIET_SENT};
 pub(crate) use self::bench::{Pipes, face, node, policy};
-use super::{End, Note};
+use super::{Blame, End, Note};
 use crate::cause::Cause;
 use crate::policy::{InDoubt, Policy};
 
@@ -372,16 +372,24 @@ fn s10_without_patience_a_session_ends_when_every_known_node_was_dialled_once_in
     bench.pass(Duration::from_millis(1));
     assert_eq!(bench.end(), None, "no node was dialled yet");
     let info = Info::default();
-    bench.session.no_node(0, &info, bench.now, &mut bench.pipes);
+    bench.session.no_node(0, true, &info, bench.now, &mut bench.pipes);
     assert_eq!(bench.end(), None, "no node is known yet");
-    bench.session.no_node(2, &info, bench.now, &mut bench.pipes);
+    bench
+        .session
+        .no_node(2, false, &info, bench.now, &mut bench.pipes);
+    assert_eq!(
+        bench.end(),
+        None,
+        "one of them failed before this session lost its node"
+    );
+    bench.session.no_node(2, true, &info, bench.now, &mut bench.pipes);
     assert_eq!(bench.end(), Some(End::Outage));
     assert_eq!(bench.seen(), "");
 
     let mut bench = Bench::connected(impatient);
     bench.lose();
     bench.pass(policy().info_wait);
-    bench.session.no_node(0, &info, bench.now, &mut bench.pipes);
+    bench.session.no_node(0, true, &info, bench.now, &mut bench.pipes);
     assert_eq!(bench.end(), Some(End::Outage), "and none is going to be");
 }
 
@@ -460,7 +468,7 @@ fn s10_a_component_that_connects_during_an_outage_is_greeted_and_served_later() 
     bench.component(QUIET);
     bench
         .session
-        .no_node(1, &Info::default(), bench.now, &mut bench.pipes);
+        .no_node(1, true, &Info::default(), bench.now, &mut bench.pipes);
     assert!(bench.seen().starts_with("INFO {"));
     bench.component("PUB a 1\r\nx\r\nPING\r\n");
     bench.node_up();
@@ -682,4 +690,66 @@ fn s10_a_component_that_left_in_an_outage_is_kept_for_its_publishes_only() {
         let due = bench.session.deadline();
         assert!(!is_kept || due > bench.now, "no timer that fires again and again");
     }
+}
+
+#[test]
+fn s9_what_the_component_did_is_not_the_nodes_fault() {
+    for (text, blame) in [
+        ("maximum control line exceeded", Blame::Nobody),
+        ("Authorization Violation", Blame::Nobody),
+        ("Server Shutdown", Blame::Node),
+    ] {
+        let mut bench = Bench::new(policy());
+        bench.node_up();
+        bench.component(QUIET);
+        bench.node(&format!("-ERR '{text}'\r\n"));
+        bench
+            .session
+            .node_lost(Cause::EndOfStream, bench.now, &mut bench.pipes);
+        let notes = bench.notes();
+        let lost = notes.iter().find_map(|note| match note {
+            Note::Lost { blame, .. } => Some(*blame),
+            _ => None,
+        });
+        assert_eq!(lost, Some(blame), "{text}");
+    }
+}
+
+#[test]
+fn s10_only_a_component_that_has_a_node_do_something_is_waited_for() {
+    for (said, has_spoken) in [
+        ("", false),
+        ("CONN", false),
+        ("PONG\r\n", false),
+        ("SUB a 1\r\n", true),
+        (QUIET, true),
+    ] {
+        let mut bench = Bench::new(policy());
+        bench.component(said);
+        assert_eq!(bench.session.has_spoken(), has_spoken, "{said}");
+    }
+}
+
+#[test]
+fn a_probe_for_the_others_ends_with_a_note_that_the_node_is_alive() {
+    let mut bench = Bench::connected(policy());
+    bench.session.probe(bench.now, &mut bench.pipes);
+    assert_eq!(bench.sent(), "PING\r\n");
+    bench.node("PONG\r\n");
+    assert!(bench.notes().contains(&Note::Alive));
+    assert_eq!(bench.seen(), "");
+}
+
+#[test]
+fn a_node_that_takes_long_for_many_subscriptions_is_given_the_time() {
+    let mut bench = Bench::connected(policy());
+    for sid in 0..200_000 {
+        bench.component(&format!("SUB s.{sid} {sid}\r\n"));
+    }
+    bench.lose();
+    bench.node_up();
+    bench.pass(policy().handshake_timeout + Duration::from_secs(3));
+    assert_eq!(bench.session.state(), "joining");
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.session.state(), "searching");
 }

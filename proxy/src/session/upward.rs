@@ -75,6 +75,11 @@ impl Session {
         // A node that takes bytes after its socket was full reads them. It is slow, not dead.
         if self.traffic.bytes_to_node > before {
             self.node_heard = now;
+            if matches!(self.stage, Stage::Joining { .. }) {
+                self.stage = Stage::Joining {
+                    until: now + self.join_timeout(),
+                };
+            }
         }
     }
 

@@ -44,12 +44,20 @@ impl Task {
                     self.membership.released(now);
                 }
                 if let Some(node) = self.session.node() {
+                    self.shared.reachable(now);
                     self.membership.served(&node.client, now);
                     self.shared.book.proved(node, now);
                     if let Some(moved) = moved {
                         metrics.failover(&moved);
                         log_move(&self.card, node, &moved);
                     }
+                }
+            }
+            Note::Alive => {
+                let now = Instant::now();
+                if let Some(node) = self.session.node().filter(|_| self.membership.is_served()) {
+                    self.shared.reachable(now);
+                    self.shared.book.proved(node, now);
                 }
             }
             Note::Back => {
@@ -101,6 +109,7 @@ impl Task {
         let error = said.as_deref().unwrap_or(cause.as_str());
         if failed && book.failed(node, error, trial, now) {
             warn!(node = %node.client, %cause, error, "node failed under its sessions");
+            self.shared.probe_sessions_on(&node.client);
         }
         debug!(session = self.card.id, node = %node.client, %cause, "session lost its node");
     }
@@ -184,17 +193,26 @@ impl Membership {
     fn lost(&mut self, node: &Endpoint, awaited: bool, in_doubt: InDoubtCount) {
         self.is_back = false;
         let (recovery, served) = (&self.shared.recovery, self.served.take());
+        if served.is_some() {
+            self.shared.book.count_served(node, false, Instant::now());
+        }
         recovery.lost(&self.card, node, served, awaited, in_doubt);
     }
 
     pub(super) fn in_vain(&self, waits: bool, now: Instant) {
-        self.shared.recovery.in_vain(&self.card, waits, now);
+        let has_failed = |node: &Endpoint| self.shared.book.has_failed(node);
+        self.shared.recovery.in_vain(&self.card, waits, has_failed, now);
     }
 
     fn served(&mut self, node: &Endpoint, now: Instant) {
         if self.served.is_none() {
-            self.served = Some(self.shared.recovery.served(node, now));
+            self.served = Some(self.shared.recovery.served(node));
+            self.shared.book.count_served(node, true, now);
         }
+    }
+
+    fn is_served(&self) -> bool {
+        self.served.is_some()
     }
 
     fn back(&mut self, now: Instant) {
@@ -218,11 +236,14 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let served = self.served.take();
+        let (served, now) = (self.served.take(), Instant::now());
+        if let Some(served) = &served {
+            self.shared.book.count_served(served.node(), false, now);
+        }
         let (expired, abandoned) = (self.expired, self.abandoned);
         self.shared
             .recovery
-            .ended(&self.card, served, expired, abandoned, Instant::now());
+            .ended(&self.card, served, expired, abandoned, now);
     }
 }
 
