@@ -148,6 +148,9 @@ impl Entry {
     }
 }
 
+/// What decides the order of a node: its rank, that it was never proved, the end of its cool-down, and chance.
+type Order = (u8, bool, Option<Instant>, f64);
+
 /// One node as shown on `/nodez` and in the metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeStatus {
@@ -303,7 +306,7 @@ impl NodeBook {
         evenly: bool,
         now: Instant,
     ) -> Vec<Arc<Node>> {
-        let mut ranked: Vec<(u8, bool, Option<Instant>, f64, Arc<Node>)> = Vec::new();
+        let mut ranked: Vec<(Order, Arc<Node>)> = Vec::new();
         let own_names = lock(&self.own_names);
         let entries = lock(&self.entries);
         let mut rng = rand::rng();
@@ -336,10 +339,10 @@ impl NodeBook {
             let draw = -rng.random::<f64>().max(f64::MIN_POSITIVE).ln() / weight;
             let load = entry.map_or(0, |entry| entry.sessions) as f64 / weight;
             let draw = if evenly { load + draw.min(1.0) / 2.0 } else { draw };
-            ranked.push((rank, never_proved, cooling, draw, Arc::clone(node)));
+            ranked.push(((rank, never_proved, cooling, draw), Arc::clone(node)));
         }
-        ranked.sort_by(|a, b| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)).then(a.3.total_cmp(&b.3)));
-        ranked.into_iter().map(|(.., node)| node).collect()
+        ranked.sort_by(|(a, _), (b, _)| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)).then(a.3.total_cmp(&b.3)));
+        ranked.into_iter().map(|(_, node)| node).collect()
     }
 
     /// Waits until `node` may be dialled. Returns `None` if the node failed when it was last tried and may not be
