@@ -84,6 +84,9 @@ async fn one_sessions_dead_node_is_nothing_to_another_session() {
     let (mut other, mut node_of_other) = scene.open().await;
     node_of_one.reset();
     let mut node_of_one = scene.next_node("").await;
+    // The other session is only made to look whether the node lives.
+    node_of_other.expect_line("PING").await;
+    node_of_other.pong().await;
     nothing_else(&mut other, &mut node_of_other).await;
     nothing_else(&mut one, &mut node_of_one).await;
     assert_eq!(scene.node.accepted(), 3);
