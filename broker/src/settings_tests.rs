@@ -151,6 +151,28 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
 }
 
 #[test]
+fn no_secret_is_shown_that_stands_where_or_as_what_it_should_not() {
+    for key in [
+        "authorization.password",
+        "authorization.token",
+        "cluster.password",
+    ] {
+        for value in ["98765", "9.8765", "[98765]", "{ x = 98765 }", "{ x = '98765' }"] {
+            let error = refused(&format!("{key} = {value}\n"));
+            assert!(error.contains(key) && !error.contains("8765"), "{error}");
+        }
+    }
+    for text in [
+        "advertise = 'nats://u:98765@a:1'",
+        "cluster.advertise = 'u:98765@a:1'",
+        "addr = 'u:98765@a'",
+    ] {
+        let error = refused(text);
+        assert!(!error.contains("98765"), "{error}");
+    }
+}
+
+#[test]
 fn no_secret_is_shown() {
     let given = "[authorization]\nuser = \"a\"\npassword = \"hunter2\"\n\
                  users = [{ user = \"b\", password = \"hunter2\" }]\n";
@@ -218,7 +240,7 @@ fn what_is_advertised_can_be_reached() {
         "a b:1",
         "nats://h:1",
         "a:b:1",
-        "u@h:1",
+        "***@h:1",
     ] {
         for (line, key, section) in [(1, "advertise", ""), (2, "cluster.advertise", "[cluster]\n")] {
             let error = refused(&format!("{section}advertise = \"{nowhere}\"\n"));

@@ -79,6 +79,10 @@ impl Schema {
                 let items: Vec<String> = items.iter().map(|item| self.shown(key, item)).collect();
                 format!("[{}]", items.join(", "))
             }
+            // A secret that is no text, by mistake, is a secret all the same.
+            Value::Table(_) if self.is_secret(key) && !self.tables.iter().any(|(name, _)| *name == key) => {
+                MASK.to_owned()
+            }
             Value::Table(table) => {
                 let shown =
                     |(inner, value)| format!("{inner} = {}", self.shown(&format!("{key}.{inner}"), value));
@@ -88,8 +92,16 @@ impl Schema {
             Value::String(text) => {
                 Value::String((self.masked)(key, text).unwrap_or_else(|| text.clone())).to_string()
             }
-            other => other.to_string(),
+            other => {
+                let text = other.to_string();
+                (self.masked)(key, &text).unwrap_or(text)
+            }
         }
+    }
+
+    /// Whether the whole value of `key` is a secret.
+    fn is_secret(&self, key: &str) -> bool {
+        (self.masked)(key, "x").is_some_and(|shown| shown == MASK)
     }
 }
 

@@ -3,7 +3,7 @@
 use toml::Value;
 
 use super::layers::Entry;
-use super::{Place, Schema, SettingsError};
+use super::{Place, Schema, SettingsError, masked_url};
 
 /// Checks one value by itself.
 ///
@@ -116,7 +116,8 @@ pub fn refused(key: &str, place: &Place, allowed: &str, found: &str) -> Settings
         place: place.clone(),
         key: key.to_owned(),
         allowed: allowed.to_owned(),
-        found: Value::String(found.to_owned()).to_string(),
+        // Whatever the key: what stands before an '@' may be a password.
+        found: Value::String(masked_url(found)).to_string(),
     }
 }
 
