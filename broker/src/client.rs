@@ -113,7 +113,7 @@ impl Client {
     /// Replaces the settings.
     ///
     /// # Errors
-    /// [`Reason::AuthorizationViolation`] if the new settings do not admit the client.
+    /// [`Reason::AuthorizationRevoked`] if the new settings do not admit the client.
     pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) -> Result<(), Reason> {
         self.scanner.set_limits(limits(&policy));
         let changed = policy.access != self.policy.access;
@@ -128,7 +128,7 @@ impl Client {
         if stays {
             Ok(())
         } else {
-            Err(Reason::AuthorizationViolation)
+            Err(Reason::AuthorizationRevoked)
         }
     }
 

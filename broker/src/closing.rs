@@ -19,6 +19,8 @@ pub(crate) enum Reason {
     AuthenticationTimeout,
     /// Its credentials are wrong, or missing.
     AuthorizationViolation,
+    /// New settings do not admit it any more.
+    AuthorizationRevoked,
     /// A frame over the limit, or none at all; with the text of [`standin_wire::WireError::server_text`].
     Protocol(&'static str),
     /// CONNECT asks for a version of the protocol that there is not.
@@ -62,6 +64,8 @@ impl Reason {
             | Self::SlowConsumerDeadline
             | Self::Refused
             | Self::Shutdown
+            // As nats-server: the client did nothing wrong, and many libraries end for good at an `-ERR`.
+            | Self::AuthorizationRevoked
             | Self::Bug => None,
             Self::Stale => Some("Stale Connection"),
             Self::AuthenticationTimeout => Some("Authentication Timeout"),
@@ -83,7 +87,7 @@ impl Reason {
             Self::SlowConsumerDeadline => "Slow Consumer (Write Deadline)",
             Self::Stale => "Stale Connection",
             Self::AuthenticationTimeout => "Authentication Timeout",
-            Self::AuthorizationViolation => "Authentication Failure",
+            Self::AuthorizationViolation | Self::AuthorizationRevoked => "Authentication Failure",
             Self::Protocol(_) | Self::InvalidProtocol => "Protocol Violation",
             Self::NoRespondersWithoutHeaders => "No Responders Requires Headers",
             Self::HeadersNotSupported => "Missing Headers Support",
@@ -103,7 +107,7 @@ impl Reason {
             Self::SlowConsumerDeadline => 4,
             Self::Stale => 5,
             Self::AuthenticationTimeout => 6,
-            Self::AuthorizationViolation => 7,
+            Self::AuthorizationViolation | Self::AuthorizationRevoked => 7,
             Self::Protocol(_)
             | Self::InvalidProtocol
             | Self::NoRespondersWithoutHeaders
