@@ -196,6 +196,11 @@ const SCHEMA: Schema = Schema {
     table: |_, place, table| user(place, table),
 };
 
+fn is_tls(text: &str) -> bool {
+    text.get(..6)
+        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("tls://"))
+}
+
 fn masked(key: &str, text: &str) -> Option<String> {
     match key {
         "cluster.listen" | "cluster.routes" => return Some(masked_url(text)),
@@ -225,6 +230,9 @@ pub(crate) fn check_text(key: &str, place: &Place, text: &str) -> Result<(), Set
             "a name without blanks and slashes, or empty"
         }
         "cluster.name" if text.contains(char::is_whitespace) => "a name without blanks, or empty",
+        "cluster.listen" | "cluster.routes" if is_tls(text) => {
+            "nats:// and not tls://, because TLS is not supported yet"
+        }
         "cluster.listen" if !text.is_empty() && !cluster::is_listen(text) => {
             "host:port (port -1: any free one), or empty"
         }

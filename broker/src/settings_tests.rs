@@ -173,6 +173,18 @@ fn no_secret_is_shown_that_stands_where_or_as_what_it_should_not() {
 }
 
 #[test]
+fn tls_between_nodes_is_refused_for_what_it_is() {
+    for text in [
+        "cluster.listen = 'tls://127.0.0.1:1'",
+        "cluster.routes = ['tls://u:p@a:1']",
+        "cluster.routes = ['TLS://a:1']",
+    ] {
+        let error = refused(text);
+        assert!(error.contains("TLS is not supported yet"), "{error}");
+    }
+}
+
+#[test]
 fn no_secret_is_shown() {
     let given = "[authorization]\nuser = \"a\"\npassword = \"hunter2\"\n\
                  users = [{ user = \"b\", password = \"hunter2\" }]\n";

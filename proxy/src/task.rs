@@ -400,6 +400,8 @@ impl Task {
     /// Continues the session over `link`.
     fn join(&mut self, link: Link, now: Instant) {
         self.rounds += 1;
+        // A probe that was asked for before is about an earlier connection.
+        let _ = self.card.called(Errand::Probe);
         self.sockets.node = Some(link.stream);
         self.sockets.node_broke = None;
         self.permit = Some(link.permit);
