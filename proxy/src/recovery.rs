@@ -27,6 +27,8 @@ use crate::doubt::InDoubtCount;
 const BACK_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest wait of a session that is back for other sessions that lost the same node.
 const GROUP_WAIT_MAX: Duration = Duration::from_millis(50);
+/// Time within which the losses of sessions that were on a node together are one failure of the node.
+const SAME_LOSS: Duration = Duration::from_secs(10);
 /// Time over which sessions come back after an outage while some known nodes are still down. Without this spread all
 /// sessions would be on the first node that returns. The value is below the least useful `session.settle_ms`, so that
 /// subscribers are back in time.
@@ -80,6 +82,8 @@ struct OnNode {
     epoch: u64,
     current: usize,
     earlier: usize,
+    /// Time of the loss that began the epoch.
+    lost_at: Option<Instant>,
 }
 
 /// Record that a node serves a session. The session returns it when it leaves the node.
@@ -136,6 +140,7 @@ impl Recovery {
     /// Records that the session of `card` lost `node`. `served` is set if the node had taken the session. Other
     /// sessions wait for this one when `awaited`: the session did not leave the node by itself, and its component has
     /// sent CONNECT.
+    /// Returns whether another session has reported the same loss of the node.
     pub(crate) fn lost(
         &self,
         card: &Arc<Card>,
@@ -143,9 +148,10 @@ impl Recovery {
         served: Option<Served>,
         awaited: bool,
         in_doubt: InDoubtCount,
-    ) {
+        now: Instant,
+    ) -> bool {
         let mut state = self.lock();
-        state.leave(served, awaited);
+        let is_reported = state.leave(served, awaited, now);
         if awaited {
             let mut away = state.take(card);
             away.back_at = None;
@@ -158,6 +164,7 @@ impl Recovery {
         } else {
             state.call_group(Some(node));
         }
+        is_reported
     }
 
     /// Records that the session of `card` has tried every known node without success. `waits` is true if its
@@ -282,7 +289,7 @@ impl Recovery {
         now: Instant,
     ) {
         let mut state = self.lock();
-        state.leave(served, false);
+        state.leave(served, false, now);
         let Some(away) = state.remove(card.id) else { return };
         if away.in_outage
             && let Some(outage) = &mut state.outage
@@ -393,16 +400,20 @@ impl State {
 
     /// Records that a node no longer serves a session. With `lost`, the node's other sessions may be about to notice
     /// the same loss.
-    fn leave(&mut self, served: Option<Served>, lost: bool) {
-        let Some(served) = served else { return };
+    /// Returns whether another session has reported the same loss within [`SAME_LOSS`].
+    fn leave(&mut self, served: Option<Served>, lost: bool, now: Instant) -> bool {
+        let Some(served) = served else { return false };
         let Some(on_node) = self.nodes.get_mut(&served.node) else {
-            return;
+            return false;
         };
+        let is_reported =
+            served.epoch != on_node.epoch && on_node.lost_at.is_some_and(|at| now < at + SAME_LOSS);
         if served.epoch == on_node.epoch {
             on_node.current -= 1;
             if lost {
                 on_node.earlier += std::mem::take(&mut on_node.current);
                 on_node.epoch += 1;
+                on_node.lost_at = Some(now);
             }
         } else {
             on_node.earlier -= 1;
@@ -410,6 +421,7 @@ impl State {
         if on_node.current + on_node.earlier == 0 {
             self.nodes.remove(&served.node);
         }
+        is_reported
     }
 
     /// Returns whether some sessions of `node` may not have noticed a loss that another session has reported.

@@ -40,7 +40,8 @@ impl World {
 
     fn lose(&self, card: &Arc<Card>, name: &str, served: Option<Served>) {
         let nothing = InDoubtCount::default();
-        self.recovery.lost(card, &node(name), served, true, nothing);
+        self.recovery
+            .lost(card, &node(name), served, true, nothing, self.now);
     }
 
     fn in_vain(&self, card: &Arc<Card>) {
@@ -150,7 +151,14 @@ fn a_planned_move_makes_nobody_wait() {
     let (mover, stays) = (card(1), card(2));
     let (served_1, served_2) = (world.serve("a"), world.serve("a"));
     let recovery = &world.recovery;
-    recovery.lost(&mover, &node("a"), served_1, false, InDoubtCount::default());
+    recovery.lost(
+        &mover,
+        &node("a"),
+        served_1,
+        false,
+        InDoubtCount::default(),
+        world.now,
+    );
     assert!(!recovery.must_hold(&mover, SETTLE));
     world.lose(&stays, "a", served_2);
     assert!(!recovery.must_hold(&stays, SETTLE), "nobody is left there");
@@ -165,7 +173,7 @@ fn an_outage_is_told_once_at_its_beginning_and_once_at_its_end() {
         let served = served.pop().flatten();
         world
             .recovery
-            .lost(card, &node("n"), served, true, in_doubt(2, 1));
+            .lost(card, &node("n"), served, true, in_doubt(2, 1), world.now);
     }
     assert_eq!(world.report(), None, "other nodes may be there");
     cards.iter().for_each(|card| world.in_vain(card));
@@ -260,4 +268,28 @@ fn a_session_that_is_never_back_delays_neither_the_report_nor_the_next_outage() 
     let _served = world.serve("n");
     world.recovery.back(&good, world.now);
     assert_eq!(world.waits(&good), SETTLE);
+}
+
+#[test]
+fn sessions_that_were_on_a_node_together_report_one_failure_of_it() {
+    let mut world = world();
+    let cards = [card(1), card(2), card(3)];
+    let nothing = InDoubtCount::default();
+    let mut served: Vec<Option<Served>> = cards.iter().map(|_| world.serve("n")).collect();
+    let mut lost = |world: &World, card: &Arc<Card>| {
+        let served = served.pop().flatten();
+        world
+            .recovery
+            .lost(card, &node("n"), served, true, nothing, world.now)
+    };
+    assert!(!lost(&world, &cards[0]), "the first");
+    let again = world.serve("n");
+    world.pass(Duration::from_secs(1));
+    assert!(lost(&world, &cards[1]), "the same loss, noticed late");
+    world.pass(SAME_LOSS);
+    assert!(!lost(&world, &cards[2]), "long after: another loss");
+    let lost_again = world
+        .recovery
+        .lost(&cards[0], &node("n"), again, true, nothing, world.now);
+    assert!(!lost_again, "another loss");
 }

@@ -99,10 +99,11 @@ impl Task {
         let is_planned = cause == Cause::LameDuck;
         self.gives_up = !is_planned;
         let awaited = !is_planned && self.session.client_label().is_some();
-        self.membership.lost(&node.client, awaited, in_doubt);
+        let is_reported = self.membership.lost(&node.client, awaited, in_doubt);
         self.release_at = None;
         let failed = match blame {
-            Blame::Node => true,
+            // The node may be back by now.
+            Blame::Node => !is_reported,
             Blame::Unclear => !book.is_proved(&node.client, now),
             Blame::Nobody => false,
         };
@@ -190,13 +191,15 @@ impl Membership {
         self.expired = ended.end == End::Outage;
     }
 
-    fn lost(&mut self, node: &Endpoint, awaited: bool, in_doubt: InDoubtCount) {
+    /// Returns whether another session has reported the same loss of the node.
+    fn lost(&mut self, node: &Endpoint, awaited: bool, in_doubt: InDoubtCount) -> bool {
         self.is_back = false;
         let (recovery, served) = (&self.shared.recovery, self.served.take());
+        let now = Instant::now();
         if served.is_some() {
-            self.shared.book.count_served(node, false, Instant::now());
+            self.shared.book.count_served(node, false, now);
         }
-        recovery.lost(&self.card, node, served, awaited, in_doubt);
+        recovery.lost(&self.card, node, served, awaited, in_doubt, now)
     }
 
     pub(super) fn in_vain(&self, waits: bool, now: Instant) {

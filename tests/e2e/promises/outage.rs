@@ -305,8 +305,10 @@ async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_los
             node
         }));
     }
+    // All stay until the end: the loss of one would have the other sessions look whether theirs live.
+    let mut nodes = Vec::new();
     for task in reading {
-        task.await.expect("a node has read all");
+        nodes.push(task.await.expect("a node has read all"));
     }
     for task in sending {
         task.await.expect("a component has sent all");
