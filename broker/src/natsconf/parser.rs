@@ -149,6 +149,21 @@ impl<'a> Parser<'a> {
         is_comment
     }
 
+    /// Takes what separates an entry from the next one. `fault` gives the error for any other character.
+    fn entry_end(&mut self, fault: impl FnOnce(char) -> String) -> Parsed<()> {
+        self.skip(words::is_blank);
+        match self.peek() {
+            Some(',' | ';') => {
+                self.next();
+            }
+            Some('}') | None => {}
+            Some(next) if words::is_line_end(next) => {}
+            Some(_) if self.skip_comment() => {}
+            Some(next) => return self.wrong(fault(next)),
+        }
+        Ok(())
+    }
+
     /// The entries of the file; braces may stand around them.
     fn file(mut self) -> Parsed<Vec<Entry>> {
         let mut braces = 0_usize;
@@ -170,18 +185,7 @@ impl<'a> Parser<'a> {
                 }
                 Some(_) => self.entry()?,
             }
-            self.skip(words::is_blank);
-            match self.peek() {
-                Some(',' | ';') => {
-                    self.next();
-                }
-                Some('}') | None => {}
-                Some(next) if words::is_line_end(next) => {}
-                Some(_) if self.skip_comment() => {}
-                Some(next) => {
-                    return self.wrong(format!("a value ends before `{next}`, with no line end or comma"));
-                }
-            }
+            self.entry_end(|next| format!("a value ends before `{next}`, with no line end or comma"))?;
         }
     }
 
@@ -347,18 +351,7 @@ impl<'a> Parser<'a> {
                 Some('}') => break,
                 Some(_) => self.entry()?,
             }
-            self.skip(words::is_blank);
-            match self.peek() {
-                Some(',' | ';') => {
-                    self.next();
-                }
-                Some('}') | None => {}
-                Some(next) if words::is_line_end(next) => {}
-                Some(_) if self.skip_comment() => {}
-                Some(next) => {
-                    return self.wrong(format!("`,` or `}}` is missing before `{next}`"));
-                }
-            }
+            self.entry_end(|next| format!("`,` or `}}` is missing before `{next}`"))?;
         }
         self.next();
         Ok(Node::Map(self.maps.pop().unwrap_or_default()))
