@@ -23,7 +23,6 @@ use tokio::net::TcpStream;
 
 use self::queue::{Queue, write_parts, write_staged};
 use crate::closing::Reason;
-use crate::pause::was_reset;
 use crate::stage::Staged;
 
 /// A worker writes so often in a row what others leave with it; then the client's own task goes on.
@@ -313,6 +312,13 @@ impl Outbox {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns whether the peer or the network cut the connection off. A reset after the peer's orderly close (a broken
+/// pipe) does not count.
+fn was_reset(socket: &TcpStream) -> bool {
+    use std::io::ErrorKind::BrokenPipe;
+    matches!(socket.take_error(), Ok(Some(error)) if error.kind() != BrokenPipe)
 }
 
 #[cfg(test)]

@@ -15,13 +15,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
 use crate::closing::Reason;
 use crate::outbox::Outbox;
 use crate::shared::Shared;
-use crate::worker::home;
 
 /// Longest gap in a worker's runs that is not a pause. No peer gives a node up so soon.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -80,7 +78,7 @@ impl PauseWatch {
 
 /// Checks every socket of this worker and closes the reset ones.
 fn end_reset_connections(worker: usize, paused: Duration, shared: &Shared) {
-    let is_here = |number| home(number, shared.workers) == worker;
+    let is_here = |number| shared.home(number) == worker;
     let clients = shared.clients.open();
     let clients = clients.iter().filter(|card| is_here(card.outbox.id));
     let links = shared.interest.links.load();
@@ -103,11 +101,4 @@ fn end_reset_connections(worker: usize, paused: Duration, shared: &Shared) {
             paused_ms, "worker was paused; no connection was reset meanwhile"
         );
     }
-}
-
-/// Returns whether the peer or the network cut the connection off. A reset after the peer's orderly close (a broken
-/// pipe) does not count.
-pub(crate) fn was_reset(socket: &TcpStream) -> bool {
-    use std::io::ErrorKind::BrokenPipe;
-    matches!(socket.take_error(), Ok(Some(error)) if error.kind() != BrokenPipe)
 }

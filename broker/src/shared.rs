@@ -123,6 +123,11 @@ impl Shared {
         }
     }
 
+    /// Returns the number of the worker that serves the client, or the link, with this number.
+    pub(crate) const fn home(&self, number: u64) -> usize {
+        (number % self.workers as u64) as usize
+    }
+
     /// Name of the cluster that the node is one of; empty when it has none.
     pub(crate) fn cluster_name(&self) -> Arc<String> {
         self.cluster_name.load_full()

@@ -62,7 +62,7 @@ pub(crate) async fn accept(
                     continue;
                 }
                 id += 1;
-                let queue = &queues[home(id, queues.len())];
+                let queue = &queues[shared.home(id)];
                 if queue.send(Newcomer::Client { stream, peer, id }).is_err() {
                     shared.ended();
                     error!("a worker is gone; the connection is closed");
@@ -84,11 +84,6 @@ fn refuse(mut stream: StdStream) {
     encode::err(b"maximum connections exceeded", &mut line);
     // A client that cannot be told is refused all the same.
     let _ = io::Write::write_all(&mut stream, &line);
-}
-
-/// The number of the worker that serves a client, or a link, with this number.
-pub(crate) const fn home(number: u64, workers: usize) -> usize {
-    (number % workers as u64) as usize
 }
 
 /// Starts worker number `number`. It ends when its queue is dropped and the last client is gone.

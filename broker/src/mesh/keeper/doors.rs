@@ -20,7 +20,7 @@ use super::super::sockets::{connect, ends_first};
 use super::super::task;
 use super::Keeper;
 use crate::closing::Reason;
-use crate::worker::{Newcomer, home};
+use crate::worker::Newcomer;
 
 /// Pause after an error of `accept` that would come again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -243,7 +243,7 @@ impl Keeper {
             Box::pin(task::run(parts, socket))
         });
         let newcomer = Newcomer::Link(serve, stream);
-        let worker = &self.parts.workers[home(number, self.parts.workers.len())];
+        let worker = &self.parts.workers[self.parts.shared.home(number)];
         if worker.send(newcomer).is_err() {
             error!("a worker is gone; the link is closed");
             self.parts.membership.link_lost(number, false, now);
