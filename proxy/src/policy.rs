@@ -2,31 +2,9 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use standin_wire::Pattern;
 
-use crate::settings::{Place, Settings, SettingsError};
-
-/// What happens to publishes that were written but not confirmed when their node died (promise S3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum InDoubt {
-    /// Not sent again: at most once, as NATS promises.
-    Drop,
-    /// Sent again to the next node: at least once.
-    Resend,
-}
-
-impl InDoubt {
-    /// Stable name, as in the settings and as metric label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Drop => "drop",
-            Self::Resend => "resend",
-        }
-    }
-}
+use crate::settings::{InDoubt, Place, Settings, SettingsError};
 
 /// The limits and times of one session. Names and meanings as in `deploy/proxy.toml`.
 #[derive(Debug, Clone)]

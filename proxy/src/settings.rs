@@ -18,8 +18,6 @@ pub use standin_daemon::logging::LogFormat;
 pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, Secs, SettingsError};
 use standin_daemon::settings::{Pair, Secret, Url, of_text};
 
-use crate::policy::InDoubt;
-
 /// A node's address, perhaps with `user:password@` or `token@` in it.
 pub type NodeUrl = Secret<Url>;
 /// A `user:password`.
@@ -27,6 +25,27 @@ pub type UserPassword = Secret<Pair>;
 
 /// The commented defaults, `deploy/proxy.toml`.
 pub const DEFAULTS: &str = include_str!("../../deploy/proxy.toml");
+
+/// What happens to publishes that were written but not confirmed when their node died (promise S3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InDoubt {
+    /// Not sent again: at most once, as NATS promises.
+    Drop,
+    /// Sent again to the next node: at least once.
+    Resend,
+}
+
+impl InDoubt {
+    /// Stable name, as in the settings and as metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Resend => "resend",
+        }
+    }
+}
 
 /// Everything that can be set. The meaning of each key, its unit and its range are told in `deploy/proxy.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,8 @@ use self::parties::{Component, ComponentSub, SimNode};
 use super::tests::{Pipes, face, node, policy};
 use super::{Note, Session};
 use crate::cause::Cause;
-use crate::policy::{InDoubt, Policy};
+use crate::policy::Policy;
+use crate::settings::InDoubt;
 
 const SCHEDULES: u64 = 4_000;
 const STEPS: usize = 400;

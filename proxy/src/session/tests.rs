@@ -10,7 +10,8 @@ use self::bench::{Bench, QUIET, QUIET_SENT};
 pub(crate) use self::bench::{Pipes, face, node, policy};
 use super::{Blame, End, Note};
 use crate::cause::Cause;
-use crate::policy::{InDoubt, Policy};
+use crate::policy::Policy;
+use crate::settings::InDoubt;
 
 #[test]
 fn s7_the_component_sees_the_sidecars_address_and_the_node_sees_protocol_1() {

@@ -11,7 +11,7 @@ use standin_wire::{ClientFault, Span, WireError, encode};
 use super::plan::Plan;
 use super::{ALONE_WORK, CONNECT_WORK, End, Leaving, Note, Replacement, Session, Stage, Wires};
 use crate::ledger::Expected;
-use crate::policy::InDoubt;
+use crate::settings::InDoubt;
 use crate::tally::publishes;
 
 /// Limit on the wait for the node's answers to frames before a broken frame.
