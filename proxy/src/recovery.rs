@@ -227,7 +227,7 @@ impl Recovery {
         }
     }
 
-    /// Records that a node has taken a session or answered a probe. This ends an outage.
+    /// Records that a node has taken a session or answered a probe. Returns whether this ended an outage.
     pub(crate) fn reachable(&self, now: Instant) -> bool {
         let mut state = self.lock();
         let ends = state.outage.as_ref().is_some_and(|outage| outage.ended.is_none());
