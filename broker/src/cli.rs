@@ -18,7 +18,6 @@ use toml::Value;
 
 use self::others::OtherFlags;
 use self::words::number;
-use crate::natsconf;
 use crate::settings::{Flag, Input, Loaded, Settings, SettingsError, credentials, split_url};
 
 const AFTER_HELP: &str = "\
@@ -279,14 +278,8 @@ impl Cli {
             environment: environment.collect(),
             flags: self.flags(),
         };
-        let mut loaded: Loaded<Settings> = input.load().map_err(|error| match &file {
-            Some(file) => natsconf::error_in_own_format(file, error),
-            None => error,
-        })?;
+        let mut loaded: Loaded<Settings> = input.load()?;
         loaded.warnings.extend(self.others.warnings(&self.off));
-        if let Some(file) = &file {
-            loaded.warnings.extend(natsconf::warnings(file));
-        }
         loaded.warnings.extend(loaded.settings.warnings());
         Ok(loaded)
     }

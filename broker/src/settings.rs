@@ -20,11 +20,9 @@ use crate::auth::Access;
 use crate::natsconf;
 
 mod cluster;
-mod findings;
 
 pub use cluster::{Cluster, Nodes};
 pub(crate) use cluster::{Route, address_towards, credentials, split_url};
-pub(crate) use findings::Findings;
 
 /// The commented defaults, `deploy/broker.toml`.
 pub const DEFAULTS: &str = include_str!("../../deploy/broker.toml");
@@ -118,7 +116,7 @@ pub struct Process {
 }
 
 /// The range of each number, both ends allowed.
-pub(crate) const RANGES: &[(&str, i64, i64)] = &[
+const RANGES: &[(&str, i64, i64)] = &[
     ("port", -1, 65_535),
     ("authorization.timeout_ms", 10, 60_000),
     ("limits.max_payload", 1, 64 << 20),
@@ -219,7 +217,7 @@ fn masked(key: &str, text: &str) -> Option<String> {
 }
 
 /// Checks the form of one text.
-pub(crate) fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
+fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let allowed = match key {
         "addr" if text.parse::<IpAddr>().is_err() => "an IP address, such as \"127.0.0.1\"",
         "http.addr" if !text.is_empty() && text.parse::<IpAddr>().is_err() => "an IP address, or empty",
@@ -288,31 +286,29 @@ fn no_hash_in_route(key: &str, place: &Place, text: &str) -> Result<(), Settings
 
 /// One entry of `authorization.users`.
 fn user(place: &Place, table: &Table) -> Result<(), SettingsError> {
-    if let Some(key) = table
+    let unknown = table
         .keys()
-        .find(|key| !["user", "password"].contains(&key.as_str()))
-    {
-        return Err(SettingsError::UnknownKey {
+        .filter(|key| !["user", "password"].contains(&key.as_str()))
+        .map(|key| SettingsError::UnknownKey {
             place: place.clone(),
             key: key.clone(),
             section: " in authorization.users".to_owned(),
             hint: "; it takes user and password".to_owned(),
         });
-    }
-    for key in ["user", "password"] {
+    let wrong = ["user", "password"].into_iter().filter_map(|key| {
         let name = format!("authorization.users.{key}");
-        match table.get(key) {
+        let checked = match table.get(key) {
             // As with nats-server a password may be empty.
             Some(Value::String(text)) if !text.is_empty() || key == "password" => {
-                not_a_hash(&name, place, text)?;
-                not_a_mask(&name, place, text)?;
+                not_a_hash(&name, place, text).and_then(|()| not_a_mask(&name, place, text))
             }
             // What stands in the wrong place may be a secret as well.
-            Some(_) => return Err(refused(&name, place, "a text that is not empty", MASK)),
-            None => return Err(refused(&name, place, "a text that is not empty", "missing")),
-        }
-    }
-    Ok(())
+            Some(_) => Err(refused(&name, place, "a text that is not empty", MASK)),
+            None => Err(refused(&name, place, "a text that is not empty", "missing")),
+        };
+        checked.err()
+    });
+    SettingsError::all(unknown.chain(wrong))
 }
 
 impl settings::Settings for Settings {
@@ -333,30 +329,30 @@ impl settings::Settings for Settings {
         let rules = [
             (
                 self.port == 0,
-                &["port"][..],
+                "port",
                 "port must be 1 to 65535, or -1 for any free port, not 0".to_owned(),
             ),
             (
                 user.is_empty() && !password.is_empty(),
-                &["authorization.password"],
+                "authorization.password",
                 "authorization.password has no user; give authorization.user (--user) too".to_owned(),
             ),
             (
                 !token.is_empty() && (!user.is_empty() || !users.is_empty()),
-                &["authorization.token"],
+                "authorization.token",
                 "authorization.token and users are both set; keep one".to_owned(),
             ),
             (
                 twice.is_some(),
-                &["authorization.users"],
+                "authorization.users",
                 format!(
-                    "authorization names the user {:?} twice; keep one",
+                    "the user {:?} is named twice in authorization.user and authorization.users; keep one",
                     twice.map_or("", |(_, one)| &one.user)
                 ),
             ),
             (
                 self.limits.max_pending < self.limits.max_payload,
-                &["limits.max_pending", "limits.max_payload"],
+                "limits.max_pending",
                 format!(
                     "limits.max_pending ({}) is below limits.max_payload ({}): one message would make a client a slow \
                      consumer; raise it or lower the other",
@@ -365,19 +361,16 @@ impl settings::Settings for Settings {
             ),
             (
                 self.http.port == self.port && self.port > 0,
-                &["http.port", "port"],
+                "http.port",
                 format!(
                     "http.port and port are both {}; clients and pages need one each",
                     self.port
                 ),
             ),
         ];
-        let mut findings = Findings::default();
-        for (_, keys, rule) in rules.into_iter().filter(|(broken, ..)| *broken) {
-            findings.conflict(places, keys, rule);
-        }
-        self.check_cluster(places, &mut findings);
-        findings.result()
+        let broken = rules.into_iter().filter(|(broken, ..)| *broken);
+        let broken = broken.map(|(_, key, rule)| places.conflict(key, rule));
+        SettingsError::all(broken.chain(self.check_cluster(places)))
     }
 }
 

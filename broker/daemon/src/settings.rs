@@ -35,13 +35,13 @@ use toml::{Table, Value};
 pub use self::audit::faults;
 pub use self::change::{Change, Effect, changes, reloaded};
 pub use self::check::{host_and_port, list, not_a_word, refused};
-pub use self::document::{Item, key_lines};
+pub use self::document::{Document, Item};
 pub use self::layers::{Flag, Input, Loaded, Place, Places, of_text};
 pub use self::secret::{MASK, Mask, Pair, Secret, Url, Whole, masked_pair, masked_url, masked_whole};
 pub use self::units::{Micros, Millis, Secs};
 
 /// Reads a text, which is shown as `name` in errors, as keys with values.
-pub type OtherFormat = fn(name: &str, text: &str) -> Result<Vec<Item>, SettingsError>;
+pub type OtherFormat = fn(name: &str, text: &str) -> Document;
 
 /// What a program says of its settings.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub struct Schema {
     pub restart: &'static [&'static str],
     /// Environment variables of others that stand for a key.
     pub variables: &'static [(&'static str, &'static str)],
-    /// Reads files of another format, whose names end with `.conf`; and files of any name that are not TOML.
+    /// Reads files of another format: those named `*.conf`, and those that are not TOML, are not named `*.toml` and have its syntax.
     pub other_format: Option<OtherFormat>,
     /// A text as it may be shown, where it may hold a secret.
     pub masked: fn(key: &str, text: &str) -> Option<String>,

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use standin_daemon::settings::{Item, Place, SettingsError};
+use standin_daemon::settings::Place;
 use toml::Value;
 
 use super::keys::{Keys, as_text, host_and_port};
-use super::parser::{At, Entry, Node};
-use crate::settings::check_text;
+use super::parser::{Entry, Node};
 use crate::unserved::Unserved;
 
 /// The address for other nodes, which a file gives by several keys.
 #[derive(Default)]
 struct Listen {
-    at: Option<At>,
+    place: Option<Place>,
     host: String,
     port: i64,
 }
@@ -28,14 +27,14 @@ impl Keys {
         }
         self.keys_of(entry, "cluster.", Self::key_of_cluster);
         // Without a port, nats-server is no node of a cluster.
-        if let Some(at) = listen.at.filter(|_| listen.port != 0) {
+        if let Some(place) = listen.place.filter(|_| listen.port != 0) {
             let host = match listen.host.as_str() {
                 "" => "0.0.0.0".to_owned(),
                 host if host.contains(':') => format!("[{host}]"),
                 host => host.to_owned(),
             };
             let text = format!("{host}:{}", listen.port);
-            self.put(&at, "cluster.listen", "cluster.listen", Value::String(text));
+            self.put(&place, "cluster.listen", "cluster.listen", Value::String(text));
         }
     }
 
@@ -44,7 +43,7 @@ impl Keys {
             "listen" => {
                 if let Some((host, port)) = host_and_port(&entry.node) {
                     *listen = Listen {
-                        at: Some(entry.at.clone()),
+                        place: Some(entry.place.clone()),
                         host,
                         port,
                     };
@@ -52,7 +51,7 @@ impl Keys {
             }
             "port" => {
                 if let Node::Integer(port, _) = entry.node {
-                    listen.at = Some(entry.at.clone());
+                    listen.place = Some(entry.place.clone());
                     listen.port = port;
                 }
             }
@@ -70,7 +69,7 @@ impl Keys {
             "advertise" | "cluster_advertise" => self.text(&entry, "cluster.advertise"),
             "no_advertise" => {
                 let flag = Value::Boolean(self.switch(&entry));
-                self.put(&entry.at, &entry.key, "cluster.no_advertise", flag);
+                self.put(&entry.place, &entry.key, "cluster.no_advertise", flag);
             }
             "listen" if host_and_port(&entry.node).is_none() => self.wrong(&entry, "host:port, or a port"),
             "port" if !matches!(entry.node, Node::Integer(..)) => self.wrong(&entry, "a whole number"),
@@ -94,35 +93,17 @@ impl Keys {
         let Node::List(list) = &entry.node else {
             return self.wrong(entry, allowed);
         };
-        let (mut routes, mut item_lines) = (Vec::new(), Vec::new());
-        for (at, node) in list {
+        let (mut routes, mut item_places) = (Vec::new(), Vec::new());
+        for (place, node) in list {
             let Some(text) = as_text(node).map(str::trim) else {
                 self.wrong(entry, allowed);
                 continue;
             };
-            if routes.iter().any(|route: &Value| route.as_str() == Some(text)) {
-                continue;
-            }
-            match check_text("cluster.routes", &at.place(), text) {
-                Ok(()) => {
-                    routes.push(Value::String(text.to_owned()));
-                    item_lines.push(at.line_of_all);
-                }
-                Err(error) => self.add(at, without_place(&error, &at.place())),
+            if !routes.iter().any(|route: &Value| route.as_str() == Some(text)) {
+                routes.push(Value::String(text.to_owned()));
+                item_places.push(place.clone());
             }
         }
-        self.items.push(Item {
-            key: "cluster.routes".to_owned(),
-            value: Value::Array(routes),
-            line: entry.at.line_of_all,
-            item_lines,
-        });
+        self.put_list(entry, "cluster.routes", routes, item_places);
     }
-}
-
-fn without_place(error: &SettingsError, place: &Place) -> String {
-    let text = error.to_string();
-    text.strip_prefix(&format!("{place}: "))
-        .unwrap_or(&text)
-        .to_owned()
 }

@@ -3,23 +3,24 @@
 
 use std::time::Duration;
 
-use standin_daemon::settings::{Item, SettingsError};
+use standin_daemon::settings::{Item, Place, SettingsError};
 use toml::Value;
 
-use super::parser::{At, Entry, Node};
-use crate::settings::{Findings, RANGES, check_text};
+use super::parser::{Entry, Node};
 use crate::unserved::{LOG_ROTATION, LOGTIME_OFF, Unserved};
 
 /// The result of reading a file: keys of this server's settings, errors and warnings.
 #[derive(Default)]
 pub(super) struct Keys {
     pub(super) items: Vec<Item>,
-    pub(super) findings: Findings,
+    pub(super) errors: Vec<SettingsError>,
     pub(super) warnings: Vec<String>,
+    /// Whether a key that this server has too has a value of another type.
+    pub(super) is_one_wrong: bool,
     /// The name of the block that is read, with a dot at its end; empty at the top.
     pub(super) block: &'static str,
-    debug: Option<At>,
-    trace: Option<At>,
+    debug: Option<Place>,
+    trace: Option<Place>,
 }
 
 /// A time that is given in a file, in the unit of the key.
@@ -35,10 +36,10 @@ impl Keys {
             self.one(entry);
         }
         // Each frame is more than what clients do, in whatever order the two stand.
-        let trace = self.trace.take().map(|at| ("trace", at));
-        let level = trace.or(self.debug.take().map(|at| ("debug", at)));
-        if let Some((level, at)) = level {
-            self.put(&at, level, "log.level", Value::String(level.to_owned()));
+        let trace = self.trace.take().map(|place| ("trace", place));
+        let level = trace.or(self.debug.take().map(|place| ("debug", place)));
+        if let Some((level, place)) = level {
+            self.put(&place, level, "log.level", Value::String(level.to_owned()));
         }
     }
 
@@ -79,13 +80,13 @@ impl Keys {
             "debug" => {
                 self.debug = self
                     .switch(&entry)
-                    .then(|| entry.at.clone())
+                    .then(|| entry.place.clone())
                     .or(self.debug.take())
             }
             "trace" | "trace_verbose" => {
                 self.trace = self
                     .switch(&entry)
-                    .then(|| entry.at.clone())
+                    .then(|| entry.place.clone())
                     .or(self.trace.take());
             }
             "logtime" | "log_time" => match entry.node {
@@ -121,7 +122,7 @@ impl Keys {
         };
         if is_missed {
             self.add(
-                &entry.at,
+                &entry.place,
                 format!("{}{}: {}", self.block, entry.key, part.reason()),
             );
         }
@@ -134,21 +135,19 @@ impl Keys {
                 "unknown key `{}{}`, to nats-server as well",
                 self.block, entry.key
             );
-            self.add(&entry.at, what);
+            self.add(&entry.place, what);
         }
     }
 
-    pub(super) fn add(&mut self, at: &At, what: String) {
-        self.findings.add(at.place(), what);
+    pub(super) fn add(&mut self, place: &Place, rule: String) {
+        let place = place.clone();
+        self.errors.push(SettingsError::Conflict { place, rule });
     }
 
     /// Notes a key that is accepted and has no effect.
     fn without_effect(&mut self, entry: &Entry, why: &str) {
-        self.warnings.push(format!(
-            "{}: {} has no effect: {why}",
-            entry.at.place(),
-            entry.key
-        ));
+        self.warnings
+            .push(format!("{}: {} has no effect: {why}", entry.place, entry.key));
     }
 
     pub(super) fn wrong(&mut self, entry: &Entry, allowed: &str) {
@@ -158,46 +157,36 @@ impl Keys {
             // It may be a secret.
             Node::Text(_) => "a text",
             Node::Integer(_, source) | Node::Float(_, source) | Node::Flag(_, source) => source,
+            Node::Unknown => "unknown",
         };
         let what = format!("{}{} must be {allowed}, not {found}", self.block, entry.key);
-        self.add(&entry.at, what);
+        self.add(&entry.place, what);
+        self.is_one_wrong = true;
     }
 
-    /// Sets this server's `key`, if the value is in its range and has its form; `name` is the key's name in the file.
-    pub(super) fn put(&mut self, at: &At, name: &str, key: &str, value: Value) {
-        let name = format!("{}{name}", self.block);
-        let range = RANGES.iter().find(|(ranged, ..)| *ranged == key);
-        match (&value, range) {
-            (Value::Integer(number), Some((_, low, high))) if !(*low..=*high).contains(number) => {
-                let what = format!("{name} must be a whole number from {low} to {high}, not {number}");
-                return self.add(at, what);
-            }
-            (Value::String(text), _) => {
-                let refused = check_text(key, &at.place(), text);
-                match refused {
-                    Ok(()) => {}
-                    Err(SettingsError::Value { allowed, found, .. }) => {
-                        return self.add(at, format!("{name} must be {allowed}, not {found}"));
-                    }
-                    Err(SettingsError::Conflict { rule, .. }) => {
-                        return self.add(at, rule.replace(key, &name));
-                    }
-                    Err(error) => return self.add(at, error.to_string()),
-                }
-            }
-            _ => {}
-        }
+    /// Sets this server's `key`; `name` is the key's name in the file.
+    pub(super) fn put(&mut self, place: &Place, name: &str, key: &str, value: Value) {
         self.items.push(Item {
             key: key.to_owned(),
+            name: format!("{}{name}", self.block),
             value,
-            line: at.line_of_all,
-            item_lines: Vec::new(),
+            source: None,
+            place: place.clone(),
+            item_places: Vec::new(),
         });
+    }
+
+    /// Sets a list; `places` are those of its items.
+    pub(super) fn put_list(&mut self, entry: &Entry, key: &str, items: Vec<Value>, places: Vec<Place>) {
+        self.put(&entry.place, &entry.key, key, Value::Array(items));
+        if let Some(item) = self.items.last_mut() {
+            item.item_places = places;
+        }
     }
 
     pub(super) fn number(&mut self, entry: &Entry, key: &str) {
         match entry.node {
-            Node::Integer(number, _) => self.put(&entry.at, &entry.key, key, Value::Integer(number)),
+            Node::Integer(number, _) => self.put(&entry.place, &entry.key, key, Value::Integer(number)),
             _ => self.wrong(entry, "a whole number"),
         }
     }
@@ -213,7 +202,7 @@ impl Keys {
     fn unlimited(&mut self, entry: &Entry, key: &str, stands_for: i64) {
         match entry.node {
             Node::Integer(number, _) if number <= 0 => {
-                self.put(&entry.at, &entry.key, key, Value::Integer(stands_for));
+                self.put(&entry.place, &entry.key, key, Value::Integer(stands_for));
             }
             _ => self.number(entry, key),
         }
@@ -222,14 +211,19 @@ impl Keys {
     /// Sets a text. Without quotes it is the source text, also where that looks like a number.
     pub(super) fn text(&mut self, entry: &Entry, key: &str) {
         match as_text(&entry.node) {
-            Some(text) => self.put(&entry.at, &entry.key, key, Value::String(text.to_owned())),
+            Some(text) => self.put(&entry.place, &entry.key, key, Value::String(text.to_owned())),
             None => self.wrong(entry, "a text"),
         }
     }
 
     fn host(&mut self, entry: &Entry, key: &str) {
         match as_text(&entry.node) {
-            Some("localhost") => self.put(&entry.at, &entry.key, key, Value::String("127.0.0.1".to_owned())),
+            Some("localhost") => self.put(
+                &entry.place,
+                &entry.key,
+                key,
+                Value::String("127.0.0.1".to_owned()),
+            ),
             Some("") => {}
             _ => self.text(entry, key),
         }
@@ -241,11 +235,11 @@ impl Keys {
             return self.wrong(entry, "host:port, or a port");
         };
         if !host.is_empty() {
-            self.put(&entry.at, &entry.key, addr, Value::String(host));
+            self.put(&entry.place, &entry.key, addr, Value::String(host));
         }
         // 0 is the default for clients, and no port for the pages.
         if number != 0 || port != "port" {
-            self.put(&entry.at, &entry.key, port, Value::Integer(number));
+            self.put(&entry.place, &entry.key, port, Value::Integer(number));
         }
     }
 
@@ -263,28 +257,24 @@ impl Keys {
     /// Sets a time for which 0 means the default.
     pub(super) fn time(&mut self, entry: &Entry, key: &str, unit: Unit) {
         match time(&entry.node) {
-            Some(time) if time.is_zero() => {}
-            Some(time) => self.put_time(entry, key, unit(&time)),
+            Some(time) if time.0.is_zero() => {}
+            Some(time) => self.put_time(entry, key, time, unit),
             None => self.wrong(entry, "a time, such as \"10s\", or a number of seconds"),
         }
     }
 
     fn grace(&mut self, entry: &Entry) {
         match time(&entry.node) {
-            Some(time) => self.put_time(entry, "process.lame_duck_grace_secs", secs(&time)),
+            Some(time) => self.put_time(entry, "process.lame_duck_grace_secs", time, secs),
             None => self.wrong(entry, "a time, such as \"10s\""),
         }
     }
 
-    fn put_time(&mut self, entry: &Entry, key: &str, number: u128) {
-        let number = i64::try_from(number).unwrap_or(i64::MAX);
-        let range = RANGES.iter().find(|(ranged, ..)| *ranged == key);
-        match range {
-            Some((_, low, high)) if !(*low..=*high).contains(&number) => {
-                let unit = if key.ends_with("_ms") { "ms" } else { "s" };
-                self.wrong(entry, &format!("a time from {low}{unit} to {high}{unit}"));
-            }
-            _ => self.put(&entry.at, &entry.key, key, Value::Integer(number)),
+    fn put_time(&mut self, entry: &Entry, key: &str, (time, source): (Duration, &str), unit: Unit) {
+        let number = i64::try_from(unit(&time)).unwrap_or(i64::MAX);
+        self.put(&entry.place, &entry.key, key, Value::Integer(number));
+        if let Some(item) = self.items.last_mut() {
+            item.source = Some(source.to_owned());
         }
     }
 }
@@ -339,6 +329,7 @@ fn is_off(node: &Node) -> bool {
         Node::Text(text) => matches!(text.as_str(), "" | "disabled" | "disable"),
         Node::Map(block) => block.is_empty(),
         Node::List(list) => list.is_empty(),
+        Node::Unknown => false,
     }
 }
 
@@ -346,7 +337,7 @@ pub(super) fn as_text(node: &Node) -> Option<&str> {
     match node {
         Node::Text(text) => Some(text),
         Node::Integer(_, source) | Node::Float(_, source) | Node::Flag(_, source) => Some(source),
-        Node::Map(_) | Node::List(_) => None,
+        Node::Map(_) | Node::List(_) | Node::Unknown => None,
     }
 }
 
@@ -366,16 +357,16 @@ pub(super) fn host_and_port(node: &Node) -> Option<(String, i64)> {
     }
 }
 
-/// `"10s"`, `"1m30s"`, `"1.5h"`; a number alone is seconds.
-fn time(node: &Node) -> Option<Duration> {
-    match node {
+/// `"10s"`, `"1m30s"`, `"1.5h"`; a number alone is seconds. With the time comes its text.
+fn time(node: &Node) -> Option<(Duration, &str)> {
+    let time = match node {
         Node::Integer(secs, _) => u64::try_from(*secs).ok().map(Duration::from_secs),
         Node::Float(secs, _) => Duration::try_from_secs_f64(*secs).ok(),
         Node::Text(text) => {
             let mut rest = text.strip_prefix('+').unwrap_or(text);
             let mut secs = 0.0;
             if rest == "0" {
-                return Some(Duration::ZERO);
+                return Some((Duration::ZERO, text));
             }
             while secs == 0.0 || !rest.is_empty() {
                 let number = rest.len()
@@ -403,5 +394,6 @@ fn time(node: &Node) -> Option<Duration> {
             Duration::try_from_secs_f64(secs).ok()
         }
         _ => None,
-    }
+    };
+    time.zip(as_text(node))
 }

@@ -1,4 +1,7 @@
 //! The parser of `nats-server`'s settings files: keys with values, maps, lists, variables, included files.
+//!
+//! All errors of a file are found in one run: after a syntax error parsing goes on with the next line. An unknown variable and an included
+//! file that cannot be read leave out one value each.
 
 use std::cell::Cell;
 use std::env;
@@ -21,45 +24,49 @@ pub(super) enum Node {
     Float(f64, String),
     Flag(bool, String),
     Map(Vec<Entry>),
-    List(Vec<(At, Node)>),
-}
-
-/// A position in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct At {
-    pub(super) file: Rc<str>,
-    pub(super) line: usize,
-    /// The line in the settings file itself. For a position in an included file it is the line of the include.
-    pub(super) line_of_all: usize,
-}
-
-impl At {
-    pub(super) fn place(&self) -> Place {
-        Place::file(&self.file, self.line)
-    }
+    List(Vec<(Place, Node)>),
+    /// The value of an unknown variable. It stands in no entry of a finished map or list.
+    Unknown,
 }
 
 /// A key with its value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
     pub(super) key: String,
-    pub(super) at: At,
+    pub(super) place: Place,
     pub(super) node: Node,
     /// Whether a variable refers to it; then it need not be a setting.
     pub(super) is_used: Rc<Cell<bool>>,
 }
 
-/// A syntax error.
+/// What cannot be read of a file.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) place: Place,
     pub(super) what: String,
+    pub(super) kind: FaultKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FaultKind {
+    /// The text has not the syntax of the format.
+    Syntax,
+    /// Maps, lists, variables or includes in each other, deeper than is read: nothing behind it is read.
+    Depth,
+    /// A variable or an included file cannot be had.
+    Missing,
 }
 
 type Parsed<T> = Result<T, Fault>;
 
+/// Result of parsing a text.
+pub(super) struct Text {
+    pub(super) entries: Vec<Entry>,
+    pub(super) faults: Vec<Fault>,
+}
+
 /// Reads the text of the file `name`.
-pub(super) fn read(name: &str, text: &str) -> Parsed<Vec<Entry>> {
+pub(super) fn read(name: &str, text: &str) -> Text {
     Parser::new(name, text, None, 0).file()
 }
 
@@ -68,12 +75,13 @@ struct Parser<'a> {
     /// The part of the text that is not parsed yet.
     rest: &'a str,
     line: usize,
-    /// The position of the include or of the variable whose text this is; nothing for the settings file itself.
-    within: Option<At>,
+    /// The place of the variable whose text this is; nothing for a file.
+    within: Option<Place>,
     /// The number of includes, variables and lists around the next value.
     depth: usize,
     /// The maps around the next key, the outermost first.
     maps: Vec<Vec<Entry>>,
+    faults: Vec<Fault>,
 }
 
 enum Key {
@@ -82,7 +90,7 @@ enum Key {
 }
 
 impl<'a> Parser<'a> {
-    fn new(name: &str, text: &'a str, within: Option<At>, depth: usize) -> Self {
+    fn new(name: &str, text: &'a str, within: Option<Place>, depth: usize) -> Self {
         Self {
             name: name.into(),
             rest: text,
@@ -90,22 +98,54 @@ impl<'a> Parser<'a> {
             within,
             depth,
             maps: vec![Vec::new()],
+            faults: Vec::new(),
         }
     }
 
-    fn at(&self) -> At {
-        At {
-            file: Rc::clone(&self.name),
-            line: self.line,
-            line_of_all: self.within.as_ref().map_or(self.line, |at| at.line_of_all),
+    fn place(&self) -> Place {
+        let here = || Place::file(&self.name, self.line);
+        self.within.clone().unwrap_or_else(here)
+    }
+
+    fn fault(&self, kind: FaultKind, what: impl Into<String>) -> Fault {
+        Fault {
+            place: self.place(),
+            what: what.into(),
+            kind,
         }
     }
 
     fn wrong<T>(&self, what: impl Into<String>) -> Parsed<T> {
-        Err(Fault {
-            place: self.at().place(),
-            what: what.into(),
-        })
+        Err(self.fault(FaultKind::Syntax, what))
+    }
+
+    /// Notes that the value here cannot be had.
+    fn unknown(&mut self, what: impl Into<String>) -> Node {
+        self.faults.push(self.fault(FaultKind::Missing, what));
+        Node::Unknown
+    }
+
+    /// Notes an error. Parsing goes on with the next line; of a line, only the first syntax error counts.
+    fn go_on(&mut self, parsed: Parsed<()>) {
+        let Err(fault) = parsed else {
+            return;
+        };
+        self.skip(|next| fault.kind == FaultKind::Depth || next != '\n');
+        let is_consequence = self.faults.last().is_some_and(|before| match before.kind {
+            FaultKind::Syntax => before.place == fault.place,
+            FaultKind::Depth => true,
+            FaultKind::Missing => false,
+        });
+        if !is_consequence {
+            self.faults.push(fault);
+        }
+    }
+
+    /// Ends the innermost map.
+    fn end_map(&mut self) -> Vec<Entry> {
+        let mut map = self.maps.pop().unwrap_or_default();
+        map.retain(|entry| entry.node != Node::Unknown);
+        map
     }
 
     fn peek(&self) -> Option<char> {
@@ -165,13 +205,16 @@ impl<'a> Parser<'a> {
     }
 
     /// The entries of the file; braces may stand around them.
-    fn file(mut self) -> Parsed<Vec<Entry>> {
+    fn file(mut self) -> Text {
         let mut braces = 0_usize;
         loop {
             self.skip_lines();
-            match self.peek() {
-                None if braces > 0 => return self.wrong("a `{` is never closed"),
-                None => return Ok(self.maps.swap_remove(0)),
+            let parsed = match self.peek() {
+                None if braces > 0 => {
+                    braces = 0;
+                    self.wrong("a `{` is never closed")
+                }
+                None => break,
                 Some('{') => {
                     self.next();
                     braces += 1;
@@ -183,17 +226,24 @@ impl<'a> Parser<'a> {
                     self.skip(|next| next == ',' || next == ';');
                     continue;
                 }
-                Some(_) => self.entry()?,
-            }
-            self.entry_end(|next| format!("a value ends before `{next}`, with no line end or comma"))?;
+                Some(_) => self.entry(),
+            };
+            let parsed = parsed.and_then(|()| {
+                self.entry_end(|next| format!("a value ends before `{next}`, with no line end or comma"))
+            });
+            self.go_on(parsed);
+        }
+        Text {
+            entries: self.end_map(),
+            faults: self.faults,
         }
     }
 
     /// A key with its value, or an include.
     fn entry(&mut self) -> Parsed<()> {
-        let at = self.at();
+        let place = self.place();
         match self.key()? {
-            Key::Include => self.include(&at),
+            Key::Include => self.include(),
             Key::Name(key) => {
                 self.skip(char::is_whitespace);
                 let is_separated = matches!(self.peek(), Some(':' | '='));
@@ -212,7 +262,7 @@ impl<'a> Parser<'a> {
                 let node = self.value()?;
                 self.set(Entry {
                     key,
-                    at,
+                    place,
                     node,
                     is_used: Rc::default(),
                 });
@@ -260,7 +310,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Another file, relative to this one.
-    fn include(&mut self, at: &At) -> Parsed<()> {
+    fn include(&mut self) -> Parsed<()> {
         self.skip(words::is_blank);
         let file = match self.peek() {
             Some(quote @ ('"' | '\'')) => {
@@ -289,18 +339,24 @@ impl<'a> Parser<'a> {
             .join(file);
         let name = path.display().to_string();
         if self.depth == DEPTH_MAX {
-            return self.wrong(format!(
-                "{name} is included deeper than is read; does it include itself?"
-            ));
+            let what = format!("{name} is included deeper than is read; does it include itself?");
+            return Err(self.fault(FaultKind::Depth, what));
         }
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) => return self.wrong(format!("cannot read the included file {name}: {error}")),
+            Err(error) => {
+                self.unknown(format!("cannot read the included file {name}: {error}"));
+                return Ok(());
+            }
         };
-        let within = self.within.clone().unwrap_or_else(|| at.clone());
-        let entries = Parser::new(&name, &text, Some(within), self.depth + 1).file()?;
+        let Text {
+            entries, mut faults, ..
+        } = Parser::new(&name, &text, None, self.depth + 1).file();
         entries.into_iter().for_each(|entry| self.set(entry));
-        Ok(())
+        // It is noted again, once for all files around it, so that they end too.
+        let too_deep = faults.pop_if(|fault| fault.kind == FaultKind::Depth);
+        self.faults.append(&mut faults);
+        too_deep.map_or(Ok(()), Err)
     }
 
     fn value(&mut self) -> Parsed<Node> {
@@ -335,57 +391,81 @@ impl<'a> Parser<'a> {
     }
 
     fn nested(&self) -> Parsed<()> {
-        if self.maps.len() + self.depth > DEPTH_MAX {
-            return self.wrong("maps and lists in each other, deeper than is read");
+        if self.maps.len() + self.depth >= DEPTH_MAX {
+            let what = "maps and lists in each other, deeper than is read";
+            return Err(self.fault(FaultKind::Depth, what));
         }
         Ok(())
     }
 
+    /// A map. One that is never closed has the entries up to the end of the file.
     fn map(&mut self) -> Parsed<Node> {
-        self.maps.push(Vec::new());
         self.nested()?;
+        self.maps.push(Vec::new());
         loop {
             self.skip_lines();
-            match self.peek() {
-                None => return self.wrong("a `{` is never closed"),
+            let parsed = match self.peek() {
+                None => {
+                    let unclosed = self.wrong("a `{` is never closed");
+                    self.go_on(unclosed);
+                    break;
+                }
                 Some('}') => break,
-                Some(_) => self.entry()?,
-            }
-            self.entry_end(|next| format!("`,` or `}}` is missing before `{next}`"))?;
+                Some(_) => self.entry(),
+            };
+            let parsed = parsed
+                .and_then(|()| self.entry_end(|next| format!("`,` or `}}` is missing before `{next}`")));
+            self.go_on(parsed);
         }
         self.next();
-        Ok(Node::Map(self.maps.pop().unwrap_or_default()))
+        Ok(Node::Map(self.end_map()))
     }
 
     fn list(&mut self) -> Parsed<Node> {
-        let mut items = Vec::new();
-        self.depth += 1;
         self.nested()?;
+        self.depth += 1;
+        let mut items = Vec::new();
         loop {
             self.skip_lines();
             match self.peek() {
-                None => return self.wrong("a `[` is never closed"),
+                None => {
+                    let unclosed = self.wrong("a `[` is never closed");
+                    self.go_on(unclosed);
+                    break;
+                }
                 Some(']') => break,
-                Some(',') => return self.wrong("a value is missing before `,`"),
                 Some(_) => {
-                    let at = self.at();
-                    items.push((at, self.value()?));
+                    let parsed = self.item(&mut items);
+                    self.go_on(parsed);
                 }
-            }
-            self.skip(words::is_blank);
-            match self.peek() {
-                Some(',') => {
-                    self.next();
-                }
-                Some(']') | None => {}
-                Some(next) if words::is_line_end(next) => {}
-                Some(_) if self.skip_comment() => {}
-                Some(next) => return self.wrong(format!("`,` or `]` is missing before `{next}`")),
             }
         }
         self.next();
         self.depth -= 1;
         Ok(Node::List(items))
+    }
+
+    /// An item of a list, with what separates it from the next one.
+    fn item(&mut self, items: &mut Vec<(Place, Node)>) -> Parsed<()> {
+        if self.peek() == Some(',') {
+            return self.wrong("a value is missing before `,`");
+        }
+        let place = self.place();
+        let node = self.value()?;
+        if node != Node::Unknown {
+            items.push((place, node));
+        }
+        self.skip(words::is_blank);
+        match self.peek() {
+            Some(',') => {
+                self.next();
+            }
+            Some(']') | None => {}
+            Some(next) if words::is_line_end(next) => {}
+            Some(_) if self.skip_comment() => {}
+            Some(next) => return self.wrong(format!("`,` or `]` is missing before `{next}`")),
+        }
+        Ok(())
     }
 
     /// A text over several lines, up to a `)` on a line of its own.
@@ -495,7 +575,7 @@ impl<'a> Parser<'a> {
     }
 
     /// The value of a key of the maps around, the innermost first, or else of the environment.
-    fn variable(&self, name: &str) -> Parsed<Node> {
+    fn variable(&mut self, name: &str) -> Parsed<Node> {
         let mut known = self.maps.iter().rev().flatten();
         if let Some(entry) = known.find(|entry| entry.key == name) {
             entry.is_used.set(true);
@@ -507,22 +587,21 @@ impl<'a> Parser<'a> {
             .all(|next| next.is_ascii_alphanumeric() || next == '_');
         let shown = if is_name { name } else { "***" };
         let Ok(value) = env::var(name) else {
-            return self.wrong(format!(
+            return Ok(self.unknown(format!(
                 "the variable ${shown} is neither a key above nor in the environment (a text that begins with $ goes in quotes)"
-            ));
+            )));
         };
         if self.depth == DEPTH_MAX {
-            return self.wrong(format!(
-                "the variable ${shown} of the environment refers to itself"
-            ));
+            let what = format!("the variable ${shown} of the environment refers to itself");
+            return Err(self.fault(FaultKind::Depth, what));
         }
         let text = format!("value={value}");
-        let parser = Parser::new(&self.name, &text, Some(self.at()), self.depth + 1);
-        let read = parser.file().map_err(|fault| Fault {
-            place: self.at().place(),
-            what: format!("the variable ${shown} of the environment: {}", fault.what),
-        })?;
-        let value = read.into_iter().find(|entry| entry.key == "value");
+        let read = Parser::new(&self.name, &text, Some(self.place()), self.depth + 1).file();
+        if let Some(mut fault) = read.faults.into_iter().next() {
+            fault.what = format!("the variable ${shown} of the environment: {}", fault.what);
+            return Err(fault);
+        }
+        let value = read.entries.into_iter().find(|entry| entry.key == "value");
         Ok(value.map_or_else(|| Node::Text(String::new()), |entry| entry.node))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use standin_daemon::settings::Item;
 use toml::{Table, Value};
 
 use super::keys::{Keys, as_text};
@@ -35,8 +34,8 @@ impl Keys {
         };
         self.block = "authorization.users.";
         let mut users = Vec::new();
-        let mut item_lines = Vec::new();
-        for (at, node) in list {
+        let mut places = Vec::new();
+        for (place, node) in list {
             let Node::Map(fields) = node else {
                 self.wrong(entry, allowed);
                 continue;
@@ -47,18 +46,15 @@ impl Keys {
                 |field: &Entry| matches!(field.key.to_lowercase().as_str(), "user" | "username" | "nkey");
             fields.iter().for_each(|field| self.user(field, &mut user));
             if !fields.iter().any(is_name) {
-                self.add(at, "an entry of authorization.users has no user".to_owned());
+                self.add(place, "an entry of authorization.users has no user".to_owned());
             }
-            users.push(Value::Table(user));
-            item_lines.push(at.line_of_all);
+            if user.contains_key("user") {
+                users.push(Value::Table(user));
+                places.push(place.clone());
+            }
         }
         self.block = "authorization.";
-        self.items.push(Item {
-            key: "authorization.users".to_owned(),
-            value: Value::Array(users),
-            line: entry.at.line_of_all,
-            item_lines,
-        });
+        self.put_list(entry, "authorization.users", users, places);
     }
 
     fn user(&mut self, field: &Entry, user: &mut Table) {
@@ -75,20 +71,9 @@ impl Keys {
             }
             _ => return self.unknown(field),
         };
-        let Some(text) = as_text(&field.node) else {
-            return self.wrong(field, "a text");
-        };
-        // Checked as the key of the same form, then moved into the table.
-        let before = self.items.len();
-        let full = if key == "user" {
-            "authorization.user"
-        } else {
-            "authorization.password"
-        };
-        self.put(&field.at, &field.key, full, Value::String(text.to_owned()));
-        if self.items.len() > before {
-            self.items.truncate(before);
-            user.insert(key.to_owned(), Value::String(text.to_owned()));
+        match as_text(&field.node) {
+            Some(text) => _ = user.insert(key.to_owned(), Value::String(text.to_owned())),
+            None => self.wrong(field, "a text"),
         }
     }
 
@@ -124,7 +109,7 @@ impl Keys {
                         "{}{}: nodes show each other one user and one password, those of nats-server as well",
                         self.block, entry.key
                     );
-                    self.add(&entry.at, what);
+                    self.add(&entry.place, what);
                 }
                 _ => self.unknown(&entry),
             }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use standin_daemon::settings::{Millis, Pair, Places, Secret, SettingsError, Url, Whole, host_and_port};
 use standin_registry::{Config, Endpoint, Record, Upstream, ZooKeeperConfig};
 
-use super::{Findings, Place, Settings, named};
+use super::{Place, Settings, named};
 
 /// The port for other nodes when none is given, as `nats-server`'s documentation uses it.
 const PORT_DEFAULT: i32 = 6222;
@@ -207,38 +207,39 @@ impl Settings {
     }
 
     /// What stands in the way of being one of several.
-    pub(super) fn check_cluster(&self, places: &Places<'_>, findings: &mut Findings) {
+    pub(super) fn check_cluster(&self, places: &Places<'_>) -> Vec<SettingsError> {
         let (cluster, nodes) = (&self.cluster, &self.nodes);
         let both = !nodes.zookeeper_auth.is_empty() && named(&nodes.zookeeper_auth_file).is_some();
         let rules = [
             (
                 both,
-                &["nodes.zookeeper_auth"][..],
+                "nodes.zookeeper_auth",
                 "nodes.zookeeper_auth and nodes.zookeeper_auth_file are both set; keep one",
             ),
             (
                 cluster.listen.is_empty() && nodes.zookeeper.is_empty() && !cluster.routes.is_empty(),
-                &["cluster.routes"],
+                "cluster.routes",
                 "cluster.routes is set and cluster.listen is not: other nodes could not connect; give it (--cluster \
                  nats://HOST:PORT)",
             ),
             (
                 cluster.max_pending < self.limits.max_payload + BESIDE_A_MESSAGE,
-                &["cluster.max_pending", "limits.max_payload"],
+                "cluster.max_pending",
                 "cluster.max_pending must be at least limits.max_payload and 2 MiB: less would end a link by what it is told when it \
                  begins, or by one message",
             ),
             (
                 cluster.user.is_empty() != cluster.password.is_empty(),
-                &["cluster.user", "cluster.password"],
+                "cluster.user",
                 "cluster.user and cluster.password are needed together; give both or none",
             ),
         ];
-        for (_, keys, rule) in rules.into_iter().filter(|(broken, ..)| *broken) {
-            findings.conflict(places, keys, rule);
-        }
+        let broken = rules.into_iter().filter(|(broken, ..)| *broken);
+        let mut errors: Vec<_> = broken
+            .map(|(_, key, rule)| places.conflict(key, rule.to_owned()))
+            .collect();
         if self.is_clustered() {
-            self.check_own(places, findings);
+            errors.extend(self.check_own(places));
         }
         if !nodes.zookeeper.is_empty() {
             let config = Config {
@@ -250,20 +251,25 @@ impl Settings {
                 ..Config::default()
             };
             if let Err(error) = config.check() {
-                findings.add(places.of("nodes.zookeeper"), error.to_string());
+                errors.push(places.conflict("nodes.zookeeper", error.to_string()));
             }
         }
+        errors
     }
 
     /// What stands in the way of being found by others.
-    fn check_own(&self, places: &Places<'_>, findings: &mut Findings) {
+    fn check_own(&self, places: &Places<'_>) -> Vec<SettingsError> {
         let (_, mesh_port) = self.mesh_host_and_port();
-        for (key, port) in [("port", self.port), ("http.port", self.http.port)] {
-            if port > 0 && port == mesh_port {
+        let ports = [("port", self.port), ("http.port", self.http.port)];
+        let same = ports
+            .into_iter()
+            .filter(|(_, port)| *port > 0 && *port == mesh_port);
+        let mut errors: Vec<_> = same
+            .map(|(key, port)| {
                 let rule = format!("{key} and the port of cluster.listen are both {port}; give each its own");
-                findings.conflict(places, &["cluster.listen", key], rule);
-            }
-        }
+                places.conflict("cluster.listen", rule)
+            })
+            .collect();
         // An id of its own, which it has without a name, is one that can be registered.
         let id = match self.server_name.as_str() {
             "" => "id",
@@ -271,8 +277,9 @@ impl Settings {
         };
         if let Err(error) = Record::new(id, Endpoint::new("host", 1)).check() {
             let rule = format!("server_name cannot be registered: {error}");
-            findings.add(places.of("server_name"), rule);
+            errors.push(places.conflict("server_name", rule));
         }
+        errors
     }
 }
 

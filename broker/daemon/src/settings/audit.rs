@@ -1,14 +1,16 @@
 //! Whether the compiled-in file tells what the schema says: for the tests of the programs.
 
-use super::{Schema, key_lines};
+use super::{Schema, SettingsError, document};
 
 /// What the file leaves out, or tells otherwise than the schema: comments, ranges, the mark `(restart)`.
 #[must_use]
 pub fn faults(schema: &Schema) -> Vec<String> {
-    let keys = match key_lines(schema.defaults_file, schema.defaults) {
-        Ok(keys) => keys,
-        Err(error) => return vec![error.to_string()],
-    };
+    let document = document::read(schema.defaults_file, schema.defaults);
+    if let Err(error) = SettingsError::all(document.errors) {
+        return vec![error.to_string()];
+    }
+    let keys = document.items.into_iter();
+    let keys: Vec<_> = keys.map(|item| (item.key, item.place.rank().1)).collect();
     let lines: Vec<&str> = schema.defaults.lines().collect();
     let mut faults = Vec::new();
     for (key, line) in &keys {

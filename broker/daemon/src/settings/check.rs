@@ -8,8 +8,37 @@ use super::{Place, Schema, SettingsError, masked_url};
 /// Checks one value by itself.
 ///
 /// # Errors
-/// [`SettingsError::Value`], or what the schema has to say of a text or table.
+/// [`SettingsError::Value`], or what the schema has to say of a text or table; each calls the key as its text does.
 pub(super) fn entry(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
+    of_its_form(schema, entry).map_err(|error| named(error, entry))
+}
+
+fn named(error: SettingsError, entry: &Entry) -> SettingsError {
+    let renamed = |text: String| text.replace(&entry.key, &entry.name);
+    match error {
+        SettingsError::Value {
+            place,
+            key,
+            allowed,
+            found,
+        } => SettingsError::Value {
+            place,
+            key: renamed(key),
+            allowed,
+            found,
+        },
+        SettingsError::Conflict { place, rule } => SettingsError::Conflict {
+            place,
+            rule: renamed(rule),
+        },
+        SettingsError::Several(errors) => {
+            SettingsError::Several(errors.into_iter().map(|error| named(error, entry)).collect())
+        }
+        error => error,
+    }
+}
+
+fn of_its_form(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
     if std::mem::discriminant(&entry.value) != std::mem::discriminant(&entry.default) {
         return Err(wrong_type(schema, entry, entry.place.clone(), &entry.value));
     }
@@ -79,12 +108,18 @@ fn range_text(schema: &Schema, key: &str) -> String {
 
 fn in_range(schema: &Schema, entry: &Entry, number: i64) -> Result<(), SettingsError> {
     let range = schema.ranges.iter().find(|(name, ..)| *name == entry.key);
-    match range {
-        Some((_, low, high)) if !(*low..=*high).contains(&number) => {
-            Err(wrong_type(schema, entry, entry.place.clone(), &entry.value))
-        }
-        _ => Ok(()),
-    }
+    let Some((_, low, high)) = range.filter(|(_, low, high)| !(*low..=*high).contains(&number)) else {
+        return Ok(());
+    };
+    Err(match &entry.source {
+        Some(source) => SettingsError::Value {
+            place: entry.place.clone(),
+            key: entry.key.clone(),
+            allowed: format!("a time from {low} to {high} {}", entry.unit()),
+            found: source.clone(),
+        },
+        None => wrong_type(schema, entry, entry.place.clone(), &entry.value),
+    })
 }
 
 fn text_form(schema: &Schema, key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {

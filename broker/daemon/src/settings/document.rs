@@ -1,7 +1,7 @@
-//! One TOML text as a flat list of `section.key` with values and line numbers.
+//! One text of settings as a flat list of `section.key` with values and places.
 //!
-//! The settings are two levels deep at most, so a flat list is all that the layers above need; the line numbers are what
-//! error messages need.
+//! The settings are two levels deep at most, so a flat list is all that the layers above need; the places are what
+//! error messages need. TOML is read here; a program may bring a reader for another format.
 
 use toml::{
     Spanned, Value,
@@ -10,15 +10,21 @@ use toml::{
 
 use super::{Place, SettingsError};
 
-/// A text, read.
+/// Result of reading a text.
 #[derive(Debug)]
-pub(super) struct Document {
+pub struct Document {
     /// Its `[sections]`, each with its line, from 1.
-    pub(super) sections: Vec<(String, usize)>,
+    pub sections: Vec<(String, usize)>,
     /// Its keys, in the order of the text.
-    pub(super) items: Vec<Item>,
-    /// What of it is no TOML, each with file and line.
-    pub(super) errors: Vec<SettingsError>,
+    pub items: Vec<Item>,
+    /// All errors of the text, each with its place.
+    pub errors: Vec<SettingsError>,
+    /// Warnings about what has no effect, each with its place.
+    pub warnings: Vec<String>,
+    /// Whether the text has the syntax of its format.
+    pub is_well_formed: bool,
+    /// Whether the value of each known key was read. If not, values are not compared with each other.
+    pub is_complete: bool,
 }
 
 /// One `key = value` of a text.
@@ -26,39 +32,33 @@ pub(super) struct Document {
 pub struct Item {
     /// `section.key`, or `key` above the first section.
     pub key: String,
-    /// What stands there.
+    /// The key as the text calls it, for errors; in TOML the key itself.
+    pub name: String,
+    /// The value, in the unit of the key.
     pub value: Value,
-    /// Line of the key, from 1.
-    pub line: usize,
-    /// Lines of the items when the value is a list, from 1.
-    pub item_lines: Vec<usize>,
-}
-
-/// Every key of `text` with its line, from 1.
-///
-/// # Errors
-/// [`SettingsError::Syntax`] with file and line.
-pub fn key_lines(name: &str, text: &str) -> Result<Vec<(String, usize)>, SettingsError> {
-    let Document { items, errors, .. } = read(name, text);
-    SettingsError::all(errors)?;
-    Ok(items.into_iter().map(|item| (item.key, item.line)).collect())
+    /// The value as it is written, for errors, where it has another unit than the key.
+    pub source: Option<String>,
+    /// Place of the key.
+    pub place: Place,
+    /// Places of the items when the value is a list.
+    pub item_places: Vec<Place>,
 }
 
 /// Reads `text`, which is shown as `name` in errors; where it is no TOML, what can be read of it without guessing.
 pub(super) fn read(name: &str, text: &str) -> Document {
-    let lines = Lines::of(text);
+    let lines = Lines::of(name, text);
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut broken: Vec<(usize, String)> = errors
         .iter()
         .map(|error| {
-            let line = lines.at(error.span().map_or(0, |span| span.start));
+            let line = lines.number(error.span().map_or(0, |span| span.start));
             (line, error.message().trim().replace('\n', ", "))
         })
         .collect();
     // The first error of a line mostly is the cause of the others.
     broken.sort_by_key(|(line, _)| *line);
     broken.dedup_by_key(|(line, _)| *line);
-    let known = |line: &usize| !is_doubtful(text, *line, &broken);
+    let known = |line: usize| !is_doubtful(text, line, &broken);
     let mut sections = Vec::new();
     let mut items = Vec::new();
     for (key, value) in root.get_ref() {
@@ -66,15 +66,15 @@ pub(super) fn read(name: &str, text: &str) -> Document {
             items.push(item(key.get_ref().to_string(), key.span().start, value, &lines));
             continue;
         };
-        sections.push((key.get_ref().to_string(), lines.at(key.span().start)));
+        sections.push((key.get_ref().to_string(), lines.number(key.span().start)));
         items.extend(section.iter().map(|(inner, value)| {
             let name = format!("{}.{}", key.get_ref(), inner.get_ref());
             item(name, inner.span().start, value, &lines)
         }));
     }
-    items.sort_by_key(|item| item.line);
-    items.retain(|item| known(&item.line));
-    sections.retain(|(_, line)| known(line));
+    items.sort_by_key(|item: &Item| item.place.rank());
+    items.retain(|item| known(item.place.rank().1));
+    sections.retain(|(_, line)| known(*line));
     let error = |(line, message)| SettingsError::Syntax {
         place: Place::file(name, line),
         format: "TOML",
@@ -83,7 +83,10 @@ pub(super) fn read(name: &str, text: &str) -> Document {
     Document {
         sections,
         items,
+        is_well_formed: broken.is_empty(),
+        is_complete: broken.is_empty(),
         errors: broken.into_iter().map(error).collect(),
+        warnings: Vec::new(),
     }
 }
 
@@ -97,16 +100,18 @@ fn is_doubtful(text: &str, line: usize, broken: &[(usize, String)]) -> bool {
     is_broken(line) || head.is_some_and(|(at, _)| is_broken(at + 1))
 }
 
-fn item(key: String, offset: usize, value: &Spanned<DeValue<'_>>, lines: &Lines) -> Item {
-    let item_lines = match value.get_ref() {
-        DeValue::Array(array) => array.iter().map(|item| lines.at(item.span().start)).collect(),
+fn item(key: String, offset: usize, value: &Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Item {
+    let item_places = match value.get_ref() {
+        DeValue::Array(array) => array.iter().map(|item| lines.place(item.span().start)).collect(),
         _ => Vec::new(),
     };
     Item {
+        name: key.clone(),
         key,
         value: plain(value.get_ref()),
-        line: lines.at(offset),
-        item_lines,
+        source: None,
+        place: lines.place(offset),
+        item_places,
     }
 }
 
@@ -134,25 +139,31 @@ fn float(digits: &str) -> Value {
 }
 
 /// Where the lines of a text begin.
-struct Lines {
+struct Lines<'a> {
+    name: &'a str,
     starts: Vec<usize>,
 }
 
-impl Lines {
-    fn of(text: &str) -> Self {
+impl<'a> Lines<'a> {
+    fn of(name: &'a str, text: &str) -> Self {
         let after = text
             .bytes()
             .enumerate()
             .filter(|(_, byte)| *byte == b'\n')
             .map(|(at, _)| at + 1);
         Self {
+            name,
             starts: std::iter::once(0).chain(after).collect(),
         }
     }
 
     /// The line, from 1, of the byte at `offset`.
-    fn at(&self, offset: usize) -> usize {
+    fn number(&self, offset: usize) -> usize {
         self.starts.partition_point(|start| *start <= offset)
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        Place::file(self.name, self.number(offset))
     }
 }
 
@@ -165,9 +176,13 @@ mod tests {
         let text = "listen = [\n  \"a:1\",\n  \"b:2\",\n]\n\n[session]\n# why\nping_max = 3\n";
         let Document { sections, items, .. } = read("x.toml", text);
         assert_eq!(sections, [("session".to_owned(), 6)]);
-        let seen: Vec<_> = items.iter().map(|item| (item.key.as_str(), item.line)).collect();
-        assert_eq!(seen, [("listen", 1), ("session.ping_max", 8)]);
-        assert_eq!(items[0].item_lines, [2, 3]);
+        let at = |line| Place::file("x.toml", line);
+        let seen: Vec<_> = items
+            .iter()
+            .map(|item| (item.key.as_str(), item.place.clone()))
+            .collect();
+        assert_eq!(seen, [("listen", at(1)), ("session.ping_max", at(8))]);
+        assert_eq!(items[0].item_places, [at(2), at(3)]);
         assert_eq!(items[1].value, Value::Integer(3));
     }
 

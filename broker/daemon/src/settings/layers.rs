@@ -137,8 +137,12 @@ fn named_keys(text: &str) -> impl Iterator<Item = &str> {
 pub(super) struct Entry {
     /// `section.key`, or `key`.
     pub(super) key: String,
+    /// The key as the text that sets it calls it, for errors.
+    pub(super) name: String,
     pub(super) default: Value,
     pub(super) value: Value,
+    /// The value as it is written, where it has another unit than the key.
+    pub(super) source: Option<String>,
     pub(super) place: Place,
     /// The places of the items of a list from a file, where they are known.
     pub(super) item_places: Vec<Place>,
@@ -150,10 +154,18 @@ impl Entry {
         self.key.split_once('.').unwrap_or(("", &self.key))
     }
 
-    /// Puts the default in the place of a value that cannot be used, so that the rest can be checked.
-    fn reset(&mut self) {
-        self.value = self.default.clone();
-        self.place = Place::Default;
+    /// The unit of the value, which its key ends with.
+    pub(super) fn unit(&self) -> &'static str {
+        let units = [("_us", "µs"), ("_ms", "ms"), ("_secs", "s")];
+        let unit = units.iter().find(|(end, _)| self.key.ends_with(end));
+        unit.map_or("", |(_, unit)| *unit)
+    }
+
+    fn set(&mut self, value: Value, place: Place) {
+        self.name.clone_from(&self.key);
+        self.value = value;
+        self.source = None;
+        self.place = place;
         self.item_places.clear();
     }
 
@@ -202,6 +214,8 @@ struct Layers {
     entries: Vec<Entry>,
     warnings: Vec<String>,
     errors: Vec<SettingsError>,
+    /// Whether the value of each known key was read.
+    is_complete: bool,
 }
 
 impl Layers {
@@ -210,8 +224,10 @@ impl Layers {
         SettingsError::all(errors)?;
         let entry = |item: Item| Entry {
             key: item.key,
+            name: item.name,
             default: item.value.clone(),
             value: item.value,
+            source: None,
             place: Place::Default,
             item_places: Vec::new(),
         };
@@ -220,6 +236,7 @@ impl Layers {
             entries: items.into_iter().map(entry).collect(),
             warnings: Vec::new(),
             errors: Vec::new(),
+            is_complete: true,
         })
     }
 
@@ -235,24 +252,20 @@ impl Layers {
 
     fn lay_file(&mut self, path: &Path, text: &str) {
         let name = path.display().to_string();
-        let Some(other) = self.schema.other_format else {
+        let is_named = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
+        let Some(other) = self.schema.other_format.filter(|_| !is_named("toml")) else {
             return self.lay_text(&name, text);
         };
-        if path.extension().is_some_and(|extension| extension == "conf") {
-            match other(&name, text) {
-                Ok(items) => self.lay_items(&name, items),
-                Err(error) => self.errors.push(error),
-            }
-            return;
+        if is_named("conf") {
+            return self.lay_document(&name, other(&name, text));
         }
         let document = document::read(&name, text);
-        // Of a text that is neither, it is told why it is no TOML.
-        if !document.errors.is_empty()
-            && let Ok(items) = other(&name, text)
-        {
-            return self.lay_items(&name, items);
+        if document.is_well_formed {
+            return self.lay_document(&name, document);
         }
-        self.lay_document(&name, document);
+        // Of a text that is neither, it is told why it is no TOML.
+        let otherwise = Some(other(&name, text)).filter(|document| document.is_well_formed);
+        self.lay_document(&name, otherwise.unwrap_or(document));
     }
 
     fn lay_text(&mut self, name: &str, text: &str) {
@@ -261,6 +274,8 @@ impl Layers {
 
     fn lay_document(&mut self, name: &str, document: Document) {
         self.errors.extend(document.errors);
+        self.warnings.extend(document.warnings);
+        self.is_complete &= document.is_complete;
         for (section, line) in document.sections {
             if !self.has_section(&section) {
                 let known = self.entries.iter().map(|entry| entry.split().0);
@@ -277,27 +292,19 @@ impl Layers {
                 self.errors.push(error);
             }
         }
-        self.lay_items(name, document.items);
-    }
-
-    fn lay_items(&mut self, name: &str, items: Vec<Item>) {
-        for item in items {
-            let place = Place::file(name, item.line);
+        for item in document.items {
             let Some(entry) = self.entry(&item.key) else {
                 // That of an unknown section was said once.
                 let (section, _) = item.key.split_once('.').unwrap_or_default();
                 if section.is_empty() || self.has_section(section) {
-                    self.errors.push(self.unknown(&item.key, place));
+                    self.errors.push(self.unknown(&item.key, item.place));
                 }
                 continue;
             };
-            entry.item_places = item
-                .item_lines
-                .iter()
-                .map(|line| Place::file(name, *line))
-                .collect();
-            entry.value = item.value;
-            entry.place = place;
+            entry.set(item.value, item.place);
+            entry.name = item.name;
+            entry.source = item.source;
+            entry.item_places = item.item_places;
         }
     }
 
@@ -407,20 +414,17 @@ impl Layers {
             self.errors.push(error);
             return;
         };
-        entry.value = value;
-        entry.place = place;
-        entry.item_places.clear();
+        entry.set(value, place);
     }
 
     fn lay_flags(&mut self, flags: &[Flag]) {
         for flag in flags {
             if let Some(entry) = self.entry(flag.key) {
-                entry.value = match &flag.value {
+                let value = match &flag.value {
                     Value::Array(items) => Value::Array(items.iter().flat_map(check::items).collect()),
                     value => value.clone(),
                 };
-                entry.place = Place::Flag(flag.flag);
-                entry.item_places.clear();
+                entry.set(value, Place::Flag(flag.flag));
             }
         }
     }
@@ -435,7 +439,7 @@ impl Layers {
         for entry in &mut self.entries {
             if let Err(error) = check::entry(self.schema, entry) {
                 self.errors.push(error);
-                entry.reset();
+                entry.set(entry.default.clone(), Place::Default);
                 refused.push(entry.key.clone());
             }
         }
@@ -447,7 +451,7 @@ impl Layers {
         })?;
         let is_sound = self.errors.is_empty();
         // With a line that could not be read, nobody knows what stands beside what.
-        if !self.errors.iter().any(|error| error.kind() == "syntax") {
+        if self.is_complete {
             let across = settings.check(&Places(&self.entries));
             let whole = if across.is_ok() {
                 complete(&settings)
