@@ -322,7 +322,6 @@ impl Cli {
         ];
         let texts = texts.into_iter().filter_map(|(key, flag, text)| {
             let text = match (key, text.as_deref()?) {
-                ("addr", "localhost") => "127.0.0.1",
                 // Empty is "not given" to nats-server.
                 ("addr", "") => "0.0.0.0",
                 (_, text) => text,

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use crate::closing::Reason;
 use crate::mesh::{Mesh, MeshError};
 use crate::monitor;
-use crate::settings::Settings;
+use crate::settings::{ListenAddress, Settings};
 use crate::shared::Shared;
 use crate::worker;
 
@@ -37,7 +37,7 @@ pub enum RunError {
         /// The flag of its port.
         flag: &'static str,
         /// What was asked for.
-        address: SocketAddr,
+        address: ListenAddress,
         /// What the system said.
         error: io::Error,
     },
@@ -105,16 +105,16 @@ impl Server {
         stop: impl Future<Output = ()>,
     ) -> Result<Self, RunError> {
         let wanted = settings.listen();
-        let listen_error = |error| refused("clients", "-p", wanted, error);
+        let listen_error = |error| refused("clients", "-p", &wanted, error);
         // Bound, so that others can be told the port, but nobody is let in yet.
         let (socket, address) = match sockets.clients {
             Some(listener) => {
                 let address = listener.local_addr().map_err(listen_error)?;
                 (Socket::from(listener), address)
             }
-            None => bind(wanted).map_err(listen_error)?,
+            None => bind(&wanted).map_err(listen_error)?,
         };
-        let http = settings.http_listen().map(listen_for_http).transpose()?;
+        let http = settings.http_listen().as_ref().map(listen_for_http).transpose()?;
         let backlog = settings.process.listen_backlog;
         let mesh = mesh_socket(sockets.mesh, &settings)?;
         let shared = Arc::new(Shared::new(settings, address));
@@ -309,21 +309,21 @@ impl Drop for Server {
     }
 }
 
-fn refused(what: &'static str, flag: &'static str, address: SocketAddr, error: io::Error) -> RunError {
+fn refused(what: &'static str, flag: &'static str, address: &ListenAddress, error: io::Error) -> RunError {
     RunError::Listen {
         what,
         flag,
-        address,
+        address: address.clone(),
         error,
     }
 }
 
-fn listen_for_http(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+fn listen_for_http(wanted: &ListenAddress) -> Result<(TcpListener, SocketAddr), RunError> {
     let listen = || {
-        let (socket, address) = bind(address)?;
+        let (socket, address) = bind(wanted)?;
         Ok((listen(&socket, 128)?, address))
     };
-    listen().map_err(|error| refused("HTTP", "-m", address, error))
+    listen().map_err(|error| refused("HTTP", "-m", wanted, error))
 }
 
 fn mesh_socket(
@@ -337,19 +337,20 @@ fn mesh_socket(
     if !settings.is_clustered() {
         return Ok(None);
     }
-    let address = settings.mesh_listen().map_err(MeshError::Socket)?;
+    let wanted = settings.mesh_listen();
     let listener = || {
-        let (socket, address) = bind(address)?;
+        let (socket, address) = bind(&wanted)?;
         socket.listen(128)?;
         Ok((StdListener::from(socket), address))
     };
     listener()
         .map(Some)
-        .map_err(|error| refused("other nodes", "--cluster", address, error))
+        .map_err(|error| refused("other nodes", "--cluster", &wanted, error))
 }
 
 /// A socket bound to `wanted`, and the address that it has.
-fn bind(wanted: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+fn bind(wanted: &ListenAddress) -> io::Result<(Socket, SocketAddr)> {
+    let wanted = wanted.resolve()?;
     let socket = bind_dual_stack(wanted)?;
     let address = bound_address(&socket, wanted)?;
     Ok((socket, address))

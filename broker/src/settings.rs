@@ -4,7 +4,6 @@
 //! are laid over it is told in [`standin_daemon::settings`]. Sections here are sections there, fields are keys, and those that
 //! `nats-server` has too bear its names.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,13 +15,16 @@ use standin_daemon::settings::{
 pub use standin_daemon::settings::{Flag, Input, Loaded, Millis, Place, Secs, SettingsError};
 use toml::{Table, Value};
 
+use self::listen_address::is_host;
 use crate::auth::Access;
 use crate::natsconf;
 
 mod cluster;
+mod listen_address;
 
 pub use cluster::{Cluster, Nodes};
 pub(crate) use cluster::{Route, address_towards, credentials, split_url};
+pub use listen_address::ListenAddress;
 
 /// The commented defaults, `deploy/broker.toml`.
 pub const DEFAULTS: &str = include_str!("../../deploy/broker.toml");
@@ -219,8 +221,10 @@ fn masked(key: &str, text: &str) -> Option<String> {
 /// Checks the form of one text.
 fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let allowed = match key {
-        "addr" if text.parse::<IpAddr>().is_err() => "an IP address, such as \"127.0.0.1\"",
-        "http.addr" if !text.is_empty() && text.parse::<IpAddr>().is_err() => "an IP address, or empty",
+        "addr" if !is_host(text) => "an IP address, such as \"127.0.0.1\", or the name of this host",
+        "http.addr" if !text.is_empty() && !is_host(text) => {
+            "an IP address or the name of this host, or empty"
+        }
         "advertise" | "cluster.advertise" if !text.is_empty() && !cluster::is_advertised(text) => {
             "host:port or host as others reach it, or empty"
         }
@@ -402,20 +406,20 @@ impl Settings {
             .collect()
     }
 
-    /// Where clients are served; port 0 for any free one.
+    /// Where clients are served.
     #[must_use]
-    pub fn listen(&self) -> SocketAddr {
-        at(&self.addr, self.port)
+    pub fn listen(&self) -> ListenAddress {
+        ListenAddress::new(&self.addr, self.port)
     }
 
-    /// Where the pages are served, if they are; port 0 for any free one.
+    /// Where the pages are served, if they are.
     #[must_use]
-    pub fn http_listen(&self) -> Option<SocketAddr> {
+    pub fn http_listen(&self) -> Option<ListenAddress> {
         let addr = match self.http.addr.as_str() {
             "" => &self.addr,
             addr => addr,
         };
-        (self.http.port != 0).then(|| at(addr, self.http.port))
+        (self.http.port != 0).then(|| ListenAddress::new(addr, self.http.port))
     }
 
     /// The file for the log, if it is not standard error.
@@ -461,12 +465,6 @@ impl Settings {
             Access::Users(all)
         }
     }
-}
-
-fn at(addr: &str, port: i32) -> SocketAddr {
-    // Checked when the settings were made; a program that made them otherwise gets the loopback address.
-    let ip = addr.parse().unwrap_or(IpAddr::from([127, 0, 0, 1]));
-    SocketAddr::new(ip, u16::try_from(port).unwrap_or(0))
 }
 
 /// `path`, if there is one.

@@ -54,8 +54,8 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
             "settings:1: port must be a whole number from -1 to 65535, not 65536",
         ),
         (
-            "addr = \"localhost\"\n",
-            "settings:1: addr must be an IP address, such as \"127.0.0.1\", not \"localhost\"",
+            "addr = \"a b\"\n",
+            "settings:1: addr must be an IP address, such as \"127.0.0.1\", or the name of this host, not \"a b\"",
         ),
         (
             "server_name = \"a b\"\n",

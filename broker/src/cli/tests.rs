@@ -79,7 +79,11 @@ fn any_free_port_is_minus_one() {
         Some(0)
     );
     assert_eq!(settings(&["-p", "0"]).port, 4222);
-    assert_eq!(settings(&["-a", "localhost"]).addr, "127.0.0.1");
+    assert_eq!(settings(&["-a", "localhost"]).addr, "localhost");
+    for cluster in ["nats://:6333", "nats://u:p@:6333"] {
+        let settings = settings(&["--cluster", cluster]);
+        assert_eq!(settings.mesh_listen().to_string(), "0.0.0.0:6333");
+    }
     for port in ["-2", "65536"] {
         let error = load(&["-p", port]).expect_err("no port");
         assert!(
@@ -87,10 +91,10 @@ fn any_free_port_is_minus_one() {
             "{error}"
         );
     }
-    let error = load(&["-a", "here"]).expect_err("no address");
+    let error = load(&["-a", "127.0.0"]).expect_err("no address");
     assert_eq!(
         error,
-        "flag --addr: addr must be an IP address, such as \"127.0.0.1\", not \"here\""
+        "flag --addr: addr must be an IP address, such as \"127.0.0.1\", or the name of this host, not \"127.0.0\""
     );
 }
 

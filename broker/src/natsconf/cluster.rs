@@ -26,16 +26,22 @@ impl Keys {
             }
         }
         self.keys_of(entry, "cluster.", Self::key_of_cluster);
-        // Without a port, nats-server is no node of a cluster.
-        if let Some(place) = listen.place.filter(|_| listen.port != 0) {
-            let host = match listen.host.as_str() {
-                "" => "0.0.0.0".to_owned(),
-                host if host.contains(':') => format!("[{host}]"),
-                host => host.to_owned(),
-            };
-            let text = format!("{host}:{}", listen.port);
-            self.put(&place, "cluster.listen", "cluster.listen", Value::String(text));
-        }
+        let Some(place) = listen.place.filter(|_| listen.port != 0) else {
+            // Without a port nats-server is no node of a cluster, and dials none.
+            let routes = self.items.extract_if(.., |item| item.key == "cluster.routes");
+            let why = "the block has no port, so the server is no node of a cluster";
+            let idle = routes.map(|item| format!("{}: {} has no effect: {why}", item.place, item.name));
+            self.warnings.extend(idle);
+            return;
+        };
+        let text = match listen.host.as_str() {
+            host if host.contains(':') => format!("[{host}]:{}", listen.port),
+            host => format!("{host}:{}", listen.port),
+        };
+        // Its name in errors, whichever of the keys gave it.
+        self.block = "cluster.";
+        self.put(&place, "listen", "cluster.listen", Value::String(text));
+        self.block = "";
     }
 
     fn listen_of_cluster(&mut self, entry: &Entry, listen: &mut Listen) {
@@ -56,8 +62,7 @@ impl Keys {
                 }
             }
             "host" | "net" => {
-                let host = as_text(&entry.node).unwrap_or_default();
-                listen.host = if host == "localhost" { "127.0.0.1" } else { host }.to_owned();
+                listen.host = as_text(&entry.node).unwrap_or_default().to_owned();
             }
             _ => {}
         }

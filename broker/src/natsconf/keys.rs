@@ -218,12 +218,6 @@ impl Keys {
 
     fn host(&mut self, entry: &Entry, key: &str) {
         match as_text(&entry.node) {
-            Some("localhost") => self.put(
-                &entry.place,
-                &entry.key,
-                key,
-                Value::String("127.0.0.1".to_owned()),
-            ),
             Some("") => {}
             _ => self.text(entry, key),
         }
@@ -347,10 +341,7 @@ pub(super) fn host_and_port(node: &Node) -> Option<(String, i64)> {
         Node::Integer(number, _) => Some((String::new(), *number)),
         Node::Text(text) => {
             let (host, number) = text.rsplit_once(':').unwrap_or(("", text));
-            let host = match host.trim_start_matches('[').trim_end_matches(']') {
-                "localhost" => "127.0.0.1",
-                host => host,
-            };
+            let host = host.trim_start_matches('[').trim_end_matches(']');
             Some((host.to_owned(), number.parse().ok()?))
         }
         _ => None,

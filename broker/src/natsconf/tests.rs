@@ -38,7 +38,7 @@ fn a_cluster_of_nats_server_is_taken_for_what_it_says() {
         }
     ";
     let settings = load("nats.conf", text).unwrap();
-    assert_eq!(settings.mesh_listen().unwrap().to_string(), "127.0.0.1:6222");
+    assert_eq!(settings.mesh_listen().to_string(), "localhost:6222");
     let routes = settings.routes();
     assert_eq!(routes[0].endpoint.to_string(), "10.0.0.2:6222");
     assert_eq!(routes[0].credentials, Some(("r".to_owned(), "s3cr3t".to_owned())));
@@ -167,7 +167,7 @@ fn what_means_nothing_or_no_limit_is_taken() {
     let text = "host: localhost\njetstream: disabled\nsyslog: false\nprof_port: 0\nmax_traced_msg_len: 3\n\
                 max_connections: -1\nmax_subscriptions: -1\nauthorization { token: t, timeout: 0.5 }\n";
     let settings = load("x.conf", text).unwrap();
-    assert_eq!(settings.addr, "127.0.0.1");
+    assert_eq!(settings.addr, "localhost");
     assert_eq!(
         (settings.limits.max_connections, settings.limits.max_subscriptions),
         (1_000_000, 0)
@@ -194,6 +194,20 @@ fn payloads_and_pending_bytes_as_large_as_nats_server_takes_them_start() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_cluster_without_a_port_is_none_and_the_file_says_so() {
+    let text = "net: node.example\ncluster { name: c, routes: [ nats://127.0.0.1:6222 ] }\n";
+    let settings = load("x.conf", text).unwrap();
+    assert_eq!(settings.listen().to_string(), "node.example:4222");
+    assert!(!settings.is_clustered());
+    assert_eq!(
+        super::read("x.conf", text).warnings,
+        [
+            "x.conf:2: cluster.routes has no effect: the block has no port, so the server is no node of a cluster"
+        ]
+    );
 }
 
 #[test]
@@ -280,7 +294,7 @@ fn all_errors_of_a_file_are_told_in_one_run() {
         ),
         // Syntax errors, one of each line.
         (
-            "port: -x -y\nnever: 1\ncluster {\n port: \"\\q\"\n gossip: 1\n routes [\n  -z\n 7 8\n ]\n}\nhttp_port: x",
+            "port: -x -y\nnever: 1\ncluster { port: 6333\n name: \"\\q\"\n gossip: 1\n routes [\n  -z\n 7 8\n ]\n}\nhttp_port: x",
             &[
                 "1: a number must stand behind `-`; a text goes in quotes",
                 "2: unknown key `never`, to nats-server as well",
@@ -393,7 +407,7 @@ fn what_cannot_be_is_told_with_its_line() {
             "x.conf:2: cluster.routes must be a list of nats://host:port, not 7",
         ),
         (
-            "cluster {\n routes: [\n \"http://u:secret@h:1\"\n]\n}",
+            "cluster { port: 1\n routes: [\n \"http://u:secret@h:1\"\n]\n}",
             "x.conf:3: cluster.routes must be [nats://][user:password@]host:port, not \"http://u:***@h:1\"",
         ),
         (
@@ -419,6 +433,10 @@ fn what_cannot_be_is_told_with_its_line() {
         (
             "listen: here",
             "x.conf:1: listen must be host:port, or a port, not a text",
+        ),
+        (
+            "listen: \"a b:1\"",
+            "x.conf:1: listen must be an IP address, such as \"127.0.0.1\", or the name of this host, not \"a b\"",
         ),
         (
             "ping_interval: soon",

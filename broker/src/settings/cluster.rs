@@ -1,14 +1,14 @@
 //! `[cluster]` and `[nodes]`: how this node finds the others, and how they find it.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use standin_daemon::settings::{Millis, Pair, Places, Secret, SettingsError, Url, Whole, host_and_port};
 use standin_registry::{Config, Endpoint, Record, Upstream, ZooKeeperConfig};
 
-use super::{Place, Settings, named};
+use super::{ListenAddress, Place, Settings, named};
 
 /// The port for other nodes when none is given, as `nats-server`'s documentation uses it.
 const PORT_DEFAULT: i32 = 6222;
@@ -86,12 +86,14 @@ pub(crate) fn credentials(user_info: &str) -> Result<(String, String), String> {
     known.ok_or_else(|| "user:password before the @".to_owned())
 }
 
-/// Whether `text` is what `cluster.listen` takes: host:port, with port -1 for any free one.
+/// Whether `text` is what `cluster.listen` takes: host:port, with port -1 for any free one; without a host it is all addresses.
 pub(super) fn is_listen(text: &str) -> bool {
-    host_and_port(text)
-        || text
-            .strip_suffix(":-1")
-            .is_some_and(|host| host_and_port(&format!("{host}:0")))
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    let port = if port == "-1" { "0" } else { port };
+    host_and_port(&format!("{host}:{port}"))
 }
 
 /// Whether `text` is an address by which others can reach a node: host:port, or a host alone; an IPv6 address in brackets, with its port.
@@ -141,26 +143,13 @@ impl Settings {
         }
     }
 
-    /// Where other nodes connect; port 0 for any free one.
-    ///
-    /// # Errors
-    /// What the system says when the host is a name that it does not know.
-    pub fn mesh_listen(&self) -> std::io::Result<SocketAddr> {
-        let (host, port) = self.mesh_host_and_port();
-        let port = u16::try_from(port).unwrap_or(0);
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(SocketAddr::new(ip, port));
+    /// Where other nodes connect.
+    #[must_use]
+    pub fn mesh_listen(&self) -> ListenAddress {
+        match self.cluster.listen.rsplit_once(':') {
+            Some((host, port)) => ListenAddress::new(host, port.parse().unwrap_or(PORT_DEFAULT)),
+            None => ListenAddress::new(&self.addr, PORT_DEFAULT),
         }
-        let unknown = || std::io::Error::other(format!("{host} has no address"));
-        (host, port).to_socket_addrs()?.next().ok_or_else(unknown)
-    }
-
-    fn mesh_host_and_port(&self) -> (&str, i32) {
-        let (host, port) = match self.cluster.listen.rsplit_once(':') {
-            Some((host, port)) => (host, port.parse().unwrap_or(PORT_DEFAULT)),
-            None => (self.addr.as_str(), PORT_DEFAULT),
-        };
-        (host.trim_start_matches('[').trim_end_matches(']'), port)
     }
 
     /// The nodes named by hand.
@@ -259,7 +248,7 @@ impl Settings {
 
     /// What stands in the way of being found by others.
     fn check_own(&self, places: &Places<'_>) -> Vec<SettingsError> {
-        let (_, mesh_port) = self.mesh_host_and_port();
+        let mesh_port = i32::from(self.mesh_listen().port());
         let ports = [("port", self.port), ("http.port", self.http.port)];
         let same = ports
             .into_iter()

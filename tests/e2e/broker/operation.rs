@@ -114,6 +114,14 @@ async fn what_cannot_be_had_is_told_with_code_69() {
         text.contains(&format!("cannot listen for clients on 127.0.0.1:{port}")),
         "{text}"
     );
+    let (code, text) = answer(&["-a", "no-such-host.invalid", "-p", &port]).await;
+    assert_eq!(code, 69, "{text}");
+    assert!(
+        text.contains(&format!(
+            "cannot listen for clients on no-such-host.invalid:{port}"
+        )),
+        "{text}"
+    );
     let (code, text) = answer(&["-a", "127.0.0.1", "-p", "-1", "-m", &port]).await;
     assert_eq!(code, 69, "{text}");
     assert!(text.contains("cannot listen for HTTP"), "{text}");
