@@ -98,7 +98,7 @@ impl Signals {
                     return End::Displaced;
                 }
                 // Where clients have elsewhere to go, they are given time.
-                _ = self.terminate.recv() => return if clustered { End::LameDuck } else { End::Now },
+                _ = self.terminate.recv() => return if clustered { End::Terminated } else { End::Now },
                 _ = self.lame_duck.recv() => return End::LameDuck,
                 _ = self.hangup.recv() => reload(cli, server, logging),
                 _ = self.reopen.recv() => {
@@ -110,10 +110,32 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Returns at SIGINT or at the second SIGTERM. The first one is ignored, as `nats-server` does: Kubernetes sends one behind a preStop
+    /// hook that has asked for the lame duck. `is_terminated`: it was asked for by SIGTERM, which was the first.
+    async fn end_of_lame_duck(&mut self, is_terminated: bool) {
+        let mut is_terminated = is_terminated;
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => {
+                    if is_terminated {
+                        return;
+                    }
+                    is_terminated = true;
+                    info!("SIGTERM ignored in lame duck mode; a second one, or SIGINT, ends it at once");
+                }
+            }
+        }
+    }
+}
+
 #[derive(PartialEq, Eq)]
 enum End {
     Now,
     LameDuck,
+    /// A lame duck that was asked for by SIGTERM.
+    Terminated,
     /// A lame duck as well, and an error.
     Displaced,
 }
@@ -168,9 +190,7 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
         info!("Entering lame duck mode, stop accepting new clients");
         tokio::select! {
             () = server.lame_duck() => {}
-            // A second word ends it at once.
-            _ = signals.interrupt.recv() => {}
-            _ = signals.terminate.recv() => {}
+            () = signals.end_of_lame_duck(end == End::Terminated) => {}
         }
     }
     info!("Initiating Shutdown, clients={}", server.clients());

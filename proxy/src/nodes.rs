@@ -16,7 +16,8 @@
 //! A failed node cools down for a random time. The bound of that time doubles with each failure in a row. Until the
 //! node is proved again, one session at a time dials it, and not before its retry time. The rate of dials to all
 //! failed nodes together is bounded too ([`NodeBook::turn`]). So a thousand waiting sessions cause a few dials a
-//! second, and all of them learn from each dial.
+//! second, and all of them learn from each dial. A node that fails soon after each recovery ([`PROBATION`]) stays under
+//! this limit until a session has stood on it for that time.
 //!
 //! *Architecture invariant:* the node book is read when a session needs a node, never for a message.
 
@@ -35,6 +36,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 const RETRY_BASE: Duration = Duration::from_millis(20);
 /// Upper bound of the retry wait.
 const RETRY_MAX: Duration = Duration::from_millis(500);
+/// A node that fails within this time of its recovery has relapsed.
+const PROBATION: Duration = Duration::from_secs(1);
+/// Relapses in a row from which on a recovered node is dialled as a failed one, until its probation is over.
+const RELAPSES_MAX: u32 = 2;
 /// Time for which a proved node without sessions is kept after the last source withdrew it.
 const WITHDRAWN_KEPT: Duration = Duration::from_secs(600);
 /// Withdrawn nodes without sessions that are kept.
@@ -81,6 +86,10 @@ struct Entry {
     withdrawn_at: Option<Instant>,
     /// Failures in a row.
     failures: u32,
+    /// Relapses in a row.
+    relapses: u32,
+    /// Time of the latest recovery.
+    recovered_at: Option<Instant>,
     cooling_until: Option<Instant>,
     /// Earliest time of the next dial while `failures` is above 0.
     retry_at: Option<Instant>,
@@ -107,6 +116,8 @@ impl Entry {
             node,
             withdrawn_at: None,
             failures: 0,
+            relapses: 0,
+            recovered_at: None,
             cooling_until: None,
             retry_at: None,
             on_trial: false,
@@ -122,6 +133,15 @@ impl Entry {
 
     fn is_cooling(&self, now: Instant) -> bool {
         self.cooling_until.is_some_and(|until| until > now)
+    }
+
+    fn is_on_probation(&self, now: Instant) -> bool {
+        self.recovered_at.is_some_and(|at| now < at + PROBATION)
+    }
+
+    /// Returns whether dials to the node are limited.
+    fn is_limited(&self, now: Instant) -> bool {
+        self.failures > 0 || self.relapses >= RELAPSES_MAX && self.is_on_probation(now)
     }
 
     /// Returns the time until which the last proof counts: two probe intervals plus the longest cool-down after it,
@@ -360,7 +380,7 @@ impl NodeBook {
 
     fn may_be_dialled(&self, node: &Endpoint, now: Instant) -> bool {
         lock(&self.entries).get(node).is_none_or(|entry| {
-            entry.failures == 0 || !entry.on_trial && entry.retry_at.is_none_or(|at| at <= now)
+            !entry.is_limited(now) || !entry.on_trial && entry.retry_at.is_none_or(|at| at <= now)
         })
     }
 
@@ -368,7 +388,7 @@ impl NodeBook {
     fn turn(self: &Arc<Self>, node: &Endpoint, now: Instant) -> Option<Option<Trial>> {
         let per_second = lock(&self.choice).retries_per_second_max;
         let mut entries = lock(&self.entries);
-        let Some(entry) = entries.get_mut(node).filter(|entry| entry.failures > 0) else {
+        let Some(entry) = entries.get_mut(node).filter(|entry| entry.is_limited(now)) else {
             return Some(None);
         };
         let is_due = !entry.on_trial && entry.retry_at.is_none_or(|at| at <= now);
@@ -392,8 +412,15 @@ impl NodeBook {
             if entry.is_proved(choice, now) {
                 entry.unproved_at = Some(now);
             }
-            let bound =
-                |base: Duration, max: Duration| base.saturating_mul(1 << entry.failures.min(20)).min(max);
+            if entry.failures == 0 {
+                entry.relapses = if entry.is_on_probation(now) {
+                    entry.relapses + 1
+                } else {
+                    0
+                };
+            }
+            let doublings = entry.failures.saturating_add(entry.relapses).min(20);
+            let bound = |base: Duration, max: Duration| base.saturating_mul(1 << doublings).min(max);
             let mut rng = rand::rng();
             let cooling = bound(choice.cooldown_base, choice.cooldown_max).mul_f64(rng.random::<f64>());
             let retry = bound(RETRY_BASE, RETRY_MAX).mul_f64(rng.random_range(0.5..1.0));
@@ -414,7 +441,11 @@ impl NodeBook {
             entry.retry_at = None;
             entry.last_failure = None;
             entry.probe_at = now + choice.next_probe();
-            std::mem::take(&mut entry.failures) > 0
+            let had_failed = std::mem::take(&mut entry.failures) > 0;
+            if had_failed {
+                entry.recovered_at = Some(now);
+            }
+            had_failed
         });
         if had_failed {
             self.recovered.notify_waiters();

@@ -6,6 +6,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -111,6 +113,32 @@ async fn s10_after_the_loss_of_one_node_of_several_held_publishes_wait_for_the_s
 }
 
 #[tokio::test]
+async fn s10_a_reload_shortens_the_wait_of_what_is_held_already() {
+    let mut cluster = Cluster::start(1).await;
+    let mut sidecar = Sidecar::builder()
+        .upstream([cluster.nodes[0].url()])
+        .setting("session.settle_ms", 60_000)
+        .start()
+        .await;
+    let mut subscriber = RawClient::open(sidecar.address()).await;
+    subscriber.subscribe("news", "1").await;
+    subscriber.flush().await;
+    let mut publisher = RawClient::open(sidecar.address()).await;
+    cluster.kill(0);
+    without_node(&sidecar, 2).await;
+    publisher.publish("news", "held").await;
+    cluster.restart(0).await;
+    eventually("the publisher's session holds it back", PATIENCE, async || {
+        let rows = sidecar.session_rows().await;
+        rows.iter().any(|row| row["state"] == "settling")
+    })
+    .await;
+    subscriber.flush().await;
+    sidecar.reload_with("session.settle_ms", 0);
+    subscriber.expect_message("1", "news", "held").await;
+}
+
+#[tokio::test]
 async fn s10_an_outage_is_one_line_when_it_begins_and_one_when_it_ends_and_can_be_polled() {
     let mut cluster = Cluster::start(1).await;
     let mut sidecar = sidecar_for(&cluster, 3600).await;
@@ -207,13 +235,10 @@ async fn s10_sessions_that_end_with_messages_are_one_warning_with_their_subjects
 /// Not a NATS server, only TLS, a name without an address: each is known and none is proved.
 #[tokio::test]
 async fn an_upstream_that_cannot_be_used_is_told_by_readyz_and_healthz() {
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = silent.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = silent.accept().await {
-            use tokio::io::AsyncWriteExt;
             let _ = stream.write_all(b"220 mail.example.org ESMTP\r\n").await;
         }
     });
@@ -430,4 +455,65 @@ async fn old_and_new_clients_outlive_an_outage_longer_than_the_sidecar_keeps_the
 #[tokio::test]
 async fn every_client_outlives_an_outage_in_which_the_sidecar_keeps_it() {
     outlives_an_outage(&Library::ALL, 3600, Duration::from_secs(5)).await;
+}
+
+/// A node that answers the PING of each session and then closes: an answer is no proof that it stands.
+#[tokio::test]
+async fn a_node_that_answers_and_closes_is_dialled_by_few() {
+    const SESSIONS: usize = 300;
+    const WATCHED: Duration = Duration::from_secs(3);
+    let node = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("nats://{}", node.local_addr().expect("bound"));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = node.accept().await {
+            tokio::spawn(answer_once(stream));
+        }
+    });
+    let sidecar = Sidecar::builder()
+        .upstream([url])
+        .setting("session.outage_secs", 3600)
+        .setting("log.level", "info")
+        .start()
+        .await;
+    let mut clients = Vec::new();
+    for _ in 0..SESSIONS {
+        let mut client = TcpStream::connect(sidecar.address()).await.expect("it listens");
+        client
+            .write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n")
+            .await
+            .expect("it reads");
+        clients.push(client);
+    }
+    let http = sidecar.http();
+    eventually("the node has failed a few times", PATIENCE, async || {
+        sidecar
+            .metrics()
+            .await
+            .value("standin_sessions_without_node", &[])
+            >= (SESSIONS - 5) as f64
+            && dials(&http).await > 2.0 * SESSIONS as f64 / 10.0
+    })
+    .await;
+    let (before, began) = (dials(&http).await, Instant::now());
+    tokio::time::sleep(WATCHED).await;
+    let (made, watched) = (dials(&http).await - before, began.elapsed());
+    // choice.retries_per_second_max is 20.
+    let most = 20.0 * (watched.as_secs_f64() + 1.0);
+    assert!(
+        (1.0..=most).contains(&made),
+        "{made} dials in {watched:?}, at most {most}"
+    );
+}
+
+async fn answer_once(mut stream: TcpStream) -> std::io::Result<()> {
+    stream
+        .write_all(b"INFO {\"server_id\":\"x\",\"version\":\"2.9.0\",\"max_payload\":1048576}\r\n")
+        .await?;
+    let mut came = Vec::new();
+    while !came.ends_with(b"PING\r\n") {
+        if stream.read_buf(&mut came).await? == 0 {
+            return Ok(());
+        }
+    }
+    stream.write_all(b"PONG\r\n").await
 }

@@ -25,6 +25,9 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// So much of a name that a stranger goes by is told.
 const ID_CHARS_SHOWN: usize = 256;
 
+/// So much of another server's INFO is read.
+const INFO_BYTES_MAX: usize = 16 << 10;
+
 /// Why a connection did not become a link.
 #[derive(Debug, Error)]
 pub(crate) enum HandshakeError {
@@ -43,6 +46,11 @@ pub(crate) enum HandshakeError {
          other nodes (what --cluster of that node says, such as 6222)"
     )]
     ClientPort(String),
+    #[error(
+        "the other side is no node of a mesh: it is the port for routes of a nats-server, which says {0:?}; a cluster has nodes of \
+         one kind, standin-broker or nats-server"
+    )]
+    RoutePort(String),
     #[error("a NATS client connected to the port for other nodes; clients connect to {0}")]
     Client(String),
     #[error("the other side did not say what it is within {0:?}")]
@@ -71,7 +79,12 @@ impl HandshakeError {
     pub(crate) fn is_foreign(&self) -> bool {
         matches!(
             self,
-            Self::Stranger(_) | Self::ClientPort(_) | Self::Frame(_) | Self::Hello(_) | Self::Disorder
+            Self::Stranger(_)
+                | Self::ClientPort(_)
+                | Self::RoutePort(_)
+                | Self::Frame(_)
+                | Self::Hello(_)
+                | Self::Disorder
         )
     }
 }
@@ -273,15 +286,27 @@ async fn preamble(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<(), Hand
     }
     if !came.starts_with(PREAMBLE) {
         let shown = String::from_utf8_lossy(&came[..came.len().min(32)]).into_owned();
-        let is_client_port = came.starts_with(b"INFO ");
-        return Err(if is_client_port {
-            HandshakeError::ClientPort(shown)
+        if !came.starts_with(b"INFO ") {
+            return Err(HandshakeError::Stranger(shown));
+        }
+        while !came.contains(&b'\n') && came.len() < INFO_BYTES_MAX && more(stream, came).await.is_ok() {}
+        return Err(if is_info_of_route(came) {
+            HandshakeError::RoutePort(shown)
         } else {
-            HandshakeError::Stranger(shown)
+            HandshakeError::ClientPort(shown)
         });
     }
     came.drain(..PREAMBLE.len());
     Ok(())
+}
+
+/// Whether this INFO comes from the port for routes of a nats-server. It tells its own URL there (before 2.0), or that it knows leaf nodes.
+fn is_info_of_route(came: &[u8]) -> bool {
+    let line = came.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let info = line.strip_prefix(b"INFO ").unwrap_or_default();
+    let info: serde_json::Value = serde_json::from_slice(info).unwrap_or_default();
+    let is_url = |url: &serde_json::Value| url.as_str().is_some_and(|url| url.starts_with("nats-route://"));
+    info.get("lnoc").is_some() || info.get("ip").is_some_and(is_url)
 }
 
 async fn next(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<Greeting, HandshakeError> {

@@ -222,6 +222,46 @@ fn dials_to_failed_nodes_are_few_for_the_whole_process() {
     book.failed(&trials[0].book.status(now)[0].node, "x", true, now);
 }
 
+/// It answers each session and then closes: that is no recovery for the hundreds that wait.
+#[test]
+fn a_node_that_fails_soon_after_each_recovery_is_dialled_by_few_until_it_stands() {
+    let book = book();
+    let node = Arc::new(node("a:1"));
+    let start = Instant::now();
+    let mut now = start;
+    let mut dials = 0;
+    for _ in 0..4000 {
+        now += Duration::from_millis(1);
+        // Any number of sessions want it.
+        while let Some(_turn) = book.turn(&node.client, now) {
+            dials += 1;
+            book.proved(&node, now);
+            if dials % 2 == 0 {
+                book.failed(&node, "closed", false, now + Duration::from_micros(1));
+            }
+            if dials > 1000 {
+                break;
+            }
+        }
+    }
+    assert!((20..130).contains(&dials), "{dials} dials in 4 s");
+    // It stands from now on.
+    book.proved(&node, now);
+    assert!(
+        book.with_entry(&node, |entry, _| entry.is_limited(now)),
+        "on probation"
+    );
+    let later = now + PROBATION;
+    for _ in 0..100 {
+        assert!(matches!(book.turn(&node.client, later), Some(None)));
+    }
+    // A failure after a long life is the first one again.
+    let later = later + Duration::from_secs(60);
+    book.failed(&node, "closed", false, later);
+    book.proved(&node, later);
+    assert!(matches!(book.turn(&node.client, later), Some(None)));
+}
+
 #[test]
 fn a_node_is_proved_by_a_session_on_it_or_by_a_probe_not_long_ago() {
     let (book, now) = (book(), Instant::now());

@@ -315,12 +315,33 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
     assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
 }
 
+/// Kubernetes sends a SIGTERM behind a preStop hook that has asked for the lame duck.
 #[tokio::test]
-async fn a_lame_duck_that_is_told_again_ends_at_once() {
-    let mut server = Server::start(Maker::Ours, &[]).await;
+async fn the_first_terminate_in_lame_duck_mode_is_ignored_and_the_second_ends_it_at_once() {
+    for last in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut server = Server::start(Maker::Ours, &[]).await;
+        let mut client = RawClient::open_with(server.address(), CONNECT_NEW).await;
+        server.process().signal(Signal::SIGUSR2);
+        assert_eq!(client.read_frame().await.json()["ldm"], true);
+        server.process().signal(Signal::SIGTERM);
+        server
+            .process()
+            .wait_for_line("SIGTERM ignored in lame duck mode", PATIENCE)
+            .await;
+        client.flush().await;
+        server.process().signal(last);
+        assert_eq!(client.expect_end().await, Ending::Closed);
+        assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_that_leaves_at_a_terminate_ends_at_once_at_the_second() {
+    let mut server = Server::start(Maker::Ours, &["--cluster", "nats://127.0.0.1:-1"]).await;
     let mut client = RawClient::open_with(server.address(), CONNECT_NEW).await;
-    server.process().signal(Signal::SIGUSR2);
+    server.process().signal(Signal::SIGTERM);
     assert_eq!(client.read_frame().await.json()["ldm"], true);
+    client.flush().await;
     server.process().signal(Signal::SIGTERM);
     assert_eq!(client.expect_end().await, Ending::Closed);
     assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));

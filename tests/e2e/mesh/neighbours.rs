@@ -108,22 +108,30 @@ async fn nodes_with_the_right_password_are_one_cluster() {
     mesh.wait_until_agreed().await;
 }
 
-/// A route to the port for clients of another node instead of that for nodes: trying on does not mend it.
+/// A route to a nats-server, on its port for clients or for routes: trying on does not mend it.
 #[tokio::test]
 async fn a_route_to_what_is_no_node_of_a_mesh_is_told_as_an_error() {
-    let mut mesh = Mesh::builder(Maker::Ours, 1).describe();
     let other = Mesh::start(Maker::Nats, 1).await;
-    mesh.nodes[0].flags.extend([
-        "--routes".to_owned(),
-        format!("nats://{}", other.nodes[0].address()),
-    ]);
-    mesh.nodes[0].restart().await;
-    let process = mesh.nodes[0].process();
-    let line = process.wait_for_line("is no node of a mesh", PATIENCE).await;
-    assert!(
-        line.text.contains("ERROR") && line.text.contains(&other.nodes[0].address().to_string()),
-        "{line:?}"
-    );
+    let other = &other.nodes[0];
+    for (address, told) in [
+        (other.address(), "it is the port for clients of a NATS server"),
+        (
+            other.cluster_address(),
+            "it is the port for routes of a nats-server",
+        ),
+    ] {
+        let mut mesh = Mesh::builder(Maker::Ours, 1).describe();
+        let route = ["--routes".to_owned(), format!("nats://{address}")];
+        mesh.nodes[0].flags.extend(route);
+        mesh.nodes[0].restart().await;
+        let process = mesh.nodes[0].process();
+        let line = process.wait_for_line("is no node of a mesh", PATIENCE).await.text;
+        let place = address.to_string();
+        assert!(
+            line.contains("ERROR") && line.contains(told) && line.contains(&place),
+            "{line}"
+        );
+    }
 }
 
 #[tokio::test]
