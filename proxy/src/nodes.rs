@@ -419,8 +419,8 @@ impl NodeBook {
                     0
                 };
             }
-            let doublings = entry.failures.saturating_add(entry.relapses).min(20);
-            let bound = |base: Duration, max: Duration| base.saturating_mul(1 << doublings).min(max);
+            let bound =
+                |base: Duration, max: Duration| base.saturating_mul(1 << entry.failures.min(20)).min(max);
             let mut rng = rand::rng();
             let cooling = bound(choice.cooldown_base, choice.cooldown_max).mul_f64(rng.random::<f64>());
             let retry = bound(RETRY_BASE, RETRY_MAX).mul_f64(rng.random_range(0.5..1.0));
