@@ -26,9 +26,9 @@ file is TOML: deploy/broker.toml lists every key with its default. A file *.conf
 of nats-server for what is not here (TLS, JetStream, accounts, syslog, profiling, ...) are refused with the reason.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file.
-Signals: INT stops, and so does TERM a node that is alone; HUP reads the settings again, USR1 opens the log file anew, USR2, and TERM where the node is one of several,
-make a lame duck: clients are told to go, given time, closed one by one, and the process ends.
-Exit codes: 0 done, 64 bad usage or settings, 69 cannot listen or reach what it must, 70 a bug.
+Signals: INT stops the server. TERM stops it too, but in a cluster it starts lame duck mode. USR2 starts lame duck mode: clients are
+told, get time to reconnect, are closed one by one, and the process ends. HUP reloads the settings. USR1 reopens the log file.
+Exit codes: 0 done, 64 bad usage or settings, 69 cannot listen, join the cluster or send the signal, 70 internal error.
 
 Examples:
   standin-broker -p 4222 -m 8222 --user a --pass b
@@ -112,7 +112,7 @@ pub struct Cli {
     )]
     auth: Option<String>,
 
-    /// Serve as one of several: where other nodes connect, nats://[user:password@]host:port; port -1: any free one
+    /// Join a cluster: the URL to listen on for other nodes, nats://[user:password@]host:port; port -1: any free one
     #[arg(
         long,
         visible_alias = "cluster_listen",
@@ -207,7 +207,7 @@ pub struct Cli {
     debug_and_trace_verbose: bool,
 
     /// Send a running server a signal and end: stop (SIGKILL), quit (SIGINT), term (SIGTERM), reload (SIGHUP), reopen (SIGUSR1),
-    /// ldm (SIGUSR2); to that process, that of a pid file, those whose id begins as before a `*`, or the only one there is
+    /// ldm (SIGUSR2). PID: a process id, a pid file, or the first digits of process ids and `*`. Without PID: the only running server
     #[arg(
         long,
         visible_alias = "sl",
@@ -293,7 +293,7 @@ impl Cli {
             }
             None => (None, None),
         };
-        // A user without a password is refused with the other settings.
+        // Invalid user info becomes a user with an empty password; the settings check refuses it.
         let given = user_info.map(|user_info| {
             credentials(user_info).unwrap_or_else(|_| (user_info.to_owned(), String::new()))
         });
@@ -342,7 +342,7 @@ impl Cli {
             let routes = text.split(',').map(str::trim).filter(|route| !route.is_empty());
             let mut routes: Vec<Value> = routes.map(|route| Value::String(route.to_owned())).collect();
             if routes.is_empty() && !text.is_empty() {
-                // What is no address at all is refused as one.
+                // A value of only commas or blanks is kept, so that the settings check refuses it as a route.
                 routes.push(Value::String(text.to_owned()));
             }
             Flag {
@@ -365,7 +365,8 @@ impl Cli {
             .collect()
     }
 
-    /// The level of the log that the switches ask for; one that is switched off overrides the file's `debug: true`.
+    /// Returns the log level that the switches ask for. If none is on, a switch given as `=false` sets info and so overrides
+    /// `debug: true` of the file.
     fn level(&self) -> Option<Flag> {
         let trace = self.trace || self.debug_and_trace || self.trace_verbose || self.debug_and_trace_verbose;
         let switches = ["debug", "trace", "DV", "VV", "DVV"];

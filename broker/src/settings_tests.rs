@@ -95,7 +95,7 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
         ),
         (
             "[cluster]\nlisten = \"0.0.0.0:6222\"\nmax_pending = 3145727\n",
-            "settings:3: cluster.max_pending must be at least limits.max_payload and 2 MiB",
+            "settings:3: cluster.max_pending must be at least limits.max_payload plus 2 MiB",
         ),
         (
             "[cluster]\nlisten = \"0.0.0.0:6222\"\nroutes = [\n\"http://h:6222\"]\n",

@@ -1,7 +1,7 @@
 //! Log lines on standard error or in a file: human or JSON, with a level that a SIGHUP can change.
 //!
-//! *Architecture invariant:* nobody waits for the log. Lines go to a thread of their own through a bounded queue; when standard
-//! error takes none and the queue is full, lines are dropped, not sessions held up.
+//! *Architecture invariant:* logging never blocks a session. A thread writes the lines from a bounded queue; when the queue is
+//! full, lines are dropped.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -97,12 +97,12 @@ impl Write for LogFile {
         if self.reopen.swap(false, Relaxed) {
             match append(&self.path) {
                 Ok(file) => self.file = file,
-                // The old file still takes lines, this one first.
+                // On error the old file stays in use; this error is written first.
                 Err(error) => {
                     let path = self.path.display();
                     writeln!(
                         self.file,
-                        "cannot open the log file {path}: {error}; the old one goes on"
+                        "cannot reopen the log file {path}: {error}; still writing to the old file"
                     )?;
                 }
             }
@@ -158,7 +158,7 @@ impl Logging {
         }
         .map_err(|_| LoggingError::Twice)?;
         if let Err(error) = limit.tell_suppressed() {
-            warn!("log lines that are suppressed will not be told of: {error}");
+            warn!(%error, "cannot start the thread that reports suppressed log lines");
         }
         Ok(Self {
             _writer: writer,
@@ -167,8 +167,7 @@ impl Logging {
         })
     }
 
-    /// Opens the log file anew under its name with the next line, so that one which was moved away can be closed. Without
-    /// a file it does nothing.
+    /// Reopens the log file at the next line, so that a file moved away by logrotate is closed. Does nothing without a file.
     pub fn reopen(&self) {
         if let Some(reopen) = &self.reopen {
             reopen.store(true, Relaxed);
@@ -188,8 +187,8 @@ impl Logging {
     }
 }
 
-/// Reads a level or filter. The filter library takes any lone word as a module's name, and so would take a misspelt level
-/// for "nothing but that module"; here a lone word must be a level.
+/// Parses a level or filter. The filter library takes an unknown word for a module name, so a misspelt level would silence
+/// all other modules. Here a word without `=` or `[` must be a level.
 ///
 /// # Errors
 /// [`LoggingError::Filter`].

@@ -7,8 +7,8 @@ use tracing::{error, warn};
 use crate::logging::Logging;
 use crate::settings::{Loaded, SettingsError};
 
-/// Takes over settings that were read again: the log's level, which `level` finds in them, then all else with `apply`. Returns
-/// whether they are in force; if not, the log says why.
+/// Applies reloaded settings: calls `apply`, then sets the log level that `level` returns. Returns whether they are in force;
+/// logs the error if not.
 pub fn reload<S, E: Display>(
     loaded: Result<Loaded<S>, SettingsError>,
     logging: &Logging,
@@ -17,13 +17,13 @@ pub fn reload<S, E: Display>(
 ) -> bool {
     let taken = loaded.map_err(|error| error.to_string()).and_then(|loaded| {
         loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
-        let set = logging.set_level(level(&loaded.settings));
-        set.map_err(|error| error.to_string())?;
-        apply(loaded.settings).map_err(|error| error.to_string())
+        let level = level(&loaded.settings).to_owned();
+        apply(loaded.settings).map_err(|error| error.to_string())?;
+        logging.set_level(&level).map_err(|error| error.to_string())
     });
     if let Err(error) = &taken {
         let error = error.replace('\n', "; ");
-        error!("settings were not reloaded, the old ones stay in force: {error}");
+        error!(%error, "settings were not reloaded");
     }
     taken.is_ok()
 }

@@ -1,12 +1,12 @@
 //! Settings: what an operator may say, checked before anything starts.
 //!
-//! A commented TOML file, compiled in, is the one place of the defaults. A user's file, the environment and the flags are laid
-//! over it ([`layers`]); each value remembers where it came from, and whatever is wrong with it is told with that place
-//! ([`check`]). What a program adds is its [`Schema`], and a struct whose fields are the file's keys.
+//! The defaults are a commented TOML file, compiled in. The user's file, the environment and the flags override it, in this
+//! order ([`layers`]). Each value remembers its place, and errors name it ([`check`]). A program supplies a [`Schema`] and a
+//! struct with the file's keys as fields.
 //!
 //! | file | holds |
 //! |---|---|
-//! | this one | what a program says of its settings; what can be wrong with them |
+//! | this one | the schema, and the errors |
 //! | [`layers`] | the four layers, from the compiled-in file to the flags, as one list of keys with values and origins |
 //! | [`document`] | one TOML text, read with line numbers |
 //! | [`check`] | whether a value is of its key's type, in its range, and of its form |
@@ -43,7 +43,7 @@ pub use self::units::{Micros, Millis, Secs};
 /// Reads a text, which is shown as `name` in errors, as keys with values.
 pub type OtherFormat = fn(name: &str, text: &str) -> Document;
 
-/// What a program says of its settings.
+/// Description of a program's settings.
 #[derive(Debug)]
 pub struct Schema {
     /// The defaults: TOML with every key, its type, and a comment.
@@ -58,11 +58,12 @@ pub struct Schema {
     pub tables: &'static [(&'static str, &'static str)],
     /// Keys that are taken at start only, marked `(restart)` in the file.
     pub restart: &'static [&'static str],
-    /// Environment variables of others that stand for a key.
+    /// Environment variables without the STANDIN_ prefix that set a key, such as NATS_URL.
     pub variables: &'static [(&'static str, &'static str)],
-    /// Reads files of another format: those named `*.conf`, and those that are not TOML, are not named `*.toml` and have its syntax.
+    /// Reader for another format. Used for files named `*.conf`, and for files not named `*.toml` that are invalid as TOML and
+    /// valid in that format.
     pub other_format: Option<OtherFormat>,
-    /// A text as it may be shown, where it may hold a secret.
+    /// Returns the text with its secrets masked; `None` if `key` holds no secret.
     pub masked: fn(key: &str, text: &str) -> Option<String>,
     /// Checks the form of one text.
     pub text: fn(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>,
@@ -107,7 +108,7 @@ impl Schema {
 
 /// The settings of one program. Fields are keys, structs in it are sections.
 pub trait Settings: Serialize + DeserializeOwned {
-    /// What the program says of them.
+    /// The schema.
     const SCHEMA: &'static Schema;
 
     /// Checks what must hold between values.
@@ -116,7 +117,7 @@ pub trait Settings: Serialize + DeserializeOwned {
     /// [`SettingsError::Conflict`] at the place of the value that should change; [`SettingsError::all`] of them.
     fn check(&self, places: &Places<'_>) -> Result<(), SettingsError>;
 
-    /// Checks what a program that starts needs beyond that.
+    /// Checks what only a starting program needs. Called after [`check`](Self::check) has passed.
     ///
     /// # Errors
     /// [`SettingsError`].
@@ -180,7 +181,7 @@ pub enum SettingsError {
         /// What does not fit, and what to do.
         rule: String,
     },
-    /// Nothing says what the program cannot do without.
+    /// A mandatory value is missing.
     #[error("{0}")]
     Missing(&'static str),
     /// More than one thing is wrong: one line for each, none of them of this kind.

@@ -50,12 +50,12 @@ pub(super) struct OtherFlags {
 }
 
 impl OtherFlags {
-    /// Returns a line for each flag that asks for a feature that is not there; `off` are the switches given with `=false`.
+    /// Returns an error text for each given flag of an unsupported feature. `off`: the switches given with `=false`.
     pub(super) fn refusals(&self, off: &[String]) -> Vec<String> {
         // With -tls=false nats-server leaves the files alone.
         let tls = !off.iter().any(|off| off == "tls");
         let asked = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-        let served = |number: Option<i64>| number.is_some_and(|number| number != 0);
+        let is_nonzero = |number: Option<i64>| number.is_some_and(|number| number != 0);
         let flags = [
             ("--tls", self.tls, Unserved::Tls),
             ("--tlsverify", tls && self.tlsverify, Unserved::Tls),
@@ -63,14 +63,14 @@ impl OtherFlags {
             ("--tlskey", tls && asked(&self.tlskey), Unserved::Tls),
             ("--tlscacert", tls && asked(&self.tlscacert), Unserved::Tls),
             ("--help_tls", self.help_tls, Unserved::Tls),
-            ("--https_port (-ms)", served(self.https_port), Unserved::Https),
+            ("--https_port (-ms)", is_nonzero(self.https_port), Unserved::Https),
             ("--syslog (-s)", self.syslog, Unserved::Syslog),
             (
                 "--remote_syslog (-r)",
                 asked(&self.remote_syslog),
                 Unserved::Syslog,
             ),
-            ("--profile", served(self.profile), Unserved::Profiling),
+            ("--profile", is_nonzero(self.profile), Unserved::Profiling),
             ("--jetstream (-js)", self.jetstream, Unserved::JetStream),
         ];
         let refused = flags.into_iter().filter(|(_, given, _)| *given);

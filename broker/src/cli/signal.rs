@@ -34,13 +34,13 @@ pub enum SignalError {
     #[error("--signal: no {PROGRAM} is running{0}")]
     Nobody(String),
     /// More than one is there, and none is named.
-    #[error("--signal: {} {PROGRAM} are running: {}; name one, or all with COMMAND=*", .0.len(), listed(.0))]
+    #[error("--signal: {} {PROGRAM} processes are running: {}; give COMMAND=PID, or COMMAND=* for all", .0.len(), listed(.0))]
     Several(Vec<i32>),
     /// The system refused.
     #[error("--signal: {}", .0.iter().map(|(pid, error)| format!("process {pid}: {error}")).collect::<Vec<_>>().join("; "))]
     Refused(Vec<(i32, io::Error)>),
     /// `/proc` cannot be read.
-    #[error("--signal: cannot list the processes: {0}; name one: COMMAND=PID")]
+    #[error("--signal: cannot list the processes: {0}; give COMMAND=PID")]
     Unlisted(io::Error),
 }
 
@@ -108,7 +108,7 @@ fn starting_with(start: &str, running: Vec<i32>) -> Result<Vec<i32>, SignalError
     }
 }
 
-/// Parses a process id; 0 and less would mean whole groups of processes.
+/// Parses a process id. Rejects 0 and negative numbers, which kill(2) takes for process groups.
 fn pid(text: &str) -> Option<i32> {
     text.trim().parse().ok().filter(|pid| *pid > 0)
 }
@@ -122,7 +122,7 @@ fn named(process: &str) -> Result<i32, SignalError> {
 
 /// Lists the processes of this program's name, without this one.
 fn running() -> Result<Vec<i32>, SignalError> {
-    // Where a script knows it by another name, a link, that is the name to look for.
+    // If this program was started through a link, its comm is the link's name; that name is matched too.
     let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
     let own_id = std::process::id().to_string();
     let entries = fs::read_dir("/proc").map_err(SignalError::Unlisted)?;
@@ -183,7 +183,7 @@ mod tests {
     fn several_are_listed_with_what_to_do() {
         assert_eq!(
             SignalError::Several(vec![7, 12]).to_string(),
-            "--signal: 2 standin-broker are running: 7, 12; name one, or all with COMMAND=*"
+            "--signal: 2 standin-broker processes are running: 7, 12; give COMMAND=PID, or COMMAND=* for all"
         );
     }
 

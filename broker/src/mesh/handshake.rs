@@ -1,7 +1,7 @@
 //! From a connection to a link: both sides introduce themselves, the node with the greater id says that it has nothing against it, and
 //! the one with the lesser id decides.
 //!
-//! Nothing of a peer is believed before it is welcome: what it sends is small, in time, and about itself only.
+//! Before the link is accepted, a peer may send only handshake frames of up to 64 KiB each, within the timeout.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,10 +22,10 @@ use super::membership::Verdict;
 
 /// How long the other side has to end the connection when it was told why there is no link.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// So much of a name that a stranger goes by is told.
+/// Characters of a refused node's id that are kept for the error.
 const ID_CHARS_SHOWN: usize = 256;
 
-/// So much of another server's INFO is read.
+/// Maximum bytes that are read of another server's INFO.
 const INFO_BYTES_MAX: usize = 16 << 10;
 
 /// Why a connection did not become a link.
@@ -59,12 +59,12 @@ pub(crate) enum HandshakeError {
     Frame(#[from] FrameError),
     #[error("the other side introduces itself with what cannot be read: {0}")]
     Hello(serde_json::Error),
-    #[error("the other side sends something before it is welcome")]
+    #[error("unexpected frame during the handshake")]
     Disorder,
-    #[error("node {id:?} refuses: {text}")]
-    Refused { id: String, why: Why, text: String },
-    #[error("node {id:?} is refused: {text}")]
-    Refuses { id: String, why: Why, text: String },
+    #[error("node {id:?} refused the link: {text}")]
+    RefusedByPeer { id: String, why: Why, text: String },
+    #[error("refused node {id:?}: {text}")]
+    RefusedHere { id: String, why: Why, text: String },
     #[error("this node ends")]
     Ending,
 }
@@ -75,7 +75,7 @@ impl HandshakeError {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
-    /// Who is there speaks, and is no node that one could link with: trying on does not mend it.
+    /// Returns whether the peer answered but is not a usable mesh node. Retries do not help.
     pub(crate) fn is_foreign(&self) -> bool {
         matches!(
             self,
@@ -112,7 +112,7 @@ impl Origin {
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) hello: Hello,
-    /// The other side has decided that this is the link.
+    /// Whether the other side has sent WELCOME.
     pub(crate) welcome: bool,
     pub(crate) origin: Origin,
     pub(crate) answer: oneshot::Sender<(Verdict, u64)>,
@@ -186,7 +186,7 @@ pub(crate) async fn shake(
                 Greeting::Welcome => (verdict, number) = ask(true).await?,
                 Greeting::Refuse(why) => {
                     let text = why.told(own, &hello);
-                    return Err(HandshakeError::Refused {
+                    return Err(HandshakeError::RefusedByPeer {
                         id: hello.id,
                         why,
                         text,
@@ -202,14 +202,14 @@ pub(crate) async fn shake(
             say_last(&mut stream, &word).await;
             let text = why.told(own, &hello);
             let id = hello.id.chars().take(ID_CHARS_SHOWN).collect();
-            return Err(HandshakeError::Refuses { id, why, text });
+            return Err(HandshakeError::RefusedHere { id, why, text });
         }
         Ok((hello, number, decides, came))
     };
     let (hello, number, decides, rest) = timeout(limit, shaking)
         .await
         .map_err(|_| HandshakeError::Timeout(limit))??;
-    // The number is taken from here on: whoever gets it must be told what becomes of it.
+    // From here on the connection is registered as link `number`. No error may be returned: the caller must install the link.
     if decides {
         // Should it fail, the link ends at once, as any link that breaks.
         let _ = timeout(limit, stream.write_all(&frame::bare(frame::WELCOME))).await;
@@ -235,19 +235,19 @@ async fn say_last(stream: &mut TcpStream, words: &[u8]) {
     // It learns why, if it still listens.
     let _ = stream.write_all(words).await;
     let _ = stream.shutdown().await;
-    // What it has sent meanwhile is taken, or it would lose these words to a reset.
+    // Unread input would cause a reset, and the peer could lose this last message. So the input is read.
     let taking = async {
         let mut came = Vec::new();
         while let Ok(1..) = stream.read_buf(&mut came).await {
             came.clear();
         }
     };
-    // Whoever leaves the connection open has had the words.
+    // After the timeout the peer has had time to read the message.
     let _ = timeout(LAST_WORDS, taking).await;
 }
 
-/// Takes the preamble of a side that has connected. Whoever sends another one, or waits for an INFO as clients do, hears where clients
-/// connect.
+/// Reads the preamble of an accepted connection. If it is wrong, or not complete within `patience`, the peer gets an -ERR with the
+/// address for clients.
 async fn receive(
     stream: &mut TcpStream,
     came: &mut Vec<u8>,
@@ -300,7 +300,7 @@ async fn preamble(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<(), Hand
     Ok(())
 }
 
-/// Whether this INFO comes from the port for routes of a nats-server. It tells its own URL there (before 2.0), or that it knows leaf nodes.
+/// Returns whether this INFO comes from a nats-server's port for routes: it has `lnoc`, or an `ip` with a nats-route:// URL (before 2.0).
 fn is_info_of_route(came: &[u8]) -> bool {
     let line = came.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let info = line.strip_prefix(b"INFO ").unwrap_or_default();

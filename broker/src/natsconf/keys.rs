@@ -23,7 +23,7 @@ pub(super) struct Keys {
     trace: Option<Place>,
 }
 
-/// A time that is given in a file, in the unit of the key.
+/// Converts a time to a number in the unit of the key.
 pub(super) type Unit = fn(&Duration) -> u128;
 
 pub(super) fn secs(time: &Duration) -> u128 {
@@ -35,7 +35,7 @@ impl Keys {
         for entry in entries {
             self.one(entry);
         }
-        // Each frame is more than what clients do, in whatever order the two stand.
+        // `trace` overrides `debug`, in any order.
         let trace = self.trace.take().map(|place| ("trace", place));
         let level = trace.or(self.debug.take().map(|place| ("debug", place)));
         if let Some((level, place)) = level {
@@ -132,7 +132,7 @@ impl Keys {
     pub(super) fn unknown(&mut self, entry: &Entry) {
         if !entry.is_used.get() {
             let what = format!(
-                "unknown key `{}{}`, to nats-server as well",
+                "unknown key `{}{}` (nats-server does not know it either)",
                 self.block, entry.key
             );
             self.add(&entry.place, what);
@@ -307,7 +307,7 @@ fn part(key: &str) -> Option<Part> {
         | "connect_error_reports" | "reconnect_error_reports" | "disable_sublist_cache" | "no_sublist_cache"
         | "prof_block_rate" | "store_dir" | "storedir" | "default_js_domain" | "no_fast_producer_stall"
         | "feature_flags"
-        // These say something of TLS and of JetStream only.
+        // These configure only TLS.
         | "ocsp" | "ocsp_cache" | "allow_non_tls" => return Some(Part::Idle),
         _ => return None,
     };

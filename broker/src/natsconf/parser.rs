@@ -25,7 +25,7 @@ pub(super) enum Node {
     Flag(bool, String),
     Map(Vec<Entry>),
     List(Vec<(Place, Node)>),
-    /// The value of an unknown variable. It stands in no entry of a finished map or list.
+    /// Value of an unknown variable. Removed from finished maps and lists.
     Unknown,
 }
 
@@ -51,9 +51,9 @@ pub(super) struct Fault {
 pub(super) enum FaultKind {
     /// The text has not the syntax of the format.
     Syntax,
-    /// Maps, lists, variables or includes in each other, deeper than is read: nothing behind it is read.
+    /// Nesting deeper than [`DEPTH_MAX`]. The rest of the text is not read.
     Depth,
-    /// A variable or an included file cannot be had.
+    /// A variable is unknown, or an included file cannot be read.
     Missing,
 }
 
@@ -119,13 +119,14 @@ impl<'a> Parser<'a> {
         Err(self.fault(FaultKind::Syntax, what))
     }
 
-    /// Notes that the value here cannot be had.
+    /// Records a [`FaultKind::Missing`] and returns [`Node::Unknown`].
     fn unknown(&mut self, what: impl Into<String>) -> Node {
         self.faults.push(self.fault(FaultKind::Missing, what));
         Node::Unknown
     }
 
-    /// Notes an error. Parsing goes on with the next line; of a line, only the first syntax error counts.
+    /// Records an error and skips to the next line, or for [`FaultKind::Depth`] to the end. Keeps only the first syntax error of
+    /// a line.
     fn go_on(&mut self, parsed: Parsed<()>) {
         let Err(fault) = parsed else {
             return;
@@ -250,7 +251,7 @@ impl<'a> Parser<'a> {
                 if is_separated {
                     self.next();
                 }
-                // As in nats-server, a value may stand on the next line in a map, and at the top when there is no separator.
+                // As in nats-server, a value may be on the next line: in a map always, at the top only without a separator.
                 if self.maps.len() > 1 || !is_separated {
                     self.skip(char::is_whitespace);
                 } else {
@@ -339,7 +340,9 @@ impl<'a> Parser<'a> {
             .join(file);
         let name = path.display().to_string();
         if self.depth == DEPTH_MAX {
-            let what = format!("{name} is included deeper than is read; does it include itself?");
+            let what = format!(
+                "{name}: includes are nested too deeply (limit {DEPTH_MAX}); does it include itself?"
+            );
             return Err(self.fault(FaultKind::Depth, what));
         }
         let text = match fs::read_to_string(&path) {
@@ -353,7 +356,7 @@ impl<'a> Parser<'a> {
             entries, mut faults, ..
         } = Parser::new(&name, &text, None, self.depth + 1).file();
         entries.into_iter().for_each(|entry| self.set(entry));
-        // It is noted again, once for all files around it, so that they end too.
+        // A depth fault is returned, not recorded: it also ends the parsing of the including files.
         let too_deep = faults.pop_if(|fault| fault.kind == FaultKind::Depth);
         self.faults.append(&mut faults);
         too_deep.map_or(Ok(()), Err)
@@ -392,7 +395,7 @@ impl<'a> Parser<'a> {
 
     fn nested(&self) -> Parsed<()> {
         if self.maps.len() + self.depth >= DEPTH_MAX {
-            let what = "maps and lists in each other, deeper than is read";
+            let what = format!("maps and lists are nested too deeply (limit {DEPTH_MAX})");
             return Err(self.fault(FaultKind::Depth, what));
         }
         Ok(())
@@ -574,7 +577,7 @@ impl<'a> Parser<'a> {
         is_quote
     }
 
-    /// The value of a key of the maps around, the innermost first, or else of the environment.
+    /// Resolves a variable: first a key in the enclosing maps, innermost first, then the environment.
     fn variable(&mut self, name: &str) -> Parsed<Node> {
         let mut known = self.maps.iter().rev().flatten();
         if let Some(entry) = known.find(|entry| entry.key == name) {

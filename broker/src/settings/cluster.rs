@@ -13,7 +13,7 @@ use super::{ListenAddress, Place, Settings, named};
 /// The port for other nodes when none is given, as `nats-server`'s documentation uses it.
 const PORT_DEFAULT: i32 = 6222;
 
-/// What waits for a link beside a message, when it is told what there is.
+/// Bytes in a link's queue that are reserved for the initial interest, in addition to one message.
 const BESIDE_A_MESSAGE: usize = 2 << 20;
 
 /// `[cluster]`
@@ -60,8 +60,8 @@ pub(crate) struct Route {
     pub(crate) credentials: Option<(String, String)>,
 }
 
-/// Takes `nats://user:password@host:port` apart: what stands before the `@`, and what remains. Another scheme than the two stays where it is,
-/// and is in the way of whoever reads on.
+/// Splits `nats://user:password@host:port` into the part before the `@` and the rest. Removes nats:// or nats-route://; any other scheme
+/// is kept, so that later parsing fails.
 pub(crate) fn split_url(text: &str) -> (Option<&str>, &str) {
     // The second as nats-server's documentation has it.
     let rest = ["nats://", "nats-route://"]
@@ -195,7 +195,7 @@ impl Settings {
         })
     }
 
-    /// What stands in the way of being one of several.
+    /// Returns the errors of `[cluster]` and `[nodes]`.
     pub(super) fn check_cluster(&self, places: &Places<'_>) -> Vec<SettingsError> {
         let (cluster, nodes) = (&self.cluster, &self.nodes);
         let both = !nodes.zookeeper_auth.is_empty() && named(&nodes.zookeeper_auth_file).is_some();
@@ -214,8 +214,8 @@ impl Settings {
             (
                 cluster.max_pending < self.limits.max_payload + BESIDE_A_MESSAGE,
                 "cluster.max_pending",
-                "cluster.max_pending must be at least limits.max_payload and 2 MiB: less would end a link by what it is told when it \
-                 begins, or by one message",
+                "cluster.max_pending must be at least limits.max_payload plus 2 MiB; with less, the initial interest or one message \
+                 could exceed it and close the link",
             ),
             (
                 cluster.user.is_empty() != cluster.password.is_empty(),
@@ -246,7 +246,7 @@ impl Settings {
         errors
     }
 
-    /// What stands in the way of being found by others.
+    /// Returns the errors of a clustered node: a port used twice, a server_name that cannot be registered.
     fn check_own(&self, places: &Places<'_>) -> Vec<SettingsError> {
         let mesh_port = i32::from(self.mesh_listen().port());
         let ports = [("port", self.port), ("http.port", self.http.port)];
@@ -272,8 +272,8 @@ impl Settings {
     }
 }
 
-/// The address by which another host reaches this one, where it listens on all: that of the way to `towards`, or to anywhere, or the
-/// loopback address when there is none.
+/// Returns the local address of the route to `towards`, or of the default route; 127.0.0.1 if there is no route. For a node that listens
+/// on all addresses.
 pub(crate) fn address_towards(towards: Option<SocketAddr>) -> IpAddr {
     let local = || -> std::io::Result<IpAddr> {
         let towards = towards.unwrap_or_else(|| SocketAddr::from(([192, 0, 2, 1], 9)));
@@ -281,7 +281,7 @@ pub(crate) fn address_towards(towards: Option<SocketAddr>) -> IpAddr {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
-        // Nothing is sent: connecting a datagram socket only looks up the way.
+        // Nothing is sent: connecting a datagram socket only looks up the route.
         let socket = std::net::UdpSocket::bind((any, 0))?;
         socket.connect(towards)?;
         Ok(socket.local_addr()?.ip())

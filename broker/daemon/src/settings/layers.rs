@@ -109,9 +109,8 @@ impl Places<'_> {
         entry.map_or(Place::Default, |entry| entry.place.clone())
     }
 
-    /// The error of a value that cannot stand beside others: it should change, or one of them. `rule` calls each key that it
-    /// is about by its full name. The place is that of `key`; where that has its default, of the first of the others that
-    /// the operator gave.
+    /// Returns the error for values that contradict each other. `rule` contains the full names of the keys. The place is that
+    /// of `key`; if `key` has its default, that of the first key in `rule` that the operator set.
     #[must_use]
     pub fn conflict(&self, key: &str, rule: String) -> SettingsError {
         let given = std::iter::once(key)
@@ -198,8 +197,8 @@ impl Input<'_> {
     }
 }
 
-/// The defaults with one text over them, without environment and flags, for programs and tests that embed another; what only a
-/// program that starts needs is not asked for.
+/// Loads the defaults and one TOML text, without environment and flags, for programs and tests that embed a program. Skips
+/// [`Settings::check_complete`].
 ///
 /// # Errors
 /// As [`Input::load`]; `name` is the file's.
@@ -263,7 +262,7 @@ impl Layers {
         if document.is_well_formed {
             return self.lay_document(&name, document);
         }
-        // Of a text that is neither, it is told why it is no TOML.
+        // If the text is valid in neither format, the TOML errors are reported.
         let otherwise = Some(other(&name, text)).filter(|document| document.is_well_formed);
         self.lay_document(&name, otherwise.unwrap_or(document));
     }
@@ -359,8 +358,8 @@ impl Layers {
         }
     }
 
-    /// A variable of this program's prefix that is no key. It is an error where it looks like a slip; else it may belong
-    /// to another program of the same host, and is worth a warning.
+    /// Handles a STANDIN_ variable that is no key. It is an error if it begins with a section or resembles a key; otherwise a
+    /// warning, because it may belong to another program.
     fn unknown_variable(&mut self, name: &str) {
         let rest = name.trim_start_matches("STANDIN_").to_lowercase();
         let in_section = rest
@@ -429,8 +428,8 @@ impl Layers {
         }
     }
 
-    /// Checks everything. A value that cannot be used is replaced by its default, so that the rest can be checked too; what
-    /// would be said of that default is not said.
+    /// Checks everything. A value that cannot be used is replaced by its default, so that the rest can be checked too.
+    /// Conflicts that name such a key are not reported.
     fn finish<S: Settings>(
         mut self,
         complete: impl FnOnce(&S) -> Result<(), SettingsError>,
@@ -443,14 +442,14 @@ impl Layers {
                 refused.push(entry.key.clone());
             }
         }
-        // What can fail here was checked above with its place; this is the net under it.
+        // Every value was checked above; an error here is a bug, and has no place.
         let settings = S::deserialize(self.table()).map_err(|error| SettingsError::Syntax {
             place: Place::Default,
             format: "TOML",
             message: error.message().to_owned(),
         })?;
         let is_sound = self.errors.is_empty();
-        // With a line that could not be read, nobody knows what stands beside what.
+        // After an unreadable line or value the settings are incomplete, so values are not compared with each other.
         if self.is_complete {
             let across = settings.check(&Places(&self.entries));
             let whole = if across.is_ok() {

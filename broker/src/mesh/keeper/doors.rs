@@ -153,7 +153,7 @@ impl Keeper {
             Err(error) => error,
         };
         let fault = match &error {
-            HandshakeError::Refused { why, .. } | HandshakeError::Refuses { why, .. } => {
+            HandshakeError::RefusedByPeer { why, .. } | HandshakeError::RefusedHere { why, .. } => {
                 Some(*why).filter(|why| why.is_fault())
             }
             _ => None,
@@ -176,22 +176,24 @@ impl Keeper {
             }
         };
         match &error {
-            HandshakeError::Refused { text, .. } | HandshakeError::Refuses { text, .. } => {
+            HandshakeError::RefusedByPeer { text, .. } | HandshakeError::RefusedHere { text, .. } => {
                 self.refusals.insert(at.clone(), text.clone());
             }
             _ => drop(self.refusals.remove(&at)),
         }
         let membership = &mut self.parts.membership;
         let first = match &error {
-            HandshakeError::Refused { id, why, .. } => membership.dial_refused(&at, id, *why, true, now),
-            HandshakeError::Refuses { id, why, .. } => membership.dial_refused(&at, id, *why, false, now),
+            HandshakeError::RefusedByPeer { id, why, .. } => {
+                membership.dial_refused(&at, id, *why, true, now)
+            }
+            HandshakeError::RefusedHere { id, why, .. } => membership.dial_refused(&at, id, *why, false, now),
             _ => membership.dial_failed(&at, error.is_unheard(), now),
         };
         // Both have dialled, and the other connection is the link.
         let is_linked = matches!(
             &error,
-            HandshakeError::Refused { why: Why::Linked, .. }
-                | HandshakeError::Refuses { why: Why::Linked, .. }
+            HandshakeError::RefusedByPeer { why: Why::Linked, .. }
+                | HandshakeError::RefusedHere { why: Why::Linked, .. }
         );
         match (fault.is_some() || error.is_foreign(), first && !is_linked) {
             (true, true) => error!("no link with {at}: {error}"),
