@@ -108,9 +108,7 @@ impl Signals {
             }
         }
     }
-}
 
-impl Signals {
     /// Returns at SIGINT or at the second SIGTERM. The first one is ignored, as `nats-server` does: Kubernetes sends one behind a preStop
     /// hook that has asked for the lame duck. `is_terminated`: it was asked for by SIGTERM, which was the first.
     async fn end_of_lame_duck(&mut self, is_terminated: bool) {
