@@ -59,6 +59,15 @@ pub struct Authorization {
     pub timeout_ms: Millis,
 }
 
+impl Authorization {
+    /// All users with their passwords: `user`, if it is set, then `users`.
+    fn all_users(&self) -> impl Iterator<Item = (&str, &Secret<Whole>)> {
+        let first = (!self.user.is_empty()).then_some((self.user.as_str(), &self.password));
+        let more = self.users.iter().map(|user| (user.user.as_str(), &user.password));
+        first.into_iter().chain(more)
+    }
+}
+
 /// One entry of `authorization.users`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -323,13 +332,13 @@ impl settings::Settings for Settings {
             user,
             password,
             token,
-            users,
             ..
         } = &self.authorization;
+        let users: Vec<&str> = self.authorization.all_users().map(|(user, _)| user).collect();
         let twice = users
             .iter()
             .enumerate()
-            .find(|(at, one)| one.user == *user || users[..*at].iter().any(|other| other.user == one.user));
+            .find(|(at, user)| users[..*at].contains(user));
         let rules = [
             (
                 self.port == 0,
@@ -342,7 +351,7 @@ impl settings::Settings for Settings {
                 "authorization.password has no user; give authorization.user (--user) too".to_owned(),
             ),
             (
-                !token.is_empty() && (!user.is_empty() || !users.is_empty()),
+                !token.is_empty() && !users.is_empty(),
                 "authorization.token",
                 "authorization.token and users are both set; keep one".to_owned(),
             ),
@@ -351,7 +360,7 @@ impl settings::Settings for Settings {
                 "authorization.users",
                 format!(
                     "the user {:?} is named twice in authorization.user and authorization.users; keep one",
-                    twice.map_or("", |(_, one)| &one.user)
+                    twice.map_or("", |(_, user)| user)
                 ),
             ),
             (
@@ -390,19 +399,9 @@ impl Settings {
 
     /// Returns a warning for each setting that is allowed and may be a slip.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let Authorization {
-            user,
-            password,
-            token,
-            users,
-            ..
-        } = &self.authorization;
-        let first = (!user.is_empty() && password.is_empty() && token.is_empty()).then_some(user);
-        let more = users.iter().filter(|user| user.password.is_empty());
-        first
-            .into_iter()
-            .chain(more.map(|user| &user.user))
-            .map(|user| format!("the user {user:?} has no password: whoever gives that name is let in"))
+        let users = self.authorization.all_users();
+        let open = users.filter(|(_, password)| password.is_empty());
+        open.map(|(user, _)| format!("the user {user:?} has no password: whoever gives that name is let in"))
             .collect()
     }
 
@@ -442,22 +441,13 @@ impl Settings {
     /// Who may connect.
     #[must_use]
     pub fn access(&self) -> Access {
-        let Authorization {
-            user,
-            password,
-            token,
-            users,
-            ..
-        } = &self.authorization;
+        let token = &self.authorization.token;
         if !token.is_empty() {
             return Access::Token(token.reveal().to_owned());
         }
-        let first = (!user.is_empty()).then_some((user, password));
-        let more = users.iter().map(|user| (&user.user, &user.password));
-        let all: Vec<_> = first
-            .into_iter()
-            .chain(more)
-            .map(|(user, password)| (user.clone(), password.reveal().to_owned()))
+        let users = self.authorization.all_users();
+        let all: Vec<_> = users
+            .map(|(user, password)| (user.to_owned(), password.reveal().to_owned()))
             .collect();
         if all.is_empty() {
             Access::Open

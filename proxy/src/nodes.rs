@@ -17,7 +17,8 @@
 //! node is proved again, one session at a time dials it, and not before its retry time. The rate of dials to all
 //! failed nodes together is bounded too ([`NodeBook::turn`]). So a thousand waiting sessions cause a few dials a
 //! second, and all of them learn from each dial. A node that fails soon after each recovery ([`PROBATION`]) stays under
-//! this limit until a session has stood on it for that time.
+//! this limit until a session has stood on it for that time. When the last proved node fails, all failed nodes may be
+//! dialled at once: they may have recovered since they were last tried.
 //!
 //! *Architecture invariant:* the node book is read when a session needs a node, never for a message.
 
@@ -405,11 +406,12 @@ impl NodeBook {
     /// Records a failure of `node` and starts its cool-down. Returns whether this is its first failure in a row.
     /// Sessions that lose the same node at the same moment count as one failure. A failed trial always counts.
     pub(crate) fn failed(&self, node: &Arc<Node>, error: &str, trial: bool, now: Instant) -> bool {
-        self.with_entry(node, |entry, choice| {
+        let (is_first, was_proved) = self.with_entry(node, |entry, choice| {
             if entry.is_cooling(now) && !trial {
-                return false;
+                return (false, false);
             }
-            if entry.is_proved(choice, now) {
+            let was_proved = entry.is_proved(choice, now);
+            if was_proved {
                 entry.unproved_at = Some(now);
             }
             if entry.failures == 0 {
@@ -429,8 +431,16 @@ impl NodeBook {
             entry.retry_at = Some(now + retry);
             entry.probe_at = now + cooling.max(choice.first_probe());
             entry.last_failure = Some((now, error.to_owned()));
-            entry.failures == 1
-        })
+            (entry.failures == 1, was_proved)
+        });
+        if was_proved && self.none_proved_since(now).is_some() {
+            let mut entries = lock(&self.entries);
+            let others = entries
+                .values_mut()
+                .filter(|entry| entry.node.client != node.client);
+            others.for_each(|entry| entry.retry_at = None);
+        }
+        is_first
     }
 
     /// Records that `node` took a session completely or answered a probe. Returns whether the node had failed before.
@@ -530,11 +540,10 @@ impl NodeBook {
         lock(&self.entries).values().any(|entry| entry.failures > 0)
     }
 
-    /// Returns whether there is a known node and every known node failed when it was last tried.
-    pub(crate) fn all_failed(&self, snapshot: &Snapshot) -> bool {
-        let entries = lock(&self.entries);
-        let failed = |node: &Arc<Node>| entries.get(&node.client).is_some_and(|entry| entry.failures > 0);
-        !snapshot.is_empty() && snapshot.iter().all(failed)
+    /// Returns whether no node is proved and each of `nodes` has failed since the last one was.
+    pub(crate) fn none_reachable(&self, nodes: &[Arc<Node>], now: Instant) -> bool {
+        self.none_proved_since(now)
+            .is_some_and(|since| self.all_failed_since(nodes, since))
     }
 
     /// Returns the time since which no node is proved; `None` while one is.

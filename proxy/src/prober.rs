@@ -33,7 +33,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             probes.extend(due.next().map(|node| probe(&shared, node)));
         }
         let now = Instant::now();
-        if failed && shared.book.all_failed(&shared.registry.snapshot()) {
+        let nodes: Vec<_> = shared.registry.snapshot().iter().map(Arc::clone).collect();
+        if failed && !nodes.is_empty() && shared.book.none_reachable(&nodes, now) {
             let has_failed = |node: &Endpoint| shared.book.has_failed(node);
             shared.recovery.all_probes_failed(has_failed, now);
         }

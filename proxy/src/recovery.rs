@@ -167,12 +167,13 @@ impl Recovery {
         is_reported
     }
 
-    /// Records that the session of `card` has tried every known node without success. `waits` is true if its
-    /// component has sent something.
+    /// Records that the session of `card` found no node that takes it. `waits` is true if its component has sent
+    /// something. `none_reachable` is true if every known node was tried without success.
     pub(crate) fn in_vain(
         &self,
         card: &Arc<Card>,
         waits: bool,
+        none_reachable: bool,
         has_failed: impl Fn(&Endpoint) -> bool,
         now: Instant,
     ) {
@@ -181,7 +182,7 @@ impl Recovery {
             let away = state.take(card);
             state.put(card.id, away);
         }
-        if state.begin_outage(has_failed, now) {
+        if none_reachable && state.begin_outage(has_failed, now) {
             self.news.notify_one();
         }
     }

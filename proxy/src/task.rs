@@ -65,6 +65,8 @@ struct InVain {
     known: usize,
     /// Each of them was dialled since the session has no node.
     all_tried: bool,
+    /// No node is proved, and each has failed since the last one was.
+    none_reachable: bool,
     /// Every known node has refused the component's credentials.
     all_refused: bool,
 }
@@ -325,10 +327,16 @@ impl Task {
             Err(InVain {
                 all_refused: true, ..
             }) => self.session.refused_everywhere(now, &mut self.sockets),
-            Err(InVain { known, all_tried, .. }) => {
+            Err(InVain {
+                known,
+                all_tried,
+                none_reachable,
+                ..
+            }) => {
                 self.rounds += 1;
                 if !wants.keep_node {
-                    self.membership.in_vain(self.session.has_spoken(), now);
+                    let waits = self.session.has_spoken();
+                    self.membership.in_vain(waits, none_reachable, now);
                 }
                 self.session
                     .no_node(known, all_tried, &self.shared.last_info(), now, &mut self.sockets);
@@ -391,6 +399,7 @@ impl Task {
             }
             link.ok_or_else(|| InVain {
                 known,
+                none_reachable: shared.book.none_reachable(&tried, Instant::now()),
                 all_tried: since.is_some_and(|since| shared.book.all_failed_since(&tried, since)),
                 all_refused,
             })

@@ -112,6 +112,30 @@ async fn s10_after_the_loss_of_one_node_of_several_held_publishes_wait_for_the_s
     assert_eq!(sidecar.metrics().await.value("standin_lost_total", &[]), 0.0);
 }
 
+/// Each node was away once, and is back before the next one dies; no session and no probe has found that out.
+#[tokio::test]
+async fn nodes_that_are_back_are_found_at_once_when_the_last_proved_one_dies() {
+    let mut cluster = Cluster::start(3).await;
+    let mut sidecar = Sidecar::builder()
+        .upstream(cluster.nodes.iter().map(|node| node.url()))
+        .setting("health.idle_probe_interval_ms", 3_600_000)
+        .start()
+        .await;
+    let mut clients = subscribers(sidecar.address()).await;
+    for victim in 0..3 {
+        cluster.kill(victim);
+        let began = Instant::now();
+        for client in &mut clients {
+            client.publish("own", "1").await;
+            client.flush().await;
+        }
+        // After an outage of all nodes they would wait for session.settle_ms, 1 s.
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        cluster.restart(victim).await;
+    }
+    assert_eq!(sidecar.process().count_lines("no node reachable"), 0);
+}
+
 #[tokio::test]
 async fn s10_a_reload_shortens_the_wait_of_what_is_held_already() {
     let mut cluster = Cluster::start(1).await;

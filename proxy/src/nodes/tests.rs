@@ -222,6 +222,39 @@ fn dials_to_failed_nodes_are_few_for_the_whole_process() {
     book.failed(&trials[0].book.status(now)[0].node, "x", true, now);
 }
 
+/// The others failed a while ago, and one of them is back: nobody has found out yet.
+#[test]
+fn when_the_last_proved_node_fails_the_others_are_dialled_at_once_and_then_it_is_an_outage() {
+    let book = book();
+    let all = nodes(&["a:1", "b:1", "c:1"]);
+    let [a, b, c] = [&all[0], &all[1], &all[2]];
+    let mut now = Instant::now();
+    for node in [a, b, c] {
+        book.proved(node, now);
+    }
+    for _ in 0..10 {
+        now += Duration::from_secs(1);
+        book.failed(a, "refused", true, now);
+        book.failed(b, "refused", true, now);
+    }
+    assert!(
+        book.turn(&a.client, now).is_none(),
+        "c serves, so a has time until its retry"
+    );
+    now += Duration::from_millis(1);
+    book.failed(c, "reset", false, now);
+    assert!(!book.none_reachable(&all, now), "a and b may be back");
+    for node in [a, b] {
+        let trial = book.turn(&node.client, now);
+        assert!(matches!(trial, Some(Some(_))), "at once");
+        book.failed(node, "refused", true, now);
+        assert!(book.turn(&node.client, now).is_none(), "once");
+    }
+    assert!(book.none_reachable(&all, now));
+    book.proved(b, now);
+    assert!(!book.none_reachable(&all, now));
+}
+
 /// It answers each session and then closes: that is no recovery for the hundreds that wait.
 #[test]
 fn a_node_that_fails_soon_after_each_recovery_is_dialled_by_few_until_it_stands() {

@@ -45,7 +45,7 @@ impl World {
     }
 
     fn in_vain(&self, card: &Arc<Card>) {
-        self.recovery.in_vain(card, true, |_| false, self.now);
+        self.recovery.in_vain(card, true, true, |_| false, self.now);
     }
 
     fn report(&self) -> Option<OutageReport> {
@@ -245,7 +245,7 @@ fn a_session_that_cannot_notice_the_loss_of_its_node_hides_no_outage() {
         None,
         "the node serves another session, as far as is known"
     );
-    world.recovery.in_vain(&one, true, |_| true, world.now);
+    world.recovery.in_vain(&one, true, true, |_| true, world.now);
     assert!(matches!(world.report(), Some(OutageReport::Began { .. })));
 }
 
@@ -292,4 +292,22 @@ fn sessions_that_were_on_a_node_together_report_one_failure_of_it() {
         .recovery
         .lost(&cards[0], &node("n"), again, true, nothing, world.now);
     assert!(!lost_again, "another loss");
+}
+
+/// The other nodes failed once and were not tried again: they may be back.
+#[test]
+fn a_session_without_a_node_is_no_outage_while_a_node_was_not_tried() {
+    let mut world = world();
+    let publisher = card(1);
+    let served = world.serve("n");
+    world.lose(&publisher, "n", served);
+    world
+        .recovery
+        .in_vain(&publisher, true, false, |_| true, world.now);
+    assert_eq!(world.report(), None);
+    let _served = world.serve("m");
+    world.recovery.back(&publisher, world.now);
+    assert_eq!(world.waits(&publisher), Duration::ZERO);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.report(), None);
 }
