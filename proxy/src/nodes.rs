@@ -38,7 +38,7 @@ const RETRY_BASE: Duration = Duration::from_millis(20);
 /// Upper bound of the retry wait.
 const RETRY_MAX: Duration = Duration::from_millis(500);
 /// A node that fails within this time of its recovery has relapsed.
-const PROBATION: Duration = Duration::from_secs(1);
+const PROBATION: Duration = Duration::from_millis(250);
 /// Relapses in a row from which on a recovered node is dialled as a failed one, until its probation is over.
 const RELAPSES_MAX: u32 = 2;
 /// Time for which a proved node without sessions is kept after the last source withdrew it.
