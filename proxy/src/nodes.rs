@@ -70,8 +70,7 @@ impl Choice {
             .mul_f64(rand::rng().random_range(0.5..1.5))
     }
 
-    /// Wait before the probe of a node that was never proved or has just failed: about a second with the default
-    /// interval.
+    /// Wait before the probe of a node that was never proved: about a second with the default interval.
     fn first_probe(&self) -> Duration {
         self.idle_probe_interval
             .mul_f64(rand::rng().random_range(0.02..0.05))
@@ -427,9 +426,10 @@ impl NodeBook {
             let cooling = bound(choice.cooldown_base, choice.cooldown_max).mul_f64(rng.random::<f64>());
             let retry = bound(RETRY_BASE, RETRY_MAX).mul_f64(rng.random_range(0.5..1.0));
             entry.failures += 1;
-            entry.cooling_until = Some(now + cooling.max(choice.cooldown_base));
+            let cooled_at = now + cooling.max(choice.cooldown_base);
+            entry.cooling_until = Some(cooled_at);
             entry.retry_at = Some(now + retry);
-            entry.probe_at = now + cooling.max(choice.first_probe());
+            entry.probe_at = cooled_at;
             entry.last_failure = Some((now, error.to_owned()));
             (entry.failures == 1, was_proved)
         });
