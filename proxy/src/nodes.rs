@@ -540,10 +540,10 @@ impl NodeBook {
         lock(&self.entries).values().any(|entry| entry.failures > 0)
     }
 
-    /// Returns whether no node is proved and each of `nodes` has failed since the last one was.
-    pub(crate) fn none_reachable(&self, nodes: &[Arc<Node>], now: Instant) -> bool {
+    /// Returns the time since which no node is proved, if each of `nodes` has failed since then.
+    pub(crate) fn none_reachable_since(&self, nodes: &[Arc<Node>], now: Instant) -> Option<Instant> {
         self.none_proved_since(now)
-            .is_some_and(|since| self.all_failed_since(nodes, since))
+            .filter(|since| self.all_failed_since(nodes, *since))
     }
 
     /// Returns the time since which no node is proved; `None` while one is.

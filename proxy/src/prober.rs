@@ -34,9 +34,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         let now = Instant::now();
         let nodes: Vec<_> = shared.registry.snapshot().iter().map(Arc::clone).collect();
-        if failed && !nodes.is_empty() && shared.book.none_reachable(&nodes, now) {
+        if failed
+            && !nodes.is_empty()
+            && let Some(since) = shared.book.none_reachable_since(&nodes, now)
+        {
             let has_failed = |node: &Endpoint| shared.book.has_failed(node);
-            shared.recovery.all_probes_failed(has_failed, now);
+            shared.recovery.all_probes_failed(since, has_failed);
         }
     }
 }

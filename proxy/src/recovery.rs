@@ -9,8 +9,8 @@
 //!   ([`GROUP_WAIT_MAX`] at most).
 //!
 //! A session is *back* when its node has answered the replay and all frames before the first held publish. An outage
-//! begins when a session or the prober has tried every known node without success and no session has a node. The
-//! outage ends when a node takes a session or answers a probe.
+//! begins when no node is proved, no session has one, and either every known node was tried without success or sessions
+//! have looked for a node for [`BEGINS_AFTER`]. The outage ends when a node takes a session or answers a probe.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,6 +27,9 @@ use crate::doubt::InDoubtCount;
 const BACK_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest wait of a session that is back for other sessions that lost the same node.
 const GROUP_WAIT_MAX: Duration = Duration::from_millis(50);
+/// Time without a proved node after which it is an outage although some node was not tried to the end: a frozen node
+/// accepts connections and then says nothing. Within this time a node far away answers a session.
+const BEGINS_AFTER: Duration = Duration::from_millis(500);
 /// Time within which the losses of sessions that were on a node together are one failure of the node.
 const SAME_LOSS: Duration = Duration::from_secs(10);
 /// Time over which sessions come back after an outage while some known nodes are still down. Without this spread all
@@ -60,8 +63,6 @@ struct Outage {
     in_doubt: InDoubtCount,
     /// Publishes that sessions still held when they ended.
     abandoned: u64,
-    /// Sessions closed since the last report because they had no node.
-    expired: usize,
     begin_told: bool,
 }
 
@@ -72,6 +73,8 @@ struct State {
     missing_in_outage: usize,
     missing_by_node: HashMap<Endpoint, usize>,
     outage: Option<Outage>,
+    /// Sessions closed since the last report because they had no node.
+    expired: usize,
     nodes: HashMap<Endpoint, OnNode>,
 }
 
@@ -168,28 +171,37 @@ impl Recovery {
     }
 
     /// Records that the session of `card` found no node that takes it. `waits` is true if its component has sent
-    /// something. `none_reachable` is true if every known node was tried without success.
+    /// something. `none_reachable_since` is set if no node is proved and every known node was tried without success.
     pub(crate) fn in_vain(
         &self,
         card: &Arc<Card>,
         waits: bool,
-        none_reachable: bool,
+        none_reachable_since: Option<Instant>,
         has_failed: impl Fn(&Endpoint) -> bool,
-        now: Instant,
     ) {
         let mut state = self.lock();
         if waits {
             let away = state.take(card);
             state.put(card.id, away);
         }
-        if none_reachable && state.begin_outage(has_failed, now) {
+        if none_reachable_since.is_some_and(|since| state.begin_outage(since, has_failed)) {
             self.news.notify_one();
         }
     }
 
-    /// Records that every known node failed when it was last dialled or probed.
-    pub(crate) fn all_probes_failed(&self, has_failed: impl Fn(&Endpoint) -> bool, now: Instant) {
-        if self.lock().begin_outage(has_failed, now) {
+    /// Records that no node is proved since `since` and every known node failed when it was last dialled or probed.
+    pub(crate) fn all_probes_failed(&self, since: Instant, has_failed: impl Fn(&Endpoint) -> bool) {
+        if self.lock().begin_outage(since, has_failed) {
+            self.news.notify_one();
+        }
+    }
+
+    /// Records that no node is proved since `since`.
+    pub(crate) fn none_proved(&self, since: Instant, has_failed: impl Fn(&Endpoint) -> bool, now: Instant) {
+        let mut state = self.lock();
+        let is_missing = |away: &Away| away.node.is_some() && away.back_at.is_none();
+        let is_due = now >= since + BEGINS_AFTER && state.away.values().any(is_missing);
+        if is_due && state.begin_outage(since, has_failed) {
             self.news.notify_one();
         }
     }
@@ -291,12 +303,15 @@ impl Recovery {
     ) {
         let mut state = self.lock();
         state.leave(served, false, now);
+        state.expired += usize::from(expired);
+        if expired {
+            self.news.notify_one();
+        }
         let Some(away) = state.remove(card.id) else { return };
         if away.in_outage
             && let Some(outage) = &mut state.outage
         {
             outage.abandoned += abandoned;
-            outage.expired += usize::from(expired);
         }
         state.look_for_all_back(away.node.as_ref(), now);
         self.news.notify_one();
@@ -317,16 +332,20 @@ impl Recovery {
     pub(crate) fn report(&self, settle: Duration, now: Instant) -> Option<OutageReport> {
         let mut state = self.lock();
         let waiting = state.away.values().filter(|away| away.in_outage).count();
-        let outage = state.outage.as_mut()?;
-        if outage.expired > 0 && outage.begin_told {
-            let sessions = std::mem::take(&mut outage.expired);
+        if let Some(outage) = state.outage.as_mut().filter(|outage| !outage.begin_told) {
+            outage.begin_told = true;
+            let sessions_waiting = match outage.ended {
+                Some(_) => outage.sessions,
+                None => waiting,
+            };
+            return Some(OutageReport::Began { sessions_waiting });
+        }
+        if state.expired > 0 {
+            let sessions = std::mem::take(&mut state.expired);
             return Some(OutageReport::Expired { sessions });
         }
-        let Some(ended) = outage.ended else {
-            return (!std::mem::replace(&mut outage.begin_told, true)).then_some(OutageReport::Began {
-                sessions_waiting: waiting,
-            });
-        };
+        let outage = state.outage.as_mut()?;
+        let ended = outage.ended?;
         if waiting > 0 && now < ended + BACK_WAIT_MAX + settle {
             return None;
         }
@@ -432,21 +451,20 @@ impl State {
 
     /// Begins an outage if no node serves a session and no outage is under way. A second outage prolongs the first if
     /// some sessions of the first have not sent their held publishes yet.
-    fn begin_outage(&mut self, has_failed: impl Fn(&Endpoint) -> bool, now: Instant) -> bool {
+    fn begin_outage(&mut self, since: Instant, has_failed: impl Fn(&Endpoint) -> bool) -> bool {
         let is_on = self.outage.as_ref().is_some_and(|outage| outage.ended.is_none());
         // A session whose component does not read cannot notice the loss of its node.
         if is_on || !self.nodes.keys().all(has_failed) {
             return false;
         }
         let outage = self.outage.get_or_insert_with(|| Outage {
-            began: now,
+            began: since,
             ended: None,
             all_back_at: None,
             sessions: 0,
             held_bytes: 0,
             in_doubt: InDoubtCount::default(),
             abandoned: 0,
-            expired: 0,
             begin_told: false,
         });
         outage.ended = None;

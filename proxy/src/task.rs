@@ -65,8 +65,8 @@ struct InVain {
     known: usize,
     /// Each of them was dialled since the session has no node.
     all_tried: bool,
-    /// No node is proved, and each has failed since the last one was.
-    none_reachable: bool,
+    /// The time since which no node is proved, if each has failed since then.
+    none_reachable_since: Option<Instant>,
     /// Every known node has refused the component's credentials.
     all_refused: bool,
 }
@@ -330,13 +330,13 @@ impl Task {
             Err(InVain {
                 known,
                 all_tried,
-                none_reachable,
+                none_reachable_since,
                 ..
             }) => {
                 self.rounds += 1;
                 if !wants.keep_node {
                     let waits = self.session.has_spoken();
-                    self.membership.in_vain(waits, none_reachable, now);
+                    self.membership.in_vain(waits, none_reachable_since);
                 }
                 self.session
                     .no_node(known, all_tried, &self.shared.last_info(), now, &mut self.sockets);
@@ -399,7 +399,7 @@ impl Task {
             }
             link.ok_or_else(|| InVain {
                 known,
-                none_reachable: shared.book.none_reachable(&tried, Instant::now()),
+                none_reachable_since: shared.book.none_reachable_since(&tried, Instant::now()),
                 all_tried: since.is_some_and(|since| shared.book.all_failed_since(&tried, since)),
                 all_refused,
             })

@@ -243,16 +243,19 @@ fn when_the_last_proved_node_fails_the_others_are_dialled_at_once_and_then_it_is
     );
     now += Duration::from_millis(1);
     book.failed(c, "reset", false, now);
-    assert!(!book.none_reachable(&all, now), "a and b may be back");
+    let none_since = |now| book.none_reachable_since(&all, now);
+    let lost_at = now;
+    assert_eq!(none_since(now), None, "a and b may be back");
     for node in [a, b] {
         let trial = book.turn(&node.client, now);
         assert!(matches!(trial, Some(Some(_))), "at once");
         book.failed(node, "refused", true, now);
         assert!(book.turn(&node.client, now).is_none(), "once");
     }
-    assert!(book.none_reachable(&all, now));
+    now += Duration::from_secs(1);
+    assert_eq!(none_since(now), Some(lost_at));
     book.proved(b, now);
-    assert!(!book.none_reachable(&all, now));
+    assert_eq!(none_since(now), None);
 }
 
 /// It answers each session and then closes: that is no recovery for the hundreds that wait.

@@ -45,7 +45,7 @@ impl World {
     }
 
     fn in_vain(&self, card: &Arc<Card>) {
-        self.recovery.in_vain(card, true, true, |_| false, self.now);
+        self.recovery.in_vain(card, true, Some(self.now), |_| false);
     }
 
     fn report(&self) -> Option<OutageReport> {
@@ -222,8 +222,8 @@ fn the_loss_of_one_node_of_several_is_no_outage() {
 #[test]
 fn a_probe_can_begin_and_end_an_outage_that_no_session_notices() {
     let world = world();
-    world.recovery.all_probes_failed(|_| false, world.now);
-    world.recovery.all_probes_failed(|_| false, world.now);
+    world.recovery.all_probes_failed(world.now, |_| false);
+    world.recovery.all_probes_failed(world.now, |_| false);
     let began = OutageReport::Began { sessions_waiting: 0 };
     assert_eq!(world.report(), Some(began));
     world.recovery.reachable(world.now);
@@ -245,7 +245,7 @@ fn a_session_that_cannot_notice_the_loss_of_its_node_hides_no_outage() {
         None,
         "the node serves another session, as far as is known"
     );
-    world.recovery.in_vain(&one, true, true, |_| true, world.now);
+    world.recovery.in_vain(&one, true, Some(world.now), |_| true);
     assert!(matches!(world.report(), Some(OutageReport::Began { .. })));
 }
 
@@ -301,13 +301,62 @@ fn a_session_without_a_node_is_no_outage_while_a_node_was_not_tried() {
     let publisher = card(1);
     let served = world.serve("n");
     world.lose(&publisher, "n", served);
-    world
-        .recovery
-        .in_vain(&publisher, true, false, |_| true, world.now);
+    world.recovery.in_vain(&publisher, true, None, |_| true);
     assert_eq!(world.report(), None);
     let _served = world.serve("m");
     world.recovery.back(&publisher, world.now);
     assert_eq!(world.waits(&publisher), Duration::ZERO);
     world.pass(Duration::from_secs(1));
+    assert_eq!(world.report(), None);
+}
+
+/// A frozen node accepts a connection and says nothing for as long as a handshake may take.
+#[test]
+fn sessions_that_find_no_proved_node_for_half_a_second_are_in_an_outage() {
+    let mut world = world();
+    let publisher = card(1);
+    let served = world.serve("n");
+    world.lose(&publisher, "n", served);
+    let since = world.now;
+    world.pass(Duration::from_millis(400));
+    world.recovery.none_proved(since, |_| true, world.now);
+    assert_eq!(world.report(), None);
+    world.pass(Duration::from_millis(100));
+    world.recovery.none_proved(since, |_| true, world.now);
+    assert!(world.recovery.must_hold(&publisher, SETTLE));
+    // It ends before its beginning was told: both lines come.
+    world.pass(Duration::from_secs(1));
+    let _served = world.serve("n");
+    world.recovery.back(&publisher, world.now);
+    assert_eq!(world.waits(&publisher), SETTLE);
+    let began = OutageReport::Began { sessions_waiting: 1 };
+    assert_eq!(world.report(), Some(began));
+    world.release(&publisher);
+    match world.report() {
+        Some(OutageReport::Ended { lasted, .. }) => assert_eq!(lasted, Duration::from_millis(1500)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_component_that_never_had_a_node_begins_no_outage_by_waiting() {
+    let mut world = world();
+    let newcomer = card(1);
+    world.recovery.in_vain(&newcomer, true, None, |_| true);
+    let since = world.now;
+    world.pass(Duration::from_secs(1));
+    world.recovery.none_proved(since, |_| true, world.now);
+    assert_eq!(world.report(), None);
+}
+
+#[test]
+fn sessions_that_expire_are_told_without_an_outage_too() {
+    let world = world();
+    let one = card(1);
+    let served = world.serve("n");
+    world.lose(&one, "n", served);
+    world.recovery.ended(&one, None, true, 0, world.now);
+    let expired = OutageReport::Expired { sessions: 1 };
+    assert_eq!(world.report(), Some(expired));
     assert_eq!(world.report(), None);
 }

@@ -17,7 +17,7 @@ use crate::error_text::ErrorText;
 use crate::ledger::{Expected, Owed};
 
 /// A node that answered and then kept the session for this long has served it, even without traffic.
-const SERVES_AFTER: Duration = Duration::from_secs(1);
+const SERVES_AFTER: Duration = Duration::from_millis(250);
 /// A node that closes the connection of a component without CONNECT after this time does so because CONNECT is
 /// missing.
 const MAY_CLOSE_AFTER: Duration = Duration::from_millis(500);

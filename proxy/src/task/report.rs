@@ -202,11 +202,11 @@ impl Membership {
         recovery.lost(&self.card, node, served, awaited, in_doubt, now)
     }
 
-    pub(super) fn in_vain(&self, waits: bool, none_reachable: bool, now: Instant) {
+    pub(super) fn in_vain(&self, waits: bool, none_reachable_since: Option<Instant>) {
         let has_failed = |node: &Endpoint| self.shared.book.has_failed(node);
         self.shared
             .recovery
-            .in_vain(&self.card, waits, none_reachable, has_failed, now);
+            .in_vain(&self.card, waits, none_reachable_since, has_failed);
     }
 
     fn served(&mut self, node: &Endpoint, now: Instant) {
