@@ -359,7 +359,7 @@ impl settings::Settings for Settings {
                 twice.is_some(),
                 "authorization.users",
                 format!(
-                    "the user {:?} is named twice in authorization.user and authorization.users; keep one",
+                    "authorization.users and authorization.user name {:?} twice; keep one",
                     twice.map_or("", |(_, user)| user)
                 ),
             ),

@@ -134,7 +134,7 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
         ),
         (
             "[authorization]\nusers = [\n{ user = \"a\", password = \"b\" },\n{ user = \"a\", password = \"c\" }]\n",
-            "settings:2: the user \"a\" is named twice in authorization.user and authorization.users; keep one",
+            "settings:2: authorization.users and authorization.user name \"a\" twice; keep one",
         ),
         (
             "[authorization]\nusers = [\n{ user = \"a\", pasword = \"hunter2\" }]\n",

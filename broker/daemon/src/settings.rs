@@ -189,8 +189,15 @@ pub enum SettingsError {
     Several(Vec<SettingsError>),
 }
 
+/// Errors of one run that are shown.
+const LINES_MAX: usize = 100;
+
 fn lines(errors: &[SettingsError]) -> String {
-    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let shown = errors.iter().take(LINES_MAX).map(ToString::to_string);
+    let mut lines: Vec<String> = shown.collect();
+    if let Some(more) = errors.len().checked_sub(LINES_MAX).filter(|more| *more > 0) {
+        lines.push(format!("and {more} more errors"));
+    }
     lines.join("\n")
 }
 

@@ -23,6 +23,9 @@ pub(super) struct Keys {
     trace: Option<Place>,
 }
 
+/// So many characters of an unknown key are shown.
+const KEY_CHARS_SHOWN: usize = 64;
+
 /// Converts a time to a number in the unit of the key.
 pub(super) type Unit = fn(&Duration) -> u128;
 
@@ -131,10 +134,13 @@ impl Keys {
     /// Refuses a key that `nats-server` does not know either, unless it is used as a variable.
     pub(super) fn unknown(&mut self, entry: &Entry) {
         if !entry.is_used.get() {
-            let what = format!(
-                "unknown key `{}{}` (nats-server does not know it either)",
-                self.block, entry.key
-            );
+            // In a block with passwords it may be a part of one.
+            let key = if self.block.contains("authorization") {
+                format!("in {}", self.block.trim_end_matches('.'))
+            } else {
+                format!("`{}{}`", self.block, shown(&entry.key))
+            };
+            let what = format!("unknown key {key} (nats-server does not know it either)");
             self.add(&entry.place, what);
         }
     }
@@ -271,6 +277,14 @@ impl Keys {
             item.source = Some(source.to_owned());
         }
     }
+}
+
+/// A key for an error: its beginning, without control characters.
+fn shown(key: &str) -> String {
+    key.chars()
+        .take(KEY_CHARS_SHOWN)
+        .flat_map(char::escape_debug)
+        .collect()
 }
 
 /// A key of `nats-server` that has no counterpart in this server's settings.

@@ -16,6 +16,8 @@ use super::words;
 /// Maps in maps, included files and variables in variables are read up to this depth.
 const DEPTH_MAX: usize = 32;
 
+const UNCLOSED_TEXT: &str = "a text in quotes is never closed";
+
 /// A value of the file. Numbers and switches keep their source text, for keys that take texts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
@@ -119,6 +121,15 @@ impl<'a> Parser<'a> {
         Err(self.fault(FaultKind::Syntax, what))
     }
 
+    /// Records that a brace or bracket is never closed. After a syntax error it may stand in the line that was skipped.
+    fn unclosed(&mut self, opened: char) {
+        let is_skipped = |fault: &Fault| fault.kind == FaultKind::Syntax;
+        if !self.faults.iter().any(is_skipped) {
+            let fault = self.fault(FaultKind::Syntax, format!("a `{opened}` is never closed"));
+            self.go_on(Err(fault));
+        }
+    }
+
     /// Records a [`FaultKind::Missing`] and returns [`Node::Unknown`].
     fn unknown(&mut self, what: impl Into<String>) -> Node {
         self.faults.push(self.fault(FaultKind::Missing, what));
@@ -211,11 +222,12 @@ impl<'a> Parser<'a> {
         loop {
             self.skip_lines();
             let parsed = match self.peek() {
-                None if braces > 0 => {
-                    braces = 0;
-                    self.wrong("a `{` is never closed")
+                None => {
+                    if braces > 0 {
+                        self.unclosed('{');
+                    }
+                    break;
                 }
-                None => break,
                 Some('{') => {
                     self.next();
                     braces += 1;
@@ -258,7 +270,10 @@ impl<'a> Parser<'a> {
                     self.skip(words::is_blank);
                 }
                 if matches!(self.peek(), Some('}' | ',')) || self.peek().is_some_and(words::is_line_end) {
-                    return self.wrong(format!("the value of {key} is missing"));
+                    // The key is not shown: where a password stands without quotes, it may be a part of that.
+                    return self.wrong(
+                        "a key has no value (a text with , ; { } [ ] $ or blanks in it goes in quotes)",
+                    );
                 }
                 let node = self.value()?;
                 self.set(Entry {
@@ -377,9 +392,10 @@ impl<'a> Parser<'a> {
                 self.block()
             }
             Some('\'') => {
+                let unclosed = self.fault(FaultKind::Syntax, UNCLOSED_TEXT);
                 self.next();
                 let Some(end) = self.rest.find('\'') else {
-                    return self.wrong("a text in quotes is never closed");
+                    return Err(unclosed);
                 };
                 let text = self.take(end).to_owned();
                 self.next();
@@ -409,8 +425,7 @@ impl<'a> Parser<'a> {
             self.skip_lines();
             let parsed = match self.peek() {
                 None => {
-                    let unclosed = self.wrong("a `{` is never closed");
-                    self.go_on(unclosed);
+                    self.unclosed('{');
                     break;
                 }
                 Some('}') => break,
@@ -432,8 +447,7 @@ impl<'a> Parser<'a> {
             self.skip_lines();
             match self.peek() {
                 None => {
-                    let unclosed = self.wrong("a `[` is never closed");
-                    self.go_on(unclosed);
+                    self.unclosed('[');
                     break;
                 }
                 Some(']') => break,
@@ -484,13 +498,14 @@ impl<'a> Parser<'a> {
     }
 
     fn quoted(&mut self) -> Parsed<Node> {
+        let unclosed = self.fault(FaultKind::Syntax, UNCLOSED_TEXT);
         let mut text = Vec::new();
         loop {
             match self.next() {
                 Some('"') => return self.text(text),
                 Some('\\') => text.push(self.escape()?),
                 Some(next) => text.extend_from_slice(next.encode_utf8(&mut [0; 4]).as_bytes()),
-                None => return self.wrong("a text in quotes is never closed"),
+                None => return Err(unclosed),
             }
         }
     }
@@ -584,10 +599,10 @@ impl<'a> Parser<'a> {
             entry.is_used.set(true);
             return Ok(entry.node.clone());
         }
-        // It may be a password that begins with a `$`.
+        // It may be a password that begins with a `$`; then it has other characters than names of variables mostly have.
         let is_name = name
             .chars()
-            .all(|next| next.is_ascii_alphanumeric() || next == '_');
+            .all(|next| next.is_ascii_uppercase() || next.is_ascii_digit() || next == '_');
         let shown = if is_name { name } else { "***" };
         let Ok(value) = env::var(name) else {
             return Ok(self.unknown(format!(

@@ -37,7 +37,9 @@ impl Keys {
         let mut places = Vec::new();
         for (place, node) in list {
             let Node::Map(fields) = node else {
-                self.wrong(entry, allowed);
+                let what = "an entry of authorization.users must be { user: …, password: … }";
+                self.add(place, what.to_owned());
+                self.is_one_wrong = true;
                 continue;
             };
             // A user without a password is one whose password is empty.

@@ -5,6 +5,9 @@ use toml::Value;
 use super::layers::Entry;
 use super::{Place, Schema, SettingsError, masked_url};
 
+/// Characters of a refused text that an error shows.
+const FOUND_CHARS_MAX: usize = 200;
+
 /// Checks one value by itself.
 ///
 /// # Errors
@@ -152,7 +155,14 @@ pub fn refused(key: &str, place: &Place, allowed: &str, found: &str) -> Settings
         key: key.to_owned(),
         allowed: allowed.to_owned(),
         // Whatever the key: what stands before an '@' may be a password.
-        found: Value::String(masked_url(found)).to_string(),
+        found: Value::String(shortened(masked_url(found))).to_string(),
+    }
+}
+
+fn shortened(text: String) -> String {
+    match text.char_indices().nth(FOUND_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
