@@ -41,6 +41,8 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 const PROBATION: Duration = Duration::from_millis(250);
 /// Relapses in a row from which on a recovered node is dialled as a failed one, until its probation is over.
 const RELAPSES_MAX: u32 = 2;
+/// Wait before the next probe of a failed node while no node is proved and no session looks for one.
+const OUTAGE_PROBE: Duration = Duration::from_secs(1);
 /// Time for which a proved node without sessions is kept after the last source withdrew it.
 const WITHDRAWN_KEPT: Duration = Duration::from_secs(600);
 /// Withdrawn nodes without sessions that are kept.
@@ -607,8 +609,10 @@ impl NodeBook {
         for entry in entries.values_mut() {
             let is_idle = entry.served == 0 || entry.failures > 0 || entry.proved_at.is_none();
             let is_idle = is_idle && !(entry.failures > 0 && sessions_search);
-            if is_idle && !entry.on_trial && entry.probe_at <= now && !own_names.contains(&entry.node.client)
-            {
+            let failed_at = entry.last_failure.as_ref().map(|(at, _)| *at);
+            let is_due =
+                entry.probe_at <= now || none_proved && failed_at.is_some_and(|at| now >= at + OUTAGE_PROBE);
+            if is_idle && !entry.on_trial && is_due && !own_names.contains(&entry.node.client) {
                 entry.probe_at = now + interval;
                 due.push(Arc::clone(&entry.node));
             }

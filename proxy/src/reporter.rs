@@ -99,7 +99,8 @@ pub(crate) fn tell_losses_now(shared: &Shared) {
             reason = loss.as_str(),
             messages = gathered.subjects.total(),
             sessions = gathered.sessions,
-            bytes = gathered.bytes,
+            // What is in doubt is known by its number only.
+            bytes = matches!(loss, Loss::Abandoned).then_some(gathered.bytes),
             by_subject = %gathered.subjects,
             "messages lost"
         );

@@ -360,6 +360,26 @@ fn idle_nodes_are_probed_at_a_slow_pace_and_failed_ones_when_they_have_cooled_do
 }
 
 #[test]
+fn while_no_node_is_proved_and_no_session_looks_for_one_failed_nodes_are_probed_each_second() {
+    let (book, mut now) = (book(), Instant::now());
+    let nodes = snapshot(&["a:1", "b:1"], &[], &[]);
+    book.take_snapshot(&nodes, now);
+    let fail = |now| {
+        for node in &nodes.live {
+            book.failed(node, "refused", true, now);
+        }
+    };
+    for _ in 0..20 {
+        fail(now);
+        now += Duration::from_secs(1);
+        assert_eq!(book.due_probes(now).len(), 2, "whatever the cool-down");
+    }
+    fail(now);
+    book.proved(&nodes.live[0], now);
+    assert!(book.due_probes(now + Duration::from_millis(50)).is_empty());
+}
+
+#[test]
 fn the_more_sessions_search_beyond_those_that_may_dial_the_longer_they_spread() {
     let book = book();
     let searchers: Vec<_> = (0..100).map(|_| book.searcher()).collect();
