@@ -41,8 +41,6 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 const PROBATION: Duration = Duration::from_millis(250);
 /// Relapses in a row from which on a recovered node is dialled as a failed one, until its probation is over.
 const RELAPSES_MAX: u32 = 2;
-/// Wait before the next probe of a failed node while no node is proved and no session looks for one.
-const OUTAGE_PROBE: Duration = Duration::from_secs(1);
 /// Time for which a proved node without sessions is kept after the last source withdrew it.
 const WITHDRAWN_KEPT: Duration = Duration::from_secs(600);
 /// Withdrawn nodes without sessions that are kept.
@@ -72,7 +70,8 @@ impl Choice {
             .mul_f64(rand::rng().random_range(0.5..1.5))
     }
 
-    /// Wait before the probe of a node that was never proved: about a second with the default interval.
+    /// Wait before the probe of a node that was never proved or has just failed: about a second with the default
+    /// interval.
     fn first_probe(&self) -> Duration {
         self.idle_probe_interval
             .mul_f64(rand::rng().random_range(0.02..0.05))
@@ -431,7 +430,7 @@ impl NodeBook {
             let cooled_at = now + cooling.max(choice.cooldown_base);
             entry.cooling_until = Some(cooled_at);
             entry.retry_at = Some(now + retry);
-            entry.probe_at = cooled_at;
+            entry.probe_at = cooled_at.max(now + choice.first_probe());
             entry.last_failure = Some((now, error.to_owned()));
             (entry.failures == 1, was_proved)
         });
@@ -610,8 +609,9 @@ impl NodeBook {
             let is_idle = entry.served == 0 || entry.failures > 0 || entry.proved_at.is_none();
             let is_idle = is_idle && !(entry.failures > 0 && sessions_search);
             let failed_at = entry.last_failure.as_ref().map(|(at, _)| *at);
+            // Also without other nodes and sessions that find out, whatever the cool-down.
             let is_due =
-                entry.probe_at <= now || none_proved && failed_at.is_some_and(|at| now >= at + OUTAGE_PROBE);
+                entry.probe_at <= now || none_proved && failed_at.is_some_and(|at| now >= at + interval / 30);
             if is_idle && !entry.on_trial && is_due && !own_names.contains(&entry.node.client) {
                 entry.probe_at = now + interval;
                 due.push(Arc::clone(&entry.node));
