@@ -106,11 +106,12 @@ impl Sidecar {
     /// [`RunError`].
     pub async fn start(settings: Settings) -> Result<Self, RunError> {
         let policy = Policy::new(&settings)?;
-        let listeners = listen(&settings)?;
+        // The pages first: whoever sees that components can connect may ask for them.
         let http_listener = match settings.http.listen.as_str() {
             "" => None,
             address => Some(bind(address, settings.socket.listen_backlog)?.remove(0)),
         };
+        let listeners = listen(&settings)?;
         let registry = standin_registry::watch(settings.registry_config()?)?;
         let book = NodeBook::new(choice(&settings));
         let shared = Arc::new(Shared::new(
