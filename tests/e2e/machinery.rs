@@ -26,8 +26,8 @@ async fn a_process_is_gone_when_it_is_dropped() {
 #[tokio::test]
 async fn zookeeper_holds_registrations_as_long_as_their_session() {
     let mut zookeeper = ZooKeeper::start().await;
-    // It outlasts a restart of the server, on a busy machine too.
-    let mut operator = zookeeper.registrar_with_timeout(Duration::from_secs(10)).await;
+    // It outlasts a restart of the server, on a busy machine too. Without maxSessionTimeout the server would grant 10 s.
+    let mut operator = zookeeper.registrar_with_timeout(Duration::from_secs(60)).await;
     let mut node = zookeeper.registrar().await;
     let address: SocketAddr = ([127, 0, 0, 1], 4222).into();
     for (id, record) in [

@@ -94,7 +94,7 @@ impl ZooKeeper {
 
     fn write_settings(&self) {
         let settings = format!(
-            "dataDir={}/data\nclientPort={}\nclientPortAddress={}\ntickTime=500\nmaxClientCnxns=0\n\
+            "dataDir={}/data\nclientPort={}\nclientPortAddress={}\ntickTime=500\nmaxSessionTimeout=60000\nmaxClientCnxns=0\n\
              admin.enableServer=false\n4lw.commands.whitelist=*\n{}",
             self.folder.path().display(),
             self.address.port(),
