@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use standin_registry::Endpoint;
 use tracing::warn;
 
 use crate::losses::Loss;
@@ -19,27 +18,9 @@ const LOSSES_PAUSE: Duration = Duration::from_millis(800);
 /// Interval between two looks at an outage without news.
 const OUTAGE_LOOK: Duration = Duration::from_secs(1);
 
-/// Interval between two looks for an outage that no failed dial has shown.
-const BEGIN_LOOK: Duration = Duration::from_millis(250);
-
 /// Writes the lines until the task is ended.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    tokio::join!(
-        begin_outages(&shared),
-        tell_outages(&shared),
-        tell_losses(&shared)
-    );
-}
-
-async fn begin_outages(shared: &Shared) {
-    loop {
-        tokio::time::sleep(BEGIN_LOOK).await;
-        let now = Instant::now();
-        if let Some(since) = shared.book.none_proved_since(now) {
-            let has_failed = |node: &Endpoint| shared.book.has_failed(node);
-            shared.recovery.none_proved(since, has_failed, now);
-        }
-    }
+    tokio::join!(tell_outages(&shared), tell_losses(&shared));
 }
 
 async fn tell_outages(shared: &Shared) {

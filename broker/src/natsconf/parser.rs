@@ -367,9 +367,7 @@ impl<'a> Parser<'a> {
                 return Ok(());
             }
         };
-        let Text {
-            entries, mut faults, ..
-        } = Parser::new(&name, &text, None, self.depth + 1).file();
+        let Text { entries, mut faults } = Parser::new(&name, &text, None, self.depth + 1).file();
         entries.into_iter().for_each(|entry| self.set(entry));
         // A depth fault is returned, not recorded: it also ends the parsing of the including files.
         let too_deep = faults.pop_if(|fault| fault.kind == FaultKind::Depth);
