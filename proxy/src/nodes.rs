@@ -37,6 +37,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 const RETRY_BASE: Duration = Duration::from_millis(20);
 /// Upper bound of the retry wait.
 const RETRY_MAX: Duration = Duration::from_millis(500);
+/// Time after an outage of all nodes in which the nodes that are still down are probed at their retry times. Sessions
+/// come back spread over this time (`recovery.rs`), so that they find more than the first node that returned. The value
+/// is below the least useful `session.settle_ms`, so that subscribers are back in time.
+pub(crate) const SPREAD: Duration = Duration::from_millis(500);
 /// A node that fails within this time of its recovery has relapsed.
 const PROBATION: Duration = Duration::from_millis(250);
 /// Relapses in a row from which on a recovered node is dialled as a failed one, until its probation is over.
@@ -104,6 +108,8 @@ struct Entry {
     unproved_at: Option<Instant>,
     /// Time of the next probe if the node has no session by then.
     probe_at: Instant,
+    /// Time until which a failed node is probed at each retry time; see [`SPREAD`].
+    eager_until: Option<Instant>,
     /// Sessions connected to the node.
     sessions: usize,
     /// Those whose CONNECT it has answered.
@@ -126,6 +132,7 @@ impl Entry {
             proved_at: None,
             unproved_at: None,
             probe_at: now + choice.first_probe(),
+            eager_until: None,
             sessions: 0,
             served: 0,
             dials: Arc::new(Semaphore::new(choice.dials_max)),
@@ -138,6 +145,10 @@ impl Entry {
 
     fn is_on_probation(&self, now: Instant) -> bool {
         self.recovered_at.is_some_and(|at| now < at + PROBATION)
+    }
+
+    fn is_eager(&self, now: Instant) -> bool {
+        self.failures > 0 && self.eager_until.is_some_and(|until| until > now)
     }
 
     /// Returns whether dials to the node are limited.
@@ -430,7 +441,11 @@ impl NodeBook {
             let cooled_at = now + cooling.max(choice.cooldown_base);
             entry.cooling_until = Some(cooled_at);
             entry.retry_at = Some(now + retry);
-            entry.probe_at = cooled_at.max(now + choice.first_probe());
+            entry.probe_at = if entry.is_eager(now) {
+                now + retry
+            } else {
+                cooled_at.max(now + choice.first_probe())
+            };
             entry.last_failure = Some((now, error.to_owned()));
             (entry.failures == 1, was_proved)
         });
@@ -464,19 +479,22 @@ impl NodeBook {
         had_failed
     }
 
-    /// Ends the cool-downs, because an outage of all nodes is over: the other nodes may be back as well. Each is probed
-    /// within [`RETRY_MAX`].
+    /// Ends the cool-downs, because an outage of all nodes is over: the other nodes may be back as well. They are probed
+    /// at once, and then at their retry times for [`SPREAD`].
     pub(crate) fn end_cooldowns(&self, now: Instant) {
-        for entry in lock(&self.entries)
-            .values_mut()
-            .filter(|entry| entry.failures > 0)
-        {
-            let soon = now + RETRY_MAX.mul_f64(rand::rng().random::<f64>());
+        let mut entries = lock(&self.entries);
+        for entry in entries.values_mut().filter(|entry| entry.failures > 0) {
             entry.failures = 1;
             entry.cooling_until = None;
-            entry.retry_at = entry.retry_at.map(|at| at.min(soon));
-            entry.probe_at = entry.probe_at.min(soon);
+            entry.retry_at = None;
+            entry.probe_at = now;
+            entry.eager_until = Some(now + SPREAD);
         }
+    }
+
+    /// Returns whether failed nodes are probed at their retry times.
+    pub(crate) fn probes_eagerly(&self, now: Instant) -> bool {
+        lock(&self.entries).values().any(|entry| entry.is_eager(now))
     }
 
     /// Waits until a failed node is proved again.
@@ -613,7 +631,8 @@ impl NodeBook {
             let is_due =
                 entry.probe_at <= now || none_proved && failed_at.is_some_and(|at| now >= at + interval / 30);
             if is_idle && !entry.on_trial && is_due && !own_names.contains(&entry.node.client) {
-                entry.probe_at = now + interval;
+                // A failed node may have no permit now: all retries together are limited.
+                entry.probe_at = now + if entry.failures > 0 { RETRY_MAX } else { interval };
                 due.push(Arc::clone(&entry.node));
             }
         }

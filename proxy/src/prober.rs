@@ -2,6 +2,7 @@
 //! `/readyz`, on `/nodez`, in the metrics, and when a session chooses a node.
 //! Also reports an outage that no failed dial has shown yet.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ use crate::upstream;
 /// Interval between the prober's checks for due nodes and for an outage. The interval between probes of one node is
 /// `health.idle_probe_interval_ms`, or the cool-down after a failure.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The same shortly after an outage of all nodes, when the other nodes are probed as often as they may be.
+const LOOK_EAGERLY: Duration = Duration::from_millis(20);
 /// Probes in flight at the same time.
 const PROBES_MAX: usize = 8;
 
@@ -37,35 +40,34 @@ async fn look_for_outage(shared: &Shared) {
 }
 
 async fn probe_due(shared: &Shared) {
-    let mut looks = tokio::time::interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut due: VecDeque<Arc<Node>> = VecDeque::new();
+    let mut probes = FuturesUnordered::new();
+    let mut look_at = tokio::time::Instant::now();
     loop {
-        looks.tick().await;
-        let mut due = shared.book.due_probes(Instant::now()).into_iter();
-        let mut probes = FuturesUnordered::new();
-        probes.extend(due.by_ref().take(PROBES_MAX).map(|node| probe(shared, node)));
-        let mut failed = false;
-        while let Some(proved) = probes.next().await {
-            failed |= !proved;
-            probes.extend(due.next().map(|node| probe(shared, node)));
+        tokio::select! {
+            Some(()) = probes.next() => {}
+            // The end of an outage is a reason to look at once.
+            () = shared.book.recovered() => look_at = tokio::time::Instant::now(),
+            () = tokio::time::sleep_until(look_at) => {
+                let now = Instant::now();
+                due.extend(shared.book.due_probes(now));
+                let eager = shared.book.probes_eagerly(now);
+                look_at = (now + if eager { LOOK_EAGERLY } else { LOOK_EVERY }).into();
+            }
         }
-        let now = Instant::now();
-        let nodes: Vec<_> = shared.registry.snapshot().iter().map(Arc::clone).collect();
-        if failed
-            && !nodes.is_empty()
-            && let Some(since) = shared.book.none_reachable_since(&nodes, now)
+        while probes.len() < PROBES_MAX
+            && let Some(node) = due.pop_front()
         {
-            let has_failed = |node: &Endpoint| shared.book.has_failed(node);
-            shared.recovery.all_probes_failed(since, has_failed);
+            probes.push(probe(shared, node));
         }
     }
 }
 
-/// Probes one node. Returns whether the node is proved.
-async fn probe(shared: &Shared, node: Arc<Node>) -> bool {
+/// Probes one node and records the result.
+async fn probe(shared: &Shared, node: Arc<Node>) {
     // Without a permit the node is being tried already, or may not be retried yet.
     let Some(permit) = shared.book.permit(&node).await else {
-        return false;
+        return;
     };
     let result = upstream::probe(&node, &shared.book, **shared.dialling.load()).await;
     let now = Instant::now();
@@ -76,7 +78,6 @@ async fn probe(shared: &Shared, node: Arc<Node>) -> bool {
             if shared.book.proved(&node, now) {
                 info!(node = %node.client, "node has recovered");
             }
-            true
         }
         Err(error) => {
             let first = shared
@@ -84,7 +85,17 @@ async fn probe(shared: &Shared, node: Arc<Node>) -> bool {
                 .failed(&node, &error.to_string(), permit.is_trial(), now);
             shared.tell_failed_dial(&node, &error, first);
             debug!(node = %node.client, kind = error.kind(), "probe failed: {error}");
-            false
+            look_for_failure_of_all(shared);
         }
+    }
+}
+
+fn look_for_failure_of_all(shared: &Shared) {
+    let nodes: Vec<_> = shared.registry.snapshot().iter().map(Arc::clone).collect();
+    if !nodes.is_empty()
+        && let Some(since) = shared.book.none_reachable_since(&nodes, Instant::now())
+    {
+        let has_failed = |node: &Endpoint| shared.book.has_failed(node);
+        shared.recovery.all_probes_failed(since, has_failed);
     }
 }

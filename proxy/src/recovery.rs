@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::card::{Card, Errand};
 use crate::doubt::InDoubtCount;
+use crate::nodes::SPREAD;
 
 /// Longest wait for sessions that are not back, counted from the end of the outage.
 const BACK_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -32,10 +33,6 @@ const GROUP_WAIT_MAX: Duration = Duration::from_millis(50);
 const BEGINS_AFTER: Duration = Duration::from_millis(500);
 /// Time within which the losses of sessions that were on a node together are one failure of the node.
 const SAME_LOSS: Duration = Duration::from_secs(10);
-/// Time over which sessions come back after an outage while some known nodes are still down. Without this spread all
-/// sessions would be on the first node that returns. The value is below the least useful `session.settle_ms`, so that
-/// subscribers are back in time.
-const SPREAD: Duration = Duration::from_millis(500);
 
 /// A session without a node, or with a new node, whose held publishes have not gone out.
 #[derive(Debug)]

@@ -432,15 +432,27 @@ fn withdrawn_nodes_that_failed_are_retried_behind_those_that_are_named() {
 }
 
 #[test]
-fn at_the_end_of_an_outage_all_nodes_are_tried_soon() {
-    let (book, now) = (book(), Instant::now());
+fn after_an_outage_failed_nodes_are_probed_at_once_and_then_at_each_retry_time() {
+    let (book, began) = (book(), Instant::now());
     let nodes = snapshot(&["a:1", "b:1"], &[], &[]);
     for _ in 0..10 {
         nodes.live.iter().for_each(|node| {
-            book.failed(node, "x", true, now);
+            book.failed(node, "x", true, began);
         });
     }
-    book.proved(&nodes.live[0], now);
-    book.end_cooldowns(now);
-    assert_eq!(book.due_probes(now + RETRY_MAX).len(), 1);
+    book.end_cooldowns(began);
+    book.proved(&nodes.live[0], began);
+    let mut probes = 0;
+    let mut now = began;
+    while now < began + SPREAD {
+        for node in book.due_probes(now) {
+            assert_eq!(node.client, nodes.live[1].client);
+            assert!(book.may_be_dialled(&node.client, now));
+            book.failed(&node, "x", true, now);
+            probes += 1;
+        }
+        now += Duration::from_millis(5);
+    }
+    assert!((4..=6).contains(&probes), "{probes}");
+    assert!(!book.probes_eagerly(now));
 }
