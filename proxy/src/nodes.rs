@@ -466,6 +466,7 @@ impl NodeBook {
             entry.cooling_until = None;
             entry.retry_at = None;
             entry.last_failure = None;
+            entry.eager_until = None;
             entry.probe_at = now + choice.next_probe();
             let had_failed = std::mem::take(&mut entry.failures) > 0;
             if had_failed {
