@@ -99,6 +99,11 @@ fn first_token(args: &[u8]) -> Token {
 
 /// Counts the publishes in `frames`, up to the first incomplete frame.
 pub(crate) fn publishes(frames: &[u8]) -> Tally {
+    whole_publishes(frames).0
+}
+
+/// Counts the publishes among the complete frames at the head of `frames`, and returns the length of those frames.
+pub(crate) fn whole_publishes(frames: &[u8]) -> (Tally, usize) {
     let mut scanner = unlimited_scanner();
     let (mut tally, mut at) = (Tally::default(), 0);
     while let Ok(Some(span)) = scanner.next(&frames[at..]) {
@@ -107,7 +112,7 @@ pub(crate) fn publishes(frames: &[u8]) -> Tally {
         }
         at += span.len;
     }
-    tally
+    (tally, at)
 }
 
 /// Returns a scanner for frames that passed an earlier check, under limits that may have been larger then.

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use standin_wire::{Info, encode};
 
-use super::{End, Leaving, Session, Stage, Wires};
+use super::connection::{Connection, Leaving, Stage};
+use super::plan::Effects;
+use super::{End, Session, Wires};
 use crate::cause::Cause;
-use crate::tally::Tally;
 
 /// Delay of a tick above which the sidecar itself must have been stopped. Silence then proves nothing about the node.
 const OWN_STOP: Duration = Duration::from_millis(500);
@@ -22,15 +23,17 @@ const ANSWERS_WAIT: Duration = Duration::from_secs(2);
 impl Session {
     /// Runs all actions that are due. `late` is the delay of the call after the deadline that the session requested.
     pub(crate) fn tick(&mut self, late: Duration, last_known: &Info, now: Instant, wires: &mut impl Wires) {
-        if late > OWN_STOP {
-            self.node_heard = now;
-            self.pinged = now;
+        if late > OWN_STOP
+            && let Some(node) = &mut self.connection
+        {
+            node.heard = now;
+            node.pinged = now;
         }
         self.tick_ending(now, wires);
         self.tick_node(now, wires);
         self.tick_outage(last_known, now, wires);
         self.tick_component(now, wires);
-        if !self.up.own.is_empty() {
+        if self.connection.as_ref().is_some_and(|node| !node.own.is_empty()) {
             self.push_up(now, wires);
         }
         self.shrink();
@@ -44,35 +47,39 @@ impl Session {
         if let Some(until) = self.ending.as_ref().and_then(|ending| ending.answers_until) {
             sooner(until);
         }
-        if let Leaving::Draining { until } = self.leaving {
-            sooner(until);
-        }
-        match self.stage {
-            Stage::Searching => {
+        match &self.connection {
+            None => {
                 if !policy.outage.is_zero() {
                     sooner(self.searching_since + policy.outage);
                 }
-                if self.up.only_asks && self.ending.is_none() {
+                if self.only_asks && self.ending.is_none() {
                     sooner(self.searching_since + ANSWERS_WAIT);
                 }
                 if self.info.is_none() {
                     sooner(self.started + policy.info_wait);
                 }
             }
-            Stage::Joining { until } => sooner(until),
-            Stage::Resending | Stage::Flowing => {
-                if self.listens() {
-                    sooner(self.probe_due());
+            Some(node) => {
+                if let Leaving::Draining { until } = node.leaving {
+                    sooner(until);
                 }
-                if let Some(since) = self.doubt.unmarked_since()
-                    && !self.ledger.awaits_pong()
-                {
-                    sooner(since + policy.confirm_interval);
+                match node.stage {
+                    Stage::Joining { until } => sooner(until),
+                    Stage::Resending | Stage::Flowing => {
+                        if self.listens(node) {
+                            sooner(self.probe_due(node));
+                        }
+                        if let Some(since) = self.doubt.unmarked_since()
+                            && !node.ledger.awaits_pong()
+                        {
+                            sooner(since + policy.confirm_interval);
+                        }
+                    }
                 }
             }
         }
-        if !self.down.outbox.is_empty() {
-            sooner(self.down.outbox_moved + policy.component_stall);
+        if !self.component.outbox.is_empty() {
+            sooner(self.component.outbox_moved + policy.component_stall);
         }
         if let Some(due) = self.first_ping_due() {
             sooner(due);
@@ -82,66 +89,74 @@ impl Session {
 
     /// Sends the node a PING at once, because something other than its silence suggests that it is gone.
     pub(crate) fn probe(&mut self, now: Instant, wires: &mut impl Wires) {
-        self.probing = self.stage == Stage::Flowing;
-        if self.probing && !self.ledger.awaits_pong() {
-            self.own_ping();
+        let Some(node) = self
+            .connection
+            .as_mut()
+            .filter(|node| node.stage == Stage::Flowing)
+        else {
+            return;
+        };
+        node.probing = true;
+        if !node.ledger.awaits_pong() {
+            node.own_ping();
             self.push_up(now, wires);
         }
     }
 
     /// Returns whether the node's silence means something. It means nothing while the node is not read because the
     /// component does not read.
-    fn listens(&self) -> bool {
-        self.client.is_some() && self.hears_node() && !self.interrupted
+    fn listens(&self, node: &Connection) -> bool {
+        self.client.is_some() && self.has_room_for_component() && !node.starved && !self.interrupted
     }
 
     /// Returns when the node is due for a PING, or counts as lost because it has not answered one.
-    fn probe_due(&self) -> Instant {
+    fn probe_due(&self, node: &Connection) -> Instant {
         let policy = &*self.policy;
-        if self.ledger.awaits_pong() || self.up.own_pings > 0 {
-            let silent = self.node_heard + policy.probe_interval + policy.probe_timeout;
-            silent.max(self.pinged + policy.probe_timeout)
+        if node.awaits_pong() {
+            let silent = node.heard + policy.probe_interval + policy.probe_timeout;
+            silent.max(node.pinged + policy.probe_timeout)
         } else {
-            self.node_heard.max(self.pinged) + policy.probe_interval
+            node.heard.max(node.pinged) + policy.probe_interval
         }
     }
 
     fn tick_node(&mut self, now: Instant, wires: &mut impl Wires) {
-        match self.stage {
-            Stage::Searching => return,
-            Stage::Joining { until } if now >= until => self.lose(Cause::ProbeTimeout, now),
-            Stage::Joining { .. } => {}
-            Stage::Resending | Stage::Flowing if self.listens() => {
-                let awaits = self.ledger.awaits_pong() || self.up.own_pings > 0;
-                let unmarked = self.doubt.unmarked_since();
-                let confirm = unmarked.is_some_and(|since| now >= since + self.policy.confirm_interval);
-                if awaits && now >= self.probe_due() {
-                    self.lose(Cause::ProbeTimeout, now);
-                } else if !awaits && (confirm || now >= self.probe_due()) {
-                    self.own_ping();
-                    self.pinged = now;
-                }
+        let Some(node) = &self.connection else { return };
+        let cause = match (node.stage, node.leaving) {
+            (Stage::Joining { until }, _) if now >= until => Some(Cause::ProbeTimeout),
+            (Stage::Resending | Stage::Flowing, _)
+                if self.listens(node) && node.awaits_pong() && now >= self.probe_due(node) =>
+            {
+                Some(Cause::ProbeTimeout)
             }
-            Stage::Resending | Stage::Flowing => {}
-        }
-        if let Leaving::Draining { until } = self.leaving
-            && now >= until
-        {
-            self.lose(Cause::LameDuck, now);
-        }
-        if self.stage == Stage::Searching {
+            (_, Leaving::Draining { until }) if now >= until => Some(Cause::LameDuck),
+            _ => None,
+        };
+        if let Some(cause) = cause {
+            self.lose(cause, now);
             self.after_loss(now, wires);
+            return;
+        }
+        let unmarked = self.doubt.unmarked_since();
+        let confirms = unmarked.is_some_and(|since| now >= since + self.policy.confirm_interval);
+        let asks = !matches!(node.stage, Stage::Joining { .. })
+            && self.listens(node)
+            && !node.awaits_pong()
+            && (confirms || now >= self.probe_due(node));
+        if asks && let Some(node) = &mut self.connection {
+            node.own_ping();
+            node.pinged = now;
         }
     }
 
     fn tick_outage(&mut self, last_known: &Info, now: Instant, wires: &mut impl Wires) {
-        if self.stage != Stage::Searching || self.ending.is_some() {
+        if self.connection.is_some() || self.ending.is_some() {
             return;
         }
         if self.info.is_none() && now >= self.started + self.policy.info_wait {
             self.greet(last_known, now, wires);
         }
-        if self.up.only_asks && now >= self.searching_since + ANSWERS_WAIT {
+        if self.only_asks && now >= self.searching_since + ANSWERS_WAIT {
             self.end_now(End::ComponentClosed, None, now, wires);
             return;
         }
@@ -155,7 +170,7 @@ impl Session {
     }
 
     fn component_ping_due(&self) -> Instant {
-        let due = self.component_heard.max(self.component_pinged) + self.policy.ping_interval;
+        let due = self.component.heard.max(self.component.pinged) + self.policy.ping_interval;
         self.first_ping().map_or(due, |first| due.max(first))
     }
 
@@ -168,7 +183,8 @@ impl Session {
     /// Returns when the first PING is due. Returns `None` until everything from the component is passed on and
     /// answered: client libraries take the first frame after their own first PING as its answer.
     fn first_ping_due(&self) -> Option<Instant> {
-        let answered = self.stage == Stage::Flowing && !self.ledger.owes_component() && self.owed.is_empty();
+        let answers = |node: &Connection| node.stage == Stage::Flowing && !node.ledger.owes_component();
+        let answered = self.connection.as_ref().is_some_and(answers) && self.owed.is_empty();
         self.first_ping().filter(|_| answered && self.has_passed_on())
     }
 
@@ -178,28 +194,32 @@ impl Session {
 
     fn tick_component(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.ending.is_some() {
-            if !self.down.outbox.is_empty() && now >= self.down.outbox_moved + self.policy.component_stall {
+            if !self.component.outbox.is_empty()
+                && now >= self.component.outbox_moved + self.policy.component_stall
+            {
                 self.component_broke(now, wires);
             }
             return;
         }
-        if !self.down.outbox.is_empty() && now >= self.down.outbox_moved + self.policy.component_stall {
+        if !self.component.outbox.is_empty()
+            && now >= self.component.outbox_moved + self.policy.component_stall
+        {
             self.end_now(End::ComponentSlow, None, now, wires);
             return;
         }
         let is_first = self.first_ping_due().is_some_and(|due| now >= due);
         if is_first || now >= self.component_ping_due() {
-            self.component_pinged = now;
+            self.component.pinged = now;
             if let Some(client) = &mut self.client {
                 client.first_ping = None;
             }
-            if self.up.eof {
+            if self.component.eof {
                 return;
             }
-            if self.component_pings >= self.policy.ping_max {
+            if self.component.pings >= self.policy.ping_max {
                 self.end_now(End::ComponentStale, None, now, wires);
             } else {
-                self.component_pings += 1;
+                self.component.pings += 1;
                 self.deliver(&[encode::PING], now, wires);
             }
         }
@@ -210,11 +230,13 @@ impl Session {
         let Some(until) = self.ending.as_ref().and_then(|ending| ending.answers_until) else {
             return;
         };
-        let sent = self.stage == Stage::Flowing && self.up.own.is_empty() && self.has_passed_on();
-        let hopeless = self.stage == Stage::Searching && self.has_passed_on();
+        let settled = |node: &Connection| {
+            node.stage == Stage::Flowing && node.own.is_empty() && node.ledger.is_settled()
+        };
+        let hopeless = self.connection.is_none() && self.has_passed_on();
         if now >= until || hopeless {
             self.finish_answers(now, wires);
-        } else if sent && self.ledger.is_settled() {
+        } else if self.connection.as_ref().is_some_and(settled) && self.has_passed_on() {
             if self.doubt.unmarked_since().is_some() {
                 self.own_ping();
                 self.push_up(now, wires);
@@ -226,13 +248,16 @@ impl Session {
 
     /// Frees buffers and the remembered control line of an idle session.
     fn shrink(&mut self) {
-        if self.up.held.is_empty() && self.up.held.capacity() > 0 {
-            self.up.held = bytes::BytesMut::new();
+        if self.component.held.is_empty() && self.component.held.capacity() > 0 {
+            self.component.held = bytes::BytesMut::new();
         }
-        if self.down.partial.is_empty() && self.down.partial.capacity() > 0 {
-            self.down.partial = bytes::BytesMut::new();
+        if let Some(node) = &mut self.connection
+            && node.partial.is_empty()
+            && node.partial.capacity() > 0
+        {
+            node.partial = bytes::BytesMut::new();
         }
-        self.up.subjects = Tally::default();
+        self.effects = Effects::default();
         self.doubt.shrink();
     }
 }

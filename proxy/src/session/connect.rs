@@ -7,9 +7,10 @@ use serde_json::Value;
 use standin_wire::client::Frame;
 use standin_wire::{Connect, connect, encode};
 
+use super::Session;
+use super::component::Client;
 use super::face::takes_info;
 use super::shell::{ClientLabel, Note};
-use super::{Client, Session};
 use crate::ledger::Expected;
 
 impl Session {
@@ -73,7 +74,6 @@ impl Session {
                     .is_ok_and(|before| before.has_same_credentials(&client))
         });
         self.connects += 1;
-        self.verified = false;
         self.client = Some(Box::new(Client {
             json: String::from_utf8_lossy(&said).into(),
             verbose: client.verbose,
@@ -89,13 +89,15 @@ impl Session {
                 version: client.version,
             },
         }));
+        let Some(node) = &mut self.connection else { return };
+        node.verified = false;
         if client.verbose {
             let expected = if frame.is_empty() {
                 Expected::SwallowedOks(1)
             } else {
                 Expected::Oks(1)
             };
-            self.ledger.expect(expected);
+            node.ledger.expect(expected);
         }
         if begun {
             // A second CONNECT ends all subscriptions (nats-server 2.15; older servers keep them until an UNSUB). A
@@ -103,17 +105,17 @@ impl Session {
             // subscriptions are created again.
             let mut lines = Vec::new();
             let commands = if again {
-                self.down.last_slot = None;
+                node.last_slot = None;
                 self.journal.end_all(&mut lines)
             } else {
                 self.journal.replay(&mut lines)
             };
-            self.up.own.extend_from_slice(&lines);
+            node.own.extend_from_slice(&lines);
             if client.verbose {
-                self.ledger.expect(Expected::SwallowedOks(commands));
+                node.ledger.expect(Expected::SwallowedOks(commands));
             }
         }
-        self.own_ping();
+        node.own_ping();
         self.notes.push(Note::Connected);
     }
 }

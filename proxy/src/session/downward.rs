@@ -9,7 +9,8 @@ use standin_wire::refusal::{names_too_many_subscriptions, refused_subscription, 
 use standin_wire::server::{self, Frame, Verb};
 use standin_wire::{Info, Refusal, Span, encode};
 
-use super::{End, NOTED_WORK, Note, Session, Stage, Wires, refused_chain};
+use super::connection::{Hold, Stage};
+use super::{End, NOTED_WORK, Note, Session, Wires, refused_chain};
 use crate::cause::Cause;
 use crate::ledger::Expected;
 
@@ -28,41 +29,45 @@ struct Fate {
 impl Session {
     /// Moves the beginning of a cut frame to the head of `buf`; see [`lend_held`](Self::lend_held).
     pub(crate) fn lend_partial(&mut self, buf: &mut [u8]) -> Option<usize> {
-        let len = self.down.partial.len();
+        let partial = &mut self.connection.as_mut()?.partial;
+        let len = partial.len();
         if len > buf.len() / 2 {
             return None;
         }
-        buf[..len].copy_from_slice(&self.down.partial);
-        self.down.partial.clear();
+        buf[..len].copy_from_slice(partial);
+        partial.clear();
         Some(len)
     }
 
     /// Takes back lent bytes when no bytes were read after them.
     pub(crate) fn give_back_partial(&mut self, lent: &[u8]) {
-        self.down.partial.extend_from_slice(lent);
+        if let Some(node) = &mut self.connection {
+            node.partial.extend_from_slice(lent);
+        }
     }
 
     /// Processes `bytes` from the node. With `lent`, they begin with the bytes from
     /// [`lend_partial`](Self::lend_partial).
     pub(crate) fn node_bytes(&mut self, bytes: &[u8], lent: bool, now: Instant, wires: &mut impl Wires) {
-        self.node_heard = now;
-        if lent && self.down.partial.is_empty() {
+        let Some(node) = &mut self.connection else { return };
+        node.heard = now;
+        if lent && node.partial.is_empty() {
             let taken = self.receive(bytes, now, wires);
-            if self.stage != Stage::Searching {
-                self.down.partial.extend_from_slice(&bytes[taken..]);
+            if let Some(node) = &mut self.connection {
+                node.partial.extend_from_slice(&bytes[taken..]);
             }
         } else {
             self.take_partial(bytes, now, wires);
         }
-        if self.stage == Stage::Searching {
+        let Some(node) = &self.connection else {
             self.after_loss(now, wires);
             return;
-        }
+        };
         // A PONG may have released held bytes, and answers to the node are sent at once.
-        if self.stage == Stage::Resending
-            || !self.up.own.is_empty()
-            || self.is_holding()
-            || (!self.up.blocked && !self.up.incomplete && !self.up.held.is_empty())
+        if node.stage == Stage::Resending
+            || !node.own.is_empty()
+            || node.hold != Hold::No
+            || (!node.blocked && !node.incomplete && !self.component.held.is_empty())
         {
             self.push_up(now, wires);
         }
@@ -70,26 +75,29 @@ impl Session {
 
     /// Processes the kept bytes of the node, followed by `bytes`.
     pub(super) fn take_partial(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) {
-        let mut partial = std::mem::take(&mut self.down.partial);
+        let Some(node) = &mut self.connection else { return };
+        let mut partial = std::mem::take(&mut node.partial);
         partial.extend_from_slice(bytes);
         let taken = self.receive(&partial, now, wires);
-        if self.stage != Stage::Searching && taken < partial.len() {
+        if let Some(node) = &mut self.connection
+            && taken < partial.len()
+        {
             partial.advance(taken);
-            self.down.partial = partial;
+            node.partial = partial;
         }
     }
 
     /// Continues writing when the component's socket takes bytes again.
     pub(crate) fn component_writable(&mut self, now: Instant, wires: &mut impl Wires) {
-        while !self.down.outbox.is_empty() {
-            let written = wires.write_component(&[IoSlice::new(&self.down.outbox)]);
+        while !self.component.outbox.is_empty() {
+            let written = wires.write_component(&[IoSlice::new(&self.component.outbox)]);
             if written == 0 {
                 return;
             }
-            self.down.outbox_moved = now;
-            self.down.outbox.advance(written);
+            self.component.outbox_moved = now;
+            self.component.outbox.advance(written);
         }
-        self.down.outbox = bytes::BytesMut::new();
+        self.component.outbox = bytes::BytesMut::new();
     }
 
     /// Processes the complete frames at the head of `bytes`. Returns their length.
@@ -97,8 +105,8 @@ impl Session {
         let mut runs: [&[u8]; RUNS_MAX] = [&[]; RUNS_MAX];
         let mut count = 0;
         let (mut start, mut at) = (0, 0);
-        loop {
-            let span = match self.down.scanner.next(&bytes[at..]) {
+        while let Some(node) = &mut self.connection {
+            let span = match node.scanner.next(&bytes[at..]) {
                 Ok(Some(span)) => span,
                 Ok(None) => break,
                 Err(error) => {
@@ -112,7 +120,14 @@ impl Session {
             };
             let frame = &bytes[at..at + span.len];
             if matches!(span.verb, Verb::Msg | Verb::Hmsg) {
-                self.count_delivery(frame, &span);
+                node.served = true;
+                self.traffic.messages_to_component += 1;
+                // Counted for its subscription (promise S4) on its way to the component.
+                let slot = match node.last_slot {
+                    Some(slot) if span.repeats => Some(slot),
+                    _ => self.journal.slot(server::message_sid(span.args(frame))),
+                };
+                node.last_slot = slot.filter(|slot| self.journal.delivered(*slot));
                 at += span.len;
                 continue;
             }
@@ -127,9 +142,6 @@ impl Session {
             if !fate.pass {
                 start = at;
             }
-            if self.stage == Stage::Searching {
-                break;
-            }
             if count == RUNS_MAX - 1 || !fate.then.is_empty() {
                 runs[count] = &bytes[start..at];
                 self.deliver(&runs[..=count], now, wires);
@@ -140,18 +152,6 @@ impl Session {
         runs[count] = &bytes[start..at];
         self.deliver(&runs[..=count], now, wires);
         at
-    }
-
-    /// Counts a message for its subscription (promise S4) on its way to the component.
-    #[inline]
-    fn count_delivery(&mut self, frame: &[u8], span: &Span<Verb>) {
-        self.traffic.messages_to_component += 1;
-        self.served = true;
-        let slot = match self.down.last_slot {
-            Some(slot) if span.repeats => Some(slot),
-            _ => self.journal.slot(server::message_sid(span.args(frame))),
-        };
-        self.down.last_slot = slot.filter(|slot| self.journal.delivered(*slot));
     }
 
     /// Decides on a frame that is no message; `None` when the turn has no work left for it. Kept out of the loop over messages.
@@ -165,25 +165,20 @@ impl Session {
         } else {
             1
         });
+        let node = self.connection.as_mut()?;
         Some(match server::frame(bytes, span) {
             Ok(Frame::Ping) => {
-                self.up.own.extend_from_slice(encode::PONG);
+                node.own.extend_from_slice(encode::PONG);
                 Fate::default()
             }
-            Ok(Frame::Pong) => {
-                let pass = self.node_pong(now);
-                Fate {
-                    pass,
-                    then: self.ledger.own_answers(),
-                }
-            }
-            Ok(Frame::Ok) => {
-                let pass = self.ledger.ok();
-                Fate {
-                    pass,
-                    then: self.ledger.own_answers(),
-                }
-            }
+            Ok(Frame::Pong) => Fate {
+                pass: self.node_pong(now),
+                then: self.own_answers(),
+            },
+            Ok(Frame::Ok) => Fate {
+                pass: node.ledger.ok(),
+                then: node.ledger.own_answers(),
+            },
             Ok(Frame::Err(text)) => {
                 let pass = self.node_error(text, now);
                 Fate {
@@ -204,19 +199,22 @@ impl Session {
 
     /// Handles a PONG of the node. Returns whether it belongs to the component.
     fn node_pong(&mut self, now: Instant) -> bool {
-        let (mark, pass) = match self.ledger.pong() {
+        let Some(node) = &mut self.connection else {
+            return false;
+        };
+        let (mark, pass) = match node.ledger.pong() {
             Some(Expected::ComponentPong(mark)) => (mark, true),
             Some(Expected::OwnPong(mark)) => (mark, false),
             _ => return false,
         };
         self.doubt.confirm(mark);
         self.journal.confirm(mark.changes);
-        self.confirmed_changes = mark.changes;
-        if std::mem::take(&mut self.probing) {
+        node.confirmed_changes = mark.changes;
+        if std::mem::take(&mut node.probing) {
             self.notes.push(Note::Alive);
         }
-        if self.verified {
-            self.served = true;
+        if node.verified {
+            node.served = true;
         } else if self.client.is_some() && mark.connects == self.connects {
             self.joined(now);
         }
@@ -236,7 +234,7 @@ impl Session {
                 self.refused_command(text);
                 if names_too_many_subscriptions(text) {
                     self.journal.refuse_newest();
-                    self.down.last_slot = None;
+                    self.forget_last_slot();
                 }
             }
             Refusal::Subscription => {
@@ -245,17 +243,18 @@ impl Session {
                 self.refused_command(text);
                 if let Some((subject, queue)) = refused_subscription(text) {
                     self.journal.refuse(subject, queue);
-                    self.down.last_slot = None;
+                    self.forget_last_slot();
                 }
             }
-            Refusal::Client => self.refused = Some(End::Refused),
+            Refusal::Client => self.refuse_session(End::Refused),
             Refusal::AuthorizationTimeout if self.client.is_some() => {
                 // The node has the complete CONNECT, so the delay is the node's own.
                 self.lose(Cause::NodeError("server"), now);
                 return false;
             }
             Refusal::Authorization
-                if !self.verified && self.client.as_ref().is_some_and(|client| client.accepted) =>
+                if self.connection.as_ref().is_some_and(|node| !node.verified)
+                    && self.client.as_ref().is_some_and(|client| client.accepted) =>
             {
                 if let Some(node) = &self.node {
                     let text = String::from_utf8_lossy(text).into_owned();
@@ -264,7 +263,9 @@ impl Session {
                 self.lose(Cause::NodeError(refusal.kind()), now);
                 return false;
             }
-            Refusal::Authorization | Refusal::AuthorizationTimeout => self.refused = Some(End::Unauthorized),
+            Refusal::Authorization | Refusal::AuthorizationTimeout => {
+                self.refuse_session(End::Unauthorized);
+            }
             Refusal::Server => {
                 self.lose(Cause::NodeError(refusal.kind()), now);
                 return false;
@@ -277,9 +278,32 @@ impl Session {
 
     /// Records a command answered with `-ERR`, mostly instead of `+OK`.
     fn refused_command(&mut self, text: &[u8]) {
-        if self.verbose() && replaces_ok(text) {
-            self.ledger.ok();
+        if self.verbose()
+            && replaces_ok(text)
+            && let Some(node) = &mut self.connection
+        {
+            node.ledger.ok();
         }
+    }
+
+    /// Records that the node will close the connection because of the component.
+    fn refuse_session(&mut self, end: End) {
+        if let Some(node) = &mut self.connection {
+            node.refused = Some(end);
+        }
+    }
+
+    /// Makes the next message look its subscription up, because the last one's may be gone.
+    pub(super) fn forget_last_slot(&mut self) {
+        if let Some(node) = &mut self.connection {
+            node.last_slot = None;
+        }
+    }
+
+    /// Returns the sidecar's own answers whose turn has come.
+    pub(super) fn own_answers(&mut self) -> Vec<u8> {
+        let node = self.connection.as_mut();
+        node.map_or_else(Vec::new, |node| node.ledger.own_answers())
     }
 
     /// Handles a later INFO of the node. Returns the sidecar's own INFO if the component accepts one.
@@ -309,22 +333,22 @@ impl Session {
     /// for it.
     pub(super) fn deliver(&mut self, parts: &[&[u8]], now: Instant, wires: &mut impl Wires) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        if len == 0 || self.down.broke {
+        if len == 0 || self.component.broke {
             return;
         }
         self.traffic.bytes_to_component += len as u64;
         let mut written = 0;
-        if self.down.outbox.is_empty() {
+        if self.component.outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); RUNS_MAX];
             for (slice, part) in slices.iter_mut().zip(parts) {
                 *slice = IoSlice::new(part);
             }
             written = wires.write_component(&slices[..parts.len()]);
-            self.down.outbox_moved = now;
+            self.component.outbox_moved = now;
         }
         for part in parts {
             let skip = written.min(part.len());
-            self.down.outbox.extend_from_slice(&part[skip..]);
+            self.component.outbox.extend_from_slice(&part[skip..]);
             written -= skip;
         }
     }

@@ -8,6 +8,8 @@
 //! | file | holds |
 //! |---|---|
 //! | this one | the state, the queries of the shell, the ends |
+//! | [`connection`] | the connection to the present node: all state that ends with it |
+//! | [`component`] | the connection to the component, and its CONNECT |
 //! | [`plan`] | component → node: scan the frames at the head, and decide on each |
 //! | [`upward`] | component → node: write the same bytes on, apply the frames that were written completely |
 //! | [`downward`] | node → component: scan, cut out the frames that are not for the component, pass the rest |
@@ -22,7 +24,9 @@
 //! its last byte, never earlier. Frames without effect yet are in `held`, byte for byte as the component sent them.
 
 mod clock;
+mod component;
 mod connect;
+mod connection;
 mod downward;
 mod face;
 mod moving;
@@ -39,7 +43,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use standin_registry::{Endpoint, Node};
 use standin_wire::client::Verb;
 use standin_wire::limits::FrameLimits;
@@ -48,10 +51,13 @@ use standin_wire::{ClientFault, Info};
 use crate::cause::Cause;
 use crate::doubt::{Doubt, InDoubtCount, Mark};
 use crate::error_text::ErrorText;
-use crate::journal::{Journal, Slot};
-use crate::ledger::{Ledger, Owed};
+use crate::journal::Journal;
+use crate::ledger::Owed;
 use crate::policy::Policy;
-use crate::tally::{Tally, publishes, unlimited_scanner};
+use crate::tally::{publishes, unlimited_scanner};
+use component::{Client, Component};
+use connection::{Connection, Hold, Leaving, Stage};
+use plan::Effects;
 
 pub(crate) use face::{Face, refused_chain};
 pub use shell::End;
@@ -69,42 +75,6 @@ const ALONE_WORK: u32 = 4;
 const CONNECT_WORK: u32 = 40;
 const NOTED_WORK: u32 = 40;
 
-/// State of the session towards its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// There is no node.
-    Searching,
-    /// The journal is being replayed. No bytes of the component pass before the node's PONG.
-    Joining { until: Instant },
-    /// Publishes in doubt and unanswered PINGs are being sent again.
-    Resending,
-    /// The component's bytes pass.
-    Flowing,
-}
-
-/// Progress of the change to another node while the present one is still connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaving {
-    No,
-    /// Another node is being dialled.
-    Dialling,
-    /// The next connection is ready. Nothing more is sent to the old node; the session waits for its last answers.
-    Draining {
-        until: Instant,
-    },
-}
-
-/// Whether publishes are held after the loss of a node (promise S10).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hold {
-    /// Publishes pass.
-    No,
-    /// Publishes are held, and the node has not yet answered everything before the first of them.
-    Away,
-    /// Publishes are held, and the node has answered everything before the first of them.
-    Back,
-}
-
 /// An orderly end of the session.
 #[derive(Debug)]
 struct Ending {
@@ -113,81 +83,6 @@ struct Ending {
     fault: Option<ClientFault>,
     /// Deadline for the node's answers, which come before the `-ERR`; `None` if the session does not wait for them.
     answers_until: Option<Instant>,
-}
-
-/// Bytes that a node gets in place of a frame of the component.
-#[derive(Debug)]
-struct Replacement {
-    /// Length of the replaced frame; 0 if the bytes are inserted before the frame.
-    len: usize,
-    with: Vec<u8>,
-}
-
-/// State of the direction component → node.
-#[derive(Debug)]
-struct Up {
-    scanner: standin_wire::ClientScanner,
-    /// The component's bytes, from the first frame that was not written completely.
-    held: BytesMut,
-    /// Bytes of that frame, or of its replacement, that the present node has.
-    head_written: usize,
-    /// Bytes sent to the node in place of that frame.
-    replacement: Option<Replacement>,
-    /// The sidecar's own frames. They are sent at the next frame boundary of the component's stream.
-    own: BytesMut,
-    /// PINGs in `own` without an entry in the ledger yet.
-    own_pings: u32,
-    /// Publishes are being sent again, and the node has a part of one.
-    resent_partly: bool,
-    /// The node's socket took fewer bytes than offered.
-    blocked: bool,
-    /// The first frame in `held` is incomplete.
-    incomplete: bool,
-    /// The component sends nothing more.
-    eof: bool,
-    /// In addition, there is no node, and none of the component's remaining frames matters to other components.
-    only_asks: bool,
-    /// Tally of the publishes in the frames that are being written.
-    subjects: Tally,
-}
-
-/// State of the direction node → component.
-#[derive(Debug)]
-struct Down {
-    scanner: standin_wire::ServerScanner,
-    /// The beginning of a frame whose rest has not arrived. It is never sent to the component (promise S1).
-    partial: BytesMut,
-    /// Complete frames that the component has not taken.
-    outbox: BytesMut,
-    /// The component's socket takes no more bytes.
-    broke: bool,
-    /// See [`Session::set_node_starved`].
-    starved: bool,
-    /// Time at which the component last took bytes, or at which the outbox began to fill.
-    outbox_moved: Instant,
-    /// Journal entry of the last message, for messages that repeat its control line.
-    last_slot: Option<Slot>,
-}
-
-/// The component as described by its CONNECT.
-#[derive(Debug)]
-struct Client {
-    /// The argument of CONNECT as the component sent it.
-    json: Box<str>,
-    verbose: bool,
-    /// The component may send HPUB.
-    headers: bool,
-    /// The component accepts INFO at any time.
-    takes_info: bool,
-    signed: bool,
-    /// A node has accepted these credentials.
-    accepted: bool,
-    /// The component itself has sent CONNECT.
-    said_connect: bool,
-    /// Time of the component's first PING, whatever the component sends; `None` once it was sent.
-    first_ping: Option<Instant>,
-    /// Name of the component for people.
-    label: ClientLabel,
 }
 
 /// The loss of a node before the move is finished.
@@ -206,60 +101,39 @@ struct Lost {
 pub(crate) struct Session {
     policy: Arc<Policy>,
     face: Arc<Face>,
-    stage: Stage,
-    leaving: Leaving,
-    ending: Option<Ending>,
-    node: Option<Arc<Node>>,
-    up: Up,
-    down: Down,
-    journal: Journal,
-    ledger: Ledger,
-    doubt: Doubt,
+    component: Component,
+    /// Set by the component's CONNECT.
     client: Option<Box<Client>>,
-    /// Answers that the last node still owed. The session requests them from the next node.
+    /// `None` while the session has no node.
+    connection: Option<Connection>,
+    /// The present node, or the last one.
+    node: Option<Arc<Node>>,
+    ending: Option<Ending>,
+    journal: Journal,
+    doubt: Doubt,
+    /// Answers that lost nodes still owed the component. The session requests them from the next node.
     owed: VecDeque<Owed>,
-    /// Log offset up to which `+OK`s are already expected.
-    resend_expected: u64,
     lost: Option<Box<Lost>>,
+    /// The component sends nothing more, there is no node, and none of the component's remaining frames matters to
+    /// other components.
+    only_asks: bool,
     /// CONNECTs written so far, to all nodes.
     connects: u64,
-    /// The present node has answered a PING sent after the last CONNECT.
-    verified: bool,
-    /// The present node asks for credentials.
-    asks_auth: bool,
     /// Nodes in a row that closed the connection after credentials that no node has accepted yet.
     closed_unaccepted: u32,
     /// Nodes that refused credentials accepted by another node, with the time and the text of the refusal.
     refused_by: Vec<(Endpoint, Instant, String)>,
-    /// Whether publishes are held.
-    hold: Hold,
-    /// Changes of the journal that the present node has acked.
-    confirmed_changes: u64,
-    /// Set when a node reported an error of the component after which nodes close the connection.
-    refused: Option<End>,
     /// The relevant fields of the last INFO sent to the component.
     info: Option<face::Told>,
     /// A later INFO, kept until the component's CONNECT shows whether it accepts one.
     untold_info: Option<Box<Info>>,
     started: Instant,
     searching_since: Instant,
-    /// The present node has delivered a message or an answer since it took the session.
-    served: bool,
-    /// Time at which the present node was connected.
-    node_since: Instant,
-    /// Time at which the node last sent anything.
-    node_heard: Instant,
-    /// Time at which the last own PING was sent.
-    pinged: Instant,
-    /// Times at which the component last sent anything, and was last sent a PING.
-    component_heard: Instant,
-    component_pinged: Instant,
-    component_pings: u32,
     moves: u64,
+    /// Effects of the frames that are being written.
+    effects: Effects,
     /// Remaining budget of the present turn.
     turn_work: u32,
-    /// The next PONG is reported, because another session has lost the node.
-    probing: bool,
     /// The turn's budget was exhausted before all input was processed.
     interrupted: bool,
     traffic: Traffic,
@@ -269,69 +143,29 @@ pub(crate) struct Session {
 impl Session {
     /// Creates the session of a component that has just connected.
     pub(crate) fn new(policy: Arc<Policy>, face: Arc<Face>, now: Instant) -> Self {
-        let limits = FrameLimits {
-            line_bytes_max: policy.control_line_bytes_max,
-            ..FrameLimits::CLIENT
-        };
         Self {
+            component: Component::new(&policy, now),
             policy,
             face,
-            stage: Stage::Searching,
-            leaving: Leaving::No,
-            ending: None,
-            node: None,
-            up: Up {
-                scanner: standin_wire::ClientScanner::new(limits),
-                held: BytesMut::new(),
-                head_written: 0,
-                replacement: None,
-                own: BytesMut::new(),
-                own_pings: 0,
-                resent_partly: false,
-                blocked: false,
-                incomplete: false,
-                eof: false,
-                only_asks: false,
-                subjects: Tally::default(),
-            },
-            down: Down {
-                scanner: standin_wire::ServerScanner::new(FrameLimits::SERVER),
-                partial: BytesMut::new(),
-                outbox: BytesMut::new(),
-                broke: false,
-                starved: false,
-                outbox_moved: now,
-                last_slot: None,
-            },
-            journal: Journal::default(),
-            ledger: Ledger::default(),
-            doubt: Doubt::default(),
             client: None,
+            connection: None,
+            node: None,
+            ending: None,
+            journal: Journal::default(),
+            doubt: Doubt::default(),
             owed: VecDeque::new(),
-            resend_expected: 0,
             lost: None,
+            only_asks: false,
             connects: 0,
-            verified: false,
-            asks_auth: false,
             closed_unaccepted: 0,
             refused_by: Vec::new(),
-            hold: Hold::No,
-            confirmed_changes: 0,
-            refused: None,
             info: None,
             untold_info: None,
             started: now,
             searching_since: now,
-            served: false,
-            node_since: now,
-            node_heard: now,
-            pinged: now,
-            component_heard: now,
-            component_pinged: now,
-            component_pings: 0,
             moves: 0,
+            effects: Effects::default(),
             turn_work: TURN_WORK,
-            probing: false,
             interrupted: false,
             traffic: Traffic::default(),
             notes: Vec::new(),
@@ -340,22 +174,23 @@ impl Session {
 
     /// Returns what the shell should do next.
     pub(crate) fn wants(&self) -> Wants {
-        let linked = self.stage != Stage::Searching;
-        let joining = matches!(self.stage, Stage::Joining { .. });
-        let ending = self.ending.is_some();
-        let room = self.up.held.len() < self.policy.buffer_bytes || (self.up.incomplete && linked);
+        let node = self.connection.as_ref();
+        let is_ending = self.ending.is_some();
+        let room =
+            self.component.held.len() < self.policy.buffer_bytes || node.is_some_and(|node| node.incomplete);
+        let reads_node =
+            |node: &Connection| matches!(node.stage, Stage::Joining { .. }) || node.own.len() < OWN_BYTES_MAX;
         Wants {
-            read_component: !self.up.eof && !ending && room && !self.interrupted,
-            read_node: linked
-                && !self.interrupted
-                && self.has_room_for_component()
-                && (joining || self.up.own.len() < OWN_BYTES_MAX),
-            write_component: !self.down.outbox.is_empty(),
-            write_node: linked && self.up.blocked,
-            keep_node: linked,
-            dial: !linked && (!ending || self.may_still_pass_on()) && self.over().is_none()
-                || self.leaving == Leaving::Dialling,
-            switch: self.is_drained(),
+            read_component: !self.component.eof && !is_ending && room && !self.interrupted,
+            read_node: !self.interrupted && self.has_room_for_component() && node.is_some_and(reads_node),
+            write_component: !self.component.outbox.is_empty(),
+            write_node: node.is_some_and(|node| node.blocked),
+            keep_node: node.is_some(),
+            dial: match node {
+                None => (!is_ending || self.may_still_pass_on()) && self.over().is_none(),
+                Some(node) => node.leaving == Leaving::Dialling,
+            },
+            switch: node.is_some_and(Connection::is_drained),
         }
     }
 
@@ -366,7 +201,7 @@ impl Session {
             let held = if self.has_passed_on() {
                 &[]
             } else {
-                &self.up.held[..]
+                &self.component.held[..]
             };
             let mut abandoned = self.doubt.log_tally();
             abandoned.add(&publishes(held));
@@ -382,28 +217,31 @@ impl Session {
     /// Returns the reason for the end of the session, if it is over.
     fn over(&self) -> Option<End> {
         if let Some(ending) = &self.ending {
-            let delivered = self.down.outbox.is_empty() || ending.end == End::ComponentSlow;
+            let delivered = self.component.outbox.is_empty() || ending.end == End::ComponentSlow;
             return (ending.answers_until.is_none() && delivered).then_some(ending.end);
         }
-        let passed_on = self.has_passed_on() && self.up.own.is_empty() && self.doubt.log_bytes() == 0;
+        let node = self.connection.as_ref();
+        let passed_on = self.has_passed_on()
+            && node.is_none_or(|node| node.own.is_empty())
+            && self.doubt.log_bytes() == 0;
         // A component that has closed only its sending side still reads.
-        let owes = self.ledger.owes_component() || !self.owed.is_empty();
-        let answered = self.down.broke || !owes && self.down.outbox.is_empty();
+        let owes = node.is_some_and(|node| node.ledger.owes_component()) || !self.owed.is_empty();
+        let answered = self.component.broke || !owes && self.component.outbox.is_empty();
         let passed_on = passed_on && answered;
-        let new = self.up.held.is_empty() && self.client.is_none();
-        let end = if self.down.broke {
+        let new = self.component.held.is_empty() && self.client.is_none();
+        let end = if self.component.broke {
             End::ComponentBroke
         } else {
             End::ComponentClosed
         };
-        (self.up.eof && (passed_on || new)).then_some(end)
+        (self.component.eof && (passed_on || new)).then_some(end)
     }
 
     /// Records that the component's socket broke. The component gets nothing more, but its earlier bytes are passed
     /// on as after an orderly close.
     pub(crate) fn component_broke(&mut self, now: Instant, wires: &mut impl Wires) {
-        self.down.broke = true;
-        self.down.outbox.clear();
+        self.component.broke = true;
+        self.component.outbox.clear();
         self.component_eof(now, wires);
     }
 
@@ -411,7 +249,9 @@ impl Session {
     /// answers come back, then both connections are closed.
     pub(crate) fn shut_down(&mut self, now: Instant, patience: Duration, wires: &mut impl Wires) {
         if self.ending.is_none() {
-            self.hold = Hold::No;
+            if let Some(node) = &mut self.connection {
+                node.hold = Hold::No;
+            }
             self.end_after_answers(End::Shutdown, None, now + patience);
             self.push_up(now, wires);
         }
@@ -419,8 +259,8 @@ impl Session {
 
     /// Replaces the settings.
     pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) {
-        let limits = self.up.scanner.limits();
-        self.up.scanner.set_limits(FrameLimits {
+        let limits = self.component.scanner.limits();
+        self.component.scanner.set_limits(FrameLimits {
             line_bytes_max: policy.control_line_bytes_max,
             ..limits
         });
@@ -457,17 +297,17 @@ impl Session {
 
     /// Returns the time since which the session has no node; `None` while it has one.
     pub(crate) fn searching_since(&self) -> Option<Instant> {
-        (self.stage == Stage::Searching).then_some(self.searching_since)
+        self.connection.is_none().then_some(self.searching_since)
     }
 
     /// Returns whether publishes are held until [`release`](Self::release).
     pub(crate) fn is_holding(&self) -> bool {
-        self.hold != Hold::No
+        self.connection.as_ref().is_some_and(|node| node.hold != Hold::No)
     }
 
     /// Returns whether the component has sent CONNECT, or another command that makes the sidecar send one.
     pub(crate) fn has_spoken(&self) -> bool {
-        let first = || unlimited_scanner().next(&self.up.held);
+        let first = || unlimited_scanner().next(&self.component.held);
         self.client.is_some()
             || first().is_ok_and(|frame| frame.is_some_and(|frame| frame.verb != Verb::Pong))
     }
@@ -484,13 +324,17 @@ impl Session {
 
     /// Returns one word for the state of the session.
     pub(crate) fn state(&self) -> &'static str {
-        match self.stage {
-            _ if self.ending.is_some() => "ending",
-            Stage::Searching => "searching",
+        if self.ending.is_some() {
+            return "ending";
+        }
+        let Some(node) = &self.connection else {
+            return "searching";
+        };
+        match node.stage {
             Stage::Joining { .. } => "joining",
-            Stage::Resending | Stage::Flowing if self.is_holding() => "settling",
+            Stage::Resending | Stage::Flowing if node.hold != Hold::No => "settling",
             Stage::Resending => "resending",
-            Stage::Flowing if self.leaving != Leaving::No => "leaving",
+            Stage::Flowing if node.leaving != Leaving::No => "leaving",
             Stage::Flowing if self.client.is_none() => "new",
             Stage::Flowing => "flowing",
         }
@@ -506,7 +350,9 @@ impl Session {
         self.turn_work = TURN_WORK;
         if std::mem::take(&mut self.interrupted) {
             // The rest of its input is here, so the node was not silent.
-            self.node_heard = now;
+            if let Some(node) = &mut self.connection {
+                node.heard = now;
+            }
             self.take_partial(&[], now, wires);
             self.push_up(now, wires);
         }

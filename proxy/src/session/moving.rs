@@ -9,15 +9,14 @@ use standin_registry::Node;
 use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
 use standin_wire::{Info, encode};
 
+use super::connection::{Connection, Hold, Leaving, Stage};
 use super::face::Told;
-use super::{Blame, End, Hold, Leaving, Lost, Move, Note, Session, Stage, Wires};
+use super::{Blame, End, Lost, Move, Note, Session, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
 use crate::ledger::{Expected, Owed};
 
-/// A node that answered and then kept the session for this long has served it, even without traffic.
-const SERVES_AFTER: Duration = Duration::from_millis(250);
 /// A node that closes the connection of a component without CONNECT after this time does so because CONNECT is
 /// missing.
 const MAY_CLOSE_AFTER: Duration = Duration::from_millis(500);
@@ -40,31 +39,25 @@ impl Session {
         now: Instant,
         wires: &mut impl Wires,
     ) {
-        debug_assert_eq!(self.stage, Stage::Searching, "the last node must be gone");
-        self.hold = if hold { Hold::Away } else { Hold::No };
-        self.confirmed_changes = 0;
-        self.asks_auth = info.auth_required;
-        self.up.only_asks = false;
+        debug_assert!(self.connection.is_none(), "the last node must be gone");
+        let (stage, hold) = (
+            match &self.client {
+                Some(_) => Stage::Joining {
+                    until: now + self.join_timeout(),
+                },
+                None => Stage::Flowing,
+            },
+            if hold { Hold::Away } else { Hold::No },
+        );
+        self.connection = Some(Connection::new(info, stage, hold, now));
+        self.only_asks = false;
         self.node = Some(node);
-        self.node_heard = now;
-        self.pinged = now;
-        self.verified = false;
-        self.served = false;
-        self.node_since = now;
-        self.refused = None;
         self.take_limits(info);
         self.greet(info, now, wires);
         if !info.connect_urls.is_empty() {
             self.notes.push(Note::ConnectUrls(info.connect_urls.clone()));
         }
-        if self.client.is_some() {
-            self.stage = Stage::Joining {
-                until: now + self.join_timeout(),
-            };
-            self.replay();
-        } else {
-            self.stage = Stage::Flowing;
-        }
+        self.replay();
         if info.ldm {
             self.leave();
         }
@@ -73,17 +66,14 @@ impl Session {
 
     /// Records the loss of the connection to the node: end of stream, reset, or a failed write.
     pub(crate) fn node_lost(&mut self, cause: Cause, now: Instant, wires: &mut impl Wires) {
-        if self.stage == Stage::Searching {
-            return;
-        }
-        let mut end = self.refused;
-        if end.is_none() && self.blame(cause, now) == Blame::Unclear {
+        let Some(node) = &self.connection else { return };
+        let mut end = node.refused;
+        if end.is_none() && self.blame(node, cause, now) == Blame::Unclear {
             self.closed_unaccepted += 1;
             // The component sees a plain close, as from a server that refuses it.
             end = (self.closed_unaccepted >= CLOSED_UNACCEPTED_MAX).then_some(End::Unauthorized);
         }
         self.lose(cause, now);
-        self.refused = None;
         if let Some(end) = end {
             self.end_now(end, None, now, wires);
             return;
@@ -107,7 +97,7 @@ impl Session {
         now: Instant,
         wires: &mut impl Wires,
     ) {
-        if self.stage != Stage::Searching || self.ending.is_some() {
+        if self.connection.is_some() || self.ending.is_some() {
             return;
         }
         let waited = now >= self.searching_since + self.policy.info_wait;
@@ -122,7 +112,7 @@ impl Session {
     /// Ends the session because every known node has refused credentials that one had accepted before. The component
     /// gets the text of the last refusing node.
     pub(crate) fn refused_everywhere(&mut self, now: Instant, wires: &mut impl Wires) {
-        if self.stage == Stage::Searching
+        if self.connection.is_none()
             && self.ending.is_none()
             && let Some((_, _, text)) = self.refused_by.pop()
         {
@@ -132,40 +122,45 @@ impl Session {
 
     /// Lets held publishes pass from now on.
     pub(crate) fn release(&mut self, now: Instant, wires: &mut impl Wires) {
-        self.hold = Hold::No;
-        self.push_up(now, wires);
+        if let Some(node) = &mut self.connection {
+            node.hold = Hold::No;
+            self.push_up(now, wires);
+        }
     }
 
     /// Checks, while publishes are held, whether the node has answered everything before the first of them, or before
     /// the end of the stream. Called when the stream has reached that point. Returns whether a PING must be sent
     /// first.
     pub(super) fn asks_for_answers(&mut self) -> bool {
-        if self.hold != Hold::Away || !self.verified {
+        let Some(node) = &mut self.connection else {
+            return false;
+        };
+        if node.hold != Hold::Away || !node.verified {
             return false;
         }
-        if self.confirmed_changes == self.journal.changes() {
-            self.hold = Hold::Back;
+        if node.confirmed_changes == self.journal.changes() {
+            node.hold = Hold::Back;
             self.notes.push(Note::Back);
             return false;
         }
-        let asks = !self.ledger.awaits_pong() && self.up.own_pings == 0;
+        let asks = !node.awaits_pong();
         if asks {
-            self.own_ping();
+            node.own_ping();
         }
         asks
     }
 
     /// Returns which side is to blame if the node is lost now for `cause`.
-    fn blame(&self, cause: Cause, now: Instant) -> Blame {
+    fn blame(&self, node: &Connection, cause: Cause, now: Instant) -> Blame {
         let unaccepted = self.client.as_ref().is_some_and(|client| !client.accepted);
         match cause {
-            _ if self.refused.is_some() || self.ending.is_some() => Blame::Nobody,
+            _ if node.refused.is_some() || self.ending.is_some() => Blame::Nobody,
             Cause::LameDuck | Cause::NodeError("authorization") => Blame::Nobody,
             // Servers close a client that sends nothing for too long.
-            Cause::EndOfStream if self.client.is_none() && now >= self.node_since + MAY_CLOSE_AFTER => {
+            Cause::EndOfStream if self.client.is_none() && node.has_lasted(MAY_CLOSE_AFTER, now) => {
                 Blame::Nobody
             }
-            Cause::Reset | Cause::EndOfStream | Cause::WriteError if unaccepted && self.asks_auth => {
+            Cause::Reset | Cause::EndOfStream | Cause::WriteError if unaccepted && node.asks_auth => {
                 Blame::Unclear
             }
             _ => Blame::Node,
@@ -175,8 +170,12 @@ impl Session {
     /// Starts to leave the node because it will shut down or should no longer be used. Another node is dialled while
     /// this one still serves.
     pub(crate) fn leave(&mut self) {
-        if self.stage != Stage::Searching && self.leaving == Leaving::No {
-            self.leaving = Leaving::Dialling;
+        if let Some(node) = self
+            .connection
+            .as_mut()
+            .filter(|node| node.leaving == Leaving::No)
+        {
+            node.leaving = Leaving::Dialling;
             self.notes.push(Note::Leaving);
         }
     }
@@ -184,24 +183,16 @@ impl Session {
     /// Records that a connection to another node is ready. The present node gets nothing more; the session waits for
     /// its last answers.
     pub(crate) fn next_ready(&mut self, patience: Duration, now: Instant, wires: &mut impl Wires) {
-        if self.leaving == Leaving::Dialling {
-            self.leaving = Leaving::Draining {
+        let dialling = |node: &&mut Connection| node.leaving == Leaving::Dialling;
+        if let Some(node) = self.connection.as_mut().filter(dialling) {
+            node.leaving = Leaving::Draining {
                 until: now + patience,
             };
             if self.client.is_some() {
-                self.own_ping();
+                node.own_ping();
                 self.push_up(now, wires);
             }
         }
-    }
-
-    /// Returns whether the node to be left has answered everything it was sent, so that nothing is in doubt.
-    pub(super) fn is_drained(&self) -> bool {
-        matches!(self.leaving, Leaving::Draining { .. })
-            && self.up.head_written == 0
-            && self.up.own.is_empty()
-            && self.ledger.is_settled()
-            && self.stage == Stage::Flowing
     }
 
     /// Leaves the node for the one that is ready.
@@ -209,61 +200,44 @@ impl Session {
         self.lose(Cause::LameDuck, now);
     }
 
-    /// Drops all state of the node's connection, or keeps it for the next node.
+    /// Drops the connection to the node. What the node still owed is kept for the next node.
     pub(super) fn lose(&mut self, cause: Cause, now: Instant) {
-        if self.stage == Stage::Searching {
+        let Some(mut lost) = self.connection.take() else {
             return;
-        }
-        let blame = self.blame(cause, now);
+        };
+        let blame = self.blame(&lost, cause, now);
         let said = match self.notes.last() {
             Some(Note::NodeError { text, .. }) => Some(text.clone()),
             _ => None,
         };
         let (in_doubt, subjects) = self.doubt.node_lost();
-        self.remember_loss(cause, in_doubt, now);
+        let served = lost.has_served(now);
+        if served || self.client.is_none() {
+            self.searching_since = now;
+        }
+        self.remember_loss(&lost, cause, in_doubt, now);
         self.notes.push(Note::Lost {
             cause,
             said,
             blame,
             in_doubt,
             subjects,
-            served: self.served,
+            served,
         });
-        self.verified = false;
-        self.probing = false;
-        self.hold = Hold::No;
-        let mut owed = self.ledger.take_owed();
+        let mut owed = lost.ledger.take_owed();
         owed.append(&mut self.owed);
         self.owed = owed;
-        self.resend_expected = 0;
-        self.stage = Stage::Searching;
-        self.leaving = Leaving::No;
-        self.up.head_written = 0;
-        self.up.replacement = None;
-        self.up.own.clear();
-        self.up.own_pings = 0;
-        self.up.resent_partly = false;
-        self.up.blocked = false;
-        self.up.incomplete = false;
-        self.down.partial.clear();
-        self.down.last_slot = None;
-        self.down.scanner.forget();
         self.look_for_publishes();
     }
 
-    fn remember_loss(&mut self, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
-        // A node that drops the session right after taking it, or never answers, does not end the wait for a node.
-        self.served |= self.verified && now >= self.node_since + SERVES_AFTER;
-        if self.served || self.client.is_none() {
-            self.searching_since = now;
-        }
+    fn remember_loss(&mut self, node: &Connection, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
         match (&mut self.lost, &self.node) {
             (Some(lost), _) => lost.in_doubt += in_doubt,
-            (None, Some(node)) if self.verified => {
+            (None, Some(from)) if node.verified => {
                 self.lost = Some(Box::new(Lost {
                     at: now,
-                    heard: self.node_heard,
-                    from: Arc::clone(node),
+                    heard: node.heard,
+                    from: Arc::clone(from),
                     cause,
                     in_doubt,
                 }));
@@ -289,8 +263,8 @@ impl Session {
             payload_bytes_max: usize::try_from(info.max_payload)
                 .map_or(PAYLOAD_BYTES_MAX, |max| max.min(PAYLOAD_BYTES_MAX)),
         };
-        if self.up.scanner.limits() != limits {
-            self.up.scanner.set_limits(limits);
+        if self.component.scanner.limits() != limits {
+            self.component.scanner.set_limits(limits);
         }
     }
 
@@ -308,26 +282,29 @@ impl Session {
     /// Queues CONNECT, the journal, and a PING. Its PONG shows that the node has taken all of them.
     fn replay(&mut self) {
         let Some(client) = &self.client else { return };
-        self.connects += 1;
         let mut own = self.connect_line(client.json.as_bytes());
         let commands = 1 + self.journal.replay(&mut own);
+        let Some(node) = &mut self.connection else { return };
+        self.connects += 1;
         if client.verbose {
-            self.ledger.expect(Expected::SwallowedOks(commands));
+            node.ledger.expect(Expected::SwallowedOks(commands));
         }
-        self.up.own.extend_from_slice(&own);
-        self.own_ping();
+        node.own.extend_from_slice(&own);
+        node.own_ping();
     }
 
     /// Records that the node has answered the first PING after CONNECT.
     pub(super) fn joined(&mut self, now: Instant) {
-        self.verified = true;
+        if let Some(node) = &mut self.connection {
+            node.verified = true;
+            if matches!(node.stage, Stage::Joining { .. }) {
+                node.stage = Stage::Resending;
+            }
+        }
         self.closed_unaccepted = 0;
         self.refused_by = Vec::new();
         if let Some(client) = &mut self.client {
             client.accepted = true;
-        }
-        if matches!(self.stage, Stage::Joining { .. }) {
-            self.stage = Stage::Resending;
         }
         let moved = self.lost.take().map(|lost| {
             self.moves += 1;
@@ -347,14 +324,17 @@ impl Session {
     /// boundaries, one step at a time. After the last step the component's bytes pass. Returns `false` if publishes
     /// are next and are held.
     pub(super) fn resend(&mut self, now: Instant, wires: &mut impl Wires) -> bool {
+        let Some(node) = &mut self.connection else {
+            return false;
+        };
         let until = match self.owed.front() {
             Some(Owed::Oks(_) | Owed::Error(_)) => {
                 match self.owed.pop_front() {
-                    Some(Owed::Oks(count)) => self.ledger.expect(Expected::OwnOks(count)),
-                    Some(Owed::Error(fault)) => self.ledger.expect(Expected::OwnError(fault)),
+                    Some(Owed::Oks(count)) => node.ledger.expect(Expected::OwnOks(count)),
+                    Some(Owed::Error(fault)) => node.ledger.expect(Expected::OwnError(fault)),
                     _ => {}
                 }
-                let answers = self.ledger.own_answers();
+                let answers = node.ledger.own_answers();
                 self.deliver(&[&answers], now, wires);
                 return true;
             }
@@ -362,13 +342,14 @@ impl Session {
             None => self.doubt.log_end(),
         };
         if !self.doubt.unsent(until).is_empty() {
-            if self.hold == Hold::No {
+            let passes = node.hold == Hold::No;
+            if passes {
                 self.resend_part(until, now, wires);
             }
-            return self.hold == Hold::No;
+            return passes;
         }
         if self.owed.is_empty() {
-            self.stage = Stage::Flowing;
+            node.stage = Stage::Flowing;
             return true;
         }
         // All PINGs at this offset of the log are sent at once. One by one, a hundred thousand of them would cost as
@@ -378,8 +359,9 @@ impl Session {
         {
             self.owed.pop_front();
             let mark = self.mark();
-            self.ledger.expect(Expected::ComponentPong(mark));
-            self.up.own.extend_from_slice(encode::PING);
+            let Some(node) = &mut self.connection else { break };
+            node.ledger.expect(Expected::ComponentPong(mark));
+            node.own.extend_from_slice(encode::PING);
         }
         true
     }
@@ -387,34 +369,31 @@ impl Session {
     /// Sends the next part of the log, up to `until` at most, followed by a PING. So the session hears from a slow
     /// node between the parts. Parts that the node has acked need not be sent a third time.
     fn resend_part(&mut self, until: u64, now: Instant, wires: &mut impl Wires) {
-        let part_end = if self.up.resent_partly {
-            self.resend_expected
+        let verbose = self.verbose();
+        let Some(node) = &mut self.connection else { return };
+        let confirm_bytes = self.policy.confirm_bytes;
+        let part_end = if node.resent_partly {
+            node.resend_expected
         } else {
-            self.doubt.part_end(until, self.policy.confirm_bytes)
+            self.doubt.part_end(until, confirm_bytes)
         };
-        self.expect_resent_oks(part_end);
+        if node.resend_expected < part_end {
+            let count = self.doubt.frames_between(node.resend_expected, part_end);
+            node.resend_expected = part_end;
+            self.traffic.messages_to_node += count;
+            self.notes.push(Note::Resent(count));
+            if verbose {
+                // Dropped: the component has its own `+OK`s for these publishes, or will get them.
+                node.ledger.expect(Expected::SwallowedOks(count as u32));
+            }
+        }
         let written = wires.write_node(&[IoSlice::new(self.doubt.unsent(part_end))]);
         self.traffic.bytes_to_node += written as u64;
         self.doubt.sent_again(written, now);
-        self.up.resent_partly = !self.doubt.unsent(part_end).is_empty();
-        self.up.blocked = self.up.resent_partly;
-        if !self.up.resent_partly && self.doubt.bytes_since_mark() >= self.policy.confirm_bytes {
-            self.own_ping();
-        }
-    }
-
-    /// Expects, and drops, the `+OK`s for publishes that are sent again. The component has its own `+OK`s, or will
-    /// get them.
-    fn expect_resent_oks(&mut self, until: u64) {
-        if self.resend_expected < until {
-            let from = self.resend_expected;
-            self.resend_expected = until;
-            let count = self.doubt.frames_between(from, until);
-            self.traffic.messages_to_node += count;
-            self.notes.push(Note::Resent(count));
-            if self.verbose() {
-                self.ledger.expect(Expected::SwallowedOks(count as u32));
-            }
+        node.resent_partly = !self.doubt.unsent(part_end).is_empty();
+        node.blocked = node.resent_partly;
+        if !node.resent_partly && self.doubt.bytes_since_mark() >= confirm_bytes {
+            node.own_ping();
         }
     }
 }

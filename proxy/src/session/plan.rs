@@ -7,13 +7,15 @@ use std::borrow::Cow;
 use standin_wire::client::{self, Frame, Verb};
 use standin_wire::{ClientFault, Connect, Span, WireError, encode};
 
-use super::{End, Leaving, Session};
+use super::connection::{Connection, Replacement};
+use super::{End, Session};
+use crate::tally::{Tally, whole_publishes};
 
 /// Bytes of frames that are planned and written at once. So held bytes after an outage are not scanned to their end
 /// for each write.
 const PLAN_BYTES_MAX: usize = 256 * 1024;
 
-/// Frames other than publishes that are written at once.
+/// Frames with an effect of their own that are written at once: all except publishes under `drop`.
 const PLAN_OTHERS_MAX: u32 = 1024;
 
 /// Entries in the ledger above which nothing more is sent until the node has answered some.
@@ -32,16 +34,131 @@ pub(super) enum Plan {
         len: usize,
         refusal: Option<ClientFault>,
     },
-    /// Replace the first `len` bytes, which are one frame, by other bytes.
-    Replace { len: usize, with: Vec<u8> },
-    /// Pass the first `len` bytes, which are complete frames: `publishes` publishes and `others` other frames. If
-    /// `plain`, there are no others, and no publish goes to the log.
-    Pass {
-        len: usize,
-        publishes: u64,
-        others: u32,
-        plain: bool,
+    /// Replace the first frame by other bytes, or insert bytes before it.
+    Replace(Replacement),
+    /// Pass the first `len` bytes, which are complete frames: `publishes` publishes and `others` other frames. Their
+    /// effects are in [`Session::effects`].
+    Pass { len: usize, publishes: u64, others: u32 },
+}
+
+/// Effect of one or more frames, once a node has them.
+pub(super) enum Effect<'a> {
+    /// Publishes under `drop`, `bytes` long together.
+    Publishes {
+        count: u32,
+        subjects: &'a Tally,
+        bytes: usize,
     },
+    /// One frame of another kind, or a publish that may have to be sent again.
+    Frame { bytes: &'a [u8], span: &'a Span<Verb> },
+}
+
+/// Publishes under `drop` in a row.
+#[derive(Debug, Default)]
+struct Publishes {
+    count: u32,
+    bytes: u32,
+    subjects: Tally,
+}
+
+/// Effects of planned frames, found when the frames are scanned. So a frame is not scanned again when it is written.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Frames with effects of their own, each after some publishes.
+    frames: Vec<(Publishes, Span<Verb>)>,
+    /// Publishes after the last of those frames.
+    last: Publishes,
+    /// Publishes with the same control line as the one that `last.subjects` counted last. They are counted there when
+    /// another line comes: one by one, each would cost a fifth more.
+    repeated: u32,
+}
+
+impl Effects {
+    fn clear(&mut self) {
+        self.frames.clear();
+        (self.last.count, self.last.bytes, self.repeated) = (0, 0, 0);
+        self.last.subjects.clear();
+    }
+
+    /// Adds a publish under `drop`.
+    #[inline]
+    fn publish(&mut self, bytes: &[u8], span: &Span<Verb>) {
+        if span.repeats && self.last.count > 0 {
+            self.repeated += 1;
+        } else {
+            let repeated = std::mem::take(&mut self.repeated);
+            self.last
+                .subjects
+                .count_behind(u64::from(repeated), span.args(bytes));
+        }
+        self.last.count += 1;
+        self.last.bytes += span.len as u32;
+    }
+
+    /// Adds a frame with an effect of its own.
+    fn frame(&mut self, span: Span<Verb>) {
+        self.close();
+        let before = match self.last.count {
+            0 => Publishes::default(),
+            _ => std::mem::take(&mut self.last),
+        };
+        self.frames.push((before, span));
+    }
+
+    /// Completes the counts of the last publishes.
+    fn close(&mut self) {
+        let repeated = std::mem::take(&mut self.repeated);
+        self.last.subjects.count_again(u64::from(repeated));
+    }
+
+    /// Calls `apply` with the effect of all complete frames in `written`, in their order. `written` begins with the
+    /// planned frames and may end within one of them. Returns the length of the complete frames.
+    pub(super) fn apply(&self, written: &[u8], mut apply: impl FnMut(Effect<'_>)) -> usize {
+        let mut at = 0;
+        let ends = self
+            .frames
+            .iter()
+            .map(|(publishes, span)| (publishes, Some(span)));
+        for (publishes, span) in ends.chain([(&self.last, None)]) {
+            let applied = publishes.apply(&written[at..], &mut apply);
+            at += applied;
+            let Some(span) = span.filter(|_| applied == publishes.bytes as usize) else {
+                break;
+            };
+            let Some(bytes) = written.get(at..at + span.len) else {
+                break;
+            };
+            apply(Effect::Frame { bytes, span });
+            at += span.len;
+        }
+        at
+    }
+}
+
+impl Publishes {
+    fn apply(&self, written: &[u8], apply: &mut impl FnMut(Effect<'_>)) -> usize {
+        let bytes = self.bytes as usize;
+        if bytes <= written.len() {
+            if bytes > 0 {
+                apply(Effect::Publishes {
+                    count: self.count,
+                    subjects: &self.subjects,
+                    bytes,
+                });
+            }
+            return bytes;
+        }
+        // The node's socket was full within these publishes, so their number must be found again.
+        let (subjects, bytes) = whole_publishes(written);
+        if bytes > 0 {
+            apply(Effect::Publishes {
+                count: subjects.total() as u32,
+                subjects: &subjects,
+                bytes,
+            });
+        }
+        bytes
+    }
 }
 
 /// Bits that distinguish sids within one plan. Sids are mostly numbers that count up.
@@ -101,67 +218,64 @@ impl Session {
         {
             return Ok(Plan::Incomplete);
         }
-        if self.ledger.len() >= ANSWERS_OWED_MAX && self.up.head_written == 0 {
+        let answers_owed =
+            |node: &Connection| node.ledger.len() >= ANSWERS_OWED_MAX && node.head_written == 0;
+        if self.connection.as_ref().is_some_and(answers_owed) {
             return Ok(Plan::Wait);
         }
         let may_resend = self.policy.may_resend();
+        let (is_draining, begun) = self
+            .connection
+            .as_ref()
+            .map_or((false, false), |node| (node.is_draining(), node.head_written > 0));
         // A node that is being left gets the rest of a frame that it has in part, and nothing more.
-        let bytes_max = if matches!(self.leaving, Leaving::Draining { .. }) {
-            1
-        } else {
-            PLAN_BYTES_MAX
-        };
+        let bytes_max = if is_draining { 1 } else { PLAN_BYTES_MAX };
         let headers = self.takes_headers();
-        let (mut len, mut publishes, mut plain) = (0, 0, !may_resend);
+        let (mut len, mut publishes, mut others) = (0, 0, 0);
         let mut planned = Planned::default();
-        self.up.subjects.clear();
-        let (mut others, mut counted) = (0, 0);
+        self.effects.clear();
         let (is_new, is_holding) = (self.client.is_none(), self.is_holding());
         while len < bytes_max && others < PLAN_OTHERS_MAX {
             // Scanned in place: copying the span takes longer than finding it (`tests/bench sidecar`, 16 B).
-            let found = self.up.scanner.next(&bytes[len..]);
+            let found = self.component.scanner.next(&bytes[len..]);
             let span = match &found {
                 Ok(Some(span)) => span,
                 Err(_) if len == 0 => return found.map(|_| Plan::Incomplete),
                 Ok(None) | Err(_) => break,
             };
-            planned.begun = len == 0 && self.up.head_written > 0;
+            planned.begun = len == 0 && begun;
+            let frame = &bytes[len..len + span.len];
             let publish = span.verb == Verb::Pub || span.verb == Verb::Hpub && headers;
+            // A frame that needs its own decision must be the first of a plan, so that all frames before it have taken
+            // effect.
             if !publish || is_new {
-                // A frame that needs its own decision must be the first of a plan, so that all frames before it have
-                // taken effect.
-                match self.plan_alone(&bytes[len..len + span.len], span, &mut planned) {
+                match self.plan_alone(frame, span, &mut planned) {
                     Ok(None) => {}
                     Ok(Some(_)) | Err(_) if len > 0 => break,
                     Ok(Some(plan)) => return Ok(plan),
                     Err(error) => return Err(error),
                 }
-                plain = false;
-                others += 1;
             } else if is_holding {
                 if len > 0 {
                     break;
                 }
                 return Ok(Plan::Stop);
-            } else if may_resend && (len > 0 || self.up.head_written == 0) && self.window_full(len, span.len)
-            {
+            } else if may_resend && (len > 0 || !begun) && self.window_full(len, span.len) {
                 if len > 0 {
                     break;
                 }
                 return Ok(Plan::Wait);
             }
-            if publish {
-                // Those that repeat a line are counted when another comes: one by one, each would cost a fifth more.
-                if !span.repeats || publishes == 0 {
-                    let args = span.args(&bytes[len..len + span.len]);
-                    self.up.subjects.count_behind(publishes - counted, args);
-                    counted = publishes + 1;
-                }
-                publishes += 1;
+            publishes += u64::from(publish);
+            if publish && !may_resend {
+                self.effects.publish(frame, span);
+            } else {
+                self.effects.frame(*span);
+                others += 1;
             }
             len += span.len;
         }
-        self.up.subjects.count_again(publishes - counted);
+        self.effects.close();
         Ok(if len == 0 {
             Plan::Incomplete
         } else {
@@ -169,7 +283,6 @@ impl Session {
                 len,
                 publishes,
                 others,
-                plain,
             }
         })
     }
@@ -199,18 +312,18 @@ impl Session {
             }
             Frame::Connect(json) => {
                 let json = self.merged(json).unwrap_or(Cow::Borrowed(json));
-                Some(Plan::Replace {
-                    len,
+                Some(Plan::Replace(Replacement {
+                    span: Some(*span),
                     with: self.connect_line(&json),
-                })
+                }))
             }
             Frame::Pong => Some(Plan::Skip { len, refusal: None }),
             _ if self.client.is_none() => {
                 // Nodes expect CONNECT for `protocol`, so one is sent for a component that begins without it.
-                Some(Plan::Replace {
-                    len: 0,
+                Some(Plan::Replace(Replacement {
+                    span: None,
                     with: self.connect_line(b"{}"),
-                })
+                }))
             }
             // The UNSUB planned before must take effect first. A SUB that the node has in part must continue.
             Frame::Sub(sub) if before.ends(sub.sid) => Some(Plan::Wait),
@@ -232,7 +345,10 @@ impl Session {
                 for_node.flatten().map(|unsub| {
                     let mut with = Vec::new();
                     encode::client(&Frame::Unsub(unsub), &mut with);
-                    Plan::Replace { len, with }
+                    Plan::Replace(Replacement {
+                        span: Some(*span),
+                        with,
+                    })
                 })
             }
             _ => None,

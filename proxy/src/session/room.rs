@@ -1,7 +1,8 @@
 //! The memory of a session and its read limits: its own, and the minimum that it may read when the shared buffer budget of all
 //! sessions is exhausted.
 
-use super::{Session, Stage};
+use super::Session;
+use super::connection::Connection;
 
 /// Smallest read where a frame begins or continues. A control line fits, and a busy session makes progress.
 const LEAST_BYTES: usize = 4096;
@@ -9,25 +10,25 @@ const LEAST_BYTES: usize = 4096;
 impl Session {
     /// Returns whether the bytes that wait for the component are below the session's own limit.
     pub(super) fn has_room_for_component(&self) -> bool {
-        self.down.outbox.len() < self.policy.component_pending_bytes_max
-    }
-
-    /// Returns whether the node is read. If it is not read, its silence means nothing.
-    pub(super) fn hears_node(&self) -> bool {
-        self.has_room_for_component() && !self.down.starved
+        self.component.outbox.len() < self.policy.component_pending_bytes_max
     }
 
     /// Sets whether the node is not read because the shared buffer budget is exhausted.
-    pub(crate) const fn set_node_starved(&mut self, starved: bool) {
-        self.down.starved = starved;
+    pub(crate) fn set_node_starved(&mut self, starved: bool) {
+        if let Some(node) = &mut self.connection {
+            node.starved = starved;
+        }
     }
 
     /// Returns how many bytes of the component may be read even when the shared buffer budget is exhausted. The rest of a
     /// frame may always be read, so that the frame can leave the buffer. A session without buffered bytes may read a little
     /// at a time.
     pub(crate) fn least_component_bytes(&self) -> usize {
-        if self.up.incomplete {
-            self.up.scanner.missing(&self.up.held).max(LEAST_BYTES)
+        if self.begins_frame() {
+            self.component
+                .scanner
+                .missing(&self.component.held)
+                .max(LEAST_BYTES)
         } else if self.buffered_bytes() == 0 {
             LEAST_BYTES
         } else {
@@ -38,30 +39,35 @@ impl Session {
     /// Returns how many bytes of the node may be read, as [`least_component_bytes`](Self::least_component_bytes) does for
     /// the component.
     pub(crate) fn least_node_bytes(&self) -> usize {
-        if !self.down.outbox.is_empty() {
-            0
-        } else if self.down.partial.is_empty() {
-            LEAST_BYTES
-        } else {
-            self.down.scanner.missing(&self.down.partial).max(LEAST_BYTES)
+        match &self.connection {
+            _ if !self.component.outbox.is_empty() => 0,
+            Some(node) if !node.partial.is_empty() => node.scanner.missing(&node.partial).max(LEAST_BYTES),
+            _ => LEAST_BYTES,
         }
     }
 
     /// Returns how many bytes of the component may be read at once so that at most `buffer_bytes` are kept. The rest of a
     /// frame may always be read if the node has its beginning.
     pub(crate) fn read_bytes_max(&self) -> usize {
-        if self.up.incomplete && self.stage != Stage::Searching {
+        if self.begins_frame() {
             return usize::MAX;
         }
-        self.policy.buffer_bytes.saturating_sub(self.up.held.len()).max(1)
+        self.policy
+            .buffer_bytes
+            .saturating_sub(self.component.held.len())
+            .max(1)
+    }
+
+    /// Returns whether the session has a node, and the held bytes begin with an incomplete frame.
+    fn begins_frame(&self) -> bool {
+        self.connection.as_ref().is_some_and(|node| node.incomplete)
     }
 
     /// Returns the bytes in all buffers of the session.
     pub(crate) fn buffered_bytes(&self) -> usize {
-        self.up.held.len()
-            + self.up.own.len()
-            + self.down.partial.len()
-            + self.down.outbox.len()
+        self.component.held.len()
+            + self.component.outbox.len()
+            + self.connection.as_ref().map_or(0, Connection::buffered_bytes)
             + self.doubt.log_bytes()
     }
 }

@@ -8,8 +8,9 @@ use bytes::Buf;
 use standin_wire::client::{self, Frame, Verb};
 use standin_wire::{ClientFault, Span, WireError, encode};
 
-use super::plan::Plan;
-use super::{ALONE_WORK, CONNECT_WORK, End, Leaving, Note, Replacement, Session, Stage, Wires};
+use super::connection::{Connection, Hold, Stage};
+use super::plan::{Effect, Plan};
+use super::{ALONE_WORK, CONNECT_WORK, End, Note, Session, Wires};
 use crate::ledger::Expected;
 use crate::settings::InDoubt;
 use crate::tally::publishes;
@@ -17,55 +18,67 @@ use crate::tally::publishes;
 /// Limit on the wait for the node's answers to frames before a broken frame.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
+/// Result of one step of writing to the node.
+enum Step {
+    /// This number of the component's bytes took effect; more can follow.
+    Done(usize),
+    /// Nothing more can be done now.
+    Stop,
+}
+
 impl Session {
     /// Moves held bytes to the head of `buf`; the shell reads more bytes after them. So a frame cut by a read is
     /// complete again without a copy of the bytes after it. Returns `None` if there are too many held bytes, or they
     /// cannot be sent now.
     pub(crate) fn lend_held(&mut self, buf: &mut [u8]) -> Option<usize> {
-        let len = self.up.held.len();
-        if self.stage != Stage::Flowing || self.up.blocked || self.is_holding() || len > buf.len() / 2 {
+        let len = self.component.held.len();
+        let node = self.connection.as_ref()?;
+        if node.stage != Stage::Flowing || node.blocked || node.hold != Hold::No || len > buf.len() / 2 {
             return None;
         }
-        buf[..len].copy_from_slice(&self.up.held);
-        self.up.held.clear();
+        buf[..len].copy_from_slice(&self.component.held);
+        self.component.held.clear();
         Some(len)
     }
 
     /// Takes back lent bytes when no bytes were read after them.
     pub(crate) fn give_back(&mut self, lent: &[u8]) {
-        self.up.held.extend_from_slice(lent);
+        self.component.held.extend_from_slice(lent);
     }
 
     /// Processes `bytes` from the component. With `lent`, they begin with the bytes from
     /// [`lend_held`](Self::lend_held).
     pub(crate) fn component_bytes(&mut self, bytes: &[u8], lent: bool, now: Instant, wires: &mut impl Wires) {
-        self.component_heard = now;
-        self.component_pings = 0;
-        if lent && self.up.held.is_empty() {
+        self.component.heard = now;
+        self.component.pings = 0;
+        if lent && self.component.held.is_empty() {
             let passed = self.transmit(bytes, now, wires);
-            self.up.held.extend_from_slice(&bytes[passed..]);
+            self.component.held.extend_from_slice(&bytes[passed..]);
         } else {
-            self.up.held.extend_from_slice(bytes);
+            self.component.held.extend_from_slice(bytes);
             self.push_up(now, wires);
         }
     }
 
     /// Records that the component will send nothing more.
     pub(crate) fn component_eof(&mut self, now: Instant, wires: &mut impl Wires) {
-        self.up.eof = true;
+        self.component.eof = true;
         self.push_up(now, wires);
         self.look_for_publishes();
-        if self.doubt.log_bytes() > 0 && !self.ledger.awaits_pong() {
+        if self.doubt.log_bytes() > 0
+            && let Some(node) = &mut self.connection
+            && !node.ledger.awaits_pong()
+        {
             // Publishes under `resend` are kept until a node has acked them, even without the component.
-            self.own_ping();
+            node.own_ping();
             self.push_up(now, wires);
         }
     }
 
     /// Checks whether a component that sends nothing more has left publishes for others.
     pub(super) fn look_for_publishes(&mut self) {
-        let nothing_for_others = || self.doubt.log_bytes() == 0 && publishes(&self.up.held).is_empty();
-        self.up.only_asks = self.up.eof && self.stage == Stage::Searching && nothing_for_others();
+        let nothing_for_others = || self.doubt.log_bytes() == 0 && publishes(&self.component.held).is_empty();
+        self.only_asks = self.component.eof && self.connection.is_none() && nothing_for_others();
     }
 
     /// Continues writing when the node's socket takes bytes again.
@@ -73,130 +86,148 @@ impl Session {
         let before = self.traffic.bytes_to_node;
         self.push_up(now, wires);
         // A node that takes bytes after its socket was full reads them. It is slow, not dead.
-        if self.traffic.bytes_to_node > before {
-            self.node_heard = now;
-            if matches!(self.stage, Stage::Joining { .. }) {
-                self.stage = Stage::Joining {
-                    until: now + self.join_timeout(),
-                };
+        let join_timeout = self.join_timeout();
+        if self.traffic.bytes_to_node > before
+            && let Some(node) = &mut self.connection
+        {
+            node.heard = now;
+            if let Stage::Joining { until } = &mut node.stage {
+                *until = now + join_timeout;
             }
         }
     }
 
     /// Writes as many held bytes as possible.
     pub(super) fn push_up(&mut self, now: Instant, wires: &mut impl Wires) {
-        let mut held = std::mem::take(&mut self.up.held);
+        let mut held = std::mem::take(&mut self.component.held);
         let passed = self.transmit(&held, now, wires);
         held.advance(passed);
         if !held.is_empty() {
-            self.up.held = held;
+            self.component.held = held;
         }
     }
 
     /// Queues a PING of the sidecar's own for the next frame boundary.
     pub(super) fn own_ping(&mut self) {
-        if self.stage != Stage::Searching {
-            self.up.own.extend_from_slice(encode::PING);
-            self.up.own_pings += 1;
+        if let Some(node) = &mut self.connection {
+            node.own_ping();
         }
     }
 
     /// Returns whether the node has every complete frame of the component. An incomplete last frame goes nowhere.
     pub(super) fn has_passed_on(&self) -> bool {
-        self.up.held.is_empty() || self.up.incomplete && self.up.head_written == 0
+        let has_only_a_part = |node: &Connection| node.incomplete && node.head_written == 0;
+        self.component.held.is_empty() || self.connection.as_ref().is_some_and(has_only_a_part)
     }
 
     /// Writes frames of `bytes` to the node until they end, the socket is full, or the stage forbids it. Returns the
     /// length of the complete frames that took effect.
     fn transmit(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> usize {
         let mut at = 0;
-        self.up.blocked = false;
-        while self.stage != Stage::Searching && !(at < bytes.len() && self.turn_exhausted()) {
-            if self.up.head_written == 0 {
-                if !self.up.resent_partly && !self.flush_own(now, wires) {
-                    break;
-                }
-                if self.stage == Stage::Resending {
-                    let is_stopped = !self.resend(now, wires);
-                    if self.up.blocked || is_stopped && !self.asks_for_answers() {
-                        break;
-                    }
-                    continue;
-                }
-                if self.stage != Stage::Flowing || matches!(self.leaving, Leaving::Draining { .. }) {
-                    break;
-                }
-            }
-            if self.up.replacement.is_some() {
-                at += self.write_replacement(&bytes[at..], now, wires);
-                if self.up.blocked {
-                    break;
-                }
-                continue;
-            }
-            match self.plan(&bytes[at..]) {
-                Ok(Plan::Incomplete) => {
-                    if self.asks_for_answers() {
-                        continue;
-                    }
-                    self.up.incomplete = true;
-                    return at;
-                }
-                Ok(Plan::Stop) => {
-                    if self.asks_for_answers() {
-                        continue;
-                    }
-                    break;
-                }
-                Ok(Plan::Wait) => {
-                    if !self.ledger.awaits_pong() && self.up.own_pings == 0 {
-                        self.own_ping();
-                        continue;
-                    }
-                    break;
-                }
-                Ok(Plan::Skip { len, refusal }) => {
-                    self.spend(ALONE_WORK);
-                    at += len;
-                    if let Some(fault) = refusal {
-                        self.refuse(fault, now, wires);
-                    }
-                }
-                Ok(Plan::Replace { len, with }) => {
-                    self.spend(if with.starts_with(b"CONNECT") {
-                        CONNECT_WORK
-                    } else {
-                        ALONE_WORK
-                    });
-                    self.up.replacement = Some(Replacement { len, with });
-                    at += self.write_replacement(&bytes[at..], now, wires);
-                }
-                Ok(Plan::Pass {
-                    len,
-                    publishes,
-                    plain,
-                    others,
-                }) => {
-                    self.spend(1 + (publishes as u32 + ALONE_WORK * others) / 16);
-                    at += self.write_frames(&bytes[at..at + len], publishes, plain, now, wires);
-                }
-                Err(error) => {
-                    self.component_fault(&error, now);
-                    if self.up.own.is_empty() { break } else { continue }
-                }
-            }
-            if self.up.blocked {
-                break;
+        if let Some(node) = &mut self.connection {
+            node.blocked = false;
+            node.incomplete = false;
+        }
+        while self.may_write() && (at == bytes.len() || !self.turn_exhausted()) {
+            match self.next_step(&bytes[at..], now, wires) {
+                Step::Done(len) => at += len,
+                Step::Stop => break,
             }
         }
-        self.up.incomplete = false;
         at
+    }
+
+    /// Returns whether there is a node whose socket takes bytes.
+    fn may_write(&self) -> bool {
+        self.connection.as_ref().is_some_and(|node| !node.blocked)
+    }
+
+    /// Makes one step of [`transmit`](Self::transmit): own frames, frames sent again, or frames at the head of `bytes`.
+    fn next_step(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> Step {
+        let Some(node) = &self.connection else {
+            return Step::Stop;
+        };
+        if node.head_written == 0 {
+            if !node.resent_partly && !self.flush_own(now, wires) {
+                return Step::Stop;
+            }
+            let Some(node) = &self.connection else {
+                return Step::Stop;
+            };
+            if node.stage == Stage::Resending {
+                let goes_on = self.resend(now, wires) || self.may_write() && self.asks_for_answers();
+                return if goes_on { Step::Done(0) } else { Step::Stop };
+            }
+            if node.stage != Stage::Flowing || node.is_draining() {
+                return Step::Stop;
+            }
+        }
+        if self
+            .connection
+            .as_ref()
+            .is_some_and(|node| node.replacement.is_some())
+        {
+            return Step::Done(self.write_replacement(bytes, now, wires));
+        }
+        match self.plan(bytes) {
+            Ok(Plan::Incomplete) => {
+                if self.asks_for_answers() {
+                    return Step::Done(0);
+                }
+                if let Some(node) = &mut self.connection {
+                    node.incomplete = true;
+                }
+                Step::Stop
+            }
+            Ok(Plan::Stop) if self.asks_for_answers() => Step::Done(0),
+            Ok(Plan::Stop) => Step::Stop,
+            Ok(Plan::Wait) => match &mut self.connection {
+                Some(node) if !node.awaits_pong() => {
+                    node.own_ping();
+                    Step::Done(0)
+                }
+                _ => Step::Stop,
+            },
+            Ok(Plan::Skip { len, refusal }) => {
+                self.spend(ALONE_WORK);
+                if let Some(fault) = refusal {
+                    self.refuse(fault, now, wires);
+                }
+                Step::Done(len)
+            }
+            Ok(Plan::Replace(replacement)) => {
+                self.spend(if replacement.is_connect() {
+                    CONNECT_WORK
+                } else {
+                    ALONE_WORK
+                });
+                if let Some(node) = &mut self.connection {
+                    node.replacement = Some(replacement);
+                }
+                Step::Done(self.write_replacement(bytes, now, wires))
+            }
+            Ok(Plan::Pass {
+                len,
+                publishes,
+                others,
+            }) => {
+                self.spend(1 + (publishes as u32 + ALONE_WORK * others) / 16);
+                Step::Done(self.write_frames(&bytes[..len], publishes > 0, now, wires))
+            }
+            Err(error) => {
+                self.component_fault(&error, now);
+                let waits = self.connection.as_ref().is_some_and(|node| !node.own.is_empty());
+                if waits { Step::Done(0) } else { Step::Stop }
+            }
+        }
     }
 
     /// Sends `-ERR` in place of the node's answer, in the order of the node's answers.
     fn refuse(&mut self, fault: ClientFault, now: Instant, wires: &mut impl Wires) {
-        self.ledger.expect(Expected::OwnError(fault));
-        let answers = self.ledger.own_answers();
+        if let Some(node) = &mut self.connection {
+            node.ledger.expect(Expected::OwnError(fault));
+        }
+        let answers = self.own_answers();
         self.deliver(&[&answers], now, wires);
         self.notes.push(Note::ComponentError {
             text: fault.text().to_owned(),
@@ -206,92 +237,90 @@ impl Session {
 
     /// Writes the sidecar's own frames. Returns whether all were written.
     fn flush_own(&mut self, now: Instant, wires: &mut impl Wires) -> bool {
-        if self.up.own.is_empty() {
+        let pings = match &mut self.connection {
+            Some(node) if !node.own.is_empty() => std::mem::take(&mut node.own_pings),
+            _ => return true,
+        };
+        let mark = (pings > 0).then(|| self.mark());
+        let Some(node) = &mut self.connection else {
             return true;
+        };
+        if let Some(mark) = mark {
+            node.pinged = now;
+            (0..pings).for_each(|_| node.ledger.expect(Expected::OwnPong(mark)));
+            self.traffic.own_pings += u64::from(pings);
         }
-        if self.up.own_pings > 0 {
-            self.pinged = now;
-        }
-        for _ in 0..std::mem::take(&mut self.up.own_pings) {
-            let mark = self.mark();
-            self.ledger.expect(Expected::OwnPong(mark));
-            self.traffic.own_pings += 1;
-        }
-        while !self.up.own.is_empty() {
-            let written = wires.write_node(&[IoSlice::new(&self.up.own)]);
+        while !node.own.is_empty() {
+            let written = wires.write_node(&[IoSlice::new(&node.own)]);
             if written == 0 {
-                self.up.blocked = true;
+                node.blocked = true;
                 return false;
             }
             self.traffic.bytes_to_node += written as u64;
-            self.up.own.advance(written);
+            node.own.advance(written);
         }
-        self.up.own = bytes::BytesMut::new();
+        node.own = bytes::BytesMut::new();
         true
     }
 
-    /// Writes `frames`, all complete. Returns the length of the frames that took effect.
+    /// Writes `frames`, all complete, with the effects found by the plan. Returns the length of the frames that took
+    /// effect.
     fn write_frames(
         &mut self,
         frames: &[u8],
-        publishes: u64,
-        plain: bool,
+        publishes: bool,
         now: Instant,
         wires: &mut impl Wires,
     ) -> usize {
-        let rest = &frames[self.up.head_written..];
+        let Some(node) = &mut self.connection else {
+            return 0;
+        };
+        let rest = &frames[node.head_written..];
         let ping_due = self.doubt.bytes_since_mark() + frames.len() as u64 >= self.policy.confirm_bytes
-            && publishes > 0
-            && self.up.own.is_empty();
+            && publishes
+            && node.own.is_empty();
         let parts = [IoSlice::new(rest), IoSlice::new(encode::PING)];
         let written = wires.write_node(&parts[..1 + usize::from(ping_due)]);
         let of_frames = written.min(rest.len());
         self.traffic.bytes_to_node += written as u64;
-        self.up.blocked = written < rest.len();
-        let done = self.up.head_written + of_frames;
-        if plain && done == frames.len() {
-            self.up.head_written = 0;
-            self.traffic.messages_to_node += publishes;
-            self.doubt
-                .wrote_dropped(publishes, &self.up.subjects, frames.len(), now);
-            self.expect_oks(publishes as u32);
-        } else {
-            let whole = self.apply_frames(frames, done, now);
-            self.up.head_written = done - whole;
-            if self.up.blocked {
-                return whole;
-            }
-        }
+        node.blocked = written < rest.len();
+        let done = node.head_written + of_frames;
+        let effects = std::mem::take(&mut self.effects);
+        let whole = effects.apply(&frames[..done], |effect| self.apply(effect, now));
+        self.effects = effects;
         let of_ping = written - of_frames;
-        if of_ping > 0 {
+        let mark = (of_ping > 0).then(|| self.mark());
+        let Some(node) = &mut self.connection else {
+            return whole;
+        };
+        node.head_written = done - whole;
+        if let Some(mark) = mark {
             // The PING's first bytes were written; its rest goes next.
-            let mark = self.mark();
-            self.ledger.expect(Expected::OwnPong(mark));
+            node.ledger.expect(Expected::OwnPong(mark));
+            node.pinged = now;
+            node.own.extend_from_slice(&encode::PING[of_ping..]);
             self.traffic.own_pings += 1;
-            self.pinged = now;
-            self.up.own.extend_from_slice(&encode::PING[of_ping..]);
-        }
-        frames.len()
-    }
-
-    /// Applies the complete frames within the first `done` bytes of `frames`. Returns the end of the last one.
-    fn apply_frames(&mut self, frames: &[u8], done: usize, now: Instant) -> usize {
-        let mut whole = 0;
-        while whole < done {
-            let Ok(Some(span)) = self.up.scanner.next(&frames[whole..]) else {
-                break;
-            };
-            if whole + span.len > done {
-                break;
-            }
-            self.apply(&frames[whole..whole + span.len], &span, now);
-            whole += span.len;
         }
         whole
     }
 
-    /// Applies a frame that the node has taken.
-    fn apply(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) {
+    /// Applies frames that the node has taken.
+    fn apply(&mut self, effect: Effect<'_>, now: Instant) {
+        match effect {
+            Effect::Publishes {
+                count,
+                subjects,
+                bytes,
+            } => {
+                self.traffic.messages_to_node += u64::from(count);
+                self.doubt.wrote_dropped(u64::from(count), subjects, bytes, now);
+                self.expect_oks(count);
+            }
+            Effect::Frame { bytes, span } => self.apply_frame(bytes, span, now),
+        }
+    }
+
+    fn apply_frame(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) {
         let Ok(frame) = client::frame(bytes, span) else {
             return;
         };
@@ -310,47 +339,55 @@ impl Session {
             }
             Frame::Unsub(unsub) => {
                 self.journal.unsubscribe(&unsub);
-                self.down.last_slot = None;
+                self.forget_last_slot();
                 self.expect_oks(1);
             }
             Frame::Ping => {
                 let mark = self.mark();
-                self.ledger.expect(Expected::ComponentPong(mark));
+                if let Some(node) = &mut self.connection {
+                    node.ledger.expect(Expected::ComponentPong(mark));
+                }
             }
             Frame::Connect(_) | Frame::Pong => {}
         }
     }
 
     fn expect_oks(&mut self, count: u32) {
-        if self.verbose() {
-            self.ledger.expect(Expected::Oks(count));
+        if self.verbose()
+            && let Some(node) = &mut self.connection
+        {
+            node.ledger.expect(Expected::Oks(count));
         }
     }
 
     /// Writes the replacement of the frame at the head of `bytes`. Applies the frame when the replacement is written
     /// completely. Returns how many of `bytes` are done: none, or the whole frame.
     fn write_replacement(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> usize {
-        let Some(replacement) = self.up.replacement.take() else {
+        let Some(node) = &mut self.connection else {
             return 0;
         };
-        let Replacement { len, with } = &replacement;
-        let written = wires.write_node(&[IoSlice::new(&with[self.up.head_written..])]);
+        let Some(replacement) = node.replacement.take() else {
+            return 0;
+        };
+        let with = &replacement.with;
+        let written = wires.write_node(&[IoSlice::new(&with[node.head_written..])]);
         self.traffic.bytes_to_node += written as u64;
-        self.up.head_written += written;
-        if self.up.head_written < with.len() {
-            self.up.blocked = true;
-            self.up.replacement = Some(replacement);
+        node.head_written += written;
+        if node.head_written < with.len() {
+            node.blocked = true;
+            node.replacement = Some(replacement);
             return 0;
         }
-        self.up.head_written = 0;
-        let frame = &bytes[..*len];
-        if with.starts_with(b"CONNECT") {
-            self.connected(with, frame, now);
-            self.tell_untold_info(now, wires);
-        } else {
-            self.apply_frames(frame, *len, now);
+        node.head_written = 0;
+        let frame = &bytes[..replacement.replaced_bytes()];
+        match &replacement.span {
+            Some(span) if !replacement.is_connect() => self.apply_frame(frame, span, now),
+            _ => {
+                self.connected(with, frame, now);
+                self.tell_untold_info(now, wires);
+            }
         }
-        *len
+        frame.len()
     }
 
     /// Handles a protocol error of the component: no byte after this frame can be trusted. Frames before it are

@@ -1,0 +1,72 @@
+//! The component of a session: what it sent, what it has yet to be sent, and its own words about itself.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+use standin_wire::ClientScanner;
+use standin_wire::limits::FrameLimits;
+
+use super::shell::ClientLabel;
+use crate::policy::Policy;
+
+/// The connection to the component.
+#[derive(Debug)]
+pub(super) struct Component {
+    pub(super) scanner: ClientScanner,
+    /// Received bytes, from the first frame that was not written completely to a node.
+    pub(super) held: BytesMut,
+    /// The component sends nothing more.
+    pub(super) eof: bool,
+    /// Complete frames that the component has not taken.
+    pub(super) outbox: BytesMut,
+    /// Time at which the component last took bytes, or at which the outbox began to fill.
+    pub(super) outbox_moved: Instant,
+    /// The component's socket takes no more bytes.
+    pub(super) broke: bool,
+    /// Time at which the component last sent anything.
+    pub(super) heard: Instant,
+    /// Time at which the component was last sent a PING.
+    pub(super) pinged: Instant,
+    /// PINGs sent since the component last sent anything.
+    pub(super) pings: u32,
+}
+
+impl Component {
+    pub(super) fn new(policy: &Policy, now: Instant) -> Self {
+        Self {
+            scanner: ClientScanner::new(FrameLimits {
+                line_bytes_max: policy.control_line_bytes_max,
+                ..FrameLimits::CLIENT
+            }),
+            held: BytesMut::new(),
+            eof: false,
+            outbox: BytesMut::new(),
+            outbox_moved: now,
+            broke: false,
+            heard: now,
+            pinged: now,
+            pings: 0,
+        }
+    }
+}
+
+/// The component as described by its CONNECT.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// The argument of CONNECT as the component sent it.
+    pub(super) json: Box<str>,
+    pub(super) verbose: bool,
+    /// The component may send HPUB.
+    pub(super) headers: bool,
+    /// The component accepts INFO at any time.
+    pub(super) takes_info: bool,
+    pub(super) signed: bool,
+    /// A node has accepted these credentials.
+    pub(super) accepted: bool,
+    /// The component itself has sent CONNECT.
+    pub(super) said_connect: bool,
+    /// Time of the component's first PING, whatever the component sends; `None` once it was sent.
+    pub(super) first_ping: Option<Instant>,
+    /// Name of the component for people.
+    pub(super) label: ClientLabel,
+}

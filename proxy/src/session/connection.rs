@@ -1,0 +1,201 @@
+//! The connection to the present node, as one value.
+//!
+//! Everything that must not outlive the connection is in [`Connection`]: its stage, the answers that the node owes,
+//! frames written or read in part, clocks. Dropping the value is the reset, so a move cannot carry over a leftover.
+//! What does outlive a node (journal, publishes in doubt, held bytes, the component) is in [`Session`](super::Session).
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use standin_wire::client::Verb;
+use standin_wire::limits::FrameLimits;
+use standin_wire::{Info, ServerScanner, Span, encode};
+
+use super::shell::End;
+use crate::journal::Slot;
+use crate::ledger::Ledger;
+
+/// A node that answered and then kept the session for this long has served it, even without traffic.
+const SERVES_AFTER: Duration = Duration::from_millis(250);
+
+/// Progress of the session on its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The journal is being replayed. No bytes of the component pass before the node's PONG.
+    Joining { until: Instant },
+    /// Publishes in doubt and unanswered PINGs are being sent again.
+    Resending,
+    /// The component's bytes pass.
+    Flowing,
+}
+
+/// Progress of the change to another node while the present one is still connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    No,
+    /// Another node is being dialled.
+    Dialling,
+    /// The next connection is ready. Nothing more is sent to the old node; the session waits for its last answers.
+    Draining {
+        until: Instant,
+    },
+}
+
+/// Whether publishes are held after the loss of a node (promise S10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Publishes pass.
+    No,
+    /// Publishes are held, and the node has not yet answered everything before the first of them.
+    Away,
+    /// Publishes are held, and the node has answered everything before the first of them.
+    Back,
+}
+
+/// Bytes that a node gets in place of a frame of the component.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    /// The replaced frame. `None` if the bytes are a CONNECT inserted before the frame.
+    pub(super) span: Option<Span<Verb>>,
+    pub(super) with: Vec<u8>,
+}
+
+impl Replacement {
+    /// Returns whether the bytes are a CONNECT.
+    pub(super) fn is_connect(&self) -> bool {
+        self.span.is_none_or(|span| span.verb == Verb::Connect)
+    }
+
+    /// Returns the length of the replaced frame; 0 for an insertion.
+    pub(super) fn replaced_bytes(&self) -> usize {
+        self.span.map_or(0, |span| span.len)
+    }
+}
+
+/// The connection to one node.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stage: Stage,
+    pub(super) leaving: Leaving,
+    pub(super) hold: Hold,
+    /// Answers that the node owes.
+    pub(super) ledger: Ledger,
+    /// The node has answered a PING sent after the last CONNECT.
+    pub(super) verified: bool,
+    /// The node asks for credentials.
+    pub(super) asks_auth: bool,
+    /// Set when the node reported an error of the component after which nodes close the connection.
+    pub(super) refused: Option<End>,
+    /// Changes of the journal that the node has acked.
+    pub(super) confirmed_changes: u64,
+    /// The next PONG is reported, because another session has lost the node.
+    pub(super) probing: bool,
+    /// The node has delivered a message or an answer since it took the session.
+    pub(super) served: bool,
+    /// Time at which the connection was ready.
+    since: Instant,
+    /// Time at which the node last sent anything.
+    pub(super) heard: Instant,
+    /// Time at which the last own PING was sent.
+    pub(super) pinged: Instant,
+
+    /// Bytes of the first held frame, or of its replacement, that the node has.
+    pub(super) head_written: usize,
+    /// Bytes sent to the node in place of that frame.
+    pub(super) replacement: Option<Replacement>,
+    /// The first held frame is incomplete.
+    pub(super) incomplete: bool,
+    /// The sidecar's own frames. They are sent at the next frame boundary of the component's stream.
+    pub(super) own: BytesMut,
+    /// PINGs in `own` without an entry in the ledger yet.
+    pub(super) own_pings: u32,
+    /// Publishes are being sent again, and the node has a part of one.
+    pub(super) resent_partly: bool,
+    /// Log offset up to which `+OK`s are already expected.
+    pub(super) resend_expected: u64,
+    /// The node's socket took fewer bytes than offered.
+    pub(super) blocked: bool,
+
+    pub(super) scanner: ServerScanner,
+    /// The beginning of a frame whose rest has not arrived. It is never sent to the component (promise S1).
+    pub(super) partial: BytesMut,
+    /// Journal entry of the last message, for messages that repeat its control line.
+    pub(super) last_slot: Option<Slot>,
+    /// The node is not read because the shared buffer budget is exhausted.
+    pub(super) starved: bool,
+}
+
+impl Connection {
+    /// Creates the state of a new connection whose node has sent `info`.
+    pub(super) fn new(info: &Info, stage: Stage, hold: Hold, now: Instant) -> Self {
+        Self {
+            stage,
+            leaving: Leaving::No,
+            hold,
+            ledger: Ledger::default(),
+            verified: false,
+            asks_auth: info.auth_required,
+            refused: None,
+            confirmed_changes: 0,
+            probing: false,
+            served: false,
+            since: now,
+            heard: now,
+            pinged: now,
+            head_written: 0,
+            replacement: None,
+            incomplete: false,
+            own: BytesMut::new(),
+            own_pings: 0,
+            resent_partly: false,
+            resend_expected: 0,
+            blocked: false,
+            scanner: ServerScanner::new(FrameLimits::SERVER),
+            partial: BytesMut::new(),
+            last_slot: None,
+            starved: false,
+        }
+    }
+
+    /// Returns whether the connection has been ready for `time`.
+    pub(super) fn has_lasted(&self, time: Duration, now: Instant) -> bool {
+        now >= self.since + time
+    }
+
+    /// Returns whether the node has served the session. A node that drops the session right after taking it, or never
+    /// answers, has not.
+    pub(super) fn has_served(&self, now: Instant) -> bool {
+        self.served || self.verified && self.has_lasted(SERVES_AFTER, now)
+    }
+
+    /// Queues a PING of the sidecar's own for the next frame boundary.
+    pub(super) fn own_ping(&mut self) {
+        self.own.extend_from_slice(encode::PING);
+        self.own_pings += 1;
+    }
+
+    /// Returns whether a PING of the sidecar's own or of the component is queued or unanswered.
+    pub(super) fn awaits_pong(&self) -> bool {
+        self.ledger.awaits_pong() || self.own_pings > 0
+    }
+
+    /// Returns whether nothing more is sent to the node because the session changes to another one.
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self.leaving, Leaving::Draining { .. })
+    }
+
+    /// Returns whether the node has answered everything it was sent before the session changes to another node, so that
+    /// nothing is in doubt.
+    pub(super) fn is_drained(&self) -> bool {
+        self.is_draining()
+            && self.head_written == 0
+            && self.own.is_empty()
+            && self.ledger.is_settled()
+            && self.stage == Stage::Flowing
+    }
+
+    /// Returns the bytes in the connection's buffers.
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.own.len() + self.partial.len()
+    }
+}
