@@ -40,15 +40,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use standin_registry::{
-    Announcement, Config, Endpoint, NodeState, Record, Standing as Registration, ZooKeeperConfig, reserve,
-    watch,
+    Announcement, Config, Endpoint, NodeState, Record, Standing as Registration, Watch, watch,
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, oneshot, watch as channel};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use self::hello::{FEATURES, Hello, PROTOCOL, PROTOCOL_MIN};
@@ -61,6 +60,8 @@ use crate::settings::{Settings, SettingsError, address_towards, split_url};
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
+/// Limit on the wait until readers of the registry can see that this node drains.
+const DRAINING_SHOWN_WITHIN: Duration = Duration::from_secs(1);
 /// Whoever waits looks up so often.
 const PATIENCE_STEPS: u32 = 20;
 
@@ -101,7 +102,7 @@ pub(crate) struct Mesh {
     orders: UnboundedSender<Order>,
     standing: channel::Receiver<Standing>,
     keeper: JoinHandle<()>,
-    zookeeper: Option<ZooKeeperConfig>,
+    watch: Option<Watch>,
     record: Record,
     announcement: Mutex<Option<Announcement>>,
 }
@@ -129,10 +130,9 @@ impl Mesh {
         let settings = shared.settings.load_full();
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let zookeeper = settings.zookeeper()?;
-        let watching = match &zookeeper {
+        let watch = match settings.zookeeper()? {
             Some(zookeeper) => Some(watch(Config {
-                zookeeper: Some(zookeeper.clone()),
+                zookeeper: Some(zookeeper),
                 gossip: false,
                 ..Config::default()
             })?),
@@ -163,7 +163,7 @@ impl Mesh {
             routes,
             listener,
             workers,
-            watch: watching,
+            watch: watch.clone(),
             connect_timeout: cluster.connect_timeout_ms.duration(),
             sync_timeout: cluster.sync_timeout_ms.duration(),
             pace: Pace {
@@ -182,7 +182,7 @@ impl Mesh {
             orders,
             standing: stands,
             keeper: tokio::spawn(keeper::run(parts, ordered, standing)),
-            zookeeper,
+            watch,
             record,
             announcement: Mutex::new(None),
         })
@@ -250,11 +250,11 @@ impl Mesh {
     /// # Errors
     /// [`MeshError`].
     pub(crate) async fn reserve(&self) -> Result<(), MeshError> {
-        let Some(zookeeper) = &self.zookeeper else {
+        let Some(watch) = &self.watch else {
             return Ok(());
         };
         let mut announcement = self.announcement.lock().await;
-        let announcement = announcement.insert(reserve(zookeeper.clone(), self.record.clone())?);
+        let announcement = announcement.insert(watch.reserve(self.record.clone())?);
         let mut standing = announcement.follow();
         // Where the registry could not be read in that time it is not waited for again.
         let patience = if self.standing.borrow().has_read {
@@ -277,7 +277,7 @@ impl Mesh {
 
     /// The node is not registered in time. The registry informs; that another node with this one's id lives only a connection proves.
     fn unregistered(&self, standing: Registration) -> Result<(), MeshError> {
-        let is_there = matches!(standing, Registration::Ready | Registration::Announced { .. });
+        let is_there = matches!(standing, Registration::Ready | Registration::Announced);
         if self.standing.borrow().has_living_namesake && !is_there {
             return Err(MeshError::DuplicateId(self.id.clone()));
         }
@@ -303,14 +303,16 @@ impl Mesh {
         if !is_ready {
             return Ok(());
         }
-        let registered = standing.wait_for(|now| matches!(now, Registration::Announced { .. }));
+        let registered = standing.wait_for(|now| *now == Registration::Announced);
         // What stands in the end counts.
         within(self.sync_timeout, registered).await;
-        let nodes = match announcement.standing() {
-            Registration::Announced { nodes } => nodes,
-            standing => return self.unregistered(standing),
-        };
-        let nodes = nodes.iter().filter_map(|node| keeper::peer_of(node)).collect();
+        let standing = announcement.standing();
+        if standing != Registration::Announced {
+            return self.unregistered(standing);
+        }
+        let snapshot = announcement.watch().snapshot();
+        let others = snapshot.registered.iter().filter(|node| *node.id != *self.id);
+        let nodes = others.filter_map(|node| keeper::peer_of(node)).collect();
         let (done, met) = oneshot::channel();
         // A keeper that has ended by a bug is told of in the log.
         let _ = self.orders.send(Order::Meet(nodes, done));
@@ -370,17 +372,50 @@ impl Mesh {
         let _ = self.orders.send(Order::Serve);
     }
 
-    /// The node takes no clients any more: it leaves the registry, and tells the others.
+    /// Tells the other nodes that this one takes no clients any more, and shows `draining` in its registry record, so that
+    /// sidecars leave and no new ones come. Returns when readers can see that, or after [`DRAINING_SHOWN_WITHIN`].
     pub(crate) async fn drain(&self) {
+        // A keeper that has ended by a bug is told of in the log.
+        let _ = self.orders.send(Order::Drain);
+        let announcement = self.announcement.lock().await;
+        let Some(announcement) = &*announcement else {
+            return;
+        };
+        let state = NodeState::Draining;
+        let record = Record {
+            state,
+            ..self.record.clone()
+        };
+        if let Err(error) = announcement.set(record) {
+            warn!("cannot show the state draining in ZooKeeper: {error}");
+            return;
+        }
+        if announcement.standing() != Registration::Announced {
+            return;
+        }
+        let mut watch = announcement.watch().clone();
+        let is_shown = async {
+            let shown =
+                |node: &Arc<standin_registry::Node>| *node.run == *self.record.run && node.state == state;
+            while !watch.snapshot().registered.iter().any(shown) {
+                watch.changed().await;
+            }
+        };
+        if timeout(DRAINING_SHOWN_WITHIN, is_shown).await.is_err() {
+            warn!("ZooKeeper did not take the state draining within {DRAINING_SHOWN_WITHIN:?}");
+        }
+    }
+
+    /// Takes this node's record out of the registry. Returns when it is gone, or ZooKeeper does not answer.
+    pub(crate) async fn unregister(&self) {
+        let _ = self.orders.send(Order::Drain);
         if let Some(announcement) = self.announcement.lock().await.take() {
             announcement.withdraw().await;
         }
-        let _ = self.orders.send(Order::Drain);
     }
 
     /// Ends the links in order, and returns when that is done.
     pub(crate) async fn leave(&mut self) {
-        self.drain().await;
         let _ = self.orders.send(Order::Leave);
         if let Err(error) = (&mut self.keeper).await {
             warn!("the keeper of the links ended by a bug: {error}");

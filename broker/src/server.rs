@@ -238,8 +238,8 @@ impl Server {
         format!("another node with the id {name} is alive and has this one's place")
     }
 
-    /// Lame duck: the node leaves the registry, nobody is taken any more, clients are told and given time to go, then those still there are closed one by
-    /// one. Returns when the last is told to go; [`Server::stop`] waits for them.
+    /// Lame duck: the node's record shows `draining`, no client is accepted any more, clients are told and given time to
+    /// leave. Then the record is deleted, and the clients still there are closed one by one. Returns when the last is told to go; [`Server::stop`] waits for them.
     pub async fn lame_duck(&self) {
         if let Some(mesh) = &self.mesh {
             mesh.drain().await;
@@ -249,10 +249,13 @@ impl Server {
         }
         self.shared.set_lame_duck();
         let policy = self.shared.policy.load_full();
-        if timeout(policy.lame_duck_grace, self.shared.none_left())
-            .await
-            .is_ok()
-        {
+        let all_left = timeout(policy.lame_duck_grace, self.shared.none_left());
+        let all_left = all_left.await.is_ok();
+        // Sidecars have left by now. Other readers of the record do not know states, and would still come.
+        if let Some(mesh) = &self.mesh {
+            mesh.unregister().await;
+        }
+        if all_left {
             return;
         }
         let clients = self.shared.clients.open();
@@ -273,7 +276,7 @@ impl Server {
         let threads = std::mem::take(&mut self.threads);
         self.end();
         if let Some(mut mesh) = self.mesh.take() {
-            mesh.drain().await;
+            mesh.unregister().await;
             // What clients said last goes over the links before they end; each client is closed in a bounded time.
             self.shared.none_left().await;
             mesh.leave().await;

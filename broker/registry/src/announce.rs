@@ -1,155 +1,136 @@
-//! [`announce()`] and [`Announcement`], the announcing node's side: a node is in ZooKeeper for as long as it
-//! lives. Behind it are the thread of the session and a task that takes what it reports, tells the operator
-//! and publishes the standing.
+//! [`Announcement`], the handle of a node's own registration: a node is in ZooKeeper for as long as it lives.
+//!
+//! The registration is made in the session that watches the other nodes (`work.rs`). [`Announcer`] takes the reports
+//! about it from the hub, logs them for the operator, and publishes the [`Standing`].
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{oneshot, watch as channel};
-use tracing::{debug, error, info, warn};
+use tokio::sync::watch as channel;
+use tracing::{error, info, warn};
 
-use crate::announcing::{Announcing, Wanted, Word};
-use crate::config::ZooKeeperConfig;
-use crate::duty::{Report, millis};
+use crate::announcing::{Wanted, Word};
+use crate::client::child_path;
+use crate::config::{Config, ZooKeeperConfig};
 use crate::error::RegistryError;
 use crate::node::Node;
 use crate::place::{Holder, Waiting};
 use crate::record::Record;
-use crate::thread::Thread;
+use crate::watch::{Watch, watch};
 
-/// How an announcement stands.
+/// Limit for the answer of ZooKeeper to a withdrawal.
+const WITHDRAW_MS_MAX: u64 = 500;
+
+/// State of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// Our znode does not stand, as far as is known, and everything is done that it will.
+    /// Nothing is announced, or the znode was deleted as requested.
+    Withdrawn,
+    /// Our znode does not exist as far as is known. It is created as soon as possible.
     Seeking {
-        /// Why it does not yet, or not any more.
+        /// Why it does not exist yet, or any more.
         reason: String,
     },
-    /// Our place is free, and our znode is made when [`Announcement::release`] says so.
+    /// The path is free. Our znode is created after [`Announcement::release`].
     Ready,
-    /// Our znode stands.
-    Announced {
-        /// The other nodes that were registered when it had just been made, in the same session: of two nodes
-        /// that announce in one moment at least one sees the other here. Not kept up to date; that is what
-        /// [`watch()`](crate::watch()) does.
-        nodes: Vec<Arc<Node>>,
-    },
-    /// Somebody else has our id and is alive, or a persistent znode is in the way. Somebody has to do
-    /// something; until then it is tried for ever.
+    /// Our znode exists, and the snapshot has all nodes that were registered before it. So of two nodes that register
+    /// at the same moment at least one sees the other.
+    Announced,
+    /// Another live session holds our id, or a persistent znode is in the way. An operator has to act; until then it is
+    /// tried again and again.
     Taken {
-        /// Who has it, when it left a record of ours.
+        /// The holder, if it left a valid record.
         by: Option<Arc<Node>>,
-        /// Which znode it is, and what to do.
+        /// The znode, and what to do.
         reason: String,
     },
 }
 
 impl Standing {
-    /// A stable name, for metric labels and logs.
+    /// Returns a stable name, for metric labels and logs.
     pub fn as_str(&self) -> &'static str {
         match self {
+            Self::Withdrawn => "withdrawn",
             Self::Seeking { .. } => "seeking",
             Self::Ready => "ready",
-            Self::Announced { .. } => "announced",
+            Self::Announced => "announced",
             Self::Taken { .. } => "taken",
         }
     }
 }
 
-/// A node's announcement. When it is dropped, everything behind it ends by itself; [`withdraw`](Self::withdraw)
-/// waits for that.
+/// A node's registration. Dropping it deletes the znode in the background; [`withdraw`](Self::withdraw) waits for that.
 #[must_use = "a dropped announcement is withdrawn"]
 pub struct Announcement {
     id: String,
     run: String,
-    wanted: channel::Sender<Wanted>,
     standing: channel::Receiver<Standing>,
-    /// Dropped with the announcement, which the task sees.
-    stop: oneshot::Sender<()>,
+    watch: Watch,
 }
 
-/// Announces a node as the ephemeral znode `<path>/<id>`. Returns at once; ZooKeeper is asked in the
-/// background, for as long as the announcement lives.
-///
-/// The znodes above it, those of the chroot too, are created when they are missing. All that is created can be
-/// read by all. Without [`digest_auth`](ZooKeeperConfig::digest_auth) all can change it too; with it only
-/// those who have the same credentials, which every node of the cluster then needs. A znode above that others
-/// shall change is best created by hand before.
+/// Registers a node as the ephemeral znode `<path>/<id>` in a session of its own. Returns at once; ZooKeeper is asked in
+/// the background, for as long as the announcement lives. See [`Watch::reserve`].
 ///
 /// # Errors
-/// [`RegistryError::Setting`] or [`RegistryError::Address`] for a value that cannot work;
-/// [`RegistryError::NoRuntime`] outside of a tokio runtime; [`RegistryError::Thread`].
-pub fn announce(config: ZooKeeperConfig, record: Record) -> Result<Announcement, RegistryError> {
-    let announcement = reserve(config, record)?;
+/// As [`watch()`] and [`Watch::reserve`].
+pub fn announce(zookeeper: ZooKeeperConfig, record: Record) -> Result<Announcement, RegistryError> {
+    record.check()?;
+    let watch = watch(Config {
+        zookeeper: Some(zookeeper),
+        gossip: false,
+        ..Config::default()
+    })?;
+    let announcement = watch.reserve(record)?;
     announcement.release();
     Ok(announcement)
 }
 
-/// As [`announce()`], but until [`Announcement::release`] the znode itself is not made: a session is opened, a
-/// ghost of this node removed, and told whether somebody else has the place. Whoever sees the znode may come
-/// at once; so a node first learns here how long it has to wait, and then opens its port.
-///
-/// # Errors
-/// As [`announce()`].
-pub fn reserve(config: ZooKeeperConfig, record: Record) -> Result<Announcement, RegistryError> {
-    config.check()?;
-    record.check()?;
-    let runtime = tokio::runtime::Handle::try_current().map_err(|_| RegistryError::NoRuntime)?;
-    let (id, run) = (record.id.clone(), record.run.clone());
-    let (wanted, wants) = channel::channel(Wanted {
-        record: Arc::new(record),
-        is_held: true,
-    });
-    let announcing = Announcing::new(&config, wants)?;
-    let (publish, standing) = channel::channel(Standing::Seeking {
-        reason: "ZooKeeper has not answered yet".to_owned(),
-    });
-    let (stop, stopped) = oneshot::channel();
-    let crier = Crier {
-        znode: announcing.znode().to_owned(),
-        standing: publish,
-        is_outage_told: false,
-    };
-    runtime.spawn(crier.run(Thread::start(config, announcing)?, stopped));
-    Ok(Announcement {
-        id,
-        run,
-        wanted,
-        standing,
-        stop,
-    })
-}
-
 impl Announcement {
-    /// How it stands now. Never waits.
+    pub(crate) fn new(record: &Record, standing: channel::Receiver<Standing>, watch: Watch) -> Self {
+        Self {
+            id: record.id.clone(),
+            run: record.run.clone(),
+            standing,
+            watch,
+        }
+    }
+
+    /// Returns the present state. Never waits.
     pub fn standing(&self) -> Standing {
         self.standing.borrow().clone()
     }
 
-    /// Returns when the standing has changed since this was last waited for. Cancel-safe.
+    /// Returns when the state has changed since the last call. Cancel-safe.
     pub async fn changed(&mut self) {
         if self.standing.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// How it stands, for one more who follows it.
+    /// Returns another receiver of the state.
     pub fn follow(&self) -> channel::Receiver<Standing> {
         self.standing.clone()
     }
 
-    /// The znode is made as soon as it can be. Never waits.
-    pub fn release(&self) {
-        self.wanted
-            .send_if_modified(|wanted| std::mem::replace(&mut wanted.is_held, false));
+    /// Returns the watch in whose session the node is registered.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
-    /// Announces this record from now on, of the same `id` and `run`: at once when the znode stands, else as
-    /// soon as it does. Never waits.
+    /// Lets the znode be created as soon as possible. Never waits.
+    pub fn release(&self) {
+        self.watch.wanted().send_if_modified(|wanted| {
+            let wanted = wanted.as_mut();
+            wanted.is_some_and(|wanted| std::mem::replace(&mut wanted.is_held, false))
+        });
+    }
+
+    /// Registers this record from now on; `id` and `run` must be the same. It is written at once if the znode exists, and
+    /// otherwise as soon as it does. Never waits.
     ///
     /// # Errors
-    /// [`RegistryError::Setting`] or [`RegistryError::Address`] for a value that cannot work, and then nothing
-    /// has changed.
+    /// [`RegistryError::Setting`] or [`RegistryError::Address`] for a value that cannot work; then nothing has changed.
     pub fn set(&self, record: Record) -> Result<(), RegistryError> {
         record.check()?;
         for (name, new, old) in [("id", &record.id, &self.id), ("run", &record.run, &self.run)] {
@@ -158,20 +139,45 @@ impl Announcement {
                 return Err(RegistryError::setting(name, new, reason));
             }
         }
-        self.wanted.send_modify(|wanted| wanted.record = Arc::new(record));
+        self.watch.wanted().send_if_modified(|wanted| {
+            let wanted = wanted.as_mut();
+            wanted.map(|wanted| wanted.record = Arc::new(record)).is_some()
+        });
         Ok(())
     }
 
-    /// Deletes the znode and closes the session, and returns when all behind this has ended. That takes as
-    /// long as ZooKeeper's answers, and less than a second when it gives none; then the znode goes when
-    /// ZooKeeper ends the session.
-    pub async fn withdraw(self) {
-        let Self {
-            mut standing, stop, ..
-        } = self;
-        drop(stop);
-        // The task's end is the end of its sender.
-        while standing.changed().await.is_ok() {}
+    /// Returns the id of the node.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Ends the registration, unless it is another one by now.
+    fn cancel(&self) {
+        self.watch.wanted().send_if_modified(|wanted| {
+            let is_ours = wanted
+                .as_ref()
+                .is_some_and(|wanted| wanted.record.run == self.run);
+            if is_ours {
+                *wanted = None;
+            }
+            is_ours
+        });
+    }
+
+    /// Deletes the znode and returns when it is gone. Without an answer of ZooKeeper it returns within a second; then
+    /// the znode goes when the session is resumed or ends.
+    pub async fn withdraw(mut self) {
+        self.cancel();
+        let gone = self
+            .standing
+            .wait_for(|standing| *standing == Standing::Withdrawn);
+        let _ = tokio::time::timeout(Duration::from_millis(WITHDRAW_MS_MAX), gone).await;
+    }
+}
+
+impl Drop for Announcement {
+    fn drop(&mut self) {
+        self.cancel();
     }
 }
 
@@ -184,94 +190,83 @@ impl fmt::Debug for Announcement {
     }
 }
 
-/// The task between the thread and the announcement: it publishes, and tells the operator.
-struct Crier {
-    znode: String,
+/// Logs and publishes the state of this node's registration.
+pub(crate) struct Announcer {
+    wanted: channel::Receiver<Option<Wanted>>,
     standing: channel::Sender<Standing>,
-    /// The outage under way was told.
-    is_outage_told: bool,
+    parent: String,
 }
 
-impl Crier {
-    /// Works until the announcement is gone.
-    async fn run(mut self, mut thread: Thread<Announcing>, mut stopped: oneshot::Receiver<()>) {
-        loop {
-            tokio::select! {
-                _ = &mut stopped => break,
-                report = thread.next() => self.take(report),
-            }
-        }
-        thread.close().await;
-        info!("announcement: {} is announced no more", self.znode);
-    }
-
-    fn take(&mut self, report: Report<Word>) {
-        match report {
-            Report::Up {
-                server,
-                after,
-                is_continued,
-            } => {
-                let what = if is_continued { "continued" } else { "up" };
-                info!(%server, without_ms = millis(after), "announcement: session {what}");
-                self.is_outage_told = false;
-            }
-            Report::Word(word) => self.take_word(word),
-            Report::Lost {
-                server,
-                reason,
-                lasted,
-            } => {
-                let znode = &self.znode;
-                warn!(%server, lasted_ms = millis(lasted), "announcement: connection lost, {znode} stands until the session is continued or expires: {reason}");
-                self.is_outage_told = true;
-                let reason = format!("{server}: {reason}");
-                self.publish(Standing::Seeking { reason });
-            }
-            Report::Unreachable { reason } => {
-                if std::mem::replace(&mut self.is_outage_told, true) {
-                    debug!("announcement: still no session: {reason}");
-                } else {
-                    warn!("announcement: no session, trying on: {reason}");
-                }
-                self.publish(Standing::Seeking { reason });
-            }
-            Report::Fallen { reason } => {
-                error!("announcement: {reason}");
-                self.publish(Standing::Seeking { reason });
-            }
+impl Announcer {
+    pub(crate) fn new(
+        wanted: channel::Receiver<Option<Wanted>>,
+        standing: channel::Sender<Standing>,
+    ) -> Self {
+        Self {
+            wanted,
+            standing,
+            parent: String::new(),
         }
     }
 
-    fn take_word(&mut self, word: Word) {
-        let znode = &self.znode;
+    /// Sets the full path of the parent of our znode.
+    pub(crate) fn register_under(&mut self, parent: String) {
+        self.parent = parent;
+    }
+
+    /// Handles a report about our znode.
+    pub(crate) fn take(&self, word: Word) {
+        let znode = self.znode();
         match word {
-            Word::Announced { nodes } => {
-                info!(others = nodes.len(), "announcement: {znode} stands");
-                self.publish(Standing::Announced { nodes });
+            Word::Announced => {
+                info!("registered: {znode} exists");
+                self.publish(Standing::Announced);
             }
             Word::Ready => self.publish(Standing::Ready),
-            Word::Waiting(waiting) => self.take_waiting(&waiting),
-            Word::Removed(ghost) => info!("announcement: {znode} of {ghost} was removed"),
-            Word::Rewritten => info!("announcement: {znode} has the new record"),
-            Word::Overwritten => warn!("announcement: {znode} was changed by somebody; written back"),
-            Word::Deleted => warn!("announcement: {znode} was deleted by somebody; made again"),
+            Word::Waiting(waiting) => self.take_waiting(&znode, &waiting),
+            Word::Withdrawn => {
+                info!("unregistered: {znode} is deleted");
+                self.publish(Standing::Withdrawn);
+            }
+            Word::Refused(reason) => {
+                let reason = format!("{znode}: {reason}");
+                error!("not registered, retrying: {reason}");
+                self.publish(Standing::Seeking { reason });
+            }
+            Word::Removed(ghost) => info!("deleted {znode} of {ghost}"),
+            Word::Rewritten => info!("{znode} has the new record"),
+            Word::Overwritten => warn!("{znode} was changed by another client; written back"),
+            Word::Deleted => warn!("{znode} was deleted by another client; created again"),
         }
     }
 
-    fn take_waiting(&mut self, waiting: &Waiting) {
-        let reason = format!("{}: {waiting}", self.znode);
+    fn take_waiting(&self, znode: &str, waiting: &Waiting) {
+        let reason = format!("{znode}: {waiting}");
         if !waiting.is_taken {
-            info!("announcement: {reason}");
+            info!("not registered yet, retrying: {reason}");
             self.publish(Standing::Seeking { reason });
             return;
         }
-        error!("announcement: {reason}");
+        error!("not registered: {reason}");
         let by = match &waiting.holder {
             Holder::Node(node) => Some(Arc::clone(node)),
             Holder::Unknown | Holder::Persistent => None,
         };
         self.publish(Standing::Taken { by, reason });
+    }
+
+    /// Records that there is no session, for this reason.
+    pub(crate) fn without_session(&self, reason: &str) {
+        if self.wanted.borrow().is_some() {
+            let reason = reason.to_owned();
+            self.publish(Standing::Seeking { reason });
+        }
+    }
+
+    fn znode(&self) -> String {
+        let wanted = self.wanted.borrow();
+        let id = wanted.as_ref().map_or("", |wanted| wanted.record.id.as_str());
+        child_path(&self.parent, id)
     }
 
     fn publish(&self, now: Standing) {

@@ -1,26 +1,20 @@
-//! The announcing duty. In each session it creates our znode and the parents of it, then guards and repairs the
-//! znode. When only the connection is lost, the znode stays: the next connection resumes the session
-//! (`zookeeper.rs`). `place.rs` decides on each step. This file executes the steps, one call at a time, and reads the
-//! znode again after each. Only a read counts as proof, never the answer to a write.
+//! The keeper of our own znode: creates it and its parents, then guards and repairs it. `place.rs` decides on each step;
+//! this file executes the steps, one call at a time, and reads the znode again after each. Only a read counts as proof,
+//! never the answer to a write.
 //!
-//! The other nodes are listed in the same session after our znode was read. ZooKeeper orders all changes, and a
-//! session sees at least all changes before its own. So if two nodes announce at the same moment, the later one sees
-//! the earlier, whichever servers they use.
+//! When only the connection is lost, the znode stays: the next connection resumes the session (`zookeeper.rs`).
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch as channel;
 
-use crate::children::Children;
 use crate::client::{CallError, Client, Kind, Outcome, child_path};
-use crate::config::{NODES_MAX_DEFAULT, ZooKeeperConfig};
-use crate::duty::{BURST_MS, Broken, Duty, Session, every};
+use crate::config::ZooKeeperConfig;
 use crate::error::RegistryError;
-use crate::node::Node;
 use crate::place::{Found, Ghost, Place, Step, Waiting};
 use crate::record::Record;
+use crate::session::{Broken, Gone, Report, Session};
 
 /// Limit on steps in a row. Above it other clients change the znode as fast as this node does, so it is better to
 /// start again later.
@@ -29,22 +23,26 @@ const STEPS_MAX: u32 = 16;
 /// many timeouts is alive.
 const GHOST_SESSION_TIMEOUTS_MAX: u32 = 2;
 
-/// A report of the announcing duty.
+/// A report about our znode.
 #[derive(Debug)]
 pub(crate) enum Word {
-    /// Our znode exists. `nodes` are the other nodes that existed at that time.
-    Announced { nodes: Vec<Arc<Node>> },
+    /// Our znode exists, and the last listing has all nodes that were registered before it.
+    Announced,
     /// The path of our znode is in use.
     Waiting(Waiting),
     /// The path of our znode is free. The znode is created when that is wanted.
     Ready,
-    /// The duty deleted a ghost of ours.
+    /// Our znode is deleted, as requested.
+    Withdrawn,
+    /// ZooKeeper refuses what has to be done. It is tried again.
+    Refused(String),
+    /// A ghost of ours was deleted.
     Removed(Ghost),
-    /// The duty wrote the changed record, as requested.
+    /// The changed record was written, as requested.
     Rewritten,
-    /// Another client changed our znode. The duty writes it back.
+    /// Another client changed our znode. Our record was written back.
     Overwritten,
-    /// Another client deleted our znode. The duty creates it again.
+    /// Another client deleted our znode. It is created again.
     Deleted,
 }
 
@@ -56,200 +54,217 @@ pub(crate) struct Wanted {
     pub(crate) is_held: bool,
 }
 
-/// The duty of announcing this node.
-#[derive(Clone)]
-pub(crate) struct Announcing {
-    /// Path of the parent of our znode, with the chroot.
-    parent: String,
-    name: String,
-    /// Full path of our znode.
-    znode: String,
-    heartbeat_ms: u64,
-    wanted: channel::Receiver<Wanted>,
-    place: Place,
-    /// The record written last.
-    written: Option<Arc<Record>>,
-    /// A watch on our znode is set and has not fired yet.
-    is_watched: bool,
-}
-
 /// State of our znode after the last step.
-#[derive(PartialEq)]
-enum Settled {
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum State {
+    /// No znode was ever wanted.
+    None,
     /// Our znode exists; the value is the zxid that created it.
     Own(i64),
     Ready,
     Waiting(Waiting),
+    Refused(String),
+    Withdrawn,
+}
+
+impl State {
+    /// Returns the report of this state; `None` if there is nothing to tell.
+    pub(crate) fn word(&self) -> Option<Word> {
+        match self {
+            Self::None => None,
+            Self::Own(_) => Some(Word::Announced),
+            Self::Ready => Some(Word::Ready),
+            Self::Waiting(waiting) => Some(Word::Waiting(waiting.clone())),
+            Self::Refused(reason) => Some(Word::Refused(reason.clone())),
+            Self::Withdrawn => Some(Word::Withdrawn),
+        }
+    }
+}
+
+/// See the head of this file.
+#[derive(Clone)]
+pub(crate) struct Announcing {
+    /// Path of the parent of our znode, with the chroot.
+    parent: String,
+    wanted: channel::Receiver<Option<Wanted>>,
+    place: Place,
+    /// Id of the znode that this process may have created.
+    id: Option<String>,
+    /// The record written last.
+    written: Option<Arc<Record>>,
 }
 
 impl Announcing {
+    /// # Errors
+    /// [`RegistryError::Setting`] for the path.
     pub(crate) fn new(
         config: &ZooKeeperConfig,
-        wanted: channel::Receiver<Wanted>,
+        wanted: channel::Receiver<Option<Wanted>>,
     ) -> Result<Self, RegistryError> {
-        let (parent, name) = (config.full_path()?, wanted.borrow().record.id.clone());
         let session_timeout = Duration::from_millis(config.session_timeout_ms);
         Ok(Self {
-            znode: child_path(&parent, &name),
-            parent,
-            name,
-            heartbeat_ms: config.session_timeout_ms / 3,
+            parent: config.full_path()?,
             wanted,
             place: Place::new(session_timeout * GHOST_SESSION_TIMEOUTS_MAX),
+            id: None,
             written: None,
-            is_watched: false,
         })
     }
 
-    /// Returns the full path of our znode.
-    pub(crate) fn znode(&self) -> &str {
-        &self.znode
+    /// Starts a new connection in `session`.
+    pub(crate) fn new_connection(&mut self, session: i64) {
+        self.place.new_connection(session);
+    }
+
+    /// Returns when something else is wanted.
+    pub(crate) async fn wanted_changed(&mut self) {
+        if self.wanted.changed().await.is_err() {
+            // The end of all readers. The stop order follows.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Executes steps until nothing is left to do for now.
-    async fn settle(&mut self, session: &mut Session<'_, Word>) -> Result<Settled, Broken> {
+    pub(crate) async fn settle(&mut self, session: &mut Session<'_>) -> Result<State, Broken> {
         for _ in 0..STEPS_MAX {
-            let found = self.look(&session.client).await?;
-            let Wanted {
-                record: wanted,
-                is_held,
-            } = self.wanted.borrow_and_update().clone();
-            let stood = self.place.own();
-            match self.place.judge(found.as_ref(), &wanted, Instant::now()) {
-                Step::Keep => {
-                    if let Some(own) = self.place.own() {
-                        return Ok(Settled::Own(own.czxid));
-                    }
-                }
-                Step::Wait(waiting) => return Ok(Settled::Waiting(waiting)),
-                Step::Create if is_held => return Ok(Settled::Ready),
-                Step::Create => {
-                    if stood.is_some() {
-                        session.tell(Word::Deleted).await?;
-                    }
-                    self.create(&session.client, wanted).await?;
-                }
-                Step::Write { version } => {
-                    let is_ours = self.written.as_ref() != Some(&wanted);
-                    let data = wanted.to_json().into_bytes();
-                    let outcome = session.client.replace(&self.znode, data, version).await?;
-                    if outcome == Outcome::Done {
-                        self.written = Some(wanted);
-                        let word = if is_ours {
-                            Word::Rewritten
-                        } else {
-                            Word::Overwritten
-                        };
-                        session.tell(word).await?;
-                    }
-                }
-                Step::Remove { version, ghost } => match session.client.delete(&self.znode, version).await {
-                    Ok(Outcome::Done) => session.tell(Word::Removed(ghost)).await?,
-                    Ok(_) => {}
-                    Err(CallError::NoAuth { .. }) => self.place.removal_refused(),
-                    Err(error) => return Err(error.into()),
-                },
+            let wanted = self.wanted.borrow_and_update().clone();
+            let settled = match &wanted {
+                Some(wanted) => self.step(session, wanted).await,
+                None => self.withdraw(&session.client).await,
+            };
+            match settled {
+                Ok(Some(state)) => return Ok(state),
+                Ok(None) => {}
+                Err(Failure::Refused(reason)) => return Ok(State::Refused(reason)),
+                Err(Failure::Broken(broken)) => return Err(broken),
             }
         }
-        Err(Broken::Failed(format!(
-            "{}: another client changes it as fast as this node; does another program write to it?",
-            self.znode
-        )))
+        Ok(State::Refused(
+            "another client changes the znode as fast as this node; does another program write to it?"
+                .to_owned(),
+        ))
     }
 
-    async fn look(&mut self, client: &Client) -> Result<Option<Found>, CallError> {
-        let mut read = client.data(&self.parent, &self.name).await;
-        if !self.is_watched && matches!(read, Ok(Some(_))) {
-            // A watch is set only if the znode exists and is readable. On any other, no watch fires, and the library
-            // would keep its callback.
-            read = client.data_watched(&self.parent, &self.name).await;
-            self.is_watched = matches!(read, Ok(Some(_)));
+    /// Executes one step. Returns the state once no step is left.
+    async fn step(&mut self, session: &mut Session<'_>, wanted: &Wanted) -> Result<Option<State>, Failure> {
+        let record = &wanted.record;
+        let znode = child_path(&self.parent, &record.id);
+        let found = self.look(&session.client, &record.id).await?;
+        let stood = self.place.own();
+        match self.place.judge(found.as_ref(), record, Instant::now()) {
+            Step::Keep => return Ok(self.place.own().map(|own| State::Own(own.czxid))),
+            Step::Wait(waiting) => return Ok(Some(State::Waiting(waiting))),
+            Step::Create if wanted.is_held => return Ok(Some(State::Ready)),
+            Step::Create => {
+                if stood.is_some() {
+                    session.tell(Report::Registration(Word::Deleted)).await?;
+                }
+                self.create(&session.client, &znode, record).await?;
+            }
+            Step::Write { version } => {
+                let is_ours = self.written.as_ref() != Some(record);
+                let data = record.to_json().into_bytes();
+                let outcome = session.client.replace(&znode, data, version).await?;
+                if outcome == Outcome::Done {
+                    self.written = Some(Arc::clone(record));
+                    let word = if is_ours {
+                        Word::Rewritten
+                    } else {
+                        Word::Overwritten
+                    };
+                    session.tell(Report::Registration(word)).await?;
+                }
+            }
+            Step::Remove { version, ghost } => match session.client.delete(&znode, version).await {
+                Ok(Outcome::Done) => session.tell(Report::Registration(Word::Removed(ghost))).await?,
+                Ok(_) => {}
+                Err(CallError::NoAuth { .. }) => self.place.removal_refused(),
+                Err(error) => return Err(error.into()),
+            },
         }
-        match read {
+        Ok(None)
+    }
+
+    /// Deletes our znode, if there is one.
+    async fn withdraw(&mut self, client: &Client) -> Result<Option<State>, Failure> {
+        let Some(id) = self.id.clone() else {
+            return Ok(Some(State::None));
+        };
+        let znode = child_path(&self.parent, &id);
+        match client.exists(&znode).await? {
+            Some(found) if self.place.is_owner(&found) => {
+                client.delete(&znode, found.version).await?;
+                Ok(None)
+            }
+            _ => {
+                self.written = None;
+                self.place.forget_own();
+                Ok(Some(State::Withdrawn))
+            }
+        }
+    }
+
+    async fn look(&self, client: &Client, id: &str) -> Result<Option<Found>, CallError> {
+        match client.data(&self.parent, id).await {
             Ok(found) => Ok(found.map(|(data, znode)| Found {
                 znode,
                 data: Some(data),
             })),
             Err(CallError::NoAuth { .. }) => {
-                let stat = client.exists(&self.znode).await?;
+                let stat = client.exists(&child_path(&self.parent, id)).await?;
                 Ok(stat.map(|znode| Found { znode, data: None }))
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn create(&mut self, client: &Client, wanted: Arc<Record>) -> Result<(), CallError> {
+    async fn create(&mut self, client: &Client, znode: &str, wanted: &Arc<Record>) -> Result<(), CallError> {
+        self.id = Some(wanted.id.clone());
         let data = wanted.to_json().into_bytes();
-        match client.create(&self.znode, data, Kind::Ephemeral).await? {
+        match client.create(znode, data, Kind::Ephemeral).await? {
             Outcome::Done => {
-                self.written = Some(wanted);
+                self.written = Some(Arc::clone(wanted));
                 Ok(())
             }
             Outcome::Otherwise => Ok(()),
-            Outcome::Missing => self.create_parents(client).await,
+            Outcome::Missing => create_parents(client, znode).await,
         }
     }
 
-    async fn create_parents(&self, client: &Client) -> Result<(), CallError> {
-        let ends = self.znode.match_indices('/').map(|(end, _)| end).skip(1);
-        for end in ends {
-            client
-                .create(&self.znode[..end], Vec::new(), Kind::Persistent)
-                .await?;
+    /// Deletes our znode before the session is closed. If that fails, the end of the session removes it.
+    pub(crate) async fn leave(&mut self, client: &Client) {
+        if let (Some(own), Some(id)) = (self.place.own(), &self.id) {
+            let _ = client.delete(&child_path(&self.parent, id), own.version).await;
         }
-        Ok(())
-    }
-
-    /// Reports the state of our znode. For our own znode this includes the list of the other nodes. The caller checks
-    /// whether the state has changed.
-    async fn tell(&self, session: &mut Session<'_, Word>, settled: &Settled) -> Result<(), Broken> {
-        let word = match settled {
-            Settled::Own(_) => {
-                let others =
-                    Children::once(&session.client, &self.parent, NODES_MAX_DEFAULT, &self.name).await?;
-                let nodes = others.nodes;
-                Word::Announced { nodes }
-            }
-            Settled::Ready => Word::Ready,
-            Settled::Waiting(waiting) => Word::Waiting(waiting.clone()),
-        };
-        Ok(session.tell(word).await?)
     }
 }
 
-impl Duty for Announcing {
-    type Word = Word;
-    const NAME: &'static str = "zk-announce";
+/// Reason why a step was not executed.
+enum Failure {
+    /// ZooKeeper does not allow it. The session goes on, so that the other nodes stay known.
+    Refused(String),
+    Broken(Broken),
+}
 
-    async fn serve(&mut self, session: &mut Session<'_, Word>) -> Result<Infallible, Broken> {
-        self.place.new_connection(session.number);
-        self.is_watched = false;
-        let mut told = None;
-        let mut heartbeat = every(self.heartbeat_ms);
-        loop {
-            let settled = self.settle(session).await?;
-            if told.as_ref() != Some(&settled) {
-                self.tell(session, &settled).await?;
-                told = Some(settled);
-            }
-            tokio::select! {
-                _ = session.changes.next() => {
-                    tokio::time::sleep(Duration::from_millis(BURST_MS)).await;
-                    while session.changes.try_next().is_some() {}
-                    self.is_watched = false;
-                }
-                // The heartbeat read checks more than existence: also the owner and the data of the znode.
-                _ = heartbeat.tick() => {}
-                // An error means the end of the announcement. The stop order follows.
-                Ok(()) = self.wanted.changed() => {}
-            }
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::NoAuth { .. } => Self::Refused(error.to_string()),
+            _ => Self::Broken(error.into()),
         }
     }
+}
 
-    async fn leave(&mut self, client: &Client) {
-        if let Some(own) = self.place.own() {
-            // If the delete fails, the end of the session removes the znode.
-            let _ = client.delete(&self.znode, own.version).await;
-        }
+impl From<Gone> for Failure {
+    fn from(gone: Gone) -> Self {
+        Self::Broken(gone.into())
     }
+}
+
+async fn create_parents(client: &Client, znode: &str) -> Result<(), CallError> {
+    let ends = znode.match_indices('/').map(|(end, _)| end).skip(1);
+    for end in ends {
+        client.create(&znode[..end], Vec::new(), Kind::Persistent).await?;
+    }
+    Ok(())
 }

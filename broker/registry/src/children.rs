@@ -64,7 +64,6 @@ impl Entry {
 pub(crate) struct Children {
     path: String,
     nodes_max: usize,
-    is_watched: bool,
     known: BTreeMap<String, Entry>,
     over_limit: usize,
     missing: bool,
@@ -78,7 +77,6 @@ impl Children {
         Self {
             path,
             nodes_max,
-            is_watched: true,
             known: BTreeMap::new(),
             over_limit: 0,
             missing: false,
@@ -87,23 +85,9 @@ impl Children {
         }
     }
 
-    /// All that is registered at this moment but for `except`, without a watch on anything.
-    pub(crate) async fn once(
-        client: &Arc<Client>,
-        path: &str,
-        nodes_max: usize,
-        except: &str,
-    ) -> Result<Listing, CallError> {
-        let mut children = Self {
-            is_watched: false,
-            ..Self::new(path.to_owned(), nodes_max)
-        };
-        let mut names = client.children(path).await?;
-        if let Some(names) = &mut names {
-            names.retain(|name| name != except);
-        }
-        children.take_list(client, names).await?;
-        Ok(children.listing())
+    /// Marks the list as out of date.
+    pub(crate) fn list_again(&mut self) {
+        self.list_is_stale = true;
     }
 
     /// Notes what a watch saw, and all that others saw meanwhile.
@@ -168,13 +152,9 @@ impl Children {
         loop {
             while reads.len() < READS_IN_FLIGHT_MAX {
                 let Some(name) = names.next() else { break };
-                let (client, path, is_watched) = (Arc::clone(client), self.path.clone(), self.is_watched);
+                let (client, path) = (Arc::clone(client), self.path.clone());
                 reads.spawn(async move {
-                    let answer = if is_watched {
-                        client.data_watched(&path, &name).await
-                    } else {
-                        client.data(&path, &name).await
-                    };
+                    let answer = client.data_watched(&path, &name).await;
                     (name, answer)
                 });
             }

@@ -12,12 +12,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use crate::announce::{Announcer, Standing};
+use crate::announcing::Wanted;
 use crate::cache::Kept;
 use crate::cache_writer::{CacheWriter, Written};
 use crate::children::Listing;
 use crate::config::Config;
 use crate::dns::{self, Answer, DnsName};
-use crate::duty::{Report, millis};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::gossip::Word;
@@ -25,9 +26,10 @@ use crate::health::{Health, SourceHealth, SourceState};
 use crate::list::Lists;
 use crate::resolver::LookupError;
 use crate::roster::Roster;
+use crate::session::{Report, millis};
 use crate::snapshot::Snapshot;
 use crate::thread::Thread;
-use crate::watching::{Found, Watching};
+use crate::work::Work;
 
 /// Minimum time between writes of the cache file when the node list changes.
 const CACHE_WRITE_MS_MIN: u64 = 1_000;
@@ -53,6 +55,9 @@ pub(crate) struct Shared {
     pub(crate) info: ArcSwapOption<String>,
     /// Whether ZooKeeper has returned a list since the start and the snapshot includes it.
     pub(crate) answered: channel::Sender<bool>,
+    /// This node's own registration, as wanted and as it is.
+    pub(crate) wanted: channel::Sender<Option<Wanted>>,
+    pub(crate) standing: channel::Sender<Standing>,
 }
 
 /// State of the task.
@@ -70,7 +75,8 @@ pub(crate) struct Hub {
     unreadable_told: HashMap<String, i64>,
     /// A weak sender, so that the queue ends with the readers.
     inputs: mpsc::WeakSender<Input>,
-    zookeeper: Option<Thread<Watching>>,
+    zookeeper: Option<Thread>,
+    announcer: Announcer,
     dns: JoinSet<()>,
 }
 
@@ -88,6 +94,7 @@ impl Hub {
         inputs: &mpsc::Sender<Input>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, RegistryError> {
+        let announcer = Announcer::new(shared.wanted.subscribe(), shared.standing.clone());
         let mut hub = Self {
             roster: Roster::new(&config, remembered, SystemTime::now()),
             cache: CacheWriter::new(config.cache_file.clone()),
@@ -100,6 +107,7 @@ impl Hub {
             unreadable_told: HashMap::new(),
             inputs: inputs.downgrade(),
             zookeeper: None,
+            announcer,
             dns: JoinSet::new(),
         };
         hub.publish();
@@ -183,7 +191,7 @@ impl Hub {
         }
     }
 
-    fn take_zookeeper(&mut self, report: Report<Found>) {
+    fn take_zookeeper(&mut self, report: Report) {
         let health = &mut self.health.zookeeper;
         match report {
             Report::Up {
@@ -197,8 +205,9 @@ impl Hub {
                 let what = if is_continued { "continued" } else { "up" };
                 info!(%server, without_ms = millis(after), "zookeeper: session {what}");
             }
-            Report::Word(Found::Listing(listing)) => self.take_listing(listing),
-            Report::Word(Found::Audited { differences }) => {
+            Report::Listing(listing) => self.take_listing(listing),
+            Report::Registration(word) => self.announcer.take(word),
+            Report::Audited { differences } => {
                 warn!(
                     differences,
                     "zookeeper: list had changed without a watch event; read again"
@@ -212,18 +221,24 @@ impl Hub {
                 warn!(%server, lasted_ms = millis(lasted), "zookeeper: connection lost, the last list is kept: {reason}");
                 health.last_good = Some(std::time::Instant::now());
                 health.server = None;
-                health.failed(format!("{server}: {reason}"));
+                let reason = format!("{server}: {reason}");
+                self.announcer.without_session(&reason);
+                health.failed(reason);
             }
             Report::Unreachable { reason } => {
-                // Logged once per outage and reason. A counter has the number of failures.
-                if health.state != SourceState::Lost || health.last_error.as_deref() != Some(&reason) {
+                // Logged once per outage. A counter has the number of failures.
+                if health.state == SourceState::Lost {
+                    debug!("zookeeper: still no session: {reason}");
+                } else {
                     warn!("zookeeper: no session, retrying: {reason}");
                 }
+                self.announcer.without_session(&reason);
                 health.failed(reason);
             }
             Report::Fallen { reason } => {
                 error!("zookeeper: {reason}");
                 health.server = None;
+                self.announcer.without_session(&reason);
                 health.failed(reason);
             }
         }
@@ -314,8 +329,9 @@ impl Hub {
             return Ok(());
         };
         self.health.zookeeper = SourceHealth::new(format!("{} {}", config.hosts, config.path));
-        let watching = Watching::new(&config, self.config.nodes_max)?;
-        self.zookeeper = Some(Thread::start(config, watching)?);
+        self.announcer.register_under(config.full_path()?);
+        let work = Work::new(&config, self.config.nodes_max, self.shared.wanted.subscribe())?;
+        self.zookeeper = Some(Thread::start(config, work)?);
         Ok(())
     }
 
@@ -405,7 +421,7 @@ fn tell_difference(before: &Snapshot, now: &Snapshot) {
     }
 }
 
-async fn next_report(thread: &mut Option<Thread<Watching>>) -> Report<Found> {
+async fn next_report(thread: &mut Option<Thread>) -> Report {
     match thread {
         Some(thread) => thread.next().await,
         None => std::future::pending().await,

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `config.rs` | what the operator gave: hosts, names, addresses, limits |
 //! | `announce.rs` | [`announce()`] and [`Announcement`], the announcing node's side |
-//! | `announcing.rs` | the duty of announcing: our znode made, guarded and mended within each session |
+//! | `announcing.rs` | the keeper of our own znode: created, guarded and repaired |
 //! | `place.rs` | what stands at our place in ZooKeeper, and what is to be done about it |
 //! | `hosts.rs` | the ZooKeeper host list: parsed, resolved, shuffled |
 //! | `resolver.rs` | the name resolver, by the system's settings or one given server |
@@ -21,9 +21,9 @@
 //! | `client.rs` | one ZooKeeper session behind that gate; every call within a time limit |
 //! | `zookeeper.rs` | the engine that keeps a session going, gives it up and builds the next |
 //! | `thread.rs` | the thread it runs in, as its owner sees it |
-//! | `duty.rs` | what a session is for, and what it reports |
+//! | `session.rs` | one session as its work sees it, and its reports |
+//! | `work.rs` | the work in a session: own znode first, then the list |
 //! | `children.rs` | the znodes under the path: listed, read and watched |
-//! | `watching.rs` | the duty of watching: every change of that list told |
 //! | `record.rs` | what a znode holds: our own record, and any registrar's bytes read as a node |
 //! | `registrars.rs` | the records of other registrars |
 //! | `dns.rs` | names resolved again and again |
@@ -46,7 +46,6 @@ mod children;
 mod client;
 mod config;
 mod dns;
-mod duty;
 mod endpoint;
 mod error;
 mod gate;
@@ -62,15 +61,16 @@ mod record;
 mod registrars;
 mod resolver;
 mod roster;
+mod session;
 mod snapshot;
 mod thread;
 mod ticket;
 mod upstream;
 mod watch;
-mod watching;
+mod work;
 mod zookeeper;
 
-pub use announce::{Announcement, Standing, announce, reserve};
+pub use announce::{Announcement, Standing, announce};
 pub use config::{Config, ZooKeeperConfig};
 pub use dns::DnsName;
 pub use endpoint::Endpoint;

@@ -158,6 +158,16 @@ impl Place {
         self.is_removal_refused = true;
     }
 
+    /// Returns whether the znode was created in the present session.
+    pub(crate) fn is_owner(&self, znode: &Znode) -> bool {
+        self.session == Some(znode.owner)
+    }
+
+    /// Records that our znode is deleted, as requested.
+    pub(crate) fn forget_own(&mut self) {
+        self.own = None;
+    }
+
     /// Returns our znode, while it exists.
     pub(crate) fn own(&self) -> Option<Znode> {
         self.own
@@ -173,7 +183,7 @@ impl Place {
         let node = data.as_deref().and_then(record::parse_own);
         let node = node.filter(|node| *node.id == wanted.id);
         // Our session owns it, whatever data another client has written to it.
-        if self.session == Some(znode.owner) {
+        if self.is_owner(znode) {
             return self.keep(*znode, data.as_deref(), wanted);
         }
         let ghost = node.as_ref().and_then(|node| self.ghost(znode, node, wanted));

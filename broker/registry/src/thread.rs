@@ -1,4 +1,4 @@
-//! The thread of a duty, as its owner sees it: started, listened to, ended with its owner, and started again
+//! The thread of the session, as its owner sees it: started, listened to, ended with its owner, and started again
 //! when it fell.
 
 use std::thread;
@@ -8,46 +8,49 @@ use tokio::sync::{mpsc, watch as channel};
 use tokio::time::Instant;
 
 use crate::config::ZooKeeperConfig;
-use crate::duty::{Duty, Report};
 use crate::error::RegistryError;
+use crate::session::Report;
+use crate::work::Work;
 use crate::zookeeper::Engine;
 
+/// At most 15 bytes.
+const THREAD_NAME: &str = "zookeeper";
 /// A thread that fell is started again after this.
 const RESTART_MS: u64 = 5_000;
 /// Reports waiting for the owner; then the thread waits for it.
 const REPORTS_QUEUED_MAX: usize = 64;
 
 /// A thread at work. Dropping it orders the thread to end, without waiting for it.
-pub(crate) struct Thread<D: Duty> {
+pub(crate) struct Thread {
     config: ZooKeeperConfig,
-    duty: D,
-    running: Option<Running<D>>,
+    work: Work,
+    running: Option<Running>,
     restart_at: Instant,
 }
 
-struct Running<D: Duty> {
+struct Running {
     _stop: channel::Sender<()>,
-    reports: mpsc::Receiver<Report<D::Word>>,
+    reports: mpsc::Receiver<Report>,
 }
 
-impl<D: Duty> Thread<D> {
+impl Thread {
     /// # Errors
     /// [`RegistryError::Address`] for the host list; [`RegistryError::Thread`] when the system gives no
     /// thread.
-    pub(crate) fn start(config: ZooKeeperConfig, duty: D) -> Result<Self, RegistryError> {
+    pub(crate) fn start(config: ZooKeeperConfig, work: Work) -> Result<Self, RegistryError> {
         Ok(Self {
-            running: Some(start(config.clone(), duty.clone())?),
+            running: Some(start(config.clone(), work.clone())?),
             config,
-            duty,
+            work,
             restart_at: Instant::now(),
         })
     }
 
     /// The next report. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Report<D::Word> {
+    pub(crate) async fn next(&mut self) -> Report {
         if self.running.is_none() {
             tokio::time::sleep_until(self.restart_at).await;
-            match start(self.config.clone(), self.duty.clone()) {
+            match start(self.config.clone(), self.work.clone()) {
                 Ok(running) => self.running = Some(running),
                 Err(error) => return self.fallen(error.to_string()),
             }
@@ -62,7 +65,7 @@ impl<D: Duty> Thread<D> {
         }
     }
 
-    fn fallen(&mut self, reason: String) -> Report<D::Word> {
+    fn fallen(&mut self, reason: String) -> Report {
         self.running = None;
         self.restart_at = Instant::now() + Duration::from_millis(RESTART_MS);
         let reason = format!("{reason}; it is started again in {RESTART_MS} ms");
@@ -78,12 +81,12 @@ impl<D: Duty> Thread<D> {
     }
 }
 
-fn start<D: Duty>(config: ZooKeeperConfig, duty: D) -> Result<Running<D>, RegistryError> {
+fn start(config: ZooKeeperConfig, work: Work) -> Result<Running, RegistryError> {
     let (stop, stopped) = channel::channel(());
     let (reports, queue) = mpsc::channel(REPORTS_QUEUED_MAX);
-    let engine = Engine::new(config, duty, reports, stopped)?;
+    let engine = Engine::new(config, work, reports, stopped)?;
     thread::Builder::new()
-        .name(D::NAME.to_owned())
+        .name(THREAD_NAME.to_owned())
         .spawn(move || {
             // The library logs each event as information and each expected loss as an error; what matters is
             // reported instead.

@@ -1,9 +1,9 @@
-//! The engine that keeps a ZooKeeper session alive. It dials a server and runs its duty in the session. When the
+//! The engine that keeps a ZooKeeper session alive. It dials a server and works in the session (`work.rs`). When the
 //! connection fails, it gives it up and dials the next server.
 //!
 //! The engine runs in its own thread, with a runtime per connection, because dropping the runtime is the only way to
 //! end the client library's tasks. A connection is given up when it ends, when a call fails, or when a call is not
-//! answered within a third of the session timeout. Duties make a call at least that often, so a frozen server is left
+//! answered within a third of the session timeout. The work makes a call at least that often, so a frozen server is left
 //! before the session expires. Servers are tried in random order, each once per round. The wait between rounds
 //! doubles up to a cap, so that a server that accepts and closes costs almost nothing.
 //!
@@ -21,12 +21,13 @@ use tokio::sync::{mpsc, watch};
 
 use crate::client::{CallError, Changes, Client};
 use crate::config::ZooKeeperConfig;
-use crate::duty::{Broken, Duty, Gone, Report, Session};
 use crate::error::RegistryError;
 use crate::gate::{Gate, Opened};
 use crate::hosts::HostList;
 use crate::resolver::Resolver;
+use crate::session::{Broken, Gone, Report, Session};
 use crate::ticket::Ticket;
+use crate::work::Work;
 
 /// Wait after the first round without a session. It doubles with each further round.
 const ROUND_WAIT_MS_MIN: u64 = 1_000;
@@ -39,15 +40,15 @@ const SESSION_GOOD_MS: u64 = 5_000;
 /// Upper bound of the random wait after a good session, so that the nodes of a fleet do not reconnect at the same
 /// moment.
 const RESUME_WAIT_MS_MAX: u64 = 250;
-/// Limit for each of the two closing steps: the duty's last calls, and the close of the session.
+/// Limit for each of the two closing steps: the last calls of the work, and the close of the session.
 const CLOSE_MS_MAX: u64 = 300;
 
 /// The engine, before and while it runs.
-pub(crate) struct Engine<D: Duty> {
+pub(crate) struct Engine {
     config: ZooKeeperConfig,
     hosts: HostList,
-    duty: D,
-    reports: mpsc::Sender<Report<D::Word>>,
+    work: Work,
+    reports: mpsc::Sender<Report>,
     stopped: watch::Receiver<()>,
     /// The session that the next connection resumes.
     ticket: Option<Ticket>,
@@ -57,7 +58,7 @@ pub(crate) struct Engine<D: Duty> {
 
 /// Outcome of a connection, or of the attempt.
 enum End {
-    /// No session could be opened, or the session was lost before any call of the duty succeeded.
+    /// No session could be opened, or the session was lost before any call of the work succeeded.
     Never(String),
     /// The session that the connection should resume has expired.
     Expired,
@@ -65,21 +66,21 @@ enum End {
     Lost,
 }
 
-impl<D: Duty> Engine<D> {
+impl Engine {
     /// Creates the engine. Dropping the sender of `stopped` is the stop order.
     ///
     /// # Errors
     /// [`RegistryError::Address`] for the host list.
     pub(crate) fn new(
         config: ZooKeeperConfig,
-        duty: D,
-        reports: mpsc::Sender<Report<D::Word>>,
+        work: Work,
+        reports: mpsc::Sender<Report>,
         stopped: watch::Receiver<()>,
     ) -> Result<Self, RegistryError> {
         Ok(Self {
             hosts: config.hosts.parse()?,
             config,
-            duty,
+            work,
             reports,
             stopped,
             ticket: None,
@@ -204,7 +205,7 @@ impl<D: Duty> Engine<D> {
         };
         let reason = tokio::select! {
             ended = gate.ended() => Some(ended),
-            served = self.duty.serve(&mut session) => match served {
+            served = self.work.serve(&mut session) => match served {
                 Ok(never) => match never {},
                 Err(Broken::Gone) => None,
                 Err(Broken::Failed(reason)) => Some(reason),
@@ -264,7 +265,7 @@ impl<D: Duty> Engine<D> {
     /// Closes the session in order, if the server cooperates.
     async fn farewell(&mut self, client: &Client, gate: &mut Gate) {
         let limit = Duration::from_millis(CLOSE_MS_MAX);
-        let _ = tokio::time::timeout(limit, self.duty.leave(client)).await;
+        let _ = tokio::time::timeout(limit, self.work.leave(client)).await;
         let closing = async {
             client.close(limit).await;
             // The close request still has to pass the gate. The server closes the connection when it has received the
@@ -274,7 +275,7 @@ impl<D: Duty> Engine<D> {
         let _ = tokio::time::timeout(limit, closing).await;
     }
 
-    async fn report(&self, report: Report<D::Word>) -> Result<(), Gone> {
+    async fn report(&self, report: Report) -> Result<(), Gone> {
         self.reports.send(report).await.map_err(|_| Gone)
     }
 }

@@ -9,7 +9,7 @@ use crate::zk::leaks::nothing_is_left_behind;
 use crate::zk::*;
 use nix::sys::signal::Signal;
 use standin_registry::{
-    Endpoint, NodeState, Record, SourceState, Standing, ZooKeeperConfig, announce, reserve, watch,
+    Endpoint, NodeState, Record, SourceState, Standing, ZooKeeperConfig, announce, watch,
 };
 use zookeeper_async::{CreateMode, ZkError};
 
@@ -28,7 +28,7 @@ async fn an_announced_node_is_seen_by_all_with_all_it_says() {
         ..node("n1", 4222)
     };
     let first = announced(server.hosts(), record.clone()).await;
-    assert_eq!(others(&first), [""; 0]);
+    assert_eq!(registered(&first), ["n1"]);
     assert!(until_live(&watch, &["n1"]).await < PROMISED);
     let seen = watch.snapshot().live[0].clone();
     assert_eq!((&*seen.run, &seen.mesh), (&*record.run, &record.mesh));
@@ -36,9 +36,8 @@ async fn an_announced_node_is_seen_by_all_with_all_it_says() {
     assert_eq!((&*seen.zone, &*seen.version), ("a", "0.1.0"));
 
     let second = announced(server.hosts(), node("n2", 4223)).await;
-    assert_eq!(others(&second), ["n1"]);
+    assert_eq!(registered(&second), ["n1", "n2"]);
     assert!(until_live(&watch, &["n1", "n2"]).await < PROMISED);
-    assert_eq!(others(&first), [""; 0], "as of when it was made");
     drop(first);
     assert!(until_live(&watch, &["n2"]).await < PROMISED);
     second.withdraw().await;
@@ -52,10 +51,12 @@ async fn of_two_that_announce_in_one_moment_at_least_one_sees_the_other() {
     for round in 0..40 {
         let hosts = || server.hosts();
         let (a, b) = tokio::join!(
-            announced(hosts(), node("a", 4222)),
-            announced(hosts(), node("b", 4223))
+            announced_with(hosts(), node("a", 4222)),
+            announced_with(hosts(), node("b", 4223))
         );
-        let (a_saw, b_saw) = (others(&a) == ["b"], others(&b) == ["a"]);
+        let ((a, a_sees), (b, b_sees)) = (a, b);
+        let sees = |registered: &[String]| registered == ["a", "b"];
+        let (a_saw, b_saw) = (sees(&a_sees), sees(&b_sees));
         assert!(a_saw || b_saw, "round {round}: neither saw the other");
         (one_saw, both_saw) = (
             one_saw + u32::from(a_saw != b_saw),
@@ -77,7 +78,7 @@ async fn a_reserved_place_is_seen_to_and_taken_only_when_that_is_wanted() {
         ..mine.clone()
     };
     hold(&writer, "n1", ghost.to_json(), open()).await;
-    let mut announcement = reserve(settings(server.hosts()), mine.clone()).unwrap();
+    let mut announcement = reserved(&server, mine.clone());
     until_it_is(&mut announcement, "ready").await;
     assert_eq!(owner(&writer, &path).await, None);
     let other = Record {
@@ -102,7 +103,7 @@ async fn a_reserved_place_is_seen_to_and_taken_only_when_that_is_wanted() {
     announcement.withdraw().await;
     let (ours, theirs) = (node("n2", 4002), node("n2", 4003));
     let holder = announced(server.hosts(), theirs).await;
-    let mut late = reserve(settings(server.hosts()), ours).unwrap();
+    let mut late = reserved(&server, ours);
     until_it_is(&mut late, "taken").await;
     holder.withdraw().await;
     until_it_is(&mut late, "ready").await;

@@ -89,7 +89,11 @@ async fn an_id_of_a_live_other_is_taken_and_ours_when_the_other_goes() {
         reason.contains(&znode("n1")) && reason.contains("10.0.0.1:6222"),
         "{reason}"
     );
-    assert_eq!(others(&other), [""; 0], "the other was left in peace");
+    assert_eq!(
+        other.standing(),
+        Standing::Announced,
+        "the other was left in peace"
+    );
     other.withdraw().await;
     let taken = until_it_is(&mut ours, "announced").await;
     assert!(taken < PROMISED, "{taken:?}");
@@ -105,7 +109,7 @@ async fn two_nodes_told_one_id_and_one_address_do_not_fight() {
     let second_is = owner(&writer, &znode("n1")).await;
     until_it_is(&mut first, "taken").await;
     assert_eq!(owner(&writer, &znode("n1")).await, second_is);
-    assert_eq!(others(&second), [""; 0]);
+    assert_eq!(second.standing(), Standing::Announced);
     second.withdraw().await;
     assert!(until_it_is(&mut first, "announced").await < PROMISED);
     first.withdraw().await;

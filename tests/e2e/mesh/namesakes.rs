@@ -262,7 +262,7 @@ async fn what_has_a_node_s_place_in_the_registry_and_is_not_alive_is_outlived() 
     registrar.delete(&place).await;
     mesh.nodes[1]
         .process()
-        .wait_for_line_after(mark, "n2 stands", PATIENCE)
+        .wait_for_line_after(mark, "n2 exists", PATIENCE)
         .await;
     assert!(mesh.nodes[1].stop(PATIENCE).await.success());
     // Something that no node has made.

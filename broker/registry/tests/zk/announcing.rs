@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use standin_registry::{Announcement, Endpoint, Record, Standing, ZooKeeperConfig, announce};
+use standin_registry::{Announcement, Endpoint, Record, Standing, ZooKeeperConfig, announce, watch};
 use zookeeper_async::{Acl, CreateMode, Stat, ZkError};
 
 use super::*;
@@ -56,11 +56,23 @@ pub(crate) async fn announced(hosts: String, record: Record) -> Announcement {
     announcement
 }
 
-pub(crate) fn others(announcement: &Announcement) -> Vec<String> {
-    match announcement.standing() {
-        Standing::Announced { nodes } => ids(&nodes),
-        standing => panic!("{standing:?}"),
-    }
+/// Announces a node. Returns also which nodes it sees registered at that moment.
+pub(crate) async fn announced_with(hosts: String, record: Record) -> (Announcement, Vec<String>) {
+    let announcement = announced(hosts, record).await;
+    let registered = registered(&announcement);
+    (announcement, registered)
+}
+
+/// The ids of all registered nodes, as the announcement's own session sees them.
+pub(crate) fn registered(announcement: &Announcement) -> Vec<String> {
+    assert_eq!(announcement.standing(), Standing::Announced);
+    ids(&announcement.watch().snapshot().registered)
+}
+
+/// Opens a session and reserves the place of a node.
+pub(crate) fn reserved(server: &Server, record: Record) -> Announcement {
+    let watch = watch(config(server.hosts())).unwrap();
+    watch.reserve(record).unwrap()
 }
 
 pub(crate) fn reason(announcement: &Announcement) -> String {

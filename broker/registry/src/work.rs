@@ -1,0 +1,93 @@
+//! The work done in a ZooKeeper session: the children of the path are listed and watched, and this node's own znode is
+//! kept among them. From time to time everything is compared with the server, in case a watch event was lost.
+//!
+//! Both are done in one session, in this order: own znode first, then the list. ZooKeeper orders all changes, and a
+//! session sees at least all changes before its own. So the list reported after the creation of our znode has all nodes
+//! that registered before it, and of two nodes that register at the same moment at least one sees the other.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use crate::announcing::{Announcing, Wanted};
+use crate::children::Children;
+use crate::client::Client;
+use crate::config::ZooKeeperConfig;
+use crate::error::RegistryError;
+use crate::session::{BURST_MS, Broken, Report, Session, every};
+use tokio::sync::watch as channel;
+
+/// The work of a thread. It continues from session to session. A clone of its first state begins again when the thread
+/// had to be started anew.
+#[derive(Clone)]
+pub(crate) struct Work {
+    /// Full path of the parent of all znodes, with the chroot.
+    path: String,
+    nodes_max: usize,
+    heartbeat_ms: u64,
+    audit_ms: u64,
+    announcing: Announcing,
+}
+
+impl Work {
+    /// # Errors
+    /// [`RegistryError::Setting`] for the path.
+    pub(crate) fn new(
+        config: &ZooKeeperConfig,
+        nodes_max: usize,
+        wanted: channel::Receiver<Option<Wanted>>,
+    ) -> Result<Self, RegistryError> {
+        Ok(Self {
+            path: config.full_path()?,
+            nodes_max,
+            heartbeat_ms: config.session_timeout_ms / 3,
+            audit_ms: config.audit_ms,
+            announcing: Announcing::new(config, wanted)?,
+        })
+    }
+
+    /// Works until a call fails. May be dropped at any point.
+    pub(crate) async fn serve(&mut self, session: &mut Session<'_>) -> Result<Infallible, Broken> {
+        self.announcing.new_connection(session.number);
+        let mut children = Children::new(self.path.clone(), self.nodes_max);
+        let (mut listed, mut stands) = (None, None);
+        let mut heartbeat = every(self.heartbeat_ms);
+        let mut audit = every(self.audit_ms);
+        loop {
+            let state = self.announcing.settle(session).await?;
+            let is_news = stands.as_ref() != Some(&state);
+            if is_news {
+                children.list_again();
+            }
+            let listing = children.refresh(&session.client).await?;
+            if listed.as_ref() != Some(&listing) {
+                session.tell(Report::Listing(listing.clone())).await?;
+                listed = Some(listing);
+            }
+            if is_news {
+                if let Some(word) = state.word() {
+                    session.tell(Report::Registration(word)).await?;
+                }
+                stands = Some(state);
+            }
+            tokio::select! {
+                change = session.changes.next() => {
+                    tokio::time::sleep(Duration::from_millis(BURST_MS)).await;
+                    children.note(change, &mut session.changes);
+                }
+                _ = heartbeat.tick() => { session.client.exists(&self.path).await?; }
+                _ = audit.tick() => {
+                    let differences = children.audit(&session.client).await?;
+                    if differences > 0 {
+                        session.tell(Report::Audited { differences }).await?;
+                    }
+                }
+                () = self.announcing.wanted_changed() => {}
+            }
+        }
+    }
+
+    /// Removes our znode before the session is closed in order.
+    pub(crate) async fn leave(&mut self, client: &Client) {
+        self.announcing.leave(client).await;
+    }
+}
