@@ -82,6 +82,9 @@ pub struct Unsub<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Client {}
 
+/// Scanner of the frames that clients send.
+pub type ClientScanner = Scanner<Client>;
+
 impl Dialect for Client {
     type Verb = Verb;
 

@@ -18,14 +18,13 @@ pub fn client(frame: &client::Frame<'_>, out: &mut Vec<u8>) {
     match frame {
         client::Frame::Connect(json) => words(out, b"CONNECT", &[json]),
         client::Frame::Publish(publish) => {
-            let verb: &[u8] = if publish.headers.is_some() {
-                b"HPUB"
-            } else {
-                b"PUB"
-            };
-            out.extend_from_slice(verb);
+            match publish.headers {
+                None => out.extend_from_slice(b"PUB"),
+                Some(_) => out.extend_from_slice(b"HPUB"),
+            }
             word(out, publish.subject);
-            body(out, publish.reply, publish.headers, publish.payload);
+            reply_and_sizes(out, publish.reply, publish.headers, publish.payload);
+            body(out, publish.headers, publish.payload);
         }
         client::Frame::Sub(sub) => match sub.queue {
             Some(queue) => words(out, b"SUB", &[sub.subject, queue, sub.sid]),
@@ -35,8 +34,7 @@ pub fn client(frame: &client::Frame<'_>, out: &mut Vec<u8>) {
             Some(max) => {
                 out.extend_from_slice(b"UNSUB");
                 word(out, unsub.sid);
-                number(out, max);
-                out.extend_from_slice(b"\r\n");
+                numbers_and_line_end(out, None, max);
             }
             None => words(out, b"UNSUB", &[unsub.sid]),
         },
@@ -49,22 +47,33 @@ pub fn client(frame: &client::Frame<'_>, out: &mut Vec<u8>) {
 pub fn server(frame: &server::Frame<'_>, out: &mut Vec<u8>) {
     match frame {
         server::Frame::Info(json) => words(out, b"INFO", &[json]),
-        server::Frame::Message(message) => {
-            let verb: &[u8] = if message.headers.is_some() {
-                b"HMSG"
-            } else {
-                b"MSG"
-            };
-            out.extend_from_slice(verb);
-            word(out, message.subject);
-            word(out, message.sid);
-            body(out, message.reply, message.headers, message.payload);
-        }
+        server::Frame::Message(delivery) => message(delivery, out),
         server::Frame::Ok => out.extend_from_slice(OK),
         server::Frame::Err(text) => err(text, out),
         server::Frame::Ping => out.extend_from_slice(PING),
         server::Frame::Pong => out.extend_from_slice(PONG),
     }
+}
+
+/// Appends `message` as MSG, or as HMSG if it has headers.
+#[inline]
+pub fn message(message: &server::Message<'_>, out: &mut Vec<u8>) {
+    message_line(message, out);
+    body(out, message.headers, message.payload);
+}
+
+/// Appends the control line of `message` alone. The body must follow: headers, payload and `\r\n`. A broker that delivers
+/// one large message to many subscriptions shares the body between them instead of copying it.
+#[inline]
+pub fn message_line(message: &server::Message<'_>, out: &mut Vec<u8>) {
+    // Two calls with a constant length each: one with either of two texts would cost a call of memcpy.
+    match message.headers {
+        None => out.extend_from_slice(b"MSG "),
+        Some(_) => out.extend_from_slice(b"HMSG "),
+    }
+    out.extend_from_slice(message.subject);
+    word(out, message.sid);
+    reply_and_sizes(out, message.reply, message.headers, message.payload);
 }
 
 /// Appends `-ERR 'text'`. A quote or a line end in `text` would end it early, so they become blanks.
@@ -86,37 +95,53 @@ fn words(out: &mut Vec<u8>, verb: &[u8], tokens: &[&[u8]]) {
     out.extend_from_slice(b"\r\n");
 }
 
+#[inline]
 fn word(out: &mut Vec<u8>, token: &[u8]) {
     out.push(b' ');
     out.extend_from_slice(token);
 }
 
-/// A blank and `value` in decimal, without an allocation of its own.
-fn number(out: &mut Vec<u8>, mut value: u64) {
+/// The last numbers of a control line, each with a blank before it, and the line end, in one write: `optional` and `last`.
+#[inline]
+fn numbers_and_line_end(out: &mut Vec<u8>, optional: Option<u64>, last: u64) {
     const DIGITS_MAX: usize = u64::MAX.ilog10() as usize + 1;
-    let mut digits = [b'0'; DIGITS_MAX];
-    let mut start = DIGITS_MAX;
-    loop {
-        start -= 1;
-        digits[start] += (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
+    let mut text = [b' '; 2 * (1 + DIGITS_MAX) + 2];
+    let mut start = text.len() - 2;
+    text[start..].copy_from_slice(b"\r\n");
+    let mut number = |mut value: u64| {
+        loop {
+            start -= 1;
+            text[start] = b'0' + (value % 10) as u8;
+            value /= 10;
+            if value == 0 {
+                break;
+            }
         }
+        start -= 1;
+    };
+    number(last);
+    if let Some(value) = optional {
+        number(value);
     }
-    word(out, &digits[start..]);
+    out.extend_from_slice(&text[start..]);
 }
 
-fn body(out: &mut Vec<u8>, reply: Option<&[u8]>, headers: Option<&[u8]>, payload: &[u8]) {
+/// The arguments of a message's control line behind subject and sid, and the line end.
+#[inline]
+fn reply_and_sizes(out: &mut Vec<u8>, reply: Option<&[u8]>, headers: Option<&[u8]>, payload: &[u8]) {
     if let Some(reply) = reply {
         word(out, reply);
     }
     let headers_len = headers.map_or(0, <[u8]>::len);
-    if headers.is_some() {
-        number(out, headers_len as u64);
-    }
-    number(out, (headers_len + payload.len()) as u64);
-    out.extend_from_slice(b"\r\n");
+    numbers_and_line_end(
+        out,
+        headers.map(|_| headers_len as u64),
+        (headers_len + payload.len()) as u64,
+    );
+}
+
+#[inline]
+fn body(out: &mut Vec<u8>, headers: Option<&[u8]>, payload: &[u8]) {
     out.extend_from_slice(headers.unwrap_or_default());
     out.extend_from_slice(payload);
     out.extend_from_slice(b"\r\n");
@@ -130,8 +155,11 @@ mod tests {
     fn numbers_are_plain_decimal() {
         for value in [0, 7, 10, 999_999_999, u64::MAX] {
             let mut out = Vec::new();
-            number(&mut out, value);
-            assert_eq!(out, format!(" {value}").into_bytes());
+            numbers_and_line_end(&mut out, None, value);
+            assert_eq!(out, format!(" {value}\r\n").into_bytes());
+            out.clear();
+            numbers_and_line_end(&mut out, Some(value), u64::MAX);
+            assert_eq!(out, format!(" {value} {}\r\n", u64::MAX).into_bytes());
         }
     }
 

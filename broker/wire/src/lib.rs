@@ -38,10 +38,12 @@ pub mod scan;
 pub mod server;
 pub mod subject;
 
+pub use client::ClientScanner;
 pub use connect::Connect;
 pub use error::WireError;
 pub use fault::ClientFault;
 pub use info::Info;
 pub use refusal::Refusal;
-pub use scan::{ClientScanner, Scanner, ServerScanner, Span};
+pub use scan::{Scanner, Span};
+pub use server::ServerScanner;
 pub use subject::{Pattern, PatternError};

@@ -11,16 +11,9 @@ use std::marker::PhantomData;
 
 use memchr::memchr;
 
-use crate::client::Client;
 use crate::error::WireError;
 use crate::limits::FrameLimits;
 use crate::line::{shape, size};
-use crate::server::Server;
-
-/// Scanner of what clients send.
-pub type ClientScanner = Scanner<Client>;
-/// Scanner of what servers send.
-pub type ServerScanner = Scanner<Server>;
 
 /// One side of the protocol: its verbs and their arguments.
 pub trait Dialect {
@@ -370,7 +363,7 @@ fn unknown(bytes: &[u8]) -> WireError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Verb;
+    use crate::client::{ClientScanner, Verb};
 
     const LIMITS: FrameLimits = FrameLimits {
         line_bytes_max: 100,

@@ -60,6 +60,9 @@ pub struct Message<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Server {}
 
+/// Scanner of the frames that servers send.
+pub type ServerScanner = Scanner<Server>;
+
 impl Dialect for Server {
     type Verb = Verb;
 
