@@ -11,13 +11,13 @@ use tokio::sync::watch as channel;
 use tracing::{error, info, warn};
 
 use crate::announcing::{Wanted, Word};
-use crate::client::child_path;
 use crate::config::{Config, ZooKeeperConfig};
 use crate::error::RegistryError;
 use crate::node::Node;
 use crate::place::{Holder, Waiting};
 use crate::record::Record;
 use crate::watch::{Watch, watch};
+use crate::znode_path;
 
 /// Limit for the answer of ZooKeeper to a withdrawal.
 const WITHDRAW_MS_MAX: u64 = 500;
@@ -266,7 +266,7 @@ impl Announcer {
     fn znode(&self) -> String {
         let wanted = self.wanted.borrow();
         let id = wanted.as_ref().map_or("", |wanted| wanted.record.id.as_str());
-        child_path(&self.parent, id)
+        znode_path::child(&self.parent, id)
     }
 
     fn publish(&self, now: Standing) {

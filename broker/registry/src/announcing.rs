@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch as channel;
 
-use crate::client::{CallError, Client, Kind, Outcome, child_path};
+use crate::client::{CallError, Client, Kind, Outcome};
 use crate::config::ZooKeeperConfig;
 use crate::error::RegistryError;
 use crate::place::{Found, Ghost, Place, Step, Waiting};
 use crate::record::Record;
 use crate::session::{Broken, Gone, Report, Session};
+use crate::znode_path;
 
 /// Limit on steps in a row. Above it other clients change the znode as fast as this node does, so it is better to
 /// start again later.
@@ -148,7 +149,7 @@ impl Announcing {
     /// Executes one step. Returns the state once no step is left.
     async fn step(&mut self, session: &mut Session<'_>, wanted: &Wanted) -> Result<Option<State>, Failure> {
         let record = &wanted.record;
-        let znode = child_path(&self.parent, &record.id);
+        let znode = znode_path::child(&self.parent, &record.id);
         let found = self.look(&session.client, &record.id).await?;
         let stood = self.place.own();
         match self.place.judge(found.as_ref(), record, Instant::now()) {
@@ -190,7 +191,7 @@ impl Announcing {
         let Some(id) = self.id.clone() else {
             return Ok(Some(State::None));
         };
-        let znode = child_path(&self.parent, &id);
+        let znode = znode_path::child(&self.parent, &id);
         match client.exists(&znode).await? {
             Some(found) if self.place.is_owner(&found) => {
                 client.delete(&znode, found.version).await?;
@@ -211,7 +212,7 @@ impl Announcing {
                 data: Some(data),
             })),
             Err(CallError::NoAuth { .. }) => {
-                let stat = client.exists(&child_path(&self.parent, id)).await?;
+                let stat = client.exists(&znode_path::child(&self.parent, id)).await?;
                 Ok(stat.map(|znode| Found { znode, data: None }))
             }
             Err(error) => Err(error),
@@ -234,7 +235,7 @@ impl Announcing {
     /// Deletes our znode before the session is closed. If that fails, the end of the session removes it.
     pub(crate) async fn leave(&mut self, client: &Client) {
         if let (Some(own), Some(id)) = (self.place.own(), &self.id) {
-            let _ = client.delete(&child_path(&self.parent, id), own.version).await;
+            let _ = client.delete(&znode_path::child(&self.parent, id), own.version).await;
         }
     }
 }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use crate::client::{CallError, Change, Changes, Client, Znode, child_path};
+use crate::client::{CallError, Change, Changes, Client, Znode};
 use crate::node::Node;
-use crate::record;
+use crate::registrars;
+use crate::znode_path;
 
 /// Reads asked for at once; the library itself queues 64.
 const READS_IN_FLIGHT_MAX: usize = 32;
@@ -172,9 +173,9 @@ impl Children {
         name: String,
         answer: Result<Option<(Vec<u8>, Znode)>, CallError>,
     ) -> Result<(), CallError> {
-        let znode = child_path(&self.path, &name);
+        let znode = znode_path::child(&self.path, &name);
         let entry = match answer {
-            Ok(Some((data, Znode { mzxid, .. }))) => match record::parse(&data) {
+            Ok(Some((data, Znode { mzxid, .. }))) => match registrars::parse(&data) {
                 Ok(Some(node)) => Entry::Node {
                     node: Arc::new(node),
                     mzxid,
@@ -211,7 +212,7 @@ impl Children {
         let mut differences = usize::from(self.list_is_stale);
         for (name, entry) in &self.known {
             let now = client
-                .exists(&child_path(&self.path, name))
+                .exists(&znode_path::child(&self.path, name))
                 .await?
                 .map(|stat| stat.mzxid);
             match (now, entry.mzxid()) {

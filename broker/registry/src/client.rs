@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use zookeeper_async::{Acl, CreateMode, Stat, WatchedEvent, ZkError, ZkResult, ZooKeeper};
 
 use crate::gate::Gate;
+use crate::znode_path;
 
 /// The library would dial its one-shot loopback address again after this; the client is given up long before.
 const LIBRARY_RETRY_MS: u64 = 60_000;
@@ -221,7 +222,7 @@ impl Client {
 
     /// The data and stat of child `name` of `path`, `None` when it is not there.
     pub(crate) async fn data(&self, path: &str, name: &str) -> Result<Option<(Vec<u8>, Znode)>, CallError> {
-        let full = child_path(path, name);
+        let full = znode_path::child(path, name);
         let call = self.zookeeper.get_data(&full, false);
         let found = unless_missing(within(self.call_timeout, "read", &full, call).await)?;
         Ok(found.map(|(data, stat)| (data, stat.into())))
@@ -233,7 +234,7 @@ impl Client {
         path: &str,
         name: &str,
     ) -> Result<Option<(Vec<u8>, Znode)>, CallError> {
-        let full = child_path(path, name);
+        let full = znode_path::child(path, name);
         let call = self
             .zookeeper
             .get_data_w(&full, self.reporter.on(Change::Child(name.to_owned())));
@@ -277,15 +278,6 @@ impl Client {
     /// Ends the session, so that the server need not wait for its timeout.
     pub(crate) async fn close(&self, limit: Duration) {
         let _ = within(limit, "close", "session", self.zookeeper.close()).await;
-    }
-}
-
-/// The path of child `name` of `path`.
-pub(crate) fn child_path(path: &str, name: &str) -> String {
-    if path == "/" {
-        format!("/{name}")
-    } else {
-        format!("{path}/{name}")
     }
 }
 

@@ -4,16 +4,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::dns::DnsName;
+use crate::dns::{self, DnsName};
 use crate::error::RegistryError;
 use crate::hosts::HostList;
 use crate::upstream::Upstream;
+use crate::znode_path;
 
 /// ZooKeeper's client library answers shorter sessions with failing calls or an endless reconnect.
 const SESSION_TIMEOUT_MS_MIN: u64 = 4_000;
 const SESSION_TIMEOUT_MS_MAX: u64 = 300_000;
-/// No record is worth being asked for more often.
-pub(crate) const DNS_REFRESH_MS_MIN: u64 = 1_000;
 /// More nodes than this in one source are a mistake, unless the operator says otherwise.
 pub(crate) const NODES_MAX_DEFAULT: usize = 4_096;
 
@@ -64,7 +63,7 @@ impl Config {
         if let Some(zookeeper) = &self.zookeeper {
             zookeeper.check()?;
         }
-        if self.dns_refresh_ms < DNS_REFRESH_MS_MIN {
+        if self.dns_refresh_ms < dns::REFRESH_MS_MIN {
             return Err(RegistryError::setting(
                 "dns_refresh_ms",
                 self.dns_refresh_ms,
@@ -126,7 +125,7 @@ impl ZooKeeperConfig {
 
     pub(crate) fn check(&self) -> Result<(), RegistryError> {
         self.hosts.parse::<HostList>()?;
-        check_path("zookeeper path", &self.path)?;
+        znode_path::check("zookeeper path", &self.path)?;
         if !(SESSION_TIMEOUT_MS_MIN..=SESSION_TIMEOUT_MS_MAX).contains(&self.session_timeout_ms) {
             let reason = "ZooKeeper sessions work from 4000 to 300000 ms";
             return Err(RegistryError::setting(
@@ -158,26 +157,6 @@ impl ZooKeeperConfig {
         }
         Ok(())
     }
-}
-
-/// ZooKeeper's own rules for paths; an error here is clearer than the server's.
-pub(crate) fn check_path(name: &'static str, path: &str) -> Result<(), RegistryError> {
-    let fail = |reason: &str| Err(RegistryError::setting(name, path, reason));
-    if !path.starts_with('/') {
-        return fail("a znode's path starts with '/'");
-    }
-    if path != "/" && path.ends_with('/') {
-        return fail("a znode's path does not end with '/'");
-    }
-    if path.split('/').skip(1).any(|part| matches!(part, "." | "..")) || path.contains("//") {
-        return fail("a znode's path has no empty, '.' or '..' parts");
-    }
-    let is_refused =
-        |c: char| c.is_control() || matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
-    if path.chars().any(is_refused) {
-        return fail("a znode's path has no control or private characters");
-    }
-    Ok(())
 }
 
 impl fmt::Debug for ZooKeeperConfig {

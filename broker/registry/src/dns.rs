@@ -2,11 +2,11 @@
 //! instances that SRV records name. Resolved again and again; an answer is only ever replaced by an answer.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, DNS_REFRESH_MS_MIN};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::node::{Node, Source};
@@ -14,6 +14,8 @@ use crate::resolver::{LookupError, Resolver};
 
 /// A lookup that takes longer has failed; the next one is tried at its time.
 const LOOKUP_TIMEOUT_MS: u64 = 10_000;
+/// Lower limit of the time between two lookups of a name, whatever the TTL of its records.
+pub(crate) const REFRESH_MS_MIN: u64 = 1_000;
 const WANTED: &str = "a DNS source (NAME:PORT, or _service._proto.NAME for SRV records)";
 
 /// A name to resolve again and again.
@@ -63,11 +65,17 @@ impl fmt::Display for DnsName {
 /// The nodes behind a name, and how long that holds.
 pub(crate) type Answer = Result<Vec<Arc<Node>>, LookupError>;
 
-/// Resolves `name` for ever and gives every answer to `tell`, until that says that nobody listens.
-pub(crate) async fn follow(name: DnsName, config: Config, tell: impl AsyncFn(Answer) -> bool) {
+/// Resolves `name` repeatedly and passes each answer to `tell`, until that returns `false`. Looks `name` up again after
+/// `refresh_ms`, or sooner if the TTL of the records is shorter. Asks `server`, or else the system's resolver.
+pub(crate) async fn follow(
+    name: DnsName,
+    server: Option<SocketAddr>,
+    refresh_ms: u64,
+    tell: impl AsyncFn(Answer) -> bool,
+) {
     loop {
         // Made anew each time, so that new system settings count without a restart.
-        let resolver = config.dns_server.map_or_else(Resolver::system, Resolver::of);
+        let resolver = server.map_or_else(Resolver::system, Resolver::of);
         let lookup = lookup(&resolver, &name);
         let (answer, ttl_secs) =
             match tokio::time::timeout(Duration::from_millis(LOOKUP_TIMEOUT_MS), lookup).await {
@@ -83,8 +91,8 @@ pub(crate) async fn follow(name: DnsName, config: Config, tell: impl AsyncFn(Ans
         if !tell(answer).await {
             return;
         }
-        let holds_ms = u64::from(ttl_secs).saturating_mul(1_000).max(DNS_REFRESH_MS_MIN);
-        tokio::time::sleep(Duration::from_millis(holds_ms.min(config.dns_refresh_ms))).await;
+        let holds_ms = u64::from(ttl_secs).saturating_mul(1_000).max(REFRESH_MS_MIN);
+        tokio::time::sleep(Duration::from_millis(holds_ms.min(refresh_ms))).await;
     }
 }
 

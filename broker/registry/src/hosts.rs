@@ -12,10 +12,10 @@ use std::time::Duration;
 use rand::seq::SliceRandom;
 use tokio::task::JoinSet;
 
-use crate::config::check_path;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::resolver::Resolver;
+use crate::znode_path;
 
 const PORT_DEFAULT: u16 = 2181;
 const WANTED: &str = "a ZooKeeper host list (HOST[:PORT],…[/chroot])";
@@ -61,7 +61,7 @@ impl FromStr for HostList {
         }
         let chroot = chroot.trim_end_matches('/').to_owned();
         if !chroot.is_empty() {
-            check_path("zookeeper chroot", &chroot)?;
+            znode_path::check("zookeeper chroot", &chroot)?;
         }
         Ok(Self { hosts, chroot })
     }

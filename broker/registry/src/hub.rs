@@ -348,8 +348,9 @@ impl Hub {
                 .push(health.unwrap_or_else(|| SourceHealth::new(text)));
             let told = name.clone();
             let tell = async move |answer| inputs.send(Input::Dns(told.clone(), answer)).await.is_ok();
+            let (server, refresh_ms) = (self.config.dns_server, self.config.dns_refresh_ms);
             self.dns
-                .spawn_on(dns::follow(name, self.config.clone(), tell), runtime);
+                .spawn_on(dns::follow(name, server, refresh_ms, tell), runtime);
         }
     }
 

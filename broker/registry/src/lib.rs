@@ -24,8 +24,9 @@
 //! | `session.rs` | one session as its work sees it, and its reports |
 //! | `work.rs` | the work in a session: own znode first, then the list |
 //! | `children.rs` | the znodes under the path: listed, read and watched |
-//! | `record.rs` | what a znode holds: our own record, and any registrar's bytes read as a node |
-//! | `registrars.rs` | the records of other registrars |
+//! | `record.rs` | [`Record`], what our znode holds |
+//! | `registrars.rs` | the data of any registrar's znode, ours or another, read as a node |
+//! | `znode_path.rs` | the paths that ZooKeeper accepts |
 //! | `dns.rs` | names resolved again and again |
 //! | `gossip.rs` | the nodes that nodes name |
 //! | `list.rs` | which lists the sources give, and who is on one of them, or was |
@@ -68,6 +69,7 @@ mod ticket;
 mod upstream;
 mod watch;
 mod work;
+mod znode_path;
 mod zookeeper;
 
 pub use announce::{Announcement, Standing, announce};

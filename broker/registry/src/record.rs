@@ -7,16 +7,15 @@
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use crate::config::check_path;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::node::{Node, NodeState, Source};
-use crate::registrars::{curator, nerve, server_set};
+use crate::znode_path;
 
 /// The version of the record that is written.
 const VERSION: u32 = 1;
 /// A record larger than this is none of ours.
-const RECORD_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// Free texts in a record (id, run, zone, version) are cut here when read, and refused beyond when written.
 const TEXT_BYTES_MAX: usize = 256;
 
@@ -93,7 +92,7 @@ impl Record {
                 "a znode's name has no '/'",
             ));
         }
-        check_path("id", &format!("/{}", self.id))?;
+        znode_path::check("id", &format!("/{}", self.id))?;
         for (name, text, must) in [
             ("id", &self.id, true),
             ("run", &self.run, true),
@@ -137,29 +136,6 @@ pub(crate) enum RecordError {
     Field { field: &'static str, reason: String },
 }
 
-/// Reads a record; `None` when it says itself that the node does not serve.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Node>, RecordError> {
-    if bytes.len() > RECORD_BYTES_MAX {
-        return Err(RecordError::TooLarge(bytes.len()));
-    }
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(RecordError::Empty);
-    }
-    let Ok(json) = serde_json::from_slice::<Value>(bytes) else {
-        let text = std::str::from_utf8(bytes).map_err(|_| RecordError::NoFormat)?;
-        return plain(text).map(Some);
-    };
-    match &json {
-        Value::String(text) => plain(text).map(Some),
-        Value::Object(record) if record.contains_key("client") => standin(record).map(Some),
-        Value::Object(record) if record.contains_key("serviceEndpoint") => server_set(record),
-        Value::Object(record) if record.contains_key("address") => curator(record),
-        Value::Object(record) if record.contains_key("host") => nerve(record).map(Some),
-        Value::Object(_) => Err(RecordError::NoAddress),
-        _ => Err(RecordError::NoFormat),
-    }
-}
-
 /// Reads a record that is ours; `None` when it is none, or damaged.
 pub(crate) fn parse_own(bytes: &[u8]) -> Option<Node> {
     if bytes.len() > RECORD_BYTES_MAX {
@@ -170,16 +146,8 @@ pub(crate) fn parse_own(bytes: &[u8]) -> Option<Node> {
     standin(record).ok()
 }
 
-fn plain(text: &str) -> Result<Node, RecordError> {
-    let client = text
-        .trim()
-        .parse::<Endpoint>()
-        .map_err(|_| RecordError::NoFormat)?;
-    Ok(Node::at(client, Source::ZooKeeper))
-}
-
 /// What [`Record::to_json`] writes, and less.
-fn standin(record: &Map<String, Value>) -> Result<Node, RecordError> {
+pub(crate) fn standin(record: &Map<String, Value>) -> Result<Node, RecordError> {
     let client = endpoint_text(record, "client")?.ok_or_else(|| RecordError::Field {
         field: "client",
         reason: "is null".to_owned(),
@@ -231,15 +199,8 @@ pub(crate) fn weight(record: &Map<String, Value>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registrars;
     use proptest::prelude::*;
-
-    fn node(record: &str) -> Node {
-        parse(record.as_bytes()).unwrap().unwrap()
-    }
-
-    fn at(host: &str, port: u16) -> Node {
-        Node::at(Endpoint::new(host, port), Source::ZooKeeper)
-    }
 
     fn endpoint() -> impl Strategy<Value = Endpoint> {
         let host = prop_oneof![
@@ -247,63 +208,6 @@ mod tests {
             Just("2001:db8::1".to_owned())
         ];
         (host, 1u16..).prop_map(|(host, port)| Endpoint::new(host, port))
-    }
-
-    #[test]
-    fn our_own_record_is_read_whole() {
-        let read = node(
-            r#"{"v":1,"id":"n1","run":"7f","client":"10.0.0.1:4222","mesh":"10.0.0.1:6222","http":null,"tls":true,
-                "zone":"a","weight":3,"state":"draining","version":"0.1.0"}"#,
-        );
-        let wanted = Node {
-            id: "n1".into(),
-            run: "7f".into(),
-            mesh: Some(Endpoint::new("10.0.0.1", 6222)),
-            tls: true,
-            zone: "a".into(),
-            weight: 3,
-            state: NodeState::Draining,
-            version: "0.1.0".into(),
-            ..at("10.0.0.1", 4222)
-        };
-        assert_eq!(read, wanted);
-    }
-
-    #[test]
-    fn a_later_version_of_our_record_is_read_as_far_as_it_can_be() {
-        let read = node(
-            r#"{"v":7,"client":"[::1]:4222","mesh":{"tcp":1},"weight":"heavy","state":"resting","new":[1]}"#,
-        );
-        assert_eq!(read, at("::1", 4222));
-    }
-
-    #[test]
-    fn the_id_of_a_node_without_a_record_of_ours_is_its_address() {
-        assert_eq!(node("10.0.0.1:4222\n"), at("10.0.0.1", 4222));
-        assert_eq!(&*node("\"10.0.0.1:4222\"").id, "10.0.0.1:4222");
-    }
-
-    #[test]
-    fn what_is_no_record_is_refused_with_a_reason() {
-        for (record, reason) in [
-            ("", "empty"),
-            (" \n", "empty"),
-            ("garbage", "neither"),
-            ("[1]", "neither"),
-            ("{}", "without client"),
-            (r#"{"client":null}"#, "client: is null"),
-            (r#"{"client":"nowhere"}"#, "port is missing"),
-            (r#"{"host":"h","port":0}"#, "port 0"),
-            (r#"{"host":"h","port":70000}"#, "port: is no port"),
-            (r#"{"host":"h"}"#, "port: is no port"),
-            (r#"{"host":7,"port":1}"#, "host: is no text"),
-            (r#"{"serviceEndpoint":1,"status":"ALIVE"}"#, "serviceEndpoint"),
-        ] {
-            let error = parse(record.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(reason), "{record}: {error}");
-        }
-        assert!(parse(&[0xff, 0xfe]).is_err());
-        assert!(parse(&vec![b'1'; RECORD_BYTES_MAX + 1]).is_err());
     }
 
     #[test]
@@ -373,29 +277,8 @@ mod tests {
             };
             let json = record.to_json();
             prop_assert_eq!(parse_own(json.as_bytes()), Some(wanted.clone()));
-            prop_assert_eq!(parse(json.as_bytes()), Ok(Some(wanted)));
+            prop_assert_eq!(registrars::parse(json.as_bytes()), Ok(Some(wanted)));
         }
 
-        #[test]
-        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-            let _ = parse(&bytes);
-        }
-
-        #[test]
-        fn no_almost_right_record_makes_the_reader_panic(
-            field in "(client|mesh|host|port|address|sslPort|serviceEndpoint|status|weight|id|zone)",
-            other in "(client|mesh|host|port|address|sslPort|serviceEndpoint|status|weight|id|zone)",
-            value in "(null|1|-1|4222|1e400|true|\"\"|\"[::1]:1\"|\"h:1\"|\"\\\\ud800\"|\\{\\}|\\[\\])",
-            text in "\\PC{0,300}",
-        ) {
-            let text = Value::String(text).to_string();
-            let _ = parse(format!(r#"{{"{field}":{value},"{other}":{text},"host":"h","port":1}}"#).as_bytes());
-        }
-
-        #[test]
-        fn every_plain_address_is_read(host in "[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?", port in 1u16..) {
-            // A host of digits alone with a port is no JSON either, so nothing shadows it.
-            prop_assert_eq!(parse(format!("{host}:{port}").as_bytes()).unwrap().unwrap(), at(&host, port));
-        }
     }
 }

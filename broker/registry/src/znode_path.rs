@@ -1,0 +1,36 @@
+//! Paths of znodes: which ones ZooKeeper accepts, and the path of a child.
+
+use crate::error::RegistryError;
+
+/// Checks `path` by ZooKeeper's own rules, because an error here says more than the server's. `name` is the setting with
+/// the path.
+///
+/// # Errors
+/// [`RegistryError::Setting`].
+pub(crate) fn check(name: &'static str, path: &str) -> Result<(), RegistryError> {
+    let fail = |reason: &str| Err(RegistryError::setting(name, path, reason));
+    if !path.starts_with('/') {
+        return fail("a znode's path starts with '/'");
+    }
+    if path != "/" && path.ends_with('/') {
+        return fail("a znode's path does not end with '/'");
+    }
+    if path.split('/').skip(1).any(|part| matches!(part, "." | "..")) || path.contains("//") {
+        return fail("a znode's path has no empty, '.' or '..' parts");
+    }
+    let is_refused =
+        |c: char| c.is_control() || matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}');
+    if path.chars().any(is_refused) {
+        return fail("a znode's path has no control or private characters");
+    }
+    Ok(())
+}
+
+/// Returns the path of the child `name` of `path`.
+pub(crate) fn child(path: &str, name: &str) -> String {
+    if path == "/" {
+        format!("/{name}")
+    } else {
+        format!("{path}/{name}")
+    }
+}
