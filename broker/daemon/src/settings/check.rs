@@ -2,7 +2,7 @@
 
 use toml::Value;
 
-use super::layers::Entry;
+use super::entry::Entry;
 use super::{Place, Schema, SettingsError, masked_url};
 
 /// Characters of a refused text that an error shows.

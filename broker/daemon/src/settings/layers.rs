@@ -4,57 +4,16 @@
 //! added in that file and in the struct, and nowhere else.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use toml::{Table, Value};
 
 use super::document::{self, Document, Item};
-use super::{Schema, Settings, SettingsError, check};
-
-/// Where a value came from, as errors and `--print-config` name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// The compiled-in file.
-    Default,
-    /// A line, from 1, of a file.
-    File(Arc<str>, usize),
-    /// An environment variable.
-    Variable(String),
-    /// A flag, with its dashes.
-    Flag(&'static str),
-}
-
-impl Place {
-    /// A line, from 1, of a file.
-    #[must_use]
-    pub fn file(name: &str, line: usize) -> Self {
-        Self::File(name.into(), line)
-    }
-
-    /// Orders errors: the file by its lines, then the environment, then the flags.
-    pub(super) const fn rank(&self) -> (u8, usize) {
-        match self {
-            Self::File(_, line) => (0, *line),
-            Self::Variable(_) => (1, 0),
-            Self::Flag(_) => (2, 0),
-            Self::Default => (3, 0),
-        }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => formatter.write_str("the defaults"),
-            Self::File(name, line) => write!(formatter, "{name}:{line}"),
-            Self::Variable(name) => write!(formatter, "environment variable {name}"),
-            Self::Flag(name) => write!(formatter, "flag {name}"),
-        }
-    }
-}
+use super::entry::Entry;
+use super::places::named_keys;
+use super::suggestion::{hint, nearest};
+use super::{Loaded, Place, Places, Schema, Settings, SettingsError, check};
 
 /// A value given on the command line.
 #[derive(Debug, Clone)]
@@ -76,102 +35,6 @@ pub struct Input<'a> {
     pub environment: Vec<(String, String)>,
     /// The flags that were given.
     pub flags: Vec<Flag>,
-}
-
-/// The settings in force, and where each came from.
-#[derive(Debug)]
-pub struct Loaded<S> {
-    /// Checked, and complete.
-    pub settings: S,
-    /// What an operator should be told, though it is no error.
-    pub warnings: Vec<String>,
-    pub(super) entries: Vec<Entry>,
-    pub(super) schema: &'static Schema,
-}
-
-impl<S> Loaded<S> {
-    /// Whether the operator gave this value, in whatever layer.
-    #[must_use]
-    pub fn is_given(&self, key: &str) -> bool {
-        Places(&self.entries).of(key) != Place::Default
-    }
-}
-
-/// Where each value came from.
-#[derive(Debug)]
-pub struct Places<'a>(&'a [Entry]);
-
-impl Places<'_> {
-    /// Where the value of `section.key` came from.
-    #[must_use]
-    pub fn of(&self, key: &str) -> Place {
-        let entry = self.0.iter().find(|entry| entry.key == key);
-        entry.map_or(Place::Default, |entry| entry.place.clone())
-    }
-
-    /// Returns the error for values that contradict each other. `rule` contains the full names of the keys. The place is that
-    /// of `key`; if `key` has its default, that of the first key in `rule` that the operator set.
-    #[must_use]
-    pub fn conflict(&self, key: &str, rule: String) -> SettingsError {
-        let given = std::iter::once(key)
-            .chain(named_keys(&rule))
-            .map(|key| self.of(key))
-            .find(|place| *place != Place::Default);
-        SettingsError::Conflict {
-            place: given.unwrap_or(Place::Default),
-            rule,
-        }
-    }
-}
-
-/// Every word of `text` that may be the full name of a key.
-fn named_keys(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.')))
-        .map(|word| word.trim_matches('.'))
-        .filter(|word| !word.is_empty())
-}
-
-/// One key with the value in force.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    /// `section.key`, or `key`.
-    pub(super) key: String,
-    /// The key as the text that sets it calls it, for errors.
-    pub(super) name: String,
-    pub(super) default: Value,
-    pub(super) value: Value,
-    /// The value as it is written, where it has another unit than the key.
-    pub(super) source: Option<String>,
-    pub(super) place: Place,
-    /// The places of the items of a list from a file, where they are known.
-    pub(super) item_places: Vec<Place>,
-}
-
-impl Entry {
-    /// The section, empty for the keys above the first, and the key in it.
-    pub(super) fn split(&self) -> (&str, &str) {
-        self.key.split_once('.').unwrap_or(("", &self.key))
-    }
-
-    /// The unit of the value, which its key ends with.
-    pub(super) fn unit(&self) -> &'static str {
-        let units = [("_us", "µs"), ("_ms", "ms"), ("_secs", "s")];
-        let unit = units.iter().find(|(end, _)| self.key.ends_with(end));
-        unit.map_or("", |(_, unit)| *unit)
-    }
-
-    fn set(&mut self, value: Value, place: Place) {
-        self.name.clone_from(&self.key);
-        self.value = value;
-        self.source = None;
-        self.place = place;
-        self.item_places.clear();
-    }
-
-    /// The environment variable that sets it.
-    fn variable(&self) -> String {
-        format!("STANDIN_{}", self.key.replace('.', "_").to_uppercase())
-    }
 }
 
 impl Input<'_> {
@@ -505,44 +368,6 @@ fn of_kubernetes(name: &str) -> bool {
         || ["_TCP", "_UDP"]
             .iter()
             .any(|kind| name.contains(kind) && name.contains("_PORT_"))
-}
-
-/// `; did you mean …?` when a known name looks like `name`, else `; otherwise`.
-fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>, otherwise: &str) -> String {
-    nearest(name, known, |known| known).map_or_else(
-        || format!("; {otherwise}"),
-        |known| format!("; did you mean `{known}`?"),
-    )
-}
-
-/// The known name whose `part` is nearest to `name`, if it is near: at most a third of its letters differ.
-fn nearest<'a>(
-    name: &str,
-    known: impl Iterator<Item = &'a str>,
-    part: impl Fn(&'a str) -> &'a str,
-) -> Option<&'a str> {
-    known
-        .filter(|known| !known.is_empty())
-        .map(|known| (distance(name, part(known)), known))
-        .filter(|(distance, known)| *distance * 3 <= part(known).len())
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
-}
-
-/// Letters to insert, delete or replace to get from one name to the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, letter) in from.chars().enumerate() {
-        let mut diagonal = line;
-        row[0] = line + 1;
-        for (column, other) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]

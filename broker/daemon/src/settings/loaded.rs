@@ -1,10 +1,29 @@
-//! `--print-config`: the settings in force as TOML that can be used as a settings file, secrets masked.
+//! The settings in force, each with its place; and `--print-config`, which shows them as TOML that can be used as a settings
+//! file, with secrets masked.
 
 use std::fmt::Write as _;
 
-use super::{Loaded, Place};
+use super::entry::Entry;
+use super::{Place, Places, Schema};
+
+/// The settings in force, and where each came from.
+#[derive(Debug)]
+pub struct Loaded<S> {
+    /// Checked, and complete.
+    pub settings: S,
+    /// What an operator should be told, though it is no error.
+    pub warnings: Vec<String>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) schema: &'static Schema,
+}
 
 impl<S> Loaded<S> {
+    /// Whether the operator gave this value, in whatever layer.
+    #[must_use]
+    pub fn is_given(&self, key: &str) -> bool {
+        Places(&self.entries).of(key) != Place::Default
+    }
+
     /// Every key with its value; behind each that is not the default, a comment with the place it came from.
     #[must_use]
     pub fn print(&self) -> String {

@@ -1,0 +1,46 @@
+//! The place where a value was given: a line of a file, an environment variable, or a flag.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Where a value came from, as errors and `--print-config` name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The compiled-in file.
+    Default,
+    /// A line, from 1, of a file.
+    File(Arc<str>, usize),
+    /// An environment variable.
+    Variable(String),
+    /// A flag, with its dashes.
+    Flag(&'static str),
+}
+
+impl Place {
+    /// A line, from 1, of a file.
+    #[must_use]
+    pub fn file(name: &str, line: usize) -> Self {
+        Self::File(name.into(), line)
+    }
+
+    /// Orders errors: the file by its lines, then the environment, then the flags.
+    pub(super) const fn rank(&self) -> (u8, usize) {
+        match self {
+            Self::File(_, line) => (0, *line),
+            Self::Variable(_) => (1, 0),
+            Self::Flag(_) => (2, 0),
+            Self::Default => (3, 0),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => formatter.write_str("the defaults"),
+            Self::File(name, line) => write!(formatter, "{name}:{line}"),
+            Self::Variable(name) => write!(formatter, "environment variable {name}"),
+            Self::Flag(name) => write!(formatter, "flag {name}"),
+        }
+    }
+}

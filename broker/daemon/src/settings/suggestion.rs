@@ -1,0 +1,39 @@
+//! "Did you mean": the known name that resembles a misspelt one.
+
+/// `; did you mean …?` when a known name looks like `name`, else `; otherwise`.
+pub(super) fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>, otherwise: &str) -> String {
+    nearest(name, known, |known| known).map_or_else(
+        || format!("; {otherwise}"),
+        |known| format!("; did you mean `{known}`?"),
+    )
+}
+
+/// The known name whose `part` is nearest to `name`, if it is near: at most a third of its letters differ.
+pub(super) fn nearest<'a>(
+    name: &str,
+    known: impl Iterator<Item = &'a str>,
+    part: impl Fn(&'a str) -> &'a str,
+) -> Option<&'a str> {
+    known
+        .filter(|known| !known.is_empty())
+        .map(|known| (distance(name, part(known)), known))
+        .filter(|(distance, known)| *distance * 3 <= part(known).len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}
+
+/// Letters to insert, delete or replace to get from one name to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, letter) in from.chars().enumerate() {
+        let mut diagonal = line;
+        row[0] = line + 1;
+        for (column, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
