@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use standin_daemon::files::Connections;
 pub use standin_daemon::logging::LogFormat;
 use standin_daemon::settings::{
-    self, MASK, Places, Schema, Secret, Whole, masked_pair, masked_url, masked_whole, of_text, refused,
+    self, MASK, Places, Schema, Secret, Whole, ZooKeeperAuth, mask_given, masked_pair, masked_url,
+    masked_whole, of_text, refused,
 };
 pub use standin_daemon::settings::{Flag, Input, Loaded, Millis, Place, Secs, SettingsError};
 use toml::{Table, Value};
@@ -213,7 +214,7 @@ fn is_tls(text: &str) -> bool {
 fn masked(key: &str, text: &str) -> Option<String> {
     match key {
         "cluster.listen" | "cluster.routes" => return Some(masked_url(text)),
-        "nodes.zookeeper_auth" => return Some(masked_pair(text)),
+        ZooKeeperAuth::KEY => return Some(masked_pair(text)),
         _ => {}
     }
     let secret = matches!(
@@ -247,11 +248,10 @@ fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
         "cluster.listen" if !text.is_empty() && !cluster::is_listen(text) => {
             "host:port (port -1: any free one), or empty"
         }
-        "cluster.routes" if text.contains(MASK) => return not_a_mask_of(key, place),
+        "cluster.routes" if text.contains(MASK) => return Err(mask_given(key, place)),
         "cluster.routes" if cluster::route(text).is_err() => "[nats://][user:password@]host:port",
         "cluster.routes" => return no_hash_in_route(key, place, text),
-        "nodes.zookeeper_auth" if text.ends_with(MASK) => return not_a_mask_of(key, place),
-        "nodes.zookeeper_auth" if !text.is_empty() && !text.contains(':') => "user:password, or empty",
+        ZooKeeperAuth::KEY => return ZooKeeperAuth::check_text(place, text),
         "authorization.password" | "authorization.token" | "cluster.password" => {
             not_a_hash(key, place, text)?;
             return not_a_mask(key, place, text);
@@ -265,18 +265,9 @@ fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
 /// What `--print-config` shows for a secret is no secret.
 fn not_a_mask(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     if text == MASK && masked(key, text).is_some() {
-        return not_a_mask_of(key, place);
+        return Err(mask_given(key, place));
     }
     Ok(())
-}
-
-fn not_a_mask_of(key: &str, place: &Place) -> Result<(), SettingsError> {
-    Err(SettingsError::Conflict {
-        place: place.clone(),
-        rule: format!(
-            "{key} holds the `{MASK}` that --print-config shows for a secret; put the secret itself there"
-        ),
-    })
 }
 
 /// A hash is not taken for the password itself: whoever knows the file would be let in by it, and the password's owner would not.

@@ -16,6 +16,7 @@
 //! | [`loaded`] | the settings in force, and `--print-config` |
 //! | [`audit`] | whether the compiled-in file tells what the schema says |
 //! | [`change`] | what a SIGHUP changed, and what of it needs a restart |
+//! | [`zookeeper_auth`] | the credentials for ZooKeeper, a setting of both programs |
 //! | [`secret`], [`units`] | texts that are shown masked, times with their unit |
 
 mod audit;
@@ -32,6 +33,7 @@ mod schema;
 mod secret;
 mod suggestion;
 mod units;
+mod zookeeper_auth;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,8 +48,11 @@ pub use self::loaded::Loaded;
 pub use self::place::Place;
 pub use self::places::Places;
 pub use self::schema::{OtherFormat, Schema};
-pub use self::secret::{MASK, Mask, Pair, Secret, Url, Whole, masked_pair, masked_url, masked_whole};
+pub use self::secret::{
+    MASK, Mask, Pair, Secret, Url, Whole, mask_given, masked_pair, masked_url, masked_whole,
+};
 pub use self::units::{Micros, Millis, Secs};
+pub use self::zookeeper_auth::ZooKeeperAuth;
 
 /// The settings of one program. Fields are keys, structs in it are sections.
 pub trait Settings: Serialize + DeserializeOwned {

@@ -1,14 +1,15 @@
 //! `[cluster]` and `[nodes]`: how this node finds the others, and how they find it.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use standin_daemon::settings::{Millis, Pair, Places, Secret, SettingsError, Url, Whole, host_and_port};
+use standin_daemon::settings::{
+    Millis, Pair, Places, Secret, SettingsError, Url, Whole, ZooKeeperAuth, host_and_port,
+};
 use standin_registry::{Config, Endpoint, Record, Upstream, ZooKeeperConfig};
 
-use super::{ListenAddress, Place, Settings, named};
+use super::{ListenAddress, Settings};
 
 /// The port for other nodes when none is given, as `nats-server`'s documentation uses it.
 const PORT_DEFAULT: i32 = 6222;
@@ -170,41 +171,19 @@ impl Settings {
         Ok(Some(ZooKeeperConfig {
             path: self.nodes.zookeeper_path.clone(),
             session_timeout_ms: self.nodes.zookeeper_session_timeout_ms.0,
-            digest_auth: self.zookeeper_auth()?,
+            digest_auth: self.zookeeper_auth().read()?,
             ..ZooKeeperConfig::new(self.nodes.zookeeper.clone())
         }))
     }
 
-    fn zookeeper_auth(&self) -> Result<Option<String>, SettingsError> {
-        let Some(path) = named(&self.nodes.zookeeper_auth_file) else {
-            let given = self.nodes.zookeeper_auth.reveal();
-            return Ok(Some(given.to_owned()).filter(|auth| !auth.is_empty()));
-        };
-        let text = fs::read_to_string(path).map_err(|error| SettingsError::Unreadable {
-            what: "ZooKeeper credentials file",
-            path: path.to_owned(),
-            error,
-        })?;
-        let line = text.lines().next().unwrap_or_default().trim();
-        if line.contains(':') {
-            return Ok(Some(line.to_owned()));
-        }
-        Err(SettingsError::Conflict {
-            place: Place::file(&path.display().to_string(), 1),
-            rule: "the first line of nodes.zookeeper_auth_file must be user:password".to_owned(),
-        })
+    fn zookeeper_auth(&self) -> ZooKeeperAuth<'_> {
+        ZooKeeperAuth::new(&self.nodes.zookeeper_auth, &self.nodes.zookeeper_auth_file)
     }
 
     /// Returns the errors of `[cluster]` and `[nodes]`.
     pub(super) fn check_cluster(&self, places: &Places<'_>) -> Vec<SettingsError> {
         let (cluster, nodes) = (&self.cluster, &self.nodes);
-        let both = !nodes.zookeeper_auth.is_empty() && named(&nodes.zookeeper_auth_file).is_some();
         let rules = [
-            (
-                both,
-                "nodes.zookeeper_auth",
-                "nodes.zookeeper_auth and nodes.zookeeper_auth_file are both set; keep one",
-            ),
             (
                 cluster.listen.is_empty() && nodes.zookeeper.is_empty() && !cluster.routes.is_empty(),
                 "cluster.routes",
@@ -227,6 +206,7 @@ impl Settings {
         let mut errors: Vec<_> = broken
             .map(|(_, key, rule)| places.conflict(key, rule.to_owned()))
             .collect();
+        errors.extend(self.zookeeper_auth().check(places).err());
         if self.is_clustered() {
             errors.extend(self.check_own(places));
         }

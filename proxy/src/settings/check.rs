@@ -8,7 +8,9 @@ use std::{
     str::FromStr,
 };
 
-use standin_daemon::settings::{self, Places, Schema, host_and_port, masked_pair, masked_url, refused};
+use standin_daemon::settings::{
+    self, Places, Schema, ZooKeeperAuth, host_and_port, masked_pair, masked_url, refused,
+};
 use standin_registry::{Endpoint, Upstream};
 use standin_wire::Pattern;
 use toml::{Table, Value};
@@ -86,7 +88,7 @@ const SCHEMA: Schema = Schema {
 
 fn masked(key: &str, text: &str) -> Option<String> {
     match key {
-        "nodes.zookeeper_auth" => Some(masked_pair(text)),
+        ZooKeeperAuth::KEY => Some(masked_pair(text)),
         "nodes.upstream" => Some(masked_url(text)),
         _ => None,
     }
@@ -100,7 +102,6 @@ fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> 
             "host:port that components can connect to, or empty"
         }
         "nodes.dns_server" if !text.is_empty() && SocketAddr::from_str(text).is_err() => "ip:port, or empty",
-        "nodes.zookeeper_auth" if !text.is_empty() && !text.contains(':') => "user:password, or empty",
         _ => return super::sources::text_form(key, place, text),
     };
     let found = masked(key, text).unwrap_or_else(|| text.to_owned());
@@ -222,14 +223,11 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
                 publish.in_doubt_bytes_max, publish.confirm_bytes
             ),
         ),
-        (
-            !nodes.zookeeper_auth.is_empty() && !nodes.zookeeper_auth_file.as_os_str().is_empty(),
-            "nodes.zookeeper_auth",
-            "nodes.zookeeper_auth and nodes.zookeeper_auth_file are both set; keep one".to_owned(),
-        ),
     ];
     let broken = rules.into_iter().filter(|(broken, ..)| *broken);
     let mut errors: Vec<_> = broken.map(|(_, key, rule)| places.conflict(key, rule)).collect();
+    let auth = ZooKeeperAuth::new(&nodes.zookeeper_auth, &nodes.zookeeper_auth_file);
+    errors.extend(auth.check(places).err());
     if let Some((upstream, listen)) = own_address(settings) {
         errors.push(places.conflict(
             "nodes.upstream",

@@ -1,11 +1,11 @@
 //! The settings of the node sources, as the registry takes them. Their forms are checked by the registry's own parsers, so
 //! that a text which passes `--check` is one that the registry can use.
 
-use std::{fs, path::PathBuf, str::FromStr};
+use std::str::FromStr;
 
 use standin_registry::{Config, DnsName, RegistryError, Upstream, ZooKeeperConfig};
 
-use standin_daemon::settings::{MASK, masked_pair, masked_url};
+use standin_daemon::settings::{MASK, ZooKeeperAuth, mask_given, masked_url};
 
 use super::{Place, Settings, SettingsError};
 
@@ -23,7 +23,7 @@ impl Settings {
             Some(ZooKeeperConfig {
                 path: nodes.zookeeper_path.clone(),
                 session_timeout_ms: nodes.zookeeper_session_timeout_ms.0,
-                digest_auth: self.zookeeper_auth()?,
+                digest_auth: ZooKeeperAuth::new(&nodes.zookeeper_auth, &nodes.zookeeper_auth_file).read()?,
                 ..ZooKeeperConfig::new(nodes.zookeeper.clone())
             })
         };
@@ -42,29 +42,6 @@ impl Settings {
             .map_err(|error| refused("nodes", &Place::Default, &error))?;
         Ok(config)
     }
-
-    fn zookeeper_auth(&self) -> Result<Option<String>, SettingsError> {
-        let path = &self.nodes.zookeeper_auth_file;
-        if path.as_os_str().is_empty() {
-            let given = self.nodes.zookeeper_auth.reveal();
-            return Ok(Some(given.to_owned()).filter(|auth| !auth.is_empty()));
-        }
-        let what = "ZooKeeper credentials file";
-        let unreadable = |error| SettingsError::Unreadable {
-            what,
-            path: PathBuf::from(path),
-            error,
-        };
-        let text = fs::read_to_string(path).map_err(unreadable)?;
-        let line = text.lines().next().unwrap_or_default().trim();
-        if line.contains(':') {
-            return Ok(Some(line.to_owned()));
-        }
-        Err(SettingsError::Conflict {
-            place: Place::file(&path.display().to_string(), 1),
-            rule: "the first line of nodes.zookeeper_auth_file must be user:password".to_owned(),
-        })
-    }
 }
 
 /// Checks the form of one text of `[nodes]` that the registry will read; texts of other keys pass.
@@ -72,13 +49,8 @@ impl Settings {
 /// # Errors
 /// [`SettingsError::Conflict`] with the place and the registry's own words.
 pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
-    if matches!(key, "nodes.upstream" | "nodes.zookeeper_auth") && is_masked(key, text) {
-        return Err(SettingsError::Conflict {
-            place: place.clone(),
-            rule: format!(
-                "{key} holds the `***` that --print-config shows for a secret; put the secret itself there"
-            ),
-        });
+    if key == "nodes.upstream" && text.contains(MASK) && masked_url(text) == text {
+        return Err(mask_given(key, place));
     }
     let zookeeper = |config| {
         let zookeeper = Some(config);
@@ -99,6 +71,7 @@ pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), Sett
             }
             parsed => parsed.map(drop),
         },
+        ZooKeeperAuth::KEY => return ZooKeeperAuth::check_text(place, text),
         "nodes.dns" => DnsName::from_str(text).map(drop),
         "nodes.zookeeper" if !text.is_empty() => zookeeper(ZooKeeperConfig::new(text)),
         "nodes.zookeeper_path" => zookeeper(ZooKeeperConfig {
@@ -137,18 +110,12 @@ fn refused(key: &str, place: &Place, error: &RegistryError) -> SettingsError {
     }
 }
 
-/// Whether `text` is what masking makes of a secret.
-fn is_masked(key: &str, text: &str) -> bool {
-    let masked = if key == "nodes.upstream" {
-        masked_url(text)
-    } else {
-        masked_pair(text)
-    };
-    text.contains(MASK) && masked == text
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
     #[test]
     fn a_masked_secret_is_not_taken_for_the_secret() {
         for text in [
@@ -163,8 +130,6 @@ mod tests {
         }
         assert!(Settings::from_toml("[nodes]\nupstream = [\"nats://u:p@h:1\"]").is_ok());
     }
-
-    use super::*;
 
     #[test]
     fn every_source_reaches_the_registry_as_it_was_set() {
@@ -199,22 +164,8 @@ mod tests {
             path.display().to_string()
         );
         let settings = Settings::from_toml(&text).unwrap();
-        let error = settings.registry_config().unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("cannot read the ZooKeeper credentials file"),
-            "{error}"
-        );
-        fs::write(&path, "nonsense\n").unwrap();
-        assert!(
-            settings
-                .registry_config()
-                .unwrap_err()
-                .to_string()
-                .contains("auth:1: the first line")
-        );
-        fs::write(&path, "zk:pass\n").unwrap();
+        assert_eq!(settings.registry_config().unwrap_err().kind(), "unreadable");
+        std::fs::write(&path, "zk:pass\n").unwrap();
         let auth = settings.registry_config().unwrap().zookeeper.unwrap().digest_auth;
         assert_eq!(auth.as_deref(), Some("zk:pass"));
     }

@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Place, SettingsError};
+
 /// What stands in the place of a secret, in logs, errors and `--print-config`.
 pub const MASK: &str = "***";
 
@@ -112,6 +114,17 @@ pub fn masked_whole(text: &str) -> String {
         String::new()
     } else {
         MASK.to_owned()
+    }
+}
+
+/// Returns the error for a value that is a mask. It was copied from the output of `--print-config`.
+#[must_use]
+pub fn mask_given(key: &str, place: &Place) -> SettingsError {
+    SettingsError::Conflict {
+        place: place.clone(),
+        rule: format!(
+            "{key} holds the `{MASK}` that --print-config shows for a secret; put the secret itself there"
+        ),
     }
 }
 

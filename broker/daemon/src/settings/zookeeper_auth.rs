@@ -1,0 +1,119 @@
+//! Digest credentials for ZooKeeper, the same in both programs: `nodes.zookeeper_auth` holds them, or
+//! `nodes.zookeeper_auth_file` names a file with them.
+//!
+//! The file is there so that a settings file that many people can read need not contain the password. The settings are
+//! checked when they are loaded; the file is read when a ZooKeeper session is configured, so `--check` works without it.
+
+use std::fs;
+use std::path::Path;
+
+use super::{MASK, Pair, Place, Places, Secret, SettingsError, mask_given, masked_pair, refused};
+
+/// The two settings for ZooKeeper credentials, `user:password` each. At most one of them may be set.
+#[derive(Debug, Clone, Copy)]
+pub struct ZooKeeperAuth<'s> {
+    credentials: &'s Secret<Pair>,
+    file: &'s Path,
+}
+
+impl<'s> ZooKeeperAuth<'s> {
+    /// The key of the credentials.
+    pub const KEY: &'static str = "nodes.zookeeper_auth";
+
+    /// Joins the values of `nodes.zookeeper_auth` and `nodes.zookeeper_auth_file`.
+    #[must_use]
+    pub const fn new(credentials: &'s Secret<Pair>, file: &'s Path) -> Self {
+        Self { credentials, file }
+    }
+
+    /// Checks the form of `nodes.zookeeper_auth`: `user:password`, or empty.
+    ///
+    /// # Errors
+    /// [`SettingsError::Value`] for another form; [`SettingsError::Conflict`] for the output of `--print-config`.
+    pub fn check_text(place: &Place, text: &str) -> Result<(), SettingsError> {
+        let masked = masked_pair(text);
+        if text.contains(MASK) && masked == text {
+            return Err(mask_given(Self::KEY, place));
+        }
+        if text.is_empty() || text.contains(':') {
+            return Ok(());
+        }
+        Err(refused(Self::KEY, place, "user:password, or empty", &masked))
+    }
+
+    /// Checks that at most one of the two settings is set.
+    ///
+    /// # Errors
+    /// [`SettingsError::Conflict`].
+    pub fn check(self, places: &Places<'_>) -> Result<(), SettingsError> {
+        if self.credentials.is_empty() || self.file.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let rule = "nodes.zookeeper_auth and nodes.zookeeper_auth_file are both set; keep one";
+        Err(places.conflict(Self::KEY, rule.to_owned()))
+    }
+
+    /// Returns the credentials, or `None` if neither setting is set. Reads the file if one is named: its first line, without
+    /// blanks at both ends, is `user:password`.
+    ///
+    /// # Errors
+    /// [`SettingsError::Unreadable`] for the file; [`SettingsError::Conflict`] at its first line.
+    pub fn read(self) -> Result<Option<String>, SettingsError> {
+        if self.file.as_os_str().is_empty() {
+            let credentials = self.credentials.reveal().to_owned();
+            return Ok(Some(credentials).filter(|credentials| !credentials.is_empty()));
+        }
+        let text = fs::read_to_string(self.file).map_err(|error| SettingsError::Unreadable {
+            what: "ZooKeeper credentials file",
+            path: self.file.to_owned(),
+            error,
+        })?;
+        let line = text.lines().next().unwrap_or_default().trim();
+        if line.contains(':') {
+            return Ok(Some(line.to_owned()));
+        }
+        Err(SettingsError::Conflict {
+            place: Place::file(&self.file.display().to_string(), 1),
+            rule: "the first line of nodes.zookeeper_auth_file must be user:password".to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_a_pair_and_not_their_mask() {
+        let place = Place::Flag("--x");
+        let check = |text| ZooKeeperAuth::check_text(&place, text);
+        for good in ["", "u:p", "u:", ":p", "u:p:q"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        let error = check("hunter2").unwrap_err().to_string();
+        assert!(
+            error.contains("user:password") && !error.contains("hunter2"),
+            "{error}"
+        );
+        for mask in ["u:***", "***"] {
+            assert_eq!(check(mask).unwrap_err().kind(), "conflict", "{mask}");
+        }
+    }
+
+    #[test]
+    fn credentials_come_from_the_settings_or_else_from_the_first_line_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth");
+        let (none, some) = (Secret::<Pair>::from(""), Secret::<Pair>::from("u:p"));
+        let read = |credentials, file| ZooKeeperAuth::new(credentials, file).read();
+        assert_eq!(read(&none, Path::new("")).unwrap(), None);
+        assert_eq!(read(&some, Path::new("")).unwrap().as_deref(), Some("u:p"));
+        let error = read(&none, &path).unwrap_err();
+        assert_eq!(error.kind(), "unreadable");
+        fs::write(&path, " zk:pass \nmore\n").unwrap();
+        assert_eq!(read(&none, &path).unwrap().as_deref(), Some("zk:pass"));
+        fs::write(&path, "nonsense\n").unwrap();
+        let error = read(&none, &path).unwrap_err().to_string();
+        assert!(error.contains("auth:1: the first line"), "{error}");
+    }
+}
