@@ -1,33 +1,33 @@
 //! The frames that a client sends to a server.
 //!
-//! `nats-server` also takes `+OK` and `INFO` from a client, and ignores them. No client library is known to send them,
-//! and a peer that does is most likely a server: here they are unknown verbs.
+//! `nats-server` also accepts `+OK` and `INFO` from a client, and ignores them. Here they are unknown verbs: no known client
+//! library sends them, so a peer that does is most likely a server.
 
 use crate::error::WireError;
 use crate::limits::FrameLimits;
 use crate::line::{message_tokens, size, tokens, trim};
-use crate::scan::{Announced, Dialect, Plain, Scanner, Span};
+use crate::scan::{Body, Dialect, PlainMessage, Scanner, Span};
 
-/// The verb of a client's frame.
+/// Verb of a client's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// A message.
+    /// Publishes a message.
     Pub,
-    /// A message with headers.
+    /// Publishes a message with headers.
     Hpub,
-    /// The client's answer to PING.
+    /// Answers a PING of the server.
     Pong,
-    /// A round trip.
+    /// Requests a PONG.
     Ping,
-    /// A subscription.
+    /// Begins a subscription.
     Sub,
-    /// The end of a subscription, now or after a number of messages.
+    /// Ends a subscription, at once or after a number of messages.
     Unsub,
-    /// Who the client is and how it wants to be served.
+    /// States the options and credentials of the client.
     Connect,
 }
 
-/// A client's frame, over the bytes it came in.
+/// A client's frame. Borrows the bytes that were received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// `CONNECT {json}`
@@ -44,41 +44,41 @@ pub enum Frame<'a> {
     Pong,
 }
 
-/// The arguments of PUB or HPUB, and what they carry.
+/// The arguments and the body of PUB or HPUB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Publish<'a> {
-    /// Where it goes.
+    /// Subject of the message.
     pub subject: &'a [u8],
-    /// Where an answer is to go.
+    /// Subject for a reply.
     pub reply: Option<&'a [u8]>,
-    /// The header block with its own version line and end; `None` for PUB.
+    /// The header block, with its version line and its closing empty line. `None` for PUB.
     pub headers: Option<&'a [u8]>,
-    /// The message without headers and without the closing line end.
+    /// The payload, without headers and without the line end that follows it.
     pub payload: &'a [u8],
 }
 
 /// The arguments of SUB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sub<'a> {
-    /// What it listens to; may hold wildcards.
+    /// Subject, possibly with wildcards.
     pub subject: &'a [u8],
-    /// The queue group it is a member of.
+    /// Queue group, if the subscription is a member of one.
     pub queue: Option<&'a [u8]>,
-    /// The client's own name for the subscription.
+    /// Subscription id, chosen by the client.
     pub sid: &'a [u8],
 }
 
 /// The arguments of UNSUB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsub<'a> {
-    /// The client's own name for the subscription.
+    /// Subscription id, chosen by the client.
     pub sid: &'a [u8],
-    /// After how many messages, counted from its SUB, the subscription ends. `None`: now. A max of zero, or one that is
-    /// no number, means now too, as in `nats-server`.
+    /// Number of messages, counted from the SUB, after which the subscription ends. `None`: it ends at once. So does a
+    /// subscription whose max is 0 or not a number, as in `nats-server`.
     pub max: Option<u64>,
 }
 
-/// The client's side of the protocol, for [`Scanner`].
+/// The client's side of the protocol, as a parameter of [`Scanner`].
 #[derive(Debug, Clone, Copy)]
 pub enum Client {}
 
@@ -88,7 +88,7 @@ pub type ClientScanner = Scanner<Client>;
 impl Dialect for Client {
     type Verb = Verb;
 
-    const PLAIN: Plain<Verb> = Plain {
+    const PLAIN: PlainMessage<Verb> = PlainMessage {
         head: *b"PUB ",
         verb: Verb::Pub,
         tokens: 3..=4,
@@ -111,27 +111,26 @@ impl Dialect for Client {
     }
 
     #[inline]
-    fn announced(verb: Verb, args: &[u8]) -> Result<Announced, WireError> {
+    fn body(verb: Verb, args: &[u8]) -> Result<Body, WireError> {
         match verb {
-            Verb::Pub => publish_args(args).map(|args| Announced::Payload(args.total)),
-            Verb::Hpub => hpublish_args(args).map(|args| Announced::Payload(args.total)),
-            Verb::Sub => sub_args(args).map(|_| Announced::Nothing),
-            Verb::Unsub => unsub_args(args).map(|_| Announced::Nothing),
+            Verb::Pub => publish_args(args).map(|args| Body::Payload(args.total)),
+            Verb::Hpub => hpublish_args(args).map(|args| Body::Payload(args.total)),
+            Verb::Sub => sub_args(args).map(|_| Body::Nothing),
+            Verb::Unsub => unsub_args(args).map(|_| Body::Nothing),
             Verb::Connect if trim(args).is_empty() => Err(WireError::Arguments {
                 verb: "CONNECT",
                 expected: "CONNECT {json}",
             }),
-            Verb::Connect | Verb::Ping | Verb::Pong => Ok(Announced::Nothing),
+            Verb::Connect | Verb::Ping | Verb::Pong => Ok(Body::Nothing),
         }
     }
 }
 
-/// Takes the whole client frame at the head of `buf`.
-///
-/// Returns the frame and its length in bytes, `None` when more bytes are needed.
+/// Decodes the client frame at the start of `buf`. Returns the frame and its length in bytes, or `None` if more bytes are
+/// needed.
 ///
 /// # Errors
-/// [`WireError`] when the bytes can no longer become a frame within `limits`.
+/// [`WireError`] if the bytes are not the beginning of a valid frame within `limits`.
 pub fn decode(buf: &[u8], limits: FrameLimits) -> Result<Option<(Frame<'_>, usize)>, WireError> {
     let Some(span) = Scanner::<Client>::new(limits).next(buf)? else {
         return Ok(None);
@@ -139,10 +138,10 @@ pub fn decode(buf: &[u8], limits: FrameLimits) -> Result<Option<(Frame<'_>, usiz
     Ok(Some((frame(&buf[..span.len], &span)?, span.len)))
 }
 
-/// The frame that `span`, as a [`Scanner`] found it, has in `bytes`.
+/// Decodes the frame `bytes`, for which a [`Scanner`] returned `span`.
 ///
 /// # Errors
-/// [`WireError::Arguments`] when `span` is not the span of these bytes.
+/// [`WireError::Arguments`] if `span` does not belong to these bytes.
 #[inline]
 pub fn frame<'a>(bytes: &'a [u8], span: &Span<Verb>) -> Result<Frame<'a>, WireError> {
     let (args, body) = span.parts(bytes);
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn pub_has_a_subject_maybe_a_reply_and_a_payload() {
+    fn pub_has_a_subject_an_optional_reply_and_a_payload() {
         assert_eq!(one("PUB foo 5\r\nhello\r\n"), publish("foo", None, "hello"));
         assert_eq!(
             one("PUB foo bar 5\r\nhello\r\n"),
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn sub_and_unsub_have_their_arguments() {
+    fn arguments_of_sub_and_unsub_are_decoded() {
         let (subject, sid) = (b"foo.*".as_slice(), b"1".as_slice());
         assert_eq!(
             one("SUB foo.* 1\r\n"),
@@ -349,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn s4_an_unsub_with_a_max_that_is_no_count_means_now() {
+    fn s4_an_unsub_whose_max_is_no_positive_number_ends_the_subscription_at_once() {
         for text in [
             "UNSUB 1 0\r\n",
             "UNSUB 1 x\r\n",
@@ -361,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn connect_keeps_its_json_as_it_is() {
+    fn the_json_of_connect_is_returned_unchanged() {
         for text in ["CONNECT {}\r\n", "connect{}\n", "Connect \t {} \r\n"] {
             assert_eq!(one(text), Frame::Connect(b"{}"), "{text:?}");
         }
@@ -370,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn ping_and_pong_take_anything_behind_them() {
+    fn text_behind_ping_and_pong_is_ignored() {
         for text in ["PING\r\n", "ping\n", "PINGxyz\r\n", "PING \t\r\r\n"] {
             assert_eq!(one(text), Frame::Ping, "{text:?}");
         }
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_carriage_return_is_a_blank_in_sub_and_a_character_in_pub() {
+    fn a_carriage_return_is_a_blank_in_sub_and_part_of_a_token_in_pub() {
         assert_eq!(
             one("SUB foo\r1\r\r\n"),
             Frame::Sub(Sub {
@@ -393,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_arguments_are_errors_that_show_the_right_ones() {
+    fn errors_about_arguments_show_the_expected_form() {
         for text in [
             "PUB \r\n",
             "PUB a\r\n",
@@ -420,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_verb_of_a_client_is_known_at_its_first_wrong_byte() {
+    fn a_verb_of_no_client_is_an_error_at_its_first_wrong_byte() {
         for text in [
             "X",
             "PUX",

@@ -1,26 +1,26 @@
-//! The JSON argument of CONNECT: what a client says of itself.
+//! The JSON argument of CONNECT, in which a client states its options and credentials.
 //!
-//! Fields may be missing or extra. Those that are missing have the values of a `nats-server` connection before its
-//! CONNECT, where `verbose`, `pedantic` and `echo` are on.
+//! A missing field has the value that a connection of `nats-server` has before CONNECT: `verbose`, `pedantic` and `echo` are
+//! on. Unknown fields are ignored.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The fields of CONNECT that matter to a server or to what stands in front of one.
+/// The fields of CONNECT that a server or a sidecar uses.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Connect {
-    /// `+OK` after each command.
+    /// The server answers each command with `+OK`.
     pub verbose: bool,
-    /// Stricter checks of subjects.
+    /// The server checks subjects more strictly.
     pub pedantic: bool,
-    /// The client's own messages come back to its own subscriptions.
+    /// The client's own messages are delivered to its own subscriptions too.
     pub echo: bool,
-    /// 1: takes INFO at any time.
+    /// Protocol version of the client. 1: it accepts INFO at any time.
     pub protocol: i64,
-    /// Takes HMSG.
+    /// The client accepts HMSG.
     pub headers: bool,
-    /// Wants a 503 when nobody listens.
+    /// The client wants a 503 reply to a request that no subscription matches.
     pub no_responders: bool,
     /// User name.
     pub user: Option<String>,
@@ -28,13 +28,13 @@ pub struct Connect {
     pub pass: Option<String>,
     /// Token.
     pub auth_token: Option<String>,
-    /// User JWT; comes with `sig`.
+    /// User JWT. Used together with `sig`.
     pub jwt: Option<String>,
-    /// Public nkey; comes with `sig`.
+    /// Public nkey. Used together with `sig`.
     pub nkey: Option<String>,
-    /// The server's nonce, signed.
+    /// Signature of the server's nonce.
     pub sig: Option<String>,
-    /// What the client calls itself.
+    /// Name of the client, for operators.
     pub name: Option<String>,
     /// Language of the client library.
     pub lang: Option<String>,
@@ -65,15 +65,15 @@ impl Default for Connect {
 }
 
 impl Connect {
-    /// Reads the argument of CONNECT.
+    /// Parses the argument of CONNECT.
     ///
     /// # Errors
-    /// What `serde_json` says when it is no JSON object, or a field has the wrong type.
+    /// The error of `serde_json` if `json` is not a JSON object or a field has the wrong type.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         crate::json::object(json)
     }
 
-    /// Whether `other` identifies itself in the same way. The signature is left out: it is another for each nonce.
+    /// Returns whether `other` has the same credentials. Ignores the signature, which differs for each nonce.
     #[must_use]
     pub fn has_same_credentials(&self, other: &Self) -> bool {
         let credentials = |client: &Self| {
@@ -90,11 +90,11 @@ impl Connect {
         credentials(self) == credentials(other)
     }
 
-    /// Reads the argument of a later CONNECT of the same client: what it does not name stays as it was said before, as in
-    /// `nats-server`.
+    /// Parses the argument of a later CONNECT of the same client. A field that is missing in it keeps the value of `before`, as
+    /// in `nats-server`.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse).
+    /// Those of [`parse`](Self::parse).
     pub fn parse_over(before: &Self, json: &[u8]) -> Result<Self, serde_json::Error> {
         let now = Self::parse(json)?;
         let fields = crate::json::fields(json)?;
@@ -126,31 +126,31 @@ impl Connect {
         })
     }
 
-    /// Whether the client names anything to be let in by.
+    /// Returns whether the client gives any credentials.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
         let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
         given(&self.user) || given(&self.auth_token) || given(&self.jwt) || given(&self.nkey)
     }
 
-    /// Whether the client signed the nonce of one server: no other server will take this CONNECT (promise S11).
+    /// Returns whether the client signed the nonce of a server. No other server accepts this CONNECT (promise S11).
     #[must_use]
     pub fn is_signed(&self) -> bool {
         self.sig.as_deref().is_some_and(|sig| !sig.is_empty())
     }
 }
 
-/// The CONNECT argument `json` with `fields` set in it; all other fields keep the names and values the client gave.
+/// Returns the CONNECT argument `json` with `fields` set. All other fields keep their names and values.
 ///
 /// # Errors
-/// What `serde_json` says when it is no JSON object.
+/// The error of `serde_json` if `json` is not a JSON object.
 pub fn with_fields<'f>(
     json: &[u8],
     fields: impl IntoIterator<Item = (&'f str, Value)>,
 ) -> Result<String, serde_json::Error> {
     let mut object = crate::json::fields(json)?;
     for (name, value) in fields {
-        // A server reads names in any case and the last of them counts.
+        // A server ignores the case of names. Of two equal names the last counts.
         object.retain(|other, _| !other.eq_ignore_ascii_case(name));
         object.insert(name.to_owned(), value);
     }
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_later_connect_is_laid_over_the_one_before() {
+    fn a_later_connect_keeps_the_fields_that_it_does_not_name() {
         let first = Connect::parse(br#"{"verbose":false,"headers":true,"user":"a","pass":"b","protocol":1}"#)
             .unwrap();
         let second = Connect::parse_over(&first, br#"{"name":"x","Pedantic":false,"pass":null}"#).unwrap();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_fields_have_the_values_before_connect() {
+    fn missing_fields_have_the_defaults_of_nats_server() {
         let connect = Connect::parse(b"{}").unwrap();
         assert!(connect.verbose && connect.pedantic && connect.echo && !connect.headers);
         assert_eq!(connect.protocol, 0);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_old_clients_send_is_read() {
+    fn connect_of_old_clients_is_parsed() {
         let connect = Connect::parse(
             br#"{"verbose":true,"pedantic":true,"extra":{"a":[1]},"user":null,"headers":null}"#,
         )
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_go_server_takes_is_taken() {
+    fn json_that_a_go_server_accepts_is_accepted() {
         assert_eq!(Connect::parse(b"null").unwrap(), Connect::default());
         assert!(!Connect::parse(br#"{"Verbose":false}"#).unwrap().verbose);
         assert!(
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn a_set_field_replaces_the_same_name_in_any_case() {
+    fn a_set_field_replaces_fields_of_that_name_in_any_case() {
         let json = with_fields(br#"{"Verbose":true,"a":1}"#, [("verbose", Value::from(false))]).unwrap();
         assert_eq!(json, r#"{"a":1,"verbose":false}"#);
         assert_eq!(with_fields(b"null", []).unwrap(), "{}");
     }
 
     #[test]
-    fn wrong_json_is_an_error() {
+    fn invalid_json_is_an_error() {
         for bad in [
             "",
             "x",
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_set_and_the_rest_is_kept() {
+    fn other_fields_are_kept() {
         let json = with_fields(
             br#"{"verbose":false,"x":[1,2.5]}"#,
             [("protocol", Value::from(1))],

@@ -1,7 +1,7 @@
-//! Frames as bytes again: appended to a buffer, always whole.
+//! Encoding of frames. Each function appends its bytes to a buffer.
 //!
-//! What is encoded here decodes to the same frame if its parts are what a decoder gives: tokens without blanks and line
-//! ends, a max and sizes of at most nine digits, JSON without line ends.
+//! An encoded frame decodes to the same frame if its parts are valid: tokens without blanks and line ends, numbers of at
+//! most nine digits, JSON without line ends. Every frame that this crate decoded has such parts.
 
 use crate::client;
 use crate::server;
@@ -16,27 +16,27 @@ pub const OK: &[u8] = b"+OK\r\n";
 /// Appends the client frame `frame` to `out`.
 pub fn client(frame: &client::Frame<'_>, out: &mut Vec<u8>) {
     match frame {
-        client::Frame::Connect(json) => words(out, b"CONNECT", &[json]),
+        client::Frame::Connect(json) => line(out, b"CONNECT", &[json]),
         client::Frame::Publish(publish) => {
             match publish.headers {
                 None => out.extend_from_slice(b"PUB"),
                 Some(_) => out.extend_from_slice(b"HPUB"),
             }
-            word(out, publish.subject);
+            argument(out, publish.subject);
             reply_and_sizes(out, publish.reply, publish.headers, publish.payload);
             body(out, publish.headers, publish.payload);
         }
         client::Frame::Sub(sub) => match sub.queue {
-            Some(queue) => words(out, b"SUB", &[sub.subject, queue, sub.sid]),
-            None => words(out, b"SUB", &[sub.subject, sub.sid]),
+            Some(queue) => line(out, b"SUB", &[sub.subject, queue, sub.sid]),
+            None => line(out, b"SUB", &[sub.subject, sub.sid]),
         },
         client::Frame::Unsub(unsub) => match unsub.max {
             Some(max) => {
                 out.extend_from_slice(b"UNSUB");
-                word(out, unsub.sid);
+                argument(out, unsub.sid);
                 numbers_and_line_end(out, None, max);
             }
-            None => words(out, b"UNSUB", &[unsub.sid]),
+            None => line(out, b"UNSUB", &[unsub.sid]),
         },
         client::Frame::Ping => out.extend_from_slice(PING),
         client::Frame::Pong => out.extend_from_slice(PONG),
@@ -46,7 +46,7 @@ pub fn client(frame: &client::Frame<'_>, out: &mut Vec<u8>) {
 /// Appends the server frame `frame` to `out`.
 pub fn server(frame: &server::Frame<'_>, out: &mut Vec<u8>) {
     match frame {
-        server::Frame::Info(json) => words(out, b"INFO", &[json]),
+        server::Frame::Info(json) => line(out, b"INFO", &[json]),
         server::Frame::Message(delivery) => message(delivery, out),
         server::Frame::Ok => out.extend_from_slice(OK),
         server::Frame::Err(text) => err(text, out),
@@ -55,28 +55,28 @@ pub fn server(frame: &server::Frame<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends `message` as MSG, or as HMSG if it has headers.
+/// Appends `message` as an MSG frame, or as HMSG if it has headers.
 #[inline]
 pub fn message(message: &server::Message<'_>, out: &mut Vec<u8>) {
     message_line(message, out);
     body(out, message.headers, message.payload);
 }
 
-/// Appends the control line of `message` alone. The body must follow: headers, payload and `\r\n`. A broker that delivers
-/// one large message to many subscriptions shares the body between them instead of copying it.
+/// Appends only the control line of `message`. The caller appends the body: headers, payload and `\r\n`. A broker that
+/// delivers one large message to many subscriptions can share one body between them instead of copying it.
 #[inline]
 pub fn message_line(message: &server::Message<'_>, out: &mut Vec<u8>) {
-    // Two calls with a constant length each: one with either of two texts would cost a call of memcpy.
+    // Two calls, because the length of each is a constant: a call with a variable length costs a memcpy.
     match message.headers {
         None => out.extend_from_slice(b"MSG "),
         Some(_) => out.extend_from_slice(b"HMSG "),
     }
     out.extend_from_slice(message.subject);
-    word(out, message.sid);
+    argument(out, message.sid);
     reply_and_sizes(out, message.reply, message.headers, message.payload);
 }
 
-/// Appends `-ERR 'text'`. A quote or a line end in `text` would end it early, so they become blanks.
+/// Appends `-ERR 'text'`. Quotes and line ends in `text` are replaced by blanks, because they would end the text early.
 pub fn err(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"-ERR '");
     out.extend(text.iter().map(|byte| {
@@ -89,19 +89,22 @@ pub fn err(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"'\r\n");
 }
 
-fn words(out: &mut Vec<u8>, verb: &[u8], tokens: &[&[u8]]) {
+/// Appends a control line.
+fn line(out: &mut Vec<u8>, verb: &[u8], tokens: &[&[u8]]) {
     out.extend_from_slice(verb);
-    tokens.iter().for_each(|token| word(out, token));
+    tokens.iter().for_each(|token| argument(out, token));
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends a blank and `token`.
 #[inline]
-fn word(out: &mut Vec<u8>, token: &[u8]) {
+fn argument(out: &mut Vec<u8>, token: &[u8]) {
     out.push(b' ');
     out.extend_from_slice(token);
 }
 
-/// The last numbers of a control line, each with a blank before it, and the line end, in one write: `optional` and `last`.
+/// Appends the numbers at the end of a control line, each after a blank, and the line end. All are formatted in one array and
+/// copied at once, which is faster than a copy for each.
 #[inline]
 fn numbers_and_line_end(out: &mut Vec<u8>, optional: Option<u64>, last: u64) {
     const DIGITS_MAX: usize = u64::MAX.ilog10() as usize + 1;
@@ -126,11 +129,11 @@ fn numbers_and_line_end(out: &mut Vec<u8>, optional: Option<u64>, last: u64) {
     out.extend_from_slice(&text[start..]);
 }
 
-/// The arguments of a message's control line behind subject and sid, and the line end.
+/// Appends the end of a message's control line: the reply subject, the sizes, and the line end.
 #[inline]
 fn reply_and_sizes(out: &mut Vec<u8>, reply: Option<&[u8]>, headers: Option<&[u8]>, payload: &[u8]) {
     if let Some(reply) = reply {
-        word(out, reply);
+        argument(out, reply);
     }
     let headers_len = headers.map_or(0, <[u8]>::len);
     numbers_and_line_end(
@@ -140,6 +143,7 @@ fn reply_and_sizes(out: &mut Vec<u8>, reply: Option<&[u8]>, headers: Option<&[u8
     );
 }
 
+/// Appends the part of a message that follows the control line.
 #[inline]
 fn body(out: &mut Vec<u8>, headers: Option<&[u8]>, payload: &[u8]) {
     out.extend_from_slice(headers.unwrap_or_default());
@@ -152,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_plain_decimal() {
+    fn numbers_are_decimal() {
         for value in [0, 7, 10, 999_999_999, u64::MAX] {
             let mut out = Vec::new();
             numbers_and_line_end(&mut out, None, value);
@@ -164,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_err_text_cannot_end_its_line_or_its_quotes() {
+    fn quotes_and_line_ends_in_an_err_text_are_replaced() {
         let mut out = Vec::new();
         err(b"it's\r\nPING", &mut out);
         assert_eq!(out, b"-ERR 'it s  PING'\r\n");

@@ -1,41 +1,41 @@
-//! What can be wrong with bytes that claim to be a frame.
+//! Errors in received bytes.
 
 use thiserror::Error;
 
 use crate::ClientFault;
 
-/// A frame that breaks the protocol. The bytes before it were whole frames; nothing after it can be trusted, because
-/// the place where the next frame starts is lost.
+/// Violation of the protocol by a frame. The bytes that follow it cannot be decoded, because the start of the next frame is
+/// unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum WireError {
-    /// The line starts with no verb of this direction. Its first bytes, as far as they had come; zeros behind. Known at
-    /// the first wrong byte, so these bytes (and nothing else) depend on how the stream was cut.
+    /// The line does not begin with a verb of this side. The value has the first bytes that were received, followed by zeros.
+    /// The error is reported at the first wrong byte, so these bytes depend on how many had arrived.
     #[error("unknown verb at `{}`", shown(.0))]
     UnknownVerb([u8; 4]),
-    /// No line end within the limit.
+    /// The control line has no line end within the limit.
     #[error("control line longer than {max_bytes} bytes")]
     LineTooLong {
         /// The limit, in bytes.
         max_bytes: usize,
     },
-    /// Arguments missing, too many, or a size that is not a number of at most nine digits.
+    /// There are too few or too many arguments, or a size is not a number of at most nine digits.
     #[error("{verb}: wrong arguments; expected {expected}")]
     Arguments {
-        /// The verb they belong to.
+        /// Verb of the frame.
         verb: &'static str,
-        /// The shape that is right.
+        /// The valid form.
         expected: &'static str,
     },
-    /// The announced payload is over the limit. Known before the payload arrives.
-    #[error("payload of {size_bytes} bytes is over the limit of {max_bytes}")]
+    /// The payload is above the limit. This is known before the payload arrives.
+    #[error("payload of {size_bytes} bytes is above the limit of {max_bytes}")]
     PayloadTooLarge {
-        /// What the line announces, in bytes.
+        /// Size of the payload according to the control line, in bytes.
         size_bytes: usize,
         /// The limit, in bytes.
         max_bytes: usize,
     },
-    /// The bytes after the payload are not `\r\n`.
-    #[error("payload is not followed by \\r\\n: the announced size is wrong")]
+    /// The payload is not followed by `\r\n`.
+    #[error("payload is not followed by \\r\\n: its size on the control line is wrong")]
     PayloadEnd,
 }
 
@@ -48,7 +48,7 @@ fn shown(first: &[u8; 4]) -> impl std::fmt::Display + '_ {
 }
 
 impl WireError {
-    /// Stable name, for logs and metric labels.
+    /// Returns the stable name of the error, for logs and metric labels.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -60,8 +60,8 @@ impl WireError {
         }
     }
 
-    /// What a client that sent this is told. `nats-server` closes the connection after each; after wrong arguments it does so
-    /// without a word, which helps nobody.
+    /// Returns the fault that a server reports to the client that sent the frame. `nats-server` closes the connection after
+    /// each error. After wrong arguments it sends no `-ERR`; here the client is always told.
     #[must_use]
     pub const fn fault(&self) -> ClientFault {
         match self {
@@ -71,7 +71,7 @@ impl WireError {
         }
     }
 
-    /// The text of the `-ERR` for this, without quotes.
+    /// Returns the text of the `-ERR` for the error, without quotes.
     #[must_use]
     pub const fn server_text(&self) -> &'static str {
         self.fault().text()
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_shows_what_came_in_readable_form() {
+    fn an_error_shows_the_received_bytes_escaped() {
         assert_eq!(
             WireError::UnknownVerb(*b"GET ").to_string(),
             "unknown verb at `GET `"
@@ -99,7 +99,7 @@ mod tests {
                 max_bytes: 10
             }
             .to_string(),
-            "payload of 11 bytes is over the limit of 10"
+            "payload of 11 bytes is above the limit of 10"
         );
     }
 

@@ -1,20 +1,20 @@
-//! What a client did wrong that a server tells it in an `-ERR`, in the words of `nats-server`.
+//! Faults of a client that a server reports with `-ERR`, in the words of `nats-server`.
 
-/// Defines the faults and their list together, so that none can be left out of the list.
+/// Defines the faults together with the list of all, so that the list is complete.
 macro_rules! client_faults {
     ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {
-        /// A fault of a client's own: it would be the same with any server. The sidecar says no `-ERR` of its own but these
-        /// (promise S9): many client libraries close for good at an `-ERR`, and connect again after a close without one.
+        /// Fault of a client, which any server would report. The sidecar itself sends no other `-ERR` (promise S9), because many
+        /// client libraries never reconnect after an `-ERR`, but do reconnect after a close without one.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ClientFault {
             $($(#[$doc])* $name,)*
         }
 
         impl ClientFault {
-            /// All of them.
+            /// All faults.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The text of the `-ERR`, without its quotes.
+            /// Returns the text of the `-ERR`, without quotes.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self {
@@ -26,12 +26,12 @@ macro_rules! client_faults {
 }
 
 client_faults! {
-    /// Bytes that are no frame. The connection ends.
+    /// Bytes that are not a valid frame. The connection ends.
     UnknownOperation: "Unknown Protocol Operation",
-    /// A control line over the limit. The connection ends.
+    /// A control line above the limit. The connection ends.
     ControlLineTooLong: "maximum control line exceeded",
-    /// A payload over the limit. The connection ends.
+    /// A payload above the limit. The connection ends.
     PayloadTooLarge: "Maximum Payload Violation",
-    /// A subscription over the limit. It is left out, and the connection goes on.
+    /// A subscription above the limit. It is ignored, and the connection continues.
     TooManySubscriptions: "maximum subscriptions exceeded",
 }

@@ -1,4 +1,4 @@
-//! The JSON argument of INFO: what a server says of itself.
+//! The JSON argument of INFO, in which a server describes itself.
 
 use std::fmt::Write as _;
 
@@ -6,47 +6,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{INFO_LINE_BYTES_MAX, PAYLOAD_BYTES_DEFAULT};
 
-/// Value of `go` and `git_commit` for a server that does not say what it was built with, or from.
+/// Value of `go` and `git_commit` if the server does not send them.
 pub const UNKNOWN: &str = "unknown";
 
-/// The fields of INFO. Missing ones are empty, off or zero, except where the field says otherwise; unknown ones are dropped.
+/// The fields of INFO. A missing field is empty, off or zero, unless its description names another default. Unknown fields
+/// are dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Info {
-    /// Identity of this run of the server.
+    /// Identifier of the server process. It changes with each start.
     pub server_id: String,
     /// Name of the server.
     pub server_name: String,
     /// Version of the server.
     pub version: String,
-    /// 1: sends INFO at any time to clients that said `protocol: 1`.
+    /// Protocol version of the server. 1: it sends INFO at any time to clients with `protocol` 1.
     pub proto: u32,
-    /// Commit that the server was built from; [`UNKNOWN`] when it does not say.
+    /// Commit from which the server was built. Default: [`UNKNOWN`].
     pub git_commit: String,
-    /// Compiler that the server was built with, for `nats-server` the version of Go; [`UNKNOWN`] when it does not say. Some
-    /// client libraries refuse an INFO without it.
+    /// Version of the compiler; for `nats-server`, that of Go. Default: [`UNKNOWN`]. Some client libraries reject an INFO
+    /// without this field.
     pub go: String,
     /// Address for clients.
     pub host: String,
     /// Port for clients.
     pub port: u16,
-    /// HPUB and HMSG are understood.
+    /// The server accepts HPUB and sends HMSG.
     pub headers: bool,
-    /// CONNECT must carry credentials.
+    /// CONNECT must contain credentials.
     #[serde(skip_serializing_if = "is_false")]
     pub auth_required: bool,
-    /// The connection goes on in TLS.
+    /// The connection continues in TLS after INFO.
     #[serde(skip_serializing_if = "is_false")]
     pub tls_required: bool,
-    /// The client must show a certificate.
+    /// The client must present a certificate.
     #[serde(skip_serializing_if = "is_false")]
     pub tls_verify: bool,
-    /// Largest payload, in bytes; negative: no limit.
+    /// Largest payload, in bytes. Negative: no limit. Default: 1 MiB.
     pub max_payload: i64,
-    /// JetStream is there.
+    /// JetStream is available.
     #[serde(skip_serializing_if = "is_false")]
     pub jetstream: bool,
-    /// The server's number for this connection; 0: not known.
+    /// The server's number for this connection. 0: unknown.
     #[serde(skip_serializing_if = "is_zero")]
     pub client_id: u64,
     /// The client's address as the server sees it.
@@ -55,17 +56,17 @@ pub struct Info {
     /// Name of the cluster that the server belongs to.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cluster: String,
-    /// To be signed by clients that prove themselves by a key.
+    /// Text to be signed by a client that authenticates with a key.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub nonce: String,
     /// Addresses of the cluster's nodes, `host:port`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connect_urls: Vec<String>,
-    /// Lame duck: the server is about to go.
+    /// Lame duck: the server will shut down, and clients should connect to another.
     #[serde(skip_serializing_if = "is_false")]
     pub ldm: bool,
-    /// Marks of the sidecars that stand between the client and the server, the nearest first, joined by `-`; empty without
-    /// any. A sidecar that finds its own mark here would be its own client.
+    /// Identifiers of the sidecars between the client and the server, nearest first, joined by `-`. A sidecar that finds its
+    /// own identifier here is connected to itself.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub sidecars: String,
 }
@@ -115,16 +116,16 @@ impl Default for Info {
 }
 
 impl Info {
-    /// Reads the argument of INFO.
+    /// Parses the argument of INFO.
     ///
     /// # Errors
-    /// What `serde_json` says when it is no JSON object, or a field has the wrong type.
+    /// The error of `serde_json` if `json` is not a JSON object or a field has the wrong type.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         crate::json::object(json)
     }
 
-    /// Makes the texts safe for parsers that split the line by hand instead of reading JSON, as many of the first clients did:
-    /// any character that means something to them becomes `_`. The nonce stays as it is, because clients sign it.
+    /// Makes the texts safe for hand-written parsers, which many early clients use instead of a JSON parser. Each character
+    /// that such a parser may treat as syntax becomes `_`. The nonce is not changed, because clients sign it.
     #[must_use]
     pub fn with_safe_names(mut self) -> Self {
         let names = [
@@ -149,8 +150,8 @@ impl Info {
         self
     }
 
-    /// The whole line, `INFO {json}\r\n`. It says of `auth_required` and `tls_required` that they are off, too: the oldest
-    /// servers always did, and parsers made by hand look for the words.
+    /// Returns the line `INFO {json}\r\n`. `auth_required` and `tls_required` are always in it, even if they are off: the
+    /// oldest servers always sent them, and hand-written parsers search for them.
     #[must_use]
     pub fn line(&self) -> String {
         let mut json = self.json();
@@ -167,21 +168,21 @@ impl Info {
         format!("INFO {json}}} \r\n")
     }
 
-    /// The whole line without what is off.
+    /// Returns the line without the flags that are off.
     #[must_use]
     pub fn brief_line(&self) -> String {
         format!("INFO {} \r\n", self.json())
     }
 
     fn json(&self) -> String {
-        // A struct of strings, numbers and flags always serializes.
+        // The serialization of strings, numbers and flags cannot fail.
         serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
     }
 
-    /// The whole line in at most [`INFO_LINE_BYTES_MAX`] bytes: what old clients need least goes first, then the names
-    /// are cut. What any client library demands (`server_id version proto go git_commit host port headers max_payload
-    /// client_id`) is in it in any case. The nonce is whole or, if it alone is too long, not there: a cut one would be signed
-    /// in vain.
+    /// Returns a line of at most [`INFO_LINE_BYTES_MAX`] bytes. If the whole line is longer, the fields that old clients need
+    /// least are removed and names are shortened, until the line fits. The fields that some client library requires
+    /// (`server_id version proto go git_commit host port headers max_payload client_id`) are never removed. The nonce is
+    /// never shortened, because its signature would be invalid; if it alone is too long, it is removed.
     #[must_use]
     pub fn short_line(&self) -> String {
         let line = self.line();
@@ -218,7 +219,7 @@ impl Info {
     }
 }
 
-/// Whether a parser made by hand may take `character` for a part of the JSON, or of the line, around it.
+/// Returns whether a hand-written parser may treat `character` as JSON syntax or as the end of the line.
 fn is_unsafe(character: char) -> bool {
     !character.is_ascii_graphic() || "[]{}:,\"'\\".contains(character)
 }
@@ -236,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_servers_send_is_read() {
+    fn info_of_servers_is_parsed() {
         let info =
             Info::parse(br#"{"server_id":"x","max_payload":1048576,"unknown":{"a":1},"ldm":true}"#).unwrap();
         assert!(info.ldm && info.server_id == "x" && info.max_payload == 1_048_576);
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_reads_back() {
+    fn a_line_parses_to_the_same_info() {
         let info = Info {
             server_id: "a".into(),
             nonce: "n".into(),
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(Info::parse(json.as_bytes()).unwrap(), info);
     }
 
-    fn monstrous() -> Info {
+    fn oversized() -> Info {
         let long = "é".repeat(4000);
         Info {
             server_id: long.clone(),
@@ -282,14 +283,14 @@ mod tests {
             jetstream: true,
             headers: true,
             ldm: true,
-            // As many as can stand one behind the other.
+            // The largest number of sidecars in a chain.
             sidecars: ["1a2b3c4d"; 9].join("-"),
         }
     }
 
     #[test]
-    fn s7_a_short_line_stays_under_512_bytes_whatever_the_node_sent() {
-        let info = monstrous();
+    fn s7_a_short_line_has_less_than_512_bytes_whatever_the_node_sent() {
+        let info = oversized();
         let line = info.short_line();
         assert!(line.len() <= INFO_LINE_BYTES_MAX, "{} bytes", line.len());
         assert!(line.contains(&info.nonce));
@@ -302,12 +303,12 @@ mod tests {
     }
 
     #[test]
-    fn s7_what_a_client_library_demands_is_never_left_out() {
+    fn s7_fields_that_a_client_library_requires_are_never_removed() {
         let first = Info {
             client_id: 1,
             ..Info::default()
         };
-        for info in [first, monstrous()] {
+        for info in [first, oversized()] {
             for line in [info.line(), info.brief_line(), info.short_line()] {
                 let json = line.strip_prefix("INFO ").unwrap();
                 let fields: serde_json::Value = serde_json::from_str(json).unwrap();
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_off_is_said_where_there_is_room() {
+    fn flags_that_are_off_are_in_the_line_if_they_fit() {
         let mut info = Info::default();
         let says = |line: &str, name: &str| line.contains(&format!("\"{name}\":false"));
         for name in ["auth_required", "tls_required"] {
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn names_have_nothing_in_them_that_breaks_a_parser_made_by_hand() {
+    fn names_contain_nothing_that_breaks_a_hand_written_parser() {
         let info = Info {
             server_name: "a[1] {b}:\"c\",\\é\u{1f980}'".into(),
             cluster: "east wing\t".into(),

@@ -1,16 +1,16 @@
-//! Reads the JSON objects of CONNECT and INFO as a Go server does: `null` is the same as a missing field (and as `{}` in
-//! place of the whole), names count in any case, and bytes that are no UTF-8 are replaced, not refused.
+//! Parser of the JSON objects in CONNECT and INFO. It accepts what a Go server accepts: a `null` field is the same as a missing
+//! one, `null` alone is the same as `{}`, the case of names is ignored, and bytes that are not UTF-8 are replaced.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// The fields of `json` as they are written.
+/// Returns all fields of `json`, with their names unchanged.
 pub(crate) fn fields(json: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     let object: Option<Map<String, Value>> = serde_json::from_str(&String::from_utf8_lossy(json))?;
     Ok(object.unwrap_or_default())
 }
 
-/// The fields of `json` that `T` names in lower case.
+/// Parses `json` as `T`, whose fields have names in lower case.
 pub(crate) fn object<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
     let known = fields(json)?
         .into_iter()

@@ -1,28 +1,30 @@
 //! The NATS client protocol as values, for both sides of a connection.
 //!
-//! Nothing here opens a socket, waits, or keeps time: bytes in, values over the same bytes out. The sidecar and the
-//! broker are built on it, so the rules of the protocol are written once. Source of the rules: the protocol page
-//! <https://docs.nats.io/reference/reference-protocols/nats-protocol> and, where that is silent, what `nats-server` does.
+//! This crate opens no socket, never waits and reads no clock. It takes bytes and returns values that borrow these bytes.
+//! The sidecar and the broker both use it, so each rule of the protocol is written once. The rules are those of the protocol
+//! page <https://docs.nats.io/reference/reference-protocols/nats-protocol>; for cases that the page does not describe, they
+//! are the behaviour of `nats-server`.
 //!
-//! The files, in the order a message meets them:
+//! The files, in the order in which a message passes them:
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`limits`] | every limit of the protocol, with its unit in its name |
-//! | [`scan`] | [`Scanner`]: finds the next whole frame at the head of a buffer, in either direction |
-//! | [`line`](mod@line) | the control line: blanks, tokens, sizes |
-//! | [`client`] | the frames a client sends: CONNECT PUB HPUB SUB UNSUB PING PONG |
-//! | [`server`] | the frames a server sends: INFO MSG HMSG PING PONG +OK -ERR |
-//! | [`subject`] | subject rules, wildcards, [`Pattern`] |
+//! | [`limits`] | the limits of the protocol |
+//! | [`scan`] | [`Scanner`], which finds the next whole frame at the start of a buffer, in either direction |
+//! | [`line`](mod@line) | the parts of a control line: blanks, tokens, sizes |
+//! | [`client`] | the frames that a client sends: CONNECT PUB HPUB SUB UNSUB PING PONG |
+//! | [`server`] | the frames that a server sends: INFO MSG HMSG PING PONG +OK -ERR |
+//! | [`subject`] | the rules of subjects and wildcards; [`Pattern`] |
 //! | [`connect`], [`info`] | the JSON arguments of CONNECT and INFO |
-//! | [`refusal`] | the texts of `-ERR`: whom they are about, and what follows |
-//! | [`WireError`], [`ClientFault`] | what is wrong with a frame; what a client is told of it |
-//! | [`encode`] | the frames as bytes again |
+//! | [`refusal`] | the texts of `-ERR` and their meaning |
+//! | [`WireError`], [`ClientFault`] | protocol errors in a frame; the `-ERR` texts for them |
+//! | [`encode`] | encoding of frames |
 //!
-//! *Architecture invariant:* this crate never waits and never allocates for a message that only passes through.
-//! "More bytes are needed" is `Ok(None)`, not an error, and the result does not depend on how the bytes were cut.
+//! *Architecture invariant:* this crate never waits and never allocates for a message that is only forwarded.
+//! `Ok(None)` means that more bytes are needed; it is not an error. The result does not depend on the sizes of the reads in
+//! which the bytes arrived.
 //!
-//! *A bare `\n`* ends a control line just as `\r\n` does, as in `nats-server`; a payload ends with `\r\n` only.
+//! A control line may end with `\n` alone instead of `\r\n`, as in `nats-server`. A payload must end with `\r\n`.
 
 pub mod client;
 pub mod connect;

@@ -1,8 +1,8 @@
-//! The control line: blanks, tokens and sizes, the same for every verb.
+//! The parts of a control line: blanks, tokens and sizes. They are the same for all verbs.
 
 use crate::limits::SIZE_DIGITS_MAX;
 
-/// Whether `byte` separates the arguments of a line without payload. `\r` inside such a line counts as a blank, as in
+/// Returns whether `byte` separates the arguments of a frame without payload. A `\r` inside such a line is a blank, as in
 /// `nats-server`.
 #[inline]
 #[must_use]
@@ -10,22 +10,22 @@ pub const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r')
 }
 
-/// Whether `byte` separates the arguments of a message's line, where `\r` is part of a token, as in `nats-server`.
+/// Returns whether `byte` separates the arguments of a message. A `\r` inside such a line is part of a token, as in
+/// `nats-server`.
 #[inline]
 const fn is_message_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Splits `args` (a control line behind its verb) at runs of blanks into at most `N` tokens.
-///
-/// Returns the tokens and how many there are; `None` when there are more than `N`.
+/// Splits the arguments `args` of a frame without payload at runs of blanks. Returns the tokens and their number, or `None` if
+/// there are more than `N`.
 #[inline]
 #[must_use]
 pub fn tokens<const N: usize>(args: &[u8]) -> Option<([&[u8]; N], usize)> {
     split(args, is_blank)
 }
 
-/// As [`tokens`], for PUB, HPUB, MSG and HMSG: only spaces and tabs separate.
+/// Splits the arguments of PUB, HPUB, MSG or HMSG like [`tokens`], but only at spaces and tabs.
 #[inline]
 #[must_use]
 pub fn message_tokens<const N: usize>(args: &[u8]) -> Option<([&[u8]; N], usize)> {
@@ -56,7 +56,8 @@ fn split<const N: usize>(args: &[u8], is_blank: impl Fn(u8) -> bool) -> Option<(
     }
 }
 
-/// How many tokens a short line has, its verb among them, and where the last one and the line end, in bytes.
+/// Layout of a short control line: the number of tokens including the verb, and the offsets in bytes of the start and the end
+/// of the last token and of the `\n`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) tokens: u32,
@@ -65,17 +66,17 @@ pub(crate) struct Shape {
     pub(crate) newline: usize,
 }
 
-/// The shape of the message line at the head of `bytes`, with tokens as [`message_tokens`] finds them; `None` when it
-/// does not end within them or is empty.
+/// Returns the shape of the message line at the start of `bytes`, with the same tokens as [`message_tokens`]. Returns `None` if
+/// the line does not end within these bytes or is empty.
 ///
-/// Eight bytes are looked at in one step, without a branch on what they are. With it a frame takes two thirds of the time
-/// that it takes with [`message_tokens`] (`scan/*/varied` against `odd` in the benchmark).
+/// Each step processes eight bytes without a branch on their values. A frame takes two thirds of the time that it takes with
+/// [`message_tokens`] (`scan/*/varied` and `odd` in the benchmark).
 #[inline(always)]
 pub(crate) fn shape(bytes: &[u8; 64]) -> Option<Shape> {
     let mut blanks = 0;
     for (at, chunk) in bytes.as_chunks::<8>().0.iter().enumerate() {
         let word = u64::from_le_bytes(*chunk);
-        blanks |= one_bit_a_byte(marked(word, b' ') | marked(word, b'\t')) << (8 * at);
+        blanks |= packed(marked(word, b' ') | marked(word, b'\t')) << (8 * at);
         let newlines = marked(word, b'\n');
         if newlines == 0 {
             continue;
@@ -94,7 +95,7 @@ pub(crate) fn shape(bytes: &[u8; 64]) -> Option<Shape> {
     None
 }
 
-/// `0x80` in each byte of `word` that is `byte`, zero in the others.
+/// Returns `0x80` for each byte of `word` that equals `byte`, and zero for the others.
 #[inline]
 const fn marked(word: u64, byte: u8) -> u64 {
     const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
@@ -102,13 +103,13 @@ const fn marked(word: u64, byte: u8) -> u64 {
     !(((difference & LOW) + LOW) | difference | LOW)
 }
 
-/// Packs `0x80` or zero in each byte into one bit each, the first byte lowest.
+/// Packs the bytes of `marks`, each `0x80` or zero, into one bit each. The first byte becomes the lowest bit.
 #[inline]
-const fn one_bit_a_byte(marks: u64) -> u64 {
+const fn packed(marks: u64) -> u64 {
     (marks >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
-/// A size in bytes, or a count: one to nine decimal digits.
+/// Parses a size or a count of one to nine decimal digits.
 #[inline]
 #[must_use]
 pub fn size(token: &[u8]) -> Option<usize> {
@@ -125,7 +126,7 @@ pub fn size(token: &[u8]) -> Option<usize> {
     Some(value)
 }
 
-/// `line` without blanks at both ends.
+/// Returns `line` without blanks at both ends.
 #[must_use]
 pub fn trim(mut line: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = line
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shape_of_a_line_is_that_of_its_tokens() {
+    fn the_shape_of_a_line_agrees_with_its_tokens() {
         for line in [
             "PUB a 1\r\n",
             "PUB a 1\n",
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn trim_takes_blanks_off_both_ends() {
+    fn trim_removes_blanks_at_both_ends() {
         assert_eq!(trim(b" \t'a b'\r"), b"'a b'");
         assert_eq!(trim(b"  "), b"");
     }

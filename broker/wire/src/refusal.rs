@@ -1,27 +1,28 @@
-//! The texts of `-ERR`: whom they are about, and whether the server closes the connection after them.
+//! The texts of `-ERR`: the cause that each names, and whether the server closes the connection after it.
 //!
-//! The texts are those that `nats-server` has used over the years; old client libraries compare them letter by letter.
+//! These are the texts of all versions of `nats-server`. Old client libraries compare them letter by letter.
 
-/// What a server refused.
+/// Cause of an `-ERR`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// One command, which had no effect; the connection goes on.
+    /// One command, which has no effect. The connection continues.
     Command,
-    /// A subscription, by permission; the connection goes on without it.
+    /// A subscription that the permissions do not allow. The connection continues without it.
     Subscription,
-    /// The client itself: what it sent broke a rule or a limit. The connection ends.
+    /// Bytes of the client that violate a rule or a limit. The connection ends.
     Client,
     /// The client's credentials. The connection ends.
     Authorization,
-    /// No credentials came in time. About the client if it had not sent its CONNECT, else about the server. The connection ends.
+    /// No credentials within the time limit. The client is the cause if it has sent no CONNECT; otherwise the server is. The
+    /// connection ends.
     AuthorizationTimeout,
-    /// Nothing the client did: the server is full, going, or was reached at the wrong port. The connection ends.
+    /// The server: it is full, shuts down, or the port is not for clients. The connection ends.
     Server,
-    /// A text not known here.
+    /// Unknown text.
     Unknown,
 }
 
-/// Texts that begin like this, in lower case, without quotes.
+/// Beginnings of the texts in lower case, without quotes, and their causes. The first match counts.
 const TEXTS: &[(&str, Refusal)] = &[
     ("permissions violation for subscription", Refusal::Subscription),
     ("permissions violation", Refusal::Command),
@@ -59,7 +60,7 @@ const TEXTS: &[(&str, Refusal)] = &[
 ];
 
 impl Refusal {
-    /// What the text of an `-ERR` (without its quotes) stands for.
+    /// Returns the cause that the text of an `-ERR` names. `text` is without quotes.
     #[must_use]
     pub fn of(text: &[u8]) -> Self {
         let starts = |known: &str| {
@@ -72,7 +73,7 @@ impl Refusal {
             .map_or(Self::Unknown, |(_, refusal)| *refusal)
     }
 
-    /// Stable name, for logs and metric labels.
+    /// Returns the stable name of the cause, for logs and metric labels.
     #[must_use]
     pub const fn kind(self) -> &'static str {
         match self {
@@ -87,17 +88,19 @@ impl Refusal {
     }
 }
 
-/// Whether the text of an `-ERR` comes in place of the `+OK` of the command it refuses (promise S6). So do all that leave
-/// the connection open but one: a publish to a bad subject under `pedantic` is complained of, and then taken.
+/// Returns whether the `-ERR` with this text replaces the `+OK` of the command (promise S6). Each `-ERR` after which the
+/// connection continues does, with one exception: with `pedantic`, a publish to an invalid subject is answered with `-ERR` and
+/// then accepted with `+OK`.
 #[must_use]
 pub fn replaces_ok(text: &[u8]) -> bool {
-    const BESIDES: &[u8] = b"invalid publish subject";
+    const WITH_OK: &[u8] = b"invalid publish subject";
     !text
-        .get(..BESIDES.len())
-        .is_some_and(|head| head.eq_ignore_ascii_case(BESIDES))
+        .get(..WITH_OK.len())
+        .is_some_and(|head| head.eq_ignore_ascii_case(WITH_OK))
 }
 
-/// Whether the text of an `-ERR` refuses a subscription because there are too many. It does not say which.
+/// Returns whether the `-ERR` with this text rejects a subscription above the maximum number. The text does not name the
+/// subscription.
 #[must_use]
 pub fn names_too_many_subscriptions(text: &[u8]) -> bool {
     const TEXT: &[u8] = b"maximum subscriptions exceeded";
@@ -105,7 +108,7 @@ pub fn names_too_many_subscriptions(text: &[u8]) -> bool {
         .is_some_and(|head| head.eq_ignore_ascii_case(TEXT))
 }
 
-/// The subject and queue group that a permission violation about a subscription names.
+/// Returns the subject and the queue group in the text of a permission violation for a subscription.
 #[must_use]
 pub fn refused_subscription(text: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let mut quoted = text.split(|byte| *byte == b'"');
@@ -120,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_told_apart_whatever_their_case() {
+    fn the_case_of_texts_is_ignored() {
         for (text, refusal) in [
             ("Permissions Violation for Publish to \"foo\"", Refusal::Command),
             (
@@ -141,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn s6_only_the_pedantic_complaint_comes_besides_an_ok() {
+    fn s6_only_the_pedantic_err_is_followed_by_an_ok() {
         assert!(!replaces_ok(b"Invalid Publish Subject"));
         for text in [
             "Invalid Subject",
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nats_server_says_is_known() {
+    fn texts_of_nats_server_are_known() {
         for (text, refusal) in [
             (
                 "Permissions Violation for Subscription to \"a.b.c\", too many tokens",
@@ -174,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_refused_subscription_is_named_in_the_text() {
+    fn the_refused_subscription_is_found_in_the_text() {
         let text = br#"Permissions Violation for Subscription to "a.b" using queue "q""#;
         assert_eq!(
             refused_subscription(text),

@@ -1,11 +1,17 @@
-//! Finds the next whole frame at the head of a buffer. This is the hot end of the wire: every message passes here.
+//! The scanner: finds the next whole frame at the start of a buffer. Every message passes it, so it is optimised.
 //!
-//! A scanner holds no bytes of the stream, so a caller may cut the stream anywhere and ask again with more. What it does
-//! hold is the control line of the last message: publishers repeat their subject and size, subscribers get the same
-//! sid again, so most lines are the same as the one before, byte for byte. There are three ways through: the line is the
-//! remembered one (4 ns a frame on the machine it was written on), it is a short PUB or MSG as programs write them
-//! (18 ns), or it is anything else (25 ns and more). A payload's bytes are not looked at, so its length makes no
-//! difference. `cargo bench -p standin-wire --features bench` measures the three as `same`, `varied` and `odd`.
+//! A scanner keeps no unread bytes. When a frame is incomplete, the caller reads more and calls again with the same bytes and
+//! the new ones. The scanner remembers only the control line of the last message. Most lines equal the one before, because
+//! publishers repeat subject and size, and subscribers receive the same subscription id. There are three paths:
+//!
+//! | path | control line | time for a frame | name in the benchmark |
+//! |---|---|---|---|
+//! | memo | equal to the last one | 4 ns | `same` |
+//! | plain | short PUB or MSG as client libraries and servers write it | 18 ns | `varied` |
+//! | general | any other | 25 ns and more | `odd` |
+//!
+//! The times do not depend on the payload, because its bytes are not read. They were measured on one machine with
+//! `cargo bench -p standin-wire --features bench`.
 
 use std::marker::PhantomData;
 
@@ -15,66 +21,66 @@ use crate::error::WireError;
 use crate::limits::FrameLimits;
 use crate::line::{shape, size};
 
-/// One side of the protocol: its verbs and their arguments.
+/// One side of the protocol, client or server: its verbs and their arguments.
 pub trait Dialect {
-    /// The verbs of this side.
+    /// The verbs that this side sends.
     type Verb: Copy + std::fmt::Debug + PartialEq;
 
-    /// The message without headers, which nearly every frame is.
-    const PLAIN: Plain<Self::Verb>;
+    /// The message without headers, which is the most frequent frame.
+    const PLAIN: PlainMessage<Self::Verb>;
 
-    /// The verb at the head of `bytes` and where its arguments start; `None` when more bytes are needed.
+    /// Returns the verb at the start of `bytes` and the offset of its arguments, or `None` if more bytes are needed.
     ///
     /// # Errors
-    /// [`WireError::UnknownVerb`] as soon as the bytes fit no verb.
+    /// [`WireError::UnknownVerb`] as soon as no verb begins with these bytes.
     fn verb(bytes: &[u8]) -> Result<Option<(Self::Verb, usize)>, WireError>;
 
-    /// What the control line announces to follow it. `args` is the line behind the verb, without its end.
+    /// Returns the size of the body that follows the control line. `args` is the line behind the verb, without its line end.
     ///
     /// # Errors
     /// [`WireError::Arguments`].
-    fn announced(verb: Self::Verb, args: &[u8]) -> Result<Announced, WireError>;
+    fn body(verb: Self::Verb, args: &[u8]) -> Result<Body, WireError>;
 }
 
-/// The shape of a plain message, for the short way through the scanner.
+/// Form of a message without headers, for the plain path of the scanner.
 #[derive(Debug)]
-pub struct Plain<V> {
-    /// The verb as clients and servers write it, and a blank.
+pub struct PlainMessage<V> {
+    /// The verb in capitals and a blank, as client libraries and servers write it.
     pub head: [u8; 4],
     /// The verb.
     pub verb: V,
-    /// How many tokens the line has, with the verb. The last is the size.
+    /// Number of tokens in the control line, including the verb. The last token is the size.
     pub tokens: std::ops::RangeInclusive<u32>,
 }
 
-/// What follows a control line.
+/// The part of a frame that follows the control line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Announced {
-    /// The line is the frame.
+pub enum Body {
+    /// The frame ends with the control line.
     Nothing,
-    /// So many bytes and a line end.
+    /// This number of bytes and a line end.
     Payload(usize),
 }
 
-/// Where a whole frame lies at the head of a buffer.
+/// Position of a frame at the start of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span<V> {
-    /// Its verb.
+    /// Verb of the frame.
     pub verb: V,
-    /// Length of the control line with its line end, in bytes.
+    /// Length of the control line including its line end, in bytes.
     pub head: usize,
-    /// Length of the whole frame with all line ends, in bytes.
+    /// Length of the whole frame including all line ends, in bytes.
     pub len: usize,
-    /// The control line is the same, byte for byte, as that of the message before. A hint: `false` says nothing.
+    /// Whether the control line is known to equal that of the message before. If `false`, it may still be equal.
     pub repeats: bool,
-    /// Where the arguments start: the length of the verb, in bytes.
+    /// Offset of the arguments, which is the length of the verb, in bytes.
     args_at: u8,
-    /// How many bytes end the control line: 2, or 1 for a bare `\n`.
+    /// Length of the line end of the control line: 2 bytes, or 1 for `\n` alone.
     end: u8,
 }
 
 impl<V> Span<V> {
-    /// The arguments on the control line and the payload with its headers, of the frame `bytes`.
+    /// Returns two parts of the frame `bytes`: the arguments on the control line, and the headers with the payload.
     #[inline]
     pub(crate) fn parts<'a>(&self, bytes: &'a [u8]) -> (&'a [u8], &'a [u8]) {
         let args = &bytes[usize::from(self.args_at)..self.head - usize::from(self.end)];
@@ -86,24 +92,24 @@ impl<V> Span<V> {
         (args, body)
     }
 
-    /// The arguments on the control line of the frame `bytes`.
+    /// Returns the arguments on the control line of the frame `bytes`.
     #[inline]
     pub fn args<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         self.parts(bytes).0
     }
 }
 
-/// Control lines up to this many bytes are remembered; longer ones are split each time.
+/// Longest control line that is remembered, in bytes.
 const MEMO_BYTES_MAX: usize = 64;
 
-/// The control line of the last message. Bytes behind the line's end are whatever followed it.
+/// The control line of the last message. The bytes behind its line end have no meaning.
 #[derive(Debug, Clone, Copy)]
 struct Memo<V> {
     line: [u8; MEMO_BYTES_MAX],
     span: Span<V>,
 }
 
-/// Finds whole frames of one direction. See the file's head.
+/// Finds the frames of one side of the protocol. The documentation of the module describes how.
 #[derive(Debug)]
 pub struct Scanner<D: Dialect> {
     limits: FrameLimits,
@@ -112,7 +118,7 @@ pub struct Scanner<D: Dialect> {
 }
 
 impl<D: Dialect> Scanner<D> {
-    /// A scanner that keeps `limits`.
+    /// Creates a scanner that enforces `limits`.
     #[must_use]
     pub const fn new(limits: FrameLimits) -> Self {
         Self {
@@ -122,45 +128,47 @@ impl<D: Dialect> Scanner<D> {
         }
     }
 
-    /// The limits it keeps.
+    /// Returns the limits.
     #[must_use]
     pub const fn limits(&self) -> FrameLimits {
         self.limits
     }
 
-    /// Keeps other limits from now on (a later INFO may name another `max_payload`).
+    /// Changes the limits. A later INFO may have another `max_payload`.
     pub fn set_limits(&mut self, limits: FrameLimits) {
         self.limits = limits;
         self.memo = None;
     }
 
-    /// Forgets the last control line, and the memory it took.
+    /// Frees the memory of the last control line.
     pub fn forget(&mut self) {
         self.memo = None;
     }
 
-    /// Finds the whole frame at the head of `buf`; `None` when more bytes are needed.
+    /// Finds the frame at the start of `buf`. Returns `None` if more bytes are needed.
     ///
     /// # Errors
-    /// [`WireError`] when the bytes can no longer become a frame within the limits: an unknown verb shows in its first
-    /// byte, a payload over the limit on its control line, a line over the limit before it ends.
-    // Inlined by force, like its callees, for the same reason (`tests/bench sidecar --only passing`, 16 B).
+    /// [`WireError`] if the bytes are not the beginning of a valid frame within the limits. An unknown verb is reported at its
+    /// first wrong byte, a payload above the limit at its control line, and a line above the limit before its end.
+    // Inlined by force, as are the functions it calls (`tests/bench sidecar --only passing`, 16 B).
     #[inline(always)]
     pub fn next(&mut self, buf: &[u8]) -> Result<Option<Span<D::Verb>>, WireError> {
         if let Some(memo) = &self.memo
             && let Some(head) = buf.first_chunk::<MEMO_BYTES_MAX>()
             && memo.is_head_of(head)
         {
-            return whole(buf, memo.span);
+            return complete(buf, memo.span);
         }
         if let Some(span) = self.plain(buf) {
-            return self.whole_and_remembered(buf, span);
+            return self.complete_and_remember(buf, span);
         }
-        self.split(buf)
+        self.general(buf)
     }
 
-    /// The span of a plain message with a short line; `None` is for [`split`](Self::split) to judge.
-    // Inlined by force, as are its two callees: a span handed over in memory costs a fifth of the whole (`scan/*/varied`).
+    /// The plain path. Returns the span of a message without headers that has a short control line; `None` for any other frame,
+    /// valid or not.
+    // Inlined by force, as are the two functions it calls: to return the span through memory takes a fifth of the time
+    // (`scan/*/varied`).
     #[inline(always)]
     fn plain(&self, buf: &[u8]) -> Option<Span<D::Verb>> {
         let head = buf.first_chunk::<MEMO_BYTES_MAX>()?;
@@ -182,30 +190,32 @@ impl<D: Dialect> Scanner<D> {
         })
     }
 
-    /// How many bytes the frame at the head of `buf` still needs: at least one, and all of them when its control line is there.
+    /// Returns how many bytes are missing from the frame at the start of `buf`. The number is exact if the control line is
+    /// complete, and 1 otherwise.
     #[must_use]
     pub fn missing(&self, buf: &[u8]) -> usize {
-        match self.announced(buf) {
+        match self.frame_span(buf) {
             Ok(Some(span)) => span.len.saturating_sub(buf.len()).max(1),
             Ok(None) | Err(_) => 1,
         }
     }
 
-    /// Splits the control line into its tokens: the long way, for every frame that the short ones do not take.
-    fn split(&mut self, buf: &[u8]) -> Result<Option<Span<D::Verb>>, WireError> {
-        match self.announced(buf)? {
-            Some(span) if span.len > span.head => self.whole_and_remembered(buf, span),
+    /// The general path: splits the control line into its tokens.
+    fn general(&mut self, buf: &[u8]) -> Result<Option<Span<D::Verb>>, WireError> {
+        match self.frame_span(buf)? {
+            Some(span) if span.len > span.head => self.complete_and_remember(buf, span),
             line => Ok(line),
         }
     }
 
-    /// The span of the frame at the head of `buf`, whole or not; `None` while its control line is not there.
-    fn announced(&self, buf: &[u8]) -> Result<Option<Span<D::Verb>>, WireError> {
+    /// Returns the span of the frame at the start of `buf`, which may still be incomplete; `None` if the control line is
+    /// incomplete.
+    fn frame_span(&self, buf: &[u8]) -> Result<Option<Span<D::Verb>>, WireError> {
         let line_max = self.limits.line_bytes_max;
         let Some((verb, args_at)) = D::verb(buf)? else {
             return Ok(None);
         };
-        // The limit is on the arguments; verb, one blank and line end come on top, as in `nats-server`.
+        // The limit is for the arguments, without the verb, one blank and the line end, as in `nats-server`.
         let text_max = args_at + 1 + line_max;
         let within = &buf[..buf.len().min(text_max + 2)];
         let Some(newline) = memchr(b'\n', within) else {
@@ -221,7 +231,7 @@ impl<D: Dialect> Scanner<D> {
         if head - end > text_max {
             return Err(WireError::LineTooLong { max_bytes: line_max });
         }
-        let announced = D::announced(verb, &buf[args_at..head - end])?;
+        let body = D::body(verb, &buf[args_at..head - end])?;
         let mut span = Span {
             verb,
             head,
@@ -230,7 +240,7 @@ impl<D: Dialect> Scanner<D> {
             args_at: args_at as u8,
             end: end as u8,
         };
-        let Announced::Payload(size_bytes) = announced else {
+        let Body::Payload(size_bytes) = body else {
             return Ok(Some(span));
         };
         let max_bytes = self.limits.payload_bytes_max;
@@ -245,13 +255,13 @@ impl<D: Dialect> Scanner<D> {
     }
 
     #[inline(always)]
-    fn whole_and_remembered(
+    fn complete_and_remember(
         &mut self,
         buf: &[u8],
         span: Span<D::Verb>,
     ) -> Result<Option<Span<D::Verb>>, WireError> {
-        let found = whole(buf, span)?;
-        // Not before the frame is whole: `repeats` promises that the frame before had the same line.
+        let found = complete(buf, span)?;
+        // Only when the frame is complete, because `repeats` refers to the frame before.
         if found.is_some() {
             self.remember(buf, span);
         }
@@ -296,7 +306,8 @@ impl<V> Memo<V> {
     }
 }
 
-/// Ones for the first `line_bytes` bytes, zeros for the others; `None` for a line too long to be remembered.
+/// Returns a mask with ones for the first `line_bytes` bytes and zeros for the others; `None` for a line that is too long to
+/// be remembered.
 #[inline]
 fn mask(line_bytes: usize) -> Option<&'static [u8; MEMO_BYTES_MAX]> {
     const EDGE: [u8; 2 * MEMO_BYTES_MAX] = {
@@ -314,9 +325,12 @@ fn mask(line_bytes: usize) -> Option<&'static [u8; MEMO_BYTES_MAX]> {
         .first_chunk()
 }
 
-/// `span` when all of it is in `buf` and its payload ends as it must.
+/// Returns `span` if `buf` contains the whole frame; `None` if more bytes are needed.
+///
+/// # Errors
+/// [`WireError::PayloadEnd`].
 #[inline]
-fn whole<V>(buf: &[u8], span: Span<V>) -> Result<Option<Span<V>>, WireError> {
+fn complete<V>(buf: &[u8], span: Span<V>) -> Result<Option<Span<V>>, WireError> {
     match buf.get(span.len - 2..span.len) {
         Some(b"\r\n") => Ok(Some(span)),
         Some(_) => Err(WireError::PayloadEnd),
@@ -327,30 +341,31 @@ fn whole<V>(buf: &[u8], span: Span<V>) -> Result<Option<Span<V>>, WireError> {
     }
 }
 
-/// The verb of `verbs` (name in capitals, whether a blank must follow, value) at the head of `bytes`.
+/// Returns the one of `verbs` with which `bytes` begins, and its length; `None` if more bytes are needed. Each entry of
+/// `verbs` has the name in capitals, whether a blank must follow it, and the value.
 #[inline]
 pub(crate) fn verb<V: Copy>(
     bytes: &[u8],
     verbs: &[(&'static [u8], bool, V)],
 ) -> Result<Option<(V, usize)>, WireError> {
-    let mut may_come = false;
+    let mut is_prefix = false;
     for (name, needs_blank, verb) in verbs {
         let have = bytes.len().min(name.len());
         if !bytes[..have].eq_ignore_ascii_case(&name[..have]) {
             continue;
         }
         if have < name.len() {
-            may_come = true;
+            is_prefix = true;
             continue;
         }
         match bytes.get(name.len()) {
-            None => may_come = true,
+            None => is_prefix = true,
             Some(_) if !needs_blank => return Ok(Some((*verb, name.len()))),
             Some(b' ' | b'\t') => return Ok(Some((*verb, name.len()))),
             Some(_) => {}
         }
     }
-    if may_come { Ok(None) } else { Err(unknown(bytes)) }
+    if is_prefix { Ok(None) } else { Err(unknown(bytes)) }
 }
 
 fn unknown(bytes: &[u8]) -> WireError {
@@ -375,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_go_up_to_the_line_limit_and_no_further() {
+    fn the_line_limit_is_the_longest_allowed_length_of_the_arguments() {
         let too_long = Err(WireError::LineTooLong { max_bytes: 100 });
         for verb in ["SUB", "UNSUB", "CONNECT", "PING"] {
             for end in ["\r\n", "\n"] {
@@ -388,7 +403,7 @@ mod tests {
                 let over = format!("{verb} {}{end}", "a".repeat(99) + " 1");
                 assert_eq!(scan(over.as_bytes()), too_long, "{verb}");
             }
-            // Without a line end the error comes when not even `\r\n` could make it fit.
+            // Without a line end, the error is reported when the line would be too long even if it ended here.
             let open = format!("{verb} {}", "a".repeat(101));
             assert_eq!(scan(open.as_bytes()), Ok(None), "{verb}");
             assert_eq!(scan((open + "aa").as_bytes()), too_long, "{verb}");
@@ -396,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_line_limit_holds_for_short_messages_too() {
+    fn the_plain_path_enforces_a_small_line_limit() {
         let limits = FrameLimits {
             line_bytes_max: 5,
             payload_bytes_max: 100,
@@ -411,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_go_up_to_their_limit_which_shows_on_the_line_alone() {
+    fn a_payload_above_the_limit_is_an_error_at_its_control_line() {
         let found = scan(b"PUB a 10\r\n0123456789\r\n").unwrap().unwrap();
         assert_eq!((found.head, found.len), (10, 22));
         let over = Err(WireError::PayloadTooLarge {
@@ -425,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_of_another_length_than_said_is_an_error_as_soon_as_it_shows() {
+    fn a_payload_without_its_line_end_is_an_error_at_the_first_wrong_byte() {
         assert_eq!(scan(b"PUB a 3\r\nabc"), Ok(None));
         assert_eq!(scan(b"PUB a 3\r\nabc\r"), Ok(None));
         for wrong in [
@@ -439,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_frame_still_needs_is_known_from_its_control_line_on() {
+    fn the_number_of_missing_bytes_is_exact_once_the_control_line_is_complete() {
         for frame in ["PUB a 10\r\n0123456789\r\n", "HPUB a 2 10\n0123456789\r\n"] {
             let line = frame.find('\n').unwrap() + 1;
             for cut in 0..frame.len() {
@@ -452,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_line_is_said_to_repeat_and_another_is_not() {
+    fn repeats_is_set_for_a_line_equal_to_the_one_before() {
         let mut scanner = ClientScanner::new(LIMITS);
         let long = format!("PUB {} 1\r\nx\r\n", "b".repeat(80));
         let frames = [
@@ -478,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn other_limits_hold_for_a_remembered_line() {
+    fn changed_limits_apply_to_a_remembered_line() {
         let bytes = [b"PUB a 10\r\n0123456789\r\n".as_slice(), &[b'\n'; 64]].concat();
         let mut scanner = ClientScanner::new(LIMITS);
         assert!(scanner.next(&bytes).is_ok());

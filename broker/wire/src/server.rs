@@ -3,28 +3,28 @@
 use crate::error::WireError;
 use crate::limits::FrameLimits;
 use crate::line::{message_tokens, size, trim};
-use crate::scan::{Announced, Dialect, Plain, Scanner, Span};
+use crate::scan::{Body, Dialect, PlainMessage, Scanner, Span};
 
-/// The verb of a server's frame.
+/// Verb of a server's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// A message.
+    /// Delivers a message.
     Msg,
-    /// A message with headers.
+    /// Delivers a message with headers.
     Hmsg,
-    /// A command was taken (only with `verbose`).
+    /// Confirms a command (only with `verbose`).
     Ok,
-    /// Something was refused.
+    /// Reports an error.
     Err,
-    /// A round trip.
+    /// Requests a PONG.
     Ping,
-    /// The answer to the client's PING.
+    /// Answers a PING of the client.
     Pong,
-    /// Who the server is and what it offers.
+    /// Describes the server.
     Info,
 }
 
-/// A server's frame, over the bytes it came in.
+/// A server's frame. Borrows the bytes that were received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// `INFO {json}`
@@ -33,7 +33,7 @@ pub enum Frame<'a> {
     Message(Message<'a>),
     /// `+OK`
     Ok,
-    /// `-ERR 'text'`; the text without its quotes.
+    /// `-ERR 'text'`, without the quotes.
     Err(&'a [u8]),
     /// `PING`
     Ping,
@@ -41,22 +41,22 @@ pub enum Frame<'a> {
     Pong,
 }
 
-/// The arguments of MSG or HMSG, and what they carry.
+/// The arguments and the body of MSG or HMSG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// The subject it was published to.
+    /// Subject to which the message was published.
     pub subject: &'a [u8],
-    /// The subscription it is for.
+    /// Id of the subscription that receives the message.
     pub sid: &'a [u8],
-    /// Where an answer is to go.
+    /// Subject for a reply.
     pub reply: Option<&'a [u8]>,
-    /// The header block with its own version line and end; `None` for MSG.
+    /// The header block, with its version line and its closing empty line. `None` for MSG.
     pub headers: Option<&'a [u8]>,
-    /// The message without headers and without the closing line end.
+    /// The payload, without headers and without the line end that follows it.
     pub payload: &'a [u8],
 }
 
-/// The server's side of the protocol, for [`Scanner`].
+/// The server's side of the protocol, as a parameter of [`Scanner`].
 #[derive(Debug, Clone, Copy)]
 pub enum Server {}
 
@@ -66,7 +66,7 @@ pub type ServerScanner = Scanner<Server>;
 impl Dialect for Server {
     type Verb = Verb;
 
-    const PLAIN: Plain<Verb> = Plain {
+    const PLAIN: PlainMessage<Verb> = PlainMessage {
         head: *b"MSG ",
         verb: Verb::Msg,
         tokens: 4..=5,
@@ -89,21 +89,20 @@ impl Dialect for Server {
     }
 
     #[inline]
-    fn announced(verb: Verb, args: &[u8]) -> Result<Announced, WireError> {
+    fn body(verb: Verb, args: &[u8]) -> Result<Body, WireError> {
         match verb {
-            Verb::Msg => message_args(args).map(|args| Announced::Payload(args.total)),
-            Verb::Hmsg => hmessage_args(args).map(|args| Announced::Payload(args.total)),
-            Verb::Info | Verb::Ok | Verb::Err | Verb::Ping | Verb::Pong => Ok(Announced::Nothing),
+            Verb::Msg => message_args(args).map(|args| Body::Payload(args.total)),
+            Verb::Hmsg => hmessage_args(args).map(|args| Body::Payload(args.total)),
+            Verb::Info | Verb::Ok | Verb::Err | Verb::Ping | Verb::Pong => Ok(Body::Nothing),
         }
     }
 }
 
-/// Takes the whole server frame at the head of `buf`.
-///
-/// Returns the frame and its length in bytes, `None` when more bytes are needed.
+/// Decodes the server frame at the start of `buf`. Returns the frame and its length in bytes, or `None` if more bytes are
+/// needed.
 ///
 /// # Errors
-/// [`WireError`] when the bytes can no longer become a frame within `limits`.
+/// [`WireError`] if the bytes are not the beginning of a valid frame within `limits`.
 pub fn decode(buf: &[u8], limits: FrameLimits) -> Result<Option<(Frame<'_>, usize)>, WireError> {
     let Some(span) = Scanner::<Server>::new(limits).next(buf)? else {
         return Ok(None);
@@ -111,10 +110,10 @@ pub fn decode(buf: &[u8], limits: FrameLimits) -> Result<Option<(Frame<'_>, usiz
     Ok(Some((frame(&buf[..span.len], &span)?, span.len)))
 }
 
-/// The frame that `span`, as a [`Scanner`] found it, has in `bytes`.
+/// Decodes the frame `bytes`, for which a [`Scanner`] returned `span`.
 ///
 /// # Errors
-/// [`WireError::Arguments`] when `span` is not the span of these bytes.
+/// [`WireError::Arguments`] if `span` does not belong to these bytes.
 #[inline]
 pub fn frame<'a>(bytes: &'a [u8], span: &Span<Verb>) -> Result<Frame<'a>, WireError> {
     let (args, body) = span.parts(bytes);
@@ -148,7 +147,7 @@ pub fn frame<'a>(bytes: &'a [u8], span: &Span<Verb>) -> Result<Frame<'a>, WireEr
     })
 }
 
-/// The sid of the MSG or HMSG control line `args` (behind the verb); empty when there is none.
+/// Returns the subscription id in the arguments `args` of MSG or HMSG; empty if there is none.
 #[inline]
 #[must_use]
 pub fn message_sid(args: &[u8]) -> &[u8] {
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn msg_has_a_subject_a_sid_maybe_a_reply_and_a_payload() {
+    fn msg_has_a_subject_a_sid_an_optional_reply_and_a_payload() {
         assert_eq!(one("MSG foo 7 5\r\nhello\r\n"), message("foo", None, "hello"));
         assert_eq!(
             one("msg\tfoo  7 bar 5\nhello\r\n"),
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_without_payload_are_read() {
+    fn frames_without_payload_are_decoded() {
         assert_eq!(one("INFO {\"a\":1} \r\n"), Frame::Info(b"{\"a\":1}"));
         assert_eq!(one("info{}\n"), Frame::Info(b"{}"));
         assert_eq!(one("+OK\r\n"), Frame::Ok);
@@ -280,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_err_text_comes_without_its_quotes() {
+    fn the_quotes_of_an_err_text_are_removed() {
         assert_eq!(
             one("-ERR 'Stale Connection'\r\n"),
             Frame::Err(b"Stale Connection")
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sid_is_found_without_a_whole_message() {
+    fn the_sid_is_found_in_the_arguments_alone() {
         assert_eq!(message_sid(b" foo 17 3"), b"17");
         assert_eq!(message_sid(b" foo 17 reply 3"), b"17");
         assert_eq!(message_sid(b" foo 17 reply 3 9"), b"17");
@@ -299,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_arguments_are_errors_that_show_the_right_ones() {
+    fn errors_about_arguments_show_the_expected_form() {
         for text in [
             "MSG \r\n",
             "MSG a 1\r\n",
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_verb_of_a_server_is_known_at_its_first_wrong_byte() {
+    fn a_verb_of_no_server_is_an_error_at_its_first_wrong_byte() {
         for text in [
             "X",
             "\r",

@@ -1,11 +1,11 @@
 //! Subjects and wildcards: <https://docs.nats.io/nats-concepts/subjects>.
 //!
-//! A subject is tokens with dots between them. In a subscription the token `*` stands for any one token, and `>` as the
-//! last token for one or more. Inside a longer token both are ordinary characters, as in `nats-server`.
+//! A subject consists of tokens, separated by dots. In the subject of a subscription, the token `*` matches exactly one token,
+//! and `>` as the last token matches one or more. Within a longer token both are ordinary characters, as in `nats-server`.
 
 use thiserror::Error;
 
-/// Whether `subject` may be subscribed to: no empty token, no blank, `>` as a token only at the end.
+/// Returns whether `subject` is valid for a subscription: no empty token, no blank, and the token `>` only at the end.
 #[must_use]
 pub fn valid_subscription(subject: &[u8]) -> bool {
     let mut ended = false;
@@ -23,13 +23,13 @@ pub fn valid_subscription(subject: &[u8]) -> bool {
     true
 }
 
-/// Whether `subject` may be published to: as [`valid_subscription`], and without wildcards.
+/// Returns whether `subject` is valid for a publish: valid for a subscription, and without wildcards.
 #[must_use]
 pub fn valid_publish(subject: &[u8]) -> bool {
     valid_subscription(subject) && !has_wildcard(subject)
 }
 
-/// Whether one of the tokens of `subject` is `*` or `>`.
+/// Returns whether a token of `subject` is `*` or `>`.
 #[must_use]
 pub fn has_wildcard(subject: &[u8]) -> bool {
     subject
@@ -37,37 +37,37 @@ pub fn has_wildcard(subject: &[u8]) -> bool {
         .any(|token| token == b"*" || token == b">")
 }
 
-/// Whether a subscription to `pattern` gets a message published to `subject`. Both must be valid.
+/// Returns whether a subscription to `pattern` receives a message published to `subject`. Both must be valid.
 #[must_use]
 pub fn matches(pattern: &[u8], subject: &[u8]) -> bool {
-    let mut wanted = pattern.split(|byte| *byte == b'.');
+    let mut patterns = pattern.split(|byte| *byte == b'.');
     let mut tokens = subject.split(|byte| *byte == b'.');
     loop {
-        match (wanted.next(), tokens.next()) {
+        match (patterns.next(), tokens.next()) {
             (Some(b">"), Some(_)) | (None, None) => return true,
             (Some(b"*"), Some(_)) => {}
-            (Some(wanted), Some(token)) if wanted == token => {}
+            (Some(pattern), Some(token)) if pattern == token => {}
             _ => return false,
         }
     }
 }
 
-/// A checked subscription subject, for settings that name subjects by pattern.
+/// Valid subject of a subscription, for settings that select subjects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(Box<[u8]>);
 
-/// Why a text is no [`Pattern`].
+/// Error for a text that is not a [`Pattern`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "`{0}` is no subject pattern: tokens with dots between them, `*` for one token, `>` at the end for the rest"
+    "`{0}` is not a subject pattern: write tokens separated by dots, `*` for one token, `>` at the end for all further ones"
 )]
 pub struct PatternError(String);
 
 impl Pattern {
-    /// Checks `text`.
+    /// Creates a pattern.
     ///
     /// # Errors
-    /// [`PatternError`] when it may not be subscribed to.
+    /// [`PatternError`] if `text` is not valid for a subscription.
     pub fn new(text: &str) -> Result<Self, PatternError> {
         if valid_subscription(text.as_bytes()) {
             Ok(Self(text.as_bytes().into()))
@@ -76,7 +76,7 @@ impl Pattern {
         }
     }
 
-    /// Whether `subject` is one of those meant.
+    /// Returns whether the pattern matches `subject`.
     #[must_use]
     pub fn matches(&self, subject: &[u8]) -> bool {
         matches(&self.0, subject)
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn wildcards_stand_for_whole_tokens() {
+    fn wildcards_match_whole_tokens() {
         for (pattern, subject, gets) in [
             ("a.b", "a.b", true),
             ("a.b", "a", false),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_says_what_is_wrong_with_it() {
+    fn the_error_of_a_pattern_names_the_text() {
         assert!(Pattern::new("orders.>").unwrap().matches(b"orders.eu.1"));
         assert!(Pattern::new("a..b").unwrap_err().to_string().contains("`a..b`"));
     }

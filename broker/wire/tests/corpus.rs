@@ -1,4 +1,4 @@
-//! Every seed of the fuzz targets through the same oracle, under the stable compiler, and cut at every single place.
+//! All seeds of the fuzz targets, checked by the oracle with the stable compiler. Streams are also split at every byte.
 
 use std::path::Path;
 
@@ -34,17 +34,17 @@ fn check_stream<D: oracle::Side>(target: &str) {
 }
 
 #[test]
-fn client_seeds_give_the_same_frames_however_they_are_cut() {
+fn client_seeds_give_the_same_frames_wherever_they_are_split() {
     check_stream::<Client>("client_stream");
 }
 
 #[test]
-fn server_seeds_give_the_same_frames_however_they_are_cut() {
+fn server_seeds_give_the_same_frames_wherever_they_are_split() {
     check_stream::<Server>("server_stream");
 }
 
 #[test]
-fn streams_of_the_other_side_break_nothing() {
+fn streams_of_the_other_side_cause_no_panic() {
     for seed in seeds("client_stream") {
         oracle::fuzzed_stream::<Server>(&seed);
     }
@@ -54,7 +54,7 @@ fn streams_of_the_other_side_break_nothing() {
 }
 
 #[test]
-fn json_seeds_are_read_edited_and_shortened() {
+fn json_seeds_are_parsed_edited_and_shortened() {
     for seed in seeds("json") {
         oracle::json(&seed);
     }

@@ -1,4 +1,4 @@
-//! The tests of what this crate shows to others, in one binary so that they link once.
+//! Tests of the public interface of this crate. They are one binary, because each further binary would be linked separately.
 
 mod corpus;
 mod oracle;

@@ -1,5 +1,5 @@
-//! Properties of any frames, any bytes and any cuts: encode and decode are inverse, nothing depends on how a stream was
-//! cut, nothing goes over a limit, nothing panics.
+//! Properties that hold for all frames and bytes: encoding and decoding are inverse, the result does not depend on how a
+//! stream is split into reads, the limits are enforced, and nothing panics.
 
 use crate::oracle;
 use proptest::collection::vec;
@@ -10,7 +10,7 @@ use standin_wire::limits::{FrameLimits, INFO_LINE_BYTES_MAX};
 use standin_wire::server::{self, Server};
 use standin_wire::{Info, Refusal, Scanner, encode, refusal, subject};
 
-/// A frame of either side with bytes of its own.
+/// A frame of either side that owns its bytes.
 #[derive(Debug, Clone)]
 enum Owned {
     Connect(String),
@@ -74,7 +74,7 @@ impl Owned {
     }
 }
 
-/// Few different values, so that lines repeat; and now and then any bytes that are no blank and no line end.
+/// A token: usually one of a few, so that control lines repeat; sometimes any bytes except blanks and line ends.
 fn token() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => prop::sample::select(vec!["a", "b.c", "1", "17", "orders.eu.*", ">"])
@@ -116,7 +116,7 @@ fn server_frame() -> impl Strategy<Value = Owned> {
     ]
 }
 
-/// Frames one after another, some of them several times.
+/// A sequence of frames, some of them repeated.
 fn frames(frame: impl Strategy<Value = Owned>) -> impl Strategy<Value = Vec<Owned>> {
     vec((frame, 1..4_usize), 0..12).prop_map(|frames| {
         frames
@@ -139,7 +139,7 @@ fn sorted_cuts() -> impl Strategy<Value = Vec<usize>> {
     })
 }
 
-/// Bytes that look like the protocol more often than random ones do.
+/// Bytes that resemble the protocol more than random bytes do.
 fn garbage() -> impl Strategy<Value = Vec<u8>> {
     let words = [
         "PUB ",
@@ -181,7 +181,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
     #[test]
-    fn client_frames_read_back_as_they_were(frames in frames(client_frame())) {
+    fn encoded_client_frames_decode_to_the_same_frames(frames in frames(client_frame())) {
         let stream = encoded(&frames);
         let mut scanner = Scanner::<Client>::new(FrameLimits::CLIENT);
         let mut at = 0;
@@ -195,7 +195,7 @@ proptest! {
     }
 
     #[test]
-    fn server_frames_read_back_as_they_were(frames in frames(server_frame())) {
+    fn encoded_server_frames_decode_to_the_same_frames(frames in frames(server_frame())) {
         let stream = encoded(&frames);
         let mut scanner = Scanner::<Server>::new(FrameLimits::SERVER);
         let mut at = 0;
@@ -209,14 +209,14 @@ proptest! {
     }
 
     #[test]
-    fn what_was_decoded_encodes_to_the_same_frame(bytes in garbage()) {
-        // The oracle encodes each frame it finds, and decodes it again.
+    fn decoded_frames_encode_to_the_same_frames(bytes in garbage()) {
+        // The oracle encodes each frame that it finds, and decodes the result.
         oracle::checked_scan::<Client>(&bytes, FrameLimits::CLIENT);
         oracle::checked_scan::<Server>(&bytes, FrameLimits::SERVER);
     }
 
     #[test]
-    fn a_client_stream_is_the_same_however_it_is_cut(
+    fn a_client_stream_has_the_same_frames_wherever_it_is_split(
         frames in frames(client_frame()), cuts in sorted_cuts(), at in any::<prop::sample::Index>(), splice in garbage(),
     ) {
         let mut stream = encoded(&frames);
@@ -228,7 +228,7 @@ proptest! {
     }
 
     #[test]
-    fn a_server_stream_is_the_same_however_it_is_cut(
+    fn a_server_stream_has_the_same_frames_wherever_it_is_split(
         frames in frames(server_frame()), cuts in sorted_cuts(), at in any::<prop::sample::Index>(), splice in garbage(),
     ) {
         let mut stream = encoded(&frames);
@@ -240,7 +240,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_that_loses_a_byte_is_the_same_however_it_is_cut(
+    fn a_stream_without_one_of_its_bytes_has_the_same_frames_wherever_it_is_split(
         frames in frames(client_frame()), cuts in sorted_cuts(), at in any::<prop::sample::Index>(),
     ) {
         let mut stream = encoded(&frames);
@@ -251,7 +251,7 @@ proptest! {
     }
 
     #[test]
-    fn verbs_count_in_any_case_and_blanks_in_any_number(
+    fn the_case_of_verbs_and_the_number_of_blanks_are_ignored(
         frame in client_frame(), capitals in vec(any::<bool>(), 8), blanks in "[ \t]{1,5}", bare in any::<bool>(),
     ) {
         let mut bytes = Vec::new();
@@ -277,17 +277,17 @@ proptest! {
     }
 
     #[test]
-    fn wildcards_match_as_the_plain_rule_says(pattern in "([ab]|\\*)(\\.([ab]|\\*)){0,4}(\\.>)?|>", name in "[ab](\\.[ab]){0,5}") {
+    fn wildcards_match_like_a_simple_implementation(pattern in "([ab]|\\*)(\\.([ab]|\\*)){0,4}(\\.>)?|>", name in "[ab](\\.[ab]){0,5}") {
         prop_assert!(subject::valid_subscription(pattern.as_bytes()));
         prop_assert!(subject::valid_publish(name.as_bytes()));
         let wanted: Vec<&str> = pattern.split('.').collect();
         let tokens: Vec<&str> = name.split('.').collect();
-        prop_assert_eq!(subject::matches(pattern.as_bytes(), name.as_bytes()), plain_match(&wanted, &tokens));
+        prop_assert_eq!(subject::matches(pattern.as_bytes(), name.as_bytes()), simple_match(&wanted, &tokens));
         prop_assert!(subject::matches(name.as_bytes(), name.as_bytes()));
     }
 
     #[test]
-    fn subjects_of_any_bytes_are_judged(bytes in vec(any::<u8>(), 0..40), other in vec(any::<u8>(), 0..40)) {
+    fn any_bytes_may_be_checked_as_a_subject(bytes in vec(any::<u8>(), 0..40), other in vec(any::<u8>(), 0..40)) {
         let _ = subject::matches(&bytes, &other);
         if subject::valid_publish(&bytes) {
             prop_assert!(subject::valid_subscription(&bytes));
@@ -296,7 +296,7 @@ proptest! {
     }
 
     #[test]
-    fn s7_a_short_info_is_short_and_still_json(
+    fn s7_a_short_info_line_is_short_and_valid(
         texts in vec("\\PC{0,300}|[\u{0}-\u{1f}\"\\\\]{0,300}", 10), urls in vec("[a-z0-9.:]{1,40}", 0..40),
         numbers in any::<(u16, i64, u64, u32)>(), flags in any::<[bool; 6]>(),
     ) {
@@ -338,24 +338,24 @@ proptest! {
     }
 
     #[test]
-    fn any_text_of_an_err_is_told_apart(text in vec(any::<u8>(), 0..80)) {
+    fn any_text_of_an_err_has_a_cause(text in vec(any::<u8>(), 0..80)) {
         let refusal = Refusal::of(&text);
         prop_assert_eq!(Refusal::of(&text.to_ascii_uppercase()), refusal);
         let _ = (refusal.kind(), refusal::replaces_ok(&text), refusal::refused_subscription(&text));
     }
 
     #[test]
-    fn json_of_any_bytes_is_read_or_refused(bytes in vec(any::<u8>(), 0..80), text in "[{}\\[\\]\",:a-z0-9 ]{0,60}") {
+    fn any_bytes_may_be_parsed_as_json(bytes in vec(any::<u8>(), 0..80), text in "[{}\\[\\]\",:a-z0-9 ]{0,60}") {
         oracle::json(&bytes);
         oracle::json(text.as_bytes());
     }
 }
 
-fn plain_match(pattern: &[&str], tokens: &[&str]) -> bool {
+fn simple_match(pattern: &[&str], tokens: &[&str]) -> bool {
     match (pattern, tokens) {
         ([">"], [_, ..]) | ([], []) => true,
         ([first, pattern @ ..], [token, tokens @ ..]) => {
-            (*first == "*" || first == token) && plain_match(pattern, tokens)
+            (*first == "*" || first == token) && simple_match(pattern, tokens)
         }
         _ => false,
     }

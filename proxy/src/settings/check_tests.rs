@@ -157,7 +157,7 @@ fn policies_by_subject_are_checked_one_by_one() {
         (
             "[[publish.subject]]\npattern = \"a\"\nin_doubt = \"drop\"\n[[publish.subject]]\npattern = \"a..b\"\n\
              in_doubt = \"drop\"\n",
-            "settings:4: publish.subject.pattern: `a..b` is no subject pattern",
+            "settings:4: publish.subject.pattern: `a..b` is not a subject pattern",
         ),
         (
             "[publish]\nsubject = [{ pattern = \"a\" }]\n",

@@ -1,9 +1,9 @@
-//! Any bytes as the stream of a client: the frames found do not depend on how it is cut.
+//! Any bytes as the stream of a client. The frames do not depend on how the stream is split into reads.
 
 #![no_main]
 
 #[path = "../../tests/oracle/mod.rs"]
-#[allow(dead_code, reason = "each target asks a part of the oracle")]
+#[allow(dead_code, reason = "each target uses a part of the oracle")]
 mod oracle;
 
 use libfuzzer_sys::fuzz_target;

@@ -3,7 +3,7 @@
 #![no_main]
 
 #[path = "../../tests/oracle/mod.rs"]
-#[allow(dead_code, reason = "each target asks a part of the oracle")]
+#[allow(dead_code, reason = "each target uses a part of the oracle")]
 mod oracle;
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,4 @@
-//! What must hold for any bytes at all. The fuzz targets (`broker/wire/fuzz`) and the tests beside this file ask the
-//! same questions through it.
+//! Assertions that must hold for any bytes. The fuzz targets (`broker/wire/fuzz`) and the tests of this folder use them.
 
 use serde_json::Value;
 use standin_wire::limits::{FrameLimits, INFO_LINE_BYTES_MAX};
@@ -8,24 +7,24 @@ use standin_wire::{
     Connect, Info, Refusal, Scanner, Span, WireError, client, connect, encode, refusal, server,
 };
 
-/// Small limits, so that short inputs reach them.
+/// Small limits, which short inputs can exceed.
 pub(crate) const LIMITS: FrameLimits = FrameLimits {
     line_bytes_max: 96,
     payload_bytes_max: 200,
 };
 
-/// Where the frames of a stream lie, and how it ends: `None` in the middle of a frame.
+/// The spans of the frames in a stream, and the error at its end; `None` if the stream ends without an error.
 pub(crate) type Scan<V> = (Vec<Span<V>>, Option<WireError>);
 
-/// One direction of the protocol with its frames.
+/// One side of the protocol, with the checks of its frames.
 pub(crate) trait Side: Dialect {
-    /// Asserts what holds for the whole frame `bytes` found as `span`.
+    /// Checks the frame `bytes` with the span `span`.
     fn check_frame(bytes: &[u8], span: &Span<Self::Verb>, limits: FrameLimits);
 }
 
 impl Side for client::Client {
     fn check_frame(bytes: &[u8], span: &Span<client::Verb>, limits: FrameLimits) {
-        let frame = client::frame(bytes, span).expect("a span is that of a frame");
+        let frame = client::frame(bytes, span).expect("a span belongs to a frame");
         assert_eq!(client::decode(bytes, limits), Ok(Some((frame, bytes.len()))));
         let mut again = Vec::new();
         encode::client(&frame, &mut again);
@@ -42,7 +41,7 @@ impl Side for client::Client {
 
 impl Side for server::Server {
     fn check_frame(bytes: &[u8], span: &Span<server::Verb>, limits: FrameLimits) {
-        let frame = server::frame(bytes, span).expect("a span is that of a frame");
+        let frame = server::frame(bytes, span).expect("a span belongs to a frame");
         assert_eq!(server::decode(bytes, limits), Ok(Some((frame, bytes.len()))));
         if let server::Frame::Err(text) = frame {
             let _ = Refusal::of(text).kind();
@@ -65,7 +64,7 @@ impl Side for server::Server {
     }
 }
 
-/// What is encoded anew may have a longer line: two quotes, a `\r`.
+/// Returns larger limits for a frame that is encoded again: its line may be longer by two quotes and a `\r`.
 fn roomy(limits: FrameLimits) -> FrameLimits {
     FrameLimits {
         line_bytes_max: limits.line_bytes_max + 3,
@@ -73,7 +72,7 @@ fn roomy(limits: FrameLimits) -> FrameLimits {
     }
 }
 
-/// Scans `stream` with `scanner`, whose memo may be hot, giving it the bytes up to each of `cuts` in turn.
+/// Scans `stream` with `scanner`, which may remember a control line. `cuts` are the lengths of the stream after each read.
 pub(crate) fn scan<D: Side>(scanner: &mut Scanner<D>, stream: &[u8], cuts: &[usize]) -> Scan<D::Verb> {
     let mut spans: Vec<Span<D::Verb>> = Vec::new();
     let mut at = 0;
@@ -98,7 +97,7 @@ pub(crate) fn scan<D: Side>(scanner: &mut Scanner<D>, stream: &[u8], cuts: &[usi
     (spans, None)
 }
 
-/// A cold scan of all of `stream`, with every frame checked on its own and against its limits.
+/// Scans the whole `stream` with a new scanner, and checks each frame by itself and against the limits.
 pub(crate) fn checked_scan<D: Side>(stream: &[u8], limits: FrameLimits) -> Scan<D::Verb> {
     let (spans, error) = scan::<D>(&mut Scanner::new(limits), stream, &[]);
     let mut at = 0;
@@ -112,8 +111,8 @@ pub(crate) fn checked_scan<D: Side>(stream: &[u8], limits: FrameLimits) -> Scan<
     (spans, error)
 }
 
-/// Asserts that two scans found the same. `repeats` is a hint, and the bytes shown of an unknown verb are those that
-/// had come, so neither has to be equal.
+/// Asserts that two scans have the same result. Ignores `repeats` and the bytes of an unknown verb, which depend on how the
+/// stream is split.
 pub(crate) fn assert_same<V: Copy + std::fmt::Debug + PartialEq>(one: &Scan<V>, other: &Scan<V>) {
     let places = |scan: &Scan<V>| -> Vec<_> {
         scan.0
@@ -129,7 +128,7 @@ pub(crate) fn assert_same<V: Copy + std::fmt::Debug + PartialEq>(one: &Scan<V>, 
     assert_eq!(one.1.map(shown), other.1.map(shown));
 }
 
-/// `repeats` is said only of a message whose line is that of the message before.
+/// Asserts that `repeats` is set only for a message whose control line equals that of the message before.
 pub(crate) fn assert_repeats_are_true<V: Copy + std::fmt::Debug + PartialEq>(
     stream: &[u8],
     spans: &[Span<V>],
@@ -146,8 +145,9 @@ pub(crate) fn assert_repeats_are_true<V: Copy + std::fmt::Debug + PartialEq>(
     }
 }
 
-/// The stream oracle: one scan of all the bytes, one byte at a time, at `cuts`, and with the memo hot from a scan of the
-/// same bytes, all find the same frames and the same error; and each frame keeps the limits and reads back.
+/// Oracle for a stream. Scans it as a whole, byte by byte, split at `cuts`, and with a scanner that has already scanned the same
+/// bytes. Asserts that all scans find the same frames and the same error, and that each frame is within the limits and
+/// encodes to the same frame.
 pub(crate) fn stream<D: Side>(stream: &[u8], cuts: &[usize], limits: FrameLimits) {
     let whole = checked_scan::<D>(stream, limits);
     let mut scanner = Scanner::<D>::new(limits);
@@ -161,7 +161,7 @@ pub(crate) fn stream<D: Side>(stream: &[u8], cuts: &[usize], limits: FrameLimits
     assert_same(&whole, &by_byte);
 }
 
-/// The stream oracle for one input of a fuzzer: its first byte spaces the cuts.
+/// Applies the oracle for streams to an input of a fuzzer. The first byte of the input is the size of the reads.
 pub(crate) fn fuzzed_stream<D: Side>(input: &[u8]) {
     let Some((&step, bytes)) = input.split_first() else {
         return;
@@ -171,8 +171,8 @@ pub(crate) fn fuzzed_stream<D: Side>(input: &[u8]) {
     stream::<D>(bytes, &cuts, FrameLimits::SERVER);
 }
 
-/// The JSON oracle: no text makes a reader fail in another way than by its error; what is written reads back; the short
-/// INFO is short and still JSON; a set field is set and a CONNECT stays readable.
+/// Oracle for JSON. Asserts that no text causes a panic, that a written line parses to the same value, that a short INFO line
+/// is short and valid, and that a CONNECT stays valid when fields are set.
 pub(crate) fn json(text: &[u8]) {
     if let Ok(info) = Info::parse(text) {
         assert_eq!(info_of(&info.line()), info);
@@ -188,14 +188,14 @@ pub(crate) fn json(text: &[u8]) {
     }
     match connect::with_fields(text, [("protocol", Value::from(1)), ("user", Value::from("u"))]) {
         Ok(edited) => {
-            let object: Value = serde_json::from_str(&edited).expect("what is written is JSON");
+            let object: Value = serde_json::from_str(&edited).expect("the output is JSON");
             assert_eq!(
                 (&object["protocol"], &object["user"]),
                 (&Value::from(1), &Value::from("u"))
             );
             assert!(!edited.contains('\n'));
             if let Ok(before) = read {
-                let after = Connect::parse(edited.as_bytes()).expect("a readable CONNECT stays readable");
+                let after = Connect::parse(edited.as_bytes()).expect("a valid CONNECT stays valid");
                 assert_eq!(
                     after,
                     Connect {
@@ -216,5 +216,5 @@ fn info_of(line: &str) -> Info {
         .and_then(|rest| rest.strip_suffix("\r\n"))
         .expect("one line");
     assert!(!json.contains('\n'));
-    Info::parse(json.as_bytes()).expect("what is written reads back")
+    Info::parse(json.as_bytes()).expect("a written line can be parsed")
 }
