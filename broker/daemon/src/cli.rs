@@ -1,20 +1,20 @@
-//! What the programs say on the command line, and the codes they end with.
+//! Output on the command line, and exit codes.
 
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use crate::settings::Loaded;
 
-/// Done: stopped in order, or a question was answered.
+/// Success: an orderly stop, or a command that was answered.
 pub const EXIT_DONE: u8 = 0;
-/// Bad usage or bad settings.
+/// Invalid command line or settings.
 pub const EXIT_USAGE: u8 = 64;
-/// Cannot listen, or cannot reach what it must.
+/// The program cannot listen, or cannot reach a server that it needs.
 pub const EXIT_UNAVAILABLE: u8 = 69;
-/// A bug of the program.
+/// Bug in the program.
 pub const EXIT_BUG: u8 = 70;
 
-/// What there is to say instead of a command line: help, the version, or what is wrong.
+/// Text to print instead of running the program: help, version, or an error in the command line.
 #[derive(Debug)]
 pub struct Said {
     error: clap::Error,
@@ -27,7 +27,7 @@ impl From<clap::Error> for Said {
 }
 
 impl Said {
-    /// Help and version are no errors; all else is bad usage.
+    /// Returns the exit code: 0 for help and version, 64 for an error.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.error.kind() {
@@ -36,20 +36,20 @@ impl Said {
         }
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn text(&self) -> String {
         self.error.to_string()
     }
 
-    /// Prints it: help and version to standard output, all else to standard error.
+    /// Prints help and version to standard output, and an error to standard error.
     pub fn print(&self) {
-        // Nobody is left to be told that a closed terminal does not print.
+        // An error of the output cannot be reported: the output is where it would be reported.
         let _ = self.error.print();
     }
 }
 
-/// Answers `--print-config`, or else `--check`, on standard output.
+/// Prints the result of `--print-config` (if `print_config`) or of `--check` to standard output. Returns the exit code.
 #[must_use]
 pub fn answer<S>(program: &str, print_config: bool, loaded: &Loaded<S>) -> ExitCode {
     let mut text = String::new();
@@ -64,7 +64,7 @@ pub fn answer<S>(program: &str, print_config: bool, loaded: &Loaded<S>) -> ExitC
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => EXIT_DONE.into(),
-        // Who closed the pipe has read enough.
+        // The reader of the pipe has read enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => EXIT_DONE.into(),
         Err(error) => {
             eprintln!("{program}: cannot write to standard output: {error}");
@@ -73,7 +73,7 @@ pub fn answer<S>(program: &str, print_config: bool, loaded: &Loaded<S>) -> ExitC
     }
 }
 
-/// Says what is wrong with the settings while there is no log yet.
+/// Prints an error in the settings to standard error, because there is no log yet. Returns the exit code.
 #[must_use]
 pub fn usage(program: &str, error: &dyn std::error::Error) -> ExitCode {
     for line in error.to_string().lines() {

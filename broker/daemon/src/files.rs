@@ -1,18 +1,18 @@
 //! The limit on open files. Each connection needs at least one file.
 //!
-//! The default soft limit of most systems is far below the default of `connections_max`, but far above the need of
-//! most hosts. So a start warns only if the operator asked for a number that the limit does not allow. Later, a
-//! warning follows while there is still room when connections come near the limit ([`NearLimit`]).
+//! On most systems the default soft limit is far below the default of `connections_max`, but far above the number of
+//! connections on most hosts. So the start of a program warns only if the operator set a number that the limit does not
+//! allow. Later, a warning is logged when the number of connections comes near the limit ([`NearLimit`]).
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-/// Files that the process needs in addition to its connections: listeners, ZooKeeper, event queues, logs.
+/// Number of files that the process needs in addition to its connections: listeners, ZooKeeper, event queues, logs.
 const OTHER_FILES: u64 = 128;
 
-/// The connections that a program wants to hold at the same time.
+/// Number of connections that a program is configured to hold at the same time.
 #[derive(Debug, Clone, Copy)]
 pub struct Connections {
     /// Number of connections.
@@ -26,8 +26,8 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Raises the limit on open files to the number needed, the hard limit too if allowed. Warns if the limit stays
-    /// too low and the operator set the number himself (`is_given`).
+    /// Raises the limit on open files to the number needed, including the hard limit if the process may. Warns if the limit
+    /// remains too low and the operator set the number of connections (`is_given`).
     pub fn raise_limit(self, is_given: bool) {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         let needed = (self.max as u64)
@@ -51,15 +51,18 @@ impl Connections {
         if fits < max && is_given {
             warn!(
                 limit = fits,
-                "the limit on open files holds fewer {name} than {key} = {max}: raise the one (ulimit -n, LimitNOFILE) or \
-                 lower the other"
+                "the limit on open files allows fewer {name} than {key} = {max}: raise the limit (ulimit -n, LimitNOFILE) or \
+                 lower {key}"
             );
         } else {
-            debug!(limit = fits, "{name} that the limit on open files holds");
+            debug!(
+                limit = fits,
+                "number of {name} that the limit on open files allows"
+            );
         }
     }
 
-    /// Returns how many connections the limit on open files allows, `max` at most.
+    /// Returns the number of connections that the limit on open files allows, `max` at most.
     #[must_use]
     pub fn that_fit(self) -> usize {
         let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -122,18 +125,21 @@ mod tests {
     };
 
     #[test]
-    fn nearness_to_the_limit_is_told_once_while_there_is_room() {
+    fn coming_near_the_limit_is_logged_once() {
         let near = NearLimit::default();
-        let told = |count| near.look(CLIENTS, 100, count);
-        assert!((0..80).all(|count| !told(count)));
-        assert!(told(80));
-        assert!((60..=100).all(|count| !told(count)), "it swings around the mark");
-        assert!(!told(49));
-        assert!(told(81), "it was far below");
+        let warns = |count| near.look(CLIENTS, 100, count);
+        assert!((0..80).all(|count| !warns(count)));
+        assert!(warns(80));
+        assert!(
+            (60..=100).all(|count| !warns(count)),
+            "no second warning near the limit"
+        );
+        assert!(!warns(49));
+        assert!(warns(81), "the number was far below the limit");
     }
 
     #[test]
-    fn a_limit_that_holds_all_that_the_setting_allows_is_never_near() {
+    fn a_limit_that_allows_the_configured_number_is_never_near() {
         let near = NearLimit::default();
         assert!((0..=1000).all(|count| !near.look(CLIENTS, 1000, count)));
         assert_eq!(CLIENTS.bound(1000), "limits.max_connections");

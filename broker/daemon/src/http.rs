@@ -1,9 +1,9 @@
-//! A small HTTP listener for pages that people and monitors read.
+//! HTTP listener for operators and monitoring.
 //!
-//! *Architecture invariant:* nothing a client of this port does, or leaves undone, can hold up the program: connections are
-//! few, short and small.
+//! *Architecture invariant:* no client of this port can block the program. The number, the duration and the size of connections
+//! are limited.
 
-mod connection;
+mod limited_listener;
 
 use std::future::IntoFuture as _;
 
@@ -12,22 +12,21 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 
-use self::connection::Connections;
+use self::limited_listener::LimitedListener;
 
-/// Serves `pages` on `listener` until `shutdown` is done. Open connections are cut then: no page takes longer than a moment.
-/// Only GET is served, and one request for each connection: so a connection's time and size are those of one request, and
-/// can be limited.
+/// Serves `pages` on `listener` until `shutdown` completes. Open connections are closed then, because each page takes only a
+/// moment. Only GET is allowed, and one request per connection, so the limits on a connection are those on a request.
 pub async fn serve(listener: TcpListener, pages: Router, shutdown: impl Future<Output = ()> + Send) {
-    let server = axum::serve(Connections::of(listener), with_limits(pages));
+    let server = axum::serve(LimitedListener::new(listener), with_limits(pages));
     tokio::select! {
         ended = server.into_future() => if let Err(error) = ended {
-            tracing::error!(%error, "the HTTP listener ended; its pages are gone until a restart");
+            tracing::error!(%error, "HTTP listener failed; its pages are unavailable until a restart");
         },
         () = shutdown => {}
     }
 }
 
-/// `pages` as they are served, with an answer to what they do not have.
+/// Adds answers to `pages` for unknown paths and methods, and one request per connection.
 pub fn with_limits(pages: Router) -> Router {
     pages
         .fallback(not_found)

@@ -1,16 +1,16 @@
-//! Everything that the sidecar and the broker share as programs run by an operator.
+//! Operation of a program by an operator, shared by the sidecar and the broker.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`settings`] | settings in four layers, each value with its origin |
+//! | [`settings`] | settings in four layers, each value with its place |
 //! | [`cli`] | exit codes, help, `--check` and `--print-config` |
-//! | [`logging`], `line_limit` | the log, and its limit on lines of one kind |
-//! | [`metrics`] | names and labels of metrics |
-//! | [`http`] | the listener for pages for people and monitors |
+//! | [`logging`], `line_limit` | the log, and the limit on equal lines |
+//! | [`metrics`] | names, help texts and labels of metrics |
+//! | [`http`] | the HTTP listener for operators and monitoring |
 //! | [`files`] | the limit on open files |
 //! | [`reload`] | SIGHUP |
 //! | [`listen`] | the addresses on which a program listens |
-//! | [`linger`] | the orderly end of a connection |
+//! | [`linger`] | the orderly close of a connection |
 
 pub mod cli;
 pub mod files;

@@ -1,8 +1,7 @@
-//! A limit on log lines of one kind per second, so that no peer can fill a disk by repeating an action.
+//! Limit on log lines per second and call site, so that no peer can fill a disk by repeating an action.
 //!
-//! A kind is one call site in the program that logs. Levels DEBUG and TRACE are not limited, because an operator who
-//! turns them on wants all lines. The suppressed lines are reported once a second, with their number and the first of
-//! them.
+//! The levels DEBUG and TRACE are not limited, because an operator who enables them wants all lines. Once a second, the
+//! suppressed lines of each call site are reported: their number and the first of them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,24 +15,24 @@ use tracing::{Event, Level, Subscriber, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// Lines of one kind per second.
+/// Lines per second of one call site.
 const PER_SECOND_MAX: u32 = 20;
 
 /// The limit on log lines, as a filter for the log.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LineLimit {
-    shared: Arc<Shared>,
+    counts: Arc<LineCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    kinds: Mutex<HashMap<Identifier, Kind>>,
+struct LineCounts {
+    by_site: Mutex<HashMap<Identifier, SiteCount>>,
     suppressed: Condvar,
 }
 
-/// Count of the lines of one kind in the present second.
+/// Count of the lines of one call site in the present second.
 #[derive(Debug)]
-struct Kind {
+struct SiteCount {
     second_began: Instant,
     passed: u32,
     suppressed: u64,
@@ -42,67 +41,68 @@ struct Kind {
 }
 
 impl LineLimit {
-    /// Starts a thread that reports the suppressed lines. A thread is needed because a line cannot be logged while
-    /// another is.
+    /// Starts a thread that reports the suppressed lines. A thread is needed because no line can be logged while another is
+    /// being logged.
     ///
     /// # Errors
-    /// If the system cannot provide a thread.
-    pub(crate) fn tell_suppressed(&self) -> std::io::Result<()> {
-        let shared = Arc::clone(&self.shared);
+    /// The error of the system if it cannot start a thread.
+    pub(crate) fn report_suppressed(&self) -> std::io::Result<()> {
+        let counts = Arc::clone(&self.counts);
         let thread = std::thread::Builder::new().name("log-limit".to_owned());
-        thread.spawn(move || shared.tell()).map(drop)
+        thread.spawn(move || counts.report()).map(drop)
     }
 }
 
 impl<S: Subscriber> Layer<S> for LineLimit {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
-        let kind = event.metadata();
-        *kind.level() > Level::INFO || self.shared.allows(kind.callsite(), event, Instant::now())
+        let line = event.metadata();
+        *line.level() > Level::INFO || self.counts.allows(line.callsite(), event, Instant::now())
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Identifier, Kind>> {
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+impl LineCounts {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Identifier, SiteCount>> {
+        self.by_site.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn allows(&self, place: Identifier, event: &Event<'_>, now: Instant) -> bool {
-        let mut kinds = self.lock();
-        let kind = match kinds.entry(place) {
-            Entry::Occupied(kind) => kind.into_mut(),
-            Entry::Vacant(kind) => kind.insert(Kind {
+    fn allows(&self, site: Identifier, event: &Event<'_>, now: Instant) -> bool {
+        let mut by_site = self.lock();
+        let count = match by_site.entry(site) {
+            Entry::Occupied(count) => count.into_mut(),
+            Entry::Vacant(count) => count.insert(SiteCount {
                 second_began: now,
                 passed: 0,
                 suppressed: 0,
                 first: String::new(),
             }),
         };
-        if now.saturating_duration_since(kind.second_began) >= Duration::from_secs(1) {
-            kind.second_began = now;
-            kind.passed = 0;
+        if now.saturating_duration_since(count.second_began) >= Duration::from_secs(1) {
+            count.second_began = now;
+            count.passed = 0;
         }
-        if kind.passed < PER_SECOND_MAX {
-            kind.passed += 1;
+        if count.passed < PER_SECOND_MAX {
+            count.passed += 1;
             return true;
         }
-        if kind.suppressed == 0 {
-            event.record(&mut Message(&mut kind.first));
+        if count.suppressed == 0 {
+            event.record(&mut Message(&mut count.first));
             self.suppressed.notify_one();
         }
-        kind.suppressed += 1;
+        count.suppressed += 1;
         false
     }
 
-    fn tell(&self) {
+    fn report(&self) {
         loop {
-            let nothing =
-                |kinds: &mut HashMap<Identifier, Kind>| kinds.values().all(|kind| kind.suppressed == 0);
-            let kinds = self.suppressed.wait_while(self.lock(), nothing);
-            let kinds = kinds.unwrap_or_else(PoisonError::into_inner);
-            // Suppressed lines are gathered for a second.
+            let nothing = |by_site: &mut HashMap<Identifier, SiteCount>| {
+                by_site.values().all(|count| count.suppressed == 0)
+            };
+            let by_site = self.suppressed.wait_while(self.lock(), nothing);
+            let by_site = by_site.unwrap_or_else(PoisonError::into_inner);
+            // Suppressed lines are collected for a second.
             drop(
                 self.suppressed
-                    .wait_timeout_while(kinds, Duration::from_secs(1), |_| true),
+                    .wait_timeout_while(by_site, Duration::from_secs(1), |_| true),
             );
             for (lines, first) in self.take() {
                 warn!(lines, first, "log lines suppressed");
@@ -110,15 +110,15 @@ impl Shared {
         }
     }
 
-    /// Returns and resets the suppressed lines of each kind since the last call.
+    /// Returns and resets the suppressed lines of each call site.
     fn take(&self) -> Vec<(u64, String)> {
-        let mut kinds = self.lock();
-        let suppressed = kinds.values_mut().filter(|kind| kind.suppressed > 0);
+        let mut by_site = self.lock();
+        let suppressed = by_site.values_mut().filter(|count| count.suppressed > 0);
         suppressed
-            .map(|kind| {
+            .map(|count| {
                 (
-                    std::mem::take(&mut kind.suppressed),
-                    std::mem::take(&mut kind.first),
+                    std::mem::take(&mut count.suppressed),
+                    std::mem::take(&mut count.first),
                 )
             })
             .collect()
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_said_again_and_again_is_suppressed_and_others_are_not() {
+    fn a_repeated_line_is_suppressed_and_others_are_not() {
         let (limit, passed) = (LineLimit::default(), Passed::default());
         let subscriber = tracing_subscriber::registry()
             .with(limit.clone())
@@ -172,7 +172,7 @@ mod tests {
             warn!("something else");
         });
         let count = |level| passed.0.lock().unwrap().get(&level).copied().unwrap_or(0);
-        let suppressed = limit.shared.take();
+        let suppressed = limit.counts.take();
         let [(lines, first)] = &suppressed[..] else {
             panic!("{suppressed:?}")
         };
@@ -180,6 +180,6 @@ mod tests {
         assert_eq!(count(Level::INFO) + lines, 1000);
         assert_eq!(first, &format!("peer did it again {PER_SECOND_MAX}"));
         assert_eq!((count(Level::DEBUG), count(Level::WARN)), (1000, 1));
-        assert!(limit.shared.take().is_empty());
+        assert!(limit.counts.take().is_empty());
     }
 }

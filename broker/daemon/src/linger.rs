@@ -1,4 +1,4 @@
-//! The orderly end of a TCP connection.
+//! Orderly close of a TCP connection.
 
 use std::io;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The longest that one end takes: whatever the other side does, the connection is closed then.
+/// Time limit of a close. When it has passed, the connection is closed whatever the peer does.
 pub const LINGER: Duration = Duration::from_secs(1);
 
-/// Says that nothing more comes, and takes what the other side still sends: closed with unread bytes, a connection is reset,
-/// and what was last written to it can be lost.
+/// Closes the connection so that the peer receives everything that was written to it. Shuts down the sending side and reads what
+/// the peer still sends: the close of a socket with unread bytes is a reset, and a reset can discard the last bytes written.
 pub async fn close(mut stream: TcpStream) {
     let closing = async {
         stream.shutdown().await?;
@@ -18,6 +18,6 @@ pub async fn close(mut stream: TcpStream) {
         while stream.read(&mut rest).await? > 0 {}
         io::Result::Ok(())
     };
-    // Whatever comes of it, the connection ends here.
+    // The connection is closed in any case, so an error has no consequence.
     let _ = tokio::time::timeout(LINGER, closing).await;
 }

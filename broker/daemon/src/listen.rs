@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_are_those_of_both_families() {
+    fn the_unspecified_address_is_bound_in_both_families() {
         let (listener, address) = listener("0.0.0.0:0");
         assert_eq!(address.ip(), IpAddr::from([0, 0, 0, 0]));
         for ip in ["127.0.0.1", "::1"] {
@@ -95,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn any_other_address_is_that_address_alone() {
+    fn any_other_address_is_bound_exactly() {
         let (_listener, address) = listener("127.0.0.1:0");
         assert!(TcpStream::connect((Ipv6Addr::LOCALHOST, address.port())).is_err());
         assert!(TcpStream::connect(address).is_ok());
     }
 
     #[test]
-    fn a_port_that_is_taken_in_one_family_is_taken() {
+    fn a_port_that_is_in_use_in_one_family_is_in_use() {
         let held = TcpListener::bind("[::1]:0").unwrap();
         let port = held.local_addr().unwrap().port();
         let error = bind_dual_stack(SocketAddr::from(([0, 0, 0, 0], port)))
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_ipv6_keeps_its_scope() {
+    fn an_ipv6_address_keeps_its_scope() {
         let scoped: SocketAddr = "[fe80::1%3]:4222".parse().unwrap();
         assert_eq!(plain(scoped), scoped);
         assert_eq!(

@@ -1,6 +1,6 @@
-//! Log lines on standard error or in a file: human or JSON, with a level that a SIGHUP can change.
+//! The log, on standard error or in a file, as text or JSON. A SIGHUP can change its level.
 //!
-//! *Architecture invariant:* logging never blocks a session. A thread writes the lines from a bounded queue; when the queue is
+//! *Architecture invariant:* logging never blocks a session. A thread writes the lines from a bounded queue. When the queue is
 //! full, lines are dropped.
 
 use std::fs::{File, OpenOptions};
@@ -18,13 +18,13 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::{Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-/// Lines that wait to be written at most.
+/// Maximum number of lines that wait to be written.
 const QUEUED_LINES_MAX: usize = 16_384;
 
-/// Why logging cannot be set up or changed.
+/// Error in the set-up or the change of logging.
 #[derive(Debug, Error)]
 pub enum LoggingError {
-    /// A text that is no level and no filter.
+    /// The text is neither a level nor a filter.
     #[error(
         "log level {text:?}: {reason}; give error, warn, info, debug, trace, or a filter such as \
          info,standin_registry=debug"
@@ -32,24 +32,24 @@ pub enum LoggingError {
     Filter {
         /// As given.
         text: String,
-        /// What is wrong with it.
+        /// The error in the text.
         reason: String,
     },
-    /// The file cannot be written.
+    /// The log file cannot be opened.
     #[error("cannot open the log file {path}: {error}; name a file that can be written", path = path.display())]
     File {
         /// As given.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
-    /// The process has a subscriber already.
+    /// Logging is already set up in this process.
     #[error("logging was set up before in this process; set it up once")]
     Twice,
 }
 
 impl LoggingError {
-    /// Stable name, for logs.
+    /// Returns the stable name of the error, for logs.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -60,17 +60,17 @@ impl LoggingError {
     }
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// One line for an eye.
+    /// Text for people.
     Human,
-    /// One JSON object.
+    /// One JSON object per line.
     Json,
 }
 
-/// A log file that can be opened anew under its name, after it was moved away.
+/// A log file that can be reopened by its name, after logrotate has moved it away.
 #[derive(Debug)]
 struct LogFile {
     path: PathBuf,
@@ -97,7 +97,7 @@ impl Write for LogFile {
         if self.reopen.swap(false, Relaxed) {
             match append(&self.path) {
                 Ok(file) => self.file = file,
-                // On error the old file stays in use; this error is written first.
+                // On error the old file stays in use, and gets the error message.
                 Err(error) => {
                     let path = self.path.display();
                     writeln!(
@@ -119,18 +119,18 @@ fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-/// The logging of this process, once it is set up; changes its level.
+/// The logging of this process. Dropping it writes the queued lines.
 #[derive(Debug)]
 pub struct Logging {
-    /// Writes out what is queued when it is dropped.
+    /// Writes the queued lines when dropped.
     _writer: WorkerGuard,
     filter: reload::Handle<Targets, Registry>,
     reopen: Option<Arc<AtomicBool>>,
 }
 
 impl Logging {
-    /// Sends the log lines of the whole process to `file`, or else to standard error. Times are UTC; colours only on a
-    /// terminal.
+    /// Sends the log lines of the whole process to `file`, or to standard error without a file. Times are UTC. Colours are used
+    /// only on a terminal.
     ///
     /// # Errors
     /// [`LoggingError`].
@@ -157,7 +157,7 @@ impl Logging {
             LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
         }
         .map_err(|_| LoggingError::Twice)?;
-        if let Err(error) = limit.tell_suppressed() {
+        if let Err(error) = limit.report_suppressed() {
             warn!(%error, "cannot start the thread that reports suppressed log lines");
         }
         Ok(Self {
@@ -167,17 +167,18 @@ impl Logging {
         })
     }
 
-    /// Reopens the log file at the next line, so that a file moved away by logrotate is closed. Does nothing without a file.
+    /// Reopens the log file before the next line, so that a file moved away by logrotate is closed. Does nothing without a
+    /// file.
     pub fn reopen(&self) {
         if let Some(reopen) = &self.reopen {
             reopen.store(true, Relaxed);
         }
     }
 
-    /// Takes another level, or filter, from now on.
+    /// Changes the level or filter.
     ///
     /// # Errors
-    /// [`LoggingError::Filter`]; the present level stays.
+    /// [`LoggingError::Filter`]. The level is not changed then.
     pub fn set_level(&self, level: &str) -> Result<(), LoggingError> {
         let filter = filter(level)?;
         self.filter.reload(filter).map_err(|error| LoggingError::Filter {
@@ -187,8 +188,8 @@ impl Logging {
     }
 }
 
-/// Parses a level or filter. The filter library takes an unknown word for a module name, so a misspelt level would silence
-/// all other modules. Here a word without `=` or `[` must be a level.
+/// Parses a level or filter. For the filter library an unknown word is the name of a module, so a misspelt level would silence
+/// all other modules. Therefore a word without `=` or `[` must be a level here.
 ///
 /// # Errors
 /// [`LoggingError::Filter`].
@@ -203,7 +204,7 @@ pub fn filter(text: &str) -> Result<Targets, LoggingError> {
         .filter(|directive| !directive.contains(['=', '[']))
     {
         if word.is_empty() || word.parse::<LevelFilter>().is_err() {
-            return Err(refuse(format!("`{word}` is no level")));
+            return Err(refuse(format!("`{word}` is not a level")));
         }
     }
     directives
@@ -217,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_file_that_was_moved_away_is_opened_anew_under_its_name() {
+    fn a_log_file_that_was_moved_away_is_reopened_by_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let (path, old) = (folder.path().join("log"), folder.path().join("log.1"));
         let mut file = LogFile::open(&path).unwrap();
@@ -233,12 +234,12 @@ mod tests {
         file.reopen.store(true, Relaxed);
         assert!(
             file.write_all(b"four\n").is_ok(),
-            "a name that cannot be opened loses no line"
+            "no line is lost if the file cannot be opened"
         );
     }
 
     #[test]
-    fn a_misspelt_level_is_refused_and_does_not_silence_the_log() {
+    fn a_misspelt_level_is_rejected() {
         for good in [
             "info",
             "WARN",

@@ -1,14 +1,14 @@
-//! How metrics get their names, help texts and labels.
+//! Names, help texts and labels of metrics.
 //!
-//! *Architecture invariant:* no label is looked up on a hot path: handles are made once, one for each label value. There is no
-//! global recorder: each running program has its own [`Names`], so several can live in one process.
+//! *Architecture invariant:* no hot path looks up a label. The handles are created once, one per label value. There is no
+//! global recorder: each running program has its own [`Names`], so that several can run in one process.
 
 use std::fmt;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-/// Counters of one name, one for each value of one label.
+/// Counters with one name, one per value of one label.
 #[derive(Debug)]
 pub struct Labelled {
     counters: Vec<(&'static str, Counter)>,
@@ -16,19 +16,19 @@ pub struct Labelled {
 }
 
 impl Labelled {
-    /// Counts one for `value`; a value that was not foreseen counts as `other`.
+    /// Adds 1 to the counter of `value`, or to that of `other` if there is none for `value`.
     pub fn increment(&self, value: &str) {
         self.add(value, 1);
     }
 
-    /// Counts `count` for `value`; a value that was not foreseen counts as `other`.
+    /// Adds `count` to the counter of `value`, or to that of `other` if there is none for `value`.
     pub fn add(&self, value: &str, count: u64) {
         let found = self.counters.iter().find(|(known, _)| *known == value);
         found.map_or(&self.other, |(_, counter)| counter).increment(count);
     }
 }
 
-/// Makes handles with their names and help texts.
+/// Creates the handles of metrics.
 pub struct Names {
     recorder: PrometheusRecorder,
 }
@@ -50,18 +50,18 @@ impl fmt::Debug for Names {
 impl Names {
     const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
-    /// Handles of which the histogram `name` has these bounds.
+    /// Creates a value whose histograms with names beginning with `prefix` have the bucket bounds `bounds`.
     #[must_use]
     pub fn with_buckets(prefix: &str, bounds: &[f64]) -> Self {
         let metrics = Matcher::Prefix(prefix.to_owned());
-        // The only error is an empty list of bounds; a summary without bounds would be served then.
+        // The only possible error is an empty list of bounds. The histogram is a summary then.
         let builder = PrometheusBuilder::new().set_buckets_for_metric(metrics, bounds);
         Self {
             recorder: builder.unwrap_or_default().build_recorder(),
         }
     }
 
-    /// What renders all series made here.
+    /// Returns the handle that renders all metrics created here.
     #[must_use]
     pub fn handle(&self) -> PrometheusHandle {
         self.recorder.handle()
@@ -75,7 +75,7 @@ impl Names {
         Key::from_parts(name, labels)
     }
 
-    /// A counter.
+    /// Creates a counter.
     pub fn counter(
         &self,
         name: &'static str,
@@ -87,7 +87,7 @@ impl Names {
             .register_counter(&Self::key(name, labels), &Self::METADATA)
     }
 
-    /// A gauge.
+    /// Creates a gauge.
     pub fn gauge(
         &self,
         name: &'static str,
@@ -99,7 +99,7 @@ impl Names {
             .register_gauge(&Self::key(name, labels), &Self::METADATA)
     }
 
-    /// A histogram of seconds.
+    /// Creates a histogram of seconds.
     pub fn histogram(&self, name: &'static str, help: &'static str) -> Histogram {
         self.recorder
             .describe_histogram(name.into(), Some(Unit::Seconds), help.into());
@@ -107,7 +107,7 @@ impl Names {
             .register_histogram(&Self::key(name, &[]), &Self::METADATA)
     }
 
-    /// A counter for each of `values`, and one for all others.
+    /// Creates a counter for each of `values`, and one for all other values.
     pub fn labelled(
         &self,
         name: &'static str,
@@ -122,7 +122,7 @@ impl Names {
         }
     }
 
-    /// A gauge for each pair of values; the second label runs faster.
+    /// Creates a gauge for each pair of label values. They are ordered by the first label, then by the second.
     #[must_use]
     pub fn grid(
         &self,

@@ -1,4 +1,4 @@
-//! SIGHUP, as both programs answer it: bad settings change nothing.
+//! Reload of the settings after a SIGHUP. Invalid settings change nothing.
 
 use std::fmt::Display;
 
@@ -7,8 +7,8 @@ use tracing::{error, warn};
 use crate::logging::Logging;
 use crate::settings::{Loaded, SettingsError};
 
-/// Applies reloaded settings: calls `apply`, then sets the log level that `level` returns. Returns whether they are in force;
-/// logs the error if not.
+/// Applies reloaded settings: calls `apply`, then sets the log level that `level` returns. Returns whether the settings are in
+/// force, and logs the error if they are not.
 pub fn reload<S, E: Display>(
     loaded: Result<Loaded<S>, SettingsError>,
     logging: &Logging,

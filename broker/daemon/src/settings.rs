@@ -1,23 +1,25 @@
-//! Settings: what an operator may say, checked before anything starts.
+//! Settings of a program. They are checked before anything starts.
 //!
-//! The defaults are a commented TOML file, compiled in. The user's file, the environment and the flags override it, in this
-//! order ([`layers`]). Each value remembers its place, and errors name it ([`check`]). A program supplies a [`Schema`] and a
-//! struct with the file's keys as fields.
+//! The defaults are a commented TOML file, compiled into the program. The user's file, the environment and the flags override
+//! them, in this order ([`layers`]). The place of each value is kept, and errors name it ([`check`]). A program supplies a
+//! [`Schema`] and a struct whose fields are the keys of the file.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`schema`] | what the compiled-in file cannot say by itself |
+//! | [`schema`] | the rules for values that the compiled-in file does not contain |
 //! | [`error`] | [`SettingsError`] |
-//! | [`layers`] | the four layers, from the compiled-in file to the flags, as one list of keys with values and origins |
-//! | [`document`] | one TOML text, read with line numbers |
-//! | [`check`] | whether a value is of its key's type, in its range, and of its form |
-//! | [`entry`], [`place`], [`places`] | one key with its value; where it was given; where all were |
+//! | [`layers`] | the four layers, from the compiled-in file to the flags, joined into one list of keys |
+//! | [`document`] | one TOML text, parsed with line numbers |
+//! | [`check`] | the check of one value: its type, range and form |
+//! | [`entry`] | one key with its value |
+//! | [`place`], [`places`] | the place of one value, and of all |
 //! | [`suggestion`] | the known name that resembles a misspelt one |
 //! | [`loaded`] | the settings in force, and `--print-config` |
-//! | [`audit`] | whether the compiled-in file tells what the schema says |
-//! | [`change`] | what a SIGHUP changed, and what of it needs a restart |
+//! | [`audit`] | the comparison of the compiled-in file with the schema, for tests |
+//! | [`change`] | the changes of a SIGHUP, and which of them need a restart |
 //! | [`zookeeper_auth`] | the credentials for ZooKeeper, a setting of both programs |
-//! | [`secret`], [`units`] | texts that are shown masked, times with their unit |
+//! | [`secret`] | texts that are masked when shown |
+//! | [`units`] | times with their unit |
 
 mod audit;
 mod change;
@@ -54,18 +56,18 @@ pub use self::secret::{
 pub use self::units::{Micros, Millis, Secs};
 pub use self::zookeeper_auth::ZooKeeperAuth;
 
-/// The settings of one program. Fields are keys, structs in it are sections.
+/// The settings of a program. Its fields are keys, and its structs are sections.
 pub trait Settings: Serialize + DeserializeOwned {
-    /// The schema.
+    /// The rules for the values.
     const SCHEMA: &'static Schema;
 
-    /// Checks what must hold between values.
+    /// Checks the rules that involve several values.
     ///
     /// # Errors
-    /// [`SettingsError::Conflict`] at the place of the value that should change; [`SettingsError::all`] of them.
+    /// [`SettingsError::Conflict`] at the place of the value to be changed. Several are joined with [`SettingsError::all`].
     fn check(&self, places: &Places<'_>) -> Result<(), SettingsError>;
 
-    /// Checks what only a starting program needs. Called after [`check`](Self::check) has passed.
+    /// Checks that everything is set that the start of the program needs. Called after [`check`](Self::check) has succeeded.
     ///
     /// # Errors
     /// [`SettingsError`].

@@ -1,11 +1,11 @@
-//! Whether the compiled-in file tells what the schema says: for the tests of the programs.
+//! Comparison of the compiled-in file with the schema, for the tests of the programs.
 
 use super::{Schema, SettingsError, document};
 
-/// What the file leaves out, or tells otherwise than the schema: comments, ranges, the mark `(restart)`.
+/// Returns the differences between the file and the schema: missing comments, other ranges, a wrong mark `(restart)`.
 #[must_use]
 pub fn faults(schema: &Schema) -> Vec<String> {
-    let document = document::read(schema.defaults_file, schema.defaults);
+    let document = document::parse(schema.defaults_file, schema.defaults);
     if let Err(error) = SettingsError::all(document.errors) {
         return vec![error.to_string()];
     }
@@ -29,7 +29,7 @@ pub fn faults(schema: &Schema) -> Vec<String> {
         }
         if comment.contains("(restart)") != schema.restart.contains(&key.as_str()) {
             faults.push(format!(
-                "{key} is marked (restart) and does not need one, or the other way round"
+                "{key} is marked (restart) and needs none, or needs one and is not marked"
             ));
         }
     }
@@ -39,12 +39,12 @@ pub fn faults(schema: &Schema) -> Vec<String> {
     faults.extend(
         named
             .filter(|name| !known(name))
-            .map(|name| format!("{name} is no key")),
+            .map(|name| format!("{name} is not a key")),
     );
     faults
 }
 
-/// The comment at the end of these lines, as one.
+/// Joins the lines of the comment at the end of `above`.
 fn comment(above: &[&str]) -> String {
     let lines = above.iter().rev().take_while(|line| line.starts_with('#'));
     let mut comment: Vec<&str> = lines.copied().collect();
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_thing_left_out_is_a_fault() {
+    fn each_difference_is_a_fault() {
         let schema = Schema {
             defaults: "# One. [1..2]\nnumber = 1\n\n# Two. (restart)\nlist = []\nbare = \"\"\n# Three.\nlost = 1_000\n",
             ranges: &[("number", 1, 3), ("gone", 1, 2)],
@@ -68,11 +68,11 @@ mod tests {
         let faults = faults(&schema);
         for fault in [
             "the comment of number does not end with [1..3]",
-            "number is marked (restart) and does not",
-            "list is marked (restart) and does not",
+            "number is marked (restart) and needs none",
+            "list is marked (restart) and needs none",
             "bare has no comment above it",
             "lost has no range",
-            "gone is no key",
+            "gone is not a key",
         ] {
             assert!(
                 faults.iter().any(|have| have.starts_with(fault)),

@@ -1,4 +1,4 @@
-//! What changed from one set of settings to the next, for the log line of a SIGHUP.
+//! Changes between two sets of settings, for the log lines of a SIGHUP.
 
 use std::fmt;
 
@@ -6,25 +6,25 @@ use toml::{Table, Value};
 
 use super::Settings;
 
-/// When a change takes effect.
+/// Time at which a change takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// From now on, for running sessions as well.
+    /// At once, also for running sessions.
     Now,
     /// At the next start of the process.
     Restart,
 }
 
-/// One key whose value is another now.
+/// Change of the value of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// `section.key`.
     pub key: String,
-    /// The value before, secrets masked.
+    /// The old value, with secrets masked.
     pub from: String,
-    /// The value now, secrets masked.
+    /// The new value, with secrets masked.
     pub to: String,
-    /// When it takes effect.
+    /// Time at which the change takes effect.
     pub effect: Effect,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// The keys whose values differ in `new`, by name.
+/// Returns the changes from `old` to `new`, ordered by key.
 #[must_use]
 pub fn changes<S: Settings>(old: &S, new: &S) -> Vec<Change> {
     let schema = S::SCHEMA;
@@ -54,7 +54,7 @@ pub fn changes<S: Settings>(old: &S, new: &S) -> Vec<Change> {
         .collect()
 }
 
-/// `new`, with the values of `old` where a restart is needed: what is really in force after a SIGHUP.
+/// Returns the settings in force after a SIGHUP: `new`, except that keys whose changes need a restart have the values of `old`.
 #[must_use]
 pub fn reloaded<S: Settings>(old: &S, new: S) -> S {
     let (Ok(old), Ok(mut mixed)) = (Table::try_from(old), Table::try_from(&new)) else {
@@ -73,11 +73,11 @@ pub fn reloaded<S: Settings>(old: &S, new: S) -> S {
             table.insert(key.to_owned(), old.clone());
         }
     }
-    // Both halves are settings already, so their mixture is.
+    // Both sets are valid, so an error is not expected.
     S::deserialize(mixed).unwrap_or(new)
 }
 
-/// Every `section.key` with its value, in one order for all settings.
+/// Returns all keys with their values, in the same order for all settings.
 fn flat<S: Settings>(settings: &S) -> Vec<(String, Value)> {
     let table = Table::try_from(settings).unwrap_or_default();
     let mut keys = Vec::new();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_keys_are_named_with_both_values_and_when_they_take_effect() {
+    fn a_change_has_both_values_and_the_time_of_its_effect() {
         let old = settings("[session]\nping_max = 3\n");
         let new = settings("listen = [\"127.0.0.1:4333\"]\n[session]\nping_max = 4\n");
         let seen: Vec<_> = changes(&old, &new)
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_password_is_a_change_that_shows_no_password() {
+    fn a_changed_password_is_masked() {
         let old = settings("[nodes]\nupstream = [\"nats://u:old@h:1\"]\n");
         let new = settings("[nodes]\nupstream = [\"nats://u:new@h:1\"]\n");
         let changes = changes(&old, &new);

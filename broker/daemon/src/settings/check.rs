@@ -1,19 +1,19 @@
-//! Whether one value is of its key's type, in its range, and of its form. Each refusal carries the place of the value.
+//! Check of one value: its type, range and form. Each error has the place of the value.
 
 use toml::Value;
 
 use super::entry::Entry;
 use super::{Place, Schema, SettingsError, masked_url};
 
-/// Characters of a refused text that an error shows.
+/// Maximum number of characters of an invalid text that an error shows.
 const FOUND_CHARS_MAX: usize = 200;
 
-/// Checks one value by itself.
+/// Checks one value.
 ///
 /// # Errors
-/// [`SettingsError::Value`], or what the schema has to say of a text or table; each calls the key as its text does.
+/// [`SettingsError::Value`], or the errors of the schema for a text or table. They name the key as the text with the value does.
 pub(super) fn entry(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
-    of_its_form(schema, entry).map_err(|error| named(error, entry))
+    check_value(schema, entry).map_err(|error| named(error, entry))
 }
 
 fn named(error: SettingsError, entry: &Entry) -> SettingsError {
@@ -41,7 +41,7 @@ fn named(error: SettingsError, entry: &Entry) -> SettingsError {
     }
 }
 
-fn of_its_form(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
+fn check_value(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
     if std::mem::discriminant(&entry.value) != std::mem::discriminant(&entry.default) {
         return Err(wrong_type(schema, entry, entry.place.clone(), &entry.value));
     }
@@ -62,7 +62,7 @@ fn of_its_form(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
     }
 }
 
-/// The error of a value whose type is not that of the default.
+/// Returns the error for a value whose type differs from that of the default.
 pub(super) fn wrong_type(schema: &Schema, entry: &Entry, place: Place, found: &Value) -> SettingsError {
     let tables = schema.tables.iter().find(|(key, _)| *key == entry.key);
     let allowed = match (&entry.default, tables) {
@@ -80,14 +80,14 @@ pub(super) fn wrong_type(schema: &Schema, entry: &Entry, place: Place, found: &V
     }
 }
 
-/// A comma-separated text as a list; empty items are dropped.
+/// Splits a text at commas into a list without empty items.
 #[must_use]
 pub fn list(text: &str) -> Value {
     Value::Array(texts(text))
 }
 
-/// The items that one item of a flag stands for: a text may hold several, separated by commas. One that holds none stays, to
-/// be refused: an empty flag is a slip (`--upstream "$UNSET"`).
+/// Splits an item of a flag at commas. An empty item is not dropped, so that its check fails: an empty flag is a mistake
+/// (`--upstream "$UNSET"`).
 pub(super) fn items(item: &Value) -> Vec<Value> {
     let texts = item.as_str().map(texts).unwrap_or_default();
     if texts.is_empty() {
@@ -140,21 +140,21 @@ fn text_form(schema: &Schema, key: &str, place: &Place, text: &str) -> Result<()
     }
 }
 
-/// The error of a text that is none of the few words allowed.
+/// Returns the error for a text that is not one of the allowed words.
 #[must_use]
 pub fn not_a_word(key: &str, place: &Place, words: &[&str], found: &str) -> SettingsError {
     let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
     refused(key, place, &words.join(" or "), found)
 }
 
-/// The error of a text that has not the form of its key. `found` must be no secret.
+/// Returns the error for a text without the form of its key. `found` must not be a secret.
 #[must_use]
 pub fn refused(key: &str, place: &Place, allowed: &str, found: &str) -> SettingsError {
     SettingsError::Value {
         place: place.clone(),
         key: key.to_owned(),
         allowed: allowed.to_owned(),
-        // Whatever the key: what stands before an '@' may be a password.
+        // The part before an '@' may be a password, whatever the key.
         found: Value::String(shortened(masked_url(found))).to_string(),
     }
 }
@@ -166,7 +166,7 @@ fn shortened(text: String) -> String {
     }
 }
 
-/// Whether a text is `host:port`, an IPv6 address in brackets.
+/// Returns whether a text is `host:port`. An IPv6 address must be in brackets.
 #[must_use]
 pub fn host_and_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {

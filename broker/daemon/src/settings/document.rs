@@ -1,7 +1,7 @@
-//! One text of settings as a flat list of `section.key` with values and places.
+//! One text of settings as a flat list of keys with values and places.
 //!
-//! The settings are two levels deep at most, so a flat list is all that the layers above need; the places are what
-//! error messages need. TOML is read here; a program may bring a reader for another format.
+//! A flat list is enough, because settings have at most two levels. The places are for error messages. This file parses TOML; a
+//! program may supply a parser of another format.
 
 use toml::{
     Spanned, Value,
@@ -10,20 +10,20 @@ use toml::{
 
 use super::{Place, SettingsError};
 
-/// Result of reading a text.
+/// Result of parsing a text.
 #[derive(Debug)]
 pub struct Document {
-    /// Its `[sections]`, each with its line, from 1.
+    /// The sections, each with its line, counted from 1.
     pub sections: Vec<(String, usize)>,
-    /// Its keys, in the order of the text.
+    /// The keys, in the order of the text.
     pub items: Vec<Item>,
-    /// All errors of the text, each with its place.
+    /// The errors of the text, each with its place.
     pub errors: Vec<SettingsError>,
-    /// Warnings about what has no effect, each with its place.
+    /// Warnings about parts without effect, each with its place.
     pub warnings: Vec<String>,
-    /// Whether the text has the syntax of its format.
+    /// Whether the syntax of the text is valid.
     pub is_well_formed: bool,
-    /// Whether the value of each known key was read. If not, values are not compared with each other.
+    /// Whether the value of each known key was parsed. If not, values are not compared with each other.
     pub is_complete: bool,
 }
 
@@ -32,20 +32,20 @@ pub struct Document {
 pub struct Item {
     /// `section.key`, or `key` above the first section.
     pub key: String,
-    /// The key as the text calls it, for errors; in TOML the key itself.
+    /// Name of the key in the text, for errors. In TOML this is the key itself.
     pub name: String,
     /// The value, in the unit of the key.
     pub value: Value,
-    /// The value as it is written, for errors, where it has another unit than the key.
+    /// The value as it was written, for errors, if it was written in another unit than that of the key.
     pub source: Option<String>,
     /// Place of the key.
     pub place: Place,
-    /// Places of the items when the value is a list.
+    /// Places of the items if the value is a list.
     pub item_places: Vec<Place>,
 }
 
-/// Reads `text`, which is shown as `name` in errors; where it is no TOML, what can be read of it without guessing.
-pub(super) fn read(name: &str, text: &str) -> Document {
+/// Parses a TOML text. `name` is its name in errors. From a text with errors, only the lines are taken whose meaning is certain.
+pub(super) fn parse(name: &str, text: &str) -> Document {
     let lines = Lines::of(name, text);
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut broken: Vec<(usize, String)> = errors
@@ -55,10 +55,10 @@ pub(super) fn read(name: &str, text: &str) -> Document {
             (line, error.message().trim().replace('\n', ", "))
         })
         .collect();
-    // The first error of a line mostly is the cause of the others.
+    // The first error of a line is usually the cause of the others.
     broken.sort_by_key(|(line, _)| *line);
     broken.dedup_by_key(|(line, _)| *line);
-    let known = |line: usize| !is_doubtful(text, line, &broken);
+    let is_certain = |line: usize| !is_uncertain(text, line, &broken);
     let mut sections = Vec::new();
     let mut items = Vec::new();
     for (key, value) in root.get_ref() {
@@ -73,8 +73,8 @@ pub(super) fn read(name: &str, text: &str) -> Document {
         }));
     }
     items.sort_by_key(|item: &Item| item.place.rank());
-    items.retain(|item| known(item.place.rank().1));
-    sections.retain(|(_, line)| known(*line));
+    items.retain(|item| is_certain(item.place.rank().1));
+    sections.retain(|(_, line)| is_certain(*line));
     let error = |(line, message)| SettingsError::Syntax {
         place: Place::file(name, line),
         format: "TOML",
@@ -90,8 +90,8 @@ pub(super) fn read(name: &str, text: &str) -> Document {
     }
 }
 
-/// Whether what stands in a line cannot be known: the line itself is broken, or the head of its section is.
-fn is_doubtful(text: &str, line: usize, broken: &[(usize, String)]) -> bool {
+/// Returns whether the meaning of a line is uncertain, because the line or the head of its section has an error.
+fn is_uncertain(text: &str, line: usize, broken: &[(usize, String)]) -> bool {
     let is_broken = |line: usize| broken.iter().any(|(broken, _)| *broken == line);
     let above = text.lines().enumerate().take(line);
     let head = above
@@ -115,7 +115,7 @@ fn item(key: String, offset: usize, value: &Spanned<DeValue<'_>>, lines: &Lines<
     }
 }
 
-/// The value without its spans. A whole number beyond 64 bits becomes a float, which no setting takes.
+/// Returns the value without its spans. An integer of more than 64 bits becomes a float, which no setting accepts.
 fn plain(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::String(text.to_string()),
@@ -138,7 +138,7 @@ fn float(digits: &str) -> Value {
     Value::Float(digits.parse().unwrap_or(f64::NAN))
 }
 
-/// Where the lines of a text begin.
+/// Offsets of the lines of a text.
 struct Lines<'a> {
     name: &'a str,
     starts: Vec<usize>,
@@ -157,7 +157,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The line, from 1, of the byte at `offset`.
+    /// Returns the line of the byte at `offset`, counted from 1.
     fn number(&self, offset: usize) -> usize {
         self.starts.partition_point(|start| *start <= offset)
     }
@@ -172,9 +172,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_come_with_their_section_value_and_line() {
+    fn keys_have_their_section_value_and_line() {
         let text = "listen = [\n  \"a:1\",\n  \"b:2\",\n]\n\n[session]\n# why\nping_max = 3\n";
-        let Document { sections, items, .. } = read("x.toml", text);
+        let Document { sections, items, .. } = parse("x.toml", text);
         assert_eq!(sections, [("session".to_owned(), 6)]);
         let at = |line| Place::file("x.toml", line);
         let seen: Vec<_> = items
@@ -187,8 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn numbers_may_be_written_as_toml_allows() {
-        let Document { items, .. } = read("x", "a = 8_388_608\nb = 0x10\nc = 99999999999999999999\n");
+    fn numbers_may_have_any_form_of_toml() {
+        let Document { items, .. } = parse("x", "a = 8_388_608\nb = 0x10\nc = 99999999999999999999\n");
         let values: Vec<_> = items.into_iter().map(|item| item.value).collect();
         assert_eq!(
             values,
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn each_line_that_is_no_toml_is_told_and_the_others_are_read() {
+    fn each_invalid_line_is_an_error_and_the_others_are_parsed() {
         for (text, errors, keys) in [
             (
                 "[session]\nping_max = \n",
@@ -217,7 +217,7 @@ mod tests {
                 ],
                 &["log.format"],
             ),
-            // Of which section the keys are is not known.
+            // The section of the keys in the middle is unknown.
             (
                 "a = 1\n[session\nb = 1\n[log]\nc = 1\n",
                 &["2: not TOML: unclosed table"],
@@ -226,7 +226,7 @@ mod tests {
         ] {
             let Document {
                 items, errors: found, ..
-            } = read("x.toml", text);
+            } = parse("x.toml", text);
             let found: Vec<_> = found.iter().map(ToString::to_string).collect();
             assert_eq!(found.len(), errors.len(), "{found:?}");
             for (found, error) in found.iter().zip(errors) {

@@ -7,26 +7,26 @@ use super::Place;
 /// One key with the value in force.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    /// `section.key`, or `key`.
+    /// `section.key`, or `key` above the first section.
     pub(super) key: String,
-    /// The key as the text that sets it calls it, for errors.
+    /// Name of the key in the text that sets it, for errors.
     pub(super) name: String,
     pub(super) default: Value,
     pub(super) value: Value,
-    /// The value as it is written, where it has another unit than the key.
+    /// The value as it was written, if it was written in another unit than that of the key.
     pub(super) source: Option<String>,
     pub(super) place: Place,
-    /// The places of the items of a list from a file, where they are known.
+    /// Places of the items of a list in a file.
     pub(super) item_places: Vec<Place>,
 }
 
 impl Entry {
-    /// The section, empty for the keys above the first, and the key in it.
+    /// Returns the section and the key in it. The section is empty for keys above the first section.
     pub(super) fn split(&self) -> (&str, &str) {
         self.key.split_once('.').unwrap_or(("", &self.key))
     }
 
-    /// The unit of the value, which its key ends with.
+    /// Returns the unit of the value, which is the end of the key.
     pub(super) fn unit(&self) -> &'static str {
         let units = [("_us", "µs"), ("_ms", "ms"), ("_secs", "s")];
         let unit = units.iter().find(|(end, _)| self.key.ends_with(end));
@@ -41,7 +41,7 @@ impl Entry {
         self.item_places.clear();
     }
 
-    /// The environment variable that sets it.
+    /// Returns the name of the environment variable that sets the key.
     pub(super) fn variable(&self) -> String {
         format!("STANDIN_{}", self.key.replace('.', "_").to_uppercase())
     }

@@ -1,4 +1,4 @@
-//! Errors of settings. Each names the place of the value and what to write instead.
+//! Errors of settings. Each contains the place of the value and what to write instead.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,70 +7,70 @@ use thiserror::Error;
 
 use super::Place;
 
-/// Why settings cannot be used. The program ends with 64 for each of them.
+/// Error in settings. The program exits with code 64.
 #[derive(Debug, Error)]
 pub enum SettingsError {
-    /// A file that the settings name.
+    /// A file that the settings name cannot be read.
     #[error("cannot read the {what} {path}: {error}; name a readable file", path = path.display())]
     Unreadable {
-        /// `settings file`, `ZooKeeper credentials file`.
+        /// Kind of the file, such as `settings file`.
         what: &'static str,
-        /// As it was given.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
-    /// A text that is not of its format.
+    /// A text has invalid syntax.
     #[error("{place}: not {format}: {message}")]
     Syntax {
         /// File and line.
         place: Place,
-        /// `TOML`, or another format that the program reads.
+        /// Name of the format, such as `TOML`.
         format: &'static str,
-        /// What the parser says.
+        /// Message of the parser.
         message: String,
     },
-    /// A key that does not exist.
+    /// A key does not exist.
     #[error("{place}: unknown key `{key}`{section}{hint}")]
     UnknownKey {
-        /// Where it is.
+        /// Place of the key.
         place: Place,
-        /// As written.
+        /// The key as it was written.
         key: String,
-        /// ` in [section]`, or empty.
+        /// ` in` and the section, or empty.
         section: String,
-        /// A key that looks like it, as a question, or where to look.
+        /// A similar key, as a question, or where the keys are listed.
         hint: String,
     },
-    /// A value of the wrong type or out of its range.
+    /// A value has the wrong type or form, or is out of range.
     #[error("{place}: {key} must be {allowed}, not {found}")]
     Value {
-        /// Where it is.
+        /// Place of the key.
         place: Place,
         /// `section.key`.
         key: String,
-        /// What is allowed.
+        /// The allowed values.
         allowed: String,
-        /// What is there; secrets masked.
+        /// The value, with secrets masked.
         found: String,
     },
-    /// Values that cannot stand together.
+    /// Values contradict each other.
     #[error("{place}: {rule}")]
     Conflict {
-        /// Where the one is that should change.
+        /// Place of the value to be changed.
         place: Place,
-        /// What does not fit, and what to do.
+        /// The contradiction, and what to do.
         rule: String,
     },
     /// A mandatory value is missing.
     #[error("{0}")]
     Missing(&'static str),
-    /// More than one thing is wrong: one line for each, none of them of this kind.
+    /// Several errors, one line each. None of them is of this kind.
     #[error("{}", lines(.0))]
     Several(Vec<SettingsError>),
 }
 
-/// Errors of one run that are shown.
+/// Maximum number of errors in the text of [`SettingsError::Several`].
 const LINES_MAX: usize = 100;
 
 fn lines(errors: &[SettingsError]) -> String {
@@ -83,7 +83,7 @@ fn lines(errors: &[SettingsError]) -> String {
 }
 
 impl SettingsError {
-    /// Stable name, for logs.
+    /// Returns the stable name of the error, for logs.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -97,10 +97,10 @@ impl SettingsError {
         }
     }
 
-    /// Makes one result of all errors that were found, in the order of the file, then of the other layers.
+    /// Joins errors into one result. They are ordered by their lines in the file, followed by those of the other layers.
     ///
     /// # Errors
-    /// The one error, or [`SettingsError::Several`].
+    /// The error if there is only one, or [`SettingsError::Several`].
     pub fn all(errors: impl IntoIterator<Item = Self>) -> Result<(), Self> {
         let mut flat: Vec<_> = errors.into_iter().flat_map(Self::each).collect();
         flat.sort_by_key(|error| error.place().map_or((u8::MAX, 0), Place::rank));

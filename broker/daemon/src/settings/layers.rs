@@ -1,7 +1,6 @@
 //! The four layers: compiled-in defaults, the user's file, the environment, the flags.
 //!
-//! A key exists when it stands in the compiled-in file, and a value must be of the type that stands there. So a new key is
-//! added in that file and in the struct, and nowhere else.
+//! The compiled-in file defines the keys and their types. So a new key is added only in that file and in the struct.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,28 +19,29 @@ use super::{Loaded, Place, Places, Schema, Settings, SettingsError, check};
 pub struct Flag {
     /// `section.key`.
     pub key: &'static str,
-    /// The flag, with its dashes.
+    /// The flag, including its dashes.
     pub flag: &'static str,
-    /// Of the key's type. The texts of a list may each hold several, separated by commas, as in the environment.
+    /// The value, of the type of the key. Each text of a list may contain several items separated by commas, as in the
+    /// environment.
     pub value: Value,
 }
 
-/// What the settings are made of, beside the defaults.
+/// Sources of the settings, in addition to the defaults.
 #[derive(Debug, Default)]
 pub struct Input<'a> {
     /// The user's file (`--config`).
     pub file: Option<&'a Path>,
-    /// The environment; only `STANDIN_…` and the variables of the schema are looked at.
+    /// The environment. Only the variables `STANDIN_…` and those of the schema are used.
     pub environment: Vec<(String, String)>,
     /// The flags that were given.
     pub flags: Vec<Flag>,
 }
 
 impl Input<'_> {
-    /// Lays the layers over each other and checks the result. Reads the files that are named, and nothing else.
+    /// Joins the layers and checks the result. Reads the user's file, but no file that the settings name.
     ///
     /// # Errors
-    /// [`SettingsError`], with the place of what is wrong: everything that is, in one run.
+    /// [`SettingsError`], with all errors and their places.
     pub fn load<S: Settings>(&self) -> Result<Loaded<S>, SettingsError> {
         let mut layers = Layers::defaults(S::SCHEMA)?;
         if let Some(path) = self.file {
@@ -60,11 +60,11 @@ impl Input<'_> {
     }
 }
 
-/// Loads the defaults and one TOML text, without environment and flags, for programs and tests that embed a program. Skips
-/// [`Settings::check_complete`].
+/// Loads the defaults and one TOML text, without the environment and flags. For tests, and for programs that embed a program.
+/// Does not call [`Settings::check_complete`]. `name` is the name of the text in errors.
 ///
 /// # Errors
-/// As [`Input::load`]; `name` is the file's.
+/// Those of [`Input::load`].
 pub fn of_text<S: Settings>(name: &str, text: &str) -> Result<Loaded<S>, SettingsError> {
     let mut layers = Layers::defaults(S::SCHEMA)?;
     layers.lay_text(name, text);
@@ -82,7 +82,7 @@ struct Layers {
 
 impl Layers {
     fn defaults(schema: &'static Schema) -> Result<Self, SettingsError> {
-        let Document { items, errors, .. } = document::read(schema.defaults_file, schema.defaults);
+        let Document { items, errors, .. } = document::parse(schema.defaults_file, schema.defaults);
         SettingsError::all(errors)?;
         let entry = |item: Item| Entry {
             key: item.key,
@@ -121,7 +121,7 @@ impl Layers {
         if is_named("conf") {
             return self.lay_document(&name, other(&name, text));
         }
-        let document = document::read(&name, text);
+        let document = document::parse(&name, text);
         if document.is_well_formed {
             return self.lay_document(&name, document);
         }
@@ -131,7 +131,7 @@ impl Layers {
     }
 
     fn lay_text(&mut self, name: &str, text: &str) {
-        self.lay_document(name, document::read(name, text));
+        self.lay_document(name, document::parse(name, text));
     }
 
     fn lay_document(&mut self, name: &str, document: Document) {
@@ -156,7 +156,7 @@ impl Layers {
         }
         for item in document.items {
             let Some(entry) = self.entry(&item.key) else {
-                // That of an unknown section was said once.
+                // An unknown section is reported once, not for each of its keys.
                 let (section, _) = item.key.split_once('.').unwrap_or_default();
                 if section.is_empty() || self.has_section(section) {
                     self.errors.push(self.unknown(&item.key, item.place));
@@ -215,7 +215,7 @@ impl Layers {
             let known = self.entries.iter().find(|entry| entry.variable() == **name);
             match known.map(|entry| entry.key.clone()) {
                 Some(key) => self.lay_variable(&key, name, value),
-                None if of_kubernetes(name) => {}
+                None if is_kubernetes_variable(name) => {}
                 None => self.unknown_variable(name),
             }
         }
@@ -237,7 +237,7 @@ impl Layers {
         let nearest = nearest(&rest, keys.iter().map(String::as_str), |key| key);
         if !in_section && nearest.is_none() {
             self.warnings.push(format!(
-                "environment variable {name} is no setting of this program; ignored"
+                "environment variable {name} is not a setting of this program; ignored"
             ));
             return;
         }
@@ -291,8 +291,8 @@ impl Layers {
         }
     }
 
-    /// Checks everything. A value that cannot be used is replaced by its default, so that the rest can be checked too.
-    /// Conflicts that name such a key are not reported.
+    /// Checks all values. An invalid value is replaced by its default, so that the others can be checked. Conflicts that involve
+    /// its key are not reported.
     fn finish<S: Settings>(
         mut self,
         complete: impl FnOnce(&S) -> Result<(), SettingsError>,
@@ -305,25 +305,25 @@ impl Layers {
                 refused.push(entry.key.clone());
             }
         }
-        // Every value was checked above; an error here is a bug, and has no place.
+        // All values were checked above, so an error here is a bug.
         let settings = S::deserialize(self.table()).map_err(|error| SettingsError::Syntax {
             place: Place::Default,
             format: "TOML",
             message: error.message().to_owned(),
         })?;
-        let is_sound = self.errors.is_empty();
-        // After an unreadable line or value the settings are incomplete, so values are not compared with each other.
+        let is_valid = self.errors.is_empty();
+        // If a line or a value could not be parsed, the settings are incomplete, and values are not compared.
         if self.is_complete {
-            let across = settings.check(&Places(&self.entries));
-            let whole = if across.is_ok() {
+            let conflicts = settings.check(&Places(&self.entries));
+            let missing = if conflicts.is_ok() {
                 complete(&settings)
             } else {
                 Ok(())
             };
-            let found = [across, whole].into_iter().filter_map(Result::err);
+            let found = [conflicts, missing].into_iter().filter_map(Result::err);
             let found = found.flat_map(SettingsError::each);
             self.errors.extend(found.filter(|error| match error {
-                SettingsError::Missing(_) => is_sound,
+                SettingsError::Missing(_) => is_valid,
                 SettingsError::Conflict { rule, .. } => {
                     !named_keys(rule).any(|key| refused.iter().any(|refused| refused == key))
                 }
@@ -339,7 +339,7 @@ impl Layers {
         })
     }
 
-    /// The values in force, as the struct's fields are read.
+    /// Returns the values in force, for the deserialization of the struct.
     fn table(&self) -> Table {
         let mut root = Table::new();
         for entry in &self.entries {
@@ -359,9 +359,9 @@ impl Layers {
     }
 }
 
-/// Kubernetes gives each container variables named after the services of its namespace; a service `standin` or
-/// `standin-nodes` must not keep a program from starting.
-fn of_kubernetes(name: &str) -> bool {
+/// Returns whether the environment variable may come from Kubernetes, which sets variables named after the services of the
+/// namespace. A service `standin` or `standin-nodes` must not prevent the start of a program.
+fn is_kubernetes_variable(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_PORT")
         || name.contains("_SERVICE_PORT")

@@ -1,4 +1,4 @@
-//! Each layer over the one below it, and each slip with the place where it was made.
+//! Each layer overrides the one before, and each error has its place.
 
 use std::fs;
 
@@ -29,7 +29,7 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
-fn the_compiled_in_file_holds_every_key_of_the_struct_with_a_value_that_is_allowed() {
+fn the_compiled_in_file_has_a_valid_value_for_each_key_of_the_struct() {
     let settings = of_text::<Sample>("settings", "").unwrap().settings;
     assert_eq!(settings.listen, ["127.0.0.1:4222"]);
     assert_eq!(settings.session.buffer_bytes, 8 << 20);
@@ -38,7 +38,7 @@ fn the_compiled_in_file_holds_every_key_of_the_struct_with_a_value_that_is_allow
 }
 
 #[test]
-fn each_layer_lies_over_the_one_below() {
+fn each_layer_overrides_the_one_before() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sample.toml");
     fs::write(
@@ -78,7 +78,7 @@ fn each_layer_lies_over_the_one_below() {
 }
 
 #[test]
-fn unknown_keys_are_told_with_file_line_and_the_likely_name() {
+fn the_error_of_an_unknown_key_has_the_line_and_a_similar_key() {
     for (text, error) in [
         (
             "[session]\n\nbufer_bytes = 1\n",
@@ -114,14 +114,14 @@ fn unknown_keys_are_told_with_file_line_and_the_likely_name() {
 }
 
 #[test]
-fn a_section_and_a_key_do_not_stand_for_each_other() {
+fn a_section_is_not_accepted_as_a_key_nor_a_key_as_a_section() {
     assert!(refused("session = 3\n").starts_with("settings:1: unknown key `session`"));
     assert!(refused("[listen]\n").starts_with("settings:1: unknown key `[listen]`"));
     assert!(refused("[[session]]\nping_max = 1\n").starts_with("settings:1: unknown key `session`"));
 }
 
 #[test]
-fn nats_url_stands_for_upstream_below_the_program_s_own_variable_and_the_flag() {
+fn nats_url_sets_upstream_and_is_overridden_by_the_program_s_own_variable_and_the_flag() {
     let shown =
         |pairs: &[(&str, &str)]| format!("{:?}", with_environment(pairs).unwrap().settings.nodes.upstream);
     assert_eq!(
@@ -129,7 +129,7 @@ fn nats_url_stands_for_upstream_below_the_program_s_own_variable_and_the_flag() 
         "[\"nats://a:1\", \"nats://b:2\"]"
     );
     let unset = with_environment(&[("NATS_URL", "")]).unwrap_err();
-    assert_eq!(unset.kind(), "missing", "empty is as not set");
+    assert_eq!(unset.kind(), "missing", "an empty variable is not set");
     assert_eq!(
         shown(&[("NATS_URL", "a:1"), ("STANDIN_NODES_UPSTREAM", "c:3")]),
         "[\"c:3\"]"
@@ -158,7 +158,7 @@ fn nats_url_stands_for_upstream_below_the_program_s_own_variable_and_the_flag() 
 }
 
 #[test]
-fn variables_are_told_by_name_when_they_are_wrong() {
+fn the_error_of_a_variable_has_its_name() {
     for (name, value, error) in [
         (
             "STANDIN_SESSION_PING_MAX",
@@ -193,7 +193,7 @@ fn variables_are_told_by_name_when_they_are_wrong() {
 }
 
 #[test]
-fn variables_of_others_do_not_keep_the_sidecar_from_starting() {
+fn variables_of_other_programs_do_not_prevent_the_start() {
     let loaded = with_environment(&[
         ("STANDIN_SERVICE_HOST", "10.0.0.1"),
         ("STANDIN_PORT_4222_TCP_ADDR", "10.0.0.1"),
@@ -204,12 +204,12 @@ fn variables_of_others_do_not_keep_the_sidecar_from_starting() {
     .unwrap();
     assert_eq!(
         loaded.warnings,
-        ["environment variable STANDIN_SOMETHING_OF_YOURS is no setting of this program; ignored"]
+        ["environment variable STANDIN_SOMETHING_OF_YOURS is not a setting of this program; ignored"]
     );
 }
 
 #[test]
-fn a_program_that_starts_is_told_what_it_cannot_do_without() {
+fn a_missing_mandatory_value_prevents_the_start() {
     let error = Input::default().load::<Sample>().unwrap_err();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
@@ -217,12 +217,12 @@ fn a_program_that_starts_is_told_what_it_cannot_do_without() {
     );
     assert!(
         of_text::<Sample>("settings", "").is_ok(),
-        "one that is embedded is not"
+        "an embedded program does not need it"
     );
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_in_one_run_in_the_order_of_the_layers() {
+fn all_errors_are_reported_together_in_the_order_of_the_layers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sample.toml");
     let text = "listen = [\"127.0.0.1:1\", 7, 8]\nlisen = 1\n[sesion]\nping_max = 0\n[session]\nping_max = 0\n[log]\n\
@@ -260,13 +260,13 @@ fn everything_that_is_wrong_is_told_in_one_run_in_the_order_of_the_layers() {
 }
 
 #[test]
-fn values_that_cannot_stand_together_are_told_beside_other_errors_unless_one_of_them_is_refused_itself() {
+fn conflicts_are_reported_with_other_errors_unless_one_of_their_values_is_invalid() {
     let shown = refused("[session]\nping_max = 50\n[log]\nformat = \"xml\"\n");
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!(lines.len(), 2, "{shown}");
     assert!(
         lines[0].starts_with("settings:2: session.ping_interval_secs (120) "),
-        "the one that was given, not its partner, which has its default: {shown}"
+        "the place of the value that was set, not of the one with its default: {shown}"
     );
     let shown = refused("[session]\nping_max = 50\nping_interval_secs = true\n");
     assert_eq!(
@@ -276,7 +276,7 @@ fn values_that_cannot_stand_together_are_told_beside_other_errors_unless_one_of_
 }
 
 #[test]
-fn a_flag_that_is_a_list_may_hold_several_in_one_text_as_a_variable_may() {
+fn a_text_in_the_list_of_a_flag_may_have_several_items_as_in_a_variable() {
     let upstream = |texts: &[&str]| {
         let texts = texts.iter().map(|text| Value::String((*text).to_owned()));
         let flag = Flag {
@@ -303,7 +303,7 @@ fn a_flag_that_is_a_list_may_hold_several_in_one_text_as_a_variable_may() {
 }
 
 #[test]
-fn a_settings_file_that_is_missing_is_named() {
+fn the_error_of_a_missing_settings_file_has_its_path() {
     let path = Path::new("no/such/sample.toml");
     let error = Input {
         file: Some(path),

@@ -6,29 +6,28 @@ use std::fmt::Write as _;
 use super::entry::Entry;
 use super::{Place, Places, Schema};
 
-/// The settings in force, and where each came from.
+/// The settings in force, with the place of each value.
 #[derive(Debug)]
 pub struct Loaded<S> {
-    /// Checked, and complete.
+    /// The settings. They are valid and complete.
     pub settings: S,
-    /// What an operator should be told, though it is no error.
+    /// Warnings for the operator.
     pub warnings: Vec<String>,
     pub(super) entries: Vec<Entry>,
     pub(super) schema: &'static Schema,
 }
 
 impl<S> Loaded<S> {
-    /// Whether the operator gave this value, in whatever layer.
+    /// Returns whether the operator set `key`, in any layer.
     #[must_use]
     pub fn is_given(&self, key: &str) -> bool {
         Places(&self.entries).of(key) != Place::Default
     }
 
-    /// Every key with its value; behind each that is not the default, a comment with the place it came from.
+    /// Returns all keys with their values as TOML. A value that is not the default is followed by a comment with its place.
     #[must_use]
     pub fn print(&self) -> String {
-        let mut text =
-            String::from("# Settings in force. Where nothing else is said, a value is the default.\n");
+        let mut text = String::from("# Settings in force. A value without a comment is the default.\n");
         let mut section = "";
         for entry in &self.entries {
             let (of, key) = entry.split();
@@ -53,7 +52,7 @@ mod tests {
     use super::super::sample::Sample;
 
     #[test]
-    fn what_is_printed_is_a_settings_file_with_the_same_meaning() {
+    fn the_output_is_a_settings_file_with_the_same_values() {
         let given = "listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n[session]\nping_max = 7\n[publish]\n\
                      subject = [{ pattern = \"a.>\", in_doubt = \"resend\" }]\n[log]\nlevel = \"debug\"\n";
         let loaded = of_text::<Sample>("my.toml", given).unwrap();

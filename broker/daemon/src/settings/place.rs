@@ -3,27 +3,27 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Where a value came from, as errors and `--print-config` name it.
+/// Place where a value was given, as errors and `--print-config` show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// The compiled-in file.
     Default,
-    /// A line, from 1, of a file.
+    /// A line of a file, counted from 1.
     File(Arc<str>, usize),
     /// An environment variable.
     Variable(String),
-    /// A flag, with its dashes.
+    /// A flag, including its dashes.
     Flag(&'static str),
 }
 
 impl Place {
-    /// A line, from 1, of a file.
+    /// Creates the place of a line of a file, counted from 1.
     #[must_use]
     pub fn file(name: &str, line: usize) -> Self {
         Self::File(name.into(), line)
     }
 
-    /// Orders errors: the file by its lines, then the environment, then the flags.
+    /// Returns a value that orders errors: by lines of the file, then the environment, then the flags.
     pub(super) const fn rank(&self) -> (u8, usize) {
         match self {
             Self::File(_, line) => (0, *line),

@@ -1,4 +1,4 @@
-//! Settings as a program could have them, for the tests here.
+//! Settings of an imaginary program, for the tests of this folder.
 
 use serde::{Deserialize, Serialize};
 use toml::Table;

@@ -1,33 +1,33 @@
-//! Description of a program's settings: what its compiled-in file cannot say by itself.
+//! The rules for the values of a program's settings, as far as the compiled-in file does not contain them.
 
 use toml::{Table, Value};
 
 use super::{Document, MASK, Place, SettingsError};
 
-/// Reads a text, which is shown as `name` in errors, as keys with values.
+/// Parser of another format than TOML. `name` is the name of the text in errors.
 pub type OtherFormat = fn(name: &str, text: &str) -> Document;
 
 /// Description of a program's settings.
 #[derive(Debug)]
 pub struct Schema {
-    /// The defaults: TOML with every key, its type, and a comment.
+    /// The defaults: a TOML text with a comment and a value for each key. The type of the value is the type of the key.
     pub defaults: &'static str,
-    /// Their file, as messages name it.
+    /// Name of the file with the defaults, for messages.
     pub defaults_file: &'static str,
-    /// `section.key` and the range of each number, both ends allowed.
+    /// The range of each number, including both ends, by `section.key`.
     pub ranges: &'static [(&'static str, i64, i64)],
-    /// The texts that are one of a few words.
+    /// The keys whose text must be one of a few words.
     pub words: &'static [(&'static str, &'static [&'static str])],
-    /// The lists of tables, and what they take.
+    /// The keys whose value is a list of tables, and the form of a table.
     pub tables: &'static [(&'static str, &'static str)],
-    /// Keys that are taken at start only, marked `(restart)` in the file.
+    /// The keys whose changes need a restart. They are marked `(restart)` in the file.
     pub restart: &'static [&'static str],
-    /// Environment variables without the STANDIN_ prefix that set a key, such as NATS_URL.
+    /// Environment variables without the prefix STANDIN_ that set a key, such as NATS_URL.
     pub variables: &'static [(&'static str, &'static str)],
-    /// Reader for another format. Used for files named `*.conf`, and for files not named `*.toml` that are invalid as TOML and
-    /// valid in that format.
+    /// Parser of another format. It is used for files named `*.conf`, and for files not named `*.toml` that are invalid as TOML
+    /// and valid in that format.
     pub other_format: Option<OtherFormat>,
-    /// Returns the text with its secrets masked; `None` if `key` holds no secret.
+    /// Returns the text with its secrets masked, or `None` if the value of `key` contains no secret.
     pub masked: fn(key: &str, text: &str) -> Option<String>,
     /// Checks the form of one text.
     pub text: fn(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>,
@@ -36,7 +36,7 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// A value as it may be shown: secrets masked.
+    /// Returns the value as TOML with its secrets masked.
     #[must_use]
     pub fn shown(&self, key: &str, value: &Value) -> String {
         match value {
@@ -44,7 +44,7 @@ impl Schema {
                 let items: Vec<String> = items.iter().map(|item| self.shown(key, item)).collect();
                 format!("[{}]", items.join(", "))
             }
-            // A secret that is no text, by mistake, is a secret all the same.
+            // By mistake, a secret may have been written as a table. It is masked too.
             Value::Table(_) if self.is_secret(key) && !self.tables.iter().any(|(name, _)| *name == key) => {
                 MASK.to_owned()
             }
@@ -64,7 +64,7 @@ impl Schema {
         }
     }
 
-    /// Whether the whole value of `key` is a secret.
+    /// Returns whether the whole value of `key` is a secret.
     fn is_secret(&self, key: &str) -> bool {
         (self.masked)(key, "x").is_some_and(|shown| shown == MASK)
     }

@@ -1,4 +1,4 @@
-//! Texts that may hold a password: they work as they are, and are shown masked.
+//! Texts that may contain a password. They are masked when they are shown.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{Place, SettingsError};
 
-/// What stands in the place of a secret, in logs, errors and `--print-config`.
+/// Replacement of a secret in logs, errors and the output of `--print-config`.
 pub const MASK: &str = "***";
 
-/// How a text is shown.
+/// Form of a text with a secret.
 pub trait Mask {
-    /// `text` without its secret.
+    /// Returns `text` with its secret masked.
     fn mask(text: &str) -> String;
 }
 
-/// An address, perhaps with `user:password@` or `token@` in it.
+/// An address that may contain `user:password@` or `token@`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url;
 
-/// A `user:password`.
+/// `user:password`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pair;
 
@@ -46,7 +46,7 @@ impl Mask for Whole {
     }
 }
 
-/// A text of the settings that works as it is, and is shown masked.
+/// A text of the settings that is masked when it is shown. The type `M` is its form.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret<M> {
@@ -56,13 +56,13 @@ pub struct Secret<M> {
 }
 
 impl<M> Secret<M> {
-    /// The text itself, for the one place that uses it.
+    /// Returns the text with its secret.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.text
     }
 
-    /// Whether there is no text at all.
+    /// Returns whether the text is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.text.is_empty()
@@ -84,7 +84,7 @@ impl<M: Mask> fmt::Debug for Secret<M> {
     }
 }
 
-/// `[nats://][user:password@]host:port` with the password masked; a lone user is a token and is masked as well.
+/// Masks the password in `[nats://][user:password@]host:port`. A user without a password is a token, and is masked too.
 #[must_use]
 pub fn masked_url(text: &str) -> String {
     let (scheme, rest) = match text.find("://") {
@@ -97,7 +97,7 @@ pub fn masked_url(text: &str) -> String {
     }
 }
 
-/// `user:password` with the password masked.
+/// Masks the password in `user:password`.
 #[must_use]
 pub fn masked_pair(text: &str) -> String {
     match text.split_once(':') {
@@ -107,7 +107,7 @@ pub fn masked_pair(text: &str) -> String {
     }
 }
 
-/// A text that is a secret as a whole.
+/// Masks a text that is a secret as a whole.
 #[must_use]
 pub fn masked_whole(text: &str) -> String {
     if text.is_empty() {
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_password_or_token_is_shown() {
+    fn passwords_and_tokens_are_masked() {
         for (text, shown) in [
             (
                 "nats://deploy:hunter2@10.0.0.1:4222",

@@ -1,6 +1,6 @@
-//! "Did you mean": the known name that resembles a misspelt one.
+//! "Did you mean …?": the known name that resembles a misspelt one.
 
-/// `; did you mean …?` when a known name looks like `name`, else `; otherwise`.
+/// Returns `; did you mean …?` if a known name resembles `name`, or else `; ` and `otherwise`.
 pub(super) fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>, otherwise: &str) -> String {
     nearest(name, known, |known| known).map_or_else(
         || format!("; {otherwise}"),
@@ -8,7 +8,7 @@ pub(super) fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>, otherwi
     )
 }
 
-/// The known name whose `part` is nearest to `name`, if it is near: at most a third of its letters differ.
+/// Returns the known name whose `part` is most similar to `name`. At most a third of its letters may differ.
 pub(super) fn nearest<'a>(
     name: &str,
     known: impl Iterator<Item = &'a str>,
@@ -22,7 +22,7 @@ pub(super) fn nearest<'a>(
         .map(|(_, known)| known)
 }
 
-/// Letters to insert, delete or replace to get from one name to the other.
+/// Returns the number of letters to insert, delete or replace to change `from` into `to`.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

@@ -1,4 +1,4 @@
-//! Times as the settings give them: whole numbers whose unit is in the key's name, and in the type.
+//! Times in settings: whole numbers whose unit is in the name of the key and in the type.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ macro_rules! unit {
         pub struct $name(pub u64);
 
         impl $name {
-            /// The same time for the clock.
+            /// Returns the time as a [`Duration`].
             #[must_use]
             pub const fn duration(self) -> Duration {
                 $from(self.0)

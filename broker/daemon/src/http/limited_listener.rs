@@ -1,7 +1,7 @@
-//! The limits of the HTTP listener: few connections, each short and small.
+//! TCP listener with limits on the number, the duration and the size of its connections.
 //!
-//! A connection that reaches a limit is cut by an error at its next read or write. When there are too many, the oldest
-//! goes: so clients that hold connections open without asking cannot keep a health check out.
+//! A connection that exceeds a limit fails at its next read or write. When there are too many connections, the oldest is
+//! evicted, so that clients with idle connections cannot block a health check.
 
 use std::{
     collections::VecDeque,
@@ -21,56 +21,57 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// Most connections at the same time.
+/// Maximum number of connections at the same time.
 const CONNECTIONS_MAX: usize = 64;
-/// The longest that one connection lasts, in seconds: request, answer and all.
+/// Maximum duration of a connection, in seconds.
 const CONNECTION_SECS_MAX: u64 = 10;
-/// The largest request, in bytes. No page takes a body.
+/// Maximum size of a request, in bytes. No page reads a body.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
-/// Pause after a failed accept, in milliseconds: out of file descriptors, most likely.
+/// Pause after a failed accept, in milliseconds. The usual cause is that the process is out of file descriptors.
 const ACCEPT_PAUSE_MS: u64 = 100;
 
-/// The listener, and the connections it has given out.
-pub(super) struct Connections {
+/// The listener and its open connections.
+pub(super) struct LimitedListener {
     listener: TcpListener,
-    /// Oldest first. Dropping one cuts its connection; it is closed when the connection is gone.
+    /// Open connections, oldest first. Dropping a sender evicts its connection. A sender whose connection has ended is
+    /// closed.
     open: VecDeque<oneshot::Sender<()>>,
 }
 
-impl Connections {
-    pub(super) fn of(listener: TcpListener) -> Self {
+impl LimitedListener {
+    pub(super) fn new(listener: TcpListener) -> Self {
         Self {
             listener,
             open: VecDeque::with_capacity(CONNECTIONS_MAX),
         }
     }
 
-    fn take(&mut self, stream: TcpStream) -> Connection {
+    fn limited(&mut self, stream: TcpStream) -> LimitedStream {
         self.open.retain(|connection| !connection.is_closed());
         if self.open.len() >= CONNECTIONS_MAX {
             self.open.pop_front();
         }
-        let (keep, cut) = oneshot::channel();
+        let (keep, evicted) = oneshot::channel();
         self.open.push_back(keep);
-        Connection {
+        LimitedStream {
             stream,
-            cut,
+            evicted,
             deadline: Box::pin(sleep(Duration::from_secs(CONNECTION_SECS_MAX))),
             read_bytes: 0,
         }
     }
 }
 
-impl Listener for Connections {
-    type Io = Connection;
+impl Listener for LimitedListener {
+    type Io = LimitedStream;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (LimitedStream, SocketAddr) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, from)) => return (self.take(stream), from),
+                Ok((stream, from)) => return (self.limited(stream), from),
                 Err(error) => {
-                    tracing::debug!(%error, "HTTP accept failed; trying again");
+                    tracing::debug!(%error, "HTTP accept failed, retrying");
                     sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
                 }
             }
@@ -82,42 +83,43 @@ impl Listener for Connections {
     }
 }
 
-/// One connection, with its limits.
-pub(super) struct Connection {
+/// A connection with its limits.
+pub(super) struct LimitedStream {
     stream: TcpStream,
-    cut: oneshot::Receiver<()>,
+    evicted: oneshot::Receiver<()>,
     deadline: Pin<Box<Sleep>>,
     read_bytes: usize,
 }
 
-impl Connection {
-    /// The error that ends the connection, once a limit is reached. Wakes the task when one will be.
-    fn limit(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        if Pin::new(&mut self.cut).poll(context).is_ready() {
+impl LimitedStream {
+    /// Returns an error if the connection exceeds a limit. Otherwise registers the task to be woken when the time is over or
+    /// the connection is evicted.
+    fn check_limits(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if Pin::new(&mut self.evicted).poll(context).is_ready() {
             return Err(io::Error::other(
-                "more HTTP connections than are served at once; this was the oldest",
+                "evicted: too many HTTP connections, and this was the oldest",
             ));
         }
         if self.deadline.as_mut().poll(context).is_ready() {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "HTTP connection over its time",
+                "HTTP connection exceeded its time limit",
             ));
         }
         if self.read_bytes > REQUEST_BYTES_MAX {
-            return Err(io::Error::other("HTTP request over its size"));
+            return Err(io::Error::other("HTTP request exceeded its size limit"));
         }
         Ok(())
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for LimitedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.limit(context)?;
+        self.check_limits(context)?;
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.read_bytes += buffer.filled().len() - before;
@@ -125,18 +127,18 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for LimitedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.limit(context)?;
+        self.check_limits(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.limit(context)?;
+        self.check_limits(context)?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -151,14 +153,14 @@ mod tests {
 
     use super::*;
 
-    async fn connections() -> (Connections, SocketAddr) {
+    async fn connections() -> (LimitedListener, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        (Connections::of(listener), address)
+        (LimitedListener::new(listener), address)
     }
 
     #[tokio::test]
-    async fn one_connection_too_many_cuts_the_oldest() {
+    async fn one_connection_too_many_evicts_the_oldest() {
         let (mut connections, address) = connections().await;
         let mut clients = Vec::new();
         let mut served = Vec::new();
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_says_nothing_is_cut() {
+    async fn a_client_that_sends_nothing_is_disconnected() {
         let (mut connections, address) = connections().await;
         let _client = TcpStream::connect(address).await.unwrap();
         let mut served = connections.accept().await.0;
