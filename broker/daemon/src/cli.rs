@@ -59,7 +59,7 @@ pub fn answer<S>(program: &str, print_config: bool, loaded: &Loaded<S>) -> ExitC
         for warning in &loaded.warnings {
             text += &format!("warning: {warning}\n");
         }
-        text += "settings are good\n";
+        text += "settings are valid\n";
     }
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -102,8 +102,7 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), &'static str> {
     let words = text.split(|c: char| c == ',' || c == ';' || c.is_whitespace());
     if text.contains([',', ';']) || words.filter(|word| word.contains(':')).count() > 1 {
         return Err(
-            "these are several addresses: separate them by ',', or in a list of a settings file write each as a text of \
-             its own",
+            "these are several addresses: separate them by ',', or write each as a separate string in a list of a settings file",
         );
     }
     if let Some(rest) = text.strip_prefix('[') {

@@ -78,8 +78,8 @@ impl FromStr for Upstream {
         };
         if rest.contains("://") {
             return Err(fail(
-                "these are several addresses: separate them by ',', or in a list of a settings file write each as a text \
-                 of its own (in a password write '%3A' for ':')"
+                "these are several addresses: separate them by ',', or write each as a separate string in a list of a settings file \
+                 (in a password write '%3A' for ':')"
                     .to_owned(),
             ));
         }

@@ -78,15 +78,15 @@ fn wrong_types_and_ranges_are_told_with_line_and_what_is_allowed() {
         ),
         (
             "[nodes]\nzookeeper = [\"a\"]\n",
-            "settings:2: nodes.zookeeper must be a text, not [\"a\"]",
+            "settings:2: nodes.zookeeper must be a string, not [\"a\"]",
         ),
         (
             "[nodes]\ndns = \"a:1\"\n",
-            "settings:2: nodes.dns must be a list of texts, not \"a:1\"",
+            "settings:2: nodes.dns must be a list of strings, not \"a:1\"",
         ),
         (
             "[nodes]\ndns = [\n\"a:1\",\n7]\n",
-            "settings:4: nodes.dns must be a list of texts, not 7",
+            "settings:4: nodes.dns must be a list of strings, not 7",
         ),
         (
             "listen = [\"127.0.0.1:1\",\n  \"localhost\"]\n",
@@ -140,7 +140,7 @@ fn a_password_that_stands_in_the_wrong_place_is_not_shown() {
     let error = refused("[nodes]\nupstream = \"nats://u:hunter2@h\"\n");
     assert_eq!(
         error,
-        "settings:2: nodes.upstream must be a list of texts, not \"nats://u:***@h\""
+        "settings:2: nodes.upstream must be a list of strings, not \"nats://u:***@h\""
     );
 }
 

@@ -56,7 +56,7 @@ async fn settings_are_checked_and_printed_with_where_they_came_from() {
         "[limits]\nmax_payload = 1000\n[authorization]\ntoken = \"hunter2\"\n",
     );
     let (code, text) = answer(&["-c", &good, "--check"]).await;
-    assert_eq!((code, text.as_str()), (0, "settings are good"));
+    assert_eq!((code, text.as_str()), (0, "settings are valid"));
     let (code, text) = answer(&["--config", &good, "-p", "4333", "-DV", "--print-config"]).await;
     assert_eq!(code, 0);
     for line in [

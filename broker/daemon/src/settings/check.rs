@@ -69,8 +69,8 @@ pub(super) fn wrong_type(schema: &Schema, entry: &Entry, place: Place, found: &V
         (Value::Integer(_), _) => range_text(schema, &entry.key),
         (Value::Boolean(_), _) => "true or false".to_owned(),
         (Value::Array(_), Some((_, takes))) => format!("a list of {takes} in a settings file"),
-        (Value::Array(_), None) => "a list of texts".to_owned(),
-        _ => "a text".to_owned(),
+        (Value::Array(_), None) => "a list of strings".to_owned(),
+        _ => "a string".to_owned(),
     };
     SettingsError::Value {
         place,

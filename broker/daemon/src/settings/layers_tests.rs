@@ -242,8 +242,8 @@ fn all_errors_are_reported_together_in_the_order_of_the_layers() {
     let shown = error.to_string();
     let name = path.display().to_string();
     let starts = [
-        "FILE:1: listen must be a list of texts, not 7",
-        "FILE:1: listen must be a list of texts, not 8",
+        "FILE:1: listen must be a list of strings, not 7",
+        "FILE:1: listen must be a list of strings, not 8",
         "FILE:2: unknown key `lisen`",
         "FILE:3: unknown key `[sesion]`",
         "FILE:6: session.ping_max must be",
@@ -251,7 +251,7 @@ fn all_errors_are_reported_together_in_the_order_of_the_layers() {
         "FILE:9: not TOML: ",
         "environment variable STANDIN_NODES_GOSSIP: nodes.gossip must be true or false",
         "environment variable NATS_URL: nodes.upstream must be nats://",
-        "flag --http: http.listen must be a text",
+        "flag --http: http.listen must be a string",
     ];
     assert_eq!(shown.lines().count(), starts.len(), "{shown}");
     for (line, start) in shown.lines().zip(starts) {
