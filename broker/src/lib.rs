@@ -11,7 +11,7 @@
 //! | `client` | a client's frames and what they do |
 //! | `router`, `cache` | from a published message to those who get it, and what of that is remembered |
 //! | `interest` | who wants what, here and on other nodes |
-//! | `subscriptions`, `subscription` | who listens to what: `equals` to the same subject, `tree` with wildcards, `name_index` of queue groups; `generations` tells what changed, `tokens` splits subjects |
+//! | `subscriptions`, `subscription` | who listens to what: a table of subjects, a tree of those with wildcards, `name_index` of queue groups; `generations` tells what changed, `tokens` splits subjects |
 //! | `stage`, `outbox` | what a batch has for each client or link, and what waits for it |
 //! | `mesh` | the links to other nodes, and the life of a node among them |
 //!
@@ -29,7 +29,6 @@ mod client;
 mod clients;
 mod closing;
 mod end_log;
-mod equals;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod generations;
@@ -55,7 +54,6 @@ mod subscription;
 mod subscriptions;
 mod task;
 mod tokens;
-mod tree;
 mod unserved;
 mod worker;
 

@@ -9,6 +9,7 @@
 //! one writing leaves its bytes with it.
 
 mod queue;
+mod staged;
 
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
@@ -22,8 +23,8 @@ use futures_util::task::AtomicWaker;
 use tokio::net::TcpStream;
 
 use self::queue::{Queue, write_parts, write_staged};
+pub(crate) use self::staged::Staged;
 use crate::closing::Reason;
-use crate::stage::Staged;
 
 /// A worker writes so often in a row what others leave with it; then the client's own task goes on.
 const ROUNDS_MAX: usize = 4;
@@ -123,7 +124,7 @@ impl Outbox {
 
     /// Sends what was staged, behind what waits already. Above `pending_bytes_max`, or its own limit, the client is a slow consumer.
     /// Returns whether it falls behind: more than half of that waits.
-    pub(crate) fn send(&self, staged: &mut Staged, pending_bytes_max: usize) -> bool {
+    pub(crate) fn send(&self, staged: &Staged, pending_bytes_max: usize) -> bool {
         let pending_bytes_max = self.pending_bytes_max.unwrap_or(pending_bytes_max);
         let mut queue = self.queue();
         let ends = queue.reason.is_some_and(Reason::is_broken);

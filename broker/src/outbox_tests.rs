@@ -48,7 +48,7 @@ async fn several_workers_send_at_once_and_each_keeps_its_order() {
                         staged.share(Bytes::from(vec![b'y'; number % 700]));
                     }
                     staged.bytes.push(b'\n');
-                    outbox.send(&mut staged, usize::MAX);
+                    outbox.send(&staged, usize::MAX);
                 }
             })
         })
@@ -84,7 +84,7 @@ async fn more_than_may_wait_ends_the_client_and_keeps_nothing() {
     for _ in 0..10_000 {
         let mut staged = Staged::default();
         staged.bytes.resize(64 * 1024, b'x');
-        let fell_behind = std::mem::replace(&mut falls_behind, outbox.send(&mut staged, 1024 * 1024));
+        let fell_behind = std::mem::replace(&mut falls_behind, outbox.send(&staged, 1024 * 1024));
         if outbox.reason().is_some() {
             break;
         }

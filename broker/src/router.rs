@@ -11,9 +11,9 @@ use tracing::trace;
 use crate::cache::Cache;
 use crate::interest::{Group, Interest, Recipients, Scope};
 use crate::mesh::frame;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Staged};
 use crate::shared::Lookups;
-use crate::stage::{Stage, Staged};
+use crate::stage::Stage;
 use crate::subscription::{Subscription, Turn};
 
 /// Payloads from this size on are not copied for each of several subscribers.
@@ -251,10 +251,8 @@ impl Router {
                 frame::text(&mut self.names, group.name());
             }
         }
-        let staged = self.stage.of(link);
         self.delivered += 1;
-        staged.messages += 1;
-        staged.published_by(from);
+        let staged = self.stage.message(link, from);
         let headers_len = message.headers.map(<[u8]>::len);
         staged.payload_bytes += (message.payload.len() + headers_len.unwrap_or(0)) as u64;
         let start = staged.bytes.len();
@@ -313,10 +311,8 @@ impl Router {
         if turn == Turn::Over {
             return false;
         }
-        let staged = self.stage.of(&subscription.client);
         self.delivered += 1;
-        staged.messages += 1;
-        staged.published_by(from);
+        let staged = self.stage.message(&subscription.client, from);
         staged.payload_bytes += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
         let start = staged.bytes.len();
         encode(staged, subscription, message, shared);

@@ -9,9 +9,7 @@ use std::sync::atomic::{
     Ordering::{Relaxed, Release},
 };
 
-use bytes::Bytes;
-
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Staged};
 
 /// So many bytes for one client are sent before the turn is through: what one client publishes to a hundred subscribers must
 /// not take a hundred times its size.
@@ -25,35 +23,18 @@ const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Clients remembered as those that published to one client in a turn.
 const PRODUCERS_MAX: usize = 64;
 
-/// Bytes for one client.
+/// What is staged for one client, and who published it: they wait when the client cannot keep up.
 #[derive(Debug, Default)]
-pub(crate) struct Staged {
+struct Slot {
+    /// `None` when nothing is staged.
     outbox: Option<Arc<Outbox>>,
-    /// Everything but the shared payloads.
-    pub(crate) bytes: Vec<u8>,
-    /// Payloads that several clients get, each with the length of `bytes` that comes before it.
-    shared: Vec<(usize, Bytes)>,
-    shared_bytes: usize,
-    /// Messages, and bytes of their payloads and headers.
-    pub(crate) messages: u64,
-    pub(crate) payload_bytes: u64,
-    /// Who published it: they wait when the client cannot keep up.
+    staged: Staged,
     producers: Vec<Arc<Outbox>>,
 }
 
-impl Staged {
-    /// All bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len() + self.shared_bytes
-    }
-
-    pub(crate) fn has_shared(&self) -> bool {
-        !self.shared.is_empty()
-    }
-
-    /// A message of this client is among it.
+impl Slot {
     #[inline]
-    pub(crate) fn published_by(&mut self, producer: &Arc<Outbox>) {
+    fn published_by(&mut self, producer: &Arc<Outbox>) {
         let known = self
             .producers
             .last()
@@ -61,33 +42,6 @@ impl Staged {
         if !known && self.producers.len() < PRODUCERS_MAX {
             self.producers.push(Arc::clone(producer));
         }
-    }
-
-    /// A payload that is not copied.
-    pub(crate) fn share(&mut self, payload: Bytes) {
-        self.shared_bytes += payload.len();
-        self.shared.push((self.bytes.len(), payload));
-    }
-
-    /// All bytes in their order.
-    pub(crate) fn parts<'a>(&'a self, mut each: impl FnMut(&'a [u8], Option<&'a Bytes>)) {
-        let mut at = 0;
-        for (before, shared) in &self.shared {
-            each(&self.bytes[at..*before], None);
-            each(shared, Some(shared));
-            at = *before;
-        }
-        each(&self.bytes[at..], None);
-    }
-
-    fn clear(&mut self) {
-        self.outbox = None;
-        self.bytes.clear();
-        self.shared.clear();
-        self.shared_bytes = 0;
-        self.messages = 0;
-        self.payload_bytes = 0;
-        self.producers.clear();
     }
 }
 
@@ -99,7 +53,7 @@ pub(crate) type Split = Arc<AtomicU64>;
 pub(crate) struct Stage {
     worker: usize,
     split: Split,
-    staged: Vec<Staged>,
+    slots: Vec<Slot>,
     used: usize,
     /// Bytes staged since the last flush, without those that are shared.
     bytes: usize,
@@ -114,7 +68,7 @@ impl Stage {
         Self {
             worker,
             split: Split::default(),
-            staged: Vec::new(),
+            slots: Vec::new(),
             used: 0,
             bytes: 0,
             kept_bytes: 0,
@@ -154,30 +108,44 @@ impl Stage {
     /// What is staged for this client, to be added to.
     #[inline]
     pub(crate) fn of(&mut self, outbox: &Arc<Outbox>) -> &mut Staged {
+        &mut self.slot(outbox).staged
+    }
+
+    /// As [`of`](Self::of), for a message that `producer` has published.
+    #[inline]
+    pub(crate) fn message(&mut self, outbox: &Arc<Outbox>, producer: &Arc<Outbox>) -> &mut Staged {
+        let slot = self.slot(outbox);
+        slot.published_by(producer);
+        slot.staged.messages += 1;
+        &mut slot.staged
+    }
+
+    #[inline]
+    fn slot(&mut self, outbox: &Arc<Outbox>) -> &mut Slot {
         let place = outbox.place(self.worker);
         let known = place < self.used
-            && self.staged[place]
+            && self.slots[place]
                 .outbox
                 .as_ref()
                 .is_some_and(|known| Arc::ptr_eq(known, outbox));
         if known {
-            if self.staged[place].len() >= STAGED_BYTES_MAX {
+            if self.slots[place].staged.len() >= STAGED_BYTES_MAX {
                 self.send(place);
-                self.kept_bytes -= self.staged[place].bytes.capacity();
-                self.staged[place].outbox = Some(Arc::clone(outbox));
+                self.kept_bytes -= self.slots[place].staged.bytes.capacity();
+                self.slots[place].outbox = Some(Arc::clone(outbox));
             }
-            return &mut self.staged[place];
+            return &mut self.slots[place];
         }
         let place = self.used;
-        if place == self.staged.len() {
-            self.staged.push(Staged::default());
+        if place == self.slots.len() {
+            self.slots.push(Slot::default());
         }
         outbox.set_place(self.worker, place);
         self.used += 1;
-        let staged = &mut self.staged[place];
-        self.kept_bytes -= staged.bytes.capacity();
-        staged.outbox = Some(Arc::clone(outbox));
-        staged
+        let slot = &mut self.slots[place];
+        self.kept_bytes -= slot.staged.bytes.capacity();
+        slot.outbox = Some(Arc::clone(outbox));
+        slot
     }
 
     /// So many bytes were added to what is staged.
@@ -204,7 +172,7 @@ impl Stage {
     pub(crate) fn flush(&mut self) {
         for answers in [false, true] {
             for place in 0..self.used {
-                if answers || self.staged[place].messages > 0 {
+                if answers || self.slots[place].staged.messages > 0 {
                     self.send(place);
                 }
             }
@@ -217,31 +185,30 @@ impl Stage {
     /// Sends what is staged for this client, before the turn is through.
     pub(crate) fn flush_to(&mut self, outbox: &Arc<Outbox>) {
         let place = outbox.place(self.worker);
-        let staged = self.staged.get(place).and_then(|staged| staged.outbox.as_ref());
-        if staged.is_some_and(|known| Arc::ptr_eq(known, outbox)) {
+        let known = self.slots.get(place).and_then(|slot| slot.outbox.as_ref());
+        if known.is_some_and(|known| Arc::ptr_eq(known, outbox)) {
             self.send(place);
         }
-        if self.staged[..self.used]
-            .iter()
-            .all(|staged| staged.outbox.is_none())
-        {
+        if self.slots[..self.used].iter().all(|slot| slot.outbox.is_none()) {
             self.flush();
         }
     }
 
     fn send(&mut self, place: usize) {
-        let staged = &mut self.staged[place];
-        let Some(outbox) = staged.outbox.take() else {
+        let Some(outbox) = self.slots[place].outbox.take() else {
             return;
         };
         if self.used > 1 {
             self.set_split(true);
         }
-        let staged = &mut self.staged[place];
+        let Slot {
+            staged, producers, ..
+        } = &mut self.slots[place];
         if outbox.send(staged, self.pending_bytes_max) {
-            staged.producers.iter().for_each(|producer| producer.stall());
+            producers.iter().for_each(|producer| producer.stall());
         }
         staged.clear();
+        producers.clear();
         self.kept_bytes += staged.bytes.capacity();
         if self.kept_bytes > KEPT_BYTES_MAX {
             self.kept_bytes -= staged.bytes.capacity();
@@ -264,7 +231,7 @@ mod tests {
             }
             stage.flush_to(&outboxes[7]);
             stage.flush();
-            let kept: usize = stage.staged.iter().map(|staged| staged.bytes.capacity()).sum();
+            let kept: usize = stage.slots.iter().map(|slot| slot.staged.bytes.capacity()).sum();
             assert_eq!(kept, stage.kept_bytes);
             assert!(
                 kept <= KEPT_BYTES_MAX && kept > KEPT_BYTES_MAX / 2,

@@ -11,6 +11,11 @@
 //! changes in their order; and is told all there is in pieces, each under the lock, so that no piece is out of date. Nothing is
 //! sent under the lock.
 
+mod equals;
+mod matched;
+mod page;
+mod tree;
+
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -25,73 +30,20 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use standin_wire::subject::has_wildcard;
 
-use crate::equals::{Edge, Equals};
+use self::equals::{Edge, Equals};
+pub(crate) use self::matched::Matched;
+use self::page::Page;
+use self::tree::Tree;
 use crate::generations::Generations;
 use crate::mesh::frame;
-use crate::name_index::NameIndex;
 use crate::outbox::Outbox;
 use crate::subscription::Subscription;
 use crate::tokens::Tokens;
-use crate::tree::Tree;
 
 /// Parts of the table without wildcards. A follower is told one part at a time, and the lock is held no longer.
 const SHARDS: usize = 256;
 /// Places of the tree with wildcards that a follower is told at a time.
 const PLACES_AT_A_TIME: usize = 4096;
-
-/// Who gets a message, of the subscriptions of one kind.
-#[derive(Debug, Default)]
-pub(crate) struct Matched {
-    /// Each of these.
-    pub(crate) each: Vec<Arc<Subscription>>,
-    /// One of each of these.
-    pub(crate) groups: Vec<Vec<Arc<Subscription>>>,
-    /// Where each group is, by its name.
-    pub(crate) by_name: NameIndex,
-}
-
-impl Matched {
-    /// Members of a group that subscribed with different patterns are one group all the same.
-    pub(crate) fn add_group(&mut self, name: &[u8], members: &[Arc<Subscription>]) {
-        let Self { groups, by_name, .. } = self;
-        match by_name.find(name, groups.len(), |at| name_of(&groups[at])) {
-            Some(at) => groups[at].extend_from_slice(members),
-            None => {
-                groups.push(members.to_vec());
-                by_name.pushed(groups.len(), |at| name_of(&groups[at]));
-            }
-        }
-    }
-}
-
-/// The name of the group that these are members of.
-fn name_of(members: &[Arc<Subscription>]) -> &[u8] {
-    members
-        .first()
-        .and_then(|member| member.queue())
-        .unwrap_or_default()
-}
-
-/// A stretch of all subscriptions.
-pub(crate) struct Page {
-    skip: usize,
-    limit: usize,
-    taken: Vec<Arc<Subscription>>,
-}
-
-impl Page {
-    pub(crate) const fn is_full(&self) -> bool {
-        self.taken.len() >= self.limit
-    }
-
-    pub(crate) fn offer(&mut self, subscription: &Arc<Subscription>) {
-        if self.skip > 0 {
-            self.skip -= 1;
-        } else if !self.is_full() {
-            self.taken.push(Arc::clone(subscription));
-        }
-    }
-}
 
 /// See the file's head.
 #[derive(Debug)]
@@ -356,19 +308,15 @@ impl Subscriptions {
     /// Some of them, in an order that stays as long as none comes or goes.
     pub(crate) fn page(&self, offset: usize, limit: usize) -> Vec<Arc<Subscription>> {
         let known = self.read();
-        let mut page = Page {
-            skip: offset,
-            limit,
-            taken: Vec::new(),
-        };
+        let mut page = Page::new(offset, limit);
         for equals in known.literal.iter().flatten() {
             equals.each(&mut page);
             if page.is_full() {
-                return page.taken;
+                return page.into_taken();
             }
         }
         known.wild.each(&mut page);
-        page.taken
+        page.into_taken()
     }
 
     /// Who gets a message published to `subject`, added to `matched`: nobody when one of its tokens is empty.
@@ -401,5 +349,4 @@ const fn shard_of(hash: u64) -> usize {
 }
 
 #[cfg(test)]
-#[path = "subscriptions_tests.rs"]
 mod tests;

@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 
 #[cfg(test)]
 use super::Wire;
+use super::staged::Staged;
 use crate::closing::Reason;
-use crate::stage::Staged;
 
 /// Parts that one call to the kernel takes at most.
 const PARTS_MAX: usize = 64;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::equals::{Edge, Equals};
+use super::equals::{Edge, Equals};
+use super::matched::Matched;
+use super::page::Page;
 use crate::subscription::Subscription;
-use crate::subscriptions::{Matched, Page};
 use crate::tokens::Tokens;
 
 /// Place of the root, which never goes.
@@ -37,7 +38,7 @@ impl Node {
 
 /// See the file's head.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub(super) struct Tree {
     nodes: Vec<Node>,
     free: Vec<u32>,
 }
@@ -52,7 +53,7 @@ impl Default for Tree {
 }
 
 impl Tree {
-    pub(crate) fn add(&mut self, tokens: Tokens<'_>, subscription: Arc<Subscription>) -> Edge {
+    pub(super) fn add(&mut self, tokens: Tokens<'_>, subscription: Arc<Subscription>) -> Edge {
         let mut at = ROOT;
         for token in tokens {
             if token == b">" {
@@ -67,7 +68,7 @@ impl Tree {
     }
 
     /// Takes one out; returns what that means when it was there.
-    pub(crate) fn remove(&mut self, tokens: Tokens<'_>, subscription: &Arc<Subscription>) -> Option<Edge> {
+    pub(super) fn remove(&mut self, tokens: Tokens<'_>, subscription: &Arc<Subscription>) -> Option<Edge> {
         let (mut at, mut path) = (ROOT, Vec::new());
         let mut slot = None;
         for token in tokens {
@@ -98,7 +99,7 @@ impl Tree {
     }
 
     /// Who gets a message with these tokens.
-    pub(crate) fn collect(&self, tokens: Tokens<'_>, matched: &mut Matched) {
+    pub(super) fn collect(&self, tokens: Tokens<'_>, matched: &mut Matched) {
         let mut ahead = vec![(ROOT, tokens)];
         while let Some((at, mut tokens)) = ahead.pop() {
             let node = &self.nodes[at];
@@ -121,7 +122,7 @@ impl Tree {
     }
 
     /// A stretch of all of them.
-    pub(crate) fn each(&self, page: &mut Page) {
+    pub(super) fn each(&self, page: &mut Page) {
         for node in &self.nodes {
             for equals in [&node.end, &node.rest].into_iter().flatten() {
                 equals.each(page);
@@ -134,7 +135,7 @@ impl Tree {
 
     /// What stands in `count` places from `start` on. One that is there all the time keeps its place, so all of it is seen in pieces however
     /// much comes and goes meanwhile. Returns whether there are more places.
-    pub(crate) fn stretch(&self, start: usize, count: usize, mut each: impl FnMut(&Equals)) -> bool {
+    pub(super) fn stretch(&self, start: usize, count: usize, mut each: impl FnMut(&Equals)) -> bool {
         let end = (start + count).min(self.nodes.len());
         for node in self.nodes.get(start..end).unwrap_or_default() {
             [&node.end, &node.rest].into_iter().flatten().for_each(&mut each);

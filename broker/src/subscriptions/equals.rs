@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::matched::Matched;
+use super::page::Page;
 use crate::name_index::NameIndex;
 use crate::subscription::Subscription;
-use crate::subscriptions::{Matched, Page};
 
 /// What a change means for who else has to know of it: to others, all subscriptions with the same subject are one, and all members of
 /// a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Edge {
+pub(super) enum Edge {
     /// Nothing.
     None,
     /// There was none before.
@@ -23,13 +24,13 @@ pub(crate) enum Edge {
 
 /// The subscriptions with one and the same subject. Most subjects have one, so that is kept without a list.
 #[derive(Debug)]
-pub(crate) enum Equals {
+pub(super) enum Equals {
     One(Arc<Subscription>),
     Many(Box<Many>),
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Many {
+pub(super) struct Many {
     each: Vec<Arc<Subscription>>,
     groups: Vec<Group>,
     by_name: NameIndex,
@@ -42,14 +43,14 @@ struct Group {
 }
 
 impl Equals {
-    pub(crate) fn subject(&self) -> &[u8] {
+    pub(super) fn subject(&self) -> &[u8] {
         match self {
             Self::One(one) => one.subject(),
             Self::Many(many) => many.first().map_or(&[], |first| first.subject()),
         }
     }
 
-    pub(crate) fn add(&mut self, subscription: Arc<Subscription>) -> Edge {
+    pub(super) fn add(&mut self, subscription: Arc<Subscription>) -> Edge {
         if let Self::One(one) = self {
             let mut many = Box::<Many>::default();
             many.add(Arc::clone(one));
@@ -62,7 +63,7 @@ impl Equals {
     }
 
     /// Returns what it means when it was there.
-    pub(crate) fn remove(&mut self, subscription: &Arc<Subscription>) -> Option<Edge> {
+    pub(super) fn remove(&mut self, subscription: &Arc<Subscription>) -> Option<Edge> {
         match self {
             Self::One(one) => Arc::ptr_eq(one, subscription).then_some(Edge::Last),
             Self::Many(many) => many.remove(subscription),
@@ -70,7 +71,7 @@ impl Equals {
     }
 
     /// Whether the one that was just removed was the last of all.
-    pub(crate) fn is_empty(&self, edge: Edge) -> bool {
+    pub(super) fn is_empty(&self, edge: Edge) -> bool {
         match self {
             Self::One(_) => edge == Edge::Last,
             Self::Many(many) => many.first().is_none(),
@@ -78,7 +79,7 @@ impl Equals {
     }
 
     /// What others should know: one of each kind, with how many there are.
-    pub(crate) fn interest(&self, mut each: impl FnMut(&Subscription, u32)) {
+    pub(super) fn interest(&self, mut each: impl FnMut(&Subscription, u32)) {
         match self {
             Self::One(one) => each(one, 1),
             Self::Many(many) => {
@@ -94,7 +95,7 @@ impl Equals {
         }
     }
 
-    pub(crate) fn collect(&self, matched: &mut Matched) {
+    pub(super) fn collect(&self, matched: &mut Matched) {
         match self {
             Self::One(one) => match one.queue() {
                 Some(name) => matched.add_group(name, std::slice::from_ref(one)),
@@ -111,7 +112,7 @@ impl Equals {
 }
 
 impl Equals {
-    pub(crate) fn each(&self, page: &mut Page) {
+    pub(super) fn each(&self, page: &mut Page) {
         match self {
             Self::One(one) => page.offer(one),
             Self::Many(many) => {
