@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::generations::Generations;
-use crate::mesh::Links;
 use crate::name_index::NameIndex;
 use crate::outbox::Outbox;
+use crate::route::links::Links;
 use crate::subscription::Subscription;
 use crate::subscriptions::{Matched, Subscriptions};
 

@@ -13,7 +13,8 @@
 //! | `interest` | who wants what, here and on other nodes |
 //! | `subscriptions`, `subscription` | who listens to what: a table of subjects, a tree of those with wildcards, `name_index` of queue groups; `generations` tells what changed, `tokens` splits subjects |
 //! | `stage`, `outbox` | what a batch has for each client or link, and what waits for it |
-//! | `mesh` | the links to other nodes, and the life of a node among them |
+//! | `route` | the links to other nodes, and the frames on them |
+//! | `mesh` | the life of a node among others |
 //!
 //! Around them: [`cli`], [`settings`] (`natsconf`: in nats-server's own format; `unserved`: what of nats-server is not here) and the `policy` made of them, [`auth`], `closing` (why connections end), `end_log` (what the log says of it), `clients` and
 //! `card` (what of clients others may see), `monitor` (the pages), [`notices`] (pid and ports files), `identity`.
@@ -43,6 +44,7 @@ pub mod notices;
 mod outbox;
 mod pause;
 mod policy;
+mod route;
 mod router;
 #[cfg(test)]
 mod seeds;

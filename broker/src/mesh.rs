@@ -6,12 +6,10 @@
 //! | [`keeper`] | the task that listens, dials and follows the registry |
 //! | [`orders`] | what the node and its keeper say to each other |
 //! | [`membership`] | which nodes there are, whom to dial, which link survives; a value without sockets |
-//! | [`sockets`], [`handshake`], [`hello`] | from a connection to a link |
+//! | [`sockets`] | the sockets of links |
 //! | [`guests`], [`complaints`] | who comes and does not belong costs little, and is not told of again and again |
 //! | [`task`] | the shell of one link |
 //! | [`inbound`] | what comes over a link, and what it does |
-//! | [`links`] | the links that stand, and the cluster-wide flush |
-//! | [`frame`] | the frames between nodes |
 //!
 //! *Start.* Listen for other nodes; read the registry; link with all; when each has told all its interest, and the place in the
 //! registry is known to be free, listen for clients and register; link with those that registered in the same moment; serve. Of two
@@ -19,13 +17,9 @@
 //! registry the same holds by the nodes' sockets: who dials in vain was there first.
 
 mod complaints;
-pub(crate) mod frame;
 mod guests;
-mod handshake;
-pub(crate) mod hello;
 pub(crate) mod inbound;
 mod keeper;
-pub(crate) mod links;
 mod membership;
 mod orders;
 #[cfg(test)]
@@ -50,12 +44,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use self::hello::{FEATURES, Hello, PROTOCOL, PROTOCOL_MIN};
 use self::keeper::Parts;
-pub(crate) use self::links::Links;
 use self::membership::{Membership, Rules};
 use self::orders::{Order, Standing};
 use self::task::Pace;
+use crate::route::hello::{FEATURES, Hello, PROTOCOL, PROTOCOL_MIN};
 use crate::settings::{Settings, SettingsError, address_towards, split_url};
 use crate::shared::Shared;
 use crate::worker::Newcomer;

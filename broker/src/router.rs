@@ -10,8 +10,8 @@ use tracing::trace;
 
 use crate::cache::Cache;
 use crate::interest::{Group, Interest, Recipients, Scope};
-use crate::mesh::frame;
 use crate::outbox::{Outbox, Staged};
+use crate::route::frame;
 use crate::shared::Lookups;
 use crate::stage::Stage;
 use crate::subscription::{Subscription, Turn};

@@ -35,8 +35,8 @@ pub(crate) use self::matched::Matched;
 use self::page::Page;
 use self::tree::Tree;
 use crate::generations::Generations;
-use crate::mesh::frame;
 use crate::outbox::Outbox;
+use crate::route::frame;
 use crate::subscription::Subscription;
 use crate::tokens::Tokens;
 

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::{CLIENTS, World};
-use crate::mesh::hello::Hello;
 use crate::mesh::inbound::Inbound;
-use crate::mesh::links::Link;
 use crate::outbox::Outbox;
+use crate::route::hello::Hello;
+use crate::route::links::Link;
 
 /// Plays `input`: a byte that says how it is cut, then what the peer sends. Clients have subscribed to some of it.
 ///
@@ -58,7 +58,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
-    use crate::mesh::frame;
+    use crate::route::frame;
     use crate::seeds;
 
     const SEEDS: u64 = 2000;

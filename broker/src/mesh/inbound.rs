@@ -18,12 +18,12 @@ use standin_wire::client::Publish;
 use standin_wire::subject::valid_subscription;
 use tracing::{debug, error};
 
-use super::frame::{self, FRAME_BYTES_MAX, Frame, Message};
-use super::hello::Peer;
-use super::links::Link;
 use crate::cache::Found;
 use crate::closing::Reason;
 use crate::interest::Interest;
+use crate::route::frame::{self, FRAME_BYTES_MAX, Frame, Message};
+use crate::route::hello::Peer;
+use crate::route::links::Link;
 use crate::router::Router;
 use crate::subscription::Subscription;
 
@@ -67,7 +67,7 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    /// For a link that [stands](super::Links::insert).
+    /// For a link that [stands](crate::route::links::Links::insert).
     pub(crate) fn new(link: Arc<Link>, interest: &Interest) -> Self {
         Self {
             answered: interest.local.changes(),
@@ -332,8 +332,8 @@ impl Inbound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::hello::Hello;
     use crate::outbox::Outbox;
+    use crate::route::hello::Hello;
     use crate::stage::Stage;
 
     #[test]

@@ -18,8 +18,9 @@ use rand::rngs::StdRng;
 
 use self::address::{Address, is_ip};
 use self::namesake::Namesake;
-use super::hello::{Hello, PROTOCOL_MIN, Peer, Why};
 use crate::auth::same;
+use crate::route::handshake::Verdict;
+use crate::route::hello::{Hello, PROTOCOL_MIN, Peer, Why};
 
 /// An address that is neither given nor registered, and whose node cannot be reached, is forgotten after this.
 const REMEMBERED: Duration = Duration::from_secs(3600);
@@ -61,17 +62,6 @@ impl Linked {
     const fn is_settled(&self) -> bool {
         self.is_synced && self.is_told
     }
-}
-
-/// What becomes of a connection whose other side has introduced itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It is the link; the one it takes the place of is to be closed.
-    Accept { replaces: Option<u64> },
-    /// There is nothing against it here; the other side is to say the same.
-    Wait,
-    /// There is no link; the present one is to show that it lives.
-    Refuse { why: Why, probe: Option<u64> },
 }
 
 /// See the file's head.

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::hello::Peer;
+use crate::route::hello::Peer;
 
 /// How the node stands with the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -22,13 +22,13 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Sleep;
 use tracing::error;
 
-use super::frame;
-use super::hello::Hello;
 use super::inbound::{Heard, Inbound};
-use super::links::Link;
 use crate::closing::Reason;
 use crate::intake::Intake;
 use crate::outbox::Outbox;
+use crate::route::frame;
+use crate::route::hello::Hello;
+use crate::route::links::Link;
 use crate::shared::Shared;
 use crate::subscriptions::Told;
 use crate::task::Worker;

@@ -13,7 +13,7 @@ use super::{Pages, json, stretch, time, usage};
 use crate::VERSION;
 use crate::clients::Totals;
 use crate::closing::Reason;
-use crate::mesh::links::LinkTotals;
+use crate::route::links::LinkTotals;
 use crate::shared::{BUILT_WITH, GIT_COMMIT};
 
 /// What a node without that part shows of it.

@@ -11,15 +11,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
-use super::super::frame;
-use super::super::handshake::{HandshakeError, Linked, Origin, Question, shake};
-use super::super::hello::{Hello, Peer, Why, put_json};
-use super::super::links::Link;
-use super::super::membership::Verdict;
 use super::super::sockets::{connect, ends_first};
 use super::super::task;
 use super::Keeper;
 use crate::closing::Reason;
+use crate::route::frame;
+use crate::route::handshake::{HandshakeError, Linked, Origin, Question, Verdict, shake};
+use crate::route::hello::{Hello, Peer, Why, put_json};
+use crate::route::links::Link;
 use crate::worker::Newcomer;
 
 /// Pause after an error of `accept` that would come again at once.

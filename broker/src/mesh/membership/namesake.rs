@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::super::hello::{Hello, Why};
 use super::Membership;
+use crate::route::hello::{Hello, Why};
 
 /// So long a node that has shown that it lives is taken to.
 const LIVES_FOR: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! Who is linked with whom, rule by rule; what all rules together make of a whole mesh is for the schedules.
 
 use super::*;
-use crate::mesh::hello::PROTOCOL;
+use crate::route::hello::PROTOCOL;
 
 fn hello(id: &str) -> Hello {
     Hello {

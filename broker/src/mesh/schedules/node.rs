@@ -11,12 +11,12 @@ use standin_wire::client::Publish;
 
 use crate::closing::Reason;
 use crate::interest::{Interest, Scope};
-use crate::mesh::frame;
-use crate::mesh::hello::{Hello, PROTOCOL, PROTOCOL_MIN, Peer, put_json};
 use crate::mesh::inbound::{Heard, Inbound};
-use crate::mesh::links::Link;
 use crate::mesh::membership::{Membership, Rules};
 use crate::outbox::{Outbox, Wire};
+use crate::route::frame;
+use crate::route::hello::{Hello, PROTOCOL, PROTOCOL_MIN, Peer, put_json};
+use crate::route::links::Link;
 use crate::router::Router;
 use crate::subscription::Subscription;
 use crate::subscriptions::{News, Told};

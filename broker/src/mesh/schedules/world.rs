@@ -7,9 +7,9 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::node::{Node, mesh_address};
-use crate::mesh::frame::{self, FRAME_BYTES_MAX, Frame};
-use crate::mesh::hello::{Hello, Peer, Refusal, Why, put_json};
-use crate::mesh::membership::Verdict;
+use crate::route::frame::{self, FRAME_BYTES_MAX, Frame};
+use crate::route::handshake::Verdict;
+use crate::route::hello::{Hello, Peer, Refusal, Why, put_json};
 
 const STEP: Duration = Duration::from_millis(10);
 const SUBJECTS: [&str; 7] = ["a", "b", "a.b", "a.c", "a.*", "a.>", ">"];

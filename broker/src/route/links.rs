@@ -145,7 +145,7 @@ impl Link {
     }
 
     /// Whether who makes changes waits for it.
-    pub(super) fn is_waited_for(&self) -> bool {
+    pub(crate) fn is_waited_for(&self) -> bool {
         let joined = self.told_all.load(SeqCst) || self.serving.load(Relaxed);
         joined && self.late.load(Relaxed) == 0 && self.outbox.reason().is_none()
     }
@@ -261,7 +261,7 @@ impl Links {
     }
 
     /// The stages that are [split](Split) now: which, and how they are counted.
-    pub(super) fn note_splits(&self, noted: &mut Vec<(usize, u64)>) {
+    pub(crate) fn note_splits(&self, noted: &mut Vec<(usize, u64)>) {
         let splits = self.splits.load();
         let counts = splits.iter().map(|split| split.load(Acquire)).enumerate();
         noted.clear();
@@ -269,7 +269,7 @@ impl Links {
     }
 
     /// Whether all of those have sent what they had staged then.
-    pub(super) fn are_mended(&self, noted: &[(usize, u64)]) -> bool {
+    pub(crate) fn are_mended(&self, noted: &[(usize, u64)]) -> bool {
         let splits = self.splits.load();
         noted
             .iter()
@@ -334,7 +334,7 @@ impl Links {
     }
 
     /// Wakes those who have nothing more to wait for.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let mut waiting = self.waiting();
         while let Some(first) = waiting.first_entry()
             && self.know(first.key().0)
@@ -345,7 +345,7 @@ impl Links {
 
     /// How many wait.
     #[cfg(test)]
-    pub(super) fn waiting_len(&self) -> usize {
+    pub(crate) fn waiting_len(&self) -> usize {
         self.waiting().len()
     }
 

@@ -18,7 +18,6 @@ use tokio::time::timeout;
 
 use super::frame::{self, Frame, FrameError, GREETING_BYTES_MAX, PREAMBLE};
 use super::hello::{Hello, Refusal, Why, put_json};
-use super::membership::Verdict;
 
 /// How long the other side has to end the connection when it was told why there is no link.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -106,6 +105,17 @@ impl Origin {
             Self::Accepted(_) => None,
         }
     }
+}
+
+/// What becomes of a connection whose other side has introduced itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the link; the one it takes the place of is to be closed.
+    Accept { replaces: Option<u64> },
+    /// There is nothing against it here; the other side is to say the same.
+    Wait,
+    /// There is no link; the present one is to show that it lives.
+    Refuse { why: Why, probe: Option<u64> },
 }
 
 /// A question to the node about a connection.

@@ -1,0 +1,13 @@
+//! The routes to other nodes (links), below the router: what is said over them, and how they stand. Nothing here knows of clients, of the
+//! router or of workers.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`frame`] | the frames between nodes |
+//! | [`hello`], [`handshake`] | from a connection to a link |
+//! | [`links`] | the links that stand, and the cluster-wide flush |
+
+pub(crate) mod frame;
+pub(crate) mod handshake;
+pub(crate) mod hello;
+pub(crate) mod links;
