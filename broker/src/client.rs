@@ -25,7 +25,7 @@ use crate::policy::Policy;
 use crate::router::{Router, line};
 use crate::shared::Shared;
 use crate::subscription::Subscription;
-use crate::subscriptions::News;
+use crate::subscriptions::Recorded;
 
 /// Highest protocol version that a client may request.
 const PROTOCOL_MAX: i64 = 1;
@@ -188,11 +188,11 @@ impl Client {
         let live = self.card.live_subscriptions();
         let subscriptions = std::mem::take(&mut *self.card.subscriptions());
         let interest = &self.shared.interest;
-        let mut told = false;
+        let mut is_new = false;
         for subscription in &subscriptions {
-            told |= interest.local.remove(subscription).told;
+            is_new |= interest.unsubscribe(subscription).is_new;
         }
-        if told {
+        if is_new {
             interest.links.load().iter().for_each(|link| link.outbox.wake());
         }
         live
@@ -201,9 +201,7 @@ impl Client {
     fn ping(&mut self, router: &mut Router) {
         let links = &self.shared.interest.links;
         let changed = self.changed.take();
-        let behind = links
-            .is_draining()
-            .then(|| self.shared.interest.local.next_change());
+        let behind = links.is_draining().then(|| self.shared.interest.next_change());
         match behind.or(changed) {
             Some(change) if !links.know(change) => {
                 self.waits_for = Some(change);
@@ -225,9 +223,9 @@ impl Client {
     }
 
     /// Records a change of the client's interest.
-    fn news(&mut self, news: News, router: &mut Router) {
-        self.changed = Some(news.changes);
-        if news.told {
+    fn record(&mut self, recorded: Recorded, router: &mut Router) {
+        self.changed = Some(recorded.change);
+        if recorded.is_new {
             router.touch_links(&self.shared.interest);
         }
     }
@@ -318,8 +316,8 @@ impl Client {
         let subscriptions = std::mem::take(&mut *self.card.subscriptions());
         let shared = Arc::clone(&self.shared);
         for subscription in &subscriptions {
-            let news = shared.interest.local.remove(subscription);
-            self.news(news, router);
+            let recorded = shared.interest.unsubscribe(subscription);
+            self.record(recorded, router);
         }
     }
 
@@ -392,29 +390,28 @@ impl Client {
                 sub.sid,
             ))
         };
-        let local = &interest.local;
-        let news = match entry {
+        let recorded = match entry {
             // A sid in use keeps its subscription, as in nats-server.
             Entry::Occupied(entry) if !entry.get().is_over() => None,
             Entry::Occupied(mut entry) => {
                 let added = new();
-                let news = local.add(&added);
+                let recorded = interest.subscribe(&added);
                 *entry.get_mut() = added;
-                Some(news)
+                Some(recorded)
             }
             Entry::Vacant(entry) => {
                 let added = new();
-                let news = local.add(&added);
+                let recorded = interest.subscribe(&added);
                 entry.insert(added);
-                Some(news)
+                Some(recorded)
             }
         };
         drop(subscriptions);
-        if let Some(news) = news {
-            self.news(news, router);
+        if let Some(recorded) = recorded {
+            self.record(recorded, router);
             if is_first {
                 let links = &self.shared.interest.links;
-                links.ask_all(news.changes, &mut router.stage);
+                links.ask_all(recorded.change, &mut router.stage);
             }
         }
         self.ok(router);
@@ -423,7 +420,7 @@ impl Client {
     fn unsubscribe(&mut self, unsub: &Unsub<'_>, router: &mut Router) {
         let hash = self.hasher.hash_one(unsub.sid);
         let mut subscriptions = self.card.subscriptions();
-        let mut news = None;
+        let mut recorded = None;
         if let Ok(entry) = subscriptions.find_entry(hash, |known| known.sid() == unsub.sid) {
             let over = match unsub.max {
                 Some(max) => entry.get().set_max(max),
@@ -431,12 +428,12 @@ impl Client {
             };
             if over {
                 let (gone, _) = entry.remove();
-                news = Some(self.shared.interest.local.remove(&gone));
+                recorded = Some(self.shared.interest.unsubscribe(&gone));
             }
         }
         drop(subscriptions);
-        if let Some(news) = news {
-            self.news(news, router);
+        if let Some(recorded) = recorded {
+            self.record(recorded, router);
         }
         self.ok(router);
     }

@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::generations::Generations;
 use crate::name_index::NameIndex;
 use crate::outbox::Outbox;
-use crate::route::links::Links;
+use crate::route::announcer::Announcer;
+use crate::route::links::{Link, Links};
 use crate::subscription::Subscription;
-use crate::subscriptions::{Matched, Subscriptions};
+use crate::subscriptions::{Cursor, Matched, Recorded, Subscriptions};
 
 /// Whose messages are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,7 @@ pub(crate) struct Interest {
     pub(crate) local: Subscriptions,
     pub(crate) remote: Subscriptions,
     pub(crate) links: Links,
+    announcer: Announcer,
     generations: Arc<Generations>,
 }
 
@@ -87,6 +89,7 @@ impl Interest {
             local: Subscriptions::new(Arc::clone(&generations)),
             remote: Subscriptions::new(Arc::clone(&generations)),
             links: Links::default(),
+            announcer: Announcer::default(),
             generations,
         }
     }
@@ -96,13 +99,64 @@ impl Interest {
         &self.generations
     }
 
+    /// Adds a subscription of a client here and announces it to the routes. From the return on every message that matches reaches it.
+    pub(crate) fn subscribe(&self, subscription: &Arc<Subscription>) -> Recorded {
+        self.announce(self.local.add(subscription))
+    }
+
+    /// Takes a subscription of a client here out and announces that; nothing when it is not there.
+    pub(crate) fn unsubscribe(&self, subscription: &Arc<Subscription>) -> Recorded {
+        self.announce(self.local.remove(subscription))
+    }
+
+    fn announce(&self, recorded: Recorded) -> Recorded {
+        if recorded.is_new {
+            self.announcer.announce(&self.local, &self.links);
+        }
+        recorded
+    }
+
+    /// Announces how many members those queue groups have in which some came or went. Returns whether there was any.
+    pub(crate) fn announce_members(&self) -> bool {
+        let any = self.local.count_members();
+        if any {
+            self.announcer.announce(&self.local, &self.links);
+        }
+        any
+    }
+
+    /// The route stands: whoever publishes may send to it, and all changes are announced to it.
+    pub(crate) fn add_link(&self, link: &Arc<Link>) {
+        self.local.follow();
+        self.links.insert(link);
+    }
+
+    /// The route stands no more: nothing is sent to it. Nothing happens when it was removed before.
+    pub(crate) fn remove_link(&self, link: &Link) {
+        if self.links.remove(link) {
+            self.local.unfollow();
+        }
+    }
+
+    /// Tells a new route the next piece of what clients here are subscribed to. Returns whether that was the last.
+    pub(crate) fn tell_piece(&self, cursor: &mut Cursor, link: &Link) -> bool {
+        self.announcer.tell_piece(cursor, link, &self.local, &self.links)
+    }
+
+    /// A number for what is no change, to ask others behind all that they have sent. All changes before it are announced.
+    pub(crate) fn next_change(&self) -> u64 {
+        let change = self.local.next_change();
+        self.announcer.announce(&self.local, &self.links);
+        change
+    }
+
     /// Before the first subscription of a client. What other nodes had sent before they knew of it still comes, for others here. The
     /// client may have been on another node until now and have had it there, and does not get it again: only what comes behind each
     /// link's answer to this change is for it; or what comes after its PONG, which waits for the answers as long as it may. The caller
     /// has the links [asked](Links::ask_all), behind the subscription.
     pub(crate) fn expect(&self, client: &Outbox) {
         if !self.links.load().is_empty() {
-            client.since.store(self.local.next_change(), Relaxed);
+            client.since.store(self.next_change(), Relaxed);
         }
     }
 

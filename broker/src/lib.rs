@@ -9,7 +9,7 @@
 //! | `task`, `intake` | the shell of one client: socket, timer, batch |
 //! | `pause` | what came in while the process was stopped, and whether it still counts |
 //! | `client` | a client's frames and what they do |
-//! | `router`, `cache` | from a published message to those who get it, and what of that is remembered |
+//! | `router`, `cache`, `lookups` | from a published message to those who get it, and what of that is remembered |
 //! | `interest` | who wants what, here and on other nodes |
 //! | `subscriptions`, `subscription` | who listens to what: a table of subjects, a tree of those with wildcards, `name_index` of queue groups; `generations` tells what changed, `tokens` splits subjects |
 //! | `stage`, `outbox` | what a batch has for each client or link, and what waits for it |
@@ -36,6 +36,7 @@ mod generations;
 mod identity;
 mod intake;
 mod interest;
+mod lookups;
 mod mesh;
 mod monitor;
 mod name_index;

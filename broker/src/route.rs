@@ -5,8 +5,10 @@
 //! |---|---|
 //! | [`frame`] | the frames between nodes |
 //! | [`hello`], [`handshake`] | from a connection to a link |
+//! | [`announcer`] | telling the other nodes what clients here are subscribed to |
 //! | [`links`] | the links that stand, and the cluster-wide flush |
 
+pub(crate) mod announcer;
 pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod hello;

@@ -10,9 +10,9 @@ use tracing::trace;
 
 use crate::cache::Cache;
 use crate::interest::{Group, Interest, Recipients, Scope};
+use crate::lookups::Lookups;
 use crate::outbox::{Outbox, Staged};
 use crate::route::frame;
-use crate::shared::Lookups;
 use crate::stage::Stage;
 use crate::subscription::{Subscription, Turn};
 
@@ -327,7 +327,7 @@ impl Router {
         self.stage.added(added);
         if turn == Turn::DeliverLast {
             subscription.client.has_ended.store(true, Relaxed);
-            if interest.local.remove(subscription).told {
+            if interest.unsubscribe(subscription).is_new {
                 self.touch_links(interest);
             }
         }

@@ -15,6 +15,7 @@ use crate::VERSION;
 use crate::clients::Clients;
 use crate::identity;
 use crate::interest::Interest;
+use crate::lookups::Lookups;
 use crate::policy::Policy;
 use crate::settings::Settings;
 
@@ -31,19 +32,6 @@ pub(crate) struct Told {
     pub(crate) lame_duck: bool,
     /// Changes with the nodes that clients are told of.
     peers: u64,
-}
-
-/// Look-ups of who gets a message, since start.
-#[derive(Debug, Default)]
-pub(crate) struct Lookups {
-    /// All of them.
-    pub(crate) total: AtomicU64,
-    /// Those for which the answer was remembered.
-    pub(crate) hits: AtomicU64,
-    /// Subjects that the workers remember now, those that several remember counted several times.
-    pub(crate) cached: AtomicU64,
-    /// The most subscriptions that one message went to.
-    pub(crate) fanout_max: AtomicU64,
 }
 
 /// See the file's head.

@@ -7,19 +7,19 @@
 //! *Architecture invariant:* a message whose subject is remembered takes no lock here. Only one that is not takes the read
 //! lock, for as long as one look-up takes.
 //!
-//! Who follows the table, the links to other nodes, is told what changes under the lock it changes under, so each hears of all
-//! changes in their order; and is told all there is in pieces, each under the lock, so that no piece is out of date. Nothing is
-//! sent under the lock.
+//! While other nodes follow the table, it keeps the changes that they are to learn as values, in their order, until
+//! [`take_changes`](Subscriptions::take_changes). What the table holds can be read in pieces, each under the read lock. Nothing is
+//! encoded or sent under the write lock.
 
+mod change;
 mod equals;
 mod matched;
 mod page;
 mod tree;
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 // In tests the order in a table is the same each time, so that a seed replays.
 #[cfg(test)]
@@ -30,19 +30,18 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use standin_wire::subject::has_wildcard;
 
+pub(crate) use self::change::Change;
 use self::equals::{Edge, Equals};
 pub(crate) use self::matched::Matched;
 use self::page::Page;
 use self::tree::Tree;
 use crate::generations::Generations;
-use crate::outbox::Outbox;
-use crate::route::frame;
 use crate::subscription::Subscription;
 use crate::tokens::Tokens;
 
-/// Parts of the table without wildcards. A follower is told one part at a time, and the lock is held no longer.
+/// Parts of the table without wildcards. A piece is one part, and the lock is held no longer.
 const SHARDS: usize = 256;
-/// Places of the tree with wildcards that a follower is told at a time.
+/// Places of the tree with wildcards that make one piece.
 const PLACES_AT_A_TIME: usize = 4096;
 
 /// See the file's head.
@@ -53,13 +52,12 @@ pub(crate) struct Subscriptions {
     live: AtomicUsize,
     /// Changes that others had to know of, ever.
     changes: AtomicU64,
+    /// Those that are still to be announced. Added to under the write lock only, so that they are in their order.
+    pending: Mutex<Vec<Change>>,
     generations: Arc<Generations>,
     /// Its seed is new in each process: nobody outside can know which subjects share a place.
     hasher: RandomState,
 }
-
-/// A queue group of one subject: both names.
-type GroupKey = (Box<[u8]>, Box<[u8]>);
 
 #[derive(Debug)]
 struct Known {
@@ -68,26 +66,25 @@ struct Known {
     /// With wildcards.
     wild: Tree,
     counts: Counts,
-    followers: Vec<Arc<Outbox>>,
-    /// Groups that have more or fewer members than followers know, by subject and name.
-    restless: HashMap<GroupKey, u32, RandomState>,
-    frame: Vec<u8>,
+    followers: usize,
+    /// Groups that have more or fewer members than was announced, by subject and name.
+    resized: HashTable<Change>,
 }
 
-/// How far a follower was told all there is.
+/// How far the table was read in pieces.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Told {
+pub(crate) struct Cursor {
     shards: usize,
     places: usize,
 }
 
-/// What a change means for followers.
+/// What a subscription that came or went means for other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct News {
-    /// The number of the last change that others had to know of: when they know it, they know this one too.
-    pub(crate) changes: u64,
-    /// Followers were told, and what they were told waits to be sent.
-    pub(crate) told: bool,
+pub(crate) struct Recorded {
+    /// The number of the last change that others have to know of: when they know it, they know this one too.
+    pub(crate) change: u64,
+    /// There is something to announce.
+    pub(crate) is_new: bool,
 }
 
 /// How many there are, and were.
@@ -105,12 +102,12 @@ impl Subscriptions {
                 literal: (0..SHARDS).map(|_| HashTable::new()).collect(),
                 wild: Tree::default(),
                 counts: Counts::default(),
-                followers: Vec::new(),
-                restless: HashMap::default(),
-                frame: Vec::new(),
+                followers: 0,
+                resized: HashTable::new(),
             }),
             live: AtomicUsize::new(0),
             changes: AtomicU64::new(0),
+            pending: Mutex::default(),
             generations,
             hasher: RandomState::default(),
         }
@@ -131,10 +128,10 @@ impl Subscriptions {
         self.changes.load(SeqCst)
     }
 
-    /// A number for what is no change, to ask others behind all that they have sent. Followers were told of all changes before.
+    /// A number for what is no change, to ask others behind all that they have sent. All changes before it can be taken.
     pub(crate) fn next_change(&self) -> u64 {
-        // Whoever makes a change holds the lock until it is told.
-        let _all_told = self.write();
+        // Whoever makes a change holds the lock until it is recorded.
+        let _all_recorded = self.write();
         self.count_change()
     }
 
@@ -143,7 +140,7 @@ impl Subscriptions {
     }
 
     /// Adds one. From the return on every message that matches reaches it.
-    pub(crate) fn add(&self, subscription: &Arc<Subscription>) -> News {
+    pub(crate) fn add(&self, subscription: &Arc<Subscription>) -> Recorded {
         let subject = subscription.subject();
         let wild = has_wildcard(subject);
         let mut known = self.write();
@@ -166,11 +163,11 @@ impl Subscriptions {
             }
         };
         self.generations.changed(subject, wild);
-        self.tell(&mut known, subscription, edge)
+        self.record(&mut known, subscription, edge)
     }
 
     /// Takes one out; nothing when it is not there.
-    pub(crate) fn remove(&self, subscription: &Arc<Subscription>) -> News {
+    pub(crate) fn remove(&self, subscription: &Arc<Subscription>) -> Recorded {
         let subject = subscription.subject();
         let wild = has_wildcard(subject);
         let mut known = self.write();
@@ -192,117 +189,115 @@ impl Subscriptions {
         known.counts.removed += u64::from(removed.is_some());
         self.live.store(known.counts.live, Relaxed);
         self.generations.changed(subject, wild);
-        self.tell(&mut known, subscription, removed.unwrap_or(Edge::None))
+        self.record(&mut known, subscription, removed.unwrap_or(Edge::None))
     }
 
-    /// Tells followers what a change means for them, if anything. Members of groups come and go without all being told at once:
-    /// [`tell_members`](Self::tell_members).
-    fn tell(&self, known: &mut Known, changed: &Subscription, edge: Edge) -> News {
-        let (subject, queue) = (changed.subject(), changed.queue());
-        let key = |queue: &[u8]| (subject.into(), queue.into());
-        match (edge, queue) {
-            (Edge::None, _) | (Edge::Members(_), None) => {
-                return News {
-                    changes: self.changes(),
-                    told: false,
-                };
-            }
-            (Edge::Members(members), Some(queue)) => {
-                if !known.followers.is_empty() {
-                    known.restless.insert(key(queue), members);
+    /// Keeps what others are to learn of a change, if anything. Members of groups come and go without all being announced at once:
+    /// [`count_members`](Self::count_members).
+    fn record(&self, known: &mut Known, changed: &Arc<Subscription>, edge: Edge) -> Recorded {
+        let is_followed = known.followers > 0;
+        let members = match edge {
+            Edge::Members(members) if changed.queue().is_some() => {
+                if is_followed {
+                    self.resize(known, Change::new(changed, members));
                 }
-                return News {
-                    changes: self.changes(),
-                    told: false,
-                };
+                None
             }
-            (_, Some(queue)) if !known.restless.is_empty() => drop(known.restless.remove(&key(queue))),
-            _ => {}
-        }
-        let changes = self.count_change();
-        let told = !known.followers.is_empty();
-        if told {
-            let mut frame = std::mem::take(&mut known.frame);
-            frame.clear();
-            match edge {
-                Edge::Last => frame::put_no_interest(&mut frame, subject, queue),
-                _ => frame::put_interest(&mut frame, subject, queue, 1),
+            Edge::None | Edge::Members(_) => None,
+            Edge::First => Some(1),
+            Edge::Last => Some(0),
+        };
+        let Some(members) = members else {
+            return Recorded {
+                change: self.changes(),
+                is_new: false,
+            };
+        };
+        let change = self.count_change();
+        if is_followed {
+            if changed.queue().is_some() && !known.resized.is_empty() {
+                drop(self.take_resized(known, changed));
             }
-            known
-                .followers
-                .iter()
-                .for_each(|follower| follower.append(&frame));
-            known.frame = frame;
+            self.pending().push(Change::new(changed, members));
         }
-        News { changes, told }
+        Recorded {
+            change,
+            is_new: is_followed,
+        }
     }
 
-    /// Tells followers how many members those groups have in which some came or went. Returns whether there was anything to tell.
-    pub(crate) fn tell_members(&self) -> bool {
-        if self.read().restless.is_empty() {
+    fn resize(&self, known: &mut Known, change: Change) {
+        let hash = self.hash_of(change.subject(), change.queue());
+        let entry = known.resized.entry(
+            hash,
+            |other| other.is_for(change.subject(), change.queue()),
+            |other| self.hash_of(other.subject(), other.queue()),
+        );
+        entry.insert(change);
+    }
+
+    fn take_resized(&self, known: &mut Known, of: &Subscription) -> Option<Change> {
+        let hash = self.hash_of(of.subject(), of.queue());
+        let entry = known
+            .resized
+            .find_entry(hash, |other| other.is_for(of.subject(), of.queue()));
+        entry.ok().map(|entry| entry.remove().0)
+    }
+
+    fn hash_of(&self, subject: &[u8], queue: Option<&[u8]>) -> u64 {
+        self.hasher.hash_one((subject, queue))
+    }
+
+    /// Records how many members those groups have in which some came or went since last asked. Returns whether there was any.
+    pub(crate) fn count_members(&self) -> bool {
+        if self.read().resized.is_empty() {
             return false;
         }
         let mut known = self.write();
-        let restless = std::mem::take(&mut known.restless);
-        let mut frame = Vec::new();
-        for ((subject, queue), members) in &restless {
-            frame::put_interest(&mut frame, subject, Some(queue), *members);
-        }
-        known
-            .followers
-            .iter()
-            .for_each(|follower| follower.append(&frame));
-        !restless.is_empty()
+        let resized = std::mem::take(&mut known.resized);
+        let any = !resized.is_empty();
+        self.pending().extend(resized);
+        any
     }
 
-    /// `outbox` is told of all changes from now on.
-    pub(crate) fn follow(&self, outbox: &Arc<Outbox>) {
-        self.write().followers.push(Arc::clone(outbox));
+    /// Takes out what is to be announced, in its order. `into` must be empty.
+    pub(crate) fn take_changes(&self, into: &mut Vec<Change>) {
+        std::mem::swap(&mut *self.pending(), into);
     }
 
-    /// `outbox` is told nothing any more.
-    pub(crate) fn unfollow(&self, outbox: &Arc<Outbox>) {
+    /// One more follows: changes are kept from now on.
+    pub(crate) fn follow(&self) {
+        self.write().followers += 1;
+    }
+
+    /// One less follows. When none is left, no changes are kept any more.
+    pub(crate) fn unfollow(&self) {
         let mut known = self.write();
-        known.followers.retain(|follower| !Arc::ptr_eq(follower, outbox));
-        if known.followers.is_empty() {
-            known.restless = HashMap::default();
+        known.followers -= 1;
+        if known.followers == 0 {
+            known.resized = HashTable::new();
+            *self.pending() = Vec::new();
         }
     }
 
     #[cfg(test)]
     pub(crate) fn followers_len(&self) -> usize {
-        self.read().followers.len()
+        self.read().followers
     }
 
-    /// Tells a follower the next piece of all there is. With the last one, what `end` makes of the number of changes is appended.
-    /// Returns whether that was the last.
-    pub(crate) fn tell_all(
-        &self,
-        told: &mut Told,
-        follower: &Outbox,
-        end: impl FnOnce(u64, &mut Vec<u8>),
-    ) -> bool {
-        let mut frame = Vec::new();
-        let mut put = |equals: &Equals| {
-            equals.interest(|one, members| {
-                frame::put_interest(&mut frame, one.subject(), one.queue(), members)
-            });
-        };
+    /// Reads the next piece of the table, each subject and each queue group as if it had come now. Returns the number of the last change
+    /// when that was the last piece.
+    pub(crate) fn next_piece(&self, cursor: &mut Cursor, mut each: impl FnMut(Change)) -> Option<u64> {
+        let mut read = |equals: &Equals| equals.interest(|one, members| each(Change::new(one, members)));
         let known = self.read();
-        let done = if let Some(shard) = known.literal.get(told.shards) {
-            shard.iter().for_each(&mut put);
-            told.shards += 1;
-            false
-        } else {
-            let more = known.wild.stretch(told.places, PLACES_AT_A_TIME, &mut put);
-            told.places += PLACES_AT_A_TIME;
-            !more
-        };
-        if done {
-            end(self.changes(), &mut frame);
+        if let Some(shard) = known.literal.get(cursor.shards) {
+            shard.iter().for_each(&mut read);
+            cursor.shards += 1;
+            return None;
         }
-        follower.append(&frame);
-        done
+        let more = known.wild.stretch(cursor.places, PLACES_AT_A_TIME, &mut read);
+        cursor.places += PLACES_AT_A_TIME;
+        (!more).then(|| self.changes())
     }
 
     /// Some of them, in an order that stays as long as none comes or goes.
@@ -336,6 +331,10 @@ impl Subscriptions {
     // A panic under the lock is a bug that ends one client; the others go on with what is there.
     fn read(&self) -> RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Vec<Change>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Known> {

@@ -200,7 +200,7 @@ impl Keeper {
 
     fn tell_members(&self) {
         let interest = &self.parts.shared.interest;
-        if interest.local.tell_members() {
+        if interest.announce_members() {
             interest.links.load().iter().for_each(|link| link.outbox.wake());
         }
     }

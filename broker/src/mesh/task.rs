@@ -30,7 +30,7 @@ use crate::route::frame;
 use crate::route::hello::Hello;
 use crate::route::links::Link;
 use crate::shared::Shared;
-use crate::subscriptions::Told;
+use crate::subscriptions::Cursor;
 use crate::task::Worker;
 
 /// So many bytes may wait while the peer is told what is there; the rest is told when it has taken them.
@@ -80,7 +80,7 @@ struct Task {
     intake: Intake,
     unfinished: bool,
     /// How far the peer was told what is there; `None`: all of it.
-    telling: Option<Told>,
+    telling: Option<Cursor>,
     events: UnboundedSender<LinkEvent>,
     leaves: bool,
     /// Why it ended, and what was not sent then.
@@ -151,14 +151,13 @@ impl Task {
         );
         let link = Arc::new(link);
         // Whoever publishes may send to it from here on, and all that changes is told.
-        shared.interest.local.follow(&link.outbox);
-        shared.interest.links.insert(&link);
+        shared.interest.add_link(&link);
         let _ = parts.events.send(LinkEvent::Stands(parts.number));
         Self {
             inbound: Inbound::new(Arc::clone(&link), &shared.interest),
             unfinished: !parts.came.is_empty(),
             intake: Intake::with(&parts.came),
-            telling: Some(Told::default()),
+            telling: Some(Cursor::default()),
             leaves: false,
             lost: None,
             heard: now,
@@ -215,14 +214,7 @@ impl Task {
             }
             let Some(told) = &mut self.telling else { return };
             let link = &self.link;
-            let local = &self.shared.interest.local;
-            let done = local.tell_all(told, &link.outbox, |changes, out| {
-                frame::put(out, frame::SYNCED, b"");
-                // From here on the peer can be asked; it knows all up to this change when it answers.
-                link.set_told_all();
-                frame::put_ping(out, changes);
-            });
-            if done {
+            if self.shared.interest.tell_piece(told, link) {
                 self.telling = None;
                 link.outbox.set_wants_room(false);
                 let _ = self.events.send(LinkEvent::Told(link.number));
@@ -346,8 +338,7 @@ impl Task {
     fn let_go(&mut self) {
         let interest = &self.shared.interest;
         self.inbound.end(interest);
-        interest.local.unfollow(&self.link.outbox);
-        interest.links.remove(&self.link);
+        interest.remove_link(&self.link);
     }
 }
 

@@ -233,15 +233,18 @@ impl Links {
         self.past().links += 1;
     }
 
-    pub(crate) fn remove(&self, link: &Link) {
+    /// Returns whether it was there.
+    pub(crate) fn remove(&self, link: &Link) -> bool {
         let before = self.list.rcu(|list| {
             let others = list.iter().filter(|known| known.number != link.number);
             others.cloned().collect::<Vec<_>>()
         });
-        if before.iter().any(|known| known.number == link.number) {
+        let was_there = before.iter().any(|known| known.number == link.number);
+        if was_there {
             self.past().add(link);
         }
         self.wake();
+        was_there
     }
 
     /// A link has ended, and so many bytes were not sent.

@@ -79,7 +79,7 @@ impl Equals {
     }
 
     /// What others should know: one of each kind, with how many there are.
-    pub(super) fn interest(&self, mut each: impl FnMut(&Subscription, u32)) {
+    pub(super) fn interest(&self, mut each: impl FnMut(&Arc<Subscription>, u32)) {
         match self {
             Self::One(one) => each(one, 1),
             Self::Many(many) => {

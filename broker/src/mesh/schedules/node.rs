@@ -19,7 +19,7 @@ use crate::route::hello::{Hello, PROTOCOL, PROTOCOL_MIN, Peer, put_json};
 use crate::route::links::Link;
 use crate::router::Router;
 use crate::subscription::Subscription;
-use crate::subscriptions::{News, Told};
+use crate::subscriptions::Cursor;
 
 /// A peer that is silent for so long is lost; everybody says something three times as often.
 const SILENCE_MAX: Duration = Duration::from_millis(900);
@@ -42,7 +42,7 @@ pub(super) struct End {
     pub(super) peer: usize,
     pub(super) link: Arc<Link>,
     inbound: Inbound,
-    telling: Option<Told>,
+    telling: Option<Cursor>,
     held: Vec<u8>,
     heard: Instant,
     said: Instant,
@@ -138,14 +138,13 @@ impl Node {
         outbox.append(&greeting);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let link = Arc::new(Link::new(number, outbox, hello, address, dialled));
-        self.interest.local.follow(&link.outbox);
-        self.interest.links.insert(&link);
+        self.interest.add_link(&link);
         let end = End {
             connection,
             peer,
             inbound: Inbound::new(Arc::clone(&link), &self.interest),
             link,
-            telling: Some(Told::default()),
+            telling: Some(Cursor::default()),
             held: Vec::new(),
             heard: now,
             said: now,
@@ -185,18 +184,12 @@ impl Node {
 
     /// What is due: the next pieces of what is there to tell, a sign of life, members of groups. Returns the links that are lost.
     pub(super) fn work(&mut self, now: Instant) -> Vec<u64> {
-        self.interest.local.tell_members();
+        self.interest.announce_members();
         let mut lost = Vec::new();
         for (number, end) in &mut self.ends {
             if let Some(told) = &mut end.telling {
                 let link = &end.link;
-                let done = (0..16).any(|_| {
-                    self.interest.local.tell_all(told, &link.outbox, |changes, out| {
-                        frame::put(out, frame::SYNCED, b"");
-                        link.set_told_all();
-                        frame::put_ping(out, changes);
-                    })
-                });
+                let done = (0..16).any(|_| self.interest.tell_piece(told, link));
                 if done {
                     end.telling = None;
                     self.membership.told(*number);
@@ -223,8 +216,7 @@ impl Node {
     pub(super) fn let_go(&mut self, number: u64, now: Instant) -> Option<usize> {
         let mut end = self.ends.remove(&number)?;
         end.inbound.end(&self.interest);
-        self.interest.local.unfollow(&end.link.outbox);
-        self.interest.links.remove(&end.link);
+        self.interest.remove_link(&end.link);
         end.link.outbox.gone();
         self.membership.link_lost(number, end.leaves, now);
         Some(end.connection)
@@ -261,7 +253,7 @@ impl Node {
             b"1",
         ));
         self.interest.expect(&client);
-        let News { changes, .. } = self.interest.local.add(&subscription);
+        let changes = self.interest.subscribe(&subscription).change;
         self.interest.links.ask_all(changes, &mut self.router.stage);
         self.subscriptions.push(Arc::clone(&subscription));
         if !self.interest.links.know(changes) {
@@ -284,7 +276,7 @@ impl Node {
             None,
             b"2",
         ));
-        let News { changes, .. } = self.interest.local.add(&subscription);
+        let changes = self.interest.subscribe(&subscription).change;
         self.subscriptions.push(subscription);
         if !self.interest.links.know(changes) {
             self.interest.links.ask(changes, client, &mut self.router.stage);
@@ -293,7 +285,7 @@ impl Node {
 
     pub(super) fn unsubscribe(&mut self, number: usize) {
         let gone = self.subscriptions.swap_remove(number);
-        self.interest.local.remove(&gone);
+        self.interest.unsubscribe(&gone);
     }
 
     pub(super) fn wanted(&self) -> Wanted {

@@ -1,0 +1,182 @@
+//! Tells the other nodes what clients here are subscribed to: all of it once when a route begins, and each change from then on.
+//!
+//! The table of subscriptions keeps changes as values, in their order, until they are taken out of it. One announcer at a time takes
+//! them, encodes them once and appends them to each route. So every route has all changes in the order in which they were made, and
+//! [`Announcer::announce`] returns when all changes made before the call are on every route, whoever has put them there.
+//!
+//! A new route is told all there is in pieces. Each piece is put on the route before the changes that were made since the piece was
+//! read: no piece can undo a change.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::frame;
+use super::links::{Link, Links};
+use crate::subscriptions::{Change, Cursor, Subscriptions};
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub(crate) struct Announcer {
+    buffers: Mutex<Buffers>,
+}
+
+#[derive(Debug, Default)]
+struct Buffers {
+    changes: Vec<Change>,
+    bytes: Vec<u8>,
+}
+
+impl Announcer {
+    /// Appends to each route the changes that `table` has kept. The caller sees to it that they are sent.
+    pub(crate) fn announce(&self, table: &Subscriptions, links: &Links) {
+        self.buffers().announce(table, links);
+    }
+
+    /// Appends the next piece of all there is to a new route; behind the last one, SYNCED and a PING with the number of the last change.
+    /// Returns whether that was the last.
+    pub(crate) fn tell_piece(
+        &self,
+        cursor: &mut Cursor,
+        link: &Link,
+        table: &Subscriptions,
+        links: &Links,
+    ) -> bool {
+        let mut buffers = self.buffers();
+        let mut bytes = Vec::new();
+        let last_change = table.next_piece(cursor, |change| put(&mut bytes, &change));
+        link.outbox.append(&bytes);
+        // All changes up to the last one are on the route before the peer is asked about it.
+        buffers.announce(table, links);
+        let Some(change) = last_change else { return false };
+        bytes.clear();
+        frame::put(&mut bytes, frame::SYNCED, b"");
+        // From here on the peer can be asked; it knows all up to this change when it answers.
+        link.set_told_all();
+        frame::put_ping(&mut bytes, change);
+        link.outbox.append(&bytes);
+        true
+    }
+
+    // A panic while this lock is held is a bug that ends one connection; the others go on.
+    fn buffers(&self) -> MutexGuard<'_, Buffers> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Buffers {
+    fn announce(&mut self, table: &Subscriptions, links: &Links) {
+        table.take_changes(&mut self.changes);
+        if self.changes.is_empty() {
+            return;
+        }
+        self.bytes.clear();
+        for change in self.changes.drain(..) {
+            put(&mut self.bytes, &change);
+        }
+        for link in links.load().iter() {
+            link.outbox.append(&self.bytes);
+        }
+    }
+}
+
+fn put(out: &mut Vec<u8>, change: &Change) {
+    match change.members() {
+        0 => frame::put_no_interest(out, change.subject(), change.queue()),
+        members => frame::put_interest(out, change.subject(), change.queue(), members),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::task::{Context, Waker};
+
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+    use crate::interest::Interest;
+    use crate::outbox::{Outbox, Wire};
+    use crate::route::frame::{FRAME_BYTES_MAX, Frame};
+    use crate::route::hello::Hello;
+    use crate::subscription::Subscription;
+
+    const THREADS: u64 = 4;
+    const CHANGES: usize = 3_000;
+
+    /// Subjects and queue groups, and how many members those have.
+    type Picture = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
+
+    fn subscribe_and_unsubscribe(interest: &Interest, seed: u64) -> Vec<Arc<Subscription>> {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let client = Arc::new(Outbox::unconnected(seed));
+        let mut live: Vec<Arc<Subscription>> = Vec::new();
+        for _ in 0..CHANGES {
+            if rng.random() && !live.is_empty() {
+                interest.unsubscribe(&live.swap_remove(rng.random_range(0..live.len())));
+                continue;
+            }
+            let subject = ["a", "b", "c.*"][rng.random_range(0..3)];
+            let queue = [None, Some(&b"q"[..])][rng.random_range(0..2)];
+            let client = Arc::clone(&client);
+            live.push(Arc::new(Subscription::new(
+                client,
+                subject.as_bytes(),
+                queue,
+                b"1",
+            )));
+            interest.subscribe(&live[live.len() - 1]);
+        }
+        live
+    }
+
+    /// What a peer believes that was sent all this.
+    fn believed(wire: &Wire) -> Picture {
+        let sent = wire.lock().unwrap();
+        let bytes: Vec<u8> = sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+        let (mut rest, mut picture) = (&bytes[..], Picture::new());
+        while let Some((frame, length)) = frame::decode(rest, FRAME_BYTES_MAX).unwrap() {
+            rest = &rest[length..];
+            let key = |subject: &[u8], queue: Option<&[u8]>| (subject.to_vec(), queue.map(<[u8]>::to_vec));
+            match frame {
+                Frame::Interest {
+                    subject,
+                    queue,
+                    members,
+                } => drop(picture.insert(key(subject, queue), members)),
+                Frame::NoInterest { subject, queue } => drop(picture.remove(&key(subject, queue))),
+                _ => {}
+            }
+        }
+        picture
+    }
+
+    #[test]
+    fn a_peer_s_picture_is_the_truth_however_many_threads_change_it_while_it_is_told() {
+        let (interest, wire) = (&Interest::new(), Wire::default());
+        let outbox = Arc::new(Outbox::on_wire(1, 1, &wire));
+        let address = ([127, 0, 0, 1], 6222).into();
+        let link = Arc::new(Link::new(1, Arc::clone(&outbox), Hello::default(), address, true));
+        let mut live = subscribe_and_unsubscribe(interest, 100);
+        std::thread::scope(|scope| {
+            let changing: Vec<_> = (0..THREADS)
+                .map(|seed| scope.spawn(move || subscribe_and_unsubscribe(interest, seed)))
+                .collect();
+            interest.add_link(&link);
+            let mut cursor = Cursor::default();
+            while !interest.tell_piece(&mut cursor, &link) {
+                std::thread::yield_now();
+            }
+            live.extend(changing.into_iter().flat_map(|thread| thread.join().unwrap()));
+        });
+        interest.announce_members();
+        let _ = outbox.poll_drain(&mut Context::from_waker(Waker::noop()));
+        let mut truth = Picture::new();
+        for one in &live {
+            let key = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
+            let members = truth.entry(key).or_insert(0);
+            *members = if one.queue().is_some() { *members + 1 } else { 1 };
+        }
+        assert_eq!(believed(&wire), truth);
+    }
+}
