@@ -102,7 +102,8 @@ mod tests {
     use crate::subscription::Subscription;
 
     const THREADS: u64 = 4;
-    const CHANGES: usize = 3_000;
+    const CHANGES: usize = 100;
+    const ROUNDS: u64 = 300;
 
     /// Subjects and queue groups, and how many members those have.
     type Picture = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
@@ -111,12 +112,14 @@ mod tests {
         let mut rng = SmallRng::seed_from_u64(seed);
         let client = Arc::new(Outbox::unconnected(seed));
         let mut live: Vec<Arc<Subscription>> = Vec::new();
-        for _ in 0..CHANGES {
+        for number in 0..CHANGES {
             if rng.random() && !live.is_empty() {
                 interest.unsubscribe(&live.swap_remove(rng.random_range(0..live.len())));
                 continue;
             }
-            let subject = ["a", "b", "c.*"][rng.random_range(0..3)];
+            // Some are many clients', some are nobody's afterwards.
+            let own = format!("{seed}.{number}.*");
+            let subject = ["a", "b.*", &own][rng.random_range(0..3)];
             let queue = [None, Some(&b"q"[..])][rng.random_range(0..2)];
             let client = Arc::clone(&client);
             live.push(Arc::new(Subscription::new(
@@ -151,21 +154,24 @@ mod tests {
         picture
     }
 
-    #[test]
-    fn a_peer_s_picture_is_the_truth_however_many_threads_change_it_while_it_is_told() {
+    /// One round: the peer is told again and again while the table changes.
+    fn play(round: u64) {
         let (interest, wire) = (&Interest::new(), Wire::default());
         let outbox = Arc::new(Outbox::on_wire(1, 1, &wire));
         let address = ([127, 0, 0, 1], 6222).into();
         let link = Arc::new(Link::new(1, Arc::clone(&outbox), Hello::default(), address, true));
-        let mut live = subscribe_and_unsubscribe(interest, 100);
+        let mut live = subscribe_and_unsubscribe(interest, round * (THREADS + 1));
+        interest.add_link(&link);
         std::thread::scope(|scope| {
-            let changing: Vec<_> = (0..THREADS)
+            let changing: Vec<_> = (1..=THREADS)
+                .map(|number| round * (THREADS + 1) + number)
                 .map(|seed| scope.spawn(move || subscribe_and_unsubscribe(interest, seed)))
                 .collect();
-            interest.add_link(&link);
-            let mut cursor = Cursor::default();
-            while !interest.tell_piece(&mut cursor, &link) {
-                std::thread::yield_now();
+            let mut is_over = false;
+            while !is_over {
+                is_over = changing.iter().all(|thread| thread.is_finished());
+                let mut cursor = Cursor::default();
+                while !interest.tell_piece(&mut cursor, &link) {}
             }
             live.extend(changing.into_iter().flat_map(|thread| thread.join().unwrap()));
         });
@@ -177,6 +183,11 @@ mod tests {
             let members = truth.entry(key).or_insert(0);
             *members = if one.queue().is_some() { *members + 1 } else { 1 };
         }
-        assert_eq!(believed(&wire), truth);
+        assert_eq!(believed(&wire), truth, "in round {round}");
+    }
+
+    #[test]
+    fn a_peer_s_picture_is_the_truth_however_many_threads_change_it_while_it_is_told() {
+        (0..ROUNDS).for_each(play);
     }
 }
