@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 // In tests the order within a table is fixed, so that a seed gives the same run each time.
 #[cfg(test)]
@@ -20,6 +21,7 @@ use standin_wire::{ClientFault, ClientScanner, Connect, Span, encode};
 use crate::cache::Found;
 use crate::card::{Card, Labels};
 use crate::closing::Reason;
+use crate::flush::ClientFlush;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::router::{Router, line};
@@ -60,13 +62,7 @@ pub(crate) struct Client {
     /// against the new access rules.
     said: Option<Box<Connect>>,
     took_pong: bool,
-    has_subscribed: bool,
-    /// Number of the last change of interest, of any client, up to a change of this client that other nodes may not
-    /// know yet.
-    changed: Option<u64>,
-    /// Change that other nodes must know before the client's PING is answered. Meanwhile no input of the client is
-    /// processed.
-    waits_for: Option<u64>,
+    pub(crate) flush: ClientFlush,
     /// Messages and bytes from the client since the last count.
     messages_in: u64,
     bytes_in: u64,
@@ -97,9 +93,7 @@ impl Client {
             headers: false,
             said: None,
             took_pong: false,
-            has_subscribed: false,
-            changed: None,
-            waits_for: None,
+            flush: ClientFlush::default(),
             messages_in: 0,
             bytes_in: 0,
         }
@@ -147,27 +141,23 @@ impl Client {
             .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
     }
 
-    /// Returns the change of interest that other nodes must know before the client continues.
-    pub(crate) const fn waits_for(&self) -> Option<u64> {
-        self.waits_for
+    /// Returns whether the client's PONG has to wait longer.
+    pub(crate) fn is_waiting(&mut self, now: Instant) -> bool {
+        let (flush, links) = (&self.shared.flush, &self.shared.interest.links);
+        let timeout = self.policy.flush_timeout;
+        self.flush.is_waiting(&self.outbox, timeout, flush, links, now)
     }
 
-    /// Lets the client continue: other nodes know the change it waited for, or the wait timed out.
-    pub(crate) fn go_on(&mut self, router: &mut Router) {
-        if self.waits_for.take().is_some() {
-            self.pong(router);
-        }
-    }
-
-    /// Processes complete frames at the head of `bytes`, within the turn's budget. Returns their length. More
-    /// complete frames may be left: see [`Router::is_tired`] and [`waits_for`](Self::waits_for).
+    /// Sends the PONG that waited, if one did, and processes complete frames at the head of `bytes`, within the turn's budget. Returns their length. More
+    /// complete frames may be left: see [`Router::is_tired`] and [`ClientFlush::is_begun`].
     ///
     /// # Errors
     /// The reason why the connection must end. Frames before the error have taken effect.
     pub(crate) fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
+        self.flush.go_on(&self.outbox, &mut router.stage);
         let mut at = 0;
         loop {
-            if router.is_tired() || self.waits_for.is_some() {
+            if router.is_tired() || self.flush.is_begun() {
                 return Ok(at);
             }
             let span = match self.scanner.next(&bytes[at..]) {
@@ -185,6 +175,7 @@ impl Client {
 
     /// Removes the client's subscriptions, if any are left. Returns how many there were.
     pub(crate) fn end(&mut self) -> usize {
+        self.flush.end(&self.outbox, &self.shared.flush);
         let live = self.card.live_subscriptions();
         let subscriptions = std::mem::take(&mut *self.card.subscriptions());
         let interest = &self.shared.interest;
@@ -198,33 +189,9 @@ impl Client {
         live
     }
 
-    fn ping(&mut self, router: &mut Router) {
-        let links = &self.shared.interest.links;
-        let changed = self.changed.take();
-        let behind = links.is_draining().then(|| self.shared.interest.next_change());
-        match behind.or(changed) {
-            Some(change) if !links.know(change) => {
-                self.waits_for = Some(change);
-                links.ask(change, &self.outbox, &mut router.stage);
-            }
-            _ => self.pong(router),
-        }
-    }
-
-    fn pong(&self, router: &mut Router) {
-        // From here on the client gets all messages, also of links that have not answered in time: better twice than
-        // never.
-        self.outbox.since.store(0, Relaxed);
-        router
-            .stage
-            .of(&self.outbox)
-            .bytes
-            .extend_from_slice(encode::PONG);
-    }
-
     /// Records a change of the client's interest.
     fn record(&mut self, recorded: Recorded, router: &mut Router) {
-        self.changed = Some(recorded.change);
+        self.flush.changed(recorded.change);
         if recorded.is_new {
             router.touch_links(&self.shared.interest);
         }
@@ -260,7 +227,11 @@ impl Client {
             Frame::Publish(message) => return self.publish(bytes, &message, router),
             Frame::Sub(sub) => self.subscribe(&sub, router),
             Frame::Unsub(unsub) => self.unsubscribe(&unsub, router),
-            Frame::Ping => self.ping(router),
+            Frame::Ping => {
+                let shared = &self.shared;
+                self.flush
+                    .ping(&self.outbox, &shared.flush, &shared.interest, &mut router.stage);
+            }
             Frame::Pong => self.took_pong = true,
         }
         Ok(())
@@ -371,10 +342,7 @@ impl Client {
             return self.error(ClientFault::TooManySubscriptions.text(), router);
         }
         let interest = &self.shared.interest;
-        let is_first = !std::mem::replace(&mut self.has_subscribed, true);
-        if is_first {
-            interest.expect(&self.outbox);
-        }
+        let is_first = self.flush.suppress_in_flight(&self.outbox, interest);
         let hash = self.hasher.hash_one(sub.sid);
         let hasher = &self.hasher;
         let entry = subscriptions.entry(
@@ -410,8 +378,7 @@ impl Client {
         if let Some(recorded) = recorded {
             self.record(recorded, router);
             if is_first {
-                let links = &self.shared.interest.links;
-                links.ask_all(recorded.change, &mut router.stage);
+                self.flush.ask_all(&self.shared.interest.links, &mut router.stage);
             }
         }
         self.ok(router);

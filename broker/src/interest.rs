@@ -4,13 +4,13 @@
 //! subject (and queue group) of all clients of that node together.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use crate::generations::Generations;
 use crate::name_index::NameIndex;
 use crate::outbox::Outbox;
 use crate::route::announcer::Announcer;
-use crate::route::links::{Link, Links};
+use crate::route::link::Link;
+use crate::route::links::Links;
 use crate::subscription::Subscription;
 use crate::subscriptions::{Cursor, Matched, Recorded, Subscriptions};
 
@@ -148,16 +148,6 @@ impl Interest {
         let change = self.local.next_change();
         self.announcer.announce(&self.local, &self.links);
         change
-    }
-
-    /// Before the first subscription of a client. What other nodes had sent before they knew of it still comes, for others here. The
-    /// client may have been on another node until now and have had it there, and does not get it again: only what comes behind each
-    /// link's answer to this change is for it; or what comes after its PONG, which waits for the answers as long as it may. The caller
-    /// has the links [asked](Links::ask_all), behind the subscription.
-    pub(crate) fn expect(&self, client: &Outbox) {
-        if !self.links.load().is_empty() {
-            client.since.store(self.next_change(), Relaxed);
-        }
     }
 
     /// Who gets a message to `subject`.

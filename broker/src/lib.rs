@@ -10,6 +10,7 @@
 //! | `pause` | what came in while the process was stopped, and whether it still counts |
 //! | `client` | a client's frames and what they do |
 //! | `router`, `cache`, `lookups` | from a published message to those who get it, and what of that is remembered |
+//! | `flush` | what a PONG waits for: the cluster-wide flush, and that a client that moves gets nothing twice |
 //! | `interest` | who wants what, here and on other nodes |
 //! | `subscriptions`, `subscription` | who listens to what: a table of subjects, a tree of those with wildcards, `name_index` of queue groups; `generations` tells what changed, `tokens` splits subjects |
 //! | `stage`, `outbox` | what a batch has for each client or link, and what waits for it |
@@ -30,6 +31,7 @@ mod client;
 mod clients;
 mod closing;
 mod end_log;
+mod flush;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod generations;

@@ -46,8 +46,8 @@ pub(crate) struct Outbox {
     pub(crate) echo: AtomicBool,
     /// One of its subscriptions has had its last message, since last looked.
     pub(crate) has_ended: AtomicBool,
-    /// From each link it gets only what came behind the answer to this change, 0 for all: [`Interest::expect`](crate::interest::Interest::expect).
-    pub(crate) since: AtomicU64,
+    /// From each route it gets only what came behind the ack of this change, 0 for all. The rule is the [`flush`](crate::flush)'s.
+    pub(crate) watermark: AtomicU64,
     /// It publishes to one that cannot keep up.
     stalled: AtomicBool,
     /// Messages and bytes of payload sent to it, for the pages.
@@ -72,7 +72,7 @@ impl Outbox {
             pending_bytes_max: None,
             takes_headers: AtomicBool::new(false),
             echo: AtomicBool::new(true),
-            since: AtomicU64::new(0),
+            watermark: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             messages_out: AtomicU64::new(0),

@@ -6,10 +6,11 @@
 //! | [`frame`] | the frames between nodes |
 //! | [`hello`], [`handshake`] | from a connection to a link |
 //! | [`announcer`] | telling the other nodes what clients here are subscribed to |
-//! | [`links`] | the links that stand, and the cluster-wide flush |
+//! | [`link`], [`links`] | one link, and all that stand |
 
 pub(crate) mod announcer;
 pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod hello;
+pub(crate) mod link;
 pub(crate) mod links;

@@ -9,6 +9,7 @@ use standin_wire::client::Publish;
 use tracing::trace;
 
 use crate::cache::Cache;
+use crate::flush;
 use crate::interest::{Group, Interest, Recipients, Scope};
 use crate::lookups::Lookups;
 use crate::outbox::{Outbox, Staged};
@@ -140,12 +141,11 @@ impl Router {
     }
 
     /// Stages a message from another node for clients here: for each that gets it, and for one member of each group in `queues`. It
-    /// came behind the answer to the change `answered`; who is to get only what comes behind a later one does not get it. Members of
-    /// groups do: no other node gave it to the group.
+    /// came behind the ack of the change `acked`; the [`flush`] says which clients do not get it.
     pub(crate) fn deliver_here(
         &mut self,
         from: &Arc<Outbox>,
-        answered: u64,
+        acked: u64,
         queues: frame::Queues<'_>,
         message: &Publish<'_>,
         to: &Recipients,
@@ -156,7 +156,7 @@ impl Router {
         let shared = Shared::if_worth_it(message, total);
         let mut taken = false;
         for subscription in &to.each {
-            if subscription.client.since.load(Relaxed) <= answered {
+            if flush::admits(&subscription.client, acked) {
                 taken |= self.deliver(from, subscription, message, shared.as_ref(), interest);
             }
         }

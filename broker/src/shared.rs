@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::VERSION;
 use crate::clients::Clients;
+use crate::flush::Flush;
 use crate::identity;
 use crate::interest::Interest;
 use crate::lookups::Lookups;
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     peers: AtomicU64,
     pub(crate) workers: usize,
     pub(crate) interest: Interest,
+    pub(crate) flush: Flush,
     pub(crate) lookups: Lookups,
     pub(crate) clients: Clients,
     /// Producers that were held because a subscriber could not keep up.
@@ -95,6 +97,7 @@ impl Shared {
             mesh_address: OnceLock::new(),
             peers: AtomicU64::new(0),
             interest: Interest::new(),
+            flush: Flush::default(),
             lookups: Lookups::default(),
             clients: Clients::default(),
             stalls: AtomicU64::new(0),
@@ -143,7 +146,7 @@ impl Shared {
     /// Clients are told that the server is about to go.
     pub(crate) fn set_lame_duck(&self) {
         self.lame_duck.store(true, Relaxed);
-        self.interest.links.set_draining();
+        self.flush.set_draining();
         self.tell();
     }
 

@@ -148,7 +148,7 @@ pub(crate) async fn watch_for_pauses(shared: Arc<Shared>) {
 /// Makes the present thread worker number `number`.
 pub(crate) fn become_worker(number: usize, shared: &Shared) {
     let router = Router::new(number, shared.settings.load().process.match_cache_max);
-    shared.interest.links.add_stage(&router.stage);
+    shared.flush.add_stage(&router.stage);
     let buffer = vec![0; READ_BYTES];
     WORKER.set(Some(Worker {
         router,
@@ -186,8 +186,6 @@ struct Task {
     pings: u32,
     /// Nothing is read before: a subscriber cannot keep up.
     stalled_until: Option<Instant>,
-    /// The client's PING waits for other nodes, at most until then.
-    waits_until: Option<Instant>,
 }
 
 /// Serves one client from its INFO to its end.
@@ -217,7 +215,6 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
         pinged: None,
         pings: 0,
         stalled_until: None,
-        waits_until: None,
         outbox,
         card,
         shared,
@@ -276,25 +273,14 @@ impl Task {
         stalled
     }
 
-    /// Whether other nodes are still to learn what the client has subscribed to.
+    /// Whether the client's PONG still waits. Once it does not, it is sent, and what the client has sent meanwhile is taken, in its next turn.
     fn is_waiting(&mut self) -> bool {
-        let Some(change) = self.client.waits_for() else {
+        if !self.client.flush.is_begun() {
             return false;
-        };
-        let links = &self.shared.interest.links;
-        let timeout = self.policy.flush_timeout;
-        let until = *self.waits_until.get_or_insert_with(|| Instant::now() + timeout);
-        if !links.know(change) {
-            if Instant::now() < until {
-                return true;
-            }
-            links.give_up(change, timeout);
         }
-        links.forget(change, &self.outbox);
-        self.waits_until = None;
-        // The answer is given, and what the client has sent meanwhile is taken, in its next turn.
-        self.unfinished = true;
-        false
+        let waits = self.client.is_waiting(Instant::now());
+        self.unfinished |= !waits;
+        waits
     }
 
     /// Settings have changed, or the server is about to go.
@@ -325,7 +311,6 @@ impl Task {
         let pending_bytes_max = self.policy.pending_bytes_max;
         let came = Worker::turn(pending_bytes_max, |router, buffer, pauses| {
             let client = &mut self.client;
-            client.go_on(router);
             let take = |bytes: &[u8]| {
                 pauses.admit(&self.shared, &self.outbox)?;
                 client.take(bytes, router)
@@ -335,7 +320,7 @@ impl Task {
             } else {
                 self.intake.read(&self.socket, buffer, take)
             };
-            self.unfinished = router.is_tired() || client.waits_for().is_some();
+            self.unfinished = router.is_tired() || client.flush.is_begun();
             client.count();
             router.count(&self.shared.lookups);
             taken
@@ -386,7 +371,7 @@ impl Task {
                 self.stalled_until = None;
                 cx.waker().wake_by_ref();
             }
-            if self.waits_until.is_some_and(|until| now >= until) {
+            if self.client.flush.until().is_some_and(|until| now >= until) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -429,7 +414,7 @@ impl Task {
             (None, None) => self.started + interval,
             (None, Some(pinged)) => pinged.max(self.heard) + interval,
         };
-        self.client.waits_for().is_none().then_some(due)
+        (!self.client.flush.is_begun()).then_some(due)
     }
 
     fn due(&self, now: Instant) -> Instant {
@@ -442,7 +427,7 @@ impl Task {
         if let Some(since) = self.outbox.blocked_since() {
             due = due.min((since + policy.write_deadline).max(now + BLOCKED_LOOK));
         }
-        let others = [self.stalled_until, self.waits_until];
+        let others = [self.stalled_until, self.client.flush.until()];
         others.into_iter().flatten().fold(due, Instant::min)
     }
 
@@ -455,9 +440,6 @@ impl Task {
     fn end(&mut self, reason: Reason) {
         self.outbox.close(reason);
         end_log::closed(reason, &self.card, &self.policy);
-        if let Some(change) = self.client.waits_for() {
-            self.shared.interest.links.forget(change, &self.outbox);
-        }
         let subscriptions = self.client.end();
         self.client.count();
         self.shared.clients.remove(self.outbox.id, reason, subscriptions);

@@ -7,7 +7,7 @@ use super::{CLIENTS, World};
 use crate::mesh::inbound::Inbound;
 use crate::outbox::Outbox;
 use crate::route::hello::Hello;
-use crate::route::links::Link;
+use crate::route::link::Link;
 
 /// Plays `input`: a byte that says how it is cut, then what the peer sends. Clients have subscribed to some of it.
 ///
@@ -38,7 +38,13 @@ pub fn link(input: &[u8]) {
     for piece in bytes.chunks(usize::from(*cut).max(1)) {
         held.extend_from_slice(piece);
         world.router.begin_turn();
-        let taken = inbound.take(&held, &shared.interest, &mut world.router, &mut heard);
+        let taken = inbound.take(
+            &held,
+            &shared.interest,
+            &shared.flush,
+            &mut world.router,
+            &mut heard,
+        );
         world.check_staged();
         world.router.stage.flush();
         match taken {

@@ -20,10 +20,11 @@ use tracing::{debug, error};
 
 use crate::cache::Found;
 use crate::closing::Reason;
+use crate::flush::{Flush, PeerFlush};
 use crate::interest::Interest;
 use crate::route::frame::{self, FRAME_BYTES_MAX, Frame, Message};
 use crate::route::hello::Peer;
-use crate::route::links::Link;
+use crate::route::link::Link;
 use crate::router::Router;
 use crate::subscription::Subscription;
 
@@ -54,14 +55,7 @@ pub(crate) struct Inbound {
     last: Option<(Vec<u8>, Found)>,
     /// A PING of this side for a sign of life was answered.
     took_pong: bool,
-    /// The last change that the peer has asked about, not answered yet.
-    owes: Option<u64>,
-    /// Where some of what was staged together had been sent when it asked, and some not.
-    splits: Vec<(usize, u64)>,
-    /// An answer may be on the stage still.
-    answers: bool,
-    /// The last change that the peer has answered, or that was before there was this link.
-    answered: u64,
+    flush: PeerFlush,
     messages_in: u64,
     bytes_in: u64,
 }
@@ -70,16 +64,13 @@ impl Inbound {
     /// For a link that [stands](crate::route::links::Links::insert).
     pub(crate) fn new(link: Arc<Link>, interest: &Interest) -> Self {
         Self {
-            answered: interest.local.changes(),
+            flush: PeerFlush::new(interest),
             link,
             wanted: HashTable::new(),
             ending: Vec::new(),
             hasher: RandomState::default(),
             last: None,
             took_pong: false,
-            owes: None,
-            splits: Vec::new(),
-            answers: false,
             messages_in: 0,
             bytes_in: 0,
         }
@@ -98,12 +89,13 @@ impl Inbound {
         &mut self,
         bytes: &[u8],
         interest: &Interest,
+        flush: &Flush,
         router: &mut Router,
         heard: &mut Vec<Heard>,
     ) -> Result<usize, Reason> {
         let mut at = 0;
         // What is still owed of the turn before comes first, so that it comes at all.
-        while !router.is_tired() && (at > 0 || self.answer(interest, router)) {
+        while !router.is_tired() && (at > 0 || self.flush.ack(&self.link, flush, &mut router.stage)) {
             let frame = match frame::decode(&bytes[at..], FRAME_BYTES_MAX) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
@@ -116,13 +108,13 @@ impl Inbound {
                 }
             };
             let (frame, length) = frame;
-            if !matches!(frame, Frame::Ping(_)) && !self.answer(interest, router) {
+            if !matches!(frame, Frame::Ping(_)) && !self.flush.ack(&self.link, flush, &mut router.stage) {
                 break;
             }
             at += length;
-            self.frame(&frame, interest, router, heard)?;
+            self.frame(&frame, interest, flush, router, heard)?;
         }
-        self.answer(interest, router);
+        self.flush.ack(&self.link, flush, &mut router.stage);
         self.link
             .messages_in
             .fetch_add(std::mem::take(&mut self.messages_in), Relaxed);
@@ -132,26 +124,16 @@ impl Inbound {
         Ok(at)
     }
 
-    /// The last PING is answered, and with it those before it: behind each message that another node or a client here has been sent
-    /// when it came. Returns whether nothing is owed; what comes behind it waits until then.
-    fn answer(&mut self, interest: &Interest, router: &mut Router) -> bool {
-        if self.owes.is_some() && interest.links.are_mended(&self.splits) {
-            let token = self.owes.take().unwrap_or_default();
-            frame::put_pong(&mut router.stage.of(&self.link.outbox).bytes, token);
-            self.answers = true;
-        }
-        !self.owes()
-    }
-
-    /// A PING is to be answered as soon as other workers have sent what they are sending: more turns are wanted.
+    /// Whether an ack is owed to the peer: more turns are wanted.
     pub(crate) const fn owes(&self) -> bool {
-        self.owes.is_some()
+        self.flush.is_owed()
     }
 
     fn frame(
         &mut self,
         frame: &Frame<'_>,
         interest: &Interest,
+        flush: &Flush,
         router: &mut Router,
         heard: &mut Vec<Heard>,
     ) -> Result<(), Reason> {
@@ -166,19 +148,11 @@ impl Inbound {
             Frame::Ping(frame::PROBE) => {
                 frame::put_pong(&mut router.stage.of(&self.link.outbox).bytes, frame::PROBE);
             }
-            Frame::Ping(token) => {
-                self.owes = self.owes.max(Some(token));
-                router.stage.mend();
-                interest.links.note_splits(&mut self.splits);
-            }
+            Frame::Ping(change) => self.flush.asked(change, flush, &mut router.stage),
             Frame::Pong(frame::PROBE) => self.took_pong = true,
-            Frame::Pong(token) => {
-                if interest.links.is_draining() {
-                    // Who waits for it goes on behind all that came before it.
-                    router.stage.flush();
-                }
-                self.answered = self.answered.max(token);
-                interest.links.answered(&self.link, token);
+            Frame::Pong(change) => {
+                self.flush
+                    .acked(change, &self.link, flush, interest, &mut router.stage);
             }
             Frame::Synced => heard.push(Heard::Synced),
             Frame::Peers(json) => match serde_json::from_slice(json) {
@@ -208,10 +182,7 @@ impl Inbound {
         interest: &Interest,
         router: &mut Router,
     ) -> Result<(), Reason> {
-        if std::mem::take(&mut self.answers) {
-            // Whoever gets it may answer it; to the peer that is to come behind the answers to its PINGs before.
-            router.stage.flush();
-        }
+        let acked = self.flush.before_message(&mut router.stage);
         self.messages_in += 1;
         self.bytes_in += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
         let known = self
@@ -241,7 +212,7 @@ impl Inbound {
         };
         let taken = router.deliver_here(
             &self.link.outbox,
-            self.answered,
+            acked,
             message.queues,
             &published,
             &found.recipients,
@@ -338,9 +309,10 @@ mod tests {
 
     #[test]
     fn a_ping_is_answered_when_what_another_worker_is_sending_is_sent_and_what_follows_waits() {
-        let (interest, mut router, mut other) = (Interest::new(), Router::new(0, 10), Stage::new(1));
-        interest.links.add_stage(&router.stage);
-        interest.links.add_stage(&other);
+        let (interest, flush) = (Interest::new(), Flush::default());
+        let (mut router, mut other) = (Router::new(0, 10), Stage::new(1));
+        flush.add_stage(&router.stage);
+        flush.add_stage(&other);
         let address = ([127, 0, 0, 1], 6222).into();
         let outbox = Arc::new(Outbox::new(1, None, 2));
         let link = Arc::new(Link::new(1, Arc::clone(&outbox), Hello::default(), address, true));
@@ -352,7 +324,7 @@ mod tests {
         frame::put_interest(&mut words, b"a", None, 1);
         let mut take = |bytes: &[u8], router: &mut Router| {
             router.begin_turn();
-            let taken = inbound.take(bytes, &interest, router, &mut Vec::new());
+            let taken = inbound.take(bytes, &interest, &flush, router, &mut Vec::new());
             let answered = router.stage.of(&outbox).bytes.clone();
             router.stage.flush();
             (taken.expect("frames"), answered, inbound.owes())
@@ -377,7 +349,7 @@ mod tests {
 
     #[test]
     fn messages_that_nobody_wants_any_more_are_counted() {
-        let (interest, mut router) = (Interest::new(), Router::new(0, 10));
+        let (interest, flush, mut router) = (Interest::new(), Flush::default(), Router::new(0, 10));
         let outbox = Arc::new(Outbox::unconnected(1));
         let address = ([127, 0, 0, 1], 6222).into();
         let link = Arc::new(Link::new(1, outbox, Hello::default(), address, true));
@@ -387,7 +359,7 @@ mod tests {
         message.extend_from_slice(b"hi");
         let mut undelivered_after = |router: &mut Router| {
             router.begin_turn();
-            let taken = inbound.take(&message, &interest, router, &mut Vec::new());
+            let taken = inbound.take(&message, &interest, &flush, router, &mut Vec::new());
             assert_eq!(taken, Ok(message.len()));
             link.undelivered.load(Relaxed)
         };

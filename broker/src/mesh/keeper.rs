@@ -26,7 +26,7 @@ use crate::closing::Reason;
 use crate::route::frame;
 use crate::route::handshake::{HandshakeError, Linked, Origin, Question};
 use crate::route::hello::Peer;
-use crate::route::links::Link;
+use crate::route::link::Link;
 use crate::settings::Route;
 use crate::shared::Shared;
 use crate::worker::Newcomer;

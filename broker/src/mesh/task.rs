@@ -28,7 +28,7 @@ use crate::intake::Intake;
 use crate::outbox::Outbox;
 use crate::route::frame;
 use crate::route::hello::Hello;
-use crate::route::links::Link;
+use crate::route::link::Link;
 use crate::shared::Shared;
 use crate::subscriptions::Cursor;
 use crate::task::Worker;
@@ -230,7 +230,7 @@ impl Task {
             let inbound = &mut self.inbound;
             let take = |bytes: &[u8]| {
                 pauses.admit(&self.shared, &self.link.outbox)?;
-                inbound.take(bytes, interest, router, &mut heard)
+                inbound.take(bytes, interest, &self.shared.flush, router, &mut heard)
             };
             let taken = if self.unfinished {
                 self.intake.take_held(take).map(|()| 0)
@@ -312,7 +312,7 @@ impl Task {
     async fn end(mut self, reason: Reason) {
         let outbox = Arc::clone(&self.link.outbox);
         outbox.close(reason);
-        self.shared.interest.links.wake();
+        self.shared.flush.wake(&self.shared.interest.links);
         while self.inbound.end_some(&self.shared.interest, ENDED_A_TURN) {
             tokio::task::yield_now().await;
         }
@@ -339,6 +339,7 @@ impl Task {
         let interest = &self.shared.interest;
         self.inbound.end(interest);
         interest.remove_link(&self.link);
+        self.shared.flush.wake(&interest.links);
     }
 }
 

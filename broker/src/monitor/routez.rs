@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::connz::{SubRow, Subs, subject};
 use super::query::{Given, Query};
 use super::{Pages, ROWS_MAX, json, stretch, time};
-use crate::route::links::Link;
+use crate::route::link::Link;
 use crate::subscription::Subscription;
 
 /// Names and meanings are `nats-server`'s.

@@ -182,7 +182,7 @@ impl Scrape {
         self.link_messages_out.absolute(totals.messages_out);
         self.link_bytes_in.absolute(totals.bytes_in);
         self.link_bytes_out.absolute(totals.bytes_out);
-        self.flushes_given_up.absolute(totals.flushes_given_up);
+        self.flushes_given_up.absolute(shared.flush.given_up());
         self.remote_subscriptions.set(shared.interest.remote.len() as f64);
         let pending: usize = open.iter().map(|card| card.outbox.pending_bytes()).sum();
         self.pending_bytes.set(pending as f64);

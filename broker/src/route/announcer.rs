@@ -10,7 +10,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::frame;
-use super::links::{Link, Links};
+use super::link::Link;
+use super::links::Links;
 use crate::subscriptions::{Change, Cursor, Subscriptions};
 
 /// See the file's head.

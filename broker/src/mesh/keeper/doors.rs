@@ -18,7 +18,7 @@ use crate::closing::Reason;
 use crate::route::frame;
 use crate::route::handshake::{HandshakeError, Linked, Origin, Question, Verdict, shake};
 use crate::route::hello::{Hello, Peer, Why, put_json};
-use crate::route::links::Link;
+use crate::route::link::Link;
 use crate::worker::Newcomer;
 
 /// Pause after an error of `accept` that would come again at once.

@@ -37,8 +37,7 @@ fn measure(nodes: usize) -> Cost {
     world.nodes.iter_mut().for_each(|node| node.is_patient = true);
     for node in 0..nodes {
         for number in 0..SUBSCRIPTIONS {
-            let now = world.now;
-            world.nodes[node].subscribe(&format!("orders.{node}.{number}"), None, now);
+            world.nodes[node].subscribe(&format!("orders.{node}.{number}"), None);
         }
     }
     let start = world.now;
@@ -56,8 +55,7 @@ fn measure(nodes: usize) -> Cost {
     world.check_pictures();
     let links = world.nodes.iter().map(|node| node.ends.len()).sum::<usize>() / 2;
     let subscribe = |world: &mut World| {
-        let now = world.now;
-        world.nodes[0].subscribe("orders.new", None, now);
+        world.nodes[0].subscribe("orders.new", None);
     };
     let subscribe_bytes = sent(&mut world, &mut rng, subscribe);
     // A client more with the same subject.

@@ -4,19 +4,19 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use standin_wire::client::Publish;
 
 use crate::closing::Reason;
+use crate::flush::{ClientFlush, Flush};
 use crate::interest::{Interest, Scope};
 use crate::mesh::inbound::{Heard, Inbound};
 use crate::mesh::membership::{Membership, Rules};
 use crate::outbox::{Outbox, Wire};
 use crate::route::frame;
 use crate::route::hello::{Hello, PROTOCOL, PROTOCOL_MIN, Peer, put_json};
-use crate::route::links::Link;
+use crate::route::link::Link;
 use crate::router::Router;
 use crate::subscription::Subscription;
 use crate::subscriptions::Cursor;
@@ -24,13 +24,13 @@ use crate::subscriptions::Cursor;
 /// A peer that is silent for so long is lost; everybody says something three times as often.
 const SILENCE_MAX: Duration = Duration::from_millis(900);
 const SIGN_OF_LIFE: Duration = Duration::from_millis(300);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A client that waits for a change to be known everywhere.
 pub(super) struct Waiting {
-    change: u64,
+    flush: ClientFlush,
     client: Arc<Outbox>,
     subscription: Arc<Subscription>,
-    until: Instant,
 }
 
 /// Subjects and queue groups that a node's clients listen to, and how many members those have: 1 where there is no group.
@@ -54,6 +54,7 @@ pub(super) struct Node {
     pub(super) own: Hello,
     pub(super) membership: Membership,
     pub(super) interest: Interest,
+    pub(super) flush: Flush,
     pub(super) router: Router,
     pub(super) ends: BTreeMap<u64, End>,
     /// What was sent over links, and to clients.
@@ -97,6 +98,7 @@ impl Node {
             membership: Membership::new(rules, routes, seed ^ run ^ number as u64, now),
             own,
             interest: Interest::new(),
+            flush: Flush::default(),
             router,
             ends: BTreeMap::new(),
             wire: Wire::default(),
@@ -163,9 +165,13 @@ impl Node {
         end.held.extend_from_slice(bytes);
         let mut heard = Vec::new();
         self.router.begin_turn();
-        let taken = end
-            .inbound
-            .take(&end.held, &self.interest, &mut self.router, &mut heard)?;
+        let taken = end.inbound.take(
+            &end.held,
+            &self.interest,
+            &self.flush,
+            &mut self.router,
+            &mut heard,
+        )?;
         end.held.drain(..taken);
         if end.inbound.took_pong() {
             end.is_claimed = false;
@@ -217,6 +223,7 @@ impl Node {
         let mut end = self.ends.remove(&number)?;
         end.inbound.end(&self.interest);
         self.interest.remove_link(&end.link);
+        self.flush.wake(&self.interest.links);
         end.link.outbox.gone();
         self.membership.link_lost(number, end.leaves, now);
         Some(end.connection)
@@ -238,12 +245,7 @@ impl Node {
     }
 
     /// A client comes, and subscribes as [`Client`](crate::client::Client) has it.
-    pub(super) fn subscribe(
-        &mut self,
-        subject: &str,
-        queue: Option<&str>,
-        now: Instant,
-    ) -> Arc<Subscription> {
+    pub(super) fn subscribe(&mut self, subject: &str, queue: Option<&str>) -> Arc<Subscription> {
         self.clients += 1;
         let client = Arc::new(Outbox::on_wire(self.clients, 1, &self.clients_wire));
         let subscription = Arc::new(Subscription::new(
@@ -252,20 +254,25 @@ impl Node {
             queue.map(str::as_bytes),
             b"1",
         ));
-        self.interest.expect(&client);
-        let changes = self.interest.subscribe(&subscription).change;
-        self.interest.links.ask_all(changes, &mut self.router.stage);
+        let mut flush = ClientFlush::default();
+        flush.suppress_in_flight(&client, &self.interest);
+        flush.changed(self.interest.subscribe(&subscription).change);
+        flush.ask_all(&self.interest.links, &mut self.router.stage);
         self.subscriptions.push(Arc::clone(&subscription));
-        if !self.interest.links.know(changes) {
-            self.interest.links.ask(changes, &client, &mut self.router.stage);
+        self.ping(flush, client, &subscription);
+        subscription
+    }
+
+    /// The client sends PING.
+    fn ping(&mut self, mut flush: ClientFlush, client: Arc<Outbox>, subscription: &Arc<Subscription>) {
+        flush.ping(&client, &self.flush, &self.interest, &mut self.router.stage);
+        if flush.is_begun() {
             self.waiting.push(Waiting {
-                change: changes,
+                flush,
                 client,
-                subscription: Arc::clone(&subscription),
-                until: now + Duration::from_millis(200),
+                subscription: Arc::clone(subscription),
             });
         }
-        subscription
     }
 
     /// A client that is there already subscribes to more.
@@ -276,11 +283,10 @@ impl Node {
             None,
             b"2",
         ));
-        let changes = self.interest.subscribe(&subscription).change;
-        self.subscriptions.push(subscription);
-        if !self.interest.links.know(changes) {
-            self.interest.links.ask(changes, client, &mut self.router.stage);
-        }
+        let mut flush = ClientFlush::default();
+        flush.changed(self.interest.subscribe(&subscription).change);
+        self.subscriptions.push(Arc::clone(&subscription));
+        self.ping(flush, Arc::clone(client), &subscription);
     }
 
     pub(super) fn unsubscribe(&mut self, number: usize) {
@@ -309,19 +315,21 @@ impl Node {
 
     /// Those who wait no longer, each with whether all links know.
     pub(super) fn flushed(&mut self, now: Instant) -> Vec<(bool, Arc<Subscription>)> {
-        let links = &self.interest.links;
+        let (all, links) = (&self.flush, &self.interest.links);
+        let stage = &mut self.router.stage;
         let mut done = Vec::new();
-        self.waiting.retain(|waiting| {
-            let know = links.know(waiting.change);
-            if !know && now < waiting.until {
+        self.waiting.retain_mut(|waiting| {
+            let Waiting {
+                flush,
+                client,
+                subscription,
+            } = waiting;
+            let given_up = all.given_up();
+            if flush.is_waiting(client, FLUSH_TIMEOUT, all, links, now) {
                 return true;
             }
-            if !know {
-                links.give_up(waiting.change, Duration::from_millis(200));
-            }
-            links.forget(waiting.change, &waiting.client);
-            waiting.client.since.store(0, Relaxed);
-            done.push((know, Arc::clone(&waiting.subscription)));
+            flush.go_on(client, stage);
+            done.push((all.given_up() == given_up, Arc::clone(subscription)));
             false
         });
         done

@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 
 use super::node::{Node, Wanted};
 use super::world::World;
+use crate::flush::is_waited_for;
 use crate::subscription::Subscription;
 
 impl World {
@@ -27,7 +28,7 @@ impl World {
             for end in self.nodes[number]
                 .ends
                 .values()
-                .filter(|end| end.link.is_waited_for())
+                .filter(|end| is_waited_for(&end.link))
             {
                 let peer = &self.nodes[end.peer];
                 let back = peer.ends.values().find(|back| back.connection == end.connection);
@@ -83,7 +84,7 @@ impl World {
     pub(super) fn check_pictures(&self) {
         let truths: Vec<Wanted> = self.nodes.iter().map(Node::wanted).collect();
         for node in &self.nodes {
-            assert_eq!(node.interest.links.waiting_len(), 0);
+            assert_eq!(node.flush.waiting_len(), 0);
             let mut believed: BTreeMap<u64, Wanted> = BTreeMap::new();
             for one in node.interest.remote.page(0, usize::MAX) {
                 let what = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
@@ -124,9 +125,9 @@ impl World {
     pub(super) fn check_moves(&mut self, rng: &mut StdRng) {
         let count = self.nodes.len();
         let mut at = 0;
-        let mut mover = self.nodes[at].subscribe("moves", None, self.now);
+        let mut mover = self.nodes[at].subscribe("moves", None);
         for node in &mut self.nodes {
-            node.subscribe("moves", None, self.now);
+            node.subscribe("moves", None);
         }
         let mut last = vec![0; count];
         for number in 1..=100 {
@@ -145,7 +146,7 @@ impl World {
             if number % 25 == 0 {
                 self.nodes[at].leave(&mover);
                 at = rng.random_range(0..count);
-                mover = self.nodes[at].subscribe("moves", None, self.now);
+                mover = self.nodes[at].subscribe("moves", None);
             }
         }
         assert!(last.iter().all(|last| *last > 0), "{last:?}");

@@ -118,7 +118,7 @@ impl World {
                 let subject = SUBJECTS[rng.random_range(0..SUBJECTS.len())];
                 let queue = [None, None, Some("q"), Some("r")][rng.random_range(0..4)];
                 for _ in 0..rng.random_range(1..4) {
-                    self.nodes[number].subscribe(subject, queue, self.now);
+                    self.nodes[number].subscribe(subject, queue);
                 }
             }
             _ => {
