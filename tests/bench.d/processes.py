@@ -137,7 +137,7 @@ class Process:
 
 def build(package="standin-proxy"):
     """Builds what is measured and what measures, both as for production."""
-    for words in (["-p", package], ["-p", "examples", "--example", "load", "--example", "relay"]):
+    for words in (["-p", package], ["-p", "load", "--bins"]):
         subprocess.run(["cargo", "build", "-q", "--profile", "dist", *words], cwd=ROOT, check=True)
 
 
@@ -155,7 +155,7 @@ def nats_server():
 
 def load(*arguments):
     """One run of the load generator; its result."""
-    command = [TARGET / "dist/examples/load", *map(str, arguments)]
+    command = [TARGET / "dist/load", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"load {' '.join(map(str, arguments))}: {done.stderr.strip()}")
@@ -167,7 +167,7 @@ class Crowd(Process):
 
     def __init__(self, folder, *arguments):
         pipe = subprocess.PIPE
-        program = TARGET / "dist/examples/load"
+        program = TARGET / "dist/load"
         super().__init__(folder, "load", program, *arguments, stdin=pipe, stdout=pipe)
         self.ready = self.answer()
 

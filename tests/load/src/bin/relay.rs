@@ -1,7 +1,7 @@
 //! A bare byte relay: what comes in on one side goes out on the other, and nothing is looked at.
 //!
 //! It is the floor for anything that stands between a component and its node, and the benchmarks print it for that
-//! reason: `cargo run --release -p examples --example relay -- 127.0.0.1:4223 127.0.0.1:4222`.
+//! reason: `cargo run --release -p load --bin relay -- 127.0.0.1:4223 127.0.0.1:4222`.
 
 use std::io;
 

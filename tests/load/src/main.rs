@@ -1,7 +1,7 @@
 //! A load generator that speaks the bare protocol, so that what it measures is the server and never a client library.
 //!
 //! It prints one JSON object per result on standard output. `tests/bench` runs it; by hand it is
-//! `cargo run --release -p examples --example load -- flow --publisher 127.0.0.1:4222 --subscriber 127.0.0.1:4222`.
+//! `cargo run --release -p load -- flow --publisher 127.0.0.1:4222 --subscriber 127.0.0.1:4222`.
 //!
 //! | file | holds |
 //! |---|---|
