@@ -1,34 +1,39 @@
-//! Small programs that a newcomer reads first: `old_client`, a client as they were in 2012, and `failover`, which puts one
-//! behind the sidecar and kills nodes under it. This library is what both share: [`OldClient`].
+//! What the examples share: [`OldClient`], a NATS client as client libraries were in 2012.
+//!
+//! | program | shows |
+//! |---|---|
+//! | `old_client` | the old client by itself: subscribes, prints, publishes what is typed |
+//! | `failover` | the same client behind the sidecar, while nodes are killed under it |
+//! | `embed_sidecar` | the sidecar as a library inside a program |
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// A NATS client that knows one address, and for which the loss of its connection is the end.
+/// A NATS client that knows one address and does not reconnect.
 ///
-/// It speaks the protocol by hand, so that all there is to see is on one page.
+/// It writes and reads the protocol itself, so that everything that goes over the wire is on this page.
 pub struct OldClient {
     reader: BufReader<TcpStream>,
     writer: TcpStream,
-    /// The server's first line.
+    /// The INFO line, the first that the server sent.
     pub info: String,
 }
 
-/// A message as it came.
+/// One received message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Where it was published.
+    /// The subject to which it was published.
     pub subject: String,
-    /// What it says.
+    /// Its bytes.
     pub payload: Vec<u8>,
 }
 
 impl OldClient {
-    /// Connects, reads INFO, sends CONNECT, and waits for the server's PONG.
+    /// Connects, reads INFO, sends CONNECT and PING, and waits for the PONG.
     ///
     /// # Errors
-    /// What the socket says; a server that answers with anything else.
+    /// The socket's error, or the server's answer if it is not a PONG.
     pub fn connect(address: impl ToSocketAddrs) -> io::Result<Self> {
         let writer = TcpStream::connect(address)?;
         writer.set_nodelay(true)?;
@@ -45,27 +50,27 @@ impl OldClient {
         }
     }
 
-    /// Subscribes; `sid` is the client's own name for the subscription.
+    /// Subscribes. The server names the subscription by `sid` in each message.
     ///
     /// # Errors
-    /// What the socket says.
+    /// The socket's error.
     pub fn subscribe(&mut self, subject: &str, sid: u32) -> io::Result<()> {
         self.send(&format!("SUB {subject} {sid}\r\n"))
     }
 
-    /// Publishes.
+    /// Publishes a message.
     ///
     /// # Errors
-    /// What the socket says.
+    /// The socket's error.
     pub fn publish(&mut self, subject: &str, payload: &str) -> io::Result<()> {
         self.send(&format!("PUB {subject} {}\r\n{payload}\r\n", payload.len()))
     }
 
-    /// A second handle on the same connection, to publish while the first one waits for messages.
+    /// Returns a second handle on the same connection, for a thread that publishes while this one waits for messages.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn second_hand(&self) -> io::Result<Self> {
+    /// The system's error.
+    pub fn second_handle(&self) -> io::Result<Self> {
         let writer = self.writer.try_clone()?;
         Ok(Self {
             reader: BufReader::new(writer.try_clone()?),
@@ -74,21 +79,19 @@ impl OldClient {
         })
     }
 
-    /// The next message, or `None` when none comes within `patience`.
+    /// Returns the next message, or `None` if none begins to arrive within `timeout`. Answers PINGs.
     ///
     /// # Errors
-    /// What the socket says; `UnexpectedEof` when the server closed; an `-ERR`.
-    pub fn next(&mut self, patience: Duration) -> io::Result<Option<Message>> {
-        self.writer.set_read_timeout(Some(patience))?;
+    /// The socket's error, `UnexpectedEof` if the server closed the connection, or an `-ERR` of the server.
+    pub fn next(&mut self, timeout: Duration) -> io::Result<Option<Message>> {
         loop {
-            if self.reader.buffer().is_empty() {
-                match self.reader.fill_buf() {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                    Err(error) => return Err(error),
-                    Ok(_) => {}
-                }
+            self.writer.set_read_timeout(Some(timeout))?;
+            match self.reader.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+                Ok(_) => {}
             }
-            // What has begun to come is awaited to its end.
+            // A frame that has begun is read to its end.
             self.writer.set_read_timeout(None)?;
             let line = self.line()?;
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -97,7 +100,7 @@ impl OldClient {
                 ["MSG", subject, .., size] => {
                     let size: usize = size.parse().map_err(io::Error::other)?;
                     let mut payload = vec![0; size + 2];
-                    io::Read::read_exact(&mut self.reader, &mut payload)?;
+                    self.reader.read_exact(&mut payload)?;
                     payload.truncate(size);
                     return Ok(Some(Message {
                         subject: (*subject).to_owned(),
@@ -107,7 +110,6 @@ impl OldClient {
                 ["-ERR", ..] => return Err(io::Error::other(line)),
                 _ => {}
             }
-            self.writer.set_read_timeout(Some(patience))?;
         }
     }
 

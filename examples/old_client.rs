@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut client = OldClient::connect(&*address)?;
     client.subscribe(&subject, 1)?;
     println!("connected to {address}, subscribed to {subject}; type a line to publish it");
-    let mut publisher = client.second_hand()?;
+    let mut publisher = client.second_handle()?;
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             if let Err(error) = publisher.publish(&subject, &line) {

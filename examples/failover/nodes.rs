@@ -1,0 +1,145 @@
+//! The nodes of the tour: three processes on loopback that can be killed and started again.
+//!
+//! Without another program each node is this program itself, run a second time as `standin-broker`.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const NODES: usize = 3;
+/// The first argument that makes this program run as a node.
+const AS_NODE: &str = "standin-broker";
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A cluster. Its processes are killed when it is dropped.
+pub(crate) struct Nodes {
+    program: OsString,
+    /// The argument before the flags, if the program needs one.
+    prefix: Option<&'static str>,
+    ports: Vec<Ports>,
+    processes: Vec<Child>,
+}
+
+struct Ports {
+    client: u16,
+    route: u16,
+}
+
+impl Nodes {
+    /// Starts the cluster, of `program` or of this program, and waits until every node accepts clients.
+    pub(crate) fn start(program: Option<&OsString>) -> Result<Self, Box<dyn Error>> {
+        let own = || std::env::current_exe().map(OsString::from);
+        // All ports are held at once, so that they differ.
+        let free: Vec<_> = (0..2 * NODES)
+            .map(|_| TcpListener::bind("127.0.0.1:0"))
+            .collect::<Result<_, _>>()?;
+        let port = |at: usize| free[at].local_addr().map(|address| address.port());
+        let ports = (0..NODES).map(|at| {
+            Ok(Ports {
+                client: port(at)?,
+                route: port(NODES + at)?,
+            })
+        });
+        let mut nodes = Self {
+            program: program.cloned().map_or_else(own, Ok)?,
+            prefix: program.is_none().then_some(AS_NODE),
+            ports: ports.collect::<std::io::Result<_>>()?,
+            processes: Vec::new(),
+        };
+        drop(free);
+        for at in 0..NODES {
+            let process = nodes.spawn(at)?;
+            nodes.processes.push(process);
+        }
+        nodes
+            .ports
+            .iter()
+            .try_for_each(|ports| wait_until_open(ports.client))?;
+        Ok(nodes)
+    }
+
+    pub(crate) fn client_ports(&self) -> Vec<u16> {
+        self.ports.iter().map(|ports| ports.client).collect()
+    }
+
+    pub(crate) fn urls(&self) -> Vec<String> {
+        let urls = self
+            .ports
+            .iter()
+            .map(|ports| format!("nats://127.0.0.1:{}", ports.client));
+        urls.collect()
+    }
+
+    /// Kills the node with this client port (SIGKILL).
+    pub(crate) fn kill(&mut self, port: u16) -> Result<(), Box<dyn Error>> {
+        let at = self.at(port)?;
+        self.processes[at].kill()?;
+        self.processes[at].wait()?;
+        Ok(())
+    }
+
+    /// Starts the node with this client port again, and waits until it accepts clients.
+    pub(crate) fn restart(&mut self, port: u16) -> Result<(), Box<dyn Error>> {
+        let at = self.at(port)?;
+        self.processes[at] = self.spawn(at)?;
+        wait_until_open(port)
+    }
+
+    fn at(&self, port: u16) -> Result<usize, Box<dyn Error>> {
+        let at = self.ports.iter().position(|ports| ports.client == port);
+        Ok(at.ok_or_else(|| format!("no node has port {port}"))?)
+    }
+
+    fn spawn(&self, at: usize) -> Result<Child, Box<dyn Error>> {
+        let route = |ports: &Ports| format!("nats://127.0.0.1:{}", ports.route);
+        let routes: Vec<_> = self.ports.iter().map(route).collect();
+        let process = Command::new(&self.program)
+            .args(self.prefix)
+            .args(["-a", "127.0.0.1", "-p", &self.ports[at].client.to_string()])
+            .args(["--cluster_name", "example", "--cluster", &routes[at]])
+            .args(["--routes", &routes.join(",")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        process.map_err(|error| format!("cannot run {}: {error}", self.program.display()).into())
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            // It may have been killed before.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Returns whether this process is to be a node.
+pub(crate) fn is_node(arguments: &[OsString]) -> bool {
+    arguments.first().is_some_and(|first| first == AS_NODE)
+}
+
+/// Runs what the program `standin-broker` runs with these arguments. Ends only when it is killed.
+pub(crate) fn run_as_node(arguments: Vec<OsString>) -> Result<(), Box<dyn Error>> {
+    let cli = standin_broker::cli::Cli::read(arguments).map_err(|said| said.text())?;
+    let settings = cli.settings()?.settings;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let _server = standin_broker::Server::start(settings).await?;
+        std::future::pending().await
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a blocking program, no worker thread")]
+fn wait_until_open(port: u16) -> Result<(), Box<dyn Error>> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if Instant::now() > deadline {
+            return Err(format!("the node on port {port} did not start within {START_TIMEOUT:?}").into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
