@@ -1,10 +1,10 @@
-"""A slow and lossy cable: hands to the switch, later or never, what comes from a machine.
+"""A slow and lossy cable: passes the frames of a host to the switch late, or drops them.
 
 usage: cable.py PORT BRIDGE DELAY_SECS LOSS
 
-PORT is the switch's end of the machine's cable. The switch drops all that comes in there (lan.rs sees to that), after this
-program has seen it; what is not lost is sent on the bridge itself, which passes it on to where it belongs. Frames keep
-their virtio header, so one that the kernel has not yet cut up or summed is handed back as it is.
+PORT is the switch's end of the host's cable. The switch drops every frame that arrives there (see lan.rs), after this program
+has received a copy. The program sends the frames that are not lost on the bridge itself, which forwards them. Frames keep
+their virtio header, so a frame without checksum or of several segments is given back to the kernel unchanged.
 """
 
 import collections
@@ -32,7 +32,7 @@ def tap(interface, protocol):
 
 
 port, bridge, delay_secs, loss = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
-# The first half hears everything, the second only sends.
+# `machine` receives every frame of the host, `switch` only sends.
 machine, switch = tap(port, ETH_P_ALL), tap(bridge, 0)
 machine.setblocking(False)
 waiting = collections.deque()

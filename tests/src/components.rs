@@ -1,4 +1,4 @@
-//! Components around real client libraries, old and new, driven by one line protocol (`tests/components/README.md`).
+//! Components around real client libraries, old and new, controlled by a line protocol (`tests/components/README.md`).
 
 use crate::netns::Netns;
 use crate::peers;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 const ANSWER_PATIENCE: Duration = Duration::from_secs(40);
 
-/// Events that a library raises when it notices something of its connection.
+/// Events of a library that noticed a problem of its connection.
 const TROUBLES: &[&str] = &["disconnected", "reconnecting", "reconnected", "error", "closed"];
 
-/// Which client library.
+/// A client library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Library {
     /// npm nats 0.2.9, of 2014; knows one address.
@@ -22,7 +22,7 @@ pub enum Library {
     Node14,
     /// The current npm @nats-io/transport-node.
     NodeNow,
-    /// PyPI nats-python 0.8.0; knows one address and never connects again.
+    /// PyPI nats-python 0.8.0; knows one address and never reconnects.
     NatsPython,
     /// The current PyPI nats-py.
     NatsPy,
@@ -33,7 +33,7 @@ pub enum Library {
 }
 
 impl Library {
-    /// All of them.
+    /// All libraries.
     pub const ALL: [Self; 8] = [
         Self::Node02,
         Self::Node08,
@@ -67,10 +67,10 @@ impl Library {
     }
 }
 
-/// One message that a component got.
+/// One message that a component received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// When the component told of it.
+    /// When the component printed it.
     pub at: Instant,
     /// The name of the subscription.
     pub subscription: String,
@@ -96,7 +96,7 @@ impl Component {
         }
     }
 
-    /// Starts it in this namespace.
+    /// Starts a component in this namespace.
     pub fn start_inside(library: Library, netns: &Netns) -> Self {
         Self {
             library,
@@ -114,24 +114,24 @@ impl Component {
         component
     }
 
-    /// Connects to this address and waits until the library says it is connected.
+    /// Connects to this address and waits until the library reports the connection.
     #[track_caller]
     pub fn connect_to(&mut self, url: &str) -> impl Future<Output = ()> {
         let command = format!("connect {url}");
         self.ask(command, "connected")
     }
 
-    /// The library.
+    /// Returns the library.
     pub fn library(&self) -> Library {
         self.library
     }
 
-    /// The process.
+    /// Returns the process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Sends one command and waits for nothing.
+    /// Sends one command and does not wait.
     pub fn say(&mut self, command: &str) {
         self.process.say(command);
     }
@@ -151,7 +151,7 @@ impl Component {
         self.say(&format!("unsub {name}"));
     }
 
-    /// Unsubscribes after `most` messages in all.
+    /// Unsubscribes after `most` messages in total.
     pub fn unsubscribe_after(&mut self, name: &str, most: usize) {
         self.say(&format!("unsub {name} {most}"));
     }
@@ -166,19 +166,19 @@ impl Component {
         self.say(&format!("pub {subject} {payload}"));
     }
 
-    /// Publishes `count` messages `prefix1`, `prefix2`, …, about `per_sec` a second; returns at once.
+    /// Starts to publish `count` messages `prefix1`, `prefix2`, …, about `per_sec` a second, and does not wait.
     pub fn start_burst(&mut self, subject: &str, prefix: &str, count: usize, per_sec: usize) {
         self.say(&format!("burst {subject} {prefix} {count} {per_sec}"));
     }
 
-    /// Waits until a burst is done.
+    /// Waits for the end of a burst.
     #[track_caller]
     pub fn wait_for_burst(&mut self, patience: Duration) -> impl Future<Output = ()> {
         let at = Location::caller();
         async move { self.wait(at, 0, "burst-done", patience).await.map_or((), drop) }
     }
 
-    /// Asks once and returns the reply.
+    /// Sends a request and returns the reply.
     #[track_caller]
     pub fn request(&mut self, subject: &str, payload: &str) -> impl Future<Output = String> {
         let at = Location::caller();
@@ -204,7 +204,7 @@ impl Component {
         self.ask("close".to_owned(), "closed")
     }
 
-    /// All messages so far that came to the subscription of this name.
+    /// Returns all messages so far of the subscription with this name.
     pub fn messages(&self, name: &str) -> Vec<Message> {
         let lines = self.process.lines();
         let messages = lines
@@ -229,7 +229,7 @@ impl Component {
         messages.collect()
     }
 
-    /// The payloads of [`messages`](Self::messages).
+    /// Returns the payloads of [`messages`](Self::messages).
     pub fn payloads(&self, name: &str) -> Vec<String> {
         self.messages(name)
             .into_iter()
@@ -237,7 +237,7 @@ impl Component {
             .collect()
     }
 
-    /// Waits until the subscription of this name has got exactly these payloads, in this order, and fails on any other.
+    /// Waits until the subscription with this name has received exactly these payloads, in this order. Fails on any other.
     #[track_caller]
     pub fn expect_payloads(&mut self, name: &str, expected: &[&str]) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -258,26 +258,27 @@ impl Component {
         }
     }
 
-    /// What the library has told of its connection since it was connected: disconnects, errors and the like.
+    /// Returns the problems of its connection that the library reported: disconnects, errors and the like.
     pub fn troubles(&self) -> Vec<String> {
         let lines = self.process.lines();
-        let told = lines
+        let events = lines
             .iter()
             .filter(|line| line.stream == Stream::Out)
             .map(|line| &line.text);
-        told.filter(|text| TROUBLES.iter().any(|trouble| text.starts_with(trouble)))
+        events
+            .filter(|text| TROUBLES.iter().any(|trouble| text.starts_with(trouble)))
             .cloned()
             .collect()
     }
 
-    /// Fails the test if the library has noticed anything at all of its connection.
+    /// Fails the test if the library reported any problem of its connection, or the component ended.
     #[track_caller]
     pub fn assert_untroubled(&mut self) {
         let troubles = self.troubles();
         if !troubles.is_empty() || !self.process.is_running() {
             self.process.fail(
                 Location::caller(),
-                &format!("to notice nothing, but it noticed {troubles:?}"),
+                &format!("no problem of its connection, but it reported {troubles:?}"),
             );
         }
     }
@@ -294,7 +295,7 @@ impl Component {
         }
     }
 
-    /// Waits for the event `word` after the mark, and returns the rest of its line; an `error` event fails the test.
+    /// Waits for the event `word` after the mark, and returns the rest of its line. An `error` event fails the test.
     async fn wait(
         &mut self,
         at: &Location<'_>,

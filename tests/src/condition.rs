@@ -1,13 +1,13 @@
-//! Waiting for a condition, with a deadline: the tests' only way to wait.
+//! Waiting for a condition, with a deadline. Tests wait in no other way.
 
 use std::panic::Location;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How often a condition is looked at.
+/// Pause between two checks of a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Looks at `condition` again and again until it is true; fails the test, naming `what`, when `patience` is over.
+/// Waits until `condition` is true. Fails the test with `what` after `patience`.
 #[track_caller]
 pub fn eventually(
     what: impl Into<String>,
@@ -25,7 +25,7 @@ pub fn eventually(
     }
 }
 
-/// Looks until `find` finds something, and returns it; fails the test as [`eventually`] does.
+/// Waits until `find` returns a value, and returns that. Fails the test with `what` after `patience`.
 #[track_caller]
 pub fn found<T>(
     what: impl Into<String>,
@@ -46,7 +46,7 @@ pub fn found<T>(
     }
 }
 
-/// Looks until `look` finds nothing wrong; fails the test at `at` with what it found wrong last.
+/// Waits until `look` returns `Ok`. Fails the test at `at` with its last error after `patience`.
 pub(crate) async fn settled(
     at: &Location<'_>,
     what: &str,

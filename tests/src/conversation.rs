@@ -1,9 +1,8 @@
-//! One raw NATS conversation over a socket: every byte that came is kept, every expectation has a deadline.
+//! One raw NATS conversation over a socket. Every received byte is kept, and every expectation has a deadline.
 //!
-//! Both ends of the sidecar are tested with it: [`RawClient`](crate::RawClient) is a conversation seen from the
-//! component, [`NodeConnection`](crate::NodeConnection) one seen from the node. Nothing is read in the background:
-//! a conversation that is not asked to read does not read, which is how a test plays a peer that has stopped.
-//! A failed expectation panics with the test's own line, what was expected and what came, in escaped bytes.
+//! [`RawClient`](crate::RawClient) is a conversation from the component's end, [`NodeConnection`](crate::NodeConnection) one from
+//! the node's end. Nothing is read in the background: a test plays a peer that has stopped reading by not calling a method
+//! that reads. A failed expectation panics with the line of the test, the expected and the received bytes, escaped.
 
 use crate::frame::Frame;
 use std::fmt::Write as _;
@@ -19,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// How long an expectation waits before it fails, unless [`Conversation::set_patience`] says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The most bytes one conversation keeps; a test that gets more is running away.
+/// Limit on the bytes that one conversation keeps. A test that receives more is out of control, and fails.
 pub const RECEIVED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 const PING: &[u8] = b"PING\r\n";
@@ -28,7 +27,7 @@ const SHOWN_BYTES_MAX: usize = 600;
 
 type Place = &'static Location<'static>;
 
-/// How the other side ended a conversation.
+/// How the peer ended a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// End of stream (FIN).
@@ -37,7 +36,7 @@ pub enum Ending {
     Reset,
 }
 
-/// A socket, the bytes that came over it, and how far the test has taken them.
+/// A socket, the bytes received from it, and how many of them the test has taken.
 #[derive(Debug)]
 pub struct Conversation {
     name: String,
@@ -50,9 +49,9 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Wraps a connected socket; `name` appears in every failure.
+    /// Wraps a connected socket. Every failure message contains `name`.
     pub fn new(name: impl Into<String>, stream: TcpStream) -> Self {
-        // A socket that is already dead refuses the option; the first read then tells the story.
+        // The option cannot be set on a socket that is already closed. The first read then reports the end.
         let _ = stream.set_nodelay(true);
         Self {
             name: name.into(),
@@ -65,55 +64,55 @@ impl Conversation {
         }
     }
 
-    /// From now on a PING between two expectations is answered and left out, unless a PING is what is expected: for a test that
-    /// takes longer than the peer's keep-alive.
+    /// Answers and skips every later PING between two expectations, unless the test expects a PING. For a test that takes longer
+    /// than the peer's keep-alive interval.
     pub fn answer_pings(&mut self) {
         self.answers_pings = true;
     }
 
-    /// Sets how long each later expectation waits.
+    /// Sets the timeout of every later expectation.
     pub fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
     }
 
-    /// The name given at the start.
+    /// Returns the name for failure messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The address of this end, while the socket still has one.
+    /// Returns the address of this end; `None` once the socket is closed.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.stream.local_addr().ok()
     }
 
-    /// The address of the other end, while the socket still has one.
+    /// Returns the address of the peer; `None` once the socket is closed.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.stream.peer_addr().ok()
     }
 
-    /// Every byte that came since the start, taken or not.
+    /// Returns every byte received since the start, taken or not.
     pub fn received(&self) -> &[u8] {
         &self.received
     }
 
-    /// The bytes that came and that no expectation has taken yet.
+    /// Returns the received bytes that no expectation has taken yet.
     pub fn untaken(&self) -> &[u8] {
         &self.received[self.taken..]
     }
 
-    /// How the peer ended the conversation, as far as reading has noticed.
+    /// Returns how the peer ended the conversation; `None` while no read has seen the end.
     pub fn ending(&self) -> Option<Ending> {
         self.ending
     }
 
-    /// Writes all of `bytes`; fails the test when the peer does not take them in time or is gone.
+    /// Writes `bytes`. Fails the test if the peer does not take them in time, or has closed.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> impl Future<Output = ()> {
         let at = Location::caller();
         async move { self.write(at, bytes.as_ref()).await }
     }
 
-    /// Writes `bytes` cut in two at `cut`, each part in a write of its own (so in a segment of its own, on loopback).
+    /// Writes `bytes` in two parts, split at `cut`. Each part is one write, and on loopback so one TCP segment.
     #[track_caller]
     pub fn send_cut_at(&mut self, bytes: impl AsRef<[u8]>, cut: usize) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -125,7 +124,7 @@ impl Conversation {
         }
     }
 
-    /// Writes until the peer has taken nothing for `wait` (it stopped reading) or all is written; the bytes written.
+    /// Writes until all of `bytes` is written or the peer has taken nothing for `wait`. Returns the number of bytes written.
     pub async fn send_until_blocked(&mut self, bytes: impl AsRef<[u8]>, wait: Duration) -> usize {
         let bytes = bytes.as_ref();
         let mut written = 0;
@@ -170,7 +169,7 @@ impl Conversation {
         }
     }
 
-    /// Takes the next whole frame of either direction, PING and PONG included.
+    /// Takes the next frame, also a PING or a PONG.
     #[track_caller]
     pub fn read_frame(&mut self) -> impl Future<Output = Frame> {
         let at = Location::caller();
@@ -187,14 +186,14 @@ impl Conversation {
         }
     }
 
-    /// Takes the next frame that is not a PING; each PING on the way is answered with a PONG.
+    /// Takes the next frame that is not a PING. Answers each PING before it.
     #[track_caller]
     pub fn read_command(&mut self) -> impl Future<Output = Frame> {
         let at = Location::caller();
         async move { self.take_command(at, "a frame other than PING").await }
     }
 
-    /// Takes the next frame that is not a PING (each of those is answered), which must be exactly `expected`.
+    /// Takes the next frame that is not a PING, which must be exactly `expected`. Answers each PING before it.
     #[track_caller]
     pub fn expect_command(&mut self, expected: impl AsRef<[u8]>) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -204,8 +203,7 @@ impl Conversation {
         }
     }
 
-    /// Takes frames up to and without the next one with this verb, which is taken too; the frames before it.
-    /// Nothing is answered on the way.
+    /// Takes frames up to the next one with this verb, and returns those before it. Answers no PING.
     #[track_caller]
     pub fn read_until(&mut self, verb: &str) -> impl Future<Output = Vec<Frame>> {
         let at = Location::caller();
@@ -222,7 +220,7 @@ impl Conversation {
         }
     }
 
-    /// Expects the peer to end the conversation, with nothing left that no expectation has taken; how it ended.
+    /// Expects the peer to end the conversation and to send nothing before. Returns how it ended.
     #[track_caller]
     pub fn expect_end(&mut self) -> impl Future<Output = Ending> {
         let at = Location::caller();
@@ -236,7 +234,7 @@ impl Conversation {
         }
     }
 
-    /// Reads whatever comes until the peer ends the conversation; all untaken bytes, and how it ended.
+    /// Reads until the peer ends the conversation. Returns all bytes that were not taken before, and how it ended.
     #[track_caller]
     pub fn read_to_end(&mut self) -> impl Future<Output = (Vec<u8>, Ending)> {
         let at = Location::caller();
@@ -252,7 +250,7 @@ impl Conversation {
         }
     }
 
-    /// Expects that nothing comes within `silence`. Prefer a PING as a fence where the peer answers one: it is exact.
+    /// Expects that nothing arrives within `silence`. Where the peer answers a PING, use that as a barrier instead: it is exact.
     #[track_caller]
     pub fn expect_silence(&mut self, silence: Duration) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -270,13 +268,13 @@ impl Conversation {
         }
     }
 
-    /// Takes into [`received`](Self::received) what comes within `wait`, without any expectation.
+    /// Reads for the duration `wait` and takes nothing. What arrives is in [`received`](Self::received).
     pub async fn listen_for(&mut self, wait: Duration) {
         let deadline = Instant::now() + wait;
         while self.fill(deadline).await {}
     }
 
-    /// Takes the whole frames that come within `wait`, without any expectation; PINGs are answered and left out.
+    /// Takes the frames that arrive within `wait`, also none. Answers each PING and leaves it out.
     pub async fn frames_for(&mut self, wait: Duration) -> Vec<Frame> {
         self.listen_for(wait).await;
         let mut frames = Vec::new();
@@ -291,19 +289,19 @@ impl Conversation {
         frames
     }
 
-    /// Ends the conversation in the ordinary way (FIN).
+    /// Closes the connection (FIN).
     pub async fn close(mut self) {
         let _ = self.stream.shutdown().await;
     }
 
-    /// Ends the sending half only (FIN) and keeps reading.
+    /// Closes the sending half (FIN). Reading goes on.
     pub async fn half_close(&mut self) {
         let _ = self.stream.shutdown().await;
     }
 
-    /// Ends the conversation with a reset (RST), as a machine that lost its process does; unsent bytes are lost.
+    /// Resets the connection (RST), as the kernel does for a killed process with unread bytes. Unsent bytes are lost.
     pub fn reset(self) {
-        // Without it the drop sends a FIN instead, which the test's next expectation shows.
+        // If this fails, the drop sends a FIN instead, and the next expectation of the test fails.
         let _ = self.stream.set_zero_linger();
     }
 
@@ -368,7 +366,7 @@ impl Conversation {
         }
     }
 
-    /// Waits for the first byte; true when the conversation ended without one.
+    /// Waits for the first byte. Returns whether the conversation ended without one.
     pub(crate) async fn ended_before_a_byte(&mut self) -> bool {
         let deadline = Instant::now() + self.patience;
         !self.fill(deadline).await && self.ending.is_some() && self.received.is_empty()
@@ -387,14 +385,14 @@ impl Conversation {
         }
     }
 
-    /// Reads once; false when the deadline passed or the conversation has ended.
+    /// Reads once. Returns false at the deadline and at the end of the conversation.
     async fn fill(&mut self, deadline: Instant) -> bool {
         if self.ending.is_some() {
             return false;
         }
         assert!(
             self.received.len() < RECEIVED_BYTES_MAX,
-            "{}: more than {RECEIVED_BYTES_MAX} bytes came",
+            "{}: received more than {RECEIVED_BYTES_MAX} bytes",
             self.name
         );
         self.received.reserve(READ_BYTES);
@@ -428,7 +426,7 @@ impl Conversation {
     }
 }
 
-/// `bytes` in quotes with everything unprintable escaped, cut in the middle when long.
+/// Returns `bytes` in quotes, with unprintable ones escaped and with the middle of long ones left out.
 pub fn escaped(bytes: &[u8]) -> String {
     if bytes.len() <= SHOWN_BYTES_MAX {
         return format!("\"{}\"", bytes.escape_ascii());

@@ -1,4 +1,4 @@
-//! Three real ZooKeeper servers that elect a leader among them, so that a test can take one away.
+//! Three real ZooKeeper servers with an elected leader, so that a test can kill one of them.
 
 use crate::condition::found;
 use crate::lan::Lan;
@@ -12,24 +12,24 @@ use std::time::Duration;
 const SIZE: usize = 3;
 const ELECTION_PATIENCE: Duration = Duration::from_secs(60);
 
-/// In ticks of 500 ms: a start may take 10 s on a busy machine, a silent server is given up after 2 s. And in
-/// milliseconds: a server behind a cut cable does not hold up an election.
+/// `initLimit` and `syncLimit` count ticks of 500 ms: a start may take 10 s on a busy machine, and a silent server is dropped
+/// after 2 s. `cnxTimeout` is in milliseconds, and keeps an unreachable server from delaying an election.
 const TIMES: &str = "initLimit=20\nsyncLimit=4\ncnxTimeout=1000\n";
 
-/// Servers 0, 1 and 2.
+/// An ensemble of servers 0, 1 and 2.
 #[derive(Debug)]
 pub struct Ensemble {
-    /// The servers, for [`ZooKeeper::kill`], [`ZooKeeper::process`] and the like.
+    /// The servers.
     pub servers: Vec<ZooKeeper>,
 }
 
 impl Ensemble {
-    /// Starts three servers on loopback and waits until all serve.
+    /// Starts three servers on loopback and waits until all of them serve.
     pub async fn start() -> Self {
         Self::start_at([None; SIZE]).await
     }
 
-    /// Starts one server on each of these three machines of a [`Lan`] and waits until all serve.
+    /// Starts one server on each of these three hosts of a [`Lan`] and waits until all of them serve.
     pub async fn start_on(lan: &Lan, hosts: [usize; SIZE]) -> Self {
         Self::start_at(hosts.map(|host| Some(lan.host(host)))).await
     }
@@ -61,13 +61,13 @@ impl Ensemble {
         ensemble
     }
 
-    /// `HOST:PORT,HOST:PORT,HOST:PORT`, as `--zookeeper` takes it.
+    /// Returns `HOST:PORT,HOST:PORT,HOST:PORT`, the value of `--zookeeper`.
     pub fn hosts(&self) -> String {
         let hosts: Vec<String> = self.servers.iter().map(ZooKeeper::hosts).collect();
         hosts.join(",")
     }
 
-    /// The server that leads; `None` while none does, or while two say so, as just after a partition.
+    /// Returns the leader; `None` while there is none, or while two servers claim to lead, as just after a partition.
     pub async fn leader(&self) -> Option<usize> {
         let mut leader = None;
         for (index, server) in self.servers.iter().enumerate() {
@@ -86,17 +86,17 @@ impl Ensemble {
         .await
     }
 
-    /// Kills one server; its data stays.
+    /// Kills one server. Its data stays.
     pub fn kill(&mut self, index: usize) {
         self.servers[index].kill();
     }
 
-    /// Starts a killed server again with the data it had, and waits until it serves: not before two are there.
+    /// Starts a killed server again with its old data, and waits until it serves, which needs two running servers.
     pub async fn restart(&mut self, index: usize) {
         self.servers[index].start_again().await;
     }
 
-    /// A session of its own, with whichever servers live, from where the first is.
+    /// Opens a session with any running server, from the network namespace of the first one.
     pub async fn registrar(&self) -> Registrar {
         self.servers[0].registrar_at(&self.hosts(), SESSION_TIMEOUT).await
     }

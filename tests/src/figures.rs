@@ -1,17 +1,17 @@
-//! What a process takes of the machine, from `/proc`: a test compares it before and after to see that nothing is left behind.
+//! Resources of a process, from `/proc`. A test compares them before and after to see that nothing leaks.
 
 use std::path::Path;
 use std::time::Duration;
 
-/// Clock ticks of `/proc/PID/stat` in a second, fixed by the kernel's interface.
+/// Clock ticks per second in `/proc/PID/stat`, fixed by the kernel's interface.
 const TICKS_PER_SEC: u64 = 100;
 
-/// One look at a process; all zero when there is none.
+/// Resources of a process at one moment. All are zero if the process does not exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Its threads.
+    /// Number of threads.
     pub threads: usize,
-    /// Its open files, sockets included.
+    /// Number of open files, sockets included.
     pub open_files: usize,
     /// Resident memory, in KiB.
     pub resident_kib: u64,
@@ -20,7 +20,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Those of the process with this id, now.
+    /// Reads the resources of the process with this id.
     pub fn of(pid: u32) -> Self {
         let folder = format!("/proc/{pid}");
         let folder = Path::new(&folder);
@@ -44,7 +44,7 @@ fn resident_kib(status: &str) -> u64 {
 }
 
 fn cpu_time(stat: &str) -> Duration {
-    // The second field is the name in parentheses and may hold blanks; utime and stime are fields 14 and 15.
+    // The second field is the name in parentheses, which may contain blanks. Fields 14 and 15 are utime and stime.
     let after_name = stat.rsplit(") ").next().unwrap_or_default();
     let ticks: u64 = after_name
         .split(' ')

@@ -1,6 +1,6 @@
-//! Messages that flow while a test does something else: a publisher and a receiver, each a task around a raw client.
+//! Numbered messages in the background of a test: a publisher and a receiver, each a task around a raw client.
 //!
-//! Neither minds that its node dies; it then just ends, and the [`Ledger`] and the [`Receipts`] tell how far it came.
+//! When the node dies, both tasks end without a failure. The [`Ledger`] and the [`Receipts`] then say how far they came.
 
 use crate::ledger::{Ledger, Receipts};
 use crate::raw::{RawClient, pub_frame};
@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// A peer that takes nothing for so long has died.
+/// A peer that accepts no bytes for this long is dead.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a receiver reads at a time.
+/// Duration of one read of a receiver.
 const READ_FOR: Duration = Duration::from_millis(5);
 
-/// A task that runs until it is stopped, or its client's connection ends; ended too when it is dropped.
+/// A task that runs until it is stopped or dropped, or until its client's connection ends.
 #[derive(Debug)]
 struct Flow<T> {
     stop: Option<oneshot::Sender<()>>,
@@ -29,7 +29,7 @@ impl<T> Flow<T> {
         drop(self.stop.take());
         match (&mut self.task).await {
             Ok(result) => result,
-            Err(error) => panic!("a flow failed: {error}"),
+            Err(error) => panic!("a publishing or receiving task failed: {error}"),
         }
     }
 }
@@ -40,12 +40,12 @@ impl<T> Drop for Flow<T> {
     }
 }
 
-/// A client that publishes a numbered message again and again.
+/// A client that publishes numbered messages at an interval.
 #[derive(Debug)]
 pub struct Publishing(Flow<(RawClient, Ledger)>);
 
 impl Publishing {
-    /// Starts it: a message every so often, in a ledger of its own.
+    /// Starts to publish one message per interval `every`, counted in a new ledger.
     pub fn start(mut client: RawClient, publisher: &str, subject: &str, every: Duration) -> Self {
         let (publisher, subject) = (publisher.to_owned(), subject.to_owned());
         let (stop, mut stopped) = oneshot::channel();
@@ -70,23 +70,23 @@ impl Publishing {
         })
     }
 
-    /// How many it has published so far.
+    /// Returns the number of messages published so far.
     pub fn count(&self) -> u64 {
         self.0.count.load(Relaxed)
     }
 
-    /// Ends it: its client, and what it has published. What was written last to a node that died is among it.
+    /// Stops, and returns the client and the ledger. The ledger includes the last writes to a node that died.
     pub async fn stop(self) -> (RawClient, Ledger) {
         self.0.stop().await
     }
 }
 
-/// A client that has subscribed, and takes all that comes.
+/// A client that receives numbered messages.
 #[derive(Debug)]
 pub struct Receiving(Flow<(RawClient, Receipts)>);
 
 impl Receiving {
-    /// Starts it; `name` appears in every failure.
+    /// Starts to receive with a client that has subscribed. Every failure message contains `name`.
     pub fn start(mut client: RawClient, name: &str) -> Self {
         let mut receipts = Receipts::new(name);
         let (stop, mut stopped) = oneshot::channel();
@@ -107,12 +107,12 @@ impl Receiving {
         })
     }
 
-    /// How many messages it has got so far.
+    /// Returns the number of messages received so far.
     pub fn count(&self) -> u64 {
         self.0.count.load(Relaxed)
     }
 
-    /// Ends it: its client, and what it has got. To get the rest, see [`Receipts::gather`].
+    /// Stops, and returns the client and the receipts. [`Receipts::gather`] reads the rest.
     pub async fn stop(self) -> (RawClient, Receipts) {
         self.0.stop().await
     }

@@ -1,9 +1,8 @@
-//! One whole frame as a test sees it: its bytes, its verb, its words, its payload.
+//! One frame of the protocol: its bytes, its verb, its words, its payload.
 //!
-//! Deliberately a second, simple reading of the protocol page and not the product's own scanner: the tests must not
-//! share a mistake with what they test.
+//! It does not use the product's own scanner, so that the tests do not share a mistake with what they test.
 
-/// The bytes of one frame of either direction, final `\r\n` included.
+/// The bytes of one frame, the final `\r\n` included, sent by a client or a server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     bytes: Vec<u8>,
@@ -11,10 +10,10 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The frame at the head of `bytes`; `None` when more are needed; an error when they can never become a frame.
+    /// Returns the frame at the head of `bytes`; `None` if it is not complete.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with the bytes.
+    /// A description of the mistake if the bytes are not a frame.
     pub fn at_head(bytes: &[u8]) -> Result<Option<Self>, String> {
         let Some(line_length) = bytes.windows(2).position(|pair| pair == b"\r\n") else {
             return Ok(None);
@@ -30,10 +29,12 @@ impl Frame {
             "INFO" | "CONNECT" | "PING" | "PONG" | "+OK" | "-ERR" | "SUB" | "UNSUB" => line_length + 2,
             "PUB" | "HPUB" | "MSG" | "HMSG" => {
                 let size = line.split_ascii_whitespace().next_back().unwrap_or_default();
-                let size: usize = size.parse().map_err(|_| format!("{size:?} is no payload size"))?;
+                let size: usize = size
+                    .parse()
+                    .map_err(|_| format!("{size:?} is not a payload size"))?;
                 line_length + 2 + size + 2
             }
-            _ => return Err(format!("{verb:?} is no verb of the protocol")),
+            _ => return Err(format!("{verb:?} is not a verb of the protocol")),
         };
         if bytes.len() < total {
             return Ok(None);
@@ -47,17 +48,17 @@ impl Frame {
         }))
     }
 
-    /// All bytes of the frame.
+    /// Returns all bytes of the frame.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The control line without its `\r\n`.
+    /// Returns the control line without its `\r\n`.
     pub fn line(&self) -> String {
         String::from_utf8_lossy(&self.bytes[..self.line_length]).into_owned()
     }
 
-    /// The verb in capitals: `MSG`, `+OK`, …
+    /// Returns the verb in capitals: `MSG`, `+OK`, …
     pub fn verb(&self) -> String {
         self.line()
             .split_ascii_whitespace()
@@ -66,12 +67,12 @@ impl Frame {
             .to_ascii_uppercase()
     }
 
-    /// The words of the control line, verb included.
+    /// Returns the words of the control line, the verb included.
     pub fn words(&self) -> Vec<String> {
         self.line().split_ascii_whitespace().map(str::to_owned).collect()
     }
 
-    /// The payload, headers included; empty for a frame without one.
+    /// Returns the payload with its headers; empty for a frame without payload.
     pub fn payload(&self) -> &[u8] {
         let start = self.line_length + 2;
         if self.bytes.len() > start {
@@ -81,7 +82,7 @@ impl Frame {
         }
     }
 
-    /// The JSON argument of INFO or CONNECT; null when there is none that parses.
+    /// Returns the JSON argument of INFO or CONNECT; null if there is none, or if it does not parse.
     pub fn json(&self) -> serde_json::Value {
         let line = self.line();
         let start = line.find('{').unwrap_or(line.len());

@@ -1,4 +1,4 @@
-//! One HTTP GET, for the monitoring pages of the nodes and of the sidecar.
+//! HTTP GET, for the monitoring pages of the nodes and of the sidecar.
 
 use crate::netns::connect_inside;
 use std::net::SocketAddr;
@@ -9,17 +9,17 @@ use tokio::time::timeout;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where an HTTP server is, and from which network namespace it is reached.
+/// Address of an HTTP server, and the network namespace from which it is reached.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// Its address.
     pub address: SocketAddr,
-    /// The namespace to connect from; `None` for the test's own.
+    /// The namespace from which to connect; `None` for that of the test.
     pub netns: Option<String>,
 }
 
 impl Endpoint {
-    /// Status code and body of `GET path`; `None` when nothing answers in time.
+    /// Returns the status code and the body of `GET path`; `None` if no answer comes in time.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
         timeout(ANSWER_TIMEOUT, self.exchange(path))
             .await
@@ -28,7 +28,7 @@ impl Endpoint {
             .flatten()
     }
 
-    /// The body as JSON, if the answer is 200 and parses.
+    /// Returns the body of `GET path` as JSON; `None` unless the status is 200 and the body parses.
     pub async fn get_json(&self, path: &str) -> Option<serde_json::Value> {
         let (status, body) = self.get(path).await?;
         if status == 200 {
@@ -43,7 +43,7 @@ impl Endpoint {
             Some(netns) => connect_inside(netns, self.address).await?,
             None => TcpStream::connect(self.address).await?,
         };
-        // 1.0: the server closes at the end and sends no chunks.
+        // With version 1.0 the server sends no chunks, and closes at the end.
         stream
             .write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).as_bytes())
             .await?;

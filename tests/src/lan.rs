@@ -1,11 +1,11 @@
-//! A network of one's own: any number of machines (network namespaces) on one switch, and what can go wrong with it.
+//! A private network: any number of hosts (network namespaces) on one switch, with partitions, delay and loss.
 //!
-//! The switch is a bridge in a namespace of its own, so the machine that runs the tests sees and loses nothing. Addresses are
-//! 10.78.0.1, .2, … and exist inside only; each machine also has its own loopback. Needs root and iproute2.
+//! The switch is a bridge in its own namespace, so the network of the machine that runs the tests is not touched. The hosts have
+//! the addresses 10.78.0.1, .2, …, and each has its own loopback. Needs root and iproute2.
 //!
-//! Each fault is silence or delay, as a broken cable is to the other side, never a reset; [`Lan::mend`] takes all of them back.
-//! Delay and loss do not need `netem`, which many small kernels lack: the switch drops what comes from the machine, and
-//! `cable.py` beside this file, which sees it all the same, hands it in again later, or not at all.
+//! Each fault is silence or delay, as a broken cable is to the other side, and never a reset. [`Lan::mend`] ends all faults.
+//! Delay and loss work without `netem`, which many small kernels lack: the switch drops every frame that arrives from the host,
+//! and `cable.py` beside this file, which gets a copy before the drop, sends it again later, or not at all.
 
 use crate::netns::{Netns, ip, unique};
 use crate::peers;
@@ -15,40 +15,40 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-/// The most machines on one switch: more than any test needs.
+/// Limit on the hosts of one switch, more than any test needs.
 const HOSTS_MAX: usize = 32;
 
 const BRIDGE: &str = "switch";
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the switch does with all that comes from a machine whose cable is slow: a classic BPF program that returns
-/// `TC_ACT_SHOT`, drop.
+/// A classic BPF program that returns `TC_ACT_SHOT` (drop) for every frame: what the switch does with the frames of a host whose
+/// cable is slow.
 const DROP_ALL: &str = "1,6 0 0 2";
 
-/// Machines 0, 1, … and the switch between them; all is removed when it is dropped.
+/// Hosts 0, 1, … and the switch between them. Dropping it removes them.
 #[derive(Debug)]
 pub struct Lan {
     hosts: Vec<Netns>,
     switch: Netns,
-    /// (sender, receiver) of what is lost.
+    /// Pairs (sender, receiver) between which every frame is lost.
     silenced: BTreeSet<(usize, usize)>,
-    /// Machines with a slow cable, and the process that is the cable.
+    /// Hosts with a slow cable, and the process that is the cable.
     slow: BTreeMap<usize, Process>,
 }
 
 impl Lan {
-    /// Makes so many machines, all joined and up.
+    /// Makes this many hosts, all connected to the switch.
     pub fn new(size: usize) -> Self {
         assert!(
             (1..=HOSTS_MAX).contains(&size),
-            "a Lan has 1 to {HOSTS_MAX} machines"
+            "a Lan has 1 to {HOSTS_MAX} hosts"
         );
         let unique = unique();
         let host = |number: usize| {
             let address = Ipv4Addr::new(10, 78, 0, number as u8 + 1);
             Netns::named(format!("standin-{unique}h{number}"), "eth0", address)
         };
-        // Dropped, and so removed again, if one of the steps fails.
+        // Made before the steps that can fail, so that the drop then removes what was made.
         let lan = Self {
             hosts: (0..size).map(host).collect(),
             switch: Netns::named(format!("standin-{unique}s"), BRIDGE, Ipv4Addr::UNSPECIFIED),
@@ -67,7 +67,7 @@ impl Lan {
     fn plug_in(&self, number: usize) {
         let (host, port) = (&self.hosts[number], port_name(number));
         ip(&["netns", "add", host.name()]);
-        // Made inside the namespaces at once, so the machine's own network never sees it.
+        // The pair is created in the namespaces, so it never exists in the network of the machine itself.
         let peer = ["peer", "name", &port, "netns", self.switch.name()];
         let cable = ["link", "add", "eth0", "netns", host.name(), "type", "veth"];
         ip(&[&cable[..], &peer[..]].concat());
@@ -77,17 +77,17 @@ impl Lan {
         host.ip(&["link", "set", "eth0", "up"]);
     }
 
-    /// The machines.
+    /// Returns the hosts.
     pub fn hosts(&self) -> &[Netns] {
         &self.hosts
     }
 
-    /// One machine.
+    /// Returns one host.
     pub fn host(&self, number: usize) -> &Netns {
         &self.hosts[number]
     }
 
-    /// Parts these groups of machines from each other, both ways. A machine in none of them still reaches all.
+    /// Partitions these groups of hosts from each other, in both directions. A host in no group still reaches all.
     pub fn part(&mut self, groups: &[&[usize]]) {
         for (place, group) in groups.iter().enumerate() {
             let others = groups.iter().enumerate().filter(|(other, _)| *other != place);
@@ -99,16 +99,16 @@ impl Lan {
         }
     }
 
-    /// From now on nothing that machine `from` sends arrives at machine `to`; the way back is as it was.
+    /// Drops everything that host `from` sends to host `to`. The other direction is not changed.
     pub fn silence(&mut self, from: usize, to: usize) {
-        assert_ne!(from, to, "a machine always reaches itself");
+        assert_ne!(from, to, "a host always reaches itself");
         if self.silenced.insert((from, to)) {
             self.hosts[from].send_nothing_to(&self.hosts[to]);
         }
     }
 
-    /// From now on all that this machine sends is late by `delay`, and of its frames this share (0.05: 5 %) is lost. On
-    /// a connection with much to send, a frame is up to 64 KiB. What a machine receives is as the sender's cable is.
+    /// Delays everything that this host sends by `delay`, and drops this share of its frames (0.05: 5 %). A frame of a busy
+    /// connection has up to 64 KiB. What the host receives is not changed.
     pub async fn slow(&mut self, host: usize, delay: Duration, loss: f64) {
         self.mend_slow(host);
         let port = port_name(host);
@@ -117,7 +117,7 @@ impl Lan {
             .args([&*port, BRIDGE])
             .args([delay.as_secs_f64().to_string(), loss.to_string()])
             .inside(&self.switch)
-            .start(format!("cable of machine {host}"));
+            .start(format!("cable of host {host}"));
         cable.wait_for_line("ready", START_PATIENCE).await;
         self.tc(&["qdisc", "add", "dev", &port, "clsact"]);
         let filter = ["filter", "add", "dev", &port, "ingress"];
@@ -125,14 +125,14 @@ impl Lan {
         self.slow.insert(host, cable);
     }
 
-    /// [`slow`](Self::slow) for every machine: a round trip takes twice the delay.
+    /// Applies [`slow`](Self::slow) to every host. A round trip then takes twice the delay.
     pub async fn slow_all(&mut self, delay: Duration, loss: f64) {
         for host in 0..self.hosts.len() {
             self.slow(host, delay, loss).await;
         }
     }
 
-    /// Takes every fault back. What is on its way over a slow cable is lost.
+    /// Ends every fault. Frames on their way over a slow cable are lost.
     pub fn mend(&mut self) {
         for (from, to) in std::mem::take(&mut self.silenced) {
             self.hosts[from].send_again_to(&self.hosts[to]);
@@ -154,7 +154,7 @@ impl Lan {
     }
 }
 
-/// The name of the switch's end of a machine's cable.
+/// Returns the name of the switch's end of a host's cable.
 fn port_name(number: usize) -> String {
     format!("port{number}")
 }

@@ -1,7 +1,7 @@
-//! Numbered messages: what was published, what arrived, and what that says: lost, twice, out of order.
+//! Numbered messages: which were published, which arrived, and which were lost, duplicated or reordered.
 //!
-//! A [`Ledger`] numbers the messages of each publisher from 1 in their payload (`publisher 17`); [`Receipts`] are what one
-//! receiver got of them, in the order it came. Duplicates and order are judged per publisher, as NATS promises no more.
+//! A [`Ledger`] numbers the messages of each publisher from 1, in their payload (`publisher 17`). [`Receipts`] are the messages
+//! that one receiver got, in the order of arrival. Order is compared per publisher, because NATS promises no more.
 
 use crate::frame::Frame;
 use crate::raw::RawClient;
@@ -12,7 +12,7 @@ use std::panic::Location;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How many messages a failure names.
+/// Limit on the messages that a failure names.
 const NAMED_MAX: usize = 20;
 
 /// How long [`Receipts::gather`] reads at a time.
@@ -21,19 +21,19 @@ const READ_FOR: Duration = Duration::from_millis(10);
 /// A message by its publisher and its number.
 pub type Entry = (String, u64);
 
-/// All that was published.
+/// How many messages each publisher published.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     published: BTreeMap<String, u64>,
 }
 
 impl Ledger {
-    /// Nothing published yet.
+    /// Returns an empty ledger.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The payload of this publisher's next message, which counts as published from now on.
+    /// Counts one more message of this publisher, and returns its payload.
     pub fn next(&mut self, publisher: &str) -> String {
         let number = self.published.entry(publisher.to_owned()).or_default();
         *number += 1;
@@ -48,17 +48,17 @@ impl Ledger {
         }
     }
 
-    /// How many were published in all.
+    /// Returns the number of messages of all publishers.
     pub fn total(&self) -> u64 {
         self.published.values().sum()
     }
 
-    /// How many this publisher published.
+    /// Returns the number of messages of this publisher.
     pub fn published_by(&self, publisher: &str) -> u64 {
         self.published.get(publisher).copied().unwrap_or_default()
     }
 
-    /// Takes up what was published elsewhere, by other publishers.
+    /// Adds the ledger of other publishers.
     pub fn add(&mut self, other: &Self) {
         for (publisher, count) in &other.published {
             let was = self.published.insert(publisher.clone(), *count);
@@ -67,16 +67,16 @@ impl Ledger {
     }
 }
 
-/// What one receiver got, or several that share the messages, such as a queue group.
+/// Messages that one receiver got, or several receivers that share the messages, such as a queue group.
 #[derive(Clone, Debug)]
 pub struct Receipts {
     name: String,
-    /// The numbers got of each publisher, in the order they came.
+    /// The numbers received from each publisher, in the order of arrival.
     got: BTreeMap<String, Vec<u64>>,
 }
 
 impl Receipts {
-    /// Nothing got yet; `name` appears in every failure.
+    /// Returns empty receipts. Every failure message contains `name`.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -84,13 +84,13 @@ impl Receipts {
         }
     }
 
-    /// Takes up a frame, if it is a message of a ledger; false when it is anything else.
+    /// Adds a frame, if it is a message of a ledger. Returns whether it is.
     pub fn take(&mut self, frame: &Frame) -> bool {
         if !matches!(&*frame.verb(), "MSG" | "HMSG") {
             return false;
         }
         let payload = String::from_utf8_lossy(frame.payload());
-        // Headers, if any, end in an empty line and so come before.
+        // Headers, if any, end in an empty line before it.
         let entry = payload.rsplit("\r\n").next().unwrap_or_default();
         let Some((publisher, number)) = entry.rsplit_once(' ') else {
             return false;
@@ -102,14 +102,14 @@ impl Receipts {
         true
     }
 
-    /// Takes up those of these frames that are messages of a ledger.
+    /// Adds those frames that are messages of a ledger.
     pub fn take_all<'a>(&mut self, frames: impl IntoIterator<Item = &'a Frame>) {
         for frame in frames {
             self.take(frame);
         }
     }
 
-    /// Reads from `client` until everything in the ledger is here; fails, naming what is missing, when `patience` is over.
+    /// Reads from `client` until every message of the ledger is received. Fails with the missing ones after `patience`.
     #[track_caller]
     pub fn gather(
         &mut self,
@@ -122,7 +122,7 @@ impl Receipts {
             let deadline = Instant::now() + patience;
             while !self.missing(ledger).is_empty() {
                 if Instant::now() > deadline || client.ending().is_some() {
-                    self.fail(at, "miss", &self.missing(ledger));
+                    self.fail(at, "lack", &self.missing(ledger));
                 }
                 let frames = client.frames_for(READ_FOR).await;
                 self.take_all(&frames);
@@ -130,19 +130,19 @@ impl Receipts {
         }
     }
 
-    /// Takes up what another receiver got, whose messages are different ones or copies too many.
+    /// Adds the messages of another receiver. A message that both received counts as a duplicate.
     pub fn add(&mut self, other: &Self) {
         for (publisher, numbers) in &other.got {
             self.got.entry(publisher.clone()).or_default().extend(numbers);
         }
     }
 
-    /// How many came, copies counted.
+    /// Returns the number of messages received, duplicates included.
     pub fn total(&self) -> u64 {
         self.got.values().map(|numbers| numbers.len() as u64).sum()
     }
 
-    /// What was published and did not come.
+    /// Returns the messages that were published and not received.
     pub fn missing(&self, ledger: &Ledger) -> Vec<Entry> {
         let mut missing = Vec::new();
         for (publisher, count) in &ledger.published {
@@ -153,7 +153,7 @@ impl Receipts {
         missing
     }
 
-    /// What came more than once, each named once.
+    /// Returns the messages that were received more than once, each one time.
     pub fn repeated(&self) -> Vec<Entry> {
         let mut repeated = BTreeSet::new();
         for (publisher, numbers) in &self.got {
@@ -164,7 +164,7 @@ impl Receipts {
         repeated.into_iter().collect()
     }
 
-    /// What came after a later one of the same publisher.
+    /// Returns the messages that were received after a later one of the same publisher.
     pub fn disordered(&self) -> Vec<Entry> {
         let mut disordered = Vec::new();
         for (publisher, numbers) in &self.got {
@@ -179,7 +179,7 @@ impl Receipts {
         disordered
     }
 
-    /// What came and is not in the ledger.
+    /// Returns the messages that were received and are not in the ledger.
     pub fn unknown(&self, ledger: &Ledger) -> Vec<Entry> {
         let mut unknown = Vec::new();
         for (publisher, numbers) in &self.got {
@@ -190,29 +190,29 @@ impl Receipts {
         unknown
     }
 
-    /// Fails unless nothing came twice, out of order, or from nowhere: at most once. Some may be missing.
+    /// Fails if a message was received twice, out of order, or without having been published. Messages may be missing.
     #[track_caller]
     pub fn assert_no_more(&self, ledger: &Ledger) {
         let at = Location::caller();
-        self.must_be_none(at, "got more than once", &self.repeated());
-        self.must_be_none(at, "got after a later one", &self.disordered());
-        self.must_be_none(at, "got, though never published,", &self.unknown(ledger));
+        self.must_be_none(at, "have more than once", &self.repeated());
+        self.must_be_none(at, "have after a later one", &self.disordered());
+        self.must_be_none(at, "have, though never published,", &self.unknown(ledger));
     }
 
-    /// Fails unless everything came, exactly once and in order.
+    /// Fails unless every message was received exactly once and in order.
     #[track_caller]
     pub fn assert_whole(&self, ledger: &Ledger) {
-        self.must_be_none(Location::caller(), "miss", &self.missing(ledger));
+        self.must_be_none(Location::caller(), "lack", &self.missing(ledger));
         self.assert_no_more(ledger);
     }
 
-    /// Fails unless everything came, exactly once; in any order, as for a queue group whose members are added together.
+    /// Fails unless every message was received exactly once, in any order: for the sum of a queue group's members.
     #[track_caller]
     pub fn assert_each_once(&self, ledger: &Ledger) {
         let at = Location::caller();
-        self.must_be_none(at, "miss", &self.missing(ledger));
-        self.must_be_none(at, "got more than once", &self.repeated());
-        self.must_be_none(at, "got, though never published,", &self.unknown(ledger));
+        self.must_be_none(at, "lack", &self.missing(ledger));
+        self.must_be_none(at, "have more than once", &self.repeated());
+        self.must_be_none(at, "have, though never published,", &self.unknown(ledger));
     }
 
     fn numbers(&self, publisher: &str) -> &[u64] {
@@ -231,7 +231,7 @@ impl Receipts {
             let _ = write!(named, " {publisher}/{number}");
         }
         panic!(
-            "{at}: the receipts of {} {what} {} of the messages:{named}; {} came in all",
+            "{at}: the receipts of {} {what} {} of the messages:{named}; {} received in all",
             self.name,
             entries.len(),
             self.total()

@@ -1,26 +1,26 @@
-//! The harness of the end-to-end tests: real peers, scripted peers, and the product between them.
+//! Harness of the end-to-end tests: real peers, scripted peers, and the product between them.
 //!
 //! The files, in the order a test meets them:
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`zookeeper`] | [`ZooKeeper`]: a real server; [`Registrar`]: a session that nodes are registered in |
+//! | [`zookeeper`] | [`ZooKeeper`]: a real server; [`Registrar`]: a ZooKeeper session that registers nodes |
 //! | [`nats`] | [`Cluster`]: real nats-server nodes |
-//! | [`mesh`], [`mesh_node`] | [`Mesh`]: a cluster, ours or the real one, that is itself what is tested |
-//! | [`links`] | what its nodes tell of each other: [`Links`], [`OwnInterest`] |
+//! | [`mesh`], [`mesh_node`] | [`Mesh`]: a cluster of `standin-broker` or `nats-server` nodes, itself under test |
+//! | [`links`] | [`Links`], [`OwnInterest`]: a node's routes and interest, from its monitoring pages |
 //! | [`ensemble`] | [`Ensemble`]: three real ZooKeeper servers with a leader |
-//! | [`server`] | [`Server`](server::Server): one server, ours or the real one |
-//! | [`scripted`] | [`ScriptedNode`]: a node that does only what the test says |
+//! | [`server`] | [`Server`](server::Server): one `standin-broker` or `nats-server` |
+//! | [`scripted`] | [`ScriptedNode`]: a node played by the test, byte by byte |
 //! | [`sidecar`] | [`Sidecar`]: the product as a process |
 //! | [`components`] | [`Component`]: programs around real client libraries, old and new |
-//! | [`raw`] | [`RawClient`]: a component played byte by byte |
-//! | [`ledger`] | [`Ledger`], [`Receipts`]: numbered messages: which came, twice, out of order |
-//! | [`flow`] | [`Publishing`], [`Receiving`]: such messages, while a test does something else |
-//! | [`netns`] | [`NetnsPair`]: two machines of one's own, and the cable between them |
-//! | [`lan`] | [`Lan`]: any number of them on a switch; partitions, delay, loss |
-//! | [`conversation`], [`frame`] | what the raw client and the scripted node are made of |
-//! | [`process`], [`figures`] | [`Process`]: a child that is always gone at the end, and what it takes of the machine |
-//! | [`port`], [`http`], [`peers`], [`condition`] | free ports; one GET; where the peers are; waiting with a deadline |
+//! | [`raw`] | [`RawClient`]: a component played by the test, byte by byte |
+//! | [`ledger`] | [`Ledger`], [`Receipts`]: numbered messages, and which were lost, duplicated or reordered |
+//! | [`flow`] | [`Publishing`], [`Receiving`]: numbered messages in the background of a test |
+//! | [`netns`] | [`NetnsPair`]: two network namespaces, and the cable between them |
+//! | [`lan`] | [`Lan`]: any number of network namespaces on a switch; partitions, delay, loss |
+//! | [`conversation`], [`frame`] | the socket and the frames under the raw client and the scripted node |
+//! | [`process`], [`figures`] | [`Process`]: a child process, killed when dropped; its threads, files, memory, CPU time |
+//! | [`port`], [`http`], [`peers`], [`condition`] | free ports; one GET; paths of the peers; waiting with a deadline |
 
 pub mod components;
 pub mod condition;

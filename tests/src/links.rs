@@ -1,43 +1,43 @@
-//! What a node tells of its cluster: the links to other nodes, the interest received over each, and its own clients' interest.
+//! A node's view of its cluster: its routes, the interest received over each, and the interest of its own clients.
 //!
-//! Read from `/varz`, `/routez` and `/connz`, whose names and meanings ours and `nats-server` share. The latter keeps a pool
-//! of connections to each peer and one more for its system account, and an account's interest travels on one of the pool only.
+//! It is read from `/varz`, `/routez` and `/connz`, which `standin-broker` and `nats-server` share. A `nats-server` keeps a pool of
+//! connections to each peer, and one more for its system account. The interest of an account uses one connection of the pool.
 
 use crate::http::Endpoint;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Clients on one page of `/connz`, the servers' own default.
+/// Clients on one page of `/connz`, the default of both servers.
 const ROWS_PER_PAGE: usize = 1024;
 
 const SYSTEM_ACCOUNT: &str = "$SYS";
 
-/// The links of one node, at one moment.
+/// Routes of one node at one moment.
 #[derive(Clone, Debug)]
 pub struct Links {
-    /// The node's own id, new at each of its starts.
+    /// The node's id, new at each of its starts.
     pub id: String,
     connections_needed: u64,
     peers: BTreeMap<String, Peer>,
 }
 
-/// Another node, as the first sees it.
+/// Another node, as the first one sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
     /// Its id.
     pub id: String,
     /// Its name.
     pub name: String,
-    /// How many connections there are to it.
+    /// Number of connections to it.
     pub connections: u64,
-    /// How many entries of interest came from it: one for each subject, and one for each subject and queue group.
+    /// Number of entries of interest received from it: one for each subject, and one for each subject with a queue group.
     pub interest: u64,
-    /// The subjects of these, sorted, where the page lists them.
+    /// The subjects of these entries, sorted, as far as the page lists them.
     pub subjects: Vec<String>,
 }
 
 impl Links {
-    /// Those of the node with these pages; `None` when it gives none.
+    /// Reads the routes of the node with these pages; `None` if it does not serve them.
     pub async fn read(http: &Endpoint) -> Option<Self> {
         let settings = http.get_json("/varz").await?;
         let page = http.get_json("/routez?subs=1").await?;
@@ -67,33 +67,33 @@ impl Links {
         })
     }
 
-    /// The other nodes, linked wholly or in part.
+    /// Returns the nodes to which there is at least one connection.
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.peers.values()
     }
 
-    /// The node with this id, if there is a link to it.
+    /// Returns the node with this id, if there is a connection to it.
     pub fn to(&self, id: &str) -> Option<&Peer> {
         self.peers.get(id)
     }
 
-    /// True when all connections that this node keeps to a peer stand.
+    /// Returns whether all connections that this node keeps to a peer are open.
     pub fn is_complete(&self, peer: &Peer) -> bool {
         peer.connections >= self.connections_needed
     }
 }
 
-/// What the clients of one node are interested in.
+/// Interest of the clients of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnInterest {
-    /// Each (subject, queue group or nothing) once, as it is told to other nodes.
+    /// Each pair (subject, queue group or nothing) once, as the node sends it to other nodes.
     pub entries: BTreeSet<(String, String)>,
-    /// How many subscriptions that is.
+    /// Number of the clients' subscriptions.
     pub subscriptions: usize,
 }
 
 impl OwnInterest {
-    /// That of the clients now on the node with these pages; `None` when it gives none.
+    /// Reads the interest of the clients on the node with these pages; `None` if it does not serve them.
     pub async fn read(http: &Endpoint) -> Option<Self> {
         let mut interest = Self::default();
         for first in (0..).step_by(ROWS_PER_PAGE) {
@@ -115,15 +115,15 @@ impl OwnInterest {
         Some(interest)
     }
 
-    /// What is wrong with how another node knows it; nothing when that knows it all and no more.
+    /// Compares with the interest that another node has received. Returns an error unless both are equal.
     pub fn known_as(&self, peer: &Peer) -> Result<(), String> {
         let mut subjects: Vec<&str> = self.entries.iter().map(|(subject, _)| &**subject).collect();
         subjects.sort_unstable();
-        // A page that lists fewer than it counts has a limit, or lists none.
+        // A page may list fewer entries than it counts, or none.
         let listed = peer.subjects.len() as u64 == peer.interest;
         if peer.interest != subjects.len() as u64 || (listed && peer.subjects != subjects) {
             return Err(format!(
-                "{} has {} entries of interest {:?}, known of them are {} {:?}",
+                "{} has {} entries of interest {:?}, received were {} {:?}",
                 peer.name,
                 subjects.len(),
                 shortened(&subjects),
@@ -140,7 +140,7 @@ fn strings(list: &Value) -> impl Iterator<Item = String> {
     list.iter().filter_map(|entry| entry.as_str().map(str::to_owned))
 }
 
-/// Enough of a list for a failure.
+/// Returns the start of a list, long enough for a failure message.
 fn shortened<T>(list: &[T]) -> &[T] {
     &list[..list.len().min(10)]
 }

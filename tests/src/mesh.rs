@@ -1,7 +1,7 @@
-//! A cluster of nodes, ours or `nats-server`, that a test builds up and takes apart node by node, and waits for.
+//! A cluster of `standin-broker` or `nats-server` nodes that is itself under test: built, changed node by node, waited for.
 //!
-//! [`Cluster`](crate::Cluster) is the cluster that a sidecar is tested against, by settings files; a mesh is itself what is
-//! tested, by flags that both makers share. What it waits for is what the nodes say on their pages (see [`links`](crate::links)).
+//! [`Cluster`](crate::Cluster) is the other one, against which a sidecar is tested. A mesh uses only flags that both programs
+//! share. Its waits read the monitoring pages of the nodes (see [`links`](crate::links)).
 
 use crate::condition::settled;
 use crate::lan::Lan;
@@ -13,21 +13,21 @@ use std::future::Future;
 use std::panic::Location;
 use std::time::Duration;
 
-/// How long a mesh may take to become whole, or to agree.
+/// Timeout for the routes and the interest of a mesh to be complete.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How the nodes find each other.
+/// Means by which the nodes find each other.
 #[derive(Clone, Debug)]
 enum Joining {
-    /// Each is given the addresses of all the others that there are when it is described.
+    /// Each node has the addresses of all other nodes described before or with it.
     Routes,
-    /// Each is given the first one's address only, and hears of the others from there.
+    /// Each node has only the address of the first one, which tells it of the others.
     Seed,
-    /// In a registry.
+    /// The nodes register in ZooKeeper.
     ZooKeeper { hosts: String, path: String },
 }
 
-/// What a mesh is to be like.
+/// Settings of a mesh that is not started yet.
 #[derive(Clone, Debug)]
 pub struct MeshBuilder {
     maker: Maker,
@@ -39,32 +39,36 @@ pub struct MeshBuilder {
 }
 
 impl MeshBuilder {
-    /// Gives every node these flags too; for one node's, see [`MeshNode::flags`].
+    /// Adds these flags to every node. For the flags of one node, see [`MeshNode::flags`].
     #[must_use]
     pub fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
         self
     }
 
-    /// Sets a key of every node's settings, such as `cluster.ping_timeout_ms`. Only ours has them.
+    /// Sets a key of every node's settings, such as `cluster.ping_timeout_ms`. Only `standin-broker` has them.
     #[must_use]
     pub fn setting(mut self, key: &str, value: impl ToString) -> Self {
-        assert_eq!(self.maker, Maker::Ours, "only ours has the setting {key}");
+        assert_eq!(
+            self.maker,
+            Maker::Ours,
+            "only standin-broker has the setting {key}"
+        );
         self.settings.push((key.to_owned(), value.to_string()));
         self
     }
 
-    /// Gives every node the address of the first only.
+    /// Gives every node only the address of the first one.
     #[must_use]
     pub fn seeded(mut self) -> Self {
         self.joining = Joining::Seed;
         self
     }
 
-    /// Lets the nodes find each other in ZooKeeper, and through nothing else. Only ours can.
+    /// Lets the nodes find each other only in ZooKeeper. Only `standin-broker` can.
     #[must_use]
     pub fn zookeeper(mut self, hosts: impl Into<String>, path: &str) -> Self {
-        assert_eq!(self.maker, Maker::Ours, "only ours knows ZooKeeper");
+        assert_eq!(self.maker, Maker::Ours, "only standin-broker uses ZooKeeper");
         self.joining = Joining::ZooKeeper {
             hosts: hosts.into(),
             path: path.to_owned(),
@@ -72,24 +76,24 @@ impl MeshBuilder {
         self
     }
 
-    /// Describes the nodes and starts none.
+    /// Returns the mesh without starting a node.
     pub fn describe(self) -> Mesh {
         self.described(|_| None)
     }
 
-    /// As [`describe`](Self::describe), node 0 on machine 0 of this network, and so on.
+    /// Returns the mesh without starting a node, with node 0 on host 0 of this network, and so on.
     pub fn describe_across(self, lan: &Lan) -> Mesh {
         self.described(|index| Some(lan.host(index)))
     }
 
-    /// Starts all nodes at once and waits until the mesh is whole.
+    /// Starts all nodes at once and waits until every node has a route to every other one.
     pub async fn start(self) -> Mesh {
         let mut mesh = self.describe();
         mesh.start_all().await;
         mesh
     }
 
-    /// As [`start`](Self::start), node 0 on machine 0 of this network, and so on.
+    /// Starts as [`start`](Self::start) does, with node 0 on host 0 of this network, and so on.
     pub async fn start_across(self, lan: &Lan) -> Mesh {
         let mut mesh = self.describe_across(lan);
         mesh.start_all().await;
@@ -112,16 +116,16 @@ impl MeshBuilder {
     }
 }
 
-/// Nodes 0, 1, … of one cluster.
+/// A mesh of nodes 0, 1, …
 #[derive(Debug)]
 pub struct Mesh {
-    /// The nodes, in order: each can be started, killed, frozen and so on by itself.
+    /// The nodes. Each can be started, killed or frozen by itself.
     pub nodes: Vec<MeshNode>,
     given: MeshBuilder,
 }
 
 impl Mesh {
-    /// A mesh of so many nodes on loopback that know each other by their routes.
+    /// Returns a builder for this many nodes on loopback, each with the route addresses of the others.
     pub fn builder(maker: Maker, size: usize) -> MeshBuilder {
         MeshBuilder {
             maker,
@@ -133,12 +137,12 @@ impl Mesh {
         }
     }
 
-    /// Starts [`builder`](Self::builder)`(maker, size)` as it is.
+    /// Starts a mesh with the defaults of [`builder`](Self::builder).
     pub async fn start(maker: Maker, size: usize) -> Self {
         Self::builder(maker, size).start().await
     }
 
-    /// Starts every node that does not run, all at once, and waits until the mesh is whole.
+    /// Starts all nodes that do not run, at once, and waits until every node has a route to every other one.
     pub async fn start_all(&mut self) {
         let mut started = Vec::new();
         for (index, node) in self.nodes.iter_mut().enumerate() {
@@ -153,36 +157,36 @@ impl Mesh {
         self.wait_until_whole().await;
     }
 
-    /// Describes one more node, on loopback or on this machine, that knows of all before it; its index. It is not started.
+    /// Adds a node that is not started, on loopback or on this host, and returns its index. It has the addresses of all nodes
+    /// before it.
     pub fn add(&mut self, place: Option<&Netns>) -> usize {
         let index = self.describe_one(place);
         self.introduce(index);
         index
     }
 
-    /// [`add`](Self::add) on loopback, started and ready; its index.
+    /// Adds a node on loopback, starts it, waits until it is ready, and returns its index.
     pub async fn start_one_more(&mut self) -> usize {
         let index = self.add(None);
         self.nodes[index].restart().await;
         index
     }
 
-    /// Waits until each running node is linked to each other one and to none besides. A frozen node is neither asked nor
-    /// missed.
+    /// Waits until each running node has routes to every other one, and to no other node. Frozen nodes are ignored.
     #[track_caller]
     pub fn wait_until_whole(&mut self) -> impl Future<Output = ()> {
         let answering = self.answering();
         self.wait_until_linked(&answering)
     }
 
-    /// Waits until each of these nodes is linked to each other one of them and to none besides, as after a partition. A
-    /// link to a frozen node that is not among them does not count.
+    /// Waits until each of these nodes has routes to every other one of them, and to no other node, as after a partition. Routes
+    /// to a frozen node outside the group are ignored.
     #[track_caller]
     pub fn wait_until_linked(&mut self, group: &[usize]) -> impl Future<Output = ()> + use<'_> {
         let at = Location::caller();
         let group = group.to_vec();
         async move {
-            let what = format!("nodes {group:?} are linked to each other and to no other");
+            let what = format!("nodes {group:?} have routes to each other and to no other");
             settled(at, &what, PATIENCE, async || {
                 let frozen = self.frozen_names();
                 self.links_of(&group)
@@ -193,26 +197,26 @@ impl Mesh {
         }
     }
 
-    /// Waits until each running node that is not frozen knows the interest of the clients of each other one, and no more; ours
-    /// must also count no more subscriptions than its clients' and these.
+    /// Waits until each running node that is not frozen has exactly the interest of the clients of every other one. A
+    /// `standin-broker` must also count exactly the subscriptions of its clients and these.
     #[track_caller]
     pub fn wait_until_agreed(&mut self) -> impl Future<Output = ()> {
         let answering = self.answering();
         self.wait_until_agreed_among(&answering)
     }
 
-    /// [`wait_until_agreed`](Self::wait_until_agreed) among these nodes only.
+    /// Waits as [`wait_until_agreed`](Self::wait_until_agreed) does, for these nodes only.
     #[track_caller]
     pub fn wait_until_agreed_among(&mut self, group: &[usize]) -> impl Future<Output = ()> + use<'_> {
         let at = Location::caller();
         let group = group.to_vec();
         async move {
-            let what = format!("nodes {group:?} agree on who wants what");
+            let what = format!("nodes {group:?} have the interest of each other");
             settled(at, &what, PATIENCE, async || self.agreed(&group).await).await;
         }
     }
 
-    /// Indices of the running nodes that are not frozen.
+    /// Returns the indices of the running nodes that are not frozen.
     pub fn answering(&mut self) -> Vec<usize> {
         let answers = |node: &mut MeshNode| node.is_running() && !node.is_frozen();
         let nodes = self.nodes.iter_mut().enumerate();
@@ -230,7 +234,7 @@ impl Mesh {
         index
     }
 
-    /// Tells a node how to find the others.
+    /// Gives a node the flags by which it finds the others.
     fn introduce(&mut self, index: usize) {
         let mut flags = vec!["--cluster_name".to_owned(), self.given.name.clone()];
         match &self.given.joining {
@@ -243,7 +247,7 @@ impl Mesh {
         self.nodes[index].join_by(flags);
     }
 
-    /// The flag with the addresses of the first so many nodes but itself.
+    /// Returns the flag with the addresses of the first `known` nodes except the node itself.
     fn routes(&self, index: usize, known: usize) -> Vec<String> {
         let others = self.nodes.iter().take(known).enumerate();
         let others = others.filter(|(other, _)| *other != index);
@@ -264,7 +268,7 @@ impl Mesh {
         frozen.collect()
     }
 
-    /// What each of these nodes tells of its links, with its name.
+    /// Reads the name and the routes of each of these nodes.
     async fn links_of(&mut self, group: &[usize]) -> Result<Vec<(String, Links)>, String> {
         let mut all = Vec::new();
         for index in group {
@@ -275,7 +279,10 @@ impl Mesh {
                 panic!("{name} ended by itself:\n{}", process.tail());
             }
             let links = Links::read(node.http()).await;
-            all.push((name.clone(), links.ok_or(format!("{name} gives no pages"))?));
+            all.push((
+                name.clone(),
+                links.ok_or(format!("{name} does not serve its pages"))?,
+            ));
         }
         Ok(all)
     }
@@ -284,12 +291,12 @@ impl Mesh {
         let links = self.links_of(group).await?;
         for (index, (name, told)) in group.iter().zip(&links) {
             let interest = OwnInterest::read(self.nodes[*index].http()).await;
-            let interest = interest.ok_or(format!("{name} gives no page of its clients"))?;
+            let interest = interest.ok_or(format!("{name} does not serve /connz"))?;
             self.counted(*index, &interest, told).await?;
             for (knower, known) in links.iter().filter(|(knower, _)| knower != name) {
                 let peer = known
                     .to(&told.id)
-                    .ok_or(format!("{knower} has no link to {name}"))?;
+                    .ok_or(format!("{knower} has no route to {name}"))?;
                 interest
                     .known_as(peer)
                     .map_err(|wrong| format!("on {knower}: {wrong}"))?;
@@ -298,7 +305,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// What is wrong with how many subscriptions a node counts. The real one counts those of its own services too.
+    /// Checks the number of subscriptions that a `standin-broker` counts. A `nats-server` also counts those of its own services.
     async fn counted(&self, index: usize, own: &OwnInterest, links: &Links) -> Result<(), String> {
         let node = &self.nodes[index];
         let remote: u64 = links.peers().map(|peer| peer.interest).sum();
@@ -306,7 +313,7 @@ impl Mesh {
         let counted = node.num_subscriptions().await;
         if self.given.maker == Maker::Ours && counted != Some(expected) {
             return Err(format!(
-                "{} counts {counted:?} subscriptions, and has {} of its clients and {remote} of others",
+                "{} counts {counted:?} subscriptions, but has {} of its clients and {remote} of other nodes",
                 node.name(),
                 own.subscriptions
             ));
@@ -315,13 +322,13 @@ impl Mesh {
     }
 }
 
-/// What is wrong with these links; nothing when each leads to all the others and none to one that is not here.
+/// Checks that each of these nodes has complete routes to all others, and to no node outside the list that is not frozen.
 fn linked(all: &[(String, Links)], frozen: &[String]) -> Result<(), String> {
     for (name, links) in all {
         for (other, told) in all.iter().filter(|(other, _)| other != name) {
             let peer = links
                 .to(&told.id)
-                .ok_or(format!("{name} has no link to {other}"))?;
+                .ok_or(format!("{name} has no route to {other}"))?;
             if !links.is_complete(peer) {
                 return Err(format!(
                     "{name} has only {} connections to {other}",
@@ -335,7 +342,7 @@ fn linked(all: &[(String, Links)], frozen: &[String]) -> Result<(), String> {
             .find(|peer| !is_here(&peer.id) && !frozen.contains(&peer.name))
         {
             return Err(format!(
-                "{name} still has a link to {} with id {}",
+                "{name} still has a route to {} with id {}",
                 stranger.name, stranger.id
             ));
         }

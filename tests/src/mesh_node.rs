@@ -1,4 +1,4 @@
-//! One node of a [`Mesh`](crate::Mesh), ours or `nats-server`: started and ended in every way that a node starts and ends.
+//! One node of a [`Mesh`](crate::Mesh): a `standin-broker` or `nats-server` process, with every way to start and to end it.
 
 use crate::figures::Figures;
 use crate::http::Endpoint;
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// One node. Its ports and its name stay as they are over every restart.
+/// One node. Its ports and its name stay the same over every restart.
 #[derive(Debug)]
 pub struct MeshNode {
     maker: Maker,
@@ -24,17 +24,17 @@ pub struct MeshNode {
     address: SocketAddr,
     cluster: SocketAddr,
     http: Endpoint,
-    /// How it finds the others.
+    /// Flags by which it finds the other nodes.
     joining: Vec<String>,
-    /// Further flags, taken up at the next start.
+    /// Further flags, used from the next start on.
     pub flags: Vec<String>,
-    /// Keys of its settings, such as `cluster.ping_timeout_ms`, taken up at the next start. Only ours has them.
+    /// Settings of `standin-broker`, such as `cluster.ping_timeout_ms`, used from the next start on.
     pub settings: Vec<(String, String)>,
     process: Option<Process>,
 }
 
 impl MeshNode {
-    /// A node that is not started yet, on loopback or on a namespace's own address.
+    /// Returns a node that is not started yet, on loopback or at the address of a namespace.
     pub(crate) fn new(maker: Maker, name: String, netns: Option<&Netns>) -> Self {
         let host = netns.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), Netns::address);
         let own = || SocketAddr::new(host, free_port());
@@ -58,49 +58,49 @@ impl MeshNode {
         self.joining = flags;
     }
 
-    /// `n1`, `n2`, …; its server name too.
+    /// Returns its server name: `n1`, `n2`, …
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it takes clients.
+    /// Returns the address to which clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `nats://HOST:PORT`.
+    /// Returns that address as `nats://HOST:PORT`.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
 
-    /// Where it takes links.
+    /// Returns the address to which other nodes connect.
     pub fn cluster_address(&self) -> SocketAddr {
         self.cluster
     }
 
-    /// Its pages.
+    /// Returns where its monitoring pages are.
     pub fn http(&self) -> &Endpoint {
         &self.http
     }
 
-    /// A number of `/varz`, such as `connections`; `None` when it does not answer.
+    /// Returns a number of `/varz`, such as `connections`; `None` if the node does not answer.
     pub async fn varz(&self, key: &str) -> Option<u64> {
         self.http.get_json("/varz").await?[key].as_u64()
     }
 
-    /// `num_subscriptions` of `/subsz`: its clients' and what it knows of other nodes.
+    /// Returns `num_subscriptions` of `/subsz`: subscriptions of its clients, and interest of other nodes.
     pub async fn num_subscriptions(&self) -> Option<u64> {
         self.http.get_json("/subsz").await?["num_subscriptions"].as_u64()
     }
 
-    /// How many messages other nodes have passed on to it, over the links that stand.
+    /// Returns the number of messages received over the routes that are open now.
     pub async fn messages_from_links(&self) -> u64 {
         let page = self.http.get_json("/routez").await.unwrap_or_default();
         let routes = page["routes"].as_array().map_or(&[][..], Vec::as_slice);
         routes.iter().filter_map(|route| route["in_msgs"].as_u64()).sum()
     }
 
-    /// A client's socket to it, from the machine that it runs on.
+    /// Connects a client's socket, from the host on which the node runs.
     ///
     /// # Errors
     /// The socket's error.
@@ -111,86 +111,86 @@ impl MeshNode {
         }
     }
 
-    /// A raw client of it, from the machine that it runs on, connected and greeted.
+    /// Connects a raw client, from the host on which the node runs.
     pub async fn client(&self) -> RawClient {
         match tokio::time::timeout(CONNECT_PATIENCE, self.connect()).await {
             Ok(Ok(stream)) => RawClient::open_over(stream).await,
-            other => panic!("{} takes no client: {other:?}", self.name),
+            other => panic!("{} does not accept a client: {other:?}", self.name),
         }
     }
 
-    /// Its process, running or ended: its log, its end.
+    /// Returns its process, running or ended.
     pub fn process(&mut self) -> &mut Process {
         self.process
             .as_mut()
             .unwrap_or_else(|| panic!("{} was never started", self.name))
     }
 
-    /// What it takes of the machine now.
+    /// Returns the threads, files, memory and CPU time of its process.
     pub fn figures(&self) -> Figures {
         self.process.as_ref().map(Process::figures).unwrap_or_default()
     }
 
-    /// False before its start and after its end, whatever ended it.
+    /// Returns whether its process runs.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(Process::is_running)
     }
 
-    /// True between [`freeze`](Self::freeze) and [`thaw`](Self::thaw).
+    /// Returns whether it is between [`freeze`](Self::freeze) and [`thaw`](Self::thaw).
     pub fn is_frozen(&mut self) -> bool {
         self.is_running() && self.process().is_frozen()
     }
 
-    /// Starts it and does not wait.
+    /// Starts it and does not wait until it is ready.
     pub fn launch(&mut self) {
         assert!(!self.is_running(), "{} runs already", self.name);
         let program = self.program();
         self.process = Some(program.start(format!("{} {}", self.maker.name(), self.name)));
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until its log says that it is ready.
     pub async fn wait_until_ready(&mut self) {
         self.process()
             .wait_for_line("Server is ready", START_PATIENCE)
             .await;
     }
 
-    /// Starts it and waits until it is ready; kills it first if it runs.
+    /// Kills it if it runs, starts it, and waits until it is ready.
     pub async fn restart(&mut self) {
         self.kill();
         self.launch();
         self.wait_until_ready().await;
     }
 
-    /// SIGKILL, and waits until the kernel has closed its sockets.
+    /// Kills it (SIGKILL) and waits until the kernel has closed its sockets.
     pub fn kill(&mut self) {
         if self.is_running() {
             self.process().kill();
         }
     }
 
-    /// SIGSTOP: it stays connected and answers nothing.
+    /// Freezes it (SIGSTOP): it stays connected and answers nothing.
     pub async fn freeze(&mut self) {
         self.process().freeze().await;
     }
 
-    /// SIGCONT.
+    /// Ends the freeze (SIGCONT).
     pub fn thaw(&mut self) {
         self.process().thaw();
     }
 
-    /// SIGTERM, and does not wait.
+    /// Sends SIGTERM and does not wait.
     pub fn terminate(&mut self) {
         self.process().signal(Signal::SIGTERM);
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Sends SIGTERM and waits for the end of the process.
     pub async fn stop(&mut self, patience: Duration) -> ExitStatus {
         self.terminate();
         self.process().wait_for_end(patience).await
     }
 
-    /// SIGUSR2: it tells its clients (`ldm`), closes them one after the other, and ends.
+    /// Starts its lame duck mode (SIGUSR2): it tells its clients (`ldm` in INFO), closes them one after the other, and ends.
     pub fn go_lame(&mut self) {
         self.process().signal(Signal::SIGUSR2);
     }

@@ -1,4 +1,4 @@
-//! A cluster of real nats-server nodes, each of which a test can kill, freeze, restart or let go lame.
+//! A cluster of real nats-server nodes, each of which a test can kill, freeze, restart or put into lame duck mode.
 
 use crate::condition::eventually;
 use crate::http::Endpoint;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Which nats-server.
+/// A version of nats-server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// The newest, from PyPI.
@@ -27,7 +27,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// Its program.
+    /// Returns the path of the program.
     pub fn program(self) -> PathBuf {
         match self {
             Self::Newest => peers::folder().join("python/bin/nats-server"),
@@ -36,7 +36,7 @@ impl Version {
     }
 }
 
-/// What a cluster is to be like.
+/// Settings of a cluster that is not started yet.
 #[derive(Clone, Debug)]
 pub struct ClusterBuilder {
     size: usize,
@@ -49,42 +49,42 @@ pub struct ClusterBuilder {
 }
 
 impl ClusterBuilder {
-    /// Takes this version instead of the newest.
+    /// Uses this version instead of the newest.
     #[must_use]
     pub fn version(mut self, version: Version) -> Self {
         self.version = version;
         self
     }
 
-    /// Demands this user and password of clients.
+    /// Requires this user and password from clients.
     #[must_use]
     pub fn user_password(mut self, user: &str, password: &str) -> Self {
         self.authorization = format!("authorization {{ user: \"{user}\", password: \"{password}\" }}\n");
         self
     }
 
-    /// Demands this token of clients.
+    /// Requires this token from clients.
     #[must_use]
     pub fn token(mut self, token: &str) -> Self {
         self.authorization = format!("authorization {{ token: \"{token}\" }}\n");
         self
     }
 
-    /// Switches JetStream on, each node with a store of its own.
+    /// Enables JetStream, each node with its own store.
     #[must_use]
     pub fn jetstream(mut self) -> Self {
         self.jetstream = true;
         self
     }
 
-    /// Nodes that know nothing of each other: no routes, no names of others in INFO.
+    /// Starts the nodes without routes, so that no node names another in INFO.
     #[must_use]
     pub fn strangers(mut self) -> Self {
         self.routed = false;
         self
     }
 
-    /// Runs the nodes in this namespace, on its address.
+    /// Runs the nodes in this namespace, at its address.
     #[must_use]
     pub fn inside(mut self, netns: &Netns) -> Self {
         self.host = netns.address();
@@ -92,7 +92,7 @@ impl ClusterBuilder {
         self
     }
 
-    /// Starts all nodes and waits until each has a route to each.
+    /// Starts all nodes and waits until each has a route to each other one.
     pub async fn start(self) -> Cluster {
         let route_ports: Vec<u16> = (0..self.size).map(|_| free_port()).collect();
         let mut nodes: Vec<NatsNode> = (0..self.size)
@@ -110,7 +110,7 @@ impl ClusterBuilder {
     }
 }
 
-/// Nodes 0, 1, … of one cluster.
+/// A running cluster.
 #[derive(Debug)]
 pub struct Cluster {
     /// The nodes, in order.
@@ -119,7 +119,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster of this many nodes of the newest version, open to everyone.
+    /// Returns a builder for this many nodes of the newest version, without authentication.
     pub fn builder(size: usize) -> ClusterBuilder {
         ClusterBuilder {
             size,
@@ -132,19 +132,19 @@ impl Cluster {
         }
     }
 
-    /// Starts [`builder`](Self::builder)`(size)` as it is.
+    /// Starts a cluster with the defaults of [`builder`](Self::builder).
     pub async fn start(size: usize) -> Self {
         Self::builder(size).start().await
     }
 
-    /// Registers every node under its name.
+    /// Registers every node in ZooKeeper under its name.
     pub async fn announce(&self, registrar: &mut Registrar, record: Record) {
         for node in &self.nodes {
             registrar.announce(record, node.name(), node.address()).await;
         }
     }
 
-    /// Waits until every running node answers and has a route to every other running node.
+    /// Waits until every running node is ready and has a route to every other running node.
     pub async fn wait_until_whole(&mut self) {
         let running = self.nodes.iter().filter(|node| node.process.is_some()).count();
         for node in &mut self.nodes {
@@ -175,7 +175,7 @@ impl Cluster {
         self.wait_until_whole().await;
     }
 
-    /// The node with this client address.
+    /// Returns the index of the node with this client address.
     pub fn index_of(&self, address: SocketAddr) -> Option<usize> {
         self.nodes.iter().position(|node| node.address == address)
     }
@@ -244,54 +244,54 @@ impl NatsNode {
         self.process = Some(self.program.start(self.name.clone()));
     }
 
-    /// `nats-1`, `nats-2`, …; its server_name too.
+    /// Returns its `server_name`: `nats-1`, `nats-2`, …
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it takes clients.
+    /// Returns the address to which clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `nats://HOST:PORT`.
+    /// Returns that address as `nats://HOST:PORT`.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
 
-    /// The folder with its settings and its store.
+    /// Returns the folder with its settings and its store.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Its monitoring pages.
+    /// Returns where its monitoring pages are.
     pub fn monitoring(&self) -> &Endpoint {
         &self.monitoring
     }
 
-    /// Its process, for [`Process::freeze`] and the like.
+    /// Returns its process.
     pub fn process(&mut self) -> &mut Process {
         self.process
             .as_mut()
             .unwrap_or_else(|| panic!("{} is not running", self.name))
     }
 
-    /// SIGKILL.
+    /// Kills it (SIGKILL).
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Asks it to go: it tells its clients (`ldm`), closes them one after the other, and ends.
+    /// Starts its lame duck mode: it tells its clients (`ldm` in INFO), closes them one after the other, and ends.
     pub fn go_lame(&mut self) {
         self.process().signal(Signal::SIGUSR2);
     }
 
-    /// How many client connections it has.
+    /// Returns the number of its client connections; `None` if it does not answer.
     pub async fn client_count(&self) -> Option<u64> {
         self.monitoring.get_json("/varz").await?["connections"].as_u64()
     }
 
-    /// Peers to which all connections stand.
+    /// Returns the number of peers to which all connections are open.
     async fn routed_peers(&self) -> Option<usize> {
         let links = Links::read(&self.monitoring).await?;
         Some(links.peers().filter(|peer| links.is_complete(peer)).count())

@@ -1,7 +1,7 @@
-//! Two machines of one's own: a pair of network namespaces joined by a virtual cable, which a test can cut.
+//! Two hosts: a pair of network namespaces joined by a virtual cable, which a test can cut.
 //!
-//! Needs root, iproute2 and util-linux; works in a chroot too. Addresses 10.77.0.1 and 10.77.0.2 exist inside the namespaces only; each also has its own
-//! loopback. A cut link is a partition as the other side sees it: no reset, no end of stream, just silence.
+//! Needs root, iproute2 and util-linux, and works in a chroot. The addresses 10.77.0.1 and 10.77.0.2 exist only inside the
+//! namespaces, and each has its own loopback. A cut cable is a partition: no reset and no end of stream, only silence.
 
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
@@ -26,7 +26,7 @@ pub struct Netns {
     address: Ipv4Addr,
 }
 
-/// Two namespaces and the cable between them; all is removed when it is dropped.
+/// Two namespaces and the cable between them. Dropping it removes them.
 #[derive(Debug)]
 pub struct NetnsPair {
     /// 10.77.0.1.
@@ -36,7 +36,7 @@ pub struct NetnsPair {
 }
 
 impl NetnsPair {
-    /// Makes both namespaces, joined and up.
+    /// Makes both namespaces and the cable.
     pub fn new() -> Self {
         let unique = unique();
         // An interface name has at most 15 characters.
@@ -52,7 +52,7 @@ impl NetnsPair {
         let (near, far) = (&pair.near, &pair.far);
         ip(&["netns", "add", &near.name]);
         ip(&["netns", "add", &far.name]);
-        // Made inside the namespaces at once, so the machine's own network never sees it.
+        // The pair is created in the namespaces, so it never exists in the network of the machine itself.
         let peer = ["peer", "name", &far.cable, "netns", &far.name];
         ip(&[
             &["link", "add", &near.cable, "netns", &near.name, "type", "veth"],
@@ -73,14 +73,14 @@ impl NetnsPair {
         pair
     }
 
-    /// Cuts the link: from now on nothing arrives at either side, and neither side's interface tells so.
+    /// Cuts the cable: nothing arrives at either side, and both interfaces stay up.
     pub fn cut(&self) {
         for (side, other) in self.both_ways() {
             side.send_nothing_to(other);
         }
     }
 
-    /// Makes the link whole again.
+    /// Repairs the cable.
     pub fn mend(&self) {
         for (side, other) in self.both_ways() {
             side.send_again_to(other);
@@ -99,28 +99,28 @@ impl Default for NetnsPair {
 }
 
 impl Netns {
-    /// The namespace's name, for `ip netns exec`.
+    /// Returns the name, for `ip netns exec`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its address on the cable.
+    /// Returns the address of its end of the cable.
     pub fn address(&self) -> IpAddr {
         IpAddr::V4(self.address)
     }
 
-    /// Connects from inside this namespace; the socket can then be used anywhere.
+    /// Connects from inside this namespace. The socket can be used in any thread.
     ///
     /// # Errors
-    /// The socket's error; also when the namespace cannot be entered.
+    /// The socket's error, or that of entering the namespace.
     pub async fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
         connect_inside(&self.name, address).await
     }
 
-    /// Listens on this namespace's address, at any free port when it is 0; the socket can then be used anywhere.
+    /// Listens at this namespace's address; port 0 is any free port. The socket can be used in any thread.
     ///
     /// # Errors
-    /// The socket's error; also when the namespace cannot be entered.
+    /// The socket's error, or that of entering the namespace.
     pub fn listen(&self, port: u16) -> std::io::Result<TcpListener> {
         let (path, address) = (path_of(&self.name), (self.address, port));
         let listen = move || {
@@ -134,7 +134,7 @@ impl Netns {
         TcpListener::from_std(listener)
     }
 
-    /// A namespace that is still to be made: its name, its interface, the address that this is to have.
+    /// Describes a namespace that is not made yet.
     pub(crate) fn named(name: String, cable: &str, address: Ipv4Addr) -> Self {
         Self {
             name,
@@ -143,9 +143,9 @@ impl Netns {
         }
     }
 
-    /// From now on nothing that this namespace sends arrives at the other; the way back is as it was.
+    /// Drops everything that this namespace sends to the other. The other direction is not changed.
     pub(crate) fn send_nothing_to(&self, other: &Self) {
-        // Sent to a station that does not exist: works on every kernel, unlike netem.
+        // Frames go to a link-layer address that does not exist. Unlike netem, every kernel can do this.
         let neighbour = [
             "neigh",
             "replace",
@@ -158,12 +158,12 @@ impl Netns {
         self.ip(&[&neighbour[..], &["nud", "permanent"]].concat());
     }
 
-    /// Takes [`send_nothing_to`](Self::send_nothing_to) back.
+    /// Ends [`send_nothing_to`](Self::send_nothing_to).
     pub(crate) fn send_again_to(&self, other: &Self) {
         self.ip(&["neigh", "delete", &other.address.to_string(), "dev", &self.cable]);
     }
 
-    /// Runs `ip` about this namespace.
+    /// Runs `ip` in this namespace, which must succeed.
     pub(crate) fn ip(&self, arguments: &[&str]) {
         self.run("ip", arguments);
     }
@@ -175,8 +175,8 @@ impl Netns {
     }
 }
 
-/// The beginning of a command line whose rest runs in the namespace of this name. `ip netns exec` and `ip -n` change mounts
-/// too, and fail where `/` is no mount point, as in a chroot.
+/// Returns the start of a command line whose rest runs in the namespace with this name. `ip netns exec` and `ip -n` also change
+/// mounts, and fail where `/` is not a mount point, as in a chroot.
 pub(crate) fn inside(netns: &str) -> [String; 3] {
     [
         "nsenter".to_owned(),
@@ -185,7 +185,7 @@ pub(crate) fn inside(netns: &str) -> [String; 3] {
     ]
 }
 
-/// A word that no other namespace of this machine has in its name.
+/// Returns a word that no other namespace of this machine has in its name.
 pub(crate) fn unique() -> String {
     format!(
         "{:x}-{}",
@@ -198,16 +198,16 @@ fn path_of(netns: &str) -> String {
     format!("/run/netns/{netns}")
 }
 
-/// Moves this thread, and no other, into a namespace; for a thread that ends soon.
+/// Moves this thread into a namespace. For a thread that does nothing else.
 fn enter(path: &str) -> std::io::Result<()> {
     Ok(setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?)
 }
 
-/// Connects from inside the namespace of this name.
+/// Connects from inside the namespace with this name.
 pub(crate) async fn connect_inside(netns: &str, address: SocketAddr) -> std::io::Result<TcpStream> {
     let path = path_of(netns);
     let (done, connected) = tokio::sync::oneshot::channel();
-    // A thread of its own: the namespace it enters is left when it ends, and no other thread is moved.
+    // Only a thread of its own may enter the namespace: tokio's threads must stay where they are.
     std::thread::spawn(move || {
         let connect = || {
             enter(&path)?;
@@ -241,7 +241,7 @@ fn run(program: &str, arguments: &[&str]) {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        // Removing a namespace removes its end of the cable, and with it the other. It may already be gone.
+        // Removing a namespace removes its end of the cable, and so the other end. It may already be removed.
         let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
     }
 }

@@ -1,8 +1,8 @@
-//! Where the real peers are that `tests/run` installs.
+//! Paths of the real peers that `tests/run` installs, and of the product's programs.
 
 use std::path::PathBuf;
 
-/// The folder of the peers: `STANDIN_PEERS`, else `target/peers` of the target folder that this test runs from.
+/// Returns the folder of the peers: `STANDIN_PEERS`, or `peers` in the target folder of this test.
 pub fn folder() -> PathBuf {
     let folder =
         std::env::var_os("STANDIN_PEERS").map_or_else(|| target_folder().join("peers"), PathBuf::from);
@@ -14,12 +14,12 @@ pub fn folder() -> PathBuf {
     folder
 }
 
-/// The sidecar's executable: `STANDIN_PROXY_BIN`, else the one built beside this test.
+/// Returns the sidecar's executable: `STANDIN_PROXY_BIN`, or the one built beside this test.
 pub fn sidecar_binary() -> PathBuf {
     binary("STANDIN_PROXY_BIN", "standin-proxy")
 }
 
-/// The broker's executable: `STANDIN_BROKER_BIN`, else the one built beside this test.
+/// Returns the broker's executable: `STANDIN_BROKER_BIN`, or the one built beside this test.
 pub fn broker_binary() -> PathBuf {
     binary("STANDIN_BROKER_BIN", "standin-broker")
 }
@@ -35,25 +35,25 @@ fn binary(variable: &str, name: &str) -> PathBuf {
     binary
 }
 
-/// The Python of the peers' own environment.
+/// Returns the Python interpreter of the peers' virtual environment.
 pub(crate) fn python() -> PathBuf {
     folder().join("python/bin/python")
 }
 
-/// Node.js: the one that came with the Python packages where the system has none, else that of the system.
+/// Returns the Node.js of the Python packages if `tests/run` installed it, or the one of the system.
 pub(crate) fn node() -> PathBuf {
     let ours = folder().join("python/bin/node");
     if ours.is_file() { ours } else { "node".into() }
 }
 
-/// A program or script of `tests/components`.
+/// Returns the path of a file of `tests/components`.
 pub(crate) fn component_source(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("components")
         .join(name)
 }
 
-/// This test is `target/PROFILE/deps/e2e-HASH`.
+/// Returns a folder above this test, which is `target/PROFILE/deps/e2e-HASH`.
 fn own_folder(levels_up: usize) -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     own.ancestors().nth(levels_up).unwrap_or(&own).to_path_buf()

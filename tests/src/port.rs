@@ -1,7 +1,7 @@
-//! Free loopback ports that no other test, no other test process and no outgoing connection takes meanwhile.
+//! Free loopback ports that no other test, no other test process and no outgoing connection can take.
 //!
-//! Ports come in blocks below the kernel's range for outgoing connections. A process claims a block with a file lock,
-//! which the kernel drops when the process ends however it ends, and never gives the same port twice.
+//! Ports come from blocks below the kernel's range for outgoing connections. A process claims a block with a file lock, which the
+//! kernel releases at the end of the process. It never hands out the same port twice.
 
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, create_dir_all};
@@ -21,7 +21,7 @@ struct Block {
 static BLOCK: Mutex<Option<Block>> = Mutex::new(None);
 static SPENT: Mutex<Vec<Block>> = Mutex::new(Vec::new());
 
-/// A port that is free on 127.0.0.1 and stays this process's own.
+/// Returns a port that is free on 127.0.0.1 and that no other test process uses.
 pub fn free_port() -> u16 {
     let mut current = BLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
@@ -32,7 +32,7 @@ pub fn free_port() -> u16 {
                 return port;
             }
         } else {
-            // A spent block stays locked: what was started on its ports may still run.
+            // The lock of the exhausted block is kept, because servers on its ports may still run.
             SPENT
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -42,7 +42,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// [`free_port`] as an address on loopback.
+/// Returns a [`free_port`] as an address on loopback.
 pub fn free_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
@@ -50,7 +50,7 @@ pub fn free_address() -> SocketAddr {
 fn claim() -> Block {
     let folder = std::env::temp_dir().join("standin-e2e-ports");
     create_dir_all(&folder).unwrap_or_else(|error| panic!("cannot make {}: {error}", folder.display()));
-    // Different processes start at different blocks, so a port rests before it is used again.
+    // Processes start at different blocks, so that a port is not reused soon.
     let start = std::process::id() % u32::from(BLOCKS);
     for step in 0..BLOCKS {
         let block = (u32::from(step) + start) as u16 % BLOCKS;

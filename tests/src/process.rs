@@ -1,7 +1,7 @@
-//! A child process that a test drives: started, spoken to, frozen, killed, and always gone at the end.
+//! A child process of a test: started, sent input and signals, frozen, killed, and always gone at the end.
 //!
-//! It is ended by its pid when dropped, also by a panic; and when the whole test process is killed the kernel ends it
-//! too (`setpriv --pdeathsig`). What it writes is kept line by line, with the time; the last lines are in every failure.
+//! Dropping it kills it, also during a panic. When the test process itself is killed, the kernel kills the child
+//! (`setpriv --pdeathsig`). Every line that it writes is kept with its time, and every failure shows the last lines.
 
 use crate::condition::{eventually, found};
 use crate::figures::Figures;
@@ -19,11 +19,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The most lines kept of one process; a test that gets more is running away.
+/// Limit on the lines kept of one process. A test with more is out of control, and fails.
 const LINES_MAX: usize = 2_000_000;
 const TAIL_LINES: usize = 20;
 
-/// Which of its two streams a process wrote a line to.
+/// The stream to which a process wrote a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -35,15 +35,15 @@ pub enum Stream {
 /// One line that a process wrote.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// When it came.
+    /// When it was read.
     pub at: Instant,
-    /// Where it was written to.
+    /// The stream to which it was written.
     pub stream: Stream,
     /// The line without its end.
     pub text: String,
 }
 
-/// How a process is started.
+/// A program with its arguments, environment and network namespace.
 #[derive(Clone, Debug)]
 pub struct Program {
     path: PathBuf,
@@ -53,7 +53,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program at this path, or of this name in `PATH`.
+    /// Names the program by its path, or by its name in `PATH`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -86,7 +86,7 @@ impl Program {
         self
     }
 
-    /// Runs it in this network namespace.
+    /// Runs the program in this network namespace.
     #[must_use]
     pub fn inside(self, netns: &Netns) -> Self {
         self.inside_named(netns.name())
@@ -98,7 +98,7 @@ impl Program {
         self
     }
 
-    /// Starts it; `name` appears in every failure.
+    /// Starts the program. Every failure message contains `name`.
     pub fn start(&self, name: impl Into<String>) -> Process {
         let name = name.into();
         let mut command = Command::new("setpriv");
@@ -168,7 +168,7 @@ fn keep_lines(
     })
 }
 
-/// A running (or ended) child process.
+/// A child process, running or ended.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -180,32 +180,32 @@ pub struct Process {
 }
 
 impl Process {
-    /// The name given at start.
+    /// Returns the name for failure messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Everything it wrote so far, both streams, in the order it came.
+    /// Returns all lines of both streams so far, in the order in which they were read.
     pub fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many lines came so far: a mark from which [`wait_for_line_after`](Self::wait_for_line_after) can look.
+    /// Returns the number of lines so far, for [`wait_for_line_after`](Self::wait_for_line_after).
     pub fn mark(&self) -> usize {
         self.lines().len()
     }
 
-    /// True when any line contains `text`.
+    /// Returns whether any line contains `text`.
     pub fn has_line(&self, text: &str) -> bool {
         self.count_lines(text) > 0
     }
 
-    /// How many lines contain `text`.
+    /// Returns the number of lines that contain `text`.
     pub fn count_lines(&self, text: &str) -> usize {
         self.lines()
             .iter()
@@ -213,13 +213,13 @@ impl Process {
             .count()
     }
 
-    /// Waits for a line that contains `text`, from the start on.
+    /// Waits for a line that contains `text`, among all lines since the start.
     #[track_caller]
     pub fn wait_for_line(&mut self, text: &str, patience: Duration) -> impl Future<Output = Line> {
         self.wait_for_line_after(0, text, patience)
     }
 
-    /// Waits for a line that contains `text`, among those after the mark.
+    /// Waits for a line that contains `text`, among the lines after the mark.
     #[track_caller]
     pub fn wait_for_line_after(
         &mut self,
@@ -231,7 +231,7 @@ impl Process {
         async move {
             let deadline = Instant::now() + patience;
             loop {
-                // Looked at first: what was written before the end is still to be found.
+                // Read before the lines, so that a line written just before the end is not missed.
                 let running = self.is_running() || !self.has_been_read();
                 if let Some(line) = self
                     .lines()
@@ -252,7 +252,7 @@ impl Process {
     /// Writes a line to its standard input.
     pub fn say(&mut self, line: &str) {
         let Some(stdin) = &mut self.stdin else {
-            panic!("{}: its input is closed", self.name)
+            panic!("{}: standard input is closed", self.name)
         };
         let written = stdin.write_all(format!("{line}\n").as_bytes());
         if let Err(error) = written {
@@ -271,30 +271,30 @@ impl Process {
     /// Sends a signal.
     pub fn signal(&mut self, signal: Signal) {
         if self.is_running() {
-            // It may end between the look and the signal; its pid is not used again before it is waited for.
+            // It may have ended since the check. Its pid is not reused until the test has waited for it.
             let _ = kill(self.nix_pid(), signal);
         }
     }
 
-    /// SIGSTOP, and waits until every thread has stopped: it stays connected and answers nothing.
+    /// Sends SIGSTOP and waits until every thread has stopped. The process stays connected and answers nothing.
     pub async fn freeze(&mut self) {
         self.signal(Signal::SIGSTOP);
         let what = format!("{} is frozen", self.name);
         eventually(what, Duration::from_secs(5), async || self.is_frozen()).await;
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn thaw(&mut self) {
         self.signal(Signal::SIGCONT);
     }
 
-    /// SIGKILL, and waits until the kernel has closed its sockets.
+    /// Sends SIGKILL and waits until the kernel has closed the sockets of the process.
     pub fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         self.ended = self.child.wait().ok();
     }
 
-    /// False once it has ended.
+    /// Returns whether the process has not ended.
     pub fn is_running(&mut self) -> bool {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().ok().flatten();
@@ -302,7 +302,7 @@ impl Process {
         self.ended.is_none()
     }
 
-    /// Waits for its end, and until all that it wrote is among its lines.
+    /// Waits until the process has ended and everything that it wrote has been read.
     #[track_caller]
     pub fn wait_for_end(&mut self, patience: Duration) -> impl Future<Output = ExitStatus> {
         let what = format!("{} ends", self.name);
@@ -312,40 +312,40 @@ impl Process {
         })
     }
 
-    /// CPU time used so far, user and system.
+    /// Returns the CPU time used so far, user and system.
     pub fn cpu_time(&self) -> Duration {
         self.figures().cpu_time
     }
 
-    /// Resident memory, in KiB.
+    /// Returns the resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
         self.figures().resident_kib
     }
 
-    /// What it takes of the machine now; all zero once it has ended.
+    /// Returns the threads, files, memory and CPU time now; all zero after the end.
     pub fn figures(&self) -> Figures {
         Figures::of(self.pid())
     }
 
-    /// The last lines it wrote, for a failure.
+    /// Returns the last lines, for a failure message.
     pub fn tail(&self) -> String {
         let lines = self.lines();
         Self::listed(lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)))
     }
 
-    /// True once both of its streams have ended and every line of them is kept.
+    /// Returns whether both streams have been read to their end.
     fn has_been_read(&self) -> bool {
         self.readers.iter().all(JoinHandle::is_finished)
     }
 
-    /// True while every thread of it is stopped, as after [`freeze`](Self::freeze).
+    /// Returns whether every thread is stopped, as after [`freeze`](Self::freeze).
     pub fn is_frozen(&self) -> bool {
         let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else {
             return false;
         };
         threads.flatten().all(|thread| {
             let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            // The state is the field after the name in parentheses. A thread that has just ended has none.
+            // The state follows the name in parentheses. `stat` of a thread that has just ended is empty.
             stat.is_empty() || stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
         })
     }
@@ -354,7 +354,7 @@ impl Process {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
-    /// Lines around this one, for a failure that is not about the last ones.
+    /// Returns the lines around this one, for a failure message that is not about the last lines.
     pub(crate) fn around(&self, line: usize) -> String {
         Self::listed(
             self.lines()
@@ -378,7 +378,7 @@ impl Process {
             format!("ended, {:?}", self.ended)
         };
         panic!(
-            "{at}: {} expected {wanted}\n  it is {state}; its last lines:\n{}",
+            "{at}: {} expected {wanted}\n  state: {state}; last lines:\n{}",
             self.name,
             self.tail()
         );
@@ -391,7 +391,7 @@ impl Drop for Process {
             self.kill();
         }
         if std::thread::panicking() {
-            eprintln!("--- {} wrote at the end:\n{}", self.name, self.tail());
+            eprintln!("--- last lines of {}:\n{}", self.name, self.tail());
         }
     }
 }

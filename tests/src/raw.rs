@@ -1,6 +1,6 @@
-//! A component played byte by byte: connects, reads INFO, and then says and expects exactly what the test writes.
+//! A component played by the test: connects, reads INFO, and then sends and expects exactly the bytes of the test.
 //!
-//! For promises that no client library lets one see: where a frame was cut, how many PONGs came, in which order.
+//! It shows what a client library hides: where a frame was split, how many PONGs came, and in which order.
 
 use crate::conversation::{Conversation, PATIENCE};
 use crate::frame::Frame;
@@ -13,16 +13,16 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-/// What a client library of 2014 says: no protocol, nothing optional.
+/// The CONNECT of a client library of 2014, without any later option.
 pub const CONNECT_OLD: &str = r#"CONNECT {"verbose":false,"pedantic":false}"#;
 
-/// What a current client library says, as far as it matters here.
+/// The CONNECT of a current client library, as far as it matters here.
 pub const CONNECT_NEW: &str = concat!(
     r#"CONNECT {"verbose":false,"pedantic":false,"protocol":1,"headers":true,"no_responders":true,"#,
     r#""echo":true,"lang":"raw","version":"1"}"#
 );
 
-/// A raw client; everything of [`Conversation`] can be called on it.
+/// A raw client. It has every method of [`Conversation`].
 #[derive(Debug)]
 pub struct RawClient {
     conversation: Conversation,
@@ -30,12 +30,12 @@ pub struct RawClient {
 }
 
 impl RawClient {
-    /// Connects, trying again until the listener is there, and reads INFO; nothing is sent.
+    /// Connects, with retries until the listener is there, and reads INFO. Sends nothing.
     pub async fn connect(address: SocketAddr) -> Self {
         Self::connect_named("client", address).await
     }
 
-    /// [`connect`](Self::connect) with a name of its own for failures.
+    /// Connects as [`connect`](Self::connect) does, with this name in failure messages.
     pub async fn connect_named(name: &str, address: SocketAddr) -> Self {
         let deadline = Instant::now() + PATIENCE;
         let stream = loop {
@@ -51,7 +51,7 @@ impl RawClient {
         Self::greet(name, stream).await
     }
 
-    /// Says [`CONNECT_OLD`] over a socket that is connected already, as from inside a [`Netns`](crate::Netns).
+    /// Does the handshake with [`CONNECT_OLD`] over a connected socket, such as one inside a [`Netns`](crate::Netns).
     pub async fn open_over(stream: TcpStream) -> Self {
         let mut client = Self::greet("client", stream).await;
         client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
@@ -70,13 +70,13 @@ impl RawClient {
         Self { conversation, info }
     }
 
-    /// Connects, says [`CONNECT_OLD`] and PING, and waits for the PONG.
+    /// Connects, sends [`CONNECT_OLD`] and PING, and waits for the PONG.
     pub async fn open(address: SocketAddr) -> Self {
         Self::open_with(address, CONNECT_OLD).await
     }
 
-    /// Connects, says `connect` (a whole line without `\r\n`) and PING, and waits for the PONG (and the `+OK` before
-    /// it, if `connect` asks for verbose).
+    /// Connects, sends `connect` (a line without `\r\n`) and PING, and waits for the PONG, and for the `+OK` before it if `connect`
+    /// asks for verbose.
     pub async fn open_with(address: SocketAddr, connect: &str) -> Self {
         let mut client = Self::connect(address).await;
         client.send(format!("{connect}\r\nPING\r\n")).await;
@@ -87,12 +87,12 @@ impl RawClient {
         client
     }
 
-    /// The first INFO, whole.
+    /// Returns the first INFO.
     pub fn info_frame(&self) -> &Frame {
         &self.info
     }
 
-    /// The first INFO's JSON.
+    /// Returns the JSON of the first INFO.
     pub fn info(&self) -> Value {
         self.info.json()
     }
@@ -109,7 +109,7 @@ impl RawClient {
         self.conversation.send(pub_frame(subject, payload))
     }
 
-    /// Sends PING and takes all up to its PONG; what came before it, keep-alive PINGs left out (they are answered).
+    /// Sends PING, takes frames up to its PONG, and returns the frames before it. Answers PINGs of the peer and leaves them out.
     #[track_caller]
     pub fn flush(&mut self) -> impl Future<Output = Vec<Frame>> {
         let at = Location::caller();
@@ -126,24 +126,24 @@ impl RawClient {
         }
     }
 
-    /// Takes the next MSG, which must be for this sid, subject and payload; PINGs on the way are answered.
+    /// Takes the next frame, which must be a MSG with this sid, subject and payload. Answers PINGs before it.
     #[track_caller]
     pub fn expect_message(&mut self, sid: &str, subject: &str, payload: &str) -> impl Future<Output = ()> {
         self.conversation.expect_command(msg_frame(sid, subject, payload))
     }
 
-    /// Ends the connection in the ordinary way.
+    /// Closes the connection (FIN).
     pub async fn close(self) {
         self.conversation.close().await;
     }
 
-    /// Ends the connection with a reset.
+    /// Resets the connection (RST).
     pub fn reset(self) {
         self.conversation.reset();
     }
 }
 
-/// The bytes of a PUB without reply subject.
+/// Returns the bytes of a PUB without reply subject.
 pub fn pub_frame(subject: &str, payload: impl AsRef<[u8]>) -> Vec<u8> {
     let payload = payload.as_ref();
     [
@@ -154,7 +154,7 @@ pub fn pub_frame(subject: &str, payload: impl AsRef<[u8]>) -> Vec<u8> {
     .concat()
 }
 
-/// The bytes of a MSG without reply subject.
+/// Returns the bytes of a MSG without reply subject.
 pub fn msg_frame(sid: &str, subject: &str, payload: impl AsRef<[u8]>) -> Vec<u8> {
     let payload = payload.as_ref();
     [

@@ -1,9 +1,8 @@
-//! A node that does only what the test says: what it reads, what it answers, how and when it dies.
+//! A node played by the test, which decides what the node reads, what it answers, and how and when it dies.
 //!
-//! The opposite of a real `nats-server`: for the moments a real one cannot be brought to on purpose, such as dying after
-//! byte 17 of a MSG, or reading ten publishes and confirming three. A connection that is not asked to read does not
-//! read, so "the node has stopped reading" needs no call; [`ScriptedNode::with_receive_buffer_bytes`] makes the kernel
-//! stop early too.
+//! It is for what a real `nats-server` cannot be made to do, such as to die after byte 17 of a MSG, or to read ten publishes and
+//! confirm three. A connection reads only when the test calls a method that reads, so a node that has stopped reading needs no
+//! call. [`ScriptedNode::with_receive_buffer_bytes`] limits what the kernel still takes then.
 
 use crate::conversation::{Conversation, PATIENCE};
 use crate::raw::msg_frame;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Connections the kernel keeps for a node that does not accept yet.
+/// Limit on the connections that wait in the kernel until the node accepts them.
 const BACKLOG: u32 = 1024;
 
 /// A listener on a free loopback port that hands each connection to the test.
@@ -35,14 +34,14 @@ impl ScriptedNode {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), None)
     }
 
-    /// [`start`](Self::start) at another address of this machine: ports are used again, and a client of another test that
-    /// looks for its dead node would come to this one.
+    /// Starts a node on a free port of another address of this machine. The kernel reuses ports, and a client of another test that
+    /// retries its dead node at 127.0.0.1 would connect to this one.
     pub async fn start_on(address: IpAddr) -> Self {
         Self::start_at(SocketAddr::from((address, 0)), None)
     }
 
-    /// [`start`](Self::start) with a kernel receive buffer of about this size, so that a node that does not read is
-    /// felt by its peer after few bytes.
+    /// Starts a node with a kernel receive buffer of about this size, so that its peer is blocked after few bytes when the node
+    /// does not read.
     pub async fn with_receive_buffer_bytes(bytes: u32) -> Self {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), Some(bytes))
     }
@@ -64,27 +63,27 @@ impl ScriptedNode {
         }
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `nats://127.0.0.1:PORT`.
+    /// Returns that address as `nats://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
 
-    /// The JSON that later connections get as INFO; change it freely, also between connections.
+    /// Returns the JSON that later connections get as INFO, to be changed.
     pub fn info_mut(&mut self) -> &mut Value {
         &mut self.info
     }
 
-    /// How many connections were accepted so far.
+    /// Returns the number of connections accepted so far.
     pub fn accepted(&self) -> usize {
         self.accepted
     }
 
-    /// Takes the next connection and sends it INFO.
+    /// Accepts the next connection and sends INFO.
     #[track_caller]
     pub fn accept(&mut self) -> impl Future<Output = NodeConnection> {
         let at = Location::caller();
@@ -96,15 +95,15 @@ impl ScriptedNode {
         }
     }
 
-    /// Takes the next connection and sends it nothing.
+    /// Accepts the next connection and sends nothing.
     #[track_caller]
     pub fn accept_silently(&mut self) -> impl Future<Output = NodeConnection> {
         let at = Location::caller();
         async move { self.take(at).await }
     }
 
-    /// Takes connections until one says CONNECT, does the handshake with it (see [`NodeConnection::handshake`]) and
-    /// returns it with its CONNECT JSON. Those that end before (probes) are passed over.
+    /// Accepts connections until one sends CONNECT, does the [handshake](NodeConnection::handshake) with it, and returns it with
+    /// the JSON of its CONNECT. Connections that send nothing before they end (probes) are skipped.
     #[track_caller]
     pub fn accept_session(&mut self) -> impl Future<Output = (NodeConnection, Value)> {
         let at = Location::caller();
@@ -122,7 +121,7 @@ impl ScriptedNode {
         }
     }
 
-    /// Expects that nobody connects within `silence`.
+    /// Expects that no connection arrives within `silence`.
     #[track_caller]
     pub fn expect_no_connection(&mut self, silence: Duration) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -137,7 +136,7 @@ impl ScriptedNode {
         }
     }
 
-    /// Stops listening: whoever connects now is refused, whoever waits in the backlog is reset.
+    /// Stops listening. New connections are refused, and those in the backlog are reset.
     pub fn stop_listening(&mut self) {
         self.listener = None;
     }
@@ -179,15 +178,15 @@ impl ScriptedNode {
     }
 }
 
-/// One accepted connection, seen from the node; everything of [`Conversation`] can be called on it.
+/// One accepted connection, seen from the node. It has every method of [`Conversation`].
 #[derive(Debug)]
 pub struct NodeConnection {
     conversation: Conversation,
 }
 
 impl NodeConnection {
-    /// Takes CONNECT and, when it comes next, PING, which is answered; the CONNECT's JSON.
-    /// With `"verbose":true` in CONNECT the `+OK` is sent too.
+    /// Takes CONNECT and the PING after it, answers the PING, and returns the JSON of the CONNECT.
+    /// With `"verbose":true` in CONNECT it sends `+OK` too.
     #[track_caller]
     pub fn handshake(&mut self) -> impl Future<Output = Value> {
         let at = Location::caller();
@@ -245,12 +244,12 @@ impl NodeConnection {
         self.conversation.send(format!("INFO {info}\r\n"))
     }
 
-    /// Ends the connection in the ordinary way (FIN).
+    /// Closes the connection (FIN).
     pub async fn close(self) {
         self.conversation.close().await;
     }
 
-    /// Ends the connection with a reset (RST); what was not read or sent is lost.
+    /// Resets the connection (RST). What was not read or sent is lost.
     pub fn reset(self) {
         self.conversation.reset();
     }

@@ -1,4 +1,4 @@
-//! One server started by nats-server's flags: ours or the real one, so that the same test runs against both.
+//! One `standin-broker` or `nats-server`, started with the flags that both share, so that the same test runs against both.
 
 use crate::http::Endpoint;
 use crate::peers;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whose server.
+/// The program that is run as a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Maker {
     /// `standin-broker`.
@@ -19,7 +19,7 @@ pub enum Maker {
 }
 
 impl Maker {
-    /// What its program is called.
+    /// Returns the name of the program.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ours => "standin-broker",
@@ -27,7 +27,7 @@ impl Maker {
         }
     }
 
-    /// Its program, without arguments.
+    /// Returns the program, without arguments.
     pub fn program(self) -> Program {
         Program::new(match self {
             Self::Ours => peers::broker_binary(),
@@ -36,7 +36,7 @@ impl Maker {
     }
 }
 
-/// A running server on a port of its own.
+/// A running server on its own port.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -45,12 +45,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it with these flags besides those of its address, and waits until it serves.
+    /// Starts a server with these flags and those of its address, and waits until it is ready.
     pub async fn start(maker: Maker, flags: &[&str]) -> Self {
         Self::start_in(maker, flags, &[]).await
     }
 
-    /// Starts it so with these environment variables.
+    /// Starts a server as [`start`](Self::start) does, with these environment variables.
     pub async fn start_in(maker: Maker, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let own = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let (address, http) = (own(), own());
@@ -73,17 +73,17 @@ impl Server {
         }
     }
 
-    /// Where it takes clients.
+    /// Returns the address to which clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `nats://HOST:PORT`.
+    /// Returns that address as `nats://HOST:PORT`.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
 
-    /// Its pages.
+    /// Returns where its monitoring pages are.
     pub fn http(&self) -> Endpoint {
         Endpoint {
             address: self.http,
@@ -91,7 +91,7 @@ impl Server {
         }
     }
 
-    /// Its process.
+    /// Returns its process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }

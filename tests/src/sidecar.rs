@@ -1,4 +1,4 @@
-//! The product as its users run it: a process with a settings file, flags, signals, a log and HTTP pages.
+//! The sidecar as its users run it: a process with a settings file, signals, a log and HTTP pages.
 
 use crate::condition::eventually;
 use crate::http::Endpoint;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 const START_PATIENCE: Duration = Duration::from_secs(15);
 
-/// What a sidecar is to be started with.
+/// Settings of a sidecar that is not started yet.
 #[derive(Debug)]
 pub struct SidecarBuilder {
     settings: BTreeMap<String, Value>,
@@ -50,33 +50,33 @@ impl SidecarBuilder {
         self.setting("nodes.upstream", urls)
     }
 
-    /// Keeps the list of nodes in a file, for [`Sidecar::restart`].
+    /// Keeps the list of nodes in a cache file, which survives [`Sidecar::restart`].
     #[must_use]
     pub fn cached(self) -> Self {
         let file = self.cache_file().display().to_string();
         self.setting("nodes.cache_file", file)
     }
 
-    /// Runs it in this namespace; components must then be there too.
+    /// Runs the sidecar in this namespace. Components must connect from the same namespace.
     #[must_use]
     pub fn inside(mut self, netns: &Netns) -> Self {
         self.netns = Some(netns.name().to_owned());
         self
     }
 
-    /// The file of [`cached`](Self::cached).
+    /// Returns the path of the cache file that [`cached`](Self::cached) sets.
     pub fn cache_file(&self) -> PathBuf {
         self.folder.path().join("nodes.json")
     }
 
-    /// Starts it and waits until it is ready: listening, and with a node known.
+    /// Starts the sidecar and waits until it listens and knows a node.
     pub async fn start(self) -> Sidecar {
         let mut sidecar = self.start_listening().await;
         sidecar.wait_until_ready().await;
         sidecar
     }
 
-    /// Starts it and waits until it listens only.
+    /// Starts the sidecar and waits until it listens. It may know no node yet.
     pub async fn start_listening(self) -> Sidecar {
         let program = Program::new(peers::sidecar_binary())
             .arg("--config")
@@ -104,7 +104,7 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// A sidecar on free ports of its own, that knows no nodes yet.
+    /// Returns a builder with free ports and no source of nodes.
     pub fn builder() -> SidecarBuilder {
         let folder =
             TempDir::new().unwrap_or_else(|error| panic!("cannot make a folder for the sidecar: {error}"));
@@ -123,17 +123,17 @@ impl Sidecar {
             .setting("log.level", "debug")
     }
 
-    /// Where components connect.
+    /// Returns the address to which components connect.
     pub fn address(&self) -> SocketAddr {
         self.given.address
     }
 
-    /// `nats://127.0.0.1:PORT`.
+    /// Returns that address as `nats://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("nats://{}", self.given.address)
     }
 
-    /// Its HTTP pages.
+    /// Returns where its HTTP pages are.
     pub fn http(&self) -> Endpoint {
         Endpoint {
             address: self.given.http,
@@ -141,17 +141,17 @@ impl Sidecar {
         }
     }
 
-    /// The folder with its settings file and its cache file.
+    /// Returns the folder with its settings file and its cache file.
     pub fn folder(&self) -> &Path {
         self.given.folder.path()
     }
 
-    /// The file of [`SidecarBuilder::cached`].
+    /// Returns the path of the cache file that [`SidecarBuilder::cached`] sets.
     pub fn cache_file(&self) -> PathBuf {
         self.given.cache_file()
     }
 
-    /// The process, for its log, its CPU time, its memory and signals.
+    /// Returns the process, for its log, CPU time, memory and signals.
     pub fn process(&mut self) -> &mut Process {
         self.process
             .as_mut()
@@ -177,33 +177,33 @@ impl Sidecar {
         self.process().signal(Signal::SIGHUP);
     }
 
-    /// Kills it (SIGKILL).
+    /// Kills the process (SIGKILL).
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Kills it and starts it again with the same settings and files; waits until it listens.
+    /// Kills the process, starts it again with the same settings and files, and waits until it listens.
     pub async fn restart(&mut self) {
         self.kill();
         self.launch().await;
     }
 
-    /// All metrics now.
+    /// Reads `/metrics`.
     pub async fn metrics(&self) -> Metrics {
         Metrics::read(&self.http()).await
     }
 
-    /// `/sessionz` now.
+    /// Reads `/sessionz`.
     pub async fn sessions(&self) -> Value {
         self.page("/sessionz").await
     }
 
-    /// `/nodez` now.
+    /// Reads `/nodez`.
     pub async fn nodes(&self) -> Value {
         self.page("/nodez").await
     }
 
-    /// The rows of `/sessionz`, one for each connected component.
+    /// Returns the rows of `/sessionz`, one for each connected component.
     pub async fn session_rows(&self) -> Vec<Value> {
         self.sessions().await["items"]
             .as_array()
@@ -211,7 +211,7 @@ impl Sidecar {
             .unwrap_or_default()
     }
 
-    /// The rows of `/nodez`.
+    /// Returns the rows of `/nodez`.
     pub async fn node_rows(&self) -> Vec<Value> {
         self.nodes().await["items"]
             .as_array()
@@ -219,8 +219,8 @@ impl Sidecar {
             .unwrap_or_default()
     }
 
-    /// The address of the node that each session is on now, in the order of `/sessionz`; `None` while it has none, or has not
-    /// got its subscriptions back there: what is published then does not reach it.
+    /// Returns the node's address of each session, in the order of `/sessionz`. It is `None` while the session has no node, or
+    /// while its subscriptions are not restored there yet: it gets no messages then.
     pub async fn session_nodes(&self) -> Vec<Option<SocketAddr>> {
         let nodes = self.node_rows().await;
         let address = |row: &Value| {
@@ -237,7 +237,7 @@ impl Sidecar {
         self.session_rows().await.iter().map(address).collect()
     }
 
-    /// The address of the node that the only session is on; `None` while it has none, or there is no session.
+    /// Returns the node's address of the only session; `None` while it has no node, or while there is no session.
     pub async fn node_of_session(&self) -> Option<SocketAddr> {
         let nodes = self.session_nodes().await;
         assert!(nodes.len() <= 1, "one session expected, got {nodes:?}");
@@ -248,7 +248,7 @@ impl Sidecar {
         self.http()
             .get_json(path)
             .await
-            .unwrap_or_else(|| panic!("the sidecar gives no {path}"))
+            .unwrap_or_else(|| panic!("the sidecar does not serve {path}"))
     }
 
     async fn launch(&mut self) {
@@ -297,16 +297,16 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Those of the sidecar with these HTTP pages, now.
+    /// Reads `/metrics` of the sidecar with these HTTP pages.
     pub async fn read(http: &Endpoint) -> Self {
         let page = http.get("/metrics").await;
         let Some((200, text)) = page else {
-            panic!("the sidecar gives no metrics: {page:?}")
+            panic!("the sidecar does not serve /metrics: {page:?}")
         };
         Self { text }
     }
 
-    /// The sum of all series of this name that have these labels; 0 when there is none.
+    /// Returns the sum of all series with this name and these labels; 0 if there are none.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let wanted: Vec<String> = labels
             .iter()
@@ -325,7 +325,7 @@ impl Metrics {
         series.sum()
     }
 
-    /// The whole page.
+    /// Returns the whole page.
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -1,7 +1,7 @@
-//! A real ZooKeeper server, and the sessions that registrations live in.
+//! A real ZooKeeper server, and sessions with it that register nodes.
 //!
-//! [`Registrar`] is one session of its own (a small program around another ZooKeeper library than the product's): closed,
-//! its ephemeral nodes go at once; crashed, they go when the session times out, as after a power cut.
+//! [`Registrar`] is one session: a small program around another ZooKeeper library than the product's. When it is closed, its
+//! ephemeral znodes disappear at once. When it crashes, they disappear at the session timeout, as after a power cut.
 
 use crate::condition::eventually;
 use crate::netns::{Netns, connect_inside};
@@ -17,34 +17,34 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Where the product looks for nodes by default.
+/// The path under which the product looks for nodes by default.
 pub const NODES_PATH: &str = "/standin/nodes";
 
-/// Of the Debian package libzookeeper-java, which needs half of what the package zookeeper does: that asks for a desktop's
-/// Java. The second one writes the log to standard error.
+/// Libraries of the Debian package libzookeeper-java, which has half the dependencies of the package zookeeper (that one
+/// needs the Java of a desktop). The second library writes the log to standard error.
 const JARS: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar";
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const SRVR_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// One ZooKeeper server with a data folder of its own.
+/// One ZooKeeper server with its own data folder.
 #[derive(Debug)]
 pub struct ZooKeeper {
     address: SocketAddr,
     folder: TempDir,
     process: Option<Process>,
-    /// Name of the namespace that it, and its registrars, run in.
+    /// Name of the namespace in which the server and its registrars run.
     netns: Option<String>,
     membership: Option<Membership>,
 }
 
-/// What a server of an [`Ensemble`](crate::Ensemble) knows of it.
+/// Place of a server in an [`Ensemble`](crate::Ensemble).
 #[derive(Clone, Debug)]
 pub(crate) struct Membership {
-    /// Its own number, from 1.
+    /// Number of the server, from 1.
     pub(crate) number: usize,
-    /// The lines of the settings that name all of them.
+    /// Lines of the settings that name all servers.
     pub(crate) settings: String,
 }
 
@@ -54,12 +54,12 @@ impl ZooKeeper {
         Self::start_in(None).await
     }
 
-    /// As [`start`](Self::start), on the loopback address inside a namespace.
+    /// Starts a server as [`start`](Self::start) does, on the loopback address inside a namespace.
     pub async fn start_inside(netns: &Netns) -> Self {
         Self::start_in(Some(netns)).await
     }
 
-    /// As [`start_inside`](Self::start_inside), but on the namespace's own address, where others of its network reach it.
+    /// Starts a server at the namespace's own address, where other hosts of its network reach it.
     pub async fn start_on(netns: &Netns) -> Self {
         let address = SocketAddr::new(netns.address(), free_port());
         let mut zookeeper = Self::described(address, Some(netns), None);
@@ -73,7 +73,7 @@ impl ZooKeeper {
         zookeeper
     }
 
-    /// A server that is not started yet.
+    /// Returns a server that is not started yet.
     pub(crate) fn described(
         address: SocketAddr,
         netns: Option<&Netns>,
@@ -104,28 +104,28 @@ impl ZooKeeper {
         write(&self.folder.path().join("zoo.cfg"), &settings);
     }
 
-    /// Where clients reach it.
+    /// Returns the address to which clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// `HOST:PORT`, as `--zookeeper` takes it.
+    /// Returns `HOST:PORT`, the value of `--zookeeper`.
     pub fn hosts(&self) -> String {
         self.address.to_string()
     }
 
-    /// Kills the server; its data stays.
+    /// Kills the server. Its data stays.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Starts it again on the same port with the data it had, and waits until it serves.
+    /// Starts the server again on the same port with its old data, and waits until it serves.
     pub async fn start_again(&mut self) {
         self.launch();
         self.wait_until_serving().await;
     }
 
-    /// Starts it and does not wait: a server of an ensemble serves only when it finds others.
+    /// Starts the server and does not wait: a server of an ensemble serves only after it has found others.
     pub(crate) fn launch(&mut self) {
         if let Some(member) = &self.membership {
             let data = self.folder.path().join("data");
@@ -136,7 +136,7 @@ impl ZooKeeper {
         }
         let process = self
             .program("java")
-            // Starts faster and stays small; a test's server does not live long enough for more.
+            // For a fast start and little memory. A test is too short to profit from more.
             .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
             .args(["-cp", JARS, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
             .arg(self.folder.path().join("zoo.cfg"))
@@ -144,7 +144,7 @@ impl ZooKeeper {
         self.process = Some(process);
     }
 
-    /// Waits until it serves.
+    /// Waits until the server serves.
     pub async fn wait_until_serving(&mut self) {
         eventually(
             format!("ZooKeeper serves on {}", self.address),
@@ -153,7 +153,7 @@ impl ZooKeeper {
                 let process = self.process();
                 assert!(
                     process.is_running(),
-                    "ZooKeeper ended at once:\n{}",
+                    "ZooKeeper ended during its start:\n{}",
                     process.tail()
                 );
                 self.mode().await.is_some()
@@ -162,7 +162,7 @@ impl ZooKeeper {
         .await;
     }
 
-    /// Kills it, loses all data and sessions, and starts it again.
+    /// Kills the server, deletes all data and sessions, and starts it again.
     pub async fn lose_everything(&mut self) {
         self.kill();
         if let Err(error) = std::fs::remove_dir_all(self.folder.path().join("data")) {
@@ -171,24 +171,24 @@ impl ZooKeeper {
         self.start_again().await;
     }
 
-    /// The server's process, for [`Process::freeze`] and the like.
+    /// Returns the server's process.
     pub fn process(&mut self) -> &mut Process {
         self.process
             .as_mut()
             .unwrap_or_else(|| panic!("ZooKeeper is not running"))
     }
 
-    /// A session of its own, with the shortest timeout that this server grants.
+    /// Opens a session with a timeout of 4 s.
     pub async fn registrar(&self) -> Registrar {
         self.registrar_with_timeout(SESSION_TIMEOUT).await
     }
 
-    /// A session of its own with this timeout.
+    /// Opens a session with this timeout.
     pub async fn registrar_with_timeout(&self, session_timeout: Duration) -> Registrar {
         self.registrar_at(&self.hosts(), session_timeout).await
     }
 
-    /// A session of its own with whichever of these hosts, from where this server is.
+    /// Opens a session with any of these hosts, from the namespace of this server.
     pub(crate) async fn registrar_at(&self, hosts: &str, session_timeout: Duration) -> Registrar {
         let process = self
             .program(peers::python())
@@ -208,7 +208,7 @@ impl ZooKeeper {
         }
     }
 
-    /// `standalone`, `leader` or `follower`; `None` when it does not serve, as without a quorum.
+    /// Returns `standalone`, `leader` or `follower`; `None` if the server does not serve, as without a quorum.
     pub async fn mode(&self) -> Option<String> {
         let ask = async {
             let mut stream = match &self.netns {
@@ -226,23 +226,23 @@ impl ZooKeeper {
     }
 }
 
-/// The forms in which registrars leave a node's address.
+/// Format of the record with a node's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
     /// `host:port`.
     Plain,
-    /// Nerve's JSON.
+    /// The JSON of Nerve.
     Nerve,
-    /// Curator's ServiceInstance.
+    /// The ServiceInstance of Curator.
     Curator,
-    /// A ServerSet member, as Finagle and Aurora write it.
+    /// A member of a ServerSet, as Finagle and Aurora write it.
     ServerSet,
-    /// The product's own.
+    /// The format of `standin-broker`.
     Own,
 }
 
 impl Record {
-    /// The record for the node `id` at `address`.
+    /// Returns the record for the node `id` at `address`.
     pub fn text(self, id: &str, address: SocketAddr) -> String {
         let (host, port) = (address.ip().to_string(), address.port());
         let value = match self {
@@ -266,53 +266,53 @@ impl Record {
     }
 }
 
-/// One ZooKeeper session, held by a process of its own.
+/// One ZooKeeper session, held by its own process.
 #[derive(Debug)]
 pub struct Registrar {
     process: Process,
 }
 
 impl Registrar {
-    /// Creates or changes a node that outlives this session; parents are made.
+    /// Creates or changes a persistent znode, and creates its parents.
     pub async fn put(&mut self, path: &str, data: &str) {
         self.carry_out(&json!({ "do": "put", "path": path, "data": data, "ephemeral": false }))
             .await;
     }
 
-    /// Creates or changes a node that lives as long as this session.
+    /// Creates or changes an ephemeral znode of this session, and creates its parents.
     pub async fn put_ephemeral(&mut self, path: &str, data: &str) {
         self.carry_out(&json!({ "do": "put", "path": path, "data": data, "ephemeral": true }))
             .await;
     }
 
-    /// Registers the node `id` under [`NODES_PATH`], ephemerally.
+    /// Registers the node `id` with an ephemeral znode under [`NODES_PATH`].
     pub async fn announce(&mut self, record: Record, id: &str, address: SocketAddr) {
         self.put_ephemeral(&format!("{NODES_PATH}/{id}"), &record.text(id, address))
             .await;
     }
 
-    /// Takes the node `id` away again.
+    /// Unregisters the node `id`.
     pub async fn withdraw(&mut self, id: &str) {
         self.delete(&format!("{NODES_PATH}/{id}")).await;
     }
 
-    /// Deletes a node and all below it; it need not exist.
+    /// Deletes a znode and everything below it, if it exists.
     pub async fn delete(&mut self, path: &str) {
         self.carry_out(&json!({ "do": "delete", "path": path })).await;
     }
 
-    /// Deletes every node that is not ZooKeeper's own, as an operator's mistake does.
+    /// Deletes every znode except ZooKeeper's own, as an operator may do by mistake.
     pub async fn wipe(&mut self) {
         self.carry_out(&json!({ "do": "wipe" })).await;
     }
 
-    /// The names of a node's children, sorted; none when it does not exist.
+    /// Returns the sorted names of a znode's children; none if it does not exist.
     pub async fn children(&mut self, path: &str) -> Vec<String> {
         let answer = self.carry_out(&json!({ "do": "children", "path": path })).await;
         serde_json::from_value(answer).unwrap_or_default()
     }
 
-    /// A node's data; empty when it does not exist.
+    /// Returns a znode's data; empty if it does not exist.
     pub async fn get(&mut self, path: &str) -> String {
         self.carry_out(&json!({ "do": "get", "path": path }))
             .await
@@ -321,12 +321,12 @@ impl Registrar {
             .to_owned()
     }
 
-    /// Ends the session without a word: its ephemeral nodes stay until ZooKeeper gives it up.
+    /// Kills the process without closing the session: its ephemeral znodes stay until the session timeout.
     pub fn crash(mut self) {
         self.process.kill();
     }
 
-    /// Ends the session properly: its ephemeral nodes go at once.
+    /// Closes the session: its ephemeral znodes disappear at once.
     pub async fn close(mut self) {
         self.process.close_input();
         self.process.wait_for_end(ANSWER_PATIENCE).await;
