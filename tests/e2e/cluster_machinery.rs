@@ -1,4 +1,4 @@
-//! The machinery for tests of a clustered broker: meshes, networks with faults, ZooKeeper ensembles, numbered messages.
+//! Tests of the harness for a clustered broker: meshes, networks with faults, ZooKeeper ensembles, numbered messages.
 
 use e2e::{
     Ensemble, Lan, Ledger, Links, Maker, Mesh, PATIENCE, Publishing, RawClient, Receipts, Receiving,
@@ -9,11 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// Much longer than anything takes on these networks, and shorter than a second.
+/// Much longer than a message takes on these networks.
 const SILENCE: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn a_mesh_of_real_nodes_becomes_whole_agrees_and_is_whole_again_after_a_kill() {
+async fn a_mesh_of_real_nodes_is_complete_after_its_start_a_kill_a_freeze_and_a_new_node() {
     let mut mesh = Mesh::start(Maker::Nats, 3).await;
     let mut subscriber = mesh.nodes[0].client().await;
     subscriber
@@ -23,7 +23,7 @@ async fn a_mesh_of_real_nodes_becomes_whole_agrees_and_is_whole_again_after_a_ki
     mesh.wait_until_agreed().await;
     let here = Links::read(mesh.nodes[0].http()).await.expect("pages");
     let there = Links::read(mesh.nodes[2].http()).await.expect("pages");
-    let known = there.to(&here.id).expect("a link");
+    let known = there.to(&here.id).expect("a route");
     assert_eq!((&*known.name, known.interest), ("n1", 2), "{known:?}");
 
     let before = mesh.nodes[1].figures();
@@ -53,7 +53,7 @@ async fn a_mesh_of_real_nodes_becomes_whole_agrees_and_is_whole_again_after_a_ki
 }
 
 #[tokio::test]
-async fn messages_of_a_flow_over_two_nodes_are_all_accounted_for() {
+async fn receipts_show_lost_duplicated_reordered_and_unknown_messages() {
     let mut mesh = Mesh::builder(Maker::Nats, 2).seeded().start().await;
     let mut subscriber = mesh.nodes[1].client().await;
     subscriber.subscribe("flow.*", "1").await;
@@ -80,7 +80,7 @@ async fn messages_of_a_flow_over_two_nodes_are_all_accounted_for() {
     receipts.assert_whole(&ledger);
     assert_eq!(receipts.total(), ledger.total());
 
-    // And what is wrong is seen: one lost, one twice and late, one from nowhere.
+    // One message is lost, one is received twice and the second time late, and one was never published.
     let mut publisher = mesh.nodes[1].client().await;
     let (first, second, third) = (ledger.next("z"), ledger.next("z"), ledger.next("z"));
     for payload in [&*first, &second, &first, "z 9"] {
@@ -98,16 +98,16 @@ async fn messages_of_a_flow_over_two_nodes_are_all_accounted_for() {
     assert_eq!(bad.unknown(&ledger), entry(9));
 }
 
-/// A socket between two machines, its first half on the first.
+/// Connects host `from` to host `to`, and returns both ends.
 async fn socket(lan: &Lan, from: usize, to: usize) -> (TcpStream, TcpStream) {
     let listener = listener(lan, to);
     let address = listener.local_addr().expect("bound");
     let (near, far) = tokio::join!(lan.host(from).connect(address), listener.accept());
-    (near.expect("the cable is whole"), far.expect("accepted").0)
+    (near.expect("the cable works"), far.expect("accepted").0)
 }
 
 fn listener(lan: &Lan, host: usize) -> TcpListener {
-    lan.host(host).listen(0).expect("a port of the machine's own")
+    lan.host(host).listen(0).expect("a free port of the host")
 }
 
 async fn hears(from: &mut TcpStream, to: &mut TcpStream, patience: Duration) -> bool {
@@ -120,7 +120,7 @@ async fn hears(from: &mut TcpStream, to: &mut TcpStream, patience: Duration) -> 
 }
 
 #[tokio::test]
-async fn machines_of_a_network_are_parted_in_silence_and_mended() {
+async fn hosts_are_partitioned_by_silence_and_joined_again() {
     let mut lan = Lan::new(3);
     let (mut a, mut b) = socket(&lan, 0, 1).await;
     let (mut c, mut d) = socket(&lan, 2, 1).await;
@@ -129,7 +129,7 @@ async fn machines_of_a_network_are_parted_in_silence_and_mended() {
     assert!(!hears(&mut a, &mut b, SILENCE).await && !hears(&mut b, &mut a, SILENCE).await);
     assert!(
         hears(&mut c, &mut d, PATIENCE).await,
-        "inside a group all is well"
+        "hosts of one group reach each other"
     );
     assert!(
         timeout(
@@ -146,29 +146,29 @@ async fn machines_of_a_network_are_parted_in_silence_and_mended() {
     for half in [&mut a, &mut b] {
         timeout(PATIENCE, half.read_exact(&mut byte))
             .await
-            .expect("what was said in the dark arrives")
+            .expect("what was sent during the partition arrives")
             .expect("no reset");
     }
     assert!(hears(&mut a, &mut b, PATIENCE).await);
 
-    // A machine in none of the groups reaches both.
+    // A host in none of the groups reaches both.
     lan.part(&[&[0], &[2]]);
     assert!(hears(&mut a, &mut b, PATIENCE).await && hears(&mut c, &mut d, PATIENCE).await);
     lan.mend();
 
-    // One way: what 0 says is lost, also what it says about having heard.
+    // In one direction: everything that 0 sends is lost, its TCP acks too.
     lan.silence(0, 1);
     assert!(hears(&mut b, &mut a, PATIENCE).await, "0 hears 1");
     assert!(!hears(&mut a, &mut b, SILENCE).await, "1 does not hear 0");
     lan.mend();
     timeout(PATIENCE, b.read_exact(&mut byte))
         .await
-        .expect("mended")
+        .expect("works again")
         .expect("no reset");
 }
 
 #[tokio::test]
-async fn a_cable_is_slow_and_loses_frames_and_is_mended() {
+async fn a_cable_is_slow_or_loses_frames_until_it_is_repaired() {
     const DELAY: Duration = Duration::from_millis(50);
     let mut lan = Lan::new(2);
     let (mut a, mut b) = socket(&lan, 0, 1).await;
@@ -177,16 +177,16 @@ async fn a_cable_is_slow_and_loses_frames_and_is_mended() {
     assert!(hears(&mut a, &mut b, PATIENCE).await && hears(&mut b, &mut a, PATIENCE).await);
     assert!(since.elapsed() >= 2 * DELAY, "{:?}", since.elapsed());
 
-    // Much at once: frames that the kernel has not cut up yet pass as well.
+    // Large writes: frames that the kernel has not yet split into segments pass as well.
     let much = vec![7; 2_000_000];
     let mut all = vec![0; much.len()];
     let (sent, read) = tokio::join!(a.write_all(&much), timeout(PATIENCE, b.read_exact(&mut all)));
     sent.expect("sent");
     read.expect("in time").expect("no reset");
-    assert!(all == much, "it came as it was");
+    assert!(all == much, "the bytes were changed");
 
     lan.mend();
-    // What was on its way is lost, so the first round trip may wait until TCP sends again.
+    // Frames on their way were lost, so the first round trip may wait for a retransmission.
     eventually("as quick as before", PATIENCE, async || {
         let since = Instant::now();
         hears(&mut a, &mut b, PATIENCE).await
@@ -195,13 +195,13 @@ async fn a_cable_is_slow_and_loses_frames_and_is_mended() {
     })
     .await;
 
-    // All is lost, then a part of it: TCP then gets all through.
+    // First all frames are lost, then some of them. TCP copes with the latter.
     lan.slow(0, Duration::ZERO, 1.0).await;
     assert!(!hears(&mut a, &mut b, SILENCE).await);
     lan.slow(0, Duration::ZERO, 0.05).await;
     timeout(PATIENCE, b.read_exact(&mut [0]))
         .await
-        .expect("sent again")
+        .expect("retransmitted")
         .expect("no reset");
     for _ in 0..20 {
         assert!(hears(&mut a, &mut b, PATIENCE).await && hears(&mut b, &mut a, PATIENCE).await);
@@ -209,7 +209,7 @@ async fn a_cable_is_slow_and_loses_frames_and_is_mended() {
 }
 
 #[tokio::test]
-async fn nodes_and_zookeeper_live_on_machines_of_one_network() {
+async fn nodes_and_zookeeper_run_on_hosts_of_one_network() {
     let mut lan = Lan::new(4);
     let (mesh, zookeeper) = tokio::join!(
         Mesh::builder(Maker::Nats, 3).start_across(&lan),
@@ -234,10 +234,10 @@ async fn nodes_and_zookeeper_live_on_machines_of_one_network() {
     mesh.wait_until_agreed().await;
 
     lan.part(&[&[0, 1], &[2]]);
-    mesh.nodes[2].client().await.publish("a", "lost").await;
+    mesh.nodes[2].client().await.publish("a", "late").await;
     subscriber.expect_silence(SILENCE).await;
     lan.mend();
-    subscriber.expect_message("1", "a", "lost").await;
+    subscriber.expect_message("1", "a", "late").await;
     mesh.wait_until_linked(&[0, 1, 2]).await;
 }
 

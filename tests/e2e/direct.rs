@@ -1,4 +1,4 @@
-//! Each client library directly on real nats-server nodes: proves the drivers, and what the sidecar must not change.
+//! Each client library directly on real nats-server nodes. This tests the test programs, and shows what the sidecar must keep.
 
 use crate::scenario::all_that_components_do;
 use e2e::{Cluster, Component, Library, Version, eventually};
@@ -38,7 +38,7 @@ async fn components_work_across_the_nodes_of_an_older_cluster() {
     all_that_components_do(Library::Node08, &cluster.nodes[0].url(), &cluster.nodes[2].url()).await;
 }
 
-/// Without the sidecar: what it is there for.
+/// The problem that the sidecar solves.
 #[tokio::test]
 async fn a_killed_node_is_noticed_by_a_component_that_talks_to_it_directly() {
     let mut cluster = Cluster::start(1).await;

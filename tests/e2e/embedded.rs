@@ -1,4 +1,4 @@
-//! `--embedded`: what a newcomer starts first.
+//! `--embedded`: the sidecar with broker nodes in its own process.
 
 use std::collections::BTreeSet;
 
@@ -25,9 +25,8 @@ async fn an_old_client_works_on_an_embedded_node() {
     component.assert_untroubled();
 }
 
-/// Each component is on one of three nodes, and hears all the others.
 #[tokio::test]
-async fn components_on_three_embedded_nodes_hear_each_other() {
+async fn components_on_three_embedded_nodes_receive_messages_of_each_other() {
     let address = port::free_address();
     let mut process = Program::new(peers::sidecar_binary())
         .args(["--embedded=3", "--listen"])
@@ -45,7 +44,7 @@ async fn components_on_three_embedded_nodes_hear_each_other() {
         .iter()
         .map(|component| component.info()["server_name"].to_string());
     let names: BTreeSet<String> = names.collect();
-    assert!(names.len() > 1, "all of twelve are on {names:?}");
+    assert!(names.len() > 1, "all twelve components are on {names:?}");
     for speaker in 0..components.len() {
         let said = format!("from {speaker}");
         components[speaker].publish("all", &said).await;
@@ -54,7 +53,7 @@ async fn components_on_three_embedded_nodes_hear_each_other() {
         }
     }
     for component in &mut components {
-        assert!(component.flush().await.is_empty(), "none twice");
+        assert!(component.flush().await.is_empty(), "a message was received twice");
     }
     process.signal(Signal::SIGTERM);
     assert!(process.wait_for_end(PATIENCE).await.success());

@@ -1,21 +1,21 @@
-//! What real client libraries do when the server ends the connection, and which `-ERR` texts the sidecar may therefore say
-//! itself (promise S9).
+//! Reaction of real client libraries to the end of a connection, and so the `-ERR` texts that the sidecar may send by itself
+//! (promise S9).
 //!
-//! [`TABLE`] is measured: each library talks directly to a node that does what a row says, and a library that does anything
-//! else fails the test. The rule that follows: **the sidecar says no `-ERR` of its own to a component that did nothing wrong.**
-//! It closes the connection without a word, after which every library that can connect again does so. At a text that they do
-//! not know nats-py, the C and the Go library close for good, and so they do at some that `nats-server` says of itself
-//! ("Server Shutdown"). npm nats 0.2 to 1.4 emit `error`, which ends a program that does not listen to it. npm nats 0.8.10 takes
-//! no more bytes after a permissions violation until it connects again, with or without the sidecar.
+//! [`TABLE`] is measured: each library is connected directly to a node that does what a row says, and a library that does
+//! anything else fails the test. It gives the rule: **the sidecar sends no `-ERR` of its own to a component without a fault.**
+//! It closes the connection without a text, and every library that can reconnect then does. nats-py, the C and the Go library
+//! close for good after an unknown text, and also after some texts of `nats-server` ("Server Shutdown"). npm nats 0.2 to 1.4
+//! emit `error`, which ends a program without a listener for it. npm nats 0.8.10 reads nothing more after a permissions
+//! violation until it reconnects, with or without the sidecar.
 //!
-//! An `-ERR` of its own is right only where the component did wrong and would do the same wrong on any node. That is what
-//! [`ClientFault`] lists: a broken frame, a control line or a payload over the limit (`WireError`), and one subscription more
-//! than `session.subscriptions_max`. The texts are those of `nats-server`, so that a component sees what it would see without
-//! the sidecar. A component that is too slow, or does not answer PINGs, is closed without a word.
+//! An `-ERR` of the sidecar is right only for a fault of the component that any node would refuse. [`ClientFault`] lists these:
+//! a malformed frame, a control line or a payload over the limit (`WireError`), and one subscription more than
+//! `session.subscriptions_max`. The texts are those of `nats-server`, so a component sees the same as without the sidecar. A
+//! component that is too slow, or does not answer PINGs, is closed without a text.
 //!
-//! The end has to be a FIN: npm nats 0.2.9 never connects again after a reset (`promises::outage` has the test).
+//! The sidecar must end with a FIN: npm nats 0.2.9 never reconnects after a reset (tested in `promises::outage`).
 //!
-//! The Go library is 1.22 of Debian; the newest was not found in the package registries that `tests/run` uses.
+//! The Go library is 1.22 of Debian. The newest was not found in the package registries that `tests/run` uses.
 
 use e2e::{Component, Library, NodeConnection, ScriptedNode, Version};
 use futures_util::future::join_all;
@@ -25,18 +25,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout};
 
-/// The first column is the text of the `-ERR`, the second what follows it: the connection is closed (FIN), reset (RST), or left
-/// open (`open`). Then one column for each library, with what it does:
+/// The first column is the text of the `-ERR`. The second says what follows: the connection is closed (FIN), reset (RST), or stays
+/// open (`open`). Then each library has a column with its reaction:
 ///
-/// - `again`: connects again and repeats its subscriptions;
-/// - `stays`: goes on, and messages are delivered;
-/// - `deaf`: keeps the connection, and takes no message any more;
+/// - `again`: reconnects and repeats its subscriptions;
+/// - `stays`: continues, and delivers messages;
+/// - `deaf`: keeps the connection and delivers no more messages;
 /// - `closed`: tells its program that the connection is closed for good;
-/// - `lost`: never connects again, and its program is not told that this is the end;
-/// - `exits`: throws what ends its program.
+/// - `lost`: never reconnects, and does not tell its program;
+/// - `exits`: throws an exception that ends its program.
 ///
-/// With `!` npm nats emits an error besides, and a program that does not listen to `error` ends there (but not for want of a
-/// listener to `permission_error`). The other libraries have no such trap; what they tell of is not in the table.
+/// With `!` npm nats also emits an error, and a program without a listener for `error` ends (but not one without a listener for
+/// `permission_error`). Events of the other libraries do not end a program, and are not in the table.
 const TABLE: &str = r#"
 | -ERR                                            | then | Node02 | Node08 | Node14 | NodeNow | NatsPython | NatsPy | C      | Go     |
 |                                                 | FIN  | again  | again  | again  | again   | exits      | again  | again  | again  |
@@ -54,22 +54,22 @@ const TABLE: &str = r#"
 | Permissions Violation for Publish to "a"        | open | stays! | deaf!  | stays! | stays   | exits      | stays  | stays  | stays  |
 "#;
 
-/// How long a library has for connecting again; most wait two seconds before they try. Shorter than the patience of a node.
+/// Timeout for a library to reconnect. Most wait two seconds before they try. Shorter than the timeout of a scripted node.
 const RECONNECT_WAIT: Duration = Duration::from_secs(8);
 
-/// How long a library has for the first of the messages that it is sent after an `-ERR` that leaves the connection open.
+/// Timeout for the first message after an `-ERR` that leaves the connection open.
 const MESSAGE_WAIT: Duration = Duration::from_secs(3);
 
-/// Components that start at a time: with all at once each would take too long.
+/// Limit on the components that start at the same time. With all at once each would take too long.
 const STARTS_MAX: usize = 6;
 
-/// Where the nodes listen: where nobody looks for the nodes of other tests.
+/// Address of the nodes, at which no client of another test retries its node.
 const OWN_ADDRESS: [u8; 4] = [127, 0, 9, 1];
 
 const START_WAIT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn s9_what_each_library_does_at_each_end_is_what_the_table_says() {
+async fn s9_each_library_reacts_to_each_end_of_a_connection_as_the_table_says() {
     let rows: Vec<Vec<&str>> = TABLE.trim().lines().map(cells).collect();
     let libraries: Vec<String> = Library::ALL
         .iter()
@@ -77,7 +77,7 @@ async fn s9_what_each_library_does_at_each_end_is_what_the_table_says() {
         .collect();
     assert_eq!(rows[0][2..], libraries, "a column for each library");
 
-    // All are connected before the first is watched, so that the starting of some does not slow down others.
+    // All are connected before the first one is observed, so that starting components do not slow down others.
     let starts = Semaphore::new(STARTS_MAX);
     let cases = rows[1..].iter().flat_map(|row| {
         let permits = &starts;
@@ -94,7 +94,7 @@ async fn s9_what_each_library_does_at_each_end_is_what_the_table_says() {
         for ((library, said), (does, events)) in libraries.iter().zip(&row[2..]).zip(&mut measured) {
             if does != *said {
                 wrong.push(format!(
-                    "{library}, {:?}, {}: {does}, not {said}; its events: {events:?}",
+                    "{library}, {:?}, {}: {does}, not {said}; events: {events:?}",
                     row[0], row[1]
                 ));
             }
@@ -108,7 +108,7 @@ async fn s9_what_each_library_does_at_each_end_is_what_the_table_says() {
 }
 
 #[test]
-fn s9_the_sidecar_says_only_what_nats_server_says_of_a_clients_own_fault() {
+fn s9_the_sidecar_sends_only_error_texts_that_nats_server_sends_for_a_clients_fault() {
     for version in [Version::Newest, Version::Debian] {
         let program = version.program();
         let bytes = std::fs::read(&program)
@@ -116,7 +116,7 @@ fn s9_the_sidecar_says_only_what_nats_server_says_of_a_clients_own_fault() {
         let says = |text: &str| {
             assert!(
                 memchr::memmem::find(&bytes, text.as_bytes()).is_some(),
-                "{} does not know {text:?}",
+                "{} does not contain {text:?}",
                 program.display()
             );
         };
@@ -137,11 +137,11 @@ fn s9_the_sidecar_says_only_what_nats_server_says_of_a_clients_own_fault() {
     }
 }
 
-/// The sidecar could get round [`ClientFault`] only by making the bytes of an `-ERR` in another place.
+/// No other file can send an `-ERR` that is not a [`ClientFault`].
 #[test]
-fn s9_one_file_of_the_sidecar_makes_the_bytes_of_an_err() {
+fn s9_only_one_file_of_the_sidecar_encodes_an_err() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proxy/src");
-    let mut makers = Vec::new();
+    let mut encoders = Vec::new();
     let mut folders = vec![sources.clone()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("a folder of sources") {
@@ -152,19 +152,19 @@ fn s9_one_file_of_the_sidecar_makes_the_bytes_of_an_err() {
             }
             let text = std::fs::read_to_string(&path).expect("a source file");
             if text.contains("encode::err") || text.contains("b\"-ERR") {
-                makers.push(path.strip_prefix(&sources).expect("a file of these").to_owned());
+                encoders.push(path.strip_prefix(&sources).expect("below it").to_owned());
             }
         }
     }
-    assert_eq!(makers, [Path::new("error_text.rs")]);
+    assert_eq!(encoders, [Path::new("error_text.rs")]);
 }
 
-/// The cells of a row of the table.
+/// Returns the cells of a row of the table.
 fn cells(row: &str) -> Vec<&str> {
     row.trim_matches('|').split('|').map(str::trim).collect()
 }
 
-/// A library and a row.
+/// One library and one row of the table.
 struct Case {
     text: &'static str,
     then: &'static str,
@@ -175,7 +175,7 @@ struct Case {
 }
 
 impl Case {
-    /// Starts a component of this library and waits until its node has a subscription of it.
+    /// Starts a component of this library and waits until it has subscribed at its node.
     async fn start(library: Library, text: &'static str, then: &'static str, starts: &Semaphore) -> Self {
         let _permit: SemaphorePermit<'_> = starts.acquire().await.expect("never closed");
         let mut node = ScriptedNode::start_on(OWN_ADDRESS.into()).await;
@@ -201,7 +201,7 @@ impl Case {
         }
     }
 
-    /// Does what the row says to the connection. Returns what the library does, in the words of the table, and its events.
+    /// Does to the connection what the row says. Returns the library's reaction, in the words of the table, and its events.
     async fn outcome(self) -> (String, Vec<String>) {
         let Self {
             text,
@@ -219,7 +219,7 @@ impl Case {
             "FIN" => connection.close().await,
             "RST" => connection.reset(),
             "open" => open = Some(connection),
-            other => panic!("{other:?} is no way to go on"),
+            other => panic!("{other:?} is not FIN, RST or open"),
         }
         let connects_again = async { until_subscribed(&mut node.accept().await).await };
         let does = if timeout(RECONNECT_WAIT, connects_again).await.is_ok() {
@@ -251,7 +251,7 @@ impl Case {
     }
 }
 
-/// Takes what a component says, answers its PINGs, and returns the sid of its first subscription.
+/// Reads from a component until its first subscription, answers its PINGs, and returns the sid.
 async fn until_subscribed(connection: &mut NodeConnection) -> String {
     connection.set_patience(START_WAIT);
     loop {
@@ -262,7 +262,7 @@ async fn until_subscribed(connection: &mut NodeConnection) -> String {
     }
 }
 
-/// Whether one of several messages comes through. Several, as some libraries look at what came only when more comes.
+/// Returns whether the component delivers one of several messages. Some libraries process a message only when another one arrives.
 async fn takes_messages(connection: &mut NodeConnection, sid: &str, component: &Component) -> bool {
     let deadline = Instant::now() + MESSAGE_WAIT;
     while component.payloads("own").is_empty() && Instant::now() < deadline {

@@ -1,6 +1,6 @@
-//! Each client library through the sidecar, on a cluster of three registered in ZooKeeper: all that components do.
+//! Each client library through the sidecar, on a cluster of three nodes registered in ZooKeeper.
 //!
-//! Publisher and subscriber are two sessions, so they are mostly on different nodes.
+//! Publisher and subscriber are two sessions, usually on different nodes.
 
 use crate::scenario::all_that_components_do;
 use crate::site::Site;
@@ -24,12 +24,12 @@ macro_rules! each_library_through_the_sidecar {
 }
 
 each_library_through_the_sidecar! {
-    node_0_2_works_through_the_sidecar_with_nodes_registered_plainly: Node02, Plain;
+    node_0_2_works_through_the_sidecar_with_nodes_registered_as_plain_addresses: Node02, Plain;
     node_0_8_works_through_the_sidecar_with_nodes_registered_by_nerve: Node08, Nerve;
     node_1_4_works_through_the_sidecar_with_nodes_registered_by_curator: Node14, Curator;
     node_now_works_through_the_sidecar_with_nodes_registered_as_server_sets: NodeNow, ServerSet;
-    nats_python_works_through_the_sidecar_with_nodes_registered_in_the_own_form: NatsPython, Own;
-    nats_py_works_through_the_sidecar_with_nodes_registered_plainly: NatsPy, Plain;
+    nats_python_works_through_the_sidecar_with_nodes_registered_by_standin: NatsPython, Own;
+    nats_py_works_through_the_sidecar_with_nodes_registered_as_plain_addresses: NatsPy, Plain;
     c_works_through_the_sidecar_with_nodes_registered_by_nerve: C, Nerve;
     go_works_through_the_sidecar_with_nodes_registered_by_curator: Go, Curator;
 }

@@ -1,7 +1,7 @@
-//! Each client library through the sidecar while the node under it is killed again and again, under load.
+//! Each client library through the sidecar under load, while its node is killed several times.
 //!
-//! The component publishes and subscribes at once. Its counterpart is a current client directly on a node that is not
-//! registered and never dies, so whatever is missing was lost on the component's side.
+//! The component publishes and subscribes. Its counterpart is a current client connected directly to a node that is not
+//! registered and not killed, so every missing message was lost on the component's side.
 
 use crate::site::{PATIENCE, Site};
 use e2e::{Component, Library, RawClient, Record, eventually};
@@ -12,10 +12,10 @@ const KILLS: usize = 4;
 const PER_SEC: usize = 500;
 const MESSAGES: usize = 6000;
 
-/// Confirmed to the sidecar but not yet passed on by the node when it died: what its route's output buffer held.
+/// Limit on the publishes that a node confirmed to the sidecar and still had in the output buffer of its route when it died.
 const HELD_BY_A_DEAD_NODE_MAX: usize = 5;
 
-/// The node outside the registry, which the counterpart is on.
+/// The node of the counterpart, which is not registered.
 const SAFE: usize = 2;
 
 async fn outlives_its_nodes(library: Library, record: Record) {
@@ -28,7 +28,7 @@ async fn outlives_its_nodes(library: Library, record: Record) {
     let mut counterpart = Component::connect(Library::Go, &site.cluster.nodes[SAFE].url()).await;
     counterpart.subscribe("up", "up.>");
     counterpart.flush().await;
-    every_subscription_lives(&mut site, &mut component, &mut counterpart, "start").await;
+    every_subscription_receives(&mut site, &mut component, &mut counterpart, "start").await;
 
     component.start_burst("up.load", "m", MESSAGES, PER_SEC);
     counterpart.start_burst("down.load", "m", MESSAGES, PER_SEC);
@@ -41,11 +41,11 @@ async fn outlives_its_nodes(library: Library, record: Record) {
         let withdrawn = round % 2 == 0;
         let name = site.cluster.nodes[victim].name().to_owned();
         if withdrawn {
-            // The other rounds leave the registration behind, as a node does that died a moment ago.
+            // In the other rounds the record stays, as it does for a moment after a node's death.
             site.registrar.withdraw(&name).await;
         }
         site.session_moved_from(victim).await;
-        every_subscription_lives(
+        every_subscription_receives(
             &mut site,
             &mut component,
             &mut counterpart,
@@ -63,10 +63,10 @@ async fn outlives_its_nodes(library: Library, record: Record) {
     component.wait_for_burst(Duration::from_secs(60)).await;
     counterpart.wait_for_burst(Duration::from_secs(60)).await;
     component.flush().await;
-    every_subscription_lives(&mut site, &mut component, &mut counterpart, "end").await;
+    every_subscription_receives(&mut site, &mut component, &mut counterpart, "end").await;
 
     component.assert_untroubled();
-    nothing_is_doubled_and_losses_are_counted(&site, &component, &counterpart).await;
+    nothing_is_duplicated_and_losses_are_counted(&site, &component, &counterpart).await;
     let failovers = site.sidecar.metrics().await.value("standin_failovers_total", &[]);
     assert!(
         failovers >= KILLS as f64,
@@ -74,13 +74,12 @@ async fn outlives_its_nodes(library: Library, record: Record) {
     );
 }
 
-/// A node that was started again passes on to the counterpart: until it has heard of the counterpart's interest it would
-/// drop what a session publishes there, without anything being wrong.
+/// Waits until a restarted node has the counterpart's interest. Until then it correctly drops what a session publishes there.
 async fn reaches_the_counterpart(site: &Site, node: usize, counterpart: &Component, round: usize) {
     let mut publisher = RawClient::open(site.cluster.nodes[node].address()).await;
     let payload = format!("reached{round}");
     eventually(
-        format!("node {node} knows the counterpart"),
+        format!("node {node} has the counterpart's interest"),
         PATIENCE,
         async || {
             publisher.publish("up.reach", &payload).await;
@@ -91,14 +90,14 @@ async fn reaches_the_counterpart(site: &Site, node: usize, counterpart: &Compone
     .await;
 }
 
-/// Each of the three subscriptions gets what is published from now on.
-async fn every_subscription_lives(
+/// Waits until each of the component's three subscriptions receives a message published now.
+async fn every_subscription_receives(
     site: &mut Site,
     component: &mut Component,
     counterpart: &mut Component,
     stage: &str,
 ) {
-    // Interest needs a moment to reach the counterpart's node; so it asks until it is heard.
+    // Published again and again, because interest takes a moment to reach the counterpart's node.
     let heard = async || {
         for subject in [
             format!("probe.{stage}"),
@@ -112,11 +111,11 @@ async fn every_subscription_lives(
             .iter()
             .all(|name| component.payloads(name).iter().any(|came| came == stage))
     };
-    eventually(format!("every subscription lives at {stage}"), PATIENCE, heard).await;
+    eventually(format!("every subscription receives at {stage}"), PATIENCE, heard).await;
     assert!(site.sidecar.process().is_running());
 }
 
-async fn nothing_is_doubled_and_losses_are_counted(
+async fn nothing_is_duplicated_and_losses_are_counted(
     site: &Site,
     component: &Component,
     counterpart: &Component,
@@ -125,7 +124,10 @@ async fn nothing_is_doubled_and_losses_are_counted(
     let down = numbers(&component.payloads("all"));
     for (way, numbers) in [("up", &up), ("down", &down)] {
         let ascending = numbers.windows(2).find(|pair| pair[0] >= pair[1]);
-        assert_eq!(ascending, None, "{way}: a message came twice or out of order");
+        assert_eq!(
+            ascending, None,
+            "{way}: a message was received twice or out of order"
+        );
     }
     let metrics = site.sidecar.metrics().await;
     let in_doubt = metrics.value("standin_in_doubt_total", &[("policy", "drop")]) as usize;
@@ -136,7 +138,7 @@ async fn nothing_is_doubled_and_losses_are_counted(
         "{missing} publishes are missing, but only {in_doubt} were counted in doubt"
     );
 
-    // Towards the component nobody can resend; but each kill may tear one gap only.
+    // What a dead node held for the component cannot be sent again. Each kill may lose one run of messages.
     let came: BTreeSet<usize> = down.iter().copied().collect();
     let gaps = (2..=MESSAGES)
         .filter(|number| came.contains(&(number - 1)) && !came.contains(number))
@@ -155,7 +157,7 @@ fn numbers(payloads: &[String]) -> Vec<usize> {
         .collect()
 }
 
-macro_rules! each_library_outlives_its_nodes {
+macro_rules! each_library_does_not_notice_that_its_nodes_die {
     ($($name:ident: $library:ident, $record:ident;)*) => {
         $(
             #[tokio::test]
@@ -166,13 +168,13 @@ macro_rules! each_library_outlives_its_nodes {
     };
 }
 
-each_library_outlives_its_nodes! {
-    node_0_2_outlives_its_nodes_unnoticed: Node02, Curator;
-    node_0_8_outlives_its_nodes_unnoticed: Node08, Plain;
-    node_1_4_outlives_its_nodes_unnoticed: Node14, Nerve;
-    node_now_outlives_its_nodes_unnoticed: NodeNow, Own;
-    nats_python_outlives_its_nodes_unnoticed: NatsPython, Plain;
-    nats_py_outlives_its_nodes_unnoticed: NatsPy, Nerve;
-    c_outlives_its_nodes_unnoticed: C, Curator;
-    go_outlives_its_nodes_unnoticed: Go, ServerSet;
+each_library_does_not_notice_that_its_nodes_die! {
+    node_0_2_does_not_notice_that_its_nodes_die: Node02, Curator;
+    node_0_8_does_not_notice_that_its_nodes_die: Node08, Plain;
+    node_1_4_does_not_notice_that_its_nodes_die: Node14, Nerve;
+    node_now_does_not_notice_that_its_nodes_die: NodeNow, Own;
+    nats_python_does_not_notice_that_its_nodes_die: NatsPython, Plain;
+    nats_py_does_not_notice_that_its_nodes_die: NatsPy, Nerve;
+    c_does_not_notice_that_its_nodes_die: C, Curator;
+    go_does_not_notice_that_its_nodes_die: Go, ServerSet;
 }

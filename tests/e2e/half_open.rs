@@ -1,5 +1,5 @@
-//! Nodes that are gone without a word: no reset, no end of stream. Found by silence, within the probe times. And nodes that are
-//! gone half: they send no more, and still read.
+//! Nodes that fail without a reset or an end of stream: the sidecar finds out by their silence, within the probe times. And nodes
+//! that close only their sending half: they send nothing more and still read.
 
 use crate::site::Site;
 use e2e::sidecar::SidecarBuilder;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 const PROBE_INTERVAL: Duration = Duration::from_millis(400);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// For the move itself, and for a busy test machine.
+/// Time for the move itself, on a busy test machine.
 const ALLOWANCE: Duration = Duration::from_millis(500);
 
 fn quick_probes(sidecar: SidecarBuilder) -> SidecarBuilder {
@@ -46,9 +46,9 @@ async fn a_frozen_node_is_left_within_the_probe_times() {
     component.assert_untroubled();
 }
 
-/// The first ZooKeeper host is behind a cut link: its SYNs are swallowed, nothing ever answers.
+/// One ZooKeeper host is behind a cut cable, where SYNs are lost and nothing answers.
 #[tokio::test]
-async fn a_zookeeper_host_that_swallows_syn_does_not_keep_the_nodes_away() {
+async fn a_zookeeper_host_that_does_not_answer_syn_does_not_keep_the_nodes_unknown() {
     let machines = NetnsPair::new();
     let zookeeper = ZooKeeper::start_inside(&machines.near).await;
     let cluster = Cluster::builder(1).inside(&machines.near).start().await;
@@ -58,7 +58,7 @@ async fn a_zookeeper_host_that_swallows_syn_does_not_keep_the_nodes_away() {
         .await;
     machines.cut();
     let dead = SocketAddr::new(machines.far.address(), 2181);
-    // Hosts are tried in random order: of six rounds, some begin with one of the dead.
+    // Hosts are tried in random order. Some of six rounds begin with a dead one.
     for round in 0..6 {
         let sidecar = Sidecar::builder()
             .inside(&machines.near)
@@ -75,7 +75,7 @@ async fn a_zookeeper_host_that_swallows_syn_does_not_keep_the_nodes_away() {
 }
 
 #[tokio::test]
-async fn a_node_behind_a_cut_link_is_left_within_the_probe_times() {
+async fn a_node_behind_a_cut_cable_is_left_within_the_probe_times() {
     let machines = NetnsPair::new();
     let here = Cluster::builder(1).inside(&machines.near).start().await;
     let there = Cluster::builder(1).inside(&machines.far).start().await;
@@ -119,7 +119,7 @@ async fn a_node_behind_a_cut_link_is_left_within_the_probe_times() {
     }
 }
 
-/// Connects components inside the near machine until each node has one.
+/// Connects components inside the near host until each node has a session.
 async fn sessions_on_both_nodes(machines: &NetnsPair, sidecar: &Sidecar) -> Vec<RawClient> {
     let mut clients = Vec::new();
     eventually("both nodes have a session", Duration::from_secs(20), async || {
@@ -138,7 +138,7 @@ async fn sessions_on_both_nodes(machines: &NetnsPair, sidecar: &Sidecar) -> Vec<
     clients
 }
 
-/// What stands before a node and can close the node's sending side alone: what the sidecar sends still reaches the node.
+/// A relay before a node that can close only the direction from the node: what the sidecar sends still reaches the node.
 struct HalfCloser {
     address: SocketAddr,
     closed: watch::Sender<bool>,
@@ -155,7 +155,8 @@ impl HalfCloser {
                 let Ok((sidecar, _)) = listener.accept().await else {
                     return;
                 };
-                // While it is closed a new connection is so after some bytes: within INFO, behind it, behind the first answers.
+                // While closed, a new connection gets this many bytes first: an end within INFO, after INFO, or after the first
+                // answers.
                 let bytes_max = [0, 1, 100, 300, 420, 600][number % 6];
                 tokio::spawn(pass(sidecar, node, orders.subscribe(), bytes_max));
             }
@@ -188,14 +189,14 @@ async fn pass(sidecar: TcpStream, node: SocketAddr, mut closed: watch::Receiver<
             }
         }
         let _ = to_sidecar.shutdown().await;
-        // The node goes on; nobody hears it.
+        // The node keeps sending, and the bytes are dropped.
         let _ = tokio::io::copy(&mut from_node, &mut tokio::io::sink()).await;
     };
     tokio::join!(up, down);
 }
 
 #[tokio::test]
-async fn a_node_that_sends_its_end_and_still_reads_is_left_by_every_session() {
+async fn every_session_leaves_a_node_that_closes_its_sending_half() {
     let cluster = Cluster::builder(3).start().await;
     let mut doors = Vec::new();
     for node in &cluster.nodes {

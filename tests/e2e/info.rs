@@ -1,4 +1,4 @@
-//! INFO as client libraries take it: what any of them demands is in every INFO, of the broker and of the sidecar.
+//! INFO has every field that any client library requires, from the broker and from the sidecar.
 
 use std::net::{Ipv6Addr, SocketAddr};
 
@@ -6,13 +6,13 @@ use e2e::raw::CONNECT_NEW;
 use e2e::{Cluster, Frame, Maker, Mesh, RawClient, ScriptedNode, Server, Sidecar, Version};
 use serde_json::{Value, json};
 
-/// The longest first INFO that the oldest client library takes, in bytes.
+/// Limit of the oldest client library on the first INFO, in bytes.
 const INFO_BYTES_MAX: usize = 511;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,
-    /// A text that has at least one character.
+    /// A text of at least one character.
     Name,
     Number,
     /// A number above 0.
@@ -20,10 +20,10 @@ enum Kind {
     Flag,
 }
 
-/// The fields without which a client library does not connect, or reads wrongly, and one that does so: the union of all
-/// that were looked at (npm `nats` 0.2, 0.8, 1.4 and `@nats-io/transport-node` 3; PyPI `nats-core` 0.2, `nats-py`,
-/// `nats-python`; the crates `nats` 0.26 and `async-nats` 0.51; `nats.go`; `libnats`).
-const DEMANDED: &[(&str, Kind, &str)] = &[
+/// Fields without which a client library does not connect or misreads INFO, each with such a library. The libraries examined:
+/// npm `nats` 0.2, 0.8, 1.4 and `@nats-io/transport-node` 3; PyPI `nats-core` 0.2, `nats-py`, `nats-python`; the crates
+/// `nats` 0.26 and `async-nats` 0.51; `nats.go`; `libnats`.
+const REQUIRED: &[(&str, Kind, &str)] = &[
     ("server_id", Kind::Name, "nats-core, the crate nats"),
     ("server_name", Kind::Text, "nats-core declares it as required"),
     (
@@ -33,7 +33,7 @@ const DEMANDED: &[(&str, Kind, &str)] = &[
     ),
     ("proto", Kind::Number, "the crate nats; npm nats 1.4 for echo"),
     ("go", Kind::Name, "nats-core, the crate nats"),
-    ("git_commit", Kind::Name, "old servers and new ones say it"),
+    ("git_commit", Kind::Name, "sent by old and new servers"),
     ("host", Kind::Name, "nats-core, the crate nats"),
     ("port", Kind::Count, "nats-core, the crate nats"),
     ("headers", Kind::Flag, "nats-core"),
@@ -46,17 +46,17 @@ const DEMANDED: &[(&str, Kind, &str)] = &[
     (
         "auth_required",
         Kind::Flag,
-        "parsers made by hand at the time of gnatsd",
+        "hand-written parsers at the time of gnatsd",
     ),
     (
         "tls_required",
         Kind::Flag,
-        "parsers made by hand at the time of gnatsd",
+        "hand-written parsers at the time of gnatsd",
     ),
 ];
 
 fn has_all(info: &Value, whose: &str) {
-    for (name, kind, by) in DEMANDED {
+    for (name, kind, by) in REQUIRED {
         let value = &info[*name];
         let fits = match kind {
             Kind::Text => value.is_string(),
@@ -72,13 +72,13 @@ fn has_all(info: &Value, whose: &str) {
     assert!(numbers.count() >= 3, "{whose}: {version}");
 }
 
-fn is_fit(first: &Frame, whose: &str) {
+fn is_accepted(first: &Frame, whose: &str) {
     let bytes = first.bytes().len();
     assert!(bytes <= INFO_BYTES_MAX, "{whose}: {bytes} bytes");
     has_all(&first.json(), whose);
 }
 
-/// A component of the sidecar at `address`, with the INFO of this node, which takes all connections until then.
+/// Connects a component to the sidecar at `address`, while this node accepts every connection and so gives its INFO.
 async fn served_by(node: &mut ScriptedNode, address: SocketAddr) -> RawClient {
     let mut taken = Vec::new();
     let connecting = RawClient::connect(address);
@@ -91,14 +91,14 @@ async fn served_by(node: &mut ScriptedNode, address: SocketAddr) -> RawClient {
     }
 }
 
-async fn first_is_fit(address: SocketAddr, whose: &str) -> Value {
+async fn first_is_accepted(address: SocketAddr, whose: &str) -> Value {
     let client = RawClient::connect(address).await;
-    is_fit(client.info_frame(), whose);
+    is_accepted(client.info_frame(), whose);
     client.info()
 }
 
 #[tokio::test]
-async fn every_info_of_the_broker_has_what_client_libraries_demand() {
+async fn every_info_of_the_broker_has_what_client_libraries_require() {
     for flags in [
         &[][..],
         &["--user", "a", "--pass", "b"],
@@ -112,12 +112,12 @@ async fn every_info_of_the_broker_has_what_client_libraries_demand() {
         ],
     ] {
         let server = Server::start(Maker::Ours, flags).await;
-        first_is_fit(server.address(), &format!("{flags:?}")).await;
+        first_is_accepted(server.address(), &format!("{flags:?}")).await;
     }
 }
 
 #[tokio::test]
-async fn the_later_info_of_a_broker_that_gains_a_peer_has_it_too() {
+async fn the_later_info_of_a_broker_that_gains_a_peer_has_what_client_libraries_require() {
     let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
     mesh.nodes[0].restart().await;
     let mut client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
@@ -126,12 +126,12 @@ async fn the_later_info_of_a_broker_that_gains_a_peer_has_it_too() {
     assert_eq!(later.verb(), "INFO", "{later:?}");
     has_all(&later.json(), "the later INFO");
     for node in &mesh.nodes {
-        first_is_fit(node.address(), "one of two").await;
+        first_is_accepted(node.address(), "one of two").await;
     }
 }
 
 #[tokio::test]
-async fn every_info_of_the_sidecar_has_it_whatever_node_is_behind() {
+async fn every_info_of_the_sidecar_has_what_client_libraries_require_for_any_node() {
     let (newest, debian) = (
         Cluster::start(1),
         Cluster::builder(1).version(Version::Debian).start(),
@@ -144,40 +144,40 @@ async fn every_info_of_the_sidecar_has_it_whatever_node_is_behind() {
         ("ours", ours.url()),
     ] {
         let sidecar = Sidecar::builder().upstream([url]).start().await;
-        let info = first_is_fit(sidecar.address(), whose).await;
+        let info = first_is_accepted(sidecar.address(), whose).await;
         assert_eq!(info["port"], sidecar.address().port());
     }
 }
 
 #[tokio::test]
-async fn a_node_that_says_nothing_of_itself_and_none_at_all_are_no_different() {
+async fn info_has_every_required_field_for_a_node_with_an_empty_info_and_without_a_node() {
     let mut node = ScriptedNode::start().await;
     *node.info_mut() = json!({});
     let sidecar = Sidecar::builder().upstream([node.url()]).start().await;
     let client = served_by(&mut node, sidecar.address()).await;
-    // The node's own words may be empty; that they are there is what keeps libraries going.
+    // These texts are the node's and may be empty. Client libraries need only the fields.
     let mut info = client.info();
     for name in ["server_id", "version"] {
         assert!(info[name].is_string());
         info[name] = json!("1.2.3");
     }
-    has_all(&info, "a node without a word");
+    has_all(&info, "a node with an empty INFO");
 
     let alone = Sidecar::builder()
         .upstream(["nats://127.0.0.1:1"])
         .setting("session.info_wait_ms", 20)
         .start_listening()
         .await;
-    let first = first_is_fit(alone.address(), "cold start").await;
-    let second = first_is_fit(alone.address(), "cold start").await;
+    let first = first_is_accepted(alone.address(), "no node").await;
+    let second = first_is_accepted(alone.address(), "no node").await;
     assert_ne!(first["client_id"], second["client_id"]);
 }
 
-/// What a parser made by hand would take for the JSON around it.
+/// Characters that a hand-written parser would take for JSON syntax.
 const UNSAFE: &str = "[]{}:,\"'\\ \t";
 
 #[tokio::test]
-async fn names_that_would_break_a_parser_made_by_hand_are_kept_out() {
+async fn info_has_no_characters_that_break_a_hand_written_parser() {
     let name = "a[1]{b}:c,d\"e'f";
     let server = Server::start(Maker::Ours, &["-n", name, "--cluster_name", name]).await;
     let ours = RawClient::connect(server.address()).await.info();
@@ -204,14 +204,14 @@ async fn names_that_would_break_a_parser_made_by_hand_are_kept_out() {
     }
 }
 
-/// Some programs try `::1` first for `localhost`.
+/// Some programs try `::1` first for `localhost`, so both address families must be served.
 #[tokio::test]
-async fn the_default_address_of_each_reaches_both_families_and_is_shown_as_it_was_given() {
+async fn the_broker_serves_both_address_families_at_0_0_0_0_and_shows_the_address_as_given() {
     let mut broker = e2e::Program::new(e2e::peers::broker_binary())
         .args(["-p", "-1", "-m", "-1", "--cluster", "nats://0.0.0.0:-1"])
         .start("standin-broker");
     let port_of = |line: String| {
-        let (_, address) = line.split_once("0.0.0.0:").expect("the address as it was given");
+        let (_, address) = line.split_once("0.0.0.0:").expect("the address as given");
         let digits: String = address.chars().take_while(char::is_ascii_digit).collect();
         digits.parse::<u16>().expect("a port")
     };
@@ -247,9 +247,9 @@ async fn sidecar_inside(netns: &e2e::Netns, flags: &[&str]) -> e2e::Process {
         .start("standin-proxy")
 }
 
-/// In a namespace the usual port is free.
+/// Runs in a namespace because the default port is free there.
 #[tokio::test]
-async fn the_sidecar_s_default_is_both_loopback_addresses_and_one_where_there_is_no_ipv6() {
+async fn the_sidecar_listens_by_default_on_both_loopback_addresses_or_on_one_without_ipv6() {
     let pair = e2e::NetnsPair::new();
     let (with, without) = (&pair.near, &pair.far);
     let removed = std::process::Command::new("ip")
@@ -277,7 +277,7 @@ async fn the_sidecar_s_default_is_both_loopback_addresses_and_one_where_there_is
         assert_eq!(sidecar.count_lines("listening for components"), addresses.len());
         let says = sidecar.has_line("the host has no IPv6");
         assert_eq!(says, addresses.len() == 1, "{}", sidecar.tail());
-        // What is given is taken as it is.
+        // An address in the settings is used exactly as given.
         if addresses.len() == 1 {
             let mut refused = sidecar_inside(netns, &["--listen", "[::1]:4223"]).await;
             assert_eq!(refused.wait_for_end(e2e::PATIENCE).await.code(), Some(69));

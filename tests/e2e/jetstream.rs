@@ -1,4 +1,4 @@
-//! A current client through the sidecar on a nats-server cluster with JetStream: streams, consumers, key-value, requests.
+//! A current client through the sidecar to a nats-server cluster with JetStream: streams, consumers, key-value, requests.
 
 use async_nats::jetstream::{self, consumer::PullConsumer, kv, stream};
 use e2e::{Cluster, Sidecar, eventually};
@@ -9,15 +9,16 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 const MESSAGES: usize = 50;
 
-/// A client and everything its library told of its connection after it was connected.
+/// Connects a client, and collects the events of its connection after that.
 async fn watched_client(url: &str) -> (async_nats::Client, Arc<Mutex<Vec<String>>>) {
     let events: Arc<Mutex<Vec<String>>> = Arc::default();
-    let told = Arc::clone(&events);
+    let collected = Arc::clone(&events);
     let options = async_nats::ConnectOptions::new().event_callback(move |event| {
-        let told = Arc::clone(&told);
+        let collected = Arc::clone(&collected);
         async move {
             if !matches!(event, async_nats::Event::Connected) {
-                told.lock()
+                collected
+                    .lock()
                     .expect("no test panics with it")
                     .push(event.to_string());
             }
@@ -30,7 +31,7 @@ async fn watched_client(url: &str) -> (async_nats::Client, Arc<Mutex<Vec<String>
 }
 
 #[tokio::test]
-async fn jetstream_key_value_and_requests_pass_and_outlive_a_node() {
+async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_node() {
     let mut cluster = Cluster::builder(3).jetstream().start().await;
     let sidecar = Sidecar::builder()
         .upstream(cluster.nodes.iter().map(|node| node.url()))
@@ -45,7 +46,7 @@ async fn jetstream_key_value_and_requests_pass_and_outlive_a_node() {
         num_replicas: 3,
         ..Default::default()
     };
-    // The cluster elects a leader for JetStream first.
+    // Retried, because the cluster first elects a leader for JetStream.
     let stream = e2e::found("the stream is made", PATIENCE, async || {
         jetstream.get_or_create_stream(orders.clone()).await.ok()
     })
@@ -86,7 +87,7 @@ async fn jetstream_key_value_and_requests_pass_and_outlive_a_node() {
     let nobody = client.request("nobody.listens", "hello".into()).await;
     assert!(nobody.is_err_and(|error| error.kind() == async_nats::RequestErrorKind::NoResponders));
 
-    // The stream's leader may have been on the dead node; the others elect a new one.
+    // Retried, because the others elect a new leader if the stream's leader was on the dead node.
     let consumer: PullConsumer = e2e::found("the consumer is made", PATIENCE, async || {
         stream
             .create_consumer(jetstream::consumer::pull::Config::default())
@@ -94,7 +95,7 @@ async fn jetstream_key_value_and_requests_pass_and_outlive_a_node() {
             .ok()
     })
     .await;
-    // A consumer just made has no leader yet, and a pull then finds no responder: the servers' own business, asked again.
+    // Retried, because a new consumer has no leader for a moment, and a pull then finds no responder.
     let mut received = 0;
     e2e::eventually("all messages are pulled", PATIENCE, async || {
         let batch = consumer.batch().max_messages(2 * MESSAGES - received);
@@ -110,13 +111,13 @@ async fn jetstream_key_value_and_requests_pass_and_outlive_a_node() {
     assert_eq!(
         *events.lock().expect("no test panics with it"),
         [""; 0],
-        "the library noticed something"
+        "the library noticed a problem"
     );
     answers.abort();
 }
 
-/// Publishes these numbers, each again until it is stored: an acknowledgement may be lost with a node, and the message
-/// id keeps the stream from storing it twice.
+/// Publishes these numbers, each until it is acknowledged. An acknowledgement may be lost with a node, and the message id keeps
+/// the stream from storing a number twice.
 async fn publish_acknowledged(jetstream: &jetstream::Context, numbers: impl Iterator<Item = usize>) {
     for number in numbers {
         eventually(format!("message {number} is stored"), PATIENCE, async || {
@@ -131,7 +132,7 @@ async fn publish_acknowledged(jetstream: &jetstream::Context, numbers: impl Iter
     }
 }
 
-/// Puts a value, again until it is taken: while the servers elect a leader for the bucket nobody takes it.
+/// Puts a value, with retries while the servers elect a leader for the bucket.
 async fn put(store: &kv::Store, key: &str, value: &'static str) {
     eventually(format!("{key} is set to {value}"), PATIENCE, async || {
         store.put(key, value.into()).await.is_ok()
@@ -146,7 +147,7 @@ async fn answer_requests(client: &async_nats::Client) -> tokio::task::JoinHandle
         while let Some(question) = questions.next().await {
             let Some(reply) = question.reply else { continue };
             let answer = [b"re:", question.payload.as_ref()].concat();
-            // The test ends while the next question may be on its way.
+            // This fails if the test has ended meanwhile.
             let _ = client.publish(reply, answer.into()).await;
         }
     })

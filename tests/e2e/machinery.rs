@@ -1,4 +1,4 @@
-//! The real peers and the machinery around them: started, killed, frozen, cut off, and gone at the end.
+//! Tests of the harness around real peers: started, killed, frozen, cut off, and gone at the end.
 
 use e2e::raw::CONNECT_NEW;
 use e2e::{Cluster, NetnsPair, Program, RawClient, Record, ZooKeeper, eventually};
@@ -26,7 +26,7 @@ async fn a_process_is_gone_when_it_is_dropped() {
 #[tokio::test]
 async fn zookeeper_holds_registrations_as_long_as_their_session() {
     let mut zookeeper = ZooKeeper::start().await;
-    // It outlasts a restart of the server, on a busy machine too. Without maxSessionTimeout the server would grant 10 s.
+    // This session survives a restart of the server also on a busy machine. Without maxSessionTimeout the server would grant 10 s.
     let mut operator = zookeeper.registrar_with_timeout(Duration::from_secs(60)).await;
     let mut node = zookeeper.registrar().await;
     let address: SocketAddr = ([127, 0, 0, 1], 4222).into();
@@ -54,7 +54,7 @@ async fn zookeeper_holds_registrations_as_long_as_their_session() {
     assert_eq!(
         operator.children("/standin/nodes").await,
         ["n1"],
-        "the ephemeral outlives a crash for a while"
+        "the ephemeral znode stays until the session timeout"
     );
     eventually("the crashed session times out", PATIENCE, async || {
         operator.children("/standin/nodes").await.is_empty()
@@ -101,19 +101,15 @@ async fn a_cluster_passes_messages_and_survives_a_kill_and_a_freeze() {
         tokio::net::TcpStream::connect(cluster.nodes[1].address())
             .await
             .is_err(),
-        "a killed node refuses"
+        "a killed node accepted a connection"
     );
     cluster.restart(1).await;
     let mut publisher = RawClient::open_with(cluster.nodes[1].address(), CONNECT_NEW).await;
-    eventually(
-        "the restarted node knows the subscription",
-        PATIENCE,
-        async || {
-            publisher.publish("a", "x").await;
-            publisher.flush().await;
-            !subscriber.flush().await.is_empty()
-        },
-    )
+    eventually("the restarted node has the interest", PATIENCE, async || {
+        publisher.publish("a", "x").await;
+        publisher.flush().await;
+        !subscriber.flush().await.is_empty()
+    })
     .await;
 
     cluster.nodes[1].process().freeze().await;
@@ -127,11 +123,11 @@ async fn a_cluster_passes_messages_and_survives_a_kill_and_a_freeze() {
 }
 
 #[tokio::test]
-async fn a_cut_link_is_silent_and_a_mended_one_goes_on() {
+async fn a_connection_over_a_cut_cable_is_silent_and_works_after_the_repair() {
     let machines = NetnsPair::new();
     let mut cluster = Cluster::builder(1).inside(&machines.far).start().await;
     let address = cluster.nodes[0].address();
-    let mut stream = machines.near.connect(address).await.expect("the link is up");
+    let mut stream = machines.near.connect(address).await.expect("the cable works");
     let mut buffer = vec![0; 4096];
     let count = stream.read(&mut buffer).await.expect("INFO");
     assert!(buffer[..count].starts_with(b"INFO "));
@@ -142,11 +138,11 @@ async fn a_cut_link_is_silent_and_a_mended_one_goes_on() {
         .await
         .expect("the kernel takes it");
     let silent = timeout(Duration::from_millis(400), stream.read(&mut buffer)).await;
-    assert!(silent.is_err(), "nothing, not even an end, comes over a cut link");
+    assert!(silent.is_err(), "something arrived over a cut cable");
     machines.mend();
     timeout(PATIENCE, stream.read(&mut buffer))
         .await
-        .expect("TCP sends again")
-        .expect("the link is up");
+        .expect("retransmitted")
+        .expect("the cable works");
     assert!(cluster.nodes[0].process().is_running());
 }

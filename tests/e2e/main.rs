@@ -1,4 +1,4 @@
-//! The end-to-end tests, one module per theme, in one binary so that they link once.
+//! End-to-end tests, one module per subject. They are one binary, which is linked once.
 
 mod broker;
 mod cluster_machinery;

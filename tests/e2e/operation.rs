@@ -1,4 +1,4 @@
-//! What operators do to a sidecar and to nodes: start in any order, reload, stop, let a node go, demand credentials.
+//! Operation of a sidecar and its nodes: start in any order, reload, stop, lame duck mode, credentials, limits.
 
 use crate::site::{PATIENCE, Site};
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn a_reload_takes_over_new_nodes_without_touching_a_session() {
+async fn a_reload_adds_nodes_without_moving_a_session() {
     let mut cluster = Cluster::builder(2).strangers().start().await;
     let mut sidecar = Sidecar::builder()
         .upstream([cluster.nodes[0].url()])
@@ -59,7 +59,7 @@ async fn a_reload_with_a_mistake_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_stop_passes_on_all_that_had_arrived_and_ends_in_order() {
+async fn a_stopping_sidecar_passes_on_everything_that_it_received_and_exits_with_0() {
     let cluster = Cluster::start(1).await;
     let mut sidecar = Sidecar::builder()
         .upstream([cluster.nodes[0].url()])
@@ -91,7 +91,7 @@ async fn a_stop_passes_on_all_that_had_arrived_and_ends_in_order() {
 #[tokio::test]
 async fn components_connect_during_a_total_outage_and_are_served_when_it_ends() {
     let mut site = Site::start(Record::Plain).await;
-    // Known before the outage: the cluster's INFO.
+    // The sidecar gets the cluster's INFO before the outage.
     RawClient::open(site.sidecar.address()).await.close().await;
     for index in 0..3 {
         site.cluster.kill(index);
@@ -109,7 +109,7 @@ async fn components_connect_during_a_total_outage_and_are_served_when_it_ends() 
     .await;
     assert!(
         site.sidecar.session_nodes().await.iter().all(Option::is_none),
-        "nobody has a node"
+        "a session has a node"
     );
 
     site.cluster.restart(1).await;
@@ -146,16 +146,16 @@ async fn a_sidecar_started_before_any_node_serves_as_soon_as_one_is_there() {
 }
 
 #[tokio::test]
-async fn credentials_pass_through_and_are_given_to_the_next_node_too() {
+async fn credentials_are_passed_on_to_the_first_and_to_the_next_node() {
     let mut cluster = Cluster::builder(3).user_password("old", "secret").start().await;
     let sidecar = Sidecar::builder()
         .upstream(cluster.nodes.iter().map(|node| node.url()))
         .start()
         .await;
-    let mut stranger = RawClient::connect(sidecar.address()).await;
-    stranger.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
-    stranger.expect_line("-ERR 'Authorization Violation'").await;
-    stranger.read_to_end().await;
+    let mut refused = RawClient::connect(sidecar.address()).await;
+    refused.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
+    refused.expect_line("-ERR 'Authorization Violation'").await;
+    refused.read_to_end().await;
     eventually("the refused session is over", PATIENCE, async || {
         sidecar.session_rows().await.is_empty()
     })
@@ -189,7 +189,7 @@ async fn credentials_pass_through_and_are_given_to_the_next_node_too() {
 }
 
 #[tokio::test]
-async fn a_token_passes_through() {
+async fn a_token_is_passed_on() {
     let cluster = Cluster::builder(1).token("s3cr3t").start().await;
     let sidecar = Sidecar::builder()
         .upstream([cluster.nodes[0].url()])
@@ -203,7 +203,7 @@ async fn a_token_passes_through() {
 }
 
 #[tokio::test]
-async fn credentials_in_the_upstream_address_serve_components_that_send_none() {
+async fn credentials_in_the_upstream_address_are_used_for_components_that_send_none() {
     let cluster = Cluster::builder(1).user_password("old", "secret").start().await;
     let url = cluster.nodes[0].url().replace("nats://", "nats://old:secret@");
     let sidecar = Sidecar::builder().upstream([url]).start().await;
@@ -211,7 +211,7 @@ async fn credentials_in_the_upstream_address_serve_components_that_send_none() {
 }
 
 #[tokio::test]
-async fn sessions_leave_a_lame_duck_at_once_and_unnoticed() {
+async fn sessions_leave_a_lame_duck_at_once_and_lose_nothing() {
     let mut site = Site::start(Record::Plain).await;
     let mut client = RawClient::open_with(site.sidecar.address(), CONNECT_NEW).await;
     client.subscribe("own", "1").await;
@@ -234,7 +234,7 @@ async fn sessions_leave_a_lame_duck_at_once_and_unnoticed() {
     );
 }
 
-/// Runs the program to its end: its exit code and all it said.
+/// Runs the program to its end, and returns its exit code and its last lines.
 async fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let mut process = Program::new(peers::sidecar_binary())
         .args(arguments)
@@ -244,7 +244,7 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn mistakes_end_the_program_with_the_agreed_exit_codes() {
+async fn wrong_settings_end_the_program_with_the_documented_exit_codes() {
     let (code, said) = run(&[]).await;
     assert_eq!(code, Some(64), "{said}");
     for way in ["--zookeeper", "--upstream", "--dns", "--config"] {
@@ -264,7 +264,7 @@ async fn mistakes_end_the_program_with_the_agreed_exit_codes() {
     assert_eq!(code, Some(0), "{said}");
 }
 
-/// Runs a program that may open 200 files and cannot raise that, not even as root.
+/// Returns a program with a limit of 200 open files that it cannot raise, not even as root.
 fn with_200_files(program: impl AsRef<std::path::Path>) -> Program {
     let script = r#"ulimit -n 200
         if [ "$(id -u)" = 0 ]; then exec setpriv --bounding-set -sys_resource --inh-caps -sys_resource "$0" "$@"; fi
@@ -272,16 +272,17 @@ fn with_200_files(program: impl AsRef<std::path::Path>) -> Program {
     Program::new("sh").args(["-c", script]).arg(program.as_ref())
 }
 
-/// What it warned of so far.
+/// Returns the warnings logged so far.
 fn warnings(process: &Process) -> Vec<String> {
     let lines = process.lines();
     let lines = lines.iter().map(|line| line.text.clone());
     lines.filter(|line| line.contains(" WARN ")).collect()
 }
 
-/// The default of `connections_max` is more than most systems allow, and more than most hosts need.
+/// The default of `connections_max` is above the limit of most systems and above the need of most hosts, so it alone is no
+/// reason for a warning.
 #[tokio::test]
-async fn the_limit_on_open_files_is_worth_a_warning_only_where_it_matters() {
+async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or_needed() {
     let (address, http) = (port::free_address(), port::free_address());
     let broker_port = port::free_address().port().to_string();
     let sidecar = with_200_files(peers::sidecar_binary())
@@ -305,16 +306,16 @@ async fn the_limit_on_open_files_is_worth_a_warning_only_where_it_matters() {
     ] {
         let mut process = program.start("with few files");
         process.wait_for_line(listens, PATIENCE).await;
-        assert_eq!(warnings(&process), [""; 0], "nobody asked for more");
+        assert_eq!(warnings(&process), [""; 0], "no setting needs more");
         drop(process);
         let mut process = program
             .env(variable, "100")
-            .start("with few files, asked for more");
+            .start("with few files, configured for more");
         process.wait_for_line(listens, PATIENCE).await;
         assert_eq!(warnings(&process).len(), 1, "{:?}", warnings(&process));
         assert!(warnings(&process)[0].contains(&asked), "{:?}", warnings(&process));
     }
-    // 72 files are left beside those that it needs itself: for 36 components, or 72 clients.
+    // Besides the files that the program itself needs, 72 are left: for 36 components, or 72 clients.
     let broker_address = format!("127.0.0.1:{broker_port}").parse().expect("an address");
     for (program, listens, address, count) in [
         (sidecar, "listening for components", address, 36),
@@ -337,7 +338,7 @@ async fn the_limit_on_open_files_is_worth_a_warning_only_where_it_matters() {
     }
 }
 
-/// A host that vanishes sends no end of stream.
+/// A host that disappears sends no end of stream, so only keep-alive finds out.
 #[tokio::test]
 async fn tcp_keep_alive_is_on_towards_the_component_and_towards_the_node() {
     let cluster = Cluster::start(1).await;

@@ -1,4 +1,4 @@
-//! S10 with real nodes: an outage of all of them must not be worse behind the sidecar than without it.
+//! Promise S10 with real nodes: an outage of all nodes is not worse behind the sidecar than without it.
 
 use e2e::http::Endpoint;
 use e2e::{Cluster, Component, Library, Metrics, RawClient, Record, Sidecar, ZooKeeper, eventually};
@@ -24,7 +24,7 @@ async fn sidecar_for(cluster: &Cluster, outage_secs: u32) -> Sidecar {
         .await
 }
 
-/// Waits until so many sessions of the sidecar have no node.
+/// Waits until this many sessions of the sidecar have no node.
 async fn without_node(sidecar: &Sidecar, sessions: usize) {
     eventually(
         format!("{sessions} sessions have no node"),
@@ -51,8 +51,8 @@ async fn subscribers(address: SocketAddr) -> Vec<RawClient> {
     clients
 }
 
-/// All publishes of the outage reach all subscribers, in their order.
-async fn all_that_was_held_arrives(publisher: &Sidecar, subscriber: &Sidecar, cluster: &mut Cluster) {
+/// Checks that all publishes of an outage reach all subscribers, in order.
+async fn all_held_publishes_arrive(publisher: &Sidecar, subscriber: &Sidecar, cluster: &mut Cluster) {
     let mut clients = subscribers(subscriber.address()).await;
     let mut component = RawClient::open(publisher.address()).await;
     cluster.kill(0);
@@ -74,20 +74,20 @@ async fn all_that_was_held_arrives(publisher: &Sidecar, subscriber: &Sidecar, cl
 }
 
 #[tokio::test]
-async fn s10_what_was_held_goes_out_when_all_subscribers_of_the_sidecar_are_back() {
+async fn s10_held_publishes_are_sent_when_all_subscribers_of_the_sidecar_are_back() {
     let mut cluster = Cluster::start(1).await;
     let sidecar = sidecar_for(&cluster, 3600).await;
-    all_that_was_held_arrives(&sidecar, &sidecar, &mut cluster).await;
+    all_held_publishes_arrive(&sidecar, &sidecar, &mut cluster).await;
 }
 
 #[tokio::test]
-async fn s10_what_was_held_goes_out_when_the_subscribers_behind_another_sidecar_are_back() {
+async fn s10_held_publishes_are_sent_when_the_subscribers_behind_another_sidecar_are_back() {
     let mut cluster = Cluster::start(1).await;
     let (publisher, subscriber) = (
         sidecar_for(&cluster, 3600).await,
         sidecar_for(&cluster, 3600).await,
     );
-    all_that_was_held_arrives(&publisher, &subscriber, &mut cluster).await;
+    all_held_publishes_arrive(&publisher, &subscriber, &mut cluster).await;
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn s10_after_the_loss_of_one_node_of_several_held_publishes_wait_for_the_s
         cluster.index_of(address.parse().ok()?)
     })
     .await;
-    // One byte behind the node's death: it is held, and goes out over the other node.
+    // Published just after the node's death, so it is held and then sent to the other node.
     cluster.kill(victim);
     component.publish("news", "held").await;
     component.flush().await;
@@ -112,9 +112,9 @@ async fn s10_after_the_loss_of_one_node_of_several_held_publishes_wait_for_the_s
     assert_eq!(sidecar.metrics().await.value("standin_lost_total", &[]), 0.0);
 }
 
-/// Each node was away once, and is back before the next one dies; no session and no probe has found that out.
+/// Each node is killed once and restarted before the next one is killed. No session and no probe has noticed the restart.
 #[tokio::test]
-async fn nodes_that_are_back_are_found_at_once_when_the_last_proved_one_dies() {
+async fn restarted_nodes_are_found_at_once_when_the_last_proved_node_dies() {
     let mut cluster = Cluster::start(3).await;
     let mut sidecar = Sidecar::builder()
         .upstream(cluster.nodes.iter().map(|node| node.url()))
@@ -129,7 +129,7 @@ async fn nodes_that_are_back_are_found_at_once_when_the_last_proved_one_dies() {
             client.publish("own", "1").await;
             client.flush().await;
         }
-        // After an outage of all nodes they would wait for session.settle_ms, 1 s.
+        // After an outage of all nodes the publishes would wait for session.settle_ms, 1 s.
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         cluster.restart(victim).await;
     }
@@ -137,7 +137,7 @@ async fn nodes_that_are_back_are_found_at_once_when_the_last_proved_one_dies() {
 }
 
 #[tokio::test]
-async fn s10_a_reload_shortens_the_wait_of_what_is_held_already() {
+async fn s10_a_reload_shortens_the_wait_of_publishes_that_are_already_held() {
     let mut cluster = Cluster::start(1).await;
     let mut sidecar = Sidecar::builder()
         .upstream([cluster.nodes[0].url()])
@@ -152,10 +152,14 @@ async fn s10_a_reload_shortens_the_wait_of_what_is_held_already() {
     without_node(&sidecar, 2).await;
     publisher.publish("news", "held").await;
     cluster.restart(0).await;
-    eventually("the publisher's session holds it back", PATIENCE, async || {
-        let rows = sidecar.session_rows().await;
-        rows.iter().any(|row| row["state"] == "settling")
-    })
+    eventually(
+        "the publisher's session holds the publish",
+        PATIENCE,
+        async || {
+            let rows = sidecar.session_rows().await;
+            rows.iter().any(|row| row["state"] == "settling")
+        },
+    )
     .await;
     subscriber.flush().await;
     sidecar.reload_with("session.settle_ms", 0);
@@ -163,7 +167,7 @@ async fn s10_a_reload_shortens_the_wait_of_what_is_held_already() {
 }
 
 #[tokio::test]
-async fn s10_an_outage_is_one_line_when_it_begins_and_one_when_it_ends_and_can_be_polled() {
+async fn s10_an_outage_logs_one_line_at_its_start_and_one_at_its_end_and_shows_on_the_pages() {
     let mut cluster = Cluster::start(1).await;
     let mut sidecar = sidecar_for(&cluster, 3600).await;
     let http = sidecar.http();
@@ -185,7 +189,7 @@ async fn s10_an_outage_is_one_line_when_it_begins_and_one_when_it_ends_and_can_b
         code == 503 && reason.contains("no node reachable for"),
         "{reason}"
     );
-    let ready = http.get_json("/readyz").await.expect("ready in an outage too");
+    let ready = http.get_json("/readyz").await.expect("ready also in an outage");
     assert_eq!(
         (&ready["ready"], &ready["nodes"], &ready["nodes_proved"]),
         (&Value::Bool(true), &1.into(), &0.into())
@@ -229,7 +233,7 @@ async fn s10_an_outage_is_one_line_when_it_begins_and_one_when_it_ends_and_can_b
 }
 
 #[tokio::test]
-async fn s10_sessions_that_end_with_messages_are_one_warning_with_their_subjects() {
+async fn s10_sessions_that_end_with_held_messages_log_one_warning_with_the_subjects() {
     let mut cluster = Cluster::start(1).await;
     let mut sidecar = sidecar_for(&cluster, 2).await;
     let mut clients = subscribers(sidecar.address()).await;
@@ -256,9 +260,9 @@ async fn s10_sessions_that_end_with_messages_are_one_warning_with_their_subjects
     assert_eq!(lost as usize, 2 * SUBSCRIBERS);
 }
 
-/// Not a NATS server, only TLS, a name without an address: each is known and none is proved.
+/// A server that is not NATS, and a name without an address: both are known nodes, and none is proved.
 #[tokio::test]
-async fn an_upstream_that_cannot_be_used_is_told_by_readyz_and_healthz() {
+async fn readyz_and_healthz_show_that_an_upstream_cannot_be_used() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = silent.local_addr().expect("an address");
     tokio::spawn(async move {
@@ -297,18 +301,18 @@ async fn an_idle_node_is_proved_by_a_probe_that_leaves_no_error_in_its_log() {
             sidecar.metrics().await.value("standin_nodes_proved", &[]) == 1.0
         })
         .await;
-        // "[WRN]" about a password in plain text is the start's.
+        // A "[WRN]" about a password in plain text is logged at the start.
         let node = cluster.nodes[0].process();
         assert!(
             !node.has_line("[ERR]"),
-            "the probe is an error to the node:\n{}",
+            "the node logged the probe as an error:\n{}",
             node.tail()
         );
     }
 }
 
 #[tokio::test]
-async fn nodes_that_live_are_not_given_up_for_a_dead_record() {
+async fn live_nodes_that_are_unregistered_are_used_while_the_only_registered_node_is_dead() {
     let (zookeeper, mut cluster) = tokio::join!(ZooKeeper::start(), Cluster::start(2));
     let mut registrar = zookeeper.registrar().await;
     cluster.announce(&mut registrar, Record::Own).await;
@@ -326,12 +330,12 @@ async fn nodes_that_live_are_not_given_up_for_a_dead_record() {
     for node in &cluster.nodes {
         registrar.withdraw(node.name()).await;
     }
-    eventually("both are withdrawn, and still shown", PATIENCE, async || {
+    eventually("both are shown as withdrawn", PATIENCE, async || {
         let rows = sidecar.node_rows().await;
         rows.iter().filter(|row| row["withdrawn"] == true).count() == 2
     })
     .await;
-    // A new component, and then those whose node dies, find the one that lives.
+    // A new component, and then the sessions whose node dies, find the live node.
     let began = Instant::now();
     clients.push(RawClient::open(sidecar.address()).await);
     cluster.kill(0);
@@ -340,7 +344,7 @@ async fn nodes_that_live_are_not_given_up_for_a_dead_record() {
     }
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     let survivor = cluster.nodes[1].address();
-    eventually("all are on the node that lives", PATIENCE, async || {
+    eventually("all are on the live node", PATIENCE, async || {
         let nodes = sidecar.session_nodes().await;
         nodes.iter().all(|node| *node == Some(survivor))
     })
@@ -367,10 +371,10 @@ async fn many_sessions_without_a_node_make_few_dials() {
     let (before, began) = (dials(&http).await, Instant::now());
     clients[0].expect_silence(WATCHED).await;
     let (made, watched) = (dials(&http).await - before, began.elapsed());
-    // Each failure is followed by 250 to 500 ms without a dial.
+    // After each failure there is no dial for 250 to 500 ms.
     let most = watched.as_secs_f64() / 0.25 + 2.0;
     assert!(made <= most, "{made} dials in {watched:?}");
-    assert!(made >= 1.0, "the node is looked for");
+    assert!(made >= 1.0, "no dial at all");
     cluster.restart(0).await;
     for client in &mut clients {
         client.flush().await;
@@ -378,7 +382,7 @@ async fn many_sessions_without_a_node_make_few_dials() {
 }
 
 #[tokio::test]
-async fn a_components_wrong_password_is_not_the_nodes_failure() {
+async fn a_components_wrong_password_is_not_counted_as_a_failure_of_the_node() {
     let cluster = Cluster::builder(1).user_password("u", "p").start().await;
     let sidecar = sidecar_for(&cluster, 30).await;
     let mut good = RawClient::open_with(
@@ -429,9 +433,9 @@ async fn after_an_outage_the_sessions_spread_over_the_nodes_that_come_back_withi
     );
 }
 
-/// What the issue of gorouters was: through an outage longer than `outage_secs`, and one shorter, none ends, and all
-/// publish and receive after it.
-async fn outlives_an_outage(libraries: &[Library], outage_secs: u32, lasts: Duration) {
+/// Checks that no component ends in an outage of this duration, and that all publish and receive after it. `outage_secs` may be
+/// shorter than the outage. (A report about programs called gorouters is the reason for this test.)
+async fn components_survive_an_outage(libraries: &[Library], outage_secs: u32, lasts: Duration) {
     let mut cluster = Cluster::start(1).await;
     let mut sidecar = sidecar_for(&cluster, outage_secs).await;
     let mut components = Vec::new();
@@ -464,7 +468,7 @@ async fn outlives_an_outage(libraries: &[Library], outage_secs: u32, lasts: Dura
 }
 
 #[tokio::test]
-async fn old_and_new_clients_outlive_an_outage_longer_than_the_sidecar_keeps_them() {
+async fn reconnecting_clients_survive_an_outage_longer_than_outage_secs() {
     let libraries = [
         Library::Node08,
         Library::Node14,
@@ -473,17 +477,17 @@ async fn old_and_new_clients_outlive_an_outage_longer_than_the_sidecar_keeps_the
         Library::C,
         Library::Go,
     ];
-    outlives_an_outage(&libraries, 2, Duration::from_secs(5)).await;
+    components_survive_an_outage(&libraries, 2, Duration::from_secs(5)).await;
 }
 
 #[tokio::test]
-async fn every_client_outlives_an_outage_in_which_the_sidecar_keeps_it() {
-    outlives_an_outage(&Library::ALL, 3600, Duration::from_secs(5)).await;
+async fn every_client_survives_an_outage_shorter_than_outage_secs() {
+    components_survive_an_outage(&Library::ALL, 3600, Duration::from_secs(5)).await;
 }
 
-/// A node that answers the PING of each session and then closes: an answer is no proof that it stands.
+/// The node answers the PING of each session and then closes, so one answer does not prove that a node works.
 #[tokio::test]
-async fn a_node_that_answers_and_closes_is_dialled_by_few() {
+async fn a_node_that_answers_and_then_closes_is_dialled_at_a_limited_rate() {
     const SESSIONS: usize = 300;
     const WATCHED: Duration = Duration::from_secs(3);
     let node = TcpListener::bind("127.0.0.1:0").await.expect("a port");

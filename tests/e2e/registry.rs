@@ -1,4 +1,4 @@
-//! ZooKeeper comes and goes, tells too little, or tells it late: sessions do not care, and still find a living node.
+//! ZooKeeper fails, is emptied, or changes late: sessions stay where they are, and still find a live node after a failure.
 
 use crate::scenario::all_that_components_do;
 use crate::site::{PATIENCE, Site};
@@ -6,7 +6,7 @@ use e2e::{Component, Library, RawClient, Record, eventually};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
-/// A component whose library would not survive a disconnect, with a subscription.
+/// Connects a component with a subscription, whose library does not survive a disconnect.
 async fn fragile_component(site: &Site) -> Component {
     let mut component = Component::connect(Library::NatsPython, &site.sidecar.url()).await;
     component.subscribe("own", "own");
@@ -14,16 +14,16 @@ async fn fragile_component(site: &Site) -> Component {
     component
 }
 
-/// The component's subscription gets what the component publishes, and the library has noticed nothing.
+/// Checks that the component's subscription receives what it publishes, and that its library has noticed no problem.
 async fn is_served(component: &mut Component, payload: &str) {
     component.publish("own", payload);
     let got = async || component.payloads("own").iter().any(|came| came == payload);
-    eventually(format!("{payload} comes back"), PATIENCE, got).await;
+    eventually(format!("{payload} is received"), PATIENCE, got).await;
     component.assert_untroubled();
 }
 
 #[tokio::test]
-async fn with_zookeeper_killed_and_then_the_node_killed_sessions_switch_from_the_cache() {
+async fn sessions_move_to_cached_nodes_when_zookeeper_and_then_the_node_is_killed() {
     let mut site = Site::start(Record::Nerve).await;
     let mut component = fragile_component(&site).await;
     site.zookeeper.kill();
@@ -37,7 +37,7 @@ async fn with_zookeeper_killed_and_then_the_node_killed_sessions_switch_from_the
 }
 
 #[tokio::test]
-async fn with_zookeeper_frozen_and_then_the_node_killed_sessions_switch_from_the_cache() {
+async fn sessions_move_to_cached_nodes_when_zookeeper_is_frozen_and_the_node_is_killed() {
     let mut site = Site::start(Record::Plain).await;
     let mut component = fragile_component(&site).await;
     site.zookeeper.process().freeze().await;
@@ -48,7 +48,7 @@ async fn with_zookeeper_frozen_and_then_the_node_killed_sessions_switch_from_the
 }
 
 #[tokio::test]
-async fn a_sidecar_restarted_with_zookeeper_down_serves_from_its_file() {
+async fn a_sidecar_restarted_while_zookeeper_is_down_uses_its_cache_file() {
     let mut site = Site::start(Record::Curator).await;
     let nodes: Vec<String> = site
         .cluster
@@ -75,7 +75,7 @@ async fn a_sidecar_restarted_with_zookeeper_down_serves_from_its_file() {
 }
 
 #[tokio::test]
-async fn zookeeper_emptied_by_mistake_costs_nothing() {
+async fn when_zookeeper_is_emptied_sessions_stay_and_the_nodes_are_remembered() {
     let mut site = Site::start(Record::Plain).await;
     let mut component = fragile_component(&site).await;
     let before = site.node_of_session().await.expect("the session has a node");
@@ -92,7 +92,7 @@ async fn zookeeper_emptied_by_mistake_costs_nothing() {
     assert_eq!(
         site.node_of_session().await,
         Some(before),
-        "the session has stayed where it was"
+        "the session has moved"
     );
     assert_eq!(
         site.sidecar.metrics().await.value("standin_failovers_total", &[]),
@@ -105,7 +105,7 @@ async fn zookeeper_emptied_by_mistake_costs_nothing() {
     RawClient::open(site.sidecar.address()).await;
 }
 
-/// Takes this node's registration away, and waits until the sidecar has only so many of them left.
+/// Unregisters this node, and waits until the sidecar has only `left` registered nodes.
 async fn withdraw(site: &mut Site, node: usize, left: usize) {
     site.registrar.withdraw(site.cluster.nodes[node].name()).await;
     eventually("the sidecar has noticed", PATIENCE, async || {
@@ -115,9 +115,9 @@ async fn withdraw(site: &mut Site, node: usize, left: usize) {
     .await;
 }
 
-/// As when all sessions expire one after another, or somebody deletes the path with all below it.
+/// This happens when all ZooKeeper sessions expire one after another, or when somebody deletes the path.
 #[tokio::test]
-async fn a_list_emptied_node_by_node_is_remembered_whole() {
+async fn when_all_nodes_unregister_one_by_one_all_of_them_are_remembered() {
     let mut site = Site::start(Record::Plain).await;
     let mut component = fragile_component(&site).await;
     let last = site.node_of_session().await.expect("the session has a node");
@@ -141,11 +141,11 @@ async fn a_list_emptied_node_by_node_is_remembered_whole() {
 }
 
 #[tokio::test]
-async fn a_sidecar_restarted_while_the_list_is_emptied_remembers_who_had_left_it() {
+async fn a_sidecar_restarted_while_nodes_unregister_remembers_those_that_left_before() {
     let mut site = Site::start(Record::Plain).await;
     withdraw(&mut site, 0, 2).await;
     let file = site.sidecar.cache_file();
-    eventually("the file tells who left", PATIENCE, async || {
+    eventually("the file has the node that left", PATIENCE, async || {
         std::fs::read_to_string(&file).is_ok_and(|kept| kept.contains("left_at"))
     })
     .await;
@@ -163,7 +163,7 @@ async fn a_sidecar_restarted_while_the_list_is_emptied_remembers_who_had_left_it
 }
 
 #[tokio::test]
-async fn zookeeper_that_lost_all_its_data_costs_nothing() {
+async fn when_zookeeper_loses_all_its_data_sessions_stay() {
     let mut site = Site::start(Record::Own).await;
     let mut component = fragile_component(&site).await;
     site.zookeeper.lose_everything().await;
@@ -197,7 +197,7 @@ async fn zookeeper_that_lost_all_its_data_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_living_node_whose_registration_is_lost_keeps_its_sessions() {
+async fn a_live_node_that_is_unregistered_keeps_its_sessions() {
     let mut site = Site::start(Record::Plain).await;
     let mut component = fragile_component(&site).await;
     let node = site.node_of_session().await.expect("the session has a node");
@@ -206,12 +206,12 @@ async fn a_living_node_whose_registration_is_lost_keeps_its_sessions() {
     assert_eq!(
         site.node_of_session().await,
         Some(node),
-        "the registry informs, only the connection proves"
+        "the session has moved, though its connection works"
     );
 }
 
 #[tokio::test]
-async fn a_node_added_later_is_known_within_a_second_and_taken_when_the_others_die() {
+async fn a_node_added_later_is_known_within_a_second_and_used_when_the_others_die() {
     let mut site = Site::start_with(Record::Plain, 2, |sidecar| sidecar).await;
     let mut component = fragile_component(&site).await;
     let newcomer = &site.cluster.nodes[2];

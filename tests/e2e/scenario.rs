@@ -1,11 +1,11 @@
-//! What components do with NATS, as one scenario that runs directly on a node or through the sidecar.
+//! A scenario with all that components do with NATS. It runs directly on a node or through the sidecar.
 
 use e2e::{Component, Library, eventually};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs the scenario between two components of this library, each at its own address (of one cluster, or the same).
+/// Runs the scenario between two components of this library. Their addresses are the same or belong to one cluster.
 pub(crate) async fn all_that_components_do(library: Library, publisher_url: &str, subscriber_url: &str) {
     let mut publisher = Component::connect(library, publisher_url).await;
     let mut subscriber = Component::connect(library, subscriber_url).await;
@@ -28,7 +28,7 @@ pub(crate) async fn all_that_components_do(library: Library, publisher_url: &str
     assert_eq!(publisher.request("ask", "who").await, "re:who");
     assert_eq!(publisher.request("ask", "where").await, "re:where");
 
-    // Only now, after all these exchanges, is "nothing more came" worth saying.
+    // After these exchanges anything that should not arrive would have arrived.
     subscriber.flush().await;
     let mut shared = [subscriber.payloads("member1"), subscriber.payloads("member2")].concat();
     shared.sort_by_key(|payload| payload.parse::<u32>().unwrap_or_default());
@@ -37,13 +37,9 @@ pub(crate) async fn all_that_components_do(library: Library, publisher_url: &str
     assert_eq!(
         subscriber.payloads("few"),
         ["1", "2", "3"],
-        "no more than the maximum"
+        "no message after the maximum"
     );
-    assert_eq!(
-        subscriber.payloads("gone"),
-        [""; 0],
-        "nothing after unsubscribing"
-    );
+    assert_eq!(subscriber.payloads("gone"), [""; 0], "no message after UNSUB");
     publisher.assert_untroubled();
     subscriber.assert_untroubled();
     publisher.close().await;
@@ -64,10 +60,10 @@ fn subscribe_to_everything(subscriber: &mut Component) {
     subscriber.subscribe("ready", "ready");
 }
 
-/// On a cluster a subscription is known at the other nodes a little later; "ready" is the last one made.
+/// Waits until the last subscription, "ready", has reached the publisher's node, which takes a moment in a cluster.
 async fn wait_for_interest(publisher: &mut Component, subscriber: &mut Component) {
     eventually(
-        "the publisher's node knows the subscriber's subscriptions",
+        "the publisher's node has the subscriber's interest",
         PATIENCE,
         async || {
             publisher.publish("ready", "now");

@@ -1,4 +1,4 @@
-//! The scripted peers themselves: a raw client talks to a scripted node directly, with nothing in between.
+//! Tests of the scripted peers: a raw client connected directly to a scripted node.
 
 use e2e::{Ending, RawClient, ScriptedNode};
 use std::time::Duration;
@@ -34,7 +34,7 @@ async fn a_scripted_node_and_a_raw_client_hold_a_conversation() {
 }
 
 #[tokio::test]
-async fn a_scripted_node_ends_in_the_way_the_test_chose() {
+async fn a_scripted_node_ends_a_connection_as_the_test_chose() {
     let mut node = ScriptedNode::start().await;
     let address = node.address();
     for (ending, reset) in [(Ending::Closed, false), (Ending::Reset, true)] {
@@ -49,7 +49,7 @@ async fn a_scripted_node_ends_in_the_way_the_test_chose() {
     node.stop_listening();
     assert!(
         tokio::net::TcpStream::connect(address).await.is_err(),
-        "a node that does not listen refuses"
+        "a node that does not listen accepted a connection"
     );
     node.listen_again().await;
     tokio::join!(RawClient::connect(address), node.accept());
@@ -57,7 +57,7 @@ async fn a_scripted_node_ends_in_the_way_the_test_chose() {
 }
 
 #[tokio::test]
-async fn a_probe_that_only_connects_is_passed_over() {
+async fn a_scripted_node_skips_a_probe_that_only_connects() {
     let mut node = ScriptedNode::start().await;
     let address = node.address();
     let probe = tokio::net::TcpStream::connect(address)
@@ -69,7 +69,7 @@ async fn a_probe_that_only_connects_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_node_that_does_not_read_is_felt_by_its_peer() {
+async fn a_scripted_node_that_does_not_read_blocks_its_peer() {
     let mut node = ScriptedNode::with_receive_buffer_bytes(4096).await;
     let address = node.address();
     let (mut client, mut connection) = tokio::join!(RawClient::connect(address), node.accept());
@@ -77,10 +77,7 @@ async fn a_node_that_does_not_read_is_felt_by_its_peer() {
     let written = client
         .send_until_blocked(&megabytes, Duration::from_millis(100))
         .await;
-    assert!(
-        written < megabytes.len(),
-        "the kernel cannot have taken all of it"
-    );
+    assert!(written < megabytes.len(), "the kernel took all bytes");
     client.reset();
     let (rest, _) = connection.read_to_end().await;
     assert!(rest.len() <= written);

@@ -1,4 +1,4 @@
-//! What an operator runs: ZooKeeper, a cluster whose nodes are registered in it, and a sidecar that finds them there.
+//! A typical site: ZooKeeper, a cluster whose nodes are registered in it, and a sidecar that finds them there.
 
 use e2e::sidecar::SidecarBuilder;
 use e2e::{Cluster, Record, Registrar, Sidecar, ZooKeeper, eventually};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// All of it, running.
+/// A running site.
 pub(crate) struct Site {
     pub(crate) zookeeper: ZooKeeper,
     pub(crate) registrar: Registrar,
@@ -15,12 +15,12 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// A cluster of three, registered in this form, and a sidecar with its settings as they come.
+    /// Starts a cluster of three nodes, all registered with this format of record, and a sidecar with default settings.
     pub(crate) async fn start(record: Record) -> Self {
         Self::start_with(record, 3, |sidecar| sidecar).await
     }
 
-    /// A cluster of three of which the first `registered` are registered; `adjust` may change the sidecar's settings.
+    /// Starts a cluster of three nodes and registers the first `registered` of them. `adjust` may change the sidecar's settings.
     pub(crate) async fn start_with(
         record: Record,
         registered: usize,
@@ -47,12 +47,12 @@ impl Site {
         site
     }
 
-    /// The place in the cluster of the node that the only session is on.
+    /// Returns the index of the node of the only session.
     pub(crate) async fn node_of_session(&self) -> Option<usize> {
         self.cluster.index_of(self.sidecar.node_of_session().await?)
     }
 
-    /// Waits until the only session is on a node other than this one, and returns that.
+    /// Waits until the only session has moved away from this node, and returns the index of its new node.
     pub(crate) async fn session_moved_from(&self, index: usize) -> usize {
         e2e::found(format!("the session leaves node {index}"), PATIENCE, async || {
             self.node_of_session().await.filter(|now| *now != index)

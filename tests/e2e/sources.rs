@@ -1,11 +1,11 @@
-//! A sidecar without ZooKeeper: the old single-address setting, and clusters of other versions.
+//! A sidecar without ZooKeeper: with the address of one node, and with a cluster of an older version.
 
 use crate::scenario::all_that_components_do;
 use crate::site::PATIENCE;
 use e2e::{Cluster, Component, Library, Sidecar, Version, eventually};
 
 #[tokio::test]
-async fn one_old_address_alone_makes_a_component_aware_of_the_whole_cluster() {
+async fn the_address_of_one_node_gives_a_component_the_whole_cluster() {
     let mut cluster = Cluster::start(3).await;
     let sidecar = Sidecar::builder()
         .upstream([cluster.nodes[0].url()])
@@ -14,7 +14,7 @@ async fn one_old_address_alone_makes_a_component_aware_of_the_whole_cluster() {
     let mut component = Component::connect(Library::NatsPython, &sidecar.url()).await;
     component.subscribe("own", "own");
     component.flush().await;
-    eventually("the node has named the others", PATIENCE, async || {
+    eventually("the node has named the others in INFO", PATIENCE, async || {
         sidecar.node_rows().await.len() >= 3
     })
     .await;
@@ -31,7 +31,7 @@ async fn one_old_address_alone_makes_a_component_aware_of_the_whole_cluster() {
 }
 
 #[tokio::test]
-async fn an_older_cluster_is_served_and_outlived_as_well() {
+async fn a_component_survives_the_loss_of_a_node_of_an_older_cluster() {
     let mut cluster = Cluster::builder(3).version(Version::Debian).start().await;
     let sidecar = Sidecar::builder()
         .upstream(cluster.nodes.iter().map(|node| node.url()))

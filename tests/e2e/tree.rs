@@ -1,4 +1,4 @@
-//! What can be wrong in the source tree without anybody noticing until it is used: `deploy/`, and tests that nobody runs.
+//! Checks of the source tree for mistakes that no build finds: in `deploy/`, and test files that are not compiled.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
 
-/// Lines that are no comments.
+/// Returns the lines that are neither empty nor comments.
 fn lines(text: &str) -> Vec<&str> {
     let lines = text.lines().map(str::trim);
     lines
@@ -20,9 +20,10 @@ fn lines(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// systemd looks at the exit code of `ExecStart` alone: with a `--check` in `ExecStartPre`, bad settings were five starts.
+/// systemd compares only the exit code of `ExecStart` with `RestartPreventExitStatus`. With `--check` in `ExecStartPre` it started
+/// a program with bad settings five times.
 #[test]
-fn the_exit_code_of_bad_settings_is_that_of_the_command_that_systemd_looks_at() {
+fn systemd_sees_the_exit_code_of_bad_settings() {
     for name in ["standin-proxy", "standin-broker"] {
         let unit = text(&format!("deploy/{name}.service"));
         let unit = lines(&unit);
@@ -44,7 +45,7 @@ fn the_exit_code_of_bad_settings_is_that_of_the_command_that_systemd_looks_at() 
 }
 
 #[test]
-fn an_image_is_built_of_the_sources_and_not_of_what_was_built_here() {
+fn an_image_is_built_from_all_sources_without_build_results() {
     let ignored = text(".dockerignore");
     let ignored = lines(&ignored);
     for left_out in [".git", "**/target", "**/node_modules"] {
@@ -53,13 +54,13 @@ fn an_image_is_built_of_the_sources_and_not_of_what_was_built_here() {
     assert_eq!(
         ignored.len(),
         3,
-        "what else is left out may be needed: {ignored:?}"
+        "the image may need what else is left out: {ignored:?}"
     );
 }
 
-/// Each crate's tests are one binary, so a file that `main.rs` does not name would never be compiled.
+/// The tests of a crate are one binary, so a file that `main.rs` does not name is not compiled.
 #[test]
-fn every_file_of_tests_is_part_of_their_binary() {
+fn every_test_file_is_part_of_its_binary() {
     for folder in [
         "broker/tests",
         "broker/registry/tests",
