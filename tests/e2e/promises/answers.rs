@@ -1,4 +1,4 @@
-//! S5, S6: one PONG for each PING, one `+OK` for each command, in order, whatever happened to the node that owed them.
+//! Promises S5 and S6: one PONG for each PING and one `+OK` for each command, in order, also when the node died before it answered.
 
 use super::scene::{Scene, nothing_else};
 use e2e::raw::{msg_frame, pub_frame};
@@ -16,14 +16,14 @@ async fn answer(node: &mut NodeConnection, count: usize) {
     }
 }
 
-/// The component says `commands`, and the node gets them as they are.
+/// Sends `commands` from the component, and expects them unchanged at the node.
 async fn pass(client: &mut RawClient, node: &mut NodeConnection, commands: &str) {
     client.send(commands).await;
     node.expect(commands).await;
 }
 
 #[tokio::test]
-async fn s5_pings_outstanding_at_the_nodes_death_are_answered_by_the_next_one_by_one() {
+async fn s5_pings_unanswered_at_the_nodes_death_are_answered_by_the_next_node_one_by_one() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     pass(
@@ -34,7 +34,7 @@ async fn s5_pings_outstanding_at_the_nodes_death_are_answered_by_the_next_one_by
     .await;
     node.reset();
     let mut node = scene.joining_node("SUB a 1\r\n").await;
-    // Messages in between show that no PONG comes before the node gave it, nor that of the sidecar's own PING.
+    // The messages between show that no PONG comes early, and that the PONG of the sidecar's own PING does not come.
     let marker = |number: usize| msg_frame("1", "a", format!("marker {number}"));
     node.send(marker(0)).await;
     client.expect(marker(0)).await;
@@ -67,14 +67,14 @@ async fn s5_pings_and_publishes_sent_again_keep_their_order() {
 }
 
 #[tokio::test]
-async fn s5_pings_outstanding_over_many_deaths_are_answered_once() {
+async fn s5_pings_unanswered_over_many_deaths_are_answered_once() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     let mut outstanding = 0;
     for round in 1..=10 {
         pass(&mut client, &mut node, &"PING\r\n".repeat(round)).await;
         outstanding += round;
-        // Each node answers one of them, and dies.
+        // Each node answers one PING and dies.
         node.pong().await;
         outstanding -= 1;
         client.expect_line("PONG").await;
@@ -88,7 +88,7 @@ async fn s5_pings_outstanding_over_many_deaths_are_answered_once() {
 }
 
 #[tokio::test]
-async fn s5_the_sidecars_own_pings_never_show() {
+async fn s5_the_component_never_sees_the_sidecars_own_pings() {
     let settings = [
         ("publish.confirm_bytes", "1024"),
         ("publish.confirm_interval_ms", "1"),
@@ -116,9 +116,9 @@ async fn s5_the_sidecars_own_pings_never_show() {
         own_pings += pings - 1;
         client.expect_line("PONG").await;
     }
-    assert!(own_pings > 0, "the sidecar has asked for no confirmation");
-    node.send(msg_frame("1", "a", "fence")).await;
-    client.expect(msg_frame("1", "a", "fence")).await;
+    assert!(own_pings > 0, "the sidecar sent no PING of its own");
+    node.send(msg_frame("1", "a", "barrier")).await;
+    client.expect(msg_frame("1", "a", "barrier")).await;
 }
 
 #[tokio::test]
@@ -150,16 +150,17 @@ async fn s5_a_node_that_never_answers_the_replay_is_left() {
 }
 
 #[tokio::test]
-async fn s5_a_pong_that_nobody_asked_for_is_not_passed_on() {
+async fn s5_a_pong_without_a_ping_is_not_passed_on() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     node.send("PONG\r\nPONG\r\n").await;
-    node.send(msg_frame("1", "a", "fence")).await;
-    client.expect(msg_frame("1", "a", "fence")).await;
+    node.send(msg_frame("1", "a", "barrier")).await;
+    client.expect(msg_frame("1", "a", "barrier")).await;
     nothing_else(&mut client, &mut node).await;
 }
 
-/// Rounds of five commands; the node answers `answered` of them and dies. What the next one is asked again.
+/// Sends five commands in each of five rounds. The node answers `answered` of them and dies, and the next node gets
+/// `asked_again(answered)` of them again.
 async fn verbose_over_five_failovers(policy: &str, asked_again: impl Fn(usize) -> usize) {
     let mut scene = Scene::with(&[("publish.in_doubt", policy)]).await;
     let (mut client, mut node) = scene.open_with(VERBOSE).await;
@@ -190,12 +191,12 @@ async fn s6_verbose_components_get_one_ok_for_each_command_over_five_failovers()
 
 #[tokio::test]
 async fn s6_verbose_components_get_one_ok_for_each_command_also_when_publishes_are_sent_again() {
-    // No PONG has confirmed them, so both publishes are sent again, answered or not; and the PING.
+    // No PONG has confirmed the two publishes, so both are sent again, answered or not. So is the PING.
     verbose_over_five_failovers("'resend'", |_| 3).await;
 }
 
 #[tokio::test]
-async fn s6_oks_come_at_their_place_between_pongs() {
+async fn s6_oks_and_pongs_come_in_the_order_of_the_commands() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(VERBOSE).await;
     let commands = "PUB a 0\r\n\r\nPING\r\nPUB a 0\r\n\r\nPUB a 0\r\n\r\nPING\r\nPUB a 0\r\n\r\n";
@@ -212,7 +213,7 @@ async fn s6_oks_come_at_their_place_between_pongs() {
 }
 
 #[tokio::test]
-async fn s6_an_error_in_place_of_an_ok_is_counted_as_one() {
+async fn s6_an_error_instead_of_an_ok_counts_as_the_answer() {
     for text in [
         "Permissions Violation for Publish to \"secret\"",
         "Permissions Violation for Subscription to \"secret\"",
@@ -238,7 +239,7 @@ async fn s6_an_error_in_place_of_an_ok_is_counted_as_one() {
 }
 
 #[tokio::test]
-async fn s6_the_pedantic_complaint_comes_besides_the_ok() {
+async fn s6_an_error_of_pedantic_mode_comes_in_addition_to_the_ok() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(VERBOSE).await;
     pass(&mut client, &mut node, "PUB a..b 0\r\n\r\nPUB a 0\r\n\r\n").await;
@@ -251,7 +252,7 @@ async fn s6_the_pedantic_complaint_comes_besides_the_ok() {
 }
 
 #[tokio::test]
-async fn s6_errors_of_a_replay_do_not_cost_the_component_an_ok() {
+async fn s6_an_error_about_a_replayed_subscription_takes_no_ok_from_the_component() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(VERBOSE).await;
     client.send("SUB a 1\r\nSUB b 2\r\n").await;
@@ -262,7 +263,7 @@ async fn s6_errors_of_a_replay_do_not_cost_the_component_an_ok() {
     let mut node = scene.node.accept().await;
     assert_eq!(node.read_frame().await.verb(), "CONNECT");
     node.expect("SUB a 1\r\nSUB b 2\r\nPING\r\n").await;
-    // This node is stricter: it refuses one of them.
+    // This node has stricter permissions, and refuses one of them.
     let refusal = "-ERR 'Permissions Violation for Subscription to \"a\"'\r\n";
     node.send(format!("+OK\r\n{refusal}+OK\r\nPONG\r\n")).await;
     node.expect_line("PING").await;
@@ -274,7 +275,7 @@ async fn s6_errors_of_a_replay_do_not_cost_the_component_an_ok() {
 }
 
 #[tokio::test]
-async fn s6_a_component_that_does_not_say_is_verbose() {
+async fn s6_a_component_whose_connect_has_no_verbose_is_verbose() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
     client
@@ -293,7 +294,7 @@ async fn s6_a_component_that_does_not_say_is_verbose() {
 }
 
 #[tokio::test]
-async fn s6_a_component_without_connect_is_served_and_sees_no_ok_but_its_own() {
+async fn s6_a_component_that_sends_no_connect_is_served_and_gets_only_its_own_oks() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
     client.send("SUB a 1\r\nPUB a 0\r\n\r\nPING\r\n").await;
@@ -309,7 +310,7 @@ async fn s6_a_component_without_connect_is_served_and_sees_no_ok_but_its_own() {
 }
 
 #[tokio::test]
-async fn s6_oks_owed_over_several_deaths_in_the_middle_of_a_replay_are_exact() {
+async fn s6_oks_are_exact_over_several_deaths_while_publishes_are_sent_again() {
     let mut scene = Scene::with(&[("publish.in_doubt", "'resend'")]).await;
     let (mut client, mut node) = scene.open_with(VERBOSE).await;
     let commands =
@@ -325,7 +326,7 @@ async fn s6_oks_owed_over_several_deaths_in_the_middle_of_a_replay_are_exact() {
     for answered in [0, 1, 1] {
         let mut node = scene.next_node("SUB c 3\r\n").await;
         node.expect(again.concat()).await;
-        // Answers stop before the first PONG, so that the next node is asked all of it again.
+        // Answers stop before the first PONG, so the next node gets all of it again.
         node.send("+OK\r\n".repeat(answered)).await;
         node.reset();
     }
@@ -339,7 +340,7 @@ async fn s6_oks_owed_over_several_deaths_in_the_middle_of_a_replay_are_exact() {
 }
 
 #[tokio::test]
-async fn s6_oks_over_deaths_at_every_answer_are_exact() {
+async fn s6_oks_are_exact_when_the_node_dies_at_any_byte_of_its_answers() {
     let commands = [
         "SUB a 1\r\n",
         "PUB a 0\r\n\r\n",
@@ -349,7 +350,7 @@ async fn s6_oks_over_deaths_at_every_answer_are_exact() {
         "PING\r\n",
     ];
     let answers = ["+OK\r\n", "+OK\r\n", "PONG\r\n", "+OK\r\n", "+OK\r\n", "PONG\r\n"];
-    // The node dies before each answer, and after a part of it.
+    // The node dies before each answer, and within each.
     for death in 0..=answers.concat().len() {
         let mut scene = Scene::start().await;
         let (mut client, mut node) = scene.open_with(VERBOSE).await;

@@ -1,4 +1,4 @@
-//! Sidecars one behind the other, and sidecars that name each other.
+//! Sidecars in front of sidecars, and sidecars in a circle.
 
 use super::scene::Scene;
 use e2e::http::Endpoint;
@@ -8,7 +8,7 @@ use e2e::{Metrics, PATIENCE, RawClient, eventually};
 use standin_proxy::{Settings, Sidecar};
 use std::time::Duration;
 
-/// A sidecar at this address with this only node.
+/// Starts a sidecar at this port with this single node.
 async fn sidecar_at(port: u16, upstream: &str) -> Sidecar {
     let text = format!(
         "listen = ['127.0.0.1:{port}']\nhttp.listen = '127.0.0.1:0'\nnodes.upstream = ['{upstream}']\n"
@@ -20,7 +20,7 @@ async fn sidecar_at(port: u16, upstream: &str) -> Sidecar {
 }
 
 #[tokio::test]
-async fn sidecars_one_behind_the_other_serve_as_one() {
+async fn three_sidecars_in_a_row_serve_a_component() {
     let mut scene = Scene::start().await;
     let second = sidecar_at(0, &format!("nats://{}", scene.address)).await;
     let third = sidecar_at(0, &format!("nats://{}", second.addresses()[0])).await;
@@ -44,7 +44,7 @@ async fn sidecars_one_behind_the_other_serve_as_one() {
 }
 
 #[tokio::test]
-async fn sidecars_that_name_each_other_say_so_and_do_not_dial_for_ever() {
+async fn sidecars_in_a_circle_report_it_and_dial_at_a_limited_rate() {
     let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
     let mut sidecars = Vec::new();
     for number in 0..ports.len() {
@@ -67,7 +67,7 @@ async fn sidecars_that_name_each_other_say_so_and_do_not_dial_for_ever() {
         }
         sum
     };
-    eventually("a sidecar says that it has met itself", PATIENCE, async || {
+    eventually("a sidecar reports the circle", PATIENCE, async || {
         for http in &http {
             let page = http.get_json("/nodez").await.unwrap_or_default();
             let error = page["items"][0]["last_error"]
@@ -84,10 +84,10 @@ async fn sidecars_that_name_each_other_say_so_and_do_not_dial_for_ever() {
     let before = sum("standin_sessions_total", &[]).await;
     client.listen_for(Duration::from_secs(2)).await;
     let made = sum("standin_sessions_total", &[]).await - before;
-    // A few trials a second in each.
+    // Each sidecar tries a few times a second.
     assert!(made <= 30.0, "{made} sessions in 2 s");
     let mut sessions = f64::NAN;
-    eventually("few sessions are left of the circle", PATIENCE, async || {
+    eventually("few sessions remain", PATIENCE, async || {
         sessions = sum("standin_sessions", &[]).await;
         sessions <= 12.0
     })

@@ -1,4 +1,4 @@
-//! Which node a session gets: not one that is no good, is about to go, or has just failed.
+//! Choice of a session's node: not one that cannot be used, is in lame duck mode, or has just failed.
 
 use super::scene::{Scene, die, nothing_else};
 use e2e::raw::{CONNECT_OLD, msg_frame};
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// A component gets its session although the first node is no good: `no_good` says what that one does.
+/// Checks that a component is served although the first connection to a node is useless: `useless` plays it.
 async fn is_served_after(
     scene: &mut Scene,
-    no_good: impl AsyncFnOnce(&mut ScriptedNode) -> Option<NodeConnection>,
+    useless: impl AsyncFnOnce(&mut ScriptedNode) -> Option<NodeConnection>,
 ) {
     let serving = async {
-        let _kept = no_good(&mut scene.node).await;
+        let _kept = useless(&mut scene.node).await;
         let (mut node, _) = scene.node.accept_session().await;
         node.expect_line("PING").await;
         node.pong().await;
@@ -25,13 +25,13 @@ async fn is_served_after(
 }
 
 #[tokio::test]
-async fn a_node_that_accepts_and_says_nothing_is_passed_over() {
+async fn a_node_that_accepts_and_sends_nothing_is_skipped() {
     let mut scene = Scene::with(&[("dial.handshake_timeout_ms", "100")]).await;
     is_served_after(&mut scene, async |node| Some(node.accept_silently().await)).await;
 }
 
 #[tokio::test]
-async fn a_node_that_stops_in_the_middle_of_its_info_is_passed_over() {
+async fn a_node_that_stops_in_the_middle_of_its_info_is_skipped() {
     let mut scene = Scene::with(&[("dial.handshake_timeout_ms", "100")]).await;
     is_served_after(&mut scene, async |node| {
         let mut connection = node.accept_silently().await;
@@ -42,8 +42,8 @@ async fn a_node_that_stops_in_the_middle_of_its_info_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_none_is_passed_over() {
-    for said in [
+async fn a_server_that_is_not_a_usable_nats_node_is_skipped() {
+    for sent in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "220 mail.example ESMTP\r\n",
         "\u{0}\u{1}\u{2}\u{3}",
@@ -55,7 +55,7 @@ async fn a_node_that_is_none_is_passed_over() {
         let mut scene = Scene::with(&[("dial.handshake_timeout_ms", "500")]).await;
         is_served_after(&mut scene, async |node| {
             let mut connection = node.accept_silently().await;
-            connection.send(said).await;
+            connection.send(sent).await;
             Some(connection)
         })
         .await;
@@ -63,7 +63,7 @@ async fn a_node_that_is_none_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_node_that_sends_garbage_in_the_middle_of_a_session_is_left_unseen() {
+async fn a_node_that_sends_garbage_in_a_session_is_left_and_the_component_gets_none_of_it() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     for garbage in [
@@ -85,7 +85,7 @@ async fn a_node_that_sends_garbage_in_the_middle_of_a_session_is_left_unseen() {
 }
 
 #[tokio::test]
-async fn info_in_single_bytes_is_taken() {
+async fn an_info_that_arrives_byte_by_byte_is_accepted() {
     let mut scene = Scene::start().await;
     let info = format!("INFO {}\r\n", scene.node.info_mut());
     let serving = async {
@@ -104,7 +104,7 @@ async fn info_in_single_bytes_is_taken() {
 }
 
 #[tokio::test]
-async fn what_comes_behind_info_in_the_same_packet_is_taken() {
+async fn a_frame_after_info_in_the_same_packet_is_processed() {
     let mut scene = Scene::start().await;
     let greeting = format!("INFO {}\r\nPING\r\n", scene.node.info_mut());
     let serving = async {
@@ -120,7 +120,7 @@ async fn what_comes_behind_info_in_the_same_packet_is_taken() {
     nothing_else(&mut client, &mut node).await;
 }
 
-/// Two nodes; the component is on the first, and the second is there to move to.
+/// Starts two nodes. The second one does not listen yet, so the first component is on the first one.
 async fn two_nodes(policy: &str) -> (Scene, ScriptedNode) {
     let first = ScriptedNode::start().await;
     let mut second = ScriptedNode::start().await;
@@ -134,7 +134,7 @@ async fn two_nodes(policy: &str) -> (Scene, ScriptedNode) {
     (scene, second)
 }
 
-/// The node behind this connection takes the session over, and is told this.
+/// Accepts the session on this connection, and expects exactly the commands `replayed`.
 async fn takes_over(mut node: NodeConnection, replayed: &str) -> NodeConnection {
     assert_eq!(node.read_frame().await.verb(), "CONNECT");
     node.expect(replayed).await;
@@ -143,7 +143,7 @@ async fn takes_over(mut node: NodeConnection, replayed: &str) -> NodeConnection 
     node
 }
 
-async fn is_left_in_order(policy: &str) {
+async fn a_lame_duck_is_left_in_order(policy: &str) {
     let (mut scene, mut second) = two_nodes(policy).await;
     let (mut client, mut node) = scene.open().await;
     second.listen_again().await;
@@ -153,7 +153,7 @@ async fn is_left_in_order(policy: &str) {
     info["ldm"] = true.into();
     node.inform(&info).await;
 
-    // The old node gets nothing more but a PING, and all that it still has to say is heard.
+    // The old node gets only one more PING, and everything that it still sends is passed on.
     let next = second.accept().await;
     node.expect_line("PING").await;
     client.send("PUB a 1\r\n2\r\nPING\r\n").await;
@@ -175,17 +175,17 @@ async fn is_left_in_order(policy: &str) {
 }
 
 #[tokio::test]
-async fn a_node_that_says_it_is_about_to_go_is_left_without_loss_of_a_publish() {
-    is_left_in_order("'drop'").await;
+async fn a_lame_duck_is_left_without_losing_a_publish() {
+    a_lame_duck_is_left_in_order("'drop'").await;
 }
 
 #[tokio::test]
-async fn a_node_that_says_it_is_about_to_go_is_left_without_sending_a_publish_twice() {
-    is_left_in_order("'resend'").await;
+async fn a_lame_duck_is_left_without_sending_a_publish_twice() {
+    a_lame_duck_is_left_in_order("'resend'").await;
 }
 
 #[tokio::test]
-async fn a_node_about_to_go_is_kept_while_there_is_no_other() {
+async fn a_lame_duck_is_kept_while_there_is_no_other_node() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     let mut info = scene.node.info_mut().clone();
@@ -198,7 +198,7 @@ async fn a_node_about_to_go_is_kept_while_there_is_no_other() {
 }
 
 #[tokio::test]
-async fn a_node_about_to_go_that_dies_before_it_is_left_is_moved_from_all_the_same() {
+async fn a_lame_duck_that_dies_before_it_is_left_is_replaced() {
     let (mut scene, mut second) = two_nodes("'drop'").await;
     let (mut client, mut node) = scene.open().await;
     let mut info = scene.node.info_mut().clone();
@@ -214,7 +214,7 @@ async fn a_node_about_to_go_that_dies_before_it_is_left_is_moved_from_all_the_sa
 }
 
 #[tokio::test]
-async fn a_node_that_failed_is_left_alone_while_it_cools_down() {
+async fn a_node_that_failed_is_not_dialled_during_its_cooldown() {
     let mut failed = ScriptedNode::start().await;
     let node = ScriptedNode::start().await;
     failed.stop_listening();
@@ -225,7 +225,7 @@ async fn a_node_that_failed_is_left_alone_while_it_cools_down() {
     ];
     let settings = [&cooling[..], &[("nodes.upstream", &upstream[..])]].concat();
     let mut scene = Scene::around(node, &settings).await;
-    // Chosen at random, so it is met sooner or later; and then the other one serves unseen.
+    // Nodes are chosen at random, so the failed one is chosen at some time. The other one then serves the component.
     let mut kept = Vec::new();
     while scene
         .metrics()
@@ -261,12 +261,12 @@ async fn sessions_are_spread_over_all_nodes_at_random() {
     }
     let shares = (scene.node.accepted(), second.accepted());
     assert_eq!(shares.0 + shares.1, 40);
-    // Either would be below this once in some hundred million runs.
+    // A fair choice falls below this once in some hundred million runs.
     assert!(shares.0 >= 3 && shares.1 >= 3, "{shares:?}");
 }
 
 #[tokio::test]
-async fn a_node_that_dies_before_the_component_has_said_connect_is_replaced_unseen() {
+async fn a_node_that_dies_before_the_component_sends_connect_is_replaced_unnoticed() {
     for ending in [Ending::Closed, Ending::Reset] {
         let mut scene = Scene::start().await;
         let (mut client, first) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
@@ -283,7 +283,7 @@ async fn a_node_that_dies_before_the_component_has_said_connect_is_replaced_unse
 }
 
 #[tokio::test]
-async fn a_node_that_says_in_its_first_info_that_it_is_about_to_go_is_left() {
+async fn a_node_whose_first_info_says_lame_duck_is_left() {
     let (mut scene, mut second) = two_nodes("'drop'").await;
     scene.node.info_mut()["ldm"] = true.into();
     let (mut client, mut node) = scene.open().await;
@@ -297,33 +297,33 @@ async fn a_node_that_says_in_its_first_info_that_it_is_about_to_go_is_left() {
 }
 
 #[tokio::test]
-async fn a_sidecar_that_is_named_as_a_node_does_not_become_its_own_component() {
+async fn a_sidecar_that_is_listed_as_a_node_does_not_become_its_own_component() {
     let mut scene = Scene::with(&[("nodes.gossip", "true"), ("choice.cooldown_max_ms", "100")]).await;
     let own = scene.address.to_string();
     scene.node.info_mut()["connect_urls"] = vec![own.clone()].into();
     let (mut client, node) = scene.open().await;
-    eventually("the sidecar is named as a node", PATIENCE, async || {
+    eventually("the sidecar is listed as a node", PATIENCE, async || {
         scene.node_names().await.contains(&own)
     })
     .await;
     scene.node.stop_listening();
     node.reset();
-    eventually("the sidecar has met itself", PATIENCE, async || {
+    eventually("the sidecar has dialled itself", PATIENCE, async || {
         let met = [("result", "own")];
         scene.metrics().await.value("standin_node_dials_total", &met) >= 1.0
     })
     .await;
     client.expect_silence(Duration::from_millis(200)).await;
     let sessions = scene.metrics().await.value("standin_sessions_total", &[]);
-    assert!(sessions <= 4.0, "it went on meeting itself: {sessions} sessions");
+    assert!(sessions <= 4.0, "it kept dialling itself: {sessions} sessions");
     scene.counted("standin_sessions", &[], 1.0).await;
     scene.node.listen_again().await;
     let (mut node, _) = scene.node.accept_session().await;
     nothing_else(&mut client, &mut node).await;
 }
 
-/// An address that takes no connection and refuses none, as a host behind a firewall: its backlog is full.
-async fn swallowing() -> (TcpListener, Vec<TcpStream>) {
+/// Returns a listener whose backlog is full, so that it neither accepts nor refuses, as a host behind a firewall.
+async fn unresponsive() -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
     let listener = socket.listen(1).expect("a listener");
@@ -336,13 +336,13 @@ async fn swallowing() -> (TcpListener, Vec<TcpStream>) {
 }
 
 #[tokio::test]
-async fn addresses_that_swallow_packets_delay_no_newcomer() {
+async fn addresses_that_do_not_answer_syn_delay_no_new_component() {
     const NAMED: usize = 6;
-    let mut swallowing_ones = Vec::new();
+    let mut silent = Vec::new();
     for _ in 0..NAMED {
-        swallowing_ones.push(swallowing().await);
+        silent.push(unresponsive().await);
     }
-    let named: Vec<String> = swallowing_ones
+    let named: Vec<String> = silent
         .iter()
         .map(|(listener, _)| listener.local_addr().expect("an address").to_string())
         .collect();
@@ -357,10 +357,10 @@ async fn addresses_that_swallow_packets_delay_no_newcomer() {
     for _ in 0..10 {
         kept.push(scene.open().await);
     }
-    // One dial of a swallowing address alone takes a second.
+    // One dial of a silent address alone takes a second.
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 
-    // Configured by hand they come in the same rank, and the live one is dialled beside them.
+    // In the settings they have the same rank as the live node, which is dialled in parallel.
     let upstream: Vec<String> = named
         .iter()
         .map(|address| format!("'nats://{address}'"))

@@ -1,4 +1,4 @@
-//! Components that are too many, too slow, or gone at once; and what one of them means for the others.
+//! Components that are too many, too slow, or gone at once, and their effect on others.
 
 use super::scene::{Scene, nothing_else};
 use e2e::conversation::Conversation;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn a_bare_connect_and_close_ends_the_nodes_connection_too_and_is_no_error() {
+async fn a_component_that_connects_and_closes_closes_the_nodes_connection_and_is_not_an_error() {
     let mut scene = Scene::start().await;
     for _ in 0..10 {
         let (client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
@@ -16,7 +16,7 @@ async fn a_bare_connect_and_close_ends_the_nodes_connection_too_and_is_no_error(
         node.expect_end().await;
     }
     for _ in 0..10 {
-        // One that does not even wait for INFO.
+        // This one does not wait for INFO.
         let probe = TcpStream::connect(scene.address)
             .await
             .expect("the sidecar listens");
@@ -34,7 +34,7 @@ async fn a_bare_connect_and_close_ends_the_nodes_connection_too_and_is_no_error(
 }
 
 #[tokio::test]
-async fn a_component_that_never_reads_costs_bounded_memory_and_is_closed() {
+async fn a_component_that_never_reads_uses_bounded_memory_and_is_closed() {
     const PENDING_BYTES: usize = 65536;
     const READ_BYTES: usize = 256 * 1024;
     let settings = [
@@ -45,7 +45,7 @@ async fn a_component_that_never_reads_costs_bounded_memory_and_is_closed() {
     let (client, mut node) = scene.open().await;
     let flood = msg_frame("1", "a", vec![b'x'; 1000]).repeat(64 * 1024);
     let written = node.send_until_blocked(&flood, Duration::from_millis(200)).await;
-    assert!(written < flood.len(), "the node was not held back");
+    assert!(written < flood.len(), "the node was not blocked");
     let held = scene.metrics().await.value("standin_buffered_bytes", &[]) as usize;
     assert!(held <= PENDING_BYTES + READ_BYTES, "{held} bytes held");
     scene
@@ -61,14 +61,14 @@ async fn a_component_that_never_reads_costs_bounded_memory_and_is_closed() {
 }
 
 #[tokio::test]
-async fn components_over_the_limit_are_refused_and_taken_again_when_there_is_room() {
+async fn components_over_the_limit_are_refused_until_another_one_leaves() {
     let mut scene = Scene::with(&[("limits.connections_max", "1")]).await;
     let (client, mut node) = scene.open().await;
     let stream = TcpStream::connect(scene.address)
         .await
         .expect("the sidecar listens");
     let mut refused = Conversation::new("component over the limit", stream);
-    // Without a word: an `-ERR` would end some client libraries for good, and there may be room soon.
+    // Without an `-ERR`, which would end some client libraries for good although another component may leave soon.
     refused.expect_end().await;
     client.close().await;
     node.expect_end().await;
@@ -78,13 +78,13 @@ async fn components_over_the_limit_are_refused_and_taken_again_when_there_is_roo
 }
 
 #[tokio::test]
-async fn one_sessions_dead_node_is_nothing_to_another_session() {
+async fn the_death_of_one_sessions_node_does_not_move_another_session() {
     let mut scene = Scene::start().await;
     let (mut one, node_of_one) = scene.open().await;
     let (mut other, mut node_of_other) = scene.open().await;
     node_of_one.reset();
     let mut node_of_one = scene.next_node("").await;
-    // The other session is only made to look whether the node lives.
+    // The other session only checks with a PING that its node is alive.
     node_of_other.expect_line("PING").await;
     node_of_other.pong().await;
     nothing_else(&mut other, &mut node_of_other).await;
@@ -93,7 +93,7 @@ async fn one_sessions_dead_node_is_nothing_to_another_session() {
 }
 
 #[tokio::test]
-async fn a_second_connect_is_laid_over_the_first() {
+async fn a_second_connect_is_passed_on_to_the_node() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
@@ -105,7 +105,7 @@ async fn a_second_connect_is_laid_over_the_first() {
 }
 
 #[tokio::test]
-async fn a_component_that_reads_again_before_its_time_is_up_misses_nothing() {
+async fn a_component_that_reads_again_within_component_stall_secs_gets_every_message() {
     let settings = [
         ("session.component_pending_bytes_max", "65536"),
         ("session.component_stall_secs", "30"),
@@ -116,7 +116,7 @@ async fn a_component_that_reads_again_before_its_time_is_up_misses_nothing() {
         .flat_map(|n| msg_frame("1", "a", format!("{n:01000}")))
         .collect();
     let written = node.send_until_blocked(&flood, Duration::from_millis(200)).await;
-    assert!(written < flood.len(), "the node was not held back");
+    assert!(written < flood.len(), "the node was not blocked");
     let rest = flood[written..].to_vec();
     let sending = tokio::spawn(async move {
         node.send(rest).await;
@@ -144,7 +144,7 @@ async fn messages_that_a_slow_component_has_not_read_survive_the_nodes_death() {
 }
 
 #[tokio::test]
-async fn a_node_is_not_taken_for_silent_while_the_component_is_the_one_who_does_not_read() {
+async fn a_node_is_not_left_as_silent_while_the_component_does_not_read() {
     let settings = [
         ("session.component_pending_bytes_max", "65536"),
         ("session.component_stall_secs", "30"),
@@ -155,14 +155,14 @@ async fn a_node_is_not_taken_for_silent_while_the_component_is_the_one_who_does_
     let (mut client, mut node) = scene.open().await;
     let flood = msg_frame("1", "a", vec![b'x'; 1000]).repeat(32 * 1024);
     let written = node.send_until_blocked(&flood, Duration::from_millis(500)).await;
-    assert!(written < flood.len(), "the node was not held back");
+    assert!(written < flood.len(), "the node was not blocked");
     scene.node.expect_no_connection(Duration::from_millis(500)).await;
     scene.counted("standin_failovers_total", &[], 0.0).await;
     client.listen_for(Duration::from_millis(1)).await;
 }
 
 #[tokio::test]
-async fn a_bare_connect_and_close_is_not_worth_a_warning() {
+async fn a_component_that_connects_and_closes_logs_no_warning() {
     let mut node = ScriptedNode::start().await;
     let mut sidecar = Sidecar::builder().upstream([node.url()]).start().await;
     let serving = tokio::spawn(async move {
@@ -178,7 +178,7 @@ async fn a_bare_connect_and_close_is_not_worth_a_warning() {
     }
     eventually("all sessions are over", PATIENCE, async || {
         let metrics = sidecar.metrics().await;
-        // The harness itself looked in this way until the sidecar listened.
+        // The harness connected in the same way while it waited for the sidecar to listen.
         metrics.value("standin_sessions_total", &[]) > 20.0 && metrics.value("standin_sessions", &[]) < 1.0
     })
     .await;
@@ -194,15 +194,15 @@ async fn a_bare_connect_and_close_is_not_worth_a_warning() {
 }
 
 #[tokio::test]
-async fn a_component_that_speaks_something_else_is_told_so_and_closed() {
+async fn a_component_that_does_not_speak_nats_gets_an_error_and_is_closed() {
     let mut scene = Scene::start().await;
-    for said in [
+    for sent in [
         "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         "\u{16}\u{3}\u{1}\u{2}\u{0}",
         "\r\n\r\n",
     ] {
         let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
-        client.send(said).await;
+        client.send(sent).await;
         node.expect_line("PING").await;
         node.pong().await;
         client.expect_line("-ERR 'Unknown Protocol Operation'").await;
@@ -212,7 +212,7 @@ async fn a_component_that_speaks_something_else_is_told_so_and_closed() {
 }
 
 #[tokio::test]
-async fn a_control_line_over_the_limit_is_told_and_closes_the_component() {
+async fn a_component_with_a_control_line_over_the_limit_gets_an_error_and_is_closed() {
     let mut scene = Scene::start().await;
     for line_end in ["", "\r\n"] {
         let (mut client, mut node) = scene.open().await;

@@ -1,13 +1,13 @@
-//! S9: an `-ERR` of the node is the component's when it is about the component, and else a reason to leave that node.
+//! Promise S9: an `-ERR` about the component is passed on to it, and an `-ERR` about the node makes the sidecar leave the node.
 //!
-//! The texts are those of `nats-server`, letter by letter.
+//! The texts are exactly those of `nats-server`.
 
 use super::scene::{Scene, nothing_else};
 use e2e::raw::CONNECT_OLD;
 use e2e::{NodeConnection, PATIENCE, RawClient, ScriptedNode};
 use std::time::Duration;
 
-/// About one command: the connection goes on.
+/// Texts about one command, after which the connection continues.
 const ABOUT_A_COMMAND: &[&str] = &[
     "Permissions Violation for Publish to \"a\"",
     "Permissions Violation for Publish with Reply of \"a\"",
@@ -20,7 +20,7 @@ const ABOUT_A_COMMAND: &[&str] = &[
     "",
 ];
 
-/// About the component: the node closes the connection.
+/// Texts about the component, after which the node closes the connection.
 const ABOUT_THE_COMPONENT: &[&str] = &[
     "Maximum Payload Violation",
     "maximum control line exceeded",
@@ -32,7 +32,7 @@ const ABOUT_THE_COMPONENT: &[&str] = &[
     "no responders requires headers support",
 ];
 
-/// About the component at its first connect, about the node after a move.
+/// Texts about credentials. They are about the component at its first connect, and about the node after a move.
 const ABOUT_CREDENTIALS: &[&str] = &[
     "Authorization Violation",
     "User Authentication Expired",
@@ -40,7 +40,7 @@ const ABOUT_CREDENTIALS: &[&str] = &[
     "Account Authentication Expired",
 ];
 
-/// About the node: it closes the connection.
+/// Texts about the node, after which it closes the connection.
 const ABOUT_THE_NODE: &[&str] = &[
     "Stale Connection",
     "Server Shutdown",
@@ -52,7 +52,7 @@ const ABOUT_THE_NODE: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn s9_what_is_about_a_command_is_passed_as_it_came_and_the_session_goes_on() {
+async fn s9_an_error_about_a_command_is_passed_on_unchanged_and_the_session_continues() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     for text in ABOUT_A_COMMAND {
@@ -69,7 +69,7 @@ async fn s9_what_is_about_a_command_is_passed_as_it_came_and_the_session_goes_on
 }
 
 #[tokio::test]
-async fn s9_what_is_about_the_component_is_passed_as_it_came_and_ends_the_session() {
+async fn s9_an_error_about_the_component_is_passed_on_unchanged_and_ends_the_session() {
     let mut scene = Scene::start().await;
     for text in ABOUT_THE_COMPONENT {
         let (mut client, mut node) = scene.open().await;
@@ -90,7 +90,7 @@ async fn s9_what_is_about_the_component_is_passed_as_it_came_and_ends_the_sessio
 }
 
 #[tokio::test]
-async fn s9_refused_credentials_are_the_components_at_its_first_connect() {
+async fn s9_refused_credentials_at_the_first_connect_end_the_session() {
     let mut scene = Scene::start().await;
     for text in ABOUT_CREDENTIALS {
         let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
@@ -135,7 +135,7 @@ async fn s9_credentials_that_one_node_refuses_after_a_move_are_tried_on_another(
     }
 }
 
-/// The next connection to one of two nodes.
+/// Accepts the next connection to one of two nodes.
 async fn either(one: &mut ScriptedNode, other: &mut ScriptedNode) -> NodeConnection {
     tokio::select! {
         node = one.accept() => node,
@@ -144,7 +144,7 @@ async fn either(one: &mut ScriptedNode, other: &mut ScriptedNode) -> NodeConnect
 }
 
 #[tokio::test]
-async fn s9_credentials_that_every_node_refuses_after_a_move_are_the_components_at_once() {
+async fn s9_credentials_that_every_node_refuses_after_a_move_end_the_session() {
     let mut scene = Scene::start().await;
     for text in ABOUT_CREDENTIALS {
         let (mut client, node) = scene.open().await;
@@ -167,9 +167,8 @@ async fn s9_credentials_that_every_node_refuses_after_a_move_are_the_components_
 }
 
 #[tokio::test]
-async fn s9_a_second_connect_with_other_credentials_is_refused_to_the_component_whether_the_node_says_why_or_not()
- {
-    for says_why in [true, false] {
+async fn s9_a_refused_second_connect_ends_the_session_with_or_without_an_error_of_the_node() {
+    for sends_error in [true, false] {
         let mut scene = Scene::start().await;
         scene.node.info_mut()["auth_required"] = true.into();
         let (mut client, mut node) = scene.open().await;
@@ -177,7 +176,7 @@ async fn s9_a_second_connect_with_other_credentials_is_refused_to_the_component_
             .send("CONNECT {\"user\":\"u\",\"pass\":\"other\"}\r\nPING\r\n")
             .await;
         node.read_until("PING").await;
-        if says_why {
+        if sends_error {
             node.err("Authorization Violation").await;
             node.close().await;
             client.expect_line("-ERR 'Authorization Violation'").await;
@@ -195,7 +194,7 @@ async fn s9_a_second_connect_with_other_credentials_is_refused_to_the_component_
 }
 
 #[tokio::test]
-async fn s9_a_nodes_last_word_is_heard_though_it_can_no_longer_be_written_to() {
+async fn s9_a_nodes_last_error_is_read_also_when_the_node_can_no_longer_be_written_to() {
     let mut scene = Scene::start().await;
     let (name, labels) = ("standin_messages_total", [("direction", "to_node")]);
     for _ in 0..10 {
@@ -204,7 +203,7 @@ async fn s9_a_nodes_last_word_is_heard_though_it_can_no_longer_be_written_to() {
         client.publish("a", "x").await;
         scene.counted(name, &labels, before + 1.0).await;
         node.err("Maximum Payload Violation").await;
-        // With unread bytes, the close is a reset behind the text.
+        // The node has unread bytes, so the kernel sends a reset after the text.
         drop(node);
         client.publish("a", "y").await;
         client.expect_line("-ERR 'Maximum Payload Violation'").await;
@@ -213,7 +212,7 @@ async fn s9_a_nodes_last_word_is_heard_though_it_can_no_longer_be_written_to() {
 }
 
 #[tokio::test]
-async fn s9_a_node_that_lets_authentication_time_out_is_at_fault_only_when_it_has_the_whole_connect() {
+async fn s9_an_authentication_timeout_is_about_the_node_only_if_it_has_the_whole_connect() {
     const TEXT: &str = "Authentication Timeout";
     let mut scene = Scene::start().await;
     let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
@@ -234,7 +233,7 @@ async fn s9_a_node_that_lets_authentication_time_out_is_at_fault_only_when_it_ha
 }
 
 #[tokio::test]
-async fn s9_credentials_that_expire_in_a_running_session_are_the_components() {
+async fn s9_credentials_that_expire_in_a_running_session_end_it() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     node.err("User Authentication Expired").await;
@@ -244,7 +243,7 @@ async fn s9_credentials_that_expire_in_a_running_session_are_the_components() {
 }
 
 #[tokio::test]
-async fn s9_what_is_about_the_node_makes_the_sidecar_try_another_unseen() {
+async fn s9_an_error_about_the_node_moves_the_session_and_is_not_shown() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     client.send("SUB a 1\r\n").await;
@@ -270,12 +269,12 @@ async fn s9_what_is_about_the_node_makes_the_sidecar_try_another_unseen() {
 }
 
 #[tokio::test]
-async fn s9_what_is_about_the_node_at_the_first_connect_is_not_shown_either() {
+async fn s9_an_error_about_the_node_at_the_first_connect_is_not_shown() {
     let mut scene = Scene::start().await;
     for text in ABOUT_THE_NODE {
         let connecting = RawClient::open(scene.address);
         let serving = async {
-            // One that says so instead of INFO, one behind INFO, one behind CONNECT, and one that serves.
+            // The error comes instead of INFO, after INFO, and after CONNECT. The fourth connection is served.
             scene.node.accept_silently().await.err(text).await;
             let mut node = scene.node.accept().await;
             node.err(text).await;
@@ -297,7 +296,7 @@ async fn s9_what_is_about_the_node_at_the_first_connect_is_not_shown_either() {
 }
 
 #[tokio::test]
-async fn s9_a_refusal_reaches_a_component_that_reads_late() {
+async fn s9_an_error_reaches_a_component_that_reads_late() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     client.set_patience(PATIENCE * 2);
@@ -315,7 +314,7 @@ async fn s9_a_refusal_reaches_a_component_that_reads_late() {
 }
 
 #[tokio::test]
-async fn s9_what_is_about_the_node_costs_a_verbose_component_no_ok() {
+async fn s9_an_error_about_the_node_takes_no_ok_from_a_verbose_component() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(r#"CONNECT {"verbose":true}"#).await;
     for text in ABOUT_THE_NODE {

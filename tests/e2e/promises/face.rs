@@ -1,4 +1,4 @@
-//! S7, S8: what the component sees of the cluster, and who keeps whose connection alive.
+//! Promises S7, S8 and S11: INFO, keep-alive and credentials, as the component and the node see them.
 
 use super::scene::{Scene, nothing_else};
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD, msg_frame, pub_frame};
@@ -7,11 +7,11 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::time::{Instant, interval};
 
-/// The longest INFO line that the oldest client library takes, in bytes.
+/// Limit of the oldest client library on the INFO line, in bytes.
 const INFO_BYTES_MAX: usize = 511;
 
-/// A node of a large cluster, with 4 KB of INFO.
-async fn talkative_node() -> ScriptedNode {
+/// Starts a node of a large cluster, with 4 KB of INFO.
+async fn node_with_a_large_info() -> ScriptedNode {
     let mut node = ScriptedNode::start().await;
     let urls: Vec<String> = (0..200).map(|number| format!("10.1.2.{number}:4222")).collect();
     let info = node.info_mut();
@@ -26,8 +26,8 @@ async fn talkative_node() -> ScriptedNode {
 }
 
 #[tokio::test]
-async fn s7_info_names_the_sidecar_and_nothing_of_the_cluster_in_less_than_512_bytes() {
-    let mut scene = Scene::around(talkative_node().await, &[]).await;
+async fn s7_info_has_the_sidecars_address_nothing_of_the_cluster_and_less_than_512_bytes() {
+    let mut scene = Scene::around(node_with_a_large_info().await, &[]).await;
     let (mut client, mut node) = scene.open().await;
     let line = client.info_frame().bytes().len();
     assert!(line <= INFO_BYTES_MAX, "{line} bytes");
@@ -44,9 +44,9 @@ async fn s7_info_names_the_sidecar_and_nothing_of_the_cluster_in_less_than_512_b
 }
 
 #[tokio::test]
-async fn s7_info_that_a_component_gets_in_an_outage_is_no_different() {
+async fn s7_info_has_the_same_address_and_limit_in_an_outage() {
     let settings = [("session.info_wait_ms", "20")];
-    let mut scene = Scene::around(talkative_node().await, &settings).await;
+    let mut scene = Scene::around(node_with_a_large_info().await, &settings).await;
     let (_client, _node) = scene.open().await;
     scene.node.stop_listening();
     let late = RawClient::connect(scene.address).await;
@@ -56,7 +56,7 @@ async fn s7_info_that_a_component_gets_in_an_outage_is_no_different() {
 }
 
 #[tokio::test]
-async fn s7_info_names_the_advertised_address_when_there_is_one() {
+async fn s7_info_has_the_advertised_address_if_one_is_set() {
     let mut scene = Scene::with(&[("advertise", "'nats.example:14222'")]).await;
     let (client, _node) = scene.open().await;
     assert_eq!(client.info()["host"], "nats.example");
@@ -64,7 +64,7 @@ async fn s7_info_names_the_advertised_address_when_there_is_one() {
 }
 
 #[tokio::test]
-async fn s7_a_later_info_reaches_a_component_that_takes_it_only_when_what_it_acts_on_changed() {
+async fn s7_a_later_info_reaches_a_new_component_only_if_a_field_that_matters_to_it_changed() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
     let mut info = scene.node.info_mut().clone();
@@ -91,7 +91,7 @@ async fn s7_a_later_info_reaches_a_component_that_takes_it_only_when_what_it_act
 }
 
 #[tokio::test]
-async fn s7_a_component_that_takes_one_info_only_never_gets_a_second() {
+async fn s7_an_old_component_never_gets_a_second_info() {
     for connect in [CONNECT_OLD, r#"CONNECT {"verbose":false,"protocol":0}"#] {
         let mut scene = Scene::start().await;
         let (mut client, mut node) = scene.open_with(connect).await;
@@ -108,7 +108,7 @@ async fn s7_a_component_that_takes_one_info_only_never_gets_a_second() {
 }
 
 #[tokio::test]
-async fn s7_a_move_to_a_node_with_other_limits_is_told_to_a_component_that_takes_it() {
+async fn s7_a_new_component_gets_an_info_after_a_move_to_a_node_with_other_limits() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
     node.close().await;
@@ -126,7 +126,7 @@ async fn s7_a_move_to_a_node_with_other_limits_is_told_to_a_component_that_takes
 }
 
 #[tokio::test]
-async fn s7_a_later_info_before_connect_waits_until_the_component_says_that_it_takes_it() {
+async fn s7_a_later_info_before_connect_is_sent_after_connect_and_only_to_a_new_component() {
     for (connect, told) in [(CONNECT_NEW, true), (CONNECT_OLD, false)] {
         let mut scene = Scene::start().await;
         let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
@@ -148,22 +148,22 @@ async fn s7_a_later_info_before_connect_waits_until_the_component_says_that_it_t
 }
 
 #[tokio::test]
-async fn s7_nodes_are_told_of_the_component_what_it_said_and_protocol_1() {
+async fn s7_each_node_gets_the_components_connect_with_protocol_1() {
     let mut scene = Scene::start().await;
     let connect =
         r#"CONNECT {"verbose":false,"pedantic":true,"user":"u","pass":"p\"q","name":"old","own":{"x":[1]}}"#;
     let serving = async { scene.node.accept_session().await };
     let mut client = RawClient::connect(scene.address).await;
     client.send(format!("{connect}\r\n")).await;
-    let (node, told) = serving.await;
-    let said = json!({
+    let (node, received) = serving.await;
+    let expected = json!({
         "verbose": false, "pedantic": true, "user": "u", "pass": "p\"q", "name": "old", "own": {"x": [1]},
         "protocol": 1,
     });
-    assert_eq!(told, said);
+    assert_eq!(received, expected);
     node.reset();
-    let (_node, told) = scene.node.accept_session().await;
-    assert_eq!(told, said, "and so is the next node");
+    let (_node, received) = scene.node.accept_session().await;
+    assert_eq!(received, expected, "the next node");
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn s8_pings_of_the_node_are_answered_by_the_sidecar() {
 }
 
 #[tokio::test]
-async fn s8_pongs_of_the_component_end_at_the_sidecar() {
+async fn s8_pongs_of_the_component_are_not_passed_on() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     client
@@ -202,7 +202,7 @@ async fn s8_pongs_of_the_component_end_at_the_sidecar() {
 }
 
 #[tokio::test]
-async fn s8_an_idle_component_is_pinged_and_closed_as_stale_when_it_does_not_answer() {
+async fn s8_an_idle_component_that_does_not_answer_a_ping_is_closed_as_stale() {
     let settings = [("session.ping_interval_secs", "1"), ("session.ping_max", "1")];
     let mut scene = Scene::with(&settings).await;
     let (mut client, mut node) = scene.open().await;
@@ -219,27 +219,27 @@ async fn s8_an_idle_component_is_pinged_and_closed_as_stale_when_it_does_not_ans
 }
 
 #[tokio::test]
-async fn s8_a_component_that_answers_stays_and_one_that_talks_is_not_even_asked() {
+async fn s8_a_component_that_answers_pings_stays_and_a_busy_one_gets_none() {
     let settings = [("session.ping_interval_secs", "1"), ("session.ping_max", "1")];
     let mut scene = Scene::with(&settings).await;
-    let (mut talking, mut its_node) = scene.open().await;
+    let (mut busy, mut its_node) = scene.open().await;
     let (mut answering, mut other_node) = scene.open().await;
     let since = Instant::now();
     let mut beat = interval(Duration::from_millis(100));
     while since.elapsed() < Duration::from_millis(3500) {
         beat.tick().await;
-        talking.publish("a", "x").await;
+        busy.publish("a", "x").await;
         its_node.expect("PUB a 1\r\nx\r\n").await;
-        talking.listen_for(Duration::from_millis(1)).await;
+        busy.listen_for(Duration::from_millis(1)).await;
         answering.listen_for(Duration::from_millis(1)).await;
         while answering.untaken().starts_with(b"PING\r\n") {
             answering.expect_line("PING").await;
             answering.send("PONG\r\n").await;
         }
     }
-    // Whoever says CONNECT gets one PING soon after it, and only who is idle gets more.
-    talking.expect_line("PING").await;
-    nothing_else(&mut talking, &mut its_node).await;
+    // Every component gets one PING soon after CONNECT, and only an idle one gets more.
+    busy.expect_line("PING").await;
+    nothing_else(&mut busy, &mut its_node).await;
     nothing_else(&mut answering, &mut other_node).await;
     let pings = answering
         .received()
@@ -249,23 +249,23 @@ async fn s8_a_component_that_answers_stays_and_one_that_talks_is_not_even_asked(
     assert!((2..=3).contains(&pings), "{pings} PINGs in 3.5 s");
 }
 
-/// When nats-server 2.9 and 2.15 send it (see the table of conversations).
+/// When nats-server 2.9 and 2.15 send the first PING, after CONNECT.
 const FIRST_PING: std::ops::Range<Duration> = Duration::from_millis(1950)..Duration::from_millis(2900);
 
 #[tokio::test]
-async fn s8_the_first_ping_comes_two_seconds_after_connect_whatever_the_component_does() {
+async fn s8_the_first_ping_comes_two_seconds_after_connect_to_an_idle_and_to_a_busy_component() {
     let mut scene = Scene::start().await;
     let (mut idle, mut its_node) = scene.open().await;
-    let (mut talking, mut other_node) = scene.open().await;
+    let (mut busy, mut other_node) = scene.open().await;
     let since = Instant::now();
     let mut beat = interval(Duration::from_millis(50));
-    let (mut idle_at, mut talking_at) = (None, None);
-    while idle_at.is_none() || talking_at.is_none() {
+    let (mut idle_at, mut busy_at) = (None, None);
+    while idle_at.is_none() || busy_at.is_none() {
         beat.tick().await;
-        assert!(since.elapsed() < FIRST_PING.end, "{idle_at:?} {talking_at:?}");
-        talking.publish("a", "x").await;
+        assert!(since.elapsed() < FIRST_PING.end, "{idle_at:?} {busy_at:?}");
+        busy.publish("a", "x").await;
         other_node.expect("PUB a 1\r\nx\r\n").await;
-        for (client, at) in [(&mut idle, &mut idle_at), (&mut talking, &mut talking_at)] {
+        for (client, at) in [(&mut idle, &mut idle_at), (&mut busy, &mut busy_at)] {
             client.listen_for(Duration::from_millis(1)).await;
             if at.is_none() && client.untaken() == b"PING\r\n" {
                 client.expect_line("PING").await;
@@ -273,9 +273,9 @@ async fn s8_the_first_ping_comes_two_seconds_after_connect_whatever_the_componen
             }
         }
     }
-    assert!(idle_at > Some(FIRST_PING.start) && talking_at > Some(FIRST_PING.start));
+    assert!(idle_at > Some(FIRST_PING.start) && busy_at > Some(FIRST_PING.start));
     nothing_else(&mut idle, &mut its_node).await;
-    nothing_else(&mut talking, &mut other_node).await;
+    nothing_else(&mut busy, &mut other_node).await;
 }
 
 #[tokio::test]
@@ -297,7 +297,7 @@ async fn s8_no_ping_comes_before_connect_nor_between_it_and_the_first_pong() {
 }
 
 #[tokio::test]
-async fn s11_credentials_of_the_settings_are_given_for_a_component_that_has_none() {
+async fn s11_credentials_in_the_settings_are_used_for_a_component_without_credentials() {
     let mut node = ScriptedNode::start().await;
     node.info_mut()["auth_required"] = json!(true);
     node.info_mut()["nonce"] = json!("abcdefgh");
@@ -319,8 +319,8 @@ async fn s11_credentials_of_the_settings_are_given_for_a_component_that_has_none
         );
         client.send(format!("{connect}\r\n")).await;
         for _ in 0..3 {
-            let told = node.handshake().await;
-            assert_eq!((&told["user"], &told["pass"]), (&json!(user), &json!(pass)));
+            let connect = node.handshake().await;
+            assert_eq!((&connect["user"], &connect["pass"]), (&json!(user), &json!(pass)));
             node.close().await;
             node = scene.node.accept().await;
         }
@@ -332,7 +332,7 @@ async fn s11_credentials_of_the_settings_are_given_for_a_component_that_has_none
 }
 
 #[tokio::test]
-async fn s11_a_component_that_must_show_credentials_is_told_so() {
+async fn s11_info_says_that_credentials_are_required_if_the_settings_have_none() {
     let mut node = ScriptedNode::start().await;
     node.info_mut()["auth_required"] = json!(true);
     node.info_mut()["nonce"] = json!("abcdefgh");
@@ -346,7 +346,7 @@ async fn s11_a_component_that_must_show_credentials_is_told_so() {
 }
 
 #[tokio::test]
-async fn s8_a_component_that_never_says_connect_is_pinged_and_closed_too() {
+async fn s8_a_component_that_sends_no_connect_and_answers_no_ping_is_closed() {
     let settings = [("session.ping_interval_secs", "1"), ("session.ping_max", "1")];
     let mut scene = Scene::with(&settings).await;
     let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
@@ -355,21 +355,21 @@ async fn s8_a_component_that_never_says_connect_is_pinged_and_closed_too() {
     node.expect_end().await;
 }
 
-/// The sidecar has read all that the node sent before this.
-async fn is_heard(node: &mut NodeConnection) {
+/// Waits until the sidecar has read everything that the node sent before.
+async fn is_read(node: &mut NodeConnection) {
     node.send("PING\r\n").await;
     node.expect_line("PONG").await;
 }
 
 #[tokio::test]
-async fn s9_a_payload_limit_raised_on_a_running_node_is_taken_over() {
+async fn s9_a_payload_limit_that_a_running_node_raises_applies_at_once() {
     let mut scene = Scene::start().await;
     scene.node.info_mut()["max_payload"] = 1000.into();
     let (mut client, mut node) = scene.open().await;
     let mut info = scene.node.info_mut().clone();
     info["max_payload"] = 5000.into();
     node.inform(&info).await;
-    is_heard(&mut node).await;
+    is_read(&mut node).await;
     let large = pub_frame("a", "x".repeat(5000));
     client.send(&large).await;
     node.expect(&large).await;
@@ -379,7 +379,7 @@ async fn s9_a_payload_limit_raised_on_a_running_node_is_taken_over() {
 }
 
 #[tokio::test]
-async fn s9_a_node_without_a_payload_limit_serves_with_the_sidecars() {
+async fn s9_a_node_without_a_payload_limit_is_used_with_the_sidecars_limit() {
     let mut scene = Scene::start().await;
     scene.node.info_mut()["max_payload"] = (-1).into();
     let (mut client, mut node) = scene.open().await;

@@ -1,4 +1,4 @@
-//! S1, S2, S12: whole frames only, both ways, wherever one was cut; and in order.
+//! Promises S1, S2 and S12: only whole frames, in both directions, wherever one was split, and in order.
 
 use super::scene::{Scene, die, nothing_else};
 use e2e::raw::{CONNECT_NEW, msg_frame, pub_frame};
@@ -19,7 +19,7 @@ const COMMANDS: [&[u8]; 5] = [
 const MEBIBYTE: usize = 1024 * 1024;
 
 #[tokio::test]
-async fn s1_a_message_cut_at_any_byte_by_a_dying_node_is_never_shown() {
+async fn s1_a_message_cut_off_at_any_byte_by_a_dying_node_is_never_delivered() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
     client.subscribe("a.>", "1").await;
@@ -27,7 +27,7 @@ async fn s1_a_message_cut_at_any_byte_by_a_dying_node_is_never_shown() {
     for frame in [MSG, HMSG] {
         for ending in ENDINGS {
             for cut in 1..frame.len() {
-                // One write: when the component has the first message, the sidecar has the cut one.
+                // Both are one write: when the component has the first message, the sidecar has the incomplete one.
                 let before = msg_frame("1", "a.b", format!("before {cut}"));
                 node.send([&before, &frame[..cut]].concat()).await;
                 client.expect(&before).await;
@@ -42,7 +42,7 @@ async fn s1_a_message_cut_at_any_byte_by_a_dying_node_is_never_shown() {
 }
 
 #[tokio::test]
-async fn s1_other_frames_of_a_dying_node_are_whole_or_not_there() {
+async fn s1_other_frames_cut_off_by_a_dying_node_are_never_delivered() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
     client.subscribe("a", "1").await;
@@ -65,7 +65,7 @@ async fn s1_other_frames_of_a_dying_node_are_whole_or_not_there() {
 }
 
 #[tokio::test]
-async fn s1_a_large_message_cut_in_the_middle_is_never_shown() {
+async fn s1_a_large_message_cut_off_by_a_dying_node_is_never_delivered() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     client.subscribe("a", "1").await;
@@ -85,7 +85,7 @@ async fn s1_a_large_message_cut_in_the_middle_is_never_shown() {
 }
 
 #[tokio::test]
-async fn s1_messages_come_as_they_were_sent_however_the_node_cuts_them() {
+async fn s1_messages_are_unchanged_wherever_the_node_splits_them() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
     client.subscribe("a.>", "1").await;
@@ -100,7 +100,7 @@ async fn s1_messages_come_as_they_were_sent_however_the_node_cuts_them() {
 }
 
 #[tokio::test]
-async fn s2_a_command_cut_at_any_byte_by_the_component_reaches_the_node_as_it_was() {
+async fn s2_a_command_split_at_any_byte_by_the_component_reaches_the_node_unchanged() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
     for command in COMMANDS {
@@ -117,7 +117,7 @@ async fn s2_a_command_cut_at_any_byte_by_the_component_reaches_the_node_as_it_wa
 }
 
 #[tokio::test]
-async fn s2_a_node_gets_nothing_of_a_command_that_a_dying_component_left_unfinished() {
+async fn s2_a_node_gets_nothing_of_a_command_that_a_dying_component_did_not_finish() {
     let mut scene = Scene::start().await;
     let before = pub_frame("whole", "w");
     for command in COMMANDS {
@@ -126,7 +126,7 @@ async fn s2_a_node_gets_nothing_of_a_command_that_a_dying_component_left_unfinis
                 let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
                 client.send([&before, &command[..cut]].concat()).await;
                 if ending == Ending::Reset {
-                    // A reset may overtake what was sent before it; this one must not.
+                    // A reset may overtake the bytes before it, so the test waits for them first.
                     node.expect(&before).await;
                     client.reset();
                 } else {
@@ -140,7 +140,7 @@ async fn s2_a_node_gets_nothing_of_a_command_that_a_dying_component_left_unfinis
 }
 
 #[tokio::test]
-async fn s2_a_command_unfinished_when_the_node_dies_goes_whole_to_the_next() {
+async fn s2_a_command_unfinished_at_the_nodes_death_reaches_the_next_node_whole() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
     let mut replayed = Vec::new();
@@ -168,7 +168,7 @@ async fn s2_a_command_unfinished_when_the_node_dies_goes_whole_to_the_next() {
     nothing_else(&mut client, &mut node).await;
 }
 
-/// What a node that does not read has been sent lies in the kernel, and the last frame there is cut.
+/// The node does not read: the bytes sent to it are in the kernel, and the last frame there is incomplete.
 async fn partly_written(policy: &str, resent: bool) {
     const COUNT: u8 = 12;
     let node = ScriptedNode::with_receive_buffer_bytes(64 * 1024).await;
@@ -194,7 +194,10 @@ async fn partly_written(policy: &str, resent: bool) {
         node = scene.next_node("").await;
         let count = |metrics: &e2e::Metrics| metrics.value("standin_in_doubt_total", &[]);
         let in_doubt = (count(&scene.metrics().await) - count(&before)) as u8;
-        assert!(in_doubt < COUNT, "the node can not have taken all of {COUNT} MiB");
+        assert!(
+            in_doubt < COUNT,
+            "the node cannot have received all of {COUNT} MiB"
+        );
         for number in if resent { 0 } else { in_doubt }..COUNT {
             node.expect_frame(publish(number)).await;
         }
@@ -203,17 +206,17 @@ async fn partly_written(policy: &str, resent: bool) {
 }
 
 #[tokio::test]
-async fn s2_a_publish_partly_written_to_a_dying_node_goes_whole_to_the_next() {
+async fn s2_a_publish_partly_written_to_a_dying_node_is_sent_whole_to_the_next() {
     partly_written("'drop'", false).await;
 }
 
 #[tokio::test]
-async fn s2_a_publish_partly_written_to_a_dying_node_goes_behind_those_sent_again() {
+async fn s2_a_publish_partly_written_to_a_dying_node_is_sent_after_those_sent_again() {
     partly_written("'resend'", true).await;
 }
 
 #[tokio::test]
-async fn s2_a_publish_of_the_largest_size_passes_and_one_byte_more_is_refused() {
+async fn s2_a_publish_of_the_largest_size_is_passed_on_and_one_byte_more_is_refused() {
     for max_payload in [1, 100, MEBIBYTE, 2 * MEBIBYTE] {
         let mut node = ScriptedNode::start().await;
         node.info_mut()["max_payload"] = max_payload.into();
@@ -235,12 +238,12 @@ async fn s2_a_publish_of_the_largest_size_passes_and_one_byte_more_is_refused() 
 }
 
 #[tokio::test]
-async fn s2_what_came_before_a_broken_command_is_processed_and_answered() {
-    for broken in ["BROKEN\r\n", "PUB\r\n", "PUB a 1\r\nxyz\r\n", "PUB a -1\r\n"] {
+async fn s2_commands_before_a_malformed_one_are_processed_and_answered() {
+    for malformed in ["BROKEN\r\n", "PUB\r\n", "PUB a 1\r\nxyz\r\n", "PUB a -1\r\n"] {
         let mut scene = Scene::start().await;
         let (mut client, mut node) = scene.open().await;
         client
-            .send(format!("PUB a 1\r\nx\r\nPING\r\n{broken}PUB never 1\r\nx\r\n"))
+            .send(format!("PUB a 1\r\nx\r\nPING\r\n{malformed}PUB never 1\r\nx\r\n"))
             .await;
         node.expect("PUB a 1\r\nx\r\nPING\r\nPING\r\n").await;
         node.send("PONG\r\nPONG\r\n").await;
@@ -252,8 +255,7 @@ async fn s2_what_came_before_a_broken_command_is_processed_and_answered() {
     }
 }
 
-/// A component publishes numbers without a pause while node after node dies. The numbers that each node read, and how
-/// many there were in all.
+/// Publishes numbers without a pause while node after node dies. Returns the numbers that each node read, and the total.
 async fn numbers_over_dying_nodes(scene: &mut Scene, deaths: usize) -> (Vec<Vec<usize>>, usize) {
     const READ_BEFORE_DEATH: usize = 1000;
     let (mut client, mut node) = scene.open().await;
@@ -270,7 +272,7 @@ async fn numbers_over_dying_nodes(scene: &mut Scene, deaths: usize) -> (Vec<Vec<
             total += 50;
         }
         client.send(publish("end", total)).await;
-        // Not closed before the node has read all of it.
+        // Returned so that it is not closed before the node has read everything.
         (client, total + 1)
     });
     let mut numbers = vec![Vec::new()];
@@ -302,7 +304,7 @@ async fn s12_with_drop_publishes_keep_their_order_over_moves_under_load() {
     let mut scene = Scene::with(&settings).await;
     let (numbers, total) = numbers_over_dying_nodes(&mut scene, 10).await;
     let numbers = numbers.concat();
-    assert!(numbers.is_sorted_by(|a, b| a < b), "out of order, or twice");
+    assert!(numbers.is_sorted_by(|a, b| a < b), "out of order or twice");
     let lost = total - numbers.len();
     let in_doubt = scene
         .metrics()
@@ -315,7 +317,7 @@ async fn s12_with_drop_publishes_keep_their_order_over_moves_under_load() {
 }
 
 #[tokio::test]
-async fn s12_with_resend_publishes_keep_their_order_over_moves_under_load_and_none_is_missing() {
+async fn s12_with_resend_publishes_keep_their_order_over_moves_under_load_and_none_is_lost() {
     let settings = [
         ("publish.confirm_bytes", "65536"),
         ("publish.in_doubt", "'resend'"),
@@ -326,10 +328,7 @@ async fn s12_with_resend_publishes_keep_their_order_over_moves_under_load_and_no
     let (numbers, total) = numbers_over_dying_nodes(&mut scene, 10).await;
     let mut next = 0;
     for of_node in numbers {
-        assert!(
-            of_node.is_sorted_by(|a, b| a + 1 == *b),
-            "each node gets a stretch without gaps"
-        );
+        assert!(of_node.is_sorted_by(|a, b| a + 1 == *b), "a gap within one node");
         assert!(
             of_node.first().is_none_or(|first| *first <= next),
             "a gap between two nodes"
@@ -363,7 +362,7 @@ async fn s12_messages_keep_their_order_over_moves() {
 }
 
 #[tokio::test]
-async fn s12_what_passes_both_ways_at_once_over_moves_keeps_its_order_both_ways() {
+async fn s12_publishes_and_messages_at_the_same_time_keep_their_order_over_moves() {
     const EACH: usize = 300;
     let mut scene = Scene::with(&[("publish.in_doubt", "'resend'")]).await;
     let (mut client, mut node) = scene.open().await;
@@ -378,7 +377,7 @@ async fn s12_what_passes_both_ways_at_once_over_moves_keeps_its_order_both_ways(
         let down: Vec<u8> = numbers
             .flat_map(|number| msg_frame("1", "a", number.to_string()))
             .collect();
-        // The node confirms all of it, sends its own, and dies in the middle of one more.
+        // The node confirms everything, sends its messages, and dies in the middle of another one.
         tokio::join!(client.send([&up[..], b"PING\r\n"].concat()), node.send(&down));
         node.expect(&up).await;
         node.expect_line("PING").await;

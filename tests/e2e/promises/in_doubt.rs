@@ -1,4 +1,4 @@
-//! S3: publishes that a node was sent whole and did not confirm by a PONG before it died.
+//! Promise S3: publishes that were written whole to a node and not confirmed by a PONG before it died.
 
 use super::scene::{Scene, nothing_else};
 use e2e::raw::{msg_frame, pub_frame};
@@ -7,20 +7,20 @@ use std::time::Duration;
 
 const RESEND: (&str, &str) = ("publish.in_doubt", "'resend'");
 
-/// The publishes `numbers` to `subject`, in order.
+/// Returns the publishes `numbers` to `subject`, in order.
 fn publishes(subject: &str, numbers: std::ops::Range<usize>) -> Vec<u8> {
     numbers
         .flat_map(|number| pub_frame(subject, format!("{number:04}")))
         .collect()
 }
 
-/// The component publishes, and the node reads it all.
+/// Sends `bytes` from the component, and expects them unchanged at the node.
 async fn pass(client: &mut RawClient, node: &mut NodeConnection, bytes: impl AsRef<[u8]>) {
     client.send(&bytes).await;
     node.expect(&bytes).await;
 }
 
-/// What the counters say: in doubt and dropped, in doubt and to be sent again, sent again.
+/// Waits until the counters have these values: publishes in doubt and dropped, in doubt and to be sent again, and sent again.
 async fn is_counted(scene: &Scene, dropped: usize, to_resend: usize, resent: usize) {
     scene
         .counted("standin_in_doubt_total", &[("policy", "drop")], dropped as f64)
@@ -96,7 +96,7 @@ async fn s3_each_subject_has_the_policy_of_the_first_pattern_that_matches() {
 }
 
 #[tokio::test]
-async fn s3_with_headers_and_replies_publishes_are_sent_again_byte_for_byte() {
+async fn s3_publishes_with_headers_and_reply_subjects_are_sent_again_unchanged() {
     let mut scene = Scene::with(&[RESEND]).await;
     let (mut client, mut node) = scene.open_with(e2e::raw::CONNECT_NEW).await;
     let publishes =
@@ -109,7 +109,7 @@ async fn s3_with_headers_and_replies_publishes_are_sent_again_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn s3_nothing_is_sent_again_before_the_new_node_has_taken_the_session() {
+async fn s3_nothing_is_sent_again_before_the_new_node_has_answered_the_replay() {
     let mut scene = Scene::with(&[RESEND]).await;
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, publishes("a", 0..3)).await;
@@ -147,7 +147,7 @@ async fn s3_publishes_are_sent_again_until_a_node_confirms_them_over_many_failov
 }
 
 #[tokio::test]
-async fn s3_a_node_that_dies_while_it_is_sent_the_publishes_again_costs_none() {
+async fn s3_no_publish_is_lost_when_a_node_dies_while_publishes_are_sent_again() {
     const COUNT: usize = 6;
     let large = |number: usize| pub_frame("large", vec![number as u8; 1024 * 1024]);
     let node = ScriptedNode::with_receive_buffer_bytes(64 * 1024).await;
@@ -160,7 +160,7 @@ async fn s3_a_node_that_dies_while_it_is_sent_the_publishes_again_costs_none() {
     for _ in 0..3 {
         let mut node = scene.next_node("").await;
         node.expect(large(0)).await;
-        // Of the others it has a part, most of it not read.
+        // Some of the others have reached the node, most of them unread.
         node.reset();
     }
     let mut node = scene.next_node("").await;
@@ -171,7 +171,7 @@ async fn s3_a_node_that_dies_while_it_is_sent_the_publishes_again_costs_none() {
 }
 
 #[tokio::test]
-async fn s3_a_node_that_dies_before_it_takes_the_session_changes_nothing() {
+async fn s3_nodes_that_die_before_they_answer_the_replay_do_not_change_what_is_sent_again() {
     let mut scene = Scene::with(&[RESEND]).await;
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, publishes("a", 0..5)).await;
@@ -187,7 +187,7 @@ async fn s3_a_node_that_dies_before_it_takes_the_session_changes_nothing() {
 }
 
 #[tokio::test]
-async fn s3_a_pong_confirms_what_came_before_its_ping_and_no_more() {
+async fn s3_a_pong_confirms_only_the_publishes_before_its_ping() {
     let mut scene = Scene::with(&[RESEND]).await;
     let (mut client, mut node) = scene.open().await;
     let (first, second, third) = (publishes("a", 0..3), publishes("a", 3..6), publishes("a", 6..9));
@@ -208,7 +208,7 @@ async fn s3_a_pong_confirms_what_came_before_its_ping_and_no_more() {
 }
 
 #[tokio::test]
-async fn s3_a_full_window_holds_the_component_back_and_loses_nothing() {
+async fn s3_a_full_window_blocks_the_component_and_loses_nothing() {
     const WINDOW_BYTES: usize = 65536;
     let window = WINDOW_BYTES.to_string();
     let settings = [
@@ -232,7 +232,7 @@ async fn s3_a_full_window_holds_the_component_back_and_loses_nothing() {
     while read < total {
         let frame = node.read_frame().await;
         if frame.verb() == "PING" {
-            // The window is as full as it gets: were it not so, more would come now.
+            // The window is full, so no more publishes come now.
             if read < total / 10 {
                 node.expect_silence(Duration::from_millis(30)).await;
             }
@@ -252,7 +252,7 @@ async fn s3_a_full_window_holds_the_component_back_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn s3_with_a_full_window_at_the_nodes_death_nothing_is_lost() {
+async fn s3_a_full_window_at_the_nodes_death_loses_nothing() {
     let settings = [
         RESEND,
         ("publish.in_doubt_bytes_max", "65536"),
@@ -280,7 +280,7 @@ async fn s3_with_a_full_window_at_the_nodes_death_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn s3_own_pings_follow_the_publishes_by_bytes() {
+async fn s3_the_sidecar_sends_a_ping_after_each_confirm_bytes() {
     let mut scene = Scene::with(&[("publish.confirm_bytes", "1024")]).await;
     let (mut client, mut node) = scene.open().await;
     let publish = pub_frame("a", vec![b'x'; 100]);
@@ -296,7 +296,7 @@ async fn s3_own_pings_follow_the_publishes_by_bytes() {
 }
 
 #[tokio::test]
-async fn s3_an_own_ping_follows_the_last_publish_in_time_and_an_idle_session_has_none() {
+async fn s3_the_sidecar_sends_a_ping_after_the_last_publish_and_none_in_an_idle_session() {
     let mut scene = Scene::with(&[("publish.confirm_interval_ms", "20")]).await;
     let (mut client, mut node) = scene.open().await;
     for _ in 0..3 {
@@ -313,7 +313,7 @@ async fn s3_an_own_ping_follows_the_last_publish_in_time_and_an_idle_session_has
 }
 
 #[tokio::test]
-async fn s3_what_is_to_be_sent_again_outlives_a_component_that_leaves() {
+async fn s3_unconfirmed_publishes_are_sent_again_after_the_component_has_left() {
     let mut scene = Scene::with(&[RESEND, ("publish.confirm_interval_ms", "20")]).await;
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, publishes("a", 0..5)).await;
@@ -330,7 +330,7 @@ async fn s3_what_is_to_be_sent_again_outlives_a_component_that_leaves() {
 }
 
 #[tokio::test]
-async fn s3_a_component_that_leaves_at_once_has_its_publishes_sent_again() {
+async fn s3_unconfirmed_publishes_of_a_component_that_leaves_at_once_are_sent_again() {
     for ending in [Ending::Closed, Ending::Reset] {
         let mut scene = Scene::with(&[RESEND, ("publish.confirm_interval_ms", "20")]).await;
         let (mut client, mut node) = scene.open().await;
@@ -338,7 +338,7 @@ async fn s3_a_component_that_leaves_at_once_has_its_publishes_sent_again() {
             .send([&publishes("a", 0..5)[..], b"PING\r\n", &publishes("a", 5..7)].concat())
             .await;
         if ending == Ending::Reset {
-            // A reset may overtake what was sent before it; this one must not.
+            // A reset may overtake the bytes before it, so the test waits for them first.
             node.expect([&publishes("a", 0..5)[..], b"PING\r\n", &publishes("a", 5..7)].concat())
                 .await;
             client.reset();
@@ -361,7 +361,7 @@ async fn s3_a_component_that_leaves_at_once_has_its_publishes_sent_again() {
 }
 
 #[tokio::test]
-async fn s3_publishes_larger_than_the_window_pass_one_at_a_time() {
+async fn s3_publishes_larger_than_the_window_are_sent_one_at_a_time() {
     let settings = [
         RESEND,
         ("publish.in_doubt_bytes_max", "65536"),
@@ -389,7 +389,7 @@ async fn s3_publishes_larger_than_the_window_pass_one_at_a_time() {
 async fn s3_publishes_sent_again_are_confirmed_part_by_part() {
     const PART_BYTES: usize = 4096;
     let part_bytes = PART_BYTES.to_string();
-    // The last part is less than one, and confirmed in time.
+    // The last part is smaller, and confirmed after the interval.
     let settings = [
         RESEND,
         ("publish.confirm_bytes", &part_bytes),
@@ -400,13 +400,13 @@ async fn s3_publishes_sent_again_are_confirmed_part_by_part() {
     let publish = |number: usize| pub_frame("a", format!("{number:0500}"));
     let all: Vec<u8> = (0..200).flat_map(publish).collect();
     client.send(all).await;
-    // It confirms nothing.
+    // The first node confirms nothing.
     let mut read = 0;
     while read < 200 {
         read += usize::from(node.read_frame().await.verb() == "PUB");
     }
     node.reset();
-    // Each node confirms one part, and dies; the next is sent what is left.
+    // Each node confirms one part and dies. The next one gets the rest.
     let mut first = 0;
     while first < 200 {
         node = scene.next_node("").await;
@@ -421,8 +421,8 @@ async fn s3_publishes_sent_again_are_confirmed_part_by_part() {
             first += 1;
         }
         node.pong().await;
-        node.send(msg_frame("1", "a", "fence")).await;
-        client.expect(msg_frame("1", "a", "fence")).await;
+        node.send(msg_frame("1", "a", "barrier")).await;
+        client.expect(msg_frame("1", "a", "barrier")).await;
         node.reset();
     }
     scene.next_node("").await;

@@ -1,16 +1,16 @@
-//! S4: which subscriptions a new node is told of, in which order, and with what is left of their max.
+//! Promise S4: the subscriptions replayed to a new node, their order, and the rest of their auto-unsubscribe maximum.
 
 use super::scene::{Scene, nothing_else};
 use e2e::raw::{CONNECT_OLD, msg_frame};
 use e2e::{Ending, NodeConnection, PATIENCE, RawClient, ScriptedNode, eventually};
 
-/// The component says `commands`, and the node gets them as they are.
+/// Sends `commands` from the component, and expects them unchanged at the node.
 async fn pass(client: &mut RawClient, node: &mut NodeConnection, commands: &str) {
     client.send(commands).await;
     node.expect(commands).await;
 }
 
-/// The node delivers `count` messages for `sid`, and the component gets them.
+/// Sends `count` messages for `sid` from the node, and expects them at the component.
 async fn deliver(client: &mut RawClient, node: &mut NodeConnection, sid: &str, count: usize) {
     for number in 0..count {
         let message = msg_frame(sid, "a", number.to_string());
@@ -19,7 +19,7 @@ async fn deliver(client: &mut RawClient, node: &mut NodeConnection, sid: &str, c
     }
 }
 
-/// The node dies; the next one must be told exactly `replayed`.
+/// Ends the node, and expects exactly `replayed` at the next one.
 async fn replays(scene: &mut Scene, node: NodeConnection, replayed: &str) -> NodeConnection {
     node.reset();
     scene.next_node(replayed).await
@@ -49,7 +49,7 @@ async fn s4_live_subscriptions_are_replayed_in_their_order_with_their_queue_grou
 }
 
 #[tokio::test]
-async fn s4_commands_in_any_spelling_are_replayed_in_the_plain_one() {
+async fn s4_subscriptions_with_any_spelling_are_replayed_with_the_standard_one() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     pass(
@@ -92,7 +92,7 @@ async fn s4_auto_unsubscribe_counts_are_exact_over_three_failovers() {
 }
 
 #[tokio::test]
-async fn s4_a_message_cut_by_the_nodes_death_does_not_count() {
+async fn s4_a_message_cut_off_by_the_nodes_death_does_not_count() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 2\r\n").await;
@@ -121,7 +121,7 @@ async fn s4_messages_with_headers_count_too() {
 }
 
 #[tokio::test]
-async fn s4_a_max_given_after_a_move_is_told_less_what_came_before() {
+async fn s4_a_maximum_set_after_a_move_is_reduced_by_the_messages_before_the_move() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, "SUB a 1\r\nSUB b 2\r\nSUB c 3\r\n").await;
@@ -129,7 +129,7 @@ async fn s4_a_max_given_after_a_move_is_told_less_what_came_before() {
     deliver(&mut client, &mut node, "2", 3).await;
     node = replays(&mut scene, node, "SUB a 1\r\nSUB b 2\r\nSUB c 3\r\n").await;
     deliver(&mut client, &mut node, "1", 1).await;
-    // Counted from SUB, as the component counts: of 6, three came before; of 3, all did; of 5, none.
+    // The component counts from SUB. Before the move came three of 6, three of 3, and none of 5.
     client.send("UNSUB 1 6\r\nUNSUB 2 3\r\nUNSUB 3 5\r\n").await;
     node.expect("UNSUB 1 3\r\nUNSUB 2\r\nUNSUB 3 5\r\n").await;
     node = replays(
@@ -144,7 +144,7 @@ async fn s4_a_max_given_after_a_move_is_told_less_what_came_before() {
 }
 
 #[tokio::test]
-async fn s4_a_max_changed_over_moves_counts_from_the_subscriptions_beginning() {
+async fn s4_a_maximum_changed_after_a_move_counts_from_the_first_sub() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 5\r\n").await;
@@ -158,7 +158,7 @@ async fn s4_a_max_changed_over_moves_counts_from_the_subscriptions_beginning() {
 }
 
 #[tokio::test]
-async fn s4_an_unsubscribe_with_a_max_cut_by_the_nodes_death_is_told_for_the_next_node() {
+async fn s4_an_unsub_with_a_maximum_that_is_split_by_the_nodes_death_is_right_for_the_next_node() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, "SUB a 1\r\n").await;
@@ -173,7 +173,7 @@ async fn s4_an_unsubscribe_with_a_max_cut_by_the_nodes_death_is_told_for_the_nex
 }
 
 #[tokio::test]
-async fn s4_a_sid_used_again_belongs_to_the_new_subscription_only() {
+async fn s4_a_reused_sid_belongs_only_to_the_new_subscription() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, "SUB a 1\r\nSUB b 2\r\nUNSUB 1 2\r\n").await;
@@ -181,7 +181,7 @@ async fn s4_a_sid_used_again_belongs_to_the_new_subscription_only() {
     client
         .send("SUB c 1\r\nUNSUB 2\r\nSUB d 2\r\nUNSUB 2 3\r\nSUB e 1\r\n")
         .await;
-    // A second SUB with a live sid changes nothing, as on a node.
+    // A second SUB with a sid in use changes nothing, as on a node.
     for command in ["SUB c 1", "UNSUB 2", "SUB d 2", "UNSUB 2 3", "SUB e 1"] {
         node.expect_command(format!("{command}\r\n")).await;
     }
@@ -191,10 +191,9 @@ async fn s4_a_sid_used_again_belongs_to_the_new_subscription_only() {
     nothing_else(&mut client, &mut node).await;
 }
 
-/// What the node sent before it had the UNSUB is not counted for the subscription that uses the sid next: its SUB reaches
-/// the node only when the node has confirmed the UNSUB.
+/// The SUB that reuses the sid is sent only after the node has confirmed the UNSUB, so earlier messages cannot count for it.
 #[tokio::test]
-async fn s4_messages_of_an_ended_subscription_do_not_count_for_the_next_with_its_sid() {
+async fn s4_messages_of_an_ended_subscription_do_not_count_for_the_next_one_with_its_sid() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, "SUB a 1\r\n").await;
@@ -210,7 +209,7 @@ async fn s4_messages_of_an_ended_subscription_do_not_count_for_the_next_with_its
     deliver(&mut client, &mut node, "1", 1).await;
     node = replays(&mut scene, node, "SUB b 1\r\nUNSUB 1 2\r\n").await;
 
-    // A node that dies before it has confirmed the UNSUB sends nothing any more.
+    // A node that dies before it confirms the UNSUB sends nothing more, so the SUB can follow at once.
     client.send("UNSUB 1\r\nSUB c 1\r\n").await;
     node.expect_frame("UNSUB 1\r\n").await;
     node.expect_frame("PING\r\n").await;
@@ -221,7 +220,7 @@ async fn s4_messages_of_an_ended_subscription_do_not_count_for_the_next_with_its
 }
 
 #[tokio::test]
-async fn s4_ten_thousand_subscriptions_are_replayed_in_order_again_and_again() {
+async fn s4_ten_thousand_subscriptions_are_replayed_in_order_at_each_move() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     let all: String = (0..10_000)
@@ -244,8 +243,8 @@ async fn s4_ten_thousand_subscriptions_are_replayed_in_order_again_and_again() {
 }
 
 #[tokio::test]
-async fn s4_a_subscription_partly_written_to_a_dying_node_is_told_to_the_next_once() {
-    // A node that does not read: what it was sent lies in the kernel, and the last SUB there is cut.
+async fn s4_a_subscription_partly_written_to_a_dying_node_is_sent_once_to_the_next() {
+    // The node does not read: the bytes sent to it are in the kernel, and the last SUB there is incomplete.
     let node = ScriptedNode::with_receive_buffer_bytes(64 * 1024).await;
     let mut scene = Scene::around(node, &[]).await;
     let (mut client, node) = scene.open().await;
@@ -264,17 +263,17 @@ async fn s4_a_subscription_partly_written_to_a_dying_node_is_told_to_the_next_on
     .await;
     node.reset();
 
-    // Those that were written whole come in the replay, before the PING; the others as the component's own, behind it.
+    // SUBs that were written whole come in the replay, before the PING. The others come after it, as new commands.
     let mut node = scene.node.accept().await;
     assert_eq!(node.read_frame().await.verb(), "CONNECT");
     let replayed = node.read_until("PING").await;
     node.pong().await;
     assert!((1..2000).contains(&replayed.len()), "{} replayed", replayed.len());
-    let mut told: Vec<u8> = replayed.iter().flat_map(|frame| frame.bytes().to_vec()).collect();
+    let mut sent: Vec<u8> = replayed.iter().flat_map(|frame| frame.bytes().to_vec()).collect();
     for _ in replayed.len()..2000 {
-        told.extend(node.read_frame().await.bytes());
+        sent.extend(node.read_frame().await.bytes());
     }
-    assert!(told == all.as_bytes(), "all of them, in order, once");
+    assert!(sent == all.as_bytes(), "not all of them, in order, once");
     nothing_else(&mut client, &mut node).await;
 }
 
@@ -311,7 +310,7 @@ async fn s4_subscriptions_over_the_limit_are_refused_and_reach_no_node() {
 }
 
 #[tokio::test]
-async fn s4_many_moves_without_a_word_of_the_component_replay_the_same() {
+async fn s4_fifty_moves_of_an_idle_component_replay_the_same_subscriptions() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     let all = "SUB a 1\r\nUNSUB 1 5\r\nSUB b q 2\r\n";
@@ -324,7 +323,7 @@ async fn s4_many_moves_without_a_word_of_the_component_replay_the_same() {
 }
 
 #[tokio::test]
-async fn s4_a_second_connect_ends_the_subscriptions_also_on_a_node_that_would_keep_them() {
+async fn s4_a_second_connect_ends_the_subscriptions_also_on_a_node_that_would_keep_them_open() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 5\r\nSUB b q 2\r\n").await;
@@ -337,7 +336,7 @@ async fn s4_a_second_connect_ends_the_subscriptions_also_on_a_node_that_would_ke
         (&connect["name"], &connect["verbose"]),
         (&"again".into(), &false.into())
     );
-    // The sid 1 is used again when nothing of its last subscription can come any more.
+    // The sid 1 is reused only when no message of its old subscription can arrive any more.
     node.expect("UNSUB 1\r\nUNSUB 2\r\nPING\r\nPUB x 0\r\n\r\nSUB c 3\r\n")
         .await;
     node.pong().await;
@@ -347,7 +346,7 @@ async fn s4_a_second_connect_ends_the_subscriptions_also_on_a_node_that_would_ke
 }
 
 #[tokio::test]
-async fn s4_the_first_connect_of_a_component_that_began_without_ends_nothing() {
+async fn s4_a_first_connect_after_a_subscription_does_not_end_the_subscription() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
     client.send("SUB a 1\r\n").await;

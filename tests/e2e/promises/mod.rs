@@ -1,19 +1,19 @@
-//! The promises S1–S10 and S12 of DESIGN.md, byte by byte: a raw component on one side of the sidecar, a scripted node
-//! on the other, and nothing between them that rounds anything off.
+//! The promises S1–S10 and S12 of the sidecar (proxy/README.md), tested byte by byte: a raw component on one side of the sidecar
+//! and a scripted node on the other.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`scene`] | the sidecar of a test, and what every test does with it |
-//! | [`frames`] | S1, S2, S12: whole frames both ways, in order |
-//! | [`in_doubt`] | S3: what becomes of unconfirmed publishes |
-//! | [`journal`] | S4: what is replayed |
-//! | [`answers`] | S5, S6: PONG and `+OK`, one for each |
-//! | [`face`] | S7, S8: what the component sees of the cluster, and of keep-alive |
-//! | [`errors`] | S9: whose `-ERR` it is |
-//! | [`outage`] | S10: no node at all |
-//! | [`choice`] | which node a session gets |
-//! | [`neighbours`] | what one session's component or node does to the other sessions |
-//! | [`chains`] | sidecars one behind the other, or in a circle |
+//! | [`scene`] | the sidecar and the node of a test, and what every test does with them |
+//! | [`frames`] | S1, S2, S12: whole frames in both directions, in order |
+//! | [`in_doubt`] | S3: publishes that a dead node did not confirm |
+//! | [`journal`] | S4: replay of the subscriptions |
+//! | [`answers`] | S5, S6: one PONG for each PING, one `+OK` for each command |
+//! | [`face`] | S7, S8, S11: INFO, keep-alive and credentials, as the component sees them |
+//! | [`errors`] | S9: which `-ERR` the component gets |
+//! | [`outage`] | S10: no node can be reached |
+//! | [`choice`] | the choice of a session's node |
+//! | [`neighbours`] | a busy session does not delay the others |
+//! | [`chains`] | sidecars in front of sidecars, also in a circle |
 //! | [`components`] | components that are too many, too slow, or gone at once |
 
 mod answers;

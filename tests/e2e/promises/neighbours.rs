@@ -1,21 +1,21 @@
-//! What one session's component or node does holds up no other session of the same thread.
+//! A component or node that floods its session does not delay other sessions of the same worker.
 
 use super::scene::{Scene, nothing_else};
 use e2e::PATIENCE;
 use e2e::conversation::Conversation;
 use std::time::{Duration, Instant};
 
-/// Far above what a turn takes on a busy machine, far below what was seen without a bound on its work (2 to 8 s).
+/// Far above a turn of the worker on a busy machine, and far below the 2 to 8 s measured when a turn had no budget.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(1000);
 const ROUND_TRIPS: usize = 40;
 
-/// Who floods its session.
+/// The end of a session that floods it, and the line that it repeats.
 enum Flood {
     Component(&'static str),
     Node(&'static str),
 }
 
-async fn holds_up_nobody(flood: Flood) {
+async fn delays_no_other_session(flood: Flood) {
     let mut scene = Scene::with(&[("limits.workers", "1")]).await;
     let (mut flooding_client, mut flooding_node) = scene.open().await;
     let (mut client, mut node) = scene.open().await;
@@ -53,21 +53,21 @@ async fn holds_up_nobody(flood: Flood) {
     assert!(longest < ROUND_TRIP_MAX, "a round trip took {longest:?}");
 }
 
-macro_rules! a_flood_holds_up_nobody {
+macro_rules! a_flood_delays_no_other_session {
     ($($name:ident: $flood:expr;)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                holds_up_nobody($flood).await;
+                delays_no_other_session($flood).await;
             }
         )*
     };
 }
 
-a_flood_holds_up_nobody! {
-    a_component_that_only_says_connect_holds_up_nobody: Flood::Component("CONNECT {\"verbose\":false}\r\n");
-    a_component_that_only_unsubscribes_holds_up_nobody: Flood::Component("UNSUB 7\r\n");
-    a_component_that_only_pings_holds_up_nobody: Flood::Component("PING\r\n");
-    a_node_that_only_sends_info_holds_up_nobody: Flood::Node("INFO {\"connect_urls\":[\"n:9\"]}\r\n");
-    a_node_that_only_sends_pong_holds_up_nobody: Flood::Node("PONG\r\n");
+a_flood_delays_no_other_session! {
+    a_component_that_floods_with_connect_delays_no_other_session: Flood::Component("CONNECT {\"verbose\":false}\r\n");
+    a_component_that_floods_with_unsub_delays_no_other_session: Flood::Component("UNSUB 7\r\n");
+    a_component_that_floods_with_ping_delays_no_other_session: Flood::Component("PING\r\n");
+    a_node_that_floods_with_info_delays_no_other_session: Flood::Node("INFO {\"connect_urls\":[\"n:9\"]}\r\n");
+    a_node_that_floods_with_pong_delays_no_other_session: Flood::Node("PONG\r\n");
 }

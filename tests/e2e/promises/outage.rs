@@ -1,4 +1,4 @@
-//! S10: no node can be reached, and the component stays.
+//! Promise S10: no node can be reached, and the component stays connected.
 
 use super::scene::{Scene, die, nothing_else};
 use e2e::raw::{CONNECT_NEW, msg_frame, pub_frame};
@@ -11,7 +11,7 @@ fn publish(number: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn s10_what_a_component_says_in_an_outage_arrives_once_and_in_order_when_it_ends() {
+async fn s10_what_a_component_sends_in_an_outage_arrives_once_and_in_order_after_it() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
     client.send("SUB a 1\r\nUNSUB 1 7\r\n").await;
@@ -19,20 +19,20 @@ async fn s10_what_a_component_says_in_an_outage_arrives_once_and_in_order_when_i
     for round in 0..3 {
         scene.node.stop_listening();
         node.reset();
-        let said = format!(
+        let sent = format!(
             "SUB b.{round} b{round}\r\nPUB b 1\r\n1\r\nPUB b 1\r\n2\r\nUNSUB b{round}\r\nPUB b 1\r\n3\r\n"
         );
-        client.send(&said).await;
+        client.send(&sent).await;
         client.expect_silence(Duration::from_millis(100)).await;
         scene.node.listen_again().await;
         node = scene.next_node("SUB a 1\r\nUNSUB 1 7\r\n").await;
-        node.expect(&said).await;
+        node.expect(&sent).await;
         nothing_else(&mut client, &mut node).await;
     }
 }
 
 #[tokio::test]
-async fn s10_a_full_buffer_holds_the_component_back_and_nothing_is_lost() {
+async fn s10_a_full_buffer_blocks_the_component_and_nothing_is_lost() {
     const BUFFER_BYTES: usize = 65536;
     let mut scene = Scene::with(&[("session.buffer_bytes", &BUFFER_BYTES.to_string())]).await;
     let (mut client, node) = scene.open().await;
@@ -42,7 +42,7 @@ async fn s10_a_full_buffer_holds_the_component_back_and_nothing_is_lost() {
     let total = 32 * 1024;
     let all: Vec<u8> = (0..total).flat_map(publish).collect();
     let written = client.send_until_blocked(&all, Duration::from_millis(300)).await;
-    assert!(written < all.len(), "the component was not held back");
+    assert!(written < all.len(), "the component was not blocked");
     let held = scene.metrics().await.value("standin_buffered_bytes", &[]) as usize;
     assert_eq!(held, BUFFER_BYTES, "bytes held");
 
@@ -61,7 +61,7 @@ async fn s10_a_full_buffer_holds_the_component_back_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn s10_an_outage_that_lasts_ends_as_a_server_dies_and_what_was_lost_is_counted() {
+async fn s10_an_outage_longer_than_outage_secs_closes_the_component_and_losses_are_counted() {
     let mut scene = Scene::with(&[("session.outage_secs", "1")]).await;
     let (mut client, node) = scene.open().await;
     scene.node.stop_listening();
@@ -80,9 +80,10 @@ async fn s10_an_outage_that_lasts_ends_as_a_server_dies_and_what_was_lost_is_cou
     scene.counted("standin_sessions", &[], 0.0).await;
 }
 
-/// npm nats 0.2.9 never connects again after a reset (`error_texts`), and a socket closed with unread bytes is reset.
+/// npm nats 0.2.9 never reconnects after a reset (see `error_texts`), and the kernel resets a socket that is closed with unread
+/// bytes.
 #[tokio::test]
-async fn s10_a_component_with_more_to_send_than_is_kept_sees_an_orderly_close_at_the_end_of_an_outage() {
+async fn s10_a_component_with_more_to_send_than_the_buffer_holds_is_closed_without_a_reset() {
     let settings = [("session.outage_secs", "2"), ("session.buffer_bytes", "4096")];
     let mut scene = Scene::with(&settings).await;
     let (mut client, node) = scene.open().await;
@@ -93,13 +94,13 @@ async fn s10_a_component_with_more_to_send_than_is_kept_sees_an_orderly_close_at
     let unread = 100_000..all.len();
     assert!(
         unread.contains(&sent),
-        "{sent} bytes sent: the sidecar has to leave some unread"
+        "{sent} bytes sent, but the sidecar must leave some unread"
     );
     assert_eq!(client.expect_end().await, Ending::Closed);
 }
 
 #[tokio::test]
-async fn s10_nodes_that_die_before_they_take_the_session_do_not_prolong_the_outage() {
+async fn s10_nodes_that_die_before_they_accept_the_session_do_not_extend_the_outage() {
     let mut scene = Scene::with(&[("session.outage_secs", "1")]).await;
     let (mut client, node) = scene.open().await;
     node.reset();
@@ -118,7 +119,7 @@ async fn s10_nodes_that_die_before_they_take_the_session_do_not_prolong_the_outa
 }
 
 #[tokio::test]
-async fn s10_an_outage_shorter_than_the_limit_is_forgotten() {
+async fn s10_several_short_outages_do_not_add_up_to_a_long_one() {
     let mut scene = Scene::with(&[("session.outage_secs", "2")]).await;
     let (mut client, mut node) = scene.open().await;
     for _ in 0..4 {
@@ -132,7 +133,7 @@ async fn s10_an_outage_shorter_than_the_limit_is_forgotten() {
 }
 
 #[tokio::test]
-async fn s10_a_component_that_connects_in_an_outage_gets_the_last_info_and_is_served_when_it_ends() {
+async fn s10_a_component_that_connects_in_an_outage_gets_the_last_info_and_is_served_after_it() {
     let mut scene = Scene::with(&[("session.info_wait_ms", "20")]).await;
     scene.node.info_mut()["max_payload"] = 12_345.into();
     let (first, mut node) = scene.open().await;
@@ -156,7 +157,7 @@ async fn s10_a_component_that_connects_in_an_outage_gets_the_last_info_and_is_se
 }
 
 #[tokio::test]
-async fn s10_a_component_that_connects_before_any_node_was_ever_seen_is_greeted_and_served() {
+async fn s10_a_component_that_connects_before_the_first_node_gets_an_info_and_is_served_later() {
     let mut scene = Scene::with(&[("session.info_wait_ms", "20")]).await;
     scene.node.stop_listening();
     let mut old = RawClient::connect(scene.address).await;
@@ -183,7 +184,7 @@ async fn s10_a_component_that_connects_before_any_node_was_ever_seen_is_greeted_
 }
 
 #[tokio::test]
-async fn s10_a_component_that_connects_in_an_outage_that_lasts_is_closed_without_a_word() {
+async fn s10_a_component_that_connects_in_a_long_outage_is_closed_without_an_error_text() {
     let settings = [("session.info_wait_ms", "20"), ("session.outage_secs", "1")];
     let mut scene = Scene::with(&settings).await;
     scene.node.stop_listening();
@@ -193,27 +194,27 @@ async fn s10_a_component_that_connects_in_an_outage_that_lasts_is_closed_without
 }
 
 #[tokio::test]
-async fn s10_what_a_component_said_before_it_left_in_an_outage_is_delivered_when_it_ends() {
+async fn s10_what_a_component_sent_before_it_left_in_an_outage_is_delivered_after_it() {
     let mut scene = Scene::start().await;
     let (mut client, node) = scene.open().await;
     scene.node.stop_listening();
     node.reset();
-    let said: Vec<u8> = (0..100).flat_map(publish).collect();
-    client.send(&said).await;
+    let sent: Vec<u8> = (0..100).flat_map(publish).collect();
+    client.send(&sent).await;
     client.close().await;
     eventually("the sidecar has all of it", PATIENCE, async || {
-        scene.metrics().await.value("standin_buffered_bytes", &[]) as usize == said.len()
+        scene.metrics().await.value("standin_buffered_bytes", &[]) as usize == sent.len()
     })
     .await;
     scene.node.listen_again().await;
     let mut node = scene.next_node("").await;
-    node.expect(&said).await;
+    node.expect(&sent).await;
     node.expect_end().await;
     scene.counted("standin_sessions", &[], 0.0).await;
 }
 
 #[tokio::test]
-async fn s10_what_a_component_said_before_it_left_is_given_up_with_the_outage() {
+async fn s10_what_a_component_sent_before_it_left_is_dropped_at_the_end_of_outage_secs() {
     let mut scene = Scene::with(&[("session.outage_secs", "1")]).await;
     let (mut client, node) = scene.open().await;
     scene.node.stop_listening();
@@ -230,24 +231,25 @@ async fn s10_what_a_component_said_before_it_left_is_given_up_with_the_outage() 
 async fn s10_publishes_to_be_sent_again_and_new_ones_survive_an_outage_in_order() {
     let mut scene = Scene::with(&[("publish.in_doubt", "'resend'")]).await;
     let (mut client, mut node) = scene.open().await;
-    let said: Vec<u8> = (0..10).flat_map(publish).collect();
-    client.send(&said).await;
-    node.expect(&said).await;
+    let sent: Vec<u8> = (0..10).flat_map(publish).collect();
+    client.send(&sent).await;
+    node.expect(&sent).await;
     scene.node.stop_listening();
     node.reset();
     let later: Vec<u8> = (10..20).flat_map(publish).collect();
     client.send(&later).await;
     scene.node.listen_again().await;
     let mut node = scene.next_node("").await;
-    node.expect([said, later].concat()).await;
+    node.expect([sent, later].concat()).await;
     nothing_else(&mut client, &mut node).await;
 }
 
-/// The limit of all sessions' buffers together in the tests that fill them, and what one session may add when they are full.
+/// Limit on the buffers of all sessions together, in the tests that fill them.
 const ALL_BYTES: usize = 1024 * 1024;
+/// What one session may still buffer above that limit.
 const LEAST_BYTES: usize = 8 * 1024;
 
-/// A sidecar of one thread with that limit, and so many components, each on a node's connection of its own.
+/// Starts a sidecar with one worker and that limit, and opens this many sessions.
 async fn crowded(sessions: usize) -> (Scene, Vec<(RawClient, NodeConnection)>) {
     let settings = [
         ("session.buffer_bytes", "524288"),
@@ -263,7 +265,7 @@ async fn crowded(sessions: usize) -> (Scene, Vec<(RawClient, NodeConnection)>) {
     (scene, pairs)
 }
 
-/// Waits until the buffers are full, and looks again and again whether they grow further than they may.
+/// Waits until the buffers are full, and checks several times that they do not grow above their limits.
 async fn full_and_no_fuller(scene: &Scene, sessions: usize) {
     let held = async || scene.metrics().await.value("standin_buffered_bytes", &[]) as usize;
     eventually("the buffers are full", PATIENCE, async || {
@@ -305,7 +307,7 @@ async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_los
             node
         }));
     }
-    // All stay until the end: the loss of one would have the other sessions look whether theirs live.
+    // All connections are kept to the end: the loss of one would make the other sessions send a PING.
     let mut nodes = Vec::new();
     for task in reading {
         nodes.push(task.await.expect("a node has read all"));
@@ -316,10 +318,10 @@ async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_los
 }
 
 #[tokio::test]
-async fn what_waits_for_components_that_do_not_read_is_bounded_in_all_and_nothing_is_lost() {
+async fn messages_for_components_that_do_not_read_are_bounded_together_and_none_is_lost() {
     const SESSIONS: usize = 8;
     let (scene, pairs) = crowded(SESSIONS).await;
-    // More than the sockets on the way take.
+    // More than the sockets between can hold.
     let messages: Arc<[u8]> = msg_frame("1", "a", vec![b'm'; 4096]).repeat(4096).into();
     let mut clients = Vec::new();
     let mut sending = Vec::new();
@@ -358,20 +360,20 @@ async fn s10_a_publish_larger_than_the_buffer_survives_an_outage() {
     for ending in [Ending::Closed, Ending::Reset] {
         scene.node.stop_listening();
         die(node, ending).await;
-        let said = [&publish(1)[..], &large, &publish(2), &large].concat();
-        let written = client.send_until_blocked(&said, Duration::from_millis(100)).await;
+        let sent = [&publish(1)[..], &large, &publish(2), &large].concat();
+        let written = client.send_until_blocked(&sent, Duration::from_millis(100)).await;
         scene.node.listen_again().await;
         node = scene.next_node("").await;
-        tokio::join!(client.send(&said[written..]), node.expect(&said));
+        tokio::join!(client.send(&sent[written..]), node.expect(&sent));
         nothing_else(&mut client, &mut node).await;
     }
 }
 
 #[tokio::test]
-async fn s10_a_node_that_greets_and_never_answers_does_not_prolong_the_outage() {
+async fn s10_a_node_that_sends_info_and_never_answers_does_not_extend_the_outage() {
     let settings = [
         ("session.outage_secs", "3"),
-        // Longer than the second after which a node that answered counts as having served.
+        // Longer than the second after which a node that answered counts as one that served.
         ("dial.handshake_timeout_ms", "1200"),
     ];
     let mut scene = Scene::with(&settings).await;

@@ -1,8 +1,7 @@
-//! The scene of a test: a sidecar inside the test's own process, and one scripted node behind it.
+//! A sidecar in the process of the test, and one scripted node behind it.
 //!
-//! One node is enough for any number of failovers: each connection it takes is a node of its own, born when the last one
-//! died. The sidecar is quiet: it puts no PING of its own into the stream except the one behind CONNECT, unless the test
-//! asks for more, so that every byte that a node gets can be told in advance.
+//! One scripted node is enough for any number of failovers: each connection that it accepts plays the next node. The sidecar sends
+//! no PING of its own except the one after CONNECT, unless a test sets otherwise, so a test knows every byte that a node gets.
 
 use e2e::http::Endpoint;
 use e2e::raw::CONNECT_OLD;
@@ -11,7 +10,7 @@ use standin_proxy::{Settings, Sidecar};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// Settings without which the sidecar would speak when the test does not expect it; a test may set them again.
+/// Settings that keep the sidecar from sending what a test does not expect. A test may override them.
 const QUIET: &[(&str, &str)] = &[
     ("listen", "['127.0.0.1:0']"),
     ("http.listen", "'127.0.0.1:0'"),
@@ -26,28 +25,28 @@ const QUIET: &[(&str, &str)] = &[
     ("session.settle_ms", "0"),
 ];
 
-/// A sidecar and the node it knows.
+/// A sidecar and its node.
 pub(crate) struct Scene {
     pub(crate) node: ScriptedNode,
-    /// Where components connect.
+    /// Address to which components connect.
     pub(crate) address: SocketAddr,
     http: Endpoint,
-    /// Dropped, it stops listening.
+    /// Kept because dropping it stops the sidecar from listening.
     _sidecar: Sidecar,
 }
 
 impl Scene {
-    /// With nothing special.
+    /// Starts a sidecar without further settings.
     pub(crate) async fn start() -> Self {
         Self::with(&[]).await
     }
 
-    /// With these settings: keys as in `deploy/proxy.toml`, values in TOML.
+    /// Starts a sidecar with these settings: keys as in `deploy/proxy.toml`, values in TOML.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
         Self::around(ScriptedNode::start().await, settings).await
     }
 
-    /// In front of this node.
+    /// Starts a sidecar in front of this node.
     pub(crate) async fn around(node: ScriptedNode, settings: &[(&str, &str)]) -> Self {
         let upstream = format!("['{}']", node.url());
         let mut all: BTreeMap<&str, &str> = QUIET.iter().copied().collect();
@@ -73,12 +72,12 @@ impl Scene {
         }
     }
 
-    /// A component that has said what old ones say, and its node's end of the session.
+    /// Opens a session with the CONNECT of an old component. Returns the component, and the node's end.
     pub(crate) async fn open(&mut self) -> (RawClient, NodeConnection) {
         self.open_with(CONNECT_OLD).await
     }
 
-    /// A component that has said `connect` and PING and has its answers, and its node's end of the session.
+    /// Opens a session with this CONNECT and a PING. Returns the component after its PONG, and the node's end.
     pub(crate) async fn open_with(&mut self, connect: &str) -> (RawClient, NodeConnection) {
         let serving = async {
             let (mut node, _) = self.node.accept_session().await;
@@ -91,21 +90,21 @@ impl Scene {
         (client, node)
     }
 
-    /// The next node takes the session over: CONNECT, exactly the commands `replayed`, PING; all are answered.
+    /// Accepts the session on the next node: expects CONNECT, exactly the commands `replayed`, and PING, and answers them.
     pub(crate) async fn next_node(&mut self, replayed: impl AsRef<[u8]>) -> NodeConnection {
         let mut node = self.joining_node(replayed).await;
         node.pong().await;
         node
     }
 
-    /// As [`next_node`](Self::next_node), but the PING, which was taken, is not answered yet.
+    /// Does the same as [`next_node`](Self::next_node), but does not answer the PING.
     pub(crate) async fn joining_node(&mut self, replayed: impl AsRef<[u8]>) -> NodeConnection {
         let mut node = self.node.accept().await;
         let connect = node.read_frame().await;
         assert_eq!(connect.verb(), "CONNECT", "{connect:?}");
         node.expect(replayed.as_ref()).await;
         node.expect_line("PING").await;
-        // A server is verbose until it is told otherwise.
+        // A server is verbose by default.
         if connect.json()["verbose"] != false {
             let commands = replayed
                 .as_ref()
@@ -117,12 +116,12 @@ impl Scene {
         node
     }
 
-    /// The counters now.
+    /// Reads the metrics.
     pub(crate) async fn metrics(&self) -> Metrics {
         Metrics::read(&self.http).await
     }
 
-    /// The addresses of the nodes that the sidecar knows.
+    /// Returns the addresses of the nodes that the sidecar knows.
     pub(crate) async fn node_names(&self) -> Vec<String> {
         let page = self.http.get_json("/nodez").await.unwrap_or_default();
         let rows = page["items"].as_array().cloned().unwrap_or_default();
@@ -143,7 +142,7 @@ impl Scene {
     }
 }
 
-/// The node dies in this way.
+/// Ends a node's connection in this way.
 pub(crate) async fn die(node: NodeConnection, ending: Ending) {
     match ending {
         Ending::Closed => node.close().await,
@@ -151,8 +150,8 @@ pub(crate) async fn die(node: NodeConnection, ending: Ending) {
     }
 }
 
-/// Both have had all that was theirs: a PING of the component is the next thing that the node gets, and its PONG the next
-/// that the component gets.
+/// Checks that nothing else is on its way: a PING of the component is the next frame at the node, and its PONG the next one at the
+/// component.
 pub(crate) async fn nothing_else(client: &mut RawClient, node: &mut NodeConnection) {
     client.send("PING\r\n").await;
     node.expect_line("PING").await;
