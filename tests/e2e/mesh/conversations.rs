@@ -1,26 +1,26 @@
-//! The table of conversations over three nodes, one client on each: who says what, and what each of the three hears.
+//! The table of conversations over three nodes with one client on each: what one client sends, and what each of the three receives.
 
-/// The client on the first, the second, the third node.
+/// Index of the client on the first node. `B` and `C` are those on the second and the third.
 pub(super) const A: usize = 0;
 pub(super) const B: usize = 1;
 pub(super) const C: usize = 2;
 
-/// What one of the clients says, and all that each of the three hears of it.
+/// The bytes that one client sends, and everything that each of the three then receives.
 pub(super) struct Step {
     pub(super) speaker: usize,
     pub(super) says: &'static str,
     pub(super) hears: [&'static str; 3],
-    /// What the interest has become by itself, without anybody's PING, must be known first.
+    /// The nodes must first agree on interest that ended by itself, without a PING of a client.
     pub(super) settled: bool,
 }
 
 /// One conversation.
 pub(super) struct Row {
     pub(super) name: &'static str,
-    /// What each says in CONNECT.
+    /// The options that each client sends in CONNECT.
     pub(super) connects: [&'static str; 3],
     pub(super) steps: &'static [Step],
-    /// Ours promises more than the real one does.
+    /// `standin-broker` promises more here than `nats-server`.
     pub(super) ours_only: bool,
 }
 
@@ -33,7 +33,7 @@ const fn step(speaker: usize, says: &'static str, hears: [&'static str; 3]) -> S
     }
 }
 
-/// Nobody hears anything.
+/// A step in which no client receives anything.
 const fn quiet(speaker: usize, says: &'static str) -> Step {
     step(speaker, says, ["", "", ""])
 }
@@ -50,12 +50,12 @@ const NEW: &str = r#"{"verbose":false,"protocol":1,"headers":true,"no_responders
 const NO_ECHO: &str = r#"{"verbose":false,"protocol":1,"headers":true,"no_responders":true,"echo":false}"#;
 const VERBOSE: &str = r#"{"verbose":true}"#;
 
-/// As ours says it; the newest real one names the subject besides.
+/// The status "no responders" of `standin-broker`. The newest `nats-server` adds the subject.
 pub(super) const NOBODY: &str = "HMSG in.1 9 16 16\r\nNATS/1.0 503\r\n\r\n\r\n";
 
 pub(super) const ROWS: &[Row] = &[
     Row {
-        name: "a message goes to each node that wants it, once",
+        name: "a message goes once to each node with interest",
         connects: [OLD; 3],
         steps: &[
             quiet(B, "SUB x 1\r\n"),
@@ -74,7 +74,7 @@ pub(super) const ROWS: &[Row] = &[
         ours_only: false,
     },
     Row {
-        name: "own messages come back, and go on",
+        name: "own messages are delivered back and to other nodes",
         connects: [OLD; 3],
         steps: &[
             quiet(A, "SUB x 1\r\n"),
@@ -115,7 +115,7 @@ pub(super) const ROWS: &[Row] = &[
         ours_only: false,
     },
     Row {
-        name: "subjects of any letters, payloads of line ends",
+        name: "subjects with any letters, payloads with line ends",
         connects: [OLD; 3],
         steps: &[
             quiet(B, "SUB gr\u{fc}\u{df}.* sid-1\r\n"),
@@ -159,7 +159,7 @@ pub(super) const ROWS: &[Row] = &[
         ours_only: false,
     },
     Row {
-        name: "headers, for those who read them",
+        name: "headers, only for clients that support them",
         connects: [NEW, NEW, OLD],
         steps: &[
             quiet(B, "SUB x 1\r\n"),
@@ -186,7 +186,7 @@ pub(super) const ROWS: &[Row] = &[
         ours_only: false,
     },
     Row {
-        name: "nobody on any node, somebody on another, nobody again",
+        name: "no responder on any node, a responder on another, no responder again",
         connects: [NEW; 3],
         steps: &[
             step(A, "SUB in.* 9\r\nPUB ask in.1 1\r\nx\r\n", [NOBODY, "", ""]),
@@ -209,7 +209,7 @@ pub(super) const ROWS: &[Row] = &[
         ours_only: false,
     },
     Row {
-        name: "a member of a queue group on another node is somebody",
+        name: "a member of a queue group on another node is a responder",
         connects: [NEW; 3],
         steps: &[
             quiet(C, "SUB ask q 1\r\n"),
@@ -239,7 +239,7 @@ pub(super) const ROWS: &[Row] = &[
         ours_only: false,
     },
     Row {
-        name: "an own subscription is nobody without echo",
+        name: "without echo an own subscription is not a responder",
         connects: [NO_ECHO, NEW, NEW],
         steps: &[
             step(
@@ -256,7 +256,7 @@ pub(super) const ROWS: &[Row] = &[
         ours_only: false,
     },
     Row {
-        name: "no more than the maximum, whoever publishes",
+        name: "no message after the maximum, whoever publishes",
         connects: [NEW, OLD, OLD],
         steps: &[
             quiet(B, "SUB x 1\r\nUNSUB 1 3\r\n"),
@@ -293,7 +293,7 @@ pub(super) const ROWS: &[Row] = &[
         ours_only: false,
     },
     Row {
-        name: "an ok for each command, and none for what comes from elsewhere",
+        name: "an ok for each command, and none for messages of other nodes",
         connects: [VERBOSE, VERBOSE, OLD],
         steps: &[
             step(B, "SUB x 1\r\n", ["", "+OK\r\n", ""]),
@@ -308,7 +308,7 @@ pub(super) const ROWS: &[Row] = &[
         ours_only: false,
     },
     Row {
-        name: "a queue group's member at hand comes first",
+        name: "a local member of a queue group is preferred",
         connects: [OLD; 3],
         steps: &[
             quiet(A, "SUB x q 1\r\n"),
@@ -322,7 +322,7 @@ pub(super) const ROWS: &[Row] = &[
             quiet(A, "UNSUB 1\r\n"),
             step(A, "PUB x 1\r\n4\r\n", ["", "MSG x 2 1\r\n4\r\n", ""]),
         ],
-        // The real one chooses among all nodes.
+        // `nats-server` chooses among the members of all nodes.
         ours_only: true,
     },
     Row {
@@ -346,7 +346,7 @@ pub(super) const ROWS: &[Row] = &[
         ours_only: false,
     },
     Row {
-        name: "without echo, a group's message is for a member elsewhere",
+        name: "without echo, a message for a group goes to a member on another node",
         connects: [NO_ECHO, OLD, OLD],
         steps: &[
             quiet(A, "SUB x q 1\r\n"),

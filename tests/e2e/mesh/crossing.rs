@@ -1,53 +1,54 @@
-//! One table of conversations over three nodes, held with ours and with real nats-server. Ours keeps it without waiting: once a
-//! client has its PONG, every node knows what it subscribed to. For the real one the test waits until the nodes agree.
+//! The table of conversations over three nodes, tested with `standin-broker` and with `nats-server`. `standin-broker` keeps it without
+//! waiting, because every node has a client's interest once the client has its PONG. With `nats-server` the test waits until the
+//! nodes agree.
 
 use e2e::raw::{CONNECT_OLD, msg_frame, pub_frame};
 use e2e::{Frame, Maker, Mesh, RawClient};
 
 use super::conversations::{NOBODY, ROWS, Row, Step};
 
-/// A client on each node, each listening to a subject that ends its share of a step.
+/// Connects a client to each node, each with a subscription to the subject that marks the end of a step.
 async fn clients(mesh: &Mesh, row: &Row) -> Vec<RawClient> {
     let mut clients = Vec::new();
     for (index, (node, options)) in mesh.nodes.iter().zip(row.connects).enumerate() {
         let mut client = RawClient::open_with(node.address(), &format!("CONNECT {options}")).await;
-        client.subscribe(&format!("fence.{index}"), "fence").await;
+        client.subscribe(&format!("barrier.{index}"), "barrier").await;
         client.flush().await;
         clients.push(client);
     }
     clients
 }
 
-/// What each client hears of a step, as one text.
+/// Runs a step, and returns what each client received, as one text.
 async fn heard(clients: &mut [RawClient], step: &Step, verbose: bool) -> Vec<String> {
     let speaker = &mut clients[step.speaker];
     speaker.send(step.says).await;
     for index in (0..3).filter(|index| *index != step.speaker) {
-        speaker.publish(&format!("fence.{index}"), "").await;
+        speaker.publish(&format!("barrier.{index}"), "").await;
     }
     let mut all = Vec::new();
     for (index, client) in clients.iter_mut().enumerate() {
         let frames = if index == step.speaker {
             client.flush().await
         } else {
-            until_fence(client, index).await
+            until_barrier(client, index).await
         };
         all.push(text(&frames));
     }
     if verbose {
         let own = &mut all[step.speaker];
-        let without_fences = own.strip_suffix("+OK\r\n+OK\r\n").map(str::to_owned);
-        *own = without_fences.unwrap_or_else(|| panic!("no ok for the fences: {own:?}"));
+        let without_barriers = own.strip_suffix("+OK\r\n+OK\r\n").map(str::to_owned);
+        *own = without_barriers.unwrap_or_else(|| panic!("no ok for the barriers: {own:?}"));
     }
     all
 }
 
-async fn until_fence(client: &mut RawClient, index: usize) -> Vec<Frame> {
-    let fence = msg_frame("fence", &format!("fence.{index}"), "");
+async fn until_barrier(client: &mut RawClient, index: usize) -> Vec<Frame> {
+    let barrier = msg_frame("barrier", &format!("barrier.{index}"), "");
     let mut before = Vec::new();
     loop {
         let frame = client.read_command().await;
-        if frame.bytes() == fence {
+        if frame.bytes() == barrier {
             return before;
         }
         before.push(frame);
@@ -59,7 +60,7 @@ fn text(frames: &[Frame]) -> String {
     texts.collect()
 }
 
-/// What newer versions add to the word that nobody listens is left out.
+/// Removes the subject that newer versions add to the status "no responders".
 fn without_subject(heard: &str) -> String {
     match heard.split_once("NATS/1.0 503\r\nNats-Subject") {
         Some(("HMSG in.1 9 33 33\r\n" | "HMSG in.1 9 35 35\r\n", _)) => NOBODY.to_owned(),
@@ -101,7 +102,7 @@ async fn hold_all(maker: Maker) {
 }
 
 #[tokio::test]
-async fn the_table_holds_over_nodes_of_ours() {
+async fn the_table_holds_over_nodes_of_standin_broker() {
     hold_all(Maker::Ours).await;
 }
 
@@ -110,9 +111,9 @@ async fn the_table_holds_over_nodes_of_nats_server() {
     hold_all(Maker::Nats).await;
 }
 
-/// The largest message there may be, and many of any size, to a subscriber on each other node.
+/// Sizes up to the largest message, with a subscriber on each node.
 #[tokio::test]
-async fn messages_of_any_size_cross_unchanged_and_in_order() {
+async fn messages_of_any_size_reach_other_nodes_unchanged_and_in_order() {
     let mut mesh = Mesh::start(Maker::Ours, 3).await;
     let mut subscribers = Vec::new();
     for node in &mesh.nodes {
@@ -143,7 +144,7 @@ async fn messages_of_any_size_cross_unchanged_and_in_order() {
     }
     publisher.flush().await;
     for subscriber in &mut subscribers {
-        assert!(subscriber.flush().await.is_empty(), "none of them twice");
+        assert!(subscriber.flush().await.is_empty(), "received twice");
     }
     mesh.wait_until_agreed().await;
 }

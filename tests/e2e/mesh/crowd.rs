@@ -1,4 +1,4 @@
-//! Many clients on a node that dies, faults again and again: what is gone is gone everywhere, quickly, and nothing is left behind.
+//! Many clients on a node that dies, and many faults: the interest of what died disappears everywhere, quickly, and nothing leaks.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 const CROWD: usize = 10_000;
 
-/// A client with subjects of its own, and one that all have; returns when all nodes know.
+/// Connects a client with its own subject, one that all have, and a group. Returns when all nodes have its interest.
 async fn arrive(address: std::net::SocketAddr, number: usize) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.expect("served");
     let line = format!(
@@ -47,15 +47,15 @@ async fn subscriptions_are(mesh: &Mesh, nodes: &[usize], count: u64, patience: D
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_killed_with_a_crowd_on_it_takes_their_interest_along_everywhere_and_at_once() {
+async fn the_interest_of_ten_thousand_clients_disappears_everywhere_when_their_node_is_killed() {
     let mut mesh = Mesh::start(Maker::Ours, 3).await;
     let mut watchers = [mesh.nodes[0].client().await, mesh.nodes[1].client().await];
     let survivors: [Figures; 2] = [mesh.nodes[0].figures(), mesh.nodes[1].figures()];
     for round in 1..=3 {
         let crowd = crowd_on(&mesh, 2).await;
-        // Each subject of its own, the one of all, ten groups.
+        // The own subjects, the one that all have, and ten groups.
         let known = CROWD as u64 + 1 + 10;
-        // Each of the crowd has its PONG, so nothing needs to be waited for.
+        // Each client has its PONG, so the interest is complete.
         for index in [0, 1] {
             assert_eq!(
                 mesh.nodes[index].num_subscriptions().await,
@@ -68,7 +68,7 @@ async fn a_node_killed_with_a_crowd_on_it_takes_their_interest_along_everywhere_
             watcher.publish("all.x", "hi").await;
             watcher.flush().await;
         }
-        eventually("each message crosses once", PATIENCE, async || {
+        eventually("each message is sent once over the route", PATIENCE, async || {
             mesh.nodes[2].messages_from_links().await == before + 2
         })
         .await;
@@ -82,7 +82,7 @@ async fn a_node_killed_with_a_crowd_on_it_takes_their_interest_along_everywhere_
         mesh.wait_until_whole().await;
         mesh.wait_until_agreed().await;
     }
-    // And a crowd that dies while its node lives.
+    // Now the clients die and their node stays.
     let crowd = crowd_on(&mesh, 2).await;
     for stream in crowd {
         stream.set_zero_linger().expect("a socket");
@@ -91,14 +91,14 @@ async fn a_node_killed_with_a_crowd_on_it_takes_their_interest_along_everywhere_
     subscriptions_are(&mesh, &[0, 1, 2], 0, PATIENCE).await;
     mesh.wait_until_agreed().await;
     for (index, before) in survivors.iter().enumerate() {
-        is_as_before(&mesh, index, before).await;
+        uses_no_more_than(&mesh, index, before).await;
     }
 }
 
-/// A node takes as much of the machine as it did, but for the memory that the allocator keeps for the next time.
-async fn is_as_before(mesh: &Mesh, node: usize, before: &Figures) {
+/// Checks that a node has as many threads and files as before, and not much more memory (the allocator keeps some).
+async fn uses_no_more_than(mesh: &Mesh, node: usize, before: &Figures) {
     eventually(
-        format!("node {node} is as it was: {before:?}"),
+        format!("node {node} uses what it did before: {before:?}"),
         PATIENCE,
         async || {
             let now = mesh.nodes[node].figures();
@@ -110,13 +110,13 @@ async fn is_as_before(mesh: &Mesh, node: usize, before: &Figures) {
     eprintln!("node {node}: {before:?} before, {now:?} after");
     assert!(
         now.resident_kib < before.resident_kib + 16 * 1024,
-        "it keeps memory: {before:?}, now {now:?}"
+        "memory grew: {before:?}, now {now:?}"
     );
 }
 
-/// Kills, restarts, freezes, orderly ends and newcomers, one after the other: what survives is whole, exact and not grown.
+/// The faults are kills, restarts, freezes and orderly stops.
 #[tokio::test]
-async fn after_many_faults_survivors_agree_and_have_grown_by_nothing() {
+async fn after_many_faults_the_survivors_agree_and_use_no_more_memory_and_files() {
     let mut mesh = Mesh::builder(Maker::Ours, 4)
         .setting("cluster.ping_interval_ms", 100)
         .setting("cluster.ping_timeout_ms", 200)
@@ -171,6 +171,6 @@ async fn after_many_faults_survivors_agree_and_have_grown_by_nothing() {
         receipts.assert_whole(&ledger);
     }
     for (index, before) in before.iter().enumerate() {
-        is_as_before(&mesh, index, before).await;
+        uses_no_more_than(&mesh, index, before).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Discovery: INFO names the nodes that take clients, so a library that was given one address finds another when its node dies.
+//! Discovery: INFO lists the nodes that accept clients, so a library with one address finds another node when its node dies.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
 use e2e::{Component, Library, Maker, Mesh, PATIENCE, RawClient, eventually};
 use serde_json::Value;
 
-/// What INFO names of these nodes, its own first and the others in whatever order.
+/// Returns what INFO must list: the address of node `own`, and the sorted addresses of the `others`.
 fn urls(mesh: &Mesh, own: usize, others: &[usize]) -> (String, Vec<String>) {
     let url = |index: &usize| mesh.nodes[*index].address().to_string();
     let mut others: Vec<String> = others.iter().map(url).collect();
@@ -14,7 +14,8 @@ fn urls(mesh: &Mesh, own: usize, others: &[usize]) -> (String, Vec<String>) {
     (url(&own), others)
 }
 
-fn told(info: &Value) -> (String, Vec<String>) {
+/// Returns what INFO lists: the first address, and the other ones sorted.
+fn listed(info: &Value) -> (String, Vec<String>) {
     let list = info["connect_urls"].as_array().cloned().unwrap_or_default();
     let mut list = list.iter().filter_map(|url| url.as_str().map(str::to_owned));
     let own = list.next().unwrap_or_default();
@@ -23,37 +24,37 @@ fn told(info: &Value) -> (String, Vec<String>) {
     (own, others)
 }
 
-/// Reads until INFO says this.
-async fn until_told(client: &mut RawClient, expected: (String, Vec<String>)) {
+/// Reads until an INFO lists these addresses.
+async fn until_listed(client: &mut RawClient, expected: (String, Vec<String>)) {
     loop {
         let frame = client.read_command().await;
-        if frame.verb() == "INFO" && told(&frame.json()) == expected {
+        if frame.verb() == "INFO" && listed(&frame.json()) == expected {
             return;
         }
     }
 }
 
 #[tokio::test]
-async fn info_names_the_nodes_its_own_first_and_says_so_again_when_they_come_and_go() {
+async fn info_lists_the_own_node_first_and_is_sent_again_when_nodes_join_or_leave() {
     let mut mesh = Mesh::start(Maker::Ours, 3).await;
     let mut current = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
-    assert_eq!(told(&current.info()), urls(&mesh, 1, &[0, 2]));
+    assert_eq!(listed(&current.info()), urls(&mesh, 1, &[0, 2]));
     assert_eq!(current.info()["cluster"], "mesh");
     let mut old = RawClient::open_with(mesh.nodes[1].address(), CONNECT_OLD).await;
-    assert_eq!(told(&old.info()), urls(&mesh, 1, &[0, 2]));
+    assert_eq!(listed(&old.info()), urls(&mesh, 1, &[0, 2]));
 
     let fourth = mesh.start_one_more().await;
-    until_told(&mut current, urls(&mesh, 1, &[0, 2, fourth])).await;
+    until_listed(&mut current, urls(&mesh, 1, &[0, 2, fourth])).await;
     mesh.nodes[0].kill();
-    until_told(&mut current, urls(&mesh, 1, &[2, fourth])).await;
-    // One that is about to leave is named no more, though it is still there.
+    until_listed(&mut current, urls(&mesh, 1, &[2, fourth])).await;
+    // A lame duck is not listed, though it still runs.
     let settings = &mut mesh.nodes[0].settings;
     settings.push(("process.lame_duck_grace_secs".to_owned(), "60".to_owned()));
     mesh.nodes[0].restart().await;
-    until_told(&mut current, urls(&mesh, 1, &[0, 2, fourth])).await;
+    until_listed(&mut current, urls(&mesh, 1, &[0, 2, fourth])).await;
     let mut held = mesh.nodes[0].client().await;
     mesh.nodes[0].go_lame();
-    until_told(&mut current, urls(&mesh, 1, &[2, fourth])).await;
+    until_listed(&mut current, urls(&mesh, 1, &[2, fourth])).await;
     held.flush().await;
     mesh.wait_until_whole().await;
     held.close().await;
@@ -66,23 +67,19 @@ async fn info_names_the_nodes_its_own_first_and_says_so_again_when_they_come_and
 }
 
 #[tokio::test]
-async fn nobody_is_named_who_does_not_want_to_be() {
+async fn a_node_with_no_advertise_is_not_listed() {
     let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
     mesh.nodes[2].flags.push("--no_advertise".to_owned());
     mesh.start_all().await;
     let client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
-    assert_eq!(told(&client.info()), urls(&mesh, 0, &[1]));
+    assert_eq!(listed(&client.info()), urls(&mesh, 0, &[1]));
     let client = RawClient::open_with(mesh.nodes[2].address(), CONNECT_NEW).await;
-    assert_eq!(
-        client.info().get("connect_urls"),
-        None,
-        "nor does it name the others"
-    );
+    assert_eq!(client.info().get("connect_urls"), None, "it lists other nodes");
 }
 
-/// npm's old clients hang on a longer line; the rest is told to those that can take it.
+/// Old clients of npm hang on a longer line. Clients that accept a later INFO get the complete list.
 #[tokio::test]
-async fn the_first_info_is_short_however_many_nodes_there_are() {
+async fn the_first_info_is_below_512_bytes_for_any_number_of_nodes() {
     const SIZE: usize = 8;
     let mut mesh = Mesh::builder(Maker::Ours, SIZE).describe();
     let name = |index: usize| format!("node-{index}-of-a-cluster-with-long-names.example.org:4222");
@@ -96,15 +93,15 @@ async fn the_first_info_is_short_however_many_nodes_there_are() {
         "{:?}",
         client.info_frame()
     );
-    let (own, some) = told(&client.info());
+    let (own, some) = listed(&client.info());
     assert_eq!(own, name(0));
     assert!(!some.is_empty() && some.len() < SIZE - 1, "{some:?}");
     client.send(format!("{CONNECT_NEW}\r\n")).await;
-    until_told(&mut client, (name(0), (1..SIZE).map(name).collect())).await;
+    until_listed(&mut client, (name(0), (1..SIZE).map(name).collect())).await;
     mesh.wait_until_agreed().await;
 }
 
-/// Given the address of one node only, which is then killed: the library goes on, on another node, with its subscriptions.
+/// Gives a library the address of one node, kills that, and checks that the library moves to another node with its subscriptions.
 async fn moves_by_itself(library: Library) {
     let mut mesh = Mesh::start(Maker::Ours, 3).await;
     let mut component = Component::connect(library, &mesh.nodes[0].url()).await;
@@ -115,12 +112,12 @@ async fn moves_by_itself(library: Library) {
     counterpart.subscribe("said", "1").await;
     counterpart.flush().await;
     counterpart.publish("news.1", "before").await;
-    eventually("it hears", PATIENCE, async || {
+    eventually("it receives", PATIENCE, async || {
         component.payloads("all") == ["before"]
     })
     .await;
     mesh.nodes[0].kill();
-    eventually("it hears again", Duration::from_secs(30), async || {
+    eventually("it receives again", Duration::from_secs(30), async || {
         counterpart.publish("news.2", "after").await;
         counterpart.publish("work", "after").await;
         counterpart.flush().await;
@@ -129,7 +126,7 @@ async fn moves_by_itself(library: Library) {
             .all(|name| component.payloads(name).iter().any(|came| came == "after"))
     })
     .await;
-    // The last message comes once: it has one subscription, on one node.
+    // The last message is received once: the component has one subscription on one node.
     counterpart.publish("news.3", "last").await;
     counterpart.flush().await;
     eventually("the last one", PATIENCE, async || {
@@ -186,7 +183,7 @@ async fn rust_moves_to_another_node_by_itself() {
     client.flush().await.expect("flushed");
     mesh.nodes[0].kill();
     let mut counterpart = mesh.nodes[2].client().await;
-    eventually("it hears again", Duration::from_secs(30), async || {
+    eventually("it receives again", Duration::from_secs(30), async || {
         counterpart.publish("news.1", "after").await;
         counterpart.flush().await;
         tokio::time::timeout(Duration::from_millis(50), subscription.next())
@@ -197,8 +194,8 @@ async fn rust_moves_to_another_node_by_itself() {
     mesh.wait_until_agreed().await;
 }
 
-/// The clients that know one address, and none of discovery, just work: each on a node of its own, or both on one.
-async fn just_works(library: Library) {
+/// Checks a library that ignores the list, with publisher and subscriber on different nodes.
+async fn works_across_nodes(library: Library) {
     let mut mesh = Mesh::start(Maker::Ours, 2).await;
     crate::scenario::all_that_components_do(library, &mesh.nodes[0].url(), &mesh.nodes[1].url()).await;
     mesh.start_one_more().await;
@@ -208,11 +205,11 @@ async fn just_works(library: Library) {
 }
 
 #[tokio::test]
-async fn node_0_2_knows_nothing_of_it_and_works_across_nodes() {
-    just_works(Library::Node02).await;
+async fn node_0_2_ignores_the_list_and_works_across_nodes() {
+    works_across_nodes(Library::Node02).await;
 }
 
 #[tokio::test]
-async fn nats_python_knows_nothing_of_it_and_works_across_nodes() {
-    just_works(Library::NatsPython).await;
+async fn nats_python_ignores_the_list_and_works_across_nodes() {
+    works_across_nodes(Library::NatsPython).await;
 }

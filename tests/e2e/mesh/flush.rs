@@ -1,5 +1,5 @@
-//! The cluster-wide flush: after SUB, PING, PONG on one node, a publish on any other reaches the subscriber, also while nodes
-//! come and go. A single server gives this for free, and old programs count on it.
+//! The cluster-wide flush: after SUB, PING, PONG on one node, a publish on any other node reaches the subscriber, also while nodes
+//! join and leave. A single server has this property by nature, and old programs depend on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -9,16 +9,16 @@ use e2e::raw::{CONNECT_NEW, CONNECT_OLD, pub_frame};
 use e2e::{Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Rounds over the nodes that stay, at least.
+/// Least number of rounds over the nodes that stay.
 const ROUNDS: u64 = 10_000;
 
-/// Times that nodes come and go meanwhile, at least.
+/// Least number of nodes that join and leave meanwhile.
 const CHANGES: usize = 8;
 
-/// Rounds on each pair with a newcomer.
-const ROUNDS_OF_A_NEWCOMER: u64 = 40;
+/// Rounds on each pair of nodes with one that has just joined.
+const ROUNDS_OF_A_NEW_NODE: u64 = 40;
 
-/// One after the other: subscribe here, have the PONG, and at once publish there. Every message must come, once and in order.
+/// Rounds of: subscribe on one node, get the PONG, and at once publish on another. Every message must arrive, once and in order.
 struct Rounds {
     subscriber: RawClient,
     publisher: RawClient,
@@ -44,7 +44,7 @@ impl Rounds {
         let payload = self.ledger.next(&self.name);
         let number = self.ledger.total();
         let subject = format!("{}.{number}", self.name);
-        // It ends with its only message, so interest goes as often as it comes.
+        // The subscription ends with its only message, so interest is removed as often as it is added.
         let words = format!("SUB {subject} {number}\r\nUNSUB {number} 1\r\nPING\r\n");
         self.subscriber.send(words).await;
         loop {
@@ -69,7 +69,7 @@ impl Rounds {
     }
 }
 
-/// Rounds on this pair until it is told to end; counts them.
+/// Runs rounds on this pair until `over` is set, and counts them.
 fn go_on(mut rounds: Rounds, over: Arc<AtomicBool>, count: Arc<AtomicU64>) -> JoinHandle<u64> {
     tokio::spawn(async move {
         while !over.load(Relaxed) {
@@ -80,8 +80,8 @@ fn go_on(mut rounds: Rounds, over: Arc<AtomicBool>, count: Arc<AtomicU64>) -> Jo
     })
 }
 
-/// A node comes, takes part on both sides of every pair from the moment that it is ready, and goes: in order, or killed.
-async fn come_and_go(mesh: &mut Mesh, newcomer: usize, killed: bool) {
+/// Starts a node, runs rounds with it on both sides of every pair as soon as it is ready, and stops or kills it.
+async fn join_and_leave(mesh: &mut Mesh, newcomer: usize, killed: bool) {
     mesh.nodes[newcomer].restart().await;
     let mut pairs = Vec::new();
     for stays in 0..3 {
@@ -89,7 +89,7 @@ async fn come_and_go(mesh: &mut Mesh, newcomer: usize, killed: bool) {
         pairs.push(Rounds::on(mesh, stays, newcomer).await);
     }
     let rounds = pairs.into_iter().map(async |mut rounds| {
-        for _ in 0..ROUNDS_OF_A_NEWCOMER {
+        for _ in 0..ROUNDS_OF_A_NEW_NODE {
             rounds.one().await;
         }
         rounds.finish().await
@@ -103,7 +103,7 @@ async fn come_and_go(mesh: &mut Mesh, newcomer: usize, killed: bool) {
 }
 
 #[tokio::test]
-async fn after_sub_ping_pong_a_publish_on_any_node_arrives_ten_thousand_times_while_nodes_come_and_go() {
+async fn after_sub_ping_pong_a_publish_on_any_node_arrives_ten_thousand_times_while_nodes_join_and_leave() {
     let mut mesh = Mesh::start(Maker::Ours, 3).await;
     let (over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut pairs = Vec::new();
@@ -114,35 +114,35 @@ async fn after_sub_ping_pong_a_publish_on_any_node_arrives_ten_thousand_times_wh
     let newcomers = [mesh.add(None), mesh.add(None)];
     let mut changes = 0;
     while changes < CHANGES || count.load(Relaxed) < ROUNDS {
-        come_and_go(&mut mesh, newcomers[changes % 2], changes % 4 < 2).await;
+        join_and_leave(&mut mesh, newcomers[changes % 2], changes % 4 < 2).await;
         changes += 1;
         assert!(!pairs.iter().any(JoinHandle::is_finished), "a pair has failed");
     }
     over.store(true, Relaxed);
     let mut rounds = 0;
     for pair in pairs {
-        rounds += pair.await.expect("every message came, once");
+        rounds += pair.await.expect("every message arrived once");
     }
-    eprintln!("{rounds} rounds over nodes that stayed, none missed, while {changes} nodes came and went");
+    eprintln!("{rounds} rounds over nodes that stayed, none missed, while {changes} nodes joined and left");
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }
 
-/// How long the PONG takes after this.
-async fn pong_after(client: &mut RawClient, says: &str) -> Duration {
-    client.send(says).await;
+/// Sends `frames` and a PING, and returns the time until the PONG.
+async fn pong_after(client: &mut RawClient, frames: &str) -> Duration {
+    client.send(frames).await;
     let start = Instant::now();
     client.flush().await;
     start.elapsed()
 }
 
 #[tokio::test]
-async fn a_frozen_node_holds_a_pong_for_the_flush_timeout_once_and_nobody_after_that() {
+async fn a_frozen_node_delays_one_pong_of_each_other_node_by_the_flush_timeout() {
     const FLUSH_TIMEOUT: Duration = Duration::from_millis(1200);
     const QUICK: Duration = Duration::from_millis(600);
     let mut mesh = Mesh::builder(Maker::Ours, 3)
         .setting("cluster.flush_timeout_ms", FLUSH_TIMEOUT.as_millis())
-        // It stays linked all the while.
+        // The route to the frozen node stays open.
         .setting("cluster.ping_timeout_ms", 60_000)
         .start()
         .await;
@@ -152,14 +152,17 @@ async fn a_frozen_node_holds_a_pong_for_the_flush_timeout_once_and_nobody_after_
     mesh.nodes[2].freeze().await;
 
     let (first, second) = here.split_at_mut(1);
-    let (held, not_held) = tokio::join!(pong_after(&mut first[0], "SUB a 1\r\n"), async {
+    let (delayed, not_delayed) = tokio::join!(pong_after(&mut first[0], "SUB a 1\r\n"), async {
         pong_after(&mut second[0], "PUB nobody 0\r\n\r\n").await
     });
-    assert!(held >= FLUSH_TIMEOUT - Duration::from_millis(20), "{held:?}");
-    assert!(held < FLUSH_TIMEOUT + QUICK, "{held:?}");
     assert!(
-        not_held < QUICK,
-        "who has changed nothing waits for nobody: {not_held:?}"
+        delayed >= FLUSH_TIMEOUT - Duration::from_millis(20),
+        "{delayed:?}"
+    );
+    assert!(delayed < FLUSH_TIMEOUT + QUICK, "{delayed:?}");
+    assert!(
+        not_delayed < QUICK,
+        "a client without a change of interest has waited: {not_delayed:?}"
     );
     mesh.nodes[0]
         .process()
@@ -168,12 +171,12 @@ async fn a_frozen_node_holds_a_pong_for_the_flush_timeout_once_and_nobody_after_
     for number in 2..20 {
         for client in &mut here {
             let pong = pong_after(client, &format!("SUB a.{number} {number}\r\n")).await;
-            assert!(pong < QUICK, "held again: {pong:?}");
+            assert!(pong < QUICK, "delayed again: {pong:?}");
         }
     }
-    // Each node finds out for itself, and what it knows of the living stays exact.
-    let held = pong_after(&mut there, "SUB b 1\r\n").await;
-    assert!(held < FLUSH_TIMEOUT + QUICK, "{held:?}");
+    // Each node waits once for the frozen one, and its interest of the other nodes stays exact.
+    let delayed = pong_after(&mut there, "SUB b 1\r\n").await;
+    assert!(delayed < FLUSH_TIMEOUT + QUICK, "{delayed:?}");
     here[0].publish("b", "hi").await;
     there.expect_message("1", "b", "hi").await;
     mesh.wait_until_agreed().await;
@@ -183,18 +186,18 @@ async fn a_frozen_node_holds_a_pong_for_the_flush_timeout_once_and_nobody_after_
     mesh.wait_until_agreed().await;
     frozen.publish("b", "thawed").await;
     there.expect_message("1", "b", "thawed").await;
-    assert!(there.flush().await.is_empty(), "nothing twice");
+    assert!(there.flush().await.is_empty(), "received twice");
 
-    // It is waited for again: what it knows after PONG is exact once more.
+    // The thawed node takes part in the flush again: after a PONG it has the interest.
     here[0].send("SUB late 99\r\n").await;
     here[0].flush().await;
     frozen.publish("late", "x").await;
     here[0].expect_message("99", "late", "x").await;
 }
 
-/// With its PONG a client has what its node has, also of a node that did not answer in time.
+/// The frozen node does not answer the client's flush in time, but sends messages for other clients of that node later.
 #[tokio::test]
-async fn a_new_client_misses_nothing_after_its_pong_of_what_a_frozen_node_sends_for_others_there() {
+async fn a_client_gets_every_message_after_its_pong_also_of_a_node_that_was_frozen() {
     let mut mesh = Mesh::builder(Maker::Ours, 3)
         .setting("cluster.flush_timeout_ms", 200)
         .setting("cluster.ping_timeout_ms", 60_000)
@@ -223,7 +226,7 @@ async fn a_new_client_misses_nothing_after_its_pong_of_what_a_frozen_node_sends_
         }
         mesh.nodes[0].thaw();
         for client in clients.iter_mut().chain([&mut others]) {
-            let mut receipts = Receipts::new("who had its PONG");
+            let mut receipts = Receipts::new("a client with its PONG");
             receipts.gather(client, &ledger, PATIENCE).await;
             receipts.assert_whole(&ledger);
         }
@@ -234,7 +237,7 @@ async fn a_new_client_misses_nothing_after_its_pong_of_what_a_frozen_node_sends_
 }
 
 #[tokio::test]
-async fn a_node_frozen_for_longer_than_links_endure_is_let_go_and_taken_up_again() {
+async fn a_node_frozen_for_longer_than_the_ping_timeout_loses_its_routes_and_joins_again() {
     let mut mesh = Mesh::builder(Maker::Ours, 3)
         .setting("cluster.ping_interval_ms", 200)
         .setting("cluster.ping_timeout_ms", 500)
@@ -258,7 +261,7 @@ async fn a_node_frozen_for_longer_than_links_endure_is_let_go_and_taken_up_again
     assert_eq!(
         mesh.nodes[1].num_subscriptions().await,
         Some(1),
-        "what the frozen one wanted went with it"
+        "the interest of the frozen node is still there"
     );
 
     mesh.nodes[2].thaw();
@@ -273,9 +276,9 @@ async fn a_node_frozen_for_longer_than_links_endure_is_let_go_and_taken_up_again
     receipts.assert_whole(&ledger);
 }
 
-/// What other nodes had sent to a node that is told to go comes to its clients before the PONG behind which they leave.
+/// Clients leave a lame duck after such a PONG.
 #[tokio::test]
-async fn a_client_of_a_lame_duck_has_had_all_that_was_on_its_way_when_it_gets_its_pong() {
+async fn a_client_of_a_lame_duck_has_every_message_that_was_on_its_way_when_it_gets_its_pong() {
     const MESSAGES: usize = 20_000;
     let mut mesh = Mesh::start(Maker::Ours, 3).await;
     let mut subscriber = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
@@ -297,7 +300,7 @@ async fn a_client_of_a_lame_duck_has_had_all_that_was_on_its_way_when_it_gets_it
     subscriber.send("PING\r\n").await;
     before.extend(subscriber.read_until("PONG").await);
     let came = before.iter().filter(|frame| frame.verb() == "MSG").count();
-    assert_eq!(came, MESSAGES * publishers.len(), "the rest is on its way");
+    assert_eq!(came, MESSAGES * publishers.len(), "the rest came after the PONG");
 }
 
 /// Answers requests until its client ends.
@@ -312,7 +315,7 @@ fn answer(mut responder: RawClient) -> JoinHandle<()> {
     })
 }
 
-/// A request that comes with its connection's first words is answered, though the answer may be quick and nobody has waited for a PONG.
+/// The request comes together with CONNECT and SUB, without a PING, and the answer may be quick.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_request_of_each_connection_is_answered_by_another_node() {
     const REQUESTS: usize = 4000;

@@ -1,21 +1,21 @@
-//! The broker as a cluster: real processes that start, die, freeze and lose each other, and what their clients see of it.
+//! The broker as a cluster: real processes that start, die, freeze and lose each other, and the effect on their clients.
 //!
 //! | file | the promise |
 //! |---|---|
-//! | [`crossing`], [`conversations`], [`split`] | a conversation over several nodes is as on one |
-//! | [`queues`] | a queue group's message has one taker in the whole cluster |
-//! | [`flush`] | after PONG every node knows what a client has subscribed to; a node that hangs holds nobody for long |
-//! | [`moves`] | a client that moves between nodes gets nothing twice |
-//! | [`zookeeper`] | a node is registered while it serves; the mesh lives without the registry |
-//! | [`neighbours`] | what does not belong is refused, what is slow harms nobody |
-//! | [`discovery`] | clients are told of the other nodes, and libraries move by themselves |
-//! | [`partitions`] | what the network does to a cluster heals |
-//! | [`crowd`] | what is gone is gone everywhere, and nothing is left behind |
+//! | [`crossing`], [`conversations`], [`split`] | a conversation over several nodes is the same as on one |
+//! | [`queues`] | each message for a queue group is delivered to one member in the whole cluster |
+//! | [`flush`] | after PONG every node has the client's interest; a hanging node delays a PONG only up to the flush timeout |
+//! | [`moves`] | a client that moves between nodes gets no message twice |
+//! | [`zookeeper`] | a node is registered while it serves; the mesh works while ZooKeeper is down |
+//! | [`neighbours`] | connections that do not belong to the mesh are refused; slow nodes do not harm the others |
+//! | [`discovery`] | INFO lists the other nodes, and client libraries move to them |
+//! | [`partitions`] | the mesh recovers from partitions, delay and loss |
+//! | [`crowd`] | the interest of a dead node disappears everywhere, and nothing leaks |
 //! | [`rolling`] | components behind sidecars do not notice that nodes are restarted |
-//! | [`thaw`] | a node that was stopped for a while delivers nothing of those who gave it up |
-//! | [`starting`] | a node serves nobody before it is synced |
-//! | [`names`] | whose cluster a node is of, and which port is for whom |
-//! | [`namesakes`] | of nodes of one name one serves |
+//! | [`thaw`] | a node that was frozen delivers no message of a sender that has given it up |
+//! | [`starting`] | a node accepts clients only after it has the interest of the others |
+//! | [`names`] | cluster names, and clients or nodes at the wrong port |
+//! | [`namesakes`] | of nodes with the same name one serves |
 
 mod conversations;
 mod crossing;

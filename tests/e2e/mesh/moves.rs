@@ -1,5 +1,5 @@
-//! A client that moves from node to node gets no message twice and none behind a later one: what it has had from one node, another
-//! may still have to read, or to be sent.
+//! A client that moves from node to node gets no message twice or out of order, although another node may still have to read or to
+//! receive the messages that the client already has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,9 +8,9 @@ use std::time::Duration;
 use e2e::{Ledger, Maker, Mesh, PATIENCE, Publishing, Receipts, Receiving};
 use tokio::task::JoinSet;
 
-/// What the next node still has to read is for other clients there.
+/// The messages that the next node still has to read are only for other clients there.
 #[tokio::test]
-async fn a_client_that_moves_gets_nothing_twice_from_a_node_that_is_behind() {
+async fn a_client_that_moves_gets_no_message_twice_from_a_node_that_is_behind() {
     let mut mesh = Mesh::builder(Maker::Ours, 3)
         .setting("cluster.flush_timeout_ms", 20_000)
         .start()
@@ -44,7 +44,7 @@ async fn a_client_that_moves_gets_nothing_twice_from_a_node_that_is_behind() {
     receipts.assert_whole(&ledger);
 }
 
-/// From one node to the other, each time after a few messages, until `moves` says enough.
+/// Moves a client from one node to the other, each time after a few messages, until `moves` has reached `enough`.
 async fn move_on(mesh: Arc<Mesh>, name: String, moves: Arc<AtomicU64>, enough: u64) -> Receipts {
     let mut receipts = Receipts::new(name);
     let mut client = mesh.nodes[1].client().await;
@@ -67,12 +67,12 @@ async fn move_on(mesh: Arc<Mesh>, name: String, moves: Arc<AtomicU64>, enough: u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_move_all_the_time_under_load_get_nothing_twice_and_all_in_order() {
+async fn clients_that_move_all_the_time_under_load_get_no_message_twice_or_out_of_order() {
     const MOVERS: usize = 4;
     const MOVES: u64 = 2000;
     const EVERY: Duration = Duration::from_micros(500);
     let mesh = Arc::new(Mesh::start(Maker::Ours, 3).await);
-    // The same goes to others on both nodes.
+    // Other clients on both nodes get the same messages.
     let mut others = Vec::new();
     for node in &mesh.nodes[1..] {
         let mut other = node.client().await;

@@ -1,5 +1,4 @@
-//! Names and ports that are mixed up: whose cluster a node is of, which port is for whom, and where clients are sent when nobody
-//! else is left.
+//! Cluster names, clients and nodes at the wrong port, and the addresses in INFO of the last node.
 
 use std::time::{Duration, Instant};
 
@@ -24,11 +23,11 @@ async fn cluster_of(mesh: &Mesh, index: usize) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_node_without_a_cluster_name_takes_that_of_the_cluster_it_joins() {
+async fn a_node_without_a_cluster_name_adopts_that_of_the_cluster_it_joins() {
     let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
     with_flags(&mut mesh, 0, &NO_NAME);
     with_flags(&mut mesh, 2, &NO_NAME);
-    // The two without a name find each other before there is one.
+    // The two nodes without a name join each other first.
     mesh.nodes[0].restart().await;
     mesh.nodes[2].restart().await;
     mesh.wait_until_whole().await;
@@ -47,7 +46,7 @@ async fn a_node_without_a_cluster_name_takes_that_of_the_cluster_it_joins() {
         .any(|frame| frame.verb() == "INFO" && frame.json()["cluster"] == "mesh");
     assert!(named, "{news:?}");
 
-    // A name that was taken over is as good as one that was given.
+    // An adopted name counts as much as a configured one.
     let stranger = mesh.add(None);
     with_flags(&mut mesh, stranger, &["--cluster_name", "other"]);
     mesh.nodes[stranger].restart().await;
@@ -65,7 +64,7 @@ async fn a_node_without_a_cluster_name_takes_that_of_the_cluster_it_joins() {
 }
 
 #[tokio::test]
-async fn a_node_without_a_name_that_meets_two_clusters_joins_one() {
+async fn a_node_without_a_cluster_name_and_with_routes_to_two_clusters_joins_one() {
     let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
     with_flags(&mut mesh, 0, &["--cluster_name", "east"]);
     with_flags(&mut mesh, 1, &NO_NAME);
@@ -93,7 +92,7 @@ async fn a_node_without_a_name_that_meets_two_clusters_joins_one() {
     mesh.wait_until_linked(&[other]).await;
 }
 
-/// A client that keeps the address of a dead node would go on trying it: silence about addresses is no news.
+/// Checks that INFO lists the own address when the last peer dies. Without a list a client would keep the address of the dead node.
 async fn lists_itself(maker: Maker) {
     let mut mesh = Mesh::builder(maker, 2).describe();
     mesh.nodes[0].restart().await;
@@ -122,9 +121,9 @@ async fn when_the_last_peer_dies_the_node_lists_itself_as_nats_server_does() {
 }
 
 #[tokio::test]
-async fn a_client_at_the_port_for_nodes_is_told_the_port_for_clients() {
+async fn a_client_at_the_port_for_nodes_gets_an_error_with_the_port_for_clients() {
     let mut mesh = Mesh::start(Maker::Ours, 2).await;
-    let told = format!(
+    let error = format!(
         "-ERR 'attempted to connect to route port; clients connect to {}'\r\n",
         mesh.nodes[0].address()
     );
@@ -132,13 +131,13 @@ async fn a_client_at_the_port_for_nodes_is_told_the_port_for_clients() {
         let stream = TcpStream::connect(mesh.nodes[0].cluster_address()).await;
         Conversation::new("lost client", stream.expect("it listens"))
     };
-    // Some speak first; most wait for an INFO, for two seconds at least.
+    // Some libraries send first. Most wait for INFO, for at least two seconds.
     let mut eager = open().await;
     eager.send("CONNECT {\"verbose\":false}\r\nPING\r\n").await;
     let mut patient = open().await;
     patient.set_patience(Duration::from_millis(1900));
     for lost in [&mut eager, &mut patient] {
-        lost.expect(&told).await;
+        lost.expect(&error).await;
         assert_eq!(lost.expect_end().await, Ending::Closed);
     }
     mesh.nodes[0]
@@ -149,7 +148,7 @@ async fn a_client_at_the_port_for_nodes_is_told_the_port_for_clients() {
 }
 
 #[tokio::test]
-async fn a_route_to_a_port_for_clients_is_told_which_port_is_meant() {
+async fn a_route_to_a_port_for_clients_logs_an_error_with_the_flag_for_the_right_port() {
     for maker in [Maker::Ours, Maker::Nats] {
         let other = Mesh::start(maker, 1).await;
         let mut mesh = Mesh::builder(Maker::Ours, 1).describe();

@@ -1,5 +1,5 @@
-//! Wrong neighbours at the mesh's port, and right ones that are slow: they are refused by name or endured, and clients notice
-//! nothing.
+//! Connections at the mesh's port that do not belong to the mesh are refused with a reason, and slow nodes are tolerated. Clients
+//! notice neither.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,8 +11,9 @@ use tokio::time::timeout;
 
 const REFUSED: Duration = Duration::from_secs(5);
 
-/// Three nodes of which one has other flags, and so does not belong: the two that do are one cluster, with no link to it.
-async fn does_not_belong(stranger: usize, strange: &[&str], usual: &[&str], words: &str) {
+/// Starts three nodes, of which `stranger` has the flags `strange`. Checks that the other two form a cluster without a route to it, and
+/// that all three log `words`.
+async fn is_refused(stranger: usize, strange: &[&str], usual: &[&str], words: &str) {
     let mut mesh = Mesh::builder(Maker::Ours, 3)
         .setting("cluster.sync_timeout_ms", 2000)
         .describe();
@@ -36,7 +37,7 @@ async fn does_not_belong(stranger: usize, strange: &[&str], usual: &[&str], word
     }
     mesh.wait_until_linked(&[stranger]).await;
 
-    // What one of the friends publishes goes to the other one and not to the stranger.
+    // A publish on one of the two reaches the other one and not the stranger.
     let mut clients = Vec::new();
     for node in &mesh.nodes {
         let mut client = node.client().await;
@@ -51,7 +52,7 @@ async fn does_not_belong(stranger: usize, strange: &[&str], usual: &[&str], word
     clients[friends[0]].flush().await;
     assert!(clients[stranger].flush().await.is_empty());
     mesh.wait_until_agreed_among(&friends).await;
-    // It never was a link, not for a moment: that would have let messages through.
+    // There was no route even for a moment, which would have passed messages.
     for index in friends {
         let name = format!("linked with n{}", stranger + 1);
         assert!(
@@ -65,40 +66,40 @@ async fn does_not_belong(stranger: usize, strange: &[&str], usual: &[&str], word
 }
 
 #[tokio::test]
-async fn a_node_of_another_cluster_is_refused_whatever_its_name() {
+async fn a_node_with_another_cluster_name_is_refused_whether_its_name_is_the_lowest_or_the_highest() {
     let words = "the clusters' names differ";
     let flags = ["--cluster_name", "other"];
     tokio::join!(
-        does_not_belong(0, &flags, &[], words),
-        does_not_belong(2, &flags, &[], words)
+        is_refused(0, &flags, &[], words),
+        is_refused(2, &flags, &[], words)
     );
 }
 
 #[tokio::test]
-async fn a_node_with_a_wrong_password_is_refused_whatever_its_name() {
+async fn a_node_with_a_wrong_password_is_refused_whether_its_name_is_the_lowest_or_the_highest() {
     let words = "user or password of the cluster are wrong";
     let (wrong, right) = (
         ["--cluster", "nats://u:wrong@ADDRESS"],
         ["--cluster", "nats://u:p@ADDRESS"],
     );
     tokio::join!(
-        does_not_belong(0, &wrong, &right, words),
-        does_not_belong(2, &wrong, &right, words)
+        is_refused(0, &wrong, &right, words),
+        is_refused(2, &wrong, &right, words)
     );
 }
 
 #[tokio::test]
-async fn a_node_without_a_password_is_refused_whatever_its_name() {
+async fn a_node_without_a_password_is_refused_whether_its_name_is_the_lowest_or_the_highest() {
     let words = "user or password of the cluster are wrong";
     let right = ["--cluster", "nats://u:p@ADDRESS"];
     tokio::join!(
-        does_not_belong(0, &[], &right, words),
-        does_not_belong(2, &[], &right, words)
+        is_refused(0, &[], &right, words),
+        is_refused(2, &[], &right, words)
     );
 }
 
 #[tokio::test]
-async fn nodes_with_the_right_password_are_one_cluster() {
+async fn nodes_with_the_right_password_form_one_cluster() {
     let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
     for node in &mut mesh.nodes {
         let url = format!("nats://u:p@{}", node.cluster_address());
@@ -108,12 +109,12 @@ async fn nodes_with_the_right_password_are_one_cluster() {
     mesh.wait_until_agreed().await;
 }
 
-/// A route to a nats-server, on its port for clients or for routes: trying on does not mend it.
+/// The route leads to a nats-server, at its port for clients or for routes. No retry can succeed.
 #[tokio::test]
-async fn a_route_to_what_is_no_node_of_a_mesh_is_told_as_an_error() {
+async fn a_route_to_a_server_that_is_not_a_mesh_node_is_logged_as_an_error() {
     let other = Mesh::start(Maker::Nats, 1).await;
     let other = &other.nodes[0];
-    for (address, told) in [
+    for (address, hint) in [
         (other.address(), "it is the port for clients of a NATS server"),
         (
             other.cluster_address(),
@@ -128,21 +129,21 @@ async fn a_route_to_what_is_no_node_of_a_mesh_is_told_as_an_error() {
         let line = process.wait_for_line("is no node of a mesh", PATIENCE).await.text;
         let place = address.to_string();
         assert!(
-            line.contains("ERROR") && line.contains(told) && line.contains(&place),
+            line.contains("ERROR") && line.contains(hint) && line.contains(&place),
             "{line}"
         );
     }
 }
 
 #[tokio::test]
-async fn strangers_at_the_mesh_s_port_do_no_harm() {
+async fn connections_that_are_not_nodes_do_no_harm_at_the_port_for_nodes() {
     let mut mesh = Mesh::start(Maker::Ours, 2).await;
     let before = mesh.nodes[0].figures();
     let mut subscriber = mesh.nodes[1].client().await;
     subscriber.subscribe("a", "1").await;
     subscriber.flush().await;
     let address = mesh.nodes[0].cluster_address();
-    let sayings: [&[u8]; 7] = [
+    let inputs: [&[u8]; 7] = [
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"CONNECT {\"verbose\":false}\r\nPING\r\n",
         b"INFO {\"server_id\":\"x\",\"cluster\":\"mesh\"}\r\nCONNECT {}\r\nRS+ $G a\r\n",
@@ -152,18 +153,18 @@ async fn strangers_at_the_mesh_s_port_do_no_harm() {
         b"S",
     ];
     let mut silent = Vec::new();
-    for saying in sayings {
+    for input in inputs {
         let mut stream = TcpStream::connect(address).await.expect("it listens");
-        // What is refused early is refused before all of it is said.
-        let _ = stream.write_all(saying).await;
+        // Fails if the node closes before it has read everything.
+        let _ = stream.write_all(input).await;
         silent.push(stream);
     }
     for stream in &mut silent {
         let mut heard = Vec::new();
         let end = timeout(PATIENCE, stream.read_to_end(&mut heard)).await;
-        assert!(end.is_ok(), "it is left open");
+        assert!(end.is_ok(), "the connection was not closed");
     }
-    // A client library that is sent there by mistake gets no INFO to work with, and an end.
+    // A client library with the wrong port gets no INFO and is closed.
     let stream = TcpStream::connect(address).await.expect("it listens");
     let mut lost = e2e::Conversation::new("lost client", stream);
     lost.send("CONNECT {}\r\nPING\r\n").await;
@@ -177,15 +178,15 @@ async fn strangers_at_the_mesh_s_port_do_no_harm() {
     publisher.close().await;
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
-    eventually("nothing of them is left", PATIENCE, async || {
+    eventually("all files are closed", PATIENCE, async || {
         mesh.nodes[0].figures().open_files <= before.open_files
     })
     .await;
 }
 
-/// More than may introduce themselves at once say nothing, and come again and again: a node of the mesh is let in all the same.
+/// More connections than the limit on pending handshakes stay silent, and are made again and again.
 #[tokio::test]
-async fn a_crowd_of_silent_strangers_does_not_keep_nodes_apart() {
+async fn a_crowd_of_silent_connections_does_not_keep_a_node_out_of_the_mesh() {
     let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
     mesh.nodes[0].restart().await;
     let address = mesh.nodes[0].cluster_address();
@@ -211,18 +212,18 @@ async fn a_crowd_of_silent_strangers_does_not_keep_nodes_apart() {
     let lines = mesh.nodes[0]
         .process()
         .count_lines("introduce themselves at once");
-    assert_eq!(lines, 1, "told once a minute");
+    assert_eq!(lines, 1, "logged once a minute");
 }
 
 #[tokio::test]
-async fn a_node_whose_own_address_is_among_its_routes_is_not_linked_with_itself() {
+async fn a_node_with_its_own_address_among_its_routes_makes_no_route_to_itself() {
     let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
     let all: Vec<String> = mesh
         .nodes
         .iter()
         .map(|node| format!("nats://{}", node.cluster_address()))
         .collect();
-    // By a name as well, which it does not know for its own until it has asked.
+    // Also by a host name, which it recognizes as its own only after it has connected.
     let by_name = all[0].replace("127.0.0.1", "localhost");
     for node in &mut mesh.nodes {
         node.flags
@@ -234,7 +235,7 @@ async fn a_node_whose_own_address_is_among_its_routes_is_not_linked_with_itself(
     client.flush().await;
     client.publish("a", "hi").await;
     client.expect_message("1", "a", "hi").await;
-    assert!(client.flush().await.is_empty(), "once");
+    assert!(client.flush().await.is_empty(), "received twice");
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     let process = mesh.nodes[0].process();
@@ -245,9 +246,9 @@ async fn a_node_whose_own_address_is_among_its_routes_is_not_linked_with_itself(
     );
 }
 
-/// A node is frozen while others publish to its clients as fast as they can.
+/// One node is frozen while others publish to its clients as fast as they can.
 #[tokio::test]
-async fn a_node_that_takes_nothing_costs_the_others_bounded_memory_and_their_clients_nothing() {
+async fn a_node_that_reads_nothing_costs_the_others_bounded_memory_and_does_not_delay_their_clients() {
     const PENDING: usize = 4 << 20;
     let mut mesh = Mesh::builder(Maker::Ours, 3)
         .setting("cluster.max_pending", PENDING)
@@ -267,7 +268,7 @@ async fn a_node_that_takes_nothing_costs_the_others_bounded_memory_and_their_cli
     let mut loader = mesh.nodes[0].client().await;
     let mut publisher = mesh.nodes[1].client().await;
     let mut ledger = Ledger::new();
-    let mut receipts = Receipts::new("the client near by");
+    let mut receipts = Receipts::new("the client of another node");
     let load = e2e::raw::pub_frame("load", vec![b'x'; 60_000]);
     for _ in 0..60 {
         for _ in 0..20 {
@@ -276,7 +277,7 @@ async fn a_node_that_takes_nothing_costs_the_others_bounded_memory_and_their_cli
         ledger.publish(&mut publisher, "p", "local", 10).await;
         receipts.gather(&mut near, &ledger, Duration::from_secs(3)).await;
         let grown = mesh.nodes[0].figures().resident_kib.saturating_sub(before);
-        assert!(grown < 40 * 1024, "grown by {grown} KiB");
+        assert!(grown < 40 * 1024, "memory grew by {grown} KiB");
     }
     receipts.assert_whole(&ledger);
     mesh.nodes[0]
@@ -287,7 +288,7 @@ async fn a_node_that_takes_nothing_costs_the_others_bounded_memory_and_their_cli
     mesh.nodes[2].thaw();
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
-    // What was on its way to it before may still come, or not; what is published from now on comes, once.
+    // Messages sent to the frozen node before may arrive or not. Messages published from now on arrive once.
     publisher.publish("load", "after").await;
     let mut copies = 0;
     eventually("the message after the fault", PATIENCE, async || {

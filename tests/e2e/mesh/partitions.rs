@@ -1,5 +1,5 @@
-//! Nodes on machines of their own, and a network that fails: partitions, one-way silence, delay, loss, and ZooKeeper out of one
-//! node's reach.
+//! Nodes on separate hosts, and a network that fails: partitions, silence in one direction, delay, loss, and a ZooKeeper that one
+//! node cannot reach.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ fn builder(size: usize) -> MeshBuilder {
         .setting("cluster.connect_timeout_ms", 500)
 }
 
-/// A subscriber to `all` on each node.
+/// Connects a subscriber to `all` on each node.
 async fn subscribers(mesh: &Mesh) -> Vec<RawClient> {
     let mut all = Vec::new();
     for node in &mesh.nodes {
@@ -31,7 +31,8 @@ async fn subscribers(mesh: &Mesh) -> Vec<RawClient> {
     all
 }
 
-/// Publishes on `from`; each of `to` gets all of it, once and in order, and none of `others` anything.
+/// Publishes on node `from`. Checks that the subscriber of each node in `to` gets all of it, once and in order, and that those of
+/// `others` get nothing.
 async fn reaches(mesh: &Mesh, subscribers: &mut [RawClient], from: usize, to: &[usize], others: &[usize]) {
     let mut publisher = mesh.nodes[from].client().await;
     let mut ledger = Ledger::new();
@@ -47,12 +48,12 @@ async fn reaches(mesh: &Mesh, subscribers: &mut [RawClient], from: usize, to: &[
     }
     for index in others {
         let frames = subscribers[*index].flush().await;
-        assert!(frames.is_empty(), "node {index} heard {frames:?}");
+        assert!(frames.is_empty(), "node {index} received {frames:?}");
     }
 }
 
 #[tokio::test]
-async fn halves_of_a_parted_cluster_serve_their_own_and_are_one_again_when_it_is_mended() {
+async fn both_sides_of_a_partition_serve_their_clients_and_are_one_mesh_after_it() {
     let mut lan = Lan::new(4);
     let mut mesh = builder(4).start_across(&lan).await;
     let mut subscribers = subscribers(&mesh).await;
@@ -65,7 +66,7 @@ async fn halves_of_a_parted_cluster_serve_their_own_and_are_one_again_when_it_is
         mesh.wait_until_agreed_among(&[2, 3]).await;
         reaches(&mesh, &mut subscribers, 0, &[0, 1], &[2, 3]).await;
         reaches(&mesh, &mut subscribers, 3, &[2, 3], &[0, 1]).await;
-        // Interest that changes meanwhile is known after that; interest that ends too.
+        // Interest that begins or ends during the partition is known after it.
         let node = if round == 0 { 1 } else { 2 };
         let mut newcomer = mesh.nodes[node].client().await;
         newcomer.subscribe("meanwhile", "1").await;
@@ -88,7 +89,7 @@ async fn halves_of_a_parted_cluster_serve_their_own_and_are_one_again_when_it_is
             .await;
         newcomer.expect_message("1", "meanwhile", "hi").await;
     }
-    eventually("nothing is left of it", LONG, async || {
+    eventually("threads and open files are as before", LONG, async || {
         let now = mesh.nodes.iter().map(|node| node.figures());
         now.zip(&before)
             .all(|(now, before)| now.threads == before.threads && now.open_files <= before.open_files + 2)
@@ -97,19 +98,19 @@ async fn halves_of_a_parted_cluster_serve_their_own_and_are_one_again_when_it_is
 }
 
 #[tokio::test]
-async fn a_link_that_is_silent_one_way_ends_on_both_sides_and_others_hold() {
+async fn a_route_that_is_silent_in_one_direction_ends_on_both_sides_and_others_stay() {
     let mut lan = Lan::new(3);
     let mut mesh = builder(3).start_across(&lan).await;
     let mut subscribers = subscribers(&mesh).await;
     lan.silence(0, 1);
     for (one, other) in [(0, "n2"), (1, "n1")] {
-        eventually(format!("node {one} has no link to {other}"), LONG, async || {
+        eventually(format!("node {one} has no route to {other}"), LONG, async || {
             let links = Links::read(mesh.nodes[one].http()).await;
             links.is_some_and(|links| links.peers().all(|peer| peer.name != other))
         })
         .await;
     }
-    // The third is linked with both, and passes nothing on between them.
+    // The third node has routes to both, and passes nothing on between them.
     reaches(&mesh, &mut subscribers, 2, &[0, 1, 2], &[]).await;
     reaches(&mesh, &mut subscribers, 0, &[0, 2], &[1]).await;
     reaches(&mesh, &mut subscribers, 1, &[1, 2], &[0]).await;
@@ -121,17 +122,20 @@ async fn a_link_that_is_silent_one_way_ends_on_both_sides_and_others_hold() {
     }
 }
 
-/// A flow between two nodes over this network, of which nothing is missing.
-async fn flows(mesh: &mut Mesh, subject: &str, count: u64) {
+/// Publishes from one node to another over this network, and checks that no message is lost.
+async fn nothing_is_lost(mesh: &mut Mesh, subject: &str, count: u64) {
     let mut subscriber = mesh.nodes[1].client().await;
     subscriber.subscribe(subject, "1").await;
     subscriber.flush().await;
-    // Where frames are lost the flush may take longer than it is waited for.
+    // With lost frames the flush may exceed its timeout.
     mesh.wait_until_agreed().await;
     let publisher = mesh.nodes[0].client().await;
     let receiving = Receiving::start(subscriber, "the subscriber");
     let publishing = Publishing::start(publisher, "p", subject, Duration::from_millis(1));
-    eventually("enough has flowed", LONG, async || receiving.count() >= count).await;
+    eventually("enough messages are received", LONG, async || {
+        receiving.count() >= count
+    })
+    .await;
     let (_, ledger) = publishing.stop().await;
     let (mut subscriber, mut receipts) = receiving.stop().await;
     receipts.gather(&mut subscriber, &ledger, LONG).await;
@@ -141,10 +145,10 @@ async fn flows(mesh: &mut Mesh, subject: &str, count: u64) {
 }
 
 #[tokio::test]
-async fn over_a_network_that_is_slow_or_loses_frames_all_arrives_and_links_stand() {
+async fn over_a_slow_or_lossy_network_every_message_arrives_and_routes_stay_open() {
     const DELAY: Duration = Duration::from_millis(50);
     let mut lan = Lan::new(3);
-    // Times as they come: a cluster need not be set up for such a network.
+    // With default timeouts: such a network needs no settings.
     let mut mesh = Mesh::builder(Maker::Ours, 3).start_across(&lan).await;
     lan.slow_all(DELAY, 0.0).await;
     for number in 0..5 {
@@ -153,7 +157,7 @@ async fn over_a_network_that_is_slow_or_loses_frames_all_arrives_and_links_stand
         subscriber.subscribe("far", "1").await;
         subscriber.flush().await;
         let pong = start.elapsed();
-        // There and back to the others; less would not be what the flush promises.
+        // A flush needs one round trip to the other nodes, so less would break its promise.
         assert!(pong >= 2 * DELAY && pong < Duration::from_millis(450), "{pong:?}");
         mesh.nodes[(number + 1) % 3]
             .client()
@@ -162,10 +166,10 @@ async fn over_a_network_that_is_slow_or_loses_frames_all_arrives_and_links_stand
             .await;
         subscriber.expect_message("1", "far", "hi").await;
     }
-    flows(&mut mesh, "slow", 300).await;
+    nothing_is_lost(&mut mesh, "slow", 300).await;
     lan.mend();
     lan.slow_all(Duration::from_millis(1), 0.05).await;
-    flows(&mut mesh, "lossy", 300).await;
+    nothing_is_lost(&mut mesh, "lossy", 300).await;
     lan.mend();
     for node in &mut mesh.nodes {
         let process = node.process();
@@ -185,7 +189,7 @@ async fn a_node_that_cannot_reach_zookeeper_stays_in_the_mesh_and_is_registered_
         .await;
     let mut subscribers = subscribers(&mesh).await;
     lan.part(&[&[3], &[2]]);
-    eventually("its registration is gone", LONG, async || {
+    eventually("it is unregistered", LONG, async || {
         registrar.children("/standin/nodes").await == ["n1", "n2"]
     })
     .await;
@@ -204,14 +208,14 @@ async fn a_node_that_cannot_reach_zookeeper_stays_in_the_mesh_and_is_registered_
         let process = node.process();
         assert!(
             !process.has_line("the link with"),
-            "no link ended: {}",
+            "a route has ended: {}",
             process.tail()
         );
     }
 }
 
-/// What clients of three nodes listen to: subject and queue group.
-const WANTS: [&[(&str, &str)]; 3] = [
+/// Subscriptions of the clients of three nodes: subject and queue group.
+const SUBSCRIPTIONS: [&[(&str, &str)]; 3] = [
     &[
         ("same", ""),
         ("same", ""),
@@ -224,29 +228,32 @@ const WANTS: [&[(&str, &str)]; 3] = [
     &[("c.>", ""), ("work", "q"), ("work", "r")],
 ];
 
-/// What `/subsz` of node `index` counts then: each subscription of its own clients, and for each other node one for each subject
-/// and queue group, however many listen there. So nodes of one whole cluster need not count the same.
+/// Returns the number that `/subsz` of node `index` must show: each subscription of its own clients, and for each other node one per
+/// subject and queue group. So the nodes of a complete mesh may show different numbers.
 fn counted(index: usize) -> u64 {
-    let others = WANTS.iter().enumerate().filter(|(other, _)| *other != index);
-    let known = others.map(|(_, wants)| wants.iter().collect::<HashSet<_>>().len());
-    (WANTS[index].len() + known.sum::<usize>()) as u64
+    let others = SUBSCRIPTIONS
+        .iter()
+        .enumerate()
+        .filter(|(other, _)| *other != index);
+    let known = others.map(|(_, all)| all.iter().collect::<HashSet<_>>().len());
+    (SUBSCRIPTIONS[index].len() + known.sum::<usize>()) as u64
 }
 
-/// A client of each node that listens as [`WANTS`] says.
-async fn listeners(mesh: &Mesh) -> Vec<RawClient> {
-    let mut listeners = Vec::new();
-    for (node, wants) in mesh.nodes.iter().zip(WANTS) {
-        let mut listener = node.client().await;
-        for (sid, (subject, queue)) in wants.iter().enumerate() {
-            listener.send(format!("SUB {subject} {queue} {sid}\r\n")).await;
+/// Connects a client to each node and makes the [`SUBSCRIPTIONS`].
+async fn subscribed_clients(mesh: &Mesh) -> Vec<RawClient> {
+    let mut clients = Vec::new();
+    for (node, subscriptions) in mesh.nodes.iter().zip(SUBSCRIPTIONS) {
+        let mut client = node.client().await;
+        for (sid, (subject, queue)) in subscriptions.iter().enumerate() {
+            client.send(format!("SUB {subject} {queue} {sid}\r\n")).await;
         }
-        listener.flush().await;
-        listeners.push(listener);
+        client.flush().await;
+        clients.push(client);
     }
-    listeners
+    clients
 }
 
-/// Each node counts that, on top of what it counted `before` there were any clients.
+/// Waits until each node counts these subscriptions in addition to those `before` the clients connected.
 async fn until_counted(mesh: &Mesh, before: &[u64]) {
     for (index, before) in before.iter().enumerate() {
         eventually(
@@ -258,7 +265,7 @@ async fn until_counted(mesh: &Mesh, before: &[u64]) {
     }
 }
 
-/// Subscriptions that come and go in every way while the cluster is parted.
+/// Makes and ends subscriptions in every way during a partition.
 async fn churn(mesh: &Mesh) {
     for node in &mesh.nodes {
         let mut client = node.client().await;
@@ -273,10 +280,10 @@ async fn churn(mesh: &Mesh) {
 }
 
 #[tokio::test]
-async fn healed_nodes_count_their_own_subscriptions_and_the_interest_of_each_other_node() {
+async fn after_partitions_each_node_counts_its_subscriptions_and_the_others_interest_exactly() {
     let mut lan = Lan::new(3);
     let mut mesh = builder(3).start_across(&lan).await;
-    let _listeners = listeners(&mesh).await;
+    let _clients = subscribed_clients(&mesh).await;
     until_counted(&mesh, &[0; 3]).await;
     for (lonely, pair) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
         lan.part(&[&[lonely], &pair]);
@@ -293,12 +300,12 @@ async fn healed_nodes_count_their_own_subscriptions_and_the_interest_of_each_oth
 }
 
 #[tokio::test]
-async fn nats_server_counts_subscriptions_of_a_cluster_so_too() {
+async fn nats_server_counts_the_subscriptions_of_a_cluster_in_the_same_way() {
     let mesh = Mesh::start(Maker::Nats, 3).await;
     let mut before = Vec::new();
     for node in &mesh.nodes {
         before.push(node.num_subscriptions().await.expect("a page"));
     }
-    let _listeners = listeners(&mesh).await;
+    let _clients = subscribed_clients(&mesh).await;
     until_counted(&mesh, &before).await;
 }

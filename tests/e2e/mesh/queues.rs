@@ -1,9 +1,9 @@
-//! Queue groups over several nodes: each message has one taker in the whole cluster, a local one if there is one, else nodes
-//! get messages in proportion to their members.
+//! Queue groups over several nodes: each message is delivered to one member in the whole cluster, to a local one if there is one.
+//! Otherwise the nodes get messages in proportion to their members.
 
 use e2e::{Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts, eventually};
 
-/// A member of the group `q` on this node.
+/// Connects a member of the group `q` to this node.
 async fn member(mesh: &Mesh, node: usize, subject: &str) -> RawClient {
     let mut member = mesh.nodes[node].client().await;
     member.send(format!("SUB {subject} q 1\r\n")).await;
@@ -11,14 +11,14 @@ async fn member(mesh: &Mesh, node: usize, subject: &str) -> RawClient {
     member
 }
 
-/// Ends a member in order: what is given to one that closes without a word is lost.
+/// Closes a member after UNSUB. Without it the messages on their way to the member would be lost.
 async fn leave(mut member: RawClient) {
     member.send("UNSUB 1\r\n").await;
     member.flush().await;
     member.close().await;
 }
 
-/// Publishes so many messages from this node and returns how many each member got.
+/// Publishes this many messages and returns how many each member got.
 async fn shares(publisher: &mut RawClient, members: &mut [RawClient], count: u64) -> Vec<u64> {
     let mut ledger = Ledger::new();
     ledger.publish(publisher, "p", "work.x", count).await;
@@ -42,8 +42,8 @@ async fn shares(publisher: &mut RawClient, members: &mut [RawClient], count: u64
     shares
 }
 
-/// The real one chooses among all nodes; ours takes a member at hand if there is one.
-async fn one_taker(maker: Maker, subjects: [&str; 3]) {
+/// `nats-server` chooses among the members of all nodes, `standin-broker` chooses a local member if there is one.
+async fn each_message_has_one_receiver(maker: Maker, subjects: [&str; 3]) {
     let mut mesh = Mesh::start(maker, 3).await;
     let mut members = Vec::new();
     for (node, subject) in [0, 0, 1].into_iter().zip(subjects) {
@@ -69,7 +69,7 @@ async fn one_taker(maker: Maker, subjects: [&str; 3]) {
         "{elsewhere:?}"
     );
 
-    // The node with the last local member passes on to the others.
+    // The second node has no local member any more, and passes messages on to the others.
     leave(members.pop().expect("the third")).await;
     mesh.wait_until_agreed().await;
     let at_second = shares(&mut publishers[1], &mut members, 200).await;
@@ -77,21 +77,21 @@ async fn one_taker(maker: Maker, subjects: [&str; 3]) {
 }
 
 #[tokio::test]
-async fn a_message_for_a_group_has_one_taker_in_the_cluster_a_local_one_if_there_is_one() {
-    one_taker(Maker::Ours, ["work.x"; 3]).await;
+async fn each_message_for_a_group_has_one_receiver_in_the_cluster_a_local_one_if_there_is_one() {
+    each_message_has_one_receiver(Maker::Ours, ["work.x"; 3]).await;
 }
 
 #[tokio::test]
-async fn so_it_has_where_members_of_a_group_listen_to_different_subjects() {
-    one_taker(Maker::Ours, ["work.x", "work.*", "work.>"]).await;
+async fn each_message_for_a_group_has_one_receiver_when_members_subscribe_to_different_subjects() {
+    each_message_has_one_receiver(Maker::Ours, ["work.x", "work.*", "work.>"]).await;
 }
 
 #[tokio::test]
-async fn a_message_for_a_group_has_one_taker_in_a_cluster_of_nats_server() {
-    one_taker(Maker::Nats, ["work.x"; 3]).await;
+async fn each_message_for_a_group_has_one_receiver_in_a_cluster_of_nats_server() {
+    each_message_has_one_receiver(Maker::Nats, ["work.x"; 3]).await;
 }
 
-async fn by_members(maker: Maker) {
+async fn nodes_get_messages_by_members(maker: Maker) {
     let mut mesh = Mesh::start(maker, 3).await;
     let mut members = Vec::new();
     for node in [1, 1, 1, 2] {
@@ -99,23 +99,19 @@ async fn by_members(maker: Maker) {
     }
     mesh.wait_until_agreed().await;
     let mut publisher = mesh.nodes[0].client().await;
-    // 800 messages of which three in four go to the second node: a deviation is 12, so these bounds are far away.
-    eventually(
-        "the numbers of members are known and kept to",
-        PATIENCE,
-        async || {
-            let shares = shares(&mut publisher, &mut members, 800).await;
-            let second: u64 = shares[..3].iter().sum();
-            (520..680).contains(&second) && shares.iter().all(|share| *share > 100)
-        },
-    )
+    // Three in four of 800 messages go to the second node. The standard deviation is 12, so these bounds are far away.
+    eventually("the shares follow the numbers of members", PATIENCE, async || {
+        let shares = shares(&mut publisher, &mut members, 800).await;
+        let second: u64 = shares[..3].iter().sum();
+        (520..680).contains(&second) && shares.iter().all(|share| *share > 100)
+    })
     .await;
 
-    // Two leave: from then on each node has one, and gets the half.
+    // Two members leave. Each node then has one member and gets half of the messages.
     for _ in 0..2 {
         leave(members.remove(0)).await;
     }
-    eventually("the nodes get the same", PATIENCE, async || {
+    eventually("the nodes get equal shares", PATIENCE, async || {
         let shares = shares(&mut publisher, &mut members, 800).await;
         (340..460).contains(&shares[0])
     })
@@ -124,18 +120,18 @@ async fn by_members(maker: Maker) {
 }
 
 #[tokio::test]
-async fn nodes_get_a_group_s_messages_in_proportion_to_their_members() {
-    by_members(Maker::Ours).await;
+async fn nodes_get_the_messages_of_a_group_in_proportion_to_their_members() {
+    nodes_get_messages_by_members(Maker::Ours).await;
 }
 
 #[tokio::test]
-async fn nodes_of_nats_server_do_so_too() {
-    by_members(Maker::Nats).await;
+async fn nodes_of_nats_server_get_the_messages_of_a_group_in_proportion_to_their_members() {
+    nodes_get_messages_by_members(Maker::Nats).await;
 }
 
-/// A message is passed on at most once also where a node has a member and plain subscribers; a plain one gets each, the group one.
+/// Each plain subscriber gets every message, and the group gets it once.
 #[tokio::test]
-async fn a_node_with_members_and_plain_subscribers_gets_a_message_once_and_gives_it_to_each_plain_one() {
+async fn a_node_with_group_members_and_plain_subscribers_gets_each_message_once() {
     let mut mesh = Mesh::start(Maker::Ours, 3).await;
     let mut members = vec![member(&mesh, 1, "work.*").await, member(&mesh, 2, "work.*").await];
     let mut plain = Vec::new();
@@ -161,7 +157,7 @@ async fn a_node_with_members_and_plain_subscribers_gets_a_message_once_and_gives
     assert_eq!(
         mesh.nodes[1].messages_from_links().await - before,
         300,
-        "each message crosses once, for whomever it is"
+        "a message was sent twice over the route"
     );
     mesh.wait_until_agreed().await;
 }

@@ -1,5 +1,5 @@
-//! Every node restarted in turn under load, with sidecars before it: components keep their connections and their subscriptions,
-//! and what is lost is what the sidecars own up to.
+//! Every node is restarted in turn under load, with sidecars in front: components keep their connections and subscriptions, and the
+//! sidecars count every lost publish.
 
 use std::time::Duration;
 
@@ -11,27 +11,27 @@ use e2e::{
 
 const PATH: &str = "/standin/nodes";
 const SIDECARS: usize = 3;
-/// Each publishes a message so often.
+/// Interval between two messages of one publisher.
 const EVERY: Duration = Duration::from_millis(2);
 
-/// Confirmed to the sidecar but not yet passed on by the node when it died: what its links' outboxes held.
+/// Limit on the publishes that a node confirmed to the sidecar and still had in the outboxes of its routes when it died.
 const HELD_BY_A_DEAD_NODE_MAX: usize = 5;
 
-/// What all publish within 10 ms, much longer than a session is between two nodes: less than one message for each move is what
-/// is seen to be lost, on a busy machine too.
+/// Messages of all publishers in 10 ms, much longer than a session takes for a move. Measured losses are below one message per move,
+/// also on a busy machine.
 const PER_MOVE_MAX: usize = SIDECARS * 5;
 
-/// How a node ends before it is started again.
+/// Way in which a node ends before it is started again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     InOrder,
     Killed,
 }
 
-/// A component behind each sidecar that publishes, one that listens to all, one that is of a group, and the flows among them.
+/// The load: behind each sidecar a component that publishes, one that subscribes to everything, and a member of a queue group.
 struct Load {
     publishing: Vec<Publishing>,
-    /// Directly on the node that stays.
+    /// A subscriber connected directly to the node that stays.
     witness: Receiving,
     receiving: Vec<Receiving>,
     members: Vec<Receiving>,
@@ -69,7 +69,7 @@ impl Load {
         load
     }
 
-    /// Each publisher goes on, and each subscriber hears of it.
+    /// Waits until each publisher and each subscriber has made progress.
     async fn goes_on(&self) {
         let counts = || -> Vec<u64> {
             let publishing = self.publishing.iter().map(Publishing::count);
@@ -78,16 +78,20 @@ impl Load {
                 .collect()
         };
         let before = counts();
-        eventually("all flows go on", PATIENCE, async || {
-            counts()
-                .iter()
-                .zip(&before)
-                .all(|(now, before)| *now > before + 50)
-        })
+        eventually(
+            "all publishers and subscribers make progress",
+            PATIENCE,
+            async || {
+                counts()
+                    .iter()
+                    .zip(&before)
+                    .all(|(now, before)| *now > before + 50)
+            },
+        )
         .await;
     }
 
-    /// Ends it: no connection has ended, each subscription lives, nothing came twice.
+    /// Stops the load. Checks that no connection has ended, that each subscription works, and that nothing was received twice.
     async fn end(self) -> Outcome {
         let mut ledger = Ledger::new();
         let mut publishers = Vec::new();
@@ -97,7 +101,7 @@ impl Load {
             ledger.add(&own);
             publishers.push(client);
         }
-        // The last word of each, which every subscription must hear, and behind which nothing of the load can come.
+        // A last message of each publisher. Every subscription must receive it, and it comes after all other messages.
         let mut last = Ledger::new();
         for (index, publisher) in publishers.iter_mut().enumerate() {
             publisher.flush().await;
@@ -124,7 +128,7 @@ impl Load {
             group.add(&receipts);
             members.push(client);
         }
-        eventually("the group hears the last words", PATIENCE, async || {
+        eventually("the group receives the last messages", PATIENCE, async || {
             for member in &mut members {
                 group.take_all(&member.flush().await);
             }
@@ -132,11 +136,12 @@ impl Load {
         })
         .await;
         assert_eq!(group.repeated(), [], "the group got a message twice");
-        // Where no publisher was, a member may have got nothing. What it publishes itself goes to one on its own node: to it, sooner or later.
+        // A member on a node without publisher may have received nothing. Messages that it publishes itself go to a member on its
+        // own node, and so to itself at some time.
         for (index, member) in members.iter_mut().enumerate() {
             let mut own = Ledger::new();
             let mut got = Receipts::new("a member");
-            eventually("a member's subscription lives", PATIENCE, async || {
+            eventually("a member's subscription works", PATIENCE, async || {
                 own.publish(member, &format!("member{index}"), "load.own", 1)
                     .await;
                 got.take_all(&member.flush().await);
@@ -153,18 +158,19 @@ impl Load {
     }
 }
 
-/// What did not come.
+/// Lost messages.
 struct Outcome {
-    /// Not even to the node that stays.
+    /// Messages that the witness did not receive.
     way_in: usize,
-    /// To the subscribers behind sidecars, all together.
+    /// Messages that the subscribers behind sidecars did not receive, added up.
     way_out: usize,
+    /// Messages that no member of the group received.
     of_group: usize,
     published: usize,
 }
 
-/// One more node, which is in no registry and named to no client, so no sidecar is ever on it.
-async fn start_one_that_stays(mesh: &mut Mesh) -> usize {
+/// Starts one more node, which is not registered and not listed in INFO, so that no sidecar uses it.
+async fn start_node_that_stays(mesh: &mut Mesh) -> usize {
     let routes: Vec<String> = mesh
         .nodes
         .iter()
@@ -193,7 +199,7 @@ async fn restarted_in_turn(end: End) {
         .await;
         sidecars.push(sidecar);
     }
-    let stays = start_one_that_stays(&mut mesh).await;
+    let stays = start_node_that_stays(&mut mesh).await;
     let load = Load::start(&sidecars, &mesh.nodes[stays]).await;
     load.goes_on().await;
     for index in 0..stays {
@@ -226,14 +232,14 @@ async fn restarted_in_turn(end: End) {
     assert!(moves > 0, "no session was on a node that ended");
     mesh.wait_until_agreed().await;
     match end {
-        // A session that leaves by itself knows what its node has taken.
+        // A session that leaves a lame duck has every publish confirmed.
         End::InOrder => assert_eq!((way_in, in_doubt), (0, 0), "nothing is lost on the way in"),
         End::Killed => assert!(
             way_in <= in_doubt + stays * HELD_BY_A_DEAD_NODE_MAX,
             "{way_in} publishes are lost, {in_doubt} were counted in doubt"
         ),
     }
-    // Towards a subscriber nobody can send again: it misses what is published between its two nodes.
+    // A subscriber misses what is published while its session moves, because nobody sends it again.
     let most = way_in * SIDECARS + moves * PER_MOVE_MAX;
     assert!(
         way_out <= most && of_group <= most,

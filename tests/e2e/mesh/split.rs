@@ -1,5 +1,5 @@
-//! The table that a single server is held to, on a cluster: whole on one of its nodes, and with the publisher of each
-//! conversation split off to a client on another node.
+//! The table of conversations for a single server, on a cluster: the whole table on one of its nodes, and then each conversation with
+//! its publishes sent by another client on another node.
 
 use e2e::raw::msg_frame;
 use e2e::{Conversation, Frame, Maker, Mesh, RawClient};
@@ -8,14 +8,14 @@ use tokio::net::TcpStream;
 use crate::broker::conformance::hold_at;
 use crate::broker::rows::{OPEN, Row};
 
-/// Whose turn it is, and what he says.
+/// One part of a conversation: the client that sends, and its bytes.
 #[derive(Debug)]
 enum Turn {
     Subscriber(String),
     Publisher(String),
 }
 
-/// The conversation of a row as two clients have it, who take turns.
+/// Splits the conversation of a row into the parts of a subscriber and a publisher.
 fn turns(says: &str) -> Vec<Turn> {
     let mut turns = Vec::new();
     let mut rest = says;
@@ -40,7 +40,8 @@ fn turns(says: &str) -> Vec<Turn> {
     turns
 }
 
-/// Whether a row can be had by two clients: the one who publishes is answered nothing, and does not ask who listens.
+/// Returns whether two clients can have the conversation of a row: nothing is answered to the publishes, and nothing in it depends
+/// on the publisher being the subscriber.
 fn can_be_split(row: &Row) -> bool {
     let alone = ["\"verbose\":true", "\"echo\":false", "\"no_responders\"", "{}"];
     let answered = row.closes || row.hears.contains("-ERR") || row.hears.contains("+OK");
@@ -54,7 +55,7 @@ fn can_be_split(row: &Row) -> bool {
             .any(|turn| matches!(turn, Turn::Publisher(_)))
 }
 
-/// Frames up to the one that `is_last`, without it, as one text.
+/// Reads frames up to the one that `is_last`, and returns those before it as one text.
 async fn heard_until(client: &mut Conversation, mut is_last: impl FnMut(&Frame) -> bool) -> String {
     let mut heard = String::new();
     loop {
@@ -101,10 +102,14 @@ async fn hold_split(mesh: &mut Mesh, maker: Maker, row: &Row) {
             }
         }
     }
-    assert_eq!(heard, row.hears, "{}, with its publisher elsewhere", row.name);
+    assert_eq!(
+        heard, row.hears,
+        "{}, with its publisher on another node",
+        row.name
+    );
     assert!(
         publisher.flush().await.is_empty(),
-        "{}: the publisher hears nothing",
+        "{}: the publisher received something",
         row.name
     );
     subscriber.close().await;
@@ -119,7 +124,7 @@ async fn hold_all(maker: Maker) {
     let rows: Vec<&Row> = OPEN.iter().filter(|row| can_be_split(row)).collect();
     assert!(
         rows.len() >= 20,
-        "{} of {} rows are had by two clients",
+        "only {} of {} rows can be split between two clients",
         rows.len(),
         OPEN.len()
     );
@@ -129,11 +134,11 @@ async fn hold_all(maker: Maker) {
 }
 
 #[tokio::test]
-async fn the_table_of_one_server_holds_on_a_cluster_of_ours() {
+async fn the_table_for_one_server_holds_on_a_cluster_of_standin_broker() {
     hold_all(Maker::Ours).await;
 }
 
 #[tokio::test]
-async fn the_table_of_one_server_holds_on_a_cluster_of_nats_server() {
+async fn the_table_for_one_server_holds_on_a_cluster_of_nats_server() {
     hold_all(Maker::Nats).await;
 }

@@ -1,5 +1,5 @@
-//! The start of nodes: together or one after the other, by routes or by ZooKeeper, a node serves nobody before it knows what the
-//! clients of the others listen to.
+//! The start of nodes, together or one after the other, with routes or with ZooKeeper: a node accepts clients only after it has the
+//! interest of the other nodes.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
 const LONG: Duration = Duration::from_secs(40);
 
-/// A subscriber on a node that starts, from the first moment that it takes clients.
+/// Connects a subscriber and a publisher to a starting node, as soon as it accepts clients.
 async fn first_client(node: &mut MeshNode) -> (RawClient, RawClient) {
     node.wait_until_ready().await;
     let mut subscriber = node.client().await;
@@ -20,8 +20,8 @@ async fn first_client(node: &mut MeshNode) -> (RawClient, RawClient) {
     (subscriber, node.client().await)
 }
 
-/// All start at the same instant. As soon as each has had a client's subscription, a publish on each reaches them all, without
-/// any waiting for the mesh.
+/// Starts all nodes at the same instant. Checks that a publish on each node reaches the subscriber of each, without waiting for the
+/// mesh.
 async fn start_at_once(mesh: &mut Mesh) {
     mesh.nodes.iter_mut().for_each(MeshNode::launch);
     let mut subscribers = Vec::new();
@@ -47,7 +47,7 @@ async fn start_at_once(mesh: &mut Mesh) {
 }
 
 #[tokio::test]
-async fn nodes_with_routes_that_start_at_the_same_instant_are_whole_before_they_serve() {
+async fn nodes_with_routes_that_start_at_the_same_instant_serve_only_as_a_complete_mesh() {
     for size in [2, 5] {
         let mut mesh = Mesh::builder(Maker::Ours, size).describe();
         for _ in 0..ROUNDS {
@@ -58,7 +58,7 @@ async fn nodes_with_routes_that_start_at_the_same_instant_are_whole_before_they_
 }
 
 #[tokio::test]
-async fn nodes_in_zookeeper_that_start_at_the_same_instant_are_whole_before_they_serve() {
+async fn nodes_in_zookeeper_that_start_at_the_same_instant_serve_only_as_a_complete_mesh() {
     let zookeeper = ZooKeeper::start().await;
     for size in [2, 5] {
         let mut mesh = Mesh::builder(Maker::Ours, size)
@@ -74,16 +74,16 @@ async fn nodes_in_zookeeper_that_start_at_the_same_instant_are_whole_before_they
     }
 }
 
-/// Two that only know a third one, which is not there yet: they are one cluster once it is.
+/// The nodes have only the address of the seed, which starts last.
 #[tokio::test]
-async fn nodes_that_know_one_seed_only_find_each_other_through_it() {
+async fn nodes_with_the_address_of_one_seed_find_each_other_through_it() {
     let mut mesh = Mesh::builder(Maker::Ours, 4).seeded().describe();
     for index in [1, 2, 3] {
         mesh.nodes[index].restart().await;
     }
     mesh.nodes[0].restart().await;
     mesh.wait_until_whole().await;
-    // And the seed is not needed any more, not even for one that comes back.
+    // The seed is not needed any more, also not for a node that is restarted.
     mesh.nodes[0].kill();
     mesh.wait_until_whole().await;
     mesh.nodes[2].restart().await;
@@ -91,10 +91,9 @@ async fn nodes_that_know_one_seed_only_find_each_other_through_it() {
     mesh.wait_until_agreed().await;
 }
 
-/// A node that waits for another one that does not answer is neither registered nor open, then says for whom it did not wait
-/// any longer.
+/// After the timeout it logs the node that did not answer.
 #[tokio::test]
-async fn a_node_is_closed_and_not_registered_until_it_is_synced_or_its_patience_is_over() {
+async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_sync_timeout_is_over() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(Maker::Ours, 2)
@@ -109,12 +108,15 @@ async fn a_node_is_closed_and_not_registered_until_it_is_synced_or_its_patience_
     mesh.nodes[0].freeze().await;
     let launched = Instant::now();
     mesh.nodes[1].launch();
-    eventually("it opens, or registers", PATIENCE, async || {
+    eventually("it accepts clients or is registered", PATIENCE, async || {
         mesh.nodes[1].connect().await.is_ok() || registrar.children(PATH).await != ["n1"]
     })
     .await;
     let waited = launched.elapsed();
-    assert!(waited >= SYNC_TIMEOUT, "open or registered after {waited:?}");
+    assert!(
+        waited >= SYNC_TIMEOUT,
+        "accepts clients or registered after {waited:?}"
+    );
     let line = mesh.nodes[1]
         .process()
         .wait_for_line("not synced within", PATIENCE)
@@ -126,14 +128,14 @@ async fn a_node_is_closed_and_not_registered_until_it_is_synced_or_its_patience_
     let awaited = mesh.nodes[0].cluster_address().to_string();
     assert!(
         line.text.contains(&awaited),
-        "it names whom it waited for: {line:?}"
+        "the line names the node that did not answer: {line:?}"
     );
     mesh.nodes[1].wait_until_ready().await;
     assert_eq!(registrar.children(PATH).await, ["n1", "n2"]);
     assert_eq!(
         mesh.nodes[1].process().count_lines("not synced within"),
         1,
-        "registered, it does not wait for the same node again before it serves"
+        "after its registration it waits for the same node again"
     );
 
     mesh.nodes[0].thaw();
@@ -143,9 +145,9 @@ async fn a_node_is_closed_and_not_registered_until_it_is_synced_or_its_patience_
     subscriber.expect_message("1", "a", "hi").await;
 }
 
-/// A node that is started again while it is still thought to be alive waits for no ghost, and nobody waits for it for long.
+/// The record and the routes of the killed process still exist when the node starts again.
 #[tokio::test]
-async fn a_node_killed_and_started_again_at_once_is_registered_and_linked_within_seconds() {
+async fn a_node_killed_and_started_again_at_once_is_registered_and_has_its_routes_within_seconds() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(Maker::Ours, 3)
@@ -158,7 +160,7 @@ async fn a_node_killed_and_started_again_at_once_is_registered_and_linked_within
         mesh.nodes[1].kill();
         let start = Instant::now();
         mesh.nodes[1].restart().await;
-        eventually("it is registered as what it is now", PATIENCE, async || {
+        eventually("the record is of the present run", PATIENCE, async || {
             let now = run_of(&mut registrar, "n2").await;
             now != before && !now.is_empty()
         })
@@ -168,25 +170,29 @@ async fn a_node_killed_and_started_again_at_once_is_registered_and_linked_within
         let took = start.elapsed();
         assert!(took < Duration::from_secs(5), "it took {took:?}");
     }
-    // And it stays so when ZooKeeper has given the ghosts' sessions up.
+    // It stays registered when ZooKeeper has expired the sessions of the killed processes.
     let own = run_of(&mut registrar, "n2").await;
-    let given_up = Instant::now() + SESSION_TIMEOUT + Duration::from_secs(2);
-    while Instant::now() < given_up {
-        assert_eq!(run_of(&mut registrar, "n2").await, own, "the ghost took it along");
+    let expired = Instant::now() + SESSION_TIMEOUT + Duration::from_secs(2);
+    while Instant::now() < expired {
+        assert_eq!(
+            run_of(&mut registrar, "n2").await,
+            own,
+            "an expired session removed the new record"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// The life of the node that this registration is of; empty when there is none.
+/// Returns the `run` of a record, which is new at each start of its node; empty if the node is not registered.
 async fn run_of(registrar: &mut Registrar, id: &str) -> String {
     let record = registrar.get(&format!("{PATH}/{id}")).await;
     let record: serde_json::Value = serde_json::from_str(&record).unwrap_or_default();
     record["run"].as_str().unwrap_or_default().to_owned()
 }
 
-/// More than fits into the buffers on the way, so that it is told as fast as the newcomer takes it.
+/// More interest than fits into the buffers on the way.
 #[tokio::test]
-async fn a_newcomer_knows_tens_of_megabytes_of_interest_before_it_serves() {
+async fn a_new_node_has_tens_of_megabytes_of_interest_before_it_serves() {
     const SUBJECTS: usize = 250_000;
     let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
     mesh.nodes[0].restart().await;
@@ -209,7 +215,7 @@ async fn a_newcomer_knows_tens_of_megabytes_of_interest_before_it_serves() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_stopped_while_it_waits_for_others_ends_in_order() {
+async fn a_node_that_is_stopped_while_it_waits_for_others_exits_with_0() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(Maker::Ours, 2)
@@ -228,9 +234,9 @@ async fn a_node_that_is_stopped_while_it_waits_for_others_ends_in_order() {
     assert!(!mesh.nodes[1].process().has_line("Server is ready"));
 }
 
-/// The nodes that are registered refuse it, so it would be an island: components that took it would hear nobody.
+/// Components that used such a node would reach no other node.
 #[tokio::test]
-async fn a_node_that_the_registered_ones_refuse_is_not_registered_and_ends_with_the_reason() {
+async fn a_node_that_the_registered_nodes_refuse_is_not_registered_and_ends_with_the_reason() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(Maker::Ours, 4)
@@ -264,9 +270,9 @@ async fn a_node_that_the_registered_ones_refuse_is_not_registered_and_ends_with_
     mesh.wait_until_agreed().await;
 }
 
-/// Whoever connects is not left waiting for a word while the registry keeps the node waiting.
+/// Otherwise a client that connects would wait for INFO as long as the node waits for ZooKeeper.
 #[tokio::test]
-async fn the_client_port_stays_closed_while_somebody_else_has_the_node_s_place_in_the_registry() {
+async fn the_port_for_clients_stays_closed_while_another_session_holds_the_nodes_znode() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(Maker::Ours, 1)
@@ -279,7 +285,7 @@ async fn the_client_port_stays_closed_while_somebody_else_has_the_node_s_place_i
         .process()
         .wait_for_line("a session holds it", PATIENCE)
         .await;
-    assert!(mesh.nodes[0].connect().await.is_err(), "it is open");
+    assert!(mesh.nodes[0].connect().await.is_err(), "the port is open");
     registrar.delete(&format!("{PATH}/n1")).await;
     mesh.nodes[0].wait_until_ready().await;
     assert_eq!(registrar.children(PATH).await, ["n1"]);

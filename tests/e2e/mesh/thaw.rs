@@ -1,4 +1,4 @@
-//! A node that was stopped for a while and goes on: what came in meanwhile counts, unless who sent it has given the node up.
+//! A node that was frozen and continues: it delivers what it received meanwhile, unless the sender has given up the connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 const LONG: Duration = Duration::from_secs(30);
-/// As long as a sidecar takes to give a node up, about.
+/// About the time in which a sidecar leaves a silent node.
 const FREEZE: Duration = Duration::from_secs(1);
 const NO_ECHO: &str = r#"CONNECT {"verbose":false,"pedantic":false,"echo":false}"#;
 
-/// Connects to a node that cannot take the connection now, and publishes.
-async fn publish_unheard(address: SocketAddr, payload: &str) -> TcpStream {
+/// Connects to a frozen node, and publishes.
+async fn publish_to_frozen(address: SocketAddr, payload: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address)
         .await
-        .expect("the system takes connections");
+        .expect("the kernel accepts connections");
     let bytes = format!(
         "CONNECT {{\"verbose\":false}}\r\nPUB news {}\r\n{payload}\r\n",
         payload.len()
@@ -25,7 +25,7 @@ async fn publish_unheard(address: SocketAddr, payload: &str) -> TcpStream {
     stream
 }
 
-/// What a client was sent until now, sorted.
+/// Returns the payloads that a client has received until now, sorted.
 async fn payloads(client: &mut RawClient) -> Vec<String> {
     let frames = client.flush().await;
     let mut payloads: Vec<String> = frames
@@ -37,13 +37,13 @@ async fn payloads(client: &mut RawClient) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_connections_sent_before_they_were_reset_is_not_delivered_and_what_was_closed_in_order_is() {
+async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset_ones() {
     let mut mesh = Mesh::start(Maker::Ours, 1).await;
     let node = &mut mesh.nodes[0];
     let mut subscriber = node.client().await;
     subscriber.subscribe("news", "1").await;
     subscriber.flush().await;
-    // One component on two connections, as a sidecar moves it: it does not want its own messages back.
+    // One component on two connections, as after a move of a sidecar, that does not want its own messages.
     let mut moved_from = RawClient::open_with(node.address(), NO_ECHO).await;
     let mut moved_to = RawClient::open_with(node.address(), NO_ECHO).await;
     moved_to.subscribe("news", "1").await;
@@ -54,7 +54,7 @@ async fn what_connections_sent_before_they_were_reset_is_not_delivered_and_what_
     }
     let mut closed = node.client().await;
     let mut stays = node.client().await;
-    // Past its first PING nothing but the reset itself tells the node that a client is gone.
+    // After its first PING a client is found dead only by its reset.
     for client in given_up.iter_mut().chain([&mut moved_from]) {
         assert_eq!(client.read_frame().await.verb(), "PING");
         client.send("PONG\r\n").await;
@@ -67,31 +67,31 @@ async fn what_connections_sent_before_they_were_reset_is_not_delivered_and_what_
         client.publish("news", "old").await;
         client.reset();
     }
-    let never_taken = publish_unheard(node.address(), "old").await;
-    never_taken.set_zero_linger().expect("a socket");
-    drop(never_taken);
+    let never_accepted = publish_to_frozen(node.address(), "old").await;
+    never_accepted.set_zero_linger().expect("a socket");
+    drop(never_accepted);
     closed.publish("news", "closed").await;
     closed.close().await;
-    drop(publish_unheard(node.address(), "closed at once").await);
+    drop(publish_to_frozen(node.address(), "closed at once").await);
     stays.publish("news", "new").await;
     tokio::time::sleep(FREEZE).await;
     node.thaw();
 
-    eventually("only who stays is there", LONG, async || {
+    eventually("only the open connections remain", LONG, async || {
         node.varz("connections").await == Some(3)
     })
     .await;
     stays.flush().await;
-    let wanted = ["closed", "closed at once", "new"];
-    assert_eq!(payloads(&mut subscriber).await, wanted);
-    assert_eq!(payloads(&mut moved_to).await, wanted);
+    let expected = ["closed", "closed at once", "new"];
+    assert_eq!(payloads(&mut subscriber).await, expected);
+    assert_eq!(payloads(&mut moved_to).await, expected);
     node.process()
         .wait_for_line("worker was paused; connections reset meanwhile are closed", LONG)
         .await;
 }
 
 #[tokio::test]
-async fn what_a_client_resets_behind_its_last_message_is_delivered_by_a_node_that_was_not_stopped() {
+async fn a_node_that_was_not_frozen_delivers_the_last_message_before_a_reset() {
     let mesh = Mesh::start(Maker::Ours, 1).await;
     let node = &mesh.nodes[0];
     let mut subscriber = node.client().await;
@@ -106,7 +106,7 @@ async fn what_a_client_resets_behind_its_last_message_is_delivered_by_a_node_tha
 }
 
 #[tokio::test]
-async fn what_a_node_sent_before_it_gave_up_the_link_is_not_delivered() {
+async fn a_thawed_node_delivers_nothing_of_a_node_that_has_closed_the_route() {
     let mut mesh = Mesh::builder(Maker::Ours, 2)
         .setting("cluster.ping_interval_ms", 200)
         .setting("cluster.ping_timeout_ms", 600)
@@ -125,7 +125,7 @@ async fn what_a_node_sent_before_it_gave_up_the_link_is_not_delivered() {
         }
         publisher.flush().await;
         mesh.wait_until_linked(&[0]).await;
-        eventually("the link is given up", LONG, async || {
+        eventually("the route is closed", LONG, async || {
             mesh.nodes[0].varz("routes").await == Some(0)
         })
         .await;
@@ -139,9 +139,9 @@ async fn what_a_node_sent_before_it_gave_up_the_link_is_not_delivered() {
     }
 }
 
-/// What a component said to a frozen node behind a sidecar was counted as lost when the sidecar gave that node up.
+/// The sidecar counted what its component sent to the frozen node as lost when it left that node.
 #[tokio::test]
-async fn s12_a_node_that_thaws_delivers_nothing_that_a_sidecar_has_counted_as_lost() {
+async fn s12_a_thawed_node_delivers_nothing_that_a_sidecar_has_counted_as_lost() {
     let mut mesh = Mesh::start(Maker::Ours, 2).await;
     let sidecar = Sidecar::builder()
         .upstream(mesh.nodes.iter().map(MeshNode::url))
@@ -163,7 +163,7 @@ async fn s12_a_node_that_thaws_delivers_nothing_that_a_sidecar_has_counted_as_lo
     for _ in 0..5 {
         publisher.publish("a", "old").await;
     }
-    eventually("the sidecar has given the node up", PATIENCE, async || {
+    eventually("the sidecar has left the node", PATIENCE, async || {
         sidecar.node_of_session().await == Some(mesh.nodes[1 - frozen].address())
     })
     .await;
@@ -172,7 +172,7 @@ async fn s12_a_node_that_thaws_delivers_nothing_that_a_sidecar_has_counted_as_lo
     subscriber.set_patience(PATIENCE);
     subscriber.expect_message("1", "a", "new").await;
     let lost = sidecar.metrics().await.value("standin_lost_total", &[]);
-    assert_eq!(lost as usize, 5, "what was sent to the frozen node is counted");
+    assert_eq!(lost as usize, 5, "messages sent to the frozen node");
     mesh.nodes[frozen].thaw();
     mesh.wait_until_whole().await;
     publisher.publish("a", "last").await;

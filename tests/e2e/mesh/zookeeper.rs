@@ -1,4 +1,4 @@
-//! Nodes in a real ZooKeeper: registered while they serve, and only then; and what the mesh does when ZooKeeper fails.
+//! Nodes in a real ZooKeeper: registered only while they serve. And the mesh while ZooKeeper fails.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn builder(hosts: impl Into<String>) -> MeshBuilder {
         .setting("nodes.zookeeper_session_timeout_ms", 4000)
 }
 
-/// What is registered of this node; null when nothing is.
+/// Returns the record of this node; null if it is not registered.
 async fn record(registrar: &mut Registrar, id: &str) -> Value {
     let text = registrar.get(&format!("{PATH}/{id}")).await;
     serde_json::from_str(&text).unwrap_or_default()
@@ -32,7 +32,7 @@ async fn registered(registrar: &mut Registrar, ids: &[&str]) {
     .await;
 }
 
-/// Messages that flow from a client of the first node to one of the second.
+/// Starts to publish from a client of the first node to one of the second.
 async fn flow(mesh: &Mesh) -> (Publishing, Receiving) {
     let mut subscriber = mesh.nodes[1].client().await;
     subscriber.subscribe("flow", "1").await;
@@ -44,13 +44,17 @@ async fn flow(mesh: &Mesh) -> (Publishing, Receiving) {
     )
 }
 
-/// Ends the flow, of which nothing may be missing.
-async fn whole((publishing, receiving): (Publishing, Receiving)) {
+/// Stops publishing, and checks that no message was lost.
+async fn nothing_is_lost((publishing, receiving): (Publishing, Receiving)) {
     let (_, ledger) = publishing.stop().await;
     let (mut subscriber, mut receipts) = receiving.stop().await;
     receipts.gather(&mut subscriber, &ledger, PATIENCE).await;
     receipts.assert_whole(&ledger);
-    assert!(ledger.total() > 50, "only {} messages flowed", ledger.total());
+    assert!(
+        ledger.total() > 50,
+        "only {} messages were published",
+        ledger.total()
+    );
 }
 
 #[tokio::test]
@@ -89,8 +93,8 @@ async fn a_nodes_record_shows_what_it_is_then_that_it_drains_and_goes_with_the_l
     assert_eq!(record(&mut registrar, "n3").await["state"], "draining", "{lame}");
     let urls = lame["connect_urls"].as_array().expect("somewhere to go");
     assert_eq!(urls.len(), 2, "the others, not itself: {lame}");
-    // New clients are refused; the one that is there is served until it goes.
-    eventually("nobody is let in", PATIENCE, async || {
+    // New clients are refused. The connected one is served until it leaves.
+    eventually("new clients are refused", PATIENCE, async || {
         mesh.nodes[2].connect().await.is_err()
     })
     .await;
@@ -109,7 +113,7 @@ async fn a_nodes_record_shows_what_it_is_then_that_it_drains_and_goes_with_the_l
         let process = mesh.nodes[index].process();
         assert!(
             !process.has_line("is lost"),
-            "it left in order: {}",
+            "it did not leave in order: {}",
             process.tail()
         );
     }
@@ -125,7 +129,7 @@ async fn until_info(client: &mut RawClient, wanted: impl Fn(&Value) -> bool) -> 
 }
 
 #[tokio::test]
-async fn while_zookeeper_is_dead_the_mesh_holds_and_heals_and_is_registered_again_after_that() {
+async fn while_zookeeper_is_down_the_mesh_stays_complete_and_nodes_are_registered_again_after_it() {
     let mut zookeeper = ZooKeeper::start().await;
     let mut mesh = builder(zookeeper.hosts()).start().await;
     let flow = flow(&mesh).await;
@@ -138,7 +142,7 @@ async fn while_zookeeper_is_dead_the_mesh_holds_and_heals_and_is_registered_agai
     }
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
-    // A node dies and comes back, and is found where it was.
+    // A node dies, is started again, and is found at its old address.
     mesh.nodes[2].kill();
     mesh.wait_until_whole().await;
     mesh.nodes[2].restart().await;
@@ -153,13 +157,13 @@ async fn while_zookeeper_is_dead_the_mesh_holds_and_heals_and_is_registered_agai
     zookeeper.start_again().await;
     let mut registrar = zookeeper.registrar().await;
     registered(&mut registrar, &["n1", "n2", "n3"]).await;
-    // The third is so as what it is now, not as the ghost of its last life.
+    // The record of the third node must be that of its present run, not of the killed one.
     let id = mesh.nodes[2].http().get_json("/varz").await.expect("a page")["server_id"].clone();
-    eventually("the ghost is gone", LONG, async || {
+    eventually("the record is of the present run", LONG, async || {
         record(&mut registrar, "n3").await["run"] == id
     })
     .await;
-    whole(flow).await;
+    nothing_is_lost(flow).await;
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     mesh.nodes[0].terminate();
@@ -167,7 +171,7 @@ async fn while_zookeeper_is_dead_the_mesh_holds_and_heals_and_is_registered_agai
 }
 
 #[tokio::test]
-async fn a_node_frozen_for_longer_than_its_session_and_one_whose_znode_was_deleted_are_registered_again() {
+async fn a_node_is_registered_again_after_its_session_expired_and_after_its_znode_was_deleted() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = builder(zookeeper.hosts()).start().await;
@@ -179,7 +183,7 @@ async fn a_node_frozen_for_longer_than_its_session_and_one_whose_znode_was_delet
     registered(&mut registrar, &["n1", "n2", "n3"]).await;
     mesh.wait_until_whole().await;
 
-    // The registry informs only: a link is not closed because a registration is gone.
+    // A missing record is only a hint: no route is closed because of it.
     let mark = mesh.nodes[0].process().mark();
     for id in ["n1", "n2", "n3"] {
         registrar.delete(&format!("{PATH}/{id}")).await;
@@ -198,13 +202,13 @@ async fn a_node_frozen_for_longer_than_its_session_and_one_whose_znode_was_delet
             .skip(mark)
             .all(|line| !line.text.contains("the link with"))
     );
-    whole(flow).await;
+    nothing_is_lost(flow).await;
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }
 
 #[tokio::test]
-async fn an_ensemble_that_loses_its_leader_keeps_all_nodes_registered_and_takes_newcomers() {
+async fn an_ensemble_that_loses_its_leader_keeps_all_nodes_registered_and_accepts_a_new_one() {
     let mut ensemble = Ensemble::start().await;
     let mut mesh = builder(ensemble.hosts()).start().await;
     let flow = flow(&mesh).await;
@@ -218,7 +222,7 @@ async fn an_ensemble_that_loses_its_leader_keeps_all_nodes_registered_and_takes_
     registered(&mut registrar, &["n1", "n2", "n3", "n4"]).await;
     assert!(mesh.nodes[newcomer].stop(PATIENCE).await.success());
     registered(&mut registrar, &["n1", "n2", "n3"]).await;
-    whole(flow).await;
+    nothing_is_lost(flow).await;
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }
