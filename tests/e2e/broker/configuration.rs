@@ -1,5 +1,5 @@
-//! Start scripts and settings files of nats-server, given to it and to ours: the same clients are let in, or ours says what it does not
-//! have.
+//! Start scripts and settings files of nats-server, used with `nats-server` and with `standin-broker`: both accept the same clients and
+//! refuse the same mistakes.
 
 use std::fs;
 
@@ -9,12 +9,12 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-/// A start of a server, and who is let in then.
+/// A start of a server, and the client that it must accept.
 struct Start {
     flags: &'static [&'static str],
-    /// The text of `nats.conf`; empty: none is given.
+    /// Text of `nats.conf`. If it is empty, no file is given.
     file: &'static str,
-    /// User and password of a client that is let in.
+    /// User and password of a client that is accepted. `None` if the server accepts everyone.
     admitted: Option<(&'static str, &'static str)>,
 }
 
@@ -155,7 +155,7 @@ const STARTS: &[Start] = &[
     ),
 ];
 
-/// Whether a client with these credentials is let in.
+/// Returns whether the server accepts a client with these credentials.
 async fn is_admitted(server: &Server, credentials: Option<(&str, &str)>) -> bool {
     let stream = TcpStream::connect(server.address()).await.expect("a connection");
     let mut client = Conversation::new("client", stream);
@@ -191,26 +191,26 @@ async fn start_all(maker: Maker) {
             flags.extend(["-c", &path]);
         }
         let server = Server::start_in(maker, &flags, ENVIRONMENT).await;
-        let said = format!("{:?} {}", start.flags, start.file);
-        assert!(is_admitted(&server, start.admitted).await, "{said}");
-        let nobody = is_admitted(&server, Some(("u", "wrong"))).await;
-        assert_eq!(nobody, start.admitted.is_none(), "{said}");
+        let given = format!("{:?} {}", start.flags, start.file);
+        assert!(is_admitted(&server, start.admitted).await, "{given}");
+        let wrong = is_admitted(&server, Some(("u", "wrong"))).await;
+        assert_eq!(wrong, start.admitted.is_none(), "{given}");
         let anonymous = is_admitted(&server, None).await;
-        assert_eq!(anonymous, start.admitted.is_none(), "{said}");
+        assert_eq!(anonymous, start.admitted.is_none(), "{given}");
     }
 }
 
 #[tokio::test]
-async fn old_start_scripts_let_the_same_clients_into_ours() {
+async fn with_old_start_scripts_standin_broker_accepts_the_expected_clients() {
     start_all(Maker::Ours).await;
 }
 
 #[tokio::test]
-async fn old_start_scripts_let_the_same_clients_into_nats_server() {
+async fn with_old_start_scripts_nats_server_accepts_the_expected_clients() {
     start_all(Maker::Nats).await;
 }
 
-/// What a server refuses and says, with the exit code.
+/// Runs a program to its end, and returns its exit code and its last lines.
 async fn refused(program: Program) -> (Option<i32>, String) {
     let mut process = program.start("a server");
     let status = process.wait_for_end(PATIENCE).await;
@@ -218,7 +218,7 @@ async fn refused(program: Program) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn what_both_refuse() {
+async fn standin_broker_refuses_the_flags_and_settings_that_nats_server_refuses() {
     for (flags, file) in [
         (&["-VD"][..], ""),
         (&["-DVVV"], ""),
@@ -277,7 +277,7 @@ async fn what_both_refuse() {
                 program = program.arg("-c").arg(&path);
             }
             let (code, said) = refused(program).await;
-            // The flag package of nats-server prints its help and ends with 0; some errors it finds when it is ready.
+            // For a wrong flag nats-server prints its help and exits with 0. Some errors it finds only when it is ready.
             let is_refused = match maker {
                 Maker::Ours => matches!(code, Some(64 | 69)),
                 Maker::Nats => code != Some(0) || !said.contains("Server is ready"),
@@ -288,7 +288,7 @@ async fn what_both_refuse() {
 }
 
 #[tokio::test]
-async fn a_hash_out_of_the_environment_is_refused_by_name() {
+async fn a_bcrypt_hash_in_an_environment_variable_is_refused_with_the_name_of_the_setting() {
     let folder = folder(&file("authorization { user: u, password: $HASH }\n"));
     for hash in ["$2a$04$abcdefghijklmnopqrstuv", "'$2b$04$abcdefghijklmnopqrstuv'"] {
         let program = Program::new(peers::broker_binary())
@@ -311,7 +311,7 @@ async fn signal(command: String) -> Option<i32> {
 }
 
 #[tokio::test]
-async fn a_running_server_is_signalled_by_its_id_or_its_pid_file() {
+async fn a_running_server_gets_a_signal_by_its_pid_or_its_pid_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).display().to_string();
     let program = Maker::Ours.program().args(["-a", "127.0.0.1", "-p", "-1"]);
@@ -331,7 +331,7 @@ async fn a_running_server_is_signalled_by_its_id_or_its_pid_file() {
     .await;
     fs::rename(path("log"), path("log.1")).expect("moved");
     assert_eq!(signal(format!("reopen={}", path("pid"))).await, Some(0));
-    eventually("it opened the log anew", PATIENCE, async || {
+    eventually("it has opened a new log file", PATIENCE, async || {
         !text("log").is_empty()
     })
     .await;
@@ -341,7 +341,7 @@ async fn a_running_server_is_signalled_by_its_id_or_its_pid_file() {
     })
     .await;
     assert_eq!(server.wait_for_end(PATIENCE).await.code(), Some(0));
-    assert_eq!(signal(format!("stop={pid}")).await, Some(69), "nobody is there");
+    assert_eq!(signal(format!("stop={pid}")).await, Some(69), "no such process");
     for command in ["term", "quit"] {
         let mut other = Server::start(Maker::Ours, &["-P", &path("pid")]).await;
         assert_eq!(signal(format!("{command}={}", path("pid"))).await, Some(0));

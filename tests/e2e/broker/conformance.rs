@@ -1,4 +1,5 @@
-//! One table of conversations, held with ours and with real nats-server: where the two differ, a row fails on one of them.
+//! The table of conversations, tested with `standin-broker` and with real nats-server. A difference between the two fails a row on
+//! one of them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ async fn hold(maker: Maker, flags: &[&str], rows: &[Row]) {
     hold_at(maker, server.address(), &server.http(), rows).await;
 }
 
-/// Holds each of the conversations with the node at `address`, whose pages are at `http`.
+/// Has each of the conversations with the node at `address`, whose pages are at `http`.
 pub(crate) async fn hold_at(maker: Maker, address: SocketAddr, http: &Endpoint, rows: &[Row]) {
     let subscriptions = async || {
         let page = http.get_json("/subsz").await;
@@ -36,12 +37,12 @@ pub(crate) async fn hold_at(maker: Maker, address: SocketAddr, http: &Endpoint, 
             let (heard, _) = client.read_to_end().await;
             assert_eq!(String::from_utf8_lossy(&heard), hears, "{}", row.name);
         } else {
-            // All is answered when the last PING is.
+            // The PONG comes after all other answers.
             client.send("PING\r\n").await;
             client.expect(format!("{hears}PONG\r\n")).await;
             client.close().await;
         }
-        // What one client subscribed to must be gone before the next one publishes.
+        // The subscriptions of one client must be gone before the next one publishes.
         eventually("the client's subscriptions are gone", PATIENCE, async || {
             subscriptions().await == own
         })
@@ -61,7 +62,7 @@ async fn hold_all(maker: Maker) {
 }
 
 #[tokio::test]
-async fn the_table_holds_on_ours() {
+async fn the_table_holds_on_standin_broker() {
     hold_all(Maker::Ours).await;
 }
 
@@ -70,7 +71,7 @@ async fn the_table_holds_on_nats_server() {
     hold_all(Maker::Nats).await;
 }
 
-/// INFO as client libraries look at it; what is new each time, or the maker's own, is left out.
+/// Returns INFO without the fields that differ at each start, or between the two programs.
 async fn info(maker: Maker, flags: &[&str]) -> serde_json::Value {
     let server = Server::start(maker, flags).await;
     let client = e2e::RawClient::connect(server.address()).await;
@@ -94,18 +95,18 @@ async fn info(maker: Maker, flags: &[&str]) -> serde_json::Value {
     ] {
         fields.remove(own);
     }
-    // Ours says that something is off, as old servers did; new ones leave it out.
+    // `standin-broker` sends a flag that is off, as old servers did. New ones leave it out.
     fields.retain(|_, value| *value != false);
     info
 }
 
-/// When the first PING comes: 2 s after CONNECT, and up to a fifth later; how much longer a busy machine may take.
+/// When the first PING comes: 2 s after CONNECT, up to a fifth later, and still later on a busy machine.
 const FIRST_PING: std::ops::Range<Duration> = Duration::from_millis(1950)..Duration::from_millis(3500);
 
 async fn first_ping_at(address: SocketAddr, whose: &str) {
     let mut silent = e2e::RawClient::connect(address).await;
     let mut client = e2e::RawClient::connect(address).await;
-    // Not from the connection on.
+    // The time does not count from the connection.
     silent.expect_silence(Duration::from_millis(600)).await;
     client
         .send("CONNECT {\"verbose\":false}\r\nPING\r\nPUB a 1\r\nx\r\n")
@@ -130,9 +131,9 @@ async fn the_first_ping_comes_two_seconds_after_connect_on_all_servers() {
     );
 }
 
-/// What holds on the newest node is to hold behind the sidecar, whatever node there is.
+/// Behind the sidecar every node behaves in this as the newest one does.
 #[tokio::test]
-async fn a_second_connect_ends_the_subscriptions_behind_the_sidecar_too() {
+async fn a_second_connect_ends_the_subscriptions_also_behind_the_sidecar() {
     let debian = Cluster::builder(1).version(Version::Debian).start().await;
     let newest = Cluster::start(1).await;
     let ours = Server::start(Maker::Ours, &[]).await;
@@ -147,7 +148,7 @@ async fn a_second_connect_ends_the_subscriptions_behind_the_sidecar_too() {
 }
 
 #[tokio::test]
-async fn info_says_what_nats_server_s_says() {
+async fn info_has_the_fields_and_values_of_nats_server() {
     for flags in [&[][..], &["--user", "a", "--pass", "b"], &["-n", "name"]] {
         assert_eq!(
             info(Maker::Ours, flags).await,

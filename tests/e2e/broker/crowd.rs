@@ -1,5 +1,4 @@
-//! Many clients at once, and clients that are slow or say nothing: none of them costs the others anything, and nothing is left
-//! behind.
+//! Many clients at once, and slow clients: they do not delay the others, and nothing leaks.
 
 use std::time::{Duration, Instant};
 
@@ -31,9 +30,9 @@ async fn subscribed(server: std::net::SocketAddr, number: usize) -> std::io::Res
     Ok(stream)
 }
 
-/// The open files allowed here are just enough for so many, in the test as in the server.
+/// The limit on open files just allows this many, in the test and in the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_come_subscribe_and_die_at_once() {
+async fn ten_thousand_clients_that_subscribe_and_die_at_once_leave_nothing_behind() {
     let server = Server::start(Maker::Ours, &[]).await;
     let mut watcher = RawClient::open(server.address()).await;
     for round in 1..=2 {
@@ -50,7 +49,7 @@ async fn ten_thousand_come_subscribe_and_die_at_once() {
         watcher.publish("all.x", "hi").await;
         for stream in &mut crowd {
             let mut heard = String::new();
-            // The server's first PING comes by itself soon after CONNECT, before the message or behind it.
+            // The server's first PING comes soon after CONNECT, before or after the message.
             while heard.replace("PING\r\n", "") != "MSG all.x 2 2\r\nhi\r\n" {
                 let mut bytes = Vec::new();
                 let count = timeout(PATIENCE, stream.read_buf(&mut bytes)).await;
@@ -59,12 +58,12 @@ async fn ten_thousand_come_subscribe_and_die_at_once() {
                 heard += &String::from_utf8_lossy(&bytes);
             }
         }
-        // Without a goodbye: unread or not, the connections are reset.
+        // The connections are reset, with unread bytes or not.
         for stream in crowd {
             stream.set_zero_linger().expect("a socket");
             drop(stream);
         }
-        eventually("all are gone, and all they had", PATIENCE, async || {
+        eventually("all clients and subscriptions are gone", PATIENCE, async || {
             varz(&server, "connections").await == 1 && varz(&server, "subscriptions").await == 0
         })
         .await;
@@ -77,7 +76,7 @@ async fn ten_thousand_come_subscribe_and_die_at_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_a_byte_at_a_time_is_served_and_holds_nobody_up() {
+async fn a_client_that_sends_a_byte_at_a_time_is_served_and_delays_no_other() {
     let server = Server::start(Maker::Ours, &["--user", "a", "--pass", "b"]).await;
     let connect = "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}";
     let mut quick = RawClient::open_with(server.address(), connect).await;
@@ -90,7 +89,7 @@ async fn a_client_that_sends_a_byte_at_a_time_is_served_and_holds_nobody_up() {
     }
     slow.expect_message("1", "a", "hello").await;
 
-    // Slower than the time for CONNECT allows: it is told so.
+    // This client is slower than the timeout for CONNECT allows, and gets an error.
     let mut slower = RawClient::connect(server.address()).await;
     let mut ended = None;
     for byte in connect.bytes() {

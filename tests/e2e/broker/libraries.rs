@@ -1,4 +1,4 @@
-//! Each client library directly on the broker: all that components do.
+//! Each client library directly on the broker, with all that components do.
 
 use crate::scenario::all_that_components_do;
 use e2e::{Library, Maker, PATIENCE, Server};
@@ -31,7 +31,7 @@ each_library_on_the_broker! {
     go_works_on_the_broker: Go;
 }
 
-/// The current Rust client, which is no program of its own here.
+/// The current Rust client, which needs no program of its own here.
 #[tokio::test]
 async fn rust_works_on_the_broker() {
     let broker = Server::start(Maker::Ours, &["--user", "a", "--pass", "b"]).await;
@@ -39,7 +39,7 @@ async fn rust_works_on_the_broker() {
     let client = options().connect(broker.url()).await.expect("admitted");
     let refused = async_nats::connect(broker.url())
         .await
-        .expect_err("nobody without a password");
+        .expect_err("no client without a password");
     assert_eq!(
         refused.kind(),
         async_nats::ConnectErrorKind::AuthorizationViolation
@@ -75,7 +75,7 @@ async fn rust_works_on_the_broker() {
     let mut taken = futures_util::stream::select_all(members).take(90);
     while let Some(name) = tokio::time::timeout(PATIENCE, taken.next())
         .await
-        .expect("each has a taker")
+        .expect("each has a receiver")
     {
         shares[name] += 1;
     }

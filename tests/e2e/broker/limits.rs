@@ -1,4 +1,4 @@
-//! Limits and flags, each with the same test on ours and on real nats-server, and with the same settings file.
+//! Limits and flags, each with the same test and the same settings file on `standin-broker` and on real nats-server.
 
 use std::fs;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 const BOTH: [Maker; 2] = [Maker::Ours, Maker::Nats];
 
-/// A server with these settings, in nats-server's format.
+/// Starts a server with these settings, in the format of nats-server.
 async fn server(maker: Maker, settings: &str) -> Server {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("server.conf");
@@ -16,7 +16,7 @@ async fn server(maker: Maker, settings: &str) -> Server {
     Server::start(maker, &["-c", &path.display().to_string()]).await
 }
 
-/// The reason that the pages give for the end of the one client that was closed, as soon as they list it.
+/// Waits until the pages list a closed client, and returns the reason of its end.
 async fn reason(server: &Server) -> String {
     found("the client is listed as closed", PATIENCE, async || {
         let page = server.http().get_json("/connz?state=closed").await?;
@@ -26,7 +26,7 @@ async fn reason(server: &Server) -> String {
 }
 
 #[tokio::test]
-async fn a_silent_client_is_asked_and_then_closed() {
+async fn a_silent_client_gets_pings_and_is_then_closed() {
     for maker in BOTH {
         let server = server(maker, "ping_interval: \"200ms\"\nping_max: 2\n").await;
         let mut silent = RawClient::open(server.address()).await;
@@ -39,7 +39,7 @@ async fn a_silent_client_is_asked_and_then_closed() {
 }
 
 #[tokio::test]
-async fn a_client_that_answers_is_asked_again_and_again() {
+async fn a_client_that_answers_pings_stays_connected() {
     for maker in BOTH {
         let server = server(maker, "ping_interval: \"150ms\"\nping_max: 1\n").await;
         let mut client = RawClient::open(server.address()).await;
@@ -51,7 +51,7 @@ async fn a_client_that_answers_is_asked_again_and_again() {
 }
 
 #[tokio::test]
-async fn a_connection_too_many_is_told_so() {
+async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
     for maker in BOTH {
         let server = server(maker, "max_connections: 2\n").await;
         let first = RawClient::open(server.address()).await;
@@ -83,7 +83,7 @@ async fn a_connection_too_many_is_told_so() {
     }
 }
 
-/// A subscriber that never reads, and a publisher that goes on until the subscriber is closed.
+/// Publishes to a subscriber that never reads, until the server closes it. Returns the reason on the pages.
 async fn overruns(maker: Maker, settings: &str) -> String {
     let server = server(maker, settings).await;
     let mut lazy = RawClient::open(server.address()).await;
@@ -95,7 +95,7 @@ async fn overruns(maker: Maker, settings: &str) -> String {
         let page = server.http().get_json("/varz").await;
         page.and_then(|page| page["slow_consumers"].as_u64()) == Some(1)
     };
-    eventually("the subscriber is taken for slow", PATIENCE, async || {
+    eventually("the subscriber counts as a slow consumer", PATIENCE, async || {
         publisher.send(&message).await;
         slow().await
     })
@@ -110,7 +110,7 @@ async fn overruns(maker: Maker, settings: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_closed_when_too_much_waits_for_it() {
+async fn a_client_that_never_reads_is_closed_at_max_pending() {
     for maker in BOTH {
         let reason = overruns(maker, "max_pending: 2MB\nwrite_deadline: \"3s\"\n").await;
         assert_eq!(reason, "Slow Consumer (Pending Bytes)", "{maker:?}");
@@ -118,7 +118,7 @@ async fn a_client_that_never_reads_is_closed_when_too_much_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_closed_when_it_takes_nothing_for_too_long() {
+async fn a_client_that_never_reads_is_closed_at_the_write_deadline() {
     for maker in BOTH {
         let reason = overruns(maker, "max_pending: 1GB\nwrite_deadline: \"200ms\"\n").await;
         assert_eq!(reason, "Slow Consumer (Write Deadline)", "{maker:?}");
@@ -126,7 +126,7 @@ async fn a_client_that_never_reads_is_closed_when_it_takes_nothing_for_too_long(
 }
 
 #[tokio::test]
-async fn flags_have_the_same_effect() {
+async fn flags_have_the_same_effect_as_on_nats_server() {
     for maker in BOTH {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).display().to_string();
@@ -141,7 +141,7 @@ async fn flags_have_the_same_effect() {
             "--ports_file_dir",
             &path(""),
         ];
-        // What it logs goes into the file, so its readiness shows there.
+        // The log goes into the file, so that shows when the server is ready.
         let binary = match maker {
             Maker::Ours => peers::broker_binary(),
             Maker::Nats => peers::folder().join("python/bin/nats-server"),
@@ -167,7 +167,7 @@ async fn flags_have_the_same_effect() {
         assert_eq!(client.info()["server_name"], "name");
         client.subscribe("a", "1").await;
         client.flush().await;
-        eventually("what clients say is logged", PATIENCE, async || {
+        eventually("frames of clients are logged", PATIENCE, async || {
             log().contains("<<- [SUB a 1]")
         })
         .await;

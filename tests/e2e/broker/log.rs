@@ -1,12 +1,12 @@
-//! What the log says, at its default level, of clients that are closed because of what they did or did not do.
+//! The log at its default level: clients that the server closes for a reason.
 
 use std::time::Duration;
 
 use e2e::raw::pub_frame;
 use e2e::{Maker, PATIENCE, RawClient, Server};
 
-/// A server with a user, and limits that are soon reached.
-async fn guarded() -> (Server, tempfile::TempDir) {
+/// Starts a server with a user and with low limits.
+async fn server_with_user() -> (Server, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("broker.toml");
     let text = "[authorization]\nuser = \"a\"\npassword = \"hunter2\"\ntimeout_ms = 300\n\
@@ -19,8 +19,8 @@ async fn guarded() -> (Server, tempfile::TempDir) {
 const CONNECT: &str = "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"hunter2\",\"name\":\"n\"}";
 
 #[tokio::test]
-async fn each_client_that_is_closed_for_what_it_did_has_a_line() {
-    let (mut server, _folder) = guarded().await;
+async fn each_client_that_the_server_closes_for_a_reason_has_a_line() {
+    let (mut server, _folder) = server_with_user().await;
     let address = server.address();
     let peer = |client: &RawClient| format!("peer={}", client.local_addr().expect("an address"));
     let mut expected = Vec::new();
@@ -82,18 +82,18 @@ async fn each_client_that_is_closed_for_what_it_did_has_a_line() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_in_order_has_no_line() {
-    let (mut server, _folder) = guarded().await;
+async fn a_client_that_closes_by_itself_has_no_line() {
+    let (mut server, _folder) = server_with_user().await;
     let mut client = RawClient::open_with(server.address(), CONNECT).await;
     client.flush().await;
     client.close().await;
     RawClient::connect(server.address()).await.close().await;
-    // One that has a line, behind those two.
+    // A third client, which has a line after the other two have closed.
     let mut last = RawClient::connect(server.address()).await;
     last.send("PING\r\n").await;
     last.read_to_end().await;
     server.process().wait_for_line("login failed", PATIENCE).await;
-    // Beside the one about open files.
+    // Another warning is about open files.
     let warnings = server.process().lines();
     let warnings = warnings.iter().filter(|line| line.text.contains("WARN"));
     assert_eq!(
@@ -103,8 +103,8 @@ async fn a_client_that_closes_in_order_has_no_line() {
 }
 
 #[tokio::test]
-async fn a_flood_of_failed_logins_is_no_flood_of_lines() {
-    let (mut server, _folder) = guarded().await;
+async fn many_failed_logins_log_few_lines() {
+    let (mut server, _folder) = server_with_user().await;
     let wrong = async || {
         let mut client = RawClient::connect(server.address()).await;
         client.set_patience(Duration::from_secs(30));
@@ -115,6 +115,6 @@ async fn a_flood_of_failed_logins_is_no_flood_of_lines() {
         futures_util::future::join_all((0..20).map(|_| wrong())).await;
     }
     let lines = server.process().count_lines("login failed");
-    // Ten at once, and ten more each ten seconds that it took.
+    // Ten lines at once, and ten more in each ten seconds that this took.
     assert!((10..=60).contains(&lines), "{lines} lines for 400 failed logins");
 }

@@ -1,5 +1,5 @@
-//! The broker as a server of core NATS: the same conversations as real nats-server has, real client libraries on it, and what
-//! its operator does to it and sees of it.
+//! The broker as a single server of core NATS: the same conversations as with real nats-server, real client libraries, and its
+//! operation, settings, log and monitoring pages.
 
 mod configuration;
 pub(crate) mod conformance;

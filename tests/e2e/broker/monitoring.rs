@@ -1,4 +1,4 @@
-//! The pages for people and monitors: the same fields as real nats-server's, and figures that are true.
+//! The monitoring pages: the same fields as those of real nats-server, and correct figures.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use e2e::raw::CONNECT_NEW;
 use e2e::{Maker, Mesh, PATIENCE, Program, RawClient, Server, eventually, peers};
 use serde_json::Value;
 
-/// What real nats-server tells and ours does not, because it has nothing of the kind.
+/// Fields of `nats-server` that `standin-broker` does not have, because it lacks the feature.
 const NOT_OURS: &[&str] = &[
-    // Of an account of its own.
+    // `nats-server` has a system account.
     "/connz?subs=detail&auth=1&sort=subs connections[].name_tag",
     "/varz config_digest",
     "/varz feature_flags",
@@ -21,7 +21,7 @@ const NOT_OURS: &[&str] = &[
     "/accountz?acc=$G account_detail.imports",
     "/accountz?acc=$G account_detail.name_tag",
     "/accountz?acc=$G account_detail.sublist_stats",
-    // It has subscriptions of its own, of an account of its own.
+    // `nats-server` has its own subscriptions in its system account.
     "/subsz?subs=1 subscriptions_list[].account",
     "/subsz?subs=1 subscriptions_list[].account_tag",
 ];
@@ -42,22 +42,22 @@ const PAGES: &[&str] = &[
     "/healthz",
 ];
 
-/// The same of one of two nodes.
+/// Pages of one of two nodes.
 const PAGES_OF_TWO: &[&str] = &["/varz", "/routez", "/routez?subs=1", "/routez?subs=detail"];
 const NOT_OURS_OF_TWO: &[&str] = &[
-    // Between two of ours there is one connection, as between two of nats-server's without a pool.
+    // `standin-broker` has one connection to each peer, as `nats-server` has without a pool.
     "/varz cluster.pool_size",
     "/varz config_digest",
     "/varz feature_flags",
     "/varz system_account",
     "/varz disk_io_wait_stats",
-    // It has a connection of its own for each of its own accounts.
+    // `nats-server` has one more connection for each of its own accounts.
     "/routez routes[].account",
     "/routez?subs=1 routes[].account",
     "/routez?subs=detail routes[].account",
 ];
 
-/// One client with a past and one that is gone, then every field of every page with the type of its value.
+/// Connects a busy client and one that closes, and returns every field of every page with the type of its value.
 async fn fields(maker: Maker) -> BTreeMap<String, &'static str> {
     let server = Server::start(maker, &["--user", "a", "--pass", "b"]).await;
     let mut client = RawClient::connect(server.address()).await;
@@ -79,9 +79,9 @@ async fn fields(maker: Maker) -> BTreeMap<String, &'static str> {
         page.is_some_and(|page| page["connections"].as_array().is_some_and(|rows| rows.len() == 1))
     })
     .await;
-    // The first PING, which measures the way, comes by itself soon after CONNECT.
+    // The first PING, which measures the round-trip time, comes soon after CONNECT.
     eventually(
-        "the way there and back is measured",
+        "the round-trip time is measured",
         Duration::from_secs(10),
         async || {
             client.flush().await;
@@ -97,13 +97,13 @@ async fn fields_of(http: &Endpoint, pages: &[&str], maker: Maker) -> BTreeMap<St
     let mut fields = BTreeMap::new();
     for page in pages {
         let json = http.get_json(page).await;
-        let json = json.unwrap_or_else(|| panic!("{maker:?}: {page} is no page of JSON"));
+        let json = json.unwrap_or_else(|| panic!("{maker:?}: {page} is not a page of JSON"));
         collect(page, "", &json, &mut fields);
     }
     fields
 }
 
-/// The fields of one of two nodes that have passed messages to each other.
+/// Returns the fields of one of two nodes that have sent messages to each other.
 async fn fields_of_two(maker: Maker) -> BTreeMap<String, &'static str> {
     let mesh = Mesh::start(maker, 2).await;
     let mut near = mesh.nodes[0].client().await;
@@ -112,7 +112,7 @@ async fn fields_of_two(maker: Maker) -> BTreeMap<String, &'static str> {
         client.send("SUB a 1\r\nSUB b q 2\r\n").await;
         client.flush().await;
     }
-    eventually("interest has come", PATIENCE, async || {
+    eventually("the interest has arrived", PATIENCE, async || {
         far.publish("a", "hi").await;
         far.flush().await;
         mesh.nodes[0].messages_from_links().await > 0
@@ -166,7 +166,7 @@ fn has_the_fields_of(ours: &Fields, theirs: &Fields, not_ours: &[&str]) {
     let is_ours_to_leave = |field: &str| {
         let below = |left: &str, sign: &str| field.starts_with(&format!("{left}{sign}"));
         let left = |left: &str| field == left || below(left, ".") || below(left, "[]");
-        // How often each page was asked for is not a field of its own.
+        // The counter of each requested page is not a field of the format.
         not_ours.iter().any(|field| left(field))
             || field.contains("http_req_stats.")
             || field.ends_with("[].rtt")
@@ -178,14 +178,17 @@ fn has_the_fields_of(ours: &Fields, theirs: &Fields, not_ours: &[&str]) {
         .collect();
     assert!(differing.is_empty(), "{differing:#?}");
     for left in not_ours {
-        assert!(theirs.contains_key(*left), "{left} is not nats-server's either");
-        assert!(!ours.contains_key(*left), "{left} is ours after all");
+        assert!(
+            theirs.contains_key(*left),
+            "nats-server does not have {left} either"
+        );
+        assert!(!ours.contains_key(*left), "standin-broker has {left} now");
     }
 }
 
-/// The structs that `nats-top` and exporters read the pages into, from the Go package of the server that Debian has.
+/// The structs are those of `nats-top` and of exporters, from Debian's Go package of the server.
 #[tokio::test]
-async fn monitors_in_go_read_the_pages() {
+async fn the_pages_can_be_read_into_the_structs_of_go_monitors() {
     let server = Server::start(Maker::Ours, &[]).await;
     let mut client = RawClient::open(server.address()).await;
     client.send("SUB a 1\r\nSUB a.* q 2\r\nPUB a 2\r\nhi\r\n").await;
@@ -205,7 +208,7 @@ async fn monitors_in_go_read_the_pages() {
 }
 
 #[tokio::test]
-async fn the_figures_are_true() {
+async fn the_pages_and_metrics_show_the_right_numbers() {
     let server = Server::start(Maker::Ours, &[]).await;
     let http = server.http();
     let mut subscriber = RawClient::open(server.address()).await;
@@ -220,7 +223,7 @@ async fn the_figures_are_true() {
         .await;
     publisher.flush().await;
     let page = async |path: &str| http.get_json(path).await.unwrap_or_else(|| panic!("{path}"));
-    eventually("all is counted", PATIENCE, async || {
+    eventually("all messages are counted", PATIENCE, async || {
         page("/varz").await["in_msgs"] == 101
     })
     .await;
@@ -271,10 +274,14 @@ async fn the_figures_are_true() {
     publisher.close().await;
     subscriber.send("UNSUB 1\r\n").await;
     subscriber.flush().await;
-    eventually("one left, with two subscriptions", PATIENCE, async || {
-        let varz = page("/varz").await;
-        varz["connections"] == 1 && varz["subscriptions"] == 2 && varz["out_msgs"] == 201
-    })
+    eventually(
+        "one client remains, with two subscriptions",
+        PATIENCE,
+        async || {
+            let varz = page("/varz").await;
+            varz["connections"] == 1 && varz["subscriptions"] == 2 && varz["out_msgs"] == 201
+        },
+    )
     .await;
     let closed = page("/connz?state=closed").await;
     assert_eq!(closed["connections"][0]["reason"], "Client Closed");
@@ -283,7 +290,7 @@ async fn the_figures_are_true() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked_is_told() {
+async fn a_wrong_request_gets_a_reason() {
     let server = Server::start(Maker::Ours, &[]).await;
     for (path, code, text) in [
         ("/connz?sort=colour", 400, "must be one of"),
@@ -299,7 +306,7 @@ async fn what_cannot_be_asked_is_told() {
     }
 }
 
-/// Each with the same meaning on both servers: what is asked for, clumsily or wrongly.
+/// Unusual and wrong requests, which both servers must read in the same way.
 const REQUESTS: &[&str] = &[
     "/routez?x=1",
     "/routez?limit=0",
@@ -369,7 +376,7 @@ const REQUESTS: &[&str] = &[
     "/healthz?js-enabled-only=true",
 ];
 
-/// The answer to each request: its code, the bounds of its rows, and whose rows they are, in their order.
+/// Returns the answer to each request: its code, the bounds of its rows, and the names in its rows, in order.
 async fn answers(maker: Maker) -> Vec<String> {
     let server = Server::start(maker, &[]).await;
     let http = server.http();
@@ -421,7 +428,7 @@ async fn answers(maker: Maker) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn requests_are_read_as_nats_server_reads_them() {
+async fn unusual_requests_have_the_same_meaning_as_on_nats_server() {
     let (ours, theirs) = tokio::join!(answers(Maker::Ours), answers(Maker::Nats));
     let differing: Vec<_> = ours
         .iter()
@@ -431,7 +438,7 @@ async fn requests_are_read_as_nats_server_reads_them() {
     assert!(differing.is_empty(), "{differing:#?}");
 }
 
-/// `409µs`, `1.5ms`, `1s` as a number.
+/// Parses `409µs`, `1.5ms` or `1s`.
 fn microseconds(text: &str) -> Option<f64> {
     let units = [("µs", 1.0), ("ms", 1e3), ("ns", 1e-3), ("s", 1e6)];
     let (number, unit) = units
@@ -440,9 +447,9 @@ fn microseconds(text: &str) -> Option<f64> {
     Some(number.parse::<f64>().ok()? * unit)
 }
 
-/// The first PINGs measure the ways, which no two servers find alike: only that the longest comes first can be compared.
+/// The measured times differ between two servers, so the test compares only the order.
 #[tokio::test]
-async fn sorted_by_rtt_the_longest_way_comes_first_on_both() {
+async fn connz_sorted_by_rtt_has_the_longest_time_first_on_both_servers() {
     for maker in [Maker::Ours, Maker::Nats] {
         let server = Server::start(maker, &[]).await;
         let mut clients = Vec::new();
@@ -452,20 +459,24 @@ async fn sorted_by_rtt_the_longest_way_comes_first_on_both() {
             clients.push(client);
         }
         let mut last = Vec::new();
-        eventually("all ways are measured, and differ", PATIENCE, async || {
-            for client in &mut clients {
-                client.flush().await;
-            }
-            let page = server
-                .http()
-                .get_json("/connz?sort=rtt")
-                .await
-                .unwrap_or_default();
-            let rows = page["connections"].as_array().cloned().unwrap_or_default();
-            let rtt = |row: &Value| microseconds(row["rtt"].as_str()?);
-            last = rows.iter().filter_map(rtt).collect();
-            last.len() == 6 && last.first() != last.last()
-        })
+        eventually(
+            "all round-trip times are measured, and differ",
+            PATIENCE,
+            async || {
+                for client in &mut clients {
+                    client.flush().await;
+                }
+                let page = server
+                    .http()
+                    .get_json("/connz?sort=rtt")
+                    .await
+                    .unwrap_or_default();
+                let rows = page["connections"].as_array().cloned().unwrap_or_default();
+                let rtt = |row: &Value| microseconds(row["rtt"].as_str()?);
+                last = rows.iter().filter_map(rtt).collect();
+                last.len() == 6 && last.first() != last.last()
+            },
+        )
         .await;
         assert!(last.is_sorted_by(|one, next| one >= next), "{maker:?}: {last:?}");
     }

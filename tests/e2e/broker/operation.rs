@@ -1,4 +1,4 @@
-//! What operators do to a broker: check and change its settings, rotate its log, find its ports, let it go.
+//! Operation of a broker: checks and reloads of its settings, log rotation, the ports file, lame duck mode.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ fn broker(arguments: &[&str]) -> Process {
         .start("standin-broker")
 }
 
-/// All that a call prints, and its exit code.
+/// Runs the program to its end, and returns its exit code and everything that it prints.
 async fn answer(arguments: &[&str]) -> (i32, String) {
     let mut process = broker(arguments);
     let status = process.wait_for_end(PATIENCE).await;
@@ -49,7 +49,7 @@ impl Folder {
 }
 
 #[tokio::test]
-async fn settings_are_checked_and_printed_with_where_they_came_from() {
+async fn settings_are_checked_and_printed_with_their_source() {
     let folder = Folder::new();
     let good = folder.write(
         "good.toml",
@@ -72,17 +72,17 @@ async fn settings_are_checked_and_printed_with_where_they_came_from() {
         );
     }
     let bad = folder.write("bad.toml", "[limits]\n\nmax_paylod = 1000\n");
-    let told = format!(
+    let error = format!(
         "standin-broker: {bad}:3: unknown key `limits.max_paylod`; did you mean `limits.max_payload`?"
     );
     for arguments in [vec!["-c", &bad, "-t"], vec!["-c", &bad, "-p", "-1"]] {
-        assert_eq!(answer(&arguments).await, (64, told.clone()));
+        assert_eq!(answer(&arguments).await, (64, error.clone()));
     }
     let (code, text) = answer(&["-p", "4222x"]).await;
     assert_eq!(code, 64, "{text}");
     let (code, text) = answer(&["-c", "no/such/file"]).await;
     assert_eq!(code, 64, "{text}");
-    for (flag, file, told) in [
+    for (flag, file, error) in [
         (
             "-l",
             "/no/such/folder/log",
@@ -100,12 +100,12 @@ async fn settings_are_checked_and_printed_with_where_they_came_from() {
         ),
     ] {
         let (code, text) = answer(&["-a", "127.0.0.1", "-p", "-1", flag, file]).await;
-        assert!(code == 64 && text.contains(told), "{text}");
+        assert!(code == 64 && text.contains(error), "{text}");
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_had_is_told_with_code_69() {
+async fn an_address_that_cannot_be_used_ends_the_program_with_code_69() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("bound").port().to_string();
     let (code, text) = answer(&["-a", "127.0.0.1", "-p", &port]).await;
@@ -128,7 +128,7 @@ async fn what_cannot_be_had_is_told_with_code_69() {
 }
 
 #[tokio::test]
-async fn any_free_port_is_found_in_the_ports_file() {
+async fn the_ports_file_has_the_free_ports_that_were_chosen() {
     let folder = Folder::new();
     let pid = folder.path("pid");
     let ports = folder.path("");
@@ -168,7 +168,7 @@ async fn any_free_port_is_found_in_the_ports_file() {
 }
 
 #[tokio::test]
-async fn interrupt_and_terminate_end_it_in_order() {
+async fn sigint_and_sigterm_stop_the_broker_with_exit_code_0() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let mut server = Server::start(Maker::Ours, &[]).await;
         let mut client = RawClient::open(server.address()).await;
@@ -179,7 +179,7 @@ async fn interrupt_and_terminate_end_it_in_order() {
 }
 
 #[tokio::test]
-async fn a_reload_reaches_clients_that_are_connected() {
+async fn a_reload_applies_to_connected_clients() {
     let folder = Folder::new();
     let users = |second: &str, limits: &str| {
         format!(
@@ -207,7 +207,7 @@ async fn a_reload_reaches_clients_that_are_connected() {
         .process()
         .wait_for_line_after(mark, "Reloaded server configuration", PATIENCE)
         .await;
-    // Without a word, as nats-server closes it.
+    // Closed without an error text, as by nats-server.
     goes.expect_end().await;
     let info = stays.read_frame().await;
     assert_eq!(info.json()["max_payload"], 1000);
@@ -217,7 +217,7 @@ async fn a_reload_reaches_clients_that_are_connected() {
         .send(format!("PUB a 1001\r\n{}\r\n", "x".repeat(1001)))
         .await;
     stays.expect("-ERR 'Maximum Payload Violation'\r\n").await;
-    assert!(old.flush().await.is_empty(), "clients of old get no second INFO");
+    assert!(old.flush().await.is_empty(), "old clients get no second INFO");
     RawClient::open_with(
         server.address(),
         &connect("c", 1).replace("\"pass\":\"c\"", "\"pass\":\"b\""),
@@ -235,7 +235,7 @@ async fn a_reload_reaches_clients_that_are_connected() {
 }
 
 #[tokio::test]
-async fn the_log_file_can_be_moved_away_and_opened_anew() {
+async fn sigusr1_opens_a_new_log_file_after_the_old_one_was_moved() {
     let folder = Folder::new();
     let log = folder.path("log").display().to_string();
     let mut process = broker(&["-a", "127.0.0.1", "-p", "-1", "-l", &log, "-D"]);
@@ -257,7 +257,7 @@ async fn the_log_file_can_be_moved_away_and_opened_anew() {
 }
 
 #[tokio::test]
-async fn frames_are_logged_when_asked_but_no_secrets() {
+async fn trace_level_logs_frames_without_secrets() {
     let mut server = Server::start(Maker::Ours, &["-V", "--user", "a", "--pass", "hunter2"]).await;
     let connect = "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"hunter2\"}";
     let mut client = RawClient::open_with(server.address(), connect).await;
@@ -288,7 +288,7 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
     let start = Instant::now();
     server.process().signal(Signal::SIGUSR2);
     assert_eq!(told.read_frame().await.json()["ldm"], true);
-    found("nobody is taken any more", PATIENCE, async || {
+    found("new clients are refused", PATIENCE, async || {
         TcpStream::connect(server.address()).await.err()
     })
     .await;
@@ -301,23 +301,26 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
     told.close().await;
     let mut ends = Vec::new();
     for other in &mut others {
-        // Beside the first PING of the server there is nothing to hear.
+        // Only the first PING of the server may come.
         let (heard, ending) = other.read_to_end().await;
         assert!(heard.is_empty() || heard == b"PING\r\n", "{heard:?}");
         assert_eq!(ending, Ending::Closed);
         ends.push(start.elapsed());
     }
-    assert!(ends[0] >= Duration::from_secs(1), "they are given time: {ends:?}");
+    assert!(
+        ends[0] >= Duration::from_secs(1),
+        "closed before the grace time: {ends:?}"
+    );
     assert!(
         ends[2] - ends[0] >= Duration::from_millis(500),
-        "one by one: {ends:?}"
+        "not one by one: {ends:?}"
     );
     assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
 }
 
-/// Kubernetes sends a SIGTERM behind a preStop hook that has asked for the lame duck.
+/// Kubernetes sends a SIGTERM after a preStop hook that has started the lame duck mode.
 #[tokio::test]
-async fn the_first_terminate_in_lame_duck_mode_is_ignored_and_the_second_ends_it_at_once() {
+async fn the_first_sigterm_in_lame_duck_mode_is_ignored_and_the_second_stops_the_broker_at_once() {
     for last in [Signal::SIGTERM, Signal::SIGINT] {
         let mut server = Server::start(Maker::Ours, &[]).await;
         let mut client = RawClient::open_with(server.address(), CONNECT_NEW).await;
@@ -336,7 +339,7 @@ async fn the_first_terminate_in_lame_duck_mode_is_ignored_and_the_second_ends_it
 }
 
 #[tokio::test]
-async fn a_node_of_a_cluster_that_leaves_at_a_terminate_ends_at_once_at_the_second() {
+async fn the_second_sigterm_stops_a_node_of_a_cluster_at_once() {
     let mut server = Server::start(Maker::Ours, &["--cluster", "nats://127.0.0.1:-1"]).await;
     let mut client = RawClient::open_with(server.address(), CONNECT_NEW).await;
     server.process().signal(Signal::SIGTERM);

@@ -1,13 +1,13 @@
-//! The table of conversations: what a client says, and what it must hear.
+//! The table of conversations with one server: what a client sends, and what it must receive.
 
-/// What one client says, and all that it hears.
+/// The bytes that one client sends, and everything that it then receives.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) says: &'static str,
     pub(crate) hears: &'static str,
-    /// What real nats-server says instead, where ours differs on purpose.
+    /// What real nats-server sends instead, where `standin-broker` differs on purpose.
     pub(crate) hears_from_nats: Option<&'static str>,
-    /// The server closes the connection behind it.
+    /// The server then closes the connection.
     pub(crate) closes: bool,
 }
 
@@ -31,20 +31,20 @@ const fn closing(name: &'static str, says: &'static str, hears: &'static str) ->
     }
 }
 
-/// A line after which the server closes: ours says why, real nats-server does not.
+/// A line after which the server closes. `standin-broker` sends the reason, real nats-server does not.
 const fn unexplained(name: &'static str, says: &'static str) -> Row {
     closing(name, says, "-ERR 'Unknown Protocol Operation'\r\n").but_nats("")
 }
 
 impl Row {
-    /// Real nats-server says this instead.
+    /// Sets what real nats-server sends instead.
     const fn but_nats(mut self, hears: &'static str) -> Self {
         self.hears_from_nats = Some(hears);
         self
     }
 }
 
-/// On a server that is open to all.
+/// Rows for a server without authentication.
 pub(crate) const OPEN: &[Row] = &[
     row("ping", "PING\r\n", "PONG\r\n"),
     row("verbose before CONNECT", "SUB a 1\r\n", "+OK\r\n"),
@@ -59,12 +59,12 @@ pub(crate) const OPEN: &[Row] = &[
         "+OK\r\n+OK\r\n+OK\r\nMSG a 1 1\r\nx\r\n+OK\r\nPONG\r\n",
     ),
     row(
-        "own messages come back",
+        "own messages are delivered back",
         "CONNECT {\"verbose\":false}\r\nSUB foo 1\r\nPUB foo 5\r\nhello\r\nPUB foo 0\r\n\r\n",
         "MSG foo 1 5\r\nhello\r\nMSG foo 1 0\r\n\r\n",
     ),
     row(
-        "own messages do not come back without echo",
+        "own messages are not delivered back without echo",
         "CONNECT {\"verbose\":false,\"echo\":false}\r\nSUB foo 1\r\nSUB foo q 2\r\nPUB foo 5\r\nhello\r\n",
         "",
     ),
@@ -95,7 +95,7 @@ pub(crate) const OPEN: &[Row] = &[
         "MSG a 1 1\r\n1\r\n",
     ),
     row(
-        "no more than the maximum",
+        "no message after the maximum",
         "CONNECT {\"verbose\":false}\r\nSUB a 1\r\nUNSUB 1 2\r\nPUB a 1\r\n1\r\nPUB a 1\r\n2\r\nPUB a 1\r\n3\r\n",
         "MSG a 1 1\r\n1\r\nMSG a 1 1\r\n2\r\n",
     ),
@@ -105,7 +105,7 @@ pub(crate) const OPEN: &[Row] = &[
         "MSG a 1 1\r\n1\r\nMSG a 1 1\r\n2\r\nMSG a 1 1\r\n3\r\n",
     ),
     row(
-        "a maximum that is reached already ends it",
+        "a maximum that is already reached ends the subscription",
         "CONNECT {\"verbose\":false}\r\nSUB a 1\r\nPUB a 1\r\n1\r\nPUB a 1\r\n2\r\nUNSUB 1 2\r\nPUB a 1\r\n3\r\n",
         "MSG a 1 1\r\n1\r\nMSG a 1 1\r\n2\r\n",
     ),
@@ -126,44 +126,44 @@ pub(crate) const OPEN: &[Row] = &[
         "HMSG a 1 12 17\r\nNATS/1.0\r\n\r\nhello\r\nHMSG a 1 re 12 12\r\nNATS/1.0\r\n\r\n\r\n",
     ),
     row(
-        "nobody listens",
+        "no responders",
         "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB in.* 1\r\nPUB nobody in.1 1\r\nx\r\nPUB nobody 1\r\nx\r\n",
         "HMSG in.1 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n",
     )
-    // Newer versions name the subject, too; ours says what all versions understand.
+    // Newer versions add the subject. `standin-broker` sends what all versions understand.
     .but_nats("HMSG in.1 1 38 38\r\nNATS/1.0 503\r\nNats-Subject: nobody\r\n\r\n\r\n"),
     row(
-        "somebody listens",
+        "a responder",
         "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB in.* 1\r\nSUB a q 2\r\nPUB a in.1 1\r\nx\r\n",
         "MSG a 2 in.1 1\r\nx\r\n",
     ),
     row(
-        "nobody asked whether anybody listens",
+        "no responders, and the client did not ask for the status",
         "CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB in.* 1\r\nPUB nobody in.1 1\r\nx\r\n",
         "",
     ),
     row(
-        "bad subjects of subscriptions",
+        "invalid subjects of subscriptions",
         "CONNECT {\"verbose\":false}\r\nSUB a..b 1\r\nSUB .a 2\r\nSUB a. 3\r\nSUB >.a 4\r\nSUB a>.b 5\r\n",
         "-ERR 'Invalid Subject'\r\n-ERR 'Invalid Subject'\r\n-ERR 'Invalid Subject'\r\n-ERR 'Invalid Subject'\r\n",
     ),
     row(
-        "pedantic complains of a subject and takes the message",
+        "pedantic mode sends an error about a subject and accepts the message",
         "CONNECT {\"verbose\":false,\"pedantic\":true}\r\nSUB > 1\r\nPUB a.* 1\r\nx\r\n",
         "-ERR 'Invalid Publish Subject'\r\nMSG a.* 1 1\r\nx\r\n",
     ),
     closing(
-        "no verb",
+        "an unknown verb",
         "CONNECT {\"verbose\":false}\r\nHELLO\r\n",
         "-ERR 'Unknown Protocol Operation'\r\n",
     ),
     closing(
-        "too large",
+        "a payload over the limit",
         "CONNECT {\"verbose\":false}\r\nPUB a 1048577\r\n",
         "-ERR 'Maximum Payload Violation'\r\n",
     ),
     closing(
-        "a version of the protocol that there is not",
+        "an unknown version of the protocol",
         "CONNECT {\"verbose\":false,\"protocol\":2}\r\n",
         "-ERR 'invalid client protocol'\r\n",
     ),
@@ -177,10 +177,10 @@ pub(crate) const OPEN: &[Row] = &[
         "CONNECT {\"verbose\":false}\r\nHPUB a 12 12\r\nNATS/1.0\r\n\r\n\r\n",
         "-ERR 'message headers not supported'\r\n",
     )
-    // Closes without a word, which helps nobody.
+    // `nats-server` closes without an error text.
     .but_nats(""),
     row(
-        "an empty queue token is a name like any other",
+        "a queue group with an empty token is a name like any other",
         "CONNECT {\"verbose\":false}\r\nSUB a q..x 1\r\nSUB b q.* 2\r\nPUB a 1\r\nx\r\nPUB b 1\r\nx\r\n",
         "MSG a 1 1\r\nx\r\nMSG b 2 1\r\nx\r\n",
     ),
@@ -195,12 +195,12 @@ pub(crate) const OPEN: &[Row] = &[
         "MSG foo* 1 1\r\nx\r\nMSG a>.b 2 1\r\nz\r\n",
     ),
     row(
-        "subjects and sids of any letters",
+        "subjects and sids with any letters",
         "CONNECT {\"verbose\":false}\r\nSUB gr\u{fc}\u{df}.\u{1f980} sid-1\r\nPUB gr\u{fc}\u{df}.\u{1f980} 1\r\nx\r\n",
         "MSG gr\u{fc}\u{df}.\u{1f980} sid-1 1\r\nx\r\n",
     ),
     row(
-        "a payload of line ends",
+        "a payload with line ends",
         "CONNECT {\"verbose\":false}\r\nSUB a 1\r\nPUB a 4\r\n\r\n\r\n\r\n",
         "MSG a 1 4\r\n\r\n\r\n\r\n",
     ),
@@ -215,51 +215,51 @@ pub(crate) const OPEN: &[Row] = &[
         "PONG\r\nMSG a 1 1\r\nx\r\n",
     ),
     row(
-        "words behind PING, a PONG that nobody asked for",
+        "words after PING, and a PONG without a PING",
         "CONNECT {\"verbose\":false}\r\nPING x\r\nPONG\r\n",
         "PONG\r\n",
     ),
     row(
-        "CONNECT without a blank behind it",
+        "CONNECT without a blank after it",
         "connect{\"verbose\":false}\r\nPING\r\n",
         "PONG\r\n",
     ),
     row(
-        "a second CONNECT is laid over the first",
+        "a second CONNECT overrides only the options that it has",
         "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\nCONNECT {\"name\":\"x\"}\r\nSUB a 1\r\n\
          HPUB a 12 12\r\nNATS/1.0\r\n\r\n\r\n",
         "HMSG a 1 12 12\r\nNATS/1.0\r\n\r\n\r\n",
     ),
     row(
-        "nobody listens, and the answer would go to a queue",
+        "no responders, and the inbox is in a queue group",
         "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB in.1 q 1\r\nPUB nobody in.1 1\r\nx\r\n",
         "",
     ),
     row(
-        "UNSUB with a maximum that is no number above 0 ends it at once",
+        "UNSUB with a maximum that is not a number above 0 ends the subscription at once",
         "CONNECT {\"verbose\":false}\r\nSUB a 1\r\nUNSUB 1 x\r\nSUB a 2\r\nUNSUB 2 -1\r\nSUB a 3\r\nUNSUB 3 0\r\n\
          PUB a 1\r\nx\r\n",
         "",
     ),
     row(
-        "an ok for what changes nothing, none for PING and PONG",
+        "an ok for a command without effect, none for PING and PONG",
         "CONNECT {\"verbose\":true}\r\nUNSUB 9\r\nPING\r\nPONG\r\n",
         "+OK\r\n+OK\r\nPONG\r\n",
     ),
     row(
-        "an error in place of the ok, but a message is taken all the same",
+        "an error instead of the ok for SUB, an error and the ok for PUB",
         "CONNECT {\"verbose\":true}\r\nSUB a..b 1\r\nPUB a..b 1\r\nx\r\n",
         "+OK\r\n-ERR 'Invalid Subject'\r\n-ERR 'Invalid Publish Subject'\r\n+OK\r\n",
     ),
     row(
-        "an own subscription is nobody without echo",
+        "without echo an own subscription is not a responder",
         "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true,\"echo\":false}\r\nSUB in.1 9\r\nSUB a 1\r\n\
          PUB a in.1 1\r\nx\r\n",
         "HMSG in.1 9 16 16\r\nNATS/1.0 503\r\n\r\n\r\n",
     )
     .but_nats("HMSG in.1 9 33 33\r\nNATS/1.0 503\r\nNats-Subject: a\r\n\r\n\r\n"),
     row(
-        "a subscription that is over is nobody",
+        "an ended subscription is not a responder",
         "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB in.1 9\r\nSUB a 1\r\nUNSUB 1 1\r\n\
          PUB a in.1 1\r\nx\r\nPUB a in.1 1\r\ny\r\n",
         "MSG a 1 in.1 1\r\nx\r\nHMSG in.1 9 16 16\r\nNATS/1.0 503\r\n\r\n\r\n",
@@ -268,28 +268,28 @@ pub(crate) const OPEN: &[Row] = &[
         "MSG a 1 in.1 1\r\nx\r\nHMSG in.1 9 33 33\r\nNATS/1.0 503\r\nNats-Subject: a\r\n\r\n\r\n",
     ),
     row(
-        "no headers in spite of HPUB",
+        "HPUB with headers of size 0",
         "CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB a 1\r\nHPUB a 0 5\r\nhello\r\n",
         "MSG a 1 5\r\nhello\r\n",
     ),
     row(
-        "what headers say is not looked at",
+        "headers are not parsed",
         "CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB a 1\r\nHPUB a 12 17\r\nXATS/1.0\r\n\r\nhello\r\n",
         "HMSG a 1 12 17\r\nXATS/1.0\r\n\r\nhello\r\n",
     ),
-    closing("no line", "CONNECT {\"verbose\":false}\r\n\r\n", "-ERR 'Unknown Protocol Operation'\r\n"),
+    closing("an empty line", "CONNECT {\"verbose\":false}\r\n\r\n", "-ERR 'Unknown Protocol Operation'\r\n"),
     closing(
         "blanks before a verb",
         "CONNECT {\"verbose\":false}\r\n PING\r\n",
         "-ERR 'Unknown Protocol Operation'\r\n",
     ),
     closing(
-        "a payload longer than it was said",
+        "a payload longer than its size says",
         "CONNECT {\"verbose\":false}\r\nPUB a 2\r\nhixx\r\n",
         "-ERR 'Unknown Protocol Operation'\r\n",
     ),
     closing(
-        "a frame of servers",
+        "a frame that only servers send",
         "CONNECT {\"verbose\":false}\r\nMSG a 1 2\r\nhi\r\n",
         "-ERR 'Unknown Protocol Operation'\r\n",
     ),
@@ -300,34 +300,34 @@ pub(crate) const OPEN: &[Row] = &[
     unexplained("SUB with too many words", "SUB a b c d\r\n"),
     unexplained("UNSUB with too many words", "UNSUB 1 2 3\r\n"),
     unexplained("PUB without a size", "PUB a\r\n"),
-    unexplained("PUB with a size that is no number", "PUB a x\r\n"),
-    unexplained("PUB with a size below nothing", "PUB a -1\r\n"),
+    unexplained("PUB with a size that is not a number", "PUB a x\r\n"),
+    unexplained("PUB with a negative size", "PUB a -1\r\n"),
     unexplained("PUB with a sign before its size", "PUB a +1\r\n"),
-    unexplained("PUB with a size beyond all measure", "PUB a 99999999999999999999\r\n"),
+    unexplained("PUB with a size beyond 64 bits", "PUB a 99999999999999999999\r\n"),
     unexplained("PUB with too many words", "PUB a b 1 2\r\n"),
     closing(
-        "headers larger than all",
+        "headers larger than the whole message",
         "CONNECT {\"verbose\":false,\"headers\":true}\r\nHPUB a 13 12\r\n",
         "-ERR 'Unknown Protocol Operation'\r\n",
     )
     .but_nats(""),
     closing("CONNECT without JSON", "CONNECT\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats(""),
-    closing("CONNECT with half a JSON", "CONNECT {\"a\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats(""),
+    closing("CONNECT with incomplete JSON", "CONNECT {\"a\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats(""),
     closing("CONNECT with a list", "CONNECT []\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats(""),
     closing(
-        "CONNECT with a word for yes or no",
+        "CONNECT with a text instead of a boolean",
         "CONNECT {\"verbose\":\"yes\"}\r\n",
         "-ERR 'Unknown Protocol Operation'\r\n",
     )
     .but_nats(""),
     closing(
-        "a version of the protocol below nothing",
+        "a negative version of the protocol",
         "CONNECT {\"verbose\":false,\"protocol\":-1}\r\n",
         "-ERR 'invalid client protocol'\r\n",
     ),
 ];
 
-/// A second CONNECT ends all subscriptions; on a server that is open to all. They also hold behind the sidecar.
+/// Rows about a second CONNECT, which ends all subscriptions, for a server without authentication. They hold also behind the sidecar.
 pub(crate) const AGAIN: &[Row] = &[
     row(
         "a second CONNECT ends the subscriptions",
@@ -335,7 +335,7 @@ pub(crate) const AGAIN: &[Row] = &[
         "",
     ),
     row(
-        "a second CONNECT that says nothing",
+        "a second CONNECT without options",
         "CONNECT {\"verbose\":false}\r\nSUB foo q 1\r\nCONNECT {}\r\nPUB foo 1\r\nx\r\n",
         "",
     ),
@@ -345,40 +345,40 @@ pub(crate) const AGAIN: &[Row] = &[
         "+OK\r\n+OK\r\n+OK\r\n+OK\r\n",
     ),
     row(
-        "a second CONNECT that asks for oks",
+        "a second CONNECT that turns verbose on",
         "CONNECT {\"verbose\":false}\r\nSUB a 1\r\nCONNECT {\"verbose\":true}\r\nPUB a 1\r\nx\r\n",
         "+OK\r\n+OK\r\n",
     ),
     row(
-        "a second CONNECT that asks for no more oks",
+        "a second CONNECT that turns verbose off",
         "CONNECT {\"verbose\":true}\r\nSUB foo 1\r\nCONNECT {\"verbose\":false}\r\nPUB foo 1\r\nx\r\n",
         "+OK\r\n+OK\r\n",
     ),
     row(
-        "the sid of a subscription that a second CONNECT ended is free, its maximum forgotten",
+        "the sid of a subscription that a second CONNECT ended can be reused without its maximum",
         "CONNECT {\"verbose\":false}\r\nSUB foo 1\r\nUNSUB 1 1\r\nCONNECT {\"verbose\":false}\r\nSUB foo 1\r\n\
          PUB foo 1\r\nx\r\nPUB foo 1\r\ny\r\n",
         "MSG foo 1 1\r\nx\r\nMSG foo 1 1\r\ny\r\n",
     ),
     row(
-        "the first CONNECT ends nothing that came before it",
+        "the first CONNECT does not end a subscription made before it",
         "SUB foo 1\r\nCONNECT {\"verbose\":false}\r\nPUB foo 1\r\nx\r\n",
         "+OK\r\nMSG foo 1 1\r\nx\r\n",
     ),
     row(
-        "and the second one behind it does",
+        "the second CONNECT ends a subscription made before the first",
         "SUB foo 1\r\nCONNECT {\"verbose\":false}\r\nSUB foo 2\r\nCONNECT {\"verbose\":false}\r\nPUB foo 1\r\nx\r\n",
         "+OK\r\n",
     ),
     row(
-        "a third CONNECT is as the second",
+        "a third CONNECT has the effect of the second",
         "CONNECT {\"verbose\":false}\r\nSUB foo 1\r\nCONNECT {\"verbose\":false}\r\nSUB foo 2\r\nPUB foo 1\r\nx\r\n\
          CONNECT {\"verbose\":false}\r\nPUB foo 1\r\ny\r\nUNSUB 2\r\nSUB foo 2\r\nPUB foo 1\r\nz\r\n",
         "MSG foo 2 1\r\nx\r\nMSG foo 2 1\r\nz\r\n",
     ),
 ];
 
-/// On a server with the user `a` and the password `b`.
+/// Rows for a server with the user `a` and the password `b`.
 pub(crate) const GUARDED: &[Row] = &[
     row(
         "the right user",
@@ -400,10 +400,14 @@ pub(crate) const GUARDED: &[Row] = &[
         "PING\r\n",
         "-ERR 'Authorization Violation'\r\n",
     ),
-    closing("nothing at all in time", "", "-ERR 'Authentication Timeout'\r\n"),
+    closing(
+        "no CONNECT before the timeout",
+        "",
+        "-ERR 'Authentication Timeout'\r\n",
+    ),
 ];
 
-/// On a server with the token `t`.
+/// Rows for a server with the token `t`.
 pub(crate) const TOKEN: &[Row] = &[
     row(
         "the right token",
@@ -416,13 +420,13 @@ pub(crate) const TOKEN: &[Row] = &[
         "-ERR 'Authorization Violation'\r\n",
     ),
     closing(
-        "a user in place of the token",
+        "a user instead of the token",
         "CONNECT {\"verbose\":false,\"user\":\"t\",\"pass\":\"t\"}\r\n",
         "-ERR 'Authorization Violation'\r\n",
     ),
 ];
 
-/// On a server with two users, and with small limits.
+/// Rows for a server with two users and with low limits.
 pub(crate) const LIMITED: &[Row] = &[
     row(
         "a second CONNECT with the same credentials ends the subscriptions",
@@ -448,33 +452,33 @@ pub(crate) const LIMITED: &[Row] = &[
         "PONG\r\n",
     ),
     closing(
-        "the password of another",
+        "the password of another user",
         "CONNECT {\"verbose\":false,\"user\":\"c\",\"pass\":\"b\"}\r\n",
         "-ERR 'Authorization Violation'\r\n",
     ),
     row(
-        "as much as allowed",
+        "everything up to the limits",
         "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}\r\nSUB a 1\r\nSUB b 2\r\nPUB a 8\r\n12345678\r\n",
         "MSG a 1 8\r\n12345678\r\n",
     ),
     row(
-        "a subscription too many",
+        "a subscription over the limit",
         "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}\r\nSUB a 1\r\nSUB b 2\r\nSUB c 3\r\nPUB c 1\r\nx\r\n\
          UNSUB 1\r\nSUB c 4\r\nPUB c 1\r\ny\r\n",
         "-ERR 'maximum subscriptions exceeded'\r\nMSG c 4 1\r\ny\r\n",
     ),
     closing(
-        "a byte too many",
+        "a payload one byte over the limit",
         "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}\r\nPUB a 9\r\n123456789\r\n",
         "-ERR 'Maximum Payload Violation'\r\n",
     ),
     closing(
-        "headers and payload a byte too many",
+        "headers and payload one byte over the limit",
         "CONNECT {\"verbose\":false,\"headers\":true,\"user\":\"a\",\"pass\":\"b\"}\r\nHPUB a 8 9\r\n12345678x\r\n",
         "-ERR 'Maximum Payload Violation'\r\n",
     ),
     closing(
-        "a line too long",
+        "a control line over the limit",
         "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}\r\nSUB \
          aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
          aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 1\r\n",
@@ -482,6 +486,6 @@ pub(crate) const LIMITED: &[Row] = &[
     ),
 ];
 
-/// The settings of that server, in nats-server's format.
+/// Settings of the server for [`LIMITED`], in the format of nats-server.
 pub(crate) const LIMITS: &str = "max_payload: 8\nmax_control_line: 128\nmax_subscriptions: 2\n\
                               authorization { users = [{ user: a, password: b }, { user: c, password: d }] }\n";
