@@ -145,6 +145,7 @@ impl Mesh {
             own: own.clone(),
             nodes_max: cluster.nodes_max,
             redial_max: cluster.redial_ms_max.duration(),
+            has_registry: watch.is_some(),
         };
         let named = routes.iter().map(|route| route.endpoint.to_string());
         let membership = Membership::new(rules, named, rand::random(), Instant::now());
@@ -158,7 +159,6 @@ impl Mesh {
             workers,
             watch: watch.clone(),
             connect_timeout: cluster.connect_timeout_ms.duration(),
-            sync_timeout: cluster.sync_timeout_ms.duration(),
             pace: Pace {
                 ping_interval: cluster.ping_interval_ms.duration(),
                 ping_timeout: cluster.ping_timeout_ms.duration(),
@@ -247,7 +247,7 @@ impl Mesh {
             return Ok(());
         };
         let mut announcement = self.announcement.lock().await;
-        let announcement = announcement.insert(watch.reserve(self.record.clone())?);
+        let announcement = announcement.insert(Announcement::reserve(watch, self.record.clone())?);
         let mut standing = announcement.follow();
         // Where the registry could not be read in that time it is not waited for again.
         let patience = if self.standing.borrow().has_read {
@@ -303,57 +303,20 @@ impl Mesh {
         if standing != Registration::Announced {
             return self.unregistered(standing);
         }
-        let snapshot = announcement.watch().snapshot();
-        let others = snapshot.registered.iter().filter(|node| *node.id != *self.id);
-        let nodes = others.filter_map(|node| keeper::peer_of(node)).collect();
         let (done, met) = oneshot::channel();
-        // A keeper that has ended by a bug is told of in the log.
-        let _ = self.orders.send(Order::Meet(nodes, done));
+        // The snapshot has all nodes that registered before this one. A keeper that has ended by a bug is told of in the
+        // log.
+        let _ = self.orders.send(Order::ReadRegistry(done));
         let _ = met.await;
         self.join(without).await?;
         Ok(())
     }
 
-    /// Returns when another node has this one's place: it has the same id and lives, and either more of the others are linked with it, or none is
-    /// with this one and the registry holds it.
+    /// Returns when this node must give its name up to another one.
     pub(crate) async fn displaced(&self) {
         let mut standing = self.standing.clone();
-        let by_others = async {
-            if standing.wait_for(|now| now.is_displaced).await.is_err() {
-                pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            () = by_others => {}
-            () = self.taken() => {}
-        }
-    }
-
-    /// Returns when the registry holds another node of this id, for longer than it holds a dead one, that one is seen to live, and nobody is linked
-    /// with this one. What is in the way there and cannot be reached decides nothing.
-    async fn taken(&self) {
-        let Some(mut registration) = self.announcement.lock().await.as_ref().map(Announcement::follow) else {
-            return pending().await;
-        };
-        let mut standing = self.standing.clone();
-        loop {
-            let is_taken = matches!(
-                *registration.borrow_and_update(),
-                Registration::Taken { by: Some(_), .. }
-            );
-            let now = standing.borrow_and_update().clone();
-            if is_taken && now.has_living_namesake && now.links == 0 {
-                return;
-            }
-            let changed = async {
-                tokio::select! {
-                    changed = registration.changed() => changed,
-                    changed = standing.changed() => changed,
-                }
-            };
-            if changed.await.is_err() {
-                return pending().await;
-            }
+        if standing.wait_for(|now| now.is_displaced).await.is_err() {
+            pending::<()>().await;
         }
     }
 

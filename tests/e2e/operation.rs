@@ -289,7 +289,7 @@ async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or
         .args(["--upstream", "127.0.0.1:1", "--listen"])
         .arg(address.to_string());
     let broker = with_200_files(peers::broker_binary()).args(["-a", "127.0.0.1", "-p", &broker_port]);
-    let asked = |key: &str| format!("{key} = 100: raise the one");
+    let asked = |key: &str| format!("{key} = 100: raise the limit");
     for (program, listens, variable, asked) in [
         (
             sidecar.clone().args(["--http", &http.to_string()]),

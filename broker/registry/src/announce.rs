@@ -1,64 +1,21 @@
 //! [`Announcement`], the handle of a node's own registration: a node is in ZooKeeper for as long as it lives.
 //!
-//! The registration is made in the session that watches the other nodes (`work.rs`). [`Announcer`] takes the reports
-//! about it from the hub, logs them for the operator, and publishes the [`Standing`].
+//! The registration is made in the session that watches the other nodes (`work.rs`).
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch as channel;
-use tracing::{error, info, warn};
 
-use crate::announcing::{Wanted, Word};
 use crate::config::{Config, ZooKeeperConfig};
 use crate::error::RegistryError;
-use crate::node::Node;
-use crate::place::{Holder, Waiting};
 use crate::record::Record;
+use crate::registration::{Standing, Wanted};
 use crate::watch::{Watch, watch};
-use crate::znode_path;
 
 /// Limit for the answer of ZooKeeper to a withdrawal.
 const WITHDRAW_MS_MAX: u64 = 500;
-
-/// State of a registration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// Nothing is announced, or the znode was deleted as requested.
-    Withdrawn,
-    /// Our znode does not exist as far as is known. It is created as soon as possible.
-    Seeking {
-        /// Why it does not exist yet, or any more.
-        reason: String,
-    },
-    /// The path is free. Our znode is created after [`Announcement::release`].
-    Ready,
-    /// Our znode exists, and the snapshot has all nodes that were registered before it. So of two nodes that register
-    /// at the same moment at least one sees the other.
-    Announced,
-    /// Another live session holds our id, or a persistent znode is in the way. An operator has to act; until then it is
-    /// tried again and again.
-    Taken {
-        /// The holder, if it left a valid record.
-        by: Option<Arc<Node>>,
-        /// The znode, and what to do.
-        reason: String,
-    },
-}
-
-impl Standing {
-    /// Returns a stable name, for metric labels and logs.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Withdrawn => "withdrawn",
-            Self::Seeking { .. } => "seeking",
-            Self::Ready => "ready",
-            Self::Announced => "announced",
-            Self::Taken { .. } => "taken",
-        }
-    }
-}
 
 /// A node's registration. Dropping it deletes the znode in the background; [`withdraw`](Self::withdraw) waits for that.
 #[must_use = "a dropped announcement is withdrawn"]
@@ -70,10 +27,10 @@ pub struct Announcement {
 }
 
 /// Registers a node as the ephemeral znode `<path>/<id>` in a session of its own. Returns at once; ZooKeeper is asked in
-/// the background, for as long as the announcement lives. See [`Watch::reserve`].
+/// the background, for as long as the announcement lives. See [`Announcement::reserve`].
 ///
 /// # Errors
-/// As [`watch()`] and [`Watch::reserve`].
+/// As [`watch()`] and [`Announcement::reserve`].
 pub fn announce(zookeeper: ZooKeeperConfig, record: Record) -> Result<Announcement, RegistryError> {
     record.check()?;
     let watch = watch(Config {
@@ -81,19 +38,56 @@ pub fn announce(zookeeper: ZooKeeperConfig, record: Record) -> Result<Announceme
         gossip: false,
         ..Config::default()
     })?;
-    let announcement = watch.reserve(record)?;
+    let announcement = Announcement::reserve(&watch, record)?;
     announcement.release();
     Ok(announcement)
 }
 
 impl Announcement {
-    pub(crate) fn new(record: &Record, standing: channel::Receiver<Standing>, watch: Watch) -> Self {
-        Self {
+    /// Registers this node as the ephemeral znode `<path>/<id>`, in the session of `watch`. Returns at once; ZooKeeper
+    /// is asked in the background, for as long as the announcement lives. The znode itself is not created until
+    /// [`release`](Self::release): before that a ghost of this node is deleted, and the state says whether another node
+    /// holds the id. Readers of the znode may connect at once, so a node first learns here how long it has to wait, and
+    /// then opens its port.
+    ///
+    /// The znodes above it, also those of the chroot, are created if they are missing. All can read what is created.
+    /// Without [`digest_auth`](crate::ZooKeeperConfig::digest_auth) all can change it too; with it only clients with the
+    /// same credentials, which every node of the cluster then needs. A parent that others shall change is best created
+    /// by hand before.
+    ///
+    /// # Errors
+    /// [`RegistryError::Setting`] or [`RegistryError::Address`] for a value that cannot work, and if `watch` has no
+    /// ZooKeeper or another announcement.
+    pub fn reserve(watch: &Watch, record: Record) -> Result<Self, RegistryError> {
+        record.check()?;
+        if watch.health().zookeeper.name.is_empty() {
+            let reason = "there is no ZooKeeper to register in; give its hosts";
+            return Err(RegistryError::setting("zookeeper", "", reason));
+        }
+        let announcement = Self {
             id: record.id.clone(),
             run: record.run.clone(),
-            standing,
-            watch,
+            standing: watch.standing().subscribe(),
+            watch: watch.clone(),
+        };
+        let wanted = Wanted {
+            record: Arc::new(record),
+            is_held: true,
+            dead_run: None,
+        };
+        let is_free = watch.wanted().send_if_modified(|present| {
+            let is_free = present.is_none();
+            present.get_or_insert(wanted);
+            is_free
+        });
+        if !is_free {
+            let reason = "this watch has an announcement; withdraw it first";
+            return Err(RegistryError::setting("id", &announcement.id, reason));
         }
+        watch.standing().send_replace(Standing::Seeking {
+            reason: "ZooKeeper has not answered yet".to_owned(),
+        });
+        Ok(announcement)
     }
 
     /// Returns the present state. Never waits.
@@ -146,11 +140,6 @@ impl Announcement {
         Ok(())
     }
 
-    /// Returns the id of the node.
-    pub(crate) fn id(&self) -> &str {
-        &self.id
-    }
-
     /// Ends the registration, unless it is another one by now.
     fn cancel(&self) {
         self.watch.wanted().send_if_modified(|wanted| {
@@ -189,94 +178,3 @@ impl fmt::Debug for Announcement {
             .finish_non_exhaustive()
     }
 }
-
-/// Logs and publishes the state of this node's registration.
-pub(crate) struct Announcer {
-    wanted: channel::Receiver<Option<Wanted>>,
-    standing: channel::Sender<Standing>,
-    parent: String,
-}
-
-impl Announcer {
-    pub(crate) fn new(
-        wanted: channel::Receiver<Option<Wanted>>,
-        standing: channel::Sender<Standing>,
-    ) -> Self {
-        Self {
-            wanted,
-            standing,
-            parent: String::new(),
-        }
-    }
-
-    /// Sets the full path of the parent of our znode.
-    pub(crate) fn register_under(&mut self, parent: String) {
-        self.parent = parent;
-    }
-
-    /// Handles a report about our znode.
-    pub(crate) fn take(&self, word: Word) {
-        let znode = self.znode();
-        match word {
-            Word::Announced => {
-                info!("registered: {znode} exists");
-                self.publish(Standing::Announced);
-            }
-            Word::Ready => self.publish(Standing::Ready),
-            Word::Waiting(waiting) => self.take_waiting(&znode, &waiting),
-            Word::Withdrawn => {
-                info!("unregistered: {znode} is deleted");
-                self.publish(Standing::Withdrawn);
-            }
-            Word::Refused(reason) => {
-                let reason = format!("{znode}: {reason}");
-                error!("not registered, retrying: {reason}");
-                self.publish(Standing::Seeking { reason });
-            }
-            Word::Removed(ghost) => info!("deleted {znode} of {ghost}"),
-            Word::Rewritten => info!("{znode} has the new record"),
-            Word::Overwritten => warn!("{znode} was changed by another client; written back"),
-            Word::Deleted => warn!("{znode} was deleted by another client; created again"),
-        }
-    }
-
-    fn take_waiting(&self, znode: &str, waiting: &Waiting) {
-        let reason = format!("{znode}: {waiting}");
-        if !waiting.is_taken {
-            info!("not registered yet, retrying: {reason}");
-            self.publish(Standing::Seeking { reason });
-            return;
-        }
-        error!("not registered: {reason}");
-        let by = match &waiting.holder {
-            Holder::Node(node) => Some(Arc::clone(node)),
-            Holder::Unknown | Holder::Persistent => None,
-        };
-        self.publish(Standing::Taken { by, reason });
-    }
-
-    /// Records that there is no session, for this reason.
-    pub(crate) fn without_session(&self, reason: &str) {
-        if self.wanted.borrow().is_some() {
-            let reason = reason.to_owned();
-            self.publish(Standing::Seeking { reason });
-        }
-    }
-
-    fn znode(&self) -> String {
-        let wanted = self.wanted.borrow();
-        let id = wanted.as_ref().map_or("", |wanted| wanted.record.id.as_str());
-        znode_path::child(&self.parent, id)
-    }
-
-    fn publish(&self, now: Standing) {
-        self.standing.send_if_modified(|standing| {
-            let is_new = *standing != now;
-            *standing = now;
-            is_new
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests;

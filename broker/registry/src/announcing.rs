@@ -12,8 +12,9 @@ use tokio::sync::watch as channel;
 use crate::client::{CallError, Client, Kind, Outcome};
 use crate::config::ZooKeeperConfig;
 use crate::error::RegistryError;
-use crate::place::{Found, Ghost, Place, Step, Waiting};
+use crate::place::{Found, Place, Step};
 use crate::record::Record;
+use crate::registration::{State, Wanted, Word};
 use crate::session::{Broken, Gone, Report, Session};
 use crate::znode_path;
 
@@ -23,64 +24,6 @@ const STEPS_MAX: u32 = 16;
 /// After a session that ended without a close, its znode stays for one timeout. A holder still present after this
 /// many timeouts is alive.
 const GHOST_SESSION_TIMEOUTS_MAX: u32 = 2;
-
-/// A report about our znode.
-#[derive(Debug)]
-pub(crate) enum Word {
-    /// Our znode exists, and the last listing has all nodes that were registered before it.
-    Announced,
-    /// The path of our znode is in use.
-    Waiting(Waiting),
-    /// The path of our znode is free. The znode is created when that is wanted.
-    Ready,
-    /// Our znode is deleted, as requested.
-    Withdrawn,
-    /// ZooKeeper refuses what has to be done. It is tried again.
-    Refused(String),
-    /// A ghost of ours was deleted.
-    Removed(Ghost),
-    /// The changed record was written, as requested.
-    Rewritten,
-    /// Another client changed our znode. Our record was written back.
-    Overwritten,
-    /// Another client deleted our znode. It is created again.
-    Deleted,
-}
-
-/// The desired state of our znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) record: Arc<Record>,
-    /// The path is watched, but the znode is not created yet.
-    pub(crate) is_held: bool,
-}
-
-/// State of our znode after the last step.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum State {
-    /// No znode was ever wanted.
-    None,
-    /// Our znode exists; the value is the zxid that created it.
-    Own(i64),
-    Ready,
-    Waiting(Waiting),
-    Refused(String),
-    Withdrawn,
-}
-
-impl State {
-    /// Returns the report of this state; `None` if there is nothing to tell.
-    pub(crate) fn word(&self) -> Option<Word> {
-        match self {
-            Self::None => None,
-            Self::Own(_) => Some(Word::Announced),
-            Self::Ready => Some(Word::Ready),
-            Self::Waiting(waiting) => Some(Word::Waiting(waiting.clone())),
-            Self::Refused(reason) => Some(Word::Refused(reason.clone())),
-            Self::Withdrawn => Some(Word::Withdrawn),
-        }
-    }
-}
 
 /// See the head of this file.
 #[derive(Clone)]
@@ -152,6 +95,7 @@ impl Announcing {
         let znode = znode_path::child(&self.parent, &record.id);
         let found = self.look(&session.client, &record.id).await?;
         let stood = self.place.own();
+        self.place.found_dead(wanted.dead_run.as_deref());
         match self.place.judge(found.as_ref(), record, Instant::now()) {
             Step::Keep => return Ok(self.place.own().map(|own| State::Own(own.czxid))),
             Step::Wait(waiting) => return Ok(Some(State::Waiting(waiting))),
@@ -235,7 +179,9 @@ impl Announcing {
     /// Deletes our znode before the session is closed. If that fails, the end of the session removes it.
     pub(crate) async fn leave(&mut self, client: &Client) {
         if let (Some(own), Some(id)) = (self.place.own(), &self.id) {
-            let _ = client.delete(&znode_path::child(&self.parent, id), own.version).await;
+            let _ = client
+                .delete(&znode_path::child(&self.parent, id), own.version)
+                .await;
         }
     }
 }

@@ -12,8 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::announce::{Announcer, Standing};
-use crate::announcing::Wanted;
+use crate::announcer::Announcer;
 use crate::cache::Kept;
 use crate::cache_writer::{CacheWriter, Written};
 use crate::children::Listing;
@@ -24,6 +23,7 @@ use crate::error::RegistryError;
 use crate::gossip::Word;
 use crate::health::{Health, SourceHealth, SourceState};
 use crate::list::Lists;
+use crate::registration::{Standing, Wanted};
 use crate::resolver::LookupError;
 use crate::roster::Roster;
 use crate::session::{Report, millis};

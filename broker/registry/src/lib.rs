@@ -11,7 +11,9 @@
 //! | file | noun |
 //! |---|---|
 //! | `config.rs` | what the operator gave: hosts, names, addresses, limits |
-//! | `announce.rs` | [`announce()`] and [`Announcement`], the announcing node's side |
+//! | `announce.rs` | [`Announcement`], the handle of this node's own registration |
+//! | `registration.rs` | that registration as values: what is wanted, and how it is |
+//! | `announcer.rs` | tells the operator and the node how it is |
 //! | `announcing.rs` | the keeper of our own znode: created, guarded and repaired |
 //! | `place.rs` | what stands at our place in ZooKeeper, and what is to be done about it |
 //! | `hosts.rs` | the ZooKeeper host list: parsed, resolved, shuffled |
@@ -40,6 +42,7 @@
 //! The values they speak in: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`.
 
 mod announce;
+mod announcer;
 mod announcing;
 mod cache;
 mod cache_writer;
@@ -60,6 +63,7 @@ mod node;
 mod place;
 mod record;
 mod registrars;
+mod registration;
 mod resolver;
 mod roster;
 mod session;
@@ -72,7 +76,7 @@ mod work;
 mod znode_path;
 mod zookeeper;
 
-pub use announce::{Announcement, Standing, announce};
+pub use announce::{Announcement, announce};
 pub use config::{Config, ZooKeeperConfig};
 pub use dns::DnsName;
 pub use endpoint::Endpoint;
@@ -80,6 +84,7 @@ pub use error::RegistryError;
 pub use health::{Health, SourceHealth, SourceState};
 pub use node::{Node, NodeState, Source};
 pub use record::Record;
+pub use registration::Standing;
 pub use snapshot::Snapshot;
 pub use upstream::{Credentials, Upstream};
 pub use watch::{Watch, watch};

@@ -8,6 +8,7 @@
 //! | a ghost of ours: our `run`, from an earlier session of this process that cannot be resumed | delete it and
 //! create it anew |
 //! | a ghost of an earlier process: another `run` at our address, older than our znode here | the same |
+//! | that of a dead node: a `run` that does not answer on its mesh address, as our node has found out | the same |
 //! | any other: another process has the id, or it has no valid record, or it is persistent | wait until it is gone |
 //!
 //! This process holds its address now, so no other process can use it. But two nodes may be given the same address by
@@ -46,6 +47,7 @@ pub(crate) enum Step {
 pub(crate) enum Ghost {
     EarlierSession,
     EarlierLife,
+    Dead,
 }
 
 impl fmt::Display for Ghost {
@@ -53,6 +55,7 @@ impl fmt::Display for Ghost {
         f.write_str(match self {
             Self::EarlierSession => "an earlier session of this process",
             Self::EarlierLife => "an earlier process at this address",
+            Self::Dead => "a node that does not answer on its mesh address",
         })
     }
 }
@@ -115,6 +118,8 @@ pub(crate) struct Place {
     /// The zxid that created the last znode that this process created or deleted at the path. No younger znode is a
     /// ghost of an earlier process.
     ghost_czxid_max: Option<i64>,
+    /// Run of a node that was found dead.
+    dead_run: Option<String>,
     /// ZooKeeper refused to delete the ghost in this session.
     is_removal_refused: bool,
     stranger: Option<Stranger>,
@@ -136,6 +141,7 @@ impl Place {
             session: None,
             own: None,
             ghost_czxid_max: None,
+            dead_run: None,
             is_removal_refused: false,
             stranger: None,
         }
@@ -151,6 +157,11 @@ impl Place {
             stranger: self.stranger.take().filter(|stranger| stranger.is_taken),
             ..Self::new(self.ghost_age_max)
         };
+    }
+
+    /// Records that the node with this run is dead.
+    pub(crate) fn found_dead(&mut self, run: Option<&str>) {
+        self.dead_run = run.map(str::to_owned);
     }
 
     /// Records that we may not delete the ghost. It will be gone when its session expires.
@@ -212,6 +223,9 @@ impl Place {
         }
         if *node.run == wanted.run {
             return Some(Ghost::EarlierSession);
+        }
+        if self.dead_run.as_deref() == Some(&*node.run) {
+            return Some(Ghost::Dead);
         }
         let is_ours = address(&node.mesh, &node.client) == address(&wanted.mesh, &wanted.client);
         let is_older = self.ghost_czxid_max.is_none_or(|max| znode.czxid <= max);

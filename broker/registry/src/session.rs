@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use crate::announcing::Word;
 use crate::children::Listing;
 use crate::client::{CallError, Changes, Client};
+use crate::registration::Word;
 
 /// Changes that come in a burst are handled together.
 pub(crate) const BURST_MS: u64 = 20;

@@ -8,8 +8,6 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, watch as channel};
 use tracing::{debug, warn};
 
-use crate::announce::{Announcement, Standing};
-use crate::announcing::Wanted;
 use crate::cache::{self, INFO_BYTES_MAX, Kept};
 use crate::config::Config;
 use crate::endpoint::Endpoint;
@@ -17,7 +15,7 @@ use crate::error::RegistryError;
 use crate::gossip::Word;
 use crate::health::Health;
 use crate::hub::{Hub, Input, Shared};
-use crate::record::Record;
+use crate::registration::{Standing, Wanted};
 use crate::snapshot::Snapshot;
 use crate::upstream::Credentials;
 
@@ -108,49 +106,27 @@ impl Watch {
         }
     }
 
-    /// Registers this node as the ephemeral znode `<path>/<id>`, in the session of this watch. Returns at once; ZooKeeper
-    /// is asked in the background, for as long as the announcement lives. The znode itself is not created until
-    /// [`Announcement::release`]: before that a ghost of this node is deleted, and the state says whether another node
-    /// holds the id. Readers of the znode may connect at once, so a node first learns here how long it has to wait, and
-    /// then opens its port.
-    ///
-    /// The znodes above it, also those of the chroot, are created if they are missing. All can read what is created.
-    /// Without [`digest_auth`](crate::ZooKeeperConfig::digest_auth) all can change it too; with it only clients with the
-    /// same credentials, which every node of the cluster then needs. A parent that others shall change is best created
-    /// by hand before.
-    ///
-    /// # Errors
-    /// [`RegistryError::Setting`] or [`RegistryError::Address`] for a value that cannot work, and if this watch has no
-    /// ZooKeeper or another announcement.
-    pub fn reserve(&self, record: Record) -> Result<Announcement, RegistryError> {
-        record.check()?;
-        if self.health().zookeeper.name.is_empty() {
-            let reason = "there is no ZooKeeper to register in; give its hosts";
-            return Err(RegistryError::setting("zookeeper", "", reason));
-        }
-        let announcement = Announcement::new(&record, self.shared.standing.subscribe(), self.clone());
-        let wanted = Wanted {
-            record: Arc::new(record),
-            is_held: true,
-        };
-        let is_free = self.shared.wanted.send_if_modified(|present| {
-            let is_free = present.is_none();
-            present.get_or_insert(wanted);
-            is_free
+    /// Deletes the record that holds this node's id, if it is of a node with this `run`, which does not answer on its mesh
+    /// address. So a node need not wait until the session of its dead predecessor ends. Does nothing without an
+    /// announcement.
+    pub fn supersede(&self, run: &str) {
+        self.shared.wanted.send_if_modified(|wanted| {
+            let wanted = wanted.as_mut();
+            let wanted = wanted.filter(|wanted| wanted.dead_run.as_deref() != Some(run));
+            wanted
+                .map(|wanted| wanted.dead_run = Some(run.to_owned()))
+                .is_some()
         });
-        if !is_free {
-            let reason = "this watch has an announcement; withdraw it first";
-            return Err(RegistryError::setting("id", announcement.id(), reason));
-        }
-        self.shared.standing.send_replace(Standing::Seeking {
-            reason: "ZooKeeper has not answered yet".to_owned(),
-        });
-        Ok(announcement)
     }
 
     /// Returns the sender of this node's wanted registration.
     pub(crate) fn wanted(&self) -> &channel::Sender<Option<Wanted>> {
         &self.shared.wanted
+    }
+
+    /// Returns the sender of the state of this node's registration.
+    pub(crate) fn standing(&self) -> &channel::Sender<Standing> {
+        &self.shared.standing
     }
 
     /// Takes up what the INFO of the node at `from` named; heeded only while gossip is on. Those it names are

@@ -8,11 +8,12 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use crate::announcing::{Announcing, Wanted};
+use crate::announcing::Announcing;
 use crate::children::Children;
 use crate::client::Client;
 use crate::config::ZooKeeperConfig;
 use crate::error::RegistryError;
+use crate::registration::Wanted;
 use crate::session::{BURST_MS, Broken, Report, Session, every};
 use tokio::sync::watch as channel;
 

@@ -45,7 +45,6 @@ pub(crate) struct Parts {
     pub(crate) workers: Vec<UnboundedSender<Newcomer>>,
     pub(crate) watch: Option<Watch>,
     pub(crate) connect_timeout: Duration,
-    pub(crate) sync_timeout: Duration,
     pub(crate) pace: Pace,
     pub(crate) pending_bytes_max: usize,
 }
@@ -57,8 +56,6 @@ struct Keeper {
     complaints: Complaints,
     /// Why there is no link with the node at a dialled address, in words.
     refusals: HashMap<String, String>,
-    /// For so many ticks another node has had this one's place. While the process does not run, nothing is known.
-    displaced_ticks: u128,
     numbers: u64,
     shakes: JoinSet<(Origin, Result<Linked, HandshakeError>)>,
     guests: Guests,
@@ -82,7 +79,6 @@ pub(crate) async fn run(
         standing,
         complaints: Complaints::default(),
         refusals: HashMap::new(),
-        displaced_ticks: 0,
         numbers: 0,
         shakes: JoinSet::new(),
         guests: Guests::default(),
@@ -121,15 +117,15 @@ pub(crate) async fn run(
 impl Keeper {
     fn publish(&mut self) {
         let membership = &self.parts.membership;
-        if !membership.is_displaced() {
-            self.displaced_ticks = 0;
+        if let (Some(watch), Some(run)) = (&self.parts.watch, membership.silent_namesake()) {
+            watch.supersede(run);
         }
         let now = Standing {
             has_read: self.has_read,
             awaited: membership.awaited(),
             namesake_precedes: membership.namesake_precedes(),
             has_living_namesake: membership.has_living_namesake(),
-            is_displaced: self.displaced_ticks * TICK.as_millis() >= self.parts.sync_timeout.as_millis(),
+            is_displaced: membership.is_displaced(),
             refusal: membership.refusal().map(|(at, why)| {
                 let known = self.refusals.get(&at);
                 let text = known.map_or_else(|| why.text().to_owned(), Clone::clone);
@@ -147,8 +143,8 @@ impl Keeper {
     /// Breaks when it is to leave.
     fn obey(&mut self, order: Option<Order>) -> ControlFlow<()> {
         match order {
-            Some(Order::Meet(nodes, done)) => {
-                self.parts.membership.registered_too(&nodes, Instant::now());
+            Some(Order::ReadRegistry(done)) => {
+                self.read_registry();
                 self.publish();
                 // Who asked may have given up.
                 let _ = done.send(());
@@ -174,7 +170,15 @@ impl Keeper {
             .iter()
             .filter_map(|node| peer_of(node))
             .collect();
-        self.parts.membership.registered(&nodes, Instant::now());
+        let own = self.parts.membership.own();
+        let mut namesakes = snapshot
+            .registered
+            .iter()
+            .filter(|node| *node.id == *own.id && *node.run != *own.run);
+        let namesake_run = namesakes.next().map(|node| node.run.to_string());
+        self.parts
+            .membership
+            .registered(&nodes, namesake_run, Instant::now());
     }
 
     fn with_link(&self, number: u64, act: impl FnOnce(&Link)) {
@@ -192,9 +196,6 @@ impl Keeper {
     }
 
     fn tick(&mut self) {
-        if self.parts.membership.is_displaced() {
-            self.displaced_ticks += 1;
-        }
         self.tell_members();
     }
 

@@ -24,8 +24,6 @@ use crate::route::hello::{Hello, PROTOCOL_MIN, Peer, Why};
 
 /// An address that is neither given nor registered, and whose node cannot be reached, is forgotten after this.
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// A list of the registry may be older than a node that registered so long ago.
-const LISTED_WITHIN: Duration = Duration::from_secs(10);
 /// A link that stood so long is dialled again at once when it is lost.
 const GOOD_LINK: Duration = Duration::from_secs(5);
 /// Addresses for each node that there may be.
@@ -41,6 +39,8 @@ pub(crate) struct Rules {
     pub(crate) own: Hello,
     pub(crate) nodes_max: usize,
     pub(crate) redial_max: Duration,
+    /// The cluster has a registry.
+    pub(crate) has_registry: bool,
 }
 
 /// A link, from the moment that it is decided on.
@@ -71,6 +71,8 @@ pub(crate) struct Membership {
     addresses: BTreeMap<String, Address>,
     /// By the other node's id.
     links: BTreeMap<String, Linked>,
+    /// Run in the registry's record of this node's id, if that record is of another node.
+    registered_namesake: Option<String>,
     leaving: bool,
     dice: StdRng,
 }
@@ -86,6 +88,7 @@ impl Membership {
             rules,
             addresses: BTreeMap::new(),
             links: BTreeMap::new(),
+            registered_namesake: None,
             leaving: false,
             dice: StdRng::seed_from_u64(seed),
         };
@@ -114,26 +117,15 @@ impl Membership {
         Some(address.or_insert_with(|| Address::new(now)))
     }
 
-    /// What the registry holds now, all of it, or held a moment ago.
-    pub(crate) fn registered(&mut self, nodes: &[Peer], now: Instant) {
+    /// Takes over all that the registry holds now. `namesake_run` is the run in the record of this node's own id, if that
+    /// record is of another node.
+    pub(crate) fn registered(&mut self, nodes: &[Peer], namesake_run: Option<String>, now: Instant) {
+        self.registered_namesake = namesake_run;
         for (at, address) in &mut self.addresses {
-            let is_new = address
-                .met_at
-                .is_some_and(|met| now.duration_since(met) < LISTED_WITHIN);
-            address.named.in_registry = is_new || nodes.iter().any(|node| node.mesh == *at);
+            address.named.in_registry = nodes.iter().any(|node| node.mesh == *at);
         }
         for node in nodes {
             self.hear_of(node, now, |address| address.named.in_registry = true);
-        }
-    }
-
-    /// These are in the registry as well, as another session saw that may be ahead of the one that lists it.
-    pub(crate) fn registered_too(&mut self, nodes: &[Peer], now: Instant) {
-        for node in nodes {
-            self.hear_of(node, now, |address| {
-                address.named.in_registry = true;
-                address.met_at = Some(now);
-            });
         }
     }
 
@@ -212,6 +204,14 @@ impl Membership {
         address.is_dialled = false;
         address.dial_later(now, dice, max);
         address.failures == 1
+    }
+
+    /// Records that the node `id` in its life `run` answered at a dialled address.
+    pub(crate) fn answered(&mut self, at: &str, id: &str, run: &str) {
+        let is_namesake = id == self.rules.own.id;
+        if let Some(address) = self.addresses.get_mut(at) {
+            address.namesake_run = is_namesake.then(|| run.to_owned());
+        }
     }
 
     /// There is no link with the node at a dialled address: this side does not want it, or, `theirs`, the other does not. Returns

@@ -2,8 +2,6 @@
 
 use tokio::sync::oneshot;
 
-use crate::route::hello::Peer;
-
 /// How the node stands with the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
@@ -15,7 +13,7 @@ pub(crate) struct Standing {
     pub(crate) namesake_precedes: Option<bool>,
     /// It is known to live.
     pub(crate) has_living_namesake: bool,
-    /// Other nodes have had that one in this one's place for as long as a joining node waits.
+    /// This node serves and must give its name up.
     pub(crate) is_displaced: bool,
     /// Where a registered node is that does not want a link, and why, when there is no link at all.
     pub(crate) refusal: Option<(String, String)>,
@@ -25,8 +23,8 @@ pub(crate) struct Standing {
 /// What the node wants of its keeper.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// These nodes are registered too; taken up before `done` is told.
-    Meet(Vec<Peer>, oneshot::Sender<()>),
+    /// The registry's present snapshot is read before `done` is told.
+    ReadRegistry(oneshot::Sender<()>),
     /// Others are told that this node takes clients.
     Serve,
     /// Others are told that this node takes no clients any more.

@@ -61,9 +61,19 @@ pub(crate) enum HandshakeError {
     #[error("unexpected frame during the handshake")]
     Disorder,
     #[error("node {id:?} refused the link: {text}")]
-    RefusedByPeer { id: String, why: Why, text: String },
+    RefusedByPeer {
+        id: String,
+        run: String,
+        why: Why,
+        text: String,
+    },
     #[error("refused node {id:?}: {text}")]
-    RefusedHere { id: String, why: Why, text: String },
+    RefusedHere {
+        id: String,
+        run: String,
+        why: Why,
+        text: String,
+    },
     #[error("this node ends")]
     Ending,
 }
@@ -198,6 +208,7 @@ pub(crate) async fn shake(
                     let text = why.told(own, &hello);
                     return Err(HandshakeError::RefusedByPeer {
                         id: hello.id,
+                        run: hello.run,
                         why,
                         text,
                     });
@@ -212,7 +223,12 @@ pub(crate) async fn shake(
             say_last(&mut stream, &word).await;
             let text = why.told(own, &hello);
             let id = hello.id.chars().take(ID_CHARS_SHOWN).collect();
-            return Err(HandshakeError::RefusedHere { id, why, text });
+            return Err(HandshakeError::RefusedHere {
+                id,
+                run: hello.run,
+                why,
+                text,
+            });
         }
         Ok((hello, number, decides, came))
     };

@@ -131,9 +131,10 @@ async fn a_node_that_thaws_after_another_has_taken_its_place_gives_its_clients_u
     }
 }
 
-/// As above, but a third node was away with it, and links with it again.
+/// As above, but a third node was frozen too, and links with the first again. With ZooKeeper the registered node stays,
+/// without it the one that began first.
 #[tokio::test]
-async fn of_two_nodes_of_the_same_name_that_have_as_many_links_the_elder_stays() {
+async fn of_two_nodes_of_one_name_that_are_linked_with_different_nodes_exactly_one_stays() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     for by_zookeeper in [true, false] {
@@ -152,11 +153,11 @@ async fn of_two_nodes_of_the_same_name_that_have_as_many_links_the_elder_stays()
         mesh.nodes[second].flags.extend(["-n", "n2"].map(str::to_owned));
         mesh.nodes[second].restart().await;
         mesh.wait_until_linked(&[0, second]).await;
-        // First the third, so that it is linked with its companion when it hears of the other one.
+        // The third node first, so that it is linked with the first when it hears of the other one.
         for index in [2, 1] {
             mesh.nodes[index].thaw();
         }
-        let (ends, stays) = (second, 1);
+        let (ends, stays) = if by_zookeeper { (1, second) } else { (second, 1) };
         let process = mesh.nodes[ends].process();
         assert_eq!(process.wait_for_end(LONG).await.code(), Some(69));
         assert!(
@@ -237,7 +238,7 @@ async fn of_nodes_of_one_name_that_join_at_once_one_stays() {
 
 /// The registry informs; only a connection proves.
 #[tokio::test]
-async fn what_has_a_node_s_place_in_the_registry_and_is_not_alive_is_outlived() {
+async fn a_record_of_a_dead_node_is_replaced_and_a_persistent_znode_is_waited_for() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(Maker::Ours, 2)
@@ -254,16 +255,9 @@ async fn what_has_a_node_s_place_in_the_registry_and_is_not_alive_is_outlived() 
         .await;
     mesh.nodes[1].restart().await;
     mesh.wait_until_whole().await;
-    let mark = mesh.nodes[1].process().mark();
-    mesh.nodes[1]
-        .process()
-        .wait_for_line_after(mark, "the id is taken", LONG)
-        .await;
-    registrar.delete(&place).await;
-    mesh.nodes[1]
-        .process()
-        .wait_for_line_after(mark, "n2 exists", PATIENCE)
-        .await;
+    // Its record is replaced although its session goes on.
+    mesh.nodes[1].process().wait_for_line("n2 exists", PATIENCE).await;
+    assert!(registrar.get(&place).await.contains("\"run\""));
     assert!(mesh.nodes[1].stop(PATIENCE).await.success());
     // Something that no node has made.
     registrar.put(&place, "{}").await;
@@ -283,9 +277,10 @@ async fn what_has_a_node_s_place_in_the_registry_and_is_not_alive_is_outlived() 
     assert!(mesh.nodes[1].stop(PATIENCE).await.success());
 }
 
-/// They are linked with each other, so none of them is alone.
+/// They are linked with each other, so none of them is alone. With ZooKeeper the registered nodes stay, without it those
+/// that began first.
 #[tokio::test]
-async fn nodes_that_thaw_together_after_all_of_them_were_replaced_end() {
+async fn of_nodes_that_thaw_together_and_those_that_replaced_them_one_of_each_name_stays() {
     let zookeeper = ZooKeeper::start().await;
     for by_zookeeper in [true, false] {
         let mut mesh = start_that_soon_misses_a_node(5, by_zookeeper.then_some(&zookeeper)).await;
@@ -306,11 +301,17 @@ async fn nodes_that_thaw_together_after_all_of_them_were_replaced_end() {
         for old in [3, 4] {
             mesh.nodes[old].thaw();
         }
-        for old in [3, 4] {
-            let process = mesh.nodes[old].process();
-            assert_eq!(process.wait_for_end(LONG).await.code(), Some(69));
+        let mut stay = vec![0, 1, 2];
+        for pair in [[3, new[0]], [4, new[1]]] {
+            let ended = found("one of each name ends", LONG, async || {
+                pair.into_iter().find(|index| !mesh.nodes[*index].is_running())
+            })
+            .await;
+            let process = mesh.nodes[ended].process();
+            assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(69));
+            assert!(!by_zookeeper || ended == pair[0], "the registered node stays");
+            stay.extend(pair.into_iter().filter(|index| *index != ended));
         }
-        let stay = [0, 1, 2, new[0], new[1]];
         mesh.wait_until_linked(&stay).await;
         mesh.wait_until_agreed_among(&stay).await;
         for index in stay {

@@ -72,7 +72,7 @@ pub(crate) fn registered(announcement: &Announcement) -> Vec<String> {
 /// Opens a session and reserves the place of a node.
 pub(crate) fn reserved(server: &Server, record: Record) -> Announcement {
     let watch = watch(config(server.hosts())).unwrap();
-    watch.reserve(record).unwrap()
+    Announcement::reserve(&watch, record).unwrap()
 }
 
 pub(crate) fn reason(announcement: &Announcement) -> String {

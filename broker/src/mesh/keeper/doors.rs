@@ -181,12 +181,17 @@ impl Keeper {
             _ => drop(self.refusals.remove(&at)),
         }
         let membership = &mut self.parts.membership;
-        let first = match &error {
-            HandshakeError::RefusedByPeer { id, why, .. } => {
-                membership.dial_refused(&at, id, *why, true, now)
+        let refused = match &error {
+            HandshakeError::RefusedByPeer { id, run, why, .. } => Some((id, run, *why, true)),
+            HandshakeError::RefusedHere { id, run, why, .. } => Some((id, run, *why, false)),
+            _ => None,
+        };
+        let first = match refused {
+            Some((id, run, why, theirs)) => {
+                membership.answered(&at, id, run);
+                membership.dial_refused(&at, id, why, theirs, now)
             }
-            HandshakeError::RefusedHere { id, why, .. } => membership.dial_refused(&at, id, *why, false, now),
-            _ => membership.dial_failed(&at, error.is_unheard(), now),
+            None => membership.dial_failed(&at, error.is_unheard(), now),
         };
         // Both have dialled, and the other connection is the link.
         let is_linked = matches!(

@@ -49,8 +49,8 @@ pub(super) struct Address {
     pub(super) refused: Option<Why>,
     /// The node there has this node's id, or is linked with one that has.
     pub(super) namesake: Option<Namesake>,
-    /// When another session saw it in the registry, just registered.
-    pub(super) met_at: Option<Instant>,
+    /// Run of the other node with this node's id that answered there when it was last dialled.
+    pub(super) namesake_run: Option<String>,
     /// When it was last named by a node, or linked.
     pub(super) seen_at: Instant,
 }
@@ -67,7 +67,7 @@ impl Address {
             answered: false,
             refused: None,
             namesake: None,
-            met_at: None,
+            namesake_run: None,
             seen_at: now,
         }
     }
@@ -80,6 +80,7 @@ impl Address {
     pub(super) fn has_no_word(&mut self) {
         self.refused = None;
         self.namesake = None;
+        self.namesake_run = None;
     }
 
     /// It is dialled again after a random time up to a limit that doubles (full jitter).

@@ -1,12 +1,19 @@
-//! Two nodes of one id: which of them goes.
+//! Two nodes of one id: which of them keeps the name.
 //!
-//! Who claims the id proves nothing; what counts is what third nodes say that are linked with the other one, and only when that one has shown
-//! since then that it lives: a link may outlive a node for a while.
+//! - An incumbent that answers keeps the name. The newcomer is refused and ends.
+//! - A draining incumbent is waited for.
+//! - A silent incumbent loses the name.
+//! - Of two that still join, or that are linked to different nodes, the one with the lower (began, run) stays.
+//! - With a registry, a node that serves gives its name up only if the record has another run and that run answers on
+//!   its mesh address.
+//!
+//! To claim the id proves nothing. A third node that is linked with the incumbent asks it for a PONG first: a link may
+//! outlive its node for a while.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Membership;
+use super::address::Address;
 use crate::route::hello::{Hello, Why};
 
 /// So long a node that has shown that it lives is taken to.
@@ -80,39 +87,55 @@ impl Namesake {
 }
 
 impl Membership {
-    /// With who told of it. What a node said before it was linked counts no more.
-    fn namesakes(&self) -> impl Iterator<Item = (Option<&str>, Namesake)> {
+    /// What a node said before it was linked does not count any more.
+    fn namesakes(&self) -> impl Iterator<Item = Namesake> {
         let unlinked = self
             .addresses
             .values()
             .filter(|address| !address.is_linked(&self.links));
-        unlinked.filter_map(|address| Some((address.id.as_deref(), address.namesake?)))
+        unlinked.filter_map(|address| address.namesake)
     }
 
     /// Whether there is another node with this node's id, and if so, whether that one stays: it was dialled, or a node that was is linked with it.
     /// One that was dialled and goes is none.
     pub(crate) fn namesake_precedes(&self) -> Option<bool> {
-        let others = self.namesakes().filter(|(_, namesake)| !namesake.yields);
-        others.map(|(_, namesake)| namesake.precedes).max()
+        let others = self.namesakes().filter(|namesake| !namesake.yields);
+        others.map(|namesake| namesake.precedes).max()
     }
 
     /// Whether it is known to live.
     pub(crate) fn has_living_namesake(&self) -> bool {
-        self.namesakes().any(|(_, namesake)| namesake.lives)
+        self.namesakes().any(|namesake| namesake.lives)
     }
 
-    /// Whether more nodes are linked with another one of this node's id, that lives, than with this one, or as many and that one stays. Each of the
-    /// two sees the same the other way round, so that not both go.
+    /// Returns the run in the registry's record of this node's id, if that record is of a node that does not answer, and no
+    /// other node knows of a namesake. A node that reaches no other node does not know enough.
+    pub(crate) fn silent_namesake(&self) -> Option<&str> {
+        let run = self.registered_namesake.as_deref()?;
+        let registered = || self.addresses.values().filter(|at| at.named.in_registry);
+        let is_own = |at: &Address| at.id.as_ref() == Some(&self.rules.own.id);
+        let is_silent = registered().any(|at| is_own(at) && at.failures > 0 && at.namesake_run.is_none());
+        let knows_enough = !self.links.is_empty() || registered().all(is_own);
+        (is_silent && knows_enough && self.namesakes().next().is_none()).then_some(run)
+    }
+
+    /// Returns whether this node, which serves, must give its name up and end.
+    ///
+    /// With a registry: its record has another run, and that run answers on its mesh address. The registry informs; only
+    /// a connection proves. Without one: a third node is linked with a live namesake, and either nobody is linked with
+    /// this node, or that one precedes. Each of the two sees the same the other way round, so that not both go.
     pub(crate) fn is_displaced(&self) -> bool {
-        // A node may be known at several addresses, and is counted once.
-        let (mut with_it, mut it_precedes) = (BTreeSet::new(), false);
-        for (id, namesake) in self.namesakes() {
-            if namesake.by_third && namesake.lives {
-                with_it.insert(id);
-                it_precedes |= namesake.precedes;
-            }
+        if self.rules.has_registry {
+            let answers = |run: &String| {
+                self.addresses
+                    .values()
+                    .any(|at| at.namesake_run.as_ref() == Some(run))
+            };
+            return self.registered_namesake.as_ref().is_some_and(answers);
         }
-        let own = self.links.len();
-        with_it.len() > own || (with_it.len() == own && it_precedes)
+        let by_third = |namesake: &Namesake| namesake.by_third && namesake.lives;
+        self.namesakes()
+            .filter(by_third)
+            .any(|namesake| namesake.precedes || self.links.is_empty())
     }
 }

@@ -22,6 +22,7 @@ fn membership(routes: &[&str], now: Instant) -> Membership {
         own: hello("n1"),
         nodes_max: 3,
         redial_max: Duration::from_secs(2),
+        has_registry: false,
     };
     Membership::new(rules, routes.iter().map(ToString::to_string), 1, now)
 }
@@ -286,7 +287,7 @@ fn of_two_of_one_id_that_join_the_one_that_stays_is_given_the_link() {
 }
 
 #[test]
-fn only_a_third_node_s_word_of_one_that_lives_displaces_a_node() {
+fn without_a_registry_only_a_third_node_linked_with_a_live_namesake_displaces_a_node() {
     let now = Instant::now();
     let mut membership = membership(&["a:1", "b:1"], now);
     membership.dials(now);
@@ -299,19 +300,31 @@ fn only_a_third_node_s_word_of_one_that_lives_displaces_a_node() {
     membership.dial_refused("b:1", "n2", Why::LivingDuplicate, true, now);
     assert!(membership.is_displaced());
     linked(&mut membership, "n3", 1, now);
-    assert!(!membership.is_displaced());
-    membership.link_lost(1, false, now);
-    assert!(membership.is_displaced());
+    assert!(
+        !membership.is_displaced(),
+        "both are linked, and this one precedes"
+    );
+    membership.dial_refused("b:1", "n2", Why::PrecedingDuplicate, true, now);
+    assert!(
+        membership.is_displaced(),
+        "both are linked, and the other one precedes"
+    );
     membership.dial_failed("b:1", true, now);
     assert!(!membership.is_displaced());
+    // n2 comes by itself.
+    membership.dial_refused("b:1", "n2", Why::PrecedingDuplicate, true, now);
+    linked(&mut membership, "n2", 2, now);
+    assert!(
+        !membership.is_displaced(),
+        "what it said before does not count any more"
+    );
 }
 
-/// Both see the same nodes, each with the one or the other.
 #[test]
 fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
     let now = Instant::now();
-    for with_elder in 0..4 {
-        for with_younger in 0..4 {
+    for with_lower in 0..4 {
+        for with_higher in 0..4 {
             let goes = |links: usize, others: usize, why| {
                 let at: Vec<String> = (0..others).map(|n| format!("o{n}:1")).collect();
                 let mut membership = membership(&at.iter().map(String::as_str).collect::<Vec<_>>(), now);
@@ -325,32 +338,36 @@ fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
                 }
                 membership.is_displaced()
             };
-            let elder = goes(with_elder, with_younger, Why::LivingDuplicate);
-            let younger = goes(with_younger, with_elder, Why::PrecedingDuplicate);
-            let is_contested = with_elder + with_younger > 0;
-            assert_eq!(elder, with_younger > with_elder, "{with_elder} {with_younger}");
-            assert_eq!(elder || younger, is_contested, "{with_elder} {with_younger}");
-            assert!(!(elder && younger), "{with_elder} {with_younger}");
+            let lower = goes(with_lower, with_higher, Why::LivingDuplicate);
+            let higher = goes(with_higher, with_lower, Why::PrecedingDuplicate);
+            let case = format!("{with_lower} linked with the lower, {with_higher} with the higher");
+            assert_eq!(lower, with_lower == 0 && with_higher > 0, "{case}");
+            assert_eq!(higher, with_lower > 0, "{case}");
         }
     }
 }
 
 #[test]
-fn a_third_node_that_is_known_at_two_addresses_counts_once_and_not_once_it_is_linked() {
+fn with_a_registry_only_a_record_of_another_run_that_answers_displaces_a_node() {
     let now = Instant::now();
-    let mut membership = membership(&["name:1", "10.0.0.2:1"], now);
+    let mut membership = membership(&["b:1"], now);
+    membership.rules.has_registry = true;
+    membership.registered(&[peer("n1", "a:1")], Some("other".to_owned()), now);
     membership.dials(now);
-    linked(&mut membership, "n3", 1, now);
-    for at in ["name:1", "10.0.0.2:1"] {
-        membership.dial_refused(at, "n2", Why::LivingDuplicate, true, now);
-    }
-    assert!(!membership.is_displaced(), "one is linked with each");
-    membership.link_lost(1, false, now);
+    // A third node's word decides nothing.
+    membership.dial_refused("b:1", "n2", Why::PrecedingDuplicate, true, now);
+    assert!(!membership.is_displaced());
+    // Somebody else is at that address, and then nobody.
+    membership.answered("a:1", "n1", "a third");
+    assert!(!membership.is_displaced());
+    membership.answered("a:1", "n1", "other");
     assert!(membership.is_displaced());
-    // It comes by itself, from an address that it was not dialled at.
-    linked(&mut membership, "n2", 2, now);
-    assert_eq!(membership.namesake_precedes(), None);
-    assert!(!membership.has_living_namesake() && !membership.is_displaced());
+    membership.dial_failed("a:1", true, now);
+    assert!(!membership.is_displaced());
+    // It answers, but the record is this node's again.
+    membership.answered("a:1", "n1", "other");
+    membership.registered(&[], None, now);
+    assert!(!membership.is_displaced());
 }
 
 #[test]
@@ -383,7 +400,7 @@ fn one_that_was_met_and_goes_is_no_obstacle_but_one_that_is_about_to_leave_is() 
 fn a_node_whose_link_is_lost_before_all_is_told_is_waited_for_again() {
     let now = Instant::now();
     let mut membership = membership(&[], now);
-    membership.registered(&[peer("n2", "n2:6222")], now);
+    membership.registered(&[peer("n2", "n2:6222")], None, now);
     linked(&mut membership, "n2", 1, now);
     membership.synced(1);
     membership.told(1);
@@ -407,24 +424,13 @@ fn where_the_node_s_name_is_taken_is_asked_again_soon() {
 fn a_registered_node_of_the_same_name_elsewhere_is_looked_for_and_waited_for() {
     let now = Instant::now();
     let mut membership = membership(&[], now);
-    membership.registered(&[peer("n1", "n1:6222"), peer("n1", "elsewhere:1")], now);
+    membership.registered(&[peer("n1", "n1:6222"), peer("n1", "elsewhere:1")], None, now);
     assert_eq!(membership.dials(now), ["elsewhere:1"]);
     assert_eq!(membership.awaited(), ["elsewhere:1"]);
     // Nobody is there: it was the last life of this node.
     assert!(membership.dial_failed("elsewhere:1", true, now));
     membership.dial_failed("elsewhere:1", true, now);
     assert_eq!(membership.awaited(), [""; 0]);
-}
-
-#[test]
-fn a_list_from_before_a_node_registered_does_not_hide_it() {
-    let now = Instant::now();
-    let mut membership = membership(&[], now);
-    membership.registered_too(&[peer("n2", "n2:6222")], now);
-    membership.registered(&[peer("n3", "n3:6222")], now + Duration::from_millis(5));
-    assert_eq!(membership.awaited(), ["n2:6222", "n3:6222"]);
-    membership.registered(&[peer("n3", "n3:6222")], now + LISTED_WITHIN);
-    assert_eq!(membership.awaited(), ["n3:6222"]);
 }
 
 #[test]
@@ -453,7 +459,7 @@ fn addresses_that_only_nodes_name_are_forgotten_and_make_room() {
     let max = membership.rules.nodes_max * ADDRESSES_PER_NODE;
     assert_eq!(membership.addresses.len(), max);
     assert!(at(&membership, "by-hand:1") && at(&membership, "x49:1") && !at(&membership, "x0:1"));
-    membership.registered(&[peer("n3", "n3:6222")], later);
+    membership.registered(&[peer("n3", "n3:6222")], None, later);
     assert!(at(&membership, "n3:6222"), "the registered come first");
 }
 

@@ -91,6 +91,7 @@ impl Node {
             own: own.clone(),
             nodes_max: 200,
             redial_max: Duration::from_millis(500),
+            has_registry: false,
         };
         let mut router = Router::new(0, 1000);
         router.seed(seed ^ run);

@@ -200,7 +200,7 @@ impl World {
                 if self.registry_lags {
                     listed.retain(|_| rng.random());
                 }
-                self.nodes[number].membership.registered(&listed, self.now);
+                self.nodes[number].membership.registered(&listed, None, self.now);
             }
             self.dial(number);
             self.receive(number);

@@ -9,8 +9,10 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::*;
 use crate::endpoint::Endpoint;
+use crate::node::Node;
 use crate::node::Source;
 use crate::place::Ghost;
+use crate::record::Record;
 
 /// Log lines, each with its level.
 type Lines = Vec<(Level, String)>;
@@ -70,6 +72,7 @@ impl Scene {
         let wanted = Wanted {
             record: Arc::new(record),
             is_held: false,
+            dead_run: None,
         };
         let (publish, standing) = channel::channel(Standing::Withdrawn);
         let mut announcer = Announcer::new(channel::Sender::new(Some(wanted)).subscribe(), publish);
