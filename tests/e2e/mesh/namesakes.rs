@@ -277,10 +277,9 @@ async fn a_record_of_a_dead_node_is_replaced_and_a_persistent_znode_is_waited_fo
     assert!(mesh.nodes[1].stop(PATIENCE).await.success());
 }
 
-/// They are linked with each other, so none of them is alone. With ZooKeeper the registered nodes stay, without it those
-/// that began first.
+/// They are linked with each other, so none of them is alone.
 #[tokio::test]
-async fn of_nodes_that_thaw_together_and_those_that_replaced_them_one_of_each_name_stays() {
+async fn nodes_that_thaw_together_after_all_of_them_were_replaced_end() {
     let zookeeper = ZooKeeper::start().await;
     for by_zookeeper in [true, false] {
         let mut mesh = start_that_soon_misses_a_node(5, by_zookeeper.then_some(&zookeeper)).await;
@@ -301,17 +300,11 @@ async fn of_nodes_that_thaw_together_and_those_that_replaced_them_one_of_each_na
         for old in [3, 4] {
             mesh.nodes[old].thaw();
         }
-        let mut stay = vec![0, 1, 2];
-        for pair in [[3, new[0]], [4, new[1]]] {
-            let ended = found("one of each name ends", LONG, async || {
-                pair.into_iter().find(|index| !mesh.nodes[*index].is_running())
-            })
-            .await;
-            let process = mesh.nodes[ended].process();
-            assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(69));
-            assert!(!by_zookeeper || ended == pair[0], "the registered node stays");
-            stay.extend(pair.into_iter().filter(|index| *index != ended));
+        for old in [3, 4] {
+            let process = mesh.nodes[old].process();
+            assert_eq!(process.wait_for_end(LONG).await.code(), Some(69));
         }
+        let stay = [0, 1, 2, new[0], new[1]];
         mesh.wait_until_linked(&stay).await;
         mesh.wait_until_agreed_among(&stay).await;
         for index in stay {

@@ -3,13 +3,16 @@
 //! - An incumbent that answers keeps the name. The newcomer is refused and ends.
 //! - A draining incumbent is waited for.
 //! - A silent incumbent loses the name.
-//! - Of two that still join, or that are linked to different nodes, the one with the lower (began, run) stays.
+//! - Of two that still join, the one with the lower (began, run) stays.
 //! - With a registry, a node that serves gives its name up only if the record has another run and that run answers on
 //!   its mesh address.
+//! - Without a registry, of two that serve and are linked to different nodes, the one with more links stays; of equals
+//!   the one with the lower (began, run). So a node that was frozen and replaced goes when it thaws.
 //!
 //! To claim the id proves nothing. A third node that is linked with the incumbent asks it for a PONG first: a link may
 //! outlive its node for a while.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Membership;
@@ -87,25 +90,26 @@ impl Namesake {
 }
 
 impl Membership {
-    /// What a node said before it was linked does not count any more.
-    fn namesakes(&self) -> impl Iterator<Item = Namesake> {
+    /// Returns the known namesakes, each with the id of the node that answered. What a node said before it was linked does
+    /// not count any more.
+    fn namesakes(&self) -> impl Iterator<Item = (Option<&str>, Namesake)> {
         let unlinked = self
             .addresses
             .values()
             .filter(|address| !address.is_linked(&self.links));
-        unlinked.filter_map(|address| address.namesake)
+        unlinked.filter_map(|address| Some((address.id.as_deref(), address.namesake?)))
     }
 
     /// Whether there is another node with this node's id, and if so, whether that one stays: it was dialled, or a node that was is linked with it.
     /// One that was dialled and goes is none.
     pub(crate) fn namesake_precedes(&self) -> Option<bool> {
-        let others = self.namesakes().filter(|namesake| !namesake.yields);
-        others.map(|namesake| namesake.precedes).max()
+        let others = self.namesakes().filter(|(_, namesake)| !namesake.yields);
+        others.map(|(_, namesake)| namesake.precedes).max()
     }
 
     /// Whether it is known to live.
     pub(crate) fn has_living_namesake(&self) -> bool {
-        self.namesakes().any(|namesake| namesake.lives)
+        self.namesakes().any(|(_, namesake)| namesake.lives)
     }
 
     /// Returns the run in the registry's record of this node's id, if that record is of a node that does not answer, and no
@@ -122,8 +126,8 @@ impl Membership {
     /// Returns whether this node, which serves, must give its name up and end.
     ///
     /// With a registry: its record has another run, and that run answers on its mesh address. The registry informs; only
-    /// a connection proves. Without one: a third node is linked with a live namesake, and either nobody is linked with
-    /// this node, or that one precedes. Each of the two sees the same the other way round, so that not both go.
+    /// a connection proves. Without one: more nodes are linked with a live namesake than with this node, or as many and
+    /// that one precedes. Each of the two sees the same the other way round, so that exactly one goes.
     pub(crate) fn is_displaced(&self) -> bool {
         if self.rules.has_registry {
             let answers = |run: &String| {
@@ -133,9 +137,15 @@ impl Membership {
             };
             return self.registered_namesake.as_ref().is_some_and(answers);
         }
-        let by_third = |namesake: &Namesake| namesake.by_third && namesake.lives;
-        self.namesakes()
-            .filter(by_third)
-            .any(|namesake| namesake.precedes || self.links.is_empty())
+        // A node may be known at several addresses, and is counted once.
+        let (mut with_it, mut it_precedes) = (BTreeSet::new(), false);
+        for (id, namesake) in self.namesakes() {
+            if namesake.by_third && namesake.lives {
+                with_it.insert(id);
+                it_precedes |= namesake.precedes;
+            }
+        }
+        let own = self.links.len();
+        with_it.len() > own || (with_it.len() == own && it_precedes)
     }
 }

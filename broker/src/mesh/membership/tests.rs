@@ -300,31 +300,19 @@ fn without_a_registry_only_a_third_node_linked_with_a_live_namesake_displaces_a_
     membership.dial_refused("b:1", "n2", Why::LivingDuplicate, true, now);
     assert!(membership.is_displaced());
     linked(&mut membership, "n3", 1, now);
-    assert!(
-        !membership.is_displaced(),
-        "both are linked, and this one precedes"
-    );
-    membership.dial_refused("b:1", "n2", Why::PrecedingDuplicate, true, now);
-    assert!(
-        membership.is_displaced(),
-        "both are linked, and the other one precedes"
-    );
+    assert!(!membership.is_displaced());
+    membership.link_lost(1, false, now);
+    assert!(membership.is_displaced());
     membership.dial_failed("b:1", true, now);
     assert!(!membership.is_displaced());
-    // n2 comes by itself.
-    membership.dial_refused("b:1", "n2", Why::PrecedingDuplicate, true, now);
-    linked(&mut membership, "n2", 2, now);
-    assert!(
-        !membership.is_displaced(),
-        "what it said before does not count any more"
-    );
 }
 
+/// Both see the same nodes, each with the one or the other.
 #[test]
 fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
     let now = Instant::now();
-    for with_lower in 0..4 {
-        for with_higher in 0..4 {
+    for with_elder in 0..4 {
+        for with_younger in 0..4 {
             let goes = |links: usize, others: usize, why| {
                 let at: Vec<String> = (0..others).map(|n| format!("o{n}:1")).collect();
                 let mut membership = membership(&at.iter().map(String::as_str).collect::<Vec<_>>(), now);
@@ -338,13 +326,32 @@ fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
                 }
                 membership.is_displaced()
             };
-            let lower = goes(with_lower, with_higher, Why::LivingDuplicate);
-            let higher = goes(with_higher, with_lower, Why::PrecedingDuplicate);
-            let case = format!("{with_lower} linked with the lower, {with_higher} with the higher");
-            assert_eq!(lower, with_lower == 0 && with_higher > 0, "{case}");
-            assert_eq!(higher, with_lower > 0, "{case}");
+            let elder = goes(with_elder, with_younger, Why::LivingDuplicate);
+            let younger = goes(with_younger, with_elder, Why::PrecedingDuplicate);
+            let is_contested = with_elder + with_younger > 0;
+            assert_eq!(elder, with_younger > with_elder, "{with_elder} {with_younger}");
+            assert_eq!(elder || younger, is_contested, "{with_elder} {with_younger}");
+            assert!(!(elder && younger), "{with_elder} {with_younger}");
         }
     }
+}
+
+#[test]
+fn a_third_node_that_is_known_at_two_addresses_counts_once_and_not_once_it_is_linked() {
+    let now = Instant::now();
+    let mut membership = membership(&["name:1", "10.0.0.2:1"], now);
+    membership.dials(now);
+    linked(&mut membership, "n3", 1, now);
+    for at in ["name:1", "10.0.0.2:1"] {
+        membership.dial_refused(at, "n2", Why::LivingDuplicate, true, now);
+    }
+    assert!(!membership.is_displaced(), "one is linked with each");
+    membership.link_lost(1, false, now);
+    assert!(membership.is_displaced());
+    // It comes by itself, from an address that it was not dialled at.
+    linked(&mut membership, "n2", 2, now);
+    assert_eq!(membership.namesake_precedes(), None);
+    assert!(!membership.has_living_namesake() && !membership.is_displaced());
 }
 
 #[test]
