@@ -5,7 +5,9 @@
 //! | file | holds |
 //! |---|---|
 //! | `server` | a node as a value: start, reload, lame duck, stop |
-//! | `worker`, `shared` | the threads that serve clients, and what they share |
+//! | `accept` | connections from outside |
+//! | `worker`, `shared` | the threads that serve connections, and what they share |
+//! | `turn` | the turns of a worker's connections: what is collected is sent once |
 //! | `task`, `intake` | the shell of one client: socket, timer, batch |
 //! | `pause` | what came in while the process was stopped, and whether it still counts |
 //! | `client` | a client's frames and what they do |
@@ -23,6 +25,7 @@
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged; then each client it touched is written to
 //! once, by the thread that has the batch.
 
+mod accept;
 pub mod auth;
 mod cache;
 mod card;
@@ -59,6 +62,7 @@ mod subscription;
 mod subscriptions;
 mod task;
 mod tokens;
+mod turn;
 mod unserved;
 mod worker;
 

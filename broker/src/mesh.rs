@@ -38,7 +38,7 @@ use standin_registry::{
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, oneshot, watch as channel};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -118,7 +118,7 @@ impl Mesh {
         shared: &Arc<Shared>,
         (listener, address): (StdListener, SocketAddr),
         http: Option<SocketAddr>,
-        workers: Vec<UnboundedSender<Newcomer>>,
+        workers: Vec<Sender<Newcomer>>,
     ) -> Result<Self, MeshError> {
         let settings = shared.settings.load_full();
         listener.set_nonblocking(true)?;

@@ -16,12 +16,13 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
+use crate::accept;
 use crate::closing::Reason;
 use crate::mesh::{Mesh, MeshError};
 use crate::monitor;
 use crate::settings::{ListenAddress, Settings};
 use crate::shared::Shared;
-use crate::worker;
+use crate::worker::Worker;
 
 /// The version of `nats-server` whose protocol and behaviour this follows: client libraries decide by it what a server can do.
 pub const VERSION: &str = "2.15.1";
@@ -128,9 +129,9 @@ impl Server {
         };
         let mut queues = Vec::new();
         for number in 0..shared.workers {
-            let (queue, thread) = worker::start(number, &shared).map_err(RunError::Worker)?;
-            queues.push(queue);
-            server.threads.push(thread);
+            let worker = Worker::start(number, &shared).map_err(RunError::Worker)?;
+            queues.push(worker.newcomers);
+            server.threads.push(worker.thread);
         }
         if let Some((listener, address)) = http {
             info!("Starting http monitor on {address}");
@@ -163,7 +164,7 @@ impl Server {
                 return Err(error);
             }
         };
-        let accepting = tokio::spawn(worker::accept(listener, Arc::clone(&shared), queues));
+        let accepting = tokio::spawn(accept::clients(listener, Arc::clone(&shared), queues));
         server.accepting = Some(accepting.abort_handle());
         shared.serving.store(true, Relaxed);
         if let Some(mesh) = &server.mesh {

@@ -2,13 +2,12 @@
 //!
 //! *Architecture invariant:* a client that panics or errs takes only itself down.
 
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use standin_daemon::linger;
@@ -22,15 +21,10 @@ use crate::closing::Reason;
 use crate::end_log;
 use crate::intake::Intake;
 use crate::outbox::Outbox;
-use crate::pause::{LOOK_INTERVAL, PauseWatch};
 use crate::policy::Policy;
-use crate::router::Router;
 use crate::shared::{Shared, Told};
-use crate::stage::Stage;
+use crate::turn;
 
-/// The read buffer of a worker, in bytes. Larger reads mean fewer calls to the kernel for each message; smaller ones give way
-/// to other clients sooner.
-const READ_BYTES: usize = 64 * 1024;
 /// The first PING comes so long after CONNECT, and up to a fifth later, whatever the client sends, as `nats-server` does it: it measures
 /// the way, and some old client libraries look at an `-ERR` only when more bytes come.
 const FIRST_PING: Duration = Duration::from_secs(2);
@@ -38,125 +32,6 @@ const FIRST_PING: Duration = Duration::from_secs(2);
 const STALL: Duration = Duration::from_millis(5);
 /// How often a socket that takes nothing is looked at.
 const BLOCKED_LOOK: Duration = Duration::from_millis(100);
-
-thread_local! {
-    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
-}
-
-/// What all connections of one thread use in turn.
-pub(crate) struct Worker {
-    pub(crate) router: Router,
-    pub(crate) buffer: Vec<u8>,
-    flusher: Flusher,
-    pauses: PauseWatch,
-}
-
-impl Worker {
-    /// One connection's turn: what `take` stages is sent when all that are ready have had theirs.
-    pub(crate) fn turn<R>(
-        pending_bytes_max: usize,
-        take: impl FnOnce(&mut Router, &mut [u8], &mut PauseWatch) -> Result<R, Reason>,
-    ) -> Result<R, Reason> {
-        WORKER.with_borrow_mut(|worker| {
-            let Some(Self {
-                router,
-                buffer,
-                flusher,
-                pauses,
-            }) = worker
-            else {
-                return Err(Reason::Shutdown);
-            };
-            router.trace = tracing::enabled!(tracing::Level::TRACE);
-            router.stage.set_pending_bytes_max(pending_bytes_max);
-            router.begin_turn();
-            let taken = take(router, buffer, pauses);
-            flusher.call(&router.stage);
-            taken
-        })
-    }
-
-    /// Sends at once all that is staged.
-    pub(crate) fn flush() {
-        WORKER.with_borrow_mut(|worker| {
-            if let Some(Self { router, .. }) = worker {
-                router.stage.flush();
-            }
-        });
-    }
-
-    /// Sends at once what `put` stages for this connection.
-    pub(crate) fn say(outbox: &Arc<Outbox>, bytes: &[u8]) {
-        WORKER.with_borrow_mut(|worker| {
-            if let Some(Self { router, .. }) = worker {
-                router.stage.of(outbox).bytes.extend_from_slice(bytes);
-                router.stage.flush_to(outbox);
-            }
-        });
-    }
-}
-
-/// The task that sends what is staged. It is called by the first client that stages something in a turn, and so its own turn
-/// comes when all clients that were ready with that one have had theirs.
-#[derive(Default)]
-struct Flusher {
-    task: Option<Waker>,
-    called: bool,
-}
-
-impl Flusher {
-    fn call(&mut self, stage: &Stage) {
-        if !self.called
-            && !stage.is_empty()
-            && let Some(task) = &self.task
-        {
-            self.called = true;
-            task.wake_by_ref();
-        }
-    }
-}
-
-/// Sends what the clients of this thread stage, for ever. To be spawned on each worker.
-pub(crate) async fn flush() {
-    poll_fn(|cx| {
-        WORKER.with_borrow_mut(|worker| {
-            if let Some(Worker { router, flusher, .. }) = worker {
-                if flusher.task.is_none() {
-                    flusher.task = Some(cx.waker().clone());
-                }
-                flusher.called = false;
-                router.stage.flush();
-            }
-        });
-        Poll::<()>::Pending
-    })
-    .await;
-}
-
-/// Sees the present worker running, for ever. To be spawned on each worker.
-pub(crate) async fn watch_for_pauses(shared: Arc<Shared>) {
-    loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        WORKER.with_borrow_mut(|worker| {
-            if let Some(Worker { pauses, .. }) = worker {
-                pauses.look(&shared);
-            }
-        });
-    }
-}
-
-/// Makes the present thread worker number `number`.
-pub(crate) fn become_worker(number: usize, shared: &Shared) {
-    let router = Router::new(number, shared.settings.load().process.match_cache_max);
-    shared.flush.add_stage(&router.stage);
-    let buffer = vec![0; READ_BYTES];
-    WORKER.set(Some(Worker {
-        router,
-        buffer,
-        flusher: Flusher::default(),
-        pauses: PauseWatch::new(number),
-    }));
-}
 
 /// See the file's head.
 struct Task {
@@ -309,7 +184,7 @@ impl Task {
     /// Goes on with what was read before, or reads once.
     fn take_turn(&mut self) -> Result<(), Reason> {
         let pending_bytes_max = self.policy.pending_bytes_max;
-        let came = Worker::turn(pending_bytes_max, |router, buffer, pauses| {
+        let came = turn::take(pending_bytes_max, |router, buffer, pauses| {
             let client = &mut self.client;
             let take = |bytes: &[u8]| {
                 pauses.admit(&self.shared, &self.outbox)?;
@@ -433,7 +308,7 @@ impl Task {
 
     /// Sends the client bytes of the server's own.
     fn say(&self, bytes: &[u8]) {
-        Worker::say(&self.outbox, bytes);
+        turn::say(&self.outbox, bytes);
     }
 
     /// The subscriptions go, and the client hears why.
@@ -449,7 +324,7 @@ impl Task {
             self.say(&line);
         }
         // Who stops the node ends the links when the last client is gone; what that one said last must be with them.
-        Worker::flush();
+        turn::flush();
     }
 }
 

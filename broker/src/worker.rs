@@ -1,5 +1,4 @@
-//! Where clients come from, and the threads that serve them and the links: each worker is one thread, and a connection stays with
-//! its worker.
+//! The threads that serve clients and links: each worker is one thread, and a connection stays with its worker.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -8,23 +7,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use futures_util::FutureExt;
-use standin_daemon::listen::plain;
-use standin_wire::encode;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::Builder;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use crate::closing::Reason;
 use crate::shared::Shared;
-use crate::task;
+use crate::{task, turn};
 
-/// Pause after an error of `accept` that would come again at once, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that wait for a worker. While there are as many, no more are accepted.
+const NEWCOMERS_MAX: usize = 1024;
 
 /// What serves a link on its socket, to its end.
 type ServeLink = dyn FnOnce(io::Result<TcpStream>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
@@ -41,70 +37,31 @@ pub(crate) enum Newcomer {
     Link(Box<ServeLink>, StdStream),
 }
 
-/// Takes connections and shares them out, for ever.
-pub(crate) async fn accept(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    queues: Vec<UnboundedSender<Newcomer>>,
-) {
-    let mut id = 0;
-    loop {
-        let accepted = match listener.accept().await {
-            Ok((stream, peer)) => stream.into_std().map(|stream| (stream, plain(peer))),
-            Err(error) => Err(error),
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                if !shared.began() {
-                    let bound = shared.connections_bound();
-                    warn!(%peer, bound, "maximum connections exceeded; the connection is refused");
-                    refuse(stream);
-                    continue;
-                }
-                id += 1;
-                let queue = &queues[shared.home(id)];
-                if queue.send(Newcomer::Client { stream, peer, id }).is_err() {
-                    shared.ended();
-                    error!("a worker is gone; the connection is closed");
-                }
-            }
-            // The client gave up while it waited: nothing to take.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                warn!("cannot take a connection: {error}; if files are short, raise the limit (ulimit -n)");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+/// One worker, as those see it that have connections for it. It ends when all copies of its queue are dropped and the last client is gone.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) newcomers: Sender<Newcomer>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts worker number `number`.
+    pub(crate) fn start(number: usize, shared: &Arc<Shared>) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (newcomers, queue) = channel(NEWCOMERS_MAX);
+        let shared = Arc::clone(shared);
+        let thread = std::thread::Builder::new().name(format!("clients-{number}"));
+        let thread = thread.spawn(move || {
+            turn::begin(number, &shared);
+            runtime.block_on(serve(queue, shared));
+        })?;
+        Ok(Self { newcomers, thread })
     }
 }
 
-/// Says why, as far as the socket takes it at once, and closes.
-fn refuse(mut stream: StdStream) {
-    let mut line = Vec::new();
-    encode::err(b"maximum connections exceeded", &mut line);
-    // A client that cannot be told is refused all the same.
-    let _ = io::Write::write_all(&mut stream, &line);
-}
-
-/// Starts worker number `number`. It ends when its queue is dropped and the last client is gone.
-pub(crate) fn start(
-    number: usize,
-    shared: &Arc<Shared>,
-) -> io::Result<(UnboundedSender<Newcomer>, JoinHandle<()>)> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let (queue, newcomers) = unbounded_channel();
-    let shared = Arc::clone(shared);
-    let thread = std::thread::Builder::new().name(format!("clients-{number}"));
-    let thread = thread.spawn(move || {
-        task::become_worker(number, &shared);
-        runtime.block_on(serve(newcomers, shared));
-    })?;
-    Ok((queue, thread))
-}
-
-async fn serve(mut newcomers: UnboundedReceiver<Newcomer>, shared: Arc<Shared>) {
-    let flushing = tokio::spawn(task::flush());
-    let watching = tokio::spawn(task::watch_for_pauses(Arc::clone(&shared)));
+async fn serve(mut newcomers: Receiver<Newcomer>, shared: Arc<Shared>) {
+    let flushing = tokio::spawn(turn::keep_flushing());
+    let watching = tokio::spawn(turn::watch_for_pauses(Arc::clone(&shared)));
     let mut links = JoinSet::new();
     while let Some(newcomer) = newcomers.recv().await {
         match newcomer {

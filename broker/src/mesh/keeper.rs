@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use standin_registry::Watch;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
@@ -22,6 +22,7 @@ use super::inbound::Heard;
 use super::membership::Membership;
 use super::orders::{Order, Standing};
 use super::task::{LinkEvent, Pace};
+use crate::accept::accept;
 use crate::closing::Reason;
 use crate::route::frame;
 use crate::route::handshake::{HandshakeError, Linked, Origin, Question};
@@ -42,7 +43,7 @@ pub(crate) struct Parts {
     pub(crate) membership: Membership,
     pub(crate) routes: Vec<Route>,
     pub(crate) listener: TcpListener,
-    pub(crate) workers: Vec<UnboundedSender<Newcomer>>,
+    pub(crate) workers: Vec<Sender<Newcomer>>,
     pub(crate) watch: Option<Watch>,
     pub(crate) connect_timeout: Duration,
     pub(crate) pace: Pace,
@@ -91,11 +92,11 @@ pub(crate) async fn run(
         keeper.publish();
         let next_dial = keeper.parts.membership.next_dial();
         tokio::select! {
-            accepted = keeper.parts.listener.accept() => keeper.accepted(accepted).await,
+            (stream, peer) = accept(&keeper.parts.listener, "link") => keeper.greet(stream, peer),
             Some(question) = asked.recv() => keeper.answer(question),
             Some(event) = happened.recv() => keeper.happened(event),
             Some(shaken) = keeper.shakes.join_next() => match shaken {
-                Ok((origin, result)) => keeper.shaken(origin, result),
+                Ok((origin, result)) => keeper.shaken(origin, result).await,
                 // One of too many.
                 Err(error) if error.is_cancelled() => {}
                 Err(error) => error!("a bug ended a handshake: {error}"),

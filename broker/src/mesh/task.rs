@@ -31,7 +31,7 @@ use crate::route::hello::Hello;
 use crate::route::link::Link;
 use crate::shared::Shared;
 use crate::subscriptions::Cursor;
-use crate::task::Worker;
+use crate::turn;
 
 /// So many bytes may wait while the peer is told what is there; the rest is told when it has taken them.
 const TELLING_BYTES_MAX: usize = 1024 * 1024;
@@ -226,7 +226,7 @@ impl Task {
         let pending_bytes_max = self.shared.policy.load().pending_bytes_max;
         let mut heard = Vec::new();
         let interest = &self.shared.interest;
-        let came = Worker::turn(pending_bytes_max, |router, buffer, pauses| {
+        let came = turn::take(pending_bytes_max, |router, buffer, pauses| {
             let inbound = &mut self.inbound;
             let take = |bytes: &[u8]| {
                 pauses.admit(&self.shared, &self.link.outbox)?;
@@ -297,7 +297,7 @@ impl Task {
             self.claimed = self.link.take_claim();
             let mut ping = Vec::new();
             frame::put_ping(&mut ping, frame::PROBE);
-            Worker::say(&self.link.outbox, &ping);
+            turn::say(&self.link.outbox, &ping);
         }
         None
     }

@@ -4,9 +4,8 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use standin_daemon::listen::plain;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
@@ -20,9 +19,6 @@ use crate::route::handshake::{HandshakeError, Linked, Origin, Question, Verdict,
 use crate::route::hello::{Hello, Peer, Why, put_json};
 use crate::route::link::Link;
 use crate::worker::Newcomer;
-
-/// Pause after an error of `accept` that would come again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 impl Keeper {
     /// Dials those whose time has come.
@@ -52,19 +48,8 @@ impl Keeper {
         }
     }
 
-    /// Somebody has connected, or nobody could.
-    pub(super) async fn accepted(&mut self, accepted: std::io::Result<(TcpStream, SocketAddr)>) {
-        match accepted {
-            Ok((stream, peer)) => self.greet(stream, plain(peer)),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                warn!("cannot take a link: {error}; if files are short, raise the limit (ulimit -n)");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-
-    fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
+    /// Another node has connected, or whoever it is.
+    pub(super) fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
         // What lets this node in elsewhere is not shown to whoever asks.
         let own = Hello {
             user: String::new(),
@@ -144,11 +129,11 @@ impl Keeper {
     }
 
     /// An introduction has ended, with a link or without.
-    pub(super) fn shaken(&mut self, origin: Origin, result: Result<Linked, HandshakeError>) {
+    pub(super) async fn shaken(&mut self, origin: Origin, result: Result<Linked, HandshakeError>) {
         let now = Instant::now();
         self.is_through(&origin);
         let error = match result {
-            Ok(linked) => return self.install(linked),
+            Ok(linked) => return self.install(linked).await,
             Err(error) => error,
         };
         let fault = match &error {
@@ -206,7 +191,7 @@ impl Keeper {
         }
     }
 
-    fn install(&mut self, linked: Linked) {
+    async fn install(&mut self, linked: Linked) {
         let now = Instant::now();
         let Linked {
             number,
@@ -250,7 +235,7 @@ impl Keeper {
         });
         let newcomer = Newcomer::Link(serve, stream);
         let worker = &self.parts.workers[self.parts.shared.home(number)];
-        if worker.send(newcomer).is_err() {
+        if worker.send(newcomer).await.is_err() {
             error!("a worker is gone; the link is closed");
             self.parts.membership.link_lost(number, false, now);
         }
