@@ -1,4 +1,4 @@
-//! What of a client others may see: the pages, the listener, a reload. The client itself is its [`task`](crate::task)'s alone.
+//! What of a client others may see: the pages, the listener, a reload. The client itself is its [`session`](crate::client::session)'s alone.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

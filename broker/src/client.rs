@@ -1,5 +1,7 @@
 //! One client: parses its bytes into frames and applies them. Output is on the stage when they are applied. The code
-//! is synchronous; sockets and timers belong to the client's [`task`](crate::task).
+//! is synchronous; the times of the client are its [`session`]'s, its socket the [`shell`](crate::shell)'s.
+
+pub(crate) mod session;
 
 use std::hash::BuildHasher;
 use std::ops::Range;

@@ -8,7 +8,7 @@
 //! | `accept` | connections from outside |
 //! | `worker`, `shared` | the threads that serve connections, and what they share |
 //! | `turn` | the turns of a worker's connections: what is collected is sent once |
-//! | `task`, `intake` | the shell of one client: socket, timer, batch |
+//! | `shell`, `intake` | the task around one connection: socket, read buffer, timer |
 //! | `pause` | what came in while the process was stopped, and whether it still counts |
 //! | `client` | a client's frames and what they do |
 //! | `router`, `cache`, `lookups` | from a published message to those who get it, and what of that is remembered |
@@ -57,10 +57,10 @@ mod seeds;
 mod server;
 pub mod settings;
 mod shared;
+mod shell;
 mod stage;
 mod subscription;
 mod subscriptions;
-mod task;
 mod tokens;
 mod turn;
 mod unserved;

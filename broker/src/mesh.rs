@@ -3,13 +3,12 @@
 //! | file | holds |
 //! |---|---|
 //! | this one | [`Mesh`], a node's life among others: join, announce, drain, leave |
-//! | [`keeper`] | the task that listens, dials and follows the registry |
+//! | [`keeper`] | the keeper of the links, and its task, which listens, dials and follows the registry |
 //! | [`orders`] | what the node and its keeper say to each other |
 //! | [`membership`] | which nodes there are, whom to dial, which link survives; a value without sockets |
 //! | [`sockets`] | the sockets of links |
 //! | [`guests`], [`complaints`] | who comes and does not belong costs little, and is not told of again and again |
-//! | [`task`] | the shell of one link |
-//! | [`inbound`] | what comes over a link, and what it does |
+//! | [`session`] | the session of one link: what comes over it, and what it does |
 //!
 //! *Start.* Listen for other nodes; read the registry; link with all; when each has told all its interest, and the place in the
 //! registry is known to be free, listen for clients and register; link with those that registered in the same moment; serve. Of two
@@ -18,14 +17,13 @@
 
 mod complaints;
 mod guests;
-pub(crate) mod inbound;
 mod keeper;
 mod membership;
 mod orders;
 #[cfg(test)]
 mod schedules;
+pub(crate) mod session;
 mod sockets;
-mod task;
 
 use std::future::pending;
 use std::io;
@@ -38,16 +36,16 @@ use standin_registry::{
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::{Sender, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::{Mutex, oneshot, watch as channel};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use self::keeper::Parts;
+use self::keeper::task::{self as keeper_task, Parts};
 use self::membership::{Membership, Rules};
 use self::orders::{Order, Standing};
-use self::task::Pace;
+use self::session::Pace;
 use crate::route::hello::{FEATURES, Hello, PROTOCOL, PROTOCOL_MIN};
 use crate::settings::{Settings, SettingsError, address_towards, split_url};
 use crate::shared::Shared;
@@ -55,6 +53,8 @@ use crate::worker::Newcomer;
 
 /// Limit on the wait until readers of the registry can see that this node drains.
 const DRAINING_SHOWN_WITHIN: Duration = Duration::from_secs(1);
+/// Orders that wait for the keeper.
+const ORDERS_MAX: usize = 16;
 /// Whoever waits looks up so often.
 const PATIENCE_STEPS: u32 = 20;
 
@@ -92,7 +92,7 @@ pub(crate) struct Mesh {
     started: Instant,
     sync_timeout: Duration,
     ping_timeout: Duration,
-    orders: UnboundedSender<Order>,
+    orders: Sender<Order>,
     standing: channel::Receiver<Standing>,
     keeper: JoinHandle<()>,
     watch: Option<Watch>,
@@ -159,13 +159,14 @@ impl Mesh {
             workers,
             watch: watch.clone(),
             connect_timeout: cluster.connect_timeout_ms.duration(),
+            sync_timeout: cluster.sync_timeout_ms.duration(),
             pace: Pace {
                 ping_interval: cluster.ping_interval_ms.duration(),
                 ping_timeout: cluster.ping_timeout_ms.duration(),
             },
             pending_bytes_max: cluster.max_pending,
         };
-        let (orders, ordered) = unbounded_channel();
+        let (orders, ordered) = mpsc::channel(ORDERS_MAX);
         let (standing, stands) = channel::channel(Standing::default());
         Ok(Self {
             id,
@@ -174,7 +175,7 @@ impl Mesh {
             ping_timeout: cluster.ping_timeout_ms.duration(),
             orders,
             standing: stands,
-            keeper: tokio::spawn(keeper::run(parts, ordered, standing)),
+            keeper: tokio::spawn(keeper_task::run(parts, ordered, standing)),
             watch,
             record,
             announcement: Mutex::new(None),
@@ -275,7 +276,7 @@ impl Mesh {
             return Err(MeshError::DuplicateId(self.id.clone()));
         }
         if let Registration::Seeking { reason } | Registration::Taken { reason, .. } = standing {
-            warn!("not registered yet, which is tried on: {reason}");
+            warn!("not registered yet, retrying: {reason}");
         }
         Ok(())
     }
@@ -306,7 +307,7 @@ impl Mesh {
         let (done, met) = oneshot::channel();
         // The snapshot has all nodes that registered before this one. A keeper that has ended by a bug is told of in the
         // log.
-        let _ = self.orders.send(Order::ReadRegistry(done));
+        let _ = self.orders.send(Order::ReadRegistry(done)).await;
         let _ = met.await;
         self.join(without).await?;
         Ok(())
@@ -321,18 +322,18 @@ impl Mesh {
     }
 
     /// The node takes clients from now on.
-    pub(crate) fn serve(&self) {
+    pub(crate) async fn serve(&self) {
         let links = self.standing.borrow().links;
         info!(links, "joined the mesh in {:?}", self.started.elapsed());
         // A keeper that has ended by a bug is told of in the log.
-        let _ = self.orders.send(Order::Serve);
+        let _ = self.orders.send(Order::Serve).await;
     }
 
     /// Tells the other nodes that this one takes no clients any more, and shows `draining` in its registry record, so that
     /// sidecars leave and no new ones come. Returns when readers can see that, or after [`DRAINING_SHOWN_WITHIN`].
     pub(crate) async fn drain(&self) {
         // A keeper that has ended by a bug is told of in the log.
-        let _ = self.orders.send(Order::Drain);
+        let _ = self.orders.send(Order::Drain).await;
         let announcement = self.announcement.lock().await;
         let Some(announcement) = &*announcement else {
             return;
@@ -364,7 +365,7 @@ impl Mesh {
 
     /// Takes this node's record out of the registry. Returns when it is gone, or ZooKeeper does not answer.
     pub(crate) async fn unregister(&self) {
-        let _ = self.orders.send(Order::Drain);
+        let _ = self.orders.send(Order::Drain).await;
         if let Some(announcement) = self.announcement.lock().await.take() {
             announcement.withdraw().await;
         }
@@ -372,7 +373,7 @@ impl Mesh {
 
     /// Ends the links in order, and returns when that is done.
     pub(crate) async fn leave(&mut self) {
-        let _ = self.orders.send(Order::Leave);
+        let _ = self.orders.send(Order::Leave).await;
         if let Err(error) = (&mut self.keeper).await {
             warn!("the keeper of the links ended by a bug: {error}");
         }

@@ -168,7 +168,7 @@ impl Server {
         server.accepting = Some(accepting.abort_handle());
         shared.serving.store(true, Relaxed);
         if let Some(mesh) = &server.mesh {
-            mesh.serve();
+            mesh.serve().await;
         }
         info!("Listening for client connections on {address}");
         Ok(server)

@@ -15,9 +15,10 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tracing::{debug, error};
 
+use crate::client::session;
 use crate::closing::Reason;
 use crate::shared::Shared;
-use crate::{task, turn};
+use crate::turn;
 
 /// Connections that wait for a worker. While there are as many, no more are accepted.
 const NEWCOMERS_MAX: usize = 1024;
@@ -97,7 +98,7 @@ async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<
             return Ok(Reason::Shutdown);
         }
         debug!(client = id, %peer, "client connection created");
-        io::Result::Ok(task::run(Arc::clone(&shared), stream, peer, id).await)
+        io::Result::Ok(session::run(Arc::clone(&shared), stream, peer, id).await)
     };
     match AssertUnwindSafe(serving).catch_unwind().await {
         Ok(Ok(reason)) => debug!(client = id, %peer, "client connection closed: {}", reason.as_str()),

@@ -2,12 +2,15 @@
 //! target `link` and by a test with seeded random frames.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::channel;
 
 use super::{CLIENTS, World};
-use crate::mesh::inbound::Inbound;
+use crate::mesh::session::{Beginning, Pace, RouteSession};
 use crate::outbox::Outbox;
 use crate::route::hello::Hello;
-use crate::route::link::Link;
+use crate::shell::Session;
 
 /// Plays `input`: a byte that says how it is cut, then what the peer sends. Clients have subscribed to some of it.
 ///
@@ -30,30 +33,39 @@ pub fn link(input: &[u8]) {
         world.says(number, says.as_bytes());
     }
     let shared = Arc::clone(&world.shared);
-    let outbox = Arc::new(Outbox::new(u64::MAX - 1, None, 1));
-    let link = Arc::new(Link::new(1, outbox, Hello::default(), shared.address, true));
-    shared.interest.links.insert(&link);
-    let mut inbound = Inbound::new(Arc::clone(&link), &shared.interest);
-    let (mut held, mut heard) = (Vec::new(), Vec::new());
+    let (events, mut happened) = channel(1);
+    let forever = Duration::from_secs(3600);
+    let beginning = Beginning {
+        shared: Arc::clone(&shared),
+        number: 1,
+        peer: Hello::default(),
+        address: shared.address,
+        dialled: true,
+        greeting: Vec::new(),
+        pace: Pace {
+            ping_interval: forever,
+            ping_timeout: forever,
+        },
+        events,
+    };
+    let mut session = RouteSession::new(beginning, Outbox::new(u64::MAX - 1, None, 1), Instant::now());
+    let mut held = Vec::new();
     for piece in bytes.chunks(usize::from(*cut).max(1)) {
         held.extend_from_slice(piece);
         world.router.begin_turn();
-        let taken = inbound.take(
-            &held,
-            &shared.interest,
-            &shared.flush,
-            &mut world.router,
-            &mut heard,
-        );
+        let taken = session.take(&held, &mut world.router);
         world.check_staged();
         world.router.stage.flush();
+        while session.held_until().is_some() {
+            happened.try_recv().expect("the keeper's queue is full");
+        }
         match taken {
             Ok(taken) => drop(held.drain(..taken)),
             Err(_) => break,
         }
     }
-    inbound.end(&shared.interest);
-    shared.interest.links.remove(&link);
+    drop(happened);
+    drop(session);
     assert_eq!(shared.interest.remote.len(), 0, "interest is left behind");
     assert!(shared.interest.links.load().is_empty());
 }

@@ -1,258 +1,311 @@
-//! The task that keeps the links: it listens, dials, asks [`Membership`] what becomes of each connection, hands links to the workers,
-//! and follows the registry. Everything here is rare; messages never pass it.
+//! The keeper of the links: what becomes of each connection, what the node is told over its links, and how it stands among the others.
+//! Everything here is rare; messages never pass it. A value without sockets; they are its [`task`]'s.
 
-mod doors;
+pub(super) mod task;
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use standin_registry::Watch;
-use tokio::net::TcpListener;
-use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::complaints::Complaints;
-use super::guests::Guests;
-use super::inbound::Heard;
 use super::membership::Membership;
-use super::orders::{Order, Standing};
-use super::task::{LinkEvent, Pace};
-use crate::accept::accept;
+use super::orders::Standing;
+use super::session::{Beginning, Events, Pace};
 use crate::closing::Reason;
+use crate::route::event::RouteEvent;
 use crate::route::frame;
-use crate::route::handshake::{HandshakeError, Linked, Origin, Question};
-use crate::route::hello::Peer;
+use crate::route::handshake::{HandshakeError, Origin, Verdict};
+use crate::route::hello::{Hello, Peer, Why, put_json};
 use crate::route::link::Link;
-use crate::settings::Route;
 use crate::shared::Shared;
-use crate::worker::Newcomer;
 
 /// How often the others are told how many members a queue group has, and is looked whether this node still has its place.
-const TICK: Duration = Duration::from_millis(100);
-/// How long links may take to end in order.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// What the keeper is made of.
-pub(crate) struct Parts {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) membership: Membership,
-    pub(crate) routes: Vec<Route>,
-    pub(crate) listener: TcpListener,
-    pub(crate) workers: Vec<Sender<Newcomer>>,
-    pub(crate) watch: Option<Watch>,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) pace: Pace,
-    pub(crate) pending_bytes_max: usize,
-}
-
-struct Keeper {
-    parts: Parts,
-    standing: watch::Sender<Standing>,
-    has_read: bool,
+/// See the file's head.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    pub(super) membership: Membership,
+    pace: Pace,
+    sync_timeout: Duration,
+    /// Where the routes' events go.
+    events: Events,
     complaints: Complaints,
     /// Why there is no link with the node at a dialled address, in words.
     refusals: HashMap<String, String>,
+    /// For so many ticks another node has had this one's place. While the process does not run, nothing is known.
+    displaced_ticks: u128,
+    /// Links so far.
     numbers: u64,
-    shakes: JoinSet<(Origin, Result<Linked, HandshakeError>)>,
-    guests: Guests,
-    questions: UnboundedSender<Question>,
-    events: UnboundedSender<LinkEvent>,
-}
-
-/// Keeps the links until it is told to leave, or nobody can tell it any more.
-pub(crate) async fn run(
-    parts: Parts,
-    mut orders: UnboundedReceiver<Order>,
-    standing: watch::Sender<Standing>,
-) {
-    let (questions, mut asked) = unbounded_channel();
-    let (events, mut happened) = unbounded_channel();
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut keeper = Keeper {
-        has_read: parts.watch.is_none(),
-        parts,
-        standing,
-        complaints: Complaints::default(),
-        refusals: HashMap::new(),
-        numbers: 0,
-        shakes: JoinSet::new(),
-        guests: Guests::default(),
-        questions,
-        events,
-    };
-    keeper.read_registry();
-    loop {
-        keeper.dial();
-        keeper.publish();
-        let next_dial = keeper.parts.membership.next_dial();
-        tokio::select! {
-            (stream, peer) = accept(&keeper.parts.listener, "link") => keeper.greet(stream, peer),
-            Some(question) = asked.recv() => keeper.answer(question),
-            Some(event) = happened.recv() => keeper.happened(event),
-            Some(shaken) = keeper.shakes.join_next() => match shaken {
-                Ok((origin, result)) => keeper.shaken(origin, result).await,
-                // One of too many.
-                Err(error) if error.is_cancelled() => {}
-                Err(error) => error!("a bug ended a handshake: {error}"),
-            },
-            () = registry_news(&mut keeper.parts.watch, keeper.has_read) => {
-                keeper.has_read = true;
-                keeper.read_registry();
-            }
-            () = until(next_dial) => {}
-            _ = ticks.tick() => keeper.tick(),
-            order = orders.recv() => if keeper.obey(order).is_break() {
-                break;
-            },
-        }
-    }
-    keeper.leave(happened).await;
 }
 
 impl Keeper {
-    fn publish(&mut self) {
-        let membership = &self.parts.membership;
-        if let (Some(watch), Some(run)) = (&self.parts.watch, membership.silent_namesake()) {
-            watch.supersede(run);
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        membership: Membership,
+        pace: Pace,
+        sync_timeout: Duration,
+        events: Events,
+    ) -> Self {
+        Self {
+            shared,
+            membership,
+            pace,
+            sync_timeout,
+            events,
+            complaints: Complaints::default(),
+            refusals: HashMap::new(),
+            displaced_ticks: 0,
+            numbers: 0,
         }
-        let now = Standing {
-            has_read: self.has_read,
+    }
+
+    /// Returns how the node stands with the others.
+    pub(super) fn standing(&mut self, has_read: bool) -> Standing {
+        let membership = &self.membership;
+        if !membership.is_outnumbered() {
+            self.displaced_ticks = 0;
+        }
+        Standing {
+            has_read,
             awaited: membership.awaited(),
             namesake_precedes: membership.namesake_precedes(),
             has_living_namesake: membership.has_living_namesake(),
-            is_displaced: membership.is_displaced(),
+            is_displaced: membership.is_superseded()
+                || self.displaced_ticks * TICK.as_millis() >= self.sync_timeout.as_millis(),
             refusal: membership.refusal().map(|(at, why)| {
                 let known = self.refusals.get(&at);
                 let text = known.map_or_else(|| why.text().to_owned(), Clone::clone);
                 (at, text)
             }),
             links: membership.len(),
-        };
-        self.standing.send_if_modified(|known| {
-            let differs = *known != now;
-            *known = now;
-            differs
-        });
-    }
-
-    /// Breaks when it is to leave.
-    fn obey(&mut self, order: Option<Order>) -> ControlFlow<()> {
-        match order {
-            Some(Order::ReadRegistry(done)) => {
-                self.read_registry();
-                self.publish();
-                // Who asked may have given up.
-                let _ = done.send(());
-            }
-            Some(Order::Serve) => {
-                self.parts.membership.serve();
-                self.tell_all(&frame::bare(frame::SERVING));
-            }
-            Some(Order::Drain) => {
-                self.parts.membership.drain();
-                self.tell_all(&frame::bare(frame::DRAINING));
-            }
-            Some(Order::Leave) | None => return ControlFlow::Break(()),
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn read_registry(&mut self) {
-        let Some(watch) = &self.parts.watch else { return };
-        let snapshot = watch.snapshot();
-        let nodes: Vec<Peer> = snapshot
-            .registered
-            .iter()
-            .filter_map(|node| peer_of(node))
-            .collect();
-        let own = self.parts.membership.own();
-        let mut namesakes = snapshot
-            .registered
-            .iter()
-            .filter(|node| *node.id == *own.id && *node.run != *own.run);
-        let namesake_run = namesakes.next().map(|node| node.run.to_string());
-        self.parts
-            .membership
-            .registered(&nodes, namesake_run, Instant::now());
-    }
-
-    fn with_link(&self, number: u64, act: impl FnOnce(&Link)) {
-        let links = self.parts.shared.interest.links.load();
-        if let Some(link) = links.iter().find(|link| link.number == number) {
-            act(link);
         }
     }
 
-    fn tell_all(&self, word: &[u8]) {
-        for link in self.parts.shared.interest.links.load().iter() {
-            link.outbox.append(word);
-            link.outbox.wake();
+    /// The node takes clients from now on.
+    pub(super) fn serve(&mut self) {
+        self.membership.serve();
+        self.tell_all(&frame::bare(frame::SERVING));
+    }
+
+    /// The node takes no clients any more.
+    pub(super) fn drain(&mut self) {
+        self.membership.drain();
+        self.tell_all(&frame::bare(frame::DRAINING));
+    }
+
+    /// Says goodbye over all links.
+    pub(super) fn leave(&mut self) {
+        self.membership.leave();
+        let links = self.shared.interest.links.load();
+        links.iter().for_each(|link| part(link));
+    }
+
+    /// Once in each [`TICK`].
+    pub(super) fn tick(&mut self) {
+        if self.membership.is_outnumbered() {
+            self.displaced_ticks += 1;
         }
-    }
-
-    fn tick(&mut self) {
-        self.tell_members();
-    }
-
-    fn tell_members(&self) {
-        let interest = &self.parts.shared.interest;
+        let interest = &self.shared.interest;
         if interest.announce_members() {
             interest.links.load().iter().for_each(|link| link.outbox.wake());
         }
     }
 
-    fn happened(&mut self, event: LinkEvent) {
-        let now = Instant::now();
+    /// Judges a node that has introduced itself over a connection, or has sent WELCOME behind that. A connection that is accepted is the
+    /// link of the number returned.
+    pub(super) fn judge(
+        &mut self,
+        hello: &Hello,
+        welcome: bool,
+        dialled: bool,
+        now: Instant,
+    ) -> (Verdict, u64) {
+        let number = self.numbers + 1;
+        let verdict = if welcome {
+            self.membership.welcomed(hello, dialled, number, now)
+        } else {
+            self.membership.greet(hello, dialled, now)
+        };
+        match verdict {
+            Verdict::Refuse {
+                why,
+                probe: Some(number),
+            } => self.with_link(
+                number,
+                if why.is_duplicate() {
+                    Link::claim
+                } else {
+                    Link::probe
+                },
+            ),
+            Verdict::Accept { replaces } => {
+                self.numbers = number;
+                self.take_cluster_name();
+                if let Some(replaced) = replaces {
+                    self.with_link(replaced, |link| link.outbox.close(Reason::Stale));
+                }
+            }
+            _ => {}
+        }
+        (verdict, number)
+    }
+
+    /// The node has the name of the cluster that it has joined, if it had none. Who was linked before under no name either introduces
+    /// itself anew: it may have joined another cluster meanwhile.
+    fn take_cluster_name(&self) {
+        let name = &self.membership.own().cluster;
+        if self.shared.set_cluster_name(name) {
+            info!(cluster = name, "cluster name taken over from the cluster joined");
+            for number in self.membership.with_other_names() {
+                self.with_link(number, |link| link.outbox.close(Reason::Refused));
+            }
+        }
+    }
+
+    /// A connection did not become a link.
+    pub(super) fn not_linked(&mut self, origin: Origin, error: &HandshakeError, now: Instant) {
+        let fault = match error {
+            HandshakeError::RefusedByPeer { why, .. } | HandshakeError::RefusedHere { why, .. } => {
+                Some(*why).filter(|why| why.is_fault())
+            }
+            _ => None,
+        };
+        let at = match origin {
+            Origin::Dialled(at) => at,
+            Origin::Accepted(peer) => {
+                // Whatever names it gives itself.
+                let is_news = |why| self.complaints.is_news(&format!("{} {why:?}", peer.ip()), now);
+                if fault.is_some_and(is_news) {
+                    error!(%peer, "a node that wants a link: {error}");
+                } else if matches!(error, HandshakeError::Client(_))
+                    && self.complaints.is_news(&format!("{} client", peer.ip()), now)
+                {
+                    warn!(%peer, "{error}");
+                } else {
+                    debug!(%peer, "a connection to the mesh's port came to nothing: {error}");
+                }
+                return;
+            }
+        };
+        match error {
+            HandshakeError::RefusedByPeer { text, .. } | HandshakeError::RefusedHere { text, .. } => {
+                self.refusals.insert(at.clone(), text.clone());
+            }
+            _ => drop(self.refusals.remove(&at)),
+        }
+        let membership = &mut self.membership;
+        let first = match error {
+            HandshakeError::RefusedByPeer { id, run, why, .. } => {
+                membership.answered(&at, id, run);
+                membership.dial_refused(&at, id, *why, true, now)
+            }
+            HandshakeError::RefusedHere { id, run, why, .. } => {
+                membership.answered(&at, id, run);
+                membership.dial_refused(&at, id, *why, false, now)
+            }
+            _ => membership.dial_failed(&at, error.is_unheard(), now),
+        };
+        // Both have dialled, and the other connection is the link.
+        let is_linked = matches!(
+            error,
+            HandshakeError::RefusedByPeer { why: Why::Linked, .. }
+                | HandshakeError::RefusedHere { why: Why::Linked, .. }
+        );
+        match (fault.is_some() || error.is_foreign(), first && !is_linked) {
+            (true, true) => error!("no link with {at}: {error}"),
+            (false, true) => info!("no link with {at} yet: {error}"),
+            (_, false) => debug!("no link with {at}: {error}"),
+        }
+    }
+
+    /// The connection is the link of this number. Returns what its session begins with.
+    pub(super) fn begin(
+        &mut self,
+        number: u64,
+        peer: Hello,
+        dialled: Option<&str>,
+        address: SocketAddr,
+        now: Instant,
+    ) -> Beginning {
+        self.membership.link_stands(&peer, dialled, now);
+        let by = if dialled.is_some() { "dialled" } else { "accepted" };
+        info!(link = number, %address, "linked with {} ({by}), version {}", peer.id, peer.version);
+        self.tell_of(&peer);
+        let known = self.membership.known();
+        let others: Vec<Peer> = known.into_iter().filter(|other| other.id != peer.id).collect();
+        let mut greeting = Vec::new();
+        put_json(&mut greeting, frame::PEERS, &others);
+        Beginning {
+            shared: Arc::clone(&self.shared),
+            number,
+            peer,
+            address,
+            dialled: dialled.is_some(),
+            greeting,
+            pace: self.pace,
+            events: self.events.clone(),
+        }
+    }
+
+    /// Names a newcomer to all others.
+    fn tell_of(&self, hello: &Hello) {
+        let newcomer = [Peer {
+            id: hello.id.clone(),
+            mesh: hello.mesh.clone(),
+        }];
+        let mut word = Vec::new();
+        put_json(&mut word, frame::PEERS, &newcomer);
+        self.tell_all(&word);
+    }
+    /// Something has happened on the link of this number.
+    pub(super) fn happened(&mut self, number: u64, event: RouteEvent, now: Instant) {
         match event {
-            LinkEvent::Stands(number) => {
+            RouteEvent::Stands => {
                 // What it missed between its handshake and now.
                 self.with_link(number, |link| {
-                    if self.parts.membership.own().serving {
+                    if self.membership.own().serving {
                         link.outbox.append(&frame::bare(frame::SERVING));
                     }
-                    if self.parts.membership.own().draining {
+                    if self.membership.own().draining {
                         link.outbox.append(&frame::bare(frame::DRAINING));
                     }
-                    if self.parts.membership.is_leaving() {
+                    if self.membership.is_leaving() {
                         part(link);
                     }
                     link.outbox.wake();
                 });
-                self.parts.shared.set_peers();
+                self.shared.set_peers();
             }
-            LinkEvent::Told(number) => self.parts.membership.told(number),
-            LinkEvent::Heard(number, Heard::Synced) => self.parts.membership.synced(number),
-            LinkEvent::Heard(_, Heard::Peers(peers)) => self.parts.membership.named(&peers, now),
-            LinkEvent::Heard(number, Heard::Serving) => {
-                self.parts.membership.serves(number);
-                self.parts.shared.set_peers();
+            RouteEvent::Told => self.membership.told(number),
+            RouteEvent::Synced => self.membership.synced(number),
+            RouteEvent::Peers(peers) => self.membership.named(&peers, now),
+            RouteEvent::Serving => {
+                self.membership.serves(number);
+                self.shared.set_peers();
             }
-            LinkEvent::Heard(number, Heard::Draining) => {
-                self.parts.membership.drains(number);
-                self.parts.shared.set_peers();
+            RouteEvent::Draining => {
+                self.membership.drains(number);
+                self.shared.set_peers();
             }
-            LinkEvent::Lives(number) => self.parts.membership.lives(number, now),
-            LinkEvent::Heard(number, Heard::Goodbye) => {
+            RouteEvent::Lives => self.membership.lives(number, now),
+            RouteEvent::Goodbye => {
                 info!(link = number, "the node at the other end leaves");
             }
-            LinkEvent::Lost {
-                number,
+            RouteEvent::Lost {
                 peer,
                 reason,
                 leaves,
                 unsent_bytes,
                 undelivered,
             } => {
-                let was = self.parts.membership.link_lost(number, leaves, now);
-                self.parts.shared.set_peers();
+                let was = self.membership.link_lost(number, leaves, now);
+                self.shared.set_peers();
                 let why = reason.as_str();
-                if leaves || !was || self.parts.membership.is_leaving() {
+                if leaves || !was || self.membership.is_leaving() {
                     info!(
                         link = number,
                         unsent_bytes, undelivered, "the link with {peer} has ended: {why}"
@@ -267,40 +320,18 @@ impl Keeper {
         }
     }
 
-    /// Says goodbye, and returns when the links have ended.
-    async fn leave(mut self, mut happened: UnboundedReceiver<LinkEvent>) {
-        self.shakes.shutdown().await;
-        self.parts.membership.leave();
-        self.parts
-            .shared
-            .interest
-            .links
-            .load()
-            .iter()
-            .for_each(|link| part(link));
-        let gone = async {
-            while self.parts.membership.len() > 0 {
-                match happened.recv().await {
-                    Some(event) => self.happened(event),
-                    None => break,
-                }
-            }
-        };
-        if timeout(LEAVE_TIMEOUT, gone).await.is_err() {
-            warn!("links did not end in time");
-        }
-        if let Some(watch) = self.parts.watch.take() {
-            watch.close().await;
+    fn with_link(&self, number: u64, act: impl FnOnce(&Link)) {
+        let links = self.shared.interest.links.load();
+        if let Some(link) = links.iter().find(|link| link.number == number) {
+            act(link);
         }
     }
-}
 
-/// The node as another one would name it; `None` when it is no node of a mesh.
-pub(crate) fn peer_of(node: &standin_registry::Node) -> Option<Peer> {
-    Some(Peer {
-        id: node.id.to_string(),
-        mesh: node.mesh.as_ref()?.to_string(),
-    })
+    fn tell_all(&self, word: &[u8]) {
+        for link in self.shared.interest.links.load().iter() {
+            link.say(word);
+        }
+    }
 }
 
 /// Says goodbye over a link, once, and ends it.
@@ -308,20 +339,5 @@ fn part(link: &Link) {
     if link.outbox.reason().is_none() {
         link.outbox.append(&frame::bare(frame::GOODBYE));
         link.outbox.close(Reason::Shutdown);
-    }
-}
-
-async fn registry_news(watch: &mut Option<Watch>, has_read: bool) {
-    match watch {
-        Some(watch) if has_read => watch.changed().await,
-        Some(watch) => watch.answered().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }

@@ -1,6 +1,6 @@
 //! Whole meshes in one process, on virtual time and under seeded schedules: connections that are slow, silent or cut, nodes that
-//! freeze and restart, partitions, nodes that start at once and dial each other at once. The tables, the links' two halves, the
-//! membership and the frames are the product's own; only sockets, timers and tasks are replaced. When all is healed, every node's
+//! freeze and restart, partitions, nodes that start at once and dial each other at once. The keepers, the sessions of the routes, the
+//! routers and the flush are the product's own; only sockets, timers and tasks are replaced. When all is healed, every node's
 //! picture must be the truth.
 //!
 //! A failing seed is printed; `STANDIN_SEED=… cargo test -p standin-broker schedules` plays it again.
@@ -13,6 +13,7 @@ mod world;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use self::node::BRISK;
 use self::world::World;
 use crate::seeds;
 
@@ -23,7 +24,7 @@ const LARGE: u64 = 12;
 /// One schedule: faults for a while, then none, then the truth. Returns how many flushes were done.
 fn play(seed: u64, nodes: usize) -> u64 {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut world = World::new(nodes, seed, &mut rng);
+    let mut world = World::new(nodes, seed, BRISK, &mut rng);
     for _ in 0..rng.random_range(20..120) {
         world.disturb(&mut rng);
         for _ in 0..rng.random_range(1..15) {

@@ -12,7 +12,7 @@ use standin_wire::encode;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -159,7 +159,7 @@ pub(crate) async fn shake(
     own: &Hello,
     origin: Origin,
     limit: Duration,
-    questions: UnboundedSender<Question>,
+    questions: Sender<Question>,
 ) -> Result<Linked, HandshakeError> {
     let address = plain(stream.peer_addr().map_err(HandshakeError::Broken)?);
     stream.set_nodelay(true).map_err(HandshakeError::Broken)?;
@@ -190,7 +190,8 @@ pub(crate) async fn shake(
                 origin: origin.clone(),
                 answer,
             };
-            questions.send(question).map_err(|_| HandshakeError::Ending)?;
+            let sent = questions.send(question).await;
+            sent.map_err(|_| HandshakeError::Ending)?;
             answered.await.map_err(|_| HandshakeError::Ending)
         };
         let decides = own.decides_with(&hello);

@@ -84,6 +84,12 @@ impl Link {
         }
     }
 
+    /// Sends these bytes behind what waits, from the route's own task.
+    pub(crate) fn say(&self, bytes: &[u8]) {
+        self.outbox.append(bytes);
+        self.outbox.wake();
+    }
+
     /// The peer is asked for a sign of life now, and lost when none comes in time.
     pub(crate) fn probe(&self) {
         self.probe.store(true, Relaxed);

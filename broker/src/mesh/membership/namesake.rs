@@ -123,20 +123,20 @@ impl Membership {
         (is_silent && knows_enough && self.namesakes().next().is_none()).then_some(run)
     }
 
-    /// Returns whether this node, which serves, must give its name up and end.
-    ///
-    /// With a registry: its record has another run, and that run answers on its mesh address. The registry informs; only
-    /// a connection proves. Without one: more nodes are linked with a live namesake than with this node, or as many and
-    /// that one precedes. Each of the two sees the same the other way round, so that exactly one goes.
-    pub(crate) fn is_displaced(&self) -> bool {
-        if self.rules.has_registry {
-            let answers = |run: &String| {
-                self.addresses
-                    .values()
-                    .any(|at| at.namesake_run.as_ref() == Some(run))
-            };
-            return self.registered_namesake.as_ref().is_some_and(answers);
-        }
+    /// Returns whether the registry's record of this node's id has another run, and that run answers on its mesh address.
+    /// The registry informs; only a connection proves.
+    pub(crate) fn is_superseded(&self) -> bool {
+        let answers = |run: &String| {
+            self.addresses
+                .values()
+                .any(|at| at.namesake_run.as_ref() == Some(run))
+        };
+        self.registered_namesake.as_ref().is_some_and(answers)
+    }
+
+    /// Returns whether, in a cluster without a registry, more nodes are linked with a live namesake than with this node, or
+    /// as many and that one precedes. Each of the two sees the same the other way round, so that exactly one goes.
+    pub(crate) fn is_outnumbered(&self) -> bool {
         // A node may be known at several addresses, and is counted once.
         let (mut with_it, mut it_precedes) = (BTreeSet::new(), false);
         for (id, namesake) in self.namesakes() {
@@ -146,6 +146,6 @@ impl Membership {
             }
         }
         let own = self.links.len();
-        with_it.len() > own || (with_it.len() == own && it_precedes)
+        !self.rules.has_registry && (with_it.len() > own || (with_it.len() == own && it_precedes))
     }
 }

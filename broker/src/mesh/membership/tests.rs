@@ -207,7 +207,7 @@ fn of_two_that_meet_each_knows_which_of_them_stays() {
         assert_eq!(why == Why::PrecedingDuplicate, !other_stays);
         membership.dial_refused("a:1", "n1", theirs, true, now);
         assert_eq!(membership.namesake_precedes(), expected, "by the other's");
-        assert!(membership.has_living_namesake() && !membership.is_displaced());
+        assert!(membership.has_living_namesake() && !membership.is_outnumbered());
     }
 }
 
@@ -291,20 +291,20 @@ fn without_a_registry_only_a_third_node_linked_with_a_live_namesake_displaces_a_
     let now = Instant::now();
     let mut membership = membership(&["a:1", "b:1"], now);
     membership.dials(now);
-    assert!(!membership.is_displaced(), "nobody is linked with anybody");
+    assert!(!membership.is_outnumbered(), "nobody is linked with anybody");
     // Another n1, started by mistake where the dead peer was.
     membership.dial_refused("a:1", "n1", Why::PrecedingDuplicate, true, now);
-    assert!(membership.namesake_precedes().is_some() && !membership.is_displaced());
+    assert!(membership.namesake_precedes().is_some() && !membership.is_outnumbered());
     membership.dial_refused("b:1", "n2", Why::DuplicateId, true, now);
-    assert!(!membership.is_displaced(), "that one may be dead");
+    assert!(!membership.is_outnumbered(), "that one may be dead");
     membership.dial_refused("b:1", "n2", Why::LivingDuplicate, true, now);
-    assert!(membership.is_displaced());
+    assert!(membership.is_outnumbered());
     linked(&mut membership, "n3", 1, now);
-    assert!(!membership.is_displaced());
+    assert!(!membership.is_outnumbered());
     membership.link_lost(1, false, now);
-    assert!(membership.is_displaced());
+    assert!(membership.is_outnumbered());
     membership.dial_failed("b:1", true, now);
-    assert!(!membership.is_displaced());
+    assert!(!membership.is_outnumbered());
 }
 
 /// Both see the same nodes, each with the one or the other.
@@ -324,7 +324,7 @@ fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
                 for (n, at) in at.iter().enumerate() {
                     membership.dial_refused(at, &format!("o{n}"), why, true, now);
                 }
-                membership.is_displaced()
+                membership.is_outnumbered()
             };
             let elder = goes(with_elder, with_younger, Why::LivingDuplicate);
             let younger = goes(with_younger, with_elder, Why::PrecedingDuplicate);
@@ -345,13 +345,13 @@ fn a_third_node_that_is_known_at_two_addresses_counts_once_and_not_once_it_is_li
     for at in ["name:1", "10.0.0.2:1"] {
         membership.dial_refused(at, "n2", Why::LivingDuplicate, true, now);
     }
-    assert!(!membership.is_displaced(), "one is linked with each");
+    assert!(!membership.is_outnumbered(), "one is linked with each");
     membership.link_lost(1, false, now);
-    assert!(membership.is_displaced());
+    assert!(membership.is_outnumbered());
     // It comes by itself, from an address that it was not dialled at.
     linked(&mut membership, "n2", 2, now);
     assert_eq!(membership.namesake_precedes(), None);
-    assert!(!membership.has_living_namesake() && !membership.is_displaced());
+    assert!(!membership.has_living_namesake() && !membership.is_outnumbered());
 }
 
 #[test]
@@ -363,18 +363,18 @@ fn with_a_registry_only_a_record_of_another_run_that_answers_displaces_a_node() 
     membership.dials(now);
     // A third node's word decides nothing.
     membership.dial_refused("b:1", "n2", Why::PrecedingDuplicate, true, now);
-    assert!(!membership.is_displaced());
+    assert!(!membership.is_outnumbered() && !membership.is_superseded());
     // Somebody else is at that address, and then nobody.
     membership.answered("a:1", "n1", "a third");
-    assert!(!membership.is_displaced());
+    assert!(!membership.is_superseded());
     membership.answered("a:1", "n1", "other");
-    assert!(membership.is_displaced());
+    assert!(membership.is_superseded());
     membership.dial_failed("a:1", true, now);
-    assert!(!membership.is_displaced());
+    assert!(!membership.is_superseded());
     // It answers, but the record is this node's again.
     membership.answered("a:1", "n1", "other");
     membership.registered(&[], None, now);
-    assert!(!membership.is_displaced());
+    assert!(!membership.is_superseded());
 }
 
 #[test]

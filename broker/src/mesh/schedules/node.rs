@@ -1,30 +1,45 @@
-//! One node of a simulated mesh, and its ends of links: what [`keeper`](crate::mesh::keeper) and [`task`](crate::mesh::task) do, without
-//! sockets and timers.
+//! One node of a simulated mesh, without sockets, timers and threads: its keeper, the sessions of its routes, and the routers of two
+//! workers, all of them the product's own. A worker's batch is now and then sent to some of its recipients only until the next step, as when
+//! another worker takes a turn meanwhile.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use rand::RngExt;
+use rand::rngs::StdRng;
 use standin_wire::client::Publish;
+use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::closing::Reason;
-use crate::flush::{ClientFlush, Flush};
-use crate::interest::{Interest, Scope};
-use crate::mesh::inbound::{Heard, Inbound};
+use crate::flush::ClientFlush;
+use crate::interest::Scope;
+use crate::mesh::keeper::{Keeper, TICK};
 use crate::mesh::membership::{Membership, Rules};
+use crate::mesh::session::{Pace, RouteSession};
 use crate::outbox::{Outbox, Wire};
-use crate::route::frame;
-use crate::route::hello::{Hello, PROTOCOL, PROTOCOL_MIN, Peer, put_json};
-use crate::route::link::Link;
+use crate::route::event::RouteEvent;
+use crate::route::hello::{Hello, PROTOCOL, PROTOCOL_MIN};
 use crate::router::Router;
+use crate::settings::Settings;
+use crate::shared::Shared;
+use crate::shell::Session;
 use crate::subscription::Subscription;
-use crate::subscriptions::Cursor;
 
-/// A peer that is silent for so long is lost; everybody says something three times as often.
-const SILENCE_MAX: Duration = Duration::from_millis(900);
-const SIGN_OF_LIFE: Duration = Duration::from_millis(300);
+const WORKERS: usize = 2;
+const EVENTS_MAX: usize = 10_000;
+const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
+    let text = format!("[process]\nworkers = {WORKERS}\n");
+    Settings::from_toml(&text).expect("settings")
+});
+/// A peer that is silent for 900 ms is lost.
+pub(super) const BRISK: Pace = Pace {
+    ping_interval: Duration::from_millis(300),
+    ping_timeout: Duration::from_millis(600),
+};
 
 /// A client that waits for a change to be known everywhere.
 pub(super) struct Waiting {
@@ -40,34 +55,26 @@ pub(super) type Wanted = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
 pub(super) struct End {
     pub(super) connection: usize,
     pub(super) peer: usize,
-    pub(super) link: Arc<Link>,
-    inbound: Inbound,
-    telling: Option<Cursor>,
+    pub(super) session: RouteSession,
     held: Vec<u8>,
-    heard: Instant,
-    said: Instant,
-    is_claimed: bool,
-    leaves: bool,
 }
 
 pub(super) struct Node {
     pub(super) own: Hello,
-    pub(super) membership: Membership,
-    pub(super) interest: Interest,
-    pub(super) flush: Flush,
-    pub(super) router: Router,
+    pub(super) shared: Arc<Shared>,
+    pub(super) keeper: Keeper,
+    happened: Receiver<(u64, RouteEvent)>,
+    next_tick: Instant,
+    workers: Vec<Router>,
     pub(super) ends: BTreeMap<u64, End>,
     /// What was sent over links, and to clients.
     pub(super) wire: Wire,
     pub(super) clients_wire: Wire,
     pub(super) subscriptions: Vec<Arc<Subscription>>,
     pub(super) waiting: Vec<Waiting>,
-    pub(super) numbers: u64,
     clients: u64,
     pub(super) frozen_until: Instant,
     pub(super) bytes_sent: usize,
-    /// It says nothing for the sake of a sign of life, and asks nobody for one.
-    pub(super) is_patient: bool,
 }
 
 pub(super) fn mesh_address(number: usize) -> String {
@@ -75,7 +82,14 @@ pub(super) fn mesh_address(number: usize) -> String {
 }
 
 impl Node {
-    pub(super) fn new(number: usize, run: u64, routes: Vec<String>, seed: u64, now: Instant) -> Self {
+    pub(super) fn new(
+        number: usize,
+        run: u64,
+        routes: Vec<String>,
+        seed: u64,
+        pace: Pace,
+        now: Instant,
+    ) -> Self {
         let own = Hello {
             protocol: PROTOCOL,
             protocol_min: PROTOCOL_MIN,
@@ -93,28 +107,37 @@ impl Node {
             redial_max: Duration::from_millis(500),
             has_registry: false,
         };
-        let mut router = Router::new(0, 1000);
-        router.seed(seed ^ run);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let shared = Arc::new(Shared::new(SETTINGS.clone(), address));
+        let workers: Vec<Router> = (0..WORKERS)
+            .map(|worker| {
+                let mut router = Router::new(worker, 1000);
+                router.seed(seed ^ run ^ worker as u64);
+                shared.flush.add_stage(&router.stage);
+                router
+            })
+            .collect();
+        let membership = Membership::new(rules, routes, seed ^ run ^ number as u64, now);
+        let (events, happened) = channel(EVENTS_MAX);
         Self {
-            membership: Membership::new(rules, routes, seed ^ run ^ number as u64, now),
+            keeper: Keeper::new(Arc::clone(&shared), membership, pace, SYNC_TIMEOUT, events),
             own,
-            interest: Interest::new(),
-            flush: Flush::default(),
-            router,
+            shared,
+            happened,
+            next_tick: now,
+            workers,
             ends: BTreeMap::new(),
             wire: Wire::default(),
             clients_wire: Wire::default(),
             subscriptions: Vec::new(),
             waiting: Vec::new(),
-            numbers: 0,
             clients: 0,
             frozen_until: now,
             bytes_sent: 0,
-            is_patient: false,
         }
     }
 
-    /// The connection is the link, as `Keeper::install` and `Task::new` have it.
+    /// The connection is the link of this number.
     pub(super) fn install(
         &mut self,
         number: u64,
@@ -125,109 +148,81 @@ impl Node {
         now: Instant,
     ) {
         let at = dialled.then(|| mesh_address(peer));
-        self.membership.link_stands(&hello, at.as_deref(), now);
-        let newcomer = [Peer {
-            id: hello.id.clone(),
-            mesh: hello.mesh.clone(),
-        }];
-        let mut word = Vec::new();
-        put_json(&mut word, frame::PEERS, &newcomer);
-        self.ends.values().for_each(|end| end.link.outbox.append(&word));
-        let known = self.membership.known();
-        let others: Vec<Peer> = known.into_iter().filter(|peer| peer.id != hello.id).collect();
-        let mut greeting = Vec::new();
-        put_json(&mut greeting, frame::PEERS, &others);
-        let outbox = Arc::new(Outbox::on_wire(u64::MAX - number, 1, &self.wire));
-        outbox.append(&greeting);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let link = Arc::new(Link::new(number, outbox, hello, address, dialled));
-        self.interest.add_link(&link);
+        let beginning = self.keeper.begin(number, hello, at.as_deref(), address, now);
+        let outbox = Outbox::on_wire(u64::MAX - number, WORKERS, &self.wire);
         let end = End {
             connection,
             peer,
-            inbound: Inbound::new(Arc::clone(&link), &self.interest),
-            link,
-            telling: Some(Cursor::default()),
+            session: RouteSession::new(beginning, outbox, now),
             held: Vec::new(),
-            heard: now,
-            said: now,
-            is_claimed: false,
-            leaves: false,
         };
         self.ends.insert(number, end);
+        self.settle(now);
     }
 
-    /// Bytes came over a link.
+    /// What the sessions tell the keeper.
+    fn settle(&mut self, now: Instant) {
+        while let Ok((number, event)) = self.happened.try_recv() {
+            self.keeper.happened(number, event, now);
+        }
+    }
+
+    /// Bytes came over a link, or none, and its session is to go on.
     pub(super) fn take(&mut self, number: u64, bytes: &[u8], now: Instant) -> Result<(), Reason> {
         let Some(end) = self.ends.get_mut(&number) else {
             return Ok(());
         };
-        end.heard = now;
+        let router = &mut self.workers[self.shared.home(number)];
         end.held.extend_from_slice(bytes);
-        let mut heard = Vec::new();
-        self.router.begin_turn();
-        let taken = end.inbound.take(
-            &end.held,
-            &self.interest,
-            &self.flush,
-            &mut self.router,
-            &mut heard,
-        )?;
+        router.begin_turn();
+        let taken = end.session.take(&end.held, router)?;
         end.held.drain(..taken);
-        if end.inbound.took_pong() {
-            end.is_claimed = false;
-            self.membership.lives(number, now);
-        }
-        for heard in heard {
-            match heard {
-                Heard::Synced => self.membership.synced(number),
-                Heard::Peers(peers) => self.membership.named(&peers, now),
-                Heard::Goodbye => end.leaves = true,
-                Heard::Serving | Heard::Draining => {}
-            }
-        }
+        end.session.end_turn(bytes.len(), now);
+        self.settle(now);
         Ok(())
     }
 
-    /// What is due: the next pieces of what is there to tell, a sign of life, members of groups. Returns the links that are lost.
+    /// What is due. Returns the links that are lost.
     pub(super) fn work(&mut self, now: Instant) -> Vec<u64> {
-        self.interest.announce_members();
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.keeper.tick();
+        }
+        let wanting = self.ends.iter().filter(|(_, end)| end.session.wants_turn());
+        for number in wanting.map(|(number, _)| *number).collect::<Vec<_>>() {
+            assert_eq!(self.take(number, b"", now), Ok(()));
+        }
         let mut lost = Vec::new();
         for (number, end) in &mut self.ends {
-            if let Some(told) = &mut end.telling {
-                let link = &end.link;
-                let done = (0..16).any(|_| self.interest.tell_piece(told, link));
-                if done {
-                    end.telling = None;
-                    self.membership.told(*number);
-                }
-            }
-            let due = now >= end.said + SIGN_OF_LIFE && !self.is_patient;
-            let claimed = !end.is_claimed && end.link.take_claim();
-            if due || claimed || end.link.take_probe() {
-                end.is_claimed |= claimed;
-                let mut ping = Vec::new();
-                frame::put_ping(&mut ping, if claimed { frame::PROBE } else { 0 });
-                end.link.outbox.append(&ping);
-                end.said = now;
-            }
-            let silent = now > end.heard + SILENCE_MAX && !self.is_patient;
-            if silent || end.link.outbox.reason().is_some() {
+            end.session.fill();
+            let reason = end.session.tick(now);
+            if reason.or(end.session.link.outbox.reason()).is_some() {
                 lost.push(*number);
             }
         }
+        self.settle(now);
         lost
     }
 
-    /// A link is gone, as `Task::let_go` has it.
+    /// A link is gone. Returns its connection.
     pub(super) fn let_go(&mut self, number: u64, now: Instant) -> Option<usize> {
-        let mut end = self.ends.remove(&number)?;
-        end.inbound.end(&self.interest);
-        self.interest.remove_link(&end.link);
-        self.flush.wake(&self.interest.links);
-        end.link.outbox.gone();
-        self.membership.link_lost(number, end.leaves, now);
+        let end = self.ends.remove(&number)?;
+        drop(end.session);
+        self.settle(now);
         Some(end.connection)
+    }
+
+    /// Each worker sends what it has staged, or for now only what is for one of the links.
+    pub(super) fn flush(&mut self, rng: &mut StdRng) {
+        for router in &mut self.workers {
+            let some = rng.random_range(0..4) == 0 && !self.ends.is_empty();
+            let any = some.then(|| rng.random_range(0..self.ends.len()));
+            match any.and_then(|at| self.ends.values().nth(at)) {
+                Some(end) => router.stage.flush_to(&end.session.link.outbox),
+                None => router.stage.flush(),
+            }
+        }
     }
 
     pub(super) fn publish(&mut self, subject: &[u8], payload: &[u8]) {
@@ -238,17 +233,18 @@ impl Node {
             payload,
         };
         let publisher = Arc::new(Outbox::unconnected(0));
-        let found = self.router.cache.find(subject, &self.interest);
-        let fresh = self.interest.recipients(subject, Scope::Whole);
+        let interest = &self.shared.interest;
+        let router = &mut self.workers[0];
+        let found = router.cache.find(subject, interest);
+        let fresh = interest.recipients(subject, Scope::Whole);
         assert_eq!(found.recipients.len(), fresh.len(), "what is remembered holds");
-        self.router
-            .publish(&publisher, &message, &found.recipients, &self.interest);
+        router.publish(&publisher, &message, &found.recipients, interest);
     }
 
     /// A client comes, and subscribes as [`Client`](crate::client::Client) has it.
     pub(super) fn subscribe(&mut self, subject: &str, queue: Option<&str>) -> Arc<Subscription> {
         self.clients += 1;
-        let client = Arc::new(Outbox::on_wire(self.clients, 1, &self.clients_wire));
+        let client = Arc::new(Outbox::on_wire(self.clients, WORKERS, &self.clients_wire));
         let subscription = Arc::new(Subscription::new(
             Arc::clone(&client),
             subject.as_bytes(),
@@ -256,9 +252,10 @@ impl Node {
             b"1",
         ));
         let mut flush = ClientFlush::default();
-        flush.suppress_in_flight(&client, &self.interest);
-        flush.changed(self.interest.subscribe(&subscription).change);
-        flush.ask_all(&self.interest.links, &mut self.router.stage);
+        let (home, interest) = (self.shared.home(client.id), &self.shared.interest);
+        flush.suppress_in_flight(&client, interest);
+        flush.changed(interest.subscribe(&subscription).change);
+        flush.ask_all(&interest.links, &mut self.workers[home].stage);
         self.subscriptions.push(Arc::clone(&subscription));
         self.ping(flush, client, &subscription);
         subscription
@@ -266,7 +263,8 @@ impl Node {
 
     /// The client sends PING.
     fn ping(&mut self, mut flush: ClientFlush, client: Arc<Outbox>, subscription: &Arc<Subscription>) {
-        flush.ping(&client, &self.flush, &self.interest, &mut self.router.stage);
+        let stage = &mut self.workers[self.shared.home(client.id)].stage;
+        flush.ping(&client, &self.shared.flush, &self.shared.interest, stage);
         if flush.is_begun() {
             self.waiting.push(Waiting {
                 flush,
@@ -285,14 +283,14 @@ impl Node {
             b"2",
         ));
         let mut flush = ClientFlush::default();
-        flush.changed(self.interest.subscribe(&subscription).change);
+        flush.changed(self.shared.interest.subscribe(&subscription).change);
         self.subscriptions.push(Arc::clone(&subscription));
         self.ping(flush, Arc::clone(client), &subscription);
     }
 
     pub(super) fn unsubscribe(&mut self, number: usize) {
         let gone = self.subscriptions.swap_remove(number);
-        self.interest.unsubscribe(&gone);
+        self.shared.interest.unsubscribe(&gone);
     }
 
     pub(super) fn wanted(&self) -> Wanted {
@@ -316,8 +314,7 @@ impl Node {
 
     /// Those who wait no longer, each with whether all links know.
     pub(super) fn flushed(&mut self, now: Instant) -> Vec<(bool, Arc<Subscription>)> {
-        let (all, links) = (&self.flush, &self.interest.links);
-        let stage = &mut self.router.stage;
+        let (all, links) = (&self.shared.flush, &self.shared.interest.links);
         let mut done = Vec::new();
         self.waiting.retain_mut(|waiting| {
             let Waiting {
@@ -329,7 +326,8 @@ impl Node {
             if flush.is_waiting(client, FLUSH_TIMEOUT, all, links, now) {
                 return true;
             }
-            flush.go_on(client, stage);
+            let home = self.shared.home(client.id);
+            flush.go_on(client, &mut self.workers[home].stage);
             done.push((all.given_up() == given_up, Arc::clone(subscription)));
             false
         });

@@ -28,14 +28,14 @@ impl World {
             for end in self.nodes[number]
                 .ends
                 .values()
-                .filter(|end| is_waited_for(&end.link))
+                .filter(|end| is_waited_for(&end.session.link))
             {
                 let peer = &self.nodes[end.peer];
                 let back = peer.ends.values().find(|back| back.connection == end.connection);
                 let Some(back) = back else { continue };
-                let wanted = peer.interest.remote.page(0, usize::MAX);
+                let wanted = peer.shared.interest.remote.page(0, usize::MAX);
                 let knows = wanted.iter().any(|one| {
-                    Arc::ptr_eq(&one.client, &back.link.outbox)
+                    Arc::ptr_eq(&one.client, &back.session.link.outbox)
                         && one.subject() == subscription.subject()
                         && one.queue() == subscription.queue()
                 });
@@ -52,7 +52,7 @@ impl World {
     pub(super) fn is_quiet(&self) -> bool {
         self.nodes
             .iter()
-            .all(|node| node.waiting.is_empty() && node.membership.awaited().is_empty())
+            .all(|node| node.waiting.is_empty() && node.keeper.membership.awaited().is_empty())
     }
 
     /// Each node is linked with each other one, by the same connection on both sides.
@@ -74,7 +74,7 @@ impl World {
                 text,
                 "{}: linked {linked:?}, awaits {:?}",
                 node.own.id,
-                node.membership.awaited()
+                node.keeper.membership.awaited()
             );
         }
         text
@@ -84,35 +84,35 @@ impl World {
     pub(super) fn check_pictures(&self) {
         let truths: Vec<Wanted> = self.nodes.iter().map(Node::wanted).collect();
         for node in &self.nodes {
-            assert_eq!(node.flush.waiting_len(), 0);
+            assert_eq!(node.shared.flush.waiting_len(), 0);
             let mut believed: BTreeMap<u64, Wanted> = BTreeMap::new();
-            for one in node.interest.remote.page(0, usize::MAX) {
+            for one in node.shared.interest.remote.page(0, usize::MAX) {
                 let what = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
                 let of_peer = believed.entry(one.client.id).or_default();
                 of_peer.insert(what, one.members.load(Relaxed));
             }
             for end in node.ends.values() {
-                let known = believed.remove(&end.link.outbox.id).unwrap_or_default();
+                let known = believed.remove(&end.session.link.outbox.id).unwrap_or_default();
                 let truth = &truths[end.peer];
                 assert_eq!(
                     &known, truth,
                     "what {} believes of node {}",
                     node.own.id, end.peer
                 );
-                assert_eq!(end.link.interest.load(Relaxed), truth.len());
+                assert_eq!(end.session.link.interest.load(Relaxed), truth.len());
             }
             let of_links: usize = node
                 .ends
                 .values()
-                .map(|end| end.link.interest.load(Relaxed))
+                .map(|end| end.session.link.interest.load(Relaxed))
                 .sum();
             assert_eq!(
-                node.interest.remote.len(),
+                node.shared.interest.remote.len(),
                 of_links,
                 "nothing is left of links that ended"
             );
-            assert_eq!(node.interest.local.followers_len(), node.ends.len());
-            let links = node.interest.links.load().len();
+            assert_eq!(node.shared.interest.local.followers_len(), node.ends.len());
+            let links = node.shared.interest.links.load().len();
             assert_eq!(
                 (links, node.ends.len()),
                 (self.nodes.len() - 1, self.nodes.len() - 1)

@@ -1,15 +1,17 @@
 //! The network between simulated nodes, the registry, and what an unkind world does to both.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::node::{Node, mesh_address};
+use crate::mesh::session::Pace;
 use crate::route::frame::{self, FRAME_BYTES_MAX, Frame};
-use crate::route::handshake::Verdict;
-use crate::route::hello::{Hello, Peer, Refusal, Why, put_json};
+use crate::route::handshake::{HandshakeError, Origin, Verdict};
+use crate::route::hello::{Hello, Peer, Refusal, put_json};
 
 const STEP: Duration = Duration::from_millis(10);
 const SUBJECTS: [&str; 7] = ["a", "b", "a.b", "a.c", "a.*", "a.>", ">"];
@@ -51,13 +53,14 @@ pub(super) struct World {
     registry_lags: bool,
     runs: u64,
     seed: u64,
+    pace: Pace,
     pub(super) now: Instant,
     delay_ms_max: u64,
     pub(super) flushes: u64,
 }
 
 impl World {
-    pub(super) fn new(count: usize, seed: u64, rng: &mut StdRng) -> Self {
+    pub(super) fn new(count: usize, seed: u64, pace: Pace, rng: &mut StdRng) -> Self {
         let now = Instant::now();
         let mut world = Self {
             nodes: Vec::new(),
@@ -70,6 +73,7 @@ impl World {
             registry_lags: false,
             runs: 0,
             seed,
+            pace,
             now,
             delay_ms_max: rng.random_range(1..60),
             flushes: 0,
@@ -89,7 +93,7 @@ impl World {
         } else {
             vec![mesh_address((number + 1) % count)]
         };
-        Node::new(number, self.runs, routes, self.seed, self.now)
+        Node::new(number, self.runs, routes, self.seed, self.pace, self.now)
     }
 
     pub(super) fn disturb(&mut self, rng: &mut StdRng) {
@@ -200,7 +204,10 @@ impl World {
                 if self.registry_lags {
                     listed.retain(|_| rng.random());
                 }
-                self.nodes[number].membership.registered(&listed, None, self.now);
+                self.nodes[number]
+                    .keeper
+                    .membership
+                    .registered(&listed, None, self.now);
             }
             self.dial(number);
             self.receive(number);
@@ -209,14 +216,17 @@ impl World {
             }
             self.check_flushes(number);
             // Whatever its last lives have left behind, there is never another one of its id.
-            assert!(!self.nodes[number].membership.is_displaced(), "an innocent node");
+            assert!(
+                !self.nodes[number].keeper.membership.is_outnumbered(),
+                "an innocent node"
+            );
             self.send(number, rng);
         }
         self.forget_dead_connections();
     }
 
     fn dial(&mut self, number: usize) {
-        for at in self.nodes[number].membership.dials(self.now) {
+        for at in self.nodes[number].keeper.membership.dials(self.now) {
             let peer = (0..self.nodes.len())
                 .find(|peer| mesh_address(*peer) == at)
                 .expect("an address");
@@ -325,7 +335,9 @@ impl World {
                 (Frame::Welcome, Side::Greeted(hello)) => self.welcomed(which, side, *hello),
                 (Frame::Refuse(json), Side::Greeted(hello)) => {
                     let refusal: Refusal = serde_json::from_slice(json).expect("REFUSE");
-                    self.refused(which, side, &hello.id, refusal.why, true);
+                    let (id, run, why) = (hello.id, hello.run, refusal.why);
+                    let text = why.text().to_owned();
+                    self.not_linked(which, side, &HandshakeError::RefusedByPeer { id, run, why, text });
                     return;
                 }
                 _ => return,
@@ -335,69 +347,57 @@ impl World {
 
     /// As `handshake::shake` has it.
     fn greeted(&mut self, which: usize, side: usize, hello: Hello) {
-        let node = self.connections[&which].nodes[side];
-        match self.nodes[node].membership.greet(&hello, side == 0, self.now) {
-            Verdict::Wait => {
-                if !self.nodes[node].own.decides_with(&hello) {
+        let now = self.now;
+        let node = &mut self.nodes[self.connections[&which].nodes[side]];
+        let decides = node.own.decides_with(&hello);
+        match node.keeper.judge(&hello, false, side == 0, now) {
+            (Verdict::Wait, _) => {
+                if !decides {
                     self.say(which, side, &frame::bare(frame::WELCOME));
                 }
                 self.set(which, side, Side::Greeted(Box::new(hello)));
             }
-            verdict => self.refuse(which, side, &hello.id, verdict),
+            (verdict, _) => self.refuse(which, side, hello, verdict),
         }
     }
 
     fn welcomed(&mut self, which: usize, side: usize, hello: Hello) {
         let connection = &self.connections[&which];
         let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
-        self.nodes[node].numbers += 1;
-        let number = self.nodes[node].numbers;
-        match self.nodes[node]
-            .membership
-            .welcomed(&hello, side == 0, number, self.now)
-        {
-            Verdict::Accept { replaces } => {
-                if let Some(old) = replaces {
-                    self.lose(node, old);
-                }
+        let now = self.now;
+        match self.nodes[node].keeper.judge(&hello, true, side == 0, now) {
+            (Verdict::Accept { .. }, number) => {
                 if self.nodes[node].own.decides_with(&hello) {
                     self.say(which, side, &frame::bare(frame::WELCOME));
                 }
                 self.set(which, side, Side::Linked(number));
-                let now = self.now;
                 self.nodes[node].install(number, which, peer, hello, side == 0, now);
             }
-            verdict => self.refuse(which, side, &hello.id, verdict),
+            (verdict, _) => self.refuse(which, side, hello, verdict),
         }
     }
 
-    fn refuse(&mut self, which: usize, side: usize, id: &str, verdict: Verdict) {
-        let Verdict::Refuse { why, probe } = verdict else {
+    fn refuse(&mut self, which: usize, side: usize, hello: Hello, verdict: Verdict) {
+        let Verdict::Refuse { why, .. } = verdict else {
             panic!("{verdict:?} is no refusal")
         };
-        let node = self.connections[&which].nodes[side];
-        if let Some(end) = probe.and_then(|number| self.nodes[node].ends.get(&number)) {
-            if why.is_duplicate() {
-                end.link.claim();
-            } else {
-                end.link.probe();
-            }
-        }
         let mut word = Vec::new();
         put_json(&mut word, frame::REFUSE, &Refusal { why });
         self.say(which, side, &word);
-        self.refused(which, side, id, why, false);
+        let (id, run, text) = (hello.id, hello.run, why.text().to_owned());
+        self.not_linked(which, side, &HandshakeError::RefusedHere { id, run, why, text });
     }
 
-    fn refused(&mut self, which: usize, side: usize, id: &str, why: Why, theirs: bool) {
+    /// The connection does not become a link, as this side knows.
+    fn not_linked(&mut self, which: usize, side: usize, error: &HandshakeError) {
         let connection = &self.connections[&which];
         let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
-        if side == 0 {
-            let at = mesh_address(peer);
-            self.nodes[node]
-                .membership
-                .dial_refused(&at, id, why, theirs, self.now);
-        }
+        let origin = if side == 0 {
+            Origin::Dialled(mesh_address(peer))
+        } else {
+            Origin::Accepted(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
+        };
+        self.nodes[node].keeper.not_linked(origin, error, self.now);
         self.set(which, side, Side::Gone);
         self.close(which, side);
     }
@@ -407,14 +407,13 @@ impl World {
         let Some(connection) = self.connections.get_mut(&which) else {
             return;
         };
-        let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
+        let node = connection.nodes[side];
         match std::mem::replace(&mut connection.sides[side], Side::Gone) {
             Side::Linked(number) => drop(self.nodes[node].let_go(number, self.now)),
-            Side::Unknown | Side::Greeted(_) if side == 0 => {
-                let at = mesh_address(peer);
-                self.nodes[node].membership.dial_failed(&at, false, self.now);
+            Side::Unknown | Side::Greeted(_) => {
+                return self.not_linked(which, side, &HandshakeError::Closed);
             }
-            _ => {}
+            Side::Gone => {}
         }
         self.close(which, side);
     }
@@ -453,10 +452,10 @@ impl World {
     /// What a node has sent goes on its way.
     fn send(&mut self, number: usize, rng: &mut StdRng) {
         let node = &mut self.nodes[number];
-        node.router.stage.flush();
+        node.flush(rng);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         for end in node.ends.values() {
-            let _ = end.link.outbox.poll_drain(&mut context);
+            let _ = end.session.link.outbox.poll_drain(&mut context);
         }
         let sent = std::mem::take(&mut *node.wire.lock().expect("the wire"));
         for (id, bytes) in sent {

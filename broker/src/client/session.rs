@@ -1,0 +1,241 @@
+//! The session of one client: its PINGs, its deadlines, the INFO it is told, and when it is held back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use standin_daemon::linger;
+use standin_wire::encode;
+use tokio::net::TcpStream;
+
+use super::Client;
+use crate::card::Card;
+use crate::closing::Reason;
+use crate::end_log;
+use crate::outbox::Outbox;
+use crate::policy::Policy;
+use crate::router::Router;
+use crate::shared::{Shared, Told};
+use crate::shell::{self, Session, Shell};
+use crate::turn;
+
+/// The first PING comes so long after CONNECT, and up to a fifth later, whatever the client sends, as `nats-server` does it: it measures
+/// the way, and some old client libraries look at an `-ERR` only when more bytes come.
+const FIRST_PING: Duration = Duration::from_secs(2);
+/// How long a producer waits for a subscriber that cannot keep up, before it may send more.
+const STALL: Duration = Duration::from_millis(5);
+/// See the file's head.
+struct ClientSession {
+    shared: Arc<Shared>,
+    card: Arc<Card>,
+    outbox: Arc<Outbox>,
+    /// The address that the client has connected to.
+    local: Option<SocketAddr>,
+    client: Client,
+    policy: Arc<Policy>,
+    /// What INFO last told the client.
+    told: Told,
+    /// The first INFO did not name all nodes; a client that takes another one gets them.
+    owes_info: bool,
+    started: Instant,
+    heard: Instant,
+    /// When the first PING behind CONNECT is due; `None` before CONNECT, and when it was sent.
+    first_ping: Option<Instant>,
+    was_connected: bool,
+    pinged: Option<Instant>,
+    pings: u32,
+    /// Nothing is read before: a subscriber cannot keep up.
+    stalled_until: Option<Instant>,
+}
+
+/// Serves one client from its INFO to its end.
+pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: u64) -> Reason {
+    let now = Instant::now();
+    let socket = Arc::new(stream);
+    let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
+    let card = Arc::new(Card::new(Arc::clone(&outbox), peer));
+    // Read before the policy: a change between the two is taken up again.
+    let news = shared.news();
+    shared.clients.insert(Arc::clone(&card));
+    let policy = shared.policy.load_full();
+    let mut session = ClientSession {
+        client: Client::new(Arc::clone(&shared), Arc::clone(&card), Arc::clone(&policy)),
+        told: shared.to_tell(),
+        owes_info: false,
+        policy: Arc::clone(&policy),
+        local: socket.local_addr().ok(),
+        started: now,
+        heard: now,
+        first_ping: None,
+        was_connected: false,
+        pinged: None,
+        pings: 0,
+        stalled_until: None,
+        outbox: Arc::clone(&outbox),
+        card,
+        shared: Arc::clone(&shared),
+    };
+    session.inform(true);
+    let mut shell = Shell::new(session, (outbox, socket), shared, (news, policy), &[]);
+    let reason = shell.run().await;
+    shell.session.end(reason);
+    // What is left for it goes out as far as the socket takes it; then the connection is closed in order.
+    Box::pin(close(shell, reason)).await;
+    reason
+}
+
+impl Session for ClientSession {
+    fn renew(&mut self, policy: &Arc<Policy>) -> Result<(), Reason> {
+        self.policy = Arc::clone(policy);
+        self.client.set_policy(Arc::clone(policy))?;
+        let told = self.shared.to_tell();
+        if told != self.told {
+            self.told = told;
+            if self.card.takes_info.load(Relaxed) {
+                self.inform(false);
+            }
+        }
+        Ok(())
+    }
+
+    /// A client is held back while a subscriber of its messages cannot keep up, and while its PONG waits.
+    fn held_until(&mut self) -> Option<Instant> {
+        if self.outbox.take_stall() {
+            self.stalled_until = Some(Instant::now() + STALL);
+            self.shared.stalls.fetch_add(1, Relaxed);
+        }
+        if let Some(until) = self.stalled_until {
+            if Instant::now() < until {
+                return Some(until);
+            }
+            self.stalled_until = None;
+        }
+        let waits = self.client.flush.is_begun() && self.client.is_waiting(Instant::now());
+        self.client.flush.until().filter(|_| waits)
+    }
+
+    fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
+        let taken = self.client.take(bytes, router);
+        self.client.count();
+        taken
+    }
+
+    /// While the PONG waits, the frames behind the PING do.
+    fn wants_turn(&self) -> bool {
+        self.client.flush.is_begun()
+    }
+
+    fn end_turn(&mut self, came: usize, now: Instant) {
+        if came > 0 {
+            self.heard(now);
+        }
+        if self.client.is_connected() && !self.was_connected {
+            self.was_connected = true;
+            let wait = FIRST_PING.min(self.policy.ping_interval);
+            self.first_ping = Some(now + wait.mul_f64(rand::random_range(1.0..1.2)));
+        }
+        if self.owes_info && self.card.takes_info.load(Relaxed) {
+            self.inform(false);
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> Option<Reason> {
+        let policy = &self.policy;
+        if self.is_unknown() && now >= self.started + policy.auth_timeout {
+            return Some(Reason::AuthenticationTimeout);
+        }
+        if self.ping_due().is_some_and(|due| now >= due) {
+            self.pinged = Some(now);
+            self.first_ping = None;
+            if self.pings >= policy.ping_max {
+                return Some(Reason::Stale);
+            }
+            self.pings += 1;
+            turn::say(&self.outbox, encode::PING);
+        }
+        None
+    }
+
+    fn due(&self, now: Instant) -> Instant {
+        // While a PONG waits, the time for that is due before any PING.
+        let ping = self.ping_due().unwrap_or(now + self.policy.ping_interval);
+        if self.is_unknown() {
+            return ping.min(self.started + self.policy.auth_timeout);
+        }
+        ping
+    }
+}
+
+impl ClientSession {
+    /// Returns whether a CONNECT with credentials is still to come.
+    fn is_unknown(&self) -> bool {
+        self.policy.access.is_required() && !self.client.is_connected()
+    }
+
+    fn inform(&mut self, is_first: bool) {
+        let (id, peer) = (self.outbox.id, self.card.peer);
+        let (line, is_whole) = self.shared.info(self.told, id, peer, self.local, is_first);
+        self.owes_info = !is_whole;
+        turn::say(&self.outbox, line.as_bytes());
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.card.heard(now);
+        self.pings = 0;
+        if self.client.took_pong()
+            && let Some(pinged) = self.pinged
+        {
+            self.card.answered_after(now.saturating_duration_since(pinged));
+        }
+    }
+
+    /// When the next PING is due; `None` while a PONG waits for other nodes: a client takes the first frame behind its own PING for
+    /// the answer.
+    fn ping_due(&self) -> Option<Instant> {
+        let interval = self.policy.ping_interval;
+        let due = match (self.first_ping, self.pinged) {
+            (Some(due), _) => due,
+            (None, None) => self.started + interval,
+            (None, Some(pinged)) => pinged.max(self.heard) + interval,
+        };
+        (!self.client.flush.is_begun()).then_some(due)
+    }
+
+    /// Ends the client's subscriptions and tells it why.
+    fn end(&mut self, reason: Reason) {
+        self.outbox.close(reason);
+        end_log::closed(reason, &self.card, &self.policy);
+        let subscriptions = self.client.end();
+        self.shared.clients.remove(self.outbox.id, reason, subscriptions);
+        if let Some(text) = reason.text() {
+            let mut line = Vec::new();
+            encode::err(text.as_bytes(), &mut line);
+            turn::say(&self.outbox, &line);
+        }
+        // Whoever stops the node ends the routes when the last client is gone; what that one said last must be with them.
+        turn::flush();
+    }
+}
+
+/// Writes what is left, says that nothing more comes, and takes what the other side still sends, all in a bounded time.
+async fn close(shell: Shell<ClientSession>, reason: Reason) {
+    let Shell { session, socket, .. } = shell;
+    let (outbox, policy) = (Arc::clone(&session.outbox), Arc::clone(&session.policy));
+    drop(session);
+    let is_broken = reason.is_broken();
+    if !is_broken {
+        // A client that has only closed its sending side may be reading much.
+        let patience = match reason {
+            Reason::ClientClosed => policy.write_deadline,
+            _ => linger::LINGER,
+        };
+        shell::write_rest(&outbox, patience).await;
+    }
+    outbox.gone();
+    drop(outbox);
+    if let Some(stream) = Arc::into_inner(socket).filter(|_| !is_broken) {
+        linger::close(stream).await;
+    }
+}

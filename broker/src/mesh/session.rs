@@ -1,0 +1,559 @@
+//! The session of one route: messages of the peer go to clients here, what clients here are subscribed to is told to the peer, and the
+//! peer has to show that it lives.
+//!
+//! What is there when the route begins is told in pieces, no faster than the peer takes them; changes go between the pieces.
+//!
+//! *Architecture invariants:* a message from a route goes to clients here only, never to another route. A route that is silent, blocked or
+//! wrong ends, and what the peer wanted ends with it. A route that cannot keep up slows those who publish for a moment at a time, until its
+//! limit ends it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use standin_daemon::linger;
+use standin_wire::client::Publish;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+use tracing::error;
+
+use crate::cache::Found;
+use crate::closing::Reason;
+use crate::flush::PeerFlush;
+use crate::outbox::Outbox;
+use crate::policy::Policy;
+use crate::route::event::RouteEvent;
+use crate::route::frame::{self, Frame, Message};
+use crate::route::hello::Hello;
+use crate::route::incoming::Incoming;
+use crate::route::link::Link;
+use crate::router::Router;
+use crate::shared::Shared;
+use crate::shell::{self, Session, Shell};
+use crate::subscriptions::Cursor;
+
+/// So many bytes may wait while the peer is told what is there; the rest is told when it has taken them.
+const TELLING_BYTES_MAX: usize = 1024 * 1024;
+/// So much of what a peer wanted is taken out in one turn when its link ends.
+const ENDED_A_TURN: usize = 4096;
+/// Pieces of it told in one turn.
+const PIECES_A_TURN: usize = 16;
+
+/// While the keeper has no room for another event, nothing is read, and it is tried again after this.
+const KEEPER_RETRY: Duration = Duration::from_millis(10);
+
+/// Where the events of all routes go, each with the number of its route.
+pub(crate) type Events = Sender<(u64, RouteEvent)>;
+
+/// Times of a route.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// A peer that is silent for so long is asked for a sign of life,
+    pub(crate) ping_interval: Duration,
+    /// and lost when none comes for so long.
+    pub(crate) ping_timeout: Duration,
+}
+
+/// What a route begins with, beside its socket.
+pub(crate) struct Beginning {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) number: u64,
+    pub(crate) peer: Hello,
+    pub(crate) address: SocketAddr,
+    pub(crate) dialled: bool,
+    /// What the peer is told first.
+    pub(crate) greeting: Vec<u8>,
+    pub(crate) pace: Pace,
+    pub(crate) events: Events,
+}
+
+/// See the file's head.
+pub(crate) struct RouteSession {
+    shared: Arc<Shared>,
+    pub(crate) link: Arc<Link>,
+    pace: Pace,
+    incoming: Incoming,
+    flush: PeerFlush,
+    /// The last message's subject, and who gets it here.
+    last: Option<(Vec<u8>, Found)>,
+    messages_in: u64,
+    bytes_in: u64,
+    /// How far the peer was told what is there; `None`: all of it.
+    telling: Option<Cursor>,
+    events: Events,
+    /// Those that the keeper has had no room for.
+    unsent: Vec<RouteEvent>,
+    leaves: bool,
+    /// Why it ended, and what was not sent then.
+    lost: Option<(Reason, usize)>,
+    heard: Instant,
+    pinged: Option<Instant>,
+    took_pong: bool,
+    /// The PING was sent because another node claims the peer's id.
+    claimed: bool,
+}
+
+/// Serves one route to its end: `came` was read of it before.
+pub(crate) async fn run(
+    beginning: Beginning,
+    came: Vec<u8>,
+    pending_bytes_max: usize,
+    socket: io::Result<TcpStream>,
+) {
+    let socket = match socket {
+        Ok(socket) => Arc::new(socket),
+        Err(error) => {
+            error!(link = beginning.number, "the link broke at once: {error}");
+            let lost = RouteEvent::Lost {
+                peer: beginning.peer.id,
+                reason: Reason::ReadError,
+                leaves: false,
+                unsent_bytes: 0,
+                undelivered: 0,
+            };
+            // A node that has ended needs no news.
+            let _ = beginning.events.send((beginning.number, lost)).await;
+            return;
+        }
+    };
+    let shared = Arc::clone(&beginning.shared);
+    let (news, policy) = (shared.news(), shared.policy.load_full());
+    // Clients count from 1; the two never meet.
+    let id = u64::MAX - beginning.number;
+    let outbox = Outbox::of_link(id, Arc::clone(&socket), shared.workers, pending_bytes_max);
+    let session = RouteSession::new(beginning, outbox, Instant::now());
+    let outbox = Arc::clone(&session.link.outbox);
+    let mut shell = Shell::new(session, (outbox, socket), shared, (news, policy), &came);
+    let reason = shell.run().await;
+    end(shell, reason).await;
+}
+
+impl RouteSession {
+    pub(crate) fn new(beginning: Beginning, outbox: Outbox, now: Instant) -> Self {
+        let Beginning {
+            shared,
+            number,
+            peer,
+            address,
+            dialled,
+            greeting,
+            pace,
+            events,
+        } = beginning;
+        outbox.append(&greeting);
+        outbox.set_wants_room(true);
+        let link = Arc::new(Link::new(number, Arc::new(outbox), peer, address, dialled));
+        // Whoever publishes may send to it from here on, and all that changes is told.
+        shared.interest.add_link(&link);
+        let mut session = Self {
+            flush: PeerFlush::new(&shared.interest),
+            incoming: Incoming::new(Arc::clone(&link)),
+            link,
+            pace,
+            last: None,
+            messages_in: 0,
+            bytes_in: 0,
+            telling: Some(Cursor::default()),
+            events,
+            unsent: Vec::new(),
+            leaves: false,
+            lost: None,
+            heard: now,
+            pinged: None,
+            took_pong: false,
+            claimed: false,
+            shared,
+        };
+        session.tell_keeper(RouteEvent::Stands);
+        session
+    }
+
+    /// Returns whether the peer has taken enough of what it was told to be told more.
+    fn has_room(&self) -> bool {
+        self.link.outbox.pending_bytes() <= TELLING_BYTES_MAX
+    }
+
+    fn tell_keeper(&mut self, event: RouteEvent) {
+        self.unsent.push(event);
+        self.send_events();
+    }
+
+    fn send_events(&mut self) {
+        let number = self.link.number;
+        let mut unsent = std::mem::take(&mut self.unsent).into_iter();
+        for event in unsent.by_ref() {
+            // A node that has ended needs no news.
+            if let Err(TrySendError::Full((_, event))) = self.events.try_send((number, event)) {
+                self.unsent.push(event);
+                break;
+            }
+        }
+        self.unsent.extend(unsent);
+    }
+
+    fn frame(&mut self, frame: &Frame<'_>, router: &mut Router) -> Result<(), Reason> {
+        let shared = &self.shared;
+        let stage = &mut router.stage;
+        match *frame {
+            Frame::Message(message) => return self.message(&message, router),
+            Frame::Ping(frame::PROBE) => {
+                frame::put_pong(&mut stage.of(&self.link.outbox).bytes, frame::PROBE)
+            }
+            Frame::Ping(change) => self.flush.asked(change, &shared.flush, stage),
+            Frame::Pong(frame::PROBE) => self.took_pong = true,
+            Frame::Pong(change) => {
+                self.flush
+                    .acked(change, &self.link, &shared.flush, &shared.interest, stage);
+            }
+            _ => {
+                if let Some(event) = self.incoming.apply(frame, &shared.interest.remote)? {
+                    self.leaves |= event == RouteEvent::Goodbye;
+                    self.tell_keeper(event);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, message: &Message<'_>, router: &mut Router) -> Result<(), Reason> {
+        let shared = Arc::clone(&self.shared);
+        let interest = &shared.interest;
+        let acked = self.flush.before_message(&mut router.stage);
+        self.messages_in += 1;
+        self.bytes_in += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
+        let known = self
+            .last
+            .as_ref()
+            .filter(|(subject, found)| *subject == message.subject && found.holds(interest));
+        let found = match known {
+            Some((_, found)) => found.clone(),
+            None => {
+                self.incoming.check(message.subject)?;
+                let found = router.link_cache.find(message.subject, interest);
+                let (subject, last) = self.last.get_or_insert_with(|| (Vec::new(), found.clone()));
+                subject.clear();
+                subject.extend_from_slice(message.subject);
+                *last = found.clone();
+                found
+            }
+        };
+        if let Some(reply) = message.reply {
+            self.incoming.check(reply)?;
+        }
+        let published = Publish {
+            subject: message.subject,
+            reply: message.reply,
+            headers: message.headers,
+            payload: message.payload,
+        };
+        let taken = router.deliver_here(
+            &self.link.outbox,
+            acked,
+            message.queues,
+            &published,
+            &found.recipients,
+            interest,
+        );
+        if !taken {
+            self.link.undelivered.fetch_add(1, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Takes out so much of what the peer wanted. Returns whether there is more. A million at once would hold up the worker.
+    pub(crate) fn end_some(&mut self) -> bool {
+        self.last = None;
+        self.incoming.end_some(&self.shared.interest.remote, ENDED_A_TURN)
+    }
+
+    /// Ends the route: nothing is sent to it any more. What the peer wanted goes first: messages for it would be lost.
+    fn let_go(&mut self) {
+        let interest = &self.shared.interest;
+        self.incoming.end(&interest.remote);
+        interest.remove_link(&self.link);
+        self.shared.flush.wake(&interest.links);
+    }
+}
+
+impl Session for RouteSession {
+    fn renew(&mut self, _: &Arc<Policy>) -> Result<(), Reason> {
+        Ok(())
+    }
+
+    /// Tells the peer the next pieces of what is there.
+    fn fill(&mut self) {
+        for _ in 0..PIECES_A_TURN {
+            let Some(cursor) = &mut self.telling else { return };
+            if self.link.outbox.pending_bytes() > TELLING_BYTES_MAX {
+                return;
+            }
+            if self.shared.interest.tell_piece(cursor, &self.link) {
+                self.telling = None;
+                self.link.outbox.set_wants_room(false);
+                self.tell_keeper(RouteEvent::Told);
+            }
+        }
+    }
+
+    /// What was told may all be with the socket by now.
+    fn has_more(&self) -> bool {
+        self.telling.is_some() && self.has_room()
+    }
+
+    fn held_until(&mut self) -> Option<Instant> {
+        if self.unsent.is_empty() {
+            return None;
+        }
+        self.send_events();
+        (!self.unsent.is_empty()).then(|| Instant::now() + KEEPER_RETRY)
+    }
+
+    fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
+        let shared = Arc::clone(&self.shared);
+        let mut at = 0;
+        // What is still owed of the turn before comes first, so that it comes at all.
+        while !router.is_tired() && (at > 0 || self.flush.ack(&self.link, &shared.flush, &mut router.stage)) {
+            let Some((frame, length)) = self.incoming.frame(&bytes[at..])? else {
+                break;
+            };
+            let is_ping = matches!(frame, Frame::Ping(_));
+            if !is_ping && !self.flush.ack(&self.link, &shared.flush, &mut router.stage) {
+                break;
+            }
+            at += length;
+            self.frame(&frame, router)?;
+        }
+        self.flush.ack(&self.link, &shared.flush, &mut router.stage);
+        let (messages, bytes) = (&mut self.messages_in, &mut self.bytes_in);
+        self.link.messages_in.fetch_add(std::mem::take(messages), Relaxed);
+        self.link.bytes_in.fetch_add(std::mem::take(bytes), Relaxed);
+        Ok(at)
+    }
+
+    fn wants_turn(&self) -> bool {
+        self.flush.is_owed()
+    }
+
+    fn end_turn(&mut self, came: usize, now: Instant) {
+        if came > 0 {
+            self.heard = now;
+            self.link.heard(now);
+            self.link.raw_bytes_in.fetch_add(came as u64, Relaxed);
+        }
+        if std::mem::take(&mut self.took_pong)
+            && let Some(pinged) = self.pinged.take()
+        {
+            self.link.set_rtt(now.saturating_duration_since(pinged));
+            if std::mem::take(&mut self.claimed) {
+                self.tell_keeper(RouteEvent::Lives);
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> Option<Reason> {
+        if self.pinged.is_some() && now >= self.due(now) {
+            return Some(Reason::Stale);
+        }
+        // The answer to an earlier PING shows nothing.
+        if self.pinged.is_none() && (self.link.take_probe() || now >= self.heard + self.pace.ping_interval) {
+            self.pinged = Some(now);
+            self.claimed = self.link.take_claim();
+            let mut ping = Vec::new();
+            frame::put_ping(&mut ping, frame::PROBE);
+            self.link.say(&ping);
+        }
+        None
+    }
+
+    fn due(&self, _: Instant) -> Instant {
+        match self.pinged {
+            Some(pinged) => pinged.max(self.heard) + self.pace.ping_timeout,
+            None => self.heard + self.pace.ping_interval,
+        }
+    }
+}
+
+/// Ends a route in order, or by a reset.
+async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
+    let outbox = Arc::clone(&shell.session.link.outbox);
+    let shared = Arc::clone(&shell.session.shared);
+    outbox.close(reason);
+    shared.flush.wake(&shared.interest.links);
+    while shell.session.end_some() {
+        tokio::task::yield_now().await;
+    }
+    shell.session.let_go();
+    let is_given_up = reason.is_broken() || reason == Reason::Stale;
+    if !is_given_up {
+        // What waits may be the last messages of clients that have gone.
+        shell::write_rest(&outbox, linger::LINGER).await;
+    }
+    let Shell {
+        mut session, socket, ..
+    } = shell;
+    session.lost = Some((reason, outbox.unsent_bytes()));
+    drop(session);
+    if is_given_up {
+        // Reset: what the peer has not read yet counts as lost, and must not be delivered when it goes on (`pause.rs`).
+        let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
+    } else if let Some(stream) = Arc::into_inner(socket) {
+        linger::close(stream).await;
+    }
+}
+
+impl Drop for RouteSession {
+    /// Leaves nothing of the route behind, however it ends.
+    fn drop(&mut self) {
+        let (reason, unsent_bytes) = self.lost.unwrap_or_else(|| {
+            self.let_go();
+            (Reason::Bug, self.link.outbox.unsent_bytes())
+        });
+        self.link.outbox.gone();
+        self.shared.interest.links.ended(reason, unsent_bytes);
+        self.tell_keeper(RouteEvent::Lost {
+            peer: self.link.peer.id.clone(),
+            reason,
+            leaves: self.leaves,
+            unsent_bytes,
+            undelivered: self.link.undelivered.load(Relaxed),
+        });
+        let unsent = std::mem::take(&mut self.unsent);
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if unsent.is_empty() {
+            return;
+        }
+        // The keeper has no room, but must hear of the end.
+        let (events, number) = (self.events.clone(), self.link.number);
+        runtime.spawn(async move {
+            for event in unsent {
+                if events.send((number, event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+    use crate::settings::Settings;
+    use crate::stage::Stage;
+    use crate::subscription::Subscription;
+
+    fn session() -> (Arc<Shared>, RouteSession, Receiver<(u64, RouteEvent)>) {
+        let settings = Settings::from_toml("[process]\nworkers = 2\n").unwrap();
+        let address = ([127, 0, 0, 1], 6222).into();
+        let shared = Arc::new(Shared::new(settings, address));
+        let (events, happened) = channel(1);
+        let interval = Duration::from_secs(60);
+        let beginning = Beginning {
+            shared: Arc::clone(&shared),
+            number: 1,
+            peer: Hello::default(),
+            address,
+            dialled: true,
+            greeting: Vec::new(),
+            pace: Pace {
+                ping_interval: interval,
+                ping_timeout: interval,
+            },
+            events,
+        };
+        let session = RouteSession::new(beginning, Outbox::new(1, None, 2), Instant::now());
+        (shared, session, happened)
+    }
+
+    #[test]
+    fn a_ping_is_answered_when_what_another_worker_is_sending_is_sent_and_what_follows_waits() {
+        let (shared, mut session, _happened) = session();
+        let (mut router, mut other) = (Router::new(0, 10), Stage::new(1));
+        shared.flush.add_stage(&router.stage);
+        shared.flush.add_stage(&other);
+        let outbox = Arc::clone(&session.link.outbox);
+        let mut words = Vec::new();
+        frame::put_ping(&mut words, 3);
+        frame::put_ping(&mut words, 4);
+        let pings = words.len();
+        frame::put_interest(&mut words, b"a", None, 1);
+        let mut take = |bytes: &[u8], router: &mut Router| {
+            router.begin_turn();
+            let taken = session.take(bytes, router);
+            let answered = router.stage.of(&outbox).bytes.clone();
+            router.stage.flush();
+            (taken.expect("frames"), answered, session.wants_turn())
+        };
+        let sent: Vec<_> = (2..4).map(|id| Arc::new(Outbox::new(id, None, 2))).collect();
+        for outbox in &sent {
+            other.of(outbox).bytes.push(b'x');
+        }
+        let mut pong = Vec::new();
+        frame::put_pong(&mut pong, 4);
+        other.flush_to(&sent[0]);
+        assert_eq!(take(&words, &mut router), (pings, Vec::new(), true));
+        assert_eq!(take(&words[pings..], &mut router), (0, Vec::new(), true));
+        other.flush();
+        let rest = words.len() - pings;
+        assert_eq!(take(&words[pings..], &mut router), (rest, pong, false));
+        // What is sent later is nothing to wait for.
+        let mut pong = Vec::new();
+        frame::put_pong(&mut pong, 3);
+        assert_eq!(take(&words[..pings / 2], &mut router), (pings / 2, pong, false));
+    }
+
+    #[test]
+    fn messages_that_nobody_wants_any_more_are_counted() {
+        let (shared, mut session, _happened) = session();
+        let (interest, mut router) = (&shared.interest, Router::new(0, 10));
+        let link = Arc::clone(&session.link);
+        let mut message = Vec::new();
+        frame::put_message_head(&mut message, b"\x01q", b"a", None, None, 2);
+        message.extend_from_slice(b"hi");
+        let mut undelivered_after = |router: &mut Router| {
+            router.begin_turn();
+            assert_eq!(session.take(&message, router), Ok(message.len()));
+            link.undelivered.load(Relaxed)
+        };
+        assert_eq!(undelivered_after(&mut router), 1);
+        let client = Arc::new(Outbox::unconnected(2));
+        let plain = Arc::new(Subscription::new(client, b"a", None, b"1"));
+        interest.local.add(&plain);
+        assert_eq!(undelivered_after(&mut router), 1, "it has a taker");
+        interest.local.remove(&plain);
+        let member = Arc::new(Subscription::new(
+            Arc::clone(&plain.client),
+            b"a",
+            Some(b"q"),
+            b"2",
+        ));
+        interest.local.add(&member);
+        assert_eq!(undelivered_after(&mut router), 1, "a member has it");
+        interest.local.remove(&member);
+        assert_eq!(undelivered_after(&mut router), 2);
+        assert_eq!(link.messages_in.load(Relaxed), 4);
+    }
+
+    #[test]
+    fn a_keeper_without_room_holds_the_route_back_and_gets_all_events_in_their_order() {
+        let (_shared, mut session, mut happened) = session();
+        let mut router = Router::new(0, 10);
+        let words = [frame::bare(frame::SYNCED), frame::bare(frame::DRAINING)].concat();
+        assert_eq!(session.take(&words, &mut router), Ok(words.len()));
+        let mut events = Vec::new();
+        while session.held_until().is_some() {
+            events.push(happened.try_recv().expect("an event").1);
+        }
+        events.push(happened.try_recv().expect("an event").1);
+        let all = [RouteEvent::Stands, RouteEvent::Synced, RouteEvent::Draining];
+        assert_eq!(events, all);
+    }
+}

@@ -1,0 +1,233 @@
+//! The task around one connection, a client's or a route's: its socket, its read buffer, one timer, and the turns of its [`Session`].
+//!
+//! The session is synchronous: it takes bytes and the time. Everything that waits is here.
+//!
+//! *Architecture invariant:* a session that panics or errs takes only its own connection down.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::closing::Reason;
+use crate::intake::Intake;
+use crate::outbox::Outbox;
+use crate::policy::Policy;
+use crate::router::Router;
+use crate::shared::Shared;
+use crate::turn;
+
+/// How often a socket that takes nothing is looked at.
+const BLOCKED_LOOK: Duration = Duration::from_millis(100);
+
+/// State machine of one connection.
+pub(crate) trait Session {
+    /// Takes settings that have changed. Called also when the server is about to go.
+    ///
+    /// # Errors
+    /// The reason why the connection must end.
+    fn renew(&mut self, policy: &Arc<Policy>) -> Result<(), Reason>;
+
+    /// Appends to the outbox what is to be sent when there is room.
+    fn fill(&mut self) {}
+
+    /// Returns whether there is more to append, and room for it.
+    fn has_more(&self) -> bool {
+        false
+    }
+
+    /// Returns until when no input is taken; `None` if it is taken now.
+    fn held_until(&mut self) -> Option<Instant>;
+
+    /// Processes complete frames at the head of `bytes`, within the turn's budget. Returns their length.
+    ///
+    /// # Errors
+    /// The reason why the connection must end. Frames before the error have taken effect.
+    fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason>;
+
+    /// Returns whether another turn is wanted, whether bytes come or not.
+    fn wants_turn(&self) -> bool;
+
+    /// Ends a turn in which so many bytes came.
+    fn end_turn(&mut self, came: usize, now: Instant);
+
+    /// Does what is due. Returns why the connection must end, if it must.
+    fn tick(&mut self, now: Instant) -> Option<Reason>;
+
+    /// Returns when [`tick`](Self::tick) is due.
+    fn due(&self, now: Instant) -> Instant;
+}
+
+/// See the file's head.
+pub(crate) struct Shell<S> {
+    pub(crate) session: S,
+    pub(crate) socket: Arc<TcpStream>,
+    outbox: Arc<Outbox>,
+    shared: Arc<Shared>,
+    policy: Arc<Policy>,
+    /// The news that `policy` is of.
+    news: u64,
+    intake: Intake,
+    /// There are complete frames in `intake`: the last turn's budget was not enough for all.
+    unfinished: bool,
+    /// No input is taken before.
+    held_until: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+    timer_at: Instant,
+}
+
+impl<S: Session> Shell<S> {
+    /// The shell of a connection, of which `came` was read before. `news` was [read](Shared::news) before `policy`.
+    pub(crate) fn new(
+        session: S,
+        (outbox, socket): (Arc<Outbox>, Arc<TcpStream>),
+        shared: Arc<Shared>,
+        (news, policy): (u64, Arc<Policy>),
+        came: &[u8],
+    ) -> Self {
+        Self {
+            session,
+            socket,
+            outbox,
+            shared,
+            policy,
+            news,
+            intake: Intake::with(came),
+            unfinished: !came.is_empty(),
+            held_until: None,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer_at: Instant::now(),
+        }
+    }
+
+    /// Serves the connection until it must end, and returns why.
+    pub(crate) async fn run(&mut self) -> Reason {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        self.session.fill();
+        // Not being able to write is no reason not to read: the limit on what waits decides.
+        let _ = self.outbox.poll_drain(cx);
+        if let Some(reason) = self.outbox.reason() {
+            return Poll::Ready(reason);
+        }
+        if self.shared.news() != self.news
+            && let Err(reason) = self.renew()
+        {
+            return Poll::Ready(reason);
+        }
+        let has_more = self.session.has_more();
+        if self.is_held() || !self.is_readable(cx) {
+            return if has_more {
+                yielding(cx)
+            } else {
+                self.poll_timer(cx)
+            };
+        }
+        if let Err(reason) = self.take_turn() {
+            return Poll::Ready(reason);
+        }
+        if self.is_held() || !has_more && !self.is_readable(cx) {
+            return self.poll_timer(cx);
+        }
+        if let Some(reason) = self.tick(Instant::now()) {
+            return Poll::Ready(reason);
+        }
+        yielding(cx)
+    }
+
+    fn renew(&mut self) -> Result<(), Reason> {
+        self.news = self.shared.news();
+        self.policy = self.shared.policy.load_full();
+        self.session.renew(&self.policy)
+    }
+
+    fn is_held(&mut self) -> bool {
+        self.held_until = self.session.held_until();
+        self.held_until.is_some()
+    }
+
+    fn is_readable(&self, cx: &mut Context<'_>) -> bool {
+        self.unfinished || self.socket.poll_read_ready(cx).is_ready()
+    }
+
+    /// Goes on with what was read before, or reads once.
+    fn take_turn(&mut self) -> Result<(), Reason> {
+        let came = turn::take(self.policy.pending_bytes_max, |router, buffer, pauses| {
+            let session = &mut self.session;
+            let take = |bytes: &[u8]| {
+                pauses.admit(&self.shared, &self.outbox)?;
+                session.take(bytes, router)
+            };
+            let taken = if self.unfinished {
+                self.intake.take_held(take).map(|()| 0)
+            } else {
+                self.intake.read(&self.socket, buffer, take)
+            };
+            self.unfinished = router.is_tired() || self.session.wants_turn();
+            router.count(&self.shared.lookups);
+            taken
+        })?;
+        self.session.end_turn(came, Instant::now());
+        Ok(())
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        loop {
+            let now = Instant::now();
+            if let Some(reason) = self.tick(now) {
+                return Poll::Ready(reason);
+            }
+            let due = self.due(now);
+            // A timer that fires too early is set anew then; setting it anew for each batch would cost more.
+            if due < self.timer_at || self.timer.is_elapsed() {
+                self.timer_at = due;
+                self.timer.as_mut().reset(due.into());
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if self.held_until.is_some_and(|until| Instant::now() >= until) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> Option<Reason> {
+        let blocked = self.outbox.blocked_since();
+        if blocked.is_some_and(|since| now >= since + self.policy.write_deadline) {
+            return Some(Reason::SlowConsumerDeadline);
+        }
+        self.session.tick(now)
+    }
+
+    fn due(&self, now: Instant) -> Instant {
+        let blocked = self.outbox.blocked_since();
+        let blocked = blocked.map(|since| (since + self.policy.write_deadline).max(now + BLOCKED_LOOK));
+        let others = [blocked, self.held_until];
+        others
+            .into_iter()
+            .flatten()
+            .fold(self.session.due(now), Instant::min)
+    }
+}
+
+/// Writes what waits in the outbox of a connection that ends, for at most so long.
+pub(crate) async fn write_rest(outbox: &Outbox, patience: Duration) {
+    // Whatever comes of it, the connection ends here.
+    let _ = tokio::time::timeout(patience, poll_fn(|cx| outbox.poll_drain(cx))).await;
+}
+
+/// There is more to do, but the sockets of all others are looked at before: one firehose must not starve them.
+fn yielding(cx: &mut Context<'_>) -> Poll<Reason> {
+    if pin!(tokio::task::yield_now()).poll(cx).is_ready() {
+        cx.waker().wake_by_ref();
+    }
+    Poll::Pending
+}
