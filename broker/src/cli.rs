@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
-pub use standin_daemon::cli::{EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Said};
+pub use standin_daemon::cli::{CliMessage, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use toml::Value;
 
 use self::others::OtherFlags;
@@ -240,8 +240,8 @@ impl Cli {
     /// Reads a command line, the program's name first.
     ///
     /// # Errors
-    /// [`Said`], to be printed, with the exit code.
-    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Said> {
+    /// [`CliMessage`], to be printed, with the exit code.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, CliMessage> {
         let mut command = Self::command();
         command.build();
         let words = words::read(arguments, &mut command)?;

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use standin_registry::{
-    Announcement, Config, Endpoint, NodeState, Record, Standing as Registration, Watch, watch,
+    Announcement, Config, Endpoint, NodeState, Record, RegistrationState as Registration, Watch, watch,
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -266,7 +266,7 @@ impl Mesh {
             let ready = standing.wait_for(|now| *now == Registration::Ready);
             within(self.patience_with_others(), ready).await;
         }
-        self.unregistered(announcement.standing())
+        self.unregistered(announcement.state())
     }
 
     /// The node is not registered in time. The registry informs; that another node with this one's id lives only a connection proves.
@@ -292,7 +292,7 @@ impl Mesh {
             return Ok(());
         };
         let mut standing = announcement.follow();
-        let is_ready = announcement.standing() == Registration::Ready;
+        let is_ready = announcement.state() == Registration::Ready;
         announcement.release();
         if !is_ready {
             return Ok(());
@@ -300,7 +300,7 @@ impl Mesh {
         let registered = standing.wait_for(|now| *now == Registration::Announced);
         // What stands in the end counts.
         within(self.sync_timeout, registered).await;
-        let standing = announcement.standing();
+        let standing = announcement.state();
         if standing != Registration::Announced {
             return self.unregistered(standing);
         }
@@ -347,7 +347,7 @@ impl Mesh {
             warn!("cannot show the state draining in ZooKeeper: {error}");
             return;
         }
-        if announcement.standing() != Registration::Announced {
+        if announcement.state() != Registration::Announced {
             return;
         }
         let mut watch = announcement.watch().clone();

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use standin_daemon::files::Connections;
+use standin_daemon::files::ConnectionLimit;
 pub use standin_daemon::logging::LogFormat;
 use standin_daemon::settings::{
     self, MASK, Places, Schema, Secret, Whole, ZooKeeperAuth, mask_given, masked_pair, masked_url,
@@ -420,8 +420,8 @@ impl Settings {
 
     /// What these settings need of the limit on open files.
     #[must_use]
-    pub const fn connections(&self) -> Connections {
-        Connections {
+    pub const fn connections(&self) -> ConnectionLimit {
+        ConnectionLimit {
             max: self.limits.max_connections,
             key: "limits.max_connections",
             name: "clients",

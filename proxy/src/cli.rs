@@ -8,7 +8,7 @@ use std::{
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-pub use standin_daemon::cli::{EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Said};
+pub use standin_daemon::cli::{CliMessage, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use toml::Value;
 
 use crate::settings::{Flag, Input, Loaded, Settings, SettingsError};
@@ -91,11 +91,11 @@ impl Cli {
     /// Reads a command line, the program's name first.
     ///
     /// # Errors
-    /// [`Said`], to be printed, with the exit code.
-    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Said> {
+    /// [`CliMessage`], to be printed, with the exit code.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, CliMessage> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         let read = Self::try_parse_from(&arguments);
-        read.map_err(|error| Said::from(with_embedded_tip(error, &arguments)))
+        read.map_err(|error| CliMessage::from(with_embedded_tip(error, &arguments)))
     }
 
     /// The settings: defaults, `--config`, this process's environment, these flags. SIGHUP calls it again.
@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    fn read(line: &str) -> Result<Cli, Said> {
+    fn read(line: &str) -> Result<Cli, CliMessage> {
         Cli::read(
             std::iter::once("standin-proxy")
                 .chain(line.split_whitespace())

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use standin_daemon::files::{Connections, NearLimit};
+use standin_daemon::files::{ConnectionLimit, NearLimit};
 use standin_registry::{Endpoint, Node, Watch};
 use standin_wire::Info;
 use tracing::warn;
@@ -26,7 +26,7 @@ pub(crate) struct Limits {
     /// low.
     pub(crate) connections_max: usize,
     /// The configured limit on connections.
-    pub(crate) connections: Connections,
+    pub(crate) connections: ConnectionLimit,
     /// Limit on the bytes in all sessions' buffers. Above it, components with buffered bytes are not read.
     pub(crate) buffers_total_bytes_max: usize,
     /// Time that sessions have to end in order when the sidecar stops.

@@ -8,7 +8,7 @@ use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use standin_daemon::files::Connections;
+use standin_daemon::files::ConnectionLimit;
 use standin_daemon::listen::is_missing;
 use standin_daemon::settings::{Effect, changes, reloaded};
 use standin_registry::{NodeState, RegistryError, Snapshot};
@@ -90,8 +90,8 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
 impl Sidecar {
     /// Returns the connections that these settings need, for the limit on open files.
     #[must_use]
-    pub const fn connections(settings: &Settings) -> Connections {
-        Connections {
+    pub const fn connections(settings: &Settings) -> ConnectionLimit {
+        ConnectionLimit {
             max: settings.limits.connections_max,
             key: "limits.connections_max",
             name: "components",

@@ -125,7 +125,7 @@ async fn when_all_nodes_unregister_one_by_one_all_of_them_are_remembered() {
     withdraw(&mut site, others[0], 2).await;
     let mark = site.sidecar.process().mark();
     site.sidecar.process().signal(Signal::SIGHUP);
-    let taken_over = "registry: new settings taken over";
+    let taken_over = "registry: new settings in force";
     let process = site.sidecar.process();
     process.wait_for_line_after(mark, taken_over, PATIENCE).await;
     withdraw(&mut site, others[1], 1).await;

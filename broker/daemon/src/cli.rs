@@ -16,17 +16,17 @@ pub const EXIT_BUG: u8 = 70;
 
 /// Text to print instead of running the program: help, version, or an error in the command line.
 #[derive(Debug)]
-pub struct Said {
+pub struct CliMessage {
     error: clap::Error,
 }
 
-impl From<clap::Error> for Said {
+impl From<clap::Error> for CliMessage {
     fn from(error: clap::Error) -> Self {
         Self { error }
     }
 }
 
-impl Said {
+impl CliMessage {
     /// Returns the exit code: 0 for help and version, 64 for an error.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

@@ -14,7 +14,7 @@ const OTHER_FILES: u64 = 128;
 
 /// Number of connections that a program is configured to hold at the same time.
 #[derive(Debug, Clone, Copy)]
-pub struct Connections {
+pub struct ConnectionLimit {
     /// Number of connections.
     pub max: usize,
     /// The setting with this number.
@@ -25,7 +25,7 @@ pub struct Connections {
     pub files: u64,
 }
 
-impl Connections {
+impl ConnectionLimit {
     /// Raises the limit on open files to the number needed, including the hard limit if the process may. Warns if the limit
     /// remains too low and the operator set the number of connections (`is_given`).
     pub fn raise_limit(self, is_given: bool) {
@@ -94,15 +94,15 @@ pub struct NearLimit {
 
 impl NearLimit {
     /// Checks the limit after a new connection: `count` are open, `fits` are possible. Returns whether it warned.
-    pub fn look(&self, connections: Connections, fits: usize, count: usize) -> bool {
+    pub fn look(&self, limit: ConnectionLimit, fits: usize, count: usize) -> bool {
         let far = fits / 2;
         let near = fits - fits / 5;
         if count < far {
             self.is_near.store(false, Relaxed);
         }
-        let warns = fits < connections.max && count >= near && !self.is_near.swap(true, Relaxed);
+        let warns = fits < limit.max && count >= near && !self.is_near.swap(true, Relaxed);
         if warns {
-            let Connections { name, .. } = connections;
+            let ConnectionLimit { name, .. } = limit;
             warn!(
                 count,
                 limit = fits,
@@ -117,7 +117,7 @@ impl NearLimit {
 mod tests {
     use super::*;
 
-    const CLIENTS: Connections = Connections {
+    const CLIENTS: ConnectionLimit = ConnectionLimit {
         max: 1000,
         key: "limits.max_connections",
         name: "clients",

@@ -11,7 +11,7 @@ use tokio::sync::watch as channel;
 use crate::config::{Config, ZooKeeperConfig};
 use crate::error::RegistryError;
 use crate::record::Record;
-use crate::registration::{Standing, Wanted};
+use crate::registration_state::{RegistrationState, Wanted};
 use crate::watch::{Watch, watch};
 
 /// Limit for the answer of ZooKeeper to a withdrawal.
@@ -22,7 +22,7 @@ const WITHDRAW_MS_MAX: u64 = 500;
 pub struct Announcement {
     id: String,
     run: String,
-    standing: channel::Receiver<Standing>,
+    state: channel::Receiver<RegistrationState>,
     watch: Watch,
 }
 
@@ -67,7 +67,7 @@ impl Announcement {
         let announcement = Self {
             id: record.id.clone(),
             run: record.run.clone(),
-            standing: watch.standing().subscribe(),
+            state: watch.registration().subscribe(),
             watch: watch.clone(),
         };
         let wanted = Wanted {
@@ -84,27 +84,27 @@ impl Announcement {
             let reason = "this watch has an announcement; withdraw it first";
             return Err(RegistryError::setting("id", &announcement.id, reason));
         }
-        watch.standing().send_replace(Standing::Seeking {
+        watch.registration().send_replace(RegistrationState::Seeking {
             reason: "ZooKeeper has not answered yet".to_owned(),
         });
         Ok(announcement)
     }
 
     /// Returns the present state. Never waits.
-    pub fn standing(&self) -> Standing {
-        self.standing.borrow().clone()
+    pub fn state(&self) -> RegistrationState {
+        self.state.borrow().clone()
     }
 
     /// Returns when the state has changed since the last call. Cancel-safe.
     pub async fn changed(&mut self) {
-        if self.standing.changed().await.is_err() {
+        if self.state.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
     /// Returns another receiver of the state.
-    pub fn follow(&self) -> channel::Receiver<Standing> {
-        self.standing.clone()
+    pub fn follow(&self) -> channel::Receiver<RegistrationState> {
+        self.state.clone()
     }
 
     /// Returns the watch in whose session the node is registered.
@@ -120,16 +120,16 @@ impl Announcement {
         });
     }
 
-    /// Registers this record from now on; `id` and `run` must be the same. It is written at once if the znode exists, and
-    /// otherwise as soon as it does. Never waits.
+    /// Changes the record of the node. `id` and `run` must be the same. The znode is updated now, or created with this record.
+    /// Never waits.
     ///
     /// # Errors
-    /// [`RegistryError::Setting`] or [`RegistryError::Address`] for a value that cannot work; then nothing has changed.
+    /// [`RegistryError::Setting`] or [`RegistryError::Address`] for an invalid value. Nothing has changed then.
     pub fn set(&self, record: Record) -> Result<(), RegistryError> {
         record.check()?;
         for (name, new, old) in [("id", &record.id, &self.id), ("run", &record.run, &self.run)] {
             if new != old {
-                let reason = format!("it stays {old:?} for as long as the announcement lives");
+                let reason = format!("it cannot change from {old:?} while the announcement exists");
                 return Err(RegistryError::setting(name, new, reason));
             }
         }
@@ -158,8 +158,8 @@ impl Announcement {
     pub async fn withdraw(mut self) {
         self.cancel();
         let gone = self
-            .standing
-            .wait_for(|standing| *standing == Standing::Withdrawn);
+            .state
+            .wait_for(|state| *state == RegistrationState::Withdrawn);
         let _ = tokio::time::timeout(Duration::from_millis(WITHDRAW_MS_MAX), gone).await;
     }
 }
@@ -174,7 +174,7 @@ impl fmt::Debug for Announcement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Announcement")
             .field("id", &self.id)
-            .field("standing", &self.standing())
+            .field("state", &self.state())
             .finish_non_exhaustive()
     }
 }

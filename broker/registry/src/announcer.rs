@@ -1,30 +1,30 @@
 //! [`Announcer`] takes the reports about this node's own znode from the hub, logs them for the operator, and publishes
-//! the [`Standing`].
+//! the [`RegistrationState`].
 
 use std::sync::Arc;
 
 use tokio::sync::watch as channel;
 use tracing::{error, info, warn};
 
-use crate::place::{Holder, Waiting};
-use crate::registration::{Standing, Wanted, Word};
+use crate::registration::{Holder, Waiting};
+use crate::registration_state::{RegistrationEvent, RegistrationState, Wanted};
 use crate::znode_path;
 
 /// Logs and publishes the state of this node's registration.
 pub(crate) struct Announcer {
     wanted: channel::Receiver<Option<Wanted>>,
-    standing: channel::Sender<Standing>,
+    state: channel::Sender<RegistrationState>,
     parent: String,
 }
 
 impl Announcer {
     pub(crate) fn new(
         wanted: channel::Receiver<Option<Wanted>>,
-        standing: channel::Sender<Standing>,
+        state: channel::Sender<RegistrationState>,
     ) -> Self {
         Self {
             wanted,
-            standing,
+            state,
             parent: String::new(),
         }
     }
@@ -35,51 +35,55 @@ impl Announcer {
     }
 
     /// Handles a report about our znode.
-    pub(crate) fn take(&self, word: Word) {
+    pub(crate) fn take(&self, event: RegistrationEvent) {
         let znode = self.znode();
-        match word {
-            Word::Announced => {
-                info!("registered: {znode} exists");
-                self.publish(Standing::Announced);
+        match event {
+            RegistrationEvent::Announced => {
+                info!("registration: {znode} registered");
+                self.publish(RegistrationState::Announced);
             }
-            Word::Ready => self.publish(Standing::Ready),
-            Word::Waiting(waiting) => self.take_waiting(&znode, &waiting),
-            Word::Withdrawn => {
-                info!("unregistered: {znode} is deleted");
-                self.publish(Standing::Withdrawn);
+            RegistrationEvent::Ready => self.publish(RegistrationState::Ready),
+            RegistrationEvent::Waiting(waiting) => self.take_waiting(&znode, &waiting),
+            RegistrationEvent::Withdrawn => {
+                info!("registration: {znode} unregistered");
+                self.publish(RegistrationState::Withdrawn);
             }
-            Word::Refused(reason) => {
+            RegistrationEvent::Refused(reason) => {
                 let reason = format!("{znode}: {reason}");
-                error!("not registered, retrying: {reason}");
-                self.publish(Standing::Seeking { reason });
+                error!("registration: refused, retrying: {reason}");
+                self.publish(RegistrationState::Seeking { reason });
             }
-            Word::Removed(ghost) => info!("deleted {znode} of {ghost}"),
-            Word::Rewritten => info!("{znode} has the new record"),
-            Word::Overwritten => warn!("{znode} was changed by another client; written back"),
-            Word::Deleted => warn!("{znode} was deleted by another client; created again"),
+            RegistrationEvent::Removed(ghost) => info!("registration: {znode} of {ghost} deleted"),
+            RegistrationEvent::Rewritten => info!("registration: {znode} updated"),
+            RegistrationEvent::Overwritten => {
+                warn!("registration: {znode} was changed by another client, written again")
+            }
+            RegistrationEvent::Deleted => {
+                warn!("registration: {znode} was deleted by another client, created again")
+            }
         }
     }
 
     fn take_waiting(&self, znode: &str, waiting: &Waiting) {
         let reason = format!("{znode}: {waiting}");
         if !waiting.is_taken {
-            info!("not registered yet, retrying: {reason}");
-            self.publish(Standing::Seeking { reason });
+            info!("registration: {reason}");
+            self.publish(RegistrationState::Seeking { reason });
             return;
         }
-        error!("not registered: {reason}");
+        error!("registration: {reason}");
         let by = match &waiting.holder {
             Holder::Node(node) => Some(Arc::clone(node)),
             Holder::Unknown | Holder::Persistent => None,
         };
-        self.publish(Standing::Taken { by, reason });
+        self.publish(RegistrationState::Taken { by, reason });
     }
 
     /// Records that there is no session, for this reason.
     pub(crate) fn without_session(&self, reason: &str) {
         if self.wanted.borrow().is_some() {
             let reason = reason.to_owned();
-            self.publish(Standing::Seeking { reason });
+            self.publish(RegistrationState::Seeking { reason });
         }
     }
 
@@ -89,10 +93,10 @@ impl Announcer {
         znode_path::child(&self.parent, id)
     }
 
-    fn publish(&self, now: Standing) {
-        self.standing.send_if_modified(|standing| {
-            let is_new = *standing != now;
-            *standing = now;
+    fn publish(&self, now: RegistrationState) {
+        self.state.send_if_modified(|state| {
+            let is_new = *state != now;
+            *state = now;
             is_new
         });
     }

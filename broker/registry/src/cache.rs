@@ -1,7 +1,7 @@
-//! The file that serves a cold start: the last good lists, and the last INFO line a node sent. JSON,
-//! versioned, replaced as a whole.
+//! The cache file, which serves a cold start: the last node lists, and the last INFO line of a node. It is JSON with a version,
+//! and is always replaced as a whole.
 //!
-//! It is a hint and never a reason to fail: what cannot be read is told and left aside. Secrets never go in.
+//! The file is a hint. If it cannot be read, the error is logged and the file is ignored. It contains no secrets.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -12,44 +12,44 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
-use crate::list::{ListName, Lists, Remembered};
+use crate::list::{ListName, RememberedLists, RememberedNode};
 use crate::node::{Node, NodeState, Source};
 
 const VERSION: u32 = 1;
-/// Room for 100,000 nodes; a larger file is none of ours.
+/// Maximum size of the file, enough for 100,000 nodes.
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// The longest INFO line that is kept.
+/// Longest INFO line that is kept, in bytes.
 pub(crate) const INFO_BYTES_MAX: usize = 32 * 1024;
 
-/// What is kept.
+/// Contents of the file.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Kept {
-    pub(crate) remembered: Lists,
+pub(crate) struct CacheContents {
+    pub(crate) remembered: RememberedLists,
     pub(crate) info: Option<String>,
 }
 
-/// The version alone, so that a file of another version is told from a damaged one.
+/// The version only. It is parsed first, because a file of another version is not a damaged file.
 #[derive(Deserialize)]
 struct Versioned {
     v: u32,
 }
 
 #[derive(Serialize, Deserialize)]
-struct File {
+struct CacheFile {
     v: u32,
-    nodes: Vec<Record>,
+    nodes: Vec<CachedNode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     info: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Record {
-    // Without the node's run: after a cold start nobody knows which life of it is met.
+struct CachedNode {
+    // Without `run`: at a cold start, the node may have been restarted.
     source: String,
-    /// Which list of the source.
+    /// Name of the list of the source.
     #[serde(default)]
     list: String,
-    /// When it left the list, in seconds since 1970; none while it is there.
+    /// Time at which the node left the list, in seconds since 1970. `None` if it was on the list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     left_at: Option<u64>,
     id: String,
@@ -68,17 +68,17 @@ struct Record {
     version: String,
 }
 
-/// Reads the file; nothing when there is none yet. The error says what is wrong with which file.
-pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<Kept, String> {
-    let fail = |what: String| format!("the cache file {} is left aside: {what}", path.display());
-    // Looked at first: to open a pipe waits for its writer.
+/// Reads the file. Returns empty contents if it does not exist. The error contains the path.
+pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<CacheContents, String> {
+    let fail = |what: String| format!("cache file {} ignored: {what}", path.display());
+    // The type is checked before the file is opened, because opening a pipe would wait for a writer.
     let kind = fs::metadata(path);
     if kind.is_ok_and(|kind| !kind.is_file()) {
-        return Err(fail("it is no file".to_owned()));
+        return Err(fail("it is not a regular file".to_owned()));
     }
     let file = match fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Kept::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(CacheContents::default()),
         Err(error) => return Err(fail(format!("it cannot be read: {error}"))),
     };
     let mut bytes = Vec::new();
@@ -91,13 +91,13 @@ pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<Kept, String> {
     let version = serde_json::from_slice::<Versioned>(&bytes).map_err(damaged)?.v;
     if version != VERSION {
         return Err(fail(format!(
-            "it has version {version} and only {VERSION} is known; it will be replaced"
+            "it has version {version}, but only {VERSION} is supported; it will be replaced"
         )));
     }
-    let file: File = serde_json::from_slice(&bytes).map_err(damaged)?;
-    let mut kept = Kept {
+    let file: CacheFile = serde_json::from_slice(&bytes).map_err(damaged)?;
+    let mut kept = CacheContents {
         info: file.info.filter(|info| info.len() <= INFO_BYTES_MAX),
-        ..Kept::default()
+        ..CacheContents::default()
     };
     for record in file.nodes {
         let source = source_named(&record.source)
@@ -106,7 +106,7 @@ pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<Kept, String> {
             source,
             name: record.list.clone(),
         };
-        // What is no time is long ago.
+        // An invalid time is treated as long ago.
         let time = |secs| UNIX_EPOCH.checked_add(Duration::from_secs(secs));
         let left = record.left_at.map(|secs| time(secs).unwrap_or(UNIX_EPOCH));
         let node = record
@@ -115,26 +115,26 @@ pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<Kept, String> {
         let nodes = kept.remembered.entry(list).or_default();
         if nodes.len() < nodes_max {
             let node = Arc::new(node);
-            nodes.push(Remembered { node, left });
+            nodes.push(RememberedNode { node, left });
         }
     }
     Ok(kept)
 }
 
-/// Replaces the file: written beside it, made durable, renamed. A reader sees the old or the new one whole,
-/// whatever happens.
-pub(crate) fn store(path: &Path, kept: &Kept) -> Result<(), String> {
+/// Replaces the file: writes a temporary file in the same folder, syncs it, and renames it. A reader always sees the complete
+/// old or the complete new file.
+pub(crate) fn store(path: &Path, kept: &CacheContents) -> Result<(), String> {
     let fail = |what: &str, error: std::io::Error| {
         format!(
-            "the cache file {} cannot be written ({what}): {error}; look at the folder's rights and space",
+            "cache file {} cannot be written ({what}): {error}; check the permissions and the free space of the folder",
             path.display()
         )
     };
     let nodes = kept
         .remembered
         .iter()
-        .flat_map(|(list, nodes)| nodes.iter().map(|known| Record::of(list, known)));
-    let file = File {
+        .flat_map(|(list, nodes)| nodes.iter().map(|known| CachedNode::of(list, known)));
+    let file = CacheFile {
         v: VERSION,
         nodes: nodes.collect(),
         info: kept.info.clone(),
@@ -155,7 +155,7 @@ pub(crate) fn store(path: &Path, kept: &Kept) -> Result<(), String> {
     beside
         .persist(path)
         .map_err(|error| fail("rename", error.error))?;
-    // Without this the rename itself may be lost with the power.
+    // Without this, a power failure may undo the rename.
     fs::File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| fail("sync of the folder", error))
@@ -167,8 +167,8 @@ fn source_named(name: &str) -> Option<Source> {
         .find(|source| source.as_str() == name)
 }
 
-impl Record {
-    fn of(list: &ListName, known: &Remembered) -> Self {
+impl CachedNode {
+    fn of(list: &ListName, known: &RememberedNode) -> Self {
         let text = |endpoint: &Option<Endpoint>| endpoint.as_ref().map(ToString::to_string);
         let node = &known.node;
         let left_at = known.left.and_then(|left| left.duration_since(UNIX_EPOCH).ok());
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use crate::upstream::Credentials;
 
-    fn kept() -> Kept {
+    fn kept() -> CacheContents {
         let secret = Credentials {
             user: Some("u".into()),
             password: Some("geheim".into()),
@@ -232,23 +232,23 @@ mod tests {
             source,
             name: name.to_owned(),
         };
-        let known = |node, left| Remembered {
+        let known = |node, left| RememberedNode {
             node: Arc::new(node),
             left,
         };
         let left = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        let remembered = Lists::from([
+        let remembered = RememberedLists::from([
             (list(Source::ZooKeeper, "h /path"), vec![known(node, None)]),
             (list(Source::Dns, "d:1"), vec![known(plain, Some(left))]),
         ]);
-        Kept {
+        CacheContents {
             remembered,
             info: Some("INFO {}".into()),
         }
     }
 
     #[test]
-    fn what_was_kept_is_read_again_without_the_secrets() {
+    fn stored_contents_are_loaded_without_the_secrets() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deeper/cache.json");
         store(&path, &kept()).unwrap();
@@ -266,15 +266,19 @@ mod tests {
         assert_eq!(
             fs::read_dir(path.parent().unwrap()).unwrap().count(),
             1,
-            "nothing is left beside it"
+            "no temporary file remains"
         );
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_is_left_aside_with_what_and_where() {
+    fn the_error_of_an_invalid_file_has_the_reason_and_the_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache.json");
-        assert_eq!(load(&path, 10), Ok(Kept::default()), "none yet is no error");
+        assert_eq!(
+            load(&path, 10),
+            Ok(CacheContents::default()),
+            "a missing file is not an error"
+        );
         store(&path, &kept()).unwrap();
         let whole = fs::read(&path).unwrap();
         for cut in 0..whole.len() - 2 {
@@ -292,7 +296,7 @@ mod tests {
         let pipe = folder.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         for no_file in [folder.path(), &pipe] {
-            assert!(load(no_file, 10).unwrap_err().contains("is no file"));
+            assert!(load(no_file, 10).unwrap_err().contains("is not a regular file"));
         }
         assert!(
             store(&path.join("below-a-file"), &kept())
@@ -302,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_does_not_tell_lists_apart_is_read() {
+    fn a_file_without_names_of_lists_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache.json");
         let old =

@@ -1,5 +1,5 @@
-//! When the cache file is written: after changes, not too often, never two writes at once, and never by the
-//! task that waits for it.
+//! The writer of the cache file. It writes after changes, with a minimum interval, one write at a time, and in a thread where
+//! blocking is allowed.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
-use crate::cache::{self, Kept};
+use crate::cache::{self, CacheContents};
 
-/// The end of a write: what [`cache::store`] said, unless it could not even run.
-pub(crate) type Written = Result<Result<(), String>, JoinError>;
+/// Result of a write: that of [`cache::store`], or the error of its thread.
+pub(crate) type WriteResult = Result<Result<(), String>, JoinError>;
 
-/// When the file is to be written, and the write under way; at most one.
+/// State of the writer: the time of the next write, and the write in progress, if any.
 pub(crate) struct CacheWriter {
     path: Option<PathBuf>,
     due: Option<Instant>,
@@ -30,14 +30,15 @@ impl CacheWriter {
         }
     }
 
-    pub(crate) fn move_to(&mut self, path: Option<PathBuf>) {
+    /// Changes the path, and has the file written there at once.
+    pub(crate) fn set_path(&mut self, path: Option<PathBuf>) {
         self.path = path;
         self.due = None;
-        self.soil(0);
+        self.mark_dirty(0);
     }
 
-    /// There is something new; it is written when the last write is this old.
-    pub(crate) fn soil(&mut self, age_ms_min: u64) {
+    /// Has the file written when the last write is at least `age_ms_min` old.
+    pub(crate) fn mark_dirty(&mut self, age_ms_min: u64) {
         if self.path.is_none() {
             return;
         }
@@ -48,20 +49,24 @@ impl CacheWriter {
         self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }
 
+    /// Returns the time of the next write, if no write is in progress.
     pub(crate) fn write_at(&self) -> Option<Instant> {
         if self.writing.is_some() { None } else { self.due }
     }
 
-    pub(crate) fn begin(&mut self, kept: Kept) {
+    /// Starts a write.
+    pub(crate) fn start_write(&mut self, contents: CacheContents) {
         let Some(path) = self.path.clone() else { return };
         self.due = None;
         self.last = Some(Instant::now());
-        // The disk may take its time; the task may not.
-        self.writing = Some(tokio::task::spawn_blocking(move || cache::store(&path, &kept)));
+        // The disk may be slow, and the calling task must not block.
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            cache::store(&path, &contents)
+        }));
     }
 
-    /// The end of the write under way. Cancel-safe.
-    pub(crate) async fn written(&mut self) -> Written {
+    /// Waits for the end of the write in progress. Never returns if there is none. Cancel-safe.
+    pub(crate) async fn written(&mut self) -> WriteResult {
         match &mut self.writing {
             Some(writing) => {
                 let written = writing.await;
@@ -72,14 +77,14 @@ impl CacheWriter {
         }
     }
 
-    /// Waits for the write under way and writes what is new since.
-    pub(crate) async fn finish(&mut self, kept: Kept) -> Option<Written> {
+    /// Waits for the write in progress, and writes changes since then.
+    pub(crate) async fn finish(&mut self, contents: CacheContents) -> Option<WriteResult> {
         let mut last = None;
         if self.writing.is_some() {
             last = Some(self.written().await);
         }
         if self.due.is_some() {
-            self.begin(kept);
+            self.start_write(contents);
             last = Some(self.written().await);
         }
         last

@@ -1,37 +1,37 @@
-//! The znodes under the path within one session: listed, read, watched, and each read as a node once.
+//! The znodes of all nodes, within one session: listed, read and watched.
 //!
-//! A data watch is set with each read, and a child is read again only after its watch fired (or by the
-//! audit), so that no more than one watch per child is set. A child that changes its state from up to
-//! draining is thereby seen as fast as one that comes.
+//! Each read sets a watch on the data of the child. A child is read again only after its watch has fired or the audit found a
+//! difference, so that there is at most one watch per child. With these watches, a change of a node's state to draining is
+//! noticed as fast as a new node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use crate::client::{CallError, Change, Changes, Client, Znode};
+use crate::client::{CallError, Change, ChangeQueue, Client, ZnodeStat};
 use crate::node::Node;
 use crate::registrars;
 use crate::znode_path;
 
-/// Reads asked for at once; the library itself queues 64.
+/// Maximum number of concurrent reads. The queue of the library has 64 places.
 const READS_IN_FLIGHT_MAX: usize = 32;
 
-/// All that is registered, at one moment.
+/// All registered nodes at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Listing {
     pub(crate) nodes: Vec<Arc<Node>>,
-    /// Records that could not be read: the znode, its last change and the reason.
-    pub(crate) unreadable: Vec<Unreadable>,
-    /// Children left out because there were more than `nodes_max`.
+    /// Records that could not be read.
+    pub(crate) unreadable: Vec<UnreadableRecord>,
+    /// Number of children above `nodes_max`, which were ignored.
     pub(crate) over_limit: usize,
-    /// The path itself does not exist.
+    /// Whether the parent znode does not exist.
     pub(crate) missing: bool,
 }
 
 /// A record that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Unreadable {
+pub(crate) struct UnreadableRecord {
     pub(crate) znode: String,
     pub(crate) mzxid: i64,
     pub(crate) reason: String,
@@ -42,13 +42,13 @@ enum Entry {
         node: Arc<Node>,
         mzxid: i64,
     },
-    /// A record that says of itself that the node does not serve.
+    /// The record says that the node does not serve clients.
     NotServing {
         mzxid: i64,
     },
-    Unreadable(Unreadable),
-    /// The ACL keeps the record from us, and with it its changes: only the audit looks again.
-    NoAuth(Unreadable),
+    Unreadable(UnreadableRecord),
+    /// The ACL does not allow reading the record or watching it. Only the audit tries again.
+    NoAuth(UnreadableRecord),
 }
 
 impl Entry {
@@ -61,10 +61,11 @@ impl Entry {
     }
 }
 
-/// What is known of the children, and what has to be looked at again.
+/// The known children, and which of them must be read again.
 pub(crate) struct Children {
     path: String,
     nodes_max: usize,
+    is_watched: bool,
     known: BTreeMap<String, Entry>,
     over_limit: usize,
     missing: bool,
@@ -73,11 +74,12 @@ pub(crate) struct Children {
 }
 
 impl Children {
-    /// Nothing known yet; the first [`refresh`](Self::refresh) reads everything.
+    /// Creates the state without any child. The first [`refresh`](Self::refresh) reads all.
     pub(crate) fn new(path: String, nodes_max: usize) -> Self {
         Self {
             path,
             nodes_max,
+            is_watched: true,
             known: BTreeMap::new(),
             over_limit: 0,
             missing: false,
@@ -91,8 +93,8 @@ impl Children {
         self.list_is_stale = true;
     }
 
-    /// Notes what a watch saw, and all that others saw meanwhile.
-    pub(crate) fn note(&mut self, first: Change, changes: &mut Changes) {
+    /// Marks the children of `first` and of all queued changes to be read again.
+    pub(crate) fn mark_stale(&mut self, first: Change, changes: &mut ChangeQueue) {
         let mut next = Some(first);
         while let Some(change) = next {
             match change {
@@ -109,7 +111,7 @@ impl Children {
         }
     }
 
-    /// Reads again, and watches again, what has changed.
+    /// Reads the children that are marked, and sets their watches again.
     pub(crate) async fn refresh(&mut self, client: &Arc<Client>) -> Result<Listing, CallError> {
         if std::mem::take(&mut self.list_is_stale) {
             self.list(client).await?;
@@ -126,7 +128,7 @@ impl Children {
             found = client.children_watched(&self.path).await?;
         }
         if found.is_none() && client.exists_watched(&self.path).await?.is_some() {
-            // It came in between, and the watch just set is on its data: list it.
+            // It was created in between, and the watch just set is on its data. So it is listed now.
             found = client.children_watched(&self.path).await?;
         }
         self.take_list(client, found).await
@@ -153,16 +155,20 @@ impl Children {
         loop {
             while reads.len() < READS_IN_FLIGHT_MAX {
                 let Some(name) = names.next() else { break };
-                let (client, path) = (Arc::clone(client), self.path.clone());
+                let (client, path, is_watched) = (Arc::clone(client), self.path.clone(), self.is_watched);
                 reads.spawn(async move {
-                    let answer = client.data_watched(&path, &name).await;
+                    let answer = if is_watched {
+                        client.data_watched(&path, &name).await
+                    } else {
+                        client.data(&path, &name).await
+                    };
                     (name, answer)
                 });
             }
             let Some(read) = reads.join_next().await else {
                 return Ok(());
             };
-            // A read never panics and is never cancelled; were it so, its child is read with the next audit.
+            // A read neither panics nor is cancelled. If it were, the next audit would read the child.
             let Ok((name, answer)) = read else { continue };
             self.take(name, answer)?;
         }
@@ -171,17 +177,17 @@ impl Children {
     fn take(
         &mut self,
         name: String,
-        answer: Result<Option<(Vec<u8>, Znode)>, CallError>,
+        answer: Result<Option<(Vec<u8>, ZnodeStat)>, CallError>,
     ) -> Result<(), CallError> {
         let znode = znode_path::child(&self.path, &name);
         let entry = match answer {
-            Ok(Some((data, Znode { mzxid, .. }))) => match registrars::parse(&data) {
+            Ok(Some((data, ZnodeStat { mzxid, .. }))) => match registrars::parse(&data) {
                 Ok(Some(node)) => Entry::Node {
                     node: Arc::new(node),
                     mzxid,
                 },
                 Ok(None) => Entry::NotServing { mzxid },
-                Err(error) => Entry::Unreadable(Unreadable {
+                Err(error) => Entry::Unreadable(UnreadableRecord {
                     znode,
                     mzxid,
                     reason: error.to_string(),
@@ -191,7 +197,7 @@ impl Children {
                 self.known.remove(&name);
                 return Ok(());
             }
-            Err(error @ CallError::NoAuth { .. }) => Entry::NoAuth(Unreadable {
+            Err(error @ CallError::NoAuth { .. }) => Entry::NoAuth(UnreadableRecord {
                 znode,
                 mzxid: 0,
                 reason: error.to_string(),
@@ -202,8 +208,8 @@ impl Children {
         Ok(())
     }
 
-    /// Compares all that is known with the server, in case a watch was lost, and marks the differences for
-    /// the next [`refresh`](Self::refresh). Returns how many there were.
+    /// Compares the known children with the server, in case a watch was lost. Marks the differences for the next
+    /// [`refresh`](Self::refresh), and returns their number.
     pub(crate) async fn audit(&mut self, client: &Arc<Client>) -> Result<usize, CallError> {
         let mut names = client.children(&self.path).await?.unwrap_or_default();
         names.sort_unstable();

@@ -1,14 +1,12 @@
-//! One ZooKeeper session, as long as one connection lasts, behind one gate. The only file that imports
-//! `zookeeper-async`; what the library does not do for its user is done here and in `zookeeper.rs`.
+//! The client of one ZooKeeper connection. This is the only file that imports `zookeeper-async`. What the library lacks is
+//! implemented here and in `session_loop.rs`.
 //!
-//! A client lives as long as its one connection. It is not carried over to a second one: the library would
-//! set neither watches nor auth again, and would go on silently when the server had expired the session. So
-//! there is nothing to restore and no state to guess: after every reconnect everything is told, listed and
-//! watched again by a new client. Only the session itself may be that of the client before, which neither of
-//! them knows.
+//! A client exists for one connection and is never used for a second one. On a second connection, the library would set neither
+//! watches nor credentials again, and would continue silently if the session had expired. Instead, after each reconnect a new
+//! client sends the credentials, lists the znodes and sets the watches. The session may be the same; the client does not notice.
 //!
-//! A client must be made, used and dropped inside a runtime of its own; dropping that runtime is the only way
-//! to end its tasks.
+//! A client must be created, used and dropped within its own runtime, because dropping that runtime is the only way to end the
+//! tasks of the library.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,32 +16,32 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use zookeeper_async::{Acl, CreateMode, Stat, WatchedEvent, ZkError, ZkResult, ZooKeeper};
 
-use crate::gate::Gate;
+use crate::relay::Relay;
 use crate::znode_path;
 
-/// The library would dial its one-shot loopback address again after this; the client is given up long before.
+/// Time after which the library would connect again. The client is dropped long before.
 const LIBRARY_RETRY_MS: u64 = 60_000;
-/// After more changes than this between two looks, everything is looked at.
+/// Maximum number of queued changes. If there are more, everything is read again.
 const CHANGES_QUEUED_MAX: usize = 4_096;
 
-/// What a watch saw.
+/// Change that a watch reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// The list of children, or the node itself, came, changed or went.
+    /// The list of children changed, or the znode itself was created, changed or deleted.
     List,
-    /// The data of one child changed or the child went.
+    /// The data of one child changed, or the child was deleted.
     Child(String),
 }
 
-/// Where watches report. The library's watch task calls back into it and dies with a panic or a wait there,
-/// so it does neither.
+/// Sends the changes of watches to the queue. Called by the task of the library that handles watches, which a panic would end and
+/// a wait would block. So it does neither.
 #[derive(Clone)]
-struct Reporter {
+struct WatchReporter {
     queue: mpsc::Sender<Change>,
     overflowed: Arc<AtomicBool>,
 }
 
-impl Reporter {
+impl WatchReporter {
     fn on(&self, change: Change) -> impl FnOnce(WatchedEvent) + Send + 'static {
         let reporter = self.clone();
         move |_event| {
@@ -54,13 +52,13 @@ impl Reporter {
     }
 }
 
-/// The changes seen by watches, to be waited for.
-pub(crate) struct Changes {
+/// Queue of the changes that watches reported.
+pub(crate) struct ChangeQueue {
     queue: mpsc::Receiver<Change>,
     overflowed: Arc<AtomicBool>,
 }
 
-impl Changes {
+impl ChangeQueue {
     /// Waits for a change. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Change {
         match self.queue.recv().await {
@@ -69,31 +67,31 @@ impl Changes {
         }
     }
 
-    /// A change that is already here.
+    /// Returns the next change, if there is one in the queue.
     pub(crate) fn try_next(&mut self) -> Option<Change> {
         self.queue.try_recv().ok()
     }
 
-    /// Whether changes were lost since this was last asked.
+    /// Returns whether changes were lost since the last call.
     pub(crate) fn take_overflowed(&self) -> bool {
         self.overflowed.swap(false, Ordering::AcqRel)
     }
 }
 
-/// What ZooKeeper keeps about a znode, as far as it is needed here.
+/// Metadata of a znode in ZooKeeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Znode {
-    /// The change that created it.
+pub(crate) struct ZnodeStat {
+    /// Id of the transaction that created the znode.
     pub(crate) czxid: i64,
-    /// The last change of its data.
+    /// Id of the transaction that last changed its data.
     pub(crate) mzxid: i64,
-    /// How often its data were changed.
+    /// Number of changes of its data.
     pub(crate) version: i32,
-    /// The session it ends with; 0 for a persistent one.
+    /// Id of the session that owns an ephemeral znode; 0 for a persistent one.
     pub(crate) owner: i64,
 }
 
-impl From<Stat> for Znode {
+impl From<Stat> for ZnodeStat {
     fn from(stat: Stat) -> Self {
         Self {
             czxid: stat.czxid,
@@ -104,26 +102,25 @@ impl From<Stat> for Znode {
     }
 }
 
-/// A znode that is to be created.
+/// Kind of a znode to be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ZnodeKind {
     Persistent,
-    /// It ends with the session.
+    /// Deleted at the end of the session.
     Ephemeral,
 }
 
-/// What came of a change that was asked for. All of these are answers; what each asks for is seen by reading.
+/// Answer to a request for a change. After `Missing` and `Conflict` the caller reads the znode again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
-    /// The znode, or that above the one to be created, is not there.
+    /// The znode, or the parent of the znode to be created, does not exist.
     Missing,
-    /// The znode is there already, or was changed meanwhile.
-    Otherwise,
+    /// The znode to be created exists, or the znode has another version.
+    Conflict,
 }
 
-/// Why a call gave no answer that can be used. Each of them ends the session, except where `NoAuth` is about
-/// a single child.
+/// Error of a call. Each ends the connection, except `NoAuth` for a single child.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum CallError {
     #[error("{call} {path}: no answer within {limit_ms} ms")]
@@ -132,7 +129,7 @@ pub(crate) enum CallError {
         path: String,
         limit_ms: u128,
     },
-    #[error("{call} {path}: not allowed; give the digest credentials (USER:PASSWORD) that its ACL asks for")]
+    #[error("{call} {path}: not allowed; give the digest credentials (USER:PASSWORD) that its ACL requires")]
     NoAuth { call: &'static str, path: String },
     #[error("{call} {path}: {error}")]
     Failed {
@@ -142,30 +139,30 @@ pub(crate) enum CallError {
     },
 }
 
-/// A session. Paths are full: the chroot is already in them.
+/// The client. Its paths include the chroot.
 pub(crate) struct Client {
     zookeeper: ZooKeeper,
     call_timeout: Duration,
-    reporter: Reporter,
-    /// Credentials were shown.
+    reporter: WatchReporter,
+    /// Whether credentials were sent.
     is_authenticated: bool,
 }
 
 impl Client {
-    /// Makes the library connect through `gate`. A session exists only when the gate says so.
+    /// Makes the library connect through `relay`. The session exists only after [`Relay::opened`] has returned it.
     pub(crate) async fn connect(
-        gate: &Gate,
+        relay: &Relay,
         session_timeout: Duration,
         call_timeout: Duration,
-    ) -> Result<(Self, Changes), CallError> {
-        let address = gate.address.to_string();
+    ) -> Result<(Self, ChangeQueue), CallError> {
+        let address = relay.address.to_string();
         let retry = Duration::from_millis(LIBRARY_RETRY_MS);
-        // Events that no watch of ours takes (duplicates) end in the empty callback.
+        // The callback gets events that belong to no watch, such as duplicates. It ignores them.
         let connecting = ZooKeeper::connect_with_retry_time(&address, session_timeout, |_| (), retry);
         let zookeeper = within(call_timeout, "connect", &address, connecting).await?;
         let (queue, changes) = mpsc::channel(CHANGES_QUEUED_MAX);
         let overflowed = Arc::new(AtomicBool::new(false));
-        let reporter = Reporter {
+        let reporter = WatchReporter {
             queue,
             overflowed: Arc::clone(&overflowed),
         };
@@ -176,14 +173,14 @@ impl Client {
                 reporter,
                 is_authenticated: false,
             },
-            Changes {
+            ChangeQueue {
                 queue: changes,
                 overflowed,
             },
         ))
     }
 
-    /// Shows digest credentials. ZooKeeper takes any; what they allow is seen in later calls.
+    /// Sends digest credentials. ZooKeeper accepts any; wrong ones cause errors of later calls.
     pub(crate) async fn authenticate(&mut self, digest: &str) -> Result<(), CallError> {
         let call = self.zookeeper.add_auth("digest", digest.as_bytes().to_vec());
         within(self.call_timeout, "auth", "digest", call).await?;
@@ -191,74 +188,84 @@ impl Client {
         Ok(())
     }
 
-    /// The node's stat, `None` when there is no such node. Also the heartbeat.
-    pub(crate) async fn exists(&self, path: &str) -> Result<Option<Znode>, CallError> {
+    /// Returns the metadata of a znode, or `None` if it does not exist. Also used as the heartbeat.
+    pub(crate) async fn exists(&self, path: &str) -> Result<Option<ZnodeStat>, CallError> {
         let call = self.zookeeper.exists(path, false);
         let stat = within(self.call_timeout, "exists", path, call).await?;
-        Ok(stat.map(Znode::from))
+        Ok(stat.map(ZnodeStat::from))
     }
 
-    /// Like [`exists`](Self::exists), and reports [`Change::List`] when the node comes, changes or goes.
-    pub(crate) async fn exists_watched(&self, path: &str) -> Result<Option<Znode>, CallError> {
+    /// Like [`exists`](Self::exists). Also sets a watch, which reports [`Change::List`] when the znode is created, changed or
+    /// deleted.
+    pub(crate) async fn exists_watched(&self, path: &str) -> Result<Option<ZnodeStat>, CallError> {
         let call = self.zookeeper.exists_w(path, self.reporter.on(Change::List));
         let stat = within(self.call_timeout, "exists", path, call).await?;
-        Ok(stat.map(Znode::from))
+        Ok(stat.map(ZnodeStat::from))
     }
 
-    /// The names of the children, `None` when there is no such node.
+    /// Returns the names of the children of a znode, or `None` if it does not exist.
     pub(crate) async fn children(&self, path: &str) -> Result<Option<Vec<String>>, CallError> {
         let call = self.zookeeper.get_children(path, false);
-        unless_missing(within(self.call_timeout, "list", path, call).await)
+        none_if_missing(within(self.call_timeout, "list", path, call).await)
     }
 
-    /// Like [`children`](Self::children), and reports [`Change::List`] when one comes or goes. Ask
-    /// [`exists`](Self::exists) first: on a missing node the library keeps the callback for ever.
+    /// Like [`children`](Self::children). Also sets a watch, which reports [`Change::List`] when a child is created or deleted.
+    /// Call [`exists`](Self::exists) first, because for a missing znode the library never frees the callback.
     pub(crate) async fn children_watched(&self, path: &str) -> Result<Option<Vec<String>>, CallError> {
         let call = self
             .zookeeper
             .get_children_w(path, self.reporter.on(Change::List));
-        unless_missing(within(self.call_timeout, "list", path, call).await)
+        none_if_missing(within(self.call_timeout, "list", path, call).await)
     }
 
-    /// The data and stat of child `name` of `path`, `None` when it is not there.
-    pub(crate) async fn data(&self, path: &str, name: &str) -> Result<Option<(Vec<u8>, Znode)>, CallError> {
+    /// Returns the data and metadata of the child `name` of `path`, or `None` if it does not exist.
+    pub(crate) async fn data(
+        &self,
+        path: &str,
+        name: &str,
+    ) -> Result<Option<(Vec<u8>, ZnodeStat)>, CallError> {
         let full = znode_path::child(path, name);
         let call = self.zookeeper.get_data(&full, false);
-        let found = unless_missing(within(self.call_timeout, "read", &full, call).await)?;
+        let found = none_if_missing(within(self.call_timeout, "read", &full, call).await)?;
         Ok(found.map(|(data, stat)| (data, stat.into())))
     }
 
-    /// Like [`data`](Self::data), and reports [`Change::Child`] when a child that is there changes or goes.
+    /// Like [`data`](Self::data). Also sets a watch, which reports [`Change::Child`] when the child is changed or deleted.
     pub(crate) async fn data_watched(
         &self,
         path: &str,
         name: &str,
-    ) -> Result<Option<(Vec<u8>, Znode)>, CallError> {
+    ) -> Result<Option<(Vec<u8>, ZnodeStat)>, CallError> {
         let full = znode_path::child(path, name);
         let call = self
             .zookeeper
             .get_data_w(&full, self.reporter.on(Change::Child(name.to_owned())));
-        let found = unless_missing(within(self.call_timeout, "read", &full, call).await)?;
+        let found = none_if_missing(within(self.call_timeout, "read", &full, call).await)?;
         Ok(found.map(|(data, stat)| (data, stat.into())))
     }
 
-    /// Creates a znode that all may read. Without credentials all may change it too, and what is below it; with
-    /// credentials only those who have them.
-    pub(crate) async fn create(&self, path: &str, data: Vec<u8>, kind: Kind) -> Result<Outcome, CallError> {
+    /// Creates a znode that everybody can read. Without credentials, everybody can also change it and create znodes below it; with
+    /// credentials, only clients with the same credentials can.
+    pub(crate) async fn create(
+        &self,
+        path: &str,
+        data: Vec<u8>,
+        kind: ZnodeKind,
+    ) -> Result<Outcome, CallError> {
         let acl = if self.is_authenticated {
             [Acl::creator_all().as_slice(), Acl::read_unsafe()].concat()
         } else {
             Acl::open_unsafe().clone()
         };
         let mode = match kind {
-            Kind::Persistent => CreateMode::Persistent,
-            Kind::Ephemeral => CreateMode::Ephemeral,
+            ZnodeKind::Persistent => CreateMode::Persistent,
+            ZnodeKind::Ephemeral => CreateMode::Ephemeral,
         };
         let call = self.zookeeper.create(path, data, acl, mode);
         outcome(within(self.call_timeout, "create", path, call).await)
     }
 
-    /// Replaces the data of a znode that still has this version.
+    /// Replaces the data of a znode, if it has this version.
     pub(crate) async fn replace(
         &self,
         path: &str,
@@ -269,19 +276,19 @@ impl Client {
         outcome(within(self.call_timeout, "write", path, call).await)
     }
 
-    /// Deletes a znode that still has this version.
+    /// Deletes a znode, if it has this version.
     pub(crate) async fn delete(&self, path: &str, version: i32) -> Result<Outcome, CallError> {
         let call = self.zookeeper.delete(path, Some(version));
         outcome(within(self.call_timeout, "delete", path, call).await)
     }
 
-    /// Ends the session, so that the server need not wait for its timeout.
+    /// Closes the session. The server deletes its ephemeral znodes then, without waiting for the timeout.
     pub(crate) async fn close(&self, limit: Duration) {
         let _ = within(limit, "close", "session", self.zookeeper.close()).await;
     }
 }
 
-/// Every call has a limit; when it passes, nobody knows whether the call was or will be executed.
+/// Waits for the answer to a call at most for `limit`. After a timeout it is unknown whether the call was or will be executed.
 async fn within<T>(
     limit: Duration,
     call: &'static str,
@@ -305,7 +312,7 @@ async fn within<T>(
     }
 }
 
-fn unless_missing<T>(answer: Result<T, CallError>) -> Result<Option<T>, CallError> {
+fn none_if_missing<T>(answer: Result<T, CallError>) -> Result<Option<T>, CallError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(CallError::Failed {
@@ -326,7 +333,7 @@ fn outcome<T>(answer: Result<T, CallError>) -> Result<Outcome, CallError> {
         Err(CallError::Failed {
             error: ZkError::NodeExists | ZkError::BadVersion,
             ..
-        }) => Ok(Outcome::Otherwise),
+        }) => Ok(Outcome::Conflict),
         Err(error) => Err(error),
     }
 }

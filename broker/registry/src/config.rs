@@ -1,4 +1,4 @@
-//! What the operator gave: where to look for nodes, and how much of it to keep.
+//! Configuration of the registry: the sources of nodes, and limits.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,32 +10,31 @@ use crate::hosts::HostList;
 use crate::upstream::Upstream;
 use crate::znode_path;
 
-/// ZooKeeper's client library answers shorter sessions with failing calls or an endless reconnect.
+/// With a shorter timeout, calls of the client library fail, or it reconnects endlessly.
 const SESSION_TIMEOUT_MS_MIN: u64 = 4_000;
 const SESSION_TIMEOUT_MS_MAX: u64 = 300_000;
-/// More nodes than this in one source are a mistake, unless the operator says otherwise.
+/// Default limit on the nodes of one source.
 pub(crate) const NODES_MAX_DEFAULT: usize = 4_096;
 
-/// Where to look for nodes. `Default` is: nowhere, with the usual limits.
+/// Sources of nodes, and limits. `Default` has no source and the default limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The ensemble to ask, if any.
+    /// The ZooKeeper ensemble, if it is a source.
     pub zookeeper: Option<ZooKeeperConfig>,
-    /// Names to resolve again and again.
+    /// DNS names, which are resolved repeatedly.
     pub dns: Vec<DnsName>,
-    /// How often the names are resolved, in milliseconds; sooner when the records live shorter, never below
-    /// 1,000.
+    /// Interval between two lookups of a name, in milliseconds, at least 1,000. If the TTL of the records is shorter, the
+    /// interval is the TTL.
     pub dns_refresh_ms: u64,
-    /// The one server to ask instead of those in the system's settings (then `/etc/hosts` and search domains
-    /// do not count).
+    /// DNS server to be used instead of the system's settings. `/etc/hosts` and search domains are ignored then.
     pub dns_server: Option<SocketAddr>,
-    /// Addresses given by hand.
+    /// Addresses from the settings.
     pub fixed: Vec<Upstream>,
-    /// Where the last list is kept for a cold start.
+    /// File in which the last list is kept for a cold start.
     pub cache_file: Option<PathBuf>,
-    /// Whether nodes that other nodes name are taken up.
+    /// Whether nodes that other nodes name in INFO are used.
     pub gossip: bool,
-    /// The most nodes taken from any one source; the rest is left out and counted.
+    /// Limit on the nodes of one source. Nodes above it are ignored and counted.
     pub nodes_max: usize,
 }
 
@@ -55,10 +54,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether all values can work; what [`watch()`](crate::watch()) asks first.
+    /// Checks all values, as [`watch()`](crate::watch()) does first.
     ///
     /// # Errors
-    /// [`RegistryError::Setting`] or [`RegistryError::Address`] with the first one that cannot.
+    /// [`RegistryError::Setting`] or [`RegistryError::Address`] for the first invalid value.
     pub fn check(&self) -> Result<(), RegistryError> {
         if let Some(zookeeper) = &self.zookeeper {
             zookeeper.check()?;
@@ -67,46 +66,41 @@ impl Config {
             return Err(RegistryError::setting(
                 "dns_refresh_ms",
                 self.dns_refresh_ms,
-                "the least is 1000",
+                "the minimum is 1000",
             ));
         }
         if self.nodes_max == 0 {
-            return Err(RegistryError::setting(
-                "nodes_max",
-                0,
-                "with 0 no node could be known; the least is 1",
-            ));
+            return Err(RegistryError::setting("nodes_max", 0, "the minimum is 1"));
         }
         Ok(())
     }
 
-    /// Whether there is a source that can know who is alive now, other than the operator's list.
-    pub(crate) fn has_knowing_source(&self) -> bool {
+    /// Returns whether there is a source that lists the live nodes, unlike the fixed addresses.
+    pub(crate) fn has_live_source(&self) -> bool {
         self.zookeeper.is_some() || !self.dns.is_empty()
     }
 }
 
-/// A ZooKeeper ensemble and the place in it where nodes register. `Debug` hides the password.
+/// A ZooKeeper ensemble, and the path at which nodes register. `Debug` hides the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ZooKeeperConfig {
-    /// `HOST[:PORT],…[/chroot]`; the port is 2181 when missing. Names are resolved, and the hosts shuffled,
-    /// for each connection.
+    /// `HOST[:PORT],…[/chroot]`. The default port is 2181. For each connection, names are resolved and the hosts shuffled.
     pub hosts: String,
-    /// The znode whose children are the nodes.
+    /// Path of the znode whose children are the nodes.
     pub path: String,
-    /// Session timeout in milliseconds, at least 4,000. A server that falls silent is given up within it.
+    /// Session timeout in milliseconds, at least 4,000. A connection to a silent server is closed within this time.
     pub session_timeout_ms: u64,
-    /// How long one host may take to accept a connection, in milliseconds.
+    /// Time limit for a connection to one host, in milliseconds.
     pub connect_timeout_ms: u64,
-    /// How often everything is read again in case a watch was lost, in milliseconds.
+    /// Interval at which all znodes are compared with the known ones, in case a watch was lost, in milliseconds.
     pub audit_ms: u64,
-    /// `USER:PASSWORD` of the digest scheme, for znodes with an ACL. What [`announce()`](crate::announce())
-    /// creates can then be read by all and changed with these credentials alone.
+    /// Credentials of the digest scheme, `USER:PASSWORD`, for znodes with an ACL. Everybody can read the znodes that
+    /// [`announce()`](crate::announce()) creates, but only these credentials allow changes.
     pub digest_auth: Option<String>,
 }
 
 impl ZooKeeperConfig {
-    /// These hosts, with the usual path and times.
+    /// Creates a configuration with `hosts` and the default path and times.
     pub fn new(hosts: impl Into<String>) -> Self {
         Self {
             hosts: hosts.into(),
@@ -118,7 +112,7 @@ impl ZooKeeperConfig {
         }
     }
 
-    /// The path with the chroot before it.
+    /// Returns the path including the chroot.
     pub(crate) fn full_path(&self) -> Result<String, RegistryError> {
         Ok(self.hosts.parse::<HostList>()?.full_path(&self.path))
     }
@@ -127,7 +121,7 @@ impl ZooKeeperConfig {
         self.hosts.parse::<HostList>()?;
         znode_path::check("zookeeper path", &self.path)?;
         if !(SESSION_TIMEOUT_MS_MIN..=SESSION_TIMEOUT_MS_MAX).contains(&self.session_timeout_ms) {
-            let reason = "ZooKeeper sessions work from 4000 to 300000 ms";
+            let reason = "the range is from 4000 to 300000 ms";
             return Err(RegistryError::setting(
                 "session_timeout_ms",
                 self.session_timeout_ms,
@@ -138,14 +132,14 @@ impl ZooKeeperConfig {
             return Err(RegistryError::setting(
                 "connect_timeout_ms",
                 0,
-                "no host answers within 0 ms",
+                "the minimum is 1",
             ));
         }
         if self.audit_ms < 1_000 {
             return Err(RegistryError::setting(
                 "audit_ms",
                 self.audit_ms,
-                "the least is 1000",
+                "the minimum is 1000",
             ));
         }
         if self
@@ -189,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_cannot_work_are_refused_with_what_to_write() {
+    fn the_error_of_an_invalid_value_says_what_to_write() {
         assert!(refused(|z| z.session_timeout_ms = 3_999).contains("from 4000"));
         assert!(refused(|z| z.path = "standin".into()).contains("starts with '/'"));
         assert!(refused(|z| z.path = "/standin/".into()).contains("does not end"));
@@ -218,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_password_is_in_no_log_line() {
+    fn the_digest_password_is_hidden() {
         let zookeeper = ZooKeeperConfig {
             digest_auth: Some("u:secret".into()),
             ..ZooKeeperConfig::new("h")

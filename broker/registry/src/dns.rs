@@ -1,5 +1,5 @@
-//! Nodes from DNS: a name's addresses with a port (a Kubernetes headless service, a round-robin name), or the
-//! instances that SRV records name. Resolved again and again; an answer is only ever replaced by an answer.
+//! Nodes from DNS: the addresses of a name (a Kubernetes headless service, a round-robin name) with a port, or the targets of
+//! SRV records. Names are resolved repeatedly. A failed lookup does not replace the last answer.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,22 +12,22 @@ use crate::error::RegistryError;
 use crate::node::{Node, Source};
 use crate::resolver::{LookupError, Resolver};
 
-/// A lookup that takes longer has failed; the next one is tried at its time.
+/// Time limit for one lookup.
 const LOOKUP_TIMEOUT_MS: u64 = 10_000;
 /// Lower limit of the time between two lookups of a name, whatever the TTL of its records.
 pub(crate) const REFRESH_MS_MIN: u64 = 1_000;
 const WANTED: &str = "a DNS source (NAME:PORT, or _service._proto.NAME for SRV records)";
 
-/// A name to resolve again and again.
+/// A DNS name whose records are nodes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DnsName {
-    /// `NAME:PORT`: every A and AAAA record is a node at that port.
+    /// `NAME:PORT`: each A and AAAA record is a node at this port.
     Host(Endpoint),
-    /// `_service._proto.NAME[:PORT]`: every SRV record is a node; a port given here replaces the records'.
+    /// `_service._proto.NAME[:PORT]`: each SRV record is a node.
     Service {
-        /// The whole name, with the service and the protocol.
+        /// The whole name, including service and protocol.
         name: Arc<str>,
-        /// Instead of the port in the records.
+        /// Port to be used instead of that in the records.
         port: Option<u16>,
     },
 }
@@ -62,19 +62,19 @@ impl fmt::Display for DnsName {
     }
 }
 
-/// The nodes behind a name, and how long that holds.
-pub(crate) type Answer = Result<Vec<Arc<Node>>, LookupError>;
+/// Result of a lookup.
+pub(crate) type DnsAnswer = Result<Vec<Arc<Node>>, LookupError>;
 
-/// Resolves `name` repeatedly and passes each answer to `tell`, until that returns `false`. Looks `name` up again after
-/// `refresh_ms`, or sooner if the TTL of the records is shorter. Asks `server`, or else the system's resolver.
-pub(crate) async fn follow(
+/// Resolves `name` repeatedly and passes each answer to `report`, until that returns `false`. The interval is `refresh_ms`, or
+/// the TTL of the records if it is shorter. Without `server`, the system's settings are used.
+pub(crate) async fn resolve_repeatedly(
     name: DnsName,
     server: Option<SocketAddr>,
     refresh_ms: u64,
-    tell: impl AsyncFn(Answer) -> bool,
+    report: impl AsyncFn(DnsAnswer) -> bool,
 ) {
     loop {
-        // Made anew each time, so that new system settings count without a restart.
+        // A new resolver each time, so that changed system settings take effect without a restart.
         let resolver = server.map_or_else(Resolver::system, Resolver::of);
         let lookup = lookup(&resolver, &name);
         let (answer, ttl_secs) =
@@ -88,11 +88,11 @@ pub(crate) async fn follow(
                     u32::MAX,
                 ),
             };
-        if !tell(answer).await {
+        if !report(answer).await {
             return;
         }
-        let holds_ms = u64::from(ttl_secs).saturating_mul(1_000).max(REFRESH_MS_MIN);
-        tokio::time::sleep(Duration::from_millis(holds_ms.min(refresh_ms))).await;
+        let ttl_ms = u64::from(ttl_secs).saturating_mul(1_000).max(REFRESH_MS_MIN);
+        tokio::time::sleep(Duration::from_millis(ttl_ms.min(refresh_ms))).await;
     }
 }
 
@@ -119,12 +119,12 @@ async fn lookup(resolver: &Resolver, name: &DnsName) -> Result<(Vec<Arc<Node>>, 
             (nodes.collect(), found.ttl_secs)
         }
     };
-    // Servers rotate their answers; the same set in another order is no change.
+    // DNS servers rotate their answers. The same records in another order are not a change.
     nodes.sort_unstable_by(|a, b| a.client.cmp(&b.client));
     nodes.dedup_by(|a, b| a.client == b.client);
     if nodes.is_empty() {
-        return Err(LookupError::Nothing(format!(
-            "{name}: no record names a usable address"
+        return Err(LookupError::NoRecords(format!(
+            "{name}: no record has a valid address"
         )));
     }
     Ok((nodes.into_iter().map(Arc::new).collect(), ttl_secs))

@@ -1,5 +1,5 @@
-//! `host:port`, the one way in which every source names a place to connect to. A host is kept as it was
-//! written: resolving it is the business of whoever dials.
+//! `host:port`, the form in which all sources give addresses. The host is kept as it was written, and resolved only for a
+//! connection.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::RegistryError;
 
-/// The longest host name DNS allows, in bytes.
+/// Longest host name in DNS, in bytes.
 const HOST_BYTES_MAX: usize = 253;
 const WANTED: &str = "HOST:PORT";
 
@@ -17,12 +17,12 @@ const WANTED: &str = "HOST:PORT";
 pub struct Endpoint {
     /// Name or address, without brackets.
     pub host: Arc<str>,
-    /// Never 0 when parsed.
+    /// Port. A parsed port is never 0.
     pub port: u16,
 }
 
 impl Endpoint {
-    /// An endpoint from parts that are known to be good.
+    /// Creates an endpoint without a check.
     pub fn new(host: impl Into<Arc<str>>, port: u16) -> Self {
         Self {
             host: host.into(),
@@ -30,11 +30,10 @@ impl Endpoint {
         }
     }
 
-    /// From parts that came from outside.
+    /// Creates an endpoint from unchecked parts.
     ///
     /// # Errors
-    /// [`RegistryError::Address`] when the host is empty, too long or has characters that no host has, or the
-    /// port is 0.
+    /// [`RegistryError::Address`] if the host is empty, too long or has an invalid character, or the port is 0.
     pub fn checked(host: &str, port: u16) -> Result<Self, RegistryError> {
         let fail = |reason: &str| Err(RegistryError::address(&format!("{host}:{port}"), WANTED, reason));
         let bare = host
@@ -48,21 +47,21 @@ impl Endpoint {
             return fail("the host is longer than 253 bytes");
         }
         if port == 0 {
-            return fail("port 0 cannot be connected to");
+            return fail("port 0 is invalid");
         }
         if bare.contains(':') {
-            // A zone (`fe80::1%eth0`) is the one thing beyond the address proper.
+            // The address may have a zone (`fe80::1%eth0`).
             let address = bare.split('%').next().unwrap_or(bare);
             if address.parse::<Ipv6Addr>().is_err() {
-                return fail("the host holds a ':' but is no IPv6 address; write [ADDRESS]:PORT");
+                return fail("the host contains ':' but is not an IPv6 address; write [ADDRESS]:PORT");
             }
         } else if let Some(bad) = bare.chars().find(|c| !is_host_char(*c)) {
-            return fail(&format!("the host holds {bad:?}"));
+            return fail(&format!("the host contains {bad:?}"));
         }
         Ok(Self::new(bare, port))
     }
 
-    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`; `wanted` and `whole` are for the error text.
+    /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`. `wanted` and `whole` are for the error.
     pub(crate) fn parse_with_default(
         text: &str,
         default_port: Option<u16>,
@@ -74,7 +73,7 @@ impl Endpoint {
         let port = match (port, default_port) {
             (Some(port), _) => port
                 .parse::<u16>()
-                .map_err(|_| fail(format!("{port:?} is no port; write a number from 1 to 65535")))?,
+                .map_err(|_| fail(format!("{port:?} is not a port; write a number from 1 to 65535")))?,
             (None, Some(port)) => port,
             (None, None) => return Err(fail("the port is missing; write HOST:PORT".to_owned())),
         };
@@ -84,21 +83,20 @@ impl Endpoint {
         })
     }
 
-    /// The address, when the host is one and needs no resolving.
+    /// Returns the IP address, if the host is one.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
 }
 
 fn is_host_char(c: char) -> bool {
-    // Underscores are not allowed in host names and are used all the same, by container platforms among
-    // others.
+    // Underscores are not allowed in host names, but container platforms use them.
     c.is_alphanumeric() || matches!(c, '-' | '.' | '_')
 }
 
-/// Splits off what follows the last colon outside of brackets.
+/// Splits a text into the host and the port, if there is one.
 fn split_port(text: &str) -> Result<(&str, Option<&str>), &'static str> {
-    // Before all else: each colon of a second address would be taken for something wrong with the first.
+    // This check is first, because the other errors would be misleading for several addresses.
     let words = text.split(|c: char| c == ',' || c == ';' || c.is_whitespace());
     if text.contains([',', ';']) || words.filter(|word| word.contains(':')).count() > 1 {
         return Err(
@@ -149,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_what_is_read() {
+    fn the_text_of_an_endpoint_parses_to_the_same_endpoint() {
         for text in [
             "10.0.0.1:4222",
             "nats-1.example.com:80",
@@ -163,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_text_and_what_is_wrong_with_it() {
+    fn the_error_contains_the_text_and_the_reason() {
         for (text, reason) in [
             ("host", "port is missing"),
             (":4222", "host is empty"),
-            ("host:", "is no port"),
+            ("host:", "is not a port"),
             ("host:0", "port 0"),
-            ("host:65536", "is no port"),
-            ("host:-1", "is no port"),
+            ("host:65536", "is not a port"),
+            ("host:-1", "is not a port"),
             ("::1:4222", "needs brackets"),
             ("a:1;b:2", "several addresses"),
             ("a;b", "several addresses"),
@@ -178,9 +176,9 @@ mod tests {
             ("a:1 b:2", "several addresses"),
             ("[::1", "closing bracket"),
             ("[::1]4222", "may follow"),
-            ("[nonsense:]:1", "no IPv6 address"),
-            ("ho st:1", "holds ' '"),
-            ("a/b:1", "holds '/'"),
+            ("[nonsense:]:1", "not an IPv6 address"),
+            ("ho st:1", "contains ' '"),
+            ("a/b:1", "contains '/'"),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err();
             assert!(error.to_string().contains(reason), "{text}: {error}");

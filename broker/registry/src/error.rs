@@ -1,57 +1,57 @@
-//! The errors of this crate's seam. Only what the caller can mend is an error; a source that is down is a
-//! state, told by [`Health`](crate::Health).
+//! The errors of this crate's interface. They are errors that the caller can correct. A source that is down is not an error but
+//! a state, which [`Health`](crate::Health) contains.
 
 use thiserror::Error;
 
-/// Why a registry could not be started, changed or told something.
+/// Error of a call of the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RegistryError {
-    /// An address that cannot be read as one.
-    #[error("cannot read {text:?} as {wanted}: {reason}")]
+    /// An address is invalid.
+    #[error("{text:?} is not {wanted}: {reason}")]
     Address {
-        /// What was given.
+        /// The given value.
         text: String,
-        /// What it should have been.
+        /// The expected form.
         wanted: &'static str,
-        /// What is wrong, and what to write instead.
+        /// The error, and what to write instead.
         reason: String,
     },
-    /// A setting whose value cannot work.
-    #[error("setting {name} = {value:?} cannot work: {reason}")]
+    /// A setting has an invalid value.
+    #[error("setting {name} = {value:?} is invalid: {reason}")]
     Setting {
-        /// The setting's name.
+        /// Name of the setting.
         name: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is wrong, and what to write instead.
+        /// The error, and what to write instead.
         reason: String,
     },
     /// [`watch()`](crate::watch()) or [`announce()`](crate::announce()) was called outside of a tokio runtime.
     #[error(
-        "the registry was started outside of a tokio runtime; call it from async code or enter a runtime first"
+        "the registry must be started within a tokio runtime; call it from async code or enter a runtime first"
     )]
     NoRuntime,
     /// The thread of the ZooKeeper session could not be started.
     #[error(
-        "cannot start the thread of the ZooKeeper session: {reason}; look at the limits on threads and memory"
+        "cannot start the thread of the ZooKeeper session: {reason}; check the limits on threads and memory"
     )]
     Thread {
-        /// What the system said.
+        /// Error of the system.
         reason: String,
     },
-    /// The registry is busy with earlier orders.
-    #[error("the registry has {queued_max} orders waiting and takes no more; try again")]
+    /// The queue of the registry is full.
+    #[error("the queue of the registry is full with {queued_max} commands; retry")]
     Busy {
-        /// How many may wait.
+        /// Length of the queue.
         queued_max: usize,
     },
     /// The registry was closed.
-    #[error("the registry was closed; start a new one")]
+    #[error("the registry is closed; start a new one")]
     Closed,
 }
 
 impl RegistryError {
-    /// A short stable name, for metric labels and logs.
+    /// Returns the stable name of the error, for metric labels and logs.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Address { .. } => "address",

@@ -1,9 +1,9 @@
-//! The nodes that nodes name: `connect_urls` of INFO. With one old address alone a component is thereby
-//! cluster-aware.
+//! Nodes that other nodes name in `connect_urls` of their INFO. With them, a sidecar that knows one address of a cluster knows all
+//! of its nodes.
 //!
-//! Every node of a cluster names the whole cluster, so the latest word of any member replaces the earlier
-//! words of the others it names or that named it; a node that has left is gone with the next INFO from
-//! anywhere. Pure state, no I/O.
+//! Each node names the whole cluster. So the INFO of a node replaces the earlier INFOs of all nodes that it names, and of those
+//! that named it. A node that has left the cluster is therefore removed by the next INFO of any other node. This file is pure
+//! state, without I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,91 +12,94 @@ use crate::endpoint::Endpoint;
 use crate::node::{Node, Source};
 use crate::upstream::{Credentials, Upstream};
 
-/// What each speaker named last.
+/// The nodes that each node named last.
 #[derive(Debug, Default)]
 pub(crate) struct Gossip {
-    words: BTreeMap<Endpoint, Said>,
+    by_node: BTreeMap<Endpoint, NamedNodes>,
 }
 
 #[derive(Debug)]
-struct Said {
+struct NamedNodes {
     nodes: Vec<Arc<Node>>,
-    /// The speaker, and the speakers whose words this one replaced: it counts while one of them is known from
-    /// elsewhere.
+    /// The node that sent the INFO, and the nodes whose INFOs it replaced. The INFO is used while one of them is known from
+    /// another source.
     vouched_by: BTreeSet<Endpoint>,
 }
 
-impl Said {
+impl NamedNodes {
     fn names(&self, endpoint: &Endpoint) -> bool {
         self.nodes.iter().any(|node| node.client == *endpoint)
     }
 }
 
-/// One INFO's word.
+/// The nodes named in one INFO.
 #[derive(Debug, Clone)]
-pub(crate) struct Word {
+pub(crate) struct InfoReport {
     pub(crate) from: Endpoint,
-    /// The speaker was reached with TLS, so those it names are.
+    /// Whether the node was reached with TLS. The nodes that it names are reached in the same way.
     pub(crate) tls: bool,
     pub(crate) inherit: Option<Arc<Credentials>>,
     pub(crate) connect_urls: Vec<String>,
 }
 
 impl Gossip {
-    /// Takes a word; true when it changed anything.
-    pub(crate) fn hear(&mut self, word: &Word, nodes_max: usize) -> bool {
-        let named: Vec<Endpoint> = word
+    /// Takes the nodes of an INFO. Returns whether the known nodes have changed.
+    pub(crate) fn take(&mut self, report: &InfoReport, nodes_max: usize) -> bool {
+        let named: Vec<Endpoint> = report
             .connect_urls
             .iter()
             .filter_map(|url| endpoint_of(url))
             .take(nodes_max)
             .collect();
         let before: Vec<Arc<Node>> = self.nodes().cloned().collect();
-        let was_named = before.iter().any(|node| node.client == word.from);
-        let mut vouched_by = BTreeSet::from([word.from.clone()]);
-        self.words.retain(|speaker, said| {
-            let replaced = *speaker == word.from || named.contains(speaker) || said.names(&word.from);
+        let was_named = before.iter().any(|node| node.client == report.from);
+        let mut vouched_by = BTreeSet::from([report.from.clone()]);
+        self.by_node.retain(|node, named_by_node| {
+            let replaced = *node == report.from || named.contains(node) || named_by_node.names(&report.from);
             if replaced {
-                vouched_by.append(&mut said.vouched_by);
+                vouched_by.append(&mut named_by_node.vouched_by);
             }
             !replaced
         });
         let mut nodes: Vec<Arc<Node>> = Vec::new();
-        // A node that speaks is alive, even when it names itself by another address or not at all.
-        let itself = was_named.then(|| word.from.clone());
+        // A node that sends INFO is alive, even if it names itself by another address or not at all.
+        let itself = was_named.then(|| report.from.clone());
         for client in named.into_iter().chain(itself) {
             if nodes.iter().all(|node| node.client != client) {
                 let node = Node {
-                    tls: word.tls,
-                    credentials: word.inherit.clone(),
+                    tls: report.tls,
+                    credentials: report.inherit.clone(),
                     ..Node::at(client, Source::Gossip)
                 };
                 nodes.push(Arc::new(node));
             }
         }
-        // Every node names itself first: in one order, the words of two members are the same, and nothing has changed.
+        // Each node names itself first. They are sorted, so that the INFOs of two nodes of a cluster are equal.
         nodes.sort_by(|a, b| a.client.cmp(&b.client));
-        if !nodes.is_empty() && self.words.len() < nodes_max {
-            self.words.insert(word.from.clone(), Said { nodes, vouched_by });
+        if !nodes.is_empty() && self.by_node.len() < nodes_max {
+            self.by_node
+                .insert(report.from.clone(), NamedNodes { nodes, vouched_by });
         }
         !self.nodes().eq(before.iter())
     }
 
-    /// Forgets the words for which nobody `known` from elsewhere vouches.
+    /// Forgets the INFOs of nodes for which `known` is false, unless they replaced the INFO of a known node.
     pub(crate) fn keep_known(&mut self, known: impl Fn(&Endpoint) -> bool) {
-        self.words.retain(|_, said| {
-            said.vouched_by.retain(&known);
-            !said.vouched_by.is_empty()
+        self.by_node.retain(|_, named_by_node| {
+            named_by_node.vouched_by.retain(&known);
+            !named_by_node.vouched_by.is_empty()
         });
     }
 
-    /// All nodes named, some perhaps twice.
+    /// Iterates over all named nodes. A node may occur several times.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.words.values().flat_map(|said| &said.nodes)
+        self.by_node
+            .values()
+            .flat_map(|named_by_node| &named_by_node.nodes)
     }
 }
 
-/// `host:port`, or a whole URL as some servers advertise; what cannot be read is left out.
+/// Parses `host:port`, or a whole URL, which some servers send. Returns `None` for an invalid one.
 fn endpoint_of(url: &str) -> Option<Endpoint> {
     url.parse::<Upstream>().ok().map(|upstream| upstream.endpoint)
 }
@@ -105,10 +108,10 @@ fn endpoint_of(url: &str) -> Option<Endpoint> {
 mod tests {
     use super::*;
 
-    fn hear(gossip: &mut Gossip, from: &str, urls: &[&str]) -> bool {
+    fn take(gossip: &mut Gossip, from: &str, urls: &[&str]) -> bool {
         let connect_urls = urls.iter().map(ToString::to_string).collect();
-        gossip.hear(
-            &Word {
+        gossip.take(
+            &InfoReport {
                 from: from.parse().unwrap(),
                 tls: false,
                 inherit: None,
@@ -126,65 +129,65 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_a_later_info_no_longer_names_is_gone() {
+    fn a_node_that_a_later_info_does_not_name_is_removed() {
         let mut gossip = Gossip::default();
-        assert!(hear(&mut gossip, "a:1", &["a:1", "b:1", "c:1"]));
-        assert!(!hear(&mut gossip, "a:1", &["a:1", "b:1", "c:1"]));
-        assert!(hear(&mut gossip, "b:1", &["a:1", "b:1"]));
+        assert!(take(&mut gossip, "a:1", &["a:1", "b:1", "c:1"]));
+        assert!(!take(&mut gossip, "a:1", &["a:1", "b:1", "c:1"]));
+        assert!(take(&mut gossip, "b:1", &["a:1", "b:1"]));
         assert_eq!(named(&gossip), ["a:1", "b:1"]);
     }
 
     #[test]
-    fn members_that_name_the_same_nodes_in_their_own_order_change_nothing() {
+    fn the_order_of_the_named_nodes_is_ignored() {
         let mut gossip = Gossip::default();
-        assert!(hear(&mut gossip, "a:1", &["a:1", "b:1"]));
-        assert!(!hear(&mut gossip, "b:1", &["b:1", "a:1"]));
-        assert!(!hear(&mut gossip, "a:1", &["a:1", "b:1"]));
+        assert!(take(&mut gossip, "a:1", &["a:1", "b:1"]));
+        assert!(!take(&mut gossip, "b:1", &["b:1", "a:1"]));
+        assert!(!take(&mut gossip, "a:1", &["a:1", "b:1"]));
     }
 
     #[test]
-    fn the_word_of_a_survivor_replaces_that_of_a_dead_node() {
+    fn the_info_of_a_surviving_node_replaces_that_of_a_dead_one() {
         let mut gossip = Gossip::default();
-        hear(&mut gossip, "a:1", &["a:1", "b:1", "c:1"]);
-        hear(&mut gossip, "b:1", &["b:1"]);
+        take(&mut gossip, "a:1", &["a:1", "b:1", "c:1"]);
+        take(&mut gossip, "b:1", &["b:1"]);
         assert_eq!(named(&gossip), ["b:1"]);
     }
 
     #[test]
     fn two_clusters_do_not_replace_each_other() {
         let mut gossip = Gossip::default();
-        hear(&mut gossip, "a:1", &["a:1", "a2:1"]);
-        hear(&mut gossip, "b:1", &["b:1", "b2:1"]);
+        take(&mut gossip, "a:1", &["a:1", "a2:1"]);
+        take(&mut gossip, "b:1", &["b:1", "b2:1"]);
         assert_eq!(named(&gossip), ["a2:1", "a:1", "b2:1", "b:1"]);
-        gossip.keep_known(|speaker| speaker.host.starts_with('b'));
+        gossip.keep_known(|node| node.host.starts_with('b'));
         assert_eq!(named(&gossip), ["b2:1", "b:1"]);
     }
 
     #[test]
-    fn a_word_counts_while_somebody_known_led_to_its_speaker() {
+    fn an_info_is_used_while_it_replaced_that_of_a_known_node() {
         let mut gossip = Gossip::default();
-        hear(&mut gossip, "a:1", &["a:1", "b:1"]);
-        hear(&mut gossip, "b:1", &["b:1", "c:1"]);
-        hear(&mut gossip, "c:1", &["c:1"]);
-        gossip.keep_known(|speaker| &*speaker.host == "a");
+        take(&mut gossip, "a:1", &["a:1", "b:1"]);
+        take(&mut gossip, "b:1", &["b:1", "c:1"]);
+        take(&mut gossip, "c:1", &["c:1"]);
+        gossip.keep_known(|node| &*node.host == "a");
         assert_eq!(named(&gossip), ["c:1"]);
         gossip.keep_known(|_| false);
         assert!(named(&gossip).is_empty());
     }
 
     #[test]
-    fn gossip_is_bounded_and_garbage_is_left_out() {
+    fn gossip_is_bounded_and_invalid_addresses_are_ignored() {
         let mut gossip = Gossip::default();
         let many: Vec<String> = (1..100).map(|port| format!("h:{port}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        hear(&mut gossip, "a:1", &many);
+        take(&mut gossip, "a:1", &many);
         assert_eq!(named(&gossip).len(), 8);
-        for speaker in 0..100 {
-            hear(&mut gossip, &format!("s{speaker}:1"), &[&format!("t{speaker}:1")]);
+        for node in 0..100 {
+            take(&mut gossip, &format!("s{node}:1"), &[&format!("t{node}:1")]);
         }
-        assert!(gossip.words.len() <= 8);
+        assert!(gossip.by_node.len() <= 8);
         let mut gossip = Gossip::default();
-        hear(
+        take(
             &mut gossip,
             "a:1",
             &["", "http://x", "a b:1", "[::1]:4222", "nats://c:1"],

@@ -1,4 +1,4 @@
-//! How the sources are: for readiness, metrics and the operator's page.
+//! The state of the sources, for readiness, metrics and the pages for operators.
 
 use std::time::Instant;
 
@@ -6,23 +6,23 @@ use serde::Serialize;
 
 use crate::node::Source;
 
-/// How a source is.
+/// State of a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceState {
     /// Not configured.
     #[default]
     Off,
-    /// Not asked successfully yet.
+    /// Has not answered yet.
     Connecting,
-    /// Its last answer is current.
+    /// Answers; its last answer is current.
     Healthy,
-    /// It cannot be asked now; its last answer still counts.
+    /// Does not answer; its last answer is still used.
     Lost,
 }
 
 impl SourceState {
-    /// A stable name, for metric labels and logs.
+    /// Returns the stable name, for metric labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -33,33 +33,33 @@ impl SourceState {
     }
 }
 
-/// One source.
+/// Health of one source.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct SourceHealth {
-    /// Its name: the host list and path, or the DNS name. Empty when off.
+    /// Name of the source: host list and path, or DNS name. Empty if the source is off.
     pub name: String,
-    /// How it is.
+    /// State of the source.
     pub state: SourceState,
-    /// Milliseconds since it last answered, as of the moment [`Health`] was taken. A healthy ZooKeeper
-    /// answers with changes only and then counts as answering now.
+    /// Milliseconds since the last answer, at the time of the call of [`Watch::health`](crate::Watch::health). For a healthy
+    /// ZooKeeper it is 0, because ZooKeeper sends only changes.
     pub last_good_age_ms: Option<u64>,
     #[serde(skip)]
     pub(crate) last_good: Option<Instant>,
-    /// The server that answers, when there is one in particular.
+    /// The connected server (ZooKeeper).
     pub server: Option<String>,
-    /// Nodes in its last answer.
+    /// Number of nodes in the last answer.
     pub nodes: usize,
-    /// Records in its last answer that cannot be read.
+    /// Number of invalid records in the last answer.
     pub skipped: usize,
-    /// Records found unreadable since the start; a record counts again when it changed.
+    /// Number of invalid records since the start. A record is counted again after each change.
     pub skipped_total: u64,
-    /// Nodes in its last answer that are left out because there are more than `nodes_max`.
+    /// Number of nodes in the last answer above `nodes_max`, which were ignored.
     pub over_limit: usize,
-    /// Sessions begun since the start (ZooKeeper).
+    /// Number of new sessions since the start (ZooKeeper).
     pub sessions_total: u64,
-    /// Failures since the start: connections lost, rounds without one, lookups without an answer.
+    /// Number of errors since the start: lost connections, rounds of servers without a connection, failed lookups.
     pub errors_total: u64,
-    /// The last failure; stays after recovery.
+    /// The last error. It is kept after recovery.
     pub last_error: Option<String>,
 }
 
@@ -91,31 +91,31 @@ impl SourceHealth {
     }
 }
 
-/// All sources at one moment.
+/// Health of all sources at one time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Health {
-    /// The ensemble.
+    /// The ZooKeeper ensemble.
     pub zookeeper: SourceHealth,
-    /// Each DNS name.
+    /// The DNS names.
     pub dns: Vec<SourceHealth>,
-    /// Nodes in [`Snapshot::live`](crate::Snapshot).
+    /// Number of nodes in [`Snapshot::live`](crate::Snapshot).
     pub live_nodes: usize,
-    /// Nodes in [`Snapshot::cached`](crate::Snapshot).
+    /// Number of nodes in [`Snapshot::cached`](crate::Snapshot).
     pub cached_nodes: usize,
-    /// Nodes in [`Snapshot::fixed`](crate::Snapshot), those of gossip among them.
+    /// Number of nodes in [`Snapshot::fixed`](crate::Snapshot), including those of gossip.
     pub fixed_nodes: usize,
-    /// Nodes that other nodes named.
+    /// Number of nodes that other nodes named in INFO.
     pub gossip_nodes: usize,
     /// [`Snapshot::generation`](crate::Snapshot).
     pub generation: u64,
-    /// Times the cache file was written.
+    /// Number of writes of the cache file.
     pub cache_writes_total: u64,
-    /// Why the cache file could last not be read or written.
+    /// Error of the last read or write of the cache file.
     pub cache_error: Option<String>,
 }
 
 impl Health {
-    /// How the sources of a kind are, the best of them when there are several; what metrics show.
+    /// Returns the state of a kind of source, for metrics. If there are several sources of the kind, it is the best of their states.
     pub fn state(&self, source: Source) -> SourceState {
         match source {
             Source::ZooKeeper => self.zookeeper.state,
@@ -133,6 +133,7 @@ impl Health {
         }
     }
 
+    /// Returns the health with the ages of the last answers.
     pub(crate) fn aged(mut self) -> Self {
         let now = Instant::now();
         if self.zookeeper.state == SourceState::Healthy {

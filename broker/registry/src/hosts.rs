@@ -1,9 +1,8 @@
-//! The host list of a ZooKeeper ensemble, `HOST[:PORT],…[/chroot]`: parsed here, resolved here and shuffled
-//! here.
+//! The host list of a ZooKeeper ensemble, `HOST[:PORT],…[/chroot]`: parsed, resolved and shuffled.
 //!
-//! The client library would resolve the names once, take the first address of each, fail as a whole when one
-//! does not resolve, and keep to the given order, so that every client in a fleet sits on the first host. It
-//! is only ever given one address.
+//! The client library does this badly. It resolves each name once, uses only the first address, fails if one name does not
+//! resolve, and tries the hosts in the given order, so that all clients connect to the first host. Therefore the library
+//! always gets a single address.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -19,16 +18,16 @@ use crate::znode_path;
 
 const PORT_DEFAULT: u16 = 2181;
 const WANTED: &str = "a ZooKeeper host list (HOST[:PORT],…[/chroot])";
-/// Enough for any ensemble with its observers; more is a mistake.
+/// Limit on the hosts. No ensemble has more, even with observers.
 const HOSTS_MAX: usize = 64;
-/// A name that takes longer is tried again with the next connection.
+/// Time limit for one lookup. A name that takes longer is looked up again for the next connection.
 const RESOLVE_TIMEOUT_MS: u64 = 2_000;
 
-/// The parsed list.
+/// A parsed host list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostList {
     hosts: Vec<Endpoint>,
-    /// Without a trailing slash; empty when there is none.
+    /// The chroot without a slash at its end. Empty if there is none.
     chroot: String,
 }
 
@@ -68,8 +67,8 @@ impl FromStr for HostList {
 }
 
 impl HostList {
-    /// The full path of `path`, which is meant below the chroot. The library's own chroot is not used: it is
-    /// never created, and watches on its root never fire.
+    /// Returns the path of `path` below the chroot. The chroot of the library is not used, because the library does not create
+    /// it, and watches on its root never fire.
     pub(crate) fn full_path(&self, path: &str) -> String {
         match (self.chroot.as_str(), path) {
             ("", path) => path.to_owned(),
@@ -78,7 +77,7 @@ impl HostList {
         }
     }
 
-    /// Every address of every host that resolves, in random order; and what went wrong with the others.
+    /// Returns all addresses of the hosts in random order, and the errors of the hosts that did not resolve.
     pub(crate) async fn resolve(&self, resolver: &Resolver) -> (Vec<SocketAddr>, Vec<String>) {
         let mut lookups = JoinSet::new();
         for host in &self.hosts {
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn another_separator_is_told_as_what_it_is() {
+    fn the_error_names_a_wrong_separator() {
         for text in [
             "zk1:2181;zk2:2181",
             "zk1;zk2/app",
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn hosts_are_shuffled_and_one_bad_name_leaves_the_others() {
+    async fn hosts_are_shuffled_and_a_name_that_does_not_resolve_is_skipped() {
         let list: HostList = "127.0.0.1,127.0.0.2,127.0.0.3,no-such-host.invalid"
             .parse()
             .unwrap();
@@ -152,6 +151,6 @@ mod tests {
             assert!(errors[0].contains("no-such-host.invalid"), "{errors:?}");
             firsts.insert(addresses[0]);
         }
-        assert_eq!(firsts.len(), 3, "each host comes first at times");
+        assert_eq!(firsts.len(), 3, "each host is first sometimes");
     }
 }

@@ -13,43 +13,43 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::announcer::Announcer;
-use crate::cache::Kept;
-use crate::cache_writer::{CacheWriter, Written};
+use crate::cache::CacheContents;
+use crate::cache_writer::{CacheWriter, WriteResult};
 use crate::children::Listing;
 use crate::config::Config;
-use crate::dns::{self, Answer, DnsName};
+use crate::dns::{self, DnsAnswer, DnsName};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
-use crate::gossip::Word;
+use crate::gossip::InfoReport;
 use crate::health::{Health, SourceHealth, SourceState};
-use crate::list::Lists;
-use crate::registration::{Standing, Wanted};
+use crate::list::RememberedLists;
+use crate::registration_state::{RegistrationState, Wanted};
 use crate::resolver::LookupError;
 use crate::roster::Roster;
-use crate::session::{Report, millis};
+use crate::session::{SessionReport, millis};
+use crate::session_task::SessionTask;
+use crate::session_thread::SessionThread;
 use crate::snapshot::Snapshot;
-use crate::thread::Thread;
-use crate::work::Work;
 
 /// Minimum time between writes of the cache file when the node list changes.
 const CACHE_WRITE_MS_MIN: u64 = 1_000;
 /// Minimum time between writes when only the INFO line changes; it has a counter that changes with every connection.
 const INFO_WRITE_MS_MIN: u64 = 10_000;
-/// Time for which INFO reports of nodes are gathered, so that a node whose INFO differs each time costs little.
-const WORDS_GATHERED_FOR: Duration = Duration::from_millis(50);
+/// Time for which INFO reports are collected, so that nodes whose INFO changes all the time cost little.
+const INFO_REPORTS_DELAY: Duration = Duration::from_millis(50);
 /// Node names in one log line. Further names are only counted.
 const LOGGED_NODES_MAX: usize = 10;
 
-/// A report of a source or a command of a reader.
-pub(crate) enum Input {
-    Dns(DnsName, Answer),
-    Learned(Word),
+/// A report of DNS, or a command of a reader.
+pub(crate) enum HubEvent {
+    Dns(DnsName, DnsAnswer),
+    Learned(InfoReport),
     InfoChanged,
     Reconfigure(Box<Config>),
 }
 
-/// State that readers and the task share.
-pub(crate) struct Shared {
+/// Values that the task publishes for readers.
+pub(crate) struct Published {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) health: ArcSwap<Health>,
     pub(crate) info: ArcSwapOption<String>,
@@ -57,25 +57,25 @@ pub(crate) struct Shared {
     pub(crate) answered: channel::Sender<bool>,
     /// This node's own registration, as wanted and as it is.
     pub(crate) wanted: channel::Sender<Option<Wanted>>,
-    pub(crate) standing: channel::Sender<Standing>,
+    pub(crate) registration: channel::Sender<RegistrationState>,
 }
 
 /// State of the task.
 pub(crate) struct Hub {
     config: Config,
     roster: Roster,
-    shared: Arc<Shared>,
+    published: Arc<Published>,
     generation: channel::Sender<u64>,
     health: Health,
     cache: CacheWriter,
-    /// The last INFO report per node since the roster was last updated, and the time of the next update.
-    words: HashMap<Endpoint, Word>,
-    hear_at: Option<Instant>,
-    /// Unreadable records that were logged, each with its last change, so that each change is logged once.
-    unreadable_told: HashMap<String, i64>,
+    /// The last INFO report of each node since the roster was updated, and the time of the next update.
+    info_reports: HashMap<Endpoint, InfoReport>,
+    info_reports_due: Option<Instant>,
+    /// Invalid records that were logged, each with its last change, so that each change is logged once.
+    unreadable_logged: HashMap<String, i64>,
     /// A weak sender, so that the queue ends with the readers.
-    inputs: mpsc::WeakSender<Input>,
-    zookeeper: Option<Thread>,
+    events: mpsc::WeakSender<HubEvent>,
+    zookeeper: Option<SessionThread>,
     announcer: Announcer,
     dns: JoinSet<()>,
 }
@@ -87,25 +87,25 @@ impl Hub {
     /// [`RegistryError::Thread`].
     pub(crate) fn start(
         config: Config,
-        remembered: Lists,
+        remembered: RememberedLists,
         health: Health,
-        shared: Arc<Shared>,
+        published: Arc<Published>,
         generation: channel::Sender<u64>,
-        inputs: &mpsc::Sender<Input>,
+        events: &mpsc::Sender<HubEvent>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, RegistryError> {
-        let announcer = Announcer::new(shared.wanted.subscribe(), shared.standing.clone());
+        let announcer = Announcer::new(published.wanted.subscribe(), published.registration.clone());
         let mut hub = Self {
             roster: Roster::new(&config, remembered, SystemTime::now()),
             cache: CacheWriter::new(config.cache_file.clone()),
-            words: HashMap::new(),
-            hear_at: None,
+            info_reports: HashMap::new(),
+            info_reports_due: None,
             config,
-            shared,
+            published,
             generation,
             health,
-            unreadable_told: HashMap::new(),
-            inputs: inputs.downgrade(),
+            unreadable_logged: HashMap::new(),
+            events: events.downgrade(),
             zookeeper: None,
             announcer,
             dns: JoinSet::new(),
@@ -117,29 +117,29 @@ impl Hub {
         Ok(hub)
     }
 
-    /// Runs until the stop order, or until the last reader is gone.
+    /// Runs until it is stopped or the last reader is gone. Then stops all sources and writes the cache file.
     pub(crate) async fn run(
         mut self,
-        mut queue: mpsc::Receiver<Input>,
+        mut queue: mpsc::Receiver<HubEvent>,
         mut stopped: channel::Receiver<bool>,
     ) {
         loop {
             tokio::select! {
-                // Either the stop order or the end of the last reader.
+                // A stop command, or the end of the last reader.
                 _ = stopped.changed() => break,
-                Some(input) = queue.recv() => {
-                    self.take(input);
+                Some(event) = queue.recv() => {
+                    self.take(event);
                     self.publish_health();
                 }
                 report = next_report(&mut self.zookeeper) => {
                     self.take_zookeeper(report);
                     self.publish_health();
                 }
-                () = sleep_until(self.hear_at) => {
-                    self.hear();
+                () = sleep_until(self.info_reports_due) => {
+                    self.take_info_reports();
                     self.publish_health();
                 }
-                () = sleep_until(self.cache.write_at()) => self.cache.begin(self.kept()),
+                () = sleep_until(self.cache.write_at()) => self.cache.start_write(self.contents()),
                 written = self.cache.written() => {
                     self.cache_written(written);
                     self.publish_health();
@@ -148,41 +148,41 @@ impl Hub {
         }
         self.dns.shutdown().await;
         queue.close();
-        while let Ok(input) = queue.try_recv() {
-            if matches!(input, Input::InfoChanged) {
-                self.cache.soil(0);
+        while let Ok(event) = queue.try_recv() {
+            if matches!(event, HubEvent::InfoChanged) {
+                self.cache.mark_dirty(0);
             }
         }
         if let Some(thread) = self.zookeeper.take() {
             thread.close().await;
         }
-        let kept = self.kept();
-        if let Some(written) = self.cache.finish(kept).await {
+        let contents = self.contents();
+        if let Some(written) = self.cache.finish(contents).await {
             self.cache_written(written);
         }
         self.publish_health();
     }
 
-    fn take(&mut self, input: Input) {
-        match input {
-            Input::Dns(name, answer) => self.take_dns(&name, answer),
-            Input::Learned(word) => {
-                self.words.insert(word.from.clone(), word);
-                self.hear_at
-                    .get_or_insert_with(|| Instant::now() + WORDS_GATHERED_FOR);
+    fn take(&mut self, event: HubEvent) {
+        match event {
+            HubEvent::Dns(name, answer) => self.take_dns(&name, answer),
+            HubEvent::Learned(report) => {
+                self.info_reports.insert(report.from.clone(), report);
+                self.info_reports_due
+                    .get_or_insert_with(|| Instant::now() + INFO_REPORTS_DELAY);
             }
-            Input::InfoChanged => self.cache.soil(INFO_WRITE_MS_MIN),
-            Input::Reconfigure(config) => self.reconfigure(*config),
+            HubEvent::InfoChanged => self.cache.mark_dirty(INFO_WRITE_MS_MIN),
+            HubEvent::Reconfigure(config) => self.reconfigure(*config),
         }
     }
 
-    /// Updates the roster with the gathered INFO reports.
-    fn hear(&mut self) {
-        self.hear_at = None;
+    /// Updates the roster with the collected INFO reports.
+    fn take_info_reports(&mut self) {
+        self.info_reports_due = None;
         let mut changed = false;
-        for word in std::mem::take(&mut self.words).into_values() {
-            if self.roster.hear(&word) {
-                debug!(from = %word.from, named = word.connect_urls.len(), "a node named other nodes");
+        for report in std::mem::take(&mut self.info_reports).into_values() {
+            if self.roster.take_info_report(&report) {
+                debug!(from = %report.from, named = report.connect_urls.len(), "a node named other nodes");
                 changed = true;
             }
         }
@@ -191,29 +191,29 @@ impl Hub {
         }
     }
 
-    fn take_zookeeper(&mut self, report: Report) {
+    fn take_zookeeper(&mut self, report: SessionReport) {
         let health = &mut self.health.zookeeper;
         match report {
-            Report::Up {
+            SessionReport::Up {
                 server,
                 after,
-                is_continued,
+                is_resumed,
             } => {
                 health.server = Some(server.to_string());
-                health.sessions_total += u64::from(!is_continued);
+                health.sessions_total += u64::from(!is_resumed);
                 health.answered(health.nodes);
-                let what = if is_continued { "continued" } else { "up" };
+                let what = if is_resumed { "resumed" } else { "up" };
                 info!(%server, without_ms = millis(after), "zookeeper: session {what}");
             }
-            Report::Listing(listing) => self.take_listing(listing),
-            Report::Registration(word) => self.announcer.take(word),
-            Report::Audited { differences } => {
+            SessionReport::Listing(listing) => self.take_listing(listing),
+            SessionReport::Registration(event) => self.announcer.take(event),
+            SessionReport::Audited { differences } => {
                 warn!(
                     differences,
-                    "zookeeper: list had changed without a watch event; read again"
+                    "zookeeper: list had changed without a watch event, read again"
                 );
             }
-            Report::Lost {
+            SessionReport::Lost {
                 server,
                 reason,
                 lasted,
@@ -225,17 +225,17 @@ impl Hub {
                 self.announcer.without_session(&reason);
                 health.failed(reason);
             }
-            Report::Unreachable { reason } => {
+            SessionReport::Unreachable { reason } => {
                 // Logged once per outage. A counter has the number of failures.
                 if health.state == SourceState::Lost {
-                    debug!("zookeeper: still no session: {reason}");
+                    debug!("zookeeper: still no session, retrying: {reason}");
                 } else {
                     warn!("zookeeper: no session, retrying: {reason}");
                 }
                 self.announcer.without_session(&reason);
                 health.failed(reason);
             }
-            Report::Fallen { reason } => {
+            SessionReport::ThreadEnded { reason } => {
                 error!("zookeeper: {reason}");
                 health.server = None;
                 self.announcer.without_session(&reason);
@@ -249,18 +249,18 @@ impl Hub {
         health.answered(listing.nodes.len());
         health.skipped = listing.unreadable.len();
         health.over_limit = listing.over_limit;
-        let mut told = HashMap::new();
+        let mut logged = HashMap::new();
         for record in listing.unreadable {
-            if self.unreadable_told.get(&record.znode) != Some(&record.mzxid) {
+            if self.unreadable_logged.get(&record.znode) != Some(&record.mzxid) {
                 health.skipped_total += 1;
                 warn!(
                     znode = record.znode,
                     "zookeeper: record skipped: {}", record.reason
                 );
             }
-            told.insert(record.znode, record.mzxid);
+            logged.insert(record.znode, record.mzxid);
         }
-        self.unreadable_told = told;
+        self.unreadable_logged = logged;
         if listing.over_limit > 0 {
             let (over, max) = (listing.over_limit, self.config.nodes_max);
             warn!("zookeeper: {over} nodes above nodes_max = {max} are ignored");
@@ -269,13 +269,13 @@ impl Hub {
             info!("zookeeper: {} does not exist yet; waiting for it", health.name);
         }
         if self.roster.set_zookeeper(listing.nodes, SystemTime::now()) {
-            self.cache.soil(CACHE_WRITE_MS_MIN);
+            self.cache.mark_dirty(CACHE_WRITE_MS_MIN);
         }
         self.publish();
-        self.shared.answered.send_replace(true);
+        self.published.answered.send_replace(true);
     }
 
-    fn take_dns(&mut self, name: &DnsName, answer: Answer) {
+    fn take_dns(&mut self, name: &DnsName, answer: DnsAnswer) {
         let text = name.to_string();
         let Some(health) = self.health.dns.iter_mut().find(|health| health.name == text) else {
             return;
@@ -288,13 +288,13 @@ impl Hub {
                 self.publish();
             }
             Err(error) => {
-                let is_nothing = matches!(error, LookupError::Nothing(_));
+                let has_no_records = matches!(error, LookupError::NoRecords(_));
                 let error = error.to_string();
                 if health.state != SourceState::Lost || health.last_error.as_deref() != Some(&error) {
                     warn!("dns: {name} not resolved, the last list is kept: {error}");
                 }
                 health.failed(error);
-                if is_nothing {
+                if has_no_records {
                     self.roster.set_dns(name, Vec::new(), SystemTime::now());
                     self.publish();
                 }
@@ -306,11 +306,11 @@ impl Hub {
         let same_zookeeper =
             config.zookeeper == self.config.zookeeper && config.nodes_max == self.config.nodes_max;
         if config.cache_file != self.config.cache_file {
-            self.cache.move_to(config.cache_file.clone());
+            self.cache.set_path(config.cache_file.clone());
         }
         self.roster.reconfigure(&config);
         self.config = config;
-        info!("registry: new settings taken over");
+        info!("registry: new settings in force");
         self.dns = JoinSet::new();
         self.start_dns(&tokio::runtime::Handle::current());
         if !same_zookeeper {
@@ -330,15 +330,15 @@ impl Hub {
         };
         self.health.zookeeper = SourceHealth::new(format!("{} {}", config.hosts, config.path));
         self.announcer.register_under(config.full_path()?);
-        let work = Work::new(&config, self.config.nodes_max, self.shared.wanted.subscribe())?;
-        self.zookeeper = Some(Thread::start(config, work)?);
+        let task = SessionTask::new(&config, self.config.nodes_max, self.published.wanted.subscribe())?;
+        self.zookeeper = Some(SessionThread::start(config, task)?);
         Ok(())
     }
 
     fn start_dns(&mut self, runtime: &tokio::runtime::Handle) {
         let earlier = std::mem::take(&mut self.health.dns);
         for name in self.config.dns.clone() {
-            let Some(inputs) = self.inputs.upgrade() else {
+            let Some(events) = self.events.upgrade() else {
                 return;
             };
             let text = name.to_string();
@@ -346,48 +346,51 @@ impl Hub {
             self.health
                 .dns
                 .push(health.unwrap_or_else(|| SourceHealth::new(text)));
-            let told = name.clone();
-            let tell = async move |answer| inputs.send(Input::Dns(told.clone(), answer)).await.is_ok();
+            let reported = name.clone();
+            let report = async move |answer| {
+                let event = HubEvent::Dns(reported.clone(), answer);
+                events.send(event).await.is_ok()
+            };
             let (server, refresh_ms) = (self.config.dns_server, self.config.dns_refresh_ms);
             self.dns
-                .spawn_on(dns::follow(name, server, refresh_ms, tell), runtime);
+                .spawn_on(dns::resolve_repeatedly(name, server, refresh_ms, report), runtime);
         }
     }
 
     /// Publishes a new snapshot if it differs from the last.
     fn publish(&mut self) {
-        let before = self.shared.snapshot.load_full();
+        let before = self.published.snapshot.load_full();
         let mut now = self.roster.snapshot();
         self.health.gossip_nodes = self.roster.gossip_nodes();
         if now.same_nodes(&before) {
             return;
         }
         now.generation = before.generation + 1;
-        tell_difference(&before, &now);
+        log_difference(&before, &now);
         if before.live != now.live {
-            self.cache.soil(CACHE_WRITE_MS_MIN);
+            self.cache.mark_dirty(CACHE_WRITE_MS_MIN);
         }
         (self.health.live_nodes, self.health.cached_nodes) = (now.live.len(), now.cached.len());
         self.health.fixed_nodes = now.fixed.len();
         self.health.generation = now.generation;
         let generation = now.generation;
-        self.shared.snapshot.store(Arc::new(now));
+        self.published.snapshot.store(Arc::new(now));
         self.generation.send_replace(generation);
     }
 
     fn publish_health(&self) {
-        self.shared.health.store(Arc::new(self.health.clone()));
+        self.published.health.store(Arc::new(self.health.clone()));
     }
 
-    fn kept(&self) -> Kept {
-        Kept {
+    fn contents(&self) -> CacheContents {
+        CacheContents {
             remembered: self.roster.remembered(),
-            info: self.shared.info.load().as_deref().cloned(),
+            info: self.published.info.load().as_deref().cloned(),
         }
     }
 
-    fn cache_written(&mut self, written: Written) {
-        match written.unwrap_or_else(|error| Err(format!("the cache file's writer stopped: {error}"))) {
+    fn cache_written(&mut self, written: WriteResult) {
+        match written.unwrap_or_else(|error| Err(format!("the writer of the cache file stopped: {error}"))) {
             Ok(()) => {
                 self.health.cache_writes_total += 1;
                 self.health.cache_error = None;
@@ -402,7 +405,7 @@ impl Hub {
     }
 }
 
-fn tell_difference(before: &Snapshot, now: &Snapshot) {
+fn log_difference(before: &Snapshot, now: &Snapshot) {
     let ids = |snapshot: &Snapshot| -> HashSet<Arc<str>> {
         snapshot.live.iter().map(|node| Arc::clone(&node.id)).collect()
     };
@@ -422,7 +425,7 @@ fn tell_difference(before: &Snapshot, now: &Snapshot) {
     }
 }
 
-async fn next_report(thread: &mut Option<Thread>) -> Report {
+async fn next_report(thread: &mut Option<SessionThread>) -> SessionReport {
     match thread {
         Some(thread) => thread.next().await,
         None => std::future::pending().await,

@@ -1,49 +1,48 @@
-//! `standin-registry`: who is alive. [`watch()`] turns what ZooKeeper, DNS, a fixed list, the nodes' own word and
-//! a cache file say into one [`Snapshot`] that a reader takes without waiting. [`announce()`] is the other half:
-//! it keeps a node's own [`Record`] in ZooKeeper for as long as the node lives.
+//! `standin-registry`: the live nodes of the cluster. [`watch()`] merges the node lists of ZooKeeper, DNS, the settings, other
+//! nodes and a cache file into one [`Snapshot`], which is read without waiting. [`announce()`] registers a node: it keeps the
+//! [`Record`] of the node in ZooKeeper as long as the node runs.
 //!
-//! *Architecture invariants.* The registry informs; only a connection proves: a node missing here is a reason to probe it, never
-//! to drop it. Readers take no lock, ask no ZooKeeper and look up no name: a snapshot is one `arc-swap` load.
-//! This is the only crate that imports `zookeeper-async`, and `client.rs` the only file.
+//! *Architecture invariants.* The registry informs; only a connection proves. If a node is missing here, it is probed, and
+//! never dropped for that reason alone. To read a snapshot is one `arc-swap` load: no lock, no call of ZooKeeper, no name
+//! lookup. This is the only crate that imports `zookeeper-async`, and `client.rs` is the only file.
 //!
-//! The files, in the order in which a change of the cluster meets them:
+//! The files, in the order in which a change of the cluster passes them:
 //!
-//! | file | noun |
+//! | file | content |
 //! |---|---|
-//! | `config.rs` | what the operator gave: hosts, names, addresses, limits |
-//! | `announce.rs` | [`Announcement`], the handle of this node's own registration |
-//! | `registration.rs` | that registration as values: what is wanted, and how it is |
-//! | `announcer.rs` | tells the operator and the node how it is |
-//! | `announcing.rs` | the keeper of our own znode: created, guarded and repaired |
-//! | `place.rs` | what stands at our place in ZooKeeper, and what is to be done about it |
+//! | `config.rs` | the configuration: sources of nodes and limits |
+//! | `announce.rs` | [`announce()`] and [`Announcement`], the interface for a node that registers |
+//! | `registration_state.rs` | the registration of this node as values: what is wanted, and its state |
+//! | `announcer.rs` | logs and publishes that state |
+//! | `registration_task.rs` | creates our znode and repairs it, within each session |
+//! | `registration.rs` | the rules for the path of our znode: who owns it, and the next step |
 //! | `hosts.rs` | the ZooKeeper host list: parsed, resolved, shuffled |
-//! | `resolver.rs` | the name resolver, by the system's settings or one given server |
-//! | `gate.rs` | one dialled connection to one ZooKeeper server, with a limit on everything |
-//! | `ticket.rs` | what continues a session over another connection |
-//! | `client.rs` | one ZooKeeper session behind that gate; every call within a time limit |
-//! | `zookeeper.rs` | the engine that keeps a session going, gives it up and builds the next |
-//! | `thread.rs` | the thread it runs in, as its owner sees it |
-//! | `session.rs` | one session as its work sees it, and its reports |
-//! | `work.rs` | the work in a session: own znode first, then the list |
-//! | `children.rs` | the znodes under the path: listed, read and watched |
-//! | `record.rs` | [`Record`], what our znode holds |
-//! | `registrars.rs` | the data of any registrar's znode, ours or another, read as a node |
-//! | `znode_path.rs` | the paths that ZooKeeper accepts |
-//! | `dns.rs` | names resolved again and again |
-//! | `gossip.rs` | the nodes that nodes name |
-//! | `list.rs` | which lists the sources give, and who is on one of them, or was |
-//! | `memory.rs` | what one source last said, for when it says nothing |
-//! | `roster.rs` | what every source said last, folded into a snapshot |
-//! | `cache.rs` | the file that serves a cold start |
-//! | `cache_writer.rs` | when that file is written |
-//! | `hub.rs` | the task around all this |
-//! | `watch.rs` | [`Watch`], the reader's side |
+//! | `resolver.rs` | the DNS resolver |
+//! | `relay.rs` | one connection to one ZooKeeper server, with time limits |
+//! | `session_key.rs` | the id and password with which another connection resumes a session |
+//! | `client.rs` | the client of one connection, with a time limit on each call |
+//! | `session_loop.rs` | the loop that keeps a session alive over connections and servers |
+//! | `session_thread.rs` | the thread of that loop |
+//! | `session.rs` | one session as its task sees it, and the reports of the thread |
+//! | `children.rs` | the znodes of all nodes: listed, read and watched |
+//! | `session_task.rs` | the task of a session: our znode first, then the list |
+//! | `record.rs` | [`Record`], the data of our znode |
+//! | `registrars.rs` | the parsers for the znodes of all registrars |
+//! | `znode_path.rs` | the paths of znodes |
+//! | `dns.rs` | nodes from DNS names, which are resolved repeatedly |
+//! | `gossip.rs` | nodes that other nodes name in INFO |
+//! | `list.rs` | the names of node lists, and the nodes remembered for each |
+//! | `list_memory.rs` | the last content of one list, for the time when it is empty or unknown |
+//! | `roster.rs` | the last content of all sources, merged into a snapshot |
+//! | `cache.rs` | the cache file, which serves a cold start |
+//! | `cache_writer.rs` | the writer of that file |
+//! | `hub.rs` | the task between the sources and the readers |
+//! | `watch.rs` | [`watch()`] and [`Watch`], the interface for readers |
 //!
-//! The values they speak in: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`.
+//! Values that all of them use: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`.
 
 mod announce;
 mod announcer;
-mod announcing;
 mod cache;
 mod cache_writer;
 mod children;
@@ -52,29 +51,30 @@ mod config;
 mod dns;
 mod endpoint;
 mod error;
-mod gate;
 mod gossip;
 mod health;
 mod hosts;
 mod hub;
 mod list;
-mod memory;
+mod list_memory;
 mod node;
-mod place;
 mod record;
 mod registrars;
 mod registration;
+mod registration_state;
+mod registration_task;
+mod relay;
 mod resolver;
 mod roster;
 mod session;
+mod session_key;
+mod session_loop;
+mod session_task;
+mod session_thread;
 mod snapshot;
-mod thread;
-mod ticket;
 mod upstream;
 mod watch;
-mod work;
 mod znode_path;
-mod zookeeper;
 
 pub use announce::{Announcement, announce};
 pub use config::{Config, ZooKeeperConfig};
@@ -84,7 +84,7 @@ pub use error::RegistryError;
 pub use health::{Health, SourceHealth, SourceState};
 pub use node::{Node, NodeState, Source};
 pub use record::Record;
-pub use registration::Standing;
+pub use registration_state::RegistrationState;
 pub use snapshot::Snapshot;
 pub use upstream::{Credentials, Upstream};
 pub use watch::{Watch, watch};

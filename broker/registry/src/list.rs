@@ -1,4 +1,4 @@
-//! The lists that sources give: which there are, and who is on one of them, or was.
+//! Names of the node lists of sources, and the nodes that are remembered for each list.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,31 +8,32 @@ use crate::config::ZooKeeperConfig;
 use crate::dns::DnsName;
 use crate::node::{Node, Source};
 
-/// Who left the list before its end at most this long ago belongs to what it was.
+/// Time for which a node is remembered after it has left its list.
 const DEPARTED_KEPT: Duration = Duration::from_secs(60);
 
-/// Which list it is: a source may have several, and other settings mean another one.
+/// Name of a list. A source may have several lists, and with other settings it has others.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ListName {
     pub(crate) source: Source,
-    /// ZooKeeper's hosts and path, or the DNS name; empty in a file that does not tell.
+    /// ZooKeeper's hosts and path, or the DNS name. Empty if read from a cache file of an old version.
     pub(crate) name: String,
 }
 
-/// A node that is on the list, or was.
+/// A node that is on a list, or was on it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Remembered {
+pub(crate) struct RememberedNode {
     pub(crate) node: Arc<Node>,
-    /// When it left while others stayed.
+    /// Time at which the node left the list while other nodes remained; `None` while the node is on the list.
     pub(crate) left: Option<SystemTime>,
 }
 
-/// What there is of a list for a later life.
-pub(crate) type Lists = BTreeMap<ListName, Vec<Remembered>>;
+/// The remembered nodes of all lists, for the cache file.
+pub(crate) type RememberedLists = BTreeMap<ListName, Vec<RememberedNode>>;
 
-impl Remembered {
-    pub(crate) fn is_there_or_left_shortly_before(&self, now: SystemTime) -> bool {
-        // By a clock that was set back it left just now.
+impl RememberedNode {
+    /// Returns whether the node is on its list, or left it a short time before `now`.
+    pub(crate) fn is_listed_or_left_recently(&self, now: SystemTime) -> bool {
+        // If the clock was set back, the age is zero.
         let age = |left| now.duration_since(left).unwrap_or_default();
         self.left.is_none_or(|left| age(left) < DEPARTED_KEPT)
     }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use crate::endpoint::Endpoint;
 use crate::upstream::{Credentials, Upstream};
 
-/// Whether a node takes new clients, by its own record.
+/// Whether a node accepts new clients, according to its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NodeState {
-    /// It does.
+    /// The node accepts new clients.
     Up,
-    /// It is about to leave; clients should go elsewhere.
+    /// The node is about to leave. Clients should move to other nodes.
     Draining,
 }
 
 impl NodeState {
-    /// As the record writes it: `up`, `draining`.
+    /// Returns the state as it is in the record: `up` or `draining`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -25,7 +25,7 @@ impl NodeState {
     }
 }
 
-/// Who told us of a node.
+/// Source from which a node is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
     /// A znode.
@@ -34,14 +34,14 @@ pub enum Source {
     Cache,
     /// A DNS record.
     Dns,
-    /// An address given by hand.
+    /// An address in the settings.
     Fixed,
-    /// Another node, in its `connect_urls`.
+    /// `connect_urls` in the INFO of another node.
     Gossip,
 }
 
 impl Source {
-    /// A stable name, for metric labels and logs.
+    /// Returns the stable name, for metric labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ZooKeeper => "zookeeper",
@@ -59,37 +59,37 @@ impl fmt::Display for Source {
     }
 }
 
-/// A node: where it is, and what it says about itself.
+/// A node: its addresses, and the description in its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// The id in its record; its client endpoint for a node without a record of ours.
+    /// The id in the record. For a node without a record of ours, the client address.
     pub id: Arc<str>,
-    /// Which life of that id it is: another at each start of the process. Empty when the record tells none.
+    /// Identifier of the process. It differs for each start of the node. Empty if the record has none.
     pub run: Arc<str>,
-    /// Where clients connect.
+    /// Address for clients.
     pub client: Endpoint,
-    /// Where other nodes connect.
+    /// Address for other nodes.
     pub mesh: Option<Endpoint>,
-    /// Where it is monitored.
+    /// Address of the HTTP listener.
     pub http: Option<Endpoint>,
-    /// Clients must speak TLS.
+    /// Whether clients must use TLS.
     pub tls: bool,
-    /// Where it runs, as far as that is told; else empty.
+    /// Zone in which the node runs. Empty if unknown.
     pub zone: Arc<str>,
-    /// Its share of the clients, compared with the other nodes; at least 1.
+    /// Share of the clients relative to other nodes, at least 1.
     pub weight: u32,
-    /// Whether it takes new clients.
+    /// Whether the node accepts new clients.
     pub state: NodeState,
-    /// Its program's version, as far as that is told; else empty.
+    /// Version of the program. Empty if unknown.
     pub version: Arc<str>,
-    /// Who told us.
+    /// Source from which the node is known.
     pub source: Source,
-    /// What to show it when the component shows nothing itself.
+    /// Credentials for the node, to be used if the component sends none.
     pub credentials: Option<Arc<Credentials>>,
 }
 
 impl Node {
-    /// A node of which nothing but the address is known.
+    /// Creates a node of which only the address is known.
     pub fn at(client: Endpoint, source: Source) -> Self {
         Self {
             id: client.to_string().into(),

@@ -1,8 +1,7 @@
-//! What a node's znode holds: our own record, written and read, and the way from any registrar's bytes to a
-//! node. Plain `host:port` is read here too; the formats of other registrars are in `registrars.rs`.
+//! The record that a node of ours keeps in its znode. The formats of other registrars are in `registrars.rs`.
 //!
-//! Unknown fields are ignored, and a later version of our own record is read as far as it can be, so that
-//! nodes and sidecars may be upgraded in any order.
+//! Unknown fields are ignored, and of a later version of the record the known fields are read. So nodes and sidecars can be
+//! upgraded in any order.
 
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -12,40 +11,41 @@ use crate::error::RegistryError;
 use crate::node::{Node, NodeState, Source};
 use crate::znode_path;
 
-/// The version of the record that is written.
+/// Version of the records that this program writes.
 const VERSION: u32 = 1;
-/// A record larger than this is none of ours.
+/// Maximum size of a record, in bytes.
 pub(crate) const RECORD_BYTES_MAX: usize = 64 * 1024;
-/// Free texts in a record (id, run, zone, version) are cut here when read, and refused beyond when written.
+/// Maximum length of the texts in a record (id, run, zone, version), in bytes. Longer texts are truncated when read, and
+/// rejected when written.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// What a node says about itself in ZooKeeper, as [`announce()`](crate::announce()) writes it.
+/// Description of a node in ZooKeeper, as [`announce()`](crate::announce()) writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The node's name in the cluster, and its znode's: the same over restarts, another for each node.
+    /// Name of the node in the cluster, and of its znode. It is unique, and the same after a restart.
     pub id: String,
-    /// Another at each start of the process; it tells two lives of one id apart.
+    /// Identifier of the process. It differs for each start of a node.
     pub run: String,
-    /// Where clients connect.
+    /// Address for clients.
     pub client: Endpoint,
-    /// Where other nodes connect.
+    /// Address for other nodes.
     pub mesh: Option<Endpoint>,
-    /// Where it is monitored.
+    /// Address of the HTTP listener.
     pub http: Option<Endpoint>,
-    /// Clients must speak TLS.
+    /// Whether clients must use TLS.
     pub tls: bool,
-    /// Where it runs; empty when nobody cares.
+    /// Zone in which the node runs, or empty.
     pub zone: String,
-    /// Its share of the clients, compared with the other nodes; at least 1.
+    /// Share of the clients relative to other nodes, at least 1.
     pub weight: u32,
-    /// Whether it takes new clients.
+    /// Whether the node accepts new clients.
     pub state: NodeState,
-    /// Its program's version.
+    /// Version of the program.
     pub version: String,
 }
 
 impl Record {
-    /// A node that is up, with a `run` of its own; the rest is empty, and the weight 1.
+    /// Creates the record of a node that is up, with a new `run` and the weight 1. All else is empty.
     pub fn new(id: impl Into<String>, client: Endpoint) -> Self {
         Self {
             id: id.into(),
@@ -61,7 +61,7 @@ impl Record {
         }
     }
 
-    /// As the znode holds it (DESIGN, ZooKeeper).
+    /// Returns the data of the znode.
     pub fn to_json(&self) -> String {
         let text = |endpoint: &Option<Endpoint>| endpoint.as_ref().map(ToString::to_string);
         json!({
@@ -80,16 +80,16 @@ impl Record {
         .to_string()
     }
 
-    /// Whether it can be written, and is read again as it was.
+    /// Checks that the record can be written, and that reading it gives the same record.
     ///
     /// # Errors
-    /// [`RegistryError::Setting`] with the first field that cannot.
+    /// [`RegistryError::Setting`] or [`RegistryError::Address`] for the first invalid field.
     pub fn check(&self) -> Result<(), RegistryError> {
         if self.id.contains('/') {
             return Err(RegistryError::setting(
                 "id",
                 &self.id,
-                "a znode's name has no '/'",
+                "the name of a znode has no '/'",
             ));
         }
         znode_path::check("id", &format!("/{}", self.id))?;
@@ -100,18 +100,14 @@ impl Record {
             ("version", &self.version, false),
         ] {
             if must && text.is_empty() {
-                return Err(RegistryError::setting(
-                    name,
-                    text,
-                    "it tells nodes apart; write one",
-                ));
+                return Err(RegistryError::setting(name, text, "it must not be empty"));
             }
             if text.len() > TEXT_BYTES_MAX {
-                return Err(RegistryError::setting(name, text, "the most is 256 bytes"));
+                return Err(RegistryError::setting(name, text, "the maximum is 256 bytes"));
             }
         }
         if self.weight == 0 {
-            return Err(RegistryError::setting("weight", 0, "the least is 1"));
+            return Err(RegistryError::setting("weight", 0, "the minimum is 1"));
         }
         let endpoints = [Some(&self.client), self.mesh.as_ref(), self.http.as_ref()];
         for endpoint in endpoints.into_iter().flatten() {
@@ -121,12 +117,12 @@ impl Record {
     }
 }
 
-/// Why a record cannot be read.
+/// Error in a record.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum RecordError {
     #[error("the znode is empty")]
     Empty,
-    #[error("{0} bytes are more than the {RECORD_BYTES_MAX} a record may have")]
+    #[error("{0} bytes are above the limit of {RECORD_BYTES_MAX}")]
     TooLarge(usize),
     #[error("neither JSON nor host:port")]
     NoFormat,
@@ -136,7 +132,7 @@ pub(crate) enum RecordError {
     Field { field: &'static str, reason: String },
 }
 
-/// Reads a record that is ours; `None` when it is none, or damaged.
+/// Parses a record of ours. Returns `None` for any other data.
 pub(crate) fn parse_own(bytes: &[u8]) -> Option<Node> {
     if bytes.len() > RECORD_BYTES_MAX {
         return None;
@@ -146,14 +142,14 @@ pub(crate) fn parse_own(bytes: &[u8]) -> Option<Node> {
     standin(record).ok()
 }
 
-/// What [`Record::to_json`] writes, and less.
+/// Parses a record of ours, in which only the client address is required.
 pub(crate) fn standin(record: &Map<String, Value>) -> Result<Node, RecordError> {
     let client = endpoint_text(record, "client")?.ok_or_else(|| RecordError::Field {
         field: "client",
         reason: "is null".to_owned(),
     })?;
     let plain = Node::at(client, Source::ZooKeeper);
-    // Beyond the address nothing is worth losing a node for: what cannot be read is as if it were not there.
+    // Only the address is needed to use the node, so other invalid fields are ignored.
     Ok(Node {
         id: text(record, "id").map_or(plain.id, Into::into),
         run: text(record, "run").unwrap_or_default().into(),
@@ -179,7 +175,7 @@ fn endpoint_text(record: &Map<String, Value>, field: &'static str) -> Result<Opt
             .parse()
             .map(Some)
             .or_else(|error: crate::RegistryError| fail(error.to_string())),
-        Some(_) => fail("is no text".to_owned()),
+        Some(_) => fail("is not a string".to_owned()),
     }
 }
 
@@ -211,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_refused_with_the_field() {
+    fn the_error_of_an_invalid_record_names_the_field() {
         let good = Record::new("n1", Endpoint::new("10.0.0.1", 4222));
         assert_eq!(good.check(), Ok(()));
         let refused = |change: &dyn Fn(&mut Record)| {
@@ -227,11 +223,11 @@ mod tests {
         assert!(refused(&|r| r.version = "v".repeat(257)).contains("version"));
         assert!(refused(&|r| r.weight = 0).contains("weight"));
         assert!(refused(&|r| r.mesh = Some(Endpoint::new("h", 0))).contains("port 0"));
-        assert!(refused(&|r| r.client = Endpoint::new("a b", 1)).contains("holds ' '"));
+        assert!(refused(&|r| r.client = Endpoint::new("a b", 1)).contains("contains ' '"));
     }
 
     #[test]
-    fn each_new_record_is_another_life_and_only_our_own_format_is_one() {
+    fn each_record_has_a_new_run_and_other_formats_are_not_ours() {
         let record = |id: &str| Record::new(id, Endpoint::new("10.0.0.1", 4222));
         assert_ne!(record("n1").run, record("n1").run);
         let own = record("n1");
@@ -250,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_what_is_read(
+        fn a_written_record_is_read_unchanged(
             (id, run) in ("[^/\\pC]{1,60}", "\\PC{1,60}"),
             client in endpoint(),
             mesh in proptest::option::of(endpoint()),

@@ -1,5 +1,5 @@
-//! The records that other registrars leave beside stock servers: Nerve, Curator's ServiceInstance, and
-//! Twitter's ServerSet. People run them already, and a cluster that is registered by one needs no other.
+//! Parsers for the znodes of all registrars: our own record, plain `host:port`, Nerve, Curator's ServiceInstance, and Twitter's
+//! ServerSet. A cluster of `nats-server` that one of these registrars registers already needs no other.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use crate::endpoint::Endpoint;
 use crate::node::{Node, Source};
 use crate::record::{RECORD_BYTES_MAX, RecordError, standin, weight};
 
-/// Reads a record; `None` when it says itself that the node does not serve.
+/// Parses the data of a znode. Returns `None` if the record says that the node does not serve clients.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Node>, RecordError> {
     if bytes.len() > RECORD_BYTES_MAX {
         return Err(RecordError::TooLarge(bytes.len()));
@@ -38,7 +38,7 @@ fn plain(text: &str) -> Result<Node, RecordError> {
     Ok(Node::at(client, Source::ZooKeeper))
 }
 
-/// `{"host":"10.0.0.1","port":4222,"name":"i-1"}`, with more fields by configuration.
+/// Parses a record of Nerve: `{"host":"10.0.0.1","port":4222,"name":"i-1"}`, possibly with more fields.
 fn nerve(record: &Map<String, Value>) -> Result<Node, RecordError> {
     let client = host_and_port(record, "host", "port")?;
     let node = Node {
@@ -57,8 +57,8 @@ fn nerve(record: &Map<String, Value>) -> Result<Node, RecordError> {
     )
 }
 
-/// Curator's ServiceInstance. `sslPort` counts when `port` is null; `enabled: false` (Curator 4.2 and later)
-/// is not serving.
+/// Parses a ServiceInstance of Curator. `sslPort` is used if `port` is null. With `enabled: false` (Curator 4.2 and later) the
+/// node does not serve clients.
 fn curator(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> {
     if record.get("enabled").and_then(Value::as_bool) == Some(false) {
         return Ok(None);
@@ -72,7 +72,7 @@ fn curator(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> {
     }))
 }
 
-/// ServerSet: only `ALIVE` serves; `STARTING`, `STOPPING`, `DEAD` and the like do not.
+/// Parses a ServerSet. The node serves clients only with the status `ALIVE`, not with `STARTING`, `STOPPING`, `DEAD` or another.
 fn server_set(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> {
     if record
         .get("status")
@@ -83,7 +83,7 @@ fn server_set(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> 
     let Some(endpoint) = record.get("serviceEndpoint").and_then(Value::as_object) else {
         return Err(RecordError::Field {
             field: "serviceEndpoint",
-            reason: "is no object".to_owned(),
+            reason: "is not an object".to_owned(),
         });
     };
     let client = host_and_port(endpoint, "host", "port")?;
@@ -102,16 +102,16 @@ fn host_and_port(
         })
     };
     let Some(name) = record.get(host).and_then(Value::as_str) else {
-        return fail(host, "is no text");
+        return fail(host, "is not a string");
     };
     let number = match record.get(port) {
         Some(Value::Number(number)) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
-        // Registrars that take their settings from the environment write numbers as texts.
+        // Registrars with settings from the environment write numbers as strings.
         Some(Value::String(text)) => text.trim().parse().ok(),
         _ => None,
     };
     let Some(number) = number else {
-        return fail(port, "is no port from 1 to 65535");
+        return fail(port, "is not a port from 1 to 65535");
     };
     Endpoint::checked(name, number).map_err(|error| RecordError::Field {
         field: host,
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_record_is_read_whole() {
+    fn our_own_record_is_read_completely() {
         let read = node(
             r#"{"v":1,"id":"n1","run":"7f","client":"10.0.0.1:4222","mesh":"10.0.0.1:6222","http":null,"tls":true,
                 "zone":"a","weight":3,"state":"draining","version":"0.1.0"}"#,
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_of_our_record_is_read_as_far_as_it_can_be() {
+    fn known_fields_of_a_later_version_of_our_record_are_read() {
         let read = node(
             r#"{"v":7,"client":"[::1]:4222","mesh":{"tcp":1},"weight":"heavy","state":"resting","new":[1]}"#,
         );
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused_with_a_reason() {
+    fn the_error_of_invalid_data_has_a_reason() {
         for (record, reason) in [
             ("", "empty"),
             (" \n", "empty"),
@@ -178,9 +178,9 @@ mod tests {
             (r#"{"client":null}"#, "client: is null"),
             (r#"{"client":"nowhere"}"#, "port is missing"),
             (r#"{"host":"h","port":0}"#, "port 0"),
-            (r#"{"host":"h","port":70000}"#, "port: is no port"),
-            (r#"{"host":"h"}"#, "port: is no port"),
-            (r#"{"host":7,"port":1}"#, "host: is no text"),
+            (r#"{"host":"h","port":70000}"#, "port: is not a port"),
+            (r#"{"host":"h"}"#, "port: is not a port"),
+            (r#"{"host":7,"port":1}"#, "host: is not a string"),
             (r#"{"serviceEndpoint":1,"status":"ALIVE"}"#, "serviceEndpoint"),
         ] {
             let error = parse(record.as_bytes()).unwrap_err().to_string();
@@ -244,12 +244,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+        fn no_bytes_cause_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
             let _ = parse(&bytes);
         }
 
         #[test]
-        fn no_almost_right_record_makes_the_reader_panic(
+        fn no_almost_valid_record_causes_a_panic(
             field in "(client|mesh|host|port|address|sslPort|serviceEndpoint|status|weight|id|zone)",
             other in "(client|mesh|host|port|address|sslPort|serviceEndpoint|status|weight|id|zone)",
             value in "(null|1|-1|4222|1e400|true|\"\"|\"[::1]:1\"|\"h:1\"|\"\\\\ud800\"|\\{\\}|\\[\\])",
@@ -261,7 +261,7 @@ mod tests {
 
         #[test]
         fn every_plain_address_is_read(host in "[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?", port in 1u16..) {
-            // A host of digits alone with a port is no JSON either, so nothing shadows it.
+            // Even a host of digits with a port is not valid JSON, so it is not parsed as another format.
             prop_assert_eq!(parse(format!("{host}:{port}").as_bytes()).unwrap().unwrap(), at(&host, port));
         }
     }

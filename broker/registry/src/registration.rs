@@ -1,105 +1,270 @@
-//! This node's own registration as values: what is wanted, the state of our znode, and the state that the node sees.
+//! The rules for the path of our znode in ZooKeeper: whose znode is there, and which step follows. This file is pure state, without
+//! I/O, so that each rule is tested without a server.
+//!
+//! | znode at the path | step |
+//! |---|---|
+//! | none | create it |
+//! | ours, created in this session, over any of its connections | keep it; write our record if it holds another |
+//! | a ghost of ours: our `run`, from an earlier session of this process that cannot be resumed | delete it and
+//! create it anew |
+//! | a ghost of an earlier process: another `run` at our address, older than our znode here | the same |
+//! | that of a dead node: a `run` that does not answer on its mesh address, as our node has found out | the same |
+//! | any other: another process has the id, or it has no valid record, or it is persistent | wait until it is gone |
+//!
+//! An earlier process at our address has ended, because this process uses the address now. But two nodes may be configured with the
+//! same address by mistake, and each would then delete the znode of the other again and again. So a znode that is younger than one
+//! that this process created or deleted at the path is never a ghost.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use crate::client::ZnodeStat;
+use crate::endpoint::Endpoint;
 use crate::node::Node;
-use crate::place::{Ghost, Waiting};
-use crate::record::Record;
+use crate::record::{self, Record};
 
-/// State of a registration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// Nothing is announced, or the znode was deleted as requested.
-    Withdrawn,
-    /// Our znode does not exist as far as is known. It is created as soon as possible.
-    Seeking {
-        /// Why it does not exist yet, or any more.
-        reason: String,
-    },
-    /// The path is free. Our znode is created after [`Announcement::release`].
-    Ready,
-    /// Our znode exists, and the snapshot has all nodes that were registered before it. So of two nodes that register
-    /// at the same moment at least one sees the other.
-    Announced,
-    /// Another live session holds our id, or a persistent znode is in the way. An operator has to act; until then it is
-    /// tried again and again.
-    Taken {
-        /// The holder, if it left a valid record.
-        by: Option<Arc<Node>>,
-        /// The znode, and what to do.
-        reason: String,
-    },
+/// The znode that was read at our path.
+#[derive(Debug, Clone)]
+pub(crate) struct Znode {
+    pub(crate) stat: ZnodeStat,
+    /// Data of the znode; `None` if its ACL does not let us read it.
+    pub(crate) data: Option<Vec<u8>>,
 }
 
-impl Standing {
-    /// Returns a stable name, for metric labels and logs.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Withdrawn => "withdrawn",
-            Self::Seeking { .. } => "seeking",
-            Self::Ready => "ready",
-            Self::Announced => "announced",
-            Self::Taken { .. } => "taken",
+/// The next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    Create,
+    Keep,
+    Write { version: i32 },
+    Remove { version: i32, ghost: Ghost },
+    Wait(Waiting),
+}
+
+/// A znode of ours whose session no process uses any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ghost {
+    EarlierSession,
+    EarlierProcess,
+    DeadNode,
+}
+
+impl fmt::Display for Ghost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EarlierSession => "an earlier session of this process",
+            Self::EarlierProcess => "an earlier process at this address",
+            Self::DeadNode => "a node that does not answer on its mesh address",
+        })
+    }
+}
+
+/// The reason why our path is not free.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) holder: Holder,
+    /// The holder has stayed longer than the znode of a dead session would: it is alive.
+    pub(crate) is_taken: bool,
+}
+
+/// The holder of our path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A node, known by its own record.
+    Node(Arc<Node>),
+    /// A session without a valid record.
+    Unknown,
+    /// No session: the znode is persistent.
+    Persistent,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.holder, self.is_taken) {
+            (Holder::Persistent, _) => f.write_str(
+                "it is a persistent znode, which does not end with a session: delete it (zkCli.sh delete) or use another id",
+            ),
+            (Holder::Node(node), true) => write!(
+                f,
+                "the id is taken: the session of a node at {} holds it; if a node runs there, give each node \
+                 an id and an address of its own",
+                address(&node.mesh, &node.client)
+            ),
+            (Holder::Unknown, true) => f.write_str(
+                "the id is taken by a live session whose record is none of ours: use another id or another path",
+            ),
+            (Holder::Node(node), false) => write!(
+                f,
+                "another process holds it, at {}; waiting for its session to end",
+                address(&node.mesh, &node.client)
+            ),
+            (Holder::Unknown, false) => {
+                f.write_str("a session whose record is none of ours holds it; waiting for its end")
+            }
         }
     }
 }
 
-/// A report about our znode.
-#[derive(Debug)]
-pub(crate) enum Word {
-    /// Our znode exists, and the last listing has all nodes that were registered before it.
-    Announced,
-    /// The path of our znode is in use.
-    Waiting(Waiting),
-    /// The path of our znode is free. The znode is created when that is wanted.
-    Ready,
-    /// Our znode is deleted, as requested.
-    Withdrawn,
-    /// ZooKeeper refuses what has to be done. It is tried again.
-    Refused(String),
-    /// A ghost of ours was deleted.
-    Removed(Ghost),
-    /// The changed record was written, as requested.
-    Rewritten,
-    /// Another client changed our znode. Our record was written back.
-    Overwritten,
-    /// Another client deleted our znode. It is created again.
-    Deleted,
+/// State of our path, over all sessions of this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Registration {
+    /// Time after which another owner of the znode is considered alive.
+    ghost_age_max: Duration,
+    /// Id of our session, once there is one.
+    session: Option<i64>,
+    /// Our znode as last read, while it exists.
+    own: Option<ZnodeStat>,
+    /// The zxid that created the last znode that this process created or deleted at the path. No younger znode is a
+    /// ghost of an earlier process.
+    ghost_czxid_max: Option<i64>,
+    /// Run of a node that was found dead.
+    dead_run: Option<String>,
+    /// Whether ZooKeeper has refused to delete the ghost in this session.
+    is_removal_refused: bool,
+    /// The other owner of the znode, if there is one.
+    other_holder: Option<OtherHolder>,
 }
 
-/// The desired state of our znode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) record: Arc<Record>,
-    /// The path is watched, but the znode is not created yet.
-    pub(crate) is_held: bool,
-    /// Run of a node that holds the path and was found dead; see [`Watch::supersede`](crate::Watch::supersede).
-    pub(crate) dead_run: Option<String>,
+/// Another owner of the znode.
+#[derive(Debug, Clone)]
+struct OtherHolder {
+    /// Id of its session.
+    owner: i64,
+    /// Time since which this process waits for the end of that session.
+    since: Instant,
+    /// Whether the wait is over, and the owner is alive.
+    is_taken: bool,
 }
 
-/// State of our znode after the last step.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum State {
-    /// No znode was ever wanted.
-    None,
-    /// Our znode exists; the value is the zxid that created it.
-    Own(i64),
-    Ready,
-    Waiting(Waiting),
-    Refused(String),
-    Withdrawn,
-}
-
-impl State {
-    /// Returns the report of this state; `None` if there is nothing to tell.
-    pub(crate) fn word(&self) -> Option<Word> {
-        match self {
-            Self::None => None,
-            Self::Own(_) => Some(Word::Announced),
-            Self::Ready => Some(Word::Ready),
-            Self::Waiting(waiting) => Some(Word::Waiting(waiting.clone())),
-            Self::Refused(reason) => Some(Word::Refused(reason.clone())),
-            Self::Withdrawn => Some(Word::Withdrawn),
+impl Registration {
+    /// Creates the state with nothing known. After a session that ended without a close, its znode stays for at most
+    /// `ghost_age_max`.
+    pub(crate) fn new(ghost_age_max: Duration) -> Self {
+        Self {
+            ghost_age_max,
+            session: None,
+            own: None,
+            ghost_czxid_max: None,
+            dead_run: None,
+            is_removal_refused: false,
+            other_holder: None,
         }
     }
+
+    /// Starts a new connection in `session`. A znode that this process created in an earlier session is now a ghost.
+    /// The wait for another owner starts again, because no session expires while ZooKeeper is down.
+    pub(crate) fn new_connection(&mut self, session: i64) {
+        *self = Self {
+            session: Some(session),
+            ghost_czxid_max: self.ghost_czxid_max,
+            other_holder: self
+                .other_holder
+                .take()
+                .filter(|other_holder| other_holder.is_taken),
+            ..Self::new(self.ghost_age_max)
+        };
+    }
+
+    /// Records that the node with this run is dead.
+    pub(crate) fn found_dead(&mut self, run: Option<&str>) {
+        self.dead_run = run.map(str::to_owned);
+    }
+
+    /// Records that ZooKeeper refused to delete the ghost. It is deleted when its session expires.
+    pub(crate) fn removal_refused(&mut self) {
+        self.is_removal_refused = true;
+    }
+
+    /// Returns whether the znode was created in the present session.
+    pub(crate) fn is_owner(&self, stat: &ZnodeStat) -> bool {
+        self.session == Some(stat.owner)
+    }
+
+    /// Records that our znode is deleted, as requested.
+    pub(crate) fn forget_own(&mut self) {
+        self.own = None;
+    }
+
+    /// Returns our znode, while it exists.
+    pub(crate) fn own(&self) -> Option<ZnodeStat> {
+        self.own
+    }
+
+    /// Returns the next step for the znode `found` at our path, if the record should be `wanted`.
+    pub(crate) fn judge(&mut self, found: Option<&Znode>, wanted: &Record, now: Instant) -> Step {
+        self.own = None;
+        let Some(Znode { stat, data }) = found else {
+            self.other_holder = None;
+            return Step::Create;
+        };
+        let node = data.as_deref().and_then(record::parse_own);
+        let node = node.filter(|node| *node.id == wanted.id);
+        // Our session owns it, whatever data another client has written to it.
+        if self.is_owner(stat) {
+            return self.keep(*stat, data.as_deref(), wanted);
+        }
+        let ghost = node.as_ref().and_then(|node| self.ghost(stat, node, wanted));
+        if let Some(ghost) = ghost.filter(|_| !self.is_removal_refused) {
+            self.ghost_czxid_max = Some(stat.czxid);
+            let version = stat.version;
+            return Step::Remove { version, ghost };
+        }
+        self.wait(stat, node, now)
+    }
+
+    fn keep(&mut self, stat: ZnodeStat, data: Option<&[u8]>, wanted: &Record) -> Step {
+        self.own = Some(stat);
+        self.ghost_czxid_max = Some(stat.czxid);
+        self.other_holder = None;
+        if data == Some(wanted.to_json().as_bytes()) {
+            return Step::Keep;
+        }
+        let version = stat.version;
+        Step::Write { version }
+    }
+
+    fn ghost(&self, stat: &ZnodeStat, node: &Node, wanted: &Record) -> Option<Ghost> {
+        if stat.owner == 0 {
+            return None;
+        }
+        if *node.run == wanted.run {
+            return Some(Ghost::EarlierSession);
+        }
+        if self.dead_run.as_deref() == Some(&*node.run) {
+            return Some(Ghost::DeadNode);
+        }
+        let is_ours = address(&node.mesh, &node.client) == address(&wanted.mesh, &wanted.client);
+        let is_older = self.ghost_czxid_max.is_none_or(|max| stat.czxid <= max);
+        (is_ours && is_older).then_some(Ghost::EarlierProcess)
+    }
+
+    fn wait(&mut self, stat: &ZnodeStat, node: Option<Node>, now: Instant) -> Step {
+        let known = self.other_holder.take();
+        let mut other_holder = known
+            .filter(|known| known.owner == stat.owner)
+            .unwrap_or(OtherHolder {
+                owner: stat.owner,
+                since: now,
+                is_taken: stat.owner == 0,
+            });
+        other_holder.is_taken |= now.saturating_duration_since(other_holder.since) >= self.ghost_age_max;
+        let holder = match node {
+            _ if stat.owner == 0 => Holder::Persistent,
+            Some(node) => Holder::Node(Arc::new(node)),
+            None => Holder::Unknown,
+        };
+        let is_taken = other_holder.is_taken;
+        self.other_holder = Some(other_holder);
+        Step::Wait(Waiting { holder, is_taken })
+    }
 }
+
+/// Returns the address that identifies a node, because two processes cannot listen on it. This is the mesh address if
+/// there is one: clients may reach several nodes at one address.
+fn address<'a>(mesh: &'a Option<Endpoint>, client: &'a Endpoint) -> &'a Endpoint {
+    mesh.as_ref().unwrap_or(client)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
-//! The name resolver. It runs in the process and can be dropped at any moment: the system's own
-//! (`getaddrinfo`) blocks a thread for as long as it likes, which would be left behind.
+//! The DNS resolver. It runs in the process and can be dropped at any moment. The resolver of the system (`getaddrinfo`) can
+//! not: it blocks a thread for an unknown time.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,47 +12,46 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 
 use crate::endpoint::Endpoint;
 
-/// A resolver, or the reason why there is none. Cheap to clone; made anew whenever fresh system settings
-/// should count.
+/// A resolver, or the error of its creation. Cheap to clone. A new one reads the system's settings again.
 #[derive(Clone)]
 pub(crate) struct Resolver {
     inner: Result<Arc<TokioResolver>, String>,
 }
 
-/// Why a name gave no records.
+/// Error of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LookupError {
-    /// The name does not exist, or has no such records.
-    Nothing(String),
-    /// Nobody could be asked, or nobody answered.
+    /// The name does not exist, or has no records of this type.
+    NoRecords(String),
+    /// No server could be asked, or none answered.
     Failed(String),
 }
 
 impl fmt::Display for LookupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nothing(text) | Self::Failed(text) => f.write_str(text),
+            Self::NoRecords(text) | Self::Failed(text) => f.write_str(text),
         }
     }
 }
 
-/// Records and how long they hold.
+/// Records and their shortest TTL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found<T> {
+pub(crate) struct Records<T> {
     pub(crate) records: Vec<T>,
     pub(crate) ttl_secs: u32,
 }
 
-/// A service's instance, from an SRV record.
+/// An SRV record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Service {
+pub(crate) struct SrvRecord {
     pub(crate) target: String,
     pub(crate) port: u16,
     pub(crate) weight: u16,
 }
 
 impl Resolver {
-    /// By the system's settings: `/etc/resolv.conf` with its search domains, `/etc/hosts`.
+    /// Creates a resolver with the system's settings: `/etc/resolv.conf` with its search domains, and `/etc/hosts`.
     pub(crate) fn system() -> Self {
         let inner = TokioResolver::builder_tokio()
             .and_then(|mut builder| {
@@ -65,7 +64,7 @@ impl Resolver {
         Self { inner }
     }
 
-    /// By asking `server` alone.
+    /// Creates a resolver that asks only `server`.
     pub(crate) fn of(server: SocketAddr) -> Self {
         let mut name_server = NameServerConfig::udp_and_tcp(server.ip());
         for connection in &mut name_server.connections {
@@ -83,7 +82,7 @@ impl Resolver {
         Self { inner }
     }
 
-    /// The addresses of `endpoint`'s host, with its port. Asks nobody when the host is an address.
+    /// Returns the addresses of the host of `endpoint`, with its port. Asks no server if the host is an IP address.
     pub(crate) async fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, LookupError> {
         if let Some(ip) = endpoint.ip() {
             return Ok(vec![SocketAddr::new(ip, endpoint.port)]);
@@ -96,16 +95,16 @@ impl Resolver {
             .collect())
     }
 
-    /// The A and AAAA records of `name`.
-    pub(crate) async fn hosts(&self, name: &str) -> Result<Found<std::net::IpAddr>, LookupError> {
+    /// Returns the A and AAAA records of `name`.
+    pub(crate) async fn hosts(&self, name: &str) -> Result<Records<std::net::IpAddr>, LookupError> {
         let resolver = self
             .inner
             .as_ref()
             .map_err(|error| LookupError::Failed(error.clone()))?;
         let found = resolver.lookup_ip(name).await.map_err(explain)?;
         let ttl_secs = shortest_ttl_secs(found.as_lookup().answers().iter().map(|record| record.ttl));
-        nothing_is_an_error(
-            Found {
+        not_empty(
+            Records {
                 records: found.iter().collect(),
                 ttl_secs,
             },
@@ -113,8 +112,8 @@ impl Resolver {
         )
     }
 
-    /// The SRV records of `name`.
-    pub(crate) async fn services(&self, name: &str) -> Result<Found<Service>, LookupError> {
+    /// Returns the SRV records of `name`.
+    pub(crate) async fn services(&self, name: &str) -> Result<Records<SrvRecord>, LookupError> {
         let resolver = self
             .inner
             .as_ref()
@@ -122,15 +121,15 @@ impl Resolver {
         let found = resolver.lookup(name, RecordType::SRV).await.map_err(explain)?;
         let ttl_secs = shortest_ttl_secs(found.answers().iter().map(|record| record.ttl));
         let records = found.answers().iter().filter_map(|record| match &record.data {
-            RData::SRV(srv) => Some(Service {
+            RData::SRV(srv) => Some(SrvRecord {
                 target: srv.target.to_utf8().trim_end_matches('.').to_owned(),
                 port: srv.port,
                 weight: srv.weight,
             }),
             _ => None,
         });
-        nothing_is_an_error(
-            Found {
+        not_empty(
+            Records {
                 records: records.collect(),
                 ttl_secs,
             },
@@ -143,10 +142,10 @@ fn shortest_ttl_secs(ttls: impl Iterator<Item = u32>) -> u32 {
     ttls.min().unwrap_or(u32::MAX)
 }
 
-fn nothing_is_an_error<T>(found: Found<T>, name: &str) -> Result<Found<T>, LookupError> {
+fn not_empty<T>(found: Records<T>, name: &str) -> Result<Records<T>, LookupError> {
     if found.records.is_empty() {
-        return Err(LookupError::Nothing(format!(
-            "{name} has no records of this kind"
+        return Err(LookupError::NoRecords(format!(
+            "{name} has no records of this type"
         )));
     }
     Ok(found)
@@ -154,7 +153,7 @@ fn nothing_is_an_error<T>(found: Found<T>, name: &str) -> Result<Found<T>, Looku
 
 fn explain(error: hickory_resolver::net::NetError) -> LookupError {
     if error.is_no_records_found() || error.is_nx_domain() {
-        LookupError::Nothing(error.to_string())
+        LookupError::NoRecords(error.to_string())
     } else {
         LookupError::Failed(error.to_string())
     }

@@ -1,14 +1,14 @@
-//! What every source said last, folded into a snapshot. Pure state, no I/O: the rules of which word counts
-//! when are all here.
+//! The last content of all sources, merged into a snapshot. This file has all rules for the three lists of the snapshot. It is pure
+//! state, without I/O.
 //!
-//! | list | made of |
+//! | list | nodes |
 //! |---|---|
-//! | live | ZooKeeper's last answer and the last answer for each DNS name; an answer is replaced by an answer only |
-//! | cached | for a list that says nothing: what it said last (in this process, else by the file), and who had left it shortly before |
-//! | fixed | the operator's addresses, and what nodes named |
+//! | live | the last answer of ZooKeeper and the last answer for each DNS name; only a later answer replaces an answer |
+//! | cached | of each list that is empty or unknown: the nodes of its last answer (in this process, or in the cache file), and nodes that left it a short time before |
+//! | fixed | the addresses in the settings, and nodes named in INFO |
 //!
-//! An emptied ZooKeeper thereby moves its nodes from live to cached, and there they stay. A node that is gone
-//! while others stay is gone from both; [`Memory`] tells the one from the other.
+//! So if ZooKeeper becomes empty, its nodes move from live to cached, and remain there. But a node that leaves while others
+//! remain is removed from both. [`ListMemory`] distinguishes the two cases.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -17,57 +17,58 @@ use std::time::SystemTime;
 use crate::config::Config;
 use crate::dns::DnsName;
 use crate::endpoint::Endpoint;
-use crate::gossip::{Gossip, Word};
-use crate::list::{ListName, Lists};
-use crate::memory::Memory;
+use crate::gossip::{Gossip, InfoReport};
+use crate::list::{ListName, RememberedLists};
+use crate::list_memory::ListMemory;
 use crate::node::{Node, Source};
 use crate::snapshot::Snapshot;
 use crate::upstream::Credentials;
 
-/// The state.
+/// The nodes of all sources.
 pub(crate) struct Roster {
     nodes_max: usize,
-    /// What is to be read in ZooKeeper, if anything.
+    /// Name of the list in ZooKeeper, if ZooKeeper is a source.
     zookeeper_list: Option<ListName>,
     zookeeper: Vec<Arc<Node>>,
-    /// Which list that is: after a change of the settings the one before, until the next has come.
-    zookeeper_is: Option<ListName>,
+    /// Name of the list from which `zookeeper` comes. After a change of the settings this is the former list, until the new one has
+    /// been read.
+    zookeeper_origin: Option<ListName>,
     dns: BTreeMap<DnsName, Vec<Arc<Node>>>,
     fixed: Vec<Arc<Node>>,
-    heeds_gossip: bool,
+    uses_gossip: bool,
     gossip: Gossip,
-    remembered: BTreeMap<ListName, Memory>,
+    remembered: BTreeMap<ListName, ListMemory>,
 }
 
 impl Roster {
-    /// Nothing known but the operator's list and what the cache file `remembered`.
-    pub(crate) fn new(config: &Config, remembered: Lists, now: SystemTime) -> Self {
+    /// Creates the state with the addresses in the settings and the nodes of the cache file, `remembered`.
+    pub(crate) fn new(config: &Config, remembered: RememberedLists, now: SystemTime) -> Self {
         let mut roster = Self {
             nodes_max: config.nodes_max,
             zookeeper_list: None,
             zookeeper: Vec::new(),
-            zookeeper_is: None,
+            zookeeper_origin: None,
             dns: BTreeMap::new(),
             fixed: Vec::new(),
-            heeds_gossip: false,
+            uses_gossip: false,
             gossip: Gossip::default(),
             remembered: remembered
                 .into_iter()
-                .map(|(list, nodes)| (list, Memory::of(nodes, now)))
+                .map(|(list, nodes)| (list, ListMemory::of(nodes, now)))
                 .collect(),
         };
         roster.reconfigure(config);
         roster
     }
 
-    /// Takes over new sources; answers of sources that stay are kept, and the last good lists are in any case
-    /// kept until a source of the new settings has given one.
+    /// Changes the sources. Keeps the answers of sources that remain, and the last lists until a source of the new settings has
+    /// returned nodes.
     pub(crate) fn reconfigure(&mut self, config: &Config) {
         self.nodes_max = config.nodes_max;
         self.zookeeper_list = config.zookeeper.as_ref().map(ListName::from);
         if self.zookeeper_list.is_none() {
             self.zookeeper.clear();
-            self.zookeeper_is = None;
+            self.zookeeper_origin = None;
         }
         let mut earlier = std::mem::take(&mut self.dns);
         self.dns = config
@@ -80,17 +81,18 @@ impl Roster {
             .iter()
             .map(|upstream| Arc::new(Node::from(upstream)))
             .collect();
-        self.heeds_gossip = config.gossip;
+        self.uses_gossip = config.gossip;
         if !config.gossip {
             self.gossip = Gossip::default();
         }
-        if !config.has_knowing_source() {
+        if !config.has_live_source() {
             self.remembered.clear();
         }
         self.forget_former_lists();
     }
 
-    /// ZooKeeper's answer; ignored when it is no source any more. Returns whether it is of another list than the one before.
+    /// Takes an answer of ZooKeeper. Ignored if ZooKeeper is no longer a source. Returns whether the last answer came from another
+    /// list.
     pub(crate) fn set_zookeeper(&mut self, mut nodes: Vec<Arc<Node>>, now: SystemTime) -> bool {
         let Some(list) = &self.zookeeper_list else {
             return false;
@@ -99,13 +101,13 @@ impl Roster {
         let memory = self.remembered.entry(list.clone()).or_default();
         memory.take(&nodes, self.nodes_max, now);
         self.zookeeper = nodes;
-        let before = self.zookeeper_is.replace(list.clone());
+        let before = self.zookeeper_origin.replace(list.clone());
         self.forget_former_lists();
-        before != self.zookeeper_is
+        before != self.zookeeper_origin
     }
 
-    /// The answer for one DNS name; ignored when the name is no source any more. When there is nothing under the name the last answer
-    /// stays live, and who had left it shortly before counts again.
+    /// Takes the answer for a DNS name. Ignored if the name is no longer a source. If the name has no records, the nodes of the
+    /// last answer remain live, and nodes that left a short time before are cached.
     pub(crate) fn set_dns(&mut self, name: &DnsName, mut nodes: Vec<Arc<Node>>, now: SystemTime) {
         nodes.truncate(self.nodes_max);
         let Some(answer) = self.dns.get_mut(name) else {
@@ -119,36 +121,36 @@ impl Roster {
         self.forget_former_lists();
     }
 
-    /// What a node named; true when that changed anything.
-    pub(crate) fn hear(&mut self, word: &Word) -> bool {
-        self.heeds_gossip && self.gossip.hear(word, self.nodes_max)
+    /// Takes the nodes of an INFO. Returns whether the known nodes have changed.
+    pub(crate) fn take_info_report(&mut self, report: &InfoReport) -> bool {
+        self.uses_gossip && self.gossip.take(report, self.nodes_max)
     }
 
-    /// The lists to keep for a cold start.
-    pub(crate) fn remembered(&self) -> Lists {
+    /// Returns the lists for the cache file.
+    pub(crate) fn remembered(&self) -> RememberedLists {
         let lists = self.remembered.iter();
         lists
-            .map(|(list, memory)| (list.clone(), memory.kept()))
+            .map(|(list, memory)| (list.clone(), memory.remembered()))
             .collect()
     }
 
-    /// How many nodes are known by gossip.
+    /// Returns the number of nodes known from INFO.
     pub(crate) fn gossip_nodes(&self) -> usize {
         self.gossip.nodes().count()
     }
 
-    /// A list of former settings is kept until one of its source has said something today, or of the other where its source is none any
-    /// more.
+    /// Forgets the lists of former settings that have been replaced. A list is replaced when its source has returned nodes with the
+    /// new settings. If its source is no longer used, it is replaced when any source has returned nodes.
     fn forget_former_lists(&mut self) {
-        let zookeeper_says = self.zookeeper_is == self.zookeeper_list && !self.zookeeper.is_empty();
-        let dns_says = self.dns.values().any(|nodes| !nodes.is_empty());
+        let zookeeper_has_nodes = self.zookeeper_origin == self.zookeeper_list && !self.zookeeper.is_empty();
+        let dns_has_nodes = self.dns.values().any(|nodes| !nodes.is_empty());
         let dns_lists = self.dns_lists();
         let (has_zookeeper, has_dns) = (self.zookeeper_list.is_some(), !self.dns.is_empty());
         self.remembered.retain(|list, _| {
             let is_replaced = match list.source {
-                Source::ZooKeeper if has_zookeeper => zookeeper_says,
-                Source::Dns if has_dns => dns_says,
-                _ => zookeeper_says || dns_says,
+                Source::ZooKeeper if has_zookeeper => zookeeper_has_nodes,
+                Source::Dns if has_dns => dns_has_nodes,
+                _ => zookeeper_has_nodes || dns_has_nodes,
             };
             let is_current = dns_lists.contains(list) || self.zookeeper_list.as_ref() == Some(list);
             is_current || !is_replaced
@@ -159,16 +161,16 @@ impl Roster {
         self.dns.keys().map(ListName::from).collect()
     }
 
-    /// All of it as one snapshot, no endpoint twice.
+    /// Returns the snapshot.
     pub(crate) fn snapshot(&mut self) -> Snapshot {
         let mut seen = HashSet::new();
-        let by_hand: HashMap<Endpoint, Arc<Credentials>> = self
+        let given: HashMap<Endpoint, Arc<Credentials>> = self
             .fixed
             .iter()
             .filter_map(|node| Some((node.client.clone(), node.credentials.clone()?)))
             .collect();
-        // Credentials given by hand for an address are meant for the node there, whoever names it.
-        let with_credentials = |node: &Arc<Node>| match by_hand.get(&node.client) {
+        // Credentials in the settings for an address are used for the node there, whatever source it comes from.
+        let with_credentials = |node: &Arc<Node>| match given.get(&node.client) {
             Some(credentials) if node.credentials.is_none() => Arc::new(Node {
                 credentials: Some(Arc::clone(credentials)),
                 ..Node::clone(node)
@@ -180,12 +182,12 @@ impl Roster {
         let live = self.zookeeper.iter().chain(self.dns.values().flatten());
         let live: Vec<_> = live.filter(&mut unseen).map(with_credentials).collect();
         let dns_lists = self.dns_lists();
-        let is_live = |list| dns_lists.contains(list) || self.zookeeper_is.as_ref() == Some(list);
-        let silent = self
+        let is_live = |list| dns_lists.contains(list) || self.zookeeper_origin.as_ref() == Some(list);
+        let remembered_only = self
             .remembered
             .iter()
-            .filter(|(list, memory)| memory.is_silent() || !is_live(list));
-        let cached = silent
+            .filter(|(list, memory)| memory.is_empty_or_unknown() || !is_live(list));
+        let cached = remembered_only
             .flat_map(|(_, memory)| memory.nodes().take(self.nodes_max))
             .filter(&mut unseen)
             .map(with_credentials);
@@ -197,12 +199,12 @@ impl Roster {
                 })
             })
             .collect();
-        let fixed_here: Vec<_> = self.fixed.iter().filter(&mut unseen).cloned().collect();
+        let in_settings: Vec<_> = self.fixed.iter().filter(&mut unseen).cloned().collect();
 
-        // Only nodes from DNS or given by hand speak for others. Who registers in ZooKeeper decides there which nodes are used:
-        // one that is not registered, or no longer, must not come in by another's word.
+        // Only INFOs of nodes from DNS or the settings are used. With ZooKeeper, the operator decides by registration which nodes
+        // are used, so a node that is not registered must not be used because another node named it.
         let (dns, fixed, remembered) = (&self.dns, &self.fixed, &self.remembered);
-        self.gossip.keep_known(|speaker| {
+        self.gossip.keep_known(|sender| {
             let remembered = remembered
                 .iter()
                 .filter(|(list, _)| list.source == Source::Dns)
@@ -211,7 +213,7 @@ impl Roster {
                 .chain([fixed])
                 .flatten()
                 .chain(remembered)
-                .any(|node| node.client == *speaker)
+                .any(|node| node.client == *sender)
         });
         let named = self
             .gossip
@@ -219,7 +221,7 @@ impl Roster {
             .filter(&mut unseen)
             .take(self.nodes_max)
             .map(with_credentials);
-        let fixed = fixed_here.into_iter().chain(named).collect();
+        let fixed = in_settings.into_iter().chain(named).collect();
         Snapshot {
             live,
             cached,
@@ -234,7 +236,7 @@ impl Roster {
 mod tests {
     use super::*;
     use crate::config::ZooKeeperConfig;
-    use crate::list::Remembered;
+    use crate::list::RememberedNode;
 
     fn nodes(source: Source, hosts: &[&str]) -> Vec<Arc<Node>> {
         hosts
@@ -256,11 +258,11 @@ mod tests {
         }
     }
 
-    fn zookeeper_says(roster: &mut Roster, hosts: &[&str]) {
+    fn zookeeper_answers(roster: &mut Roster, hosts: &[&str]) {
         roster.set_zookeeper(nodes(Source::ZooKeeper, hosts), SystemTime::now());
     }
 
-    fn dns_says(roster: &mut Roster, name: &str, hosts: &[&str]) {
+    fn dns_answers(roster: &mut Roster, name: &str, hosts: &[&str]) {
         roster.set_dns(
             &name.parse().unwrap(),
             nodes(Source::Dns, hosts),
@@ -276,9 +278,9 @@ mod tests {
         Roster::new(&config, BTreeMap::new(), SystemTime::now())
     }
 
-    fn word(from: &str, urls: &[&str]) -> Word {
+    fn info_report(from: &str, urls: &[&str]) -> InfoReport {
         let connect_urls = urls.iter().map(ToString::to_string).collect();
-        Word {
+        InfoReport {
             from: from.parse().unwrap(),
             tls: false,
             inherit: None,
@@ -287,9 +289,9 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_live_then_cached_then_fixed_and_no_endpoint_is_twice() {
+    fn a_node_is_in_the_first_of_the_lists_live_cached_and_fixed() {
         let remembered = nodes(Source::ZooKeeper, &["a", "b", "f"]).into_iter();
-        let remembered = remembered.map(|node| Remembered { node, left: None });
+        let remembered = remembered.map(|node| RememberedNode { node, left: None });
         let remembered = BTreeMap::from([(zookeeper(), remembered.collect())]);
         let mut roster = Roster::new(&config(), remembered, SystemTime::now());
         let cold = roster.snapshot();
@@ -298,30 +300,30 @@ mod tests {
             (vec![], vec!["a", "b", "f"])
         );
         assert!(cold.cached.iter().all(|node| node.source == Source::Cache));
-        assert!(cold.fixed.is_empty(), "f is in the cached list already");
+        assert!(cold.fixed.is_empty(), "f is in the cached list");
 
-        dns_says(&mut roster, "d:1", &["b", "d"]);
+        dns_answers(&mut roster, "d:1", &["b", "d"]);
         let mixed = roster.snapshot();
         assert_eq!(hosts(&mixed.live), ["b", "d"]);
         assert_eq!(hosts(&mixed.cached), ["a", "f"]);
 
-        zookeeper_says(&mut roster, &["c", "d"]);
+        zookeeper_answers(&mut roster, &["c", "d"]);
         let warm = roster.snapshot();
         assert_eq!(hosts(&warm.live), ["c", "d", "b"]);
         assert_eq!((hosts(&warm.cached), hosts(&warm.fixed)), (vec![], vec!["f"]));
     }
 
     #[test]
-    fn an_emptied_zookeeper_moves_its_nodes_to_the_cached_list() {
+    fn nodes_of_an_emptied_zookeeper_are_cached() {
         let mut roster = roster(config());
-        zookeeper_says(&mut roster, &["a", "b"]);
-        zookeeper_says(&mut roster, &["a"]);
+        zookeeper_answers(&mut roster, &["a", "b"]);
+        zookeeper_answers(&mut roster, &["a"]);
         assert_eq!(
             roster.snapshot().len(),
             2,
-            "b is gone while a stays: a and the fixed one"
+            "b has left while a remained: a and the fixed node"
         );
-        zookeeper_says(&mut roster, &[]);
+        zookeeper_answers(&mut roster, &[]);
         let emptied = roster.snapshot();
         assert_eq!(
             (hosts(&emptied.live), hosts(&emptied.cached)),
@@ -331,21 +333,21 @@ mod tests {
         assert_eq!(kept.len(), 2);
         assert!(
             kept.iter().all(|known| known.left.is_none()),
-            "however late it is read"
+            "it does not matter when the file is read"
         );
     }
 
     #[test]
-    fn new_sources_do_not_lose_the_last_good_list_before_they_have_given_one() {
+    fn the_last_list_is_kept_until_a_new_source_has_returned_nodes() {
         let mut roster = roster(config());
-        zookeeper_says(&mut roster, &["a"]);
+        zookeeper_answers(&mut roster, &["a"]);
         let dns_only = Config {
             zookeeper: None,
             ..config()
         };
         roster.reconfigure(&dns_only);
         assert_eq!(hosts(&roster.snapshot().cached), ["a"]);
-        dns_says(&mut roster, "d:1", &["d"]);
+        dns_answers(&mut roster, "d:1", &["d"]);
         let after = roster.snapshot();
         assert_eq!((hosts(&after.live), hosts(&after.cached)), (vec!["d"], vec![]));
         roster.reconfigure(&Config {
@@ -354,63 +356,63 @@ mod tests {
         });
         assert!(
             roster.snapshot().cached.is_empty(),
-            "with a fixed list alone an old cluster must not come before it"
+            "if there are only fixed addresses, no node of a former cluster may precede them"
         );
     }
 
     #[test]
-    fn nodes_named_by_a_registered_one_only_are_not_used() {
+    fn nodes_named_only_by_a_registered_node_are_not_used() {
         let mut roster = roster(config());
-        zookeeper_says(&mut roster, &["z"]);
-        roster.hear(&word("z:1", &["z:1", "not-registered:1"]));
+        zookeeper_answers(&mut roster, &["z"]);
+        roster.take_info_report(&info_report("z:1", &["z:1", "not-registered:1"]));
         let snapshot = roster.snapshot();
         assert_eq!(hosts(&snapshot.live), ["z"]);
         assert_eq!(hosts(&snapshot.fixed), ["f"]);
     }
 
     #[test]
-    fn nodes_named_by_a_fixed_one_are_known_while_gossip_is_on() {
+    fn nodes_named_by_a_fixed_node_are_used_while_gossip_is_on() {
         let mut roster = roster(config());
-        assert!(roster.hear(&word("f:1", &["f:1", "g:1"])));
-        assert!(!roster.hear(&word("f:1", &["f:1", "g:1"])));
+        assert!(roster.take_info_report(&info_report("f:1", &["f:1", "g:1"])));
+        assert!(!roster.take_info_report(&info_report("f:1", &["f:1", "g:1"])));
         let snapshot = roster.snapshot();
         assert_eq!(hosts(&snapshot.fixed), ["f", "g"]);
         assert_eq!(snapshot.fixed[1].source, Source::Gossip);
-        assert!(roster.hear(&word("stranger:1", &["s:1"])));
+        assert!(roster.take_info_report(&info_report("stranger:1", &["s:1"])));
         assert_eq!(
             hosts(&roster.snapshot().fixed),
             ["f", "g"],
-            "the word of an unknown node does not count"
+            "the INFO of an unknown node is ignored"
         );
         roster.reconfigure(&Config {
             gossip: false,
             ..config()
         });
         assert_eq!(hosts(&roster.snapshot().fixed), ["f"]);
-        assert!(!roster.hear(&word("f:1", &["g:1"])));
+        assert!(!roster.take_info_report(&info_report("f:1", &["g:1"])));
     }
 
     #[test]
-    fn credentials_given_by_hand_hold_whoever_names_the_node() {
+    fn credentials_in_the_settings_are_used_for_a_node_of_any_source() {
         let mut roster = roster(config());
-        zookeeper_says(&mut roster, &["f", "x"]);
+        zookeeper_answers(&mut roster, &["f", "x"]);
         let live = roster.snapshot().live;
         assert_eq!(live[0].credentials.as_ref().unwrap().user.as_deref(), Some("u"));
         assert_eq!(live[1].credentials, None);
     }
 
     #[test]
-    fn each_source_is_bounded() {
+    fn the_nodes_of_each_source_are_bounded() {
         let mut roster = roster(Config {
             nodes_max: 2,
             ..config()
         });
-        zookeeper_says(&mut roster, &["a", "b", "c"]);
+        zookeeper_answers(&mut roster, &["a", "b", "c"]);
         assert_eq!(hosts(&roster.snapshot().live), ["a", "b"]);
     }
 
     #[test]
-    fn a_change_among_nodes_of_one_address_is_a_change() {
+    fn a_change_among_nodes_with_the_same_address_is_a_change() {
         let mut roster = roster(config());
         let mut both = nodes(Source::ZooKeeper, &["a", "a"]);
         roster.set_zookeeper(both.clone(), SystemTime::now());
@@ -424,21 +426,21 @@ mod tests {
     }
 
     #[test]
-    fn settings_taken_over_unchanged_forget_nobody() {
+    fn unchanged_settings_forget_no_node() {
         let mut roster = roster(config());
-        zookeeper_says(&mut roster, &["a", "b", "c"]);
-        zookeeper_says(&mut roster, &["b", "c"]);
+        zookeeper_answers(&mut roster, &["a", "b", "c"]);
+        zookeeper_answers(&mut roster, &["b", "c"]);
         roster.reconfigure(&config());
-        zookeeper_says(&mut roster, &["c"]);
-        zookeeper_says(&mut roster, &[]);
+        zookeeper_answers(&mut roster, &["c"]);
+        zookeeper_answers(&mut roster, &[]);
         assert_eq!(hosts(&roster.snapshot().cached), ["c", "b", "a"]);
     }
 
     #[test]
-    fn another_path_brings_back_nobody_who_had_left_the_one_before() {
+    fn nodes_that_had_left_a_former_path_are_not_remembered() {
         let mut roster = roster(config());
-        zookeeper_says(&mut roster, &["a", "b"]);
-        zookeeper_says(&mut roster, &["b"]);
+        zookeeper_answers(&mut roster, &["a", "b"]);
+        zookeeper_answers(&mut roster, &["b"]);
         let mut elsewhere = ZooKeeperConfig::new("h");
         elsewhere.path = "/new".to_owned();
         roster.reconfigure(&Config {
@@ -446,24 +448,24 @@ mod tests {
             ..config()
         });
         assert_eq!(hosts(&roster.snapshot().live), ["b"], "until there is an answer");
-        zookeeper_says(&mut roster, &[]);
+        zookeeper_answers(&mut roster, &[]);
         let snapshot = roster.snapshot();
         assert_eq!(
             (hosts(&snapshot.live), hosts(&snapshot.cached)),
             (vec![], vec!["b"])
         );
-        zookeeper_says(&mut roster, &["x"]);
-        zookeeper_says(&mut roster, &[]);
+        zookeeper_answers(&mut roster, &["x"]);
+        zookeeper_answers(&mut roster, &[]);
         assert_eq!(hosts(&roster.snapshot().cached), ["x"]);
     }
 
     #[test]
-    fn a_name_without_records_keeps_its_last_answer_and_has_those_back_who_left_shortly_before() {
+    fn a_name_without_records_keeps_its_last_answer_and_the_nodes_that_left_shortly_before() {
         let mut roster = roster(config());
-        dns_says(&mut roster, "d:1", &["a", "b", "c"]);
-        dns_says(&mut roster, "d:1", &["c"]);
+        dns_answers(&mut roster, "d:1", &["a", "b", "c"]);
+        dns_answers(&mut roster, "d:1", &["c"]);
         assert!(roster.snapshot().cached.is_empty());
-        dns_says(&mut roster, "d:1", &[]);
+        dns_answers(&mut roster, "d:1", &[]);
         let snapshot = roster.snapshot();
         assert_eq!(
             (hosts(&snapshot.live), hosts(&snapshot.cached)),
@@ -472,17 +474,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_has_not_answered_yet_keeps_what_the_file_knew() {
+    fn the_nodes_of_the_cache_file_are_used_until_a_name_has_been_resolved() {
         let two = Config {
             zookeeper: None,
             dns: vec!["d:1".parse().unwrap(), "e:1".parse().unwrap()],
             ..config()
         };
         let mut first = roster(two.clone());
-        dns_says(&mut first, "d:1", &["a"]);
-        dns_says(&mut first, "e:1", &["b"]);
+        dns_answers(&mut first, "d:1", &["a"]);
+        dns_answers(&mut first, "e:1", &["b"]);
         let mut next = Roster::new(&two, first.remembered(), SystemTime::now());
-        dns_says(&mut next, "d:1", &["a"]);
+        dns_answers(&mut next, "d:1", &["a"]);
         let snapshot = next.snapshot();
         assert_eq!(
             (hosts(&snapshot.live), hosts(&snapshot.cached)),
@@ -492,17 +494,17 @@ mod tests {
     }
 
     #[test]
-    fn another_path_that_says_nothing_keeps_the_list_before_whatever_dns_says() {
+    fn the_former_list_is_kept_while_the_new_path_is_empty_whatever_dns_answers() {
         let mut roster = roster(config());
-        zookeeper_says(&mut roster, &["a", "b"]);
-        dns_says(&mut roster, "d:1", &["d"]);
+        zookeeper_answers(&mut roster, &["a", "b"]);
+        dns_answers(&mut roster, "d:1", &["d"]);
         let elsewhere = Config {
             zookeeper: Some(ZooKeeperConfig::new("localhost")),
             ..config()
         };
         for answer in [&[][..], &["x"]] {
             roster.reconfigure(&elsewhere);
-            zookeeper_says(&mut roster, answer);
+            zookeeper_answers(&mut roster, answer);
             let cached: &[&str] = if answer.is_empty() { &["a", "b"] } else { &[] };
             assert_eq!(hosts(&roster.snapshot().cached), cached);
         }

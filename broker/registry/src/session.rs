@@ -1,5 +1,5 @@
-//! One ZooKeeper session as its work sees it, for as long as one connection lasts, and the reports that leave the
-//! thread of the session.
+//! A ZooKeeper session, as its task (`session_task.rs`) uses it. The thread of `session_loop.rs` keeps the session alive and runs
+//! the task in it.
 //!
 //! *Architecture invariant.* Only reports leave that thread.
 
@@ -11,103 +11,104 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::children::Listing;
-use crate::client::{CallError, Changes, Client};
-use crate::registration::Word;
+use crate::client::{CallError, ChangeQueue, Client};
+use crate::registration_state::RegistrationEvent;
 
-/// Changes that come in a burst are handled together.
+/// Time for which changes are collected, so that a burst of changes is handled together.
 pub(crate) const BURST_MS: u64 = 20;
 
-/// A report of the thread.
+/// Report of the thread of a session.
 #[derive(Debug)]
-pub(crate) enum Report {
-    /// A session with this server is up, `after` a time without one. `is_continued`: it is the session of the
-    /// connection before.
+pub(crate) enum SessionReport {
+    /// The session is up at `server`. There was no connection for the time `after`. If `is_resumed`, it is the same session as
+    /// before, on a new connection.
     Up {
         server: SocketAddr,
         after: Duration,
-        is_continued: bool,
+        is_resumed: bool,
     },
-    /// All that is registered now.
+    /// All nodes that are registered now.
     Listing(Listing),
-    /// The audit found this number of changes without a watch event.
+    /// The comparison with the server found this number of differences that no watch had reported.
     Audited { differences: usize },
-    /// State of this node's own registration.
-    Registration(Word),
-    /// The connection is lost. The session continues over the next one, unless it expires before.
+    /// Event of this node's own registration.
+    Registration(RegistrationEvent),
+    /// The connection is lost. It lasted for the time `lasted`. The next connection resumes the session, unless it expires
+    /// before.
     Lost {
         server: SocketAddr,
         reason: String,
         lasted: Duration,
     },
-    /// A whole round of servers gave no session.
+    /// All servers were tried, and none granted a session.
     Unreachable { reason: String },
-    /// The thread itself ended, by a bug or because the machine is out of resources. It is started again.
-    Fallen { reason: String },
+    /// The thread ended. The cause is a bug or a lack of memory. It is started again.
+    ThreadEnded { reason: String },
 }
 
-/// The reader of the reports is gone, or the thread was told to end.
-pub(crate) struct Gone;
+/// The thread is to end, or the receiver of its reports is gone.
+pub(crate) struct Stopped;
 
-/// Reason for the end of a connection.
-pub(crate) enum Broken {
-    Gone,
+/// Reason for the end of a task.
+pub(crate) enum SessionError {
+    Stopped,
     Failed(String),
 }
 
-impl From<Gone> for Broken {
-    fn from(_: Gone) -> Self {
-        Self::Gone
+impl From<Stopped> for SessionError {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
     }
 }
 
-impl From<CallError> for Broken {
+impl From<CallError> for SessionError {
     fn from(error: CallError) -> Self {
         Self::Failed(error.to_string())
     }
 }
 
-/// A session over one connection.
+/// A session during one connection.
 pub(crate) struct Session<'a> {
-    /// ZooKeeper's number of the session, which is the owner of the ephemeral znodes created in it.
-    pub(crate) number: i64,
-    /// An earlier connection began the session.
-    pub(crate) is_continued: bool,
+    /// Id of the session. It is the owner of the ephemeral znodes that were created in it.
+    pub(crate) id: i64,
+    /// Whether an earlier connection created the session.
+    pub(crate) is_resumed: bool,
     pub(crate) client: Arc<Client>,
-    pub(crate) changes: Changes,
+    pub(crate) changes: ChangeQueue,
     pub(crate) server: SocketAddr,
-    pub(crate) without_since: Instant,
-    pub(crate) reports: &'a mpsc::Sender<Report>,
-    /// The session has given something to report. Before that it counts as none.
+    pub(crate) disconnected_since: Instant,
+    pub(crate) reports: &'a mpsc::Sender<SessionReport>,
+    /// Whether the task has reported something. Until then the session may not be usable.
     pub(crate) is_proven: bool,
 }
 
 impl Session<'_> {
-    /// Sends a report. The first one is preceded by [`Report::Up`].
-    pub(crate) async fn tell(&mut self, report: Report) -> Result<(), Gone> {
+    /// Sends a report of the task. The first one proves that the session is usable, so `Up` is sent before it.
+    pub(crate) async fn report(&mut self, report: SessionReport) -> Result<(), Stopped> {
         if !std::mem::replace(&mut self.is_proven, true) {
-            let (server, after) = (self.server, self.without_since.elapsed());
-            let is_continued = self.is_continued;
-            self.send(Report::Up {
+            let (server, after) = (self.server, self.disconnected_since.elapsed());
+            let is_resumed = self.is_resumed;
+            self.send(SessionReport::Up {
                 server,
                 after,
-                is_continued,
+                is_resumed,
             })
             .await?;
         }
         self.send(report).await
     }
 
-    async fn send(&self, report: Report) -> Result<(), Gone> {
-        self.reports.send(report).await.map_err(|_| Gone)
+    async fn send(&self, report: SessionReport) -> Result<(), Stopped> {
+        self.reports.send(report).await.map_err(|_| Stopped)
     }
 }
 
-/// Returns a duration in milliseconds, as log lines have it.
+/// Returns a time in milliseconds, for log lines.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Returns ticks at this interval. The first comes after one interval.
+/// Creates an interval timer whose first tick comes after one interval.
 pub(crate) fn every(interval_ms: u64) -> tokio::time::Interval {
     let interval = Duration::from_millis(interval_ms);
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);

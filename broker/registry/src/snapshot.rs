@@ -1,43 +1,43 @@
-//! What is known at one moment, for a reader that must not wait.
+//! All known nodes at one time, for readers that must not wait.
 
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
 use crate::node::Node;
 
-/// The nodes, in the order of trust: a reader tries `live` first, then `cached`, then `fixed`. No client
-/// endpoint is in it twice. Within a list the order is stable and means nothing.
+/// The known nodes in three lists. A reader tries `live` first, then `cached`, then `fixed`. No client address is in two lists, or
+/// twice in one. Within a list the order is stable, but has no meaning.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// As the sources that can know say now (ZooKeeper, DNS), or said last when they cannot be asked.
+    /// Nodes in the last answers of ZooKeeper and DNS.
     pub live: Vec<Arc<Node>>,
-    /// Known earlier (this process's memory, else the cache file) and not in `live`.
+    /// Nodes known from earlier answers, in memory or in the cache file.
     pub cached: Vec<Arc<Node>>,
-    /// Given by hand, and what those nodes named; not in the lists above.
+    /// Nodes in the settings, and nodes named in INFO.
     pub fixed: Vec<Arc<Node>>,
-    /// All that is registered in ZooKeeper, also nodes that clients reach at the same address.
+    /// All nodes registered in ZooKeeper, also several with the same client address.
     pub registered: Vec<Arc<Node>>,
-    /// Grows with every change.
+    /// Number of changes since the start.
     pub generation: u64,
 }
 
 impl Snapshot {
-    /// All nodes, in the order of trust.
+    /// Iterates over all nodes: `live`, `cached`, `fixed`.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.live.iter().chain(&self.cached).chain(&self.fixed)
     }
 
-    /// How many nodes are known in all.
+    /// Returns the number of nodes in the three lists.
     pub fn len(&self) -> usize {
         self.live.len() + self.cached.len() + self.fixed.len()
     }
 
-    /// Whether no node is known at all.
+    /// Returns whether no node is known.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The node whose clients connect to `client`.
+    /// Returns the node with the client address `client`.
     pub fn find(&self, client: &Endpoint) -> Option<&Arc<Node>> {
         self.iter().find(|node| node.client == *client)
     }

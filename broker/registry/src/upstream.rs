@@ -1,5 +1,4 @@
-//! A NATS address in one line (`--upstream`, `NATS_URL`, a client's server list), with optional credentials and an
-//! optional request for TLS.
+//! A NATS URL (`--upstream`, `NATS_URL`, an entry of a client's server list), with optional credentials and TLS.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,14 +10,14 @@ use crate::error::RegistryError;
 const PORT_DEFAULT: u16 = 4222;
 const WANTED: &str = "a NATS address ([nats://|tls://][USER:PASSWORD@|TOKEN@]HOST[:PORT])";
 
-/// Credentials of a client for a node. They never appear in logs: `Debug` hides the secrets.
+/// Credentials of a client for a node. `Debug` hides the secrets, so they never appear in logs.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// User name.
     pub user: Option<String>,
     /// Password of that user.
     pub password: Option<String>,
-    /// Token, used instead of user and password.
+    /// Token, an alternative to user and password.
     pub token: Option<String>,
 }
 
@@ -33,15 +32,15 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// One address from the settings or the command line. `Debug` hides the secrets and `Display` omits them, so both may
-/// be logged.
+/// One address from the settings or the command line. `Debug` hides the secrets and `Display` omits them, so that both can be
+/// logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Address to connect to.
     pub endpoint: Endpoint,
-    /// Credentials, if the address held any.
+    /// Credentials, if the address contains any.
     pub credentials: Option<Credentials>,
-    /// `tls://`: TLS right after INFO.
+    /// Whether the scheme is `tls://`: the connection uses TLS after INFO.
     pub tls: bool,
 }
 
@@ -54,8 +53,8 @@ impl fmt::Display for Upstream {
 impl FromStr for Upstream {
     type Err = RegistryError;
 
-    /// Parses as NATS clients do. The default port is 4222, a single word before `@` is a token, and everything
-    /// before `@` may be percent-encoded.
+    /// Parses a URL like NATS clients. The default port is 4222. A single word before `@` is a token. The part before `@` may be
+    /// percent-encoded.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         // Errors are logged, so they must not contain the credentials.
         let shown = match text.rsplit_once('@') {
@@ -120,7 +119,7 @@ fn credentials_of(user_info: &str) -> Result<Option<Credentials>, &'static str> 
 }
 
 fn percent_decoded(text: &str) -> Result<String, &'static str> {
-    const BROKEN: &str = "a '%' before '@' must be followed by two hex digits; write '%25' for a plain one";
+    const BROKEN: &str = "a '%' before '@' must be followed by two hex digits; write '%25' for '%' itself";
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_read_as_nats_clients_read_it() {
+    fn an_address_is_parsed_like_nats_clients_do() {
         assert_eq!(
             parsed("nats://10.0.0.1:4223").endpoint,
             Endpoint::new("10.0.0.1", 4223)
@@ -170,27 +169,27 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_cannot_be_used_says_why_and_keeps_its_secret() {
+    fn the_error_of_an_address_has_a_reason_and_no_secret() {
         for (text, reason) in [
             ("ws://u:secret@h", "use nats:// or tls://"),
             ("nats://u:secret%4@h", "two hex digits"),
             ("nats://u:secret%ff@h", "UTF-8"),
-            ("nats://u:secret@h:x", "is no port"),
+            ("nats://u:secret@h:x", "is not a port"),
             ("nats://u:secret@", "host is empty"),
-            ("nats://u:secret@h/path", "is no port"),
-            ("u:secret@h/path", "holds '/'"),
+            ("nats://u:secret@h/path", "is not a port"),
+            ("u:secret@h/path", "contains '/'"),
         ] {
             let error = text.parse::<Upstream>().unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");
             assert!(
-                error.contains(reason) || reason == "is no port",
+                error.contains(reason) || reason == "is not a port",
                 "{text}: {error}"
             );
         }
     }
 
     #[test]
-    fn secrets_are_in_no_log_line() {
+    fn secrets_are_hidden() {
         let upstream = parsed("nats://u:secret@h");
         assert!(!format!("{upstream:?} {upstream}").contains("secret"));
         assert!(!format!("{:?}", parsed("secret@h")).contains("secret"));

@@ -1,5 +1,5 @@
-//! [`watch()`] and [`Watch`], the reader's side. Readers never wait for the task behind it: they load what it
-//! published. Orders to it are queued up to a limit and refused beyond.
+//! [`watch()`] and [`Watch`], the interface for readers. A reader never waits for the task of the registry: it loads what the
+//! task has published. Commands for the task are queued up to a limit, and rejected above it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,101 +8,119 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, watch as channel};
 use tracing::{debug, warn};
 
-use crate::cache::{self, INFO_BYTES_MAX, Kept};
+use crate::cache::{self, CacheContents, INFO_BYTES_MAX};
 use crate::config::Config;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
-use crate::gossip::Word;
+use crate::gossip::InfoReport;
 use crate::health::Health;
-use crate::hub::{Hub, Input, Shared};
-use crate::registration::{Standing, Wanted};
+use crate::hub::{Hub, HubEvent, Published};
+use crate::registration_state::{RegistrationState, Wanted};
 use crate::snapshot::Snapshot;
 use crate::upstream::Credentials;
 
-/// Reports and orders waiting for the task.
-const INPUTS_QUEUED_MAX: usize = 1_024;
+/// Maximum number of events in the queue of the task.
+const EVENTS_QUEUED_MAX: usize = 1_024;
 
-/// The reader's side of the registry. Clones are cheap and share all; when the last one is dropped,
-/// everything behind it ends.
+/// Handle of a running registry. Clones are cheap and refer to the same registry. When the last clone is dropped, the
+/// registry ends.
 #[derive(Clone)]
 pub struct Watch {
-    shared: Arc<Shared>,
-    inputs: mpsc::Sender<Input>,
+    published: Arc<Published>,
+    events: mpsc::Sender<HubEvent>,
     generation: channel::Receiver<u64>,
-    /// Dropped with the last clone, which the task sees; `true` is the order to end from
-    /// [`close`](Self::close).
+    /// Stops the task: when the last clone is dropped, or when [`close`](Self::close) sends `true`.
     stop: Arc<channel::Sender<bool>>,
 }
 
-/// Starts to watch the sources of `config`. Returns at once: the first snapshot holds what the cache file and
-/// the fixed list know, and the sources are asked in the background.
+/// Starts to watch the sources of `config`. Returns at once: the first snapshot has the nodes of the cache file and of
+/// [`Config::fixed`]. The other sources are read in the background.
 ///
 /// # Errors
-/// Those of [`Config::check`]; [`RegistryError::NoRuntime`] outside of a tokio runtime;
-/// [`RegistryError::Thread`].
+/// Those of [`Config::check`]; [`RegistryError::NoRuntime`] outside of a tokio runtime; [`RegistryError::Thread`].
 pub fn watch(config: Config) -> Result<Watch, RegistryError> {
     config.check()?;
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| RegistryError::NoRuntime)?;
     let mut health = Health::default();
-    let kept = config
-        .cache_file
-        .as_ref()
-        .map_or_else(|| Ok(Kept::default()), |path| cache::load(path, config.nodes_max));
-    let kept = kept.unwrap_or_else(|reason| {
+    let contents = config.cache_file.as_ref().map_or_else(
+        || Ok(CacheContents::default()),
+        |path| cache::load(path, config.nodes_max),
+    );
+    let contents = contents.unwrap_or_else(|reason| {
         warn!("{reason}");
         health.cache_error = Some(reason);
-        Kept::default()
+        CacheContents::default()
     });
-    let (inputs, queue) = mpsc::channel(INPUTS_QUEUED_MAX);
+    let (events, queue) = mpsc::channel(EVENTS_QUEUED_MAX);
     let (stop, stopped) = channel::channel(false);
     let (generation, generations) = channel::channel(0);
-    let shared = Arc::new(Shared {
+    let published = Arc::new(Published {
         snapshot: ArcSwap::default(),
         health: ArcSwap::default(),
-        info: ArcSwapOption::new(kept.info.map(Arc::new)),
+        info: ArcSwapOption::new(contents.info.map(Arc::new)),
         answered: channel::Sender::new(false),
         wanted: channel::Sender::new(None),
-        standing: channel::Sender::new(Standing::Withdrawn),
+        registration: channel::Sender::new(RegistrationState::Withdrawn),
     });
     let hub = Hub::start(
         config,
-        kept.remembered,
+        contents.remembered,
         health,
-        Arc::clone(&shared),
+        Arc::clone(&published),
         generation,
-        &inputs,
+        &events,
         &runtime,
     )?;
     runtime.spawn(hub.run(queue, stopped));
     Ok(Watch {
-        shared,
-        inputs,
+        published,
+        events,
         generation: generations,
         stop: Arc::new(stop),
     })
 }
 
 impl Watch {
-    /// What is known now. Never waits and takes no lock.
+    /// Returns the current snapshot. Never waits and takes no lock.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.shared.snapshot.load_full()
+        self.published.snapshot.load_full()
     }
 
-    /// Returns when the snapshot has changed since this clone last waited (or was made). After
-    /// [`close`](Self::close) it never returns. Cancel-safe.
+    /// Waits until the snapshot differs from that at the last return of this function, or at the creation of this clone. Never
+    /// returns after [`close`](Self::close). Cancel-safe.
     pub async fn changed(&mut self) {
         if self.generation.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Returns when ZooKeeper has given a list once since the start, an empty one too, and the snapshot shows
-    /// it: from then on a node that is not there is not registered. At once when it has already; never while
-    /// ZooKeeper is no source. Cancel-safe.
+    /// Waits until ZooKeeper has returned a list since the start, empty or not, and the snapshot includes it. From then on, a
+    /// node that is missing in the snapshot is not registered. Returns at once if this has happened, and never if ZooKeeper is
+    /// not a source. Cancel-safe.
     pub async fn answered(&self) {
-        let mut answered = self.shared.answered.subscribe();
+        let mut answered = self.published.answered.subscribe();
         if answered.wait_for(|answered| *answered).await.is_err() {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Adds the nodes that the INFO of the node at `from` named. Ignored if [`Config::gossip`] is off. The nodes get the
+    /// credentials `inherit`. Never waits. If the queue of the task is full, the nodes are ignored until the next INFO.
+    pub fn learned(&self, from: &Endpoint, inherit: Option<Arc<Credentials>>, connect_urls: &[String]) {
+        let tls = self
+            .published
+            .snapshot
+            .load()
+            .find(from)
+            .is_some_and(|node| node.tls);
+        let report = InfoReport {
+            from: from.clone(),
+            tls,
+            inherit,
+            connect_urls: connect_urls.to_vec(),
+        };
+        if self.events.try_send(HubEvent::Learned(report)).is_err() {
+            debug!(%from, "registry queue full, nodes named in INFO are ignored");
         }
     }
 
@@ -110,7 +128,7 @@ impl Watch {
     /// address. So a node need not wait until the session of its dead predecessor ends. Does nothing without an
     /// announcement.
     pub fn supersede(&self, run: &str) {
-        self.shared.wanted.send_if_modified(|wanted| {
+        self.published.wanted.send_if_modified(|wanted| {
             let wanted = wanted.as_mut();
             let wanted = wanted.filter(|wanted| wanted.dead_run.as_deref() != Some(run));
             wanted
@@ -121,63 +139,41 @@ impl Watch {
 
     /// Returns the sender of this node's wanted registration.
     pub(crate) fn wanted(&self) -> &channel::Sender<Option<Wanted>> {
-        &self.shared.wanted
+        &self.published.wanted
     }
 
     /// Returns the sender of the state of this node's registration.
-    pub(crate) fn standing(&self) -> &channel::Sender<Standing> {
-        &self.shared.standing
+    pub(crate) fn registration(&self) -> &channel::Sender<RegistrationState> {
+        &self.published.registration
     }
 
-    /// Takes up what the INFO of the node at `from` named; heeded only while gossip is on. Those it names are
-    /// given the credentials `inherit`. Never waits; under a flood a word may be left out, the next INFO
-    /// brings it again.
-    pub fn learned(&self, from: &Endpoint, inherit: Option<Arc<Credentials>>, connect_urls: &[String]) {
-        let tls = self
-            .shared
-            .snapshot
-            .load()
-            .find(from)
-            .is_some_and(|node| node.tls);
-        let word = Word {
-            from: from.clone(),
-            tls,
-            inherit,
-            connect_urls: connect_urls.to_vec(),
-        };
-        if self.inputs.try_send(Input::Learned(word)).is_err() {
-            debug!(%from, "the registry is busy; what this node named is left out");
-        }
-    }
-
-    /// How the sources are.
+    /// Returns the state of the sources.
     pub fn health(&self) -> Health {
-        Health::clone(&self.shared.health.load()).aged()
+        Health::clone(&self.published.health.load()).aged()
     }
 
-    /// Takes over new sources and limits, without losing the last good list.
+    /// Changes the sources and limits. Keeps the last node list until a new source has returned one.
     ///
     /// # Errors
-    /// Those of [`Config::check`], and then nothing has changed; [`RegistryError::Busy`];
-    /// [`RegistryError::Closed`].
+    /// Those of [`Config::check`]; [`RegistryError::Busy`]; [`RegistryError::Closed`]. Nothing has changed then.
     pub fn reconfigure(&self, config: Config) -> Result<(), RegistryError> {
         config.check()?;
-        self.inputs
-            .try_send(Input::Reconfigure(Box::new(config)))
+        self.events
+            .try_send(HubEvent::Reconfigure(Box::new(config)))
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => RegistryError::Busy {
-                    queued_max: INPUTS_QUEUED_MAX,
+                    queued_max: EVENTS_QUEUED_MAX,
                 },
                 mpsc::error::TrySendError::Closed(_) => RegistryError::Closed,
             })
     }
 
-    /// Keeps an INFO line of a node, up to 32 KiB, for the time when none can be reached; with a cache file
-    /// also over restarts.
+    /// Keeps an INFO line of a node for the time when no node can be reached; with a cache file, also over restarts. A line of
+    /// more than 32 KiB is ignored.
     pub fn remember_info(&self, line: String) {
         if line.len() > INFO_BYTES_MAX
             || self
-                .shared
+                .published
                 .info
                 .load()
                 .as_deref()
@@ -185,22 +181,22 @@ impl Watch {
         {
             return;
         }
-        self.shared.info.store(Some(Arc::new(line)));
-        if self.inputs.try_send(Input::InfoChanged).is_err() {
-            debug!("the registry is busy; the INFO line is written with the next change");
+        self.published.info.store(Some(Arc::new(line)));
+        if self.events.try_send(HubEvent::InfoChanged).is_err() {
+            debug!("registry queue full, the INFO line is written with the next change");
         }
     }
 
-    /// The last INFO line that was kept.
+    /// Returns the last INFO line that was kept.
     pub fn remembered_info(&self) -> Option<String> {
-        self.shared.info.load().as_deref().cloned()
+        self.published.info.load().as_deref().cloned()
     }
 
-    /// Ends everything behind this and all its clones, and returns when it has ended: session closed, thread
-    /// gone, file written.
+    /// Stops the registry, also for all clones. Returns when the ZooKeeper session is closed, its thread has ended, and the cache
+    /// file is written.
     pub async fn close(self) {
         self.stop.send_replace(true);
-        // The task's end is the end of its sender.
+        // The task drops its sender when it ends.
         let mut generation = self.generation.clone();
         while generation.changed().await.is_ok() {}
     }

@@ -1,22 +1,22 @@
-//! Announcing a node to real ZooKeeper servers: what the life of an announcement promises, each promise once. The child
-//! process that one test needs is this binary again, in the role of `an_announcing_child_process`.
+//! Registration of a node at real ZooKeeper servers, from the start of an announcement to its end. One test needs a child process,
+//! which is this binary running the test `an_announcing_child_process`.
 
 use std::time::Instant;
 
 use crate::zk::announcing::*;
 use crate::zk::child::{ChildProcess, hosts_for_a_child};
-use crate::zk::leaks::nothing_is_left_behind;
+use crate::zk::leaks::assert_no_resources_remain;
 use crate::zk::*;
 use nix::sys::signal::Signal;
 use standin_registry::{
-    Endpoint, NodeState, Record, SourceState, Standing, ZooKeeperConfig, announce, watch,
+    Endpoint, NodeState, Record, RegistrationState, SourceState, ZooKeeperConfig, announce, watch,
 };
 use zookeeper_async::{CreateMode, ZkError};
 
 const CHILD: &str = "announce::an_announcing_child_process";
 
 #[tokio::test]
-async fn an_announced_node_is_seen_by_all_with_all_it_says() {
+async fn a_registered_node_is_seen_with_its_whole_record() {
     let server = Server::started().await;
     let watch = watch(config(server.hosts())).unwrap();
     let record = Record {
@@ -45,18 +45,17 @@ async fn an_announced_node_is_seen_by_all_with_all_it_says() {
 }
 
 #[tokio::test]
-async fn of_two_that_announce_in_one_moment_at_least_one_sees_the_other() {
+async fn of_two_nodes_that_register_at_the_same_time_at_least_one_sees_the_other() {
     let server = Server::started().await;
     let (mut one_saw, mut both_saw) = (0, 0);
     for round in 0..40 {
         let hosts = || server.hosts();
-        let (a, b) = tokio::join!(
+        let ((a, a_sees), (b, b_sees)) = tokio::join!(
             announced_with(hosts(), node("a", 4222)),
             announced_with(hosts(), node("b", 4223))
         );
-        let ((a, a_sees), (b, b_sees)) = (a, b);
-        let sees = |registered: &[String]| registered == ["a", "b"];
-        let (a_saw, b_saw) = (sees(&a_sees), sees(&b_sees));
+        let sees_both = |registered: &[String]| registered == ["a", "b"];
+        let (a_saw, b_saw) = (sees_both(&a_sees), sees_both(&b_sees));
         assert!(a_saw || b_saw, "round {round}: neither saw the other");
         (one_saw, both_saw) = (
             one_saw + u32::from(a_saw != b_saw),
@@ -68,11 +67,11 @@ async fn of_two_that_announce_in_one_moment_at_least_one_sees_the_other() {
 }
 
 #[tokio::test]
-async fn a_reserved_place_is_seen_to_and_taken_only_when_that_is_wanted() {
+async fn a_prepared_registration_creates_the_znode_only_after_its_release() {
     let mut server = Server::started().await;
     let writer = server.writer().await;
     let (mine, path) = (node("n1", 4001), znode("n1"));
-    // The last life of this node left one.
+    // The earlier process of this node left a znode.
     let ghost = Record {
         run: "before".into(),
         ..mine.clone()
@@ -86,7 +85,7 @@ async fn a_reserved_place_is_seen_to_and_taken_only_when_that_is_wanted() {
         ..mine.clone()
     };
     announcement.set(other.clone()).unwrap();
-    // Through a lost session too.
+    // Also after a lost session.
     drop(writer);
     server.kill().await;
     until_it_is(&mut announcement, "seeking").await;
@@ -110,13 +109,13 @@ async fn a_reserved_place_is_seen_to_and_taken_only_when_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn another_record_is_written_at_once_and_the_id_stays() {
+async fn a_changed_record_is_written_at_once_and_the_id_cannot_change() {
     let server = Server::started().await;
     let watch = watch(config(server.hosts())).unwrap();
     let record = node("n1", 4222);
     let announcement = announced(server.hosts(), record.clone()).await;
     until_live(&watch, &["n1"]).await;
-    let standing = announcement.standing();
+    let state = announcement.state();
     for state in [NodeState::Draining, NodeState::Up, NodeState::Draining] {
         let other = Record {
             state,
@@ -126,17 +125,17 @@ async fn another_record_is_written_at_once_and_the_id_stays() {
         let taken = until(&watch, state.as_str(), |snapshot| snapshot.live[0].state == state).await;
         assert!(taken < PROMISED, "{taken:?}");
     }
-    assert_eq!(announcement.standing(), standing);
+    assert_eq!(announcement.state(), state);
     for other in [node("n2", 4222), node("n1", 4222)] {
         let error = announcement.set(other).unwrap_err();
-        assert!(error.to_string().contains("it stays"), "{error}");
+        assert!(error.to_string().contains("it cannot change"), "{error}");
     }
     announcement.withdraw().await;
     watch.close().await;
 }
 
 #[tokio::test]
-async fn a_withdrawn_node_is_gone_at_once() {
+async fn an_unregistered_node_is_removed_at_once() {
     let server = Server::started().await;
     let writer = server.writer().await;
     for _ in 0..3 {
@@ -154,7 +153,7 @@ async fn a_withdrawn_node_is_gone_at_once() {
 }
 
 #[tokio::test]
-async fn a_zookeeper_that_cannot_be_reached_does_not_hold_up_a_withdrawal() {
+async fn an_unreachable_zookeeper_does_not_delay_the_end_of_a_registration() {
     let mut server = Server::started().await;
     let frozen = announced(server.hosts(), node("n1", 4222)).await;
     server.signal(Signal::SIGSTOP);
@@ -172,18 +171,18 @@ async fn a_zookeeper_that_cannot_be_reached_does_not_hold_up_a_withdrawal() {
 }
 
 #[tokio::test]
-async fn a_zookeeper_that_is_down_at_start_is_found_when_it_comes() {
+async fn a_zookeeper_that_is_down_at_start_is_used_when_it_starts() {
     let mut server = Server::new();
     let mut record = node("n1", 4222);
     let mut announcement = announce(settings(server.hosts()), record.clone()).unwrap();
     assert!(reason(&announcement).contains("not answered yet"));
-    until_standing(
+    until_state(
         &mut announcement,
-        "told why",
-        |standing| matches!(standing, Standing::Seeking { reason } if reason.contains("cannot connect")),
+        "the reason is known",
+        |state| matches!(state, RegistrationState::Seeking { reason } if reason.contains("cannot connect")),
     )
     .await;
-    // What is set meanwhile counts from the first moment.
+    // A record that is set before is the first that is written.
     record.state = NodeState::Draining;
     announcement.set(record.clone()).unwrap();
     server.start().await;
@@ -194,7 +193,7 @@ async fn a_zookeeper_that_is_down_at_start_is_found_when_it_comes() {
 }
 
 #[tokio::test]
-async fn a_restart_within_the_session_is_outlived() {
+async fn the_znode_survives_a_restart_of_the_server_within_the_session() {
     let mut server = Server::started().await;
     let record = node("n1", 4222);
     let mut announcement = announced(server.hosts(), record.clone()).await;
@@ -205,7 +204,7 @@ async fn a_restart_within_the_session_is_outlived() {
         assert!(reason(&announcement).contains(&server.hosts()));
         server.start().await;
         until_it_is(&mut announcement, "announced").await;
-        // Its data outlived the restart, the session too, and our znode with it.
+        // The data of the server survive the restart, and with them the session and our znode.
         let writer = server.writer().await;
         assert_eq!(owner(&writer, &znode("n1")).await, Some(before));
     }
@@ -213,7 +212,7 @@ async fn a_restart_within_the_session_is_outlived() {
 }
 
 #[tokio::test]
-async fn a_frozen_server_is_told_within_the_session_timeout_and_outlived() {
+async fn a_frozen_server_is_reported_within_the_session_timeout() {
     let server = Server::started().await;
     let mut announcement = announced(server.hosts(), node("n1", 4222)).await;
     server.signal(Signal::SIGSTOP);
@@ -226,7 +225,7 @@ async fn a_frozen_server_is_told_within_the_session_timeout_and_outlived() {
 }
 
 #[tokio::test]
-async fn an_expired_session_of_a_frozen_node_is_replaced_when_it_wakes() {
+async fn an_expired_session_of_a_frozen_node_is_replaced_when_the_node_continues() {
     let server = Server::started().await;
     let watch = watch(config(server.hosts())).unwrap();
     let mut child = ChildProcess::start(CHILD, &server.hosts());
@@ -243,7 +242,7 @@ async fn an_expired_session_of_a_frozen_node_is_replaced_when_it_wakes() {
 }
 
 #[tokio::test]
-async fn a_chroot_that_does_not_exist_yet_is_made() {
+async fn a_missing_chroot_is_created() {
     let server = Server::started().await;
     let writer = server.writer().await;
     for (chroot, path, at) in [
@@ -261,7 +260,7 @@ async fn a_chroot_that_does_not_exist_yet_is_made() {
 }
 
 #[tokio::test]
-async fn with_digest_credentials_all_can_read_and_only_we_can_change() {
+async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_it() {
     let mut server = Server::started().await;
     let record = node("n1", 4222);
     let mut settings = settings(server.hosts());
@@ -292,14 +291,14 @@ async fn with_digest_credentials_all_can_read_and_only_we_can_change() {
         node("n2", 4223),
     );
     let mut without = without.unwrap();
-    until_standing(
+    until_state(
         &mut without,
-        "the refusal is told",
-        |standing| matches!(standing, Standing::Seeking { reason } if reason.contains("digest credentials")),
+        "the refusal is reported",
+        |state| matches!(state, RegistrationState::Seeking { reason } if reason.contains("digest credentials")),
     )
     .await;
     without.withdraw().await;
-    // They are shown again after a reconnect, and the znode is still ours to change.
+    // The credentials are sent again after a reconnect, so the znode can be changed.
     server.kill().await;
     until_it_is(&mut announcement, "seeking").await;
     server.start().await;
@@ -318,9 +317,9 @@ async fn with_digest_credentials_all_can_read_and_only_we_can_change() {
 }
 
 #[test]
-fn nothing_is_left_behind_when_it_is_dropped_or_withdrawn() {
-    nothing_is_left_behind(
-        "announce::nothing_is_left_behind_when_it_is_dropped_or_withdrawn",
+fn no_resources_remain_after_the_end_of_an_announcement() {
+    assert_no_resources_remain(
+        "announce::no_resources_remain_after_the_end_of_an_announcement",
         async |hosts, is_withdrawn| {
             let mut announcement = announce(settings(hosts), node("n1", 4222)).unwrap();
             announcement.changed().await;
@@ -334,7 +333,7 @@ fn nothing_is_left_behind_when_it_is_dropped_or_withdrawn() {
 }
 
 #[test]
-fn values_that_cannot_work_are_refused() {
+fn invalid_values_are_errors() {
     let good = || (ZooKeeperConfig::new("127.0.0.1:1"), node("n1", 4222));
     let (config, record) = good();
     assert_eq!(announce(config, record).unwrap_err().kind(), "no_runtime");
@@ -346,14 +345,14 @@ fn values_that_cannot_work_are_refused() {
     assert_eq!(announce(config, record).unwrap_err().kind(), "setting");
 }
 
-/// Not a test but the role of the child process; without the variable there is nothing to do.
+/// Not a test, but the child process of a test. Does nothing without the environment variable.
 #[tokio::test]
 async fn an_announcing_child_process() {
     let Some(hosts) = hosts_for_a_child() else { return };
     let mut announcement = announce(settings(hosts), node("child", 4222)).unwrap();
     loop {
         announcement.changed().await;
-        // The test runner may have begun a line.
-        println!("\n{}", announcement.standing().as_str());
+        // The test runner may have written the beginning of a line.
+        println!("\n{}", announcement.state().as_str());
     }
 }

@@ -1,21 +1,21 @@
-//! Announcing a node to real ZooKeeper servers where others have a hand in it: ghosts, other nodes of the same id, operators.
+//! Registration of a node at real ZooKeeper servers with conflicts: ghosts, other nodes with the same id, changes by operators.
 
 use std::time::Instant;
 
 use crate::zk::announcing::*;
 use crate::zk::*;
-use standin_registry::{Endpoint, Standing, announce};
+use standin_registry::{Endpoint, RegistrationState, announce};
 use zookeeper_async::{Acl, Permission, ZkError};
 
 #[tokio::test]
-async fn what_somebody_deleted_is_made_again() {
+async fn a_deleted_znode_is_created_again() {
     let mut server = Server::started().await;
     let writer = server.writer().await;
     let record = node("n1", 4222);
     let mut announcement = announced(server.hosts(), record.clone()).await;
     for parents in [&[][..], &[PATH, "/standin"]] {
         for path in [&[znode("n1").as_str()][..], parents].concat() {
-            // It may be quicker than we are; then its parent is not empty any more, which is as good.
+            // The node may have created its znode again before. Then the parent is not empty, and cannot be deleted.
             match writer.zookeeper.delete(path, None).await {
                 Ok(()) | Err(ZkError::NotEmpty) => {}
                 Err(error) => panic!("{path}: {error}"),
@@ -33,7 +33,7 @@ async fn what_somebody_deleted_is_made_again() {
 }
 
 #[tokio::test]
-async fn what_somebody_wrote_over_it_is_written_back() {
+async fn an_overwritten_record_is_written_again() {
     let server = Server::started().await;
     let writer = server.writer().await;
     let record = node("n1", 4222);
@@ -49,13 +49,13 @@ async fn what_somebody_wrote_over_it_is_written_back() {
 }
 
 #[tokio::test]
-async fn ghosts_of_this_and_of_the_last_life_are_replaced_at_once() {
+async fn ghosts_of_this_and_of_the_earlier_process_are_replaced_at_once() {
     let server = Server::started().await;
     let writer = server.writer().await;
     let record = node("n1", 4222);
-    let last_life = node("n1", 4222);
-    assert_ne!(record.run, last_life.run);
-    for ghost in [&record, &last_life] {
+    let earlier_process = node("n1", 4222);
+    assert_ne!(record.run, earlier_process.run);
+    for ghost in [&record, &earlier_process] {
         let ghosts = hold(&writer, "n1", ghost.to_json(), open()).await;
         let begun = Instant::now();
         let announcement = announced(server.hosts(), record.clone()).await;
@@ -66,22 +66,22 @@ async fn ghosts_of_this_and_of_the_last_life_are_replaced_at_once() {
 }
 
 #[tokio::test]
-async fn an_id_of_a_live_other_is_taken_and_ours_when_the_other_goes() {
+async fn an_id_of_another_live_node_is_taken_until_that_node_unregisters() {
     let server = Server::started().await;
     let other = announced(server.hosts(), node("n1", 4222)).await;
     let begun = Instant::now();
     let mut ours = announce(settings(server.hosts()), node("n1", 4223)).unwrap();
-    until_standing(&mut ours, "waiting", |standing| {
-        matches!(standing, Standing::Seeking { reason } if reason.contains("another process holds it"))
+    until_state(&mut ours, "waiting", |state| {
+        matches!(state, RegistrationState::Seeking { reason } if reason.contains("another process holds it"))
     })
     .await;
     until_it_is(&mut ours, "taken").await;
     let taken = begun.elapsed();
     assert!(
         taken >= 2 * SESSION && taken < 3 * SESSION,
-        "a ghost would have gone by {SESSION:?}: {taken:?}"
+        "a ghost would have been deleted after {SESSION:?}: {taken:?}"
     );
-    let Standing::Taken { by: Some(by), reason } = ours.standing() else {
+    let RegistrationState::Taken { by: Some(by), reason } = ours.state() else {
         panic!("{ours:?}")
     };
     assert_eq!(by.mesh, Some(Endpoint::new("10.0.0.1", 6222)));
@@ -90,9 +90,9 @@ async fn an_id_of_a_live_other_is_taken_and_ours_when_the_other_goes() {
         "{reason}"
     );
     assert_eq!(
-        other.standing(),
-        Standing::Announced,
-        "the other was left in peace"
+        other.state(),
+        RegistrationState::Announced,
+        "the other node is not affected"
     );
     other.withdraw().await;
     let taken = until_it_is(&mut ours, "announced").await;
@@ -101,7 +101,7 @@ async fn an_id_of_a_live_other_is_taken_and_ours_when_the_other_goes() {
 }
 
 #[tokio::test]
-async fn two_nodes_told_one_id_and_one_address_do_not_fight() {
+async fn two_nodes_with_one_id_and_one_address_do_not_delete_each_other_s_znode_for_ever() {
     let server = Server::started().await;
     let writer = server.writer().await;
     let mut first = announced(server.hosts(), node("n1", 4222)).await;
@@ -109,14 +109,14 @@ async fn two_nodes_told_one_id_and_one_address_do_not_fight() {
     let second_is = owner(&writer, &znode("n1")).await;
     until_it_is(&mut first, "taken").await;
     assert_eq!(owner(&writer, &znode("n1")).await, second_is);
-    assert_eq!(second.standing(), Standing::Announced);
+    assert_eq!(second.state(), RegistrationState::Announced);
     second.withdraw().await;
     assert!(until_it_is(&mut first, "announced").await < PROMISED);
     first.withdraw().await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_not_ours_and_left_alone() {
+async fn a_znode_that_cannot_be_read_is_not_changed() {
     let server = Server::started().await;
     let hidden = vec![
         Acl::new(Permission::READ, "digest", "other:aaaaaaaaaaaaaaaaaaaaaaaaaaa="),
@@ -124,7 +124,7 @@ async fn what_cannot_be_read_is_not_ours_and_left_alone() {
     ];
     for (data, acl, noticed) in [
         ("10.0.0.1:4222".to_owned(), open(), PROMISED),
-        // The server tells no watch what happens to a znode that may not be read; the heartbeat sees it.
+        // A znode that may not be read cannot be watched. Its end is noticed by the heartbeat.
         (node("n1", 4222).to_json(), hidden, SESSION / 2),
     ] {
         let holder = server.writer().await;
@@ -142,7 +142,7 @@ async fn what_cannot_be_read_is_not_ours_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_persistent_znode_is_told_with_what_to_do_and_left_alone() {
+async fn a_persistent_znode_is_reported_and_not_changed() {
     let server = Server::started().await;
     let writer = server.writer().await;
     let record = node("n1", 4222);

@@ -1,9 +1,9 @@
-//! The tests of what this crate shows to others, in one binary so that they link once.
+//! Tests of the public interface of this crate. They are one binary, because each further binary would be linked separately.
 #![allow(clippy::unwrap_used)]
 
 mod announce;
 mod contested;
-mod continued;
+mod resumed;
 mod sources;
 mod zk;
 mod znodes;

@@ -1,5 +1,4 @@
-//! The sources other than ZooKeeper: DNS against a server that answers by script, the fixed list, and what
-//! nodes name.
+//! Tests of the sources other than ZooKeeper: DNS with a scripted server, fixed addresses, nodes named in INFO, and the cache file.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +15,7 @@ use tokio::net::UdpSocket;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the server says to a question: records, or that there is no such name, or nothing at all.
+/// Answer of the DNS server to a question.
 #[derive(Clone)]
 enum Script {
     Records(u32, Vec<RData>),
@@ -143,7 +142,7 @@ async fn until_health(watch: &Watch, what: &str, good: impl Fn(&Health) -> bool)
 }
 
 #[tokio::test]
-async fn every_address_of_a_name_is_a_node_and_changes_are_followed() {
+async fn each_address_of_a_name_is_a_node_and_changes_are_seen() {
     let server = Server::start().await;
     server.a("nats.test", 60, &[[10, 0, 0, 2], [10, 0, 0, 1]]);
     let v6 = RData::AAAA(AAAA(Ipv6Addr::LOCALHOST));
@@ -156,7 +155,7 @@ async fn every_address_of_a_name_is_a_node_and_changes_are_followed() {
     assert_eq!(watch.snapshot().live[0].source, Source::Dns);
     let generation = watch.snapshot().generation;
 
-    // The same addresses in another order are no change; one more is.
+    // Another order of the addresses is not a change. A missing address is.
     server.a("nats.test", 60, &[[10, 0, 0, 1], [10, 0, 0, 2]]);
     server.says("nats.test", RecordType::AAAA, Script::Records(60, vec![]));
     until(&watch, "two", |snapshot| {
@@ -177,7 +176,7 @@ async fn a_failed_lookup_keeps_the_last_list() {
         let errors = watch.health().dns[0].errors_total;
         server.says("nats.test", RecordType::A, script.clone());
         server.says("nats.test", RecordType::AAAA, script);
-        until_health(&watch, "the failure is told", |health| {
+        until_health(&watch, "the failure is reported", |health| {
             health.dns[0].errors_total > errors
         })
         .await;
@@ -188,7 +187,7 @@ async fn a_failed_lookup_keeps_the_last_list() {
     }
     server.says("nats.test", RecordType::AAAA, Script::Records(60, vec![]));
     server.a("nats.test", 60, &[[10, 0, 0, 9]]);
-    until(&watch, "the new one", |snapshot| {
+    until(&watch, "the new node", |snapshot| {
         ids(&snapshot.live) == ["10.0.0.9:4222"]
     })
     .await;
@@ -196,9 +195,9 @@ async fn a_failed_lookup_keeps_the_last_list() {
     watch.close().await;
 }
 
-/// As when the pods behind a headless service become unready one after another.
+/// As with a headless service whose pods become unready one after another.
 #[tokio::test]
-async fn a_name_emptied_record_by_record_is_remembered_whole() {
+async fn all_nodes_of_a_name_that_was_emptied_one_by_one_are_remembered() {
     let server = Server::start().await;
     let watch = server.watch("nats.test:4222");
     let addresses = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3]];
@@ -209,7 +208,10 @@ async fn a_name_emptied_record_by_record_is_remembered_whole() {
     }
     server.says("nats.test", RecordType::A, Script::NoSuchName);
     server.says("nats.test", RecordType::AAAA, Script::NoSuchName);
-    until(&watch, "those who left", |snapshot| snapshot.cached.len() == 2).await;
+    until(&watch, "the nodes that left are cached", |snapshot| {
+        snapshot.cached.len() == 2
+    })
+    .await;
     assert_eq!(ids(&watch.snapshot().live), ["10.0.0.3:4222"]);
     let mut cached = ids(&watch.snapshot().cached);
     cached.sort();
@@ -248,7 +250,7 @@ async fn srv_records_name_hosts_ports_and_weights() {
 }
 
 #[tokio::test]
-async fn records_that_live_shorter_are_asked_for_sooner_but_not_more_than_once_a_second() {
+async fn records_with_a_short_ttl_are_looked_up_sooner_but_at_most_once_a_second() {
     let server = Server::start().await;
     server.a("nats.test", 0, &[[10, 0, 0, 1]]);
     let config = Config {
@@ -266,7 +268,7 @@ async fn records_that_live_shorter_are_asked_for_sooner_but_not_more_than_once_a
             .map(|(at, _)| *at)
             .collect()
     };
-    until_health(&watch, "asked three times", |_| asked().len() >= 3).await;
+    until_health(&watch, "three lookups", |_| asked().len() >= 3).await;
     let asked = asked();
     assert!(
         asked
@@ -278,7 +280,7 @@ async fn records_that_live_shorter_are_asked_for_sooner_but_not_more_than_once_a
 }
 
 #[tokio::test]
-async fn the_system_settings_resolve_a_name_of_the_hosts_file() {
+async fn the_system_resolver_resolves_a_name_in_the_hosts_file() {
     let config = Config {
         dns: vec!["localhost:4222".parse().unwrap()],
         ..Config::default()
@@ -292,14 +294,14 @@ async fn the_system_settings_resolve_a_name_of_the_hosts_file() {
 }
 
 #[tokio::test]
-async fn one_old_address_leads_to_the_cluster_behind_it() {
+async fn with_one_address_all_nodes_of_the_cluster_are_found() {
     let old: Upstream = "nats://u:p@old:4222".parse().unwrap();
     let config = Config {
         fixed: vec![old.clone()],
         ..Config::default()
     };
     let watch = watch(config.clone()).unwrap();
-    assert_eq!(ids(&watch.snapshot().fixed), ["old:4222"], "there at once");
+    assert_eq!(ids(&watch.snapshot().fixed), ["old:4222"], "known at once");
     let inherit = watch.snapshot().fixed[0].credentials.clone();
     watch.learned(
         &old.endpoint,
@@ -321,7 +323,7 @@ async fn one_old_address_leads_to_the_cluster_behind_it() {
     assert_eq!(watch.health().gossip_nodes, 3);
 
     watch.learned(&snapshot.fixed[2].client, None, &["newer:4222".into()]);
-    until(&watch, "the later word counts", |snapshot| {
+    until(&watch, "the later INFO replaces the earlier one", |snapshot| {
         ids(&snapshot.fixed) == ["old:4222", "newer:4222"]
     })
     .await;
@@ -354,7 +356,7 @@ async fn the_cache_file_is_written_when_the_list_changes_and_at_most_once_a_seco
     let watch = watch(config.clone()).unwrap();
     until_health(&watch, "written", |health| health.cache_writes_total == 1).await;
     let asked = server.questions.lock().unwrap().len();
-    until_health(&watch, "asked again", |_| {
+    until_health(&watch, "further lookups", |_| {
         server.questions.lock().unwrap().len() >= asked + 4
     })
     .await;
@@ -373,7 +375,7 @@ async fn the_cache_file_is_written_when_the_list_changes_and_at_most_once_a_seco
     assert_eq!(
         watch.health().cache_writes_total,
         2,
-        "a hundred INFO lines are one write, the last"
+        "a hundred INFO lines cause one write, with the last line"
     );
 
     server.task.abort();
@@ -384,6 +386,6 @@ async fn the_cache_file_is_written_when_the_list_changes_and_at_most_once_a_seco
 }
 
 #[test]
-fn outside_of_a_runtime_it_says_so() {
+fn a_watch_needs_a_tokio_runtime() {
     assert_eq!(watch(Config::default()).unwrap_err().kind(), "no_runtime");
 }

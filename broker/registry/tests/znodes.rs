@@ -1,4 +1,4 @@
-//! The registry against real ZooKeeper servers: what is read of the znodes, where they are, and how their changes are seen.
+//! Tests with real ZooKeeper servers: paths, records and changes of znodes.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::zk::*;
 use standin_registry::{NodeState, SourceState, ZooKeeperConfig, watch};
 use zookeeper_async::{Acl, CreateMode, Permission};
 
-/// The promise: a change reaches the snapshot within this of ZooKeeper knowing it.
+/// Promised maximum time from a change in ZooKeeper to the snapshot with it.
 const PROMISED: Duration = Duration::from_secs(1);
 
 #[tokio::test]
@@ -15,7 +15,7 @@ async fn changes_of_nodes_and_of_their_records_are_seen_within_a_second() {
     let writer = server.writer().await;
     let watch = watch(config(server.hosts())).unwrap();
     until_zookeeper_is(&watch, SourceState::Healthy).await;
-    // The path does not exist yet; it comes with the first node.
+    // The parent znode does not exist yet. It is created with the first node.
     writer
         .put("n1", r#"{"v":1,"id":"n1","client":"10.0.0.1:4222","state":"up"}"#)
         .await;
@@ -37,7 +37,7 @@ async fn changes_of_nodes_and_of_their_records_are_seen_within_a_second() {
     assert!(until_live(&watch, &["i-2", "n1"]).await < PROMISED);
     writer.delete("n1").await;
     assert!(until_live(&watch, &["i-2"]).await < PROMISED);
-    // Gone and back before anybody looked: the new record counts.
+    // Deleted and created again before it was read. The new record is used.
     writer.delete("n2").await;
     writer.put("n2", "10.0.0.3:4222").await;
     assert!(until_live(&watch, &["10.0.0.3:4222"]).await < PROMISED);
@@ -45,7 +45,7 @@ async fn changes_of_nodes_and_of_their_records_are_seen_within_a_second() {
 }
 
 #[tokio::test]
-async fn a_chroot_that_does_not_exist_yet_is_waited_for() {
+async fn a_missing_chroot_is_waited_for() {
     let server = Server::started().await;
     let writer = server.writer().await;
     let mut config = config(format!("{}/app/blue", server.hosts()));
@@ -69,7 +69,7 @@ async fn a_chroot_that_does_not_exist_yet_is_waited_for() {
 }
 
 #[tokio::test]
-async fn the_chroot_itself_can_hold_the_nodes() {
+async fn the_chroot_itself_can_be_the_parent_of_the_nodes() {
     let server = Server::started().await;
     let writer = server.writer().await;
     writer.put("a", "a:1").await;
@@ -83,7 +83,7 @@ async fn the_chroot_itself_can_hold_the_nodes() {
 }
 
 #[tokio::test]
-async fn nodes_behind_an_acl_need_the_digest_credentials_and_nothing_is_lost_without() {
+async fn nodes_with_an_acl_need_the_digest_credentials_and_other_nodes_are_read_without_them() {
     let mut server = Server::started().await;
     let writer = server.writer().await;
     writer.create_path("/standin").await;
@@ -104,7 +104,7 @@ async fn nodes_behind_an_acl_need_the_digest_credentials_and_nothing_is_lost_wit
     create(&format!("{PATH}/a"), "a:1", only_us()).await;
 
     let stranger = watch(config(server.hosts())).unwrap();
-    until_health(&stranger, "the refusal is told", |health| {
+    until_health(&stranger, "the refusal is reported", |health| {
         health
             .zookeeper
             .last_error
@@ -119,7 +119,7 @@ async fn nodes_behind_an_acl_need_the_digest_credentials_and_nothing_is_lost_wit
     allowed.zookeeper.as_mut().unwrap().digest_auth = Some("reader:secret".into());
     let reader = watch(allowed).unwrap();
     until_live(&reader, &["a:1"]).await;
-    // Another registrar's record that even we may not read is skipped; the others are not.
+    // A record of another registrar that may not be read is skipped. The others are read.
     create(
         &format!("{PATH}/b"),
         "b:1",
@@ -133,7 +133,7 @@ async fn nodes_behind_an_acl_need_the_digest_credentials_and_nothing_is_lost_wit
     create(&format!("{PATH}/c"), "c:1", only_us()).await;
     assert!(until_live(&reader, &["a:1", "c:1"]).await < PROMISED);
     until_health(&reader, "one is skipped", |health| health.zookeeper.skipped == 1).await;
-    // Auth is shown again after a reconnect.
+    // The credentials are sent again after a reconnect.
     server.kill().await;
     until_zookeeper_is(&reader, SourceState::Lost).await;
     server.start().await;
@@ -158,7 +158,7 @@ async fn a_thousand_children_changed_in_a_burst_are_all_seen() {
 }
 
 #[tokio::test]
-async fn garbage_is_skipped_and_counted_once_and_other_registrars_are_understood() {
+async fn invalid_records_are_skipped_and_counted_once_and_those_of_other_registrars_are_read() {
     let server = Server::started().await;
     let writer = server.writer().await;
     writer.put("garbage", "\u{1}\u{2}no record").await;
@@ -213,7 +213,7 @@ async fn garbage_is_skipped_and_counted_once_and_other_registrars_are_understood
 }
 
 #[tokio::test]
-async fn more_children_than_the_limit_are_left_out_and_counted() {
+async fn children_above_the_limit_are_ignored_and_counted() {
     let server = Server::started().await;
     server.writer().await.put_many("n", 12).await;
     let mut config = config(server.hosts());
@@ -225,7 +225,7 @@ async fn more_children_than_the_limit_are_left_out_and_counted() {
 }
 
 #[tokio::test]
-async fn what_no_watch_tells_is_found_by_the_audit() {
+async fn a_change_that_no_watch_reports_is_found_by_the_audit() {
     let server = Server::started().await;
     let writer = server.writer().await;
     writer.put("a", "a:1").await;
@@ -236,7 +236,7 @@ async fn what_no_watch_tells_is_found_by_the_audit() {
         ..zookeeper.clone()
     };
     zookeeper.digest_auth = Some("reader:secret".into());
-    // Nothing tells of a change of an ACL: the record that becomes readable is found by looking again.
+    // No watch reports a change of an ACL. The audit finds the record when it becomes readable.
     let hidden = vec![Acl::new(
         Permission::ALL,
         "digest",

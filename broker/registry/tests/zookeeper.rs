@@ -1,21 +1,21 @@
-//! The registry against real ZooKeeper servers: what the session's thread promises, each promise once. The
-//! child processes that some tests need are this binary again, in the role of `a_watching_child_process`.
+//! Tests with real ZooKeeper servers: sessions, outages, the cache file. Some tests need a child process, which is this binary
+//! running the test `a_watching_child_process`.
 
 use std::time::{Duration, Instant};
 
 use crate::zk::child::{ChildProcess, hosts_for_a_child};
-use crate::zk::leaks::nothing_is_left_behind;
+use crate::zk::leaks::assert_no_resources_remain;
 use crate::zk::*;
 use nix::sys::signal::Signal;
 use standin_registry::{Source, SourceState, watch};
 use tokio::net::TcpListener;
 
-/// The promise: a change reaches the snapshot within this of ZooKeeper knowing it.
+/// Promised maximum time from a change in ZooKeeper to the snapshot with it.
 const PROMISED: Duration = Duration::from_secs(1);
 const CHILD: &str = "zookeeper::a_watching_child_process";
 
 #[tokio::test]
-async fn a_zookeeper_that_is_down_at_start_is_found_when_it_comes() {
+async fn a_zookeeper_that_is_down_at_start_is_used_when_it_starts() {
     let mut server = Server::new();
     let watch = watch(config(server.hosts())).unwrap();
     until_zookeeper_is(&watch, SourceState::Lost).await;
@@ -37,16 +37,16 @@ async fn a_zookeeper_that_is_down_at_start_is_found_when_it_comes() {
 }
 
 #[tokio::test]
-async fn a_reader_can_wait_for_the_first_answer_an_empty_one_too() {
+async fn a_reader_can_wait_for_the_first_answer_even_if_it_is_empty() {
     let mut server = Server::new();
     let watch = watch(config(server.hosts())).unwrap();
     until_zookeeper_is(&watch, SourceState::Lost).await;
     let early = tokio::time::timeout(Duration::ZERO, watch.answered()).await;
-    assert!(early.is_err(), "nobody has answered yet");
+    assert!(early.is_err(), "no answer yet");
     server.start().await;
     for _ in 0..2 {
         let answered = tokio::time::timeout(PATIENCE, watch.answered()).await;
-        assert!(answered.is_ok(), "the second time at once");
+        assert!(answered.is_ok(), "the second call returns at once");
     }
     assert!(watch.snapshot().is_empty());
     server.kill().await;
@@ -58,12 +58,16 @@ async fn a_reader_can_wait_for_the_first_answer_an_empty_one_too() {
     server.writer().await.put("a", "a:1").await;
     let second = standin_registry::watch(config(server.hosts())).unwrap();
     tokio::time::timeout(PATIENCE, second.answered()).await.unwrap();
-    assert_eq!(live(&second.snapshot()), ["a:1"], "what was answered is shown");
+    assert_eq!(
+        live(&second.snapshot()),
+        ["a:1"],
+        "the snapshot includes the answer"
+    );
     second.close().await;
 }
 
 #[tokio::test]
-async fn a_restart_within_the_session_keeps_the_list_and_then_shows_what_changed_meanwhile() {
+async fn a_restart_within_the_session_keeps_the_list_and_later_changes_are_seen() {
     let mut server = Server::started().await;
     server.writer().await.put("a", "a:1").await;
     let watch = watch(config(server.hosts())).unwrap();
@@ -73,7 +77,7 @@ async fn a_restart_within_the_session_keeps_the_list_and_then_shows_what_changed
         until_zookeeper_is(&watch, SourceState::Lost).await;
         assert!(
             live(&watch.snapshot()).contains(&"a:1".to_owned()),
-            "the last list counts while ZooKeeper is lost"
+            "the last list is used while ZooKeeper is down"
         );
         server.start().await;
         until_zookeeper_is(&watch, SourceState::Healthy).await;
@@ -83,12 +87,16 @@ async fn a_restart_within_the_session_keeps_the_list_and_then_shows_what_changed
         let taken = until(&watch, &id, |snapshot| live(snapshot).contains(&id)).await;
         assert!(taken < PROMISED, "{taken:?} right after a reconnect");
     }
-    assert_eq!(watch.health().zookeeper.sessions_total, 1, "each time continued");
+    assert_eq!(
+        watch.health().zookeeper.sessions_total,
+        1,
+        "the session was resumed each time"
+    );
     watch.close().await;
 }
 
 #[tokio::test]
-async fn wiped_data_move_the_nodes_to_the_cached_list_and_the_watch_goes_on() {
+async fn after_a_loss_of_the_data_of_zookeeper_the_nodes_are_cached_and_watching_continues() {
     let mut server = Server::started().await;
     let writer = server.writer().await;
     writer.put("a", "a:1").await;
@@ -109,7 +117,7 @@ async fn wiped_data_move_the_nodes_to_the_cached_list_and_the_watch_goes_on() {
 }
 
 #[tokio::test]
-async fn a_zookeeper_emptied_by_mistake_erases_nothing() {
+async fn nodes_are_cached_when_zookeeper_is_emptied_by_mistake() {
     let server = Server::started().await;
     let writer = server.writer().await;
     writer.put("a", "a:1").await;
@@ -124,18 +132,18 @@ async fn a_zookeeper_emptied_by_mistake_erases_nothing() {
     assert_eq!(
         ids(&watch.snapshot().cached),
         ["a:1", "b:1"],
-        "who was there shortly before the end too"
+        "also the node that left shortly before"
     );
     writer.put("c", "c:1").await;
     assert!(
         until_live(&watch, &["c:1"]).await < PROMISED,
-        "the path is watched for its return"
+        "the missing path is watched"
     );
     watch.close().await;
 }
 
 #[tokio::test]
-async fn a_frozen_server_is_given_up_within_the_session_timeout() {
+async fn a_frozen_server_is_abandoned_within_the_session_timeout() {
     let server = Server::started().await;
     let writer = server.writer().await;
     writer.put("a", "a:1").await;
@@ -154,7 +162,7 @@ async fn a_frozen_server_is_given_up_within_the_session_timeout() {
 }
 
 #[tokio::test]
-async fn an_expired_session_of_a_frozen_client_is_replaced_and_all_is_read_again() {
+async fn an_expired_session_of_a_frozen_client_is_replaced_and_all_nodes_are_read_again() {
     let server = Server::started().await;
     let writer = server.writer().await;
     writer.put("a", "a:1").await;
@@ -163,7 +171,7 @@ async fn an_expired_session_of_a_frozen_client_is_replaced_and_all_is_read_again
     child.signal(Signal::SIGSTOP);
     writer.put("b", "b:1").await;
     writer.delete("a").await;
-    // The test's own client stays, the frozen one is expired by the server.
+    // The server expires the session of the frozen client. That of the test remains.
     eventually("the frozen session has expired", async || {
         server.connections().await == Some(1)
     })
@@ -176,7 +184,7 @@ async fn an_expired_session_of_a_frozen_client_is_replaced_and_all_is_read_again
 }
 
 #[tokio::test]
-async fn a_member_that_accepts_and_closes_costs_next_to_nothing() {
+async fn a_server_that_accepts_and_closes_costs_little_cpu_time() {
     const WATCHED: Duration = Duration::from_secs(30);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let child = ChildProcess::start(CHILD, &listener.local_addr().unwrap().to_string());
@@ -193,14 +201,14 @@ async fn a_member_that_accepts_and_closes_costs_next_to_nothing() {
     );
     assert!(share < 0.05, "{share} of a core");
     assert!(connects < 2 * WATCHED.as_secs(), "{connects} connects");
-    assert!(connects > 3, "it has to be tried again");
+    assert!(connects > 3, "the connection must be retried");
 }
 
 #[tokio::test]
-async fn dead_silent_and_unresolvable_hosts_do_not_keep_it_from_the_good_one() {
+async fn dead_silent_and_unresolvable_hosts_do_not_prevent_the_use_of_a_good_one() {
     let server = Server::started().await;
     server.writer().await.put("a", "a:1").await;
-    // A full backlog: the kernel drops further SYNs, as a firewall would.
+    // With a full backlog the kernel drops further SYNs, like a firewall.
     let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     silent
         .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
@@ -215,7 +223,7 @@ async fn dead_silent_and_unresolvable_hosts_do_not_keep_it_from_the_good_one() {
     .await;
     assert!(
         refused.is_err(),
-        "the backlog is not full, the test would show nothing"
+        "the backlog is not full, so the test would prove nothing"
     );
 
     let dead = format!("127.0.0.1:{}", free_port());
@@ -229,16 +237,16 @@ async fn dead_silent_and_unresolvable_hosts_do_not_keep_it_from_the_good_one() {
 }
 
 #[test]
-fn nothing_is_left_behind_when_it_is_dropped_or_closed() {
+fn no_resources_remain_after_the_end_of_a_watch() {
     let folder = tempfile::tempdir().unwrap();
-    nothing_is_left_behind(
-        "zookeeper::nothing_is_left_behind_when_it_is_dropped_or_closed",
+    assert_no_resources_remain(
+        "zookeeper::no_resources_remain_after_the_end_of_a_watch",
         async |hosts, is_closed| {
             let mut config = config(hosts);
             config.dns = vec!["localhost:4222".parse().unwrap()];
             config.cache_file = Some(folder.path().join("cache.json"));
             let watch = watch(config).unwrap();
-            until_health(&watch, "asked", |health| {
+            until_health(&watch, "the first attempt has ended", |health| {
                 health.zookeeper.state != SourceState::Connecting
             })
             .await;
@@ -252,7 +260,7 @@ fn nothing_is_left_behind_when_it_is_dropped_or_closed() {
 }
 
 #[tokio::test]
-async fn a_cold_start_with_zookeeper_down_serves_from_the_cache_file() {
+async fn a_cold_start_with_zookeeper_down_uses_the_cache_file() {
     let mut server = Server::started().await;
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(server.hosts());
@@ -297,7 +305,7 @@ async fn a_cold_start_with_zookeeper_down_serves_from_the_cache_file() {
 }
 
 #[tokio::test]
-async fn new_settings_are_taken_over_without_losing_the_last_good_list() {
+async fn new_settings_take_effect_without_a_loss_of_the_last_list() {
     let (first, second) = (Server::started().await, Server::new());
     first.writer().await.put("a", "a:1").await;
     let watch = watch(config(first.hosts())).unwrap();
@@ -308,7 +316,7 @@ async fn new_settings_are_taken_over_without_losing_the_last_good_list() {
     let mut moved = config(second.hosts());
     moved.fixed = vec!["old:4222".parse().unwrap()];
     watch.reconfigure(moved).unwrap();
-    until(&watch, "the fixed one is known", |snapshot| {
+    until(&watch, "the fixed node is known", |snapshot| {
         !snapshot.fixed.is_empty()
     })
     .await;
@@ -321,13 +329,13 @@ async fn new_settings_are_taken_over_without_losing_the_last_good_list() {
     watch.close().await;
 }
 
-/// Not a test but the role of the child process; without the variable there is nothing to do.
+/// Not a test, but the child process of a test. Does nothing without the environment variable.
 #[tokio::test]
 async fn a_watching_child_process() {
     let Some(hosts) = hosts_for_a_child() else { return };
     let mut watch = watch(config(hosts)).unwrap();
     loop {
-        // The test runner may have begun a line.
+        // The test runner may have written the beginning of a line.
         println!("\nlive {}", live(&watch.snapshot()).join(" "));
         watch.changed().await;
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::auth::Access;
 
-fn read(words: &[&str]) -> Result<Cli, Said> {
+fn read(words: &[&str]) -> Result<Cli, CliMessage> {
     let program = std::iter::once("standin-broker");
     Cli::read(program.chain(words.iter().copied()).map(OsString::from))
 }

@@ -6,7 +6,7 @@
 use crate::error::WireError;
 use crate::limits::FrameLimits;
 use crate::line::{message_tokens, size, tokens, trim};
-use crate::scan::{Body, Dialect, PlainMessage, Scanner, Span};
+use crate::scanner::{Body, Dialect, PlainMessage, Scanner, Span};
 
 /// Verb of a client's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Dialect for Client {
 
     #[inline]
     fn verb(bytes: &[u8]) -> Result<Option<(Verb, usize)>, WireError> {
-        crate::scan::verb(
+        crate::scanner::verb(
             bytes,
             &[
                 (b"PUB", true, Verb::Pub),

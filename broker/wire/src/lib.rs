@@ -10,7 +10,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`limits`] | the limits of the protocol |
-//! | [`scan`] | [`Scanner`], which finds the next whole frame at the start of a buffer, in either direction |
+//! | [`scanner`] | [`Scanner`], which finds the next whole frame at the start of a buffer, in either direction |
 //! | [`line`](mod@line) | the parts of a control line: blanks, tokens, sizes |
 //! | [`client`] | the frames that a client sends: CONNECT PUB HPUB SUB UNSUB PING PONG |
 //! | [`server`] | the frames that a server sends: INFO MSG HMSG PING PONG +OK -ERR |
@@ -36,7 +36,7 @@ mod json;
 pub mod limits;
 pub mod line;
 pub mod refusal;
-pub mod scan;
+pub mod scanner;
 pub mod server;
 pub mod subject;
 
@@ -46,6 +46,6 @@ pub use error::WireError;
 pub use fault::ClientFault;
 pub use info::Info;
 pub use refusal::Refusal;
-pub use scan::{Scanner, Span};
+pub use scanner::{Scanner, Span};
 pub use server::ServerScanner;
 pub use subject::{Pattern, PatternError};

@@ -3,7 +3,7 @@
 use crate::error::WireError;
 use crate::limits::FrameLimits;
 use crate::line::{message_tokens, size, trim};
-use crate::scan::{Body, Dialect, PlainMessage, Scanner, Span};
+use crate::scanner::{Body, Dialect, PlainMessage, Scanner, Span};
 
 /// Verb of a server's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Dialect for Server {
 
     #[inline]
     fn verb(bytes: &[u8]) -> Result<Option<(Verb, usize)>, WireError> {
-        crate::scan::verb(
+        crate::scanner::verb(
             bytes,
             &[
                 (b"MSG", true, Verb::Msg),

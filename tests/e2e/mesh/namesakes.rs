@@ -256,7 +256,10 @@ async fn a_record_of_a_dead_node_is_replaced_and_a_persistent_znode_is_waited_fo
     mesh.nodes[1].restart().await;
     mesh.wait_until_whole().await;
     // Its record is replaced although its session goes on.
-    mesh.nodes[1].process().wait_for_line("n2 exists", PATIENCE).await;
+    mesh.nodes[1]
+        .process()
+        .wait_for_line("n2 registered", PATIENCE)
+        .await;
     assert!(registrar.get(&place).await.contains("\"run\""));
     assert!(mesh.nodes[1].stop(PATIENCE).await.success());
     // Something that no node has made.

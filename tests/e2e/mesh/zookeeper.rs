@@ -190,7 +190,7 @@ async fn a_node_is_registered_again_after_its_session_expired_and_after_its_znod
     }
     for node in &mut mesh.nodes {
         node.process()
-            .wait_for_line("was deleted by another client; created again", LONG)
+            .wait_for_line("was deleted by another client, created again", LONG)
             .await;
     }
     registered(&mut registrar, &["n1", "n2", "n3"]).await;

@@ -46,7 +46,7 @@ impl Input<'_> {
         let mut layers = Layers::defaults(S::SCHEMA)?;
         if let Some(path) = self.file {
             match fs::read_to_string(path) {
-                Ok(text) => layers.lay_file(path, &text),
+                Ok(text) => layers.apply_file(path, &text),
                 Err(error) => layers.errors.push(SettingsError::Unreadable {
                     what: "settings file",
                     path: path.to_owned(),
@@ -54,8 +54,8 @@ impl Input<'_> {
                 }),
             }
         }
-        layers.lay_environment(&self.environment);
-        layers.lay_flags(&self.flags);
+        layers.apply_environment(&self.environment);
+        layers.apply_flags(&self.flags);
         layers.finish(S::check_complete)
     }
 }
@@ -67,7 +67,7 @@ impl Input<'_> {
 /// Those of [`Input::load`].
 pub fn of_text<S: Settings>(name: &str, text: &str) -> Result<Loaded<S>, SettingsError> {
     let mut layers = Layers::defaults(S::SCHEMA)?;
-    layers.lay_text(name, text);
+    layers.apply_text(name, text);
     layers.finish(|_| Ok(()))
 }
 
@@ -112,29 +112,29 @@ impl Layers {
             .any(|entry| !section.is_empty() && entry.split().0 == section)
     }
 
-    fn lay_file(&mut self, path: &Path, text: &str) {
+    fn apply_file(&mut self, path: &Path, text: &str) {
         let name = path.display().to_string();
         let is_named = |wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
         let Some(other) = self.schema.other_format.filter(|_| !is_named("toml")) else {
-            return self.lay_text(&name, text);
+            return self.apply_text(&name, text);
         };
         if is_named("conf") {
-            return self.lay_document(&name, other(&name, text));
+            return self.apply_document(&name, other(&name, text));
         }
         let document = document::parse(&name, text);
         if document.is_well_formed {
-            return self.lay_document(&name, document);
+            return self.apply_document(&name, document);
         }
         // If the text is valid in neither format, the TOML errors are reported.
         let otherwise = Some(other(&name, text)).filter(|document| document.is_well_formed);
-        self.lay_document(&name, otherwise.unwrap_or(document));
+        self.apply_document(&name, otherwise.unwrap_or(document));
     }
 
-    fn lay_text(&mut self, name: &str, text: &str) {
-        self.lay_document(name, document::parse(name, text));
+    fn apply_text(&mut self, name: &str, text: &str) {
+        self.apply_document(name, document::parse(name, text));
     }
 
-    fn lay_document(&mut self, name: &str, document: Document) {
+    fn apply_document(&mut self, name: &str, document: Document) {
         self.errors.extend(document.errors);
         self.warnings.extend(document.warnings);
         self.is_complete &= document.is_complete;
@@ -201,20 +201,20 @@ impl Layers {
         }
     }
 
-    fn lay_environment(&mut self, environment: &[(String, String)]) {
+    fn apply_environment(&mut self, environment: &[(String, String)]) {
         let variables: BTreeMap<&str, &str> = environment
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         for (name, key) in self.schema.variables {
             if let Some(value) = variables.get(name).filter(|value| !value.is_empty()) {
-                self.lay_variable(key, name, value);
+                self.apply_variable(key, name, value);
             }
         }
         for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("STANDIN_")) {
             let known = self.entries.iter().find(|entry| entry.variable() == **name);
             match known.map(|entry| entry.key.clone()) {
-                Some(key) => self.lay_variable(&key, name, value),
+                Some(key) => self.apply_variable(&key, name, value),
                 None if is_kubernetes_variable(name) => {}
                 None => self.unknown_variable(name),
             }
@@ -258,7 +258,7 @@ impl Layers {
         self.errors.push(error);
     }
 
-    fn lay_variable(&mut self, key: &str, name: &str, text: &str) {
+    fn apply_variable(&mut self, key: &str, name: &str, text: &str) {
         let schema = self.schema;
         let Some(entry) = self.entry(key) else {
             return;
@@ -279,7 +279,7 @@ impl Layers {
         entry.set(value, place);
     }
 
-    fn lay_flags(&mut self, flags: &[Flag]) {
+    fn apply_flags(&mut self, flags: &[Flag]) {
         for flag in flags {
             if let Some(entry) = self.entry(flag.key) {
                 let value = match &flag.value {

@@ -11,8 +11,8 @@ use super::*;
 use crate::endpoint::Endpoint;
 use crate::node::Node;
 use crate::node::Source;
-use crate::place::Ghost;
 use crate::record::Record;
+use crate::registration::Ghost;
 
 /// Log lines, each with its level.
 type Lines = Vec<(Level, String)>;
@@ -62,7 +62,7 @@ impl Subscriber for Log {
 /// An announcer, and what it logs and publishes for each report.
 struct Scene {
     announcer: Announcer,
-    standing: channel::Receiver<Standing>,
+    state: channel::Receiver<RegistrationState>,
     log: Log,
 }
 
@@ -74,56 +74,59 @@ impl Scene {
             is_held: false,
             dead_run: None,
         };
-        let (publish, standing) = channel::channel(Standing::Withdrawn);
+        let (publish, state) = channel::channel(RegistrationState::Withdrawn);
         let mut announcer = Announcer::new(channel::Sender::new(Some(wanted)).subscribe(), publish);
         announcer.register_under("/nodes".to_owned());
         Self {
             announcer,
-            standing,
+            state,
             log: Log::default(),
         }
     }
 
-    fn lines(&self, word: Word) -> Lines {
-        tracing::subscriber::with_default(self.log.clone(), || self.announcer.take(word));
+    fn lines(&self, event: RegistrationEvent) -> Lines {
+        tracing::subscriber::with_default(self.log.clone(), || self.announcer.take(event));
         self.log.take()
     }
 
-    fn levels(&self, word: Word) -> Vec<Level> {
-        self.lines(word).into_iter().map(|(level, _)| level).collect()
+    fn levels(&self, event: RegistrationEvent) -> Vec<Level> {
+        self.lines(event).into_iter().map(|(level, _)| level).collect()
     }
 }
 
-fn waiting(is_taken: bool) -> Word {
+fn waiting(is_taken: bool) -> RegistrationEvent {
     let node = Node::at(Endpoint::new("10.0.0.2", 4222), Source::ZooKeeper);
     let holder = Holder::Node(Arc::new(node));
-    Word::Waiting(Waiting { holder, is_taken })
+    RegistrationEvent::Waiting(Waiting { holder, is_taken })
 }
 
 #[test]
 fn a_taken_id_is_an_error_that_names_the_znode_and_the_other() {
     let mut scene = Scene::new();
     assert_eq!(scene.levels(waiting(false)), [Level::INFO]);
-    assert_eq!(scene.standing.borrow_and_update().as_str(), "seeking");
+    assert_eq!(scene.state.borrow_and_update().as_str(), "seeking");
     let lines = scene.lines(waiting(true));
     assert_eq!((lines.len(), lines[0].0), (1, Level::ERROR));
     assert!(
         lines[0].1.contains("/nodes/n1") && lines[0].1.contains("10.0.0.2:4222"),
         "{lines:?}"
     );
-    assert_eq!(scene.standing.borrow_and_update().as_str(), "taken");
+    assert_eq!(scene.state.borrow_and_update().as_str(), "taken");
 }
 
 #[test]
 fn what_others_did_to_our_znode_is_a_warning_and_changes_no_standing() {
     let mut scene = Scene::new();
-    assert_eq!(scene.levels(Word::Announced), [Level::INFO]);
-    scene.standing.borrow_and_update();
-    assert_eq!(scene.levels(Word::Deleted), [Level::WARN]);
-    assert_eq!(scene.levels(Word::Overwritten), [Level::WARN]);
-    assert_eq!(scene.levels(Word::Rewritten), [Level::INFO]);
-    assert_eq!(scene.levels(Word::Removed(Ghost::EarlierLife)), [Level::INFO]);
-    assert!(!scene.standing.has_changed().unwrap());
+    assert_eq!(scene.levels(RegistrationEvent::Announced), [Level::INFO]);
+    scene.state.borrow_and_update();
+    assert_eq!(scene.levels(RegistrationEvent::Deleted), [Level::WARN]);
+    assert_eq!(scene.levels(RegistrationEvent::Overwritten), [Level::WARN]);
+    assert_eq!(scene.levels(RegistrationEvent::Rewritten), [Level::INFO]);
+    assert_eq!(
+        scene.levels(RegistrationEvent::Removed(Ghost::EarlierProcess)),
+        [Level::INFO]
+    );
+    assert!(!scene.state.has_changed().unwrap());
     scene.announcer.without_session("no memory");
-    assert_eq!(scene.standing.borrow_and_update().as_str(), "seeking");
+    assert_eq!(scene.state.borrow_and_update().as_str(), "seeking");
 }

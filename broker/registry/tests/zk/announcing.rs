@@ -1,22 +1,22 @@
-//! What tests of announcements share: records, and waiting for how an announcement stands and for what stands in ZooKeeper.
+//! Helpers for tests of registrations: records, and waiting for the state of an announcement and of a znode.
 
 use std::time::{Duration, Instant};
 
-use standin_registry::{Announcement, Endpoint, Record, Standing, ZooKeeperConfig, announce, watch};
+use standin_registry::{Announcement, Endpoint, Record, RegistrationState, ZooKeeperConfig, announce, watch};
 use zookeeper_async::{Acl, CreateMode, Stat, ZkError};
 
 use super::*;
 
-/// The promise: what somebody did to our znode is seen and mended within this.
+/// Promised maximum time in which a change of our znode by another client is repaired.
 pub(crate) const PROMISED: Duration = Duration::from_secs(1);
-/// The session timeout of most tests, the shortest there is.
+/// Session timeout of most tests, which is the minimum.
 pub(crate) const SESSION: Duration = Duration::from_secs(4);
 
 pub(crate) fn settings(hosts: impl Into<String>) -> ZooKeeperConfig {
     config(hosts).zookeeper.unwrap()
 }
 
-/// A node at a port of its own.
+/// Creates the record of a node at the port `port`.
 pub(crate) fn node(id: &str, port: u16) -> Record {
     Record {
         mesh: Some(Endpoint::new("10.0.0.1", port + 2_000)),
@@ -28,26 +28,26 @@ pub(crate) fn znode(id: &str) -> String {
     format!("{PATH}/{id}")
 }
 
-pub(crate) async fn until_standing(
+pub(crate) async fn until_state(
     announcement: &mut Announcement,
     what: &str,
-    good: impl Fn(&Standing) -> bool,
+    good: impl Fn(&RegistrationState) -> bool,
 ) -> Duration {
     let begun = Instant::now();
     let waiting = async {
-        while !good(&announcement.standing()) {
+        while !good(&announcement.state()) {
             announcement.changed().await;
         }
     };
     if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-        panic!("not within {PATIENCE:?}: {what}; {:?}", announcement.standing());
+        panic!("not within {PATIENCE:?}: {what}; {:?}", announcement.state());
     }
     begun.elapsed()
 }
 
-/// Waits until the standing has this name.
+/// Waits until the state has this name.
 pub(crate) async fn until_it_is(announcement: &mut Announcement, name: &str) -> Duration {
-    until_standing(announcement, name, |standing| standing.as_str() == name).await
+    until_state(announcement, name, |state| state.as_str() == name).await
 }
 
 pub(crate) async fn announced(hosts: String, record: Record) -> Announcement {
@@ -56,33 +56,33 @@ pub(crate) async fn announced(hosts: String, record: Record) -> Announcement {
     announcement
 }
 
-/// Announces a node. Returns also which nodes it sees registered at that moment.
+/// Announces a node. Returns also which nodes its session sees registered at that moment.
 pub(crate) async fn announced_with(hosts: String, record: Record) -> (Announcement, Vec<String>) {
     let announcement = announced(hosts, record).await;
     let registered = registered(&announcement);
     (announcement, registered)
 }
 
-/// The ids of all registered nodes, as the announcement's own session sees them.
+/// Returns the ids of all registered nodes, as the announcement's session sees them.
 pub(crate) fn registered(announcement: &Announcement) -> Vec<String> {
-    assert_eq!(announcement.standing(), Standing::Announced);
+    assert_eq!(announcement.state(), RegistrationState::Announced);
     ids(&announcement.watch().snapshot().registered)
 }
 
-/// Opens a session and reserves the place of a node.
+/// Opens a session and reserves the path of a node.
 pub(crate) fn reserved(server: &Server, record: Record) -> Announcement {
     let watch = watch(config(server.hosts())).unwrap();
     Announcement::reserve(&watch, record).unwrap()
 }
 
 pub(crate) fn reason(announcement: &Announcement) -> String {
-    match announcement.standing() {
-        Standing::Seeking { reason } | Standing::Taken { reason, .. } => reason,
-        standing => panic!("{standing:?}"),
+    match announcement.state() {
+        RegistrationState::Seeking { reason } | RegistrationState::Taken { reason, .. } => reason,
+        state => panic!("{state:?}"),
     }
 }
 
-/// What stands there now.
+/// Reads a znode.
 pub(crate) async fn read(writer: &Writer, path: &str) -> Option<(String, Stat)> {
     match writer.zookeeper.get_data(path, false).await {
         Ok((data, stat)) => Some((String::from_utf8(data).unwrap(), stat)),
@@ -95,11 +95,11 @@ pub(crate) async fn owner(writer: &Writer, path: &str) -> Option<i64> {
     read(writer, path).await.map(|(_, stat)| stat.ephemeral_owner)
 }
 
-/// Waits until this record stands there as an ephemeral znode of another session than `not`, and returns how
-/// long it took.
+/// Waits until the znode at `path` is ephemeral, has this record, and is owned by another session than `not`. Returns the time
+/// that this took.
 pub(crate) async fn until_stands(writer: &Writer, path: &str, record: &Record, not: i64) -> Duration {
     let begun = Instant::now();
-    eventually("our record stands", async || {
+    eventually("our record is registered", async || {
         read(writer, path).await.is_some_and(|(data, stat)| {
             data == record.to_json() && stat.is_ephemeral() && stat.ephemeral_owner != not
         })
@@ -108,7 +108,7 @@ pub(crate) async fn until_stands(writer: &Writer, path: &str, record: &Record, n
     begun.elapsed()
 }
 
-/// Puts an ephemeral znode of the writer's own session at the place of `id`, and returns its owner.
+/// Creates an ephemeral znode with the name `id` in the session of the writer, and returns its owner.
 pub(crate) async fn hold(writer: &Writer, id: &str, data: String, acl: Vec<Acl>) -> i64 {
     writer.create_path(PATH).await;
     let (path, data) = (znode(id), data.into_bytes());

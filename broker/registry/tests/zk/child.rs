@@ -1,5 +1,5 @@
-//! A child process for what can only be done to a whole process: freezing it, and measuring its CPU time. It
-//! is the test binary again, in the role of one of its tests.
+//! A child process, for actions that affect a whole process: to freeze it, and to measure its CPU time. It is the test binary,
+//! running one of its tests.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,19 +13,19 @@ use super::PATIENCE;
 
 pub(crate) const HOSTS_VARIABLE: &str = "STANDIN_TEST_CHILD_HOSTS";
 
-/// What the role is to be played with; `None` when it is run as a test, and there is nothing to do.
+/// Returns the host list for a child process; `None` in a normal test run.
 pub(crate) fn hosts_for_a_child() -> Option<String> {
     std::env::var(HOSTS_VARIABLE).ok()
 }
 
-/// The child, which tells what it sees line by line.
+/// A child process, which prints its state line by line.
 pub(crate) struct ChildProcess {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl ChildProcess {
-    /// Starts the role of this name.
+    /// Starts a child process that runs the test `role`.
     pub(crate) fn start(role: &str, hosts: &str) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", role, "--nocapture"])
@@ -38,7 +38,7 @@ impl ChildProcess {
         Self { process, lines }
     }
 
-    /// Waits for a line, and returns how long it took.
+    /// Waits for a line, and returns the time that this took.
     pub(crate) async fn until(&mut self, wanted: &str) -> Duration {
         let begun = Instant::now();
         let mut seen = Vec::new();
@@ -61,7 +61,7 @@ impl ChildProcess {
         kill(Pid::from_raw(self.process.id().unwrap() as i32), signal).unwrap();
     }
 
-    /// CPU time used so far, by `/proc`, in its unit of 10 ms.
+    /// Returns the CPU time used so far, with the resolution of `/proc`, 10 ms.
     pub(crate) fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id().unwrap())).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();

@@ -1,5 +1,5 @@
-//! What is left behind in the process: threads, descriptors, tasks. Only a process of its own can be counted,
-//! since other tests come and go in this one; so the test starts itself again, alone.
+//! Check for leaked threads, descriptors and tasks. They are counted in a separate process, because other tests run in this one. So
+//! the test starts itself again, alone.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use tokio::net::TcpListener;
 use super::child::{HOSTS_VARIABLE, hosts_for_a_child};
 use super::{Server, eventually, free_port};
 
-/// Runs the `work` of the test `name` several times with each of three host lists: a server that serves, none,
-/// and one that never answers. The work is told whether to end in good order. Then all has to be as before.
-pub(crate) fn nothing_is_left_behind(name: &str, work: impl AsyncFn(String, bool)) {
+/// Runs `work` of the test `name` several times with each of three host lists: a running server, a closed port, and a server that
+/// never answers. The second argument of `work` is whether to wait for an orderly end. Asserts that no thread, descriptor or task
+/// remains.
+pub(crate) fn assert_no_resources_remain(name: &str, work: impl AsyncFn(String, bool)) {
     if hosts_for_a_child().is_none() {
         let alone = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
-            .env(HOSTS_VARIABLE, "its own")
+            .env(HOSTS_VARIABLE, "set by the child")
             .output()
             .unwrap();
         let (out, err) = (
@@ -46,9 +47,10 @@ pub(crate) fn nothing_is_left_behind(name: &str, work: impl AsyncFn(String, bool
                 work(hosts.clone(), in_good_order).await;
             }
         }
-        eventually("threads, descriptors and tasks are as before", async || {
-            counts() == before
-        })
+        eventually(
+            "the numbers of threads, descriptors and tasks are as before",
+            async || counts() == before,
+        )
         .await;
         eventually("the server has no client left", async || {
             server.connections().await == Some(0)

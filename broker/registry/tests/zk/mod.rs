@@ -1,5 +1,5 @@
-//! Real ZooKeeper servers for the tests: each on its own port and in its own folder, ended with the test.
-//! What is written into them is written by a client of the test's own, so that the truth is ZooKeeper's.
+//! Real ZooKeeper servers for the tests, each on its own port and in its own folder. They are stopped at the end of the test. The
+//! tests read and write znodes with a separate client.
 
 pub(crate) mod announcing;
 pub(crate) mod child;
@@ -23,11 +23,11 @@ use tokio::process::{Child, Command};
 use zookeeper_async::{Acl, CreateMode, ZkError, ZooKeeper};
 
 pub(crate) const PATH: &str = "/standin/nodes";
-/// For what takes as long as it takes on a busy machine; what is promised within a time is measured apart.
+/// Time limit for steps without a promised time, long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const JAR: &str = "/usr/share/java/zookeeper.jar";
 
-/// One server. Its data outlive [`Server::kill`] and serve the next [`Server::start`].
+/// A server. Its data survive [`Server::kill`], and are used by the next [`Server::start`].
 pub(crate) struct Server {
     pub(crate) port: u16,
     folder: tempfile::TempDir,
@@ -35,7 +35,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server that is not started yet.
+    /// Creates a server without starting it.
     pub(crate) fn new() -> Self {
         assert!(
             Path::new(JAR).exists(),
@@ -58,7 +58,7 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Starts it and waits until it serves.
+    /// Starts the server and waits until it accepts sessions.
     pub(crate) async fn start(&mut self) {
         let folder = self.folder.path();
         let settings = folder.join("zoo.cfg");
@@ -70,7 +70,7 @@ impl Server {
         );
         std::fs::write(&settings, text).unwrap();
         let log = std::fs::File::create(folder.join("log")).unwrap();
-        // The server goes with the test even when the test is killed.
+        // The server ends with the test, even if the test is killed.
         let process = Command::new("setpriv")
             .args([
                 "--pdeathsig",
@@ -93,13 +93,13 @@ impl Server {
             .spawn()
             .expect("cannot start java: install the Debian packages default-jre-headless and util-linux");
         self.process = Some(process);
-        eventually("the server serves", async || {
+        eventually("the server accepts sessions", async || {
             self.status().await.is_some_and(|text| text.contains("Mode:"))
         })
         .await;
     }
 
-    /// What `srvr` says, if anything.
+    /// Returns the answer to the command `srvr`.
     pub(crate) async fn status(&self) -> Option<String> {
         let asking = async {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
@@ -111,7 +111,7 @@ impl Server {
         tokio::time::timeout(Duration::from_secs(2), asking).await.ok()?
     }
 
-    /// How many clients are connected, the one that asks not counted.
+    /// Returns the number of connected clients, without the client that asks.
     pub(crate) async fn connections(&self) -> Option<usize> {
         let status = self.status().await?;
         let line = status
@@ -130,7 +130,7 @@ impl Server {
         kill(Pid::from_raw(id as i32), signal).unwrap();
     }
 
-    /// Forgets all it ever knew; only while it is not running.
+    /// Deletes the data. The server must not be running.
     pub(crate) fn wipe(&self) {
         assert!(self.process.is_none());
         std::fs::remove_dir_all(self.folder.path().join("data")).unwrap();
@@ -151,14 +151,14 @@ impl Server {
     }
 }
 
-/// The test's own client.
+/// Client of the test.
 #[derive(Clone)]
 pub(crate) struct Writer {
     pub(crate) zookeeper: Arc<ZooKeeper>,
 }
 
 impl Writer {
-    /// Creates all of `path`.
+    /// Creates the znode at `path` and its parents.
     pub(crate) async fn create_path(&self, path: &str) {
         for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
             match self
@@ -204,7 +204,7 @@ impl Writer {
             .unwrap();
     }
 
-    /// Puts nodes `prefix0…` at ports from 10000, a few at a time.
+    /// Creates nodes `prefix0`, `prefix1` and so on, with ports from 10000, several at a time.
     pub(crate) async fn put_many(&self, prefix: &str, count: usize) {
         self.create_path(PATH).await;
         self.many(count, async |writer, i| {
@@ -243,7 +243,7 @@ impl Writer {
     }
 }
 
-/// The settings most tests use: the shortest session there is.
+/// Configuration of most tests, with the shortest session timeout.
 pub(crate) fn config(hosts: impl Into<String>) -> Config {
     let zookeeper = ZooKeeperConfig {
         session_timeout_ms: 4_000,
@@ -255,7 +255,7 @@ pub(crate) fn config(hosts: impl Into<String>) -> Config {
     }
 }
 
-/// The ids of the live nodes, sorted.
+/// Returns the ids of the live nodes, sorted.
 pub(crate) fn live(snapshot: &Snapshot) -> Vec<String> {
     ids(&snapshot.live)
 }
@@ -266,7 +266,7 @@ pub(crate) fn ids(nodes: &[Arc<standin_registry::Node>]) -> Vec<String> {
     ids
 }
 
-/// Waits until the live nodes are these, and returns how long it took.
+/// Waits until the live nodes are `wanted`, and returns the time that this took.
 pub(crate) async fn until_live(watch: &Watch, wanted: &[&str]) -> Duration {
     until(watch, &format!("{wanted:?} are live"), |snapshot| {
         live(snapshot) == wanted
@@ -274,7 +274,7 @@ pub(crate) async fn until_live(watch: &Watch, wanted: &[&str]) -> Duration {
     .await
 }
 
-/// Waits for a snapshot, and returns how long it took.
+/// Waits for a snapshot for which `good` holds, and returns the time that this took.
 pub(crate) async fn until(watch: &Watch, what: &str, good: impl Fn(&Snapshot) -> bool) -> Duration {
     let begun = Instant::now();
     let mut changes = watch.clone();
@@ -303,7 +303,7 @@ pub(crate) async fn until_zookeeper_is(watch: &Watch, state: SourceState) -> Dur
     until_health(watch, state.as_str(), |health| health.zookeeper.state == state).await
 }
 
-/// Asks again and again, with a deadline.
+/// Waits until `good` holds, with a deadline.
 pub(crate) async fn eventually(what: &str, good: impl AsyncFn() -> bool) {
     let begun = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
@@ -313,8 +313,8 @@ pub(crate) async fn eventually(what: &str, good: impl AsyncFn() -> bool) {
     }
 }
 
-/// A port nobody listens on and no other test picks: each process has forty of its own, below the ephemeral
-/// range, so that no outgoing connection takes one while its server is down.
+/// Returns a free port that no other test uses. Each process has forty ports, below the ephemeral range, so that no outgoing
+/// connection uses one while its server is down.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + (std::process::id() % 300) as u16 * 40;

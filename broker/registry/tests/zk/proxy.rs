@@ -1,4 +1,4 @@
-//! A relay in front of a ZooKeeper server, by which a connection is reset or falls silent while the server lives.
+//! A proxy in front of a ZooKeeper server. It can reset connections or make them silent, while the server runs.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use tokio::task::JoinHandle;
 
 use super::free_port;
 
-/// The relay; what it passes ends with it.
+/// The proxy. Dropping it ends its connections.
 pub(crate) struct Proxy {
     port: u16,
     server: u16,
-    fate: watch::Sender<Fate>,
+    order: watch::Sender<Order>,
     accepting: JoinHandle<()>,
 }
 
-/// What becomes of the connections that are there when it is ordered. Later ones are passed.
+/// Order for the connections that exist when it is given. Later connections are forwarded.
 #[derive(Clone, Copy, PartialEq)]
-enum Fate {
+enum Order {
     Pass,
     Reset,
     Swallow,
@@ -28,12 +28,12 @@ enum Fate {
 impl Proxy {
     pub(crate) async fn before(server: u16) -> Self {
         let port = free_port();
-        let (fate, _) = watch::channel(Fate::Pass);
-        let accepting = accept(port, server, fate.clone()).await;
+        let (order, _) = watch::channel(Order::Pass);
+        let accepting = accept(port, server, order.clone()).await;
         Self {
             port,
             server,
-            fate,
+            order,
             accepting,
         }
     }
@@ -44,23 +44,23 @@ impl Proxy {
 
     /// Resets every connection, on both sides.
     pub(crate) fn reset(&self) {
-        self.fate.send_replace(Fate::Reset);
+        self.order.send_replace(Order::Reset);
     }
 
-    /// Passes nothing any more on every connection that is there, and closes none.
+    /// Stops forwarding on all existing connections, without closing them.
     pub(crate) fn swallow(&self) {
-        self.fate.send_replace(Fate::Swallow);
+        self.order.send_replace(Order::Swallow);
     }
 
-    /// As [`swallow`](Self::swallow), and refuses new ones.
+    /// Like [`swallow`](Self::swallow). Also refuses new connections.
     pub(crate) fn close(&self) {
         self.accepting.abort();
         self.swallow();
     }
 
-    /// Takes new connections again.
+    /// Accepts new connections again.
     pub(crate) async fn open(&mut self) {
-        self.accepting = accept(self.port, self.server, self.fate.clone()).await;
+        self.accepting = accept(self.port, self.server, self.order.clone()).await;
     }
 }
 
@@ -70,33 +70,33 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(port: u16, server: u16, fate: watch::Sender<Fate>) -> JoinHandle<()> {
+async fn accept(port: u16, server: u16, order: watch::Sender<Order>) -> JoinHandle<()> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     tokio::spawn(async move {
         loop {
             let (client, _) = listener.accept().await.unwrap();
-            // Only what is ordered from now on.
-            let fates = fate.subscribe();
+            // Only orders from now on.
+            let orders = order.subscribe();
             tokio::spawn(async move {
                 if let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await {
-                    pass(client, server, fates).await;
+                    pass(client, server, orders).await;
                 }
             });
         }
     })
 }
 
-async fn pass(mut client: TcpStream, mut server: TcpStream, mut fates: watch::Receiver<Fate>) {
+async fn pass(mut client: TcpStream, mut server: TcpStream, mut orders: watch::Receiver<Order>) {
     tokio::select! {
         _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
-        changed = fates.changed() => if changed.is_err() { return },
+        changed = orders.changed() => if changed.is_err() { return },
     }
-    if *fates.borrow() == Fate::Reset {
+    if *orders.borrow() == Order::Reset {
         for stream in [&client, &server] {
             SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
         }
         return;
     }
-    // Silent for as long as the test runs.
+    // Silent until the end of the test.
     std::future::pending().await
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use standin_wire::limits::{FrameLimits, INFO_LINE_BYTES_MAX};
-use standin_wire::scan::Dialect;
+use standin_wire::scanner::Dialect;
 use standin_wire::{
     Connect, Info, Refusal, Scanner, Span, WireError, client, connect, encode, refusal, server,
 };

@@ -8,28 +8,28 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use crate::announcing::Announcing;
 use crate::children::Children;
 use crate::client::Client;
 use crate::config::ZooKeeperConfig;
 use crate::error::RegistryError;
-use crate::registration::Wanted;
-use crate::session::{BURST_MS, Broken, Report, Session, every};
+use crate::registration_state::Wanted;
+use crate::registration_task::RegistrationTask;
+use crate::session::{BURST_MS, Session, SessionError, SessionReport, every};
 use tokio::sync::watch as channel;
 
 /// The work of a thread. It continues from session to session. A clone of its first state begins again when the thread
 /// had to be started anew.
 #[derive(Clone)]
-pub(crate) struct Work {
+pub(crate) struct SessionTask {
     /// Full path of the parent of all znodes, with the chroot.
     path: String,
     nodes_max: usize,
     heartbeat_ms: u64,
     audit_ms: u64,
-    announcing: Announcing,
+    registration_task: RegistrationTask,
 }
 
-impl Work {
+impl SessionTask {
     /// # Errors
     /// [`RegistryError::Setting`] for the path.
     pub(crate) fn new(
@@ -42,53 +42,53 @@ impl Work {
             nodes_max,
             heartbeat_ms: config.session_timeout_ms / 3,
             audit_ms: config.audit_ms,
-            announcing: Announcing::new(config, wanted)?,
+            registration_task: RegistrationTask::new(config, wanted)?,
         })
     }
 
     /// Works until a call fails. May be dropped at any point.
-    pub(crate) async fn serve(&mut self, session: &mut Session<'_>) -> Result<Infallible, Broken> {
-        self.announcing.new_connection(session.number);
+    pub(crate) async fn run(&mut self, session: &mut Session<'_>) -> Result<Infallible, SessionError> {
+        self.registration_task.new_connection(session.id);
         let mut children = Children::new(self.path.clone(), self.nodes_max);
         let (mut listed, mut stands) = (None, None);
         let mut heartbeat = every(self.heartbeat_ms);
         let mut audit = every(self.audit_ms);
         loop {
-            let state = self.announcing.settle(session).await?;
+            let state = self.registration_task.settle(session).await?;
             let is_news = stands.as_ref() != Some(&state);
             if is_news {
                 children.list_again();
             }
             let listing = children.refresh(&session.client).await?;
             if listed.as_ref() != Some(&listing) {
-                session.tell(Report::Listing(listing.clone())).await?;
+                session.report(SessionReport::Listing(listing.clone())).await?;
                 listed = Some(listing);
             }
             if is_news {
-                if let Some(word) = state.word() {
-                    session.tell(Report::Registration(word)).await?;
+                if let Some(event) = state.event() {
+                    session.report(SessionReport::Registration(event)).await?;
                 }
                 stands = Some(state);
             }
             tokio::select! {
                 change = session.changes.next() => {
                     tokio::time::sleep(Duration::from_millis(BURST_MS)).await;
-                    children.note(change, &mut session.changes);
+                    children.mark_stale(change, &mut session.changes);
                 }
                 _ = heartbeat.tick() => { session.client.exists(&self.path).await?; }
                 _ = audit.tick() => {
                     let differences = children.audit(&session.client).await?;
                     if differences > 0 {
-                        session.tell(Report::Audited { differences }).await?;
+                        session.report(SessionReport::Audited { differences }).await?;
                     }
                 }
-                () = self.announcing.wanted_changed() => {}
+                () = self.registration_task.wanted_changed() => {}
             }
         }
     }
 
     /// Removes our znode before the session is closed in order.
-    pub(crate) async fn leave(&mut self, client: &Client) {
-        self.announcing.leave(client).await;
+    pub(crate) async fn before_close(&mut self, client: &Client) {
+        self.registration_task.before_close(client).await;
     }
 }

@@ -1,14 +1,14 @@
-//! One connection to one ZooKeeper server, offered to the client library as a loopback address.
+//! One connection to one ZooKeeper server, to which the client library connects through a loopback address.
 //!
 //! The library dials without a timeout. When a server accepts and closes, the library dials again at once, tens of
-//! thousands of times in a few seconds. So the library never dials a server. The gate makes the connection, with a
+//! thousands of times in a few seconds. So the library never dials a server. The relay makes the connection, with a
 //! timeout, and joins the library's socket to it through a listener that accepts one connection and is then closed. A
-//! second dial of the library is refused by the loopback; after a refusal the library does wait its retry time. By
-//! then the gate has seen the end of the first connection, and the client is given up. So only `zookeeper.rs` decides
-//! how often servers are dialled.
+//! second dial of the library is refused; after a refusal the library does wait its retry time. By then the relay has seen
+//! the end of the first connection, and the client is dropped. So only `session_loop.rs` decides how often servers are
+//! dialled.
 //!
-//! The library always requests a new session. If there is a session to resume, the gate writes that session into the
-//! request (`ticket.rs`).
+//! The library always requests a new session. If there is a session to resume, the relay writes it into the request
+//! (`session_key.rs`).
 
 use std::convert::Infallible;
 use std::io;
@@ -20,34 +20,27 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::ticket::{Answer, Ticket, read_message};
+use crate::session_key::{SessionAnswer, SessionKey, read_message};
 
 /// Limit for the library to connect to the loopback listener.
 const ACCEPT_TIMEOUT_MS: u64 = 2_000;
 
-/// An open connection; dropping it closes it.
-pub(crate) struct Gate {
+/// An open connection. Dropping it closes it.
+pub(crate) struct Relay {
     /// The loopback address to which the library connects, once.
     pub(crate) address: SocketAddr,
-    relay: JoinHandle<String>,
-    opened: oneshot::Receiver<Opened>,
+    task: JoinHandle<String>,
+    opened: oneshot::Receiver<SessionAnswer>,
     /// Reason for the end of the connection, once it has ended.
     ended: Option<String>,
 }
 
-/// The server's answer to the request for a session.
-pub(crate) enum Opened {
-    Session(Ticket),
-    /// The session that should be resumed has expired. This connection cannot be used.
-    Expired,
-}
-
-impl Gate {
-    /// Connects to `server` within `limit`. With a ticket, the connection resumes that session.
+impl Relay {
+    /// Connects to `server` within `limit`. With a key, the connection resumes that session.
     pub(crate) async fn open(
         server: SocketAddr,
         limit: Duration,
-        ticket: Option<Ticket>,
+        key: Option<SessionKey>,
     ) -> Result<Self, String> {
         let remote = match tokio::time::timeout(limit, TcpStream::connect(server)).await {
             Ok(Ok(remote)) => remote,
@@ -58,22 +51,22 @@ impl Gate {
             .await
             .map_err(|error| format!("cannot listen on the loopback: {error}"))?;
         let (tell, opened) = oneshot::channel();
-        let relay = tokio::spawn(async move {
-            match relay(remote, listener, ticket, tell).await {
+        let task = tokio::spawn(async move {
+            match relay(remote, listener, key, tell).await {
                 Ok(never) => match never {},
                 Err(reason) => reason,
             }
         });
         Ok(Self {
             address,
-            relay,
+            task,
             opened,
             ended: None,
         })
     }
 
     /// Waits for the server's answer to the library's request for a session. Must be called once.
-    pub(crate) async fn opened(&mut self, limit: Duration) -> Result<Opened, String> {
+    pub(crate) async fn opened(&mut self, limit: Duration) -> Result<SessionAnswer, String> {
         match tokio::time::timeout(limit, &mut self.opened).await {
             Ok(Ok(opened)) => Ok(opened),
             Ok(Err(_)) => Err(self.ended().await),
@@ -86,7 +79,7 @@ impl Gate {
         if let Some(reason) = &self.ended {
             return reason.clone();
         }
-        let reason = match (&mut self.relay).await {
+        let reason = match (&mut self.task).await {
             Ok(reason) => reason,
             Err(error) => format!("the relay stopped: {error}"),
         };
@@ -94,9 +87,9 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
+impl Drop for Relay {
     fn drop(&mut self) {
-        self.relay.abort();
+        self.task.abort();
     }
 }
 
@@ -113,8 +106,8 @@ async fn listen() -> io::Result<(TcpListener, SocketAddr)> {
 async fn relay(
     mut remote: TcpStream,
     listener: TcpListener,
-    ticket: Option<Ticket>,
-    tell: oneshot::Sender<Opened>,
+    key: Option<SessionKey>,
+    tell: oneshot::Sender<SessionAnswer>,
 ) -> Result<Infallible, String> {
     let limit = Duration::from_millis(ACCEPT_TIMEOUT_MS);
     let mut local = match tokio::time::timeout(limit, listener.accept()).await {
@@ -123,18 +116,18 @@ async fn relay(
         Err(_) => return Err("the client did not connect to the loopback".to_owned()),
     };
     drop(listener);
-    // Requests and answers are small, and each is waited for.
+    // Requests and answers are small, and the next step waits for each.
     let _ = remote.set_nodelay(true);
     let _ = local.set_nodelay(true);
-    let opened = request_session(&mut local, &mut remote, ticket.as_ref()).await?;
-    let is_expired = matches!(opened, Opened::Expired);
-    let _ = tell.send(opened);
+    let answer = request_session(&mut local, &mut remote, key.as_ref()).await?;
+    let is_expired = matches!(answer, SessionAnswer::Expired);
+    let _ = tell.send(answer);
     if is_expired {
         return Err("the session has expired".to_owned());
     }
     let (mut from_remote, mut to_remote) = remote.split();
     let (mut from_local, mut to_local) = local.split();
-    // When one side closes, both end: a half-closed session is of no use.
+    // When one side closes, both connections end, because a half-closed session cannot be used.
     Err(tokio::select! {
         answer = copy(&mut from_remote, &mut to_local) => match answer {
             Ok(_) => "the server closed the connection".to_owned(),
@@ -147,31 +140,28 @@ async fn relay(
     })
 }
 
-/// Passes on the library's request for a session and the server's answer. Writes the ticket's session into the
+/// Passes on the library's request for a session and the server's answer. Writes the key's session into the
 /// request if there is one.
 async fn request_session(
     local: &mut TcpStream,
     remote: &mut TcpStream,
-    ticket: Option<&Ticket>,
-) -> Result<Opened, String> {
+    key: Option<&SessionKey>,
+) -> Result<SessionAnswer, String> {
     let failed = |error| format!("the connection failed: {error}");
     let mut request = read_message(local)
         .await
         .ok_or("the client closed the connection")?;
-    if let Some(ticket) = ticket {
-        ticket
-            .write_into(&mut request)
+    if let Some(key) = key {
+        key.write_into(&mut request)
             .ok_or("the client did not request a new session")?;
     }
     remote.write_all(&request).await.map_err(failed)?;
-    let answer = read_message(remote)
+    let message = read_message(remote)
         .await
         .ok_or("the server closed the connection without an answer (no quorum?)")?;
-    let opened = match Ticket::read(&answer) {
-        Answer::Session(ticket) => Opened::Session(ticket),
-        Answer::Expired => return Ok(Opened::Expired),
-        Answer::Unreadable => return Err("the answer is not that of a ZooKeeper server".to_owned()),
-    };
-    local.write_all(&answer).await.map_err(failed)?;
-    Ok(opened)
+    let answer = SessionAnswer::parse(&message).ok_or("the answer is not that of a ZooKeeper server")?;
+    if matches!(answer, SessionAnswer::Granted(_)) {
+        local.write_all(&message).await.map_err(failed)?;
+    }
+    Ok(answer)
 }

@@ -1,9 +1,9 @@
-//! The engine that keeps a ZooKeeper session alive. It dials a server and works in the session (`work.rs`). When the
-//! connection fails, it gives it up and dials the next server.
+//! The loop that keeps a ZooKeeper session alive. It connects to a server and runs the task in the session. When the
+//! connection fails, it connects to the next server.
 //!
-//! The engine runs in its own thread, with a runtime per connection, because dropping the runtime is the only way to
-//! end the client library's tasks. A connection is given up when it ends, when a call fails, or when a call is not
-//! answered within a third of the session timeout. The work makes a call at least that often, so a frozen server is left
+//! The loop runs in its own thread, with a runtime per connection, because dropping the runtime is the only way to
+//! end the client library's tasks. A connection is abandoned when it ends, when a call fails, or when a call is not
+//! answered within a third of the session timeout. Tasks make a call at least that often, so a frozen server is left
 //! before the session expires. Servers are tried in random order, each once per round. The wait between rounds
 //! doubles up to a cap, so that a server that accepts and closes costs almost nothing.
 //!
@@ -19,15 +19,15 @@ use std::time::{Duration, Instant};
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
-use crate::client::{CallError, Changes, Client};
+use crate::client::{CallError, ChangeQueue, Client};
 use crate::config::ZooKeeperConfig;
 use crate::error::RegistryError;
-use crate::gate::{Gate, Opened};
 use crate::hosts::HostList;
+use crate::relay::Relay;
 use crate::resolver::Resolver;
-use crate::session::{Broken, Gone, Report, Session};
-use crate::ticket::Ticket;
-use crate::work::Work;
+use crate::session::{Session, SessionError, SessionReport, Stopped};
+use crate::session_key::{SessionAnswer, SessionKey};
+use crate::session_task::SessionTask;
 
 /// Wait after the first round without a session. It doubles with each further round.
 const ROUND_WAIT_MS_MIN: u64 = 1_000;
@@ -40,25 +40,25 @@ const SESSION_GOOD_MS: u64 = 5_000;
 /// Upper bound of the random wait after a good session, so that the nodes of a fleet do not reconnect at the same
 /// moment.
 const RESUME_WAIT_MS_MAX: u64 = 250;
-/// Limit for each of the two closing steps: the last calls of the work, and the close of the session.
+/// Limit for each of the two closing steps: the task's last calls, and the close of the session.
 const CLOSE_MS_MAX: u64 = 300;
 
-/// The engine, before and while it runs.
-pub(crate) struct Engine {
+/// State of the loop.
+pub(crate) struct SessionLoop {
     config: ZooKeeperConfig,
     hosts: HostList,
-    work: Work,
-    reports: mpsc::Sender<Report>,
+    task: SessionTask,
+    reports: mpsc::Sender<SessionReport>,
     stopped: watch::Receiver<()>,
     /// The session that the next connection resumes.
-    ticket: Option<Ticket>,
+    key: Option<SessionKey>,
     /// Time at which the last proven connection was lost.
     lost_at: Option<Instant>,
 }
 
 /// Outcome of a connection, or of the attempt.
 enum End {
-    /// No session could be opened, or the session was lost before any call of the work succeeded.
+    /// No session could be opened, or the session was lost before any call of the task succeeded.
     Never(String),
     /// The session that the connection should resume has expired.
     Expired,
@@ -66,51 +66,51 @@ enum End {
     Lost,
 }
 
-impl Engine {
-    /// Creates the engine. Dropping the sender of `stopped` is the stop order.
+impl SessionLoop {
+    /// Creates the loop. Dropping the sender of `stopped` stops it.
     ///
     /// # Errors
     /// [`RegistryError::Address`] for the host list.
     pub(crate) fn new(
         config: ZooKeeperConfig,
-        work: Work,
-        reports: mpsc::Sender<Report>,
+        task: SessionTask,
+        reports: mpsc::Sender<SessionReport>,
         stopped: watch::Receiver<()>,
     ) -> Result<Self, RegistryError> {
         Ok(Self {
             hosts: config.hosts.parse()?,
             config,
-            work,
+            task,
             reports,
             stopped,
-            ticket: None,
+            key: None,
             lost_at: None,
         })
     }
 
-    /// Runs until the stop order, or until no reader takes the reports any more.
+    /// Runs until it is stopped, or until the receiver of the reports is gone.
     pub(crate) fn run(mut self) {
-        let mut without_since = Instant::now();
-        let mut rounds_in_vain = 0;
+        let mut disconnected_since = Instant::now();
+        let mut failed_rounds = 0;
         loop {
             let started = Instant::now();
-            let Ok(end) = self.round(without_since) else {
+            let Ok(end) = self.round(disconnected_since) else {
                 return;
             };
             let good = Duration::from_millis(SESSION_GOOD_MS);
             let wait = match end {
                 End::Lost if started.elapsed() >= good => {
-                    rounds_in_vain = 0;
+                    failed_rounds = 0;
                     Duration::from_millis(rand::random_range(0..=RESUME_WAIT_MS_MAX))
                 }
                 _ => {
-                    rounds_in_vain += 1;
-                    round_wait(rounds_in_vain)
+                    failed_rounds += 1;
+                    round_wait(failed_rounds)
                 }
             };
             if matches!(end, End::Lost) {
-                without_since = Instant::now();
-                self.lost_at = Some(without_since);
+                disconnected_since = Instant::now();
+                self.lost_at = Some(disconnected_since);
             }
             let wait = wait.min(self.wait_max());
             if self.pause(end, wait).is_err() {
@@ -121,29 +121,31 @@ impl Engine {
 
     /// Runs `work` in a runtime of its own and drops the runtime afterwards. Returns `Err` only if the runtime cannot
     /// be built.
-    fn alone<O>(&mut self, work: impl AsyncFnOnce(&mut Self) -> O) -> Result<O, Gone> {
+    fn in_own_runtime<O>(&mut self, work: impl AsyncFnOnce(&mut Self) -> O) -> Result<O, Stopped> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|_| Gone)?;
+            .map_err(|_| Stopped)?;
         let done = runtime.block_on(work(self));
         drop(runtime);
         Ok(done)
     }
 
     /// Tries every server once until one provides a session. Stays with that session until it is lost.
-    fn round(&mut self, without_since: Instant) -> Result<End, Gone> {
-        let (servers, mut errors) = self.alone(async |engine| {
+    fn round(&mut self, disconnected_since: Instant) -> Result<End, Stopped> {
+        let (servers, mut errors) = self.in_own_runtime(async |this| {
             let resolver = Resolver::system();
             tokio::select! {
-                resolved = engine.hosts.resolve(&resolver) => Ok(resolved),
-                () = stop_ordered(&mut engine.stopped) => Err(Gone),
+                resolved = this.hosts.resolve(&resolver) => Ok(resolved),
+                () = stopped_by_owner(&mut this.stopped) => Err(Stopped),
             }
         })??;
         for server in servers {
-            let mut end = self.alone(async |engine| engine.life(server, without_since).await)??;
+            let mut end =
+                self.in_own_runtime(async |this| this.connection(server, disconnected_since).await)??;
             if matches!(end, End::Expired) {
-                end = self.alone(async |engine| engine.life(server, without_since).await)??;
+                end =
+                    self.in_own_runtime(async |this| this.connection(server, disconnected_since).await)??;
             }
             match end {
                 End::Never(reason) => errors.push(format!("{server}: {reason}")),
@@ -155,73 +157,73 @@ impl Engine {
     }
 
     /// Reports why there is no session now, and waits.
-    fn pause(&mut self, end: End, wait: Duration) -> Result<(), Gone> {
-        self.alone(async |engine| {
+    fn pause(&mut self, end: End, wait: Duration) -> Result<(), Stopped> {
+        self.in_own_runtime(async |this| {
             if let End::Never(reason) = end {
-                engine.report(Report::Unreachable { reason }).await?;
+                this.report(SessionReport::Unreachable { reason }).await?;
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => Ok(()),
-                () = stop_ordered(&mut engine.stopped) => Err(Gone),
+                () = stopped_by_owner(&mut this.stopped) => Err(Stopped),
             }
         })?
     }
 
     /// Runs one connection to one server, from the dial to its end.
-    async fn life(&mut self, server: SocketAddr, without_since: Instant) -> Result<End, Gone> {
+    async fn connection(&mut self, server: SocketAddr, disconnected_since: Instant) -> Result<End, Stopped> {
         let mut stopped = self.stopped.clone();
         let limit = Duration::from_millis(self.config.connect_timeout_ms);
-        let mut gate = tokio::select! {
-            opened = Gate::open(server, limit, self.ticket.clone()) => match opened {
-                Ok(gate) => gate,
+        let mut relay = tokio::select! {
+            opened = Relay::open(server, limit, self.key.clone()) => match opened {
+                Ok(relay) => relay,
                 Err(reason) => return Ok(End::Never(reason)),
             },
-            () = stop_ordered(&mut stopped) => return Err(Gone),
+            () = stopped_by_owner(&mut stopped) => return Err(Stopped),
         };
         let begin = tokio::select! {
-            begun = self.begin(&mut gate) => begun,
-            () = stop_ordered(&mut stopped) => return Err(Gone),
+            begun = self.begin(&mut relay) => begun,
+            () = stopped_by_owner(&mut stopped) => return Err(Stopped),
         };
-        let (client, changes, ticket) = match begin {
+        let (client, changes, key) = match begin {
             Ok(Some(begun)) => begun,
             Ok(None) => {
-                self.ticket = None;
+                self.key = None;
                 return Ok(End::Expired);
             }
-            Err(reason) => return Ok(End::Never(better_reason(&mut gate, reason).await)),
+            Err(reason) => return Ok(End::Never(reason_of_end(&mut relay, reason).await)),
         };
         let since = Instant::now();
-        let number = ticket.session;
-        let before = self.ticket.replace(ticket);
+        let id = key.session;
+        let before = self.key.replace(key);
         let mut session = Session {
-            number,
-            is_continued: before.is_some_and(|before| before.session == number),
+            id,
+            is_resumed: before.is_some_and(|before| before.session == id),
             client: Arc::new(client),
             changes,
             server,
-            without_since,
+            disconnected_since,
             reports: &self.reports,
             is_proven: false,
         };
         let reason = tokio::select! {
-            ended = gate.ended() => Some(ended),
-            served = self.work.serve(&mut session) => match served {
+            ended = relay.ended() => Some(ended),
+            served = self.task.run(&mut session) => match served {
                 Ok(never) => match never {},
-                Err(Broken::Gone) => None,
-                Err(Broken::Failed(reason)) => Some(reason),
+                Err(SessionError::Stopped) => None,
+                Err(SessionError::Failed(reason)) => Some(reason),
             },
-            () = stop_ordered(&mut stopped) => None,
+            () = stopped_by_owner(&mut stopped) => None,
         };
         let (client, is_proven) = (session.client, session.is_proven);
         let Some(reason) = reason else {
-            self.farewell(&client, &mut gate).await;
-            return Err(Gone);
+            self.close_session(&client, &mut relay).await;
+            return Err(Stopped);
         };
         if !is_proven {
             return Ok(End::Never(reason));
         }
         let lasted = since.elapsed();
-        self.report(Report::Lost {
+        self.report(SessionReport::Lost {
             server,
             reason,
             lasted,
@@ -231,18 +233,18 @@ impl Engine {
     }
 
     /// Opens the session. Returns `None` if the session to be resumed has expired.
-    async fn begin(&self, gate: &mut Gate) -> Result<Option<(Client, Changes, Ticket)>, String> {
+    async fn begin(&self, relay: &mut Relay) -> Result<Option<(Client, ChangeQueue, SessionKey)>, String> {
         let told = |error: CallError| error.to_string();
         let session = self.session_timeout();
-        let (mut client, changes) = Client::connect(gate, session, session / 3).await.map_err(told)?;
-        let ticket = match gate.opened(session / 3).await? {
-            Opened::Session(ticket) => ticket,
-            Opened::Expired => return Ok(None),
+        let (mut client, changes) = Client::connect(relay, session, session / 3).await.map_err(told)?;
+        let key = match relay.opened(session / 3).await? {
+            SessionAnswer::Granted(key) => key,
+            SessionAnswer::Expired => return Ok(None),
         };
         if let Some(digest) = &self.config.digest_auth {
             client.authenticate(digest).await.map_err(told)?;
         }
-        Ok(Some((client, changes, ticket)))
+        Ok(Some((client, changes, key)))
     }
 
     fn session_timeout(&self) -> Duration {
@@ -251,7 +253,7 @@ impl Engine {
 
     /// Returns the upper bound of the next wait. It is short while the session may not have expired yet.
     fn wait_max(&self) -> Duration {
-        let is_urgent = self.ticket.is_some()
+        let is_urgent = self.key.is_some()
             && self
                 .lost_at
                 .is_some_and(|lost_at| lost_at.elapsed() < self.session_timeout());
@@ -263,40 +265,40 @@ impl Engine {
     }
 
     /// Closes the session in order, if the server cooperates.
-    async fn farewell(&mut self, client: &Client, gate: &mut Gate) {
+    async fn close_session(&mut self, client: &Client, relay: &mut Relay) {
         let limit = Duration::from_millis(CLOSE_MS_MAX);
-        let _ = tokio::time::timeout(limit, self.work.leave(client)).await;
+        let _ = tokio::time::timeout(limit, self.task.before_close(client)).await;
         let closing = async {
             client.close(limit).await;
-            // The close request still has to pass the gate. The server closes the connection when it has received the
+            // The close request still has to pass the relay. The server closes the connection when it has received the
             // request.
-            gate.ended().await
+            relay.ended().await
         };
         let _ = tokio::time::timeout(limit, closing).await;
     }
 
-    async fn report(&self, report: Report) -> Result<(), Gone> {
-        self.reports.send(report).await.map_err(|_| Gone)
+    async fn report(&self, report: SessionReport) -> Result<(), Stopped> {
+        self.reports.send(report).await.map_err(|_| Stopped)
     }
 }
 
 /// Returns the reason for the end of the connection, if it has ended; it says more than the `reason` of the failed
 /// call.
-async fn better_reason(gate: &mut Gate, reason: String) -> String {
-    match tokio::time::timeout(Duration::ZERO, gate.ended()).await {
+async fn reason_of_end(relay: &mut Relay, reason: String) -> String {
+    match tokio::time::timeout(Duration::ZERO, relay.ended()).await {
         Ok(ended) => ended,
         Err(_) => reason,
     }
 }
 
-async fn stop_ordered(stopped: &mut watch::Receiver<()>) {
-    // No value is ever sent. The drop of the sender is the stop order.
+async fn stopped_by_owner(stopped: &mut watch::Receiver<()>) {
+    // No value is ever sent. The drop of the sender stops the loop.
     while stopped.changed().await.is_ok() {}
 }
 
-fn round_wait(rounds_in_vain: u32) -> Duration {
+fn round_wait(failed_rounds: u32) -> Duration {
     let whole = ROUND_WAIT_MS_MIN
-        .saturating_mul(1 << (rounds_in_vain - 1).min(10))
+        .saturating_mul(1 << (failed_rounds - 1).min(10))
         .min(ROUND_WAIT_MS_MAX);
     Duration::from_millis(rand::random_range(whole * 6 / 10..=whole))
 }

@@ -1,5 +1,5 @@
-//! A node's znode while its connection to ZooKeeper is reset, falls silent, or stays away until the session expires: a
-//! reader that looks at every moment.
+//! The znode of a node when its connection to ZooKeeper is reset, becomes silent, or is interrupted until the session expires. A
+//! reader checks continuously that the znode exists.
 
 use crate::zk::announcing::*;
 use crate::zk::proxy::Proxy;
@@ -8,10 +8,10 @@ use standin_registry::{Announcement, NodeState, Record};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// A reader that lists the path again and again, as fast as the server answers.
+/// A reader that lists the znodes repeatedly, as fast as the server answers.
 struct Reader {
     stop: oneshot::Sender<()>,
-    /// How often it looked, and how often the node was missing.
+    /// Number of reads, and number of those in which the node was missing.
     looking: JoinHandle<(u64, u64)>,
 }
 
@@ -31,11 +31,11 @@ impl Reader {
         Self { stop, looking }
     }
 
-    /// How often the node was missing.
+    /// Stops the reader, and returns the number of reads in which the node was missing.
     async fn missing(self) -> u64 {
         drop(self.stop);
         let (looks, missing) = self.looking.await.unwrap();
-        assert!(looks > 100, "{looks} looks show nothing");
+        assert!(looks > 100, "{looks} reads prove nothing");
         missing
     }
 }
@@ -48,7 +48,7 @@ struct Scene {
     writer: Writer,
 }
 
-/// A node announced over a proxy.
+/// Registers a node through a proxy.
 async fn scene() -> Scene {
     let server = Server::started().await;
     let proxy = Proxy::before(server.port).await;
@@ -65,13 +65,13 @@ async fn scene() -> Scene {
 }
 
 impl Scene {
-    /// The change that created the znode, how often its data were changed since, and whose it is.
+    /// Returns the zxid that created the znode, the version of its data, and its owner.
     async fn stat(&self) -> (i64, i32, i64) {
         let (_, stat) = read(&self.writer, &znode("n1")).await.unwrap();
         (stat.czxid, stat.version, stat.ephemeral_owner)
     }
 
-    /// Breaks the connection and waits until the announcement stands again.
+    /// Interrupts the connection and waits until the node is registered again.
     async fn broken(&mut self, how: impl FnOnce(&Proxy)) {
         how(&self.proxy);
         until_it_is(&mut self.announcement, "seeking").await;
@@ -80,28 +80,36 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn a_reset_connection_is_replaced_and_the_znode_stands_throughout() {
+async fn the_znode_exists_throughout_a_reset_of_the_connection() {
     let mut scene = scene().await;
     let before = scene.stat().await;
     let reader = Reader::start(&scene.server).await;
     for _ in 0..3 {
         scene.broken(Proxy::reset).await;
-        assert_eq!(scene.stat().await, before, "never deleted, made again or written");
+        assert_eq!(
+            scene.stat().await,
+            before,
+            "never deleted, created again or written"
+        );
     }
     assert_eq!(reader.missing().await, 0);
-    // It is still the node's own to withdraw.
+    // The node can still delete the znode.
     scene.announcement.withdraw().await;
     assert_eq!(owner(&scene.writer, &znode("n1")).await, None);
 }
 
 #[tokio::test]
-async fn a_connection_that_falls_silent_is_replaced_and_the_znode_stands_throughout() {
+async fn the_znode_exists_throughout_the_replacement_of_a_silent_connection() {
     let mut scene = scene().await;
     let before = scene.stat().await;
     let reader = Reader::start(&scene.server).await;
     scene.broken(Proxy::swallow).await;
-    assert_eq!(scene.stat().await, before, "never deleted, made again or written");
-    // And it outlives the timeout of the session, so the new connection keeps the session alive.
+    assert_eq!(
+        scene.stat().await,
+        before,
+        "never deleted, created again or written"
+    );
+    // It exists longer than the session timeout, so the new connection keeps the session alive.
     tokio::time::sleep(2 * SESSION).await;
     assert_eq!(scene.stat().await, before);
     assert_eq!(reader.missing().await, 0);
@@ -109,7 +117,7 @@ async fn a_connection_that_falls_silent_is_replaced_and_the_znode_stands_through
 }
 
 #[tokio::test]
-async fn a_record_that_changes_meanwhile_is_written_over_the_next_connection() {
+async fn a_record_that_changes_during_an_interruption_is_written_over_the_next_connection() {
     let mut scene = scene().await;
     let before = scene.stat().await;
     scene.proxy.swallow();
@@ -126,7 +134,7 @@ async fn a_record_that_changes_meanwhile_is_written_over_the_next_connection() {
 }
 
 #[tokio::test]
-async fn a_session_that_expired_is_replaced_at_once() {
+async fn an_expired_session_is_replaced_at_once() {
     let mut scene = scene().await;
     let before = scene.stat().await.2;
     scene.proxy.close();

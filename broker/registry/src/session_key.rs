@@ -1,13 +1,15 @@
-//! The id and password of a ZooKeeper session. With both, another connection resumes the session, at the same server
+//! The id and password of a ZooKeeper session. With both, another connection can resume the session, at the same server
 //! or at another.
 //!
-//! The client library shows them only on its own second connection, and then restores neither watches nor auth. So
-//! `gate.rs` reads and writes them in the two messages that open a connection. A new client requests a new session
-//! and gets the existing one.
+//! The client library sends them only on its own second connection, and then restores neither watches nor credentials. So
+//! `relay.rs` reads and writes them in the two messages that open a connection. A new client of the library requests a new
+//! session and gets the existing one.
+
+use std::ops::Range;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Size limit of the messages that open a connection; those of ZooKeeper have 45 and 37 bytes.
+/// Size limit of the messages that open a connection. Those of ZooKeeper have 45 and 37 bytes.
 const MESSAGE_BYTES_MAX: usize = 1_024;
 const PASSWORD_BYTES: usize = 16;
 /// Size of the length field at the beginning of each message.
@@ -20,57 +22,52 @@ const ANSWER_SESSION_AT: usize = ANSWER_TIMEOUT_AT + 4;
 
 /// The id and password with which a connection resumes a session.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Ticket {
+pub(crate) struct SessionKey {
     /// Id of the session, which is the owner of its ephemeral znodes.
     pub(crate) session: i64,
     password: [u8; PASSWORD_BYTES],
 }
 
-impl Ticket {
+impl SessionKey {
     /// Changes a request for a new session into one for this session. Returns `None` if `request` is not a request
     /// for a new session.
     pub(crate) fn write_into(&self, request: &mut [u8]) -> Option<()> {
-        let fields = fields_mut(request, REQUEST_SESSION_AT)?;
-        let (session, password) = fields.split_at_mut(8);
+        let at = session_at(request, REQUEST_SESSION_AT)?;
+        let (session, password) = request[at].split_at_mut(8);
         session.copy_from_slice(&self.session.to_be_bytes());
         password[LENGTH_BYTES..].copy_from_slice(&self.password);
         Some(())
     }
+}
 
-    /// Parses the server's answer.
-    pub(crate) fn read(answer: &[u8]) -> Answer {
-        let mut answer = answer.to_vec();
-        let Some(timeout) = answer.get(ANSWER_TIMEOUT_AT..ANSWER_SESSION_AT) else {
-            return Answer::Unreadable;
-        };
-        if timeout == [0; 4] {
-            return Answer::Expired;
+/// Answer of a server to the request for a session.
+pub(crate) enum SessionAnswer {
+    /// The session exists. It is the requested one, or a new one.
+    Granted(SessionKey),
+    /// The server no longer knows the requested session. No ephemeral znode of it exists, and the connection cannot be used.
+    Expired,
+}
+
+impl SessionAnswer {
+    /// Parses an answer. Returns `None` if it is not an answer of a ZooKeeper server.
+    pub(crate) fn parse(answer: &[u8]) -> Option<Self> {
+        if answer.get(ANSWER_TIMEOUT_AT..ANSWER_SESSION_AT)? == [0; 4] {
+            return Some(Self::Expired);
         }
-        let Some(fields) = fields_mut(&mut answer, ANSWER_SESSION_AT) else {
-            return Answer::Unreadable;
-        };
-        let (mut session, mut password) = ([0; 8], [0; PASSWORD_BYTES]);
-        session.copy_from_slice(&fields[..8]);
-        password.copy_from_slice(&fields[8 + LENGTH_BYTES..]);
-        let session = i64::from_be_bytes(session);
-        Answer::Session(Self { session, password })
+        let (session, password) = answer[session_at(answer, ANSWER_SESSION_AT)?].split_at(8);
+        Some(Self::Granted(SessionKey {
+            session: i64::from_be_bytes(session.try_into().ok()?),
+            password: password[LENGTH_BYTES..].try_into().ok()?,
+        }))
     }
 }
 
-/// The server's answer to a request for a session.
-pub(crate) enum Answer {
-    Session(Ticket),
-    /// The server no longer knows the session. No ephemeral znode of it exists.
-    Expired,
-    /// The answer is not from a ZooKeeper server.
-    Unreadable,
-}
-
-/// Returns the session's id and its password with the length before it. Both messages have these fields in this
-/// order.
-fn fields_mut(message: &mut [u8], at: usize) -> Option<&mut [u8]> {
-    let fields = message.get_mut(at..at + 8 + LENGTH_BYTES + PASSWORD_BYTES)?;
-    (fields[8..8 + LENGTH_BYTES] == (PASSWORD_BYTES as u32).to_be_bytes()).then_some(fields)
+/// Returns the range of the session in a message: its id, the length of its password, and the password. Both messages have
+/// these fields in this order, at the offset `start`.
+fn session_at(message: &[u8], start: usize) -> Option<Range<usize>> {
+    let at = start..start + 8 + LENGTH_BYTES + PASSWORD_BYTES;
+    let length = &message.get(at.clone())?[8..8 + LENGTH_BYTES];
+    (*length == (PASSWORD_BYTES as u32).to_be_bytes()).then_some(at)
 }
 
 /// Reads one complete message, including its length. Returns `None` if the connection ends before, or the message is
@@ -113,32 +110,36 @@ mod tests {
     }
 
     #[test]
-    fn what_one_answer_gives_is_what_the_next_request_asks_for() {
-        let Answer::Session(ticket) = Ticket::read(&answer(6_000, 0x0123_4567_89ab_cdef, 7)) else {
-            panic!("a session was given")
+    fn the_session_of_an_answer_is_requested_by_the_next_connection() {
+        let answer = answer(6_000, 0x0123_4567_89ab_cdef, 7);
+        let Some(SessionAnswer::Granted(key)) = SessionAnswer::parse(&answer) else {
+            panic!("the session was granted")
         };
-        let mut asks = request();
-        assert_eq!(ticket.write_into(&mut asks), Some(()));
-        assert_eq!(&asks[..20], &request()[..20]);
-        assert_eq!(asks[20..28], 0x0123_4567_89ab_cdef_i64.to_be_bytes());
-        assert_eq!(asks[28..48], [&[0, 0, 0, 16][..], &[7; 16]].concat());
-        assert_eq!(asks[48..], [0]);
+        let mut resumed = request();
+        assert_eq!(key.write_into(&mut resumed), Some(()));
+        assert_eq!(&resumed[..20], &request()[..20]);
+        assert_eq!(resumed[20..28], 0x0123_4567_89ab_cdef_i64.to_be_bytes());
+        assert_eq!(resumed[28..48], [&[0, 0, 0, 16][..], &[7; 16]].concat());
+        assert_eq!(resumed[48..], [0]);
     }
 
     #[test]
-    fn an_expired_session_and_what_is_no_answer_are_told_apart() {
-        assert!(matches!(Ticket::read(&answer(0, 0, 0)), Answer::Expired));
+    fn an_expired_session_differs_from_an_invalid_answer() {
+        assert!(matches!(
+            SessionAnswer::parse(&answer(0, 0, 0)),
+            Some(SessionAnswer::Expired)
+        ));
         let whole = answer(6_000, 5, 7);
         for end in 0..whole.len() - 1 {
-            assert!(matches!(Ticket::read(&whole[..end]), Answer::Unreadable), "{end}");
+            assert!(SessionAnswer::parse(&whole[..end]).is_none(), "{end}");
         }
         let mut other_password = whole;
         other_password[23] = 8;
-        assert!(matches!(Ticket::read(&other_password), Answer::Unreadable));
+        assert!(SessionAnswer::parse(&other_password).is_none());
     }
 
     #[tokio::test]
-    async fn a_message_is_read_whole_or_not_at_all() {
+    async fn an_incomplete_or_oversized_message_is_not_read() {
         let whole = request();
         let behind = [&whole[..], b"more"].concat();
         assert_eq!(read_message(&mut &behind[..]).await, Some(whole.clone()));

@@ -1,0 +1,255 @@
+//! The rules for the path of our znode, without a server.
+
+use super::*;
+use proptest::prelude::*;
+
+const AGE: Duration = Duration::from_secs(8);
+
+fn record(run: &str, port: u16) -> Record {
+    Record {
+        run: run.into(),
+        mesh: Some(Endpoint::new("10.0.0.1", port)),
+        ..Record::new("n1", Endpoint::new("10.0.0.1", 4222))
+    }
+}
+
+fn ours() -> Record {
+    record("us", 6222)
+}
+
+fn found(owner: i64, czxid: i64, data: &str) -> Znode {
+    let (mzxid, version) = (czxid, 3);
+    Znode {
+        stat: ZnodeStat {
+            czxid,
+            mzxid,
+            version,
+            owner,
+        },
+        data: Some(data.into()),
+    }
+}
+
+fn of(owner: i64, czxid: i64, record: &Record) -> Znode {
+    found(owner, czxid, &record.to_json())
+}
+
+/// A path in the session `session`, at which nothing was created yet.
+fn in_session(session: i64) -> Registration {
+    let mut registration = Registration::new(AGE);
+    registration.new_connection(session);
+    registration
+}
+
+/// A path at which our znode was created with the zxid 10 in session 7.
+fn settled() -> Registration {
+    let mut registration = in_session(7);
+    assert_eq!(registration.judge(None, &ours(), Instant::now()), Step::Create);
+    let step = registration.judge(Some(&of(7, 10, &ours())), &ours(), Instant::now());
+    assert_eq!(step, Step::Keep);
+    registration
+}
+
+fn taken(step: &Step) -> Option<bool> {
+    match step {
+        Step::Wait(waiting) => Some(waiting.is_taken),
+        _ => None,
+    }
+}
+
+#[test]
+fn our_znode_is_kept_and_repaired() {
+    let (mut registration, now) = (settled(), Instant::now());
+    assert_eq!(registration.own().map(|own| own.owner), Some(7));
+    let write = Step::Write { version: 3 };
+    let draining = Record {
+        state: crate::NodeState::Draining,
+        ..ours()
+    };
+    assert_eq!(
+        registration.judge(Some(&of(7, 10, &ours())), &draining, now),
+        write
+    );
+    assert_eq!(
+        registration.judge(Some(&found(7, 10, "garbage")), &ours(), now),
+        write
+    );
+    assert_eq!(
+        registration.judge(Some(&of(7, 10, &record("them", 1))), &ours(), now),
+        write
+    );
+    assert_eq!(registration.judge(None, &ours(), now), Step::Create);
+    assert_eq!(registration.own(), None);
+    assert_eq!(
+        registration.judge(Some(&of(7, 12, &ours())), &ours(), now),
+        Step::Keep
+    );
+}
+
+#[test]
+fn invalid_data_in_our_new_znode_is_repaired_without_a_wait() {
+    let mut registration = in_session(7);
+    let step = registration.judge(Some(&found(7, 10, "garbage")), &ours(), Instant::now());
+    assert_eq!(step, Step::Write { version: 3 });
+}
+
+#[test]
+fn a_znode_created_over_an_earlier_connection_of_the_session_is_kept() {
+    let (mut registration, now) = (settled(), Instant::now());
+    registration.new_connection(7);
+    assert_eq!(registration.own(), None);
+    assert_eq!(
+        registration.judge(Some(&of(7, 10, &ours())), &ours(), now),
+        Step::Keep
+    );
+    assert_eq!(registration.own().map(|own| own.czxid), Some(10));
+}
+
+#[test]
+fn a_ghost_of_ours_is_deleted() {
+    let (mut registration, now) = (settled(), Instant::now());
+    registration.new_connection(8);
+    assert_eq!(registration.own(), None);
+    let removal = |ghost| Step::Remove { version: 3, ghost };
+    let step = registration.judge(Some(&of(7, 10, &ours())), &ours(), now);
+    assert_eq!(step, removal(Ghost::EarlierSession));
+    // Also a ghost that was created by a call without an answer.
+    let step = registration.judge(Some(&of(7, 11, &ours())), &ours(), now);
+    assert_eq!(step, removal(Ghost::EarlierSession));
+
+    let mut registration = in_session(8);
+    let earlier_process = of(7, 10, &record("them", 6222));
+    let step = registration.judge(Some(&earlier_process), &ours(), now);
+    assert_eq!(step, removal(Ghost::EarlierProcess));
+    registration.removal_refused();
+    assert_eq!(
+        taken(&registration.judge(Some(&earlier_process), &ours(), now)),
+        Some(false),
+        "a znode that may not be deleted is waited for"
+    );
+}
+
+#[test]
+fn without_a_mesh_address_the_client_address_identifies_a_ghost() {
+    let without = |run: &str| Record {
+        mesh: None,
+        ..record(run, 1)
+    };
+    let is_ghost = |theirs: &Record, wanted: &Record| {
+        let mut registration = in_session(8);
+        matches!(
+            registration.judge(Some(&of(7, 10, theirs)), wanted, Instant::now()),
+            Step::Remove { .. }
+        )
+    };
+    assert!(is_ghost(&without("them"), &without("us")));
+    assert!(!is_ghost(&record("them", 6222), &without("us")));
+    assert!(!is_ghost(&without("them"), &ours()));
+    assert!(!is_ghost(&record("them", 6223), &ours()));
+    let other_id = Record {
+        id: "n2".into(),
+        ..record("them", 6222)
+    };
+    assert!(!is_ghost(&other_id, &ours()));
+}
+
+#[test]
+fn a_later_znode_of_a_node_at_our_address_is_not_a_ghost() {
+    let (mut registration, now) = (settled(), Instant::now());
+    let them = of(8, 11, &record("them", 6222));
+    assert_eq!(taken(&registration.judge(Some(&them), &ours(), now)), Some(false));
+    registration.new_connection(9);
+    assert_eq!(taken(&registration.judge(Some(&them), &ours(), now)), Some(false));
+}
+
+#[test]
+fn the_id_is_taken_when_another_owner_exists_longer_than_a_ghost_could() {
+    let (mut registration, begun) = (in_session(7), Instant::now());
+    for strange in [of(8, 5, &record("them", 1)), found(9, 5, "10.0.0.1:4222")] {
+        let mut judge = |after_secs: u64| {
+            let now = begun + Duration::from_secs(after_secs);
+            taken(&registration.judge(Some(&strange), &ours(), now))
+        };
+        assert_eq!((judge(0), judge(7)), (Some(false), Some(false)));
+        assert_eq!((judge(8), judge(9)), (Some(true), Some(true)));
+    }
+    let hidden = Znode {
+        data: None,
+        ..found(9, 5, "")
+    };
+    let later = begun + Duration::from_secs(9);
+    let step = registration.judge(Some(&hidden), &ours(), later);
+    assert_eq!(
+        taken(&step),
+        Some(true),
+        "the same owner, although its data cannot be read"
+    );
+    let other = of(10, 6, &record("them", 1));
+    assert_eq!(
+        taken(&registration.judge(Some(&other), &ours(), later)),
+        Some(false)
+    );
+    registration.new_connection(7);
+    let much_later = later + AGE;
+    assert_eq!(
+        taken(&registration.judge(Some(&other), &ours(), much_later)),
+        Some(false),
+        "the wait starts again"
+    );
+    assert_eq!(registration.judge(None, &ours(), much_later), Step::Create);
+}
+
+#[test]
+fn a_persistent_znode_is_never_changed_and_reported_at_once() {
+    for data in [ours().to_json(), "10.0.0.1:4222".into()] {
+        let mut registration = in_session(7);
+        let step = registration.judge(Some(&found(0, 5, &data)), &ours(), Instant::now());
+        let Step::Wait(waiting) = step else {
+            panic!("{step:?}")
+        };
+        assert!(waiting.is_taken);
+        assert!(waiting.to_string().contains("delete it"), "{waiting}");
+    }
+}
+
+proptest! {
+    /// Two processes with one id and one address, with any order of steps and lost sessions. Each deletes the znode of the other at
+    /// most once.
+    #[test]
+    fn two_nodes_with_one_address_do_not_delete_each_other_s_znode_for_ever(moves in proptest::collection::vec((0usize..2, 0u8..8), 1..200)) {
+        let records = [record("a", 6222), record("b", 6222)];
+        let mut registrations = [in_session(1), in_session(2)];
+        let (mut present, mut zxid, mut removed) = (None::<Znode>, 0, [0, 0]);
+        let mut sessions = [1, 2];
+        for (process, action) in moves {
+            zxid += 1;
+            if action == 0 {
+                // A new session, while the server has not expired the one before.
+                sessions[process] += 2;
+                registrations[process].new_connection(sessions[process]);
+                continue;
+            }
+            if action == 1 {
+                // The server expires sessions that no process uses.
+                present = present.filter(|found| sessions.contains(&found.stat.owner));
+                continue;
+            }
+            match registrations[process].judge(present.as_ref(), &records[process], Instant::now()) {
+                Step::Create => {
+                    present = Some(of(sessions[process], zxid, &records[process]));
+                    let step = registrations[process].judge(present.as_ref(), &records[process], Instant::now());
+                    prop_assert_eq!(step, Step::Keep);
+                }
+                Step::Remove { ghost, .. } => {
+                    if ghost == Ghost::EarlierProcess {
+                        removed[process] += 1;
+                    }
+                    present = None;
+                }
+                Step::Keep | Step::Wait(_) => {}
+                Step::Write { .. } => prop_assert!(false, "a record of the other was written over"),
+            }
+        }
+        prop_assert!(removed.iter().all(|removed| *removed <= 1), "{:?}", removed);
+    }
+}

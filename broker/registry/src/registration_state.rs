@@ -1,0 +1,105 @@
+//! This node's own registration as values: what is wanted, the state of our znode, and the state that the node sees.
+
+use std::sync::Arc;
+
+use crate::node::Node;
+use crate::record::Record;
+use crate::registration::{Ghost, Waiting};
+
+/// ZnodeState of a registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistrationState {
+    /// Nothing is announced, or the znode was deleted as requested.
+    Withdrawn,
+    /// Our znode does not exist as far as is known. It is created as soon as possible.
+    Seeking {
+        /// Why it does not exist yet, or any more.
+        reason: String,
+    },
+    /// The path is free. Our znode is created after [`Announcement::release`].
+    Ready,
+    /// Our znode exists, and the snapshot has all nodes that were registered before it. So of two nodes that register
+    /// at the same moment at least one sees the other.
+    Announced,
+    /// Another live session holds our id, or a persistent znode is in the way. An operator has to act; until then it is
+    /// tried again and again.
+    Taken {
+        /// The holder, if it left a valid record.
+        by: Option<Arc<Node>>,
+        /// The znode, and what to do.
+        reason: String,
+    },
+}
+
+impl RegistrationState {
+    /// Returns a stable name, for metric labels and logs.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Withdrawn => "withdrawn",
+            Self::Seeking { .. } => "seeking",
+            Self::Ready => "ready",
+            Self::Announced => "announced",
+            Self::Taken { .. } => "taken",
+        }
+    }
+}
+
+/// An event of our znode.
+#[derive(Debug)]
+pub(crate) enum RegistrationEvent {
+    /// Our znode exists, and the last listing has all nodes that were registered before it.
+    Announced,
+    /// The path of our znode is in use.
+    Waiting(Waiting),
+    /// The path of our znode is free. The znode is created when that is wanted.
+    Ready,
+    /// Our znode is deleted, as requested.
+    Withdrawn,
+    /// ZooKeeper refuses what has to be done. It is tried again.
+    Refused(String),
+    /// A ghost of ours was deleted.
+    Removed(Ghost),
+    /// The changed record was written, as requested.
+    Rewritten,
+    /// Another client changed our znode. Our record was written back.
+    Overwritten,
+    /// Another client deleted our znode. It is created again.
+    Deleted,
+}
+
+/// The desired state of our znode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) record: Arc<Record>,
+    /// The path is watched, but the znode is not created yet.
+    pub(crate) is_held: bool,
+    /// Run of a node that holds the path and was found dead; see [`Watch::supersede`](crate::Watch::supersede).
+    pub(crate) dead_run: Option<String>,
+}
+
+/// ZnodeState of our znode after the last step.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ZnodeState {
+    /// No znode was ever wanted.
+    None,
+    /// Our znode exists; the value is the zxid that created it.
+    Own(i64),
+    Ready,
+    Waiting(Waiting),
+    Refused(String),
+    Withdrawn,
+}
+
+impl ZnodeState {
+    /// Returns the event of this state; `None` if there is nothing to report.
+    pub(crate) fn event(&self) -> Option<RegistrationEvent> {
+        match self {
+            Self::None => None,
+            Self::Own(_) => Some(RegistrationEvent::Announced),
+            Self::Ready => Some(RegistrationEvent::Ready),
+            Self::Waiting(waiting) => Some(RegistrationEvent::Waiting(waiting.clone())),
+            Self::Refused(reason) => Some(RegistrationEvent::Refused(reason.clone())),
+            Self::Withdrawn => Some(RegistrationEvent::Withdrawn),
+        }
+    }
+}
