@@ -1,4 +1,4 @@
-"""The broker: one node, beside the newest nats-server, each case on both in turn."""
+"""The broker: one node, and one of the newest nats-server, each case on both in turn."""
 
 import os
 import platform

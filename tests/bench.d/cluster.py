@@ -1,4 +1,4 @@
-"""Clusters of our broker and of the newest nats-server: the same flags for both, measured as one."""
+"""Clusters of our broker and of the newest nats-server, with the same flags, each measured as a whole."""
 
 import subprocess
 
@@ -10,13 +10,13 @@ SIZE = 3
 
 
 class Cluster:
-    """Nodes 0, 1, 2 of one cluster, all linked. CPU time is that of all together, as of one process."""
+    """Nodes 0, 1, 2 of one cluster, with routes to each other. CPU time is that of all nodes together."""
 
     def __init__(self, folder, who):
         self.folder, self.who = folder, who
         self.ports = [free_port() for _ in range(SIZE)]
         self.nodes = [self._node(number, port) for number, port in enumerate(self.ports)]
-        # All at once: a node may wait for others before it takes clients.
+        # All are started before the first wait, because a node may wait for the others before it accepts clients.
         for node in self.nodes:
             node.listening()
         peers.joined(self.nodes)
@@ -26,7 +26,7 @@ class Cluster:
         return peers.Node(self.folder, f"{self.who}-{number}", port, self.ports, program=program, wait=False)
 
     def start_another(self):
-        """One node more, which nothing has been waited for; it knows the others, but they do not know it."""
+        """Starts one more node and does not wait. It has the addresses of the others, but they do not have its address."""
         node = self._node(len(self.nodes), free_port())
         self.nodes.append(node)
         return node
@@ -39,7 +39,7 @@ class Cluster:
             node.kill()
 
     def addresses(self, *numbers):
-        """Those of some nodes, for the load generator."""
+        """Returns the addresses of these nodes, for the load generator."""
         return ",".join(address(self.nodes[number]) for number in numbers)
 
     def cpu_ns(self):
@@ -49,7 +49,7 @@ class Cluster:
         return sum(now - before.get(thread, 0) for thread, now in self.cpu_ns().items())
 
     def link_bytes(self):
-        """Bytes that all nodes have sent to each other so far, as the kernel counts them: pages count payloads only."""
+        """Returns the bytes that all nodes have sent to each other, as counted by the kernel (pages count only payloads)."""
         ports = " or ".join(f"sport = :{port} or dport = :{port}" for port in self.ports)
         sockets = subprocess.run(["ss", "-tinHO", f"( {ports} )"], capture_output=True, text=True, check=True).stdout
         counts = (word.removeprefix("bytes_sent:") for word in sockets.split() if word.startswith("bytes_sent:"))
@@ -57,5 +57,5 @@ class Cluster:
 
 
 def both(folder, running):
-    """A cluster of each maker, by its name; `running` is the ExitStack that ends them."""
+    """Starts a cluster of each program. `running` is the ExitStack that ends them."""
     return {who: running.enter_context(Cluster(folder, who)) for who in (OURS, THEIRS)}

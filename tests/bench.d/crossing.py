@@ -1,4 +1,4 @@
-"""What a message costs that crosses from node to node, and how many do, as fast as it goes."""
+"""CPU time per message and throughput from one node to another."""
 
 from contextlib import ExitStack
 
@@ -7,8 +7,8 @@ from cluster import both
 from pair import Case, in_turn
 from report import progress, say, table
 
-# name, messages, nodes of the subscribers (the publisher is at node 0), payload, targets of CPU (at most) and of throughput
-# (at least), ours ÷ theirs
+# name, messages, nodes of the subscribers (the publisher is on node 0), payload, targets ours ÷ theirs: CPU at most, throughput
+# at least
 CASES = [
     ("1→1 on another node, 16 B", 1_500_000, (1,), 16, None, None),
     ("1→1 on another node, 128 B", 1_000_000, (1,), 128, 0.5, 1.4),

@@ -1,4 +1,4 @@
-"""Thousands of idle components: what each costs in memory, and how soon all are on another node when theirs is killed."""
+"""Thousands of idle components: memory of each, and the time until all are on another node after theirs was killed."""
 
 import resource
 import signal
@@ -11,7 +11,7 @@ from processes import Crowd, free_port, until
 from report import progress, say, spread, table
 
 COMPONENTS = 10_000
-FILES_OF_SIDECAR = 200  # all that are no sessions'
+FILES_OF_SIDECAR = 200  # without those of sessions
 SETTLED_SECONDS = 5
 
 
@@ -41,7 +41,7 @@ def run(folder, quick, targets):
 
 
 def once(folder, count):
-    """Bytes of the sidecar for each component; seconds to move all; how many were lost."""
+    """Returns the sidecar's bytes per component, the seconds to move all, and the number of lost components."""
     with ExitStack() as running:
         ports = [free_port() for _ in range(3)]
 
@@ -55,7 +55,7 @@ def once(folder, count):
         crowd = running.enter_context(Crowd(folder, *words))
         time.sleep(SETTLED_SECONDS)
         bytes_each = (sidecar.rss_bytes() - before) / count
-        # The others come only now, so that the first one's death concerns every component.
+        # The other nodes start after the components, so that every component is on the first node.
         nodes = [first, node(1), node(2)]
         peers.joined(nodes)
         until("the sidecar knows all nodes", lambda: peers.get_json(sidecar.http, "/nodez")["total"] == len(nodes))

@@ -1,4 +1,4 @@
-"""How soon the other nodes know that a killed one's subscriptions are gone."""
+"""Time until the interest of a killed node is gone on the other nodes."""
 
 import signal
 import socket
@@ -54,7 +54,7 @@ def once(folder, who, words, case):
 
 
 def witness(node):
-    """A client that notices when its connection ends."""
+    """Returns the non-blocking connection of a client."""
     connection = socket.create_connection(("127.0.0.1", node.port))
     connection.sendall(b'CONNECT {"verbose":false}\r\n')
     connection.setblocking(False)
@@ -62,7 +62,7 @@ def witness(node):
 
 
 def kill(victim, interests, connection):
-    """Seconds until all have forgotten it, and until the connection ended."""
+    """Kills the node. Returns the seconds until its interest is gone everywhere, and until the connection has ended."""
     tests = [lambda: has_ended(connection), *(interest.has_forgotten for interest in interests)]
     seen = {}
     started = time.monotonic()
@@ -72,7 +72,7 @@ def kill(victim, interests, connection):
             if number not in seen and test():
                 seen[number] = time.monotonic() - started
         if time.monotonic() > started + LONGEST_SECONDS:
-            raise TimeoutError(f"{victim.name} is not forgotten after {LONGEST_SECONDS} s")
+            raise TimeoutError(f"interest of {victim.name} is not gone after {LONGEST_SECONDS} s")
         time.sleep(POLL_SECONDS)
     return max(seen[number] for number in range(1, len(tests))), seen[0]
 

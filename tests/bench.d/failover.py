@@ -1,4 +1,4 @@
-"""How long busy components hear nothing when their node is killed, or freezes."""
+"""Longest silence of busy components when their node is killed or freezes."""
 
 import random
 import signal
@@ -10,10 +10,10 @@ from processes import Crowd
 from report import progress, quantile, say, table
 
 COMPONENTS = 100
-RATE = 200  # messages per second of each component: one every 5 ms is what can be seen at all
+RATE = 200  # messages per second of each component, so a silence is measured in steps of 5 ms
 SHORT_SECONDS = 0.2
 NO_SIGNAL = 0
-PROBE_MS = 1000 + 1000  # probe interval and timeout, as set by default
+PROBE_MS = 1000 + 1000  # default probe interval and timeout
 
 
 def run(folder, quick, targets):
@@ -56,10 +56,10 @@ def silence(name, values):
 
 
 def around(nodes, sidecar, crowd, what, seconds):
-    """Silences in ms around one signal to one node: of its components, and of the others.
+    """Returns the silences in ms around one signal to one node: of its components, of the others, and the lost connections.
 
-    Each is the longest in SHORT_SECONDS, so that what the machine does at another time is left out; only of those that
-    were about to become longer than that is waited for the end."""
+    Each silence is the longest within SHORT_SECONDS, so that other delays of the machine are left out. If it is still long then, it is
+    the longest within `seconds`."""
     node, components = busiest(nodes, sidecar)
     crowd.tell("mark")
     time.sleep(random.uniform(0.002, 0.012))
@@ -81,7 +81,7 @@ def around(nodes, sidecar, crowd, what, seconds):
 
 
 def busiest(nodes, sidecar):
-    """The node with most sessions, and the addresses of their components."""
+    """Returns the node with most sessions, and the addresses of their components."""
     by_port = {}
     for row in peers.get_json(sidecar.http, "/sessionz")["items"]:
         if row["node"]:

@@ -1,4 +1,4 @@
-"""How long messages and replies take beside a publisher that sends all that the server takes."""
+"""Latency of messages and replies beside a publisher that sends as fast as the server accepts."""
 
 from contextlib import ExitStack
 

@@ -1,4 +1,4 @@
-"""Whether a publish on any node reaches who has subscribed, and had the PONG to a PING behind it, on another."""
+"""Messages missed by a client that has subscribed on one node and got the PONG to a PING, after a publish on another node."""
 
 from contextlib import ExitStack
 

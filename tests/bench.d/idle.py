@@ -1,4 +1,4 @@
-"""What an idle connection costs our broker and nats-server in memory."""
+"""Memory of an idle connection, of our broker and of nats-server."""
 
 from pair import OURS, THEIRS, Case, address, in_turn, start
 from processes import Crowd

@@ -1,46 +1,46 @@
-"""What a node knows of subscriptions, by its own pages."""
+"""The interest that a node has, read from its monitoring pages."""
 
 import http.client
 import json
 
 from processes import until
 
-# Keeps nats-server's own subscriptions out; ours has no accounts.
+# Excludes the subscriptions of nats-server itself. Our broker has no accounts.
 SUBSCRIPTIONS_PAGE = "/subsz?acc=$G"
 SYSTEM_ACCOUNT = "$SYS"
 
 
 class Interest:
-    """How many subscriptions a node knows, its own clients' and other nodes', asked often on one connection."""
+    """Number of subscriptions that a node has, of its clients and of other nodes, read over one connection."""
 
     def __init__(self, node):
         self.pages = http.client.HTTPConnection("127.0.0.1", node.http, timeout=10)
         self.before = None
 
     def knows(self, count):
-        """Whether it knows so many. A node that does not serve its pages yet knows none."""
+        """Returns whether it has this many. A node that does not serve its pages yet has none."""
         try:
             return self.subscriptions() >= count or self.from_links() >= count
         except ConnectionRefusedError:
-            self.pages.close()  # else it takes no further request
+            self.pages.close()  # the connection object then accepts another request
             return False
 
     def remember(self):
-        """What it knows now is what it knows when others have come and gone."""
+        """Records the present numbers for `has_forgotten`."""
         self.before = self.subscriptions(), self.from_links()
         return self
 
     def has_forgotten(self):
-        """Whether it knows no more than it remembers."""
+        """Returns whether it has no more than at the time of `remember`."""
         subscriptions, from_links = self.before
         return self.subscriptions() <= subscriptions and self.from_links() <= from_links
 
     def subscriptions(self):
-        """All, where the page counts other nodes' too."""
+        """Returns the number on the page: all, if it includes other nodes."""
         return self._get(SUBSCRIPTIONS_PAGE)["num_subscriptions"]
 
     def from_links(self):
-        """Other nodes' only."""
+        """Returns the number of those of other nodes."""
         routes = self._get("/routez")["routes"] or []
         return sum(route["subscriptions"] for route in routes if route.get("account") != SYSTEM_ACCOUNT)
 
@@ -50,7 +50,7 @@ class Interest:
 
 
 def wait_until_known(nodes, count):
-    """Waits until each of the nodes knows so many subscriptions."""
+    """Waits until each of the nodes has this many subscriptions."""
     for node in nodes:
         interest = Interest(node)
         until(f"{node.name} knows {count:,} subscriptions", lambda: interest.knows(count), seconds_max=60)

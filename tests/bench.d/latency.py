@@ -1,4 +1,4 @@
-"""How long a message and a reply take through our broker and nats-server, and what they cost."""
+"""Latency and CPU time of a message and of a reply, through our broker and nats-server."""
 
 from contextlib import ExitStack
 
@@ -6,7 +6,7 @@ from pair import Case, address, both, in_turn
 from processes import load
 from report import progress, say, table
 
-# Ours ÷ theirs: of the rate at least, of others at most.
+# Targets ours ÷ theirs: the rate at least, the others at most.
 REQUEST_TARGETS = {"cpu": 0.7, "rate": 1.3, "p50": 0.8}
 LATENCY_TARGETS = {"cpu": 0.7, "p50": 0.8, "p99": 1.0}
 # name, measurement, messages, words for the load generator, targets
@@ -19,7 +19,7 @@ ENDS = {"request": ("--requester", "--responder"), "latency": ("--publisher", "-
 QUANTILES = {"p50": "p50_us", "p99": "p99_us", "p99.9": "p999_us"}
 HEAD = ["case", "CPU µs per message", "requests/s", *(f"{what} µs" for what in QUANTILES)]
 PAYLOAD = 16
-# A run is a second or two, in which the scheduler's moods move a p99 by half and more: so there are more of them.
+# A run takes a second or two, in which the scheduler moves a p99 by half and more, so there are more runs.
 ROUNDS = 3
 
 
@@ -46,13 +46,13 @@ def run(folder, runs, part, targets):
 
 
 def once(case, who, server, measurement, words):
-    """One run of the load generator; its figures go to the case."""
+    """Runs the load generator against one server, and adds the figures to the case."""
     ends = [word for end in ENDS[measurement] for word in (end, address(server))]
     return measure(case, who, measurement, [*ends, *words])
 
 
 def measure(case, who, measurement, words):
-    """As `once`, with the ends among the words."""
+    """Runs the load generator with these words, and adds the figures to the case."""
     done = load(measurement, "--payload", PAYLOAD, *words)
     for what, key in QUANTILES.items():
         case.add(what, who, done[key])

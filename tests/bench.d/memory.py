@@ -1,4 +1,4 @@
-"""What a subscription costs each node of a cluster in memory, and how much of it goes over the links."""
+"""Memory of a subscription on each node of a cluster, and the bytes sent for it between nodes."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The cluster: three nodes of the broker, beside three of the newest nats-server, each case on both in turn."""
+"""The cluster: three nodes of the broker and three of the newest nats-server, each case on both in turn."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""How soon a node that joins a cluster with many subscriptions knows them all."""
+"""Time until a node that joins a cluster has the interest of many subscriptions."""
 
 import time
 
@@ -45,14 +45,14 @@ def once(folder, who, places, case):
             told = time.monotonic()
             crowd.tell(f"reach {address(node)}")
             accepted, known = watch(node, started)
-            # By the generator's own clock, which began when it was told: its answer has waited to be read.
+            # Measured by the load generator, whose clock starts at the command, because its answer is read late.
             case.add("reaches", who, told - started + crowd.answer()["seconds"])
             case.add("accepts", who, accepted)
             case.add("knows", who, known)
 
 
 def watch(node, started):
-    """Seconds until it takes clients, and until it knows all subscriptions."""
+    """Returns the seconds until it accepts clients, and until it has all subscriptions."""
     interest = Interest(node)
     seen = {}
     tests = {"accepts": lambda: accepts(node.port), "knows": lambda: interest.knows(SUBSCRIPTIONS)}

@@ -1,4 +1,4 @@
-"""Our broker and the newest nats-server, each case on both in turn, and what came of it."""
+"""Our broker and the newest nats-server, each case on both in turn, and the figures of a case."""
 
 from statistics import median
 
@@ -17,12 +17,12 @@ def start(folder, who):
 
 
 def both(folder, running):
-    """The two, by name; `running` is the ExitStack that ends them."""
+    """Starts both. `running` is the ExitStack that ends them."""
     return {who: running.enter_context(start(folder, who)) for who in (OURS, THEIRS)}
 
 
 def in_turn(number):
-    """The names, in the order of run `number`: none always comes first."""
+    """Returns the names in the order of run `number`, so that each comes first in turn."""
     return (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS)
 
 
@@ -31,7 +31,7 @@ def address(server):
 
 
 class Case:
-    """What was measured of one case: figures of each run, by what they are and whose."""
+    """Figures of one case, of each run: by what was measured and of which program."""
 
     def __init__(self, name):
         self.name = name
@@ -44,7 +44,7 @@ class Case:
         return median(self.figures[what][who])
 
     def ratio(self, what):
-        """Ours ÷ theirs in each run, the median."""
+        """Returns the median of ours ÷ theirs over the runs."""
         mine, theirs = self.figures[what][OURS], self.figures[what][THEIRS]
         return median(one / other for one, other in zip(mine, theirs))
 
@@ -53,7 +53,7 @@ class Case:
         return f"{middle:.3f} ± {apart * 50:.0f} %"
 
     def beside(self, what, digits=0):
-        """Ours, theirs and the ratio in one cell; a dash where there is none."""
+        """Returns ours, theirs and the ratio in one cell, or a dash if it was not measured."""
         if what not in self.figures:
             return "–"
         mine, theirs = (f"{self.median(what, who):,.{digits}f}" for who in (OURS, THEIRS))
@@ -63,5 +63,5 @@ class Case:
         targets.later(f"{self.name}: {named} ÷ nats-server's", self.ratio(what), limit, "×")
 
     def check_rate_later(self, targets, least):
-        """Targets are checked as "at most", so this one is upside down."""
+        """Adds a check of the rate. Checks are "at most", so this one is of the inverse ratio."""
         targets.later(f"{self.name}: nats-server's throughput ÷ ours", 1 / self.ratio("rate"), 1 / least, "×")

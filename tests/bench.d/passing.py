@@ -1,4 +1,4 @@
-"""What a message costs that passes: CPU time and added latency of each program, publisher and subscriber both through it."""
+"""CPU time per message and added latency of each proxy, with publisher and subscriber both connected through it."""
 
 from contextlib import ExitStack
 from statistics import median
@@ -9,14 +9,14 @@ from report import progress, say, spread, table
 
 PAYLOADS = {16: 1_500_000, 128: 1_200_000, 4096: 120_000}  # bytes: messages of one run
 RATE = 5_000  # messages per second, for the latency
-LATENCY_REPEATS = 2  # of each run: the scheduler's moods move a median by several µs
+LATENCY_REPEATS = 2  # in each run, because the scheduler moves a median by several µs
 DIRECT = "direct (the node itself)"
 PEER = "HAProxy (TCP)"
 SIDECAR = "**sidecar**"
 
 
 class Position:
-    """One program between the components and the node, or none."""
+    """One proxy between the components and the node, or the node itself."""
 
     def __init__(self, name, process, port):
         self.name, self.process, self.port = name, process, port
@@ -69,7 +69,7 @@ def run(folder, quick, targets):
         for number in range(runs):
             progress(f"messages that pass: run {number + 1} of {runs}")
             for size, messages in PAYLOADS.items():
-                # Each run begins with another one: none always comes after the same neighbour.
+                # Each run begins with another position, so that the order does not favour one.
                 turn = number % len(all_positions)
                 in_turn = all_positions[turn:] + all_positions[:turn]
                 for position in in_turn:
@@ -84,13 +84,13 @@ def run(folder, quick, targets):
 
 
 def added(position, direct, size, what):
-    """Added latency in each run, over going direct in the same run."""
+    """Returns the latency of each run above that of the direct connection in the same run."""
     pairs = zip(getattr(position, what)[size], getattr(direct, what)[size])
     return [through - straight for through, straight in pairs]
 
 
 def ratio(position, peer, size):
-    """CPU time ÷ the peer's, in each run."""
+    """Returns the CPU time ÷ the peer's, for each run."""
     return [ours / theirs for ours, theirs in zip(position.cpu[size], peer.cpu[size])]
 
 

@@ -1,4 +1,4 @@
-"""The programs that are compared, each with the settings its makers give it unless said here."""
+"""The programs that are compared, with their default settings except for those here."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def get_json(port, page):
 
 
 class Node(Process):
-    """One nats-server, or another program that takes its flags, alone or with routes to others."""
+    """One nats-server, or another program with the same flags, alone or with routes to others."""
 
     def __init__(self, folder, name, cluster_port=None, routes=(), leaf_port=None, program=None, wait=True):
         self.http = free_port()
@@ -38,14 +38,14 @@ class Node(Process):
         super().__init__(folder, name, program or nats_server(), *options, port=port, wait=wait)
 
     def routes(self):
-        """Servers to which it has all its routes: a pool of them and one for the system account, or one in all."""
+        """Returns the number of servers with complete routes: one connection, or a pool and one for the system account."""
         pool = get_json(self.http, "/varz")["cluster"].get("pool_size")
         found = Counter(route["remote_id"] for route in get_json(self.http, "/routez")["routes"] or [])
         return sum(count >= (pool + 1 if pool else 1) for count in found.values())
 
 
 def cluster(folder, count, running):
-    """So many nodes with routes among each other; `running` is the ExitStack that ends them."""
+    """Starts this many nodes with routes to each other. `running` is the ExitStack that ends them."""
     ports = [free_port() for _ in range(count)]
     nodes = [running.enter_context(Node(folder, f"node-{n}", port, ports)) for n, port in enumerate(ports)]
     joined(nodes)
@@ -57,7 +57,7 @@ def joined(nodes):
 
 
 def sidecar(folder, upstreams, *options, name="sidecar", settings="", wait=True):
-    """The sidecar; `.listen` is its port, `.http` that of its pages."""
+    """Starts the sidecar. `.listen` is its port, `.http` that of its pages."""
     port, http = free_port(), free_port()
     config = write(folder / f"{name}.toml", settings)
     words = ["--config", config, "--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http}"]
@@ -90,7 +90,7 @@ listen nats
 
 
 def nginx(folder, upstream):
-    """None where it is not installed."""
+    """Starts it. Returns None if it is not installed."""
     if not (shutil.which("nginx") and os.path.exists(NGINX_MODULE)):
         return None
     port = free_port()
@@ -119,7 +119,7 @@ leafnodes {{ remotes: [ {{ url: "nats-leaf://127.0.0.1:{node_leaf_port}" }} ] }}
 
 
 def zookeeper(folder):
-    """None where it is not installed."""
+    """Starts it. Returns None if it is not installed."""
     if not os.path.exists(ZOOKEEPER):
         return None
     port = free_port()

@@ -1,4 +1,4 @@
-"""The broker's figures as a picture: bars beside nats-server's, which are all 1. Plain SVG, medians only."""
+"""A picture of the broker's medians relative to those of nats-server: horizontal bars, as plain SVG."""
 
 from xml.sax.saxutils import escape
 
@@ -12,7 +12,7 @@ TEXT_ROOM = 108  # for the values, right of the longest bar
 GAP = 20  # between the two halves
 HALF = (WIDTH - MARGIN - LABELS_END - GAP) // 2
 COLOURS = {OURS: "#1f6feb", THEIRS: "#9aa4b0"}
-# Its own background makes it readable on a dark page too.
+# With its own background the picture is readable also on a dark page.
 PAPER, INK, FAINT, LINE = "#ffffff", "#1f2328", "#59636e", "#d1d9e0"
 
 
@@ -44,7 +44,7 @@ def legend():
 
 
 def half(left, cases, what, title, unit):
-    """One of the two: a heading, the line at 1, and two bars for each case."""
+    """Returns one half of the picture: a heading, the line at 1, and two bars for each case."""
     measured = [case for case in cases if what in case.figures]
     longest = max([1.0, *(case.ratio(what) for case in measured)])
     scale = (HALF - TEXT_ROOM) / longest
@@ -89,7 +89,7 @@ def rect(x, y, width, height, fill):
 
 
 def text(x, y, words, fill=INK, size=12, weight="normal", anchor="start", halo=False):
-    # Paper around the letters, where a line runs behind them.
+    # A halo keeps letters readable on a line.
     behind = f' stroke="{PAPER}" stroke-width="3" paint-order="stroke"' if halo else ""
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
     return f'<text {place} fill="{fill}" font-size="{size}" font-weight="{weight}"{behind}>{escape(words)}</text>'

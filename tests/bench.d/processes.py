@@ -1,4 +1,4 @@
-"""Processes under measurement: started, waited for, measured by their CPU time and memory, ended by their id."""
+"""Processes under measurement: start, wait, CPU time, memory, end."""
 
 import ctypes
 import itertools
@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 LISTEN_SECONDS_MAX = 20
-# Between those of the end-to-end tests (tests/src/port.rs) and the kernel's own for outgoing connections.
+# Between the ports of the end-to-end tests (tests/src/port.rs) and those of the kernel for outgoing connections.
 PORTS = range(30_500, 32_700)
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -22,7 +22,7 @@ _ports = itertools.islice(itertools.cycle(PORTS), random.randrange(len(PORTS)), 
 
 
 def free_port():
-    """One that no outgoing connection takes meanwhile, and that has not been given for long."""
+    """Returns a free port that the kernel does not use for outgoing connections and that was not returned recently."""
     for _ in range(len(PORTS)):
         port = next(_ports)
         with socket.socket() as chosen:
@@ -30,12 +30,12 @@ def free_port():
                 chosen.bind(("127.0.0.1", port))
                 return port
             except OSError:
-                pass  # taken, or not yet at rest
+                pass  # in use, or in TIME_WAIT
     raise RuntimeError(f"no port of {PORTS.start}-{PORTS.stop - 1} is free")
 
 
 def until(what, condition, seconds_max=LISTEN_SECONDS_MAX, every=0.01):
-    """Waits for the condition, and fails when it does not come."""
+    """Waits for the condition, and returns its value. Fails after `seconds_max`."""
     deadline = time.monotonic() + seconds_max
     while True:
         if value := condition():
@@ -54,7 +54,7 @@ def accepts(port):
 
 
 class Process:
-    """One program. Its output goes to a file; the last lines are shown when it fails."""
+    """One program. Its output goes to a file, and an error shows the last lines."""
 
     def __init__(self, folder, name, *command, port=None, env=None, stdin=None, stdout=None, wait=True):
         self.name, self.port = name, port
@@ -71,7 +71,7 @@ class Process:
                 stdout=self.stdout or log,
                 stderr=log,
                 env={**os.environ, **(self.env or {})},
-                # Nothing outlives the script, whatever ends it.
+                # The kernel kills it when the script ends in any way.
                 preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
             )
         if self.port and wait:
@@ -79,12 +79,12 @@ class Process:
         return self
 
     def listening(self):
-        """Waits until it does."""
+        """Waits until the port accepts connections."""
         until(f"{self.name} listens on {self.port}", self._listens)
 
     def _listens(self):
         if self.popen.poll() is not None:
-            raise RuntimeError(f"{self.name} ended at once:\n{self.tail()}")
+            raise RuntimeError(f"{self.name} ended during its start:\n{self.tail()}")
         return accepts(self.port)
 
     def tail(self):
@@ -107,7 +107,7 @@ class Process:
         self.kill()
 
     def _pids(self):
-        """The program and its workers."""
+        """Returns the ids of the program and its worker processes."""
         try:
             children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text().split()
         except OSError:
@@ -115,7 +115,7 @@ class Process:
         return [self.popen.pid, *map(int, children)]
 
     def cpu_ns(self):
-        """CPU time of each thread so far, user and system, in nanoseconds: `stat` counts the same in ticks of 10 ms."""
+        """Returns the CPU time of each thread so far, user and system, in nanoseconds (`stat` counts ticks of 10 ms)."""
         times = {}
         for pid in self._pids():
             for thread in Path(f"/proc/{pid}/task").glob("*"):
@@ -136,7 +136,7 @@ class Process:
 
 
 def build(package="standin-proxy"):
-    """Builds what is measured and what measures, both as for production."""
+    """Builds the program under measurement and the load generator with the profile for production."""
     for words in (["-p", package], ["-p", "load", "--bins"]):
         subprocess.run(["cargo", "build", "-q", "--profile", "dist", *words], cwd=ROOT, check=True)
 
@@ -154,7 +154,7 @@ def nats_server():
 
 
 def load(*arguments):
-    """One run of the load generator; its result."""
+    """Runs the load generator and returns its result."""
     command = [TARGET / "dist/load", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode != 0:
@@ -163,7 +163,7 @@ def load(*arguments):
 
 
 class Crowd(Process):
-    """A load generator that is driven by commands, such as `load idle`; `.ready` is what it said at first."""
+    """A load generator that reads commands, such as `load idle`. `.ready` is its first line."""
 
     def __init__(self, folder, *arguments):
         pipe = subprocess.PIPE

@@ -1,4 +1,4 @@
-"""How long a reply takes from another node, and what it costs."""
+"""Latency and CPU time of a reply from another node."""
 
 from contextlib import ExitStack
 

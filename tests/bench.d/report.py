@@ -1,4 +1,4 @@
-"""Medians, quantiles and tables; which targets were reached."""
+"""Medians, quantiles, tables, and targets."""
 
 import sys
 from statistics import median
@@ -18,7 +18,7 @@ def quantile(values, part):
 
 
 def spread(values):
-    """Median, and how far the runs were apart: (max - min) / median."""
+    """Returns the median, and the spread of the runs: (max - min) / median."""
     middle = median(values)
     return middle, (max(values) - min(values)) / middle if middle else 0.0
 
@@ -34,14 +34,14 @@ def table(head, rows):
 
 
 class Targets:
-    """The figures to reach, as they come out."""
+    """Limits for figures, and how many were missed."""
 
     def __init__(self):
         self.missed = 0
         self.waiting = []
 
     def later(self, *figure):
-        """Checked when the table is out."""
+        """Adds a check that `tell` prints after the table."""
         self.waiting.append(figure)
 
     def tell(self):

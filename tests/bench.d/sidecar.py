@@ -1,4 +1,4 @@
-"""The sidecar: what it costs to stand between a component and its node, and what it is worth when the node dies."""
+"""The sidecar: its cost between a component and a node, and the effect of a node's death on the component."""
 
 import os
 import platform

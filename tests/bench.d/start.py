@@ -1,4 +1,4 @@
-"""How soon the sidecar listens, whatever its sources of nodes do."""
+"""Time from the start of the sidecar until it listens, with its sources of nodes up or down."""
 
 import time
 from contextlib import ExitStack
@@ -35,6 +35,6 @@ def once(folder, options):
     with peers.sidecar(folder, [], *options, wait=False) as sidecar:
         while not accepts(sidecar.listen):
             if sidecar.popen.poll() is not None:
-                raise RuntimeError(f"the sidecar ended at once:\n{sidecar.tail()}")
+                raise RuntimeError(f"the sidecar ended during its start:\n{sidecar.tail()}")
             time.sleep(POLL_SECONDS)
         return (time.monotonic() - before) * 1000

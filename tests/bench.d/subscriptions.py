@@ -1,4 +1,4 @@
-"""A million subscriptions: what each costs in memory, and what a message costs while others come and go."""
+"""A million subscriptions: memory of each, and CPU time per message while other subscriptions are made and ended."""
 
 from pair import OURS, THEIRS, Case, address, in_turn, start
 from processes import Crowd
@@ -6,7 +6,7 @@ from report import progress, say, table
 
 SUBSCRIPTIONS, SUBSCRIPTIONS_QUICK = 1_000_000, 100_000
 SECONDS, SECONDS_QUICK = 5, 2
-CHURN = 10_000  # subscriptions that come and go each second
+CHURN = 10_000  # subscriptions made and ended each second
 MEMORY_TARGET = 0.5
 
 

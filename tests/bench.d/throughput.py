@@ -1,4 +1,4 @@
-"""What a message costs our broker and nats-server, and how many go through, as fast as it goes."""
+"""CPU time per message and throughput of our broker and nats-server at full speed."""
 
 from contextlib import ExitStack
 
@@ -6,7 +6,7 @@ from pair import OURS, THEIRS, Case, address, both, in_turn
 from processes import load
 from report import progress, say, table
 
-# name, messages, words for the load generator, target of CPU (at most) and of throughput (at least), ours ÷ theirs
+# name, messages, words for the load generator, targets ours ÷ theirs: CPU at most, throughput at least
 CASES = [
     ("publish only, 16 B", 3_000_000, ["--subscribers", 0, "--payload", 16], 0.5, 1.5),
     ("1→1, 16 B", 2_000_000, ["--payload", 16], 0.5, 1.4),
@@ -45,7 +45,7 @@ def once(case, who, server, words):
 
 
 def measure(case, who, servers, words):
-    """One run of the load generator; what it says, and the CPU time of the server, or of a cluster, go to the case."""
+    """Runs the load generator, and adds its figures and the CPU time of the server, or of the cluster, to the case."""
     before = servers.cpu_ns()
     done = load("throughput", *words)
     case.add("cpu", who, servers.cpu_ns_since(before) / 1000 / done["messages"])

@@ -1,7 +1,7 @@
-"""The Python component around nats-python 0.8.0: one thread, one address, no reconnecting at all.
+"""The Python component around nats-python 0.8.0: one thread, one address, no reconnects.
 
-The library has a blocking wait() and a ping() that fails when a message arrives before the PONG; so commands and
-the socket are watched together, and a frame is read with the library's own reader whenever there is one.
+The library's wait() blocks, and its ping() fails when a message arrives before the PONG. So this program polls commands and the
+socket in one loop, and reads each frame with the library's own reader.
 """
 
 import queue
@@ -25,7 +25,7 @@ def say(*words):
 
 
 def read_frame():
-    """Reads one frame as the library's wait() does, and takes a PONG besides."""
+    """Reads one frame as the library's wait() does, and also accepts a PONG."""
     command, result = connection._recv(lib.MSG_RE, lib.PING_RE, lib.OK_RE, lib.PONG_RE)
     if command is lib.MSG_RE:
         connection._handle_message(result)
@@ -129,7 +129,7 @@ def feed(commands):
 
 
 def readable():
-    """True when the library can read a frame now: from its own buffer, or from the socket."""
+    """Returns whether the library can read a frame now, from its own buffer or from the socket."""
     connection._socket.setblocking(False)
     try:
         buffered = connection._socket_file.peek(1)
@@ -143,5 +143,5 @@ def readable():
 if __name__ == "__main__":
     try:
         main()
-    except Exception as error:  # what would have ended the component
+    except Exception as error:  # it would have ended the component
         say("error", type(error).__name__, error)

@@ -1,7 +1,7 @@
-"""One ZooKeeper session that a test holds: what a node's own registration, or an operator, does.
+"""One ZooKeeper session of a test, which registers nodes or plays an operator.
 
-Reads one JSON command a line, answers one JSON line each. Ending this process abruptly leaves its ephemeral nodes to
-the session timeout, as a machine that lost power does; the command close (or the end of input) ends the session.
+Reads one JSON command per line and answers each with one JSON line. The end of the input closes the session. When the process is
+killed, its ephemeral znodes stay until the session timeout, as after a power cut.
 """
 
 import json
@@ -13,13 +13,13 @@ from kazoo.exceptions import NoNodeError
 
 logging.basicConfig(level=logging.CRITICAL)
 hosts, timeout_secs = sys.argv[1], float(sys.argv[2])
-# Left to itself the library backs off until a server that is back finds the session expired.
+# With its default backoff the library reconnects to a restarted server only after the session has expired.
 retry = {"max_tries": -1, "max_delay": 0.5}
 client = KazooClient(hosts=hosts, timeout=timeout_secs, connection_retry=retry)
 
 
 def put(path, data, ephemeral):
-    """Creates the node or sets its data; parents are made."""
+    """Creates the znode, with its parents, or sets its data."""
     raw = data.encode()
     if client.exists(path):
         client.set(path, raw)
@@ -35,7 +35,7 @@ def delete(path):
 
 
 def wipe():
-    """Deletes everything that is not ZooKeeper's own."""
+    """Deletes every znode except ZooKeeper's own."""
     for child in client.get_children("/"):
         if child != "zookeeper":
             delete("/" + child)

@@ -1,4 +1,4 @@
-//! Subscriptions that come and go at a fixed rate, as the inboxes of clients that make one for each request do.
+//! Subscriptions made and ended at a fixed rate, like the inboxes of clients with one inbox per request.
 
 use std::io::{self, Write};
 use std::thread;
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use crate::connection::Connection;
 use crate::random::Random;
 
-/// What is due is sent so often. A subscription lives from one time to the next, about as long as a request takes.
+/// Interval between two writes. A subscription lasts one interval, about as long as a request.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What has been done.
+/// Result of [`churn`].
 #[derive(Debug)]
 pub(crate) struct Churned {
-    /// Subscriptions that were made and taken back.
+    /// Number of subscriptions that were made and ended.
     pub(crate) subscriptions: u64,
-    /// Until the server had taken the last one.
+    /// Time until the server had processed the last one.
     pub(crate) seconds: f64,
 }
 
-/// Subscribes and unsubscribes `per_second` times a second until then; what is late is made up for.
+/// Subscribes and unsubscribes `per_second` times a second until `until`. A late interval is caught up in the next one.
 pub(crate) fn churn(
     connection: &mut Connection,
     per_second: u64,

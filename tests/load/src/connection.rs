@@ -1,4 +1,4 @@
-//! A blocking connection of one component, for the measurements that have a thread for each of a few busy ones.
+//! A blocking connection of one component, for measurements with few busy connections and a thread for each.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use crate::incoming::{Arrival, Incoming, Whole};
 
-/// Large reads, so that the load generator takes less of the machine than what it measures.
+/// Size of the read buffer. Large reads keep the load generator cheaper than the server under test.
 const BUFFER_BYTES: usize = 1024 * 1024;
 
-/// A server that is silent for so long while something is awaited has lost it: the measurement fails.
+/// Timeout of a read. The measurement fails, because the server has lost what was expected.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// The options of every component here. `protocol` 0: no INFO comes later.
+/// The CONNECT of every component. With `protocol` 0 the server sends no later INFO.
 pub(crate) const CONNECT: &[u8] =
     b"CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":0,\"name\":\"load\",\"lang\":\"rust\"}\r\n";
 
-/// As [`CONNECT`], for a component that sends and takes headers.
+/// The CONNECT of a component that sends and receives headers.
 const CONNECT_HEADERS: &[u8] =
     b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"name\":\"load\",\"lang\":\"rust\"}\r\n";
 
-/// See the file's head.
+/// A connection that blocks until it has read or written.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
@@ -28,12 +28,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects and waits until the server has taken it.
+    /// Connects, and waits until the server has accepted the CONNECT.
     pub(crate) fn open(server: SocketAddr) -> io::Result<Self> {
         Self::open_as(server, CONNECT)
     }
 
-    /// As [`open`](Self::open), for messages with headers.
+    /// Connects as [`open`](Self::open) does, for messages with headers.
     pub(crate) fn open_with_headers(server: SocketAddr) -> io::Result<Self> {
         Self::open_as(server, CONNECT_HEADERS)
     }
@@ -51,19 +51,19 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Makes the connection's only subscription, and waits until the server knows.
+    /// Makes the connection's only subscription, and waits until the server has processed it.
     pub(crate) fn subscribe(&mut self, subject: &str) -> io::Result<()> {
         self.subscribe_as(1, subject)
     }
 
-    /// As [`subscribe`](Self::subscribe), as one of many: a server ignores a `sid` that is in use.
+    /// Makes one of many subscriptions. The `sid` must be new: a server ignores a SUB with a `sid` in use.
     pub(crate) fn subscribe_as(&mut self, sid: u64, subject: &str) -> io::Result<()> {
         self.send(format!("SUB {subject} {sid}\r\n").as_bytes())?;
         self.flush()
     }
 
-    /// Waits until the server has taken all that was sent. For use before the messages begin (those that come are lost),
-    /// and at a publisher's end: a socket closed with a PING unread throws away what it has not sent yet.
+    /// Waits until the server has processed everything sent before. Drops messages that arrive meanwhile, so it is for the time before
+    /// the first message, and for the end of a publisher: a socket that is closed with an unread PING discards unsent bytes.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.send(b"PING\r\n")?;
         loop {
@@ -81,7 +81,7 @@ impl Connection {
         self.stream.write_all(frames)
     }
 
-    /// Waits for more, and gives every message in it to `take`.
+    /// Reads once, and gives every message to `take`.
     pub(crate) fn receive(&mut self, mut take: impl FnMut(Whole<'_>)) -> io::Result<()> {
         self.read()?;
         let mut pings = 0;
@@ -98,7 +98,7 @@ impl Connection {
         Ok(())
     }
 
-    /// As [`receive`](Self::receive), but waits for `patience` at most.
+    /// Receives as [`receive`](Self::receive) does, but waits at most for `patience`.
     pub(crate) fn receive_within(
         &mut self,
         patience: Duration,
@@ -119,7 +119,7 @@ impl Connection {
     }
 }
 
-/// `PUB` as bytes.
+/// Returns the bytes of a PUB.
 pub(crate) fn publish(subject: &str, reply: Option<&str>, payload: &[u8]) -> Vec<u8> {
     let reply = reply.map(|reply| format!(" {reply}")).unwrap_or_default();
     let mut frame = format!("PUB {subject}{reply} {}\r\n", payload.len()).into_bytes();
@@ -128,7 +128,7 @@ pub(crate) fn publish(subject: &str, reply: Option<&str>, payload: &[u8]) -> Vec
     frame
 }
 
-/// `HPUB` as bytes, with one short header.
+/// Returns the bytes of an HPUB with one short header.
 pub(crate) fn publish_with_headers(subject: &str, payload: &[u8]) -> Vec<u8> {
     const HEADERS: &[u8] = b"NATS/1.0\r\nTrace: 0123456789abcdef\r\n\r\n";
     let sizes = format!("{} {}", HEADERS.len(), HEADERS.len() + payload.len());

@@ -1,5 +1,4 @@
-//! What other measurements run beside: a publisher on a connection of its own that sends to one subscriber as fast as the
-//! server takes it.
+//! A publisher in the background of other measurements that sends to one subscriber as fast as the server accepts it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,10 +16,10 @@ use crate::window::Window;
 
 /// Bytes in each message.
 const PAYLOAD_BYTES: usize = 128;
-/// The publisher writes so many bytes at once.
+/// Bytes of one write of the publisher.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// One that runs.
+/// A running publisher and its subscriber.
 #[derive(Debug)]
 struct Firehose {
     window: Arc<Window>,
@@ -29,7 +28,7 @@ struct Firehose {
     threads: [JoinHandle<io::Result<()>>; 2],
 }
 
-/// Measures beside a firehose at `server`, if one is wanted, and adds its rate to the result.
+/// Runs `measure`, with a firehose at `server` if there is one, and adds the firehose's rate to the result.
 pub(crate) fn beside(server: Option<SocketAddr>, measure: impl FnOnce() -> Outcome<Value>) -> Outcome<Value> {
     let firehose = server.map(Firehose::start).transpose()?;
     let mut result = measure()?;
@@ -62,7 +61,7 @@ impl Firehose {
         })
     }
 
-    /// Messages per second that were received.
+    /// Stops, and returns the number of messages received per second.
     fn stop(self) -> Outcome<f64> {
         let rate = self.window.received() as f64 / self.started.elapsed().as_secs_f64();
         self.stop.store(true, Relaxed);

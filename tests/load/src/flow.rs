@@ -1,5 +1,5 @@
-//! Publish → subscribe as fast as it goes. The publisher is never further ahead of the subscriber than a window, so no
-//! server has a reason to drop anything, and the subscriber's count must come out exact.
+//! Publish → subscribe at full speed. A window limits the bytes in flight, so no server has a reason to drop a message, and the
+//! subscriber must receive every one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use serde_json::json;
 use crate::Outcome;
 use crate::connection::{Connection, publish};
 
-/// The publisher writes so many bytes at once.
+/// Bytes of one write of the publisher.
 const BATCH_BYTES: usize = 64 * 1024;
-/// The publisher looks again for room in the window, even if nobody calls it.
+/// Pause of the publisher while the window is full, unless the subscriber wakes it earlier.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// A subscriber that heard nothing for so long is tried again.
+/// Pause before [`reach`] publishes again.
 const REACH_AGAIN: Duration = Duration::from_millis(20);
 
 /// One publisher, one subscriber, as fast as it goes.
@@ -71,12 +71,12 @@ impl Flow {
     }
 }
 
-/// Publishes until the subscriber hears: on a cluster, interest takes its time from one node to another.
+/// Publishes until the subscriber receives a message. In a cluster the interest takes a moment to reach the publisher's node.
 pub(crate) fn reach(publisher: &mut Connection, subscriber: &mut Connection, subject: &str) -> Outcome<()> {
     reach_again(publisher, subscriber, subject, REACH_AGAIN)
 }
 
-/// As [`reach`], but tries again after `patience`.
+/// Does the same as [`reach`], but publishes again after `patience`.
 pub(crate) fn reach_again(
     publisher: &mut Connection,
     subscriber: &mut Connection,

@@ -1,6 +1,6 @@
-//! SUB, PING, PONG at one node and at once a publish at another: does the message come? Behind it the publisher sends
-//! another one, to a subject known since long. Messages of one publisher stay in order, so what has not come before that
-//! one never will.
+//! SUB, PING, PONG on one node, then at once a publish on another: whether the message arrives. After it the publisher sends a second
+//! one to a subject with an old subscription. Messages of one publisher stay in order, so a message that has not arrived before the
+//! second one is lost.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -61,7 +61,7 @@ impl Flush {
     }
 }
 
-/// Whether the awaited message comes before the one behind it.
+/// Returns whether the expected message arrives before the second one.
 fn comes(subscriber: &mut Connection) -> Outcome<bool> {
     let (mut came, mut over) = (false, false);
     while !over {

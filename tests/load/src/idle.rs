@@ -1,6 +1,6 @@
-//! Many idle components with one subscription each. It says when all are served, then waits for commands:
-//! `hear HOST:PORT` publishes to every component through the node there, again and again, until each has heard since the
-//! command; the end of standard input ends it.
+//! Many idle components with one subscription each. It prints a line when all are connected, and then reads commands:
+//! `hear HOST:PORT` publishes to every component through that node, with retries, until each has received a message since the
+//! command. The end of standard input ends the program.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -13,9 +13,9 @@ use serde_json::json;
 use crate::Outcome;
 use crate::swarm::{self, Component};
 
-/// Those who have not heard are sent another message after this.
+/// Pause before the components that have received nothing get another message.
 const ROUND: Duration = Duration::from_millis(100);
-/// Rounds after which a component counts as deaf.
+/// Number of messages without effect after which a component counts as deaf.
 const ROUNDS_MAX: u32 = 600;
 
 /// Many idle components; commands on standard input.
@@ -29,7 +29,7 @@ pub(crate) struct Idle {
     components: usize,
 }
 
-/// What is known of one component.
+/// State of one component.
 #[derive(Debug, Default)]
 struct Ear {
     heard: Cell<bool>,
@@ -37,7 +37,7 @@ struct Ear {
 }
 
 impl Idle {
-    /// Serves the commands until there are no more.
+    /// Connects the components and runs commands until the end of the input.
     pub(crate) fn run(self) -> Outcome<()> {
         swarm::block_on(self.serve())
     }

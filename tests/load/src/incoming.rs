@@ -1,4 +1,4 @@
-//! What a server sends, taken apart: bytes go in as they come, frames come out. Keeps the rest for the next read.
+//! Parser of what a server sends: bytes go in as they are read, and frames come out. An incomplete frame is kept for the next read.
 
 use std::io;
 
@@ -6,20 +6,20 @@ use standin_wire::limits::FrameLimits;
 use standin_wire::server::{Frame, Verb};
 use standin_wire::{ServerScanner, server};
 
-/// One frame, as far as a component under load cares.
+/// One frame, as far as a component under load needs it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Arrival<'a> {
-    /// A message: its frame, to be taken apart with [`payload`] where someone wants it.
+    /// A message that is not parsed further yet.
     Message(Whole<'a>),
-    /// To be answered with PONG.
+    /// A PING, to be answered with PONG.
     Ping,
     /// The answer to a PING.
     Pong,
-    /// INFO and whatever else there is.
+    /// Any other frame, such as INFO.
     Other,
 }
 
-/// A whole frame that has not been looked into.
+/// A whole frame of a message that is not parsed further yet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Whole<'a> {
     bytes: &'a [u8],
@@ -27,7 +27,7 @@ pub(crate) struct Whole<'a> {
 }
 
 impl<'a> Whole<'a> {
-    /// The message's reply subject and payload.
+    /// Returns the message's reply subject and payload.
     pub(crate) fn reply_and_payload(&self) -> (Option<&'a [u8]>, &'a [u8]) {
         match server::frame(self.bytes, &self.span) {
             Ok(Frame::Message(message)) => (message.reply, message.payload),
@@ -36,7 +36,7 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// See the file's head.
+/// A read buffer and the scanner of its frames.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     scanner: ServerScanner,
@@ -46,7 +46,7 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Room for `buffer_bytes`, which must hold the largest frame.
+    /// Makes a buffer of `buffer_bytes`, which must hold the largest frame.
     pub(crate) fn new(buffer_bytes: usize) -> Self {
         Self {
             scanner: ServerScanner::new(FrameLimits::SERVER),
@@ -56,12 +56,12 @@ impl Incoming {
         }
     }
 
-    /// Makes room for frames of so many bytes.
+    /// Enlarges the buffer to `buffer_bytes`, if it is smaller.
     pub(crate) fn make_room(&mut self, buffer_bytes: usize) {
         self.buffer.resize(buffer_bytes.max(self.buffer.len()), 0);
     }
 
-    /// Where the next bytes go.
+    /// Returns the free part of the buffer, for the next read.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -69,10 +69,10 @@ impl Incoming {
         &mut self.buffer[self.end..]
     }
 
-    /// So many bytes came.
+    /// Adds the bytes that were read into [`space`](Self::space).
     ///
     /// # Errors
-    /// When it is none: the server closed the connection.
+    /// Zero bytes: the server closed the connection, or a frame is larger than the buffer.
     pub(crate) fn came(&mut self, bytes: usize) -> io::Result<()> {
         if bytes == 0 {
             let what = if self.end == self.buffer.len() {
@@ -86,10 +86,10 @@ impl Incoming {
         Ok(())
     }
 
-    /// The next frame, if it is whole.
+    /// Returns the next frame, if it is complete.
     ///
     /// # Errors
-    /// When the bytes are no frame, or the frame is `-ERR`.
+    /// Bytes that are not a frame, or an `-ERR` of the server.
     pub(crate) fn next(&mut self) -> io::Result<Option<Arrival<'_>>> {
         let bytes = &self.buffer[self.start..self.end];
         let Some(span) = self.scanner.next(bytes).map_err(io::Error::other)? else {

@@ -1,5 +1,5 @@
-//! How long a message takes. Publish → subscribe is open-loop: each message has its time, kept whether or not the one
-//! before has arrived, and is measured from that time, so a server that stalls is charged for all that had to wait.
+//! Latency of messages at a fixed rate, open loop: each message has a scheduled time, whether or not the previous one has arrived,
+//! and its latency counts from that time. So the delays of a stalled server count for all messages that had to wait.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ use crate::firehose::beside;
 use crate::flow::reach;
 use crate::quantiles::{Quantiles, WARM_UP_PART};
 
-/// The publisher sleeps until so long before a message's time, and spins for the rest: sleeping alone is late by as much.
+/// Time before a message's schedule at which the publisher stops sleeping and spins. A sleep alone is late by this much.
 const SPIN: Duration = Duration::from_micros(80);
-/// Bytes at the head of each payload that say when it was due: nanoseconds since the start.
+/// Bytes at the head of each payload with its scheduled time, in nanoseconds since the start.
 const STAMP_BYTES: usize = 8;
 
 /// One publisher, one subscriber, at a fixed rate.

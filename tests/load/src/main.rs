@@ -1,28 +1,28 @@
-//! A load generator that speaks the bare protocol, so that what it measures is the server and never a client library.
+//! A load generator that writes and reads the protocol itself, so that it measures the server and not a client library.
 //!
-//! It prints one JSON object per result on standard output. `tests/bench` runs it; by hand it is
+//! It prints each result as one JSON object on standard output. `tests/bench` runs it. By hand:
 //! `cargo run --release -p load -- flow --publisher 127.0.0.1:4222 --subscriber 127.0.0.1:4222`.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `incoming` | what a server sends, taken apart |
-//! | `connection` | a blocking connection, for the measurements with a few busy ones |
-//! | `swarm` | many connections on one thread, for the measurements with many quiet ones |
-//! | `flow` | publish → subscribe as fast as it goes, without ever overrunning the subscriber |
-//! | `throughput` | publishers and subscribers in any number and place: publish only, fan-out, queue groups |
-//! | `places` | where publishers and subscribers connect |
+//! | `flow` | publish → subscribe at full speed, one publisher and one subscriber |
+//! | `throughput` | publish → subscribe at full speed, any number of publishers, subscribers and nodes |
 //! | `latency` | publish → subscribe at a fixed rate |
 //! | `request` | request and reply, any number of requesters |
-//! | `firehose` | a busy publisher beside which `latency` and `request` can be measured |
-//! | `flush` | does a publish at one node reach who has just subscribed at another? |
-//! | `subscriptions` | very many subscriptions, and publishing while others come and go |
-//! | `newcomer` | a node that is just starting |
-//! | `idle` | many components with one subscription each; when does the last one hear again? |
-//! | `silence` | many busy components; how long does each hear nothing? |
-//! | `window` | how far a publisher may be ahead |
-//! | `churn` | subscriptions that come and go at a fixed rate |
-//! | `quantiles` | the times of many messages |
-//! | `random` | numbers from a seed |
+//! | `flush` | whether a publish on one node reaches a client that has just subscribed on another |
+//! | `subscriptions` | very many subscriptions, and messages while other subscriptions are made and ended |
+//! | `idle` | many idle components, and the time until the last one receives again |
+//! | `silence` | many busy components, and the longest silence of each |
+//! | `incoming` | parser of what a server sends |
+//! | `connection` | a blocking connection, for measurements with few busy ones |
+//! | `swarm` | many connections on one thread, for measurements with many quiet ones |
+//! | `places` | the nodes to which publishers and subscribers connect |
+//! | `window` | limit on the messages in flight |
+//! | `firehose` | a busy publisher in the background of `latency` and `request` |
+//! | `churn` | subscriptions made and ended at a fixed rate |
+//! | `newcomer` | messages through a node that is just starting |
+//! | `quantiles` | quantiles of many durations |
+//! | `random` | pseudo-random numbers from a seed |
 
 mod churn;
 mod connection;
@@ -49,10 +49,10 @@ use std::io::Write;
 use clap::{Parser, Subcommand};
 use serde_json::Value;
 
-/// What goes wrong ends the program: a measurement is whole or it is none.
+/// Result of a measurement. An error ends the program: there are no partial results.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Measures NATS servers and what stands before them.
+/// Measures NATS servers and proxies in front of them.
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -92,7 +92,7 @@ fn main() -> Outcome<()> {
     }
 }
 
-/// One result, one line.
+/// Prints one result as one line.
 pub(crate) fn print(result: &Value) -> Outcome<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{result}")?;

@@ -1,4 +1,4 @@
-//! A node that is just starting: when does what is published there reach subscribers at other nodes?
+//! Messages through a node that is just starting to subscribers on other nodes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,12 +9,13 @@ use crate::Outcome;
 use crate::connection::Connection;
 use crate::flow::reach_again;
 
-/// The node is tried again after this, and so is a subscriber that has not heard.
+/// Pause before another attempt to connect, and before another message to a subscriber.
 const AGAIN: Duration = Duration::from_millis(2);
-/// A node that takes no client for so long fails the measurement.
+/// Timeout for the node to accept a client.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// Publishes each subject through the node, as soon as that takes clients, until the subscriber with that index has heard it.
+/// Publishes to each subject through the node, as soon as that accepts clients, until the subscriber with that index has received a
+/// message.
 pub(crate) fn reach_through(
     node: SocketAddr,
     subscribers: &mut [Connection],

@@ -1,4 +1,4 @@
-//! Where publishers and subscribers connect: all at one server, or at nodes of a cluster.
+//! The nodes to which publishers and subscribers connect: all to one server, or to nodes of a cluster.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use crate::Outcome;
 use crate::connection::Connection;
 use crate::flow::reach;
 
-/// See the file's head.
+/// Addresses of publishers and subscribers.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Places {
     /// Where all connect.
@@ -23,20 +23,20 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// Where publisher `number` connects.
+    /// Returns the address of publisher `number`.
     pub(crate) fn publisher(&self, number: usize) -> SocketAddr {
         let places = self.publishers();
         places[number % places.len()]
     }
 
-    /// Where subscriber `number` connects.
+    /// Returns the address of subscriber `number`.
     pub(crate) fn subscriber(&self, number: usize) -> SocketAddr {
         let places = self.subscribers();
         places[number % places.len()]
     }
 
-    /// Waits until the publishers' nodes know of every subscription that has been made at the subscribers'. Interest travels
-    /// in order: when one that was made later can be reached through a cluster, all can.
+    /// Waits until the publishers' nodes have the interest of every subscription made before. Interest is sent in order, so a probe
+    /// subscribes last and waits for a message.
     pub(crate) fn wait_for_interest(&self, name: &str) -> Outcome<()> {
         for (number, &place) in self.subscribers().iter().enumerate() {
             for &other in self.publishers().iter().filter(|&&other| other != place) {
@@ -58,7 +58,7 @@ impl Places {
     }
 }
 
-/// Without places of their own they are at the server, which is there then.
+/// Returns `places`, or the server if there are none. The command line requires one of them.
 fn or_server<'a>(places: &'a [SocketAddr], server: &'a Option<SocketAddr>) -> &'a [SocketAddr] {
     if places.is_empty() {
         server.as_slice()

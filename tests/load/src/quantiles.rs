@@ -1,4 +1,4 @@
-//! Times of many messages, and what is printed of them.
+//! Quantiles of many durations, and the result that is printed of them.
 
 use std::time::Duration;
 
@@ -7,31 +7,31 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 
-/// One message in so many at the start is not counted: caches and schedulers warm up.
+/// The first 1/10 of the messages is not counted, while caches and scheduler warm up.
 pub(crate) const WARM_UP_PART: u64 = 10;
-/// What takes longer is counted as this.
+/// Longest duration of the histogram. A longer one counts as this.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// See the file's head.
+/// Histogram of durations.
 #[derive(Debug)]
 pub(crate) struct Quantiles {
     taken: Histogram<u64>,
 }
 
 impl Quantiles {
-    /// Of no message yet.
+    /// Makes an empty histogram.
     pub(crate) fn new() -> Outcome<Self> {
         Ok(Self {
             taken: Histogram::new_with_max(LONGEST.as_nanos() as u64, 3)?,
         })
     }
 
-    /// One message took so long.
+    /// Adds one duration.
     pub(crate) fn record(&mut self, time: Duration) {
         self.taken.saturating_record(time.as_nanos() as u64);
     }
 
-    /// The result of `measurement`.
+    /// Returns the result of `measurement`.
     pub(crate) fn result(&self, measurement: &str) -> Value {
         let micros = |quantile| self.taken.value_at_quantile(quantile) as f64 / 1000.0;
         json!({

@@ -1,18 +1,18 @@
-//! Numbers that look random and are the same in each run with the same seed (SplitMix64).
+//! Pseudo-random numbers that are the same in each run with the same seed (SplitMix64).
 
-/// See the file's head.
+/// State of the generator.
 #[derive(Debug)]
 pub(crate) struct Random {
     state: u64,
 }
 
 impl Random {
-    /// Each seed gives other numbers.
+    /// Makes a generator with this seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
-    /// Any number.
+    /// Returns any number.
     pub(crate) fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;
@@ -21,7 +21,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 to `end` - 1.
+    /// Returns a number from 0 to `end` - 1.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.number()) * u128::from(end)) >> 64) as u64
     }

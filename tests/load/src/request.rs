@@ -1,5 +1,5 @@
-//! Request and reply: one responder, and requesters that each make one request at a time. They share one thread, so that
-//! the load generator's own threads do not wait for each other.
+//! Request and reply: one responder, and requesters with one request in flight each. All requesters share one thread, so that the
+//! threads of the load generator do not wait for each other.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -20,7 +20,7 @@ use crate::incoming::Incoming;
 use crate::quantiles::{Quantiles, WARM_UP_PART};
 use crate::swarm::{self, Component};
 
-/// Bytes of a reply's frame around its payload at most.
+/// Limit on the bytes of a reply's frame without its payload.
 const AROUND_PAYLOAD_BYTES: usize = 4096;
 
 /// Requesters with one request at a time each.
@@ -46,7 +46,7 @@ pub(crate) struct Request {
     firehose: Option<SocketAddr>,
 }
 
-/// What the requesters share.
+/// State that the requesters share.
 #[derive(Debug)]
 struct Work {
     total: u64,
@@ -79,11 +79,11 @@ impl Request {
         Ok(result)
     }
 
-    /// Seconds from the first request to the last reply.
+    /// Makes all requests, and returns the seconds from the first request to the last reply.
     async fn ask_all(&self, mut responder: Connection, subject: &str, work: &Rc<Work>) -> Outcome<f64> {
         let inboxes = format!("{subject}.inbox");
         let requesters = swarm::open(self.requester, self.clients, &inboxes).await?;
-        // Interest travels in order: when the last inbox can be reached through a cluster, all can.
+        // Interest is sent in order, so every inbox can be reached when the last one can.
         let last = format!("{inboxes}.last");
         let mut probe = Connection::open(self.requester)?;
         probe.subscribe(&last)?;
@@ -110,7 +110,7 @@ impl Request {
 }
 
 impl Work {
-    /// The number of the next request to make, if there is one.
+    /// Returns the number of the next request, if there is one.
     fn next(&self) -> Option<u64> {
         let number = self.asked.get();
         self.asked.set(number + 1);
@@ -118,7 +118,7 @@ impl Work {
     }
 }
 
-/// One requester.
+/// Makes the requests of one requester.
 async fn ask(
     component: Rc<Component>,
     mut incoming: Incoming,

@@ -1,6 +1,6 @@
-//! Many busy components. Each publishes at a fixed rate to a subject that it alone subscribes to, and keeps the longest
-//! time in which it heard nothing. Commands: `mark` begins a window, `report` prints what each component heard in it; the
-//! end of standard input ends it.
+//! Many busy components. Each publishes at a fixed rate to a subject that only it subscribes to, and records its longest silence. The
+//! command `mark` begins a window, and `report` prints the messages and the longest silence of each component in it. The end of
+//! standard input ends the program.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::Outcome;
 use crate::swarm::{self, Component};
 
-/// How often the publishers whose time has come are looked for.
+/// Interval between two checks for components that are due to publish.
 const TICK: Duration = Duration::from_millis(1);
 
 /// Many busy components; commands on standard input.
@@ -30,7 +30,7 @@ pub(crate) struct Silence {
     rate: u32,
 }
 
-/// What one component hears.
+/// One component and the messages that it received.
 #[derive(Debug)]
 struct Ear {
     component: Rc<Component>,
@@ -53,14 +53,14 @@ impl Ear {
         self.messages.set(0);
     }
 
-    /// A silence that still lasts counts too.
+    /// Returns the longest silence, including the present one.
     fn longest(&self) -> Duration {
         self.longest.get().max(self.last.get().elapsed())
     }
 }
 
 impl Silence {
-    /// Serves the commands until there are no more.
+    /// Connects the components and runs commands until the end of the input.
     pub(crate) fn run(self) -> Outcome<()> {
         swarm::block_on(self.serve())
     }
@@ -96,7 +96,7 @@ impl Silence {
     }
 }
 
-/// Spreads the components evenly over the period, so that the load is smooth.
+/// Publishes for all components, spread evenly over the period.
 async fn publish(ears: Vec<Rc<Ear>>, prefix: String, rate: u32) {
     let period = Duration::from_secs(1) / rate;
     let started = Instant::now();

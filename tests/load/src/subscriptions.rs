@@ -1,7 +1,7 @@
-//! Very many subscriptions, one in ten with a wildcard. It says when all are made, then waits for commands: `publish`
-//! sends messages to random ones of them as fast as it goes, `churn` does so while others come and go at a fixed rate
-//! on another connection, `reach HOST:PORT` publishes to a few of them through the node there, which may be just starting,
-//! until each has heard; the end of standard input ends it.
+//! Very many subscriptions, one in ten with a wildcard. It prints a line when all are made, and then reads commands: `publish` sends
+//! messages to random ones at full speed. `churn` does the same while another connection makes and ends subscriptions at a fixed
+//! rate. `reach HOST:PORT` publishes to a few of them through that node, which may be just starting, until each has received a
+//! message. The end of standard input ends the program.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -19,13 +19,13 @@ use crate::random::Random;
 use crate::swarm;
 use crate::window::Window;
 
-/// The publisher writes so many messages at once.
+/// Messages in one write of the publisher.
 const BATCH_MESSAGES: u64 = 512;
-/// Subscriptions that are made before the server is asked whether it follows.
+/// Subscriptions in one write, after which the server must answer a PING.
 const BATCH_SUBSCRIPTIONS: u64 = 1_000;
-/// Subscriptions that `reach` tries, far from each other.
+/// Number of subscriptions that `reach` uses, spread evenly over all.
 const REACHED: u64 = 10;
-/// Bytes of a message's frame around its payload, about.
+/// Approximate bytes of a message's frame without its payload.
 const AROUND_PAYLOAD_BYTES: usize = 24;
 
 /// Very many subscriptions; commands on standard input.
@@ -65,7 +65,7 @@ struct Parties {
 }
 
 impl Subscriptions {
-    /// Serves the commands until there are no more.
+    /// Makes the subscriptions and runs commands until the end of the input.
     pub(crate) fn run(self) -> Outcome<()> {
         let started = Instant::now();
         let mut random = Random::new(self.seed);
@@ -112,7 +112,7 @@ impl Subscriptions {
         Ok(subscribers)
     }
 
-    /// The index of the connection with this subscription.
+    /// Returns the index of the connection with this subscription.
     fn subscriber(&self, number: u64) -> usize {
         (number / BATCH_SUBSCRIPTIONS % self.connections) as usize
     }
@@ -198,7 +198,7 @@ impl Subscriptions {
     }
 }
 
-/// Whatever this is, the subscription takes what is published to `s.NUMBER.0`.
+/// Returns the last token of a subscription's subject. With each of them the subscription matches `s.NUMBER.0`.
 fn last_token(number: u64) -> &'static str {
     if number.is_multiple_of(100) {
         ">"

@@ -1,5 +1,4 @@
-//! Many components on one thread, each with a connection and one subscription of its own, and the commands that drive the
-//! measurements with them.
+//! Many components on one thread, each with a connection and one subscription, and the commands of the measurements that use them.
 
 use std::cell::RefCell;
 use std::io;
@@ -15,27 +14,27 @@ use crate::Outcome;
 use crate::connection::CONNECT;
 use crate::incoming::{Arrival, Incoming};
 
-/// Holds a server's first INFO, which is the longest that comes to a component here.
+/// Size of a component's read buffer. The longest frame is a server's first INFO.
 const BUFFER_BYTES: usize = 8 * 1024;
-/// Connections that are made at the same time.
+/// Limit on the connections being opened at the same time.
 const OPENING_MAX: usize = 64;
-/// Components with one source address: a pair of addresses has some 28,000 ports.
+/// Limit on the components with one source address. A pair of addresses has about 28,000 ports.
 const COMPONENTS_PER_SOURCE: usize = 5_000;
-/// A component that is not served within this fails the measurement.
+/// Timeout for a component to connect and subscribe.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One connection of the many.
+/// One of the many connections.
 #[derive(Debug)]
 pub(crate) struct Component {
-    /// Its own address, by which the server names it.
+    /// Its local address, under which the server lists it.
     pub(crate) address: SocketAddr,
     stream: TcpStream,
-    /// What the socket did not take at once.
+    /// Bytes that the socket has not accepted yet.
     unsent: RefCell<Vec<u8>>,
 }
 
 impl Component {
-    /// Connects, subscribes to `subject`, and waits until the server has taken it.
+    /// Connects, subscribes to `subject`, and waits until the server has processed it.
     pub(crate) async fn open(
         server: SocketAddr,
         source: Option<IpAddr>,
@@ -65,7 +64,7 @@ impl Component {
         }
     }
 
-    /// Sends whole frames; what the socket does not take stays for the next call.
+    /// Sends whole frames. Bytes that the socket does not accept are kept for the next call.
     pub(crate) fn send(&self, frames: &[u8]) -> io::Result<()> {
         let mut unsent = self.unsent.borrow_mut();
         unsent.extend_from_slice(frames);
@@ -77,12 +76,12 @@ impl Component {
         Ok(())
     }
 
-    /// Bytes that the socket has not taken.
+    /// Returns the number of bytes that the socket has not accepted.
     pub(crate) fn unsent_bytes(&self) -> usize {
         self.unsent.borrow().len()
     }
 
-    /// Gives every message to `take` until the connection ends; returns what ended it.
+    /// Gives every message to `take` until the connection ends, and returns the reason.
     pub(crate) async fn listen(&self, mut incoming: Incoming, mut take: impl FnMut()) -> io::Error {
         loop {
             if let Err(error) = self.take_all(&mut incoming, &mut take) {
@@ -94,7 +93,7 @@ impl Component {
         }
     }
 
-    /// Waits for more, and gives every message in it to `take`.
+    /// Reads once, and gives every message to `take`.
     pub(crate) async fn receive(&self, incoming: &mut Incoming, take: impl FnMut()) -> io::Result<()> {
         self.read(incoming).await?;
         self.take_all(incoming, take)
@@ -123,7 +122,7 @@ impl Component {
     }
 }
 
-/// Opens `count` components at `server`; number `n` subscribes to `PREFIX.n`.
+/// Opens `count` components at `server`. Component `n` subscribes to `PREFIX.n`.
 pub(crate) async fn open(
     server: SocketAddr,
     count: usize,
@@ -160,7 +159,7 @@ async fn keep(opening: &mut Opening, open: &mut [Option<(Rc<Component>, Incoming
     Ok(())
 }
 
-/// Loopback has as many source addresses as are needed; elsewhere the system chooses.
+/// Returns the source address of a component. Loopback has enough of them. For other servers the system chooses.
 fn source(server: SocketAddr, number: usize) -> Option<IpAddr> {
     let last = u8::try_from(2 + number / COMPONENTS_PER_SOURCE).unwrap_or(u8::MAX);
     server
@@ -169,7 +168,7 @@ fn source(server: SocketAddr, number: usize) -> Option<IpAddr> {
         .then_some(Ipv4Addr::new(127, 0, 0, last).into())
 }
 
-/// The lines of standard input. The end of it is the end of the channel.
+/// Returns a channel with the lines of standard input, which closes at its end.
 pub(crate) fn commands() -> UnboundedReceiver<String> {
     let (sender, commands) = unbounded_channel();
     std::thread::spawn(move || {
@@ -182,7 +181,7 @@ pub(crate) fn commands() -> UnboundedReceiver<String> {
     commands
 }
 
-/// Runs `measurement` with room for tasks of its own, all on this thread.
+/// Runs `measurement` and its tasks on this thread.
 pub(crate) fn block_on<T>(measurement: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

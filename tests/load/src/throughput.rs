@@ -1,7 +1,7 @@
-//! Publishers and subscribers of one server or cluster, as fast as it goes: publish only, fan-out, many subjects, queue groups.
+//! Publishers and subscribers of one server or cluster at full speed: publish only, fan-out, many subjects, queue groups.
 //!
-//! As in `flow`, the publishers of a subject are never further ahead of its subscribers than a window, so no server has a
-//! reason to drop anything, and the counts must come out exact.
+//! As in `flow`, a window limits the bytes in flight of each subject, so no server has a reason to drop a message, and every one must
+//! be received.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::Outcome;
 use crate::connection::{Connection, publish, publish_with_headers};
 use crate::places::Places;
 
-/// A publisher writes so many bytes at once.
+/// Bytes of one write of a publisher.
 const BATCH_BYTES: usize = 64 * 1024;
-/// A publisher without room in the window looks again after this.
+/// Pause of a publisher while the window is full.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
-/// A subscriber that hears nothing looks after this whether all is done.
+/// Timeout of one read, after which a subscriber checks whether the measurement is over.
 const LOOK_FOR_END: Duration = Duration::from_millis(20);
-/// A server that delivers nothing more for so long has lost messages.
+/// Silence after which messages count as lost.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// Publishers and subscribers of one server or cluster, as fast as it goes.
@@ -56,19 +56,19 @@ pub(crate) struct Throughput {
     window_bytes: usize,
 }
 
-/// One subject, while it is measured.
+/// Counts of one subject.
 #[derive(Debug)]
 struct Subject {
     name: String,
     queue: bool,
-    /// Messages that will be published to it.
+    /// Number of messages that will be published.
     total: u64,
     sent: AtomicU64,
     received: Vec<AtomicU64>,
 }
 
 impl Subject {
-    /// Messages that its slowest subscriber, or its group, has received.
+    /// Returns the messages that the slowest subscriber, or the queue group, has received.
     fn passed(&self) -> u64 {
         let received = self.received.iter().map(|count| count.load(Relaxed));
         if self.received.is_empty() {

@@ -1,5 +1,4 @@
-//! How far a publisher may be ahead of its subscribers: no server has a reason to drop anything, and the counts must
-//! come out exact.
+//! Limit on the messages in flight between a publisher and its subscribers, so that no server has a reason to drop a message.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
 
-/// Bytes of payload and protocol between publisher and subscribers at most.
+/// Limit on the bytes of payload and protocol in flight.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
-/// A publisher without room looks again after this.
+/// Pause of the publisher while the window is full.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
-/// A subscriber that hears nothing looks after this whether all is done.
+/// Timeout of one read, after which a subscriber checks whether the measurement is over.
 const LOOK_FOR_END: Duration = Duration::from_millis(20);
-/// A server that delivers nothing more for so long has lost messages.
+/// Silence after which messages count as lost.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// See the file's head.
+/// Counts of messages sent and received.
 #[derive(Debug)]
 pub(crate) struct Window {
     messages_max: u64,
@@ -27,7 +26,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// For frames of so many bytes.
+    /// Makes a window for frames of this many bytes.
     pub(crate) fn new(frame_bytes: usize) -> Self {
         Self {
             messages_max: (WINDOW_BYTES / frame_bytes).max(1) as u64,
@@ -37,10 +36,10 @@ impl Window {
         }
     }
 
-    /// Waits until the publisher may send `count` more, which then count as sent.
+    /// Waits until the publisher may send `count` more messages, and counts them as sent.
     ///
     /// # Errors
-    /// When the subscribers hear nothing more.
+    /// The subscribers receive nothing more.
     pub(crate) fn take(&self, count: u64) -> io::Result<()> {
         let sent = self.sent.load(Ordering::Relaxed) + count;
         let started = Instant::now();
@@ -54,25 +53,25 @@ impl Window {
         Ok(())
     }
 
-    /// The publisher sends nothing more.
+    /// Records that the publisher sends nothing more.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
     }
 
-    /// Messages that the subscribers have received, together.
+    /// Returns the messages that all subscribers have received.
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Messages that the publisher has sent.
+    /// Returns the messages that the publisher has sent.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// One subscriber, until the publisher has ended and all have come.
+    /// Receives on one subscriber until the publisher has ended and every message is received.
     ///
     /// # Errors
-    /// When the connection fails, or some do not come.
+    /// The connection fails, or messages are lost.
     pub(crate) fn receive_all(&self, subscriber: &mut Connection) -> io::Result<()> {
         let mut before = self.received();
         let mut moved = Instant::now();

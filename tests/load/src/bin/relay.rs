@@ -1,13 +1,13 @@
-//! A bare byte relay: what comes in on one side goes out on the other, and nothing is looked at.
+//! A bare byte relay: it copies bytes in both directions and parses nothing.
 //!
-//! It is the floor for anything that stands between a component and its node, and the benchmarks print it for that
-//! reason: `cargo run --release -p load --bin relay -- 127.0.0.1:4223 127.0.0.1:4222`.
+//! It shows the least that any proxy between a component and its node costs, so the benchmarks compare with it:
+//! `cargo run --release -p load --bin relay -- 127.0.0.1:4223 127.0.0.1:4222`.
 
 use std::io;
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// What one direction of a connection keeps in hand.
+/// Buffer for one direction of a connection.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
