@@ -10,26 +10,16 @@ async fn works_directly(library: Library) {
     all_that_components_do(library, &url, &url).await;
 }
 
-macro_rules! each_library_directly {
-    ($($name:ident: $library:ident;)*) => {
-        $(
-            #[tokio::test]
-            async fn $name() {
-                works_directly(Library::$library).await;
-            }
-        )*
-    };
-}
-
-each_library_directly! {
-    node_0_2_works_directly: Node02;
-    node_0_8_works_directly: Node08;
-    node_1_4_works_directly: Node14;
-    node_now_works_directly: NodeNow;
-    nats_python_works_directly: NatsPython;
-    nats_py_works_directly: NatsPy;
-    c_works_directly: C;
-    go_works_directly: Go;
+cases! {
+    works_directly =>
+    node_0_2_works_directly(Library::Node02);
+    node_0_8_works_directly(Library::Node08);
+    node_1_4_works_directly(Library::Node14);
+    node_now_works_directly(Library::NodeNow);
+    nats_python_works_directly(Library::NatsPython);
+    nats_py_works_directly(Library::NatsPy);
+    c_works_directly(Library::C);
+    go_works_directly(Library::Go);
 }
 
 #[tokio::test]

@@ -12,24 +12,14 @@ async fn works_through_the_sidecar(library: Library, record: Record) {
     all_that_components_do(library, &url, &url).await;
 }
 
-macro_rules! each_library_through_the_sidecar {
-    ($($name:ident: $library:ident, $record:ident;)*) => {
-        $(
-            #[tokio::test]
-            async fn $name() {
-                works_through_the_sidecar(Library::$library, Record::$record).await;
-            }
-        )*
-    };
-}
-
-each_library_through_the_sidecar! {
-    node_0_2_works_through_the_sidecar_with_nodes_registered_as_plain_addresses: Node02, Plain;
-    node_0_8_works_through_the_sidecar_with_nodes_registered_by_nerve: Node08, Nerve;
-    node_1_4_works_through_the_sidecar_with_nodes_registered_by_curator: Node14, Curator;
-    node_now_works_through_the_sidecar_with_nodes_registered_as_server_sets: NodeNow, ServerSet;
-    nats_python_works_through_the_sidecar_with_nodes_registered_by_standin: NatsPython, Own;
-    nats_py_works_through_the_sidecar_with_nodes_registered_as_plain_addresses: NatsPy, Plain;
-    c_works_through_the_sidecar_with_nodes_registered_by_nerve: C, Nerve;
-    go_works_through_the_sidecar_with_nodes_registered_by_curator: Go, Curator;
+cases! {
+    works_through_the_sidecar =>
+    node_0_2_works_through_the_sidecar_with_nodes_registered_as_plain_addresses(Library::Node02, Record::Plain);
+    node_0_8_works_through_the_sidecar_with_nodes_registered_by_nerve(Library::Node08, Record::Nerve);
+    node_1_4_works_through_the_sidecar_with_nodes_registered_by_curator(Library::Node14, Record::Curator);
+    node_now_works_through_the_sidecar_with_nodes_registered_as_server_sets(Library::NodeNow, Record::ServerSet);
+    nats_python_works_through_the_sidecar_with_nodes_registered_by_standin(Library::NatsPython, Record::Own);
+    nats_py_works_through_the_sidecar_with_nodes_registered_as_plain_addresses(Library::NatsPy, Record::Plain);
+    c_works_through_the_sidecar_with_nodes_registered_by_nerve(Library::C, Record::Nerve);
+    go_works_through_the_sidecar_with_nodes_registered_by_curator(Library::Go, Record::Curator);
 }

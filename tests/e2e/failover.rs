@@ -157,24 +157,14 @@ fn numbers(payloads: &[String]) -> Vec<usize> {
         .collect()
 }
 
-macro_rules! each_library_does_not_notice_that_its_nodes_die {
-    ($($name:ident: $library:ident, $record:ident;)*) => {
-        $(
-            #[tokio::test]
-            async fn $name() {
-                outlives_its_nodes(Library::$library, Record::$record).await;
-            }
-        )*
-    };
-}
-
-each_library_does_not_notice_that_its_nodes_die! {
-    node_0_2_does_not_notice_that_its_nodes_die: Node02, Curator;
-    node_0_8_does_not_notice_that_its_nodes_die: Node08, Plain;
-    node_1_4_does_not_notice_that_its_nodes_die: Node14, Nerve;
-    node_now_does_not_notice_that_its_nodes_die: NodeNow, Own;
-    nats_python_does_not_notice_that_its_nodes_die: NatsPython, Plain;
-    nats_py_does_not_notice_that_its_nodes_die: NatsPy, Nerve;
-    c_does_not_notice_that_its_nodes_die: C, Curator;
-    go_does_not_notice_that_its_nodes_die: Go, ServerSet;
+cases! {
+    outlives_its_nodes =>
+    node_0_2_does_not_notice_that_its_nodes_die(Library::Node02, Record::Curator);
+    node_0_8_does_not_notice_that_its_nodes_die(Library::Node08, Record::Plain);
+    node_1_4_does_not_notice_that_its_nodes_die(Library::Node14, Record::Nerve);
+    node_now_does_not_notice_that_its_nodes_die(Library::NodeNow, Record::Own);
+    nats_python_does_not_notice_that_its_nodes_die(Library::NatsPython, Record::Plain);
+    nats_py_does_not_notice_that_its_nodes_die(Library::NatsPy, Record::Nerve);
+    c_does_not_notice_that_its_nodes_die(Library::C, Record::Curator);
+    go_does_not_notice_that_its_nodes_die(Library::Go, Record::ServerSet);
 }

@@ -1,5 +1,8 @@
 //! End-to-end tests, one module per subject. They are one binary, which is linked once.
 
+#[macro_use]
+mod cases;
+
 mod broker;
 mod cluster_machinery;
 mod direct;

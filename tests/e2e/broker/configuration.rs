@@ -200,14 +200,10 @@ async fn start_all(maker: Maker) {
     }
 }
 
-#[tokio::test]
-async fn with_old_start_scripts_standin_broker_accepts_the_expected_clients() {
-    start_all(Maker::Ours).await;
-}
-
-#[tokio::test]
-async fn with_old_start_scripts_nats_server_accepts_the_expected_clients() {
-    start_all(Maker::Nats).await;
+cases! {
+    start_all =>
+    with_old_start_scripts_standin_broker_accepts_the_expected_clients(Maker::Ours);
+    with_old_start_scripts_nats_server_accepts_the_expected_clients(Maker::Nats);
 }
 
 /// Runs a program to its end, and returns its exit code and its last lines.

@@ -61,14 +61,10 @@ async fn hold_all(maker: Maker) {
     hold(maker, &["-c", &path.display().to_string()], LIMITED).await;
 }
 
-#[tokio::test]
-async fn the_table_holds_on_standin_broker() {
-    hold_all(Maker::Ours).await;
-}
-
-#[tokio::test]
-async fn the_table_holds_on_nats_server() {
-    hold_all(Maker::Nats).await;
+cases! {
+    hold_all =>
+    the_table_holds_on_standin_broker(Maker::Ours);
+    the_table_holds_on_nats_server(Maker::Nats);
 }
 
 /// Returns INFO without the fields that differ at each start, or between the two programs.

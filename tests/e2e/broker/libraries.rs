@@ -9,26 +9,16 @@ async fn works_on_the_broker(library: Library) {
     all_that_components_do(library, &broker.url(), &broker.url()).await;
 }
 
-macro_rules! each_library_on_the_broker {
-    ($($name:ident: $library:ident;)*) => {
-        $(
-            #[tokio::test]
-            async fn $name() {
-                works_on_the_broker(Library::$library).await;
-            }
-        )*
-    };
-}
-
-each_library_on_the_broker! {
-    node_0_2_works_on_the_broker: Node02;
-    node_0_8_works_on_the_broker: Node08;
-    node_1_4_works_on_the_broker: Node14;
-    node_now_works_on_the_broker: NodeNow;
-    nats_python_works_on_the_broker: NatsPython;
-    nats_py_works_on_the_broker: NatsPy;
-    c_works_on_the_broker: C;
-    go_works_on_the_broker: Go;
+cases! {
+    works_on_the_broker =>
+    node_0_2_works_on_the_broker(Library::Node02);
+    node_0_8_works_on_the_broker(Library::Node08);
+    node_1_4_works_on_the_broker(Library::Node14);
+    node_now_works_on_the_broker(Library::NodeNow);
+    nats_python_works_on_the_broker(Library::NatsPython);
+    nats_py_works_on_the_broker(Library::NatsPy);
+    c_works_on_the_broker(Library::C);
+    go_works_on_the_broker(Library::Go);
 }
 
 /// The current Rust client, which needs no program of its own here.

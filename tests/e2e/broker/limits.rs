@@ -109,20 +109,22 @@ async fn overruns(maker: Maker, settings: &str) -> String {
     reason(&server).await
 }
 
-#[tokio::test]
-async fn a_client_that_never_reads_is_closed_at_max_pending() {
+async fn a_slow_consumer_is_closed(settings: &str, expected: &str) {
     for maker in BOTH {
-        let reason = overruns(maker, "max_pending: 2MB\nwrite_deadline: \"3s\"\n").await;
-        assert_eq!(reason, "Slow Consumer (Pending Bytes)", "{maker:?}");
+        assert_eq!(overruns(maker, settings).await, expected, "{maker:?}");
     }
 }
 
-#[tokio::test]
-async fn a_client_that_never_reads_is_closed_at_the_write_deadline() {
-    for maker in BOTH {
-        let reason = overruns(maker, "max_pending: 1GB\nwrite_deadline: \"200ms\"\n").await;
-        assert_eq!(reason, "Slow Consumer (Write Deadline)", "{maker:?}");
-    }
+cases! {
+    a_slow_consumer_is_closed =>
+    a_client_that_never_reads_is_closed_at_max_pending(
+        "max_pending: 2MB\nwrite_deadline: \"3s\"\n",
+        "Slow Consumer (Pending Bytes)"
+    );
+    a_client_that_never_reads_is_closed_at_the_write_deadline(
+        "max_pending: 1GB\nwrite_deadline: \"200ms\"\n",
+        "Slow Consumer (Write Deadline)"
+    );
 }
 
 #[tokio::test]

@@ -101,14 +101,10 @@ async fn hold_all(maker: Maker) {
     }
 }
 
-#[tokio::test]
-async fn the_table_holds_over_nodes_of_standin_broker() {
-    hold_all(Maker::Ours).await;
-}
-
-#[tokio::test]
-async fn the_table_holds_over_nodes_of_nats_server() {
-    hold_all(Maker::Nats).await;
+cases! {
+    hold_all =>
+    the_table_holds_over_nodes_of_standin_broker(Maker::Ours);
+    the_table_holds_over_nodes_of_nats_server(Maker::Nats);
 }
 
 /// Sizes up to the largest message, with a subscriber on each node.

@@ -154,24 +154,14 @@ async fn moves_by_itself(library: Library) {
     mesh.wait_until_agreed().await;
 }
 
-macro_rules! each_library_moves_by_itself {
-    ($($name:ident: $library:ident;)*) => {
-        $(
-            #[tokio::test]
-            async fn $name() {
-                moves_by_itself(Library::$library).await;
-            }
-        )*
-    };
-}
-
-each_library_moves_by_itself! {
-    node_0_8_moves_to_another_node_by_itself: Node08;
-    node_1_4_moves_to_another_node_by_itself: Node14;
-    node_now_moves_to_another_node_by_itself: NodeNow;
-    nats_py_moves_to_another_node_by_itself: NatsPy;
-    c_moves_to_another_node_by_itself: C;
-    go_moves_to_another_node_by_itself: Go;
+cases! {
+    moves_by_itself =>
+    node_0_8_moves_to_another_node_by_itself(Library::Node08);
+    node_1_4_moves_to_another_node_by_itself(Library::Node14);
+    node_now_moves_to_another_node_by_itself(Library::NodeNow);
+    nats_py_moves_to_another_node_by_itself(Library::NatsPy);
+    c_moves_to_another_node_by_itself(Library::C);
+    go_moves_to_another_node_by_itself(Library::Go);
 }
 
 #[tokio::test]
@@ -204,12 +194,8 @@ async fn works_across_nodes(library: Library) {
     mesh.wait_until_agreed().await;
 }
 
-#[tokio::test]
-async fn node_0_2_ignores_the_list_and_works_across_nodes() {
-    works_across_nodes(Library::Node02).await;
-}
-
-#[tokio::test]
-async fn nats_python_ignores_the_list_and_works_across_nodes() {
-    works_across_nodes(Library::NatsPython).await;
+cases! {
+    works_across_nodes =>
+    node_0_2_ignores_the_list_and_works_across_nodes(Library::Node02);
+    nats_python_ignores_the_list_and_works_across_nodes(Library::NatsPython);
 }

@@ -65,37 +65,23 @@ async fn is_refused(stranger: usize, strange: &[&str], usual: &[&str], words: &s
     assert!(!process.has_line("linked with"), "{}", process.tail());
 }
 
-#[tokio::test]
-async fn a_node_with_another_cluster_name_is_refused_whether_its_name_is_the_lowest_or_the_highest() {
-    let words = "the clusters' names differ";
-    let flags = ["--cluster_name", "other"];
+/// Checks that a node is refused whether its name is the lowest or the highest, which decides who dials.
+async fn is_refused_with_any_name(strange: &[&str], usual: &[&str], words: &str) {
     tokio::join!(
-        is_refused(0, &flags, &[], words),
-        is_refused(2, &flags, &[], words)
+        is_refused(0, strange, usual, words),
+        is_refused(2, strange, usual, words)
     );
 }
 
-#[tokio::test]
-async fn a_node_with_a_wrong_password_is_refused_whether_its_name_is_the_lowest_or_the_highest() {
-    let words = "user or password of the cluster are wrong";
-    let (wrong, right) = (
-        ["--cluster", "nats://u:wrong@ADDRESS"],
-        ["--cluster", "nats://u:p@ADDRESS"],
-    );
-    tokio::join!(
-        is_refused(0, &wrong, &right, words),
-        is_refused(2, &wrong, &right, words)
-    );
-}
+const PASSWORD: &[&str] = &["--cluster", "nats://u:p@ADDRESS"];
+const WRONG_PASSWORD: &[&str] = &["--cluster", "nats://u:wrong@ADDRESS"];
+const REFUSED_PASSWORD: &str = "user or password of the cluster are wrong";
 
-#[tokio::test]
-async fn a_node_without_a_password_is_refused_whether_its_name_is_the_lowest_or_the_highest() {
-    let words = "user or password of the cluster are wrong";
-    let right = ["--cluster", "nats://u:p@ADDRESS"];
-    tokio::join!(
-        is_refused(0, &[], &right, words),
-        is_refused(2, &[], &right, words)
-    );
+cases! {
+    is_refused_with_any_name =>
+    a_node_with_another_cluster_name_is_refused(&["--cluster_name", "other"], &[], "the clusters' names differ");
+    a_node_with_a_wrong_password_is_refused(WRONG_PASSWORD, PASSWORD, REFUSED_PASSWORD);
+    a_node_without_a_password_is_refused(&[], PASSWORD, REFUSED_PASSWORD);
 }
 
 #[tokio::test]

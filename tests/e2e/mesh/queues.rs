@@ -76,19 +76,11 @@ async fn each_message_has_one_receiver(maker: Maker, subjects: [&str; 3]) {
     assert_eq!(at_second.iter().sum::<u64>(), 200);
 }
 
-#[tokio::test]
-async fn each_message_for_a_group_has_one_receiver_in_the_cluster_a_local_one_if_there_is_one() {
-    each_message_has_one_receiver(Maker::Ours, ["work.x"; 3]).await;
-}
-
-#[tokio::test]
-async fn each_message_for_a_group_has_one_receiver_when_members_subscribe_to_different_subjects() {
-    each_message_has_one_receiver(Maker::Ours, ["work.x", "work.*", "work.>"]).await;
-}
-
-#[tokio::test]
-async fn each_message_for_a_group_has_one_receiver_in_a_cluster_of_nats_server() {
-    each_message_has_one_receiver(Maker::Nats, ["work.x"; 3]).await;
+cases! {
+    each_message_has_one_receiver =>
+    each_message_for_a_group_has_one_receiver_in_the_cluster_a_local_one_if_there_is_one(Maker::Ours, ["work.x"; 3]);
+    each_message_for_a_group_has_one_receiver_when_members_subscribe_to_different_subjects(Maker::Ours, ["work.x", "work.*", "work.>"]);
+    each_message_for_a_group_has_one_receiver_in_a_cluster_of_nats_server(Maker::Nats, ["work.x"; 3]);
 }
 
 async fn nodes_get_messages_by_members(maker: Maker) {
@@ -119,14 +111,10 @@ async fn nodes_get_messages_by_members(maker: Maker) {
     mesh.wait_until_agreed().await;
 }
 
-#[tokio::test]
-async fn nodes_get_the_messages_of_a_group_in_proportion_to_their_members() {
-    nodes_get_messages_by_members(Maker::Ours).await;
-}
-
-#[tokio::test]
-async fn nodes_of_nats_server_get_the_messages_of_a_group_in_proportion_to_their_members() {
-    nodes_get_messages_by_members(Maker::Nats).await;
+cases! {
+    nodes_get_messages_by_members =>
+    nodes_get_the_messages_of_a_group_in_proportion_to_their_members(Maker::Ours);
+    nodes_of_nats_server_get_the_messages_of_a_group_in_proportion_to_their_members(Maker::Nats);
 }
 
 /// Each plain subscriber gets every message, and the group gets it once.

@@ -247,12 +247,8 @@ async fn restarted_in_turn(end: End) {
     );
 }
 
-#[tokio::test]
-async fn all_nodes_restarted_in_order_under_load_are_not_noticed_by_components() {
-    restarted_in_turn(End::InOrder).await;
-}
-
-#[tokio::test]
-async fn all_nodes_killed_in_turn_under_load_are_not_noticed_by_components() {
-    restarted_in_turn(End::Killed).await;
+cases! {
+    restarted_in_turn =>
+    all_nodes_restarted_in_order_under_load_are_not_noticed_by_components(End::InOrder);
+    all_nodes_killed_in_turn_under_load_are_not_noticed_by_components(End::Killed);
 }

@@ -133,12 +133,8 @@ async fn hold_all(maker: Maker) {
     }
 }
 
-#[tokio::test]
-async fn the_table_for_one_server_holds_on_a_cluster_of_standin_broker() {
-    hold_all(Maker::Ours).await;
-}
-
-#[tokio::test]
-async fn the_table_for_one_server_holds_on_a_cluster_of_nats_server() {
-    hold_all(Maker::Nats).await;
+cases! {
+    hold_all =>
+    the_table_for_one_server_holds_on_a_cluster_of_standin_broker(Maker::Ours);
+    the_table_for_one_server_holds_on_a_cluster_of_nats_server(Maker::Nats);
 }

@@ -160,8 +160,8 @@ async fn s5_a_pong_without_a_ping_is_not_passed_on() {
 }
 
 /// Sends five commands in each of five rounds. The node answers `answered` of them and dies, and the next node gets
-/// `asked_again(answered)` of them again.
-async fn verbose_over_five_failovers(policy: &str, asked_again: impl Fn(usize) -> usize) {
+/// `sent_again` of them again.
+async fn verbose_over_five_failovers(policy: &str, sent_again: usize) {
     let mut scene = Scene::with(&[("publish.in_doubt", policy)]).await;
     let (mut client, mut node) = scene.open_with(VERBOSE).await;
     client.subscribe("keep", "99").await;
@@ -178,21 +178,17 @@ async fn verbose_over_five_failovers(policy: &str, asked_again: impl Fn(usize) -
         }
         node.close().await;
         node = scene.next_node("SUB keep 99\r\n").await;
-        answer(&mut node, asked_again(answered)).await;
+        answer(&mut node, sent_again).await;
         client.expect("+OK\r\n+OK\r\n+OK\r\n+OK\r\nPONG\r\n").await;
     }
     nothing_else(&mut client, &mut node).await;
 }
 
-#[tokio::test]
-async fn s6_verbose_components_get_one_ok_for_each_command_over_five_failovers() {
-    verbose_over_five_failovers("'drop'", |_| 1).await;
-}
-
-#[tokio::test]
-async fn s6_verbose_components_get_one_ok_for_each_command_also_when_publishes_are_sent_again() {
-    // No PONG has confirmed the two publishes, so both are sent again, answered or not. So is the PING.
-    verbose_over_five_failovers("'resend'", |_| 3).await;
+// With `resend` the PING and the two publishes are sent again, answered or not, because no PONG has confirmed them.
+cases! {
+    verbose_over_five_failovers =>
+    s6_verbose_components_get_one_ok_for_each_command_over_five_failovers("'drop'", 1);
+    s6_verbose_components_get_one_ok_for_each_command_also_when_publishes_are_sent_again("'resend'", 3);
 }
 
 #[tokio::test]

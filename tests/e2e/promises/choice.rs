@@ -174,14 +174,10 @@ async fn a_lame_duck_is_left_in_order(policy: &str) {
         .await;
 }
 
-#[tokio::test]
-async fn a_lame_duck_is_left_without_losing_a_publish() {
-    a_lame_duck_is_left_in_order("'drop'").await;
-}
-
-#[tokio::test]
-async fn a_lame_duck_is_left_without_sending_a_publish_twice() {
-    a_lame_duck_is_left_in_order("'resend'").await;
+cases! {
+    a_lame_duck_is_left_in_order =>
+    a_lame_duck_is_left_without_losing_a_publish("'drop'");
+    a_lame_duck_is_left_without_sending_a_publish_twice("'resend'");
 }
 
 #[tokio::test]

@@ -205,14 +205,10 @@ async fn partly_written(policy: &str, resent: bool) {
     }
 }
 
-#[tokio::test]
-async fn s2_a_publish_partly_written_to_a_dying_node_is_sent_whole_to_the_next() {
-    partly_written("'drop'", false).await;
-}
-
-#[tokio::test]
-async fn s2_a_publish_partly_written_to_a_dying_node_is_sent_after_those_sent_again() {
-    partly_written("'resend'", true).await;
+cases! {
+    partly_written =>
+    s2_a_publish_partly_written_to_a_dying_node_is_sent_whole_to_the_next("'drop'", false);
+    s2_a_publish_partly_written_to_a_dying_node_is_sent_after_those_sent_again("'resend'", true);
 }
 
 #[tokio::test]
