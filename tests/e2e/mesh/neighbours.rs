@@ -65,7 +65,8 @@ async fn is_refused(stranger: usize, strange: &[&str], usual: &[&str], words: &s
     assert!(!process.has_line("linked with"), "{}", process.tail());
 }
 
-/// Checks that a node is refused whether its name is the lowest or the highest, which decides who dials.
+/// Checks that a node is refused whether its name is the lowest or the highest: of two nodes the one with the lower name decides which
+/// of their routes stays.
 async fn is_refused_with_any_name(strange: &[&str], usual: &[&str], words: &str) {
     tokio::join!(
         is_refused(0, strange, usual, words),
