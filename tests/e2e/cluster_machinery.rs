@@ -1,7 +1,7 @@
 //! Tests of the harness for a clustered broker: meshes, networks with faults, ZooKeeper ensembles, numbered messages.
 
 use e2e::{
-    Ensemble, Lan, Ledger, Links, Maker, Mesh, PATIENCE, Publishing, RawClient, Receipts, Receiving,
+    Ensemble, Lan, Ledger, Links, Mesh, PATIENCE, Publishing, RawClient, Receipts, Receiving, ServerKind,
     ZooKeeper, eventually,
 };
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 #[tokio::test]
 async fn a_mesh_of_real_nodes_is_complete_after_its_start_a_kill_a_freeze_and_a_new_node() {
-    let mut mesh = Mesh::start(Maker::Nats, 3).await;
+    let mut mesh = Mesh::start(ServerKind::NatsServer, 3).await;
     let mut subscriber = mesh.nodes[0].client().await;
     subscriber
         .send("SUB a 1\r\nSUB a 2\r\nSUB a q 3\r\nSUB a q 4\r\nUNSUB 2\r\n")
@@ -54,7 +54,7 @@ async fn a_mesh_of_real_nodes_is_complete_after_its_start_a_kill_a_freeze_and_a_
 
 #[tokio::test]
 async fn receipts_show_lost_duplicated_reordered_and_unknown_messages() {
-    let mut mesh = Mesh::builder(Maker::Nats, 2).seeded().start().await;
+    let mut mesh = Mesh::builder(ServerKind::NatsServer, 2).seeded().start().await;
     let mut subscriber = mesh.nodes[1].client().await;
     subscriber.subscribe("flow.*", "1").await;
     subscriber.flush().await;
@@ -212,7 +212,7 @@ async fn a_cable_is_slow_or_loses_frames_until_it_is_repaired() {
 async fn nodes_and_zookeeper_run_on_hosts_of_one_network() {
     let mut lan = Lan::new(4);
     let (mesh, zookeeper) = tokio::join!(
-        Mesh::builder(Maker::Nats, 3).start_across(&lan),
+        Mesh::builder(ServerKind::NatsServer, 3).start_across(&lan),
         ZooKeeper::start_on(lan.host(3))
     );
     let mut mesh = mesh;

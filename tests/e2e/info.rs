@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 
 use e2e::raw::CONNECT_NEW;
-use e2e::{Cluster, Frame, Maker, Mesh, RawClient, ScriptedNode, Server, Sidecar, Version};
+use e2e::{Cluster, Frame, Mesh, RawClient, ScriptedNode, Server, ServerKind, Sidecar, Version};
 use serde_json::{Value, json};
 
 /// Limit of the oldest client library on the first INFO, in bytes.
@@ -111,14 +111,14 @@ async fn every_info_of_the_broker_has_what_client_libraries_require() {
             "c",
         ],
     ] {
-        let server = Server::start(Maker::Ours, flags).await;
+        let server = Server::start(ServerKind::Standin, flags).await;
         first_is_accepted(server.address(), &format!("{flags:?}")).await;
     }
 }
 
 #[tokio::test]
 async fn the_later_info_of_a_broker_that_gains_a_peer_has_what_client_libraries_require() {
-    let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
+    let mut mesh = Mesh::builder(ServerKind::Standin, 2).describe();
     mesh.nodes[0].restart().await;
     let mut client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
     mesh.nodes[1].restart().await;
@@ -137,11 +137,11 @@ async fn every_info_of_the_sidecar_has_what_client_libraries_require_for_any_nod
         Cluster::builder(1).version(Version::Debian).start(),
     );
     let (newest, debian) = tokio::join!(newest, debian);
-    let ours = Server::start(Maker::Ours, &[]).await;
+    let ours = Server::start(ServerKind::Standin, &[]).await;
     for (whose, url) in [
         ("2.15", newest.nodes[0].url()),
         ("2.9", debian.nodes[0].url()),
-        ("ours", ours.url()),
+        ("standin-broker", ours.url()),
     ] {
         let sidecar = Sidecar::builder().upstream([url]).start().await;
         let info = first_is_accepted(sidecar.address(), whose).await;
@@ -179,7 +179,7 @@ const UNSAFE: &str = "[]{}:,\"'\\ \t";
 #[tokio::test]
 async fn info_has_no_characters_that_break_a_hand_written_parser() {
     let name = "a[1]{b}:c,d\"e'f";
-    let server = Server::start(Maker::Ours, &["-n", name, "--cluster_name", name]).await;
+    let server = Server::start(ServerKind::Standin, &["-n", name, "--cluster_name", name]).await;
     let ours = RawClient::connect(server.address()).await.info();
     let mut node = ScriptedNode::start().await;
     for field in [

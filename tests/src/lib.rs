@@ -63,6 +63,6 @@ pub use netns::{Netns, NetnsPair};
 pub use process::{Process, Program};
 pub use raw::RawClient;
 pub use scripted::{NodeConnection, ScriptedNode};
-pub use server::{Maker, Server};
+pub use server::{Server, ServerKind};
 pub use sidecar::{Metrics, Sidecar};
 pub use zookeeper::{Record, Registrar, ZooKeeper};

@@ -8,7 +8,7 @@ use crate::lan::Lan;
 use crate::links::{Links, OwnInterest};
 use crate::mesh_node::MeshNode;
 use crate::netns::Netns;
-use crate::server::Maker;
+use crate::server::ServerKind;
 use std::future::Future;
 use std::panic::Location;
 use std::time::Duration;
@@ -30,7 +30,7 @@ enum Joining {
 /// Settings of a mesh that is not started yet.
 #[derive(Clone, Debug)]
 pub struct MeshBuilder {
-    maker: Maker,
+    kind: ServerKind,
     size: usize,
     name: String,
     joining: Joining,
@@ -50,8 +50,8 @@ impl MeshBuilder {
     #[must_use]
     pub fn setting(mut self, key: &str, value: impl ToString) -> Self {
         assert_eq!(
-            self.maker,
-            Maker::Ours,
+            self.kind,
+            ServerKind::Standin,
             "only standin-broker has the setting {key}"
         );
         self.settings.push((key.to_owned(), value.to_string()));
@@ -68,7 +68,11 @@ impl MeshBuilder {
     /// Lets the nodes find each other only in ZooKeeper. Only `standin-broker` can.
     #[must_use]
     pub fn zookeeper(mut self, hosts: impl Into<String>, path: &str) -> Self {
-        assert_eq!(self.maker, Maker::Ours, "only standin-broker uses ZooKeeper");
+        assert_eq!(
+            self.kind,
+            ServerKind::Standin,
+            "only standin-broker uses ZooKeeper"
+        );
         self.joining = Joining::ZooKeeper {
             hosts: hosts.into(),
             path: path.to_owned(),
@@ -126,9 +130,9 @@ pub struct Mesh {
 
 impl Mesh {
     /// Returns a builder for this many nodes on loopback, each with the route addresses of the others.
-    pub fn builder(maker: Maker, size: usize) -> MeshBuilder {
+    pub fn builder(kind: ServerKind, size: usize) -> MeshBuilder {
         MeshBuilder {
-            maker,
+            kind,
             size,
             name: "mesh".to_owned(),
             joining: Joining::Routes,
@@ -138,8 +142,8 @@ impl Mesh {
     }
 
     /// Starts a mesh with the defaults of [`builder`](Self::builder).
-    pub async fn start(maker: Maker, size: usize) -> Self {
-        Self::builder(maker, size).start().await
+    pub async fn start(kind: ServerKind, size: usize) -> Self {
+        Self::builder(kind, size).start().await
     }
 
     /// Starts all nodes that do not run, at once, and waits until every node has a route to every other one.
@@ -227,7 +231,7 @@ impl Mesh {
 
     fn describe_one(&mut self, place: Option<&Netns>) -> usize {
         let index = self.nodes.len();
-        let mut node = MeshNode::new(self.given.maker, format!("n{}", index + 1), place);
+        let mut node = MeshNode::new(self.given.kind, format!("n{}", index + 1), place);
         node.flags.clone_from(&self.given.flags);
         node.settings.clone_from(&self.given.settings);
         self.nodes.push(node);
@@ -311,7 +315,7 @@ impl Mesh {
         let remote: u64 = links.peers().map(|peer| peer.interest).sum();
         let expected = own.subscriptions as u64 + remote;
         let counted = node.num_subscriptions().await;
-        if self.given.maker == Maker::Ours && counted != Some(expected) {
+        if self.given.kind == ServerKind::Standin && counted != Some(expected) {
             return Err(format!(
                 "{} counts {counted:?} subscriptions, but has {} of its clients and {remote} of other nodes",
                 node.name(),

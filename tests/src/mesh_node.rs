@@ -6,7 +6,7 @@ use crate::netns::{Netns, connect_inside};
 use crate::port::free_port;
 use crate::process::{Process, Program};
 use crate::raw::RawClient;
-use crate::server::Maker;
+use crate::server::ServerKind;
 use nix::sys::signal::Signal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitStatus;
@@ -19,7 +19,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// One node. Its ports and its name stay the same over every restart.
 #[derive(Debug)]
 pub struct MeshNode {
-    maker: Maker,
+    kind: ServerKind,
     name: String,
     address: SocketAddr,
     cluster: SocketAddr,
@@ -35,11 +35,11 @@ pub struct MeshNode {
 
 impl MeshNode {
     /// Returns a node that is not started yet, on loopback or at the address of a namespace.
-    pub(crate) fn new(maker: Maker, name: String, netns: Option<&Netns>) -> Self {
+    pub(crate) fn new(kind: ServerKind, name: String, netns: Option<&Netns>) -> Self {
         let host = netns.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), Netns::address);
         let own = || SocketAddr::new(host, free_port());
         Self {
-            maker,
+            kind,
             name,
             address: own(),
             cluster: own(),
@@ -145,7 +145,7 @@ impl MeshNode {
     pub fn launch(&mut self) {
         assert!(!self.is_running(), "{} runs already", self.name);
         let program = self.program();
-        self.process = Some(program.start(format!("{} {}", self.maker.name(), self.name)));
+        self.process = Some(program.start(format!("{} {}", self.kind.name(), self.name)));
     }
 
     /// Waits until its log says that it is ready.
@@ -197,7 +197,7 @@ impl MeshNode {
 
     fn program(&self) -> Program {
         let program = self
-            .maker
+            .kind
             .program()
             .args(["-a", &self.address.ip().to_string()])
             .args(["-p", &self.address.port().to_string()])

@@ -11,27 +11,27 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program that is run as a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Maker {
+pub enum ServerKind {
     /// `standin-broker`.
-    Ours,
+    Standin,
     /// The newest `nats-server`.
-    Nats,
+    NatsServer,
 }
 
-impl Maker {
+impl ServerKind {
     /// Returns the name of the program.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Ours => "standin-broker",
-            Self::Nats => "nats-server",
+            Self::Standin => "standin-broker",
+            Self::NatsServer => "nats-server",
         }
     }
 
     /// Returns the program, without arguments.
     pub fn program(self) -> Program {
         Program::new(match self {
-            Self::Ours => peers::broker_binary(),
-            Self::Nats => peers::folder().join("python/bin/nats-server"),
+            Self::Standin => peers::broker_binary(),
+            Self::NatsServer => peers::folder().join("python/bin/nats-server"),
         })
     }
 }
@@ -46,15 +46,15 @@ pub struct Server {
 
 impl Server {
     /// Starts a server with these flags and those of its address, and waits until it is ready.
-    pub async fn start(maker: Maker, flags: &[&str]) -> Self {
-        Self::start_in(maker, flags, &[]).await
+    pub async fn start(kind: ServerKind, flags: &[&str]) -> Self {
+        Self::start_in(kind, flags, &[]).await
     }
 
     /// Starts a server as [`start`](Self::start) does, with these environment variables.
-    pub async fn start_in(maker: Maker, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+    pub async fn start_in(kind: ServerKind, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let own = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let (address, http) = (own(), own());
-        let mut program = maker
+        let mut program = kind
             .program()
             .args(["-a", "127.0.0.1", "-p"])
             .arg(address.port().to_string())
@@ -64,7 +64,7 @@ impl Server {
         for (name, value) in environment {
             program = program.env(name, value);
         }
-        let mut process = program.start(maker.name());
+        let mut process = program.start(kind.name());
         process.wait_for_line("Server is ready", START_PATIENCE).await;
         Self {
             address,

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use e2e::{Conversation, Maker, PATIENCE, Program, Server, eventually, peers};
+use e2e::{Conversation, PATIENCE, Program, Server, ServerKind, eventually, peers};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
@@ -182,7 +182,7 @@ fn folder(start: &Start) -> TempDir {
     folder
 }
 
-async fn start_all(maker: Maker) {
+async fn start_all(kind: ServerKind) {
     for start in STARTS {
         let folder = folder(start);
         let path = folder.path().join("nats.conf").display().to_string();
@@ -190,7 +190,7 @@ async fn start_all(maker: Maker) {
         if !start.file.is_empty() {
             flags.extend(["-c", &path]);
         }
-        let server = Server::start_in(maker, &flags, ENVIRONMENT).await;
+        let server = Server::start_in(kind, &flags, ENVIRONMENT).await;
         let given = format!("{:?} {}", start.flags, start.file);
         assert!(is_admitted(&server, start.admitted).await, "{given}");
         let wrong = is_admitted(&server, Some(("u", "wrong"))).await;
@@ -202,8 +202,8 @@ async fn start_all(maker: Maker) {
 
 cases! {
     start_all =>
-    with_old_start_scripts_standin_broker_accepts_the_expected_clients(Maker::Ours);
-    with_old_start_scripts_nats_server_accepts_the_expected_clients(Maker::Nats);
+    with_old_start_scripts_standin_broker_accepts_the_expected_clients(ServerKind::Standin);
+    with_old_start_scripts_nats_server_accepts_the_expected_clients(ServerKind::NatsServer);
 }
 
 /// Runs a program to its end, and returns its exit code and its last lines.
@@ -267,16 +267,16 @@ async fn standin_broker_refuses_the_flags_and_settings_that_nats_server_refuses(
             ..self::flags(&[])
         });
         let path = folder.path().join("nats.conf");
-        for maker in [Maker::Ours, Maker::Nats] {
-            let mut program = maker.program().args(["-a", "127.0.0.1", "-p", "-1"]).args(flags);
+        for kind in [ServerKind::Standin, ServerKind::NatsServer] {
+            let mut program = kind.program().args(["-a", "127.0.0.1", "-p", "-1"]).args(flags);
             if !file.is_empty() {
                 program = program.arg("-c").arg(&path);
             }
             let (code, said) = refused(program).await;
             // For a wrong flag nats-server prints its help and exits with 0. Some errors it finds only when it is ready.
-            let is_refused = match maker {
-                Maker::Ours => matches!(code, Some(64 | 69)),
-                Maker::Nats => code != Some(0) || !said.contains("Server is ready"),
+            let is_refused = match kind {
+                ServerKind::Standin => matches!(code, Some(64 | 69)),
+                ServerKind::NatsServer => code != Some(0) || !said.contains("Server is ready"),
             };
             assert!(is_refused, "{flags:?} {file}: {code:?} {said}");
         }
@@ -310,7 +310,9 @@ async fn signal(command: String) -> Option<i32> {
 async fn a_running_server_gets_a_signal_by_its_pid_or_its_pid_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let program = Maker::Ours.program().args(["-a", "127.0.0.1", "-p", "-1"]);
+    let program = ServerKind::Standin
+        .program()
+        .args(["-a", "127.0.0.1", "-p", "-1"]);
     let mut server = program
         .args(["-P", &path("pid"), "-l", &path("log")])
         .start("standin-broker");
@@ -339,11 +341,11 @@ async fn a_running_server_gets_a_signal_by_its_pid_or_its_pid_file() {
     assert_eq!(server.wait_for_end(PATIENCE).await.code(), Some(0));
     assert_eq!(signal(format!("stop={pid}")).await, Some(69), "no such process");
     for command in ["term", "quit"] {
-        let mut other = Server::start(Maker::Ours, &["-P", &path("pid")]).await;
+        let mut other = Server::start(ServerKind::Standin, &["-P", &path("pid")]).await;
         assert_eq!(signal(format!("{command}={}", path("pid"))).await, Some(0));
         assert_eq!(other.process().wait_for_end(PATIENCE).await.code(), Some(0));
     }
-    let mut other = Server::start(Maker::Ours, &[]).await;
+    let mut other = Server::start(ServerKind::Standin, &[]).await;
     let pid = other.process().pid();
     assert_eq!(signal(format!("stop={pid}")).await, Some(0));
     let ended = other.process().wait_for_end(PATIENCE).await;

@@ -5,18 +5,18 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use e2e::http::Endpoint;
-use e2e::{Cluster, Conversation, Maker, PATIENCE, Server, Version, eventually};
+use e2e::{Cluster, Conversation, PATIENCE, Server, ServerKind, Version, eventually};
 use tokio::net::TcpStream;
 
 use super::rows::{AGAIN, GUARDED, LIMITED, LIMITS, OPEN, Row, TOKEN};
 
-async fn hold(maker: Maker, flags: &[&str], rows: &[Row]) {
-    let server = Server::start(maker, flags).await;
-    hold_at(maker, server.address(), &server.http(), rows).await;
+async fn hold(kind: ServerKind, flags: &[&str], rows: &[Row]) {
+    let server = Server::start(kind, flags).await;
+    hold_at(kind, server.address(), &server.http(), rows).await;
 }
 
 /// Has each of the conversations with the node at `address`, whose pages are at `http`.
-pub(crate) async fn hold_at(maker: Maker, address: SocketAddr, http: &Endpoint, rows: &[Row]) {
+pub(crate) async fn hold_at(kind: ServerKind, address: SocketAddr, http: &Endpoint, rows: &[Row]) {
     let subscriptions = async || {
         let page = http.get_json("/subsz").await;
         page.and_then(|page| page["num_subscriptions"].as_u64())
@@ -24,7 +24,7 @@ pub(crate) async fn hold_at(maker: Maker, address: SocketAddr, http: &Endpoint, 
     let own = subscriptions().await;
     for row in rows {
         let hears = match row.hears_from_nats {
-            Some(hears) if maker == Maker::Nats => hears,
+            Some(hears) if kind == ServerKind::NatsServer => hears,
             _ => row.hears,
         };
         let stream = TcpStream::connect(address)
@@ -50,26 +50,26 @@ pub(crate) async fn hold_at(maker: Maker, address: SocketAddr, http: &Endpoint, 
     }
 }
 
-async fn hold_all(maker: Maker) {
-    hold(maker, &[], OPEN).await;
-    hold(maker, &[], AGAIN).await;
-    hold(maker, &["--user", "a", "--pass", "b"], GUARDED).await;
-    hold(maker, &["--auth", "t"], TOKEN).await;
+async fn hold_all(kind: ServerKind) {
+    hold(kind, &[], OPEN).await;
+    hold(kind, &[], AGAIN).await;
+    hold(kind, &["--user", "a", "--pass", "b"], GUARDED).await;
+    hold(kind, &["--auth", "t"], TOKEN).await;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("limits.conf");
     std::fs::write(&path, LIMITS).expect("a file");
-    hold(maker, &["-c", &path.display().to_string()], LIMITED).await;
+    hold(kind, &["-c", &path.display().to_string()], LIMITED).await;
 }
 
 cases! {
     hold_all =>
-    the_table_holds_on_standin_broker(Maker::Ours);
-    the_table_holds_on_nats_server(Maker::Nats);
+    the_table_holds_on_standin_broker(ServerKind::Standin);
+    the_table_holds_on_nats_server(ServerKind::NatsServer);
 }
 
 /// Returns INFO without the fields that differ at each start, or between the two programs.
-async fn info(maker: Maker, flags: &[&str]) -> serde_json::Value {
-    let server = Server::start(maker, flags).await;
+async fn info(kind: ServerKind, flags: &[&str]) -> serde_json::Value {
+    let server = Server::start(kind, flags).await;
     let client = e2e::RawClient::connect(server.address()).await;
     let mut info = client.info();
     assert_eq!(info["port"], server.address().port());
@@ -118,10 +118,10 @@ async fn first_ping_at(address: SocketAddr, whose: &str) {
 #[tokio::test]
 async fn the_first_ping_comes_two_seconds_after_connect_on_all_servers() {
     let cluster = async |version| Cluster::builder(1).version(version).start().await;
-    let (ours, debian) = tokio::join!(Server::start(Maker::Ours, &[]), cluster(Version::Debian));
+    let (ours, debian) = tokio::join!(Server::start(ServerKind::Standin, &[]), cluster(Version::Debian));
     let newest = cluster(Version::Newest).await;
     tokio::join!(
-        first_ping_at(ours.address(), "ours"),
+        first_ping_at(ours.address(), "standin-broker"),
         first_ping_at(newest.nodes[0].address(), "2.15"),
         first_ping_at(debian.nodes[0].address(), "2.9"),
     );
@@ -132,14 +132,14 @@ async fn the_first_ping_comes_two_seconds_after_connect_on_all_servers() {
 async fn a_second_connect_ends_the_subscriptions_also_behind_the_sidecar() {
     let debian = Cluster::builder(1).version(Version::Debian).start().await;
     let newest = Cluster::start(1).await;
-    let ours = Server::start(Maker::Ours, &[]).await;
+    let ours = Server::start(ServerKind::Standin, &[]).await;
     for (url, http) in [
         (debian.nodes[0].url(), debian.nodes[0].monitoring().clone()),
         (newest.nodes[0].url(), newest.nodes[0].monitoring().clone()),
         (ours.url(), ours.http()),
     ] {
         let sidecar = e2e::Sidecar::builder().upstream([url]).start().await;
-        hold_at(Maker::Ours, sidecar.address(), &http, AGAIN).await;
+        hold_at(ServerKind::Standin, sidecar.address(), &http, AGAIN).await;
     }
 }
 
@@ -147,8 +147,8 @@ async fn a_second_connect_ends_the_subscriptions_also_behind_the_sidecar() {
 async fn info_has_the_fields_and_values_of_nats_server() {
     for flags in [&[][..], &["--user", "a", "--pass", "b"], &["-n", "name"]] {
         assert_eq!(
-            info(Maker::Ours, flags).await,
-            info(Maker::Nats, flags).await,
+            info(ServerKind::Standin, flags).await,
+            info(ServerKind::NatsServer, flags).await,
             "{flags:?}"
         );
     }

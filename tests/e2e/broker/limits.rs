@@ -3,17 +3,17 @@
 use std::fs;
 use std::time::Duration;
 
-use e2e::{Ending, Maker, PATIENCE, Program, RawClient, Server, eventually, found, peers};
+use e2e::{Ending, PATIENCE, Program, RawClient, Server, ServerKind, eventually, found, peers};
 use nix::sys::signal::Signal;
 
-const BOTH: [Maker; 2] = [Maker::Ours, Maker::Nats];
+const BOTH: [ServerKind; 2] = [ServerKind::Standin, ServerKind::NatsServer];
 
 /// Starts a server with these settings, in the format of nats-server.
-async fn server(maker: Maker, settings: &str) -> Server {
+async fn server(kind: ServerKind, settings: &str) -> Server {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("server.conf");
     fs::write(&path, settings).expect("a file");
-    Server::start(maker, &["-c", &path.display().to_string()]).await
+    Server::start(kind, &["-c", &path.display().to_string()]).await
 }
 
 /// Waits until the pages list a closed client, and returns the reason of its end.
@@ -27,21 +27,21 @@ async fn reason(server: &Server) -> String {
 
 #[tokio::test]
 async fn a_silent_client_gets_pings_and_is_then_closed() {
-    for maker in BOTH {
-        let server = server(maker, "ping_interval: \"200ms\"\nping_max: 2\n").await;
+    for kind in BOTH {
+        let server = server(kind, "ping_interval: \"200ms\"\nping_max: 2\n").await;
         let mut silent = RawClient::open(server.address()).await;
         let (heard, ending) = silent.read_to_end().await;
         let heard = String::from_utf8_lossy(&heard).into_owned();
-        assert_eq!(heard, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n", "{maker:?}");
-        assert_eq!(ending, Ending::Closed, "{maker:?}");
-        assert_eq!(reason(&server).await, "Stale Connection", "{maker:?}");
+        assert_eq!(heard, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n", "{kind:?}");
+        assert_eq!(ending, Ending::Closed, "{kind:?}");
+        assert_eq!(reason(&server).await, "Stale Connection", "{kind:?}");
     }
 }
 
 #[tokio::test]
 async fn a_client_that_answers_pings_stays_connected() {
-    for maker in BOTH {
-        let server = server(maker, "ping_interval: \"150ms\"\nping_max: 1\n").await;
+    for kind in BOTH {
+        let server = server(kind, "ping_interval: \"150ms\"\nping_max: 1\n").await;
         let mut client = RawClient::open(server.address()).await;
         for _ in 0..8 {
             client.expect("PING\r\n").await;
@@ -52,8 +52,8 @@ async fn a_client_that_answers_pings_stays_connected() {
 
 #[tokio::test]
 async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
-    for maker in BOTH {
-        let server = server(maker, "max_connections: 2\n").await;
+    for kind in BOTH {
+        let server = server(kind, "max_connections: 2\n").await;
         let first = RawClient::open(server.address()).await;
         let mut second = RawClient::open(server.address()).await;
         let mut third = e2e::Conversation::new(
@@ -66,7 +66,7 @@ async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
         let heard = String::from_utf8_lossy(&heard).into_owned();
         assert!(
             heard.ends_with("-ERR 'maximum connections exceeded'\r\n"),
-            "{maker:?}: {heard}"
+            "{kind:?}: {heard}"
         );
         first.close().await;
         eventually("there is room again", PATIENCE, async || {
@@ -84,8 +84,8 @@ async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
 }
 
 /// Publishes to a subscriber that never reads, until the server closes it. Returns the reason on the pages.
-async fn overruns(maker: Maker, settings: &str) -> String {
-    let server = server(maker, settings).await;
+async fn overruns(kind: ServerKind, settings: &str) -> String {
+    let server = server(kind, settings).await;
     let mut lazy = RawClient::open(server.address()).await;
     lazy.subscribe("a", "1").await;
     lazy.flush().await;
@@ -110,8 +110,8 @@ async fn overruns(maker: Maker, settings: &str) -> String {
 }
 
 async fn a_slow_consumer_is_closed(settings: &str, expected: &str) {
-    for maker in BOTH {
-        assert_eq!(overruns(maker, settings).await, expected, "{maker:?}");
+    for kind in BOTH {
+        assert_eq!(overruns(kind, settings).await, expected, "{kind:?}");
     }
 }
 
@@ -129,7 +129,7 @@ cases! {
 
 #[tokio::test]
 async fn flags_have_the_same_effect_as_on_nats_server() {
-    for maker in BOTH {
+    for kind in BOTH {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).display().to_string();
         let flags = [
@@ -144,14 +144,14 @@ async fn flags_have_the_same_effect_as_on_nats_server() {
             &path(""),
         ];
         // The log goes into the file, so that shows when the server is ready.
-        let binary = match maker {
-            Maker::Ours => peers::broker_binary(),
-            Maker::Nats => peers::folder().join("python/bin/nats-server"),
+        let binary = match kind {
+            ServerKind::Standin => peers::broker_binary(),
+            ServerKind::NatsServer => peers::folder().join("python/bin/nats-server"),
         };
         let program = Program::new(binary)
             .args(["-a", "127.0.0.1", "-p", "-1"])
             .args(flags);
-        let mut process = program.start(format!("{maker:?}"));
+        let mut process = program.start(format!("{kind:?}"));
         let log = || fs::read_to_string(path("log")).unwrap_or_default();
         eventually("it is ready", PATIENCE, async || {
             log().contains("Server is ready")
@@ -176,7 +176,7 @@ async fn flags_have_the_same_effect_as_on_nats_server() {
         assert_eq!(
             fs::read_to_string(path("pid")).ok(),
             Some(process.pid().to_string()),
-            "{maker:?}"
+            "{kind:?}"
         );
         let ports = format!("_{}.ports", process.pid());
         let mut files = fs::read_dir(folder.path()).expect("a folder").flatten();
@@ -186,9 +186,9 @@ async fn flags_have_the_same_effect_as_on_nats_server() {
         assert_eq!(
             ports["nats"][0],
             format!("nats://{}", client.peer_addr().expect("connected")),
-            "{maker:?}"
+            "{kind:?}"
         );
         process.signal(Signal::SIGINT);
-        assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(0), "{maker:?}");
+        assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(0), "{kind:?}");
     }
 }

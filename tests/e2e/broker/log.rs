@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::raw::pub_frame;
-use e2e::{Maker, PATIENCE, RawClient, Server};
+use e2e::{PATIENCE, RawClient, Server, ServerKind};
 
 /// Starts a server with a user and with low limits.
 async fn server_with_user() -> (Server, tempfile::TempDir) {
@@ -12,7 +12,7 @@ async fn server_with_user() -> (Server, tempfile::TempDir) {
     let text = "[authorization]\nuser = \"a\"\npassword = \"hunter2\"\ntimeout_ms = 300\n\
                 [limits]\nmax_pending = 1048576\nmax_payload = 65536\n";
     std::fs::write(&path, text).expect("a file");
-    let server = Server::start(Maker::Ours, &["-c", &path.display().to_string()]).await;
+    let server = Server::start(ServerKind::Standin, &["-c", &path.display().to_string()]).await;
     (server, folder)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use e2e::http::Endpoint;
 use e2e::raw::CONNECT_NEW;
-use e2e::{Maker, Mesh, PATIENCE, Program, RawClient, Server, eventually, peers};
+use e2e::{Mesh, PATIENCE, Program, RawClient, Server, ServerKind, eventually, peers};
 use serde_json::Value;
 
 /// Fields of `nats-server` that `standin-broker` does not have, because it lacks the feature.
@@ -58,8 +58,8 @@ const NOT_OURS_OF_TWO: &[&str] = &[
 ];
 
 /// Connects a busy client and one that closes, and returns every field of every page with the type of its value.
-async fn fields(maker: Maker) -> BTreeMap<String, &'static str> {
-    let server = Server::start(maker, &["--user", "a", "--pass", "b"]).await;
+async fn fields(kind: ServerKind) -> BTreeMap<String, &'static str> {
+    let server = Server::start(kind, &["--user", "a", "--pass", "b"]).await;
     let mut client = RawClient::connect(server.address()).await;
     client
         .send(
@@ -90,22 +90,22 @@ async fn fields(maker: Maker) -> BTreeMap<String, &'static str> {
         },
     )
     .await;
-    fields_of(&http, PAGES, maker).await
+    fields_of(&http, PAGES, kind).await
 }
 
-async fn fields_of(http: &Endpoint, pages: &[&str], maker: Maker) -> BTreeMap<String, &'static str> {
+async fn fields_of(http: &Endpoint, pages: &[&str], kind: ServerKind) -> BTreeMap<String, &'static str> {
     let mut fields = BTreeMap::new();
     for page in pages {
         let json = http.get_json(page).await;
-        let json = json.unwrap_or_else(|| panic!("{maker:?}: {page} is not a page of JSON"));
+        let json = json.unwrap_or_else(|| panic!("{kind:?}: {page} is not a page of JSON"));
         collect(page, "", &json, &mut fields);
     }
     fields
 }
 
 /// Returns the fields of one of two nodes that have sent messages to each other.
-async fn fields_of_two(maker: Maker) -> BTreeMap<String, &'static str> {
-    let mesh = Mesh::start(maker, 2).await;
+async fn fields_of_two(kind: ServerKind) -> BTreeMap<String, &'static str> {
+    let mesh = Mesh::start(kind, 2).await;
     let mut near = mesh.nodes[0].client().await;
     let mut far = mesh.nodes[1].client().await;
     for client in [&mut near, &mut far] {
@@ -118,7 +118,7 @@ async fn fields_of_two(maker: Maker) -> BTreeMap<String, &'static str> {
         mesh.nodes[0].messages_from_links().await > 0
     })
     .await;
-    fields_of(mesh.nodes[0].http(), PAGES_OF_TWO, maker).await
+    fields_of(mesh.nodes[0].http(), PAGES_OF_TWO, kind).await
 }
 
 fn collect(page: &str, path: &str, value: &Value, fields: &mut BTreeMap<String, &'static str>) {
@@ -150,13 +150,19 @@ fn collect(page: &str, path: &str, value: &Value, fields: &mut BTreeMap<String, 
 
 #[tokio::test]
 async fn the_pages_have_the_fields_of_nats_server() {
-    let (ours, theirs) = (fields(Maker::Ours).await, fields(Maker::Nats).await);
+    let (ours, theirs) = (
+        fields(ServerKind::Standin).await,
+        fields(ServerKind::NatsServer).await,
+    );
     has_the_fields_of(&ours, &theirs, NOT_OURS);
 }
 
 #[tokio::test]
 async fn the_pages_of_a_node_among_others_have_the_fields_of_nats_server() {
-    let (ours, theirs) = tokio::join!(fields_of_two(Maker::Ours), fields_of_two(Maker::Nats));
+    let (ours, theirs) = tokio::join!(
+        fields_of_two(ServerKind::Standin),
+        fields_of_two(ServerKind::NatsServer)
+    );
     has_the_fields_of(&ours, &theirs, NOT_OURS_OF_TWO);
 }
 
@@ -189,7 +195,7 @@ fn has_the_fields_of(ours: &Fields, theirs: &Fields, not_ours: &[&str]) {
 /// The structs are those of `nats-top` and of exporters, from Debian's Go package of the server.
 #[tokio::test]
 async fn the_pages_can_be_read_into_the_structs_of_go_monitors() {
-    let server = Server::start(Maker::Ours, &[]).await;
+    let server = Server::start(ServerKind::Standin, &[]).await;
     let mut client = RawClient::open(server.address()).await;
     client.send("SUB a 1\r\nSUB a.* q 2\r\nPUB a 2\r\nhi\r\n").await;
     client.flush().await;
@@ -209,7 +215,7 @@ async fn the_pages_can_be_read_into_the_structs_of_go_monitors() {
 
 #[tokio::test]
 async fn the_pages_and_metrics_show_the_right_numbers() {
-    let server = Server::start(Maker::Ours, &[]).await;
+    let server = Server::start(ServerKind::Standin, &[]).await;
     let http = server.http();
     let mut subscriber = RawClient::open(server.address()).await;
     subscriber.send("SUB a 1\r\nSUB a 2\r\nSUB b.> 3\r\n").await;
@@ -291,7 +297,7 @@ async fn the_pages_and_metrics_show_the_right_numbers() {
 
 #[tokio::test]
 async fn a_wrong_request_gets_a_reason() {
-    let server = Server::start(Maker::Ours, &[]).await;
+    let server = Server::start(ServerKind::Standin, &[]).await;
     for (path, code, text) in [
         ("/connz?sort=colour", 400, "must be one of"),
         ("/connz?limit=x", 400, "limit"),
@@ -377,8 +383,8 @@ const REQUESTS: &[&str] = &[
 ];
 
 /// Returns the answer to each request: its code, the bounds of its rows, and the names in its rows, in order.
-async fn answers(maker: Maker) -> Vec<String> {
-    let server = Server::start(maker, &[]).await;
+async fn answers(kind: ServerKind) -> Vec<String> {
+    let server = Server::start(kind, &[]).await;
     let http = server.http();
     let mut clients = Vec::new();
     for (name, subs, messages) in [("n0", 1, 3), ("n1", 3, 1), ("n2", 2, 2)] {
@@ -429,7 +435,7 @@ async fn answers(maker: Maker) -> Vec<String> {
 
 #[tokio::test]
 async fn unusual_requests_have_the_same_meaning_as_on_nats_server() {
-    let (ours, theirs) = tokio::join!(answers(Maker::Ours), answers(Maker::Nats));
+    let (ours, theirs) = tokio::join!(answers(ServerKind::Standin), answers(ServerKind::NatsServer));
     let differing: Vec<_> = ours
         .iter()
         .zip(&theirs)
@@ -450,8 +456,8 @@ fn microseconds(text: &str) -> Option<f64> {
 /// The measured times differ between two servers, so the test compares only the order.
 #[tokio::test]
 async fn connz_sorted_by_rtt_has_the_longest_time_first_on_both_servers() {
-    for maker in [Maker::Ours, Maker::Nats] {
-        let server = Server::start(maker, &[]).await;
+    for kind in [ServerKind::Standin, ServerKind::NatsServer] {
+        let server = Server::start(kind, &[]).await;
         let mut clients = Vec::new();
         for _ in 0..6 {
             let mut client = RawClient::open(server.address()).await;
@@ -478,6 +484,6 @@ async fn connz_sorted_by_rtt_has_the_longest_time_first_on_both_servers() {
             },
         )
         .await;
-        assert!(last.is_sorted_by(|one, next| one >= next), "{maker:?}: {last:?}");
+        assert!(last.is_sorted_by(|one, next| one >= next), "{kind:?}: {last:?}");
     }
 }

@@ -3,7 +3,7 @@
 //! nodes agree.
 
 use e2e::raw::{CONNECT_OLD, msg_frame, pub_frame};
-use e2e::{Frame, Maker, Mesh, RawClient};
+use e2e::{Frame, Mesh, RawClient, ServerKind};
 
 use super::conversations::{NOBODY, ROWS, Row, Step};
 
@@ -68,15 +68,15 @@ fn without_subject(heard: &str) -> String {
     }
 }
 
-async fn hold(mesh: &mut Mesh, maker: Maker, row: &Row) {
+async fn hold(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
     let mut clients = clients(mesh, row).await;
     for (number, step) in row.steps.iter().enumerate() {
-        if maker == Maker::Nats || step.settled {
+        if kind == ServerKind::NatsServer || step.settled {
             mesh.wait_until_agreed().await;
         }
         let verbose = row.connects[step.speaker].contains("\"verbose\":true");
         let mut heard = heard(&mut clients, step, verbose).await;
-        if maker == Maker::Nats {
+        if kind == ServerKind::NatsServer {
             heard = heard.iter().map(|heard| without_subject(heard)).collect();
         }
         assert_eq!(
@@ -94,23 +94,26 @@ async fn hold(mesh: &mut Mesh, maker: Maker, row: &Row) {
     mesh.wait_until_agreed().await;
 }
 
-async fn hold_all(maker: Maker) {
-    let mut mesh = Mesh::start(maker, 3).await;
-    for row in ROWS.iter().filter(|row| maker == Maker::Ours || !row.ours_only) {
-        hold(&mut mesh, maker, row).await;
+async fn hold_all(kind: ServerKind) {
+    let mut mesh = Mesh::start(kind, 3).await;
+    for row in ROWS
+        .iter()
+        .filter(|row| kind == ServerKind::Standin || !row.ours_only)
+    {
+        hold(&mut mesh, kind, row).await;
     }
 }
 
 cases! {
     hold_all =>
-    the_table_holds_over_nodes_of_standin_broker(Maker::Ours);
-    the_table_holds_over_nodes_of_nats_server(Maker::Nats);
+    the_table_holds_over_nodes_of_standin_broker(ServerKind::Standin);
+    the_table_holds_over_nodes_of_nats_server(ServerKind::NatsServer);
 }
 
 /// Sizes up to the largest message, with a subscriber on each node.
 #[tokio::test]
 async fn messages_of_any_size_reach_other_nodes_unchanged_and_in_order() {
-    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut subscribers = Vec::new();
     for node in &mesh.nodes {
         let mut subscriber = node.client().await;

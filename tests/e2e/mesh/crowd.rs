@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::raw::CONNECT_OLD;
-use e2e::{Figures, Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts, eventually};
+use e2e::{Figures, Ledger, Mesh, PATIENCE, RawClient, Receipts, ServerKind, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -48,7 +48,7 @@ async fn subscriptions_are(mesh: &Mesh, nodes: &[usize], count: u64, patience: D
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_interest_of_ten_thousand_clients_disappears_everywhere_when_their_node_is_killed() {
-    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut watchers = [mesh.nodes[0].client().await, mesh.nodes[1].client().await];
     let survivors: [Figures; 2] = [mesh.nodes[0].figures(), mesh.nodes[1].figures()];
     for round in 1..=3 {
@@ -117,7 +117,7 @@ async fn uses_no_more_than(mesh: &Mesh, node: usize, before: &Figures) {
 /// The faults are kills, restarts, freezes and orderly stops.
 #[tokio::test]
 async fn after_many_faults_the_survivors_agree_and_use_no_more_memory_and_files() {
-    let mut mesh = Mesh::builder(Maker::Ours, 4)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 4)
         .setting("cluster.ping_interval_ms", 100)
         .setting("cluster.ping_timeout_ms", 200)
         .start()

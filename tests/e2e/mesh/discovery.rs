@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
-use e2e::{Component, Library, Maker, Mesh, PATIENCE, RawClient, eventually};
+use e2e::{Component, Library, Mesh, PATIENCE, RawClient, ServerKind, eventually};
 use serde_json::Value;
 
 /// Returns what INFO must list: the address of node `own`, and the sorted addresses of the `others`.
@@ -36,7 +36,7 @@ async fn until_listed(client: &mut RawClient, expected: (String, Vec<String>)) {
 
 #[tokio::test]
 async fn info_lists_the_own_node_first_and_is_sent_again_when_nodes_join_or_leave() {
-    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut current = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
     assert_eq!(listed(&current.info()), urls(&mesh, 1, &[0, 2]));
     assert_eq!(current.info()["cluster"], "mesh");
@@ -68,7 +68,7 @@ async fn info_lists_the_own_node_first_and_is_sent_again_when_nodes_join_or_leav
 
 #[tokio::test]
 async fn a_node_with_no_advertise_is_not_listed() {
-    let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3).describe();
     mesh.nodes[2].flags.push("--no_advertise".to_owned());
     mesh.start_all().await;
     let client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
@@ -81,7 +81,7 @@ async fn a_node_with_no_advertise_is_not_listed() {
 #[tokio::test]
 async fn the_first_info_is_below_512_bytes_for_any_number_of_nodes() {
     const SIZE: usize = 8;
-    let mut mesh = Mesh::builder(Maker::Ours, SIZE).describe();
+    let mut mesh = Mesh::builder(ServerKind::Standin, SIZE).describe();
     let name = |index: usize| format!("node-{index}-of-a-cluster-with-long-names.example.org:4222");
     for (index, node) in mesh.nodes.iter_mut().enumerate() {
         node.flags.extend(["--advertise".to_owned(), name(index)]);
@@ -103,7 +103,7 @@ async fn the_first_info_is_below_512_bytes_for_any_number_of_nodes() {
 
 /// Gives a library the address of one node, kills that, and checks that the library moves to another node with its subscriptions.
 async fn moves_by_itself(library: Library) {
-    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut component = Component::connect(library, &mesh.nodes[0].url()).await;
     component.subscribe("all", "news.>");
     component.subscribe_queue("member", "work", "crew");
@@ -167,7 +167,7 @@ cases! {
 #[tokio::test]
 async fn rust_moves_to_another_node_by_itself() {
     use futures_util::StreamExt;
-    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let client = async_nats::connect(mesh.nodes[0].url()).await.expect("admitted");
     let mut subscription = client.subscribe("news.>").await.expect("subscribed");
     client.flush().await.expect("flushed");
@@ -186,7 +186,7 @@ async fn rust_moves_to_another_node_by_itself() {
 
 /// Checks a library that ignores the list, with publisher and subscriber on different nodes.
 async fn works_across_nodes(library: Library) {
-    let mut mesh = Mesh::start(Maker::Ours, 2).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 2).await;
     crate::scenario::all_that_components_do(library, &mesh.nodes[0].url(), &mesh.nodes[1].url()).await;
     mesh.start_one_more().await;
     crate::scenario::all_that_components_do(library, &mesh.nodes[2].url(), &mesh.nodes[0].url()).await;

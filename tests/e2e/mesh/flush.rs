@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD, pub_frame};
-use e2e::{Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts};
+use e2e::{Ledger, Mesh, PATIENCE, RawClient, Receipts, ServerKind};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Least number of rounds over the nodes that stay.
@@ -104,7 +104,7 @@ async fn join_and_leave(mesh: &mut Mesh, newcomer: usize, killed: bool) {
 
 #[tokio::test]
 async fn after_sub_ping_pong_a_publish_on_any_node_arrives_ten_thousand_times_while_nodes_join_and_leave() {
-    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let (over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut pairs = Vec::new();
     for (here, there) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
@@ -140,7 +140,7 @@ async fn pong_after(client: &mut RawClient, frames: &str) -> Duration {
 async fn a_frozen_node_delays_one_pong_of_each_other_node_by_the_flush_timeout() {
     const FLUSH_TIMEOUT: Duration = Duration::from_millis(1200);
     const QUICK: Duration = Duration::from_millis(600);
-    let mut mesh = Mesh::builder(Maker::Ours, 3)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .setting("cluster.flush_timeout_ms", FLUSH_TIMEOUT.as_millis())
         // The route to the frozen node stays open.
         .setting("cluster.ping_timeout_ms", 60_000)
@@ -198,7 +198,7 @@ async fn a_frozen_node_delays_one_pong_of_each_other_node_by_the_flush_timeout()
 /// The frozen node does not answer the client's flush in time, but sends messages for other clients of that node later.
 #[tokio::test]
 async fn a_client_gets_every_message_after_its_pong_also_of_a_node_that_was_frozen() {
-    let mut mesh = Mesh::builder(Maker::Ours, 3)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .setting("cluster.flush_timeout_ms", 200)
         .setting("cluster.ping_timeout_ms", 60_000)
         .start()
@@ -238,7 +238,7 @@ async fn a_client_gets_every_message_after_its_pong_also_of_a_node_that_was_froz
 
 #[tokio::test]
 async fn a_node_frozen_for_longer_than_the_ping_timeout_loses_its_routes_and_joins_again() {
-    let mut mesh = Mesh::builder(Maker::Ours, 3)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .setting("cluster.ping_interval_ms", 200)
         .setting("cluster.ping_timeout_ms", 500)
         .start()
@@ -280,7 +280,7 @@ async fn a_node_frozen_for_longer_than_the_ping_timeout_loses_its_routes_and_joi
 #[tokio::test]
 async fn a_client_of_a_lame_duck_has_every_message_that_was_on_its_way_when_it_gets_its_pong() {
     const MESSAGES: usize = 20_000;
-    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut subscriber = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
     subscriber.subscribe("all", "1").await;
     subscriber.flush().await;
@@ -320,7 +320,7 @@ fn answer(mut responder: RawClient) -> JoinHandle<()> {
 async fn the_first_request_of_each_connection_is_answered_by_another_node() {
     const REQUESTS: usize = 4000;
     const AT_ONCE: usize = 20;
-    let mesh = Mesh::start(Maker::Ours, 3).await;
+    let mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut answering = Vec::new();
     for node in &mesh.nodes[1..] {
         let mut responder = node.client().await;

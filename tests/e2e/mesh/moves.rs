@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use e2e::{Ledger, Maker, Mesh, PATIENCE, Publishing, Receipts, Receiving};
+use e2e::{Ledger, Mesh, PATIENCE, Publishing, Receipts, Receiving, ServerKind};
 use tokio::task::JoinSet;
 
 /// The messages that the next node still has to read are only for other clients there.
 #[tokio::test]
 async fn a_client_that_moves_gets_no_message_twice_from_a_node_that_is_behind() {
-    let mut mesh = Mesh::builder(Maker::Ours, 3)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .setting("cluster.flush_timeout_ms", 20_000)
         .start()
         .await;
@@ -71,7 +71,7 @@ async fn clients_that_move_all_the_time_under_load_get_no_message_twice_or_out_o
     const MOVERS: usize = 4;
     const MOVES: u64 = 2000;
     const EVERY: Duration = Duration::from_micros(500);
-    let mesh = Arc::new(Mesh::start(Maker::Ours, 3).await);
+    let mesh = Arc::new(Mesh::start(ServerKind::Standin, 3).await);
     // Other clients on both nodes get the same messages.
     let mut others = Vec::new();
     for node in &mesh.nodes[1..] {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::raw::CONNECT_NEW;
-use e2e::{Conversation, Ending, Maker, Mesh, PATIENCE, RawClient};
+use e2e::{Conversation, Ending, Mesh, PATIENCE, RawClient, ServerKind};
 use serde_json::json;
 use tokio::net::TcpStream;
 
@@ -24,7 +24,7 @@ async fn cluster_of(mesh: &Mesh, index: usize) -> (String, String) {
 
 #[tokio::test]
 async fn a_node_without_a_cluster_name_adopts_that_of_the_cluster_it_joins() {
-    let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3).describe();
     with_flags(&mut mesh, 0, &NO_NAME);
     with_flags(&mut mesh, 2, &NO_NAME);
     // The two nodes without a name join each other first.
@@ -65,7 +65,7 @@ async fn a_node_without_a_cluster_name_adopts_that_of_the_cluster_it_joins() {
 
 #[tokio::test]
 async fn a_node_without_a_cluster_name_and_with_routes_to_two_clusters_joins_one() {
-    let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3).describe();
     with_flags(&mut mesh, 0, &["--cluster_name", "east"]);
     with_flags(&mut mesh, 1, &NO_NAME);
     with_flags(&mut mesh, 2, &["--cluster_name", "west"]);
@@ -93,12 +93,12 @@ async fn a_node_without_a_cluster_name_and_with_routes_to_two_clusters_joins_one
 }
 
 /// Checks that INFO lists the own address when the last peer dies. Without a list a client would keep the address of the dead node.
-async fn lists_itself(maker: Maker) {
-    let mut mesh = Mesh::builder(maker, 2).describe();
+async fn lists_itself(kind: ServerKind) {
+    let mut mesh = Mesh::builder(kind, 2).describe();
     mesh.nodes[0].restart().await;
     let own = json!([mesh.nodes[0].address().to_string()]);
     let alone = RawClient::connect(mesh.nodes[0].address()).await.info();
-    assert!(alone["connect_urls"].is_null(), "{maker:?}: {alone}");
+    assert!(alone["connect_urls"].is_null(), "{kind:?}: {alone}");
     mesh.nodes[1].restart().await;
     mesh.wait_until_whole().await;
     let mut client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
@@ -109,20 +109,23 @@ async fn lists_itself(maker: Maker) {
         if frame.verb() == "INFO" && frame.json()["connect_urls"] == own {
             break;
         }
-        assert!(since.elapsed() < PATIENCE, "{maker:?}: {frame:?}");
+        assert!(since.elapsed() < PATIENCE, "{kind:?}: {frame:?}");
     }
     let late = RawClient::connect(mesh.nodes[0].address()).await.info();
-    assert_eq!(late["connect_urls"], own, "{maker:?}");
+    assert_eq!(late["connect_urls"], own, "{kind:?}");
 }
 
 #[tokio::test]
 async fn when_the_last_peer_dies_the_node_lists_itself_as_nats_server_does() {
-    tokio::join!(lists_itself(Maker::Ours), lists_itself(Maker::Nats));
+    tokio::join!(
+        lists_itself(ServerKind::Standin),
+        lists_itself(ServerKind::NatsServer)
+    );
 }
 
 #[tokio::test]
 async fn a_client_at_the_port_for_nodes_gets_an_error_with_the_port_for_clients() {
-    let mut mesh = Mesh::start(Maker::Ours, 2).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 2).await;
     let error = format!(
         "-ERR 'attempted to connect to route port; clients connect to {}'\r\n",
         mesh.nodes[0].address()
@@ -149,16 +152,16 @@ async fn a_client_at_the_port_for_nodes_gets_an_error_with_the_port_for_clients(
 
 #[tokio::test]
 async fn a_route_to_a_port_for_clients_logs_an_error_with_the_flag_for_the_right_port() {
-    for maker in [Maker::Ours, Maker::Nats] {
-        let other = Mesh::start(maker, 1).await;
-        let mut mesh = Mesh::builder(Maker::Ours, 1).describe();
+    for kind in [ServerKind::Standin, ServerKind::NatsServer] {
+        let other = Mesh::start(kind, 1).await;
+        let mut mesh = Mesh::builder(ServerKind::Standin, 1).describe();
         let route = format!("nats://{}", other.nodes[0].address());
         with_flags(&mut mesh, 0, &["--routes", &route]);
         mesh.nodes[0].restart().await;
         let process = mesh.nodes[0].process();
         let line = process.wait_for_line("the port for clients", PATIENCE).await;
         for words in ["ERROR", &other.nodes[0].address().to_string(), "--cluster"] {
-            assert!(line.text.contains(words), "{maker:?}: {line:?}");
+            assert!(line.text.contains(words), "{kind:?}: {line:?}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::raw::CONNECT_NEW;
-use e2e::{Maker, Mesh, PATIENCE, RawClient, Record, ZooKeeper, eventually, found};
+use e2e::{Mesh, PATIENCE, RawClient, Record, ServerKind, ZooKeeper, eventually, found};
 
 const PATH: &str = "/standin/nodes";
 const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
@@ -12,7 +12,7 @@ const LONG: Duration = Duration::from_secs(40);
 
 /// A mesh that knows within a second that a node does not answer, and ZooKeeper within four.
 async fn start_that_soon_misses_a_node(size: usize, zookeeper: Option<&ZooKeeper>) -> Mesh {
-    let builder = Mesh::builder(Maker::Ours, size)
+    let builder = Mesh::builder(ServerKind::Standin, size)
         .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
         .setting("cluster.ping_interval_ms", 100)
         .setting("cluster.ping_timeout_ms", 200)
@@ -60,7 +60,7 @@ async fn a_second_node_of_the_same_name_is_refused_and_says_so() {
 async fn of_two_nodes_of_the_same_name_in_zookeeper_one_serves_also_when_they_start_at_once() {
     let zookeeper = ZooKeeper::start().await;
     for at_once in [false, true] {
-        let mut mesh = Mesh::builder(Maker::Ours, 2)
+        let mut mesh = Mesh::builder(ServerKind::Standin, 2)
             .zookeeper(zookeeper.hosts(), PATH)
             .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
             .describe();
@@ -176,7 +176,7 @@ async fn of_two_nodes_of_one_name_that_are_linked_with_different_nodes_exactly_o
 /// A node is replaced by one of the same name that starts while the old one still lets its clients go.
 #[tokio::test]
 async fn a_successor_of_the_same_name_waits_until_its_predecessor_has_left() {
-    let mut mesh = Mesh::builder(Maker::Ours, 3)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis() * 3)
         .setting("process.lame_duck_grace_secs", 2)
         .start()
@@ -241,7 +241,7 @@ async fn of_nodes_of_one_name_that_join_at_once_one_stays() {
 async fn a_record_of_a_dead_node_is_replaced_and_a_persistent_znode_is_waited_for() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
-    let mut mesh = Mesh::builder(Maker::Ours, 2)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 2)
         .zookeeper(zookeeper.hosts(), PATH)
         .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
         .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis())

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use e2e::{Ending, Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts, eventually};
+use e2e::{Ending, Ledger, Mesh, PATIENCE, RawClient, Receipts, ServerKind, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ const REFUSED: Duration = Duration::from_secs(5);
 /// Starts three nodes, of which `stranger` has the flags `strange`. Checks that the other two form a cluster without a route to it, and
 /// that all three log `words`.
 async fn is_refused(stranger: usize, strange: &[&str], usual: &[&str], words: &str) {
-    let mut mesh = Mesh::builder(Maker::Ours, 3)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .setting("cluster.sync_timeout_ms", 2000)
         .describe();
     for (index, node) in mesh.nodes.iter_mut().enumerate() {
@@ -87,7 +87,7 @@ cases! {
 
 #[tokio::test]
 async fn nodes_with_the_right_password_form_one_cluster() {
-    let mut mesh = Mesh::builder(Maker::Ours, 3).describe();
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3).describe();
     for node in &mut mesh.nodes {
         let url = format!("nats://u:p@{}", node.cluster_address());
         node.flags.extend(["--cluster".to_owned(), url]);
@@ -99,7 +99,7 @@ async fn nodes_with_the_right_password_form_one_cluster() {
 /// The route leads to a nats-server, at its port for clients or for routes. No retry can succeed.
 #[tokio::test]
 async fn a_route_to_a_server_that_is_not_a_mesh_node_is_logged_as_an_error() {
-    let other = Mesh::start(Maker::Nats, 1).await;
+    let other = Mesh::start(ServerKind::NatsServer, 1).await;
     let other = &other.nodes[0];
     for (address, hint) in [
         (other.address(), "it is the port for clients of a NATS server"),
@@ -108,7 +108,7 @@ async fn a_route_to_a_server_that_is_not_a_mesh_node_is_logged_as_an_error() {
             "it is the port for routes of a nats-server",
         ),
     ] {
-        let mut mesh = Mesh::builder(Maker::Ours, 1).describe();
+        let mut mesh = Mesh::builder(ServerKind::Standin, 1).describe();
         let route = ["--routes".to_owned(), format!("nats://{address}")];
         mesh.nodes[0].flags.extend(route);
         mesh.nodes[0].restart().await;
@@ -124,7 +124,7 @@ async fn a_route_to_a_server_that_is_not_a_mesh_node_is_logged_as_an_error() {
 
 #[tokio::test]
 async fn connections_that_are_not_nodes_do_no_harm_at_the_port_for_nodes() {
-    let mut mesh = Mesh::start(Maker::Ours, 2).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 2).await;
     let before = mesh.nodes[0].figures();
     let mut subscriber = mesh.nodes[1].client().await;
     subscriber.subscribe("a", "1").await;
@@ -174,7 +174,7 @@ async fn connections_that_are_not_nodes_do_no_harm_at_the_port_for_nodes() {
 /// More connections than the limit on pending handshakes stay silent, and are made again and again.
 #[tokio::test]
 async fn a_crowd_of_silent_connections_does_not_keep_a_node_out_of_the_mesh() {
-    let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
+    let mut mesh = Mesh::builder(ServerKind::Standin, 2).describe();
     mesh.nodes[0].restart().await;
     let address = mesh.nodes[0].cluster_address();
     let crowding = tokio::spawn(async move {
@@ -204,7 +204,7 @@ async fn a_crowd_of_silent_connections_does_not_keep_a_node_out_of_the_mesh() {
 
 #[tokio::test]
 async fn a_node_with_its_own_address_among_its_routes_makes_no_route_to_itself() {
-    let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
+    let mut mesh = Mesh::builder(ServerKind::Standin, 2).describe();
     let all: Vec<String> = mesh
         .nodes
         .iter()
@@ -237,7 +237,7 @@ async fn a_node_with_its_own_address_among_its_routes_makes_no_route_to_itself()
 #[tokio::test]
 async fn a_node_that_reads_nothing_costs_the_others_bounded_memory_and_does_not_delay_their_clients() {
     const PENDING: usize = 4 << 20;
-    let mut mesh = Mesh::builder(Maker::Ours, 3)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .setting("cluster.max_pending", PENDING)
         .setting("cluster.ping_timeout_ms", 60_000)
         .start()

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use e2e::{
-    Lan, Ledger, Links, Maker, Mesh, MeshBuilder, PATIENCE, Publishing, RawClient, Receipts, Receiving,
+    Lan, Ledger, Links, Mesh, MeshBuilder, PATIENCE, Publishing, RawClient, Receipts, Receiving, ServerKind,
     ZooKeeper, eventually,
 };
 
 const LONG: Duration = Duration::from_secs(30);
 
 fn builder(size: usize) -> MeshBuilder {
-    Mesh::builder(Maker::Ours, size)
+    Mesh::builder(ServerKind::Standin, size)
         .setting("cluster.ping_interval_ms", 200)
         .setting("cluster.ping_timeout_ms", 600)
         .setting("cluster.redial_ms_max", 500)
@@ -149,7 +149,7 @@ async fn over_a_slow_or_lossy_network_every_message_arrives_and_routes_stay_open
     const DELAY: Duration = Duration::from_millis(50);
     let mut lan = Lan::new(3);
     // With default timeouts: such a network needs no settings.
-    let mut mesh = Mesh::builder(Maker::Ours, 3).start_across(&lan).await;
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3).start_across(&lan).await;
     lan.slow_all(DELAY, 0.0).await;
     for number in 0..5 {
         let mut subscriber = mesh.nodes[number % 3].client().await;
@@ -301,7 +301,7 @@ async fn after_partitions_each_node_counts_its_subscriptions_and_the_others_inte
 
 #[tokio::test]
 async fn nats_server_counts_the_subscriptions_of_a_cluster_in_the_same_way() {
-    let mesh = Mesh::start(Maker::Nats, 3).await;
+    let mesh = Mesh::start(ServerKind::NatsServer, 3).await;
     let mut before = Vec::new();
     for node in &mesh.nodes {
         before.push(node.num_subscriptions().await.expect("a page"));

@@ -1,7 +1,7 @@
 //! Queue groups over several nodes: each message is delivered to one member in the whole cluster, to a local one if there is one.
 //! Otherwise the nodes get messages in proportion to their members.
 
-use e2e::{Ledger, Maker, Mesh, PATIENCE, RawClient, Receipts, eventually};
+use e2e::{Ledger, Mesh, PATIENCE, RawClient, Receipts, ServerKind, eventually};
 
 /// Connects a member of the group `q` to this node.
 async fn member(mesh: &Mesh, node: usize, subject: &str) -> RawClient {
@@ -43,8 +43,8 @@ async fn shares(publisher: &mut RawClient, members: &mut [RawClient], count: u64
 }
 
 /// `nats-server` chooses among the members of all nodes, `standin-broker` chooses a local member if there is one.
-async fn each_message_has_one_receiver(maker: Maker, subjects: [&str; 3]) {
-    let mut mesh = Mesh::start(maker, 3).await;
+async fn each_message_has_one_receiver(kind: ServerKind, subjects: [&str; 3]) {
+    let mut mesh = Mesh::start(kind, 3).await;
     let mut members = Vec::new();
     for (node, subject) in [0, 0, 1].into_iter().zip(subjects) {
         members.push(member(&mesh, node, subject).await);
@@ -56,7 +56,7 @@ async fn each_message_has_one_receiver(maker: Maker, subjects: [&str; 3]) {
     }
     let at_first = shares(&mut publishers[0], &mut members, 200).await;
     let at_second = shares(&mut publishers[1], &mut members, 200).await;
-    if maker == Maker::Ours {
+    if kind == ServerKind::Standin {
         assert!(
             at_first[0] > 0 && at_first[1] > 0 && at_first[2] == 0,
             "{at_first:?}"
@@ -78,13 +78,13 @@ async fn each_message_has_one_receiver(maker: Maker, subjects: [&str; 3]) {
 
 cases! {
     each_message_has_one_receiver =>
-    each_message_for_a_group_has_one_receiver_in_the_cluster_a_local_one_if_there_is_one(Maker::Ours, ["work.x"; 3]);
-    each_message_for_a_group_has_one_receiver_when_members_subscribe_to_different_subjects(Maker::Ours, ["work.x", "work.*", "work.>"]);
-    each_message_for_a_group_has_one_receiver_in_a_cluster_of_nats_server(Maker::Nats, ["work.x"; 3]);
+    each_message_for_a_group_has_one_receiver_in_the_cluster_a_local_one_if_there_is_one(ServerKind::Standin, ["work.x"; 3]);
+    each_message_for_a_group_has_one_receiver_when_members_subscribe_to_different_subjects(ServerKind::Standin, ["work.x", "work.*", "work.>"]);
+    each_message_for_a_group_has_one_receiver_in_a_cluster_of_nats_server(ServerKind::NatsServer, ["work.x"; 3]);
 }
 
-async fn nodes_get_messages_by_members(maker: Maker) {
-    let mut mesh = Mesh::start(maker, 3).await;
+async fn nodes_get_messages_by_members(kind: ServerKind) {
+    let mut mesh = Mesh::start(kind, 3).await;
     let mut members = Vec::new();
     for node in [1, 1, 1, 2] {
         members.push(member(&mesh, node, "work.x").await);
@@ -113,14 +113,14 @@ async fn nodes_get_messages_by_members(maker: Maker) {
 
 cases! {
     nodes_get_messages_by_members =>
-    nodes_get_the_messages_of_a_group_in_proportion_to_their_members(Maker::Ours);
-    nodes_of_nats_server_get_the_messages_of_a_group_in_proportion_to_their_members(Maker::Nats);
+    nodes_get_the_messages_of_a_group_in_proportion_to_their_members(ServerKind::Standin);
+    nodes_of_nats_server_get_the_messages_of_a_group_in_proportion_to_their_members(ServerKind::NatsServer);
 }
 
 /// Each plain subscriber gets every message, and the group gets it once.
 #[tokio::test]
 async fn a_node_with_group_members_and_plain_subscribers_gets_each_message_once() {
-    let mut mesh = Mesh::start(Maker::Ours, 3).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut members = vec![member(&mesh, 1, "work.*").await, member(&mesh, 2, "work.*").await];
     let mut plain = Vec::new();
     for node in [0, 1, 1, 2] {

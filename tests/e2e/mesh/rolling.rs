@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use e2e::raw::CONNECT_OLD;
 use e2e::{
-    Ledger, Maker, Mesh, MeshNode, PATIENCE, Publishing, RawClient, Receipts, Receiving, Sidecar, ZooKeeper,
-    eventually,
+    Ledger, Mesh, MeshNode, PATIENCE, Publishing, RawClient, Receipts, Receiving, ServerKind, Sidecar,
+    ZooKeeper, eventually,
 };
 
 const PATH: &str = "/standin/nodes";
@@ -186,7 +186,7 @@ async fn start_node_that_stays(mesh: &mut Mesh) -> usize {
 
 async fn restarted_in_turn(end: End) {
     let zookeeper = ZooKeeper::start().await;
-    let mut mesh = Mesh::builder(Maker::Ours, 3)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .zookeeper(zookeeper.hosts(), PATH)
         .start()
         .await;

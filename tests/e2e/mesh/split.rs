@@ -2,7 +2,7 @@
 //! its publishes sent by another client on another node.
 
 use e2e::raw::msg_frame;
-use e2e::{Conversation, Frame, Maker, Mesh, RawClient};
+use e2e::{Conversation, Frame, Mesh, RawClient, ServerKind};
 use tokio::net::TcpStream;
 
 use crate::broker::conformance::hold_at;
@@ -67,7 +67,7 @@ async fn heard_until(client: &mut Conversation, mut is_last: impl FnMut(&Frame) 
     }
 }
 
-async fn hold_split(mesh: &mut Mesh, maker: Maker, row: &Row) {
+async fn hold_split(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
     let stream = TcpStream::connect(mesh.nodes[0].address())
         .await
         .unwrap_or_else(|error| panic!("{}: {error}", row.name));
@@ -90,7 +90,7 @@ async fn hold_split(mesh: &mut Mesh, maker: Maker, row: &Row) {
                     pongs > pings
                 };
                 heard += &heard_until(&mut subscriber, is_answered).await;
-                if maker == Maker::Nats {
+                if kind == ServerKind::NatsServer {
                     mesh.wait_until_agreed().await;
                 }
             }
@@ -117,10 +117,10 @@ async fn hold_split(mesh: &mut Mesh, maker: Maker, row: &Row) {
     mesh.wait_until_agreed().await;
 }
 
-async fn hold_all(maker: Maker) {
-    let mut mesh = Mesh::start(maker, 3).await;
+async fn hold_all(kind: ServerKind) {
+    let mut mesh = Mesh::start(kind, 3).await;
     let node = &mesh.nodes[2];
-    hold_at(maker, node.address(), node.http(), OPEN).await;
+    hold_at(kind, node.address(), node.http(), OPEN).await;
     let rows: Vec<&Row> = OPEN.iter().filter(|row| can_be_split(row)).collect();
     assert!(
         rows.len() >= 20,
@@ -129,12 +129,12 @@ async fn hold_all(maker: Maker) {
         OPEN.len()
     );
     for row in rows {
-        hold_split(&mut mesh, maker, row).await;
+        hold_split(&mut mesh, kind, row).await;
     }
 }
 
 cases! {
     hold_all =>
-    the_table_for_one_server_holds_on_a_cluster_of_standin_broker(Maker::Ours);
-    the_table_for_one_server_holds_on_a_cluster_of_nats_server(Maker::Nats);
+    the_table_for_one_server_holds_on_a_cluster_of_standin_broker(ServerKind::Standin);
+    the_table_for_one_server_holds_on_a_cluster_of_nats_server(ServerKind::NatsServer);
 }

@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{Ledger, Maker, Mesh, MeshNode, PATIENCE, RawClient, Receipts, Registrar, ZooKeeper, eventually};
+use e2e::{
+    Ledger, Mesh, MeshNode, PATIENCE, RawClient, Receipts, Registrar, ServerKind, ZooKeeper, eventually,
+};
 
 const PATH: &str = "/standin/nodes";
 const ROUNDS: usize = 3;
@@ -49,7 +51,7 @@ async fn start_at_once(mesh: &mut Mesh) {
 #[tokio::test]
 async fn nodes_with_routes_that_start_at_the_same_instant_serve_only_as_a_complete_mesh() {
     for size in [2, 5] {
-        let mut mesh = Mesh::builder(Maker::Ours, size).describe();
+        let mut mesh = Mesh::builder(ServerKind::Standin, size).describe();
         for _ in 0..ROUNDS {
             start_at_once(&mut mesh).await;
             mesh.nodes.iter_mut().for_each(MeshNode::kill);
@@ -61,7 +63,7 @@ async fn nodes_with_routes_that_start_at_the_same_instant_serve_only_as_a_comple
 async fn nodes_in_zookeeper_that_start_at_the_same_instant_serve_only_as_a_complete_mesh() {
     let zookeeper = ZooKeeper::start().await;
     for size in [2, 5] {
-        let mut mesh = Mesh::builder(Maker::Ours, size)
+        let mut mesh = Mesh::builder(ServerKind::Standin, size)
             .zookeeper(zookeeper.hosts(), PATH)
             .describe();
         for _ in 0..ROUNDS {
@@ -77,7 +79,7 @@ async fn nodes_in_zookeeper_that_start_at_the_same_instant_serve_only_as_a_compl
 /// The nodes have only the address of the seed, which starts last.
 #[tokio::test]
 async fn nodes_with_the_address_of_one_seed_find_each_other_through_it() {
-    let mut mesh = Mesh::builder(Maker::Ours, 4).seeded().describe();
+    let mut mesh = Mesh::builder(ServerKind::Standin, 4).seeded().describe();
     for index in [1, 2, 3] {
         mesh.nodes[index].restart().await;
     }
@@ -96,7 +98,7 @@ async fn nodes_with_the_address_of_one_seed_find_each_other_through_it() {
 async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_sync_timeout_is_over() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
-    let mut mesh = Mesh::builder(Maker::Ours, 2)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 2)
         .zookeeper(zookeeper.hosts(), PATH)
         .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
         .describe();
@@ -150,7 +152,7 @@ async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_s
 async fn a_node_killed_and_started_again_at_once_is_registered_and_has_its_routes_within_seconds() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
-    let mut mesh = Mesh::builder(Maker::Ours, 3)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .zookeeper(zookeeper.hosts(), PATH)
         .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis())
         .start()
@@ -194,7 +196,7 @@ async fn run_of(registrar: &mut Registrar, id: &str) -> String {
 #[tokio::test]
 async fn a_new_node_has_tens_of_megabytes_of_interest_before_it_serves() {
     const SUBJECTS: usize = 250_000;
-    let mut mesh = Mesh::builder(Maker::Ours, 2).describe();
+    let mut mesh = Mesh::builder(ServerKind::Standin, 2).describe();
     mesh.nodes[0].restart().await;
     let mut subscriber = mesh.nodes[0].client().await;
     let tail = "x".repeat(90);
@@ -218,7 +220,7 @@ async fn a_new_node_has_tens_of_megabytes_of_interest_before_it_serves() {
 async fn a_node_that_is_stopped_while_it_waits_for_others_exits_with_0() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
-    let mut mesh = Mesh::builder(Maker::Ours, 2)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 2)
         .zookeeper(zookeeper.hosts(), PATH)
         .setting("cluster.sync_timeout_ms", 60_000)
         .describe();
@@ -239,7 +241,7 @@ async fn a_node_that_is_stopped_while_it_waits_for_others_exits_with_0() {
 async fn a_node_that_the_registered_nodes_refuse_is_not_registered_and_ends_with_the_reason() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
-    let mut mesh = Mesh::builder(Maker::Ours, 4)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 4)
         .zookeeper(zookeeper.hosts(), PATH)
         .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
         .describe();
@@ -275,7 +277,7 @@ async fn a_node_that_the_registered_nodes_refuse_is_not_registered_and_ends_with
 async fn the_port_for_clients_stays_closed_while_another_session_holds_the_nodes_znode() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
-    let mut mesh = Mesh::builder(Maker::Ours, 1)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 1)
         .zookeeper(zookeeper.hosts(), PATH)
         .setting("cluster.sync_timeout_ms", LONG.as_millis())
         .describe();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use e2e::{Maker, Mesh, MeshNode, PATIENCE, RawClient, Sidecar, eventually};
+use e2e::{Mesh, MeshNode, PATIENCE, RawClient, ServerKind, Sidecar, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -38,7 +38,7 @@ async fn payloads(client: &mut RawClient) -> Vec<String> {
 
 #[tokio::test]
 async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset_ones() {
-    let mut mesh = Mesh::start(Maker::Ours, 1).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 1).await;
     let node = &mut mesh.nodes[0];
     let mut subscriber = node.client().await;
     subscriber.subscribe("news", "1").await;
@@ -92,7 +92,7 @@ async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset
 
 #[tokio::test]
 async fn a_node_that_was_not_frozen_delivers_the_last_message_before_a_reset() {
-    let mesh = Mesh::start(Maker::Ours, 1).await;
+    let mesh = Mesh::start(ServerKind::Standin, 1).await;
     let node = &mesh.nodes[0];
     let mut subscriber = node.client().await;
     subscriber.subscribe("news", "1").await;
@@ -107,7 +107,7 @@ async fn a_node_that_was_not_frozen_delivers_the_last_message_before_a_reset() {
 
 #[tokio::test]
 async fn a_thawed_node_delivers_nothing_of_a_node_that_has_closed_the_route() {
-    let mut mesh = Mesh::builder(Maker::Ours, 2)
+    let mut mesh = Mesh::builder(ServerKind::Standin, 2)
         .setting("cluster.ping_interval_ms", 200)
         .setting("cluster.ping_timeout_ms", 600)
         .setting("cluster.redial_ms_max", 500)
@@ -142,7 +142,7 @@ async fn a_thawed_node_delivers_nothing_of_a_node_that_has_closed_the_route() {
 /// The sidecar counted what its component sent to the frozen node as lost when it left that node.
 #[tokio::test]
 async fn s12_a_thawed_node_delivers_nothing_that_a_sidecar_has_counted_as_lost() {
-    let mut mesh = Mesh::start(Maker::Ours, 2).await;
+    let mut mesh = Mesh::start(ServerKind::Standin, 2).await;
     let sidecar = Sidecar::builder()
         .upstream(mesh.nodes.iter().map(MeshNode::url))
         .start()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use e2e::raw::CONNECT_NEW;
 use e2e::{
-    Ensemble, Frame, Maker, Mesh, MeshBuilder, PATIENCE, Publishing, RawClient, Receiving, Registrar,
+    Ensemble, Frame, Mesh, MeshBuilder, PATIENCE, Publishing, RawClient, Receiving, Registrar, ServerKind,
     ZooKeeper, eventually,
 };
 use serde_json::Value;
@@ -13,7 +13,7 @@ const PATH: &str = "/standin/nodes";
 const LONG: Duration = Duration::from_secs(30);
 
 fn builder(hosts: impl Into<String>) -> MeshBuilder {
-    Mesh::builder(Maker::Ours, 3)
+    Mesh::builder(ServerKind::Standin, 3)
         .zookeeper(hosts, PATH)
         .setting("cluster.sync_timeout_ms", 2000)
         .setting("nodes.zookeeper_session_timeout_ms", 4000)
