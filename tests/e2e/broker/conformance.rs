@@ -10,36 +10,36 @@ use tokio::net::TcpStream;
 
 use super::rows::{AGAIN, GUARDED, LIMITED, LIMITS, OPEN, Row, TOKEN};
 
-async fn hold(kind: ServerKind, flags: &[&str], rows: &[Row]) {
+async fn check_rows(kind: ServerKind, flags: &[&str], rows: &[Row]) {
     let server = Server::start(kind, flags).await;
-    hold_at(kind, server.address(), &server.http(), rows).await;
+    check_rows_at(kind, server.address(), &server.http(), rows).await;
 }
 
 /// Has each of the conversations with the node at `address`, whose pages are at `http`.
-pub(crate) async fn hold_at(kind: ServerKind, address: SocketAddr, http: &Endpoint, rows: &[Row]) {
+pub(crate) async fn check_rows_at(kind: ServerKind, address: SocketAddr, http: &Endpoint, rows: &[Row]) {
     let subscriptions = async || {
         let page = http.get_json("/subsz").await;
         page.and_then(|page| page["num_subscriptions"].as_u64())
     };
     let own = subscriptions().await;
     for row in rows {
-        let hears = match row.hears_from_nats {
-            Some(hears) if kind == ServerKind::NatsServer => hears,
-            _ => row.hears,
+        let receives = match row.receives_from_nats_server {
+            Some(receives) if kind == ServerKind::NatsServer => receives,
+            _ => row.receives,
         };
         let stream = TcpStream::connect(address)
             .await
             .unwrap_or_else(|error| panic!("{}: {error}", row.name));
         let mut client = Conversation::new(row.name, stream);
         assert_eq!(client.read_frame().await.verb(), "INFO", "{}", row.name);
-        client.send(row.says).await;
+        client.send(row.sends).await;
         if row.closes {
-            let (heard, _) = client.read_to_end().await;
-            assert_eq!(String::from_utf8_lossy(&heard), hears, "{}", row.name);
+            let (received, _) = client.read_to_end().await;
+            assert_eq!(String::from_utf8_lossy(&received), receives, "{}", row.name);
         } else {
             // The PONG comes after all other answers.
             client.send("PING\r\n").await;
-            client.expect(format!("{hears}PONG\r\n")).await;
+            client.expect(format!("{receives}PONG\r\n")).await;
             client.close().await;
         }
         // The subscriptions of one client must be gone before the next one publishes.
@@ -50,19 +50,19 @@ pub(crate) async fn hold_at(kind: ServerKind, address: SocketAddr, http: &Endpoi
     }
 }
 
-async fn hold_all(kind: ServerKind) {
-    hold(kind, &[], OPEN).await;
-    hold(kind, &[], AGAIN).await;
-    hold(kind, &["--user", "a", "--pass", "b"], GUARDED).await;
-    hold(kind, &["--auth", "t"], TOKEN).await;
+async fn check_all_rows(kind: ServerKind) {
+    check_rows(kind, &[], OPEN).await;
+    check_rows(kind, &[], AGAIN).await;
+    check_rows(kind, &["--user", "a", "--pass", "b"], GUARDED).await;
+    check_rows(kind, &["--auth", "t"], TOKEN).await;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("limits.conf");
     std::fs::write(&path, LIMITS).expect("a file");
-    hold(kind, &["-c", &path.display().to_string()], LIMITED).await;
+    check_rows(kind, &["-c", &path.display().to_string()], LIMITED).await;
 }
 
 cases! {
-    hold_all =>
+    check_all_rows =>
     the_table_holds_on_standin_broker(ServerKind::Standin);
     the_table_holds_on_nats_server(ServerKind::NatsServer);
 }
@@ -139,7 +139,7 @@ async fn a_second_connect_ends_the_subscriptions_also_behind_the_sidecar() {
         (ours.url(), ours.http()),
     ] {
         let sidecar = e2e::Sidecar::builder().upstream([url]).start().await;
-        hold_at(ServerKind::Standin, sidecar.address(), &http, AGAIN).await;
+        check_rows_at(ServerKind::Standin, sidecar.address(), &http, AGAIN).await;
     }
 }
 

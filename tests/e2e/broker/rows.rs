@@ -3,43 +3,43 @@
 /// The bytes that one client sends, and everything that it then receives.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
-    pub(crate) says: &'static str,
-    pub(crate) hears: &'static str,
+    pub(crate) sends: &'static str,
+    pub(crate) receives: &'static str,
     /// What real nats-server sends instead, where `standin-broker` differs on purpose.
-    pub(crate) hears_from_nats: Option<&'static str>,
+    pub(crate) receives_from_nats_server: Option<&'static str>,
     /// The server then closes the connection.
     pub(crate) closes: bool,
 }
 
-const fn row(name: &'static str, says: &'static str, hears: &'static str) -> Row {
+const fn row(name: &'static str, sends: &'static str, receives: &'static str) -> Row {
     Row {
         name,
-        says,
-        hears,
-        hears_from_nats: None,
+        sends,
+        receives,
+        receives_from_nats_server: None,
         closes: false,
     }
 }
 
-const fn closing(name: &'static str, says: &'static str, hears: &'static str) -> Row {
+const fn closing(name: &'static str, sends: &'static str, receives: &'static str) -> Row {
     Row {
         name,
-        says,
-        hears,
-        hears_from_nats: None,
+        sends,
+        receives,
+        receives_from_nats_server: None,
         closes: true,
     }
 }
 
 /// A line after which the server closes. `standin-broker` sends the reason, real nats-server does not.
-const fn unexplained(name: &'static str, says: &'static str) -> Row {
-    closing(name, says, "-ERR 'Unknown Protocol Operation'\r\n").but_nats("")
+const fn unexplained(name: &'static str, sends: &'static str) -> Row {
+    closing(name, sends, "-ERR 'Unknown Protocol Operation'\r\n").but_nats_server("")
 }
 
 impl Row {
     /// Sets what real nats-server sends instead.
-    const fn but_nats(mut self, hears: &'static str) -> Self {
-        self.hears_from_nats = Some(hears);
+    const fn but_nats_server(mut self, receives: &'static str) -> Self {
+        self.receives_from_nats_server = Some(receives);
         self
     }
 }
@@ -131,7 +131,7 @@ pub(crate) const OPEN: &[Row] = &[
         "HMSG in.1 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n",
     )
     // Newer versions add the subject. `standin-broker` sends what all versions understand.
-    .but_nats("HMSG in.1 1 38 38\r\nNATS/1.0 503\r\nNats-Subject: nobody\r\n\r\n\r\n"),
+    .but_nats_server("HMSG in.1 1 38 38\r\nNATS/1.0 503\r\nNats-Subject: nobody\r\n\r\n\r\n"),
     row(
         "a responder",
         "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB in.* 1\r\nSUB a q 2\r\nPUB a in.1 1\r\nx\r\n",
@@ -178,7 +178,7 @@ pub(crate) const OPEN: &[Row] = &[
         "-ERR 'message headers not supported'\r\n",
     )
     // `nats-server` closes without an error text.
-    .but_nats(""),
+    .but_nats_server(""),
     row(
         "a queue group with an empty token is a name like any other",
         "CONNECT {\"verbose\":false}\r\nSUB a q..x 1\r\nSUB b q.* 2\r\nPUB a 1\r\nx\r\nPUB b 1\r\nx\r\n",
@@ -257,14 +257,14 @@ pub(crate) const OPEN: &[Row] = &[
          PUB a in.1 1\r\nx\r\n",
         "HMSG in.1 9 16 16\r\nNATS/1.0 503\r\n\r\n\r\n",
     )
-    .but_nats("HMSG in.1 9 33 33\r\nNATS/1.0 503\r\nNats-Subject: a\r\n\r\n\r\n"),
+    .but_nats_server("HMSG in.1 9 33 33\r\nNATS/1.0 503\r\nNats-Subject: a\r\n\r\n\r\n"),
     row(
         "an ended subscription is not a responder",
         "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB in.1 9\r\nSUB a 1\r\nUNSUB 1 1\r\n\
          PUB a in.1 1\r\nx\r\nPUB a in.1 1\r\ny\r\n",
         "MSG a 1 in.1 1\r\nx\r\nHMSG in.1 9 16 16\r\nNATS/1.0 503\r\n\r\n\r\n",
     )
-    .but_nats(
+    .but_nats_server(
         "MSG a 1 in.1 1\r\nx\r\nHMSG in.1 9 33 33\r\nNATS/1.0 503\r\nNats-Subject: a\r\n\r\n\r\n",
     ),
     row(
@@ -310,16 +310,16 @@ pub(crate) const OPEN: &[Row] = &[
         "CONNECT {\"verbose\":false,\"headers\":true}\r\nHPUB a 13 12\r\n",
         "-ERR 'Unknown Protocol Operation'\r\n",
     )
-    .but_nats(""),
-    closing("CONNECT without JSON", "CONNECT\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats(""),
-    closing("CONNECT with incomplete JSON", "CONNECT {\"a\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats(""),
-    closing("CONNECT with a list", "CONNECT []\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats(""),
+    .but_nats_server(""),
+    closing("CONNECT without JSON", "CONNECT\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats_server(""),
+    closing("CONNECT with incomplete JSON", "CONNECT {\"a\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats_server(""),
+    closing("CONNECT with a list", "CONNECT []\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats_server(""),
     closing(
         "CONNECT with a text instead of a boolean",
         "CONNECT {\"verbose\":\"yes\"}\r\n",
         "-ERR 'Unknown Protocol Operation'\r\n",
     )
-    .but_nats(""),
+    .but_nats_server(""),
     closing(
         "a negative version of the protocol",
         "CONNECT {\"verbose\":false,\"protocol\":-1}\r\n",

@@ -7,9 +7,9 @@ pub(super) const C: usize = 2;
 
 /// The bytes that one client sends, and everything that each of the three then receives.
 pub(super) struct Step {
-    pub(super) speaker: usize,
-    pub(super) says: &'static str,
-    pub(super) hears: [&'static str; 3],
+    pub(super) sender: usize,
+    pub(super) sends: &'static str,
+    pub(super) receives: [&'static str; 3],
     /// The nodes must first agree on interest that ended by itself, without a PING of a client.
     pub(super) settled: bool,
 }
@@ -21,21 +21,21 @@ pub(super) struct Row {
     pub(super) connects: [&'static str; 3],
     pub(super) steps: &'static [Step],
     /// `standin-broker` promises more here than `nats-server`.
-    pub(super) ours_only: bool,
+    pub(super) standin_only: bool,
 }
 
-const fn step(speaker: usize, says: &'static str, hears: [&'static str; 3]) -> Step {
+const fn step(sender: usize, sends: &'static str, receives: [&'static str; 3]) -> Step {
     Step {
-        speaker,
-        says,
-        hears,
+        sender,
+        sends,
+        receives,
         settled: false,
     }
 }
 
 /// A step in which no client receives anything.
-const fn quiet(speaker: usize, says: &'static str) -> Step {
-    step(speaker, says, ["", "", ""])
+const fn quiet(sender: usize, sends: &'static str) -> Step {
+    step(sender, sends, ["", "", ""])
 }
 
 impl Step {
@@ -71,7 +71,7 @@ pub(super) const ROWS: &[Row] = &[
                 ["", "MSG x 1 0\r\n\r\n", "MSG x 2 0\r\n\r\n"],
             ),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "own messages are delivered back and to other nodes",
@@ -85,7 +85,7 @@ pub(super) const ROWS: &[Row] = &[
                 ["MSG x 1 1\r\nm\r\n", "MSG x 2 1\r\nm\r\n", ""],
             ),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "wildcards",
@@ -99,7 +99,7 @@ pub(super) const ROWS: &[Row] = &[
                 ["", "MSG a.b.c 1 1\r\n1\r\n", "MSG b.x.y 2 1\r\n4\r\n"],
             ),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "wildcards are whole tokens only",
@@ -112,7 +112,7 @@ pub(super) const ROWS: &[Row] = &[
                 ["", "MSG foo* 1 1\r\nx\r\nMSG a>.b 2 1\r\nz\r\n", ""],
             ),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "subjects with any letters, payloads with line ends",
@@ -125,7 +125,7 @@ pub(super) const ROWS: &[Row] = &[
                 ["", "MSG gr\u{fc}\u{df}.\u{1f980} sid-1 6\r\n\r\n\0\r\n+\r\n", ""],
             ),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "a subject with an empty token reaches nobody",
@@ -142,7 +142,7 @@ pub(super) const ROWS: &[Row] = &[
                 ],
             ),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "a request and its reply",
@@ -156,7 +156,7 @@ pub(super) const ROWS: &[Row] = &[
             ),
             step(B, "PUB in.7 1\r\n!\r\n", ["MSG in.7 2 1\r\n!\r\n", "", ""]),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "headers, only for clients that support them",
@@ -183,7 +183,7 @@ pub(super) const ROWS: &[Row] = &[
                 ],
             ),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "no responder on any node, a responder on another, no responder again",
@@ -206,7 +206,7 @@ pub(super) const ROWS: &[Row] = &[
             quiet(C, "UNSUB 2\r\n"),
             step(A, "PUB ask in.1 1\r\nx\r\n", [NOBODY, "", ""]),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "a member of a queue group on another node is a responder",
@@ -221,7 +221,7 @@ pub(super) const ROWS: &[Row] = &[
             quiet(C, "UNSUB 1\r\n"),
             step(A, "PUB ask in.1 1\r\nx\r\n", [NOBODY, "", ""]),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "without echo, own messages go to others only",
@@ -236,7 +236,7 @@ pub(super) const ROWS: &[Row] = &[
                 ["MSG x 1 1\r\nn\r\n", "MSG x 2 1\r\nn\r\n", ""],
             ),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "without echo an own subscription is not a responder",
@@ -253,7 +253,7 @@ pub(super) const ROWS: &[Row] = &[
                 ["MSG ask 1 in.1 1\r\nx\r\n", "", ""],
             ),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "no message after the maximum, whoever publishes",
@@ -268,7 +268,7 @@ pub(super) const ROWS: &[Row] = &[
             ),
             step(A, "SUB in.* 9\r\nPUB x in.1 1\r\n5\r\n", [NOBODY, "", ""]).when_settled(),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "one of two subscriptions of a node ends",
@@ -277,7 +277,7 @@ pub(super) const ROWS: &[Row] = &[
             quiet(B, "SUB x 1\r\nSUB x 2\r\nUNSUB 1\r\n"),
             step(A, "PUB x 1\r\nm\r\n", ["", "MSG x 2 1\r\nm\r\n", ""]),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "SUB, UNSUB and SUB at once",
@@ -290,7 +290,7 @@ pub(super) const ROWS: &[Row] = &[
                 ["", "MSG x 2 1\r\nm\r\n", ""],
             ),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "an ok for each command, and none for messages of other nodes",
@@ -305,7 +305,7 @@ pub(super) const ROWS: &[Row] = &[
             step(B, "UNSUB 1\r\n", ["", "+OK\r\n", ""]),
             step(A, "PUB x 1\r\nm\r\n", ["+OK\r\n", "", ""]),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "a local member of a queue group is preferred",
@@ -323,7 +323,7 @@ pub(super) const ROWS: &[Row] = &[
             step(A, "PUB x 1\r\n4\r\n", ["", "MSG x 2 1\r\n4\r\n", ""]),
         ],
         // `nats-server` chooses among the members of all nodes.
-        ours_only: true,
+        standin_only: true,
     },
     Row {
         name: "two groups and a plain subscriber, on several nodes",
@@ -343,7 +343,7 @@ pub(super) const ROWS: &[Row] = &[
                 ["MSG x 1 1\r\nn\r\n", "MSG x 2 1\r\nn\r\n", "MSG x 3 1\r\nn\r\n"],
             ),
         ],
-        ours_only: false,
+        standin_only: false,
     },
     Row {
         name: "without echo, a message for a group goes to a member on another node",
@@ -353,6 +353,6 @@ pub(super) const ROWS: &[Row] = &[
             quiet(B, "SUB x q 2\r\n"),
             step(A, "PUB x 1\r\nm\r\n", ["", "MSG x 2 1\r\nm\r\n", ""]),
         ],
-        ours_only: false,
+        standin_only: false,
     },
 ];

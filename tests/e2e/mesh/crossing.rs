@@ -20,15 +20,15 @@ async fn clients(mesh: &Mesh, row: &Row) -> Vec<RawClient> {
 }
 
 /// Runs a step, and returns what each client received, as one text.
-async fn heard(clients: &mut [RawClient], step: &Step, verbose: bool) -> Vec<String> {
-    let speaker = &mut clients[step.speaker];
-    speaker.send(step.says).await;
-    for index in (0..3).filter(|index| *index != step.speaker) {
-        speaker.publish(&format!("barrier.{index}"), "").await;
+async fn received(clients: &mut [RawClient], step: &Step, verbose: bool) -> Vec<String> {
+    let sender = &mut clients[step.sender];
+    sender.send(step.sends).await;
+    for index in (0..3).filter(|index| *index != step.sender) {
+        sender.publish(&format!("barrier.{index}"), "").await;
     }
     let mut all = Vec::new();
     for (index, client) in clients.iter_mut().enumerate() {
-        let frames = if index == step.speaker {
+        let frames = if index == step.sender {
             client.flush().await
         } else {
             until_barrier(client, index).await
@@ -36,7 +36,7 @@ async fn heard(clients: &mut [RawClient], step: &Step, verbose: bool) -> Vec<Str
         all.push(text(&frames));
     }
     if verbose {
-        let own = &mut all[step.speaker];
+        let own = &mut all[step.sender];
         let without_barriers = own.strip_suffix("+OK\r\n+OK\r\n").map(str::to_owned);
         *own = without_barriers.unwrap_or_else(|| panic!("no ok for the barriers: {own:?}"));
     }
@@ -61,31 +61,34 @@ fn text(frames: &[Frame]) -> String {
 }
 
 /// Removes the subject that newer versions add to the status "no responders".
-fn without_subject(heard: &str) -> String {
-    match heard.split_once("NATS/1.0 503\r\nNats-Subject") {
+fn without_subject(received: &str) -> String {
+    match received.split_once("NATS/1.0 503\r\nNats-Subject") {
         Some(("HMSG in.1 9 33 33\r\n" | "HMSG in.1 9 35 35\r\n", _)) => NOBODY.to_owned(),
-        _ => heard.to_owned(),
+        _ => received.to_owned(),
     }
 }
 
-async fn hold(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
+async fn check_row(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
     let mut clients = clients(mesh, row).await;
     for (number, step) in row.steps.iter().enumerate() {
         if kind == ServerKind::NatsServer || step.settled {
             mesh.wait_until_agreed().await;
         }
-        let verbose = row.connects[step.speaker].contains("\"verbose\":true");
-        let mut heard = heard(&mut clients, step, verbose).await;
+        let verbose = row.connects[step.sender].contains("\"verbose\":true");
+        let mut received = received(&mut clients, step, verbose).await;
         if kind == ServerKind::NatsServer {
-            heard = heard.iter().map(|heard| without_subject(heard)).collect();
+            received = received
+                .iter()
+                .map(|received| without_subject(received))
+                .collect();
         }
         assert_eq!(
-            heard,
-            step.hears,
+            received,
+            step.receives,
             "{}, step {}: {:?}",
             row.name,
             number + 1,
-            step.says
+            step.sends
         );
     }
     for client in clients {
@@ -94,18 +97,18 @@ async fn hold(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
     mesh.wait_until_agreed().await;
 }
 
-async fn hold_all(kind: ServerKind) {
+async fn check_all_rows(kind: ServerKind) {
     let mut mesh = Mesh::start(kind, 3).await;
     for row in ROWS
         .iter()
-        .filter(|row| kind == ServerKind::Standin || !row.ours_only)
+        .filter(|row| kind == ServerKind::Standin || !row.standin_only)
     {
-        hold(&mut mesh, kind, row).await;
+        check_row(&mut mesh, kind, row).await;
     }
 }
 
 cases! {
-    hold_all =>
+    check_all_rows =>
     the_table_holds_over_nodes_of_standin_broker(ServerKind::Standin);
     the_table_holds_over_nodes_of_nats_server(ServerKind::NatsServer);
 }

@@ -5,7 +5,7 @@ use e2e::raw::msg_frame;
 use e2e::{Conversation, Frame, Mesh, RawClient, ServerKind};
 use tokio::net::TcpStream;
 
-use crate::broker::conformance::hold_at;
+use crate::broker::conformance::check_rows_at;
 use crate::broker::rows::{OPEN, Row};
 
 /// One part of a conversation: the client that sends, and its bytes.
@@ -16,9 +16,9 @@ enum Turn {
 }
 
 /// Splits the conversation of a row into the parts of a subscriber and a publisher.
-fn turns(says: &str) -> Vec<Turn> {
+fn turns(sends: &str) -> Vec<Turn> {
     let mut turns = Vec::new();
-    let mut rest = says;
+    let mut rest = sends;
     while let Some(line_end) = rest.find('\n') {
         let mut words = rest[..line_end].split_whitespace();
         let verb = words.next().unwrap_or_default().to_ascii_uppercase();
@@ -27,11 +27,11 @@ fn turns(says: &str) -> Vec<Turn> {
             Some(size) => size.parse::<usize>().expect("a size") + 2,
             None => 0,
         };
-        let (frame, behind) = rest.split_at(line_end + 1 + size);
-        rest = behind;
+        let (frame, after) = rest.split_at(line_end + 1 + size);
+        rest = after;
         match (turns.last_mut(), publishes) {
-            (Some(Turn::Publisher(said)), true) | (Some(Turn::Subscriber(said)), false) => {
-                said.push_str(frame)
+            (Some(Turn::Publisher(frames)), true) | (Some(Turn::Subscriber(frames)), false) => {
+                frames.push_str(frame)
             }
             (_, true) => turns.push(Turn::Publisher(frame.to_owned())),
             (_, false) => turns.push(Turn::Subscriber(frame.to_owned())),
@@ -44,30 +44,30 @@ fn turns(says: &str) -> Vec<Turn> {
 /// on the publisher being the subscriber.
 fn can_be_split(row: &Row) -> bool {
     let alone = ["\"verbose\":true", "\"echo\":false", "\"no_responders\"", "{}"];
-    let answered = row.closes || row.hears.contains("-ERR") || row.hears.contains("+OK");
-    let connect = row.says.get(..7);
+    let answered = row.closes || row.receives.contains("-ERR") || row.receives.contains("+OK");
+    let connect = row.sends.get(..7);
     let connects = connect.is_some_and(|verb| verb.eq_ignore_ascii_case("CONNECT"));
     connects
         && !answered
-        && !alone.iter().any(|option| row.says.contains(option))
-        && turns(row.says)
+        && !alone.iter().any(|option| row.sends.contains(option))
+        && turns(row.sends)
             .iter()
             .any(|turn| matches!(turn, Turn::Publisher(_)))
 }
 
 /// Reads frames up to the one that `is_last`, and returns those before it as one text.
-async fn heard_until(client: &mut Conversation, mut is_last: impl FnMut(&Frame) -> bool) -> String {
-    let mut heard = String::new();
+async fn received_until(client: &mut Conversation, mut is_last: impl FnMut(&Frame) -> bool) -> String {
+    let mut received = String::new();
     loop {
         let frame = client.read_frame().await;
         if is_last(&frame) {
-            return heard;
+            return received;
         }
-        heard.push_str(&String::from_utf8_lossy(frame.bytes()));
+        received.push_str(&String::from_utf8_lossy(frame.bytes()));
     }
 }
 
-async fn hold_split(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
+async fn check_row_split(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
     let stream = TcpStream::connect(mesh.nodes[0].address())
         .await
         .unwrap_or_else(|error| panic!("{}: {error}", row.name));
@@ -75,35 +75,35 @@ async fn hold_split(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
     assert_eq!(subscriber.read_frame().await.verb(), "INFO", "{}", row.name);
     let connect = r#"CONNECT {"verbose":false,"headers":true}"#;
     let mut publisher = RawClient::open_with(mesh.nodes[1].address(), connect).await;
-    let (mut heard, mut is_first) = (String::new(), true);
-    for turn in turns(row.says) {
+    let (mut received, mut is_first) = (String::new(), true);
+    for turn in turns(row.sends) {
         match turn {
-            Turn::Subscriber(says) => {
+            Turn::Subscriber(sends) => {
                 let is_ping = |line: &&str| line.to_ascii_uppercase().starts_with("PING");
-                let pings = says.lines().filter(is_ping).count();
-                let fence = if is_first { "SUB fence fence\r\n" } else { "" };
+                let pings = sends.lines().filter(is_ping).count();
+                let barrier = if is_first { "SUB barrier barrier\r\n" } else { "" };
                 is_first = false;
-                subscriber.send(format!("{says}{fence}PING\r\n")).await;
+                subscriber.send(format!("{sends}{barrier}PING\r\n")).await;
                 let mut pongs = 0;
                 let is_answered = |frame: &Frame| {
                     pongs += usize::from(frame.verb() == "PONG");
                     pongs > pings
                 };
-                heard += &heard_until(&mut subscriber, is_answered).await;
+                received += &received_until(&mut subscriber, is_answered).await;
                 if kind == ServerKind::NatsServer {
                     mesh.wait_until_agreed().await;
                 }
             }
-            Turn::Publisher(says) => {
-                publisher.send(says).await;
-                publisher.publish("fence", "").await;
-                let fence = msg_frame("fence", "fence", "");
-                heard += &heard_until(&mut subscriber, |frame| frame.bytes() == fence).await;
+            Turn::Publisher(sends) => {
+                publisher.send(sends).await;
+                publisher.publish("barrier", "").await;
+                let barrier = msg_frame("barrier", "barrier", "");
+                received += &received_until(&mut subscriber, |frame| frame.bytes() == barrier).await;
             }
         }
     }
     assert_eq!(
-        heard, row.hears,
+        received, row.receives,
         "{}, with its publisher on another node",
         row.name
     );
@@ -117,10 +117,10 @@ async fn hold_split(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
     mesh.wait_until_agreed().await;
 }
 
-async fn hold_all(kind: ServerKind) {
+async fn check_all_rows(kind: ServerKind) {
     let mut mesh = Mesh::start(kind, 3).await;
     let node = &mesh.nodes[2];
-    hold_at(kind, node.address(), node.http(), OPEN).await;
+    check_rows_at(kind, node.address(), node.http(), OPEN).await;
     let rows: Vec<&Row> = OPEN.iter().filter(|row| can_be_split(row)).collect();
     assert!(
         rows.len() >= 20,
@@ -129,12 +129,12 @@ async fn hold_all(kind: ServerKind) {
         OPEN.len()
     );
     for row in rows {
-        hold_split(&mut mesh, kind, row).await;
+        check_row_split(&mut mesh, kind, row).await;
     }
 }
 
 cases! {
-    hold_all =>
+    check_all_rows =>
     the_table_for_one_server_holds_on_a_cluster_of_standin_broker(ServerKind::Standin);
     the_table_for_one_server_holds_on_a_cluster_of_nats_server(ServerKind::NatsServer);
 }
