@@ -1,7 +1,7 @@
 //! Tests of the harness for a clustered broker: meshes, networks with faults, ZooKeeper ensembles, numbered messages.
 
 use e2e::{
-    Ensemble, Lan, Ledger, Links, Mesh, PATIENCE, Publishing, RawClient, Receipts, Receiving, ServerKind,
+    Ensemble, Lan, Ledger, Links, Mesh, Publishing, RawClient, Receipts, Receiving, ServerKind, TIMEOUT,
     ZooKeeper, eventually,
 };
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ async fn a_mesh_of_real_nodes_is_complete_after_its_start_a_kill_a_freeze_and_a_
     assert_eq!(mesh.answering(), [0, 2]);
     mesh.wait_until_agreed().await;
     mesh.nodes[1].thaw();
-    assert!(mesh.nodes[2].stop(PATIENCE).await.success());
+    assert!(mesh.nodes[2].stop(TIMEOUT).await.success());
     let newcomer = mesh.start_one_more().await;
     assert_eq!((newcomer, mesh.answering()), (3, vec![0, 1, 3]));
     mesh.wait_until_whole().await;
@@ -67,7 +67,7 @@ async fn receipts_show_lost_duplicated_reordered_and_unknown_messages() {
         flow("x", mesh.nodes[0].client().await),
         flow("y", mesh.nodes[1].client().await),
     ];
-    eventually("both have published", PATIENCE, async || {
+    eventually("both have published", TIMEOUT, async || {
         flows.iter().all(|flow| flow.count() > 20) && receiving.count() > 20
     })
     .await;
@@ -76,7 +76,7 @@ async fn receipts_show_lost_duplicated_reordered_and_unknown_messages() {
         ledger.add(&flow.stop().await.1);
     }
     let (mut subscriber, mut receipts) = receiving.stop().await;
-    receipts.gather(&mut subscriber, &ledger, PATIENCE).await;
+    receipts.gather(&mut subscriber, &ledger, TIMEOUT).await;
     receipts.assert_whole(&ledger);
     assert_eq!(receipts.total(), ledger.total());
 
@@ -110,10 +110,10 @@ fn listener(lan: &Lan, host: usize) -> TcpListener {
     lan.host(host).listen(0).expect("a free port of the host")
 }
 
-async fn hears(from: &mut TcpStream, to: &mut TcpStream, patience: Duration) -> bool {
+async fn arrives(from: &mut TcpStream, to: &mut TcpStream, wait: Duration) -> bool {
     from.write_all(b"x").await.expect("the kernel takes it");
     let mut byte = [0];
-    match timeout(patience, to.read_exact(&mut byte)).await {
+    match timeout(wait, to.read_exact(&mut byte)).await {
         Ok(read) => read.map(|count| count == 1).expect("no reset"),
         Err(_) => false,
     }
@@ -124,11 +124,11 @@ async fn hosts_are_partitioned_by_silence_and_joined_again() {
     let mut lan = Lan::new(3);
     let (mut a, mut b) = socket(&lan, 0, 1).await;
     let (mut c, mut d) = socket(&lan, 2, 1).await;
-    assert!(hears(&mut a, &mut b, PATIENCE).await && hears(&mut b, &mut a, PATIENCE).await);
+    assert!(arrives(&mut a, &mut b, TIMEOUT).await && arrives(&mut b, &mut a, TIMEOUT).await);
     lan.part(&[&[0], &[1, 2]]);
-    assert!(!hears(&mut a, &mut b, SILENCE).await && !hears(&mut b, &mut a, SILENCE).await);
+    assert!(!arrives(&mut a, &mut b, SILENCE).await && !arrives(&mut b, &mut a, SILENCE).await);
     assert!(
-        hears(&mut c, &mut d, PATIENCE).await,
+        arrives(&mut c, &mut d, TIMEOUT).await,
         "hosts of one group reach each other"
     );
     assert!(
@@ -144,24 +144,24 @@ async fn hosts_are_partitioned_by_silence_and_joined_again() {
     lan.mend();
     let mut byte = [0];
     for half in [&mut a, &mut b] {
-        timeout(PATIENCE, half.read_exact(&mut byte))
+        timeout(TIMEOUT, half.read_exact(&mut byte))
             .await
             .expect("what was sent during the partition arrives")
             .expect("no reset");
     }
-    assert!(hears(&mut a, &mut b, PATIENCE).await);
+    assert!(arrives(&mut a, &mut b, TIMEOUT).await);
 
     // A host in none of the groups reaches both.
     lan.part(&[&[0], &[2]]);
-    assert!(hears(&mut a, &mut b, PATIENCE).await && hears(&mut c, &mut d, PATIENCE).await);
+    assert!(arrives(&mut a, &mut b, TIMEOUT).await && arrives(&mut c, &mut d, TIMEOUT).await);
     lan.mend();
 
     // In one direction: everything that 0 sends is lost, its TCP acks too.
     lan.silence(0, 1);
-    assert!(hears(&mut b, &mut a, PATIENCE).await, "0 hears 1");
-    assert!(!hears(&mut a, &mut b, SILENCE).await, "1 does not hear 0");
+    assert!(arrives(&mut b, &mut a, TIMEOUT).await, "0 hears 1");
+    assert!(!arrives(&mut a, &mut b, SILENCE).await, "1 does not hear 0");
     lan.mend();
-    timeout(PATIENCE, b.read_exact(&mut byte))
+    timeout(TIMEOUT, b.read_exact(&mut byte))
         .await
         .expect("works again")
         .expect("no reset");
@@ -174,37 +174,37 @@ async fn a_cable_is_slow_or_loses_frames_until_it_is_repaired() {
     let (mut a, mut b) = socket(&lan, 0, 1).await;
     lan.slow_all(DELAY, 0.0).await;
     let since = Instant::now();
-    assert!(hears(&mut a, &mut b, PATIENCE).await && hears(&mut b, &mut a, PATIENCE).await);
+    assert!(arrives(&mut a, &mut b, TIMEOUT).await && arrives(&mut b, &mut a, TIMEOUT).await);
     assert!(since.elapsed() >= 2 * DELAY, "{:?}", since.elapsed());
 
     // Large writes: frames that the kernel has not yet split into segments pass as well.
     let much = vec![7; 2_000_000];
     let mut all = vec![0; much.len()];
-    let (sent, read) = tokio::join!(a.write_all(&much), timeout(PATIENCE, b.read_exact(&mut all)));
+    let (sent, read) = tokio::join!(a.write_all(&much), timeout(TIMEOUT, b.read_exact(&mut all)));
     sent.expect("sent");
     read.expect("in time").expect("no reset");
     assert!(all == much, "the bytes were changed");
 
     lan.mend();
     // Frames on their way were lost, so the first round trip may wait for a retransmission.
-    eventually("as quick as before", PATIENCE, async || {
+    eventually("as quick as before", TIMEOUT, async || {
         let since = Instant::now();
-        hears(&mut a, &mut b, PATIENCE).await
-            && hears(&mut b, &mut a, PATIENCE).await
+        arrives(&mut a, &mut b, TIMEOUT).await
+            && arrives(&mut b, &mut a, TIMEOUT).await
             && since.elapsed() < DELAY
     })
     .await;
 
     // First all frames are lost, then some of them. TCP copes with the latter.
     lan.slow(0, Duration::ZERO, 1.0).await;
-    assert!(!hears(&mut a, &mut b, SILENCE).await);
+    assert!(!arrives(&mut a, &mut b, SILENCE).await);
     lan.slow(0, Duration::ZERO, 0.05).await;
-    timeout(PATIENCE, b.read_exact(&mut [0]))
+    timeout(TIMEOUT, b.read_exact(&mut [0]))
         .await
         .expect("retransmitted")
         .expect("no reset");
     for _ in 0..20 {
-        assert!(hears(&mut a, &mut b, PATIENCE).await && hears(&mut b, &mut a, PATIENCE).await);
+        assert!(arrives(&mut a, &mut b, TIMEOUT).await && arrives(&mut b, &mut a, TIMEOUT).await);
     }
 }
 
@@ -250,7 +250,7 @@ async fn an_ensemble_elects_another_leader_when_the_first_is_killed() {
     ensemble.kill(first);
     let second = ensemble.wait_for_leader().await;
     assert_ne!(first, second);
-    eventually("the session goes on", PATIENCE, async || {
+    eventually("the session goes on", TIMEOUT, async || {
         registrar.children("/standin/nodes").await == ["n1"]
     })
     .await;
@@ -267,9 +267,9 @@ async fn an_ensemble_whose_leader_is_cut_off_elects_another() {
     let others = [(first + 1) % 3, (first + 2) % 3];
     lan.part(&[&[first], &others]);
     let elected = async || ensemble.leader().await.is_some_and(|leader| leader != first);
-    eventually("one of the others leads", 2 * PATIENCE, elected).await;
+    eventually("one of the others leads", 2 * TIMEOUT, elected).await;
     lan.mend();
-    eventually("the first follows", 2 * PATIENCE, async || {
+    eventually("the first follows", 2 * TIMEOUT, async || {
         ensemble.servers[first].mode().await.as_deref() == Some("follower")
     })
     .await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use e2e::{Component, Library, PATIENCE, Program, RawClient, peers, port};
+use e2e::{Component, Library, Program, RawClient, TIMEOUT, peers, port};
 use nix::sys::signal::Signal;
 
 #[tokio::test]
@@ -12,8 +12,8 @@ async fn an_old_client_works_on_an_embedded_node() {
         .args(["--embedded", "--listen"])
         .arg(address.to_string())
         .start("standin-proxy --embedded");
-    process.wait_for_line("not for production", PATIENCE).await;
-    process.wait_for_line("listening for components", PATIENCE).await;
+    process.wait_for_line("not for production", TIMEOUT).await;
+    process.wait_for_line("listening for components", TIMEOUT).await;
     let url = format!("nats://{address}");
     let mut component = Component::connect(Library::Node02, &url).await;
     component.subscribe("all", "hello.>");
@@ -32,7 +32,7 @@ async fn components_on_three_embedded_nodes_receive_messages_of_each_other() {
         .args(["--embedded=3", "--listen"])
         .arg(address.to_string())
         .start("standin-proxy --embedded=3");
-    process.wait_for_line("listening for components", PATIENCE).await;
+    process.wait_for_line("listening for components", TIMEOUT).await;
     let mut components = Vec::new();
     for number in 0..12 {
         let mut component = RawClient::open(address).await;
@@ -56,5 +56,5 @@ async fn components_on_three_embedded_nodes_receive_messages_of_each_other() {
         assert!(component.flush().await.is_empty(), "a message was received twice");
     }
     process.signal(Signal::SIGTERM);
-    assert!(process.wait_for_end(PATIENCE).await.success());
+    assert!(process.wait_for_end(TIMEOUT).await.success());
 }

@@ -253,7 +253,7 @@ impl Case {
 
 /// Reads from a component until its first subscription, answers its PINGs, and returns the sid.
 async fn until_subscribed(connection: &mut NodeConnection) -> String {
-    connection.set_patience(START_WAIT);
+    connection.set_timeout(START_WAIT);
     loop {
         let frame = connection.read_command().await;
         if frame.verb() == "SUB" {

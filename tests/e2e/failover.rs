@@ -3,7 +3,7 @@
 //! The component publishes and subscribes. Its counterpart is a current client connected directly to a node that is not
 //! registered and not killed, so every missing message was lost on the component's side.
 
-use crate::site::{PATIENCE, Site};
+use crate::site::{Site, TIMEOUT};
 use e2e::{Component, Library, RawClient, Record, eventually};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -33,7 +33,7 @@ async fn outlives_its_nodes(library: Library, record: Record) {
     component.start_burst("up.load", "m", MESSAGES, PER_SEC);
     counterpart.start_burst("down.load", "m", MESSAGES, PER_SEC);
     for round in 0..KILLS {
-        let victim = e2e::found("the session has a node", PATIENCE, async || {
+        let victim = e2e::found("the session has a node", TIMEOUT, async || {
             site.node_of_session().await
         })
         .await;
@@ -80,7 +80,7 @@ async fn reaches_the_counterpart(site: &Site, node: usize, counterpart: &Compone
     let payload = format!("reached{round}");
     eventually(
         format!("node {node} has the counterpart's interest"),
-        PATIENCE,
+        TIMEOUT,
         async || {
             publisher.publish("up.reach", &payload).await;
             publisher.flush().await;
@@ -111,7 +111,7 @@ async fn every_subscription_receives(
             .iter()
             .all(|name| component.payloads(name).iter().any(|came| came == stage))
     };
-    eventually(format!("every subscription receives at {stage}"), PATIENCE, heard).await;
+    eventually(format!("every subscription receives at {stage}"), TIMEOUT, heard).await;
     assert!(site.sidecar.process().is_running());
 }
 

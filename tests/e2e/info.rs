@@ -221,7 +221,7 @@ async fn the_broker_serves_both_address_families_at_0_0_0_0_and_shows_the_addres
         "Listening for route connections on 0.0.0.0:",
         "Listening for client connections on 0.0.0.0:",
     ] {
-        ports.push(port_of(broker.wait_for_line(line, e2e::PATIENCE).await.text));
+        ports.push(port_of(broker.wait_for_line(line, e2e::TIMEOUT).await.text));
     }
     for port in &ports {
         for ip in [Ipv6Addr::LOCALHOST.into(), [127, 0, 0, 1].into()] {
@@ -271,7 +271,7 @@ async fn the_sidecar_listens_by_default_on_both_loopback_addresses_or_on_one_wit
         let mut sidecar = sidecar_inside(netns, &[]).await;
         for address in &addresses {
             let line = format!("listening for components address={address}");
-            sidecar.wait_for_line(&line, e2e::PATIENCE).await;
+            sidecar.wait_for_line(&line, e2e::TIMEOUT).await;
             assert!(netns.connect(*address).await.is_ok(), "{address}");
         }
         assert_eq!(sidecar.count_lines("listening for components"), addresses.len());
@@ -280,11 +280,11 @@ async fn the_sidecar_listens_by_default_on_both_loopback_addresses_or_on_one_wit
         // An address in the settings is used exactly as given.
         if addresses.len() == 1 {
             let mut refused = sidecar_inside(netns, &["--listen", "[::1]:4223"]).await;
-            assert_eq!(refused.wait_for_end(e2e::PATIENCE).await.code(), Some(69));
+            assert_eq!(refused.wait_for_end(e2e::TIMEOUT).await.code(), Some(69));
         }
         let mut exact = sidecar_inside(netns, &["--listen", "0.0.0.0:4223"]).await;
         exact
-            .wait_for_line("listening for components", e2e::PATIENCE)
+            .wait_for_line("listening for components", e2e::TIMEOUT)
             .await;
         assert!(netns.connect((Ipv6Addr::LOCALHOST, 4223).into()).await.is_err());
         assert!(netns.connect(([127, 0, 0, 1], 4223).into()).await.is_ok());

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const MESSAGES: usize = 50;
 
 /// Connects a client, and collects the events of its connection after that.
@@ -47,7 +47,7 @@ async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_no
         ..Default::default()
     };
     // Retried, because the cluster first elects a leader for JetStream.
-    let stream = e2e::found("the stream is made", PATIENCE, async || {
+    let stream = e2e::found("the stream is made", TIMEOUT, async || {
         jetstream.get_or_create_stream(orders.clone()).await.ok()
     })
     .await;
@@ -56,7 +56,7 @@ async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_no
         num_replicas: 3,
         ..Default::default()
     };
-    let store = e2e::found("the bucket is made", PATIENCE, async || {
+    let store = e2e::found("the bucket is made", TIMEOUT, async || {
         jetstream.create_key_value(bucket.clone()).await.ok()
     })
     .await;
@@ -67,13 +67,13 @@ async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_no
 
     let node = sidecar.node_of_session().await.expect("the session has a node");
     cluster.kill(cluster.index_of(node).expect("a node of the cluster"));
-    eventually("the session has moved", PATIENCE, async || {
+    eventually("the session has moved", TIMEOUT, async || {
         sidecar.node_of_session().await.is_some_and(|now| now != node)
     })
     .await;
 
     publish_acknowledged(&jetstream, MESSAGES + 1..=2 * MESSAGES).await;
-    let value = e2e::found("the value is read", PATIENCE, async || {
+    let value = e2e::found("the value is read", TIMEOUT, async || {
         store.get("colour").await.ok().flatten()
     })
     .await;
@@ -88,7 +88,7 @@ async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_no
     assert!(nobody.is_err_and(|error| error.kind() == async_nats::RequestErrorKind::NoResponders));
 
     // Retried, because the others elect a new leader if the stream's leader was on the dead node.
-    let consumer: PullConsumer = e2e::found("the consumer is made", PATIENCE, async || {
+    let consumer: PullConsumer = e2e::found("the consumer is made", TIMEOUT, async || {
         stream
             .create_consumer(jetstream::consumer::pull::Config::default())
             .await
@@ -97,7 +97,7 @@ async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_no
     .await;
     // Retried, because a new consumer has no leader for a moment, and a pull then finds no responder.
     let mut received = 0;
-    e2e::eventually("all messages are pulled", PATIENCE, async || {
+    e2e::eventually("all messages are pulled", TIMEOUT, async || {
         let batch = consumer.batch().max_messages(2 * MESSAGES - received);
         let mut batch = batch.messages().await.expect("messages");
         while let Some(Ok(message)) = batch.next().await {
@@ -120,7 +120,7 @@ async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_no
 /// the stream from storing a number twice.
 async fn publish_acknowledged(jetstream: &jetstream::Context, numbers: impl Iterator<Item = usize>) {
     for number in numbers {
-        eventually(format!("message {number} is stored"), PATIENCE, async || {
+        eventually(format!("message {number} is stored"), TIMEOUT, async || {
             let publish = jetstream::message::PublishMessage::build().payload(number.to_string().into());
             let publish = publish.message_id(number.to_string());
             match jetstream.send_publish("orders.new", publish).await {
@@ -134,7 +134,7 @@ async fn publish_acknowledged(jetstream: &jetstream::Context, numbers: impl Iter
 
 /// Puts a value, with retries while the servers elect a leader for the bucket.
 async fn put(store: &kv::Store, key: &str, value: &'static str) {
-    eventually(format!("{key} is set to {value}"), PATIENCE, async || {
+    eventually(format!("{key} is set to {value}"), TIMEOUT, async || {
         store.put(key, value.into()).await.is_ok()
     })
     .await;

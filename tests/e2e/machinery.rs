@@ -7,15 +7,15 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_process_is_gone_when_it_is_dropped() {
     let mut sleeper = Program::new("sh")
         .args(["-c", "echo here; echo there >&2; exec sleep 1000"])
         .start("sleeper");
-    sleeper.wait_for_line("here", PATIENCE).await;
-    sleeper.wait_for_line("there", PATIENCE).await;
+    sleeper.wait_for_line("here", TIMEOUT).await;
+    sleeper.wait_for_line("there", TIMEOUT).await;
     let proc_folder = format!("/proc/{}", sleeper.pid());
     assert!(std::path::Path::new(&proc_folder).exists());
     assert!(sleeper.resident_kib() > 0);
@@ -56,7 +56,7 @@ async fn zookeeper_holds_registrations_as_long_as_their_session() {
         ["n1"],
         "the ephemeral znode stays until the session timeout"
     );
-    eventually("the crashed session times out", PATIENCE, async || {
+    eventually("the crashed session times out", TIMEOUT, async || {
         operator.children("/standin/nodes").await.is_empty()
     })
     .await;
@@ -66,7 +66,7 @@ async fn zookeeper_holds_registrations_as_long_as_their_session() {
     zookeeper.start_again().await;
     eventually(
         "the session and its data are there after a restart",
-        PATIENCE,
+        TIMEOUT,
         async || operator.children("/standin/nodes").await == ["kept"],
     )
     .await;
@@ -105,7 +105,7 @@ async fn a_cluster_passes_messages_and_survives_a_kill_and_a_freeze() {
     );
     cluster.restart(1).await;
     let mut publisher = RawClient::open_with(cluster.nodes[1].address(), CONNECT_NEW).await;
-    eventually("the restarted node has the interest", PATIENCE, async || {
+    eventually("the restarted node has the interest", TIMEOUT, async || {
         publisher.publish("a", "x").await;
         publisher.flush().await;
         !subscriber.flush().await.is_empty()
@@ -140,7 +140,7 @@ async fn a_connection_over_a_cut_cable_is_silent_and_works_after_the_repair() {
     let silent = timeout(Duration::from_millis(400), stream.read(&mut buffer)).await;
     assert!(silent.is_err(), "something arrived over a cut cable");
     machines.mend();
-    timeout(PATIENCE, stream.read(&mut buffer))
+    timeout(TIMEOUT, stream.read(&mut buffer))
         .await
         .expect("retransmitted")
         .expect("the cable works");

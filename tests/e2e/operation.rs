@@ -1,6 +1,6 @@
 //! Operation of a sidecar and its nodes: start in any order, reload, stop, lame duck mode, credentials, limits.
 
-use crate::site::{PATIENCE, Site};
+use crate::site::{Site, TIMEOUT};
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
 use e2e::{
     Cluster, Component, Library, Process, Program, RawClient, Record, Sidecar, eventually, found, peers, port,
@@ -24,14 +24,14 @@ async fn a_reload_adds_nodes_without_moving_a_session() {
         "nodes.upstream",
         [cluster.nodes[0].url(), cluster.nodes[1].url()].as_slice(),
     );
-    eventually("both nodes are known", PATIENCE, async || {
+    eventually("both nodes are known", TIMEOUT, async || {
         sidecar.node_rows().await.len() == 2
     })
     .await;
     assert_eq!(sidecar.metrics().await.value("standin_failovers_total", &[]), 0.0);
     cluster.kill(0);
     let second = cluster.nodes[1].address();
-    eventually("the session moves", PATIENCE, async || {
+    eventually("the session moves", TIMEOUT, async || {
         sidecar.session_nodes().await == [Some(second)]
     })
     .await;
@@ -52,7 +52,7 @@ async fn a_reload_with_a_mistake_changes_nothing() {
     sidecar.reload_with("session.outage_seconds", 5);
     sidecar
         .process()
-        .wait_for_line_after(mark, "outage_seconds", PATIENCE)
+        .wait_for_line_after(mark, "outage_seconds", TIMEOUT)
         .await;
     client.flush().await;
     RawClient::open(sidecar.address()).await;
@@ -78,7 +78,7 @@ async fn a_stopping_sidecar_passes_on_everything_that_it_received_and_exits_with
         subscriber.expect_message("1", "a", &number.to_string()).await;
     }
     publisher.read_to_end().await;
-    let status = sidecar.process().wait_for_end(PATIENCE).await;
+    let status = sidecar.process().wait_for_end(TIMEOUT).await;
     assert_eq!(status.code(), Some(0));
     assert!(
         stopping.elapsed() < Duration::from_secs(10),
@@ -103,7 +103,7 @@ async fn components_connect_during_a_total_outage_and_are_served_when_it_ends() 
         component.subscribe("news", "news");
         components.push(component);
     }
-    eventually("all three are connected", PATIENCE, async || {
+    eventually("all three are connected", TIMEOUT, async || {
         site.sidecar.session_rows().await.len() == 3
     })
     .await;
@@ -114,7 +114,7 @@ async fn components_connect_during_a_total_outage_and_are_served_when_it_ends() 
 
     site.cluster.restart(1).await;
     let mut publisher = RawClient::open(site.cluster.nodes[1].address()).await;
-    eventually("all three are served", PATIENCE, async || {
+    eventually("all three are served", TIMEOUT, async || {
         publisher.publish("news", "back").await;
         publisher.flush().await;
         components
@@ -156,7 +156,7 @@ async fn credentials_are_passed_on_to_the_first_and_to_the_next_node() {
     refused.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
     refused.expect_line("-ERR 'Authorization Violation'").await;
     refused.read_to_end().await;
-    eventually("the refused session is over", PATIENCE, async || {
+    eventually("the refused session is over", TIMEOUT, async || {
         sidecar.session_rows().await.is_empty()
     })
     .await;
@@ -166,13 +166,13 @@ async fn credentials_are_passed_on_to_the_first_and_to_the_next_node() {
         let mut component = Component::connect(library, &url).await;
         component.subscribe("own", "own");
         component.flush().await;
-        let node = found("the session has a node", PATIENCE, async || {
+        let node = found("the session has a node", TIMEOUT, async || {
             sidecar.node_of_session().await
         })
         .await;
         let before = cluster.index_of(node).expect("a node of the cluster");
         cluster.kill(before);
-        eventually("the session moves", PATIENCE, async || {
+        eventually("the session moves", TIMEOUT, async || {
             sidecar.node_of_session().await.is_some_and(|now| now != node)
         })
         .await;
@@ -181,7 +181,7 @@ async fn credentials_are_passed_on_to_the_first_and_to_the_next_node() {
         component.assert_untroubled();
         component.close().await;
         cluster.restart(before).await;
-        eventually("the session is over", PATIENCE, async || {
+        eventually("the session is over", TIMEOUT, async || {
             sidecar.session_rows().await.is_empty()
         })
         .await;
@@ -239,7 +239,7 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let mut process = Program::new(peers::sidecar_binary())
         .args(arguments)
         .start("standin-proxy");
-    let status = process.wait_for_end(PATIENCE).await;
+    let status = process.wait_for_end(TIMEOUT).await;
     (status.code(), process.tail())
 }
 
@@ -305,13 +305,13 @@ async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or
         ),
     ] {
         let mut process = program.start("with few files");
-        process.wait_for_line(listens, PATIENCE).await;
+        process.wait_for_line(listens, TIMEOUT).await;
         assert_eq!(warnings(&process), [""; 0], "no setting needs more");
         drop(process);
         let mut process = program
             .env(variable, "100")
             .start("with few files, configured for more");
-        process.wait_for_line(listens, PATIENCE).await;
+        process.wait_for_line(listens, TIMEOUT).await;
         assert_eq!(warnings(&process).len(), 1, "{:?}", warnings(&process));
         assert!(warnings(&process)[0].contains(&asked), "{:?}", warnings(&process));
     }
@@ -322,15 +322,15 @@ async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or
         (broker, "Server is ready", broker_address, 72),
     ] {
         let mut process = program.start("with few files");
-        process.wait_for_line(listens, PATIENCE).await;
+        process.wait_for_line(listens, TIMEOUT).await;
         let mut crowd = Vec::new();
         for _ in 0..=count {
             crowd.push(TcpStream::connect(address).await.expect("it listens"));
         }
         process
-            .wait_for_line("come near the limit on open files", PATIENCE)
+            .wait_for_line("come near the limit on open files", TIMEOUT)
             .await;
-        let refused = process.wait_for_line("bound=\"the limit on open files", PATIENCE);
+        let refused = process.wait_for_line("bound=\"the limit on open files", TIMEOUT);
         refused.await;
         let near = warnings(&process);
         let near = near.iter().filter(|line| line.contains("come near")).count();
@@ -350,7 +350,7 @@ async fn tcp_keep_alive_is_on_towards_the_component_and_towards_the_node() {
     client.flush().await;
     for (side, address) in [("src", sidecar.address()), ("dst", cluster.nodes[0].address())] {
         let filter = [side, &address.to_string()];
-        eventually(format!("keep-alive on {filter:?}"), PATIENCE, async || {
+        eventually(format!("keep-alive on {filter:?}"), TIMEOUT, async || {
             let mut ss = std::process::Command::new("ss");
             let output = ss.args(["-tnoH", "state", "established"]).args(filter).output();
             let said = String::from_utf8_lossy(&output.expect("ss, of iproute2").stdout).into_owned();

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const SUBSCRIBERS: usize = 60;
 const HELD: usize = 100;
 
@@ -26,17 +26,13 @@ async fn sidecar_for(cluster: &Cluster, outage_secs: u32) -> Sidecar {
 
 /// Waits until this many sessions of the sidecar have no node.
 async fn without_node(sidecar: &Sidecar, sessions: usize) {
-    eventually(
-        format!("{sessions} sessions have no node"),
-        PATIENCE,
-        async || {
-            sidecar
-                .metrics()
-                .await
-                .value("standin_sessions_without_node", &[]) as usize
-                == sessions
-        },
-    )
+    eventually(format!("{sessions} sessions have no node"), TIMEOUT, async || {
+        sidecar
+            .metrics()
+            .await
+            .value("standin_sessions_without_node", &[]) as usize
+            == sessions
+    })
     .await;
 }
 
@@ -97,7 +93,7 @@ async fn s10_after_the_loss_of_one_node_of_several_held_publishes_wait_for_the_s
     let mut clients = subscribers(sidecar.address()).await;
     let mut component = RawClient::open(sidecar.address()).await;
     let node = |rows: Vec<Value>| rows.last().and_then(|row| Some(row["node"].as_str()?.to_owned()));
-    let victim = e2e::found("the publisher has a node", PATIENCE, async || {
+    let victim = e2e::found("the publisher has a node", TIMEOUT, async || {
         let address = node(sidecar.session_rows().await)?;
         cluster.index_of(address.parse().ok()?)
     })
@@ -152,14 +148,10 @@ async fn s10_a_reload_shortens_the_wait_of_publishes_that_are_already_held() {
     without_node(&sidecar, 2).await;
     publisher.publish("news", "held").await;
     cluster.restart(0).await;
-    eventually(
-        "the publisher's session holds the publish",
-        PATIENCE,
-        async || {
-            let rows = sidecar.session_rows().await;
-            rows.iter().any(|row| row["state"] == "settling")
-        },
-    )
+    eventually("the publisher's session holds the publish", TIMEOUT, async || {
+        let rows = sidecar.session_rows().await;
+        rows.iter().any(|row| row["state"] == "settling")
+    })
     .await;
     subscriber.flush().await;
     sidecar.reload_with("session.settle_ms", 0);
@@ -178,7 +170,7 @@ async fn s10_an_outage_logs_one_line_at_its_start_and_one_at_its_end_and_shows_o
     without_node(&sidecar, SUBSCRIBERS + 1).await;
     publisher.publish("news", "held").await;
     let began = "no node reachable";
-    let line = sidecar.process().wait_for_line(began, PATIENCE).await;
+    let line = sidecar.process().wait_for_line(began, TIMEOUT).await;
     assert!(
         line.text
             .contains(&format!("sessions_waiting={}", SUBSCRIBERS + 1)),
@@ -197,7 +189,7 @@ async fn s10_an_outage_logs_one_line_at_its_start_and_one_at_its_end_and_shows_o
     let metrics = sidecar.metrics().await;
     assert_eq!(metrics.value("standin_nodes_proved", &[]), 0.0);
     assert_eq!(metrics.value("standin_nodes", &[("state", "up")]), 0.0);
-    eventually("the outage has a length", PATIENCE, async || {
+    eventually("the outage has a length", TIMEOUT, async || {
         let metrics = sidecar.metrics().await;
         metrics.value("standin_no_node_seconds", &[]) >= 1.0
             && metrics.value("standin_sessions_without_node_seconds", &[]) >= 1.0
@@ -206,7 +198,7 @@ async fn s10_an_outage_logs_one_line_at_its_start_and_one_at_its_end_and_shows_o
     .await;
     cluster.restart(0).await;
     let over = "node reachable again";
-    let line = sidecar.process().wait_for_line(over, PATIENCE).await;
+    let line = sidecar.process().wait_for_line(over, TIMEOUT).await;
     assert!(
         line.text.contains("held_bytes=18") && line.text.contains("lost=0"),
         "{line:?}"
@@ -246,14 +238,14 @@ async fn s10_sessions_that_end_with_held_messages_log_one_warning_with_the_subje
     for client in &mut clients {
         client.expect_end().await;
     }
-    let line = sidecar.process().wait_for_line("messages lost", PATIENCE).await;
+    let line = sidecar.process().wait_for_line("messages lost", TIMEOUT).await;
     assert!(
         line.text
             .contains(&format!("by_subject=health={SUBSCRIBERS} orders={SUBSCRIBERS}")),
         "{line:?}"
     );
     let expired = "sessions closed after session.outage_secs without a node";
-    sidecar.process().wait_for_line(expired, PATIENCE).await;
+    sidecar.process().wait_for_line(expired, TIMEOUT).await;
     assert_eq!(sidecar.process().count_lines("messages lost"), 1);
     assert_eq!(sidecar.process().count_lines("session closed by the sidecar"), 0);
     let lost = sidecar.metrics().await.value("standin_lost_total", &[]);
@@ -277,7 +269,7 @@ async fn readyz_and_healthz_show_that_an_upstream_cannot_be_used() {
         let sidecar = Sidecar::builder().upstream([upstream]).start().await;
         let http = sidecar.http();
         let mut last = None;
-        eventually(format!("healthz says {reason}"), PATIENCE, async || {
+        eventually(format!("healthz says {reason}"), TIMEOUT, async || {
             last = http.get("/healthz?nodes=1").await;
             matches!(&last, Some((503, text)) if text.contains(reason))
         })
@@ -297,7 +289,7 @@ async fn an_idle_node_is_proved_by_a_probe_that_leaves_no_error_in_its_log() {
             builder.start().await
         };
         let sidecar = sidecar_for(&cluster, 30).await;
-        eventually("the node is proved without a session", PATIENCE, async || {
+        eventually("the node is proved without a session", TIMEOUT, async || {
             sidecar.metrics().await.value("standin_nodes_proved", &[]) == 1.0
         })
         .await;
@@ -321,7 +313,7 @@ async fn live_nodes_that_are_unregistered_are_used_while_the_only_registered_nod
     for _ in 0..6 {
         clients.push(RawClient::open(sidecar.address()).await);
     }
-    eventually("both nodes are proved", PATIENCE, async || {
+    eventually("both nodes are proved", TIMEOUT, async || {
         sidecar.metrics().await.value("standin_nodes_proved", &[]) == 2.0
     })
     .await;
@@ -330,7 +322,7 @@ async fn live_nodes_that_are_unregistered_are_used_while_the_only_registered_nod
     for node in &cluster.nodes {
         registrar.withdraw(node.name()).await;
     }
-    eventually("both are shown as withdrawn", PATIENCE, async || {
+    eventually("both are shown as withdrawn", TIMEOUT, async || {
         let rows = sidecar.node_rows().await;
         rows.iter().filter(|row| row["withdrawn"] == true).count() == 2
     })
@@ -344,7 +336,7 @@ async fn live_nodes_that_are_unregistered_are_used_while_the_only_registered_nod
     }
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     let survivor = cluster.nodes[1].address();
-    eventually("all are on the live node", PATIENCE, async || {
+    eventually("all are on the live node", TIMEOUT, async || {
         let nodes = sidecar.session_nodes().await;
         nodes.iter().all(|node| *node == Some(survivor))
     })
@@ -455,7 +447,7 @@ async fn components_survive_an_outage(libraries: &[Library], outage_secs: u32, l
         let subject = format!("to.{library:?}");
         eventually(
             format!("{library:?} publishes and receives again"),
-            PATIENCE * 2,
+            TIMEOUT * 2,
             async || {
                 component.publish(&subject, "after");
                 component.payloads("own").iter().any(|payload| payload == "after")
@@ -513,7 +505,7 @@ async fn a_node_that_answers_and_then_closes_is_dialled_at_a_limited_rate() {
         clients.push(client);
     }
     let http = sidecar.http();
-    eventually("the node has failed a few times", PATIENCE, async || {
+    eventually("the node has failed a few times", TIMEOUT, async || {
         sidecar
             .metrics()
             .await

@@ -1,7 +1,7 @@
 //! ZooKeeper fails, is emptied, or changes late: sessions stay where they are, and still find a live node after a failure.
 
 use crate::scenario::all_that_components_do;
-use crate::site::{PATIENCE, Site};
+use crate::site::{Site, TIMEOUT};
 use e2e::{Component, Library, RawClient, Record, eventually};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ async fn fragile_component(site: &Site) -> Component {
 async fn is_served(component: &mut Component, payload: &str) {
     component.publish("own", payload);
     let got = async || component.payloads("own").iter().any(|came| came == payload);
-    eventually(format!("{payload} is received"), PATIENCE, got).await;
+    eventually(format!("{payload} is received"), TIMEOUT, got).await;
     component.assert_untroubled();
 }
 
@@ -56,7 +56,7 @@ async fn a_sidecar_restarted_while_zookeeper_is_down_uses_its_cache_file() {
         .iter()
         .map(|node| node.address().to_string())
         .collect();
-    eventually("the file names all nodes", PATIENCE, async || {
+    eventually("the file names all nodes", TIMEOUT, async || {
         let kept = std::fs::read_to_string(site.sidecar.cache_file()).unwrap_or_default();
         nodes.iter().all(|node| kept.contains(node))
     })
@@ -67,7 +67,7 @@ async fn a_sidecar_restarted_while_zookeeper_is_down_uses_its_cache_file() {
     all_that_components_do(Library::Node08, &url, &url).await;
 
     site.zookeeper.start_again().await;
-    eventually("the nodes come from ZooKeeper again", PATIENCE, async || {
+    eventually("the nodes come from ZooKeeper again", TIMEOUT, async || {
         let nodes = site.sidecar.node_rows().await;
         nodes.len() == 3 && nodes.iter().all(|node| node["source"] == "zookeeper")
     })
@@ -80,7 +80,7 @@ async fn when_zookeeper_is_emptied_sessions_stay_and_the_nodes_are_remembered() 
     let mut component = fragile_component(&site).await;
     let before = site.node_of_session().await.expect("the session has a node");
     site.registrar.wipe().await;
-    eventually("the sidecar has noticed", PATIENCE, async || {
+    eventually("the sidecar has noticed", TIMEOUT, async || {
         site.sidecar
             .node_rows()
             .await
@@ -108,7 +108,7 @@ async fn when_zookeeper_is_emptied_sessions_stay_and_the_nodes_are_remembered() 
 /// Unregisters this node, and waits until the sidecar has only `left` registered nodes.
 async fn withdraw(site: &mut Site, node: usize, left: usize) {
     site.registrar.withdraw(site.cluster.nodes[node].name()).await;
-    eventually("the sidecar has noticed", PATIENCE, async || {
+    eventually("the sidecar has noticed", TIMEOUT, async || {
         let registered = |row: &&serde_json::Value| row["source"] == "zookeeper" && row["withdrawn"] == false;
         site.sidecar.node_rows().await.iter().filter(registered).count() == left
     })
@@ -127,7 +127,7 @@ async fn when_all_nodes_unregister_one_by_one_all_of_them_are_remembered() {
     site.sidecar.process().signal(Signal::SIGHUP);
     let taken_over = "registry: new settings in force";
     let process = site.sidecar.process();
-    process.wait_for_line_after(mark, taken_over, PATIENCE).await;
+    process.wait_for_line_after(mark, taken_over, TIMEOUT).await;
     withdraw(&mut site, others[1], 1).await;
     withdraw(&mut site, last, 0).await;
     is_served(&mut component, "emptied").await;
@@ -145,14 +145,14 @@ async fn a_sidecar_restarted_while_nodes_unregister_remembers_those_that_left_be
     let mut site = Site::start(Record::Plain).await;
     withdraw(&mut site, 0, 2).await;
     let file = site.sidecar.cache_file();
-    eventually("the file has the node that left", PATIENCE, async || {
+    eventually("the file has the node that left", TIMEOUT, async || {
         std::fs::read_to_string(&file).is_ok_and(|kept| kept.contains("left_at"))
     })
     .await;
     site.sidecar.kill();
     site.registrar.withdraw(site.cluster.nodes[1].name()).await;
     site.sidecar.restart().await;
-    eventually("the last one is known", PATIENCE, async || {
+    eventually("the last one is known", TIMEOUT, async || {
         let rows = site.sidecar.node_rows().await;
         rows.len() == 1 && rows[0]["source"] == "zookeeper"
     })
@@ -219,7 +219,7 @@ async fn a_node_added_later_is_known_within_a_second_and_used_when_the_others_di
         .announce(Record::Plain, newcomer.name(), newcomer.address())
         .await;
     let announced = Instant::now();
-    eventually("the newcomer is known", PATIENCE, async || {
+    eventually("the newcomer is known", TIMEOUT, async || {
         site.sidecar.node_rows().await.len() == 3
     })
     .await;
@@ -231,7 +231,7 @@ async fn a_node_added_later_is_known_within_a_second_and_used_when_the_others_di
 
     site.cluster.kill(0);
     site.cluster.kill(1);
-    eventually("the session is on the newcomer", PATIENCE, async || {
+    eventually("the session is on the newcomer", TIMEOUT, async || {
         site.node_of_session().await == Some(2)
     })
     .await;

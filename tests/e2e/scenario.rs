@@ -3,7 +3,7 @@
 use e2e::{Component, Library, eventually};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Runs the scenario between two components of this library. Their addresses are the same or belong to one cluster.
 pub(crate) async fn all_that_components_do(library: Library, publisher_url: &str, subscriber_url: &str) {
@@ -20,7 +20,7 @@ pub(crate) async fn all_that_components_do(library: Library, publisher_url: &str
     subscriber.expect_payloads("tail", &["1", "2", "3"]).await;
     subscriber.expect_payloads("few", &["1", "2", "3"]).await;
     let members = async || subscriber.payloads("member1").len() + subscriber.payloads("member2").len();
-    eventually("the queue group gets all of its messages", PATIENCE, async || {
+    eventually("the queue group gets all of its messages", TIMEOUT, async || {
         members().await >= 20
     })
     .await;
@@ -64,7 +64,7 @@ fn subscribe_to_everything(subscriber: &mut Component) {
 async fn wait_for_interest(publisher: &mut Component, subscriber: &mut Component) {
     eventually(
         "the publisher's node has the subscriber's interest",
-        PATIENCE,
+        TIMEOUT,
         async || {
             publisher.publish("ready", "now");
             publisher.flush().await;

@@ -4,7 +4,7 @@ use e2e::sidecar::SidecarBuilder;
 use e2e::{Cluster, Record, Registrar, Sidecar, ZooKeeper, eventually};
 use std::time::Duration;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running site.
 pub(crate) struct Site {
@@ -40,7 +40,7 @@ impl Site {
             cluster,
             sidecar,
         };
-        eventually("the sidecar knows all registered nodes", PATIENCE, async || {
+        eventually("the sidecar knows all registered nodes", TIMEOUT, async || {
             site.sidecar.node_rows().await.len() == registered
         })
         .await;
@@ -54,7 +54,7 @@ impl Site {
 
     /// Waits until the only session has moved away from this node, and returns the index of its new node.
     pub(crate) async fn session_moved_from(&self, index: usize) -> usize {
-        e2e::found(format!("the session leaves node {index}"), PATIENCE, async || {
+        e2e::found(format!("the session leaves node {index}"), TIMEOUT, async || {
             self.node_of_session().await.filter(|now| *now != index)
         })
         .await

@@ -1,7 +1,7 @@
 //! A sidecar without ZooKeeper: with the address of one node, and with a cluster of an older version.
 
 use crate::scenario::all_that_components_do;
-use crate::site::PATIENCE;
+use crate::site::TIMEOUT;
 use e2e::{Cluster, Component, Library, Sidecar, Version, eventually};
 
 #[tokio::test]
@@ -14,14 +14,14 @@ async fn the_address_of_one_node_gives_a_component_the_whole_cluster() {
     let mut component = Component::connect(Library::NatsPython, &sidecar.url()).await;
     component.subscribe("own", "own");
     component.flush().await;
-    eventually("the node has named the others in INFO", PATIENCE, async || {
+    eventually("the node has named the others in INFO", TIMEOUT, async || {
         sidecar.node_rows().await.len() >= 3
     })
     .await;
 
     cluster.kill(0);
     let old = cluster.nodes[0].address();
-    eventually("the session is on another node", PATIENCE, async || {
+    eventually("the session is on another node", TIMEOUT, async || {
         sidecar.node_of_session().await.is_some_and(|now| now != old)
     })
     .await;
@@ -40,12 +40,12 @@ async fn a_component_survives_the_loss_of_a_node_of_an_older_cluster() {
     let mut component = Component::connect(Library::Node02, &sidecar.url()).await;
     component.subscribe("own", "own");
     component.flush().await;
-    let node = e2e::found("the session has a node", PATIENCE, async || {
+    let node = e2e::found("the session has a node", TIMEOUT, async || {
         sidecar.node_of_session().await
     })
     .await;
     cluster.kill(cluster.index_of(node).expect("a node of the cluster"));
-    eventually("the session moves", PATIENCE, async || {
+    eventually("the session moves", TIMEOUT, async || {
         sidecar.node_of_session().await.is_some_and(|now| now != node)
     })
     .await;

@@ -6,7 +6,7 @@ use crate::process::{Process, Program, Stream};
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-const ANSWER_PATIENCE: Duration = Duration::from_secs(40);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Events of a library that noticed a problem of its connection.
 const TROUBLES: &[&str] = &["disconnected", "reconnecting", "reconnected", "error", "closed"];
@@ -173,9 +173,9 @@ impl Component {
 
     /// Waits for the end of a burst.
     #[track_caller]
-    pub fn wait_for_burst(&mut self, patience: Duration) -> impl Future<Output = ()> {
+    pub fn wait_for_burst(&mut self, timeout: Duration) -> impl Future<Output = ()> {
         let at = Location::caller();
-        async move { self.wait(at, 0, "burst-done", patience).await.map_or((), drop) }
+        async move { self.wait(at, 0, "burst-done", timeout).await.map_or((), drop) }
     }
 
     /// Sends a request and returns the reply.
@@ -186,7 +186,7 @@ impl Component {
         async move {
             let mark = self.process.mark();
             self.say(&command);
-            self.wait(at, mark, "reply", ANSWER_PATIENCE)
+            self.wait(at, mark, "reply", ANSWER_TIMEOUT)
                 .await
                 .unwrap_or_default()
         }
@@ -242,7 +242,7 @@ impl Component {
     pub fn expect_payloads(&mut self, name: &str, expected: &[&str]) -> impl Future<Output = ()> {
         let at = Location::caller();
         async move {
-            let deadline = Instant::now() + ANSWER_PATIENCE;
+            let deadline = Instant::now() + ANSWER_TIMEOUT;
             loop {
                 let came = self.payloads(name);
                 if came == expected {
@@ -289,9 +289,7 @@ impl Component {
         async move {
             let mark = self.process.mark();
             self.say(&command);
-            self.wait(at, mark, answer, ANSWER_PATIENCE)
-                .await
-                .map_or((), drop)
+            self.wait(at, mark, answer, ANSWER_TIMEOUT).await.map_or((), drop)
         }
     }
 
@@ -301,9 +299,9 @@ impl Component {
         at: &Location<'_>,
         mark: usize,
         word: &str,
-        patience: Duration,
+        timeout: Duration,
     ) -> Option<String> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         loop {
             let running = self.process.is_running();
             let event = self
@@ -326,7 +324,7 @@ impl Component {
                 }
                 None if !running || Instant::now() > deadline => {
                     self.process
-                        .fail(at, &format!("the event {word:?} within {patience:?}"));
+                        .fail(at, &format!("the event {word:?} within {timeout:?}"));
                 }
                 None => tokio::time::sleep(Duration::from_millis(2)).await,
             }

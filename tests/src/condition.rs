@@ -7,57 +7,57 @@ use tokio::time::{Instant, sleep};
 /// Pause between two checks of a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Waits until `condition` is true. Fails the test with `what` after `patience`.
+/// Waits until `condition` is true. Fails the test with `what` after `timeout`.
 #[track_caller]
 pub fn eventually(
     what: impl Into<String>,
-    patience: Duration,
+    timeout: Duration,
     mut condition: impl AsyncFnMut() -> bool,
 ) -> impl Future<Output = ()> {
     let at = Location::caller();
     let what = what.into();
     async move {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while !condition().await {
-            assert!(Instant::now() < deadline, "{at}: not within {patience:?}: {what}");
+            assert!(Instant::now() < deadline, "{at}: not within {timeout:?}: {what}");
             sleep(LOOK_EVERY).await;
         }
     }
 }
 
-/// Waits until `find` returns a value, and returns that. Fails the test with `what` after `patience`.
+/// Waits until `find` returns a value, and returns that. Fails the test with `what` after `timeout`.
 #[track_caller]
 pub fn found<T>(
     what: impl Into<String>,
-    patience: Duration,
+    timeout: Duration,
     mut find: impl AsyncFnMut() -> Option<T>,
 ) -> impl Future<Output = T> {
     let at = Location::caller();
     let what = what.into();
     async move {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         loop {
             if let Some(found) = find().await {
                 return found;
             }
-            assert!(Instant::now() < deadline, "{at}: not within {patience:?}: {what}");
+            assert!(Instant::now() < deadline, "{at}: not within {timeout:?}: {what}");
             sleep(LOOK_EVERY).await;
         }
     }
 }
 
-/// Waits until `look` returns `Ok`. Fails the test at `at` with its last error after `patience`.
+/// Waits until `look` returns `Ok`. Fails the test at `at` with its last error after `timeout`.
 pub(crate) async fn settled(
     at: &Location<'_>,
     what: &str,
-    patience: Duration,
+    timeout: Duration,
     mut look: impl AsyncFnMut() -> Result<(), String>,
 ) {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     while let Err(wrong) = look().await {
         assert!(
             Instant::now() < deadline,
-            "{at}: not within {patience:?}: {what}\n  at the end: {wrong}"
+            "{at}: not within {timeout:?}: {what}\n  at the end: {wrong}"
         );
         sleep(LOOK_EVERY).await;
     }

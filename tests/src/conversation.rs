@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long an expectation waits before it fails, unless [`Conversation::set_patience`] says otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an expectation waits before it fails, unless [`Conversation::set_timeout`] says otherwise.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Limit on the bytes that one conversation keeps. A test that receives more is out of control, and fails.
 pub const RECEIVED_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -44,7 +44,7 @@ pub struct Conversation {
     received: Vec<u8>,
     taken: usize,
     ending: Option<Ending>,
-    patience: Duration,
+    timeout: Duration,
     answers_pings: bool,
 }
 
@@ -59,7 +59,7 @@ impl Conversation {
             received: Vec::new(),
             taken: 0,
             ending: None,
-            patience: PATIENCE,
+            timeout: TIMEOUT,
             answers_pings: false,
         }
     }
@@ -71,8 +71,8 @@ impl Conversation {
     }
 
     /// Sets the timeout of every later expectation.
-    pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     /// Returns the name for failure messages.
@@ -157,7 +157,7 @@ impl Conversation {
     pub fn read_line(&mut self) -> impl Future<Output = String> {
         let at = Location::caller();
         async move {
-            let deadline = Instant::now() + self.patience;
+            let deadline = Instant::now() + self.timeout;
             loop {
                 if let Some(end) = self.untaken().windows(2).position(|pair| pair == b"\r\n") {
                     let line = String::from_utf8_lossy(&self.untaken()[..end]).into_owned();
@@ -225,7 +225,7 @@ impl Conversation {
     pub fn expect_end(&mut self) -> impl Future<Output = Ending> {
         let at = Location::caller();
         async move {
-            let deadline = Instant::now() + self.patience;
+            let deadline = Instant::now() + self.timeout;
             while self.fill(deadline).await {}
             match self.ending {
                 Some(ending) if self.untaken().is_empty() => ending,
@@ -239,7 +239,7 @@ impl Conversation {
     pub fn read_to_end(&mut self) -> impl Future<Output = (Vec<u8>, Ending)> {
         let at = Location::caller();
         async move {
-            let deadline = Instant::now() + self.patience;
+            let deadline = Instant::now() + self.timeout;
             while self.fill(deadline).await {}
             let Some(ending) = self.ending else {
                 self.fail(at, "the end of the connection")
@@ -281,7 +281,7 @@ impl Conversation {
         while let Ok(Some(frame)) = Frame::at_head(self.untaken()) {
             self.taken += frame.bytes().len();
             if frame.verb() == "PING" {
-                self.send_until_blocked(b"PONG\r\n", PATIENCE).await;
+                self.send_until_blocked(b"PONG\r\n", TIMEOUT).await;
             } else {
                 frames.push(frame);
             }
@@ -306,7 +306,7 @@ impl Conversation {
     }
 
     pub(crate) async fn write(&mut self, at: Place, bytes: &[u8]) {
-        match timeout(self.patience, self.stream.write_all(bytes)).await {
+        match timeout(self.timeout, self.stream.write_all(bytes)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.fail(at, &format!("to send {}: {error}", escaped(bytes))),
             Err(_) => self.fail(
@@ -317,7 +317,7 @@ impl Conversation {
     }
 
     async fn take_exactly(&mut self, at: Place, expected: &[u8]) {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         loop {
             if !expected.starts_with(PING) {
                 self.pass_over_pings(at).await;
@@ -335,7 +335,7 @@ impl Conversation {
     }
 
     pub(crate) async fn take_frame(&mut self, at: Place, wanted: &str) -> Frame {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         loop {
             self.pass_over_pings(at).await;
             match Frame::at_head(self.untaken()) {
@@ -368,7 +368,7 @@ impl Conversation {
 
     /// Waits for the first byte. Returns whether the conversation ended without one.
     pub(crate) async fn ended_before_a_byte(&mut self) -> bool {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         !self.fill(deadline).await && self.ending.is_some() && self.received.is_empty()
     }
 
@@ -419,9 +419,9 @@ impl Conversation {
         };
         let before = escaped_tail(&self.received[..self.taken]);
         panic!(
-            "{at}: {name} expected {wanted}\n  came:   {came}\n  before: {before}\n  state:  {state}, patience {patience:?}",
+            "{at}: {name} expected {wanted}\n  came:   {came}\n  before: {before}\n  state:  {state}, timeout {timeout:?}",
             name = self.name,
-            patience = self.patience,
+            timeout = self.timeout,
         );
     }
 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const SIZE: usize = 3;
-const ELECTION_PATIENCE: Duration = Duration::from_secs(60);
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `initLimit` and `syncLimit` count ticks of 500 ms: a start may take 10 s on a busy machine, and a silent server is dropped
 /// after 2 s. `cnxTimeout` is in milliseconds, and keeps an unreachable server from delaying an election.
@@ -80,7 +80,7 @@ impl Ensemble {
 
     /// Waits until one server leads, and returns it.
     pub async fn wait_for_leader(&self) -> usize {
-        found("one ZooKeeper server leads", ELECTION_PATIENCE, async || {
+        found("one ZooKeeper server leads", ELECTION_TIMEOUT, async || {
             self.leader().await
         })
         .await

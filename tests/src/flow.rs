@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// A peer that accepts no bytes for this long is dead.
-const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Duration of one read of a receiver.
 const READ_FOR: Duration = Duration::from_millis(5);
@@ -55,7 +55,7 @@ impl Publishing {
             let mut ledger = Ledger::new();
             while !is_over(&mut stopped) && client.ending().is_none() {
                 let frame = pub_frame(&subject, ledger.next(&publisher));
-                if client.send_until_blocked(&frame, WRITE_PATIENCE).await < frame.len() {
+                if client.send_until_blocked(&frame, WRITE_TIMEOUT).await < frame.len() {
                     break;
                 }
                 counted.fetch_add(1, Relaxed);

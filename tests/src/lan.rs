@@ -19,7 +19,7 @@ use std::time::Duration;
 const HOSTS_MAX: usize = 32;
 
 const BRIDGE: &str = "switch";
-const START_PATIENCE: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A classic BPF program that returns `TC_ACT_SHOT` (drop) for every frame: what the switch does with the frames of a host whose
 /// cable is slow.
@@ -118,7 +118,7 @@ impl Lan {
             .args([delay.as_secs_f64().to_string(), loss.to_string()])
             .inside(&self.switch)
             .start(format!("cable of host {host}"));
-        cable.wait_for_line("ready", START_PATIENCE).await;
+        cable.wait_for_line("ready", START_TIMEOUT).await;
         self.tc(&["qdisc", "add", "dev", &port, "clsact"]);
         let filter = ["filter", "add", "dev", &port, "ingress"];
         self.tc(&[&filter[..], &["bpf", "direct-action", "bytecode", DROP_ALL]].concat());

@@ -109,17 +109,17 @@ impl Receipts {
         }
     }
 
-    /// Reads from `client` until every message of the ledger is received. Fails with the missing ones after `patience`.
+    /// Reads from `client` until every message of the ledger is received. Fails with the missing ones after `timeout`.
     #[track_caller]
     pub fn gather(
         &mut self,
         client: &mut RawClient,
         ledger: &Ledger,
-        patience: Duration,
+        timeout: Duration,
     ) -> impl Future<Output = ()> {
         let at = Location::caller();
         async move {
-            let deadline = Instant::now() + patience;
+            let deadline = Instant::now() + timeout;
             while !self.missing(ledger).is_empty() {
                 if Instant::now() > deadline || client.ending().is_some() {
                     self.fail(at, "lack", &self.missing(ledger));

@@ -48,7 +48,7 @@ pub mod zookeeper;
 
 pub use components::{Component, Library};
 pub use condition::{eventually, found};
-pub use conversation::{Conversation, Ending, PATIENCE};
+pub use conversation::{Conversation, Ending, TIMEOUT};
 pub use ensemble::Ensemble;
 pub use figures::Figures;
 pub use flow::{Publishing, Receiving};

@@ -14,7 +14,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 /// Timeout for the routes and the interest of a mesh to be complete.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Means by which the nodes find each other.
 #[derive(Clone, Debug)]
@@ -191,7 +191,7 @@ impl Mesh {
         let group = group.to_vec();
         async move {
             let what = format!("nodes {group:?} have routes to each other and to no other");
-            settled(at, &what, PATIENCE, async || {
+            settled(at, &what, TIMEOUT, async || {
                 let frozen = self.frozen_names();
                 self.links_of(&group)
                     .await
@@ -216,7 +216,7 @@ impl Mesh {
         let group = group.to_vec();
         async move {
             let what = format!("nodes {group:?} have the interest of each other");
-            settled(at, &what, PATIENCE, async || self.agreed(&group).await).await;
+            settled(at, &what, TIMEOUT, async || self.agreed(&group).await).await;
         }
     }
 

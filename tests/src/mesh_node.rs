@@ -13,8 +13,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-const START_PATIENCE: Duration = Duration::from_secs(30);
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One node. Its ports and its name stay the same over every restart.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl MeshNode {
 
     /// Connects a raw client, from the host on which the node runs.
     pub async fn client(&self) -> RawClient {
-        match tokio::time::timeout(CONNECT_PATIENCE, self.connect()).await {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await {
             Ok(Ok(stream)) => RawClient::open_over(stream).await,
             other => panic!("{} does not accept a client: {other:?}", self.name),
         }
@@ -151,7 +151,7 @@ impl MeshNode {
     /// Waits until its log says that it is ready.
     pub async fn wait_until_ready(&mut self) {
         self.process()
-            .wait_for_line("Server is ready", START_PATIENCE)
+            .wait_for_line("Server is ready", START_TIMEOUT)
             .await;
     }
 
@@ -185,9 +185,9 @@ impl MeshNode {
     }
 
     /// Sends SIGTERM and waits for the end of the process.
-    pub async fn stop(&mut self, patience: Duration) -> ExitStatus {
+    pub async fn stop(&mut self, timeout: Duration) -> ExitStatus {
         self.terminate();
-        self.process().wait_for_end(patience).await
+        self.process().wait_for_end(timeout).await
     }
 
     /// Starts its lame duck mode (SIGUSR2): it tells its clients (`ldm` in INFO), closes them one after the other, and ends.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A version of nats-server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,12 +151,12 @@ impl Cluster {
             let Some(process) = &mut node.process else {
                 continue;
             };
-            process.wait_for_line("Server is ready", START_PATIENCE).await;
+            process.wait_for_line("Server is ready", START_TIMEOUT).await;
             if !self.routed {
                 continue;
             }
             let what = format!("{} has routes to {} others", node.name, running - 1);
-            eventually(what, START_PATIENCE, async || {
+            eventually(what, START_TIMEOUT, async || {
                 node.routed_peers().await == Some(running - 1)
             })
             .await;

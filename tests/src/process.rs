@@ -215,8 +215,8 @@ impl Process {
 
     /// Waits for a line that contains `text`, among all lines since the start.
     #[track_caller]
-    pub fn wait_for_line(&mut self, text: &str, patience: Duration) -> impl Future<Output = Line> {
-        self.wait_for_line_after(0, text, patience)
+    pub fn wait_for_line(&mut self, text: &str, timeout: Duration) -> impl Future<Output = Line> {
+        self.wait_for_line_after(0, text, timeout)
     }
 
     /// Waits for a line that contains `text`, among the lines after the mark.
@@ -225,11 +225,11 @@ impl Process {
         &mut self,
         mark: usize,
         text: &str,
-        patience: Duration,
+        timeout: Duration,
     ) -> impl Future<Output = Line> {
         let at = Location::caller();
         async move {
-            let deadline = Instant::now() + patience;
+            let deadline = Instant::now() + timeout;
             loop {
                 // Read before the lines, so that a line written just before the end is not missed.
                 let running = self.is_running() || !self.has_been_read();
@@ -242,7 +242,7 @@ impl Process {
                     return line.clone();
                 }
                 if !running || Instant::now() > deadline {
-                    self.fail(at, &format!("a line with {text:?} within {patience:?}"));
+                    self.fail(at, &format!("a line with {text:?} within {timeout:?}"));
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -304,9 +304,9 @@ impl Process {
 
     /// Waits until the process has ended and everything that it wrote has been read.
     #[track_caller]
-    pub fn wait_for_end(&mut self, patience: Duration) -> impl Future<Output = ExitStatus> {
+    pub fn wait_for_end(&mut self, timeout: Duration) -> impl Future<Output = ExitStatus> {
         let what = format!("{} ends", self.name);
-        found(what, patience, async || {
+        found(what, timeout, async || {
             let over = !self.is_running() && self.has_been_read();
             if over { self.ended } else { None }
         })

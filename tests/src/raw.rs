@@ -2,7 +2,7 @@
 //!
 //! It shows what a client library hides: where a frame was split, how many PONGs came, and in which order.
 
-use crate::conversation::{Conversation, PATIENCE};
+use crate::conversation::{Conversation, TIMEOUT};
 use crate::frame::Frame;
 use serde_json::Value;
 use std::future::Future;
@@ -37,9 +37,9 @@ impl RawClient {
 
     /// Connects as [`connect`](Self::connect) does, with this name in failure messages.
     pub async fn connect_named(name: &str, address: SocketAddr) -> Self {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let stream = loop {
-            match timeout(PATIENCE, TcpStream::connect(address)).await {
+            match timeout(TIMEOUT, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => break stream,
                 other => assert!(
                     Instant::now() < deadline,

@@ -4,7 +4,7 @@
 //! confirm three. A connection reads only when the test calls a method that reads, so a node that has stopped reading needs no
 //! call. [`ScriptedNode::with_receive_buffer_bytes`] limits what the kernel still takes then.
 
-use crate::conversation::{Conversation, PATIENCE};
+use crate::conversation::{Conversation, TIMEOUT};
 use crate::raw::msg_frame;
 use serde_json::{Value, json};
 use std::future::Future;
@@ -143,7 +143,7 @@ impl ScriptedNode {
 
     /// Listens again on the same address.
     pub async fn listen_again(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while self.listener.is_none() {
             match try_listen(self.address, self.receive_buffer_bytes) {
                 Ok(listener) => self.listener = Some(listener),
@@ -161,7 +161,7 @@ impl ScriptedNode {
         let Some(listener) = &self.listener else {
             panic!("{at}: node {} is not listening", self.address)
         };
-        match timeout(PATIENCE, listener.accept()).await {
+        match timeout(TIMEOUT, listener.accept()).await {
             Ok(Ok((stream, _))) => {
                 self.accepted += 1;
                 let name = format!("node {} connection {}", self.address, self.accepted);
@@ -171,7 +171,7 @@ impl ScriptedNode {
             }
             Ok(Err(error)) => panic!("{at}: node {} cannot accept: {error}", self.address),
             Err(_) => panic!(
-                "{at}: node {} expected a connection within {PATIENCE:?}",
+                "{at}: node {} expected a connection within {TIMEOUT:?}",
                 self.address
             ),
         }

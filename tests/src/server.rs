@@ -7,7 +7,7 @@ use crate::process::{Process, Program};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The program that is run as a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Server {
             program = program.env(name, value);
         }
         let mut process = program.start(kind.name());
-        process.wait_for_line("Server is ready", START_PATIENCE).await;
+        process.wait_for_line("Server is ready", START_TIMEOUT).await;
         Self {
             address,
             http,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-const START_PATIENCE: Duration = Duration::from_secs(15);
+const START_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Settings of a sidecar that is not started yet.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Sidecar {
     /// Waits until components can connect and a node is known.
     pub async fn wait_until_ready(&mut self) {
         let http = self.http();
-        eventually("the sidecar is ready", START_PATIENCE, async || {
+        eventually("the sidecar is ready", START_TIMEOUT, async || {
             self.must_run();
             http.get_json("/readyz")
                 .await
@@ -257,7 +257,7 @@ impl Sidecar {
         let (address, netns) = (self.given.address, self.given.netns.clone());
         eventually(
             format!("the sidecar listens on {address}"),
-            START_PATIENCE,
+            START_TIMEOUT,
             async || {
                 self.must_run();
                 match &netns {

@@ -23,9 +23,9 @@ pub const NODES_PATH: &str = "/standin/nodes";
 /// Libraries of the Debian package libzookeeper-java, which has half the dependencies of the package zookeeper (that one
 /// needs the Java of a desktop). The second library writes the log to standard error.
 const JARS: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar";
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 const SRVR_TIMEOUT: Duration = Duration::from_secs(2);
-const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// One ZooKeeper server with its own data folder.
@@ -148,7 +148,7 @@ impl ZooKeeper {
     pub async fn wait_until_serving(&mut self) {
         eventually(
             format!("ZooKeeper serves on {}", self.address),
-            START_PATIENCE,
+            START_TIMEOUT,
             async || {
                 let process = self.process();
                 assert!(
@@ -329,7 +329,7 @@ impl Registrar {
     /// Closes the session: its ephemeral znodes disappear at once.
     pub async fn close(mut self) {
         self.process.close_input();
-        self.process.wait_for_end(ANSWER_PATIENCE).await;
+        self.process.wait_for_end(ANSWER_TIMEOUT).await;
     }
 
     async fn carry_out(&mut self, command: &Value) -> Value {
@@ -339,7 +339,7 @@ impl Registrar {
     }
 
     async fn answer(&mut self, mark: usize) -> Value {
-        let line = self.process.wait_for_line_after(mark, "{", ANSWER_PATIENCE).await;
+        let line = self.process.wait_for_line_after(mark, "{", ANSWER_TIMEOUT).await;
         assert_eq!(line.stream, Stream::Out, "{}: {}", self.process.name(), line.text);
         let answer: Value = serde_json::from_str(&line.text).unwrap_or_default();
         match answer.get("ok") {

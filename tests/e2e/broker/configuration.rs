@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use e2e::{Conversation, PATIENCE, Program, Server, ServerKind, eventually, peers};
+use e2e::{Conversation, Program, Server, ServerKind, TIMEOUT, eventually, peers};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
@@ -209,7 +209,7 @@ cases! {
 /// Runs a program to its end, and returns its exit code and its last lines.
 async fn refused(program: Program) -> (Option<i32>, String) {
     let mut process = program.start("a server");
-    let status = process.wait_for_end(PATIENCE).await;
+    let status = process.wait_for_end(TIMEOUT).await;
     (status.code(), process.tail())
 }
 
@@ -303,7 +303,7 @@ async fn a_bcrypt_hash_in_an_environment_variable_is_refused_with_the_name_of_th
 async fn signal(command: String) -> Option<i32> {
     let program = Program::new(peers::broker_binary()).args(["-sl", &command]);
     let mut process = program.start("the signal");
-    process.wait_for_end(PATIENCE).await.code()
+    process.wait_for_end(TIMEOUT).await.code()
 }
 
 #[tokio::test]
@@ -317,38 +317,38 @@ async fn a_running_server_gets_a_signal_by_its_pid_or_its_pid_file() {
         .args(["-P", &path("pid"), "-l", &path("log")])
         .start("standin-broker");
     let text = |name: &str| fs::read_to_string(path(name)).unwrap_or_default();
-    eventually("it serves", PATIENCE, async || {
+    eventually("it serves", TIMEOUT, async || {
         text("log").contains("Server is ready")
     })
     .await;
     let pid = server.pid();
     assert_eq!(signal(format!("reload={pid}")).await, Some(0));
-    eventually("it is reloaded", PATIENCE, async || {
+    eventually("it is reloaded", TIMEOUT, async || {
         text("log").contains("Reloaded server configuration")
     })
     .await;
     fs::rename(path("log"), path("log.1")).expect("moved");
     assert_eq!(signal(format!("reopen={}", path("pid"))).await, Some(0));
-    eventually("it has opened a new log file", PATIENCE, async || {
+    eventually("it has opened a new log file", TIMEOUT, async || {
         !text("log").is_empty()
     })
     .await;
     assert_eq!(signal(format!("ldm={pid}*")).await, Some(0));
-    eventually("it is a lame duck", PATIENCE, async || {
+    eventually("it is a lame duck", TIMEOUT, async || {
         text("log").contains("Entering lame duck mode")
     })
     .await;
-    assert_eq!(server.wait_for_end(PATIENCE).await.code(), Some(0));
+    assert_eq!(server.wait_for_end(TIMEOUT).await.code(), Some(0));
     assert_eq!(signal(format!("stop={pid}")).await, Some(69), "no such process");
     for command in ["term", "quit"] {
         let mut other = Server::start(ServerKind::Standin, &["-P", &path("pid")]).await;
         assert_eq!(signal(format!("{command}={}", path("pid"))).await, Some(0));
-        assert_eq!(other.process().wait_for_end(PATIENCE).await.code(), Some(0));
+        assert_eq!(other.process().wait_for_end(TIMEOUT).await.code(), Some(0));
     }
     let mut other = Server::start(ServerKind::Standin, &[]).await;
     let pid = other.process().pid();
     assert_eq!(signal(format!("stop={pid}")).await, Some(0));
-    let ended = other.process().wait_for_end(PATIENCE).await;
+    let ended = other.process().wait_for_end(TIMEOUT).await;
     assert_eq!(
         std::os::unix::process::ExitStatusExt::signal(&ended),
         Some(Signal::SIGKILL as i32)

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use e2e::http::Endpoint;
-use e2e::{Cluster, Conversation, PATIENCE, Server, ServerKind, Version, eventually};
+use e2e::{Cluster, Conversation, Server, ServerKind, TIMEOUT, Version, eventually};
 use tokio::net::TcpStream;
 
 use super::rows::{AGAIN, GUARDED, LIMITED, LIMITS, OPEN, Row, TOKEN};
@@ -43,7 +43,7 @@ pub(crate) async fn check_rows_at(kind: ServerKind, address: SocketAddr, http: &
             client.close().await;
         }
         // The subscriptions of one client must be gone before the next one publishes.
-        eventually("the client's subscriptions are gone", PATIENCE, async || {
+        eventually("the client's subscriptions are gone", TIMEOUT, async || {
             subscriptions().await == own
         })
         .await;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::raw::CONNECT_OLD;
-use e2e::{Ending, PATIENCE, RawClient, Server, ServerKind, eventually};
+use e2e::{Ending, RawClient, Server, ServerKind, TIMEOUT, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -23,7 +23,7 @@ async fn subscribed(server: std::net::SocketAddr, number: usize) -> std::io::Res
     stream.write_all(line.as_bytes()).await?;
     let mut heard = Vec::new();
     while !heard.windows(6).any(|bytes| bytes == b"PONG\r\n") {
-        if timeout(PATIENCE, stream.read_buf(&mut heard)).await?? == 0 {
+        if timeout(TIMEOUT, stream.read_buf(&mut heard)).await?? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
     }
@@ -52,7 +52,7 @@ async fn ten_thousand_clients_that_subscribe_and_die_at_once_leave_nothing_behin
             // The server's first PING comes soon after CONNECT, before or after the message.
             while heard.replace("PING\r\n", "") != "MSG all.x 2 2\r\nhi\r\n" {
                 let mut bytes = Vec::new();
-                let count = timeout(PATIENCE, stream.read_buf(&mut bytes)).await;
+                let count = timeout(TIMEOUT, stream.read_buf(&mut bytes)).await;
                 let count = count.unwrap_or_else(|_| panic!("not the message: {heard:?}"));
                 assert!(count.expect("a socket") > 0, "the connection ended: {heard:?}");
                 heard += &String::from_utf8_lossy(&bytes);
@@ -63,7 +63,7 @@ async fn ten_thousand_clients_that_subscribe_and_die_at_once_leave_nothing_behin
             stream.set_zero_linger().expect("a socket");
             drop(stream);
         }
-        eventually("all clients and subscriptions are gone", PATIENCE, async || {
+        eventually("all clients and subscriptions are gone", TIMEOUT, async || {
             varz(&server, "connections").await == 1 && varz(&server, "subscriptions").await == 0
         })
         .await;

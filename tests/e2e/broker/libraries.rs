@@ -1,7 +1,7 @@
 //! Each client library directly on the broker, with all that components do.
 
 use crate::scenario::all_that_components_do;
-use e2e::{Library, PATIENCE, Server, ServerKind};
+use e2e::{Library, Server, ServerKind, TIMEOUT};
 use futures_util::StreamExt;
 
 async fn works_on_the_broker(library: Library) {
@@ -63,7 +63,7 @@ async fn rust_works_on_the_broker() {
     }
     let mut shares = [0; 3];
     let mut taken = futures_util::stream::select_all(members).take(90);
-    while let Some(name) = tokio::time::timeout(PATIENCE, taken.next())
+    while let Some(name) = tokio::time::timeout(TIMEOUT, taken.next())
         .await
         .expect("each has a receiver")
     {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use e2e::{Ending, PATIENCE, Program, RawClient, Server, ServerKind, eventually, found, peers};
+use e2e::{Ending, Program, RawClient, Server, ServerKind, TIMEOUT, eventually, found, peers};
 use nix::sys::signal::Signal;
 
 const BOTH: [ServerKind; 2] = [ServerKind::Standin, ServerKind::NatsServer];
@@ -18,7 +18,7 @@ async fn server(kind: ServerKind, settings: &str) -> Server {
 
 /// Waits until the pages list a closed client, and returns the reason of its end.
 async fn reason(server: &Server) -> String {
-    found("the client is listed as closed", PATIENCE, async || {
+    found("the client is listed as closed", TIMEOUT, async || {
         let page = server.http().get_json("/connz?state=closed").await?;
         page["connections"][0]["reason"].as_str().map(str::to_owned)
     })
@@ -69,7 +69,7 @@ async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
             "{kind:?}: {heard}"
         );
         first.close().await;
-        eventually("there is room again", PATIENCE, async || {
+        eventually("there is room again", TIMEOUT, async || {
             let stream = tokio::net::TcpStream::connect(server.address())
                 .await
                 .expect("it listens");
@@ -95,13 +95,13 @@ async fn overruns(kind: ServerKind, settings: &str) -> String {
         let page = server.http().get_json("/varz").await;
         page.and_then(|page| page["slow_consumers"].as_u64()) == Some(1)
     };
-    eventually("the subscriber counts as a slow consumer", PATIENCE, async || {
+    eventually("the subscriber counts as a slow consumer", TIMEOUT, async || {
         publisher.send(&message).await;
         slow().await
     })
     .await;
     publisher.flush().await;
-    eventually("the subscriber is gone", PATIENCE, async || {
+    eventually("the subscriber is gone", TIMEOUT, async || {
         let page = server.http().get_json("/varz").await;
         page.is_some_and(|page| page["connections"] == 1)
     })
@@ -153,10 +153,7 @@ async fn flags_have_the_same_effect_as_on_nats_server() {
             .args(flags);
         let mut process = program.start(format!("{kind:?}"));
         let log = || fs::read_to_string(path("log")).unwrap_or_default();
-        eventually("it is ready", PATIENCE, async || {
-            log().contains("Server is ready")
-        })
-        .await;
+        eventually("it is ready", TIMEOUT, async || log().contains("Server is ready")).await;
         let log_text = log();
         let (_, behind) = log_text
             .split_once("Listening for client connections on ")
@@ -169,7 +166,7 @@ async fn flags_have_the_same_effect_as_on_nats_server() {
         assert_eq!(client.info()["server_name"], "name");
         client.subscribe("a", "1").await;
         client.flush().await;
-        eventually("frames of clients are logged", PATIENCE, async || {
+        eventually("frames of clients are logged", TIMEOUT, async || {
             log().contains("<<- [SUB a 1]")
         })
         .await;
@@ -189,6 +186,6 @@ async fn flags_have_the_same_effect_as_on_nats_server() {
             "{kind:?}"
         );
         process.signal(Signal::SIGINT);
-        assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(0), "{kind:?}");
+        assert_eq!(process.wait_for_end(TIMEOUT).await.code(), Some(0), "{kind:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::raw::pub_frame;
-use e2e::{PATIENCE, RawClient, Server, ServerKind};
+use e2e::{RawClient, Server, ServerKind, TIMEOUT};
 
 /// Starts a server with a user and with low limits.
 async fn server_with_user() -> (Server, tempfile::TempDir) {
@@ -70,7 +70,7 @@ async fn each_client_that_the_server_closes_for_a_reason_has_a_line() {
     }
 
     for words in &expected {
-        let line = server.process().wait_for_line(&words[0], PATIENCE).await.text;
+        let line = server.process().wait_for_line(&words[0], TIMEOUT).await.text;
         assert!(line.contains("WARN"), "{line}");
         for word in words {
             assert!(line.contains(word), "{word} is missing in {line}");
@@ -92,7 +92,7 @@ async fn a_client_that_closes_by_itself_has_no_line() {
     let mut last = RawClient::connect(server.address()).await;
     last.send("PING\r\n").await;
     last.read_to_end().await;
-    server.process().wait_for_line("login failed", PATIENCE).await;
+    server.process().wait_for_line("login failed", TIMEOUT).await;
     // Another warning is about open files.
     let warnings = server.process().lines();
     let warnings = warnings.iter().filter(|line| line.text.contains("WARN"));
@@ -107,7 +107,7 @@ async fn many_failed_logins_log_few_lines() {
     let (mut server, _folder) = server_with_user().await;
     let wrong = async || {
         let mut client = RawClient::connect(server.address()).await;
-        client.set_patience(Duration::from_secs(30));
+        client.set_timeout(Duration::from_secs(30));
         client.send("CONNECT {\"user\":\"a\",\"pass\":\"x\"}\r\n").await;
         client.read_to_end().await;
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use e2e::http::Endpoint;
 use e2e::raw::CONNECT_NEW;
-use e2e::{Mesh, PATIENCE, Program, RawClient, Server, ServerKind, eventually, peers};
+use e2e::{Mesh, Program, RawClient, Server, ServerKind, TIMEOUT, eventually, peers};
 use serde_json::Value;
 
 /// Fields of `nats-server` that `standin-broker` does not have, because it lacks the feature.
@@ -74,7 +74,7 @@ async fn fields(kind: ServerKind) -> BTreeMap<String, &'static str> {
     gone.flush().await;
     gone.close().await;
     let http = server.http();
-    eventually("the client that left is listed as closed", PATIENCE, async || {
+    eventually("the client that left is listed as closed", TIMEOUT, async || {
         let page = http.get_json("/connz?state=closed").await;
         page.is_some_and(|page| page["connections"].as_array().is_some_and(|rows| rows.len() == 1))
     })
@@ -112,7 +112,7 @@ async fn fields_of_two(kind: ServerKind) -> BTreeMap<String, &'static str> {
         client.send("SUB a 1\r\nSUB b q 2\r\n").await;
         client.flush().await;
     }
-    eventually("the interest has arrived", PATIENCE, async || {
+    eventually("the interest has arrived", TIMEOUT, async || {
         far.publish("a", "hi").await;
         far.flush().await;
         mesh.nodes[0].messages_from_links().await > 0
@@ -208,9 +208,9 @@ async fn the_pages_can_be_read_into_the_structs_of_go_monitors() {
         "subsz 2 subscriptions 2 listed",
         "routez 0",
     ] {
-        monitor.wait_for_line(line, PATIENCE).await;
+        monitor.wait_for_line(line, TIMEOUT).await;
     }
-    assert!(monitor.wait_for_end(PATIENCE).await.success());
+    assert!(monitor.wait_for_end(TIMEOUT).await.success());
 }
 
 #[tokio::test]
@@ -229,7 +229,7 @@ async fn the_pages_and_metrics_show_the_right_numbers() {
         .await;
     publisher.flush().await;
     let page = async |path: &str| http.get_json(path).await.unwrap_or_else(|| panic!("{path}"));
-    eventually("all messages are counted", PATIENCE, async || {
+    eventually("all messages are counted", TIMEOUT, async || {
         page("/varz").await["in_msgs"] == 101
     })
     .await;
@@ -282,7 +282,7 @@ async fn the_pages_and_metrics_show_the_right_numbers() {
     subscriber.flush().await;
     eventually(
         "one client remains, with two subscriptions",
-        PATIENCE,
+        TIMEOUT,
         async || {
             let varz = page("/varz").await;
             varz["connections"] == 1 && varz["subscriptions"] == 2 && varz["out_msgs"] == 201
@@ -403,7 +403,7 @@ async fn answers(kind: ServerKind) -> Vec<String> {
         let connect = format!("CONNECT {{\"verbose\":false,\"name\":\"{name}\"}}");
         let gone = RawClient::open_with(server.address(), &connect).await;
         gone.close().await;
-        eventually("it is listed as closed", PATIENCE, async || {
+        eventually("it is listed as closed", TIMEOUT, async || {
             let page = http.get_json("/connz?state=closed").await.unwrap_or_default();
             let rows = page["connections"].as_array().cloned().unwrap_or_default();
             rows.iter().any(|row| row["name"] == name)
@@ -467,7 +467,7 @@ async fn connz_sorted_by_rtt_has_the_longest_time_first_on_both_servers() {
         let mut last = Vec::new();
         eventually(
             "all round-trip times are measured, and differ",
-            PATIENCE,
+            TIMEOUT,
             async || {
                 for client in &mut clients {
                     client.flush().await;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
-use e2e::{Ending, PATIENCE, Process, Program, RawClient, Server, ServerKind, eventually, found, peers};
+use e2e::{Ending, Process, Program, RawClient, Server, ServerKind, TIMEOUT, eventually, found, peers};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ fn broker(arguments: &[&str]) -> Process {
 /// Runs the program to its end, and returns its exit code and everything that it prints.
 async fn answer(arguments: &[&str]) -> (i32, String) {
     let mut process = broker(arguments);
-    let status = process.wait_for_end(PATIENCE).await;
+    let status = process.wait_for_end(TIMEOUT).await;
     let lines = process.lines();
     let text: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
     (status.code().unwrap_or(-1), text.join("\n"))
@@ -144,7 +144,7 @@ async fn the_ports_file_has_the_free_ports_that_were_chosen() {
         "--ports_file_dir",
         &ports.display().to_string(),
     ]);
-    process.wait_for_line("Server is ready", PATIENCE).await;
+    process.wait_for_line("Server is ready", TIMEOUT).await;
     assert_eq!(folder.text("pid"), process.pid().to_string());
     let name = format!("standin-broker_{}.ports", process.pid());
     let ports: Value = serde_json::from_str(&folder.text(&name)).expect("JSON");
@@ -163,7 +163,7 @@ async fn the_ports_file_has_the_free_ports_that_were_chosen() {
         Some((200, "{\"status\":\"ok\"}".to_owned()))
     );
     process.signal(Signal::SIGTERM);
-    assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(0));
+    assert_eq!(process.wait_for_end(TIMEOUT).await.code(), Some(0));
     assert!(!folder.path("pid").exists() && !folder.path(&name).exists());
 }
 
@@ -174,7 +174,7 @@ async fn sigint_and_sigterm_stop_the_broker_with_exit_code_0() {
         let mut client = RawClient::open(server.address()).await;
         server.process().signal(signal);
         assert_eq!(client.expect_end().await, Ending::Closed);
-        assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
+        assert_eq!(server.process().wait_for_end(TIMEOUT).await.code(), Some(0));
     }
 }
 
@@ -205,7 +205,7 @@ async fn a_reload_applies_to_connected_clients() {
     server.process().signal(Signal::SIGHUP);
     server
         .process()
-        .wait_for_line_after(mark, "Reloaded server configuration", PATIENCE)
+        .wait_for_line_after(mark, "Reloaded server configuration", TIMEOUT)
         .await;
     // Closed without an error text, as by nats-server.
     goes.expect_end().await;
@@ -229,7 +229,7 @@ async fn a_reload_applies_to_connected_clients() {
     server.process().signal(Signal::SIGHUP);
     server
         .process()
-        .wait_for_line_after(mark, "settings were not reloaded", PATIENCE)
+        .wait_for_line_after(mark, "settings were not reloaded", TIMEOUT)
         .await;
     old.flush().await;
 }
@@ -239,19 +239,19 @@ async fn sigusr1_opens_a_new_log_file_after_the_old_one_was_moved() {
     let folder = Folder::new();
     let log = folder.path("log").display().to_string();
     let mut process = broker(&["-a", "127.0.0.1", "-p", "-1", "-l", &log, "-D"]);
-    eventually("it logs into the file", PATIENCE, async || {
+    eventually("it logs into the file", TIMEOUT, async || {
         folder.text("log").contains("Server is ready")
     })
     .await;
     fs::rename(folder.path("log"), folder.path("log.1")).expect("moved");
     process.signal(Signal::SIGUSR1);
-    eventually("it logs into a new file", PATIENCE, async || {
+    eventually("it logs into a new file", TIMEOUT, async || {
         folder.text("log").contains("log file opened anew")
     })
     .await;
     assert!(!folder.text("log").contains("Server is ready"));
     process.signal(Signal::SIGTERM);
-    process.wait_for_end(PATIENCE).await;
+    process.wait_for_end(TIMEOUT).await;
     assert!(folder.text("log").contains("Server Exiting"));
     assert_eq!(process.lines().len(), 0, "nothing on standard error");
 }
@@ -269,7 +269,7 @@ async fn trace_level_logs_frames_without_secrets() {
         "->> [MSG a 1 2]",
         "<<- [CONNECT ...]",
     ] {
-        server.process().wait_for_line(line, PATIENCE).await;
+        server.process().wait_for_line(line, TIMEOUT).await;
     }
     assert!(!server.process().has_line("hunter2"));
 }
@@ -288,7 +288,7 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
     let start = Instant::now();
     server.process().signal(Signal::SIGUSR2);
     assert_eq!(told.read_frame().await.json()["ldm"], true);
-    found("new clients are refused", PATIENCE, async || {
+    found("new clients are refused", TIMEOUT, async || {
         TcpStream::connect(server.address()).await.err()
     })
     .await;
@@ -315,7 +315,7 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
         ends[2] - ends[0] >= Duration::from_millis(500),
         "not one by one: {ends:?}"
     );
-    assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
+    assert_eq!(server.process().wait_for_end(TIMEOUT).await.code(), Some(0));
 }
 
 /// Kubernetes sends a SIGTERM after a preStop hook that has started the lame duck mode.
@@ -329,12 +329,12 @@ async fn the_first_sigterm_in_lame_duck_mode_is_ignored_and_the_second_stops_the
         server.process().signal(Signal::SIGTERM);
         server
             .process()
-            .wait_for_line("SIGTERM ignored in lame duck mode", PATIENCE)
+            .wait_for_line("SIGTERM ignored in lame duck mode", TIMEOUT)
             .await;
         client.flush().await;
         server.process().signal(last);
         assert_eq!(client.expect_end().await, Ending::Closed);
-        assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
+        assert_eq!(server.process().wait_for_end(TIMEOUT).await.code(), Some(0));
     }
 }
 
@@ -347,5 +347,5 @@ async fn the_second_sigterm_stops_a_node_of_a_cluster_at_once() {
     client.flush().await;
     server.process().signal(Signal::SIGTERM);
     assert_eq!(client.expect_end().await, Ending::Closed);
-    assert_eq!(server.process().wait_for_end(PATIENCE).await.code(), Some(0));
+    assert_eq!(server.process().wait_for_end(TIMEOUT).await.code(), Some(0));
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::raw::CONNECT_OLD;
-use e2e::{Figures, Ledger, Mesh, PATIENCE, RawClient, Receipts, ServerKind, eventually};
+use e2e::{Figures, Ledger, Mesh, RawClient, Receipts, ServerKind, TIMEOUT, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -21,7 +21,7 @@ async fn arrive(address: std::net::SocketAddr, number: usize) -> TcpStream {
     stream.write_all(line.as_bytes()).await.expect("taken");
     let mut heard = Vec::new();
     while !heard.windows(6).any(|bytes| bytes == b"PONG\r\n") {
-        let read = timeout(PATIENCE, stream.read_buf(&mut heard)).await;
+        let read = timeout(TIMEOUT, stream.read_buf(&mut heard)).await;
         assert!(read.expect("in time").expect("served") > 0);
     }
     stream
@@ -35,11 +35,11 @@ async fn crowd_on(mesh: &Mesh, node: usize) -> Vec<TcpStream> {
     arriving.join_all().await
 }
 
-async fn subscriptions_are(mesh: &Mesh, nodes: &[usize], count: u64, patience: Duration) {
+async fn subscriptions_are(mesh: &Mesh, nodes: &[usize], count: u64, timeout: Duration) {
     for node in nodes {
         eventually(
             format!("node {node} knows {count} subscriptions"),
-            patience,
+            timeout,
             async || mesh.nodes[*node].num_subscriptions().await == Some(count),
         )
         .await;
@@ -68,7 +68,7 @@ async fn the_interest_of_ten_thousand_clients_disappears_everywhere_when_their_n
             watcher.publish("all.x", "hi").await;
             watcher.flush().await;
         }
-        eventually("each message is sent once over the route", PATIENCE, async || {
+        eventually("each message is sent once over the route", TIMEOUT, async || {
             mesh.nodes[2].messages_from_links().await == before + 2
         })
         .await;
@@ -88,7 +88,7 @@ async fn the_interest_of_ten_thousand_clients_disappears_everywhere_when_their_n
         stream.set_zero_linger().expect("a socket");
         drop(stream);
     }
-    subscriptions_are(&mesh, &[0, 1, 2], 0, PATIENCE).await;
+    subscriptions_are(&mesh, &[0, 1, 2], 0, TIMEOUT).await;
     mesh.wait_until_agreed().await;
     for (index, before) in survivors.iter().enumerate() {
         uses_no_more_than(&mesh, index, before).await;
@@ -99,7 +99,7 @@ async fn the_interest_of_ten_thousand_clients_disappears_everywhere_when_their_n
 async fn uses_no_more_than(mesh: &Mesh, node: usize, before: &Figures) {
     eventually(
         format!("node {node} uses what it did before: {before:?}"),
-        PATIENCE,
+        TIMEOUT,
         async || {
             let now = mesh.nodes[node].figures();
             now.threads == before.threads && now.open_files <= before.open_files
@@ -140,13 +140,13 @@ async fn after_many_faults_the_survivors_agree_and_use_no_more_memory_and_files(
             mesh.nodes[2].kill();
         } else {
             drop(fleeting);
-            assert!(mesh.nodes[2].stop(PATIENCE).await.success());
+            assert!(mesh.nodes[2].stop(TIMEOUT).await.success());
         }
         let mark = mesh.nodes[0].process().mark();
         mesh.nodes[3].freeze().await;
         mesh.nodes[0]
             .process()
-            .wait_for_line_after(mark, "the link with n4 is lost", PATIENCE)
+            .wait_for_line_after(mark, "the link with n4 is lost", TIMEOUT)
             .await;
         mesh.wait_until_whole().await;
         mesh.wait_until_agreed().await;
@@ -166,7 +166,7 @@ async fn after_many_faults_the_survivors_agree_and_use_no_more_memory_and_files(
     }
     for (index, subscriber) in subscribers.iter_mut().enumerate() {
         let mut receipts = Receipts::new(format!("subscriber {index}"));
-        receipts.gather(subscriber, &ledger, PATIENCE).await;
+        receipts.gather(subscriber, &ledger, TIMEOUT).await;
         receipts.take_all(&subscriber.flush().await);
         receipts.assert_whole(&ledger);
     }

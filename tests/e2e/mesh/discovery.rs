@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
-use e2e::{Component, Library, Mesh, PATIENCE, RawClient, ServerKind, eventually};
+use e2e::{Component, Library, Mesh, RawClient, ServerKind, TIMEOUT, eventually};
 use serde_json::Value;
 
 /// Returns what INFO must list: the address of node `own`, and the sorted addresses of the `others`.
@@ -58,7 +58,7 @@ async fn info_lists_the_own_node_first_and_is_sent_again_when_nodes_join_or_leav
     held.flush().await;
     mesh.wait_until_whole().await;
     held.close().await;
-    mesh.nodes[0].process().wait_for_end(PATIENCE).await;
+    mesh.nodes[0].process().wait_for_end(TIMEOUT).await;
 
     // A client of protocol 0 reads one INFO and no more.
     old.publish("a", "x").await;
@@ -112,7 +112,7 @@ async fn moves_by_itself(library: Library) {
     counterpart.subscribe("said", "1").await;
     counterpart.flush().await;
     counterpart.publish("news.1", "before").await;
-    eventually("it receives", PATIENCE, async || {
+    eventually("it receives", TIMEOUT, async || {
         component.payloads("all") == ["before"]
     })
     .await;
@@ -129,7 +129,7 @@ async fn moves_by_itself(library: Library) {
     // The last message is received once: the component has one subscription on one node.
     counterpart.publish("news.3", "last").await;
     counterpart.flush().await;
-    eventually("the last one", PATIENCE, async || {
+    eventually("the last one", TIMEOUT, async || {
         component.payloads("all").iter().any(|came| came == "last")
     })
     .await;

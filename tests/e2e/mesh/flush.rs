@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD, pub_frame};
-use e2e::{Ledger, Mesh, PATIENCE, RawClient, Receipts, ServerKind};
+use e2e::{Ledger, Mesh, RawClient, Receipts, ServerKind, TIMEOUT};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Least number of rounds over the nodes that stay.
@@ -60,7 +60,7 @@ impl Rounds {
     async fn finish(mut self) -> u64 {
         self.publisher.flush().await;
         self.receipts
-            .gather(&mut self.subscriber, &self.ledger, PATIENCE)
+            .gather(&mut self.subscriber, &self.ledger, TIMEOUT)
             .await;
         self.receipts.assert_whole(&self.ledger);
         self.subscriber.close().await;
@@ -98,7 +98,7 @@ async fn join_and_leave(mesh: &mut Mesh, newcomer: usize, killed: bool) {
     if killed {
         mesh.nodes[newcomer].kill();
     } else {
-        assert!(mesh.nodes[newcomer].stop(PATIENCE).await.success());
+        assert!(mesh.nodes[newcomer].stop(TIMEOUT).await.success());
     }
 }
 
@@ -166,7 +166,7 @@ async fn a_frozen_node_delays_one_pong_of_each_other_node_by_the_flush_timeout()
     );
     mesh.nodes[0]
         .process()
-        .wait_for_line("did not confirm a change of interest", PATIENCE)
+        .wait_for_line("did not confirm a change of interest", TIMEOUT)
         .await;
     for number in 2..20 {
         for client in &mut here {
@@ -227,7 +227,7 @@ async fn a_client_gets_every_message_after_its_pong_also_of_a_node_that_was_froz
         mesh.nodes[0].thaw();
         for client in clients.iter_mut().chain([&mut others]) {
             let mut receipts = Receipts::new("a client with its PONG");
-            receipts.gather(client, &ledger, PATIENCE).await;
+            receipts.gather(client, &ledger, TIMEOUT).await;
             receipts.assert_whole(&ledger);
         }
         for publisher in &mut publishers {
@@ -251,7 +251,7 @@ async fn a_node_frozen_for_longer_than_the_ping_timeout_loses_its_routes_and_joi
     for index in [0, 1] {
         mesh.nodes[index]
             .process()
-            .wait_for_line("the link with n3 is lost", PATIENCE)
+            .wait_for_line("the link with n3 is lost", TIMEOUT)
             .await;
     }
     let mut here = mesh.nodes[0].client().await;
@@ -271,7 +271,7 @@ async fn a_node_frozen_for_longer_than_the_ping_timeout_loses_its_routes_and_joi
     let mut ledger = Ledger::new();
     ledger.publish(&mut publisher, "p", "a", 50).await;
     let mut receipts = Receipts::new("the client of the frozen node");
-    receipts.gather(&mut subscriber, &ledger, PATIENCE).await;
+    receipts.gather(&mut subscriber, &ledger, TIMEOUT).await;
     receipts.take_all(&subscriber.flush().await);
     receipts.assert_whole(&ledger);
 }

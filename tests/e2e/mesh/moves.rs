@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use e2e::{Ledger, Mesh, PATIENCE, Publishing, Receipts, Receiving, ServerKind};
+use e2e::{Ledger, Mesh, Publishing, Receipts, Receiving, ServerKind, TIMEOUT};
 use tokio::task::JoinSet;
 
 /// The messages that the next node still has to read are only for other clients there.
@@ -29,7 +29,7 @@ async fn a_client_that_moves_gets_no_message_twice_from_a_node_that_is_behind() 
     let mut ledger = Ledger::new();
     ledger.publish(&mut publisher, "p", "all", 20_000).await;
     let mut receipts = Receipts::new("the client that moves");
-    receipts.gather(&mut before, &ledger, PATIENCE).await;
+    receipts.gather(&mut before, &ledger, TIMEOUT).await;
     before.close().await;
     after.send("SUB all 1\r\nPING\r\n").await;
     mesh.nodes[2].thaw();
@@ -37,10 +37,10 @@ async fn a_client_that_moves_gets_no_message_twice_from_a_node_that_is_behind() 
     receipts.assert_whole(&ledger);
 
     ledger.publish(&mut publisher, "p", "all", 1).await;
-    receipts.gather(&mut after, &ledger, PATIENCE).await;
+    receipts.gather(&mut after, &ledger, TIMEOUT).await;
     receipts.assert_whole(&ledger);
     let mut receipts = Receipts::new("another client of that node");
-    receipts.gather(&mut others, &ledger, PATIENCE).await;
+    receipts.gather(&mut others, &ledger, TIMEOUT).await;
     receipts.assert_whole(&ledger);
 }
 
@@ -102,7 +102,7 @@ async fn clients_that_move_all_the_time_under_load_get_no_message_twice_or_out_o
     }
     for other in others {
         let (mut client, mut receipts) = other.stop().await;
-        receipts.gather(&mut client, &ledger, PATIENCE).await;
+        receipts.gather(&mut client, &ledger, TIMEOUT).await;
         receipts.assert_whole(&ledger);
     }
     let got: u64 = all.iter().map(Receipts::total).sum();

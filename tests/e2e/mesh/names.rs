@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::raw::CONNECT_NEW;
-use e2e::{Conversation, Ending, Mesh, PATIENCE, RawClient, ServerKind};
+use e2e::{Conversation, Ending, Mesh, RawClient, ServerKind, TIMEOUT};
 use serde_json::json;
 use tokio::net::TcpStream;
 
@@ -52,9 +52,7 @@ async fn a_node_without_a_cluster_name_adopts_that_of_the_cluster_it_joins() {
     mesh.nodes[stranger].restart().await;
     for index in [0, 2, stranger] {
         let process = mesh.nodes[index].process();
-        let line = process
-            .wait_for_line("the clusters' names differ", PATIENCE)
-            .await;
+        let line = process.wait_for_line("the clusters' names differ", TIMEOUT).await;
         for name in ["\"mesh\"", "\"other\""] {
             assert!(line.text.contains(name), "{line:?}");
         }
@@ -77,7 +75,7 @@ async fn a_node_without_a_cluster_name_and_with_routes_to_two_clusters_joins_one
     }
     let line = mesh.nodes[1]
         .process()
-        .wait_for_line("cluster name taken over", PATIENCE)
+        .wait_for_line("cluster name taken over", TIMEOUT)
         .await;
     let (friend, other) = if line.text.contains("east") {
         (0, 2)
@@ -86,7 +84,7 @@ async fn a_node_without_a_cluster_name_and_with_routes_to_two_clusters_joins_one
     };
     mesh.nodes[1]
         .process()
-        .wait_for_line("the clusters' names differ", PATIENCE)
+        .wait_for_line("the clusters' names differ", TIMEOUT)
         .await;
     mesh.wait_until_linked(&[1, friend]).await;
     mesh.wait_until_linked(&[other]).await;
@@ -109,7 +107,7 @@ async fn lists_itself(kind: ServerKind) {
         if frame.verb() == "INFO" && frame.json()["connect_urls"] == own {
             break;
         }
-        assert!(since.elapsed() < PATIENCE, "{kind:?}: {frame:?}");
+        assert!(since.elapsed() < TIMEOUT, "{kind:?}: {frame:?}");
     }
     let late = RawClient::connect(mesh.nodes[0].address()).await.info();
     assert_eq!(late["connect_urls"], own, "{kind:?}");
@@ -138,14 +136,14 @@ async fn a_client_at_the_port_for_nodes_gets_an_error_with_the_port_for_clients(
     let mut eager = open().await;
     eager.send("CONNECT {\"verbose\":false}\r\nPING\r\n").await;
     let mut patient = open().await;
-    patient.set_patience(Duration::from_millis(1900));
+    patient.set_timeout(Duration::from_millis(1900));
     for lost in [&mut eager, &mut patient] {
         lost.expect(&error).await;
         assert_eq!(lost.expect_end().await, Ending::Closed);
     }
     mesh.nodes[0]
         .process()
-        .wait_for_line("a NATS client connected to the port for other nodes", PATIENCE)
+        .wait_for_line("a NATS client connected to the port for other nodes", TIMEOUT)
         .await;
     mesh.wait_until_whole().await;
 }
@@ -159,7 +157,7 @@ async fn a_route_to_a_port_for_clients_logs_an_error_with_the_flag_for_the_right
         with_flags(&mut mesh, 0, &["--routes", &route]);
         mesh.nodes[0].restart().await;
         let process = mesh.nodes[0].process();
-        let line = process.wait_for_line("the port for clients", PATIENCE).await;
+        let line = process.wait_for_line("the port for clients", TIMEOUT).await;
         for words in ["ERROR", &other.nodes[0].address().to_string(), "--cluster"] {
             assert!(line.text.contains(words), "{kind:?}: {line:?}");
         }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use e2e::raw::CONNECT_NEW;
-use e2e::{Mesh, PATIENCE, RawClient, Record, ServerKind, ZooKeeper, eventually, found};
+use e2e::{Mesh, TIMEOUT, RawClient, Record, ServerKind, ZooKeeper, eventually, found};
 
 const PATH: &str = "/standin/nodes";
 const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
-const LONG: Duration = Duration::from_secs(40);
+const LONG_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// A mesh that knows within a second that a node does not answer, and ZooKeeper within four.
 async fn start_that_soon_misses_a_node(size: usize, zookeeper: Option<&ZooKeeper>) -> Mesh {
@@ -36,7 +36,7 @@ async fn a_second_node_of_the_same_name_is_refused_and_says_so() {
         let second = mesh.add(None);
         mesh.nodes[second].flags.extend(["-n", "n1"].map(str::to_owned));
         mesh.nodes[second].launch();
-        let end = mesh.nodes[second].process().wait_for_end(PATIENCE).await;
+        let end = mesh.nodes[second].process().wait_for_end(TIMEOUT).await;
         assert_eq!(end.code(), Some(69), "by ZooKeeper: {by_zookeeper}");
         let process = mesh.nodes[second].process();
         assert!(
@@ -50,7 +50,7 @@ async fn a_second_node_of_the_same_name_is_refused_and_says_so() {
         subscriber.expect_message("1", "a", "hi").await;
         mesh.wait_until_agreed().await;
         for node in &mut mesh.nodes[..2] {
-            assert!(node.stop(PATIENCE).await.success());
+            assert!(node.stop(TIMEOUT).await.success());
         }
     }
 }
@@ -70,13 +70,13 @@ async fn of_two_nodes_of_the_same_name_in_zookeeper_one_serves_also_when_they_st
             mesh.nodes[0].wait_until_ready().await;
         }
         mesh.nodes[1].launch();
-        let ended = found("one of them ends", PATIENCE, async || {
+        let ended = found("one of them ends", TIMEOUT, async || {
             [0, 1].into_iter().find(|index| !mesh.nodes[*index].is_running())
         })
         .await;
         assert!(at_once || ended == 1, "the one that was there first stays");
         assert_eq!(
-            mesh.nodes[ended].process().wait_for_end(PATIENCE).await.code(),
+            mesh.nodes[ended].process().wait_for_end(TIMEOUT).await.code(),
             Some(69)
         );
         let process = mesh.nodes[ended].process();
@@ -87,7 +87,7 @@ async fn of_two_nodes_of_the_same_name_in_zookeeper_one_serves_also_when_they_st
         );
         let other = &mut mesh.nodes[1 - ended];
         other.wait_until_ready().await;
-        assert!(other.stop(PATIENCE).await.success());
+        assert!(other.stop(TIMEOUT).await.success());
     }
 }
 
@@ -102,7 +102,7 @@ async fn a_node_that_thaws_after_another_has_taken_its_place_gives_its_clients_u
         mesh.nodes[1].freeze().await;
         mesh.nodes[0]
             .process()
-            .wait_for_line_after(mark, "the link with n2 is lost", PATIENCE)
+            .wait_for_line_after(mark, "the link with n2 is lost", TIMEOUT)
             .await;
         let second = mesh.add(None);
         mesh.nodes[second].flags.extend(["-n", "n2"].map(str::to_owned));
@@ -110,7 +110,7 @@ async fn a_node_that_thaws_after_another_has_taken_its_place_gives_its_clients_u
         mesh.wait_until_linked(&[0, second]).await;
         mesh.nodes[1].thaw();
         assert_eq!(
-            mesh.nodes[1].process().wait_for_end(PATIENCE).await.code(),
+            mesh.nodes[1].process().wait_for_end(TIMEOUT).await.code(),
             Some(69)
         );
         let process = mesh.nodes[1].process();
@@ -126,7 +126,7 @@ async fn a_node_that_thaws_after_another_has_taken_its_place_gives_its_clients_u
         );
         mesh.wait_until_linked(&[0, second]).await;
         for index in [0, second] {
-            assert!(mesh.nodes[index].stop(PATIENCE).await.success());
+            assert!(mesh.nodes[index].stop(TIMEOUT).await.success());
         }
     }
 }
@@ -144,7 +144,7 @@ async fn of_two_nodes_of_one_name_that_are_linked_with_different_nodes_exactly_o
         }
         mesh.wait_until_linked(&[0]).await;
         if by_zookeeper {
-            eventually("both are gone from the registry", PATIENCE, async || {
+            eventually("both are gone from the registry", TIMEOUT, async || {
                 registrar.children(PATH).await == ["n1"]
             })
             .await;
@@ -159,7 +159,7 @@ async fn of_two_nodes_of_one_name_that_are_linked_with_different_nodes_exactly_o
         }
         let (ends, stays) = if by_zookeeper { (1, second) } else { (second, 1) };
         let process = mesh.nodes[ends].process();
-        assert_eq!(process.wait_for_end(LONG).await.code(), Some(69));
+        assert_eq!(process.wait_for_end(LONG_TIMEOUT).await.code(), Some(69));
         assert!(
             process.has_line("another node with the id n2 is alive"),
             "by ZooKeeper: {by_zookeeper}: {}",
@@ -168,7 +168,7 @@ async fn of_two_nodes_of_one_name_that_are_linked_with_different_nodes_exactly_o
         mesh.wait_until_linked(&[0, stays, 2]).await;
         mesh.wait_until_agreed_among(&[0, stays, 2]).await;
         for index in [0, stays, 2] {
-            assert!(mesh.nodes[index].stop(PATIENCE).await.success());
+            assert!(mesh.nodes[index].stop(TIMEOUT).await.success());
         }
     }
 }
@@ -186,16 +186,16 @@ async fn a_successor_of_the_same_name_waits_until_its_predecessor_has_left() {
     mesh.nodes[1].terminate();
     mesh.nodes[1]
         .process()
-        .wait_for_line("Entering lame duck mode", PATIENCE)
+        .wait_for_line("Entering lame duck mode", TIMEOUT)
         .await;
     let second = mesh.add(None);
     mesh.nodes[second].flags.extend(["-n", "n2"].map(str::to_owned));
     mesh.nodes[second].launch();
     mesh.nodes[0]
         .process()
-        .wait_for_line_after(mark, "another node with this id is alive", PATIENCE)
+        .wait_for_line_after(mark, "another node with this id is alive", TIMEOUT)
         .await;
-    assert!(mesh.nodes[1].process().wait_for_end(PATIENCE).await.success());
+    assert!(mesh.nodes[1].process().wait_for_end(TIMEOUT).await.success());
     mesh.nodes[second].wait_until_ready().await;
     mesh.wait_until_linked(&[0, second, 2]).await;
 }
@@ -214,7 +214,7 @@ async fn of_nodes_of_one_name_that_join_at_once_one_stays() {
             for twin in &twins {
                 mesh.nodes[*twin].launch();
             }
-            eventually("all but one have ended", LONG, async || {
+            eventually("all but one have ended", LONG_TIMEOUT, async || {
                 let running = twins.iter().filter(|twin| mesh.nodes[**twin].is_running());
                 running.count() == 1
             })
@@ -225,13 +225,13 @@ async fn of_nodes_of_one_name_that_join_at_once_one_stays() {
             mesh.wait_until_linked(&[0, 1, 2, 3, 4, stays]).await;
             for twin in twins.into_iter().filter(|twin| *twin != stays) {
                 let process = mesh.nodes[twin].process();
-                assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(69));
+                assert_eq!(process.wait_for_end(TIMEOUT).await.code(), Some(69));
                 assert!(!process.has_line("Server is ready"), "{}", process.tail());
             }
-            assert!(mesh.nodes[stays].stop(PATIENCE).await.success());
+            assert!(mesh.nodes[stays].stop(TIMEOUT).await.success());
         }
         for index in 0..5 {
-            assert!(mesh.nodes[index].stop(PATIENCE).await.success());
+            assert!(mesh.nodes[index].stop(TIMEOUT).await.success());
         }
     }
 }
@@ -258,10 +258,10 @@ async fn a_record_of_a_dead_node_is_replaced_and_a_persistent_znode_is_waited_fo
     // Its record is replaced although its session goes on.
     mesh.nodes[1]
         .process()
-        .wait_for_line("n2 registered", PATIENCE)
+        .wait_for_line("n2 registered", TIMEOUT)
         .await;
     assert!(registrar.get(&place).await.contains("\"run\""));
-    assert!(mesh.nodes[1].stop(PATIENCE).await.success());
+    assert!(mesh.nodes[1].stop(TIMEOUT).await.success());
     // Something that no node has made.
     registrar.put(&place, "{}").await;
     mesh.nodes[1].restart().await;
@@ -273,11 +273,11 @@ async fn a_record_of_a_dead_node_is_replaced_and_a_persistent_znode_is_waited_fo
     );
     mesh.wait_until_whole().await;
     registrar.delete(&place).await;
-    eventually("it is registered", PATIENCE, async || {
+    eventually("it is registered", TIMEOUT, async || {
         registrar.get(&place).await.contains("\"run\"")
     })
     .await;
-    assert!(mesh.nodes[1].stop(PATIENCE).await.success());
+    assert!(mesh.nodes[1].stop(TIMEOUT).await.success());
 }
 
 /// They are linked with each other, so none of them is alone.
@@ -305,13 +305,13 @@ async fn nodes_that_thaw_together_after_all_of_them_were_replaced_end() {
         }
         for old in [3, 4] {
             let process = mesh.nodes[old].process();
-            assert_eq!(process.wait_for_end(LONG).await.code(), Some(69));
+            assert_eq!(process.wait_for_end(LONG_TIMEOUT).await.code(), Some(69));
         }
         let stay = [0, 1, 2, new[0], new[1]];
         mesh.wait_until_linked(&stay).await;
         mesh.wait_until_agreed_among(&stay).await;
         for index in stay {
-            assert!(mesh.nodes[index].stop(PATIENCE).await.success());
+            assert!(mesh.nodes[index].stop(TIMEOUT).await.success());
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use e2e::{Ending, Ledger, Mesh, PATIENCE, RawClient, Receipts, ServerKind, eventually};
+use e2e::{Ending, Ledger, Mesh, RawClient, Receipts, ServerKind, TIMEOUT, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -113,7 +113,7 @@ async fn a_route_to_a_server_that_is_not_a_mesh_node_is_logged_as_an_error() {
         mesh.nodes[0].flags.extend(route);
         mesh.nodes[0].restart().await;
         let process = mesh.nodes[0].process();
-        let line = process.wait_for_line("is no node of a mesh", PATIENCE).await.text;
+        let line = process.wait_for_line("is no node of a mesh", TIMEOUT).await.text;
         let place = address.to_string();
         assert!(
             line.contains("ERROR") && line.contains(hint) && line.contains(&place),
@@ -148,7 +148,7 @@ async fn connections_that_are_not_nodes_do_no_harm_at_the_port_for_nodes() {
     }
     for stream in &mut silent {
         let mut heard = Vec::new();
-        let end = timeout(PATIENCE, stream.read_to_end(&mut heard)).await;
+        let end = timeout(TIMEOUT, stream.read_to_end(&mut heard)).await;
         assert!(end.is_ok(), "the connection was not closed");
     }
     // A client library with the wrong port gets no INFO and is closed.
@@ -165,7 +165,7 @@ async fn connections_that_are_not_nodes_do_no_harm_at_the_port_for_nodes() {
     publisher.close().await;
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
-    eventually("all files are closed", PATIENCE, async || {
+    eventually("all files are closed", TIMEOUT, async || {
         mesh.nodes[0].figures().open_files <= before.open_files
     })
     .await;
@@ -189,7 +189,7 @@ async fn a_crowd_of_silent_connections_does_not_keep_a_node_out_of_the_mesh() {
     });
     let process = mesh.nodes[0].process();
     process
-        .wait_for_line("introduce themselves at once", PATIENCE)
+        .wait_for_line("introduce themselves at once", TIMEOUT)
         .await;
     mesh.nodes[1].restart().await;
     mesh.wait_until_whole().await;
@@ -269,7 +269,7 @@ async fn a_node_that_reads_nothing_costs_the_others_bounded_memory_and_does_not_
     receipts.assert_whole(&ledger);
     mesh.nodes[0]
         .process()
-        .wait_for_line("the link with n3 is lost", PATIENCE)
+        .wait_for_line("the link with n3 is lost", TIMEOUT)
         .await;
 
     mesh.nodes[2].thaw();
@@ -278,7 +278,7 @@ async fn a_node_that_reads_nothing_costs_the_others_bounded_memory_and_does_not_
     // Messages sent to the frozen node before may arrive or not. Messages published from now on arrive once.
     publisher.publish("load", "after").await;
     let mut copies = 0;
-    eventually("the message after the fault", PATIENCE, async || {
+    eventually("the message after the fault", TIMEOUT, async || {
         let frames = far.frames_for(Duration::from_millis(20)).await;
         copies += frames.iter().filter(|frame| frame.payload() == b"after").count();
         copies > 0

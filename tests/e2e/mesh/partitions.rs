@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use e2e::{
-    Lan, Ledger, Links, Mesh, MeshBuilder, PATIENCE, Publishing, RawClient, Receipts, Receiving, ServerKind,
+    Lan, Ledger, Links, Mesh, MeshBuilder, Publishing, RawClient, Receipts, Receiving, ServerKind, TIMEOUT,
     ZooKeeper, eventually,
 };
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn builder(size: usize) -> MeshBuilder {
     Mesh::builder(ServerKind::Standin, size)
@@ -42,7 +42,7 @@ async fn reaches(mesh: &Mesh, subscribers: &mut [RawClient], from: usize, to: &[
     publisher.flush().await;
     for index in to {
         let mut receipts = Receipts::new(format!("the client of node {index}"));
-        receipts.gather(&mut subscribers[*index], &ledger, PATIENCE).await;
+        receipts.gather(&mut subscribers[*index], &ledger, TIMEOUT).await;
         receipts.take_all(&subscribers[*index].flush().await);
         receipts.assert_whole(&ledger);
     }
@@ -89,7 +89,7 @@ async fn both_sides_of_a_partition_serve_their_clients_and_are_one_mesh_after_it
             .await;
         newcomer.expect_message("1", "meanwhile", "hi").await;
     }
-    eventually("threads and open files are as before", LONG, async || {
+    eventually("threads and open files are as before", LONG_TIMEOUT, async || {
         let now = mesh.nodes.iter().map(|node| node.figures());
         now.zip(&before)
             .all(|(now, before)| now.threads == before.threads && now.open_files <= before.open_files + 2)
@@ -104,10 +104,14 @@ async fn a_route_that_is_silent_in_one_direction_ends_on_both_sides_and_others_s
     let mut subscribers = subscribers(&mesh).await;
     lan.silence(0, 1);
     for (one, other) in [(0, "n2"), (1, "n1")] {
-        eventually(format!("node {one} has no route to {other}"), LONG, async || {
-            let links = Links::read(mesh.nodes[one].http()).await;
-            links.is_some_and(|links| links.peers().all(|peer| peer.name != other))
-        })
+        eventually(
+            format!("node {one} has no route to {other}"),
+            LONG_TIMEOUT,
+            async || {
+                let links = Links::read(mesh.nodes[one].http()).await;
+                links.is_some_and(|links| links.peers().all(|peer| peer.name != other))
+            },
+        )
         .await;
     }
     // The third node has routes to both, and passes nothing on between them.
@@ -132,13 +136,13 @@ async fn nothing_is_lost(mesh: &mut Mesh, subject: &str, count: u64) {
     let publisher = mesh.nodes[0].client().await;
     let receiving = Receiving::start(subscriber, "the subscriber");
     let publishing = Publishing::start(publisher, "p", subject, Duration::from_millis(1));
-    eventually("enough messages are received", LONG, async || {
+    eventually("enough messages are received", LONG_TIMEOUT, async || {
         receiving.count() >= count
     })
     .await;
     let (_, ledger) = publishing.stop().await;
     let (mut subscriber, mut receipts) = receiving.stop().await;
-    receipts.gather(&mut subscriber, &ledger, LONG).await;
+    receipts.gather(&mut subscriber, &ledger, LONG_TIMEOUT).await;
     receipts.assert_whole(&ledger);
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
@@ -189,7 +193,7 @@ async fn a_node_that_cannot_reach_zookeeper_stays_in_the_mesh_and_is_registered_
         .await;
     let mut subscribers = subscribers(&mesh).await;
     lan.part(&[&[3], &[2]]);
-    eventually("it is unregistered", LONG, async || {
+    eventually("it is unregistered", LONG_TIMEOUT, async || {
         registrar.children("/standin/nodes").await == ["n1", "n2"]
     })
     .await;
@@ -198,7 +202,7 @@ async fn a_node_that_cannot_reach_zookeeper_stays_in_the_mesh_and_is_registered_
         reaches(&mesh, &mut subscribers, from, &[0, 1, 2], &[]).await;
     }
     lan.mend();
-    eventually("it is registered again", LONG, async || {
+    eventually("it is registered again", LONG_TIMEOUT, async || {
         registrar.children("/standin/nodes").await == ["n1", "n2", "n3"]
     })
     .await;
@@ -258,7 +262,7 @@ async fn until_counted(mesh: &Mesh, before: &[u64]) {
     for (index, before) in before.iter().enumerate() {
         eventually(
             format!("node {index} counts {}", counted(index)),
-            LONG,
+            LONG_TIMEOUT,
             async || mesh.nodes[index].num_subscriptions().await == Some(before + counted(index)),
         )
         .await;

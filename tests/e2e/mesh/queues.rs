@@ -1,7 +1,7 @@
 //! Queue groups over several nodes: each message is delivered to one member in the whole cluster, to a local one if there is one.
 //! Otherwise the nodes get messages in proportion to their members.
 
-use e2e::{Ledger, Mesh, PATIENCE, RawClient, Receipts, ServerKind, eventually};
+use e2e::{Ledger, Mesh, RawClient, Receipts, ServerKind, TIMEOUT, eventually};
 
 /// Connects a member of the group `q` to this node.
 async fn member(mesh: &Mesh, node: usize, subject: &str) -> RawClient {
@@ -25,7 +25,7 @@ async fn shares(publisher: &mut RawClient, members: &mut [RawClient], count: u64
     publisher.flush().await;
     let mut shares = vec![0; members.len()];
     let mut all = Receipts::new("the group");
-    eventually("the group has got all messages", PATIENCE, async || {
+    eventually("the group has got all messages", TIMEOUT, async || {
         for (member, share) in members.iter_mut().zip(&mut shares) {
             let mut own = Receipts::new("a member");
             own.take_all(&member.flush().await);
@@ -92,7 +92,7 @@ async fn nodes_get_messages_by_members(kind: ServerKind) {
     mesh.wait_until_agreed().await;
     let mut publisher = mesh.nodes[0].client().await;
     // Three in four of 800 messages go to the second node. The standard deviation is 12, so these bounds are far away.
-    eventually("the shares follow the numbers of members", PATIENCE, async || {
+    eventually("the shares follow the numbers of members", TIMEOUT, async || {
         let shares = shares(&mut publisher, &mut members, 800).await;
         let second: u64 = shares[..3].iter().sum();
         (520..680).contains(&second) && shares.iter().all(|share| *share > 100)
@@ -103,7 +103,7 @@ async fn nodes_get_messages_by_members(kind: ServerKind) {
     for _ in 0..2 {
         leave(members.remove(0)).await;
     }
-    eventually("the nodes get equal shares", PATIENCE, async || {
+    eventually("the nodes get equal shares", TIMEOUT, async || {
         let shares = shares(&mut publisher, &mut members, 800).await;
         (340..460).contains(&shares[0])
     })
@@ -139,7 +139,7 @@ async fn a_node_with_group_members_and_plain_subscribers_gets_each_message_once(
     }
     for (index, subscriber) in plain.iter_mut().enumerate() {
         let mut receipts = Receipts::new(format!("plain subscriber {index}"));
-        receipts.gather(subscriber, &ledger, PATIENCE).await;
+        receipts.gather(subscriber, &ledger, TIMEOUT).await;
         receipts.assert_whole(&ledger);
     }
     assert_eq!(

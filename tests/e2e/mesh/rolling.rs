@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use e2e::raw::CONNECT_OLD;
 use e2e::{
-    Ledger, Mesh, MeshNode, PATIENCE, Publishing, RawClient, Receipts, Receiving, ServerKind, Sidecar,
+    Ledger, Mesh, MeshNode, Publishing, RawClient, Receipts, Receiving, ServerKind, Sidecar, TIMEOUT,
     ZooKeeper, eventually,
 };
 
@@ -80,7 +80,7 @@ impl Load {
         let before = counts();
         eventually(
             "all publishers and subscribers make progress",
-            PATIENCE,
+            TIMEOUT,
             async || {
                 counts()
                     .iter()
@@ -114,7 +114,7 @@ impl Load {
         let mut missing = Vec::new();
         for receiving in self.receiving.into_iter().chain([self.witness]) {
             let (mut client, mut receipts) = receiving.stop().await;
-            receipts.gather(&mut client, &last, PATIENCE).await;
+            receipts.gather(&mut client, &last, TIMEOUT).await;
             receipts.take_all(&client.flush().await);
             assert_eq!(client.ending(), None, "a subscriber's connection ended");
             receipts.assert_no_more(&all);
@@ -128,7 +128,7 @@ impl Load {
             group.add(&receipts);
             members.push(client);
         }
-        eventually("the group receives the last messages", PATIENCE, async || {
+        eventually("the group receives the last messages", TIMEOUT, async || {
             for member in &mut members {
                 group.take_all(&member.flush().await);
             }
@@ -141,7 +141,7 @@ impl Load {
         for (index, member) in members.iter_mut().enumerate() {
             let mut own = Ledger::new();
             let mut got = Receipts::new("a member");
-            eventually("a member's subscription works", PATIENCE, async || {
+            eventually("a member's subscription works", TIMEOUT, async || {
                 own.publish(member, &format!("member{index}"), "load.own", 1)
                     .await;
                 got.take_all(&member.flush().await);
@@ -193,7 +193,7 @@ async fn restarted_in_turn(end: End) {
     let mut sidecars = Vec::new();
     for _ in 0..SIDECARS {
         let sidecar = Sidecar::builder().zookeeper(&zookeeper).start().await;
-        eventually("the sidecar knows all nodes", PATIENCE, async || {
+        eventually("the sidecar knows all nodes", TIMEOUT, async || {
             sidecar.node_rows().await.len() == 3
         })
         .await;
@@ -204,7 +204,7 @@ async fn restarted_in_turn(end: End) {
     load.goes_on().await;
     for index in 0..stays {
         match end {
-            End::InOrder => assert!(mesh.nodes[index].stop(PATIENCE).await.success()),
+            End::InOrder => assert!(mesh.nodes[index].stop(TIMEOUT).await.success()),
             End::Killed => mesh.nodes[index].kill(),
         }
         load.goes_on().await;

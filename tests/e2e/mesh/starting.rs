@@ -4,14 +4,14 @@
 use std::time::{Duration, Instant};
 
 use e2e::{
-    Ledger, Mesh, MeshNode, PATIENCE, RawClient, Receipts, Registrar, ServerKind, ZooKeeper, eventually,
+    Ledger, Mesh, MeshNode, RawClient, Receipts, Registrar, ServerKind, TIMEOUT, ZooKeeper, eventually,
 };
 
 const PATH: &str = "/standin/nodes";
 const ROUNDS: usize = 3;
 const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
-const LONG: Duration = Duration::from_secs(40);
+const LONG_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Connects a subscriber and a publisher to a starting node, as soon as it accepts clients.
 async fn first_client(node: &mut MeshNode) -> (RawClient, RawClient) {
@@ -40,7 +40,7 @@ async fn start_at_once(mesh: &mut Mesh) {
     }
     for (index, subscriber) in subscribers.iter_mut().enumerate() {
         let mut receipts = Receipts::new(format!("the client of node {index}"));
-        receipts.gather(subscriber, &ledger, PATIENCE).await;
+        receipts.gather(subscriber, &ledger, TIMEOUT).await;
         receipts.take_all(&subscriber.flush().await);
         receipts.assert_whole(&ledger);
     }
@@ -70,7 +70,7 @@ async fn nodes_in_zookeeper_that_start_at_the_same_instant_serve_only_as_a_compl
             start_at_once(&mut mesh).await;
             mesh.nodes.iter_mut().for_each(MeshNode::terminate);
             for node in &mut mesh.nodes {
-                assert!(node.process().wait_for_end(PATIENCE).await.success());
+                assert!(node.process().wait_for_end(TIMEOUT).await.success());
             }
         }
     }
@@ -110,7 +110,7 @@ async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_s
     mesh.nodes[0].freeze().await;
     let launched = Instant::now();
     mesh.nodes[1].launch();
-    eventually("it accepts clients or is registered", PATIENCE, async || {
+    eventually("it accepts clients or is registered", TIMEOUT, async || {
         mesh.nodes[1].connect().await.is_ok() || registrar.children(PATH).await != ["n1"]
     })
     .await;
@@ -121,7 +121,7 @@ async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_s
     );
     let line = mesh.nodes[1]
         .process()
-        .wait_for_line("not synced within", PATIENCE)
+        .wait_for_line("not synced within", TIMEOUT)
         .await;
     assert!(
         line.text.contains("WARN") && line.text.contains("1.5s"),
@@ -162,7 +162,7 @@ async fn a_node_killed_and_started_again_at_once_is_registered_and_has_its_route
         mesh.nodes[1].kill();
         let start = Instant::now();
         mesh.nodes[1].restart().await;
-        eventually("the record is of the present run", PATIENCE, async || {
+        eventually("the record is of the present run", TIMEOUT, async || {
             let now = run_of(&mut registrar, "n2").await;
             now != before && !now.is_empty()
         })
@@ -229,9 +229,9 @@ async fn a_node_that_is_stopped_while_it_waits_for_others_exits_with_0() {
     mesh.nodes[1].launch();
     mesh.nodes[1]
         .process()
-        .wait_for_line("Listening for route connections", PATIENCE)
+        .wait_for_line("Listening for route connections", TIMEOUT)
         .await;
-    assert!(mesh.nodes[1].stop(PATIENCE).await.success());
+    assert!(mesh.nodes[1].stop(TIMEOUT).await.success());
     assert_eq!(registrar.children(PATH).await, ["n1"]);
     assert!(!mesh.nodes[1].process().has_line("Server is ready"));
 }
@@ -262,8 +262,8 @@ async fn a_node_that_the_registered_nodes_refuse_is_not_registered_and_ends_with
     ] {
         mesh.nodes[index].launch();
         let process = mesh.nodes[index].process();
-        assert_eq!(process.wait_for_end(PATIENCE).await.code(), Some(69));
-        let line = process.wait_for_line("cannot join the mesh", PATIENCE).await;
+        assert_eq!(process.wait_for_end(TIMEOUT).await.code(), Some(69));
+        let line = process.wait_for_line("cannot join the mesh", TIMEOUT).await;
         assert!(line.text.contains(reason), "{line:?}");
         assert!(!process.has_line("Listening for client connections"));
         assert_eq!(registrar.children(PATH).await, ["n1", "n2"]);
@@ -279,13 +279,13 @@ async fn the_port_for_clients_stays_closed_while_another_session_holds_the_nodes
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(ServerKind::Standin, 1)
         .zookeeper(zookeeper.hosts(), PATH)
-        .setting("cluster.sync_timeout_ms", LONG.as_millis())
+        .setting("cluster.sync_timeout_ms", LONG_TIMEOUT.as_millis())
         .describe();
     registrar.put_ephemeral(&format!("{PATH}/n1"), "{}").await;
     mesh.nodes[0].launch();
     mesh.nodes[0]
         .process()
-        .wait_for_line("a session holds it", PATIENCE)
+        .wait_for_line("a session holds it", TIMEOUT)
         .await;
     assert!(mesh.nodes[0].connect().await.is_err(), "the port is open");
     registrar.delete(&format!("{PATH}/n1")).await;

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use e2e::{Mesh, MeshNode, PATIENCE, RawClient, ServerKind, Sidecar, eventually};
+use e2e::{Mesh, MeshNode, RawClient, ServerKind, Sidecar, TIMEOUT, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 /// About the time in which a sidecar leaves a silent node.
 const FREEZE: Duration = Duration::from_secs(1);
 const NO_ECHO: &str = r#"CONNECT {"verbose":false,"pedantic":false,"echo":false}"#;
@@ -77,7 +77,7 @@ async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset
     tokio::time::sleep(FREEZE).await;
     node.thaw();
 
-    eventually("only the open connections remain", LONG, async || {
+    eventually("only the open connections remain", LONG_TIMEOUT, async || {
         node.varz("connections").await == Some(3)
     })
     .await;
@@ -86,7 +86,10 @@ async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset
     assert_eq!(payloads(&mut subscriber).await, expected);
     assert_eq!(payloads(&mut moved_to).await, expected);
     node.process()
-        .wait_for_line("worker was paused; connections reset meanwhile are closed", LONG)
+        .wait_for_line(
+            "worker was paused; connections reset meanwhile are closed",
+            LONG_TIMEOUT,
+        )
         .await;
 }
 
@@ -125,7 +128,7 @@ async fn a_thawed_node_delivers_nothing_of_a_node_that_has_closed_the_route() {
         }
         publisher.flush().await;
         mesh.wait_until_linked(&[0]).await;
-        eventually("the route is closed", LONG, async || {
+        eventually("the route is closed", LONG_TIMEOUT, async || {
             mesh.nodes[0].varz("routes").await == Some(0)
         })
         .await;
@@ -149,7 +152,7 @@ async fn s12_a_thawed_node_delivers_nothing_that_a_sidecar_has_counted_as_lost()
         .await;
     let mut publisher = RawClient::open(sidecar.address()).await;
     publisher.flush().await;
-    let address = e2e::found("the session has a node", PATIENCE, async || {
+    let address = e2e::found("the session has a node", TIMEOUT, async || {
         sidecar.node_of_session().await
     })
     .await;
@@ -163,13 +166,13 @@ async fn s12_a_thawed_node_delivers_nothing_that_a_sidecar_has_counted_as_lost()
     for _ in 0..5 {
         publisher.publish("a", "old").await;
     }
-    eventually("the sidecar has left the node", PATIENCE, async || {
+    eventually("the sidecar has left the node", TIMEOUT, async || {
         sidecar.node_of_session().await == Some(mesh.nodes[1 - frozen].address())
     })
     .await;
     publisher.publish("a", "new").await;
     publisher.flush().await;
-    subscriber.set_patience(PATIENCE);
+    subscriber.set_timeout(TIMEOUT);
     subscriber.expect_message("1", "a", "new").await;
     let lost = sidecar.metrics().await.value("standin_lost_total", &[]);
     assert_eq!(lost as usize, 5, "messages sent to the frozen node");

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use e2e::raw::CONNECT_NEW;
 use e2e::{
-    Ensemble, Frame, Mesh, MeshBuilder, PATIENCE, Publishing, RawClient, Receiving, Registrar, ServerKind,
+    Ensemble, Frame, Mesh, MeshBuilder, TIMEOUT, Publishing, RawClient, Receiving, Registrar, ServerKind,
     ZooKeeper, eventually,
 };
 use serde_json::Value;
 
 const PATH: &str = "/standin/nodes";
-const LONG: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn builder(hosts: impl Into<String>) -> MeshBuilder {
     Mesh::builder(ServerKind::Standin, 3)
@@ -26,7 +26,7 @@ async fn record(registrar: &mut Registrar, id: &str) -> Value {
 }
 
 async fn registered(registrar: &mut Registrar, ids: &[&str]) {
-    eventually(format!("{ids:?} are registered"), LONG, async || {
+    eventually(format!("{ids:?} are registered"), LONG_TIMEOUT, async || {
         registrar.children(PATH).await == ids
     })
     .await;
@@ -48,7 +48,7 @@ async fn flow(mesh: &Mesh) -> (Publishing, Receiving) {
 async fn nothing_is_lost((publishing, receiving): (Publishing, Receiving)) {
     let (_, ledger) = publishing.stop().await;
     let (mut subscriber, mut receipts) = receiving.stop().await;
-    receipts.gather(&mut subscriber, &ledger, PATIENCE).await;
+    receipts.gather(&mut subscriber, &ledger, TIMEOUT).await;
     receipts.assert_whole(&ledger);
     assert!(
         ledger.total() > 50,
@@ -94,7 +94,7 @@ async fn a_nodes_record_shows_what_it_is_then_that_it_drains_and_goes_with_the_l
     let urls = lame["connect_urls"].as_array().expect("somewhere to go");
     assert_eq!(urls.len(), 2, "the others, not itself: {lame}");
     // New clients are refused. The connected one is served until it leaves.
-    eventually("new clients are refused", PATIENCE, async || {
+    eventually("new clients are refused", TIMEOUT, async || {
         mesh.nodes[2].connect().await.is_err()
     })
     .await;
@@ -105,7 +105,7 @@ async fn a_nodes_record_shows_what_it_is_then_that_it_drains_and_goes_with_the_l
     assert_eq!(registrar.children(PATH).await, ["n1", "n2", "n3"]);
     client.close().await;
     registered(&mut registrar, &["n1", "n2"]).await;
-    let end = mesh.nodes[2].process().wait_for_end(PATIENCE).await;
+    let end = mesh.nodes[2].process().wait_for_end(TIMEOUT).await;
     assert!(end.success(), "{end:?}");
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
@@ -137,7 +137,7 @@ async fn while_zookeeper_is_down_the_mesh_stays_complete_and_nodes_are_registere
     for index in [0, 1, 2] {
         mesh.nodes[index]
             .process()
-            .wait_for_line("zookeeper: connection lost", LONG)
+            .wait_for_line("zookeeper: connection lost", LONG_TIMEOUT)
             .await;
     }
     mesh.wait_until_whole().await;
@@ -159,7 +159,7 @@ async fn while_zookeeper_is_down_the_mesh_stays_complete_and_nodes_are_registere
     registered(&mut registrar, &["n1", "n2", "n3"]).await;
     // The record of the third node must be that of its present run, not of the killed one.
     let id = mesh.nodes[2].http().get_json("/varz").await.expect("a page")["server_id"].clone();
-    eventually("the record is of the present run", LONG, async || {
+    eventually("the record is of the present run", LONG_TIMEOUT, async || {
         record(&mut registrar, "n3").await["run"] == id
     })
     .await;
@@ -190,7 +190,7 @@ async fn a_node_is_registered_again_after_its_session_expired_and_after_its_znod
     }
     for node in &mut mesh.nodes {
         node.process()
-            .wait_for_line("was deleted by another client, created again", LONG)
+            .wait_for_line("was deleted by another client, created again", LONG_TIMEOUT)
             .await;
     }
     registered(&mut registrar, &["n1", "n2", "n3"]).await;
@@ -220,7 +220,7 @@ async fn an_ensemble_that_loses_its_leader_keeps_all_nodes_registered_and_accept
     let newcomer = mesh.start_one_more().await;
     mesh.wait_until_whole().await;
     registered(&mut registrar, &["n1", "n2", "n3", "n4"]).await;
-    assert!(mesh.nodes[newcomer].stop(PATIENCE).await.success());
+    assert!(mesh.nodes[newcomer].stop(TIMEOUT).await.success());
     registered(&mut registrar, &["n1", "n2", "n3"]).await;
     nothing_is_lost(flow).await;
     mesh.wait_until_whole().await;

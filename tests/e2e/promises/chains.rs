@@ -4,7 +4,7 @@ use super::scene::Scene;
 use e2e::http::Endpoint;
 use e2e::port::free_port;
 use e2e::raw::CONNECT_OLD;
-use e2e::{Metrics, PATIENCE, RawClient, eventually};
+use e2e::{Metrics, RawClient, TIMEOUT, eventually};
 use standin_proxy::{Settings, Sidecar};
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ async fn sidecars_in_a_circle_report_it_and_dial_at_a_limited_rate() {
         }
         sum
     };
-    eventually("a sidecar reports the circle", PATIENCE, async || {
+    eventually("a sidecar reports the circle", TIMEOUT, async || {
         for http in &http {
             let page = http.get_json("/nodez").await.unwrap_or_default();
             let error = page["items"][0]["last_error"]
@@ -87,7 +87,7 @@ async fn sidecars_in_a_circle_report_it_and_dial_at_a_limited_rate() {
     // Each sidecar tries a few times a second.
     assert!(made <= 30.0, "{made} sessions in 2 s");
     let mut sessions = f64::NAN;
-    eventually("few sessions remain", PATIENCE, async || {
+    eventually("few sessions remain", TIMEOUT, async || {
         sessions = sum("standin_sessions", &[]).await;
         sessions <= 12.0
     })

@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, die, nothing_else};
 use e2e::raw::{CONNECT_OLD, msg_frame};
-use e2e::{Ending, NodeConnection, PATIENCE, RawClient, ScriptedNode, eventually};
+use e2e::{Ending, NodeConnection, RawClient, ScriptedNode, TIMEOUT, eventually};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -298,13 +298,13 @@ async fn a_sidecar_that_is_listed_as_a_node_does_not_become_its_own_component() 
     let own = scene.address.to_string();
     scene.node.info_mut()["connect_urls"] = vec![own.clone()].into();
     let (mut client, node) = scene.open().await;
-    eventually("the sidecar is listed as a node", PATIENCE, async || {
+    eventually("the sidecar is listed as a node", TIMEOUT, async || {
         scene.node_names().await.contains(&own)
     })
     .await;
     scene.node.stop_listening();
     node.reset();
-    eventually("the sidecar has dialled itself", PATIENCE, async || {
+    eventually("the sidecar has dialled itself", TIMEOUT, async || {
         let met = [("result", "own")];
         scene.metrics().await.value("standin_node_dials_total", &met) >= 1.0
     })
@@ -345,7 +345,7 @@ async fn addresses_that_do_not_answer_syn_delay_no_new_component() {
     let mut scene = Scene::with(&[("nodes.gossip", "true")]).await;
     scene.node.info_mut()["connect_urls"] = named.clone().into();
     let mut kept = vec![scene.open().await];
-    eventually("the others are known", PATIENCE, async || {
+    eventually("the others are known", TIMEOUT, async || {
         scene.node_names().await.len() == 1 + NAMED
     })
     .await;

@@ -3,7 +3,7 @@
 use super::scene::{Scene, nothing_else};
 use e2e::conversation::Conversation;
 use e2e::raw::{CONNECT_OLD, msg_frame};
-use e2e::{PATIENCE, RawClient, ScriptedNode, Sidecar, eventually};
+use e2e::{RawClient, ScriptedNode, Sidecar, TIMEOUT, eventually};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -176,7 +176,7 @@ async fn a_component_that_connects_and_closes_logs_no_warning() {
         let probe = TcpStream::connect(sidecar.address()).await;
         drop(probe.expect("the sidecar listens"));
     }
-    eventually("all sessions are over", PATIENCE, async || {
+    eventually("all sessions are over", TIMEOUT, async || {
         let metrics = sidecar.metrics().await;
         // The harness connected in the same way while it waited for the sidecar to listen.
         metrics.value("standin_sessions_total", &[]) > 20.0 && metrics.value("standin_sessions", &[]) < 1.0

@@ -4,7 +4,7 @@
 
 use super::scene::{Scene, nothing_else};
 use e2e::raw::CONNECT_OLD;
-use e2e::{NodeConnection, PATIENCE, RawClient, ScriptedNode};
+use e2e::{NodeConnection, RawClient, ScriptedNode, TIMEOUT};
 use std::time::Duration;
 
 /// Texts about one command, after which the connection continues.
@@ -299,7 +299,7 @@ async fn s9_an_error_about_the_node_at_the_first_connect_is_not_shown() {
 async fn s9_an_error_reaches_a_component_that_reads_late() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open().await;
-    client.set_patience(PATIENCE * 2);
+    client.set_timeout(TIMEOUT * 2);
     let flood = e2e::raw::msg_frame("1", "a", vec![b'x'; 1024 * 1024]);
     for _ in 0..8 {
         node.send(&flood).await;

@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, die, nothing_else};
 use e2e::raw::{CONNECT_NEW, msg_frame, pub_frame};
-use e2e::{Ending, PATIENCE, ScriptedNode, eventually};
+use e2e::{Ending, ScriptedNode, TIMEOUT, eventually};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -182,7 +182,7 @@ async fn partly_written(policy: &str, resent: bool) {
             .send((0..COUNT).flat_map(publish).collect::<Vec<u8>>())
             .await;
         let all_bytes = usize::from(COUNT) * publish(0).len();
-        eventually("the sidecar has taken all publishes", PATIENCE, async || {
+        eventually("the sidecar has taken all publishes", TIMEOUT, async || {
             let now = scene.metrics().await;
             let written =
                 |metrics: &e2e::Metrics| metrics.value("standin_bytes_total", &[("direction", "to_node")]);

@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, nothing_else};
 use e2e::raw::{CONNECT_OLD, msg_frame};
-use e2e::{Ending, NodeConnection, PATIENCE, RawClient, ScriptedNode, eventually};
+use e2e::{Ending, NodeConnection, RawClient, ScriptedNode, TIMEOUT, eventually};
 
 /// Sends `commands` from the component, and expects them unchanged at the node.
 async fn pass(client: &mut RawClient, node: &mut NodeConnection, commands: &str) {
@@ -254,7 +254,7 @@ async fn s4_a_subscription_partly_written_to_a_dying_node_is_sent_once_to_the_ne
         .collect();
     let before = scene.metrics().await;
     client.send(&all).await;
-    eventually("the sidecar has taken all subscriptions", PATIENCE, async || {
+    eventually("the sidecar has taken all subscriptions", TIMEOUT, async || {
         let now = scene.metrics().await;
         let written =
             |metrics: &e2e::Metrics| metrics.value("standin_bytes_total", &[("direction", "to_node")]);

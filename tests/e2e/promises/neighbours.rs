@@ -1,7 +1,7 @@
 //! A component or node that floods its session does not delay other sessions of the same worker.
 
 use super::scene::{Scene, nothing_else};
-use e2e::PATIENCE;
+use e2e::TIMEOUT;
 use e2e::conversation::Conversation;
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ async fn delays_no_other_session(flood: Flood) {
     let mut scene = Scene::with(&[("limits.workers", "1")]).await;
     let (mut flooding_client, mut flooding_node) = scene.open().await;
     let (mut client, mut node) = scene.open().await;
-    client.set_patience(PATIENCE * 3);
-    node.set_patience(PATIENCE * 3);
+    client.set_timeout(TIMEOUT * 3);
+    node.set_timeout(TIMEOUT * 3);
     let flooding = tokio::spawn(async move {
         let (from, to, line): (&mut Conversation, &mut Conversation, _) = match flood {
             Flood::Component(line) => (&mut *flooding_client, &mut *flooding_node, line),

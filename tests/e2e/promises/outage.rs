@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, die, nothing_else};
 use e2e::raw::{CONNECT_NEW, msg_frame, pub_frame};
-use e2e::{Ending, NodeConnection, PATIENCE, RawClient, eventually};
+use e2e::{Ending, NodeConnection, RawClient, TIMEOUT, eventually};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,7 +202,7 @@ async fn s10_what_a_component_sent_before_it_left_in_an_outage_is_delivered_afte
     let sent: Vec<u8> = (0..100).flat_map(publish).collect();
     client.send(&sent).await;
     client.close().await;
-    eventually("the sidecar has all of it", PATIENCE, async || {
+    eventually("the sidecar has all of it", TIMEOUT, async || {
         scene.metrics().await.value("standin_buffered_bytes", &[]) as usize == sent.len()
     })
     .await;
@@ -268,7 +268,7 @@ async fn crowded(sessions: usize) -> (Scene, Vec<(RawClient, NodeConnection)>) {
 /// Waits until the buffers are full, and checks several times that they do not grow above their limits.
 async fn full_and_no_fuller(scene: &Scene, sessions: usize) {
     let held = async || scene.metrics().await.value("standin_buffered_bytes", &[]) as usize;
-    eventually("the buffers are full", PATIENCE, async || {
+    eventually("the buffers are full", TIMEOUT, async || {
         held().await >= ALL_BYTES
     })
     .await;
@@ -290,7 +290,7 @@ async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_los
         node.reset();
         let all = Arc::clone(&all);
         sending.push(tokio::spawn(async move {
-            client.set_patience(PATIENCE * 3);
+            client.set_timeout(TIMEOUT * 3);
             client.send(&all).await;
             client
         }));
@@ -329,7 +329,7 @@ async fn messages_for_components_that_do_not_read_are_bounded_together_and_none_
         clients.push(client);
         let messages = Arc::clone(&messages);
         sending.push(tokio::spawn(async move {
-            node.set_patience(PATIENCE * 3);
+            node.set_timeout(TIMEOUT * 3);
             node.send(&messages).await;
             node
         }));
@@ -339,7 +339,7 @@ async fn messages_for_components_that_do_not_read_are_bounded_together_and_none_
     for mut client in clients {
         let messages = Arc::clone(&messages);
         reading.push(tokio::spawn(async move {
-            client.set_patience(PATIENCE * 3);
+            client.set_timeout(TIMEOUT * 3);
             client.expect(&messages).await;
             client
         }));

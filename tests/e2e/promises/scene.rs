@@ -5,7 +5,7 @@
 
 use e2e::http::Endpoint;
 use e2e::raw::CONNECT_OLD;
-use e2e::{Ending, Metrics, NodeConnection, PATIENCE, RawClient, ScriptedNode, eventually};
+use e2e::{Ending, Metrics, NodeConnection, RawClient, ScriptedNode, TIMEOUT, eventually};
 use standin_proxy::{Settings, Sidecar};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -134,7 +134,7 @@ impl Scene {
     pub(crate) async fn counted(&self, name: &str, labels: &[(&str, &str)], wanted: f64) {
         let mut last = f64::NAN;
         let what = format!("{name}{labels:?} becomes {wanted}");
-        eventually(what, PATIENCE, async || {
+        eventually(what, TIMEOUT, async || {
             last = self.metrics().await.value(name, labels);
             (last - wanted).abs() < f64::EPSILON
         })

@@ -98,13 +98,13 @@ impl Connection {
         Ok(())
     }
 
-    /// Receives as [`receive`](Self::receive) does, but waits at most for `patience`.
+    /// Receives as [`receive`](Self::receive) does, but waits at most for `timeout`.
     pub(crate) fn receive_within(
         &mut self,
-        patience: Duration,
+        timeout: Duration,
         take: impl FnMut(Whole<'_>),
     ) -> io::Result<()> {
-        self.stream.set_read_timeout(Some(patience))?;
+        self.stream.set_read_timeout(Some(timeout))?;
         let received = self.receive(take);
         self.stream.set_read_timeout(Some(SILENCE_MAX))?;
         match received {

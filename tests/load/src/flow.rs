@@ -76,17 +76,17 @@ pub(crate) fn reach(publisher: &mut Connection, subscriber: &mut Connection, sub
     reach_again(publisher, subscriber, subject, REACH_AGAIN)
 }
 
-/// Does the same as [`reach`], but publishes again after `patience`.
+/// Does the same as [`reach`], but publishes again after `timeout`.
 pub(crate) fn reach_again(
     publisher: &mut Connection,
     subscriber: &mut Connection,
     subject: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> Outcome<()> {
     let mut heard = false;
     while !heard {
         publisher.send(&publish(subject, None, b"first"))?;
-        subscriber.receive_within(patience, |_| heard = true)?;
+        subscriber.receive_within(timeout, |_| heard = true)?;
     }
     publisher.send(&publish(subject, None, b"last"))?;
     let mut last = false;
