@@ -47,8 +47,8 @@ async fn a_mesh_of_real_nodes_is_complete_after_its_start_a_kill_a_freeze_and_a_
     mesh.wait_until_agreed().await;
     mesh.nodes[1].thaw();
     assert!(mesh.nodes[2].stop(TIMEOUT).await.success());
-    let newcomer = mesh.start_one_more().await;
-    assert_eq!((newcomer, mesh.answering()), (3, vec![0, 1, 3]));
+    let new_node = mesh.start_one_more().await;
+    assert_eq!((new_node, mesh.answering()), (3, vec![0, 1, 3]));
     mesh.wait_until_whole().await;
 }
 
@@ -125,7 +125,7 @@ async fn hosts_are_partitioned_by_silence_and_joined_again() {
     let (mut a, mut b) = socket(&lan, 0, 1).await;
     let (mut c, mut d) = socket(&lan, 2, 1).await;
     assert!(arrives(&mut a, &mut b, TIMEOUT).await && arrives(&mut b, &mut a, TIMEOUT).await);
-    lan.part(&[&[0], &[1, 2]]);
+    lan.partition(&[&[0], &[1, 2]]);
     assert!(!arrives(&mut a, &mut b, SILENCE).await && !arrives(&mut b, &mut a, SILENCE).await);
     assert!(
         arrives(&mut c, &mut d, TIMEOUT).await,
@@ -141,7 +141,7 @@ async fn hosts_are_partitioned_by_silence_and_joined_again() {
         .is_err(),
         "not even a refusal"
     );
-    lan.mend();
+    lan.heal();
     let mut byte = [0];
     for half in [&mut a, &mut b] {
         timeout(TIMEOUT, half.read_exact(&mut byte))
@@ -152,15 +152,15 @@ async fn hosts_are_partitioned_by_silence_and_joined_again() {
     assert!(arrives(&mut a, &mut b, TIMEOUT).await);
 
     // A host in none of the groups reaches both.
-    lan.part(&[&[0], &[2]]);
+    lan.partition(&[&[0], &[2]]);
     assert!(arrives(&mut a, &mut b, TIMEOUT).await && arrives(&mut c, &mut d, TIMEOUT).await);
-    lan.mend();
+    lan.heal();
 
     // In one direction: everything that 0 sends is lost, its TCP acks too.
     lan.silence(0, 1);
     assert!(arrives(&mut b, &mut a, TIMEOUT).await, "0 hears 1");
     assert!(!arrives(&mut a, &mut b, SILENCE).await, "1 does not hear 0");
-    lan.mend();
+    lan.heal();
     timeout(TIMEOUT, b.read_exact(&mut byte))
         .await
         .expect("works again")
@@ -185,7 +185,7 @@ async fn a_cable_is_slow_or_loses_frames_until_it_is_repaired() {
     read.expect("in time").expect("no reset");
     assert!(all == much, "the bytes were changed");
 
-    lan.mend();
+    lan.heal();
     // Frames on their way were lost, so the first round trip may wait for a retransmission.
     eventually("as quick as before", TIMEOUT, async || {
         let since = Instant::now();
@@ -233,10 +233,10 @@ async fn nodes_and_zookeeper_run_on_hosts_of_one_network() {
     subscriber.flush().await;
     mesh.wait_until_agreed().await;
 
-    lan.part(&[&[0, 1], &[2]]);
+    lan.partition(&[&[0, 1], &[2]]);
     mesh.nodes[2].client().await.publish("a", "late").await;
     subscriber.expect_silence(SILENCE).await;
-    lan.mend();
+    lan.heal();
     subscriber.expect_message("1", "a", "late").await;
     mesh.wait_until_linked(&[0, 1, 2]).await;
 }
@@ -265,10 +265,10 @@ async fn an_ensemble_whose_leader_is_cut_off_elects_another() {
     let ensemble = Ensemble::start_on(&lan, [0, 1, 2]).await;
     let first = ensemble.wait_for_leader().await;
     let others = [(first + 1) % 3, (first + 2) % 3];
-    lan.part(&[&[first], &others]);
+    lan.partition(&[&[first], &others]);
     let elected = async || ensemble.leader().await.is_some_and(|leader| leader != first);
     eventually("one of the others leads", 2 * TIMEOUT, elected).await;
-    lan.mend();
+    lan.heal();
     eventually("the first follows", 2 * TIMEOUT, async || {
         ensemble.servers[first].mode().await.as_deref() == Some("follower")
     })

@@ -45,11 +45,13 @@ async fn components_on_three_embedded_nodes_receive_messages_of_each_other() {
         .map(|component| component.info()["server_name"].to_string());
     let names: BTreeSet<String> = names.collect();
     assert!(names.len() > 1, "all twelve components are on {names:?}");
-    for speaker in 0..components.len() {
-        let said = format!("from {speaker}");
-        components[speaker].publish("all", &said).await;
+    for publisher in 0..components.len() {
+        let payload = format!("from {publisher}");
+        components[publisher].publish("all", &payload).await;
         for (number, component) in components.iter_mut().enumerate() {
-            component.expect_message(&number.to_string(), "all", &said).await;
+            component
+                .expect_message(&number.to_string(), "all", &payload)
+                .await;
         }
     }
     for component in &mut components {

@@ -118,7 +118,7 @@ async fn a_cluster_passes_messages_and_survives_a_kill_and_a_freeze() {
     cluster.nodes[1].process().thaw();
     publisher.expect_line("PONG").await;
 
-    cluster.nodes[1].go_lame();
+    cluster.nodes[1].enter_lame_duck();
     publisher.read_until("INFO").await;
 }
 
@@ -139,7 +139,7 @@ async fn a_connection_over_a_cut_cable_is_silent_and_works_after_the_repair() {
         .expect("the kernel takes it");
     let silent = timeout(Duration::from_millis(400), stream.read(&mut buffer)).await;
     assert!(silent.is_err(), "something arrived over a cut cable");
-    machines.mend();
+    machines.heal();
     timeout(TIMEOUT, stream.read(&mut buffer))
         .await
         .expect("retransmitted")

@@ -217,7 +217,7 @@ async fn sessions_leave_a_lame_duck_at_once_and_lose_nothing() {
     client.subscribe("own", "1").await;
     client.flush().await;
     let lame = site.node_of_session().await.expect("the session has a node");
-    site.cluster.nodes[lame].go_lame();
+    site.cluster.nodes[lame].enter_lame_duck();
     let since = Instant::now();
     site.session_moved_from(lame).await;
     assert!(
@@ -245,23 +245,26 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String) {
 
 #[tokio::test]
 async fn wrong_settings_end_the_program_with_the_documented_exit_codes() {
-    let (code, said) = run(&[]).await;
-    assert_eq!(code, Some(64), "{said}");
+    let (code, output) = run(&[]).await;
+    assert_eq!(code, Some(64), "{output}");
     for way in ["--zookeeper", "--upstream", "--dns", "--config"] {
-        assert!(said.contains(way), "the error must name {way}:\n{said}");
+        assert!(output.contains(way), "the error must name {way}:\n{output}");
     }
-    let (code, said) = run(&["--no-such-flag"]).await;
-    assert_eq!(code, Some(64), "{said}");
+    let (code, output) = run(&["--no-such-flag"]).await;
+    assert_eq!(code, Some(64), "{output}");
     let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = held.local_addr().expect("an address").to_string();
-    let (code, said) = run(&["--listen", &taken, "--upstream", "nats://127.0.0.1:1"]).await;
-    assert_eq!(code, Some(69), "{said}");
+    let (code, output) = run(&["--listen", &taken, "--upstream", "nats://127.0.0.1:1"]).await;
+    assert_eq!(code, Some(69), "{output}");
     drop(held);
-    let (code, said) = run(&["--check", "--upstream", "tls://127.0.0.1:1"]).await;
-    assert_eq!(code, Some(64), "{said}");
-    assert!(said.contains("TLS") && said.contains("--upstream"), "{said}");
-    let (code, said) = run(&["--check", "--upstream", "nats://127.0.0.1:1"]).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = run(&["--check", "--upstream", "tls://127.0.0.1:1"]).await;
+    assert_eq!(code, Some(64), "{output}");
+    assert!(
+        output.contains("TLS") && output.contains("--upstream"),
+        "{output}"
+    );
+    let (code, output) = run(&["--check", "--upstream", "nats://127.0.0.1:1"]).await;
+    assert_eq!(code, Some(0), "{output}");
 }
 
 /// Returns a program with a limit of 200 open files that it cannot raise, not even as root.
@@ -353,8 +356,8 @@ async fn tcp_keep_alive_is_on_towards_the_component_and_towards_the_node() {
         eventually(format!("keep-alive on {filter:?}"), TIMEOUT, async || {
             let mut ss = std::process::Command::new("ss");
             let output = ss.args(["-tnoH", "state", "established"]).args(filter).output();
-            let said = String::from_utf8_lossy(&output.expect("ss, of iproute2").stdout).into_owned();
-            said.contains("timer:(keepalive,")
+            let output = String::from_utf8_lossy(&output.expect("ss, of iproute2").stdout).into_owned();
+            output.contains("timer:(keepalive,")
         })
         .await;
     }

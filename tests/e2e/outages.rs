@@ -317,8 +317,8 @@ async fn live_nodes_that_are_unregistered_are_used_while_the_only_registered_nod
         sidecar.metrics().await.value("standin_nodes_proved", &[]) == 2.0
     })
     .await;
-    let ghost = SocketAddr::from(([127, 0, 0, 1], e2e::port::free_port()));
-    registrar.announce(Record::Own, "ghost", ghost).await;
+    let dead = SocketAddr::from(([127, 0, 0, 1], e2e::port::free_port()));
+    registrar.announce(Record::Own, "dead", dead).await;
     for node in &cluster.nodes {
         registrar.withdraw(node.name()).await;
     }

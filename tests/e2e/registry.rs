@@ -214,12 +214,12 @@ async fn a_live_node_that_is_unregistered_keeps_its_sessions() {
 async fn a_node_added_later_is_known_within_a_second_and_used_when_the_others_die() {
     let mut site = Site::start_with(Record::Plain, 2, |sidecar| sidecar).await;
     let mut component = fragile_component(&site).await;
-    let newcomer = &site.cluster.nodes[2];
+    let new_node = &site.cluster.nodes[2];
     site.registrar
-        .announce(Record::Plain, newcomer.name(), newcomer.address())
+        .announce(Record::Plain, new_node.name(), new_node.address())
         .await;
     let announced = Instant::now();
-    eventually("the newcomer is known", TIMEOUT, async || {
+    eventually("the new node is known", TIMEOUT, async || {
         site.sidecar.node_rows().await.len() == 3
     })
     .await;
@@ -231,9 +231,9 @@ async fn a_node_added_later_is_known_within_a_second_and_used_when_the_others_di
 
     site.cluster.kill(0);
     site.cluster.kill(1);
-    eventually("the session is on the newcomer", TIMEOUT, async || {
+    eventually("the session is on the new node", TIMEOUT, async || {
         site.node_of_session().await == Some(2)
     })
     .await;
-    is_served(&mut component, "newcomer").await;
+    is_served(&mut component, "new-node").await;
 }

@@ -3,7 +3,7 @@
 //! The switch is a bridge in its own namespace, so the network of the machine that runs the tests is not touched. The hosts have
 //! the addresses 10.78.0.1, .2, …, and each has its own loopback. Needs root and iproute2.
 //!
-//! Each fault is silence or delay, as a broken cable is to the other side, and never a reset. [`Lan::mend`] ends all faults.
+//! Each fault is silence or delay, as a broken cable is to the other side, and never a reset. [`Lan::heal`] ends all faults.
 //! Delay and loss work without `netem`, which many small kernels lack: the switch drops every frame that arrives from the host,
 //! and `cable.py` beside this file, which gets a copy before the drop, sends it again later, or not at all.
 
@@ -88,7 +88,7 @@ impl Lan {
     }
 
     /// Partitions these groups of hosts from each other, in both directions. A host in no group still reaches all.
-    pub fn part(&mut self, groups: &[&[usize]]) {
+    pub fn partition(&mut self, groups: &[&[usize]]) {
         for (place, group) in groups.iter().enumerate() {
             let others = groups.iter().enumerate().filter(|(other, _)| *other != place);
             for other in others.flat_map(|(_, other)| *other) {
@@ -110,7 +110,7 @@ impl Lan {
     /// Delays everything that this host sends by `delay`, and drops this share of its frames (0.05: 5 %). A frame of a busy
     /// connection has up to 64 KiB. What the host receives is not changed.
     pub async fn slow(&mut self, host: usize, delay: Duration, loss: f64) {
-        self.mend_slow(host);
+        self.heal_slow(host);
         let port = port_name(host);
         let mut cable = Program::new(peers::python())
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cable.py"))
@@ -133,16 +133,16 @@ impl Lan {
     }
 
     /// Ends every fault. Frames on their way over a slow cable are lost.
-    pub fn mend(&mut self) {
+    pub fn heal(&mut self) {
         for (from, to) in std::mem::take(&mut self.silenced) {
             self.hosts[from].send_again_to(&self.hosts[to]);
         }
         for host in 0..self.hosts.len() {
-            self.mend_slow(host);
+            self.heal_slow(host);
         }
     }
 
-    fn mend_slow(&mut self, host: usize) {
+    fn heal_slow(&mut self, host: usize) {
         if let Some(cable) = self.slow.remove(&host) {
             drop(cable);
             self.tc(&["qdisc", "delete", "dev", &port_name(host), "clsact"]);

@@ -191,7 +191,7 @@ impl MeshNode {
     }
 
     /// Starts its lame duck mode (SIGUSR2): it tells its clients (`ldm` in INFO), closes them one after the other, and ends.
-    pub fn go_lame(&mut self) {
+    pub fn enter_lame_duck(&mut self) {
         self.process().signal(Signal::SIGUSR2);
     }
 

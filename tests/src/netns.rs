@@ -81,7 +81,7 @@ impl NetnsPair {
     }
 
     /// Repairs the cable.
-    pub fn mend(&self) {
+    pub fn heal(&self) {
         for (side, other) in self.both_ways() {
             side.send_again_to(other);
         }

@@ -272,13 +272,13 @@ async fn standin_broker_refuses_the_flags_and_settings_that_nats_server_refuses(
             if !file.is_empty() {
                 program = program.arg("-c").arg(&path);
             }
-            let (code, said) = refused(program).await;
+            let (code, output) = refused(program).await;
             // For a wrong flag nats-server prints its help and exits with 0. Some errors it finds only when it is ready.
             let is_refused = match kind {
                 ServerKind::Standin => matches!(code, Some(64 | 69)),
-                ServerKind::NatsServer => code != Some(0) || !said.contains("Server is ready"),
+                ServerKind::NatsServer => code != Some(0) || !output.contains("Server is ready"),
             };
-            assert!(is_refused, "{flags:?} {file}: {code:?} {said}");
+            assert!(is_refused, "{flags:?} {file}: {code:?} {output}");
         }
     }
 }
@@ -291,11 +291,12 @@ async fn a_bcrypt_hash_in_an_environment_variable_is_refused_with_the_name_of_th
             .args(["-t", "-c"])
             .arg(folder.path().join("nats.conf"))
             .env("HASH", hash);
-        let (code, said) = refused(program).await;
-        assert_eq!(code, Some(64), "{said}");
+        let (code, output) = refused(program).await;
+        assert_eq!(code, Some(64), "{output}");
         assert!(
-            said.contains("nats.conf:1: authorization.password is a bcrypt hash") && !said.contains("abcdef"),
-            "{said}"
+            output.contains("nats.conf:1: authorization.password is a bcrypt hash")
+                && !output.contains("abcdef"),
+            "{output}"
         );
     }
 }

@@ -21,9 +21,9 @@ async fn subscribed(server: std::net::SocketAddr, number: usize) -> std::io::Res
     let mut stream = TcpStream::connect(server).await?;
     let line = format!("{CONNECT_OLD}\r\nSUB crowd.{number} 1\r\nSUB all.* 2\r\nPING\r\n");
     stream.write_all(line.as_bytes()).await?;
-    let mut heard = Vec::new();
-    while !heard.windows(6).any(|bytes| bytes == b"PONG\r\n") {
-        if timeout(TIMEOUT, stream.read_buf(&mut heard)).await?? == 0 {
+    let mut received = Vec::new();
+    while !received.windows(6).any(|bytes| bytes == b"PONG\r\n") {
+        if timeout(TIMEOUT, stream.read_buf(&mut received)).await?? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
     }
@@ -48,14 +48,14 @@ async fn ten_thousand_clients_that_subscribe_and_die_at_once_leave_nothing_behin
         assert_eq!(varz(&server, "subscriptions").await, 2 * CROWD as u64);
         watcher.publish("all.x", "hi").await;
         for stream in &mut crowd {
-            let mut heard = String::new();
+            let mut received = String::new();
             // The server's first PING comes soon after CONNECT, before or after the message.
-            while heard.replace("PING\r\n", "") != "MSG all.x 2 2\r\nhi\r\n" {
+            while received.replace("PING\r\n", "") != "MSG all.x 2 2\r\nhi\r\n" {
                 let mut bytes = Vec::new();
                 let count = timeout(TIMEOUT, stream.read_buf(&mut bytes)).await;
-                let count = count.unwrap_or_else(|_| panic!("not the message: {heard:?}"));
-                assert!(count.expect("a socket") > 0, "the connection ended: {heard:?}");
-                heard += &String::from_utf8_lossy(&bytes);
+                let count = count.unwrap_or_else(|_| panic!("not the message: {received:?}"));
+                assert!(count.expect("a socket") > 0, "the connection ended: {received:?}");
+                received += &String::from_utf8_lossy(&bytes);
             }
         }
         // The connections are reset, with unread bytes or not.

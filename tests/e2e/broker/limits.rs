@@ -30,9 +30,12 @@ async fn a_silent_client_gets_pings_and_is_then_closed() {
     for kind in BOTH {
         let server = server(kind, "ping_interval: \"200ms\"\nping_max: 2\n").await;
         let mut silent = RawClient::open(server.address()).await;
-        let (heard, ending) = silent.read_to_end().await;
-        let heard = String::from_utf8_lossy(&heard).into_owned();
-        assert_eq!(heard, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n", "{kind:?}");
+        let (received, ending) = silent.read_to_end().await;
+        let received = String::from_utf8_lossy(&received).into_owned();
+        assert_eq!(
+            received, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n",
+            "{kind:?}"
+        );
         assert_eq!(ending, Ending::Closed, "{kind:?}");
         assert_eq!(reason(&server).await, "Stale Connection", "{kind:?}");
     }
@@ -62,11 +65,11 @@ async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
                 .await
                 .expect("it listens"),
         );
-        let (heard, _) = third.read_to_end().await;
-        let heard = String::from_utf8_lossy(&heard).into_owned();
+        let (received, _) = third.read_to_end().await;
+        let received = String::from_utf8_lossy(&received).into_owned();
         assert!(
-            heard.ends_with("-ERR 'maximum connections exceeded'\r\n"),
-            "{kind:?}: {heard}"
+            received.ends_with("-ERR 'maximum connections exceeded'\r\n"),
+            "{kind:?}: {received}"
         );
         first.close().await;
         eventually("there is room again", TIMEOUT, async || {
@@ -86,9 +89,9 @@ async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
 /// Publishes to a subscriber that never reads, until the server closes it. Returns the reason on the pages.
 async fn overruns(kind: ServerKind, settings: &str) -> String {
     let server = server(kind, settings).await;
-    let mut lazy = RawClient::open(server.address()).await;
-    lazy.subscribe("a", "1").await;
-    lazy.flush().await;
+    let mut subscriber = RawClient::open(server.address()).await;
+    subscriber.subscribe("a", "1").await;
+    subscriber.flush().await;
     let mut publisher = RawClient::open(server.address()).await;
     let message = format!("PUB a 65536\r\n{}\r\n", "x".repeat(65_536)).repeat(16);
     let slow = async || {

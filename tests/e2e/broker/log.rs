@@ -44,14 +44,14 @@ async fn each_client_that_the_server_closes_for_a_reason_has_a_line() {
     ]);
     silent.read_to_end().await;
 
-    let mut rude = RawClient::open_with(address, CONNECT).await;
+    let mut malformed = RawClient::open_with(address, CONNECT).await;
     expected.push(vec![
         "protocol violation".to_owned(),
         "Unknown Protocol Operation".to_owned(),
-        peer(&rude),
+        peer(&malformed),
     ]);
-    rude.send("HELLO\r\n").await;
-    rude.read_to_end().await;
+    malformed.send("HELLO\r\n").await;
+    malformed.read_to_end().await;
 
     let mut slow = RawClient::open_with(address, CONNECT).await;
     slow.subscribe("load", "1").await;

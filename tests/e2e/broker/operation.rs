@@ -280,14 +280,14 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
     let text = "[process]\nlame_duck_grace_secs = 1\nlame_duck_secs = 2\n";
     let path = folder.write("broker.toml", text);
     let mut server = Server::start(ServerKind::Standin, &["-c", &path]).await;
-    let mut told = RawClient::open_with(server.address(), CONNECT_NEW).await;
+    let mut first = RawClient::open_with(server.address(), CONNECT_NEW).await;
     let mut others = Vec::new();
     for _ in 0..3 {
         others.push(RawClient::open_with(server.address(), CONNECT_OLD).await);
     }
     let start = Instant::now();
     server.process().signal(Signal::SIGUSR2);
-    assert_eq!(told.read_frame().await.json()["ldm"], true);
+    assert_eq!(first.read_frame().await.json()["ldm"], true);
     found("new clients are refused", TIMEOUT, async || {
         TcpStream::connect(server.address()).await.err()
     })
@@ -296,14 +296,14 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
         server.http().get("/healthz").await.map(|(code, _)| code),
         Some(503)
     );
-    told.subscribe("a", "1").await;
-    told.flush().await;
-    told.close().await;
+    first.subscribe("a", "1").await;
+    first.flush().await;
+    first.close().await;
     let mut ends = Vec::new();
     for other in &mut others {
         // Only the first PING of the server may come.
-        let (heard, ending) = other.read_to_end().await;
-        assert!(heard.is_empty() || heard == b"PING\r\n", "{heard:?}");
+        let (received, ending) = other.read_to_end().await;
+        assert!(received.is_empty() || received == b"PING\r\n", "{received:?}");
         assert_eq!(ending, Ending::Closed);
         ends.push(start.elapsed());
     }

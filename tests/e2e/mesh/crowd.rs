@@ -19,9 +19,9 @@ async fn arrive(address: std::net::SocketAddr, number: usize) -> TcpStream {
         number % 10
     );
     stream.write_all(line.as_bytes()).await.expect("taken");
-    let mut heard = Vec::new();
-    while !heard.windows(6).any(|bytes| bytes == b"PONG\r\n") {
-        let read = timeout(TIMEOUT, stream.read_buf(&mut heard)).await;
+    let mut received = Vec::new();
+    while !received.windows(6).any(|bytes| bytes == b"PONG\r\n") {
+        let read = timeout(TIMEOUT, stream.read_buf(&mut received)).await;
         assert!(read.expect("in time").expect("served") > 0);
     }
     stream
@@ -131,15 +131,15 @@ async fn after_many_faults_the_survivors_agree_and_use_no_more_memory_and_files(
     }
     let before = [mesh.nodes[0].figures(), mesh.nodes[1].figures()];
     for round in 0..4 {
-        let mut fleeting: RawClient = mesh.nodes[2].client().await;
-        fleeting
+        let mut short_lived: RawClient = mesh.nodes[2].client().await;
+        short_lived
             .send("SUB all 1\r\nSUB some.* 2\r\nSUB all q 3\r\n")
             .await;
-        fleeting.flush().await;
+        short_lived.flush().await;
         if round % 2 == 0 {
             mesh.nodes[2].kill();
         } else {
-            drop(fleeting);
+            drop(short_lived);
             assert!(mesh.nodes[2].stop(TIMEOUT).await.success());
         }
         let mark = mesh.nodes[0].process().mark();

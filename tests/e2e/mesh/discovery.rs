@@ -53,7 +53,7 @@ async fn info_lists_the_own_node_first_and_is_sent_again_when_nodes_join_or_leav
     mesh.nodes[0].restart().await;
     until_listed(&mut current, urls(&mesh, 1, &[0, 2, fourth])).await;
     let mut held = mesh.nodes[0].client().await;
-    mesh.nodes[0].go_lame();
+    mesh.nodes[0].enter_lame_duck();
     until_listed(&mut current, urls(&mesh, 1, &[2, fourth])).await;
     held.flush().await;
     mesh.wait_until_whole().await;
@@ -109,7 +109,7 @@ async fn moves_by_itself(library: Library) {
     component.subscribe_queue("member", "work", "crew");
     component.flush().await;
     let mut counterpart = mesh.nodes[2].client().await;
-    counterpart.subscribe("said", "1").await;
+    counterpart.subscribe("up", "1").await;
     counterpart.flush().await;
     counterpart.publish("news.1", "before").await;
     eventually("it receives", TIMEOUT, async || {
@@ -133,7 +133,7 @@ async fn moves_by_itself(library: Library) {
         component.payloads("all").iter().any(|came| came == "last")
     })
     .await;
-    component.publish("said", "hi");
+    component.publish("up", "hi");
     loop {
         let frame = counterpart.read_command().await;
         if frame.verb() == "MSG" {

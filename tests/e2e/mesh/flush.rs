@@ -81,12 +81,12 @@ fn go_on(mut rounds: Rounds, over: Arc<AtomicBool>, count: Arc<AtomicU64>) -> Jo
 }
 
 /// Starts a node, runs rounds with it on both sides of every pair as soon as it is ready, and stops or kills it.
-async fn join_and_leave(mesh: &mut Mesh, newcomer: usize, killed: bool) {
-    mesh.nodes[newcomer].restart().await;
+async fn join_and_leave(mesh: &mut Mesh, new_node: usize, killed: bool) {
+    mesh.nodes[new_node].restart().await;
     let mut pairs = Vec::new();
     for stays in 0..3 {
-        pairs.push(Rounds::on(mesh, newcomer, stays).await);
-        pairs.push(Rounds::on(mesh, stays, newcomer).await);
+        pairs.push(Rounds::on(mesh, new_node, stays).await);
+        pairs.push(Rounds::on(mesh, stays, new_node).await);
     }
     let rounds = pairs.into_iter().map(async |mut rounds| {
         for _ in 0..ROUNDS_OF_A_NEW_NODE {
@@ -96,9 +96,9 @@ async fn join_and_leave(mesh: &mut Mesh, newcomer: usize, killed: bool) {
     });
     futures_util::future::join_all(rounds).await;
     if killed {
-        mesh.nodes[newcomer].kill();
+        mesh.nodes[new_node].kill();
     } else {
-        assert!(mesh.nodes[newcomer].stop(TIMEOUT).await.success());
+        assert!(mesh.nodes[new_node].stop(TIMEOUT).await.success());
     }
 }
 
@@ -111,10 +111,10 @@ async fn after_sub_ping_pong_a_publish_on_any_node_arrives_ten_thousand_times_wh
         let rounds = Rounds::on(&mesh, here, there).await;
         pairs.push(go_on(rounds, Arc::clone(&over), Arc::clone(&count)));
     }
-    let newcomers = [mesh.add(None), mesh.add(None)];
+    let new_nodes = [mesh.add(None), mesh.add(None)];
     let mut changes = 0;
     while changes < CHANGES || count.load(Relaxed) < ROUNDS {
-        join_and_leave(&mut mesh, newcomers[changes % 2], changes % 4 < 2).await;
+        join_and_leave(&mut mesh, new_nodes[changes % 2], changes % 4 < 2).await;
         changes += 1;
         assert!(!pairs.iter().any(JoinHandle::is_finished), "a pair has failed");
     }

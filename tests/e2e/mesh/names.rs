@@ -40,17 +40,17 @@ async fn a_node_without_a_cluster_name_adopts_that_of_the_cluster_it_joins() {
         assert_eq!(cluster_of(&mesh, index).await, ("mesh".into(), "mesh".into()));
     }
     client.send("PING\r\n").await;
-    let news = client.read_until("PONG").await;
-    let named = news
+    let frames = client.read_until("PONG").await;
+    let named = frames
         .iter()
         .any(|frame| frame.verb() == "INFO" && frame.json()["cluster"] == "mesh");
-    assert!(named, "{news:?}");
+    assert!(named, "{frames:?}");
 
     // An adopted name counts as much as a configured one.
-    let stranger = mesh.add(None);
-    with_flags(&mut mesh, stranger, &["--cluster_name", "other"]);
-    mesh.nodes[stranger].restart().await;
-    for index in [0, 2, stranger] {
+    let outsider = mesh.add(None);
+    with_flags(&mut mesh, outsider, &["--cluster_name", "other"]);
+    mesh.nodes[outsider].restart().await;
+    for index in [0, 2, outsider] {
         let process = mesh.nodes[index].process();
         let line = process.wait_for_line("the clusters' names differ", TIMEOUT).await;
         for name in ["\"mesh\"", "\"other\""] {
@@ -58,7 +58,7 @@ async fn a_node_without_a_cluster_name_adopts_that_of_the_cluster_it_joins() {
         }
     }
     mesh.wait_until_linked(&[0, 1, 2]).await;
-    mesh.wait_until_linked(&[stranger]).await;
+    mesh.wait_until_linked(&[outsider]).await;
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn a_node_without_a_cluster_name_and_with_routes_to_two_clusters_joins_one
         .process()
         .wait_for_line("cluster name taken over", TIMEOUT)
         .await;
-    let (friend, other) = if line.text.contains("east") {
+    let (joined, other) = if line.text.contains("east") {
         (0, 2)
     } else {
         (2, 0)
@@ -86,7 +86,7 @@ async fn a_node_without_a_cluster_name_and_with_routes_to_two_clusters_joins_one
         .process()
         .wait_for_line("the clusters' names differ", TIMEOUT)
         .await;
-    mesh.wait_until_linked(&[1, friend]).await;
+    mesh.wait_until_linked(&[1, joined]).await;
     mesh.wait_until_linked(&[other]).await;
 }
 

@@ -11,33 +11,33 @@ use tokio::time::timeout;
 
 const REFUSED: Duration = Duration::from_secs(5);
 
-/// Starts three nodes, of which `stranger` has the flags `strange`. Checks that the other two form a cluster without a route to it, and
-/// that all three log `words`.
-async fn is_refused(stranger: usize, strange: &[&str], usual: &[&str], words: &str) {
+/// Starts three nodes, of which `outsider` has the flags `other_flags`. Checks that the other two form a cluster without a route to it, and
+/// that all three log `reason`.
+async fn is_refused(outsider: usize, other_flags: &[&str], flags: &[&str], reason: &str) {
     let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .setting("cluster.sync_timeout_ms", 2000)
         .describe();
     for (index, node) in mesh.nodes.iter_mut().enumerate() {
-        let flags = if index == stranger { strange } else { usual };
+        let flags = if index == outsider { other_flags } else { flags };
         let address = node.cluster_address().to_string();
         let flags = flags.iter().map(|flag| flag.replace("ADDRESS", &address));
         node.flags.extend(flags);
     }
-    let friends: Vec<usize> = (0..3).filter(|index| *index != stranger).collect();
+    let members: Vec<usize> = (0..3).filter(|index| *index != outsider).collect();
     for node in &mut mesh.nodes {
         node.launch();
     }
     for node in &mut mesh.nodes {
         node.wait_until_ready().await;
     }
-    mesh.wait_until_linked(&friends).await;
+    mesh.wait_until_linked(&members).await;
     for index in [0, 1, 2] {
-        let line = mesh.nodes[index].process().wait_for_line(words, REFUSED).await;
+        let line = mesh.nodes[index].process().wait_for_line(reason, REFUSED).await;
         assert!(line.text.contains("ERROR"), "{line:?}");
     }
-    mesh.wait_until_linked(&[stranger]).await;
+    mesh.wait_until_linked(&[outsider]).await;
 
-    // A publish on one of the two reaches the other one and not the stranger.
+    // A publish on one of the two reaches the other one and not the outsider.
     let mut clients = Vec::new();
     for node in &mesh.nodes {
         let mut client = node.client().await;
@@ -45,32 +45,32 @@ async fn is_refused(stranger: usize, strange: &[&str], usual: &[&str], words: &s
         client.flush().await;
         clients.push(client);
     }
-    clients[friends[0]].publish("a", "hi").await;
-    for friend in &friends {
-        clients[*friend].expect_message("1", "a", "hi").await;
+    clients[members[0]].publish("a", "hi").await;
+    for member in &members {
+        clients[*member].expect_message("1", "a", "hi").await;
     }
-    clients[friends[0]].flush().await;
-    assert!(clients[stranger].flush().await.is_empty());
-    mesh.wait_until_agreed_among(&friends).await;
+    clients[members[0]].flush().await;
+    assert!(clients[outsider].flush().await.is_empty());
+    mesh.wait_until_agreed_among(&members).await;
     // There was no route even for a moment, which would have passed messages.
-    for index in friends {
-        let name = format!("linked with n{}", stranger + 1);
+    for index in members {
+        let name = format!("linked with n{}", outsider + 1);
         assert!(
             !mesh.nodes[index].process().has_line(&name),
             "{}",
             mesh.nodes[index].process().tail()
         );
     }
-    let process = mesh.nodes[stranger].process();
+    let process = mesh.nodes[outsider].process();
     assert!(!process.has_line("linked with"), "{}", process.tail());
 }
 
 /// Checks that a node is refused whether its name is the lowest or the highest: of two nodes the one with the lower name decides which
 /// of their routes stays.
-async fn is_refused_with_any_name(strange: &[&str], usual: &[&str], words: &str) {
+async fn is_refused_with_any_name(other_flags: &[&str], flags: &[&str], reason: &str) {
     tokio::join!(
-        is_refused(0, strange, usual, words),
-        is_refused(2, strange, usual, words)
+        is_refused(0, other_flags, flags, reason),
+        is_refused(2, other_flags, flags, reason)
     );
 }
 
@@ -147,16 +147,16 @@ async fn connections_that_are_not_nodes_do_no_harm_at_the_port_for_nodes() {
         silent.push(stream);
     }
     for stream in &mut silent {
-        let mut heard = Vec::new();
-        let end = timeout(TIMEOUT, stream.read_to_end(&mut heard)).await;
+        let mut received = Vec::new();
+        let end = timeout(TIMEOUT, stream.read_to_end(&mut received)).await;
         assert!(end.is_ok(), "the connection was not closed");
     }
     // A client library with the wrong port gets no INFO and is closed.
     let stream = TcpStream::connect(address).await.expect("it listens");
     let mut lost = e2e::Conversation::new("lost client", stream);
     lost.send("CONNECT {}\r\nPING\r\n").await;
-    let (heard, ending) = lost.read_to_end().await;
-    assert!(!heard.starts_with(b"INFO"), "{heard:?}");
+    let (received, ending) = lost.read_to_end().await;
+    assert!(!received.starts_with(b"INFO"), "{received:?}");
     assert!(matches!(ending, Ending::Closed | Ending::Reset));
 
     let mut publisher = mesh.nodes[0].client().await;

@@ -59,7 +59,7 @@ async fn both_sides_of_a_partition_serve_their_clients_and_are_one_mesh_after_it
     let mut subscribers = subscribers(&mesh).await;
     let before: Vec<_> = mesh.nodes.iter().map(|node| node.figures()).collect();
     for round in 0..2 {
-        lan.part(&[&[0, 1], &[2, 3]]);
+        lan.partition(&[&[0, 1], &[2, 3]]);
         mesh.wait_until_linked(&[0, 1]).await;
         mesh.wait_until_linked(&[2, 3]).await;
         mesh.wait_until_agreed_among(&[0, 1]).await;
@@ -68,15 +68,15 @@ async fn both_sides_of_a_partition_serve_their_clients_and_are_one_mesh_after_it
         reaches(&mesh, &mut subscribers, 3, &[2, 3], &[0, 1]).await;
         // Interest that begins or ends during the partition is known after it.
         let node = if round == 0 { 1 } else { 2 };
-        let mut newcomer = mesh.nodes[node].client().await;
-        newcomer.subscribe("meanwhile", "1").await;
-        newcomer.flush().await;
-        let mut fleeting = mesh.nodes[node].client().await;
-        fleeting.subscribe("gone", "1").await;
-        fleeting.flush().await;
-        fleeting.close().await;
+        let mut client = mesh.nodes[node].client().await;
+        client.subscribe("meanwhile", "1").await;
+        client.flush().await;
+        let mut short_lived = mesh.nodes[node].client().await;
+        short_lived.subscribe("gone", "1").await;
+        short_lived.flush().await;
+        short_lived.close().await;
 
-        lan.mend();
+        lan.heal();
         mesh.wait_until_whole().await;
         mesh.wait_until_agreed().await;
         for from in 0..4 {
@@ -87,7 +87,7 @@ async fn both_sides_of_a_partition_serve_their_clients_and_are_one_mesh_after_it
             .await
             .publish("meanwhile", "hi")
             .await;
-        newcomer.expect_message("1", "meanwhile", "hi").await;
+        client.expect_message("1", "meanwhile", "hi").await;
     }
     eventually("threads and open files are as before", LONG_TIMEOUT, async || {
         let now = mesh.nodes.iter().map(|node| node.figures());
@@ -118,7 +118,7 @@ async fn a_route_that_is_silent_in_one_direction_ends_on_both_sides_and_others_s
     reaches(&mesh, &mut subscribers, 2, &[0, 1, 2], &[]).await;
     reaches(&mesh, &mut subscribers, 0, &[0, 2], &[1]).await;
     reaches(&mesh, &mut subscribers, 1, &[1, 2], &[0]).await;
-    lan.mend();
+    lan.heal();
     mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     for from in 0..3 {
@@ -171,10 +171,10 @@ async fn over_a_slow_or_lossy_network_every_message_arrives_and_routes_stay_open
         subscriber.expect_message("1", "far", "hi").await;
     }
     nothing_is_lost(&mut mesh, "slow", 300).await;
-    lan.mend();
+    lan.heal();
     lan.slow_all(Duration::from_millis(1), 0.05).await;
     nothing_is_lost(&mut mesh, "lossy", 300).await;
-    lan.mend();
+    lan.heal();
     for node in &mut mesh.nodes {
         let process = node.process();
         assert!(!process.has_line("is lost"), "{}", process.tail());
@@ -192,7 +192,7 @@ async fn a_node_that_cannot_reach_zookeeper_stays_in_the_mesh_and_is_registered_
         .start_across(&lan)
         .await;
     let mut subscribers = subscribers(&mesh).await;
-    lan.part(&[&[3], &[2]]);
+    lan.partition(&[&[3], &[2]]);
     eventually("it is unregistered", LONG_TIMEOUT, async || {
         registrar.children("/standin/nodes").await == ["n1", "n2"]
     })
@@ -201,7 +201,7 @@ async fn a_node_that_cannot_reach_zookeeper_stays_in_the_mesh_and_is_registered_
     for from in 0..3 {
         reaches(&mesh, &mut subscribers, from, &[0, 1, 2], &[]).await;
     }
-    lan.mend();
+    lan.heal();
     eventually("it is registered again", LONG_TIMEOUT, async || {
         registrar.children("/standin/nodes").await == ["n1", "n2", "n3"]
     })
@@ -289,13 +289,13 @@ async fn after_partitions_each_node_counts_its_subscriptions_and_the_others_inte
     let mut mesh = builder(3).start_across(&lan).await;
     let _clients = subscribed_clients(&mesh).await;
     until_counted(&mesh, &[0; 3]).await;
-    for (lonely, pair) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
-        lan.part(&[&[lonely], &pair]);
+    for (alone, pair) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
+        lan.partition(&[&[alone], &pair]);
         churn(&mesh).await;
-        mesh.wait_until_linked(&[lonely]).await;
+        mesh.wait_until_linked(&[alone]).await;
         mesh.wait_until_linked(&pair).await;
         churn(&mesh).await;
-        lan.mend();
+        lan.heal();
         churn(&mesh).await;
         mesh.wait_until_whole().await;
         until_counted(&mesh, &[0; 3]).await;

@@ -101,9 +101,9 @@ async fn a_node_that_was_not_frozen_delivers_the_last_message_before_a_reset() {
     subscriber.subscribe("news", "1").await;
     subscriber.flush().await;
     for round in 0..50 {
-        let mut careless = node.client().await;
-        careless.publish("news", round.to_string()).await;
-        careless.reset();
+        let mut client = node.client().await;
+        client.publish("news", round.to_string()).await;
+        client.reset();
         subscriber.expect_message("1", "news", &round.to_string()).await;
     }
 }

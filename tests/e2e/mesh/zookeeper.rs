@@ -217,10 +217,10 @@ async fn an_ensemble_that_loses_its_leader_keeps_all_nodes_registered_and_accept
     ensemble.wait_for_leader().await;
     let survivor = (leader + 1) % 3;
     let mut registrar = ensemble.servers[survivor].registrar().await;
-    let newcomer = mesh.start_one_more().await;
+    let new_node = mesh.start_one_more().await;
     mesh.wait_until_whole().await;
     registered(&mut registrar, &["n1", "n2", "n3", "n4"]).await;
-    assert!(mesh.nodes[newcomer].stop(TIMEOUT).await.success());
+    assert!(mesh.nodes[new_node].stop(TIMEOUT).await.success());
     registered(&mut registrar, &["n1", "n2", "n3"]).await;
     nothing_is_lost(flow).await;
     mesh.wait_until_whole().await;

@@ -127,7 +127,7 @@ async fn s7_a_new_component_gets_an_info_after_a_move_to_a_node_with_other_limit
 
 #[tokio::test]
 async fn s7_a_later_info_before_connect_is_sent_after_connect_and_only_to_a_new_component() {
-    for (connect, told) in [(CONNECT_NEW, true), (CONNECT_OLD, false)] {
+    for (connect, is_sent) in [(CONNECT_NEW, true), (CONNECT_OLD, false)] {
         let mut scene = Scene::start().await;
         let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
         let mut info = scene.node.info_mut().clone();
@@ -139,7 +139,7 @@ async fn s7_a_later_info_before_connect_is_sent_after_connect_and_only_to_a_new_
         node.handshake().await;
         node.expect_line("PING").await;
         node.pong().await;
-        if told {
+        if is_sent {
             assert_eq!(client.read_frame().await.json()["max_payload"], 1000);
         }
         client.expect_line("PONG").await;

@@ -256,11 +256,11 @@ async fn numbers_over_dying_nodes(scene: &mut Scene, deaths: usize) -> (Vec<Vec<
     const READ_BEFORE_DEATH: usize = 1000;
     let (mut client, mut node) = scene.open().await;
     let enough = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&enough);
+    let stop = Arc::clone(&enough);
     let publishing = tokio::spawn(async move {
         let publish = |subject, number: usize| pub_frame(subject, format!("{number:01000}"));
         let mut total = 0;
-        while !told.load(Relaxed) {
+        while !stop.load(Relaxed) {
             let chunk: Vec<u8> = (total..total + 50)
                 .flat_map(|number| publish("n", number))
                 .collect();
