@@ -1,4 +1,4 @@
-//! An old client to play with: subscribes to a subject and prints what comes; each line typed is published.
+//! An old client to try by hand: subscribes to a subject, prints each message, and publishes each typed line.
 //!
 //! `cargo run -p examples --example old_client -- 127.0.0.1:4222 greetings`
 

@@ -1,8 +1,8 @@
 //! A guided failover: three broker nodes in a mesh, the sidecar in front of them, and a client that knows one address and does
 //! not survive the loss of its connection. The node under the client is killed three times. The client notices nothing.
 //!
-//! `cargo run --release -p examples --example failover`. With `-- nats-server` at the end the nodes are that program, which must be
-//! installed (Debian: `apt-get install nats-server`). A path works as well.
+//! `cargo run --release -p examples --example failover`. With `-- nats-server` at the end the nodes run that program, given by its
+//! name in `PATH` or by its path (in Debian's package nats-server: `/usr/sbin/nats-server`).
 
 #![expect(
     clippy::print_stdout,
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "listen = [\"127.0.0.1:0\"]\nnodes.upstream = {:?}\nhttp.listen = \"127.0.0.1:0\"\n",
         nodes.urls()
     ))?;
-    // The runtime's threads run the sidecar, this thread tells the story.
+    // The sidecar runs on the threads of the runtime, and the tour on this one.
     let runtime = tokio::runtime::Runtime::new()?;
     let sidecar = runtime.block_on(Sidecar::start(settings))?;
     let address = sidecar.addresses()[0];

@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// The subscriber looks for the end after this much silence.
 const LOOK_FOR_END: Duration = Duration::from_millis(300);
 
-/// A client's traffic until [`stop`](Self::stop). Printed, it tells what came so far.
+/// The traffic of one client until [`stop`](Self::stop). Its text is the number of orders received so far and the longest silence.
 pub(crate) struct Traffic {
     counts: Arc<Counts>,
     threads: [JoinHandle<io::Result<()>>; 2],

@@ -40,7 +40,7 @@ impl Ledger {
         format!("{publisher} {number}")
     }
 
-    /// Publishes the publisher's next so many messages.
+    /// Publishes the next `count` messages of this publisher.
     pub async fn publish(&mut self, client: &mut RawClient, publisher: &str, subject: &str, count: u64) {
         for _ in 0..count {
             let payload = self.next(publisher);

@@ -20,22 +20,22 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// Pause before [`reach`] publishes again.
 const REACH_AGAIN: Duration = Duration::from_millis(20);
 
-/// One publisher, one subscriber, as fast as it goes.
+/// One publisher and one subscriber at full speed.
 #[derive(Debug, Args)]
 pub(crate) struct Flow {
-    /// Where the publisher connects.
+    /// Address to which the publisher connects.
     #[arg(long)]
     publisher: SocketAddr,
-    /// Where the subscriber connects.
+    /// Address to which the subscriber connects.
     #[arg(long)]
     subscriber: SocketAddr,
     /// Bytes in each message.
     #[arg(long, default_value_t = 128)]
     payload: usize,
-    /// Messages to send.
+    /// Number of messages.
     #[arg(long, default_value_t = 1_000_000)]
     messages: u64,
-    /// Bytes of payload and protocol between publisher and subscriber at most.
+    /// Limit on the bytes in flight between publisher and subscriber.
     #[arg(long, default_value_t = 2 * 1024 * 1024)]
     window_bytes: usize,
 }

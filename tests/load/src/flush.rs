@@ -15,16 +15,16 @@ use crate::quantiles::{Quantiles, WARM_UP_PART};
 const AWAITED: &[u8] = b"awaited";
 const BEHIND: &[u8] = b"behind";
 
-/// A publish at one node after a PONG at another.
+/// Publishes on one node after a PONG on another.
 #[derive(Debug, Args)]
 pub(crate) struct Flush {
-    /// Where the subscriber connects.
+    /// Address to which the subscriber connects.
     #[arg(long)]
     subscriber: SocketAddr,
-    /// Where the publisher connects.
+    /// Address to which the publisher connects.
     #[arg(long)]
     publisher: SocketAddr,
-    /// Subscriptions to make, each on a subject of its own, one after the other.
+    /// Subscriptions to make one after the other, each on a new subject.
     #[arg(long, default_value_t = 1_000)]
     rounds: u64,
 }

@@ -18,13 +18,13 @@ const ROUND: Duration = Duration::from_millis(100);
 /// Number of messages without effect after which a component counts as deaf.
 const ROUNDS_MAX: u32 = 600;
 
-/// Many idle components; commands on standard input.
+/// Many idle components, with commands on standard input.
 #[derive(Debug, Args)]
 pub(crate) struct Idle {
-    /// Where the components connect.
+    /// Address to which the components connect.
     #[arg(long)]
     server: SocketAddr,
-    /// How many components.
+    /// Number of components.
     #[arg(long, default_value_t = 1_000)]
     components: usize,
 }

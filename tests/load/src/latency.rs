@@ -20,25 +20,25 @@ const SPIN: Duration = Duration::from_micros(80);
 /// Bytes at the head of each payload with its scheduled time, in nanoseconds since the start.
 const STAMP_BYTES: usize = 8;
 
-/// One publisher, one subscriber, at a fixed rate.
+/// Latency between one publisher and one subscriber at a fixed rate.
 #[derive(Debug, Args)]
 pub(crate) struct Latency {
-    /// Where the publisher connects.
+    /// Address to which the publisher connects.
     #[arg(long)]
     publisher: SocketAddr,
-    /// Where the subscriber connects.
+    /// Address to which the subscriber connects.
     #[arg(long)]
     subscriber: SocketAddr,
-    /// Bytes in each message, 8 at least.
+    /// Bytes in each message, at least 8.
     #[arg(long, default_value_t = 128)]
     payload: usize,
     /// Messages per second.
     #[arg(long, default_value_t = 5_000)]
     rate: u64,
-    /// How long.
+    /// Duration of the measurement.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// A publisher sends here as fast as it goes meanwhile.
+    /// A publisher sends to this server at full speed during the measurement.
     #[arg(long)]
     firehose: Option<SocketAddr>,
 }

@@ -61,21 +61,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Measurement {
-    /// One publisher, one subscriber, as fast as it goes.
+    /// One publisher and one subscriber at full speed.
     Flow(flow::Flow),
-    /// Publishers and subscribers of one server or cluster, as fast as it goes.
+    /// Publishers and subscribers of one server or cluster at full speed.
     Throughput(throughput::Throughput),
-    /// One publisher, one subscriber, at a fixed rate: how long does a message take?
+    /// Latency between one publisher and one subscriber at a fixed rate.
     Latency(latency::Latency),
-    /// Requesters with one request at a time each: how many, and how long does the reply take?
+    /// Rate and latency of requests, with one in flight for each requester.
     Request(request::Request),
-    /// SUB, PING, PONG at one node, and at once a publish at another: does it come?
+    /// Messages missed after SUB, PING, PONG on one node and a publish on another.
     Flush(flush::Flush),
-    /// Many idle components; commands on standard input.
+    /// Many idle components, with commands on standard input.
     Idle(idle::Idle),
-    /// Many busy components; commands on standard input.
+    /// Many busy components, with commands on standard input.
     Silence(silence::Silence),
-    /// Very many subscriptions, and publishing while others come and go; commands on standard input.
+    /// Very many subscriptions, with commands on standard input.
     Subscriptions(subscriptions::Subscriptions),
 }
 

@@ -11,13 +11,13 @@ use crate::flow::reach;
 /// Addresses of publishers and subscribers.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Places {
-    /// Where all connect.
+    /// Address to which all connect.
     #[arg(long, value_name = "ADDRESS", required_unless_present_all = ["publishers_at", "subscribers_at"])]
     server: Option<SocketAddr>,
-    /// Where the publishers connect instead, in turn.
+    /// Addresses to which the publishers connect instead, in turn.
     #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',')]
     publishers_at: Vec<SocketAddr>,
-    /// Where the subscribers connect instead, in turn.
+    /// Addresses to which the subscribers connect instead, in turn.
     #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',')]
     subscribers_at: Vec<SocketAddr>,
 }

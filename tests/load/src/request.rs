@@ -23,25 +23,25 @@ use crate::swarm::{self, Component};
 /// Limit on the bytes of a reply's frame without its payload.
 const AROUND_PAYLOAD_BYTES: usize = 4096;
 
-/// Requesters with one request at a time each.
+/// Requesters with one request in flight each.
 #[derive(Debug, Args)]
 pub(crate) struct Request {
-    /// Where the requesters connect.
+    /// Address to which the requesters connect.
     #[arg(long)]
     requester: SocketAddr,
-    /// Where the responder connects.
+    /// Address to which the responder connects.
     #[arg(long)]
     responder: SocketAddr,
-    /// Requesters at the same time.
+    /// Number of requesters.
     #[arg(long, default_value_t = 1)]
     clients: usize,
     /// Bytes in each request and each reply.
     #[arg(long, default_value_t = 128)]
     payload: usize,
-    /// Requests to make, all requesters together.
+    /// Number of requests, of all requesters together.
     #[arg(long, default_value_t = 10_000)]
     requests: u64,
-    /// A publisher sends here as fast as it goes meanwhile.
+    /// A publisher sends to this server at full speed during the measurement.
     #[arg(long)]
     firehose: Option<SocketAddr>,
 }

@@ -16,16 +16,16 @@ use crate::swarm::{self, Component};
 /// Interval between two checks for components that are due to publish.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Many busy components; commands on standard input.
+/// Many busy components, with commands on standard input.
 #[derive(Debug, Args)]
 pub(crate) struct Silence {
-    /// Where the components connect.
+    /// Address to which the components connect.
     #[arg(long)]
     server: SocketAddr,
-    /// How many components.
+    /// Number of components.
     #[arg(long, default_value_t = 100)]
     components: usize,
-    /// Messages per second of each.
+    /// Messages per second of each component.
     #[arg(long, default_value_t = 200)]
     rate: u32,
 }

@@ -28,28 +28,28 @@ const REACHED: u64 = 10;
 /// Approximate bytes of a message's frame without its payload.
 const AROUND_PAYLOAD_BYTES: usize = 24;
 
-/// Very many subscriptions; commands on standard input.
+/// Very many subscriptions, with commands on standard input.
 #[derive(Debug, Args)]
 pub(crate) struct Subscriptions {
-    /// Where the connections are made, in turn; the publisher is at the first.
+    /// Addresses to which the subscribers connect, in turn. The publisher connects to the first.
     #[arg(long, value_name = "ADDRESS,…", required = true, value_delimiter = ',')]
     server: Vec<SocketAddr>,
-    /// How many subscriptions.
+    /// Number of subscriptions.
     #[arg(long, default_value_t = 1_000_000)]
     subscriptions: u64,
-    /// Connections that share them.
+    /// Number of connections that share them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     connections: u64,
     /// Bytes in each message.
     #[arg(long, default_value_t = 128)]
     payload: usize,
-    /// Seconds that each command goes on.
+    /// Duration of each command.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Subscriptions that come and go each second with `churn`.
+    /// Subscriptions that `churn` makes and ends each second.
     #[arg(long, default_value_t = 10_000)]
     churn: u64,
-    /// Another one chooses other subjects.
+    /// Seed of the choice of subjects.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

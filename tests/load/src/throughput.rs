@@ -25,21 +25,21 @@ const LOOK_FOR_END: Duration = Duration::from_millis(20);
 /// Silence after which messages count as lost.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// Publishers and subscribers of one server or cluster, as fast as it goes.
+/// Publishers and subscribers of one server or cluster at full speed.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Throughput {
     #[command(flatten)]
     places: Places,
-    /// Publishers.
+    /// Number of publishers.
     #[arg(long, default_value_t = 1)]
     publishers: usize,
-    /// Subscribers of each subject; 0: publish only.
+    /// Number of subscribers of each subject. With 0 the measurement only publishes.
     #[arg(long, default_value_t = 1)]
     subscribers: usize,
     /// The subscribers of a subject are one queue group.
     #[arg(long)]
     queue: bool,
-    /// Each publisher has a subject, and subscribers, of its own.
+    /// Each publisher has its own subject and subscribers.
     #[arg(long)]
     own_subjects: bool,
     /// Messages have headers.
@@ -48,10 +48,10 @@ pub(crate) struct Throughput {
     /// Bytes in each message.
     #[arg(long, default_value_t = 128)]
     payload: usize,
-    /// Messages that each publisher sends.
+    /// Number of messages of each publisher.
     #[arg(long, default_value_t = 1_000_000)]
     messages: u64,
-    /// Bytes of payload and protocol between the publishers and the subscribers of a subject at most.
+    /// Limit on the bytes in flight between the publishers and the subscribers of a subject.
     #[arg(long, default_value_t = 2 * 1024 * 1024)]
     window_bytes: usize,
 }
