@@ -9,7 +9,7 @@
 //! | [`mesh`], [`mesh_node`] | [`Mesh`]: a cluster of `standin-broker` or `nats-server` nodes, itself under test |
 //! | [`links`] | [`Links`], [`OwnInterest`]: a node's routes and interest, from its monitoring pages |
 //! | [`ensemble`] | [`Ensemble`]: three real ZooKeeper servers with a leader |
-//! | [`server`] | [`Server`](server::Server): one `standin-broker` or `nats-server` |
+//! | [`server`] | [`Server`]: one `standin-broker` or `nats-server` |
 //! | [`scripted`] | [`ScriptedNode`]: a node played by the test, byte by byte |
 //! | [`sidecar`] | [`Sidecar`]: the product as a process |
 //! | [`components`] | [`Component`]: programs around real client libraries, old and new |
