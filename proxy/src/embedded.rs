@@ -11,7 +11,7 @@ pub const NODES_MAX: usize = 9;
 
 /// Embedded nodes that run. Dropped, they end.
 #[derive(Debug)]
-pub struct Nodes {
+pub struct EmbeddedNodes {
     #[cfg(feature = "embedded")]
     _servers: Vec<standin_broker::Server>,
 }
@@ -57,7 +57,7 @@ impl Embedded {
     /// # Errors
     /// What the broker says.
     #[cfg(feature = "embedded")]
-    pub async fn run(self) -> Result<Nodes, String> {
+    pub async fn run(self) -> Result<EmbeddedNodes, String> {
         use standin_broker::{Server, Settings, Sockets};
         let mesh_addresses = self
             .listeners
@@ -97,7 +97,7 @@ impl Embedded {
                 }
             });
         let servers = futures_util::future::try_join_all(starts).await?;
-        Ok(Nodes { _servers: servers })
+        Ok(EmbeddedNodes { _servers: servers })
     }
 
     /// Never called: without broker there are no sockets either.
@@ -106,7 +106,7 @@ impl Embedded {
     /// Always.
     #[cfg(not(feature = "embedded"))]
     #[expect(clippy::unused_async, reason = "as the other one")]
-    pub async fn run(self) -> Result<Nodes, String> {
+    pub async fn run(self) -> Result<EmbeddedNodes, String> {
         Err(format!("this build has no broker for {:?}", self.listeners))
     }
 }

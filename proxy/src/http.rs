@@ -93,12 +93,12 @@ async fn index() -> impl IntoResponse {
 /// Query of `/healthz`. With `?nodes=1` the answer covers the nodes as well.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Health {
+struct HealthQuery {
     #[serde(default)]
     nodes: u8,
 }
 
-async fn health(State(pages): State<Pages>, query: Result<Query<Health>, QueryRejection>) -> Response {
+async fn health(State(pages): State<Pages>, query: Result<Query<HealthQuery>, QueryRejection>) -> Response {
     let refused = |code, reason: String| (code, format!("{reason}\n")).into_response();
     let asked = match query {
         Ok(Query(asked)) if asked.nodes <= 1 => asked,
@@ -139,7 +139,7 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
 /// Requested rows of a list: `?offset=…&limit=…`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Range {
+struct PageQuery {
     #[serde(default)]
     offset: usize,
     limit: Option<usize>,
@@ -148,7 +148,7 @@ struct Range {
 /// Rows of a page if the request has no `limit`.
 const PAGE_ITEMS_DEFAULT: usize = 100;
 
-impl Range {
+impl PageQuery {
     fn of(
         query: Result<Query<Self>, QueryRejection>,
         page_items_max: usize,
@@ -162,8 +162,8 @@ impl Range {
     }
 }
 
-async fn sessions(State(pages): State<Pages>, query: Result<Query<Range>, QueryRejection>) -> Response {
-    match Range::of(query, pages.status.page_items_max()) {
+async fn sessions(State(pages): State<Pages>, query: Result<Query<PageQuery>, QueryRejection>) -> Response {
+    match PageQuery::of(query, pages.status.page_items_max()) {
         Ok((offset, limit)) => {
             let (total, items) = pages.status.sessions(offset, limit).await;
             Json(Page {
@@ -178,8 +178,8 @@ async fn sessions(State(pages): State<Pages>, query: Result<Query<Range>, QueryR
     }
 }
 
-async fn nodes(State(pages): State<Pages>, query: Result<Query<Range>, QueryRejection>) -> Response {
-    match Range::of(query, pages.status.page_items_max()) {
+async fn nodes(State(pages): State<Pages>, query: Result<Query<PageQuery>, QueryRejection>) -> Response {
+    match PageQuery::of(query, pages.status.page_items_max()) {
         Ok((offset, limit)) => {
             let all = pages.status.nodes();
             let total = all.len();

@@ -10,14 +10,14 @@ use foldhash::fast::RandomState;
 use standin_wire::client::{Sub, Unsub};
 use standin_wire::{encode, subject};
 
-use crate::ended::Ended;
+use crate::ended_sids::EndedSids;
 
 /// Number of a journal entry, valid until the entry goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
 #[derive(Debug)]
-struct Entry {
+struct Subscription {
     /// Place in the order of subscribing.
     order: u64,
     subject: Box<[u8]>,
@@ -30,27 +30,27 @@ struct Entry {
     /// The subscription ends with this delivery.
     max: Option<u64>,
     /// SUBs with the same sid that came before a node confirmed this one: the first of them counts if this one is refused.
-    others: Vec<Other>,
+    alternatives: Vec<Alternative>,
 }
 
 #[derive(Debug)]
-struct Other {
+struct Alternative {
     subject: Box<[u8]>,
     queue: Option<Box<[u8]>>,
 }
 
 /// SUBs remembered for one sid that is live already. Components that use a sid twice at once use it twice, not a hundred times.
-const OTHERS_MAX: usize = 8;
+const ALTERNATIVES_MAX: usize = 8;
 
 /// See the file's head.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<Subscription>>,
     free: Vec<u32>,
     by_sid: HashMap<Box<[u8]>, u32, RandomState>,
     /// Beginnings and ends of subscriptions so far.
-    orders: u64,
-    ended: Ended,
+    changes: u64,
+    ended: EndedSids,
     /// Entries that no PONG has confirmed yet, by their order: what a refusal can be about.
     recent: VecDeque<(u64, u32)>,
     moved: bool,
@@ -69,19 +69,19 @@ impl Journal {
             return;
         }
         if let Some(slot) = self.by_sid.get(sub.sid) {
-            return self.remember_other(*slot, sub);
+            return self.add_alternative(*slot, sub);
         }
-        let entry = Entry {
-            order: self.orders,
+        let entry = Subscription {
+            order: self.changes,
             subject: sub.subject.into(),
             queue: sub.queue.map(Into::into),
             sid: sub.sid.into(),
             delivered: 0,
             before: 0,
             max: None,
-            others: Vec::new(),
+            alternatives: Vec::new(),
         };
-        self.orders += 1;
+        self.changes += 1;
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.entries[slot as usize] = Some(entry);
@@ -93,16 +93,16 @@ impl Journal {
             }
         };
         self.by_sid.insert(sub.sid.into(), slot);
-        self.recent.push_back((self.orders - 1, slot));
+        self.recent.push_back((self.changes - 1, slot));
     }
 
     /// A SUB for a sid whose own SUB may yet be refused.
-    fn remember_other(&mut self, slot: u32, sub: &Sub<'_>) {
+    fn add_alternative(&mut self, slot: u32, sub: &Sub<'_>) {
         let first_unconfirmed = self.recent.front().map(|(order, _)| *order);
         let entry = self.entries[slot as usize].as_mut();
         let unconfirmed = entry.filter(|entry| first_unconfirmed.is_some_and(|first| entry.order >= first));
-        if let Some(entry) = unconfirmed.filter(|entry| entry.others.len() < OTHERS_MAX) {
-            entry.others.push(Other {
+        if let Some(entry) = unconfirmed.filter(|entry| entry.alternatives.len() < ALTERNATIVES_MAX) {
+            entry.alternatives.push(Alternative {
                 subject: sub.subject.into(),
                 queue: sub.queue.map(Into::into),
             });
@@ -111,7 +111,7 @@ impl Journal {
 
     /// How many changes there ever were: subscriptions made or ended.
     pub(crate) fn changes(&self) -> u64 {
-        self.orders
+        self.changes
     }
 
     /// Whether messages of an earlier subscription with this sid may still be on their way from the node: only after them
@@ -130,7 +130,7 @@ impl Journal {
             if let Some(Some(entry)) = self.entries.get_mut(slot as usize)
                 && entry.order == order
             {
-                entry.others = Vec::new();
+                entry.alternatives = Vec::new();
             }
         }
         if self.recent.is_empty() && self.recent.capacity() > 64 {
@@ -191,7 +191,7 @@ impl Journal {
     /// A node refused a subscription to `subject` (in `queue`): it is not live anywhere. Mostly it is one of those just made,
     /// the oldest first; else the node took a permission back.
     pub(crate) fn refuse(&mut self, subject: &[u8], queue: Option<&[u8]>) {
-        let of = |entry: &Entry| *entry.subject == *subject && entry.queue.as_deref() == queue;
+        let of = |entry: &Subscription| *entry.subject == *subject && entry.queue.as_deref() == queue;
         let just_made = |(order, slot): &(u64, u32)| {
             let entry = self.entries[*slot as usize].as_ref();
             entry.is_some_and(|entry| entry.order == *order && of(entry))
@@ -226,9 +226,9 @@ impl Journal {
         let Some(entry) = self.entries[slot as usize].as_mut() else {
             return;
         };
-        let (others, sid) = (std::mem::take(&mut entry.others), entry.sid.clone());
+        let (alternatives, sid) = (std::mem::take(&mut entry.alternatives), entry.sid.clone());
         self.remove(slot);
-        for other in &others {
+        for other in &alternatives {
             self.subscribe(&Sub {
                 subject: &other.subject,
                 queue: other.queue.as_deref(),
@@ -242,7 +242,7 @@ impl Journal {
     pub(crate) fn replay(&mut self, out: &mut Vec<u8>) -> u32 {
         self.moved = !self.by_sid.is_empty();
         self.ended.clear();
-        let mut live: Vec<&mut Entry> = self.entries.iter_mut().flatten().collect();
+        let mut live: Vec<&mut Subscription> = self.entries.iter_mut().flatten().collect();
         live.sort_unstable_by_key(|entry| entry.order);
         let mut commands = 0;
         for entry in live {
@@ -283,7 +283,7 @@ impl Journal {
         live.len() as u32
     }
 
-    fn live(&self) -> impl Iterator<Item = (u32, &Entry)> {
+    fn live(&self) -> impl Iterator<Item = (u32, &Subscription)> {
         self.entries
             .iter()
             .enumerate()
@@ -293,8 +293,8 @@ impl Journal {
     /// A subscription that the node had ends; what the node sent before it knew of that may still come.
     fn end(&mut self, slot: u32) {
         if let Some(entry) = &self.entries[slot as usize] {
-            self.ended.add(&entry.sid, self.orders);
-            self.orders += 1;
+            self.ended.add(&entry.sid, self.changes);
+            self.changes += 1;
         }
         self.remove(slot);
     }

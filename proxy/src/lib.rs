@@ -11,22 +11,22 @@
 //! | `session` | the state machine of one session, and the data path: `session/upward`, `session/downward` |
 //! | `journal`, `ledger`, `doubt` | its parts: subscriptions, answers owed, publishes in doubt |
 //! | `error_text` | what a component may be told in an `-ERR` |
-//! | `nodes`, `upstream` | which node next, and the connection to it |
+//! | `nodes`, `dial` | which node next, and the connection to it |
 //! | `recovery` | after a loss: when held publishes go out again |
 //!
-//! Around them: `sidecar` (start, reload, stop), `shared` and `card` (what sessions share and show), `policy`
+//! Around them: `sidecar` (start, reload, stop), `shared` and `session_info` (what sessions share and show), `policy`
 //! (the settings as sessions read them), `cause` (why a session left a node), `prober` (nodes without a session),
 //! `tally`, `losses`, `reporter` (lost messages counted, gathered, logged).
 //!
 //! The outside: [`cli`] and [`settings`], [`logging`], [`metrics`], [`http`] with `status`, [`files`]; [`embedded`], a broker
 //! node in the same process.
 
-mod card;
 pub mod cause;
 pub mod cli;
+mod dial;
 mod doubt;
 pub mod embedded;
-mod ended;
+mod ended_sids;
 mod error_text;
 pub mod http;
 mod journal;
@@ -40,6 +40,7 @@ mod prober;
 mod recovery;
 mod reporter;
 mod session;
+mod session_info;
 pub mod settings;
 mod shared;
 mod sidecar;
@@ -47,9 +48,8 @@ mod sockets;
 mod status;
 mod tally;
 mod task;
-mod upstream;
 mod worker;
 
-pub use session::End;
+pub use session::EndReason;
 pub use settings::Settings;
 pub use sidecar::{RunError, Sidecar, run};

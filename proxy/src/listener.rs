@@ -10,9 +10,9 @@ use standin_daemon::listen;
 use tokio::net::TcpListener;
 use tracing::warn;
 
-use crate::card::Card;
+use crate::session_info::SessionInfo;
 use crate::shared::Shared;
-use crate::worker::{Newcomer, Workers};
+use crate::worker::{AcceptedConnection, Workers};
 
 /// Pause after an error of `accept` that would come again at once, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -50,7 +50,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, workers: A
 
 fn admit(stream: StdStream, component: SocketAddr, shared: &Shared, workers: &Workers) {
     let limits = shared.limits.load();
-    let (connections_max, connected) = (limits.connections_max, shared.cards.len());
+    let (connections_max, connected) = (limits.connections_max, shared.sessions.len());
     let _ = shared
         .near_limit
         .look(limits.connections, connections_max, connected + 1);
@@ -62,7 +62,7 @@ fn admit(stream: StdStream, component: SocketAddr, shared: &Shared, workers: &Wo
         return;
     }
     let id = shared.session_ids.fetch_add(1, Relaxed) + 1;
-    let card = Arc::new(Card::new(id, component));
-    shared.cards.insert(Arc::clone(&card));
-    workers.take(Newcomer { stream, card });
+    let session = Arc::new(SessionInfo::new(id, component));
+    shared.sessions.insert(Arc::clone(&session));
+    workers.take(AcceptedConnection { stream, session });
 }

@@ -29,7 +29,7 @@ const FAILOVER_BUCKETS_SECS: &[f64] = &[
 /// Samples of a histogram wait in memory for a scrape; after so many they are folded in without one.
 const FAILOVER_SAMPLES_MAX: u32 = 256;
 
-/// Reasons of `standin_sessions_closed_total`, as `End::as_str` gives them.
+/// Reasons of `standin_sessions_closed_total`, as `EndReason::as_str` gives them.
 const CLOSED: &[&str] = &[
     "component_closed",
     "component_broke",
@@ -61,7 +61,7 @@ const DIALS: &[&str] = &[
     "loop",
     "tls",
 ];
-/// Kinds of `standin_client_errors_total`: those of `WireError`, of `End::error_kind`, and the refusal of a subscription.
+/// Kinds of `standin_client_errors_total`: those of `WireError`, of `EndReason::error_kind`, and the refusal of a subscription.
 const CLIENT_ERRORS: &[&str] = &[
     "unknown_verb",
     "line_too_long",
@@ -117,7 +117,7 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Sessions since start.
     pub sessions_total: Counter,
-    /// Ends of sessions, by `End::as_str`.
+    /// Ends of sessions, by `EndReason::as_str`.
     pub sessions_closed: Labelled,
     /// Sessions that panicked.
     pub sessions_failed: Counter,

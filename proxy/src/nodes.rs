@@ -54,7 +54,7 @@ const WITHDRAWN_RANK: u8 = 4;
 
 /// The settings for the choice of a node.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Choice {
+pub(crate) struct ChoiceSettings {
     /// Bound of the first cool-down.
     pub(crate) cooldown_base: Duration,
     /// Upper bound of any cool-down.
@@ -67,7 +67,7 @@ pub(crate) struct Choice {
     pub(crate) idle_probe_interval: Duration,
 }
 
-impl Choice {
+impl ChoiceSettings {
     /// Wait before the next probe of a node that was just proved; jittered, so that probes spread over time.
     fn next_probe(&self) -> Duration {
         self.idle_probe_interval
@@ -84,7 +84,7 @@ impl Choice {
 
 /// State of a node beyond its registry record.
 #[derive(Debug)]
-struct Entry {
+struct NodeEntry {
     /// The record from the latest snapshot.
     node: Arc<Node>,
     /// Time at which the last source withdrew the node; `None` while a source names it.
@@ -117,8 +117,8 @@ struct Entry {
     dials: Arc<Semaphore>,
 }
 
-impl Entry {
-    fn new(node: Arc<Node>, choice: &Choice, now: Instant) -> Self {
+impl NodeEntry {
+    fn new(node: Arc<Node>, choice: &ChoiceSettings, now: Instant) -> Self {
         Self {
             node,
             withdrawn_at: None,
@@ -159,17 +159,17 @@ impl Entry {
     /// Returns the time until which the last proof counts: two probe intervals plus the longest cool-down after it,
     /// and at least until now while the node serves a session. Returns `None` if the node is not proved or has failed
     /// since.
-    fn proved_until(&self, choice: &Choice, now: Instant) -> Option<Instant> {
+    fn proved_until(&self, choice: &ChoiceSettings, now: Instant) -> Option<Instant> {
         let proved_at = self.proved_at.filter(|_| self.failures == 0)?;
         let aged = proved_at + choice.idle_probe_interval * 2 + choice.cooldown_max;
         Some(if self.served > 0 { aged.max(now) } else { aged })
     }
 
-    fn is_proved(&self, choice: &Choice, now: Instant) -> bool {
+    fn is_proved(&self, choice: &ChoiceSettings, now: Instant) -> bool {
         self.proved_until(choice, now).is_some_and(|until| until >= now)
     }
 
-    fn state(&self, choice: &Choice, now: Instant) -> &'static str {
+    fn state(&self, choice: &ChoiceSettings, now: Instant) -> &'static str {
         match self.node.state {
             _ if self.is_cooling(now) => "cooling",
             _ if self.failures > 0 => "down",
@@ -233,12 +233,12 @@ impl Drop for Trial {
 
 /// A token bucket that holds the tokens of one second at most.
 #[derive(Debug)]
-struct Bucket {
+struct TokenBucket {
     tokens: f64,
     filled_at: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn take(&mut self, per_second: u32, now: Instant) -> bool {
         let per_second = f64::from(per_second);
         let grown = now.saturating_duration_since(self.filled_at).as_secs_f64() * per_second;
@@ -255,9 +255,9 @@ impl Bucket {
 /// The state of all known nodes.
 #[derive(Debug)]
 pub(crate) struct NodeBook {
-    choice: Mutex<Choice>,
-    entries: Mutex<HashMap<Endpoint, Entry>>,
-    retries: Mutex<Bucket>,
+    choice: Mutex<ChoiceSettings>,
+    entries: Mutex<HashMap<Endpoint, NodeEntry>>,
+    retries: Mutex<TokenBucket>,
     started: Instant,
     searching: AtomicUsize,
     /// Wakes sessions without a node when a failed node has recovered.
@@ -272,12 +272,12 @@ pub(crate) struct NodeBook {
 }
 
 impl NodeBook {
-    pub(crate) fn new(choice: Choice) -> Self {
+    pub(crate) fn new(choice: ChoiceSettings) -> Self {
         let now = Instant::now();
         Self {
             choice: Mutex::new(choice),
             entries: Mutex::default(),
-            retries: Mutex::new(Bucket {
+            retries: Mutex::new(TokenBucket {
                 tokens: f64::from(choice.retries_per_second_max),
                 filled_at: now,
             }),
@@ -316,7 +316,7 @@ impl NodeBook {
     }
 
     /// Replaces the settings.
-    pub(crate) fn set_choice(&self, choice: Choice) {
+    pub(crate) fn set_choice(&self, choice: ChoiceSettings) {
         let before = std::mem::replace(&mut *lock(&self.choice), choice).dials_max;
         let more = choice.dials_max.checked_sub(before);
         for entry in lock(&self.entries).values_mut() {
@@ -588,7 +588,7 @@ impl NodeBook {
         for node in snapshot.iter() {
             let entry = entries
                 .entry(node.client.clone())
-                .or_insert_with(|| Entry::new(Arc::clone(node), &choice, now));
+                .or_insert_with(|| NodeEntry::new(Arc::clone(node), &choice, now));
             entry.node = Arc::clone(node);
             entry.withdrawn_at = None;
         }
@@ -676,12 +676,16 @@ impl NodeBook {
     }
 
     /// Calls `change` with the entry of `node`. Creates the entry if there is none.
-    fn with_entry<T>(&self, node: &Arc<Node>, change: impl FnOnce(&mut Entry, &Choice) -> T) -> T {
+    fn with_entry<T>(
+        &self,
+        node: &Arc<Node>,
+        change: impl FnOnce(&mut NodeEntry, &ChoiceSettings) -> T,
+    ) -> T {
         let choice = *lock(&self.choice);
         let mut entries = lock(&self.entries);
         let entry = entries
             .entry(node.client.clone())
-            .or_insert_with(|| Entry::new(Arc::clone(node), &choice, Instant::now()));
+            .or_insert_with(|| NodeEntry::new(Arc::clone(node), &choice, Instant::now()));
         change(entry, &choice)
     }
 }

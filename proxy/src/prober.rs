@@ -11,8 +11,8 @@ use futures_util::stream::FuturesUnordered;
 use standin_registry::{Endpoint, Node};
 use tracing::{debug, info};
 
+use crate::dial;
 use crate::shared::Shared;
-use crate::upstream;
 
 /// Interval between the prober's checks for due nodes and for an outage. The interval between probes of one node is
 /// `health.idle_probe_interval_ms`, or the cool-down after a failure.
@@ -69,7 +69,7 @@ async fn probe(shared: &Shared, node: Arc<Node>) {
     let Some(permit) = shared.book.permit(&node).await else {
         return;
     };
-    let result = upstream::probe(&node, &shared.book, **shared.dialling.load()).await;
+    let result = dial::probe(&node, &shared.book, **shared.dial_settings.load()).await;
     let now = Instant::now();
     match result {
         Ok(info) => {
@@ -83,7 +83,7 @@ async fn probe(shared: &Shared, node: Arc<Node>) {
             let first = shared
                 .book
                 .failed(&node, &error.to_string(), permit.is_trial(), now);
-            shared.tell_failed_dial(&node, &error, first);
+            shared.report_failed_dial(&node, &error, first);
             debug!(node = %node.client, kind = error.kind(), "probe failed: {error}");
             look_for_failure_of_all(shared);
         }

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use standin_registry::Endpoint;
 use tokio::sync::Notify;
 
-use crate::card::{Card, Errand};
 use crate::doubt::InDoubtCount;
 use crate::nodes::SPREAD;
+use crate::session_info::{SessionCommand, SessionInfo};
 
 /// Longest wait for sessions that are not back, counted from the end of the outage.
 const BACK_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ const SAME_LOSS: Duration = Duration::from_secs(10);
 /// A session without a node, or with a new node, whose held publishes have not gone out.
 #[derive(Debug)]
 struct Away {
-    card: Arc<Card>,
+    session: Arc<SessionInfo>,
     /// The lost node; `None` if the session never had one.
     node: Option<Endpoint>,
     /// The session was without a node in the present outage.
@@ -60,7 +60,7 @@ struct Outage {
     in_doubt: InDoubtCount,
     /// Publishes that sessions still held when they ended.
     abandoned: u64,
-    begin_told: bool,
+    begin_reported: bool,
 }
 
 #[derive(Debug, Default)]
@@ -137,13 +137,13 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// Records that the session of `card` lost `node`. `served` is set if the node had taken the session. Other
+    /// Records that `session` lost `node`. `served` is set if the node had taken the session. Other
     /// sessions wait for this one when `awaited`: the session did not leave the node by itself, and its component has
     /// sent CONNECT.
     /// Returns whether another session has reported the same loss of the node.
     pub(crate) fn lost(
         &self,
-        card: &Arc<Card>,
+        session: &Arc<SessionInfo>,
         node: &Endpoint,
         served: Option<Served>,
         awaited: bool,
@@ -153,33 +153,33 @@ impl Recovery {
         let mut state = self.lock();
         let is_reported = state.leave(served, awaited, now);
         if awaited {
-            let mut away = state.take(card);
+            let mut away = state.take(session);
             away.back_at = None;
             away.node = Some(node.clone());
             away.in_doubt += in_doubt;
-            state.put(card.id, away);
+            state.put(session.id, away);
             if let Some(outage) = state.outage.as_mut().filter(|outage| outage.ended.is_none()) {
                 outage.in_doubt += in_doubt;
             }
         } else {
-            state.call_group(Some(node));
+            state.wake_group(Some(node));
         }
         is_reported
     }
 
-    /// Records that the session of `card` found no node that takes it. `waits` is true if its component has sent
+    /// Records that `session` found no node that takes it. `waits` is true if its component has sent
     /// something. `none_reachable_since` is set if no node is proved and every known node was tried without success.
-    pub(crate) fn in_vain(
+    pub(crate) fn round_failed(
         &self,
-        card: &Arc<Card>,
+        session: &Arc<SessionInfo>,
         waits: bool,
         none_reachable_since: Option<Instant>,
         has_failed: impl Fn(&Endpoint) -> bool,
     ) {
         let mut state = self.lock();
         if waits {
-            let away = state.take(card);
-            state.put(card.id, away);
+            let away = state.take(session);
+            state.put(session.id, away);
         }
         if none_reachable_since.is_some_and(|since| state.begin_outage(since, has_failed)) {
             self.news.notify_one();
@@ -203,15 +203,15 @@ impl Recovery {
         }
     }
 
-    /// Returns whether the session of `card` was without a node and has not sent its held publishes.
-    pub(crate) fn is_away(&self, card: &Card) -> bool {
-        self.lock().away.contains_key(&card.id)
+    /// Returns whether `session` was without a node and has not sent its held publishes.
+    pub(crate) fn is_away(&self, session: &SessionInfo) -> bool {
+        self.lock().away.contains_key(&session.id)
     }
 
-    /// Returns whether the session of `card`, just connected to a node, must hold its publishes for other sessions.
-    pub(crate) fn must_hold(&self, card: &Card, settle: Duration) -> bool {
+    /// Returns whether `session`, just connected to a node, must hold its publishes for other sessions.
+    pub(crate) fn must_hold(&self, session: &SessionInfo, settle: Duration) -> bool {
         let state = self.lock();
-        let Some(away) = state.away.get(&card.id) else {
+        let Some(away) = state.away.get(&session.id) else {
             return false;
         };
         if away.in_outage {
@@ -248,21 +248,21 @@ impl Recovery {
         ends
     }
 
-    /// Records that the session of `card` has its subscriptions back.
-    pub(crate) fn back(&self, card: &Card, now: Instant) {
+    /// Records that `session` has its subscriptions back.
+    pub(crate) fn back(&self, session: &SessionInfo, now: Instant) {
         let mut state = self.lock();
-        if let Some(mut away) = state.remove(card.id) {
+        if let Some(mut away) = state.remove(session.id) {
             away.back_at = Some(now);
             let node = away.node.clone();
-            state.put(card.id, away);
-            state.look_for_all_back(node.as_ref(), now);
+            state.put(session.id, away);
+            state.update_all_back(node.as_ref(), now);
         }
     }
 
-    /// Returns the time at which the session of `card`, which is back, may send its held publishes.
-    pub(crate) fn release_at(&self, card: &Card, settle: Duration, now: Instant) -> Instant {
+    /// Returns the time at which `session`, which is back, may send its held publishes.
+    pub(crate) fn release_at(&self, session: &SessionInfo, settle: Duration, now: Instant) -> Instant {
         let state = self.lock();
-        let Some(away) = state.away.get(&card.id) else {
+        let Some(away) = state.away.get(&session.id) else {
             return now;
         };
         let ended = state.outage.as_ref().and_then(|outage| outage.ended);
@@ -280,19 +280,21 @@ impl Recovery {
         }
     }
 
-    /// Records that the session of `card` sends its held publishes.
-    pub(crate) fn released(&self, card: &Card, now: Instant) {
+    /// Records that `session` sends its held publishes.
+    pub(crate) fn released(&self, session: &SessionInfo, now: Instant) {
         let mut state = self.lock();
-        let Some(away) = state.remove(card.id) else { return };
-        state.look_for_all_back(away.node.as_ref(), now);
+        let Some(away) = state.remove(session.id) else {
+            return;
+        };
+        state.update_all_back(away.node.as_ref(), now);
         self.news.notify_one();
     }
 
-    /// Records the end of the session of `card`. `abandoned` publishes were taken by no node. `expired` is true if
+    /// Records the end of `session`. `abandoned` publishes were taken by no node. `expired` is true if
     /// the session ended because it had no node.
     pub(crate) fn ended(
         &self,
-        card: &Card,
+        session: &SessionInfo,
         served: Option<Served>,
         expired: bool,
         abandoned: u64,
@@ -304,13 +306,15 @@ impl Recovery {
         if expired {
             self.news.notify_one();
         }
-        let Some(away) = state.remove(card.id) else { return };
+        let Some(away) = state.remove(session.id) else {
+            return;
+        };
         if away.in_outage
             && let Some(outage) = &mut state.outage
         {
             outage.abandoned += abandoned;
         }
-        state.look_for_all_back(away.node.as_ref(), now);
+        state.update_all_back(away.node.as_ref(), now);
         self.news.notify_one();
     }
 
@@ -329,8 +333,8 @@ impl Recovery {
     pub(crate) fn report(&self, settle: Duration, now: Instant) -> Option<OutageReport> {
         let mut state = self.lock();
         let waiting = state.away.values().filter(|away| away.in_outage).count();
-        if let Some(outage) = state.outage.as_mut().filter(|outage| !outage.begin_told) {
-            outage.begin_told = true;
+        if let Some(outage) = state.outage.as_mut().filter(|outage| !outage.begin_reported) {
+            outage.begin_reported = true;
             let sessions_waiting = match outage.ended {
                 Some(_) => outage.sessions,
                 None => waiting,
@@ -374,9 +378,9 @@ impl Recovery {
 impl State {
     /// Removes the entry of a session so that the caller can change it and put it back. Creates an entry if there is
     /// none.
-    fn take(&mut self, card: &Arc<Card>) -> Away {
-        self.remove(card.id).unwrap_or_else(|| Away {
-            card: Arc::clone(card),
+    fn take(&mut self, session: &Arc<SessionInfo>) -> Away {
+        self.remove(session.id).unwrap_or_else(|| Away {
+            session: Arc::clone(session),
             node: None,
             in_outage: false,
             back_at: None,
@@ -462,7 +466,7 @@ impl State {
             held_bytes: 0,
             in_doubt: InDoubtCount::default(),
             abandoned: 0,
-            begin_told: false,
+            begin_reported: false,
         });
         outage.ended = None;
         outage.all_back_at = None;
@@ -476,41 +480,41 @@ impl State {
     }
 
     fn end_outage(&mut self, now: Instant) {
-        let held = |away: &Away| away.card.buffered_bytes.load(Relaxed);
+        let held = |away: &Away| away.session.buffered_bytes.load(Relaxed);
         let held_bytes = self.away.values().map(held).sum();
         if let Some(outage) = &mut self.outage {
             outage.ended = Some(now);
             outage.held_bytes = held_bytes;
         }
-        self.look_for_all_back(None, now);
+        self.update_all_back(None, now);
     }
 
     /// Records when all sessions of an outage are back. Wakes the sessions that wait for this, or for the other
     /// sessions of `node`.
-    fn look_for_all_back(&mut self, node: Option<&Endpoint>, now: Instant) {
+    fn update_all_back(&mut self, node: Option<&Endpoint>, now: Instant) {
         let all_back = self.missing_in_outage == 0;
         if let Some(outage) = self.outage.as_mut().filter(|outage| outage.ended.is_some()) {
             outage.all_back_at = all_back.then(|| outage.all_back_at.unwrap_or(now));
             if all_back {
-                self.call(|away| away.in_outage);
+                self.wake(|away| away.in_outage);
             }
         }
-        self.call_group(node);
+        self.wake_group(node);
     }
 
     /// Wakes the sessions that wait for others on `node`, if all of those are back.
-    fn call_group(&self, node: Option<&Endpoint>) {
+    fn wake_group(&self, node: Option<&Endpoint>) {
         if let Some(node) = node
             && !self.missing_by_node.contains_key(node)
         {
-            self.call(|away| !away.in_outage && away.node.as_ref() == Some(node));
+            self.wake(|away| !away.in_outage && away.node.as_ref() == Some(node));
         }
     }
 
-    fn call(&self, whom: impl Fn(&Away) -> bool) {
+    fn wake(&self, whom: impl Fn(&Away) -> bool) {
         let waiting = self.away.values().filter(|away| away.back_at.is_some());
         for away in waiting.filter(|away| whom(away)) {
-            away.card.call(Errand::Release);
+            away.session.send(SessionCommand::Release);
         }
     }
 }

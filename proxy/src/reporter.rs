@@ -20,10 +20,10 @@ const OUTAGE_LOOK: Duration = Duration::from_secs(1);
 
 /// Writes the lines until the task is ended.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    tokio::join!(tell_outages(&shared), tell_losses(&shared));
+    tokio::join!(log_outages(&shared), log_losses(&shared));
 }
 
-async fn tell_outages(shared: &Shared) {
+async fn log_outages(shared: &Shared) {
     loop {
         // Without news the end of an outage may still be due.
         let _ = tokio::time::timeout(OUTAGE_LOOK, shared.recovery.news()).await;
@@ -32,12 +32,12 @@ async fn tell_outages(shared: &Shared) {
             .recovery
             .report(shared.policy.load().settle, Instant::now())
         {
-            tell_outage(&report);
+            log_outage(&report);
         }
     }
 }
 
-fn tell_outage(report: &OutageReport) {
+fn log_outage(report: &OutageReport) {
     match report {
         OutageReport::Began { sessions_waiting } => {
             warn!(sessions_waiting, "no node reachable");
@@ -61,17 +61,17 @@ fn tell_outage(report: &OutageReport) {
     }
 }
 
-async fn tell_losses(shared: &Shared) {
+async fn log_losses(shared: &Shared) {
     loop {
         shared.losses.news().await;
         tokio::time::sleep(GATHERED_FOR).await;
-        tell_losses_now(shared);
+        log_losses_now(shared);
         tokio::time::sleep(LOSSES_PAUSE).await;
     }
 }
 
 /// Logs the messages lost since the last line.
-pub(crate) fn tell_losses_now(shared: &Shared) {
+pub(crate) fn log_losses_now(shared: &Shared) {
     for loss in [Loss::InDoubt, Loss::Abandoned] {
         let Some(gathered) = shared.losses.take(loss) else {
             continue;

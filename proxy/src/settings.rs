@@ -56,34 +56,34 @@ pub struct Settings {
     /// `host:port` that INFO names; empty: the address the component connected to.
     pub advertise: String,
     /// Where nodes are found.
-    pub nodes: Nodes,
+    pub nodes: NodesSection,
     /// Which node a session gets.
-    pub choice: Choice,
+    pub choice: ChoiceSection,
     /// Connecting to nodes.
-    pub dial: Dial,
+    pub dial: DialSection,
     /// How a silent node is found.
-    pub health: Health,
+    pub health: HealthSection,
     /// Publishes in doubt.
-    pub publish: Publish,
+    pub publish: PublishSection,
     /// Limits and times of one session.
-    pub session: Session,
+    pub session: SessionSection,
     /// Limits of the whole process.
-    pub limits: Limits,
+    pub limits: LimitsSection,
     /// TCP options.
-    pub socket: Socket,
+    pub socket: SocketSection,
     /// The HTTP listener.
-    pub http: Http,
+    pub http: HttpSection,
     /// Logging.
-    pub log: Log,
+    pub log: LogSection,
     /// Start and stop.
-    pub process: Process,
+    pub process: ProcessSection,
 }
 
 /// `[nodes]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
-pub struct Nodes {
+pub struct NodesSection {
     pub zookeeper: String,
     pub zookeeper_path: String,
     pub zookeeper_session_timeout_ms: Millis,
@@ -102,7 +102,7 @@ pub struct Nodes {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
-pub struct Choice {
+pub struct ChoiceSection {
     pub cooldown_base_ms: Millis,
     pub cooldown_max_ms: Millis,
 }
@@ -111,7 +111,7 @@ pub struct Choice {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
-pub struct Dial {
+pub struct DialSection {
     pub connect_timeout_ms: Millis,
     pub handshake_timeout_ms: Millis,
     pub stagger_ms: Millis,
@@ -125,7 +125,7 @@ pub struct Dial {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
-pub struct Health {
+pub struct HealthSection {
     pub probe_interval_ms: Millis,
     pub probe_timeout_ms: Millis,
     pub idle_probe_interval_ms: Millis,
@@ -135,7 +135,7 @@ pub struct Health {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
-pub struct Publish {
+pub struct PublishSection {
     pub in_doubt: InDoubt,
     pub confirm_bytes: usize,
     pub confirm_interval_ms: Millis,
@@ -158,7 +158,7 @@ pub struct SubjectPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
-pub struct Session {
+pub struct SessionSection {
     pub buffer_bytes: usize,
     pub outage_secs: Secs,
     pub settle_ms: Millis,
@@ -175,7 +175,7 @@ pub struct Session {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
-pub struct Limits {
+pub struct LimitsSection {
     pub connections_max: usize,
     pub workers: usize,
     pub buffers_total_bytes_max: usize,
@@ -185,7 +185,7 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
-pub struct Socket {
+pub struct SocketSection {
     pub keepalive_secs: Secs,
     pub user_timeout_ms: Millis,
     pub listen_backlog: u32,
@@ -195,7 +195,7 @@ pub struct Socket {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
-pub struct Http {
+pub struct HttpSection {
     pub listen: String,
     pub page_items_max: usize,
     pub ready_needs_node: bool,
@@ -205,7 +205,7 @@ pub struct Http {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
-pub struct Log {
+pub struct LogSection {
     pub level: String,
     pub format: LogFormat,
 }
@@ -214,7 +214,7 @@ pub struct Log {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
-pub struct Process {
+pub struct ProcessSection {
     pub shutdown_secs: Secs,
 }
 

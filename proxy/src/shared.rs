@@ -10,18 +10,18 @@ use standin_registry::{Endpoint, Node, Watch};
 use standin_wire::Info;
 use tracing::warn;
 
-use crate::card::{Cards, Errand};
+use crate::dial::{DialError, DialSettings};
 use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
 use crate::nodes::{NodeBook, Searcher};
 use crate::policy::Policy;
 use crate::recovery::Recovery;
+use crate::session_info::{SessionCommand, SessionTable};
 use crate::tally::Tally;
-use crate::upstream::{DialError, Dialling};
 
 /// Limits of the sidecar as a whole.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct ProcessLimits {
     /// Components connected at the same time. This is the configured limit, or less if the limit on open files is too
     /// low.
     pub(crate) connections_max: usize,
@@ -43,11 +43,11 @@ pub(crate) struct Shared {
     pub(crate) book: Arc<NodeBook>,
     pub(crate) recovery: Recovery,
     pub(crate) losses: Losses,
-    pub(crate) cards: Cards,
+    pub(crate) sessions: SessionTable,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) policy: ArcSwap<Policy>,
-    pub(crate) dialling: ArcSwap<Dialling>,
-    pub(crate) limits: ArcSwap<Limits>,
+    pub(crate) dial_settings: ArcSwap<DialSettings>,
+    pub(crate) limits: ArcSwap<ProcessLimits>,
     pub(crate) listening: AtomicBool,
     pub(crate) stopping: AtomicBool,
     pub(crate) session_ids: AtomicU64,
@@ -61,8 +61,8 @@ impl Shared {
         registry: Watch,
         book: NodeBook,
         policy: Policy,
-        dialling: Dialling,
-        limits: Limits,
+        dial_settings: DialSettings,
+        limits: ProcessLimits,
     ) -> Self {
         let remembered = registry.remembered_info();
         let remembered = remembered.and_then(|json| Info::parse(json.as_bytes()).ok());
@@ -71,10 +71,10 @@ impl Shared {
             book: Arc::new(book),
             recovery: Recovery::default(),
             losses: Losses::default(),
-            cards: Cards::default(),
+            sessions: SessionTable::default(),
             metrics: Arc::new(Metrics::new()),
             policy: ArcSwap::from_pointee(policy),
-            dialling: ArcSwap::from_pointee(dialling),
+            dial_settings: ArcSwap::from_pointee(dial_settings),
             limits: ArcSwap::from_pointee(limits),
             listening: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -145,7 +145,7 @@ impl Shared {
     }
 
     /// Counts and logs a failed dial or probe of `node`. Only the `first` failure in a row is logged.
-    pub(crate) fn tell_failed_dial(&self, node: &Node, error: &DialError, first: bool) {
+    pub(crate) fn report_failed_dial(&self, node: &Node, error: &DialError, first: bool) {
         self.metrics.node_dials.increment(error.kind());
         if first {
             warn!(node = %node.client, kind = error.kind(), "node cannot be used: {error}");
@@ -162,10 +162,14 @@ impl Shared {
     /// Has all sessions on `node` send it a PING, because one of them lost it: the others then notice its death at once, or
     /// prove that it lives.
     pub(crate) fn probe_sessions_on(&self, node: &Endpoint) {
-        for card in self.cards.all() {
-            let on = card.seldom().node.as_ref().is_some_and(|on| on.client == *node);
+        for session in self.sessions.all() {
+            let on = session
+                .status()
+                .node
+                .as_ref()
+                .is_some_and(|on| on.client == *node);
             if on {
-                card.call(Errand::Probe);
+                session.send(SessionCommand::Probe);
             }
         }
     }
@@ -187,8 +191,8 @@ impl Shared {
     /// Returns the wait of a session that lost its node before it dials, so that many sessions do not dial at the
     /// same time.
     pub(crate) fn spread_of(&self, searcher: &Searcher) -> Duration {
-        let dialling = self.dialling.load();
-        searcher.spread(dialling.spread_per_session, dialling.spread_max)
+        let dial_settings = self.dial_settings.load();
+        searcher.spread(dial_settings.spread_per_session, dial_settings.spread_max)
     }
 
     /// Waits for a change of the registry or the recovery of a node, at most `max`.

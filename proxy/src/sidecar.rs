@@ -18,14 +18,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::card::Errand;
-use crate::nodes::{Choice, NodeBook};
+use crate::dial::DialSettings;
+use crate::nodes::{ChoiceSettings, NodeBook};
 use crate::policy::Policy;
+use crate::session_info::SessionCommand;
 use crate::settings::{Settings, SettingsError};
-use crate::shared::{Limits, Shared};
+use crate::shared::{ProcessLimits, Shared};
 use crate::status::SidecarStatus;
-use crate::upstream::Dialling;
-use crate::worker::{Front, Workers};
+use crate::worker::{IdentitySettings, Workers};
 use crate::{http, listener, prober, reporter};
 
 /// Reason why a sidecar cannot run.
@@ -67,7 +67,7 @@ impl RunError {
 pub struct Sidecar {
     settings: Settings,
     shared: Arc<Shared>,
-    front: Arc<ArcSwap<Front>>,
+    identity_settings: Arc<ArcSwap<IdentitySettings>>,
     workers: Arc<Workers>,
     addresses: Vec<SocketAddr>,
     http_address: Option<SocketAddr>,
@@ -118,17 +118,17 @@ impl Sidecar {
             registry,
             book,
             policy,
-            dialling(&settings),
+            dial_settings(&settings),
             limits(&settings),
         ));
-        let front = Arc::new(ArcSwap::from_pointee(front(&settings)?));
+        let identity_settings = Arc::new(ArcSwap::from_pointee(identity_settings(&settings)?));
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = if settings.limits.workers == 0 {
             cores()
         } else {
             settings.limits.workers
         };
-        let workers = Arc::new(Workers::start(count, &shared, &front).map_err(RunError::Worker)?);
+        let workers = Arc::new(Workers::start(count, &shared, &identity_settings).map_err(RunError::Worker)?);
         let mut sidecar = Self {
             addresses: Vec::new(),
             http_address: None,
@@ -141,7 +141,7 @@ impl Sidecar {
             http: None,
             settings,
             shared,
-            front,
+            identity_settings,
             workers,
         };
         sidecar.addresses = listeners
@@ -185,7 +185,7 @@ impl Sidecar {
     /// [`RunError`] if the new settings cannot be used; the present ones then stay in force.
     pub fn reload(&mut self, new: Settings) -> Result<(), RunError> {
         let policy = Policy::new(&new)?;
-        let front = front(&new)?;
+        let identity_settings = identity_settings(&new)?;
         self.shared.registry.reconfigure(new.registry_config()?)?;
         for change in changes(&self.settings, &new) {
             match change.effect {
@@ -195,15 +195,17 @@ impl Sidecar {
         }
         self.settings = reloaded(&self.settings, new);
         self.shared.policy.store(Arc::new(policy));
-        self.shared.dialling.store(Arc::new(dialling(&self.settings)));
+        self.shared
+            .dial_settings
+            .store(Arc::new(dial_settings(&self.settings)));
         self.shared.limits.store(Arc::new(limits(&self.settings)));
         self.shared.book.set_choice(choice(&self.settings));
-        self.front.store(Arc::new(front));
+        self.identity_settings.store(Arc::new(identity_settings));
         self.shared
-            .cards
+            .sessions
             .all()
             .iter()
-            .for_each(|card| card.call(Errand::Policy));
+            .for_each(|session| session.send(SessionCommand::ReadPolicy));
         Ok(())
     }
 
@@ -219,16 +221,16 @@ impl Sidecar {
         let until = Instant::now() + self.shared.limits.load().shutdown;
         self.shared.stopping.store(true, Relaxed);
         self.accepting.drain(..).for_each(|task| task.abort());
-        let sessions = self.shared.cards.len();
+        let sessions = self.shared.sessions.len();
         info!(sessions, "stopping");
         self.shared
-            .cards
+            .sessions
             .all()
             .iter()
-            .for_each(|card| card.call(Errand::ShutDown));
+            .for_each(|session| session.send(SessionCommand::ShutDown));
         // Sessions left after this deadline are logged next.
-        let _ = tokio::time::timeout_at(until.into(), self.shared.cards.emptied()).await;
-        let left = self.shared.cards.len();
+        let _ = tokio::time::timeout_at(until.into(), self.shared.sessions.emptied()).await;
+        let left = self.shared.sessions.len();
         if left > 0 {
             warn!(
                 sessions = left,
@@ -236,7 +238,7 @@ impl Sidecar {
                 "sessions did not end within process.shutdown_secs and are cut off"
             );
         }
-        reporter::tell_losses_now(&self.shared);
+        reporter::log_losses_now(&self.shared);
         if let Some((stop, serving)) = self.http.take() {
             drop(stop);
             let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
@@ -321,10 +323,10 @@ async fn follow_registry(shared: Arc<Shared>) {
     loop {
         registry.changed().await;
         let snapshot = registry.snapshot();
-        for card in shared.cards.all() {
-            let node = card.seldom().node.clone();
-            if let Some(errand) = node.and_then(|node| errand_for(&node, &snapshot)) {
-                card.call(errand);
+        for session in shared.sessions.all() {
+            let node = session.status().node.clone();
+            if let Some(command) = node.and_then(|node| command_for(&node, &snapshot)) {
+                session.send(command);
             }
         }
         shared.book.take_snapshot(&snapshot, Instant::now());
@@ -332,19 +334,19 @@ async fn follow_registry(shared: Arc<Shared>) {
     }
 }
 
-fn errand_for(node: &standin_registry::Node, snapshot: &Snapshot) -> Option<Errand> {
+fn command_for(node: &standin_registry::Node, snapshot: &Snapshot) -> Option<SessionCommand> {
     match snapshot.find(&node.client) {
         Some(known) if known.state == NodeState::Draining => snapshot
             .iter()
             .any(|node| node.state == NodeState::Up)
-            .then_some(Errand::Leave),
+            .then_some(SessionCommand::Leave),
         Some(_) => None,
-        None => Some(Errand::Probe),
+        None => Some(SessionCommand::Probe),
     }
 }
 
-fn choice(settings: &Settings) -> Choice {
-    Choice {
+fn choice(settings: &Settings) -> ChoiceSettings {
+    ChoiceSettings {
         cooldown_base: settings.choice.cooldown_base_ms.duration(),
         cooldown_max: settings.choice.cooldown_max_ms.duration(),
         dials_max: settings.dial.dials_concurrent_max,
@@ -353,8 +355,8 @@ fn choice(settings: &Settings) -> Choice {
     }
 }
 
-fn dialling(settings: &Settings) -> Dialling {
-    Dialling {
+fn dial_settings(settings: &Settings) -> DialSettings {
+    DialSettings {
         connect_timeout: settings.dial.connect_timeout_ms.duration(),
         handshake_timeout: settings.dial.handshake_timeout_ms.duration(),
         stagger: settings.dial.stagger_ms.duration(),
@@ -365,8 +367,8 @@ fn dialling(settings: &Settings) -> Dialling {
     }
 }
 
-fn limits(settings: &Settings) -> Limits {
-    Limits {
+fn limits(settings: &Settings) -> ProcessLimits {
+    ProcessLimits {
         connections_max: Sidecar::connections(settings).that_fit(),
         connections: Sidecar::connections(settings),
         buffers_total_bytes_max: settings.limits.buffers_total_bytes_max,
@@ -376,7 +378,7 @@ fn limits(settings: &Settings) -> Limits {
     }
 }
 
-fn front(settings: &Settings) -> Result<Front, RunError> {
+fn identity_settings(settings: &Settings) -> Result<IdentitySettings, RunError> {
     let config = settings.registry_config()?;
     let credentials = config
         .fixed
@@ -389,7 +391,7 @@ fn front(settings: &Settings) -> Result<Front, RunError> {
             Some((endpoint.host.to_string(), endpoint.port))
         }
     };
-    Ok(Front {
+    Ok(IdentitySettings {
         advertise,
         credentials: credentials.map(Arc::new),
     })

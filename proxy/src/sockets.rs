@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::cause::Cause;
-use crate::session::{End, Wires};
+use crate::session::{EndReason, Wires};
 
 /// The sockets of a session, and whether and why they broke.
 pub(crate) struct Sockets {
@@ -88,7 +88,7 @@ pub(crate) fn keep_alive(socket: &SockRef<'_>, idle: Duration) -> io::Result<()>
 }
 
 /// Closes both sockets in order, except a broken socket of the component.
-pub(crate) async fn close(sockets: Sockets, end: End) {
+pub(crate) async fn close(sockets: Sockets, end: EndReason) {
     let Sockets { component, node, .. } = sockets;
     let close_node = async {
         if let Some(node) = node {
@@ -96,7 +96,7 @@ pub(crate) async fn close(sockets: Sockets, end: End) {
         }
     };
     let close_component = async {
-        if end != End::ComponentBroke {
+        if end != EndReason::ComponentBroke {
             linger::close(component).await;
         }
     };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::card::Card;
 use crate::http::{NodeRow, Reach, SessionRow, Sessions, Status};
 use crate::nodes::NodeStatus;
+use crate::session_info::SessionInfo;
 use crate::shared::Shared;
 
 /// The sidecar's [`Status`] for the HTTP pages.
@@ -50,12 +50,12 @@ impl Status for SidecarStatus {
     fn sessions(&self, offset: usize, limit: usize) -> Sessions<'_> {
         let rows = self
             .0
-            .cards
+            .sessions
             .page(offset, limit)
             .iter()
-            .map(|card| session_row(card))
+            .map(|session| session_row(session))
             .collect();
-        let total = self.0.cards.len();
+        let total = self.0.sessions.len();
         Box::pin(std::future::ready((total, rows)))
     }
 
@@ -66,10 +66,10 @@ impl Status for SidecarStatus {
         metrics.set_nodes(nodes.iter().map(|node| (node.state, node.source)));
         let reach = self.reach();
         metrics.set_proved(reach.proved, reach.none_for.unwrap_or_default());
-        let searching = self.0.cards.all();
+        let searching = self.0.sessions.all();
         let searching: Vec<Duration> = searching
             .iter()
-            .filter_map(|card| Some(card.seldom().searching_since?.elapsed()))
+            .filter_map(|session| Some(session.status().searching_since?.elapsed()))
             .collect();
         metrics.set_without_node(
             searching.len(),
@@ -102,26 +102,26 @@ fn node_row(status: &NodeStatus) -> NodeRow {
     }
 }
 
-fn session_row(card: &Card) -> SessionRow {
-    let seldom = card.seldom().clone();
+fn session_row(session: &SessionInfo) -> SessionRow {
+    let status = session.status().clone();
     let count = |counter: &AtomicU64| counter.load(Relaxed);
     SessionRow {
-        id: card.id,
-        component: card.component.to_string(),
-        node: seldom.node.map(|node| node.client.to_string()),
-        state: seldom.state,
-        connected_secs: card.connected.elapsed().as_secs(),
-        searching_secs: seldom.searching_since.map(|since| since.elapsed().as_secs()),
-        subscriptions: count(&card.subscriptions) as usize,
-        buffered_bytes: count(&card.buffered_bytes) as usize,
-        in_doubt: count(&card.in_doubt),
-        failovers: seldom.moves,
-        messages_to_node: count(&card.messages_to_node),
-        messages_to_component: count(&card.messages_to_component),
-        bytes_to_node: count(&card.bytes_to_node),
-        bytes_to_component: count(&card.bytes_to_component),
-        client_name: seldom.client.name,
-        client_lang: seldom.client.lang,
-        client_version: seldom.client.version,
+        id: session.id,
+        component: session.component.to_string(),
+        node: status.node.map(|node| node.client.to_string()),
+        state: status.state,
+        connected_secs: session.connected.elapsed().as_secs(),
+        searching_secs: status.searching_since.map(|since| since.elapsed().as_secs()),
+        subscriptions: count(&session.subscriptions) as usize,
+        buffered_bytes: count(&session.buffered_bytes) as usize,
+        in_doubt: count(&session.in_doubt),
+        failovers: status.moves,
+        messages_to_node: count(&session.messages_to_node),
+        messages_to_component: count(&session.messages_to_component),
+        bytes_to_node: count(&session.bytes_to_node),
+        bytes_to_component: count(&session.bytes_to_component),
+        client_name: status.client.name,
+        client_lang: status.client.lang,
+        client_version: status.client.version,
     }
 }

@@ -5,7 +5,7 @@
 //! Only bytes that the other socket does not take at once are copied into the session. So an idle session has no
 //! buffers, and a busy one makes no copies.
 //!
-//! *Architecture invariant:* a session touches only its own sockets, its own card, and shared counters. So no failure
+//! *Architecture invariant:* a session touches only its own sockets, its own [`SessionInfo`], and shared counters. So no failure
 //! of one session affects another.
 
 mod report;
@@ -22,14 +22,14 @@ use standin_registry::{Endpoint, Node, NodeState};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use crate::card::{Card, Errand};
 use crate::cause::Cause;
+use crate::dial::{self, DialError, DialledNode};
 use crate::nodes::{Permit, Searcher};
-use crate::session::{Ended, Face, Session, Wants};
+use crate::session::{Identity, Session, SessionEnd, Wants};
+use crate::session_info::{SessionCommand, SessionInfo};
 use crate::shared::Shared;
 use crate::sockets::{Sockets, close, read};
-use crate::upstream::{self, DialError, Link};
-use report::{Buffered, Membership};
+use report::{BufferShare, RecoveryEntry};
 
 /// Size of a thread's read buffer. Larger reads mean fewer system calls per message, up to the size of the
 /// processor's cache (`tests/bench sidecar`).
@@ -57,10 +57,10 @@ thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-type Dial = Pin<Box<dyn Future<Output = Result<Link, InVain>> + Send>>;
+type PendingDial = Pin<Box<dyn Future<Output = Result<DialledNode, FailedRound>> + Send>>;
 
 /// A round of dialling without a connection.
-struct InVain {
+struct FailedRound {
     /// Number of known nodes.
     known: usize,
     /// Each of them was dialled since the session has no node.
@@ -74,20 +74,20 @@ struct InVain {
 /// The shell around one session.
 struct Task {
     shared: Arc<Shared>,
-    card: Arc<Card>,
+    session_info: Arc<SessionInfo>,
     session: Session,
     sockets: Sockets,
-    dial: Option<Dial>,
+    dial: Option<PendingDial>,
     /// Rounds of dialling in a row without a node that served the session. Each round waits longer.
     rounds: u32,
     /// The connection to the next node, while the present node sends its last answers.
-    next: Option<Box<Link>>,
+    next: Option<Box<DialledNode>>,
     /// Dial permit, held until the node has taken the session.
     permit: Option<Permit>,
     /// The session gave the node up because of a failure. Its connection is dropped at once.
     gives_up: bool,
     /// The session's entry in the recovery after a loss.
-    membership: Membership,
+    recovery_entry: RecoveryEntry,
     /// Time at which held publishes may go out, once the session has its subscriptions back.
     release_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -98,27 +98,27 @@ struct Task {
     /// The component or the node is not read because the shared buffer budget is exhausted.
     starved: bool,
     /// Bytes and state as last reported.
-    buffered: Buffered,
+    buffer_share: BufferShare,
     state: &'static str,
 }
 
 /// Runs one session from its first byte to its last.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    card: Arc<Card>,
+    session_info: Arc<SessionInfo>,
     component: TcpStream,
-    face: Arc<Face>,
-) -> Ended {
+    identity: Arc<Identity>,
+) -> SessionEnd {
     let now = Instant::now();
-    let session = Session::new(shared.policy.load_full(), face, now);
-    let buffered = Buffered {
+    let session = Session::new(shared.policy.load_full(), identity, now);
+    let buffer_share = BufferShare {
         shared: Arc::clone(&shared),
         bytes: 0,
     };
-    let membership = Membership::new(&shared, &card);
+    let recovery_entry = RecoveryEntry::new(&shared, &session_info);
     let mut task = Task {
         shared,
-        card,
+        session_info,
         session,
         sockets: Sockets {
             component,
@@ -131,31 +131,31 @@ pub(crate) async fn run(
         next: None,
         permit: None,
         gives_up: false,
-        membership,
+        recovery_entry,
         release_at: None,
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         timer_at: now,
         stop_at: None,
         starved: false,
-        buffered,
+        buffer_share,
         state: "new",
     };
     let ended = poll_fn(|cx| task.poll(cx)).await;
     task.count_node(None);
-    task.membership.end(&ended);
+    task.recovery_entry.end(&ended);
     // Boxed: inside this future its buffers would make up a third of an idle session's memory (`tests/bench sidecar
     // --only crowd`).
-    Box::pin(close(task.sockets, ended.end)).await;
+    Box::pin(close(task.sockets, ended.reason)).await;
     ended
 }
 
 impl Task {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        self.card.register(cx.waker());
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
+        self.session_info.register_waker(cx.waker());
         let began = Instant::now();
         self.session.begin_turn(began, &mut self.sockets);
         for _ in 0..ROUNDS_MAX {
-            let mut progress = self.errands(cx);
+            let mut progress = self.run_commands(cx);
             progress |= self.timer(cx);
             let wants = self.session.wants();
             let was_starved = std::mem::take(&mut self.starved);
@@ -173,7 +173,7 @@ impl Task {
             progress |= self.settle(cx);
             // All events are reported here, including the end of the session.
             let (notes, ended) = self.session.report();
-            notes.into_iter().for_each(|note| self.tell(note));
+            notes.into_iter().for_each(|note| self.handle(note));
             if let Some(ended) = ended {
                 self.report();
                 return Poll::Ready(ended);
@@ -324,10 +324,10 @@ impl Task {
         };
         let now = Instant::now();
         match found {
-            Err(InVain {
+            Err(FailedRound {
                 all_refused: true, ..
             }) => self.session.refused_everywhere(now, &mut self.sockets),
-            Err(InVain {
+            Err(FailedRound {
                 known,
                 all_tried,
                 none_reachable_since,
@@ -336,21 +336,21 @@ impl Task {
                 self.rounds += 1;
                 if !wants.keep_node {
                     let waits = self.session.has_spoken();
-                    self.membership.in_vain(waits, none_reachable_since);
+                    self.recovery_entry.round_failed(waits, none_reachable_since);
                 }
                 self.session
                     .no_node(known, all_tried, &self.shared.last_info(), now, &mut self.sockets);
             }
-            Ok(link) if wants.keep_node => {
-                self.next = Some(Box::new(link));
+            Ok(dialled) if wants.keep_node => {
+                self.next = Some(Box::new(dialled));
                 self.session.next_ready(LAST_ANSWERS, now, &mut self.sockets);
             }
-            Ok(link) => self.join(link, now),
+            Ok(dialled) => self.join(dialled, now),
         }
         true
     }
 
-    fn new_dial(&mut self) -> Dial {
+    fn new_dial(&mut self) -> PendingDial {
         let shared = Arc::clone(&self.shared);
         let searching = self.session.client_label().is_some();
         let searcher: Option<Searcher> = searching.then(|| shared.book.searcher());
@@ -362,7 +362,7 @@ impl Task {
         let since = self.session.searching_since();
         let leaving = self.session.wants().keep_node;
         let refused_by = self.session.refused_by();
-        let was_away = self.shared.recovery.is_away(&self.card);
+        let was_away = self.shared.recovery.is_away(&self.session_info);
         let wait = match self.rounds {
             0 => Duration::ZERO,
             // There is no wait after the first node that fails at once; there is one after the second.
@@ -391,13 +391,15 @@ impl Task {
             let known = candidates.len();
             candidates.retain(|node| !refused_by.contains(&node.client));
             let all_refused = known > 0 && candidates.is_empty();
-            let failed = |node: &Node, error: &DialError, first| shared.tell_failed_dial(node, error, first);
+            let failed =
+                |node: &Node, error: &DialError, first| shared.report_failed_dial(node, error, first);
             let tried = candidates.clone();
-            let link = upstream::dial(&shared.book, candidates, **shared.dialling.load(), failed).await;
-            if link.is_some() {
+            let dialled =
+                dial::dial_candidates(&shared.book, candidates, **shared.dial_settings.load(), failed).await;
+            if dialled.is_some() {
                 shared.metrics.node_dials.increment("connected");
             }
-            link.ok_or_else(|| InVain {
+            dialled.ok_or_else(|| FailedRound {
                 known,
                 none_reachable_since: shared.book.none_reachable_since(&tried, Instant::now()),
                 all_tried: since.is_some_and(|since| shared.book.all_failed_since(&tried, since)),
@@ -406,35 +408,35 @@ impl Task {
         })
     }
 
-    /// Continues the session over `link`.
-    fn join(&mut self, link: Link, now: Instant) {
+    /// Continues the session on the dialled node.
+    fn join(&mut self, dialled: DialledNode, now: Instant) {
         self.rounds += 1;
         // A probe that was asked for before is about an earlier connection.
-        let _ = self.card.called(Errand::Probe);
-        self.sockets.node = Some(link.stream);
+        let _ = self.session_info.take_command(SessionCommand::Probe);
+        self.sockets.node = Some(dialled.stream);
         self.sockets.node_broke = None;
-        self.permit = Some(link.permit);
-        self.count_node(Some(&link.node));
-        self.shared.remember_info(&link.info);
+        self.permit = Some(dialled.permit);
+        self.count_node(Some(&dialled.node));
+        self.shared.remember_info(&dialled.info);
         let hold = self
             .shared
             .recovery
-            .must_hold(&self.card, self.shared.policy.load().settle);
+            .must_hold(&self.session_info, self.shared.policy.load().settle);
         self.session
-            .node_up(link.node, &link.info, hold, now, &mut self.sockets);
+            .node_up(dialled.node, &dialled.info, hold, now, &mut self.sockets);
         if self.session.client_label().is_none() {
             // A component that has not sent CONNECT has nothing to replay and may take its time.
             self.permit = None;
         }
-        if !link.behind_info.is_empty() {
+        if !dialled.behind_info.is_empty() {
             self.session
-                .node_bytes(&link.behind_info, false, now, &mut self.sockets);
+                .node_bytes(&dialled.behind_info, false, now, &mut self.sockets);
         }
     }
 
     fn count_node(&mut self, node: Option<&Arc<Node>>) {
-        let mut seldom = self.card.seldom();
-        if let Some(old) = std::mem::replace(&mut seldom.node, node.cloned()) {
+        let mut status = self.session_info.status();
+        if let Some(old) = std::mem::replace(&mut status.node, node.cloned()) {
             self.shared.book.count_session(&old, false);
         }
         if let Some(node) = node {
@@ -446,11 +448,11 @@ impl Task {
     fn release(&mut self) {
         let now = Instant::now();
         let settle = self.shared.policy.load().settle;
-        match self.membership.release_at(settle, now) {
+        match self.recovery_entry.release_at(settle, now) {
             Some(at) if at > now => self.release_at = Some(at),
             Some(_) => {
                 self.release_at = None;
-                self.membership.released(now);
+                self.recovery_entry.released(now);
                 self.session.release(now, &mut self.sockets);
             }
             None => self.release_at = None,
@@ -458,28 +460,30 @@ impl Task {
     }
 
     /// Runs the commands that the rest of the sidecar gave the session.
-    fn errands(&mut self, cx: &mut Context<'_>) -> bool {
+    fn run_commands(&mut self, cx: &mut Context<'_>) -> bool {
         let now = Instant::now;
         let mut called = false;
-        if self.card.called(Errand::Policy) {
+        if self.session_info.take_command(SessionCommand::ReadPolicy) {
             self.session.set_policy(self.shared.policy.load_full());
             // The wait for subscribers may be another now.
             self.release();
             called = true;
         }
-        if self.card.called(Errand::Probe) {
+        if self.session_info.take_command(SessionCommand::Probe) {
             self.session.probe(now(), &mut self.sockets);
             called = true;
         }
-        if self.card.called(Errand::Leave) {
+        if self.session_info.take_command(SessionCommand::Leave) {
             self.session.leave();
             called = true;
         }
-        if self.card.called(Errand::Release) || self.release_at.is_some_and(|at| now() >= at) {
+        if self.session_info.take_command(SessionCommand::Release)
+            || self.release_at.is_some_and(|at| now() >= at)
+        {
             self.release();
             called = true;
         }
-        if self.card.called(Errand::ShutDown) {
+        if self.session_info.take_command(SessionCommand::ShutDown) {
             self.stop_at = Some(now() + LAST_LOOK);
             called = true;
         }
@@ -547,10 +551,10 @@ impl Task {
             progress = true;
         }
         if self.sockets.node.is_none()
-            && let Some(link) = self.next.take()
+            && let Some(dialled) = self.next.take()
         {
             self.dial = None;
-            self.join(*link, Instant::now());
+            self.join(*dialled, Instant::now());
             progress = true;
         }
         progress

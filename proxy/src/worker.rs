@@ -17,24 +17,24 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, error, warn};
 
-use crate::card::{Card, Errand};
 use crate::losses::Loss;
-use crate::session::{Ended, Face};
+use crate::session::{Identity, SessionEnd};
+use crate::session_info::{SessionCommand, SessionInfo};
 use crate::shared::Shared;
 use crate::{sockets, task};
 
 /// A connection that was just accepted. The number of connections is bounded by `limits.connections_max`.
 #[derive(Debug)]
-pub(crate) struct Newcomer {
+pub(crate) struct AcceptedConnection {
     pub(crate) stream: StdStream,
-    /// Card of the session. It is counted already, so that no more than `limits.connections_max` connections are
+    /// The session, which is in the table already, so that no more than `limits.connections_max` connections are
     /// accepted.
-    pub(crate) card: Arc<Card>,
+    pub(crate) session: Arc<SessionInfo>,
 }
 
 /// Address shown to components, and credentials shown to nodes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Front {
+pub(crate) struct IdentitySettings {
     /// Host and port in INFO; `None`: the address to which the component connected.
     pub(crate) advertise: Option<(String, u16)>,
     /// Credentials for components that send none.
@@ -43,7 +43,7 @@ pub(crate) struct Front {
 
 /// All workers of a sidecar.
 pub(crate) struct Workers {
-    queues: Vec<UnboundedSender<Newcomer>>,
+    queues: Vec<UnboundedSender<AcceptedConnection>>,
     threads: Vec<JoinHandle<()>>,
     /// Live sessions per worker.
     live: Arc<[AtomicUsize]>,
@@ -54,17 +54,25 @@ impl Workers {
     ///
     /// # Errors
     /// If the system cannot provide a thread or an event queue.
-    pub(crate) fn start(count: usize, shared: &Arc<Shared>, front: &Arc<ArcSwap<Front>>) -> io::Result<Self> {
+    pub(crate) fn start(
+        count: usize,
+        shared: &Arc<Shared>,
+        identity_settings: &Arc<ArcSwap<IdentitySettings>>,
+    ) -> io::Result<Self> {
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         let live: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
         for number in 0..count {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            let (queue, newcomers) = unbounded_channel();
-            let (shared, front, live) = (Arc::clone(shared), Arc::clone(front), Arc::clone(&live));
+            let (queue, connections) = unbounded_channel();
+            let (shared, identity_settings, live) = (
+                Arc::clone(shared),
+                Arc::clone(identity_settings),
+                Arc::clone(&live),
+            );
             let thread = std::thread::Builder::new().name(format!("sessions-{number}"));
             threads.push(thread.spawn(move || {
                 // Returns when the queue is closed and the last session has ended.
-                runtime.block_on(receive(newcomers, shared, front, (live, number)));
+                runtime.block_on(receive(connections, shared, identity_settings, (live, number)));
             })?);
             queues.push(queue);
         }
@@ -76,11 +84,11 @@ impl Workers {
     }
 
     /// Passes a connection to a worker.
-    pub(crate) fn take(&self, newcomer: Newcomer) {
+    pub(crate) fn take(&self, connection: AcceptedConnection) {
         let counts: Vec<usize> = self.live.iter().map(|count| count.load(Relaxed)).collect();
         let turn = place(&counts);
         self.live[turn].fetch_add(1, Relaxed);
-        if self.queues[turn].send(newcomer).is_err() {
+        if self.queues[turn].send(connection).is_err() {
             error!("worker {turn} is gone; the connection is closed");
         }
     }
@@ -100,92 +108,110 @@ fn place(live: &[usize]) -> usize {
 }
 
 async fn receive(
-    mut newcomers: UnboundedReceiver<Newcomer>,
+    mut connections: UnboundedReceiver<AcceptedConnection>,
     shared: Arc<Shared>,
-    front: Arc<ArcSwap<Front>>,
+    identity_settings: Arc<ArcSwap<IdentitySettings>>,
     (live, number): (Arc<[AtomicUsize]>, usize),
 ) {
-    while let Some(newcomer) = newcomers.recv().await {
-        let serving = session(newcomer, Arc::clone(&shared), front.load_full());
+    while let Some(connection) = connections.recv().await {
+        let serving = run_session(connection, Arc::clone(&shared), identity_settings.load_full());
         let live = Arc::clone(&live);
         tokio::spawn(async move {
             serving.await;
             live[number].fetch_sub(1, Relaxed);
         });
     }
-    shared.cards.emptied().await;
+    shared.sessions.emptied().await;
 }
 
 /// Runs one session and updates the counters at its beginning and end. A panic in it ends only this session.
-async fn session(newcomer: Newcomer, shared: Arc<Shared>, front: Arc<Front>) {
-    let Newcomer { stream, card } = newcomer;
-    let (id, component) = (card.id, card.component);
+async fn run_session(
+    connection: AcceptedConnection,
+    shared: Arc<Shared>,
+    identity_settings: Arc<IdentitySettings>,
+) {
+    let AcceptedConnection { stream, session } = connection;
+    let (id, component) = (session.id, session.component);
     if shared.stopping.load(Relaxed) {
-        card.call(Errand::ShutDown);
+        session.send(SessionCommand::ShutDown);
     }
     shared.metrics.sessions_total.increment(1);
     shared.metrics.sessions.increment(1.0);
     debug!(session = id, %component, "component connected");
-    let serving = serve(Arc::clone(&shared), Arc::clone(&card), stream, &front);
+    let serving = serve(
+        Arc::clone(&shared),
+        Arc::clone(&session),
+        stream,
+        &identity_settings,
+    );
     match AssertUnwindSafe(serving).catch_unwind().await {
-        Ok(Ok(ended)) => tell_end(&shared, &card, &ended),
+        Ok(Ok(ended)) => log_end(&shared, &session, &ended),
         Ok(Err(error)) => debug!(session = id, %component, "component's connection broke at once: {error}"),
         Err(_) => {
             shared.metrics.sessions_failed.increment(1);
-            if let Some(node) = card.seldom().node.take() {
+            if let Some(node) = session.status().node.take() {
                 shared.book.count_session(&node, false);
             }
             error!(session = id, %component, "session panicked; the other sessions go on");
         }
     }
-    shared.cards.remove(id);
+    shared.sessions.remove(id);
     shared.metrics.sessions.decrement(1.0);
 }
 
 /// Counts the end of a session. Logs it at WARN if the sidecar closed only this session against its component's will.
-fn tell_end(shared: &Shared, card: &Card, ended: &Ended) {
-    let (end, reason) = (ended.end, ended.end.as_str());
+fn log_end(shared: &Shared, session: &SessionInfo, ended: &SessionEnd) {
+    let (end, reason) = (ended.reason, ended.reason.as_str());
     shared.metrics.sessions_closed.increment(reason);
     shared.lost(Loss::Abandoned, &ended.abandoned, ended.abandoned_bytes);
     if let Some(kind) = end.error_kind() {
         shared.metrics.client_errors.increment(kind);
     }
-    let (session, component, client) = (card.id, card.component, card.seldom().client.name.clone());
+    let (id, component, client) = (
+        session.id,
+        session.component,
+        session.status().client.name.clone(),
+    );
     let abandoned_bytes = ended.abandoned_bytes;
     if end.is_quiet() {
-        debug!(session, %component, client, reason, abandoned_bytes, "session ended");
+        debug!(session = id, %component, client, reason, abandoned_bytes, "session ended");
     } else {
-        warn!(session, %component, client, reason, abandoned_bytes, "session closed by the sidecar");
+        warn!(session = id, %component, client, reason, abandoned_bytes, "session closed by the sidecar");
     }
 }
 
-async fn serve(shared: Arc<Shared>, card: Arc<Card>, stream: StdStream, front: &Front) -> io::Result<Ended> {
+async fn serve(
+    shared: Arc<Shared>,
+    session: Arc<SessionInfo>,
+    stream: StdStream,
+    identity_settings: &IdentitySettings,
+) -> io::Result<SessionEnd> {
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
     // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
     // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
-    sockets::keep_alive(&SockRef::from(&stream), shared.dialling.load().keepalive)?;
+    sockets::keep_alive(&SockRef::from(&stream), shared.dial_settings.load().keepalive)?;
     let here = stream.local_addr()?;
-    let (host, port) = front
+    let (host, port) = identity_settings
         .advertise
         .clone()
         .unwrap_or_else(|| (here.ip().to_string(), here.port()));
-    let face = Face {
+    let identity = Identity {
         host,
         port,
         mark: Arc::clone(shared.book.mark()),
-        session_id: card.id,
-        component_ip: card.component.ip(),
-        credentials: front.credentials.clone(),
+        session_id: session.id,
+        component_ip: session.component.ip(),
+        credentials: identity_settings.credentials.clone(),
     };
-    Ok(task::run(shared, card, stream, Arc::new(face)).await)
+    Ok(task::run(shared, session, stream, Arc::new(identity)).await)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn future_bytes<F>(_: impl FnOnce(Newcomer, Arc<Shared>, Arc<Front>) -> F) -> usize {
+    fn future_bytes<F>(_: impl FnOnce(AcceptedConnection, Arc<Shared>, Arc<IdentitySettings>) -> F) -> usize {
         size_of::<F>()
     }
 
@@ -205,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_future_of_a_session_stays_small() {
-        let bytes = future_bytes(session);
+        let bytes = future_bytes(run_session);
         assert!(
             bytes <= 2048,
             "a quarter of what an idle session may take, but {bytes} bytes"

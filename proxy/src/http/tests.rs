@@ -80,7 +80,7 @@ impl Status for Scripted {
     }
 }
 
-struct Served {
+struct TestServer {
     address: SocketAddr,
     status: Arc<Scripted>,
     metrics: Arc<Metrics>,
@@ -88,7 +88,7 @@ struct Served {
     task: JoinHandle<()>,
 }
 
-async fn serving() -> Served {
+async fn serving() -> TestServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (status, metrics) = (Arc::new(Scripted::default()), Arc::new(Metrics::new()));
@@ -96,7 +96,7 @@ async fn serving() -> Served {
     let task = tokio::spawn(serve(listener, status.clone(), metrics.clone(), async {
         drop(stopped.await)
     }));
-    Served {
+    TestServer {
         address,
         status,
         metrics,
@@ -105,7 +105,7 @@ async fn serving() -> Served {
     }
 }
 
-impl Served {
+impl TestServer {
     /// Sends `request` as it is and gives all that comes back before the server closes.
     async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();

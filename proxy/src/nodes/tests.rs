@@ -4,7 +4,7 @@ use super::*;
 use crate::session::tests::node;
 
 fn book() -> Arc<NodeBook> {
-    let choice = Choice {
+    let choice = ChoiceSettings {
         cooldown_base: Duration::from_millis(100),
         cooldown_max: Duration::from_secs(1),
         dials_max: 2,
@@ -40,7 +40,7 @@ fn the_number_of_dials_changes_for_nodes_met_before_too() {
     let dials = || book.with_entry(&node, |entry, _| Arc::clone(&entry.dials));
     let with = |max| {
         let choice = *lock(&book.choice);
-        book.set_choice(Choice {
+        book.set_choice(ChoiceSettings {
             dials_max: max,
             ..choice
         });

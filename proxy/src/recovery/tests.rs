@@ -20,8 +20,8 @@ fn node(name: &str) -> Endpoint {
     Endpoint::new(name, 1)
 }
 
-fn card(id: u64) -> Arc<Card> {
-    Arc::new(Card::new(id, ([127, 0, 0, 1], 1).into()))
+fn session(id: u64) -> Arc<SessionInfo> {
+    Arc::new(SessionInfo::new(id, ([127, 0, 0, 1], 1).into()))
 }
 
 fn in_doubt(dropped: u64, resent: u64) -> InDoubtCount {
@@ -38,14 +38,15 @@ impl World {
         Some(self.recovery.served(&node(name)))
     }
 
-    fn lose(&self, card: &Arc<Card>, name: &str, served: Option<Served>) {
+    fn lose(&self, session: &Arc<SessionInfo>, name: &str, served: Option<Served>) {
         let nothing = InDoubtCount::default();
         self.recovery
-            .lost(card, &node(name), served, true, nothing, self.now);
+            .lost(session, &node(name), served, true, nothing, self.now);
     }
 
-    fn in_vain(&self, card: &Arc<Card>) {
-        self.recovery.in_vain(card, true, Some(self.now), |_| false);
+    fn round_failed(&self, session: &Arc<SessionInfo>) {
+        self.recovery
+            .round_failed(session, true, Some(self.now), |_| false);
     }
 
     fn report(&self) -> Option<OutageReport> {
@@ -53,24 +54,24 @@ impl World {
     }
 
     /// How long the session has still to wait.
-    fn waits(&self, card: &Card) -> Duration {
-        let at = self.recovery.release_at(card, SETTLE, self.now);
+    fn waits(&self, session: &SessionInfo) -> Duration {
+        let at = self.recovery.release_at(session, SETTLE, self.now);
         at.saturating_duration_since(self.now)
     }
 
-    fn release(&self, card: &Card) {
-        self.recovery.released(card, self.now);
+    fn release(&self, session: &SessionInfo) {
+        self.recovery.released(session, self.now);
     }
 }
 
 #[test]
 fn s10_after_an_outage_a_session_waits_for_all_of_the_sidecar_and_then_for_those_of_others() {
     let mut world = world();
-    let (publisher, subscriber) = (card(1), card(2));
+    let (publisher, subscriber) = (session(1), session(2));
     let (served_1, served_2) = (world.serve("n"), world.serve("n"));
     world.lose(&publisher, "n", served_1);
     world.lose(&subscriber, "n", served_2);
-    world.in_vain(&publisher);
+    world.round_failed(&publisher);
     world.pass(Duration::from_secs(7));
     assert!(world.recovery.must_hold(&publisher, SETTLE));
     let _served = world.serve("n");
@@ -79,7 +80,7 @@ fn s10_after_an_outage_a_session_waits_for_all_of_the_sidecar_and_then_for_those
     world.pass(Duration::from_millis(300));
     assert!(world.recovery.must_hold(&subscriber, SETTLE));
     world.recovery.back(&subscriber, world.now);
-    assert!(publisher.called(Errand::Release), "it looks again");
+    assert!(publisher.take_command(SessionCommand::Release), "it looks again");
     assert_eq!(world.waits(&publisher), SETTLE);
     assert_eq!(world.waits(&subscriber), SETTLE);
     world.pass(SETTLE);
@@ -89,9 +90,9 @@ fn s10_after_an_outage_a_session_waits_for_all_of_the_sidecar_and_then_for_those
 #[test]
 fn s10_a_session_that_never_comes_back_holds_the_others_up_for_a_bounded_time() {
     let mut world = world();
-    let (publisher, lost_for_good) = (card(1), card(2));
-    world.in_vain(&publisher);
-    world.in_vain(&lost_for_good);
+    let (publisher, lost_for_good) = (session(1), session(2));
+    world.round_failed(&publisher);
+    world.round_failed(&lost_for_good);
     let _served = world.serve("n");
     world.recovery.back(&publisher, world.now);
     world.pass(BACK_WAIT_MAX + SETTLE);
@@ -101,9 +102,9 @@ fn s10_a_session_that_never_comes_back_holds_the_others_up_for_a_bounded_time() 
 #[test]
 fn s10_a_session_that_ends_is_not_waited_for() {
     let world = world();
-    let (publisher, other) = (card(1), card(2));
-    world.in_vain(&publisher);
-    world.in_vain(&other);
+    let (publisher, other) = (session(1), session(2));
+    world.round_failed(&publisher);
+    world.round_failed(&other);
     let _served = world.serve("n");
     world.recovery.back(&publisher, world.now);
     world.recovery.ended(&other, None, false, 3, world.now);
@@ -113,7 +114,7 @@ fn s10_a_session_that_ends_is_not_waited_for() {
 #[test]
 fn s10_after_the_loss_of_one_node_of_several_only_those_on_it_are_waited_for_and_not_long() {
     let mut world = world();
-    let (one, two, elsewhere) = (card(1), card(2), card(3));
+    let (one, two, elsewhere) = (session(1), session(2), session(3));
     let (served_1, served_2) = (world.serve("a"), world.serve("a"));
     let _elsewhere = world.serve("b");
     world.lose(&one, "a", served_1);
@@ -128,7 +129,7 @@ fn s10_after_the_loss_of_one_node_of_several_only_those_on_it_are_waited_for_and
     world.lose(&two, "a", served_2);
     assert_eq!(world.waits(&one), GROUP_WAIT_MAX - Duration::from_millis(2));
     world.recovery.back(&two, world.now);
-    assert!(one.called(Errand::Release));
+    assert!(one.take_command(SessionCommand::Release));
     assert_eq!(world.waits(&one), Duration::ZERO);
     assert!(!world.recovery.must_hold(&elsewhere, SETTLE));
 }
@@ -136,7 +137,7 @@ fn s10_after_the_loss_of_one_node_of_several_only_those_on_it_are_waited_for_and
 #[test]
 fn a_session_alone_on_its_node_waits_for_nobody_though_it_comes_back_to_the_same() {
     let world = world();
-    let one = card(1);
+    let one = session(1);
     for _ in 0..3 {
         let served = world.serve("a");
         world.lose(&one, "a", served);
@@ -148,7 +149,7 @@ fn a_session_alone_on_its_node_waits_for_nobody_though_it_comes_back_to_the_same
 #[test]
 fn a_planned_move_makes_nobody_wait() {
     let world = world();
-    let (mover, stays) = (card(1), card(2));
+    let (mover, stays) = (session(1), session(2));
     let (served_1, served_2) = (world.serve("a"), world.serve("a"));
     let recovery = &world.recovery;
     recovery.lost(
@@ -167,32 +168,32 @@ fn a_planned_move_makes_nobody_wait() {
 #[test]
 fn an_outage_is_told_once_at_its_beginning_and_once_at_its_end() {
     let mut world = world();
-    let cards: Vec<Arc<Card>> = (0..200).map(card).collect();
-    let mut served: Vec<Option<Served>> = cards.iter().map(|_| world.serve("n")).collect();
-    for card in &cards {
+    let sessions: Vec<Arc<SessionInfo>> = (0..200).map(session).collect();
+    let mut served: Vec<Option<Served>> = sessions.iter().map(|_| world.serve("n")).collect();
+    for session in &sessions {
         let served = served.pop().flatten();
         world
             .recovery
-            .lost(card, &node("n"), served, true, in_doubt(2, 1), world.now);
+            .lost(session, &node("n"), served, true, in_doubt(2, 1), world.now);
     }
     assert_eq!(world.report(), None, "other nodes may be there");
-    cards.iter().for_each(|card| world.in_vain(card));
+    sessions.iter().for_each(|session| world.round_failed(session));
     assert_eq!(
         world.report(),
         Some(OutageReport::Began {
             sessions_waiting: 200
         })
     );
-    cards.iter().for_each(|card| world.in_vain(card));
+    sessions.iter().for_each(|session| world.round_failed(session));
     assert_eq!(world.report(), None);
     world.pass(Duration::from_secs(45));
-    cards[7].buffered_bytes.store(100, Relaxed);
-    world.recovery.ended(&cards[0], None, true, 5, world.now);
+    sessions[7].buffered_bytes.store(100, Relaxed);
+    world.recovery.ended(&sessions[0], None, true, 5, world.now);
     assert_eq!(world.report(), Some(OutageReport::Expired { sessions: 1 }));
-    for card in &cards[1..] {
+    for session in &sessions[1..] {
         let _served = world.serve("n");
-        world.recovery.back(card, world.now);
-        world.release(card);
+        world.recovery.back(session, world.now);
+        world.release(session);
     }
     let report = world.report();
     assert_eq!(
@@ -211,11 +212,11 @@ fn an_outage_is_told_once_at_its_beginning_and_once_at_its_end() {
 #[test]
 fn the_loss_of_one_node_of_several_is_no_outage() {
     let world = world();
-    let one = card(1);
+    let one = session(1);
     let _elsewhere = world.serve("b");
     let served = world.serve("a");
     world.lose(&one, "a", served);
-    world.in_vain(&one);
+    world.round_failed(&one);
     assert_eq!(world.report(), None);
 }
 
@@ -236,25 +237,25 @@ fn a_probe_can_begin_and_end_an_outage_that_no_session_notices() {
 #[test]
 fn a_session_that_cannot_notice_the_loss_of_its_node_hides_no_outage() {
     let world = world();
-    let one = card(1);
+    let one = session(1);
     let (served, _stuck) = (world.serve("n"), world.serve("n"));
     world.lose(&one, "n", served);
-    world.in_vain(&one);
+    world.round_failed(&one);
     assert_eq!(
         world.report(),
         None,
         "the node serves another session, as far as is known"
     );
-    world.recovery.in_vain(&one, true, Some(world.now), |_| true);
+    world.recovery.round_failed(&one, true, Some(world.now), |_| true);
     assert!(matches!(world.report(), Some(OutageReport::Began { .. })));
 }
 
 #[test]
 fn a_session_that_is_never_back_delays_neither_the_report_nor_the_next_outage() {
     let mut world = world();
-    let (good, stuck) = (card(1), card(2));
-    world.in_vain(&good);
-    world.in_vain(&stuck);
+    let (good, stuck) = (session(1), session(2));
+    world.round_failed(&good);
+    world.round_failed(&stuck);
     assert!(world.report().is_some());
     let served = world.serve("n");
     world.recovery.back(&good, world.now);
@@ -263,7 +264,7 @@ fn a_session_that_is_never_back_delays_neither_the_report_nor_the_next_outage() 
     world.pass(BACK_WAIT_MAX + SETTLE);
     assert!(matches!(world.report(), Some(OutageReport::Ended { .. })));
     world.lose(&good, "n", served);
-    world.in_vain(&good);
+    world.round_failed(&good);
     assert!(matches!(world.report(), Some(OutageReport::Began { .. })));
     let _served = world.serve("n");
     world.recovery.back(&good, world.now);
@@ -273,24 +274,24 @@ fn a_session_that_is_never_back_delays_neither_the_report_nor_the_next_outage() 
 #[test]
 fn sessions_that_were_on_a_node_together_report_one_failure_of_it() {
     let mut world = world();
-    let cards = [card(1), card(2), card(3)];
+    let sessions = [session(1), session(2), session(3)];
     let nothing = InDoubtCount::default();
-    let mut served: Vec<Option<Served>> = cards.iter().map(|_| world.serve("n")).collect();
-    let mut lost = |world: &World, card: &Arc<Card>| {
+    let mut served: Vec<Option<Served>> = sessions.iter().map(|_| world.serve("n")).collect();
+    let mut lost = |world: &World, session: &Arc<SessionInfo>| {
         let served = served.pop().flatten();
         world
             .recovery
-            .lost(card, &node("n"), served, true, nothing, world.now)
+            .lost(session, &node("n"), served, true, nothing, world.now)
     };
-    assert!(!lost(&world, &cards[0]), "the first");
+    assert!(!lost(&world, &sessions[0]), "the first");
     let again = world.serve("n");
     world.pass(Duration::from_secs(1));
-    assert!(lost(&world, &cards[1]), "the same loss, noticed late");
+    assert!(lost(&world, &sessions[1]), "the same loss, noticed late");
     world.pass(SAME_LOSS);
-    assert!(!lost(&world, &cards[2]), "long after: another loss");
+    assert!(!lost(&world, &sessions[2]), "long after: another loss");
     let lost_again = world
         .recovery
-        .lost(&cards[0], &node("n"), again, true, nothing, world.now);
+        .lost(&sessions[0], &node("n"), again, true, nothing, world.now);
     assert!(!lost_again, "another loss");
 }
 
@@ -298,10 +299,10 @@ fn sessions_that_were_on_a_node_together_report_one_failure_of_it() {
 #[test]
 fn a_session_without_a_node_is_no_outage_while_a_node_was_not_tried() {
     let mut world = world();
-    let publisher = card(1);
+    let publisher = session(1);
     let served = world.serve("n");
     world.lose(&publisher, "n", served);
-    world.recovery.in_vain(&publisher, true, None, |_| true);
+    world.recovery.round_failed(&publisher, true, None, |_| true);
     assert_eq!(world.report(), None);
     let _served = world.serve("m");
     world.recovery.back(&publisher, world.now);
@@ -314,7 +315,7 @@ fn a_session_without_a_node_is_no_outage_while_a_node_was_not_tried() {
 #[test]
 fn sessions_that_find_no_proved_node_for_half_a_second_are_in_an_outage() {
     let mut world = world();
-    let publisher = card(1);
+    let publisher = session(1);
     let served = world.serve("n");
     world.lose(&publisher, "n", served);
     let since = world.now;
@@ -341,8 +342,8 @@ fn sessions_that_find_no_proved_node_for_half_a_second_are_in_an_outage() {
 #[test]
 fn a_component_that_never_had_a_node_begins_no_outage_by_waiting() {
     let mut world = world();
-    let newcomer = card(1);
-    world.recovery.in_vain(&newcomer, true, None, |_| true);
+    let newcomer = session(1);
+    world.recovery.round_failed(&newcomer, true, None, |_| true);
     let since = world.now;
     world.pass(Duration::from_secs(1));
     world.recovery.none_proved(since, |_| true, world.now);
@@ -352,7 +353,7 @@ fn a_component_that_never_had_a_node_begins_no_outage_by_waiting() {
 #[test]
 fn sessions_that_expire_are_told_without_an_outage_too() {
     let world = world();
-    let one = card(1);
+    let one = session(1);
     let served = world.serve("n");
     world.lose(&one, "n", served);
     world.recovery.ended(&one, None, true, 0, world.now);

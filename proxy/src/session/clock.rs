@@ -6,7 +6,7 @@ use standin_wire::{Info, encode};
 
 use super::connection::{Connection, Leaving, Stage};
 use super::plan::Effects;
-use super::{End, Session, Wires};
+use super::{EndReason, Session, Wires};
 use crate::cause::Cause;
 
 /// Delay of a tick above which the sidecar itself must have been stopped. Silence then proves nothing about the node.
@@ -55,7 +55,7 @@ impl Session {
                 if self.only_asks && self.ending.is_none() {
                     sooner(self.searching_since + ANSWERS_WAIT);
                 }
-                if self.info.is_none() {
+                if self.advertised.is_none() {
                     sooner(self.started + policy.info_wait);
                 }
             }
@@ -153,11 +153,11 @@ impl Session {
         if self.connection.is_some() || self.ending.is_some() {
             return;
         }
-        if self.info.is_none() && now >= self.started + self.policy.info_wait {
+        if self.advertised.is_none() && now >= self.started + self.policy.info_wait {
             self.greet(last_known, now, wires);
         }
         if self.only_asks && now >= self.searching_since + ANSWERS_WAIT {
-            self.end_now(End::ComponentClosed, None, now, wires);
+            self.end_now(EndReason::ComponentClosed, None, now, wires);
             return;
         }
         // Closes without an `-ERR`, as a dying server does. Most client libraries then reconnect, but give up for
@@ -165,7 +165,7 @@ impl Session {
         // session.
         let outage = self.policy.outage;
         if !outage.is_zero() && now >= self.searching_since + outage {
-            self.end_now(End::Outage, None, now, wires);
+            self.end_now(EndReason::Outage, None, now, wires);
         }
     }
 
@@ -177,7 +177,7 @@ impl Session {
     /// Returns the wait from CONNECT to the first PING. It differs between sessions that began together.
     pub(super) fn first_ping_wait(&self) -> Duration {
         let wait = FIRST_PING.min(self.policy.ping_interval);
-        wait + wait / 5 * (self.face.session_id % 64) as u32 / 64
+        wait + wait / 5 * (self.identity.session_id % 64) as u32 / 64
     }
 
     /// Returns when the first PING is due. Returns `None` until everything from the component is passed on and
@@ -204,7 +204,7 @@ impl Session {
         if !self.component.outbox.is_empty()
             && now >= self.component.outbox_moved + self.policy.component_stall
         {
-            self.end_now(End::ComponentSlow, None, now, wires);
+            self.end_now(EndReason::ComponentSlow, None, now, wires);
             return;
         }
         let is_first = self.first_ping_due().is_some_and(|due| now >= due);
@@ -217,7 +217,7 @@ impl Session {
                 return;
             }
             if self.component.pings >= self.policy.ping_max {
-                self.end_now(End::ComponentStale, None, now, wires);
+                self.end_now(EndReason::ComponentStale, None, now, wires);
             } else {
                 self.component.pings += 1;
                 self.deliver(&[encode::PING], now, wires);

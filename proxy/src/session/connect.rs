@@ -9,7 +9,7 @@ use standin_wire::{Connect, connect, encode};
 
 use super::Session;
 use super::component::Client;
-use super::face::takes_info;
+use super::info::takes_info;
 use super::shell::{ClientLabel, Note};
 use crate::ledger::Expected;
 

@@ -11,7 +11,7 @@ use standin_wire::client::Verb;
 use standin_wire::limits::FrameLimits;
 use standin_wire::{Info, ServerScanner, Span, encode};
 
-use super::shell::End;
+use super::shell::EndReason;
 use crate::journal::Slot;
 use crate::ledger::Ledger;
 
@@ -85,7 +85,7 @@ pub(super) struct Connection {
     /// The node asks for credentials.
     pub(super) asks_auth: bool,
     /// Set when the node reported an error of the component after which nodes close the connection.
-    pub(super) refused: Option<End>,
+    pub(super) refused: Option<EndReason>,
     /// Changes of the journal that the node has acked.
     pub(super) confirmed_changes: u64,
     /// The next PONG is reported, because another session has lost the node.

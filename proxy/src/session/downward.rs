@@ -10,7 +10,7 @@ use standin_wire::server::{self, Frame, Verb};
 use standin_wire::{Info, Refusal, Span, encode};
 
 use super::connection::{Hold, Stage};
-use super::{End, NOTED_WORK, Note, Session, Wires, refused_chain};
+use super::{EndReason, NOTED_WORK, Note, Session, Wires, refused_chain};
 use crate::cause::Cause;
 use crate::ledger::Expected;
 
@@ -19,7 +19,7 @@ const RUNS_MAX: usize = 16;
 
 /// Decision on one frame of the node that is not a message.
 #[derive(Default)]
-struct Fate {
+struct FrameDecision {
     /// The component gets the frame.
     pass: bool,
     /// Bytes that the component gets after the frame, or in its place.
@@ -131,22 +131,22 @@ impl Session {
                 at += span.len;
                 continue;
             }
-            let Some(fate) = self.own_business(frame, &span, now) else {
+            let Some(decision) = self.decide(frame, &span, now) else {
                 break;
             };
-            if !fate.pass && start < at {
+            if !decision.pass && start < at {
                 runs[count] = &bytes[start..at];
                 count += 1;
             }
             at += span.len;
-            if !fate.pass {
+            if !decision.pass {
                 start = at;
             }
-            if count == RUNS_MAX - 1 || !fate.then.is_empty() {
+            if count == RUNS_MAX - 1 || !decision.then.is_empty() {
                 runs[count] = &bytes[start..at];
                 self.deliver(&runs[..=count], now, wires);
                 (count, start) = (0, at);
-                self.deliver(&[&fate.then], now, wires);
+                self.deliver(&[&decision.then], now, wires);
             }
         }
         runs[count] = &bytes[start..at];
@@ -156,7 +156,7 @@ impl Session {
 
     /// Decides on a frame that is no message; `None` when the turn has no work left for it. Kept out of the loop over messages.
     #[inline(never)]
-    fn own_business(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) -> Option<Fate> {
+    fn decide(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) -> Option<FrameDecision> {
         if self.turn_exhausted() {
             return None;
         }
@@ -169,28 +169,28 @@ impl Session {
         Some(match server::frame(bytes, span) {
             Ok(Frame::Ping) => {
                 node.own.extend_from_slice(encode::PONG);
-                Fate::default()
+                FrameDecision::default()
             }
-            Ok(Frame::Pong) => Fate {
+            Ok(Frame::Pong) => FrameDecision {
                 pass: self.node_pong(now),
                 then: self.own_answers(),
             },
-            Ok(Frame::Ok) => Fate {
+            Ok(Frame::Ok) => FrameDecision {
                 pass: node.ledger.ok(),
                 then: node.ledger.own_answers(),
             },
             Ok(Frame::Err(text)) => {
                 let pass = self.node_error(text, now);
-                Fate {
+                FrameDecision {
                     pass,
                     then: Vec::new(),
                 }
             }
-            Ok(Frame::Info(json)) => Fate {
+            Ok(Frame::Info(json)) => FrameDecision {
                 pass: false,
                 then: self.later_info(json, now),
             },
-            Ok(Frame::Message(_)) | Err(_) => Fate {
+            Ok(Frame::Message(_)) | Err(_) => FrameDecision {
                 pass: true,
                 then: Vec::new(),
             },
@@ -246,7 +246,7 @@ impl Session {
                     self.forget_last_slot();
                 }
             }
-            Refusal::Client => self.refuse_session(End::Refused),
+            Refusal::Client => self.refuse_session(EndReason::Refused),
             Refusal::AuthorizationTimeout if self.client.is_some() => {
                 // The node has the complete CONNECT, so the delay is the node's own.
                 self.lose(Cause::NodeError("server"), now);
@@ -264,7 +264,7 @@ impl Session {
                 return false;
             }
             Refusal::Authorization | Refusal::AuthorizationTimeout => {
-                self.refuse_session(End::Unauthorized);
+                self.refuse_session(EndReason::Unauthorized);
             }
             Refusal::Server => {
                 self.lose(Cause::NodeError(refusal.kind()), now);
@@ -287,7 +287,7 @@ impl Session {
     }
 
     /// Records that the node will close the connection because of the component.
-    fn refuse_session(&mut self, end: End) {
+    fn refuse_session(&mut self, end: EndReason) {
         if let Some(node) = &mut self.connection {
             node.refused = Some(end);
         }
@@ -311,7 +311,7 @@ impl Session {
         let Ok(info) = Info::parse(json) else {
             return Vec::new();
         };
-        if let Some(reason) = refused_chain(&self.face.mark, &info.sidecars) {
+        if let Some(reason) = refused_chain(&self.identity.mark, &info.sidecars) {
             self.notes.push(Note::NodeError {
                 text: reason.to_owned(),
                 kind: "loop",

@@ -16,7 +16,7 @@
 //! | [`moving`] | a node is joined, lost or left; replay and sending again |
 //! | [`clock`] | everything that happens because time passed |
 //! | [`connect`] | CONNECT: as the component sent it, and as nodes get it |
-//! | [`face`] | what the component sees of the cluster |
+//! | [`info`] | what the component sees of the cluster |
 //! | [`room`] | what is kept in memory, and how much may be read |
 //! | [`shell`] | the interface between a session and its shell |
 //!
@@ -28,7 +28,7 @@ mod component;
 mod connect;
 mod connection;
 mod downward;
-mod face;
+mod info;
 mod moving;
 mod plan;
 mod room;
@@ -59,9 +59,9 @@ use component::{Client, Component};
 use connection::{Connection, Hold, Leaving, Stage};
 use plan::Effects;
 
-pub(crate) use face::{Face, refused_chain};
-pub use shell::End;
-pub(crate) use shell::{Blame, ClientLabel, Ended, Move, Note, Traffic, Wants, Wires};
+pub(crate) use info::{Identity, refused_chain};
+pub use shell::EndReason;
+pub(crate) use shell::{Blame, ClientLabel, Move, Note, SessionEnd, Traffic, Wants, Wires};
 
 /// Limit in bytes on the sidecar's own frames that wait for the node. Above it the node is not read, because each
 /// read could add more.
@@ -78,7 +78,7 @@ const NOTED_WORK: u32 = 40;
 /// An orderly end of the session.
 #[derive(Debug)]
 struct Ending {
-    end: End,
+    reason: EndReason,
     /// The component's error, sent as `-ERR`.
     fault: Option<ClientFault>,
     /// Deadline for the node's answers, which come before the `-ERR`; `None` if the session does not wait for them.
@@ -100,7 +100,7 @@ struct Lost {
 #[derive(Debug)]
 pub(crate) struct Session {
     policy: Arc<Policy>,
-    face: Arc<Face>,
+    identity: Arc<Identity>,
     component: Component,
     /// Set by the component's CONNECT.
     client: Option<Box<Client>>,
@@ -124,9 +124,9 @@ pub(crate) struct Session {
     /// Nodes that refused credentials accepted by another node, with the time and the text of the refusal.
     refused_by: Vec<(Endpoint, Instant, String)>,
     /// The relevant fields of the last INFO sent to the component.
-    info: Option<face::Told>,
+    advertised: Option<info::Advertised>,
     /// A later INFO, kept until the component's CONNECT shows whether it accepts one.
-    untold_info: Option<Box<Info>>,
+    pending_info: Option<Box<Info>>,
     started: Instant,
     searching_since: Instant,
     moves: u64,
@@ -142,11 +142,11 @@ pub(crate) struct Session {
 
 impl Session {
     /// Creates the session of a component that has just connected.
-    pub(crate) fn new(policy: Arc<Policy>, face: Arc<Face>, now: Instant) -> Self {
+    pub(crate) fn new(policy: Arc<Policy>, identity: Arc<Identity>, now: Instant) -> Self {
         Self {
             component: Component::new(&policy, now),
             policy,
-            face,
+            identity,
             client: None,
             connection: None,
             node: None,
@@ -159,8 +159,8 @@ impl Session {
             connects: 0,
             closed_unaccepted: 0,
             refused_by: Vec::new(),
-            info: None,
-            untold_info: None,
+            advertised: None,
+            pending_info: None,
             started: now,
             searching_since: now,
             moves: 0,
@@ -196,8 +196,8 @@ impl Session {
 
     /// Returns the notes since the last call. Also returns the end if the session is over; the shell then closes both
     /// sockets in order.
-    pub(crate) fn report(&mut self) -> (Vec<Note>, Option<Ended>) {
-        let ended = self.over().map(|end| {
+    pub(crate) fn report(&mut self) -> (Vec<Note>, Option<SessionEnd>) {
+        let ended = self.over().map(|reason| {
             let held = if self.has_passed_on() {
                 &[]
             } else {
@@ -205,8 +205,8 @@ impl Session {
             };
             let mut abandoned = self.doubt.log_tally();
             abandoned.add(&publishes(held));
-            Ended {
-                end,
+            SessionEnd {
+                reason,
                 abandoned_bytes: held.len() + self.doubt.log_bytes(),
                 abandoned,
             }
@@ -215,10 +215,10 @@ impl Session {
     }
 
     /// Returns the reason for the end of the session, if it is over.
-    fn over(&self) -> Option<End> {
+    fn over(&self) -> Option<EndReason> {
         if let Some(ending) = &self.ending {
-            let delivered = self.component.outbox.is_empty() || ending.end == End::ComponentSlow;
-            return (ending.answers_until.is_none() && delivered).then_some(ending.end);
+            let delivered = self.component.outbox.is_empty() || ending.reason == EndReason::ComponentSlow;
+            return (ending.answers_until.is_none() && delivered).then_some(ending.reason);
         }
         let node = self.connection.as_ref();
         let passed_on = self.has_passed_on()
@@ -230,9 +230,9 @@ impl Session {
         let passed_on = passed_on && answered;
         let new = self.component.held.is_empty() && self.client.is_none();
         let end = if self.component.broke {
-            End::ComponentBroke
+            EndReason::ComponentBroke
         } else {
-            End::ComponentClosed
+            EndReason::ComponentClosed
         };
         (self.component.eof && (passed_on || new)).then_some(end)
     }
@@ -252,7 +252,7 @@ impl Session {
             if let Some(node) = &mut self.connection {
                 node.hold = Hold::No;
             }
-            self.end_after_answers(End::Shutdown, None, now + patience);
+            self.end_after_answers(EndReason::Shutdown, None, now + patience);
             self.push_up(now, wires);
         }
     }
@@ -393,9 +393,9 @@ impl Session {
     }
 
     /// Starts the orderly end. `fault` is sent as `-ERR` once the node has sent its last answers, or at `until`.
-    fn end_after_answers(&mut self, end: End, fault: Option<ClientFault>, until: Instant) {
+    fn end_after_answers(&mut self, reason: EndReason, fault: Option<ClientFault>, until: Instant) {
         self.ending = Some(Ending {
-            end,
+            reason,
             fault,
             answers_until: Some(until),
         });
@@ -403,24 +403,30 @@ impl Session {
     }
 
     /// Ends the session now. `text` is sent as `-ERR` after the bytes that the component has not read yet.
-    fn end_now(&mut self, end: End, text: Option<ErrorText<'_>>, now: Instant, wires: &mut impl Wires) {
+    fn end_now(
+        &mut self,
+        reason: EndReason,
+        text: Option<ErrorText<'_>>,
+        now: Instant,
+        wires: &mut impl Wires,
+    ) {
         self.ending = Some(Ending {
-            end,
+            reason,
             fault: None,
             answers_until: None,
         });
         if let Some(text) = text {
-            let kind = if let End::ComponentProtocol(kind) = end {
+            let kind = if let EndReason::ComponentProtocol(kind) = reason {
                 kind
             } else {
-                end.as_str()
+                reason.as_str()
             };
-            self.tell_error(kind, text, now, wires);
+            self.send_error(kind, text, now, wires);
         }
     }
 
     /// Sends an `-ERR` to the component.
-    fn tell_error(&mut self, kind: &'static str, text: ErrorText<'_>, now: Instant, wires: &mut impl Wires) {
+    fn send_error(&mut self, kind: &'static str, text: ErrorText<'_>, now: Instant, wires: &mut impl Wires) {
         let mut line = Vec::new();
         text.encode(&mut line);
         self.deliver(&[&line], now, wires);
@@ -434,8 +440,8 @@ impl Session {
     fn finish_answers(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(ending) = &mut self.ending else { return };
         if ending.answers_until.take().is_some() {
-            let (end, fault) = (ending.end, ending.fault.take());
-            self.end_now(end, fault.map(ErrorText::Fault), now, wires);
+            let (reason, fault) = (ending.reason, ending.fault.take());
+            self.end_now(reason, fault.map(ErrorText::Fault), now, wires);
         }
     }
 }

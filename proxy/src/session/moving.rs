@@ -10,8 +10,8 @@ use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
 use standin_wire::{Info, encode};
 
 use super::connection::{Connection, Hold, Leaving, Stage};
-use super::face::Told;
-use super::{Blame, End, Lost, Move, Note, Session, Wires};
+use super::info::Advertised;
+use super::{Blame, EndReason, Lost, Move, Note, Session, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
@@ -71,7 +71,7 @@ impl Session {
         if end.is_none() && self.blame(node, cause, now) == Blame::Unclear {
             self.closed_unaccepted += 1;
             // The component sees a plain close, as from a server that refuses it.
-            end = (self.closed_unaccepted >= CLOSED_UNACCEPTED_MAX).then_some(End::Unauthorized);
+            end = (self.closed_unaccepted >= CLOSED_UNACCEPTED_MAX).then_some(EndReason::Unauthorized);
         }
         self.lose(cause, now);
         if let Some(end) = end {
@@ -103,7 +103,7 @@ impl Session {
         let waited = now >= self.searching_since + self.policy.info_wait;
         self.refused_by.retain(|(_, at, _)| now < *at + REFUSAL_LASTS);
         if self.policy.outage.is_zero() && (known > 0 && all_tried || known == 0 && waited) {
-            self.end_now(End::Outage, None, now, wires);
+            self.end_now(EndReason::Outage, None, now, wires);
         } else if known > 0 {
             self.greet(last_known, now, wires);
         }
@@ -116,7 +116,12 @@ impl Session {
             && self.ending.is_none()
             && let Some((_, _, text)) = self.refused_by.pop()
         {
-            self.end_now(End::Unauthorized, Some(ErrorText::OfNode(&text)), now, wires);
+            self.end_now(
+                EndReason::Unauthorized,
+                Some(ErrorText::OfNode(&text)),
+                now,
+                wires,
+            );
         }
     }
 
@@ -251,7 +256,7 @@ impl Session {
         if self.ending.is_some() {
             self.tick_ending(now, wires);
         } else if self.client.as_ref().is_some_and(|client| client.signed) {
-            self.end_now(End::Signed, None, now, wires);
+            self.end_now(EndReason::Signed, None, now, wires);
         }
     }
 
@@ -270,8 +275,8 @@ impl Session {
 
     /// Sends the component its first INFO, or a later one if a field changed on which the component acts.
     pub(super) fn greet(&mut self, info: &Info, now: Instant, wires: &mut impl Wires) {
-        let line = if self.info.is_none() {
-            self.info = Some(Told::of(info));
+        let line = if self.advertised.is_none() {
+            self.advertised = Some(Advertised::of(info));
             self.own_info(info).into_bytes()
         } else {
             self.info_for_component(info)

@@ -8,7 +8,7 @@ use standin_wire::client::{self, Frame, Verb};
 use standin_wire::{ClientFault, Connect, Span, WireError, encode};
 
 use super::connection::{Connection, Replacement};
-use super::{End, Session};
+use super::{EndReason, Session};
 use crate::tally::{Tally, whole_publishes};
 
 /// Bytes of frames that are planned and written at once. So held bytes after an outage are not scanned to their end
@@ -214,7 +214,7 @@ impl Session {
         if self
             .ending
             .as_ref()
-            .is_some_and(|ending| matches!(ending.end, End::ComponentProtocol(_)))
+            .is_some_and(|ending| matches!(ending.reason, EndReason::ComponentProtocol(_)))
         {
             return Ok(Plan::Incomplete);
         }

@@ -11,8 +11,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use standin_wire::{Info, encode};
 
-use self::parties::{Component, ComponentSub, SimNode};
-use super::tests::{Pipes, face, node, policy};
+use self::parties::{ComponentSub, SimComponent, SimNode};
+use super::tests::{Pipes, identity, node, policy};
 use super::{Note, Session};
 use crate::cause::Cause;
 use crate::policy::Policy;
@@ -21,13 +21,13 @@ use crate::settings::InDoubt;
 const SCHEDULES: u64 = 4_000;
 const STEPS: usize = 400;
 
-struct World {
+struct Simulation {
     rng: SmallRng,
     session: Session,
     pipes: Pipes,
     now: Instant,
     node: Option<SimNode>,
-    component: Component,
+    component: SimComponent,
     /// Every publish that some node processed, by number, in the order of processing.
     processed: Vec<u64>,
     in_doubt_dropped: u64,
@@ -50,7 +50,7 @@ fn s1_to_s6_and_s12_hold_under_random_schedules() {
         Err(_) => 0..SCHEDULES,
     };
     for seed in seeds {
-        let run = std::panic::catch_unwind(|| World::new(seed).run());
+        let run = std::panic::catch_unwind(|| Simulation::new(seed).run());
         assert!(
             run.is_ok(),
             "seed {seed} fails; replay it with STANDIN_SEED={seed}"
@@ -58,7 +58,7 @@ fn s1_to_s6_and_s12_hold_under_random_schedules() {
     }
 }
 
-impl World {
+impl Simulation {
     fn new(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let in_doubt = if rng.random() {
@@ -75,9 +75,9 @@ impl World {
         };
         let now = Instant::now();
         let verbose = rng.random();
-        let mut world = Self {
+        let mut simulation = Self {
             rng,
-            session: Session::new(Arc::new(policy), Arc::new(face()), now),
+            session: Session::new(Arc::new(policy), Arc::new(identity()), now),
             pipes: Pipes {
                 node_room: 0,
                 component_room: 0,
@@ -85,9 +85,9 @@ impl World {
             },
             now,
             node: None,
-            component: Component {
+            component: SimComponent {
                 verbose,
-                ..Component::default()
+                ..SimComponent::default()
             },
             processed: Vec::new(),
             in_doubt_dropped: 0,
@@ -98,8 +98,8 @@ impl World {
             holds: false,
             is_back: false,
         };
-        world.command(&format!("CONNECT {{\"verbose\":{verbose},\"headers\":true}}\r\n"));
-        world
+        simulation.command(&format!("CONNECT {{\"verbose\":{verbose},\"headers\":true}}\r\n"));
+        simulation
     }
 
     fn run(mut self) {

@@ -40,8 +40,8 @@ pub(crate) struct Wants {
 
 /// The end of a session: its reason, and the data that no node has taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ended {
-    pub(crate) end: End,
+pub(crate) struct SessionEnd {
+    pub(crate) reason: EndReason,
     /// Bytes of the component that no node has taken.
     pub(crate) abandoned_bytes: usize,
     /// Publishes among them, plus publishes that were still to be sent again.
@@ -62,7 +62,7 @@ pub(crate) enum Blame {
 
 /// Reason for the end of a session. The names are stable, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum EndReason {
     /// The component closed the connection, and all its bytes were passed on.
     ComponentClosed,
     /// The component's connection broke.
@@ -85,7 +85,7 @@ pub enum End {
     Shutdown,
 }
 
-impl End {
+impl EndReason {
     /// Returns the stable name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use standin_wire::Info;
 
 use self::bench::{Bench, QUIET, QUIET_SENT};
-pub(crate) use self::bench::{Pipes, face, node, policy};
-use super::{Blame, End, Note};
+pub(crate) use self::bench::{Pipes, identity, node, policy};
+use super::{Blame, EndReason, Note};
 use crate::cause::Cause;
 use crate::policy::Policy;
 use crate::settings::InDoubt;
@@ -62,7 +62,7 @@ fn s2_a_node_never_gets_part_of_a_frame_that_the_component_never_finished() {
     bench.component("PUB a 1\r\nx\r\nPUB a 5\r\nhel");
     assert_eq!(bench.sent(), "PUB a 1\r\nx\r\n");
     bench.session.component_eof(bench.now, &mut bench.pipes);
-    assert_eq!(bench.end(), Some(End::ComponentClosed));
+    assert_eq!(bench.end(), Some(EndReason::ComponentClosed));
     assert_eq!(bench.sent(), "");
 }
 
@@ -74,7 +74,7 @@ fn s5_a_component_that_closes_only_its_sending_side_gets_its_answers() {
     assert_eq!(bench.end(), None);
     bench.node("MSG a 1 1\r\nx\r\nPONG\r\n");
     assert_eq!(bench.seen(), "MSG a 1 1\r\nx\r\nPONG\r\n");
-    assert_eq!(bench.end(), Some(End::ComponentClosed));
+    assert_eq!(bench.end(), Some(EndReason::ComponentClosed));
 }
 
 #[test]
@@ -95,7 +95,11 @@ fn s9_what_every_node_would_close_for_is_answered_by_the_sidecar() {
             bench.seen().ends_with("-ERR 'Unknown Protocol Operation'\r\n"),
             "{bytes}"
         );
-        assert_eq!(bench.end(), Some(End::ComponentProtocol("arguments")), "{bytes}");
+        assert_eq!(
+            bench.end(),
+            Some(EndReason::ComponentProtocol("arguments")),
+            "{bytes}"
+        );
     }
 }
 
@@ -114,7 +118,7 @@ fn a_stop_during_an_outage_waits_for_a_node_that_takes_what_is_held() {
     bench.session.tick_ending(bench.now, &mut bench.pipes);
     bench.node("PONG\r\n");
     bench.session.tick_ending(bench.now, &mut bench.pipes);
-    assert_eq!(bench.end(), Some(End::Shutdown));
+    assert_eq!(bench.end(), Some(EndReason::Shutdown));
 }
 
 #[test]
@@ -263,7 +267,7 @@ fn s8_keep_alive_is_hop_by_hop() {
     bench.seen();
     bench.pass(interval);
     assert_eq!(bench.seen(), "", "it may come back");
-    assert_eq!(bench.end(), Some(End::ComponentStale));
+    assert_eq!(bench.end(), Some(EndReason::ComponentStale));
 }
 
 #[test]
@@ -289,7 +293,7 @@ fn s9_what_is_about_the_component_goes_to_it_and_ends_it_with_the_nodes_end() {
     bench.node("-ERR 'Maximum Payload Violation'\r\n");
     assert_eq!(bench.seen(), "-ERR 'Maximum Payload Violation'\r\n");
     bench.lose();
-    assert_eq!(bench.end(), Some(End::Refused));
+    assert_eq!(bench.end(), Some(EndReason::Refused));
 }
 
 #[test]
@@ -339,8 +343,8 @@ fn s10_an_outage_that_lasts_ends_without_a_word_and_with_an_account_of_what_was_
     let (_, ended) = bench.session.report();
     let ended = ended.expect("over");
     assert_eq!(
-        (ended.end, ended.abandoned.to_string().as_str()),
-        (End::Outage, "a=2")
+        (ended.reason, ended.abandoned.to_string().as_str()),
+        (EndReason::Outage, "a=2")
     );
     assert_eq!(
         ended.abandoned_bytes,
@@ -384,14 +388,14 @@ fn s10_without_patience_a_session_ends_when_every_known_node_was_dialled_once_in
         "one of them failed before this session lost its node"
     );
     bench.session.no_node(2, true, &info, bench.now, &mut bench.pipes);
-    assert_eq!(bench.end(), Some(End::Outage));
+    assert_eq!(bench.end(), Some(EndReason::Outage));
     assert_eq!(bench.seen(), "");
 
     let mut bench = Bench::connected(impatient);
     bench.lose();
     bench.pass(policy().info_wait);
     bench.session.no_node(0, true, &info, bench.now, &mut bench.pipes);
-    assert_eq!(bench.end(), Some(End::Outage), "and none is going to be");
+    assert_eq!(bench.end(), Some(EndReason::Outage), "and none is going to be");
 }
 
 #[test]
@@ -556,7 +560,7 @@ fn a_broken_frame_is_answered_behind_the_answers_to_what_came_before() {
     bench.node("PONG\r\nPONG\r\n");
     bench.session.tick_ending(bench.now, &mut bench.pipes);
     assert_eq!(bench.seen(), "PONG\r\n-ERR 'Unknown Protocol Operation'\r\n");
-    assert_eq!(bench.end(), Some(End::ComponentProtocol("unknown_verb")));
+    assert_eq!(bench.end(), Some(EndReason::ComponentProtocol("unknown_verb")));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use standin_wire::{ClientFault, Span, WireError, encode};
 
 use super::connection::{Connection, Hold, Stage};
 use super::plan::{Effect, Plan};
-use super::{ALONE_WORK, CONNECT_WORK, End, Note, Session, Wires};
+use super::{ALONE_WORK, CONNECT_WORK, EndReason, Note, Session, Wires};
 use crate::ledger::Expected;
 use crate::settings::InDoubt;
 use crate::tally::publishes;
@@ -384,7 +384,7 @@ impl Session {
             Some(span) if !replacement.is_connect() => self.apply_frame(frame, span, now),
             _ => {
                 self.connected(with, frame, now);
-                self.tell_untold_info(now, wires);
+                self.send_pending_info(now, wires);
             }
         }
         frame.len()
@@ -393,7 +393,7 @@ impl Session {
     /// Handles a protocol error of the component: no byte after this frame can be trusted. Frames before it are
     /// answered first.
     fn component_fault(&mut self, error: &WireError, now: Instant) {
-        let end = End::ComponentProtocol(error.kind());
+        let end = EndReason::ComponentProtocol(error.kind());
         self.end_after_answers(end, Some(error.fault()), now + LAST_ANSWERS);
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct SimSub {
 
 /// What the component of the simulation did and saw.
 #[derive(Default)]
-pub(super) struct Component {
+pub(super) struct SimComponent {
     pub(super) verbose: bool,
     pub(super) unsent: VecDeque<u8>,
     pub(super) publishes: u64,
@@ -53,7 +53,7 @@ impl ComponentSub {
     }
 }
 
-impl Component {
+impl SimComponent {
     pub(super) fn read(&mut self) {
         let got = std::mem::take(&mut self.got);
         let mut at = 0;

@@ -10,7 +10,7 @@ use standin_wire::Info;
 
 use crate::cause::Cause;
 use crate::policy::Policy;
-use crate::session::{End, Face, Note, Session, Wires};
+use crate::session::{EndReason, Identity, Note, Session, Wires};
 
 /// Two sockets that take so many bytes and keep what they took.
 #[derive(Debug)]
@@ -63,8 +63,8 @@ pub(crate) fn policy() -> Policy {
     Policy::new(&crate::settings::Settings::from_toml("").unwrap()).unwrap()
 }
 
-pub(crate) fn face() -> Face {
-    Face {
+pub(crate) fn identity() -> Identity {
+    Identity {
         host: "10.1.1.1".to_owned(),
         port: 4222,
         mark: "1a2b3c4d".into(),
@@ -88,7 +88,7 @@ pub(super) const QUIET_SENT: &str = "CONNECT {\"protocol\":1,\"verbose\":false}\
 impl Bench {
     pub(super) fn new(policy: Policy) -> Self {
         let now = Instant::now();
-        let session = Session::new(Arc::new(policy), Arc::new(face()), now);
+        let session = Session::new(Arc::new(policy), Arc::new(identity()), now);
         Self {
             session,
             pipes: Pipes::new(),
@@ -130,7 +130,7 @@ impl Bench {
     }
 
     /// Why the session is over, if it is.
-    pub(super) fn end(&self) -> Option<End> {
+    pub(super) fn end(&self) -> Option<EndReason> {
         self.session.over()
     }
 

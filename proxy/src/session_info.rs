@@ -1,5 +1,5 @@
-//! The card of a session: its state for the rest of the sidecar, and the way to send it commands. The session's task
-//! updates the card after each batch with plain stores. `/sessionz` reads it.
+//! State of each session for the rest of the sidecar, and the way to send it commands. The session's task updates the state after
+//! each batch with plain stores. `/sessionz` reads it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ use crate::session::ClientLabel;
 
 /// State of one session for the rest of the sidecar, with the means to send it commands.
 #[derive(Debug)]
-pub(crate) struct Card {
+pub(crate) struct SessionInfo {
     /// Number of the session, counted from the sidecar's start.
     pub(crate) id: u64,
     /// The component's address.
     pub(crate) component: SocketAddr,
     pub(crate) connected: Instant,
     /// The part that changes rarely.
-    pub(crate) seldom: Mutex<Seldom>,
+    pub(crate) status: Mutex<SessionStatus>,
     pub(crate) subscriptions: AtomicU64,
     pub(crate) buffered_bytes: AtomicU64,
     pub(crate) in_doubt: AtomicU64,
@@ -30,12 +30,12 @@ pub(crate) struct Card {
     pub(crate) bytes_to_node: AtomicU64,
     pub(crate) messages_to_component: AtomicU64,
     pub(crate) bytes_to_component: AtomicU64,
-    call: Call,
+    pending: PendingCommands,
 }
 
-/// The part of a card that changes with events, not with messages.
+/// The part of a [`SessionInfo`] that changes with events, not with messages.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Seldom {
+pub(crate) struct SessionStatus {
     pub(crate) node: Option<Arc<Node>>,
     pub(crate) state: &'static str,
     pub(crate) client: ClientLabel,
@@ -46,18 +46,18 @@ pub(crate) struct Seldom {
 
 /// Pending commands for a session, and the waker of its task.
 #[derive(Debug, Default)]
-struct Call {
+struct PendingCommands {
     waker: AtomicWaker,
     probe: AtomicBool,
     leave: AtomicBool,
     shut_down: AtomicBool,
-    policy: AtomicBool,
+    read_policy: AtomicBool,
     release: AtomicBool,
 }
 
 /// A command for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Errand {
+pub(crate) enum SessionCommand {
     /// The registry no longer names the node: check at once whether it is alive.
     Probe,
     /// The registry marks the node as draining: move to another node.
@@ -65,20 +65,20 @@ pub(crate) enum Errand {
     /// The sidecar stops: end in order.
     ShutDown,
     /// The settings changed: read them again.
-    Policy,
+    ReadPolicy,
     /// Held publishes may be due: check whether they can go out.
     Release,
 }
 
-impl Card {
+impl SessionInfo {
     pub(crate) fn new(id: u64, component: SocketAddr) -> Self {
         Self {
             id,
             component,
             connected: Instant::now(),
-            seldom: Mutex::new(Seldom {
+            status: Mutex::new(SessionStatus {
                 state: "new",
-                ..Seldom::default()
+                ..SessionStatus::default()
             }),
             subscriptions: AtomicU64::new(0),
             buffered_bytes: AtomicU64::new(0),
@@ -87,59 +87,59 @@ impl Card {
             bytes_to_node: AtomicU64::new(0),
             messages_to_component: AtomicU64::new(0),
             bytes_to_component: AtomicU64::new(0),
-            call: Call::default(),
+            pending: PendingCommands::default(),
         }
     }
 
     /// Locks the part that changes rarely.
-    pub(crate) fn seldom(&self) -> MutexGuard<'_, Seldom> {
-        self.seldom.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn status(&self) -> MutexGuard<'_, SessionStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends the session the command `errand`.
-    pub(crate) fn call(&self, errand: Errand) {
-        self.flag(errand).store(true, Relaxed);
-        self.call.waker.wake();
+    /// Sends the session a command.
+    pub(crate) fn send(&self, command: SessionCommand) {
+        self.flag(command).store(true, Relaxed);
+        self.pending.waker.wake();
     }
 
     /// Sets the waker for the next command. Called by the session's task.
-    pub(crate) fn register(&self, waker: &std::task::Waker) {
-        self.call.waker.register(waker);
+    pub(crate) fn register_waker(&self, waker: &std::task::Waker) {
+        self.pending.waker.register(waker);
     }
 
-    /// Returns whether the command `errand` was sent since the last call. Called by the session's task.
-    pub(crate) fn called(&self, errand: Errand) -> bool {
-        let flag = self.flag(errand);
+    /// Returns whether `command` was sent since the last call. Called by the session's task.
+    pub(crate) fn take_command(&self, command: SessionCommand) -> bool {
+        let flag = self.flag(command);
         flag.load(Relaxed) && flag.swap(false, Relaxed)
     }
 
-    fn flag(&self, errand: Errand) -> &AtomicBool {
-        match errand {
-            Errand::Probe => &self.call.probe,
-            Errand::Leave => &self.call.leave,
-            Errand::ShutDown => &self.call.shut_down,
-            Errand::Policy => &self.call.policy,
-            Errand::Release => &self.call.release,
+    fn flag(&self, command: SessionCommand) -> &AtomicBool {
+        match command {
+            SessionCommand::Probe => &self.pending.probe,
+            SessionCommand::Leave => &self.pending.leave,
+            SessionCommand::ShutDown => &self.pending.shut_down,
+            SessionCommand::ReadPolicy => &self.pending.read_policy,
+            SessionCommand::Release => &self.pending.release,
         }
     }
 }
 
-/// The cards of all sessions, in the order of their numbers.
+/// All sessions, in the order of their numbers.
 #[derive(Debug, Default)]
-pub(crate) struct Cards {
-    cards: Mutex<BTreeMap<u64, Arc<Card>>>,
+pub(crate) struct SessionTable {
+    sessions: Mutex<BTreeMap<u64, Arc<SessionInfo>>>,
     emptied: Notify,
 }
 
-impl Cards {
-    pub(crate) fn insert(&self, card: Arc<Card>) {
-        self.lock().insert(card.id, card);
+impl SessionTable {
+    pub(crate) fn insert(&self, session: Arc<SessionInfo>) {
+        self.lock().insert(session.id, session);
     }
 
     pub(crate) fn remove(&self, id: u64) {
-        let mut cards = self.lock();
-        cards.remove(&id);
-        if cards.is_empty() {
+        let mut sessions = self.lock();
+        sessions.remove(&id);
+        if sessions.is_empty() {
             self.emptied.notify_waiters();
         }
     }
@@ -159,17 +159,17 @@ impl Cards {
         self.lock().len()
     }
 
-    /// Returns at most `limit` cards after the first `offset`.
-    pub(crate) fn page(&self, offset: usize, limit: usize) -> Vec<Arc<Card>> {
+    /// Returns at most `limit` sessions after the first `offset`.
+    pub(crate) fn page(&self, offset: usize, limit: usize) -> Vec<Arc<SessionInfo>> {
         self.lock().values().skip(offset).take(limit).cloned().collect()
     }
 
-    /// Returns all cards.
-    pub(crate) fn all(&self) -> Vec<Arc<Card>> {
+    /// Returns all sessions.
+    pub(crate) fn all(&self) -> Vec<Arc<SessionInfo>> {
         self.lock().values().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Card>>> {
-        self.cards.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<SessionInfo>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,7 @@ const ENDED_MAX: usize = 4096;
 
 /// See the file's head. An order is a place among all changes of the journal.
 #[derive(Debug, Default)]
-pub(crate) struct Ended {
+pub(crate) struct EndedSids {
     by_age: VecDeque<(u64, u64)>,
     /// Order of the newest end by hash of its sid.
     newest: HashMap<u64, u64, RandomState>,
@@ -20,7 +20,7 @@ pub(crate) struct Ended {
     unnamed: Option<u64>,
 }
 
-impl Ended {
+impl EndedSids {
     /// The subscription `sid` ended as change number `order`.
     pub(crate) fn add(&mut self, sid: &[u8], order: u64) {
         if self.by_age.len() >= ENDED_MAX {
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn an_end_is_remembered_until_it_is_confirmed() {
-        let mut ended = Ended::default();
+        let mut ended = EndedSids::default();
         ended.add(b"1", 4);
         ended.add(b"2", 5);
         ended.add(b"1", 7);
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn above_the_limit_every_sid_may_be_one_of_them() {
-        let mut ended = Ended::default();
+        let mut ended = EndedSids::default();
         for order in 0..2 * ENDED_MAX as u64 {
             ended.add(order.to_string().as_bytes(), order);
         }
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn what_a_lost_node_might_have_sent_is_forgotten() {
-        let mut ended = Ended::default();
+        let mut ended = EndedSids::default();
         ended.add(b"1", 0);
         ended.clear();
         assert!(!ended.may_hold(b"1"));

@@ -12,7 +12,7 @@ use super::{Session, Wires};
 
 /// Identity of the component towards nodes, and of the sidecar towards the component.
 #[derive(Debug, Clone)]
-pub(crate) struct Face {
+pub(crate) struct Identity {
     /// Host in the INFO to the component (promise S7).
     pub(crate) host: String,
     /// Port in the INFO to the component.
@@ -34,7 +34,7 @@ const MARK_BYTES: usize = 8;
 
 /// Fields of an INFO on which a component acts when they change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct Advertised {
     max_payload: i64,
     headers: bool,
     /// Hash of the marks of the sidecars before the node. A component that is itself a sidecar looks for its own mark
@@ -42,7 +42,7 @@ pub(super) struct Told {
     sidecars_hash: u32,
 }
 
-impl Told {
+impl Advertised {
     pub(super) fn of(node: &Info) -> Self {
         let sidecars = node.sidecars.bytes();
         Self {
@@ -81,16 +81,16 @@ impl Session {
     pub(super) fn own_info(&self, node: &Info) -> String {
         let covered = self.credentials().is_some();
         let info = Info {
-            host: self.face.host.clone(),
-            port: self.face.port,
+            host: self.identity.host.clone(),
+            port: self.identity.port,
             client_id: match node.client_id {
-                0 => self.face.session_id,
+                0 => self.identity.session_id,
                 given => given,
             },
-            client_ip: self.face.component_ip.to_string(),
+            client_ip: self.identity.component_ip.to_string(),
             cluster: String::new(),
             connect_urls: Vec::new(),
-            sidecars: marked(&self.face.mark, &node.sidecars),
+            sidecars: marked(&self.identity.mark, &node.sidecars),
             ldm: false,
             auth_required: node.auth_required && !covered,
             nonce: if covered {
@@ -114,20 +114,20 @@ impl Session {
     /// Returns a later INFO line for the component: only if it accepts one, and only if a field changed on which it
     /// acts. Before CONNECT the INFO is kept for later.
     pub(super) fn info_for_component(&mut self, node: &Info) -> Vec<u8> {
-        let now = Some(Told::of(node));
-        let changed = self.info != now;
-        self.untold_info = (changed && self.client.is_none()).then(|| Box::new(node.clone()));
+        let now = Some(Advertised::of(node));
+        let changed = self.advertised != now;
+        self.pending_info = (changed && self.client.is_none()).then(|| Box::new(node.clone()));
         let takes_it = self.client.as_ref().is_some_and(|client| client.takes_info);
         if !takes_it || !changed {
             return Vec::new();
         }
-        self.info = now;
+        self.advertised = now;
         self.own_info(node).into_bytes()
     }
 
     /// Sends a kept INFO after the component's CONNECT, if the component accepts it.
-    pub(super) fn tell_untold_info(&mut self, now: Instant, wires: &mut impl Wires) {
-        if let Some(info) = self.untold_info.take() {
+    pub(super) fn send_pending_info(&mut self, now: Instant, wires: &mut impl Wires) {
+        if let Some(info) = self.pending_info.take() {
             let line = self.info_for_component(&info);
             self.deliver(&[&line], now, wires);
         }
@@ -136,7 +136,7 @@ impl Session {
     /// Returns the credentials for a component that sends none: the node's own, or those of the settings.
     pub(super) fn credentials(&self) -> Option<&Credentials> {
         let node = self.node.as_ref().and_then(|node| node.credentials.as_deref());
-        node.or(self.face.credentials.as_deref())
+        node.or(self.identity.credentials.as_deref())
     }
 }
 

@@ -25,7 +25,7 @@ const GREETING_BYTES: usize = 4096;
 
 /// The settings of dialling.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Dialling {
+pub(crate) struct DialSettings {
     /// Limit for name look-up and TCP connect together, per node.
     pub(crate) connect_timeout: Duration,
     /// Limit from the TCP connection to the node's INFO.
@@ -44,7 +44,7 @@ pub(crate) struct Dialling {
 
 /// A connection to a node that has sent its INFO.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct DialledNode {
     pub(crate) stream: TcpStream,
     pub(crate) node: Arc<Node>,
     pub(crate) info: Info,
@@ -110,12 +110,12 @@ impl DialError {
 /// dialled in parallel (RFC 8305, "happy eyeballs"). So an address that drops packets costs little time. The first
 /// INFO wins. Failed nodes that may not be retried yet are skipped. Each failure is recorded in the book and reported
 /// to `failed`, with a flag for the node's first failure in a row. Returns `None` if no candidate could be used.
-pub(crate) async fn dial(
+pub(crate) async fn dial_candidates(
     book: &Arc<NodeBook>,
     candidates: Vec<Arc<Node>>,
-    dialling: Dialling,
+    dial_settings: DialSettings,
     failed: impl Fn(&Node, &DialError, bool),
-) -> Option<Link> {
+) -> Option<DialledNode> {
     let mut dials = FuturesUnordered::new();
     let fail = |node: &Arc<Node>, permit: &Permit, error: &DialError| {
         let first = book.failed(node, &error.to_string(), permit.is_trial(), Instant::now());
@@ -128,11 +128,11 @@ pub(crate) async fn dial(
             Some(result) = next_greeting(&mut dials, &fail) => return Some(result),
         };
         let Some(permit) = permit else { continue };
-        dials.push(greeted(node, permit, book, dialling));
-        let stagger = tokio::time::sleep(dialling.stagger);
+        dials.push(greeted(node, permit, book, dial_settings));
+        let stagger = tokio::time::sleep(dial_settings.stagger);
         tokio::select! {
             biased;
-            link = one_result(&mut dials, &fail) => if link.is_some() { return link },
+            dialled = one_result(&mut dials, &fail) => if dialled.is_some() { return dialled },
             () = stagger => {}
         }
     }
@@ -144,10 +144,10 @@ async fn greeted(
     node: Arc<Node>,
     permit: Permit,
     book: &NodeBook,
-    dialling: Dialling,
-) -> Result<Link, (Arc<Node>, Permit, DialError)> {
-    match greeting(&node, book, dialling).await {
-        Ok((stream, info, behind_info)) => Ok(Link {
+    dial_settings: DialSettings,
+) -> Result<DialledNode, (Arc<Node>, Permit, DialError)> {
+    match greeting(&node, book, dial_settings).await {
+        Ok((stream, info, behind_info)) => Ok(DialledNode {
             stream,
             node,
             info,
@@ -163,12 +163,12 @@ async fn greeted(
 async fn one_result<D>(
     dials: &mut FuturesUnordered<D>,
     fail: &impl Fn(&Arc<Node>, &Permit, &DialError),
-) -> Option<Link>
+) -> Option<DialledNode>
 where
-    D: Future<Output = Result<Link, (Arc<Node>, Permit, DialError)>>,
+    D: Future<Output = Result<DialledNode, (Arc<Node>, Permit, DialError)>>,
 {
     match dials.next().await? {
-        Ok(link) => Some(link),
+        Ok(dialled) => Some(dialled),
         Err((node, permit, error)) => {
             fail(&node, &permit, &error);
             None
@@ -180,13 +180,13 @@ where
 async fn next_greeting<D>(
     dials: &mut FuturesUnordered<D>,
     fail: &impl Fn(&Arc<Node>, &Permit, &DialError),
-) -> Option<Link>
+) -> Option<DialledNode>
 where
-    D: Future<Output = Result<Link, (Arc<Node>, Permit, DialError)>>,
+    D: Future<Output = Result<DialledNode, (Arc<Node>, Permit, DialError)>>,
 {
     while !dials.is_empty() {
-        if let Some(link) = one_result(dials, fail).await {
-            return Some(link);
+        if let Some(dialled) = one_result(dials, fail).await {
+            return Some(dialled);
         }
     }
     None
@@ -198,10 +198,14 @@ where
 ///
 /// # Errors
 /// [`DialError`].
-pub(crate) async fn probe(node: &Node, book: &NodeBook, dialling: Dialling) -> Result<Info, DialError> {
-    let (mut stream, info, _) = greeting(node, book, dialling).await?;
+pub(crate) async fn probe(
+    node: &Node,
+    book: &NodeBook,
+    dial_settings: DialSettings,
+) -> Result<Info, DialError> {
+    let (mut stream, info, _) = greeting(node, book, dial_settings).await?;
     if !info.auth_required {
-        let timeout = dialling.handshake_timeout;
+        let timeout = dial_settings.handshake_timeout;
         tokio::time::timeout(timeout, ping(&mut stream))
             .await
             .map_err(|_| DialError::PongTimeout(timeout))??;
@@ -219,10 +223,10 @@ async fn ping(stream: &mut TcpStream) -> Result<(), DialError> {
 async fn greeting(
     node: &Node,
     book: &NodeBook,
-    dialling: Dialling,
+    dial_settings: DialSettings,
 ) -> Result<(TcpStream, Info, Vec<u8>), DialError> {
-    let timeout = dialling.connect_timeout;
-    let mut stream = tokio::time::timeout(timeout, connect(&node.client, dialling.stagger))
+    let timeout = dial_settings.connect_timeout;
+    let mut stream = tokio::time::timeout(timeout, connect(&node.client, dial_settings.stagger))
         .await
         .map_err(|_| DialError::ConnectTimeout(timeout))??;
     let ends = |stream: &TcpStream| io::Result::Ok((stream.local_addr()?, stream.peer_addr()?));
@@ -231,8 +235,8 @@ async fn greeting(
         book.met_itself(&node.client);
         return Err(DialError::Own);
     }
-    set_options(&stream, dialling).map_err(DialError::Connect)?;
-    let timeout = dialling.handshake_timeout;
+    set_options(&stream, dial_settings).map_err(DialError::Connect)?;
+    let timeout = dial_settings.handshake_timeout;
     let (info, behind_info) = tokio::time::timeout(timeout, read_info(&mut stream))
         .await
         .map_err(|_| DialError::InfoTimeout(timeout))??;
@@ -272,11 +276,11 @@ async fn connect(node: &Endpoint, stagger: Duration) -> Result<TcpStream, DialEr
     }
 }
 
-fn set_options(stream: &TcpStream, dialling: Dialling) -> io::Result<()> {
+fn set_options(stream: &TcpStream, dial_settings: DialSettings) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
-    sockets::keep_alive(&socket, dialling.keepalive)?;
-    socket.set_tcp_user_timeout(Some(dialling.user_timeout))
+    sockets::keep_alive(&socket, dial_settings.keepalive)?;
+    socket.set_tcp_user_timeout(Some(dial_settings.user_timeout))
 }
 
 /// Reads the node's INFO. Also returns the bytes after it.
