@@ -231,8 +231,8 @@ async fn greeting(
         .map_err(|_| DialError::ConnectTimeout(timeout))??;
     let ends = |stream: &TcpStream| io::Result::Ok((stream.local_addr()?, stream.peer_addr()?));
     let (local, peer) = ends(&stream).map_err(DialError::Connect)?;
-    if book.is_own(local, peer) {
-        book.met_itself(&node.client);
+    if book.self_check.is_own(local, peer) {
+        book.self_check.met(&node.client);
         return Err(DialError::Own);
     }
     set_options(&stream, dial_settings).map_err(DialError::Connect)?;
@@ -240,7 +240,7 @@ async fn greeting(
     let (info, behind_info) = tokio::time::timeout(timeout, read_info(&mut stream))
         .await
         .map_err(|_| DialError::InfoTimeout(timeout))??;
-    if let Some(reason) = refused_chain(book.mark(), &info.sidecars) {
+    if let Some(reason) = refused_chain(book.self_check.mark(), &info.sidecars) {
         return Err(DialError::Chain(reason));
     }
     if node.tls || info.tls_required {

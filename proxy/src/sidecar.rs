@@ -113,7 +113,7 @@ impl Sidecar {
         };
         let listeners = listen(&settings)?;
         let registry = standin_registry::watch(settings.registry_config()?)?;
-        let book = NodeBook::new(choice(&settings));
+        let book = NodeBook::new(ChoiceSettings::new(&settings));
         let shared = Arc::new(Shared::new(
             registry,
             book,
@@ -148,7 +148,7 @@ impl Sidecar {
             .iter()
             .filter_map(|listener| listener.local_addr().ok())
             .collect();
-        sidecar.shared.book.set_own(&sidecar.addresses);
+        sidecar.shared.book.self_check.set_listening(&sidecar.addresses);
         for listener in listeners {
             let (shared, workers) = (Arc::clone(&sidecar.shared), Arc::clone(&sidecar.workers));
             sidecar
@@ -199,7 +199,7 @@ impl Sidecar {
             .dial_settings
             .store(Arc::new(dial_settings(&self.settings)));
         self.shared.limits.store(Arc::new(limits(&self.settings)));
-        self.shared.book.set_choice(choice(&self.settings));
+        self.shared.book.set_choice(ChoiceSettings::new(&self.settings));
         self.identity_settings.store(Arc::new(identity_settings));
         self.shared
             .sessions
@@ -342,16 +342,6 @@ fn command_for(node: &standin_registry::Node, snapshot: &Snapshot) -> Option<Ses
             .then_some(SessionCommand::Leave),
         Some(_) => None,
         None => Some(SessionCommand::Probe),
-    }
-}
-
-fn choice(settings: &Settings) -> ChoiceSettings {
-    ChoiceSettings {
-        cooldown_base: settings.choice.cooldown_base_ms.duration(),
-        cooldown_max: settings.choice.cooldown_max_ms.duration(),
-        dials_max: settings.dial.dials_concurrent_max,
-        retries_per_second_max: settings.dial.retries_per_second_max,
-        idle_probe_interval: settings.health.idle_probe_interval_ms.duration(),
     }
 }
 

@@ -199,7 +199,7 @@ async fn serve(
     let identity = Identity {
         host,
         port,
-        mark: Arc::clone(shared.book.mark()),
+        mark: Arc::clone(shared.book.self_check.mark()),
         session_id: session.id,
         component_ip: session.component.ip(),
         credentials: identity_settings.credentials.clone(),

@@ -1,5 +1,10 @@
 //! The book of nodes on a clock of its own.
 
+use std::sync::atomic::Ordering;
+
+use standin_registry::{NodeState, Source};
+
+use super::node_entry::{PROBATION, RETRY_MAX};
 use super::*;
 use crate::session::tests::node;
 
@@ -62,8 +67,9 @@ fn the_number_of_dials_changes_for_nodes_met_before_too() {
 fn the_sidecar_knows_its_own_addresses() {
     let own = |listens: &str, local: &str, peer: &str| {
         let book = book();
-        book.set_own(&[listens.parse().unwrap()]);
-        book.is_own(local.parse().unwrap(), peer.parse().unwrap())
+        book.self_check.set_listening(&[listens.parse().unwrap()]);
+        book.self_check
+            .is_own(local.parse().unwrap(), peer.parse().unwrap())
     };
     assert!(own("127.0.0.1:4222", "127.0.0.1:50000", "127.0.0.1:4222"));
     assert!(own("0.0.0.0:4222", "10.0.0.1:50000", "10.0.0.1:4222"));
@@ -200,13 +206,13 @@ async fn a_node_that_failed_is_dialled_by_one_at_a_time_and_not_before_its_time(
     assert!(book.permit(&node).await.is_some_and(|permit| !permit.is_trial()));
     let now = Instant::now();
     book.failed(&node, "x", false, now);
-    assert!(book.turn(&node.client, now).is_none(), "not at once");
+    assert!(book.begin_dial(&node.client, now).is_none(), "not at once");
     let later = now + RETRY_MAX;
-    let trial = book.turn(&node.client, later).flatten();
+    let trial = book.begin_dial(&node.client, later).flatten();
     assert!(trial.is_some());
-    assert!(book.turn(&node.client, later).is_none(), "one at a time");
+    assert!(book.begin_dial(&node.client, later).is_none(), "one at a time");
     drop(trial);
-    assert!(book.turn(&node.client, later).flatten().is_some());
+    assert!(book.begin_dial(&node.client, later).flatten().is_some());
 }
 
 #[test]
@@ -216,7 +222,7 @@ fn dials_to_failed_nodes_are_few_for_the_whole_process() {
     for number in 0..100 {
         let node = Arc::new(node(&format!("n{number}:1")));
         book.failed(&node, "x", false, now);
-        trials.extend(book.turn(&node.client, now + RETRY_MAX).flatten());
+        trials.extend(book.begin_dial(&node.client, now + RETRY_MAX).flatten());
     }
     assert_eq!(trials.len(), 20, "a second's worth");
     book.failed(&trials[0].book.status(now)[0].node, "x", true, now);
@@ -238,7 +244,7 @@ fn when_the_last_proved_node_fails_the_others_are_dialled_at_once_and_then_it_is
         book.failed(b, "refused", true, now);
     }
     assert!(
-        book.turn(&a.client, now).is_none(),
+        book.begin_dial(&a.client, now).is_none(),
         "c serves, so a has time until its retry"
     );
     now += Duration::from_millis(1);
@@ -247,10 +253,10 @@ fn when_the_last_proved_node_fails_the_others_are_dialled_at_once_and_then_it_is
     let lost_at = now;
     assert_eq!(none_since(now), None, "a and b may be back");
     for node in [a, b] {
-        let trial = book.turn(&node.client, now);
+        let trial = book.begin_dial(&node.client, now);
         assert!(matches!(trial, Some(Some(_))), "at once");
         book.failed(node, "refused", true, now);
-        assert!(book.turn(&node.client, now).is_none(), "once");
+        assert!(book.begin_dial(&node.client, now).is_none(), "once");
     }
     now += Duration::from_secs(1);
     assert_eq!(none_since(now), Some(lost_at));
@@ -269,7 +275,7 @@ fn a_node_that_fails_soon_after_each_recovery_is_dialled_by_few_until_it_stands(
     for _ in 0..4000 {
         now += Duration::from_millis(1);
         // Any number of sessions want it.
-        while let Some(_turn) = book.turn(&node.client, now) {
+        while let Some(_turn) = book.begin_dial(&node.client, now) {
             dials += 1;
             book.proved(&node, now);
             if dials % 2 == 0 {
@@ -289,13 +295,13 @@ fn a_node_that_fails_soon_after_each_recovery_is_dialled_by_few_until_it_stands(
     );
     let later = now + PROBATION;
     for _ in 0..100 {
-        assert!(matches!(book.turn(&node.client, later), Some(None)));
+        assert!(matches!(book.begin_dial(&node.client, later), Some(None)));
     }
     // A failure after a long life is the first one again.
     let later = later + Duration::from_secs(60);
     book.failed(&node, "closed", false, later);
     book.proved(&node, later);
-    assert!(matches!(book.turn(&node.client, later), Some(None)));
+    assert!(matches!(book.begin_dial(&node.client, later), Some(None)));
 }
 
 #[test]

@@ -1,0 +1,190 @@
+//! State of one node beyond its registry record: its failures, its cool-down, its proofs, and the sessions on it.
+//!
+//! A failed node cools down for a random time. The upper bound of that time doubles with each failure in a row. While
+//! the node has not been proved again, dials to it are limited (`permit.rs`). A node that fails soon after each recovery
+//! stays under this limit until a session has been on it for [`PROBATION`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use standin_registry::{Node, NodeState};
+use tokio::sync::Semaphore;
+
+use super::ChoiceSettings;
+
+/// Upper bound of the retry wait after the first failure of a node. It doubles with each failure in a row.
+const RETRY_BASE: Duration = Duration::from_millis(20);
+/// Upper bound of any retry wait.
+pub(super) const RETRY_MAX: Duration = Duration::from_millis(500);
+/// A node that fails within this time of its recovery has relapsed.
+pub(super) const PROBATION: Duration = Duration::from_millis(250);
+/// Relapses in a row from which on a recovered node is dialled as a failed one, until its probation is over.
+const RELAPSES_MAX: u32 = 2;
+
+/// State of a node beyond its registry record.
+#[derive(Debug)]
+pub(super) struct NodeEntry {
+    /// The record from the latest snapshot.
+    pub(super) node: Arc<Node>,
+    /// Time at which the last source withdrew the node; `None` while a source names it.
+    pub(super) withdrawn_at: Option<Instant>,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// Relapses in a row.
+    relapses: u32,
+    /// Time of the latest recovery.
+    recovered_at: Option<Instant>,
+    /// End of the cool-down.
+    pub(super) cooling_until: Option<Instant>,
+    /// Earliest time of the next dial while `failures` is above 0.
+    pub(super) retry_at: Option<Instant>,
+    /// One session or probe is dialling or joining the node to find out whether it has recovered.
+    pub(super) on_trial: bool,
+    /// Time and text of the latest failure.
+    pub(super) last_failure: Option<(Instant, String)>,
+    /// Time at which a session or a probe last proved the node.
+    pub(super) proved_at: Option<Instant>,
+    /// Time at which the node ceased to be proved.
+    pub(super) unproved_at: Option<Instant>,
+    /// Time of the next probe if the node has no session by then.
+    pub(super) probe_at: Instant,
+    /// Time until which a failed node is probed at each retry time; see [`SPREAD`](super::SPREAD).
+    pub(super) eager_until: Option<Instant>,
+    /// Sessions connected to the node.
+    pub(super) sessions: usize,
+    /// Sessions among them whose CONNECT the node has answered.
+    pub(super) served: usize,
+    /// Permits for connections in setup.
+    pub(super) dials: Arc<Semaphore>,
+}
+
+impl NodeEntry {
+    pub(super) fn new(node: Arc<Node>, choice: &ChoiceSettings, now: Instant) -> Self {
+        Self {
+            node,
+            withdrawn_at: None,
+            failures: 0,
+            relapses: 0,
+            recovered_at: None,
+            cooling_until: None,
+            retry_at: None,
+            on_trial: false,
+            last_failure: None,
+            proved_at: None,
+            unproved_at: None,
+            probe_at: now + choice.first_probe(),
+            eager_until: None,
+            sessions: 0,
+            served: 0,
+            dials: Arc::new(Semaphore::new(choice.dials_max)),
+        }
+    }
+
+    pub(super) fn is_cooling(&self, now: Instant) -> bool {
+        self.cooling_until.is_some_and(|until| until > now)
+    }
+
+    fn is_on_probation(&self, now: Instant) -> bool {
+        self.recovered_at.is_some_and(|at| now < at + PROBATION)
+    }
+
+    pub(super) fn is_eager(&self, now: Instant) -> bool {
+        self.has_failed() && self.eager_until.is_some_and(|until| until > now)
+    }
+
+    /// Returns whether the node failed when it was last tried.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Records a failure and starts a cool-down. Returns whether it is the first failure in a row, and whether the node
+    /// was proved until now. Sessions that lose the node at the same moment count as one failure. A failed trial always
+    /// counts.
+    pub(super) fn failed(
+        &mut self,
+        error: &str,
+        trial: bool,
+        choice: &ChoiceSettings,
+        now: Instant,
+    ) -> (bool, bool) {
+        if self.is_cooling(now) && !trial {
+            return (false, false);
+        }
+        let was_proved = self.is_proved(choice, now);
+        if was_proved {
+            self.unproved_at = Some(now);
+        }
+        if !self.has_failed() {
+            self.relapses = if self.is_on_probation(now) {
+                self.relapses + 1
+            } else {
+                0
+            };
+        }
+        let bound = |base: Duration, max: Duration| base.saturating_mul(1 << self.failures.min(20)).min(max);
+        let mut rng = rand::rng();
+        let cooling = bound(choice.cooldown_base, choice.cooldown_max).mul_f64(rng.random::<f64>());
+        let retry = bound(RETRY_BASE, RETRY_MAX).mul_f64(rng.random_range(0.5..1.0));
+        self.failures += 1;
+        let cooled_at = now + cooling.max(choice.cooldown_base);
+        self.cooling_until = Some(cooled_at);
+        self.retry_at = Some(now + retry);
+        self.probe_at = if self.is_eager(now) {
+            now + retry
+        } else {
+            cooled_at.max(now + choice.first_probe())
+        };
+        self.last_failure = Some((now, error.to_owned()));
+        (self.failures == 1, was_proved)
+    }
+
+    /// Records a proof. Returns whether the node had failed before.
+    pub(super) fn proved(&mut self, choice: &ChoiceSettings, now: Instant) -> bool {
+        self.proved_at = Some(now);
+        self.cooling_until = None;
+        self.retry_at = None;
+        self.last_failure = None;
+        self.eager_until = None;
+        self.probe_at = now + choice.next_probe();
+        let had_failed = std::mem::take(&mut self.failures) > 0;
+        if had_failed {
+            self.recovered_at = Some(now);
+        }
+        had_failed
+    }
+
+    /// Returns whether a trial may begin now.
+    pub(super) fn is_retry_due(&self, now: Instant) -> bool {
+        !self.on_trial && self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// Returns whether dials to the node are limited.
+    pub(super) fn is_limited(&self, now: Instant) -> bool {
+        self.has_failed() || self.relapses >= RELAPSES_MAX && self.is_on_probation(now)
+    }
+
+    /// Returns the time until which the last proof counts: two probe intervals plus the longest cool-down after it,
+    /// and at least until now while the node serves a session. Returns `None` if the node is not proved or has failed
+    /// since.
+    pub(super) fn proved_until(&self, choice: &ChoiceSettings, now: Instant) -> Option<Instant> {
+        let proved_at = self.proved_at.filter(|_| !self.has_failed())?;
+        let aged = proved_at + choice.idle_probe_interval * 2 + choice.cooldown_max;
+        Some(if self.served > 0 { aged.max(now) } else { aged })
+    }
+
+    pub(super) fn is_proved(&self, choice: &ChoiceSettings, now: Instant) -> bool {
+        self.proved_until(choice, now).is_some_and(|until| until >= now)
+    }
+
+    /// Returns the state as shown on `/nodez` and in the metrics.
+    pub(super) fn state(&self, choice: &ChoiceSettings, now: Instant) -> &'static str {
+        match self.node.state {
+            _ if self.is_cooling(now) => "cooling",
+            _ if self.has_failed() => "down",
+            NodeState::Draining => "draining",
+            NodeState::Up if self.is_proved(choice, now) => "up",
+            NodeState::Up => "unproved",
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Times at which nodes without a session are probed. `prober.rs` sends the probes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use standin_registry::Node;
+
+use super::node_entry::RETRY_MAX;
+use super::{NodeBook, lock};
+
+/// Time after an outage of all nodes in which the nodes that are still down are probed at their retry times. Sessions
+/// come back spread over this time (`recovery.rs`), so that they find more than the first node that returned. The value
+/// is below the least useful `session.settle_ms`, so that subscribers are back in time.
+pub(crate) const SPREAD: Duration = Duration::from_millis(500);
+
+impl NodeBook {
+    /// Ends the cool-downs, because an outage of all nodes is over: the other nodes may be back as well. They are probed
+    /// at once, and then at their retry times for [`SPREAD`].
+    pub(crate) fn end_cooldowns(&self, now: Instant) {
+        let mut entries = lock(&self.entries);
+        for entry in entries.values_mut().filter(|entry| entry.has_failed()) {
+            entry.failures = 1;
+            entry.cooling_until = None;
+            entry.retry_at = None;
+            entry.probe_at = now;
+            entry.eager_until = Some(now + SPREAD);
+        }
+    }
+
+    /// Returns whether failed nodes are probed at their retry times.
+    pub(crate) fn probes_eagerly(&self, now: Instant) -> bool {
+        lock(&self.entries).values().any(|entry| entry.is_eager(now))
+    }
+
+    /// Returns the nodes that no session proves and whose probe is due, and sets their next probe time. Failed nodes
+    /// are left to the sessions without a node, if there are any.
+    pub(crate) fn due_probes(&self, now: Instant) -> Vec<Arc<Node>> {
+        let choice = *lock(&self.choice);
+        let interval = choice.idle_probe_interval;
+        let mut due = Vec::new();
+        let mut entries = lock(&self.entries);
+        let none_proved = !entries.values().any(|entry| entry.is_proved(&choice, now));
+        let sessions_search = none_proved && self.searching.load(Ordering::Relaxed) > 0;
+        for entry in entries.values_mut() {
+            let is_idle = entry.served == 0 || entry.has_failed() || entry.proved_at.is_none();
+            let is_idle = is_idle && !(entry.has_failed() && sessions_search);
+            let failed_at = entry.last_failure.as_ref().map(|(at, _)| *at);
+            // While no node is proved, failed nodes are probed whatever their cool-down.
+            let is_due =
+                entry.probe_at <= now || none_proved && failed_at.is_some_and(|at| now >= at + interval / 30);
+            if is_idle && !entry.on_trial && is_due && !self.self_check.has_met(&entry.node.client) {
+                // A failed node may have no permit now: all retries together are limited.
+                entry.probe_at = now + if entry.has_failed() { RETRY_MAX } else { interval };
+                due.push(Arc::clone(&entry.node));
+            }
+        }
+        due
+    }
+}

@@ -1,0 +1,48 @@
+//! A session that has lost its node and looks for another. Its existence is counted.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::{NodeBook, lock};
+
+/// One session that looks for a node. Dropping the value ends the count.
+#[derive(Debug)]
+pub(crate) struct Searcher {
+    book: Arc<NodeBook>,
+    /// Other sessions that were looking for a node when this one began.
+    others: usize,
+}
+
+impl Searcher {
+    /// Returns a random wait before the first dial. The wait grows with the number of sessions that search. It is
+    /// zero while no more sessions search than may dial one node at the same time, so that their components wait some
+    /// milliseconds less.
+    pub(crate) fn spread(&self, per_session: Duration, max: Duration) -> Duration {
+        let dials_max = lock(&self.book.choice).dials_max;
+        let waiting = u32::try_from(self.others.saturating_sub(dials_max)).unwrap_or(u32::MAX);
+        per_session
+            .saturating_mul(waiting)
+            .min(max)
+            .mul_f64(rand::rng().random::<f64>())
+    }
+}
+
+impl Drop for Searcher {
+    fn drop(&mut self) {
+        self.book.searching.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl NodeBook {
+    /// Counts a session that lost its node and looks for another. The count ends when the returned value is dropped.
+    pub(crate) fn searcher(self: &Arc<Self>) -> Searcher {
+        let others = self.searching.fetch_add(1, Ordering::Relaxed);
+        Searcher {
+            book: Arc::clone(self),
+            others,
+        }
+    }
+}

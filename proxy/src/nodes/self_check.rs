@@ -1,0 +1,61 @@
+//! Recognition of this sidecar among the nodes, by its mark in INFO and by its addresses.
+//!
+//! A sidecar that dials itself would get a new component with each dial, whose session would dial the same address.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use standin_registry::Endpoint;
+
+use super::lock;
+
+/// The properties by which the sidecar recognises itself.
+#[derive(Debug)]
+pub(crate) struct SelfCheck {
+    mark: Arc<str>,
+    /// Addresses on which the sidecar listens. None of them is a node.
+    listening: OnceLock<Vec<SocketAddr>>,
+    /// Node addresses that turned out to be the sidecar itself. They are not tried again.
+    met: Mutex<HashSet<Endpoint>>,
+}
+
+impl SelfCheck {
+    pub(super) fn new() -> Self {
+        Self {
+            mark: format!("{:08x}", rand::random::<u32>()).into(),
+            listening: OnceLock::new(),
+            met: Mutex::default(),
+        }
+    }
+
+    /// Returns this sidecar's mark, sent in every INFO. The sidecar recognises itself behind other sidecars by this
+    /// mark.
+    pub(crate) fn mark(&self) -> &Arc<str> {
+        &self.mark
+    }
+
+    /// Sets the addresses on which the sidecar listens. Only the first call has an effect.
+    pub(crate) fn set_listening(&self, addresses: &[SocketAddr]) {
+        self.listening.get_or_init(|| addresses.to_vec());
+    }
+
+    /// Returns whether a connection from `local` to `peer` ends at the sidecar itself. This is the case if the
+    /// sidecar listens on `peer`'s port, at `peer`'s address or at all addresses of this host.
+    pub(crate) fn is_own(&self, local: SocketAddr, peer: SocketAddr) -> bool {
+        let here = peer.ip() == local.ip() || peer.ip().is_loopback();
+        self.listening.get().into_iter().flatten().any(|own| {
+            own.port() == peer.port() && (own.ip() == peer.ip() || own.ip().is_unspecified() && here)
+        })
+    }
+
+    /// Records that `node` is the sidecar itself.
+    pub(crate) fn met(&self, node: &Endpoint) {
+        lock(&self.met).insert(node.clone());
+    }
+
+    /// Returns whether `node` turned out to be the sidecar itself.
+    pub(super) fn has_met(&self, node: &Endpoint) -> bool {
+        lock(&self.met).contains(node)
+    }
+}
