@@ -16,31 +16,13 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::dial_settings::DialSettings;
 use crate::nodes::{NodeBook, Permit};
 use crate::session::refused_chain;
 use crate::sockets;
 
 /// Bytes reserved for each read before the session takes over.
 const GREETING_BYTES: usize = 4096;
-
-/// The settings of dialling.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DialSettings {
-    /// Limit for name look-up and TCP connect together, per node.
-    pub(crate) connect_timeout: Duration,
-    /// Limit from the TCP connection to the node's INFO.
-    pub(crate) handshake_timeout: Duration,
-    /// Head start of a dial before the next node is dialled in parallel.
-    pub(crate) stagger: Duration,
-    /// Random wait of a session that lost its node, per other session that searches.
-    pub(crate) spread_per_session: Duration,
-    /// Upper bound of that wait.
-    pub(crate) spread_max: Duration,
-    /// TCP keep-alive time of the connection.
-    pub(crate) keepalive: Duration,
-    /// Time for which written bytes may stay unacknowledged before the connection breaks (TCP_USER_TIMEOUT).
-    pub(crate) user_timeout: Duration,
-}
 
 /// A connection to a node that has sent its INFO.
 #[derive(Debug)]

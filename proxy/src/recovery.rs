@@ -22,7 +22,8 @@ use tokio::sync::Notify;
 
 use crate::doubt::InDoubtCount;
 use crate::nodes::SPREAD;
-use crate::session_info::{SessionCommand, SessionInfo};
+use crate::session_command::SessionCommand;
+use crate::session_info::SessionInfo;
 
 /// Longest wait for sessions that are not back, counted from the end of the outage.
 const BACK_WAIT_MAX: Duration = Duration::from_secs(5);

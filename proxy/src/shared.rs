@@ -5,37 +5,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use standin_daemon::files::{ConnectionLimit, NearLimit};
+use standin_daemon::files::NearLimit;
 use standin_registry::{Endpoint, Node, Watch};
 use standin_wire::Info;
 use tracing::warn;
 
-use crate::dial::{DialError, DialSettings};
+use crate::dial::DialError;
+use crate::dial_settings::DialSettings;
 use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
 use crate::nodes::{NodeBook, Searcher};
 use crate::policy::Policy;
+use crate::process_limits::ProcessLimits;
 use crate::recovery::Recovery;
-use crate::session_info::{SessionCommand, SessionTable};
+use crate::session_command::SessionCommand;
+use crate::session_table::SessionTable;
 use crate::tally::Tally;
-
-/// Limits of the sidecar as a whole.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ProcessLimits {
-    /// Components connected at the same time. This is the configured limit, or less if the limit on open files is too
-    /// low.
-    pub(crate) connections_max: usize,
-    /// The configured limit on connections.
-    pub(crate) connections: ConnectionLimit,
-    /// Limit on the bytes in all sessions' buffers. Above it, components with buffered bytes are not read.
-    pub(crate) buffers_total_bytes_max: usize,
-    /// Time that sessions have to end in order when the sidecar stops.
-    pub(crate) shutdown: Duration,
-    /// Rows on one HTTP page.
-    pub(crate) page_items_max: usize,
-    /// `/readyz` answers 200 only while a node is proved.
-    pub(crate) ready_needs_node: bool,
-}
 
 /// State that all sessions of a sidecar share.
 pub(crate) struct Shared {

@@ -18,14 +18,16 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::dial::DialSettings;
+use crate::dial_settings::DialSettings;
+use crate::identity::IdentitySettings;
 use crate::nodes::{ChoiceSettings, NodeBook};
 use crate::policy::Policy;
-use crate::session_info::SessionCommand;
+use crate::process_limits::ProcessLimits;
+use crate::session_command::SessionCommand;
 use crate::settings::{Settings, SettingsError};
-use crate::shared::{ProcessLimits, Shared};
+use crate::shared::Shared;
 use crate::status::SidecarStatus;
-use crate::worker::{IdentitySettings, Workers};
+use crate::worker::Workers;
 use crate::{http, listener, prober, reporter};
 
 /// Reason why a sidecar cannot run.
@@ -91,13 +93,7 @@ impl Sidecar {
     /// Returns the connections that these settings need, for the limit on open files.
     #[must_use]
     pub const fn connections(settings: &Settings) -> ConnectionLimit {
-        ConnectionLimit {
-            max: settings.limits.connections_max,
-            key: "limits.connections_max",
-            name: "components",
-            // One file for the component, one for its node.
-            files: 2,
-        }
+        ProcessLimits::connections(settings)
     }
 
     /// Starts listening, whether ZooKeeper and the nodes are up or down. Must be called inside a tokio runtime.
@@ -112,16 +108,18 @@ impl Sidecar {
             address => Some(bind(address, settings.socket.listen_backlog)?.remove(0)),
         };
         let listeners = listen(&settings)?;
-        let registry = standin_registry::watch(settings.registry_config()?)?;
+        let config = settings.registry_config()?;
+        let identity_settings = IdentitySettings::new(&settings, &config)?;
+        let registry = standin_registry::watch(config)?;
         let book = NodeBook::new(ChoiceSettings::new(&settings));
         let shared = Arc::new(Shared::new(
             registry,
             book,
             policy,
-            dial_settings(&settings),
-            limits(&settings),
+            DialSettings::new(&settings),
+            ProcessLimits::new(&settings),
         ));
-        let identity_settings = Arc::new(ArcSwap::from_pointee(identity_settings(&settings)?));
+        let identity_settings = Arc::new(ArcSwap::from_pointee(identity_settings));
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let count = if settings.limits.workers == 0 {
             cores()
@@ -185,8 +183,9 @@ impl Sidecar {
     /// [`RunError`] if the new settings cannot be used; the present ones then stay in force.
     pub fn reload(&mut self, new: Settings) -> Result<(), RunError> {
         let policy = Policy::new(&new)?;
-        let identity_settings = identity_settings(&new)?;
-        self.shared.registry.reconfigure(new.registry_config()?)?;
+        let config = new.registry_config()?;
+        let identity_settings = IdentitySettings::new(&new, &config)?;
+        self.shared.registry.reconfigure(config)?;
         for change in changes(&self.settings, &new) {
             match change.effect {
                 Effect::Now => info!(%change, "setting changed"),
@@ -197,8 +196,10 @@ impl Sidecar {
         self.shared.policy.store(Arc::new(policy));
         self.shared
             .dial_settings
-            .store(Arc::new(dial_settings(&self.settings)));
-        self.shared.limits.store(Arc::new(limits(&self.settings)));
+            .store(Arc::new(DialSettings::new(&self.settings)));
+        self.shared
+            .limits
+            .store(Arc::new(ProcessLimits::new(&self.settings)));
         self.shared.book.set_choice(ChoiceSettings::new(&self.settings));
         self.identity_settings.store(Arc::new(identity_settings));
         self.shared
@@ -343,46 +344,4 @@ fn command_for(node: &standin_registry::Node, snapshot: &Snapshot) -> Option<Ses
         Some(_) => None,
         None => Some(SessionCommand::Probe),
     }
-}
-
-fn dial_settings(settings: &Settings) -> DialSettings {
-    DialSettings {
-        connect_timeout: settings.dial.connect_timeout_ms.duration(),
-        handshake_timeout: settings.dial.handshake_timeout_ms.duration(),
-        stagger: settings.dial.stagger_ms.duration(),
-        spread_per_session: settings.dial.spread_us_per_session.duration(),
-        spread_max: settings.dial.spread_max_ms.duration(),
-        keepalive: settings.socket.keepalive_secs.duration(),
-        user_timeout: settings.socket.user_timeout_ms.duration(),
-    }
-}
-
-fn limits(settings: &Settings) -> ProcessLimits {
-    ProcessLimits {
-        connections_max: Sidecar::connections(settings).that_fit(),
-        connections: Sidecar::connections(settings),
-        buffers_total_bytes_max: settings.limits.buffers_total_bytes_max,
-        shutdown: settings.process.shutdown_secs.duration(),
-        page_items_max: settings.http.page_items_max,
-        ready_needs_node: settings.http.ready_needs_node,
-    }
-}
-
-fn identity_settings(settings: &Settings) -> Result<IdentitySettings, RunError> {
-    let config = settings.registry_config()?;
-    let credentials = config
-        .fixed
-        .iter()
-        .find_map(|upstream| upstream.credentials.clone());
-    let advertise = match settings.advertise.as_str() {
-        "" => None,
-        address => {
-            let endpoint: standin_registry::Endpoint = address.parse()?;
-            Some((endpoint.host.to_string(), endpoint.port))
-        }
-    };
-    Ok(IdentitySettings {
-        advertise,
-        credentials: credentials.map(Arc::new),
-    })
 }

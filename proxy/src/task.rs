@@ -8,6 +8,8 @@
 //! *Architecture invariant:* a session touches only its own sockets, its own [`SessionInfo`], and shared counters. So no failure
 //! of one session affects another.
 
+mod buffer_share;
+mod recovery_entry;
 mod report;
 
 use std::cell::RefCell;
@@ -24,12 +26,15 @@ use tokio::time::Sleep;
 
 use crate::cause::Cause;
 use crate::dial::{self, DialError, DialledNode};
+use crate::identity::Identity;
 use crate::nodes::{Permit, Searcher};
-use crate::session::{Identity, Session, SessionEnd, Wants};
-use crate::session_info::{SessionCommand, SessionInfo};
+use crate::session::{Session, SessionEnd, Wants};
+use crate::session_command::SessionCommand;
+use crate::session_info::SessionInfo;
 use crate::shared::Shared;
 use crate::sockets::{Sockets, close, read};
-use report::{BufferShare, RecoveryEntry};
+use buffer_share::BufferShare;
+use recovery_entry::RecoveryEntry;
 
 /// Size of a thread's read buffer. Larger reads mean fewer system calls per message, up to the size of the
 /// processor's cache (`tests/bench sidecar`).

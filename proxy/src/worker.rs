@@ -11,15 +11,16 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use socket2::SockRef;
-use standin_registry::Credentials;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, error, warn};
 
+use crate::identity::IdentitySettings;
 use crate::losses::Loss;
-use crate::session::{Identity, SessionEnd};
-use crate::session_info::{SessionCommand, SessionInfo};
+use crate::session::SessionEnd;
+use crate::session_command::SessionCommand;
+use crate::session_info::SessionInfo;
 use crate::shared::Shared;
 use crate::{sockets, task};
 
@@ -30,15 +31,6 @@ pub(crate) struct AcceptedConnection {
     /// The session, which is in the table already, so that no more than `limits.connections_max` connections are
     /// accepted.
     pub(crate) session: Arc<SessionInfo>,
-}
-
-/// Address shown to components, and credentials shown to nodes.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct IdentitySettings {
-    /// Host and port in INFO; `None`: the address to which the component connected.
-    pub(crate) advertise: Option<(String, u16)>,
-    /// Credentials for components that send none.
-    pub(crate) credentials: Option<Arc<Credentials>>,
 }
 
 /// All workers of a sidecar.
@@ -191,19 +183,7 @@ async fn serve(
     // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
     // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
     sockets::keep_alive(&SockRef::from(&stream), shared.dial_settings.load().keepalive)?;
-    let here = stream.local_addr()?;
-    let (host, port) = identity_settings
-        .advertise
-        .clone()
-        .unwrap_or_else(|| (here.ip().to_string(), here.port()));
-    let identity = Identity {
-        host,
-        port,
-        mark: Arc::clone(shared.book.self_check.mark()),
-        session_id: session.id,
-        component_ip: session.component.ip(),
-        credentials: identity_settings.credentials.clone(),
-    };
+    let identity = identity_settings.identity(&session, stream.local_addr()?, shared.book.self_check.mark());
     Ok(task::run(shared, session, stream, Arc::new(identity)).await)
 }
 

@@ -6,7 +6,6 @@ use bytes::BytesMut;
 use standin_wire::ClientScanner;
 use standin_wire::limits::FrameLimits;
 
-use super::shell::ClientLabel;
 use crate::policy::Policy;
 
 /// The connection to the component.
@@ -69,4 +68,12 @@ pub(super) struct Client {
     pub(super) first_ping: Option<Instant>,
     /// Name of the component for people.
     pub(super) label: ClientLabel,
+}
+
+/// Name, language and version from the component's CONNECT.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ClientLabel {
+    pub(crate) name: Option<String>,
+    pub(crate) lang: Option<String>,
+    pub(crate) version: Option<String>,
 }

@@ -8,9 +8,9 @@ use standin_wire::client::Frame;
 use standin_wire::{Connect, connect, encode};
 
 use super::Session;
-use super::component::Client;
+use super::component::{Client, ClientLabel};
 use super::info::takes_info;
-use super::shell::{ClientLabel, Note};
+use super::shell::Note;
 use crate::ledger::Expected;
 
 impl Session {

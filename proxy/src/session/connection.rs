@@ -11,7 +11,7 @@ use standin_wire::client::Verb;
 use standin_wire::limits::FrameLimits;
 use standin_wire::{Info, ServerScanner, Span, encode};
 
-use super::shell::EndReason;
+use super::end::EndReason;
 use crate::journal::Slot;
 use crate::ledger::Ledger;
 

@@ -1,7 +1,5 @@
 //! The component's view of the cluster: one server, the sidecar, at the address it knows (promise S7).
 
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use standin_registry::Credentials;
@@ -9,23 +7,6 @@ use standin_wire::limits::PAYLOAD_BYTES_MAX;
 use standin_wire::{Connect, Info};
 
 use super::{Session, Wires};
-
-/// Identity of the component towards nodes, and of the sidecar towards the component.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    /// Host in the INFO to the component (promise S7).
-    pub(crate) host: String,
-    /// Port in the INFO to the component.
-    pub(crate) port: u16,
-    /// The sidecar's own mark in INFO.
-    pub(crate) mark: Arc<str>,
-    /// Number of the session. INFO has it as `client_id` if no node has assigned one.
-    pub(crate) session_id: u64,
-    /// The component's address.
-    pub(crate) component_ip: IpAddr,
-    /// Credentials for components that send none, on nodes without credentials of their own.
-    pub(crate) credentials: Option<Arc<Credentials>>,
-}
 
 /// Longest chain of sidecars. With more of them INFO would get too long, and such a chain is a mistake.
 const SIDECARS_MAX: usize = 8;

@@ -17,6 +17,7 @@
 //! | [`clock`] | everything that happens because time passed |
 //! | [`connect`] | CONNECT: as the component sent it, and as nodes get it |
 //! | [`info`] | what the component sees of the cluster |
+//! | [`end`] | the end of the session: its reason and its course |
 //! | [`room`] | what is kept in memory, and how much may be read |
 //! | [`shell`] | the interface between a session and its shell |
 //!
@@ -28,6 +29,7 @@ mod component;
 mod connect;
 mod connection;
 mod downward;
+mod end;
 mod info;
 mod moving;
 mod plan;
@@ -51,17 +53,21 @@ use standin_wire::{ClientFault, Info};
 use crate::cause::Cause;
 use crate::doubt::{Doubt, InDoubtCount, Mark};
 use crate::error_text::ErrorText;
+use crate::identity::Identity;
 use crate::journal::Journal;
 use crate::ledger::Owed;
 use crate::policy::Policy;
 use crate::tally::{publishes, unlimited_scanner};
 use component::{Client, Component};
 use connection::{Connection, Hold, Leaving, Stage};
+use end::Ending;
 use plan::Effects;
 
-pub(crate) use info::{Identity, refused_chain};
-pub use shell::EndReason;
-pub(crate) use shell::{Blame, ClientLabel, Move, Note, SessionEnd, Traffic, Wants, Wires};
+pub(crate) use component::ClientLabel;
+pub use end::EndReason;
+pub(crate) use end::SessionEnd;
+pub(crate) use info::refused_chain;
+pub(crate) use shell::{Blame, Move, Note, Traffic, Wants, Wires};
 
 /// Limit in bytes on the sidecar's own frames that wait for the node. Above it the node is not read, because each
 /// read could add more.
@@ -74,16 +80,6 @@ const TURN_WORK: u32 = 2048;
 const ALONE_WORK: u32 = 4;
 const CONNECT_WORK: u32 = 40;
 const NOTED_WORK: u32 = 40;
-
-/// An orderly end of the session.
-#[derive(Debug)]
-struct Ending {
-    reason: EndReason,
-    /// The component's error, sent as `-ERR`.
-    fault: Option<ClientFault>,
-    /// Deadline for the node's answers, which come before the `-ERR`; `None` if the session does not wait for them.
-    answers_until: Option<Instant>,
-}
 
 /// The loss of a node before the move is finished.
 #[derive(Debug)]

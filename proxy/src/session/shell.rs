@@ -1,4 +1,4 @@
-//! The interface between a session and its shell: its output, its wants, its notes, and the reasons for its end.
+//! The interface between a session and its shell: the sockets, the session's requests, and its notes.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -38,16 +38,6 @@ pub(crate) struct Wants {
     pub(crate) switch: bool,
 }
 
-/// The end of a session: its reason, and the data that no node has taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SessionEnd {
-    pub(crate) reason: EndReason,
-    /// Bytes of the component that no node has taken.
-    pub(crate) abandoned_bytes: usize,
-    /// Publishes among them, plus publishes that were still to be sent again.
-    pub(crate) abandoned: Tally,
-}
-
 /// The side to blame for the loss of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blame {
@@ -58,69 +48,6 @@ pub(crate) enum Blame {
     /// The node closed the connection after credentials that no node has accepted yet. Its behaviour towards other
     /// sessions shows whether it refused them or died.
     Unclear,
-}
-
-/// Reason for the end of a session. The names are stable, for logs and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndReason {
-    /// The component closed the connection, and all its bytes were passed on.
-    ComponentClosed,
-    /// The component's connection broke.
-    ComponentBroke,
-    /// The component broke the protocol; the value is the kind of the error.
-    ComponentProtocol(&'static str),
-    /// The component did not answer PINGs.
-    ComponentStale,
-    /// The component took no bytes for too long.
-    ComponentSlow,
-    /// A node closed the connection because of an action of the component.
-    Refused,
-    /// The component's credentials were refused.
-    Unauthorized,
-    /// There was no node for too long.
-    Outage,
-    /// The node is lost, and the component's signature is not valid for any other.
-    Signed,
-    /// The sidecar stops.
-    Shutdown,
-}
-
-impl EndReason {
-    /// Returns the stable name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ComponentClosed => "component_closed",
-            Self::ComponentBroke => "component_broke",
-            Self::ComponentProtocol(_) => "component_protocol",
-            Self::ComponentStale => "component_stale",
-            Self::ComponentSlow => "component_slow",
-            Self::Refused => "refused",
-            Self::Unauthorized => "unauthorized",
-            Self::Outage => "outage",
-            Self::Signed => "signed",
-            Self::Shutdown => "shutdown",
-        }
-    }
-
-    /// Returns whether the log needs no line for this session: the component ended it, or all sessions end.
-    pub(crate) const fn is_quiet(self) -> bool {
-        matches!(
-            self,
-            Self::ComponentClosed | Self::ComponentBroke | Self::Outage | Self::Shutdown
-        )
-    }
-
-    /// Returns the label in `standin_client_errors_total` for an end that the component did not want, if no `-ERR` of
-    /// the sidecar was counted for it.
-    pub(crate) const fn error_kind(self) -> Option<&'static str> {
-        match self {
-            Self::ComponentClosed | Self::ComponentBroke | Self::ComponentProtocol(_) | Self::Shutdown => {
-                None
-            }
-            other => Some(other.as_str()),
-        }
-    }
 }
 
 /// An event for the operator or the rest of the sidecar.
@@ -178,12 +105,4 @@ pub(crate) struct Traffic {
     pub(crate) messages_to_component: u64,
     pub(crate) bytes_to_component: u64,
     pub(crate) own_pings: u64,
-}
-
-/// Name, language and version from the component's CONNECT.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct ClientLabel {
-    pub(crate) name: Option<String>,
-    pub(crate) lang: Option<String>,
-    pub(crate) version: Option<String>,
 }

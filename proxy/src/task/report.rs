@@ -1,19 +1,16 @@
 //! Reports from the task of a session to the rest of the sidecar: counters, the card, the log.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use standin_registry::{Endpoint, Node};
+use standin_registry::Node;
 use tracing::{debug, info, warn};
 
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::losses::Loss;
-use crate::recovery::Served;
-use crate::session::{Blame, EndReason, Move, Note, SessionEnd};
+use crate::session::{Blame, Move, Note};
 use crate::session_info::SessionInfo;
-use crate::shared::Shared;
 
 use super::Task;
 
@@ -157,118 +154,6 @@ impl Task {
             status.state = state;
             status.searching_since = self.session.searching_since();
         }
-    }
-}
-
-/// The session's entry in the recovery after a loss. Dropping it removes the entry, even when the session panics.
-pub(super) struct RecoveryEntry {
-    shared: Arc<Shared>,
-    session: Arc<SessionInfo>,
-    /// Set once the present node has taken the session.
-    served: Option<Served>,
-    /// The session holds its publishes, and the node has its subscriptions again.
-    is_back: bool,
-    /// Set at the end of the session: publishes that no node has taken, and whether the session ended because it had
-    /// no node.
-    abandoned: u64,
-    expired: bool,
-}
-
-impl RecoveryEntry {
-    pub(super) fn new(shared: &Arc<Shared>, session: &Arc<SessionInfo>) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            session: Arc::clone(session),
-            served: None,
-            is_back: false,
-            abandoned: 0,
-            expired: false,
-        }
-    }
-
-    /// Records the end of the session.
-    pub(super) fn end(mut self, ended: &SessionEnd) {
-        self.abandoned = ended.abandoned.total();
-        self.expired = ended.reason == EndReason::Outage;
-    }
-
-    /// Returns whether another session has reported the same loss of the node.
-    fn lost(&mut self, node: &Endpoint, awaited: bool, in_doubt: InDoubtCount) -> bool {
-        self.is_back = false;
-        let (recovery, served) = (&self.shared.recovery, self.served.take());
-        let now = Instant::now();
-        if served.is_some() {
-            self.shared.book.count_served(node, false, now);
-        }
-        recovery.lost(&self.session, node, served, awaited, in_doubt, now)
-    }
-
-    pub(super) fn round_failed(&self, waits: bool, none_reachable_since: Option<Instant>) {
-        let has_failed = |node: &Endpoint| self.shared.book.has_failed(node);
-        self.shared
-            .recovery
-            .round_failed(&self.session, waits, none_reachable_since, has_failed);
-    }
-
-    fn served(&mut self, node: &Endpoint, now: Instant) {
-        if self.served.is_none() {
-            self.served = Some(self.shared.recovery.served(node));
-            self.shared.book.count_served(node, true, now);
-        }
-    }
-
-    fn is_served(&self) -> bool {
-        self.served.is_some()
-    }
-
-    fn back(&mut self, now: Instant) {
-        self.is_back = true;
-        self.shared.recovery.back(&self.session, now);
-    }
-
-    /// Returns the time at which the session may send its held publishes. Returns `None` while it does not have its
-    /// subscriptions back, or holds nothing.
-    pub(super) fn release_at(&self, settle: Duration, now: Instant) -> Option<Instant> {
-        self.is_back
-            .then(|| self.shared.recovery.release_at(&self.session, settle, now))
-    }
-
-    /// Records that the session sends its held publishes, or had none.
-    pub(super) fn released(&mut self, now: Instant) {
-        self.is_back = false;
-        self.shared.recovery.released(&self.session, now);
-    }
-}
-
-impl Drop for RecoveryEntry {
-    fn drop(&mut self) {
-        let (served, now) = (self.served.take(), Instant::now());
-        if let Some(served) = &served {
-            self.shared.book.count_served(served.node(), false, now);
-        }
-        let (expired, abandoned) = (self.expired, self.abandoned);
-        self.shared
-            .recovery
-            .ended(&self.session, served, expired, abandoned, now);
-    }
-}
-
-/// The session's share of the shared buffer budget. Dropping it returns the share, even when the session panics.
-pub(super) struct BufferShare {
-    pub(super) shared: Arc<Shared>,
-    pub(super) bytes: usize,
-}
-
-impl BufferShare {
-    fn set(&mut self, bytes: usize) {
-        self.shared
-            .count_buffered(std::mem::replace(&mut self.bytes, bytes), bytes);
-    }
-}
-
-impl Drop for BufferShare {
-    fn drop(&mut self) {
-        self.set(0);
     }
 }
 

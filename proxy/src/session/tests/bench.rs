@@ -9,8 +9,9 @@ use standin_registry::{Node, Source};
 use standin_wire::Info;
 
 use crate::cause::Cause;
+use crate::identity::Identity;
 use crate::policy::Policy;
-use crate::session::{EndReason, Identity, Note, Session, Wires};
+use crate::session::{EndReason, Note, Session, Wires};
 
 /// Two sockets that take so many bytes and keep what they took.
 #[derive(Debug)]
