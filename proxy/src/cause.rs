@@ -1,30 +1,31 @@
-//! Why a session left a node: the one closed list that logs, metrics and the session state machine share.
+//! The causes for which a session leaves a node. Logs, metrics and the session's state machine use the same list.
 //!
-//! Closed, so that counters can be indexed by it: no label is looked up when ten thousand sessions move at once.
+//! The list is closed, so counters are indexed by cause. When ten thousand sessions move at once, no label is looked up.
 
 use std::fmt;
 
-/// Why a session left its node (DESIGN.md, "Failure is seen by").
+/// Cause for which a session left its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// The node's host reset the connection.
+    /// The connection to the node was reset.
     Reset,
     /// The node closed the connection.
     EndOfStream,
-    /// Writing to the node failed, also by `TCP_USER_TIMEOUT`.
+    /// A read or write on the connection failed, for example by `TCP_USER_TIMEOUT`.
     WriteError,
-    /// A PING stayed without any byte in answer for `health.probe_timeout_ms`.
+    /// The node did not answer a PING within `health.probe_timeout_ms`, or the replay within its timeout.
     ProbeTimeout,
-    /// The node said that it is going (`ldm` in its INFO).
+    /// The node is draining: it has announced its shutdown (`ldm` in its INFO), or is registered as draining.
     LameDuck,
-    /// The node refused for a reason of its own; the kind names it, as `standin_wire::Refusal::kind` does.
+    /// The node sent an `-ERR` about itself. The value is `standin_wire::Refusal::kind`, or `loop` for a node behind
+    /// this sidecar.
     NodeError(&'static str),
-    /// The node sent bytes that are no NATS frame.
+    /// The node sent bytes that are not a NATS frame.
     Protocol,
 }
 
 impl Cause {
-    /// How many causes there are.
+    /// Number of causes.
     pub const COUNT: usize = 7;
 
     /// One of each, in the order of [`Cause::index`].
@@ -38,7 +39,7 @@ impl Cause {
         Self::Protocol,
     ];
 
-    /// Stable name, for logs and the metric label `cause`.
+    /// Returns the stable name, for logs and the metric label `cause`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,7 +53,7 @@ impl Cause {
         }
     }
 
-    /// Place in an array of [`Cause::COUNT`] counters.
+    /// Returns the index in an array of [`Cause::COUNT`] counters.
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
@@ -81,9 +82,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_has_a_place_and_a_name_of_its_own() {
-        for (place, cause) in Cause::ALL.into_iter().enumerate() {
-            assert_eq!(cause.index(), place, "{cause}");
+    fn every_cause_has_its_own_index_and_name() {
+        for (index, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause.index(), index, "{cause}");
             assert_eq!(
                 Cause::ALL
                     .iter()

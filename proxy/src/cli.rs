@@ -1,4 +1,4 @@
-//! The command line: the topmost layer of the settings, and the two questions `--check` and `--print-config`.
+//! The command line. Its flags override the settings file and the environment.
 
 use std::{
     env,
@@ -14,11 +14,11 @@ use toml::Value;
 use crate::settings::{Flag, Input, Loaded, Settings, SettingsError};
 
 const AFTER_HELP: &str = "\
-Sources of nodes are used in this order: ZooKeeper as it is now, the last list known, --upstream.
+Nodes are used in this order: the nodes now in ZooKeeper or DNS, the last known list, --upstream.
 At least one of --zookeeper, --dns, --upstream is needed, here or in the settings file.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file; NATS_URL is read as --upstream.
-Signals: HUP reads the settings again, TERM and INT stop in order.
+Signals: HUP reads the settings again. TERM and INT stop the sidecar in order.
 Exit codes: 0 done, 64 bad usage or settings, 69 cannot listen or reach what it must, 70 a bug.
 
 Examples:
@@ -29,39 +29,41 @@ Examples:
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "standin-proxy", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub struct Cli {
-    /// Settings file (TOML); deploy/proxy.toml lists every key with its default
+    /// Settings file (TOML). deploy/proxy.toml has every key with its default
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where components connect; several: separated by commas, or given several times [default: 127.0.0.1:4222]
+    /// Address on which the sidecar listens for components. Several: separated by commas, or repeat the flag
+    /// [default: 127.0.0.1:4222 and [::1]:4222]
     #[arg(long, value_name = "ADDR", help_heading = "Components")]
     pub listen: Vec<String>,
 
-    /// The ZooKeeper servers that know the nodes, "host:port,host:port"
+    /// ZooKeeper servers where the nodes are registered, "host:port,host:port"
     #[arg(long, value_name = "HOSTS[/chroot]", help_heading = "Nodes")]
     pub zookeeper: Option<String>,
 
-    /// The znode whose children are the nodes [default: /standin/nodes]
+    /// Znode whose children are the nodes [default: /standin/nodes]
     #[arg(long, value_name = "PATH", help_heading = "Nodes")]
     pub zookeeper_path: Option<String>,
 
-    /// A node, "nats://[user:password@]host[:port]"; several: separated by commas, or given several times
+    /// Address of a node, "nats://[user:password@]host[:port]". Several: separated by commas, or repeat the flag
     #[arg(long, value_name = "URL", help_heading = "Nodes")]
     pub upstream: Vec<String>,
 
-    /// A name whose addresses are nodes, or "_nats._tcp.name"; several: separated by commas, or given several times
+    /// DNS name whose addresses are nodes, or "_nats._tcp.name" for SRV records. Several: separated by commas, or repeat
+    /// the flag
     #[arg(long, value_name = "NAME:PORT", help_heading = "Nodes")]
     pub dns: Vec<String>,
 
-    /// File that keeps the last list of nodes for a start without ZooKeeper [default: none]
+    /// File for the last known list of nodes, for a start while ZooKeeper is down [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Nodes")]
     pub cache: Option<String>,
 
-    /// Where /healthz, /readyz, /metrics, /sessionz, /nodez are served [default: nowhere]
+    /// Address of the HTTP pages /healthz, /readyz, /metrics, /sessionz, /nodez [default: no pages]
     #[arg(long, value_name = "ADDR", help_heading = "Operation")]
     pub http: Option<String>,
 
-    /// Run a broker node in this process and serve from it: for trying and developing, not for production
+    /// Run N broker nodes (default 1) in this process and use them: for trials and development, not for production
     #[arg(
         long,
         value_name = "N",
@@ -74,36 +76,37 @@ pub struct Cli {
     )]
     pub embedded: Option<usize>,
 
-    /// Where the embedded nodes are.
+    /// Addresses of the embedded nodes.
     #[arg(skip)]
     pub embedded_urls: Vec<String>,
 
-    /// Check the settings and end: 0 when they are good, 64 and the reason when not
+    /// Check the settings and exit: code 0 if they are valid, else 64 and the errors
     #[arg(long, help_heading = "Operation")]
     pub check: bool,
 
-    /// Print the settings in force, each with where it came from, and end
+    /// Print the settings in force, each with its origin, and exit
     #[arg(long, help_heading = "Operation")]
     pub print_config: bool,
 }
 
 impl Cli {
-    /// Reads a command line, the program's name first.
+    /// Parses a command line whose first argument is the program's name.
     ///
     /// # Errors
-    /// [`CliMessage`], to be printed, with the exit code.
+    /// [`CliMessage`]: the text to be printed, with the exit code. The text of `--help` and `--version` is one too.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, CliMessage> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         let read = Self::try_parse_from(&arguments);
         read.map_err(|error| CliMessage::from(with_embedded_tip(error, &arguments)))
     }
 
-    /// The settings: defaults, `--config`, this process's environment, these flags. SIGHUP calls it again.
+    /// Loads the settings: the defaults, overridden by `--config`, the process's environment and the flags. Called again at
+    /// SIGHUP.
     ///
     /// # Errors
     /// [`SettingsError`].
     pub fn settings(&self) -> Result<Loaded<Settings>, SettingsError> {
-        // A variable that is no UTF-8 cannot be meant for us; env::vars would panic on it.
+        // A variable that is not UTF-8 is ignored. `env::vars` would panic on it.
         let environment = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Input {
@@ -114,7 +117,7 @@ impl Cli {
         .load()
     }
 
-    /// The flags that were given, as a layer of the settings.
+    /// Returns the given flags as overrides of the settings.
     fn flags(&self) -> Vec<Flag> {
         let mut flags = Vec::new();
         let mut one = |key, flag, value: Option<&String>| {
@@ -146,7 +149,7 @@ impl Cli {
     }
 }
 
-/// `--embedded 3` is refused, as an optional value needs its `=`: the error then says so.
+/// Adds a tip to the error of `--embedded 3`: an optional value needs its `=`.
 fn with_embedded_tip(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
     let mut pairs = arguments.windows(2);
     let behind = pairs.find_map(|pair| pair[1].to_str().filter(|_| pair[0] == "--embedded"));
@@ -186,12 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_well_formed() {
+    fn the_definition_of_the_command_line_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn every_flag_sets_the_key_it_stands_for() {
+    fn every_flag_sets_its_key() {
         let cli = read(
             "--listen 127.0.0.1:1 --listen [::1]:2 --zookeeper z:2181/c --zookeeper-path /n --upstream a:1,a:2 \
              --upstream b:2 --dns n:3 --cache /c --http 127.0.0.1:9",
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_embedded_node_is_a_source_and_goes_with_no_other() {
+    fn embedded_nodes_are_a_source_and_exclude_other_sources() {
         assert_eq!(read("--embedded").unwrap().embedded, Some(1));
         assert_eq!(read("--embedded=1").unwrap().embedded, Some(1));
         assert_eq!(read("--listen 127.0.0.1:1").unwrap().embedded, None);
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_end_with_0_and_bad_usage_with_64() {
+    fn help_and_version_exit_with_0_and_bad_usage_with_64() {
         for (line, code) in [
             ("--help", EXIT_DONE),
             ("-h", EXIT_DONE),

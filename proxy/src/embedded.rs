@@ -1,25 +1,25 @@
-//! `--embedded`: a broker node, or a mesh of several, in the sidecar's own process, for a first look without a cluster.
+//! `--embedded`: one broker node, or a mesh of several, in the sidecar's process, to try the sidecar without a cluster.
 //!
-//! The sockets listen before the settings are read, so that they can name the nodes as they name any other. A build without the
-//! feature `embedded` has no broker in it, and says so.
+//! The sockets listen before the settings are loaded, so that the settings contain the nodes' addresses like any other. In
+//! a build without the feature `embedded` there is no broker, and the flag is an error.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-/// Nodes of an embedded cluster at most: it is for a first look.
+/// Limit on the nodes of an embedded cluster, which is only for trials.
 pub const NODES_MAX: usize = 9;
 
-/// Embedded nodes that run. Dropped, they end.
+/// Running embedded nodes. Dropping the value stops them.
 #[derive(Debug)]
 pub struct EmbeddedNodes {
     #[cfg(feature = "embedded")]
     _servers: Vec<standin_broker::Server>,
 }
 
-/// The sockets of nodes that are not running yet.
+/// Listening sockets of embedded nodes that do not run yet.
 #[derive(Debug)]
 pub struct Embedded {
-    /// For each node, one for clients and one for the other nodes.
+    /// For each node, the socket for clients and the socket for the other nodes.
     listeners: Vec<(TcpListener, TcpListener)>,
     urls: Vec<String>,
 }
@@ -28,12 +28,12 @@ impl Embedded {
     /// Listens for `count` nodes on free ports of the loopback address.
     ///
     /// # Errors
-    /// What the system says; [`io::ErrorKind::Unsupported`] in a build without broker.
+    /// The error of the system; [`io::ErrorKind::Unsupported`] in a build without the broker.
     pub fn listen(count: usize) -> io::Result<Self> {
         if cfg!(not(feature = "embedded")) {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                "this build has no broker in it; build it with the feature `embedded`",
+                "this build has no broker; build it with the feature `embedded`",
             ));
         }
         let (mut listeners, mut urls) = (Vec::new(), Vec::new());
@@ -46,16 +46,16 @@ impl Embedded {
         Ok(Self { listeners, urls })
     }
 
-    /// Where the nodes are, as `--upstream` says it.
+    /// Returns the addresses of the nodes, in the form of `--upstream`.
     #[must_use]
     pub fn urls(&self) -> &[String] {
         &self.urls
     }
 
-    /// Runs the nodes, linked with each other, and returns when they serve. Must be called inside a tokio runtime.
+    /// Starts the nodes, connected to each other, and returns when they serve. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// What the broker says.
+    /// The error of the broker.
     #[cfg(feature = "embedded")]
     pub async fn run(self) -> Result<EmbeddedNodes, String> {
         use standin_broker::{Server, Settings, Sockets};
@@ -100,12 +100,12 @@ impl Embedded {
         Ok(EmbeddedNodes { _servers: servers })
     }
 
-    /// Never called: without broker there are no sockets either.
+    /// Is never called, because [`listen`](Self::listen) fails in a build without the broker.
     ///
     /// # Errors
     /// Always.
     #[cfg(not(feature = "embedded"))]
-    #[expect(clippy::unused_async, reason = "as the other one")]
+    #[expect(clippy::unused_async, reason = "same signature as with the broker")]
     pub async fn run(self) -> Result<EmbeddedNodes, String> {
         Err(format!("this build has no broker for {:?}", self.listeners))
     }

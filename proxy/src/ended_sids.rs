@@ -1,30 +1,31 @@
-//! Subscriptions that ended a moment ago: messages of them may still be on their way from the node (promise S4).
+//! The sids of subscriptions that ended recently. Their messages may still be in flight from the node (promise S4).
 //!
-//! Sids are kept as hashes: two that share one cost a component a round trip, not an answer.
+//! Sids are kept as hashes. If two sids have the same hash, a SUB waits for one more PONG. Nothing else changes.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 
-/// Ends remembered one by one. Above it every sid may be one of them, until a PONG has come.
+/// Ends kept individually. Above this number every sid counts as ended until a PONG arrives.
 const ENDED_MAX: usize = 4096;
 
-/// See the file's head. An order is a place among all changes of the journal.
+/// Sids of recently ended subscriptions. The order of an end is its number among all changes of the journal.
 #[derive(Debug, Default)]
 pub(crate) struct EndedSids {
+    /// Order and hash of each end, the oldest first.
     by_age: VecDeque<(u64, u64)>,
     /// Order of the newest end by hash of its sid.
     newest: HashMap<u64, u64, RandomState>,
-    /// Order of the newest end for which there was no room.
-    unnamed: Option<u64>,
+    /// Order of the newest end that was not kept because of [`ENDED_MAX`].
+    not_kept: Option<u64>,
 }
 
 impl EndedSids {
-    /// The subscription `sid` ended as change number `order`.
+    /// Records the end of the subscription `sid` as change number `order`.
     pub(crate) fn add(&mut self, sid: &[u8], order: u64) {
         if self.by_age.len() >= ENDED_MAX {
-            self.unnamed = Some(order);
+            self.not_kept = Some(order);
             return;
         }
         let hash = self.hash(sid);
@@ -32,7 +33,7 @@ impl EndedSids {
         self.newest.insert(hash, order);
     }
 
-    /// The node has processed the first `changes` changes, and what it had sent before has come.
+    /// Records that the node has processed the first `changes` changes, and that all it sent before has arrived.
     pub(crate) fn confirm(&mut self, changes: u64) {
         while let Some((order, hash)) = self.by_age.front().copied()
             && order < changes
@@ -42,19 +43,19 @@ impl EndedSids {
                 self.newest.remove(&hash);
             }
         }
-        self.unnamed = self.unnamed.filter(|order| *order >= changes);
+        self.not_kept = self.not_kept.filter(|order| *order >= changes);
         if self.by_age.is_empty() && self.by_age.capacity() > 64 {
             self.by_age = VecDeque::new();
             self.newest = HashMap::default();
         }
     }
 
-    /// Whether messages of an ended subscription `sid` may still come.
+    /// Returns whether messages of an ended subscription `sid` may still arrive.
     pub(crate) fn may_hold(&self, sid: &[u8]) -> bool {
-        self.unnamed.is_some() || !self.by_age.is_empty() && self.newest.contains_key(&self.hash(sid))
+        self.not_kept.is_some() || !self.by_age.is_empty() && self.newest.contains_key(&self.hash(sid))
     }
 
-    /// The node is gone: nothing of it comes any more.
+    /// Forgets all ends, because nothing arrives from a lost node.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_remembered_until_it_is_confirmed() {
+    fn an_end_is_kept_until_it_is_acked() {
         let mut ended = EndedSids::default();
         ended.add(b"1", 4);
         ended.add(b"2", 5);
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn above_the_limit_every_sid_may_be_one_of_them() {
+    fn above_the_limit_every_sid_counts_as_ended() {
         let mut ended = EndedSids::default();
         for order in 0..2 * ENDED_MAX as u64 {
             ended.add(order.to_string().as_bytes(), order);
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_lost_node_might_have_sent_is_forgotten() {
+    fn the_loss_of_the_node_clears_all_ends() {
         let mut ended = EndedSids::default();
         ended.add(b"1", 0);
         ended.clear();

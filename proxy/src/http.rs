@@ -197,5 +197,4 @@ async fn nodes(State(pages): State<Pages>, query: Result<Query<PageQuery>, Query
 }
 
 #[cfg(test)]
-#[path = "http/tests.rs"]
 mod tests;

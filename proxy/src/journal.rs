@@ -1,8 +1,11 @@
-//! The journal: every live subscription of one component, in the order it was made, with what was delivered to it.
-//! It is what a new node is told after a move (promise S4).
+//! The journal: every live subscription of one component in the order of its SUBs, with the number of messages delivered
+//! to it. After a move the journal is replayed to the new node.
 //!
-//! *Architecture invariant:* an entry is made when its SUB has been written whole to a node, and goes when its UNSUB has,
-//! so journal and unsent bytes together are always exactly the component's stream.
+//! Promise S4: after a move the new node has exactly the component's live subscriptions, in their order, and each with
+//! what is left of its max.
+//!
+//! *Architecture invariant:* a subscription is added when a node has the complete SUB, and removed when a node has the
+//! complete UNSUB. So the journal and the held bytes together are always equivalent to the component's stream.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,58 +15,62 @@ use standin_wire::{encode, subject};
 
 use crate::ended_sids::EndedSids;
 
-/// Number of a journal entry, valid until the entry goes.
+/// Index of a subscription in the journal, valid while the subscription is live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
+/// One live subscription.
 #[derive(Debug)]
 struct Subscription {
-    /// Place in the order of subscribing.
+    /// Number of its SUB among all changes of the journal.
     order: u64,
     subject: Box<[u8]>,
     queue: Option<Box<[u8]>>,
     sid: Box<[u8]>,
-    /// Messages delivered since SUB, on all nodes.
+    /// Messages delivered since the SUB, by all nodes.
     delivered: u64,
-    /// How many of them before the present node; it counts from there.
+    /// Messages among them that earlier nodes delivered. The present node does not count them for max.
     before: u64,
-    /// The subscription ends with this delivery.
+    /// Number of deliveries after which the subscription ends.
     max: Option<u64>,
-    /// SUBs with the same sid that came before a node confirmed this one: the first of them counts if this one is refused.
+    /// SUBs with the same sid that were sent before a node acked this one. If this SUB is refused, the first of them
+    /// becomes live.
     alternatives: Vec<Alternative>,
 }
 
+/// Subject and queue group of a further SUB with a live sid.
 #[derive(Debug)]
 struct Alternative {
     subject: Box<[u8]>,
     queue: Option<Box<[u8]>>,
 }
 
-/// SUBs remembered for one sid that is live already. Components that use a sid twice at once use it twice, not a hundred times.
+/// Further SUBs kept for one live sid. A component that uses a sid twice at the same time does not use it a hundred times.
 const ALTERNATIVES_MAX: usize = 8;
 
-/// See the file's head.
+/// The live subscriptions of one component.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     entries: Vec<Option<Subscription>>,
     free: Vec<u32>,
     by_sid: HashMap<Box<[u8]>, u32, RandomState>,
-    /// Beginnings and ends of subscriptions so far.
+    /// Number of changes so far. A change is the beginning or the end of a subscription.
     changes: u64,
     ended: EndedSids,
-    /// Entries that no PONG has confirmed yet, by their order: what a refusal can be about.
+    /// Orders and slots of subscriptions that no PONG has acked. A refusal is about one of them.
     recent: VecDeque<(u64, u32)>,
+    /// There were subscriptions at the last replay.
     moved: bool,
 }
 
 impl Journal {
-    /// Live subscriptions.
+    /// Returns the number of live subscriptions.
     pub(crate) fn len(&self) -> usize {
         self.by_sid.len()
     }
 
-    /// A SUB was written whole. A second SUB with a live sid changes nothing, as on a node; nor does one whose subject
-    /// no node accepts.
+    /// Records that a node has a complete SUB. A second SUB with a live sid changes nothing, as on a node. A SUB whose
+    /// subject is not valid changes nothing either.
     pub(crate) fn subscribe(&mut self, sub: &Sub<'_>) {
         if !subject::valid_subscription(sub.subject) {
             return;
@@ -96,7 +103,7 @@ impl Journal {
         self.recent.push_back((self.changes - 1, slot));
     }
 
-    /// A SUB for a sid whose own SUB may yet be refused.
+    /// Keeps a further SUB with a live sid if the first one may still be refused.
     fn add_alternative(&mut self, slot: u32, sub: &Sub<'_>) {
         let first_unconfirmed = self.recent.front().map(|(order, _)| *order);
         let entry = self.entries[slot as usize].as_mut();
@@ -109,18 +116,18 @@ impl Journal {
         }
     }
 
-    /// How many changes there ever were: subscriptions made or ended.
+    /// Returns the number of changes so far: subscriptions begun or ended.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Whether messages of an earlier subscription with this sid may still be on their way from the node: only after them
-    /// may a SUB use the sid again, else they would count for its max.
-    pub(crate) fn may_be_on_its_way(&self, sid: &[u8]) -> bool {
+    /// Returns whether messages of an ended subscription with this sid may still be in flight from the node. A SUB may use
+    /// the sid again only after them; otherwise they would count for its max.
+    pub(crate) fn may_be_in_flight(&self, sid: &[u8]) -> bool {
         self.ended.may_hold(sid)
     }
 
-    /// A node has answered a PING that went out when there had been so many [`changes`](Self::changes).
+    /// Records the PONG of a PING that was sent after this number of [`changes`](Self::changes).
     pub(crate) fn confirm(&mut self, changes: u64) {
         self.ended.confirm(changes);
         while let Some((order, slot)) = self.recent.front().copied()
@@ -138,7 +145,7 @@ impl Journal {
         }
     }
 
-    /// An UNSUB was written whole.
+    /// Records that a node has a complete UNSUB.
     pub(crate) fn unsubscribe(&mut self, unsub: &Unsub<'_>) {
         let Some(&slot) = self.by_sid.get(unsub.sid) else {
             return;
@@ -152,8 +159,8 @@ impl Journal {
         }
     }
 
-    /// What UNSUB with a max must say to the present node, which has only counted since the component moved to it.
-    /// `None`: just what the component said.
+    /// Returns the UNSUB for the present node if it differs from the component's: its max without the messages that
+    /// earlier nodes delivered.
     pub(crate) fn unsub_for_node<'a>(&self, unsub: &Unsub<'a>) -> Option<Unsub<'a>> {
         let slot = *self.by_sid.get(unsub.sid)?;
         let entry = self.entries[slot as usize].as_ref()?;
@@ -164,17 +171,19 @@ impl Journal {
         })
     }
 
-    /// Whether a node only knows part of the counts, so that UNSUB with a max has to be looked at.
+    /// Returns whether the present node may have delivered only a part of a subscription's messages, so that an UNSUB with
+    /// a max may have to be changed.
     pub(crate) fn has_moved(&self) -> bool {
         self.moved
     }
 
-    /// The entry of `sid`.
+    /// Returns the slot of the live subscription with this sid.
     pub(crate) fn slot(&self, sid: &[u8]) -> Option<Slot> {
         self.by_sid.get(sid).map(|slot| Slot(*slot))
     }
 
-    /// One message goes to the component. Returns whether the entry lives on; it ends with the last message of its max.
+    /// Counts one message delivered to the component. Returns whether the subscription is still live; it ends with the last
+    /// message of its max.
     #[inline]
     pub(crate) fn delivered(&mut self, slot: Slot) -> bool {
         let Some(Some(entry)) = self.entries.get_mut(slot.0 as usize) else {
@@ -188,8 +197,8 @@ impl Journal {
         true
     }
 
-    /// A node refused a subscription to `subject` (in `queue`): it is not live anywhere. Mostly it is one of those just made,
-    /// the oldest first; else the node took a permission back.
+    /// Removes a subscription to `subject` (in `queue`) that a node refused. This is the oldest unacked one. If there is
+    /// none, the node has withdrawn a permission, and all such subscriptions end.
     pub(crate) fn refuse(&mut self, subject: &[u8], queue: Option<&[u8]>) {
         let of = |entry: &Subscription| *entry.subject == *subject && entry.queue.as_deref() == queue;
         let just_made = |(order, slot): &(u64, u32)| {
@@ -210,8 +219,8 @@ impl Journal {
         slots.into_iter().for_each(|slot| self.remove(slot));
     }
 
-    /// A node refused a subscription because there were too many, and did not say which: it takes them in their order, so it is
-    /// the newest that it has not confirmed.
+    /// Removes the newest unacked subscription, because a node refused one for being too many. The node does not name it.
+    /// It processes them in order, so the refused one is the newest.
     pub(crate) fn refuse_newest(&mut self) {
         while let Some((order, slot)) = self.recent.pop_back() {
             let entry = self.entries[slot as usize].as_ref();
@@ -221,7 +230,7 @@ impl Journal {
         }
     }
 
-    /// An entry goes because its SUB was refused; the next SUB with its sid, if there was one, is live instead.
+    /// Removes a subscription whose SUB was refused. The next SUB with its sid, if there was one, becomes live.
     fn remove_for_another(&mut self, slot: u32) {
         let Some(entry) = self.entries[slot as usize].as_mut() else {
             return;
@@ -237,8 +246,8 @@ impl Journal {
         }
     }
 
-    /// Appends all that a new node must be told to `out`: each SUB in order, with an UNSUB that says what is left of its
-    /// max. Returns the number of commands. From here on entries count for the new node.
+    /// Appends the commands for a new node to `out`: each SUB in order, followed by an UNSUB with what is left of its max.
+    /// Returns the number of commands. Later deliveries count as the new node's.
     pub(crate) fn replay(&mut self, out: &mut Vec<u8>) -> u32 {
         self.moved = !self.by_sid.is_empty();
         self.ended.clear();
@@ -266,7 +275,7 @@ impl Journal {
         commands
     }
 
-    /// Ends all subscriptions, and appends the UNSUBs that tell a node so to `out`. Returns how many those are.
+    /// Ends all subscriptions and appends their UNSUBs to `out`. Returns the number of UNSUBs.
     pub(crate) fn end_all(&mut self, out: &mut Vec<u8>) -> u32 {
         let mut live: Vec<(u64, u32)> = self.live().map(|(slot, entry)| (entry.order, slot)).collect();
         live.sort_unstable();
@@ -290,7 +299,7 @@ impl Journal {
             .filter_map(|(slot, entry)| entry.as_ref().map(|entry| (slot as u32, entry)))
     }
 
-    /// A subscription that the node had ends; what the node sent before it knew of that may still come.
+    /// Ends a subscription that the node has. Messages that the node sent before it learned of the end may still arrive.
     fn end(&mut self, slot: u32) {
         if let Some(entry) = &self.entries[slot as usize] {
             self.ended.add(&entry.sid, self.changes);
@@ -340,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn s4_after_the_end_of_all_nothing_is_replayed_and_each_sid_waits_for_its_last_messages() {
+    fn s4_after_the_end_of_all_subscriptions_nothing_is_replayed_and_no_sid_is_free_before_a_pong() {
         let mut journal = Journal::default();
         journal.subscribe(&sub("b", None, "2"));
         journal.subscribe(&sub("a", Some("q"), "1"));
@@ -348,14 +357,14 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(journal.end_all(&mut out), 2);
         assert_eq!(out, b"UNSUB 2\r\nUNSUB 1\r\n");
-        assert!(journal.may_be_on_its_way(b"1") && journal.may_be_on_its_way(b"2"));
+        assert!(journal.may_be_in_flight(b"1") && journal.may_be_in_flight(b"2"));
         journal.confirm(journal.changes());
-        assert!(!journal.may_be_on_its_way(b"1"));
+        assert!(!journal.may_be_in_flight(b"1"));
         assert_eq!((journal.len(), replayed(&mut journal)), (0, String::new()));
     }
 
     #[test]
-    fn s4_one_of_too_many_subscriptions_is_not_replayed() {
+    fn s4_a_subscription_refused_as_one_too_many_is_not_replayed() {
         let mut journal = Journal::default();
         for sid in ["1", "2", "3"] {
             journal.subscribe(&sub(&format!("s{sid}"), None, sid));
@@ -366,11 +375,11 @@ mod tests {
         assert_eq!(replayed(&mut journal), "SUB s2 2\r\nSUB s4 4\r\n");
         journal.confirm(journal.changes());
         journal.refuse_newest();
-        assert_eq!(journal.len(), 2, "what was confirmed was not refused");
+        assert_eq!(journal.len(), 2, "an acked subscription was not refused");
     }
 
     #[test]
-    fn s4_the_second_sub_with_a_sid_lives_when_the_first_was_refused() {
+    fn s4_the_second_sub_with_a_sid_is_live_when_the_first_was_refused() {
         let mut journal = Journal::default();
         journal.subscribe(&sub("denied", None, "1"));
         journal.subscribe(&sub("granted", None, "1"));
@@ -385,44 +394,41 @@ mod tests {
         journal.confirm(journal.changes());
         journal.subscribe(&sub("ignored", None, "1"));
         journal.refuse(b"granted", None);
-        assert_eq!(journal.len(), 0, "a permission taken back leaves nothing");
+        assert_eq!(journal.len(), 0, "the node has withdrawn the permission");
     }
 
     #[test]
-    fn s4_a_sid_is_free_again_when_a_node_has_confirmed_the_end_of_its_subscription() {
+    fn s4_a_sid_is_free_again_when_a_node_has_acked_the_end_of_its_subscription() {
         let mut journal = Journal::default();
         journal.subscribe(&sub("a", None, "1"));
         let before_the_end = journal.changes();
-        assert!(
-            !journal.may_be_on_its_way(b"1"),
-            "a second SUB with a live sid is the node's business"
-        );
+        assert!(!journal.may_be_in_flight(b"1"), "the subscription is live");
         journal.unsubscribe(&unsub("1", None));
-        assert!(journal.may_be_on_its_way(b"1") && !journal.may_be_on_its_way(b"2"));
+        assert!(journal.may_be_in_flight(b"1") && !journal.may_be_in_flight(b"2"));
         journal.confirm(before_the_end);
         assert!(
-            journal.may_be_on_its_way(b"1"),
+            journal.may_be_in_flight(b"1"),
             "the PING went out before the UNSUB"
         );
         journal.confirm(journal.changes());
-        assert!(!journal.may_be_on_its_way(b"1"));
+        assert!(!journal.may_be_in_flight(b"1"));
 
         journal.subscribe(&sub("a", None, "1"));
         journal.unsubscribe(&unsub("1", Some(2)));
         deliver(&mut journal, "1", 2);
         assert!(
-            journal.may_be_on_its_way(b"1"),
-            "the node may have sent a third before it had the UNSUB"
+            journal.may_be_in_flight(b"1"),
+            "the node may have sent a third message before it had the UNSUB"
         );
         replayed(&mut journal);
         assert!(
-            !journal.may_be_on_its_way(b"1"),
-            "nothing comes of a node that is gone"
+            !journal.may_be_in_flight(b"1"),
+            "nothing arrives from a lost node"
         );
     }
 
     #[test]
-    fn s4_subscriptions_are_replayed_in_the_order_they_were_made() {
+    fn s4_subscriptions_are_replayed_in_their_order() {
         let mut journal = Journal::default();
         journal.subscribe(&sub("a", None, "1"));
         journal.subscribe(&sub("b.>", Some("q"), "2"));
@@ -447,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn s4_a_max_given_after_a_move_is_told_less_what_came_before() {
+    fn s4_a_max_set_after_a_move_is_reduced_by_earlier_deliveries() {
         let mut journal = Journal::default();
         journal.subscribe(&sub("a", None, "1"));
         deliver(&mut journal, "1", 3);
@@ -493,7 +499,11 @@ mod tests {
         assert_eq!(replayed(&mut journal), "SUB a 1\r\nSUB b 3\r\n");
         journal.confirm(3);
         journal.refuse(b"a", Some(b"q"));
-        assert_eq!(journal.len(), 2, "the one without a queue group is another");
+        assert_eq!(
+            journal.len(),
+            2,
+            "the subscription without a queue group was not refused"
+        );
         journal.refuse(b"a", None);
         assert_eq!(replayed(&mut journal), "SUB b 3\r\n");
     }

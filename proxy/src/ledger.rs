@@ -1,6 +1,10 @@
-//! The ledger: which answers the present node still owes, in order. It tells the component's PONGs from the sidecar's
-//! own (promise S5), `+OK`s that the component waits for from those that answer a replay (S6), and what a PONG confirms
-//! (S3).
+//! The ledger: the answers that the present node owes, in order. With it the session knows for each PONG and `+OK`
+//! whether the component or the sidecar asked for it, and what a PONG acks.
+//!
+//! Promise S5: the component gets one PONG for each of its PINGs, in order, after a node has processed all that it sent
+//! before.
+//!
+//! Promise S6: in verbose mode the component gets one `+OK` for each command, none missing and none extra, also over moves.
 
 use std::collections::VecDeque;
 
@@ -9,16 +13,17 @@ use standin_wire::{ClientFault, encode};
 use crate::doubt::Mark;
 use crate::error_text::ErrorText;
 
-/// An answer that is to come, or has to be given.
+/// An expected answer of the node, or an answer of the sidecar that must be sent in its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// So many `+OK`s for the component.
+    /// This number of `+OK`s for the component.
     Oks(u32),
-    /// So many `+OK`s for commands that the sidecar repeated: the component has, or will get, its own.
-    SwallowedOks(u32),
-    /// So many `+OK`s that no node will send any more; the sidecar gives them when their turn has come.
+    /// This number of `+OK`s for replayed commands. They are dropped, because the component gets others for the same
+    /// commands.
+    DroppedOks(u32),
+    /// This number of `+OK`s that no node will send any more. The sidecar sends them.
     OwnOks(u32),
-    /// An `-ERR` of the sidecar's own, when its turn has come.
+    /// An `-ERR` that the sidecar sends.
     OwnError(ClientFault),
     /// A PONG for the component.
     ComponentPong(Mark),
@@ -26,46 +31,47 @@ pub(crate) enum Expected {
     OwnPong(Mark),
 }
 
-/// What the component is still owed when its node is gone.
+/// An answer that the component has not got when its node is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owed {
-    /// So many `+OK`s.
+    /// This number of `+OK`s.
     Oks(u32),
-    /// An `-ERR` of the sidecar's own.
+    /// An `-ERR` that the sidecar sends.
     Error(ClientFault),
-    /// A PONG for a PING that was sent where the mark says.
+    /// A PONG for the PING with this mark.
     Pong(Mark),
 }
 
-/// See the file's head.
+/// The answers that one node owes.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     expected: VecDeque<Expected>,
+    /// PONGs in `expected`.
     pings: usize,
 }
 
 impl Ledger {
-    /// Entries: answers of one kind in a row count once.
+    /// Returns the number of entries. Answers of one kind in a row are one entry.
     pub(crate) fn len(&self) -> usize {
         self.expected.len()
     }
 
-    /// Whether a PING is unanswered.
+    /// Returns whether a PING is unanswered.
     pub(crate) fn awaits_pong(&self) -> bool {
         self.pings > 0
     }
 
-    /// Whether nothing is owed.
+    /// Returns whether nothing is owed.
     pub(crate) fn is_settled(&self) -> bool {
         self.expected.is_empty()
     }
 
-    /// An answer is to come. Neighbours of one kind become one entry.
+    /// Adds an expected answer.
     pub(crate) fn expect(&mut self, next: Expected) {
         match (self.expected.back_mut(), next) {
-            (_, Expected::Oks(0) | Expected::SwallowedOks(0) | Expected::OwnOks(0)) => return,
+            (_, Expected::Oks(0) | Expected::DroppedOks(0) | Expected::OwnOks(0)) => return,
             (Some(Expected::Oks(have)), Expected::Oks(more))
-            | (Some(Expected::SwallowedOks(have)), Expected::SwallowedOks(more))
+            | (Some(Expected::DroppedOks(have)), Expected::DroppedOks(more))
             | (Some(Expected::OwnOks(have)), Expected::OwnOks(more)) => {
                 *have += more;
                 return;
@@ -76,11 +82,11 @@ impl Ledger {
         self.expected.push_back(next);
     }
 
-    /// The node sent `+OK`: whether the component gets it.
+    /// Records a `+OK` of the node. Returns whether the component gets it.
     pub(crate) fn ok(&mut self) -> bool {
         let (left, passes) = match self.expected.front_mut() {
             Some(Expected::Oks(left)) => (left, true),
-            Some(Expected::SwallowedOks(left)) => (left, false),
+            Some(Expected::DroppedOks(left)) => (left, false),
             _ => return true,
         };
         *left -= 1;
@@ -90,13 +96,13 @@ impl Ledger {
         passes
     }
 
-    /// The node sent PONG. What it answers, or `None` when no PING is open. `+OK`s that should have come before it will
-    /// not come any more: the node answered those commands with `-ERR`.
+    /// Records a PONG of the node. Returns its entry, or `None` if no PING is unanswered. `+OK`s expected before it are
+    /// removed: the node answered those commands with `-ERR`.
     pub(crate) fn pong(&mut self) -> Option<Expected> {
         if self.pings == 0 {
             return None;
         }
-        // What the sidecar has to answer itself is not lost with what the node will not answer.
+        // The sidecar's own answers stay.
         let mut own = Vec::new();
         while let Some(front) = self.expected.pop_front() {
             match front {
@@ -108,19 +114,19 @@ impl Ledger {
                     return Some(front);
                 }
                 Expected::OwnOks(_) | Expected::OwnError(_) => own.push(front),
-                Expected::Oks(_) | Expected::SwallowedOks(_) => {}
+                Expected::Oks(_) | Expected::DroppedOks(_) => {}
             }
         }
         None
     }
 
-    /// Whether the component still waits for an answer.
+    /// Returns whether the component still waits for an answer.
     pub(crate) fn owes_component(&self) -> bool {
-        let own = |expected: &Expected| matches!(expected, Expected::SwallowedOks(_) | Expected::OwnPong(_));
+        let own = |expected: &Expected| matches!(expected, Expected::DroppedOks(_) | Expected::OwnPong(_));
         !self.expected.iter().all(own)
     }
 
-    /// What the sidecar itself has to answer now, as bytes.
+    /// Returns the sidecar's own answers whose turn has come, encoded, and removes them.
     pub(crate) fn own_answers(&mut self) -> Vec<u8> {
         let mut answers = Vec::new();
         loop {
@@ -133,14 +139,14 @@ impl Ledger {
         }
     }
 
-    /// The node is gone: what the component is still owed, in order.
+    /// Clears the ledger, because the node is lost. Returns the answers that the component has not got, in order.
     pub(crate) fn take_owed(&mut self) -> VecDeque<Owed> {
         self.pings = 0;
         let owed = self.expected.drain(..).filter_map(|expected| match expected {
             Expected::Oks(count) | Expected::OwnOks(count) => Some(Owed::Oks(count)),
             Expected::OwnError(fault) => Some(Owed::Error(fault)),
             Expected::ComponentPong(mark) => Some(Owed::Pong(mark)),
-            Expected::SwallowedOks(_) | Expected::OwnPong(_) => None,
+            Expected::DroppedOks(_) | Expected::OwnPong(_) => None,
         });
         owed.collect()
     }
@@ -158,7 +164,7 @@ mod tests {
     };
 
     #[test]
-    fn s5_pongs_are_told_apart_by_their_order() {
+    fn s5_each_pong_is_assigned_to_its_ping_by_order() {
         let mut ledger = Ledger::default();
         ledger.expect(Expected::OwnPong(MARK));
         ledger.expect(Expected::ComponentPong(MARK));
@@ -168,9 +174,9 @@ mod tests {
     }
 
     #[test]
-    fn s6_oks_of_a_replay_are_swallowed_and_the_others_pass() {
+    fn s6_oks_of_a_replay_are_dropped_and_the_others_pass() {
         let mut ledger = Ledger::default();
-        ledger.expect(Expected::SwallowedOks(2));
+        ledger.expect(Expected::DroppedOks(2));
         ledger.expect(Expected::Oks(1));
         assert_eq!(
             [ledger.ok(), ledger.ok(), ledger.ok(), ledger.ok()],
@@ -179,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn s6_what_is_owed_survives_in_order() {
+    fn s6_owed_answers_survive_a_loss_in_order() {
         let mut ledger = Ledger::default();
         ledger.expect(Expected::Oks(1));
         ledger.expect(Expected::Oks(1));
@@ -191,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_settles_what_was_answered_with_an_error() {
+    fn a_pong_removes_the_oks_of_commands_answered_with_an_error() {
         let mut ledger = Ledger::default();
         ledger.expect(Expected::Oks(3));
         ledger.expect(Expected::ComponentPong(MARK));

@@ -1,4 +1,4 @@
-//! The old address: sockets that listen on it, and the loop that takes connections and hands them to the workers.
+//! The sockets that listen for components. Each accepted connection is passed to a worker.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
@@ -14,13 +14,13 @@ use crate::session_info::SessionInfo;
 use crate::shared::Shared;
 use crate::worker::{AcceptedConnection, Workers};
 
-/// Pause after an error of `accept` that would come again at once, such as too many open files.
+/// Pause after an error of `accept` that would occur again at once, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens a listening socket. Must be called inside a tokio runtime.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = listen::bind(address)?;
     socket.set_nonblocking(true)?;
@@ -28,7 +28,7 @@ pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener>
     TcpListener::from_std(StdListener::from(socket))
 }
 
-/// Takes connections until the task is ended.
+/// Accepts connections until the task is ended.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, workers: Arc<Workers>) {
     loop {
         let accepted = match listener.accept().await {
@@ -37,17 +37,20 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, workers: A
         };
         match accepted {
             Ok((stream, component)) => admit(stream, component, &shared, &workers),
-            // The component gave up while it waited: nothing to take.
+            // The component closed the connection while it waited.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 shared.metrics.connections_refused.increment("accept_error");
-                warn!("cannot take a connection: {error}; if files are short, raise the limit (ulimit -n)");
+                warn!(
+                    "cannot accept a connection: {error}; if file descriptors are exhausted, raise the limit (ulimit -n)"
+                );
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
+/// Creates the session of an accepted connection, or closes the connection at the limit.
 fn admit(stream: StdStream, component: SocketAddr, shared: &Shared, workers: &Workers) {
     let limits = shared.limits.load();
     let (connections_max, connected) = (limits.connections_max, shared.sessions.len());
@@ -57,8 +60,8 @@ fn admit(stream: StdStream, component: SocketAddr, shared: &Shared, workers: &Wo
     if connected >= connections_max {
         let bound = limits.connections.bound(connections_max);
         shared.metrics.connections_refused.increment("connections_max");
-        warn!(%component, connections_max, bound, "connection refused: as many components as can be are connected");
-        // Closed without a word: an `-ERR` would end some client libraries for good, and there may be room soon.
+        warn!(%component, connections_max, bound, "connection refused: too many components are connected");
+        // Closed without an `-ERR`: some client libraries would not reconnect after it, and there may be room soon.
         return;
     }
     let id = shared.session_ids.fetch_add(1, Relaxed) + 1;

@@ -1,4 +1,4 @@
-//! The `standin-proxy` program: command line, log, signals, exit code. All else is in the library.
+//! The `standin-proxy` program: command line, log, signals, exit code. Everything else is in the library.
 
 use std::process::ExitCode;
 
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     };
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
     if embedded.is_some() {
-        warn!("the broker runs in this process (--embedded): for trying and developing, not for production");
+        warn!("broker runs in this process (--embedded): for trials and development, not for production");
     }
     Sidecar::connections(&settings).raise_limit(is_limit_given(&loaded));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -68,12 +68,12 @@ fn main() -> ExitCode {
     runtime.block_on(serving).into()
 }
 
-/// Whether the operator says how many components there may be.
+/// Returns whether the operator has set the limit on components.
 fn is_limit_given(loaded: &Loaded<Settings>) -> bool {
     loaded.is_given(Sidecar::connections(&loaded.settings).key)
 }
 
-/// The sockets of the embedded nodes, if they are asked for; the settings then name them.
+/// Returns the sockets of the embedded nodes, if `--embedded` is given, and adds their addresses to `cli`.
 fn embedded(cli: &mut Cli) -> std::io::Result<Option<Embedded>> {
     let embedded = cli.embedded.map(Embedded::listen).transpose()?;
     if let Some(embedded) = &embedded {
@@ -82,7 +82,7 @@ fn embedded(cli: &mut Cli) -> std::io::Result<Option<Embedded>> {
     Ok(embedded)
 }
 
-/// The signals that the program answers.
+/// Signals that the program handles.
 struct Signals {
     hangup: Signal,
     interrupt: Signal,
@@ -99,6 +99,7 @@ impl Signals {
     }
 }
 
+/// Runs the sidecar until a signal stops it. Returns the exit code.
 async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
@@ -129,7 +130,7 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     EXIT_DONE
 }
 
-/// SIGHUP.
+/// Handles SIGHUP: loads the settings again and applies them.
 fn reload(cli: &Cli, sidecar: &mut Sidecar, logging: &Logging) {
     let loaded = cli.settings();
     let is_given = loaded.as_ref().is_ok_and(is_limit_given);

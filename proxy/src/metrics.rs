@@ -1,11 +1,11 @@
-//! Every metric of the sidecar: its name, its help text, its labels, and the handle that counts it.
+//! Every metric of the sidecar, with its name, its help text and its labels.
 //!
-//! *Architecture invariant:* no label is looked up on the message path. All handles are made once, here; where a label has
-//! several values there is a field or an array place for each. Only events that are rare by nature (a refusal, a dial, the
-//! end of a session) search a short closed list of label values ([`Labelled`]); a value not in it counts as `other`, so
-//! that no peer can make the number of series grow.
+//! *Architecture invariant:* no label is looked up on the message path. All handles are created once, here. Each label
+//! value has its own field or array element. Only rare events (a refusal, a dial, the end of a session) search a short
+//! closed list of label values ([`Labelled`]). A value that is not in the list counts as `other`, so no peer can make the
+//! number of series grow.
 //!
-//! There is no global recorder: each running sidecar has its own [`Metrics`], so several can live in one process.
+//! There is no global recorder. Each running sidecar has its own [`Metrics`], so one process can run several sidecars.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -20,16 +20,16 @@ use standin_registry::{Health, Source};
 use crate::cause::Cause;
 use crate::session::Move;
 
-/// Bounds of the `standin_failover…` histograms: 1 ms to 60 s, dense where the promises are (20 ms, 100 ms, 2 s).
+/// Bounds of the `standin_failover…` histograms: 1 ms to 60 s, dense around the usual times (20 ms, 100 ms, 2 s).
 const FAILOVER_BUCKETS_SECS: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 20.0, 30.0,
     60.0,
 ];
 
-/// Samples of a histogram wait in memory for a scrape; after so many they are folded in without one.
+/// Number of samples that wait in memory for a scrape. At this number they are added to the histogram without a scrape.
 const FAILOVER_SAMPLES_MAX: u32 = 256;
 
-/// Reasons of `standin_sessions_closed_total`, as `EndReason::as_str` gives them.
+/// Reasons of `standin_sessions_closed_total`: the names of `EndReason`.
 const CLOSED: &[&str] = &[
     "component_closed",
     "component_broke",
@@ -44,7 +44,7 @@ const CLOSED: &[&str] = &[
 ];
 /// Reasons of `standin_connections_refused_total`.
 const REFUSED: &[&str] = &["connections_max", "accept_error"];
-/// Results of `standin_node_dials_total`: success, and `DialError::kind`.
+/// Results of `standin_node_dials_total`: success, and the kinds of `DialError`.
 const DIALS: &[&str] = &[
     "connected",
     "no_address",
@@ -61,7 +61,8 @@ const DIALS: &[&str] = &[
     "loop",
     "tls",
 ];
-/// Kinds of `standin_client_errors_total`: those of `WireError`, of `EndReason::error_kind`, and the refusal of a subscription.
+/// Kinds of `standin_client_errors_total`: those of `WireError` and of `EndReason::error_kind`, and the refusal of a
+/// subscription.
 const CLIENT_ERRORS: &[&str] = &[
     "unknown_verb",
     "line_too_long",
@@ -76,7 +77,8 @@ const CLIENT_ERRORS: &[&str] = &[
     "outage",
     "signed",
 ];
-/// Kinds of `standin_node_errors_total`: those of `Refusal` for what nodes say, of `WireError` for what is no frame.
+/// Kinds of `standin_node_errors_total`: those of `Refusal` for `-ERR`s, and of `WireError` for bytes that are not a
+/// frame.
 const NODE_ERRORS: &[&str] = &[
     "command",
     "subscription",
@@ -92,13 +94,13 @@ const NODE_ERRORS: &[&str] = &[
     "payload_too_large",
     "payload_end",
 ];
-/// Reasons of `standin_lost_total`, as `Loss::as_str` gives them.
+/// Reasons of `standin_lost_total`: the names of `Loss`.
 const LOST: &[&str] = &["in_doubt", "abandoned"];
-/// Where nodes come from, as `standin_registry::Source::as_str` gives it.
+/// Sources of nodes: the names of `standin_registry::Source`.
 const SOURCES: &[&str] = &["zookeeper", "cache", "dns", "fixed", "gossip"];
-/// What a node may be.
+/// States of a node.
 const NODE_STATES: &[&str] = &["up", "unproved", "draining", "cooling", "down"];
-/// What a source may be, as the registry names it.
+/// States of a source, as the registry names them.
 const SOURCE_STATES: &[&str] = &["off", "connecting", "healthy", "lost"];
 
 /// Counters for the two directions.
@@ -110,7 +112,7 @@ pub struct Directions {
     pub to_component: Counter,
 }
 
-/// The handles. Share it by `Arc`; every field counts without a lock and without a lookup.
+/// Handles of all metrics. Each field counts without a lock and without a lookup.
 #[derive(Debug)]
 pub struct Metrics {
     /// Sessions now.
@@ -123,25 +125,25 @@ pub struct Metrics {
     pub sessions_failed: Counter,
     /// Connections of components that got no session.
     pub connections_refused: Labelled,
-    /// PUB, HPUB, MSG, HMSG that passed.
+    /// PUB, HPUB, MSG and HMSG passed on.
     pub messages: Directions,
-    /// Bytes that passed, control lines included.
+    /// Bytes passed on, including control lines.
     pub bytes: Directions,
-    /// Publishes in doubt when their node died, given up.
+    /// Publishes in doubt when their node died that are not sent again.
     pub in_doubt_drop: Counter,
-    /// Publishes in doubt when their node died, to be sent again.
+    /// Publishes in doubt when their node died that are sent again.
     pub in_doubt_resend: Counter,
     /// Publishes sent again.
     pub resent: Counter,
     /// Publishes known to be lost, by reason.
     pub lost: Labelled,
-    /// PINGs the sidecar put into a stream for confirmation.
+    /// PINGs that the sidecar added to a stream.
     pub own_pings: Counter,
-    /// Bytes held in the sessions' buffers now.
+    /// Bytes in the sessions' buffers now.
     pub buffered_bytes: Gauge,
     /// Attempts to reach a node, by result.
     pub node_dials: Labelled,
-    /// Components whose command the sidecar refused, or whose connection it closed, by kind.
+    /// Components whose command was refused or whose connection the sidecar closed, by kind.
     pub client_errors: Labelled,
     /// Errors of nodes, by `Refusal::kind` or `WireError::kind`.
     pub node_errors: Labelled,
@@ -161,7 +163,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Makes all handles; every series exists from now on, at 0.
+    /// Creates all handles. Every series exists from now on, with value 0.
     #[must_use]
     pub fn new() -> Self {
         let names = Names::with_buckets("standin_failover", FAILOVER_BUCKETS_SECS);
@@ -187,7 +189,7 @@ impl Metrics {
             ),
             sessions_failed: names.counter(
                 "standin_sessions_failed_total",
-                "Sessions that ended by a bug; each took down only itself.",
+                "Sessions that ended because of a bug (a panic); other sessions were not affected.",
                 &[],
             ),
             connections_refused: names.labelled(
@@ -204,7 +206,7 @@ impl Metrics {
             bytes: directions(
                 &names,
                 "standin_bytes_total",
-                "Bytes passed on, control lines included, by direction.",
+                "Bytes passed on, including control lines, by direction.",
             ),
             in_doubt_drop: in_doubt(&names, "drop"),
             in_doubt_resend: in_doubt(&names, "resend"),
@@ -221,12 +223,12 @@ impl Metrics {
             ),
             own_pings: names.counter(
                 "standin_own_pings_total",
-                "PINGs put into the stream by the sidecar, to confirm publishes.",
+                "PINGs that the sidecar added to the stream, so that the node acks publishes.",
                 &[],
             ),
             buffered_bytes: names.gauge(
                 "standin_buffered_bytes",
-                "Bytes held in all sessions' buffers.",
+                "Bytes in all sessions' buffers.",
                 &[],
             ),
             node_dials: names.labelled(
@@ -237,13 +239,13 @@ impl Metrics {
             ),
             client_errors: names.labelled(
                 "standin_client_errors_total",
-                "Components whose command was refused, or whose connection the sidecar closed, by kind.",
+                "Components whose command was refused or whose connection the sidecar closed, by kind.",
                 "kind",
                 CLIENT_ERRORS,
             ),
             node_errors: names.labelled(
                 "standin_node_errors_total",
-                "Errors of nodes: -ERRs by whom they are about, and bytes that are no NATS frame.",
+                "Errors of nodes: -ERRs by kind of refusal, and bytes that are not a NATS frame.",
                 "kind",
                 NODE_ERRORS,
             ),
@@ -253,7 +255,7 @@ impl Metrics {
             }),
             failover_seconds: names.histogram(
                 "standin_failover_seconds",
-                "Seconds from the moment the loss of a node was noticed to the next node's first answer.",
+                "Seconds from the noticed loss of a node to the next node's first answer.",
             ),
             failover_silent_seconds: names.histogram(
                 "standin_failover_silent_seconds",
@@ -262,7 +264,7 @@ impl Metrics {
             failover_samples: AtomicU32::new(0),
             nodes_proved: names.gauge(
                 "standin_nodes_proved",
-                "Nodes that a session or a probe has proved lately.",
+                "Nodes that a session or a probe has proved recently.",
                 &[],
             ),
             no_node_seconds: names.gauge(
@@ -277,18 +279,18 @@ impl Metrics {
             ),
             sessions_without_node_seconds: names.gauge(
                 "standin_sessions_without_node_seconds",
-                "Seconds since the first of the sessions without a node has none; 0 while there is none.",
+                "Longest time in seconds that a session is now without a node; 0 while every session has one.",
                 &[],
             ),
             nodes: names.grid(
                 "standin_nodes",
-                "Nodes known, by state and by the source they came from; up: proved lately by a session or a probe.",
+                "Known nodes by state and source; up: proved recently by a session or a probe.",
                 ("state", NODE_STATES),
                 ("source", SOURCES),
             ),
             registry_state: names.grid(
                 "standin_registry_state",
-                "1 for the state that a source of nodes is in.",
+                "1 for the present state of a source of nodes, 0 for its other states.",
                 ("source", SOURCES),
                 ("state", SOURCE_STATES),
             ),
@@ -296,7 +298,7 @@ impl Metrics {
                 .iter()
                 .map(|source| {
                     let help =
-                        "Seconds since the last good answer of a source of nodes; -1 when there was none.";
+                        "Seconds since the last good answer of a source of nodes; -1 if there was none.";
                     names.gauge("standin_registry_age_seconds", help, &[("source", source)])
                 })
                 .collect(),
@@ -309,7 +311,7 @@ impl Metrics {
         }
     }
 
-    /// Counts one finished move.
+    /// Counts a finished move.
     pub(crate) fn failover(&self, moved: &Move) {
         self.failovers[moved.cause.index()].increment(1);
         self.failover_seconds.record(moved.took.as_secs_f64());
@@ -321,23 +323,23 @@ impl Metrics {
         }
     }
 
-    /// Sets how many nodes are proved, and for how long none is.
+    /// Sets the number of proved nodes, and the time since which no node is proved.
     pub fn set_proved(&self, proved: usize, none_for: Duration) {
         self.nodes_proved.set(proved as f64);
         self.no_node_seconds.set(none_for.as_secs_f64());
     }
 
-    /// Sets how many sessions have no node, and for how long the first of them.
+    /// Sets the number of sessions without a node, and the longest time of one of them.
     pub fn set_without_node(&self, sessions: usize, longest: Duration) {
         self.sessions_without_node.set(sessions as f64);
         self.sessions_without_node_seconds.set(longest.as_secs_f64());
     }
 
-    /// Sets the number of nodes for each state (`up`, `unproved`, `draining`, `cooling`, `down`) and source; what is not among `nodes` is 0.
+    /// Sets the number of nodes for each state and source. `nodes` has the state and source of each node.
     pub fn set_nodes<'a>(&self, nodes: impl IntoIterator<Item = (&'a str, &'a str)>) {
         let mut counts = vec![0_u32; self.nodes.len()];
         for (state, source) in nodes {
-            if let (Some(state), Some(source)) = (place(NODE_STATES, state), place(SOURCES, source)) {
+            if let (Some(state), Some(source)) = (index_of(NODE_STATES, state), index_of(SOURCES, source)) {
                 counts[state * SOURCES.len() + source] += 1;
             }
         }
@@ -346,7 +348,7 @@ impl Metrics {
         }
     }
 
-    /// Sets what the registry says of its sources.
+    /// Sets the state of the registry's sources.
     pub fn set_registry(&self, health: &Health) {
         let oldest = |ages: &mut dyn Iterator<Item = Option<u64>>| ages.flatten().max();
         for source in [
@@ -373,7 +375,7 @@ impl Metrics {
     }
 
     fn set_source(&self, source: &str, state: &str, age: Option<Duration>) {
-        let Some(source) = place(SOURCES, source) else {
+        let Some(source) = index_of(SOURCES, source) else {
             return;
         };
         let row = &self.registry_state[source * SOURCE_STATES.len()..][..SOURCE_STATES.len()];
@@ -383,7 +385,7 @@ impl Metrics {
         self.registry_age[source].set(age.map_or(-1.0, |age| age.as_secs_f64()));
     }
 
-    /// All series in Prometheus' text format.
+    /// Returns all series in the text format of Prometheus.
     #[must_use]
     pub fn render(&self) -> String {
         self.handle.render()
@@ -396,7 +398,8 @@ impl Default for Metrics {
     }
 }
 
-fn place(values: &[&str], value: &str) -> Option<usize> {
+/// Returns the index of `value` in a list of label values.
+fn index_of(values: &[&str], value: &str) -> Option<usize> {
     values.iter().position(|known| *known == value)
 }
 
@@ -408,7 +411,7 @@ fn directions(names: &Names, name: &'static str, help: &'static str) -> Directio
 }
 
 fn in_doubt(names: &Names, policy: &'static str) -> Counter {
-    let help = "Publishes that their node had not confirmed when it died, by what becomes of them.";
+    let help = "Publishes that their node had not acked when it died, by policy: drop or resend.";
     names.counter("standin_in_doubt_total", help, &[("policy", policy)])
 }
 
@@ -422,7 +425,7 @@ mod tests {
     use crate::doubt::InDoubtCount;
 
     #[test]
-    fn every_series_is_there_from_the_start_with_its_help() {
+    fn every_series_exists_from_the_start_and_has_a_help_text() {
         let text = Metrics::new().render();
         for line in [
             "# HELP standin_sessions Sessions now: one for each connected component.",
@@ -453,7 +456,7 @@ mod tests {
         );
     }
 
-    /// A move that took so long, two seconds after the last byte of the lost node.
+    /// Returns a move that took `took_ms` from the noticed loss, which was two seconds after the node's last byte.
     fn moved(cause: Cause, took_ms: u64) -> Move {
         let took = Duration::from_millis(took_ms);
         Move {
@@ -467,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failover_counts_for_its_cause_and_in_its_bucket() {
+    fn a_failover_is_counted_by_its_cause_and_in_its_bucket() {
         let metrics = Metrics::new();
         metrics.failover(&moved(Cause::NodeError("authorization"), 15));
         metrics.failover(&moved(Cause::Reset, 1500));
@@ -496,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn failovers_are_all_counted_though_nobody_scrapes() {
+    fn all_failovers_are_counted_without_a_scrape() {
         let metrics = Metrics::new();
         let failovers = FAILOVER_SAMPLES_MAX * 10 + 3;
         (0..failovers).for_each(|_| metrics.failover(&moved(Cause::Reset, 1)));
@@ -508,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unforeseen_label_value_makes_no_new_series() {
+    fn an_unknown_label_value_creates_no_series() {
         let metrics = Metrics::new();
         let series = metrics.render().lines().count();
         metrics.client_errors.increment("made up by a peer");
@@ -521,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_and_sources_show_what_is_now_and_not_what_was() {
+    fn gauges_of_nodes_and_sources_show_the_present_state() {
         let metrics = Metrics::new();
         metrics.set_nodes([("up", "zookeeper"), ("up", "zookeeper"), ("cooling", "fixed")]);
         metrics.set_nodes([("up", "zookeeper")]);
@@ -560,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dashboard_asks_only_for_series_that_exist() {
+    fn the_dashboard_uses_only_series_that_exist() {
         let text = Metrics::new().render();
         let dashboard = include_str!("../../deploy/proxy-grafana.json");
         let names = dashboard.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');

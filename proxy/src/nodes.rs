@@ -252,5 +252,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-#[path = "nodes/tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! What a session is allowed and how it behaves, as plain values: the part of the settings that the state machine reads.
+//! The limits and times of one session: the part of the settings that the session's state machine reads.
 
 use std::time::Duration;
 
@@ -6,52 +6,53 @@ use standin_wire::Pattern;
 
 use crate::settings::{InDoubt, Place, Settings, SettingsError};
 
-/// The limits and times of one session. Names and meanings as in `deploy/proxy.toml`.
+/// Limits and times of one session. Names and meanings are those of `deploy/proxy.toml`.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// What happens to publishes in doubt whose subject no pattern names.
+    /// Policy for publishes in doubt whose subject matches no pattern.
     pub in_doubt: InDoubt,
-    /// Exceptions by subject; the first that matches counts.
+    /// Policies for other subjects. The first match applies.
     pub in_doubt_subjects: Vec<(Pattern, InDoubt)>,
-    /// A PING of the sidecar's own follows at the latest after so many bytes of unconfirmed publishes.
+    /// Bytes of unacked publishes after which the sidecar sends a PING of its own.
     pub confirm_bytes: u64,
-    /// … and after so long.
+    /// Time after which the sidecar sends such a PING if a publish is not acked.
     pub confirm_interval: Duration,
-    /// Most bytes of publishes kept for being sent again; when full, nothing is sent until a PONG confirms some.
+    /// Limit on the bytes of publishes kept to be sent again. At the limit nothing is sent until a PONG acks some.
     pub in_doubt_bytes_max: usize,
-    /// How much of the component's stream is kept while no node takes it, in bytes.
+    /// Limit on the bytes of the component that are held while no node takes them.
     pub buffer_bytes: usize,
-    /// How long a component is kept without any node; zero: until every known node was dialled once in vain.
+    /// Time for which a component without a node stays connected; zero: until every known node was dialled without
+    /// success.
     pub outage: Duration,
-    /// How long after an outage of all nodes held publishes wait for subscribers behind other sidecars.
+    /// Time after an outage of all nodes for which held publishes wait for subscribers behind other sidecars.
     pub settle: Duration,
-    /// How long a new component waits for a node's own INFO before it is given the last known one.
+    /// Time for which a new component waits for the INFO of its node before it gets the last known INFO.
     pub info_wait: Duration,
-    /// How much is kept for a component that does not read, in bytes; then the node is not read either.
+    /// Limit on the bytes that wait for the component. At the limit the node is not read.
     pub component_pending_bytes_max: usize,
-    /// A component that takes no byte for so long, with bytes waiting, is closed.
+    /// Time without progress after which a component that has bytes waiting is closed.
     pub component_stall: Duration,
-    /// How often a silent component is sent a PING.
+    /// Time without a byte from the component after which it is sent a PING.
     pub ping_interval: Duration,
-    /// How many PINGs may stay unanswered before the component is closed.
+    /// Number of unanswered PINGs after which the component is closed.
     pub ping_max: u32,
-    /// Most live subscriptions of one component; 0: no limit.
+    /// Limit on live subscriptions; 0: no limit.
     pub subscriptions_max: usize,
-    /// A node that was silent for so long is sent a PING.
+    /// Time without a byte from the node after which it is sent a PING.
     pub probe_interval: Duration,
-    /// A node that stays silent for so long after that is given up.
+    /// Timeout for the node's answer to that PING.
     pub probe_timeout: Duration,
-    /// How long a node may take from the journal's replay to its PONG.
+    /// Timeout from the replay of the journal to the node's PONG.
     pub handshake_timeout: Duration,
-    /// Longest control line taken from the component, in bytes.
+    /// Limit on the bytes of one control line of the component.
     pub control_line_bytes_max: usize,
 }
 
 impl Policy {
-    /// The part of `settings` that sessions read.
+    /// Returns the part of `settings` that sessions read.
     ///
     /// # Errors
-    /// [`SettingsError`] when a subject pattern is none; settings that were loaded have been checked for it.
+    /// [`SettingsError`] if a subject pattern is not valid. Settings that were loaded have been checked for this.
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
         let (publish, session) = (&settings.publish, &settings.session);
         Ok(Self {
@@ -76,7 +77,7 @@ impl Policy {
         })
     }
 
-    /// The policy for a publish to `subject`.
+    /// Returns the policy for a publish to `subject`.
     #[must_use]
     pub fn in_doubt_for(&self, subject: &[u8]) -> InDoubt {
         let named = self
@@ -86,7 +87,7 @@ impl Policy {
         named.map_or(self.in_doubt, |(_, in_doubt)| *in_doubt)
     }
 
-    /// Whether any publish may have to be sent again, so that publishes must be looked at one by one.
+    /// Returns whether any publish may have to be sent again. If so, the subject of each publish must be matched.
     #[must_use]
     pub fn may_resend(&self) -> bool {
         self.in_doubt == InDoubt::Resend

@@ -521,5 +521,4 @@ impl State {
 }
 
 #[cfg(test)]
-#[path = "recovery/tests.rs"]
 mod tests;

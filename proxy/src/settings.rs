@@ -1,12 +1,12 @@
-//! The settings of the sidecar: what an operator may say, checked before anything starts.
+//! The settings of the sidecar. They are checked before anything starts.
 //!
-//! `deploy/proxy.toml` is the one place of the defaults; it is compiled in. How a user's file, the environment and the flags
-//! are laid over it is told in [`standin_daemon::settings`]. Sections here are sections there, fields are keys.
+//! `deploy/proxy.toml` holds all defaults and is compiled in. [`standin_daemon::settings`] describes how a user's file,
+//! the environment and the flags override them. Each struct here is a section of the file, and each field a key.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`check`] | what is allowed for each key, and between keys |
-//! | [`sources`] | the settings of the node sources, as the registry takes them |
+//! | [`check`] | the allowed values of each key, and rules between keys |
+//! | [`sources`] | the settings of the node sources, as the registry needs them |
 
 mod check;
 mod sources;
@@ -18,15 +18,15 @@ pub use standin_daemon::logging::LogFormat;
 pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, Secs, SettingsError};
 use standin_daemon::settings::{Pair, Secret, Url, of_text};
 
-/// A node's address, perhaps with `user:password@` or `token@` in it.
+/// Address of a node, with or without `user:password@` or `token@`.
 pub type NodeUrl = Secret<Url>;
 /// A `user:password`.
 pub type UserPassword = Secret<Pair>;
 
-/// The commented defaults, `deploy/proxy.toml`.
+/// Text of `deploy/proxy.toml`, the commented defaults.
 pub const DEFAULTS: &str = include_str!("../../deploy/proxy.toml");
 
-/// What happens to publishes that were written but not confirmed when their node died (promise S3).
+/// Policy for publishes that were written but not acked when their node died (promise S3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InDoubt {
@@ -37,7 +37,7 @@ pub enum InDoubt {
 }
 
 impl InDoubt {
-    /// Stable name, as in the settings and as metric label.
+    /// Returns the stable name, as in the settings and as metric label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,21 +47,21 @@ impl InDoubt {
     }
 }
 
-/// Everything that can be set. The meaning of each key, its unit and its range are told in `deploy/proxy.toml`.
+/// All settings. `deploy/proxy.toml` describes the meaning, the unit and the range of each key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// `ip:port` of each listener for components.
+    /// `host:port` of each listener for components.
     pub listen: Vec<String>,
-    /// `host:port` that INFO names; empty: the address the component connected to.
+    /// `host:port` of the server in INFO; empty: the address to which the component connected.
     pub advertise: String,
-    /// Where nodes are found.
+    /// Sources of nodes.
     pub nodes: NodesSection,
-    /// Which node a session gets.
+    /// Choice of a session's node.
     pub choice: ChoiceSection,
-    /// Connecting to nodes.
+    /// Connections to nodes.
     pub dial: DialSection,
-    /// How a silent node is found.
+    /// Detection of dead nodes.
     pub health: HealthSection,
     /// Publishes in doubt.
     pub publish: PublishSection,
@@ -140,7 +140,7 @@ pub struct PublishSection {
     pub confirm_bytes: usize,
     pub confirm_interval_ms: Millis,
     pub in_doubt_bytes_max: usize,
-    /// First match wins.
+    /// The first match applies.
     pub subject: Vec<SubjectPolicy>,
 }
 
@@ -148,9 +148,9 @@ pub struct PublishSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubjectPolicy {
-    /// A subscription subject; checked at load.
+    /// A subject with wildcards, checked when the settings are loaded.
     pub pattern: String,
-    /// The policy for the subjects it matches.
+    /// The policy for matching subjects.
     pub in_doubt: InDoubt,
 }
 
@@ -219,11 +219,11 @@ pub struct ProcessSection {
 }
 
 impl Settings {
-    /// The defaults with `text` (TOML) laid over them, without environment and flags; for programs and tests that embed
-    /// the sidecar. Unlike [`Input::load`] it does not insist on a source of nodes.
+    /// Returns the defaults, overridden by `text` (TOML) but not by the environment and flags. It is for programs and
+    /// tests that embed the sidecar. Unlike [`Input::load`] it accepts settings without a source of nodes.
     ///
     /// # Errors
-    /// As [`Input::load`]; the place is named `settings`.
+    /// The same as of [`Input::load`], with `settings` as the name of the file.
     pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
         Ok(of_text::<Self>("settings", text)?.settings)
     }

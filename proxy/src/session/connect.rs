@@ -93,7 +93,7 @@ impl Session {
         node.verified = false;
         if client.verbose {
             let expected = if frame.is_empty() {
-                Expected::SwallowedOks(1)
+                Expected::DroppedOks(1)
             } else {
                 Expected::Oks(1)
             };
@@ -112,7 +112,7 @@ impl Session {
             };
             node.own.extend_from_slice(&lines);
             if client.verbose {
-                node.ledger.expect(Expected::SwallowedOks(commands));
+                node.ledger.expect(Expected::DroppedOks(commands));
             }
         }
         node.own_ping();

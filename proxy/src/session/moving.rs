@@ -292,7 +292,7 @@ impl Session {
         let Some(node) = &mut self.connection else { return };
         self.connects += 1;
         if client.verbose {
-            node.ledger.expect(Expected::SwallowedOks(commands));
+            node.ledger.expect(Expected::DroppedOks(commands));
         }
         node.own.extend_from_slice(&own);
         node.own_ping();
@@ -389,7 +389,7 @@ impl Session {
             self.notes.push(Note::Resent(count));
             if verbose {
                 // Dropped: the component has its own `+OK`s for these publishes, or will get them.
-                node.ledger.expect(Expected::SwallowedOks(count as u32));
+                node.ledger.expect(Expected::DroppedOks(count as u32));
             }
         }
         let written = wires.write_node(&[IoSlice::new(self.doubt.unsent(part_end))]);

@@ -327,7 +327,7 @@ impl Session {
             }
             // The UNSUB planned before must take effect first. A SUB that the node has in part must continue.
             Frame::Sub(sub) if before.ends(sub.sid) => Some(Plan::Wait),
-            Frame::Sub(sub) if !before.begun && self.journal.may_be_on_its_way(sub.sid) => Some(Plan::Wait),
+            Frame::Sub(sub) if !before.begun && self.journal.may_be_in_flight(sub.sid) => Some(Plan::Wait),
             Frame::Sub(_) if self.is_full(before.subs) => Some(Plan::Skip {
                 len,
                 refusal: Some(ClientFault::TooManySubscriptions),

@@ -1,7 +1,7 @@
-//! What is allowed: for each key, and between keys.
+//! The allowed values of each key, and rules between keys.
 //!
-//! Each refusal carries the place of the value that should change. The ranges stand in `deploy/proxy.toml` as well, as
-//! `[low..high]`; a test keeps the two together.
+//! Each error has the place (file and line) of the value to change. The ranges are also in `deploy/proxy.toml`, as
+//! `[low..high]`; a test checks that both are equal.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -17,7 +17,7 @@ use toml::{Table, Value};
 
 use super::{DEFAULTS, Place, Settings, SettingsError};
 
-/// The range of each number, both ends allowed.
+/// Range of each number, with both ends allowed.
 const RANGES: &[(&str, i64, i64)] = &[
     ("nodes.zookeeper_session_timeout_ms", 4000, 300_000),
     ("nodes.dns_refresh_ms", 1000, 3_600_000),
@@ -57,7 +57,7 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("process.shutdown_secs", 0, 3600),
 ];
 
-/// The texts that are one of a few words.
+/// Keys whose value is one of a few words.
 const WORDS: &[(&str, &[&str])] = &[
     ("publish.in_doubt", &["drop", "resend"]),
     ("log.format", &["human", "json"]),
@@ -108,12 +108,12 @@ fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> 
     Err(refused(key, place, allowed, &found))
 }
 
-/// Whether `text` names one host and a port: not port 0, and not "all addresses of this host".
+/// Returns whether `text` has a host and a port other than 0, and the host is not "all addresses of this host".
 fn can_be_connected_to(text: &str) -> bool {
     Endpoint::from_str(text).is_ok_and(|endpoint| !endpoint.ip().is_some_and(|ip| ip.is_unspecified()))
 }
 
-/// One `{ pattern = …, in_doubt = … }` of `publish.subject`.
+/// Checks one `{ pattern = …, in_doubt = … }` of `publish.subject`.
 fn subject_policy(place: &Place, table: &Table) -> Result<(), SettingsError> {
     let unknown = table
         .keys()
@@ -154,13 +154,13 @@ impl settings::Settings for Settings {
         across(self, places)
     }
 
-    /// At least one source of nodes must be there, and the files that are named.
+    /// Checks that there is a source of nodes, and that the named files can be read.
     fn check_complete(&self) -> Result<(), SettingsError> {
         let nodes = &self.nodes;
         if nodes.zookeeper.is_empty() && nodes.upstream.is_empty() && nodes.dns.is_empty() {
             return Err(SettingsError::Missing(NO_SOURCE));
         }
-        // What it reads and parses must be told by `--check`, and before a SIGHUP changes anything.
+        // `--check` must report errors in these files, and so must a SIGHUP before it changes anything.
         self.registry_config().map(drop)
     }
 }
@@ -169,7 +169,7 @@ const NO_SOURCE: &str = "no source of nodes: give ZooKeeper (--zookeeper HOST:PO
                          (--dns NAME:PORT), a node's address (--upstream nats://HOST:4222, or the environment variable \
                          NATS_URL), or one of them in [nodes] of a settings file (--config FILE)";
 
-/// Checks what must hold between values.
+/// Checks the rules between values.
 ///
 /// # Errors
 /// [`SettingsError::Conflict`] at the place of each value that should change.
@@ -218,8 +218,8 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
             publish.in_doubt_bytes_max < publish.confirm_bytes,
             "publish.in_doubt_bytes_max",
             format!(
-                "publish.in_doubt_bytes_max ({}) is below publish.confirm_bytes ({}): the component would be held \
-                 before a confirmation is asked for; raise it or lower the other",
+                "publish.in_doubt_bytes_max ({}) is below publish.confirm_bytes ({}): the component would wait \
+                 before the sidecar sends a PING for acks; raise it or lower the other",
                 publish.in_doubt_bytes_max, publish.confirm_bytes
             ),
         ),
@@ -241,14 +241,15 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
         places.conflict(
             key,
             format!(
-                "{key} is {address}, which listen takes for components ({other}); give each a port of its own"
+                "{key} is {address}, which listen uses for components ({other}); give each a different port"
             ),
         )
     }));
     SettingsError::all(errors)
 }
 
-/// Addresses that would be listened on twice: the key of each, its text, and that of the other, which is in `listen`.
+/// Returns the addresses that would be listened on twice: the key of each, its text, and the text of the earlier
+/// address in `listen`.
 fn same_listeners(settings: &Settings) -> impl Iterator<Item = (&'static str, &str, &str)> {
     let endpoint = |text: &str| text.parse::<Endpoint>().ok();
     let components = settings.listen.iter().enumerate();
@@ -264,7 +265,8 @@ fn same_listeners(settings: &Settings) -> impl Iterator<Item = (&'static str, &s
     })
 }
 
-/// Whether two listeners cannot both be had: one address, or one of them all addresses of its family.
+/// Returns whether two listeners exclude each other: they have the same address, or one of them is all addresses of
+/// the same family.
 fn is_same_listener(one: &Endpoint, other: &Endpoint) -> bool {
     let same_host = match (address(one), address(other)) {
         (Some(one), Some(other)) => {
@@ -276,8 +278,8 @@ fn is_same_listener(one: &Endpoint, other: &Endpoint) -> bool {
     one.port == other.port && same_host
 }
 
-/// An upstream that is this sidecar itself, as happens when it inherits the component's `NATS_URL`; and the listener that
-/// it names. Names other than `localhost` are not resolved.
+/// Returns an upstream that is this sidecar itself, together with its listener. This happens when the sidecar inherits
+/// the component's `NATS_URL`. Names other than `localhost` are not resolved.
 fn own_address(settings: &Settings) -> Option<(Upstream, &str)> {
     let upstreams = settings
         .nodes
@@ -297,7 +299,7 @@ fn own_address(settings: &Settings) -> Option<(Upstream, &str)> {
     })
 }
 
-/// The address that a host stands for, of names `localhost` only.
+/// Returns the address of a host. The only name that has one here is `localhost`.
 fn address(endpoint: &Endpoint) -> Option<IpAddr> {
     match &*endpoint.host {
         "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
@@ -314,5 +316,4 @@ fn listens_at(local: &Endpoint, other: &Endpoint) -> bool {
 }
 
 #[cfg(test)]
-#[path = "check_tests.rs"]
 mod tests;

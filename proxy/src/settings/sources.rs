@@ -1,5 +1,5 @@
-//! The settings of the node sources, as the registry takes them. Their forms are checked by the registry's own parsers, so
-//! that a text which passes `--check` is one that the registry can use.
+//! The settings of the node sources, as the registry needs them. The registry's own parsers check them, so the registry
+//! can use each text that passes `--check`.
 
 use std::str::FromStr;
 
@@ -10,11 +10,11 @@ use standin_daemon::settings::{MASK, ZooKeeperAuth, mask_given, masked_url};
 use super::{Place, Settings, SettingsError};
 
 impl Settings {
-    /// What the registry watches. Reads `nodes.zookeeper_auth_file`, if there is one.
+    /// Returns the configuration of the registry. Reads `nodes.zookeeper_auth_file`, if it is set.
     ///
     /// # Errors
-    /// [`SettingsError::Unreadable`] for that file; [`SettingsError::Conflict`] for a text the registry does not take, which
-    /// cannot be when the settings came from [`Input::load`](super::Input::load).
+    /// [`SettingsError::Unreadable`] for that file. [`SettingsError::Conflict`] for a text that the registry refuses; this
+    /// cannot happen with settings from [`Input::load`](super::Input::load).
     pub fn registry_config(&self) -> Result<Config, SettingsError> {
         let nodes = &self.nodes;
         let zookeeper = if nodes.zookeeper.is_empty() {
@@ -44,10 +44,10 @@ impl Settings {
     }
 }
 
-/// Checks the form of one text of `[nodes]` that the registry will read; texts of other keys pass.
+/// Checks one text of `[nodes]` with the registry's parser. Accepts all texts of other keys.
 ///
 /// # Errors
-/// [`SettingsError::Conflict`] with the place and the registry's own words.
+/// [`SettingsError::Conflict`] with the place and the registry's error text.
 pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     if key == "nodes.upstream" && text.contains(MASK) && masked_url(text) == text {
         return Err(mask_given(key, place));
@@ -65,7 +65,7 @@ pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), Sett
             Ok(upstream) if upstream.tls => {
                 return Err(SettingsError::Conflict {
                     place: place.clone(),
-                    rule: "nodes.upstream names a node by tls://, and this version does not speak TLS to nodes; use nats://"
+                    rule: "nodes.upstream has a tls:// address, and this version does not support TLS to nodes; use nats://"
                         .to_owned(),
                 });
             }
@@ -95,7 +95,7 @@ where
         .collect()
 }
 
-/// What the registry says of a value, with the key's name in place of the registry's own.
+/// Returns the registry's error about a value, with the name of the settings key.
 fn refused(key: &str, place: &Place, error: &RegistryError) -> SettingsError {
     let rule = match error {
         RegistryError::Address { text, wanted, reason } => {
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_masked_secret_is_not_taken_for_the_secret() {
+    fn a_masked_secret_is_refused() {
         for text in [
             "[nodes]\nupstream = [\"nats://u:***@h:1\"]",
             "[nodes]\nzookeeper_auth = \"u:***\"",
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_source_reaches_the_registry_as_it_was_set() {
+    fn the_registry_gets_the_settings_of_every_source() {
         let settings = Settings::from_toml(
             "[nodes]\nzookeeper = \"z1:2181,z2:2181/app\"\nzookeeper_path = \"/n\"\nzookeeper_auth = \"u:p\"\n\
              zookeeper_session_timeout_ms = 9000\nupstream = [\"nats://u:p@h:4333\", \"h2\"]\ndns = [\"nats.svc:4222\"]\n\
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn zookeeper_credentials_come_from_their_file() {
+    fn zookeeper_credentials_are_read_from_their_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("auth");
         let text = format!(
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_the_registry_cannot_read_are_told_with_their_line() {
+    fn errors_of_addresses_have_their_line() {
         for (text, place) in [
             (
                 "[nodes]\nupstream = [\n  \"good:1\",\n  \"http://x\",\n]\n",

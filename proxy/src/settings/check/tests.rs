@@ -1,4 +1,4 @@
-//! What is refused, with the words an operator reads; and that `deploy/proxy.toml` tells the same ranges.
+//! The refused settings with their error texts, and the comparison of the ranges with `deploy/proxy.toml`.
 
 use standin_daemon::settings::{changes, faults, reloaded};
 
@@ -9,12 +9,12 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
-fn the_default_file_tells_each_key_its_range_and_whether_it_needs_a_restart() {
+fn the_default_file_documents_each_key_with_its_range_and_whether_it_needs_a_restart() {
     assert_eq!(faults(&SCHEMA), [""; 0]);
 }
 
 #[test]
-fn what_needs_a_restart_is_kept() {
+fn a_reload_keeps_the_values_that_need_a_restart() {
     let old = Settings::from_toml("").unwrap();
     let new = Settings::from_toml(
         "listen = [\"127.0.0.1:1\"]\n[limits]\nworkers = 7\nconnections_max = 9\n[socket]\nlisten_backlog = 7\n\
@@ -27,7 +27,7 @@ fn what_needs_a_restart_is_kept() {
 }
 
 #[test]
-fn without_any_source_of_nodes_the_four_ways_to_give_one_are_named() {
+fn the_error_for_no_source_of_nodes_names_the_four_ways_to_give_one() {
     let error = settings::Input::default().load::<Settings>().unwrap_err();
     assert_eq!(error.kind(), "missing");
     for way in ["--zookeeper", "--dns", "--upstream", "NATS_URL", "--config"] {
@@ -45,7 +45,7 @@ fn secrets_are_masked_where_settings_are_printed() {
 }
 
 #[test]
-fn the_compiled_in_file_holds_every_key_of_the_struct() {
+fn the_compiled_in_file_has_every_key() {
     let settings = Settings::from_toml("").unwrap();
     assert_eq!(settings.listen, ["127.0.0.1:4222", "[::1]:4222"]);
     assert_eq!(settings.session.buffer_bytes, 8 << 20);
@@ -54,7 +54,7 @@ fn the_compiled_in_file_holds_every_key_of_the_struct() {
 }
 
 #[test]
-fn wrong_types_and_ranges_are_told_with_line_and_what_is_allowed() {
+fn errors_of_type_and_range_have_the_line_and_the_allowed_values() {
     for (text, error) in [
         (
             "[session]\nping_max = 0\n",
@@ -131,7 +131,7 @@ fn wrong_types_and_ranges_are_told_with_line_and_what_is_allowed() {
 }
 
 #[test]
-fn a_password_that_stands_in_the_wrong_place_is_not_shown() {
+fn a_password_in_the_wrong_place_is_masked() {
     let error = refused("[nodes]\nzookeeper_auth = \"hunter2\"\n");
     assert_eq!(
         error,
@@ -145,7 +145,7 @@ fn a_password_that_stands_in_the_wrong_place_is_not_shown() {
 }
 
 #[test]
-fn policies_by_subject_are_checked_one_by_one() {
+fn each_policy_by_subject_is_checked() {
     let settings = Settings::from_toml(
         "[[publish.subject]]\npattern = \"a.>\"\nin_doubt = \"resend\"\n\n[[publish.subject]]\npattern = \"b\"\n\
          in_doubt = \"drop\"\n",
@@ -182,14 +182,14 @@ fn policies_by_subject_are_checked_one_by_one() {
 }
 
 #[test]
-fn values_that_cannot_stand_together_are_told_at_the_one_to_change() {
+fn the_error_of_conflicting_values_is_at_the_value_to_change() {
     for (text, error) in [
         ("listen = []\n", "settings:1: listen must name at least one"),
         (
             "[choice]\ncooldown_base_ms = 500\ncooldown_max_ms = 400\n",
             "settings:3: choice.cooldown_max_ms (400) is below choice.cooldown_base_ms (500)",
         ),
-        // Where one of the two has its default, the other is the one to change.
+        // If one of the two has its default, the error is at the other.
         (
             "[choice]\ncooldown_base_ms = 60000\n",
             "settings:2: choice.cooldown_max_ms (10000) is below choice.cooldown_base_ms (60000)",
@@ -221,7 +221,7 @@ fn values_that_cannot_stand_together_are_told_at_the_one_to_change() {
 }
 
 #[test]
-fn all_that_is_wrong_with_a_file_is_told_in_one_run() {
+fn all_errors_of_a_file_are_reported_together() {
     let refused = refused(
         "[choice]\ncooldown_base_ms = 500\ncooldown_max_ms = 400\n[publish]\nsubject = [{ patern = \"a\" }]\n\
          [nodes]\nupstream = [\"127.0.0.1:4222\", \"http://x\"]\nzookeeper = \"a;b\"\n[limits]\n\
@@ -243,7 +243,7 @@ fn all_that_is_wrong_with_a_file_is_told_in_one_run() {
 }
 
 #[test]
-fn an_address_is_listened_on_once() {
+fn two_listeners_on_one_address_are_refused() {
     for (listen, http, both) in [
         ("\"127.0.0.1:4222\"", "127.0.0.1:4222", true),
         ("\"127.0.0.1:4222\"", "localhost:4222", true),
@@ -269,12 +269,12 @@ fn an_address_is_listened_on_once() {
     let twice = refused("listen = [\"127.0.0.1:1\", \"[::1]:1\", \"0.0.0.0:1\"]\n");
     assert_eq!(
         twice,
-        "settings:1: listen is 0.0.0.0:1, which listen takes for components (127.0.0.1:1); give each a port of its own"
+        "settings:1: listen is 0.0.0.0:1, which listen uses for components (127.0.0.1:1); give each a different port"
     );
 }
 
 #[test]
-fn a_sidecar_that_would_be_its_own_node_is_refused() {
+fn an_upstream_that_is_the_sidecar_itself_is_refused() {
     for (listen, upstream, own) in [
         ("127.0.0.1:4222", "nats://u:p@localhost:4222", true),
         ("127.0.0.1:4222", "127.0.0.1", true),
