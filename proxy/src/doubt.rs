@@ -1,4 +1,7 @@
-//! The publishes in doubt: written completely to a node and not yet acked by one of its PONGs (promise S3).
+//! The publishes in doubt: written completely to a node and not yet acked by one of its PONGs.
+//!
+//! Promise S3: when a node dies, its unacked publishes are counted, and each is dropped or sent again as `in_doubt` says for
+//! its subject.
 //!
 //! For publishes under `drop` only counts are kept, by the first token of the subject. Publishes under `resend` are
 //! kept completely in a log. Offsets in the log count from the beginning of the session, so they stay valid over any
@@ -12,7 +15,7 @@ use bytes::{Buf, BytesMut};
 
 use crate::tally::{Tally, publishes, unlimited_scanner};
 
-/// Subject counts that wait for a PONG of their own. The counts of further PINGs are added to the last one.
+/// Limit on the tallies that wait for a PONG. The counts of further PINGs are added to the last tally.
 const MARKED_MAX: usize = 64;
 
 /// State of the stream when a PING went out. The PONG acks everything before it.
@@ -218,7 +221,7 @@ impl Doubt {
         {
             len += span.len;
         }
-        // No whole publish here would be a bug. Sending everything at once is better than never sending it.
+        // An incomplete publish here would be a bug. Sending everything at once is then better than never sending it.
         self.sent + if len == 0 { unsent.len() } else { len } as u64
     }
 
@@ -260,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn s3_subjects_in_doubt_are_known_however_many_pings_are_open() {
+    fn s3_subjects_in_doubt_are_known_with_any_number_of_unanswered_pings() {
         let now = Instant::now();
         let mut doubt = Doubt::default();
         let marks: Vec<Mark> = (0..1000)
@@ -276,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn s3_a_pong_confirms_what_was_written_before_its_ping() {
+    fn s3_a_pong_acks_the_publishes_before_its_ping() {
         let now = Instant::now();
         let mut doubt = Doubt::default();
         wrote_dropped(&mut doubt, "a.1 a.2 b", now);
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn s3_only_what_the_second_node_was_sent_whole_is_in_doubt_again() {
+    fn s3_only_publishes_sent_completely_to_the_second_node_are_in_doubt_again() {
         let now = Instant::now();
         let mut doubt = Doubt::default();
         doubt.wrote_logged(FRAME, now);
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn s3_a_mark_within_the_log_keeps_its_meaning_over_a_move() {
+    fn s3_a_mark_stays_valid_over_a_move() {
         let now = Instant::now();
         let mut doubt = Doubt::default();
         doubt.wrote_logged(FRAME, now);

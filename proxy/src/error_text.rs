@@ -1,4 +1,7 @@
-//! The texts that the sidecar may send a component in an `-ERR` (promise S9), and their only encoder.
+//! The texts that the sidecar may send a component in an `-ERR`, and their only encoder.
+//!
+//! Promise S9: the sidecar itself sends an `-ERR` only for an error of the component, because most client libraries close
+//! for good after an `-ERR` that they do not know.
 
 use standin_wire::{ClientFault, encode};
 

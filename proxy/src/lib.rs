@@ -1,25 +1,33 @@
-//! `standin-proxy`, the sidecar: it stands on the one NATS address that a component knows, and keeps the component
-//! connected to a live node of the cluster behind it.
+//! `standin-proxy`, the sidecar. It listens on the one NATS address that a component knows, and keeps the component
+//! connected to a live node of the cluster.
 //!
 //! The files, in the order a component's bytes meet them:
 //!
 //! | file | holds |
 //! |---|---|
-//! | `listener` | the old address: takes connections |
-//! | `worker` | the threads that run sessions; a session's beginning and end |
-//! | `task`, `sockets` | the shell of one session: two sockets, a timer, a dial; `task/report` tells of it |
+//! | `listener` | the sockets that listen for components |
+//! | `worker` | the threads that run sessions; the beginning and the end of a session |
+//! | `task`, `sockets` | the shell of one session: two sockets, a timer, a dial |
 //! | `session` | the state machine of one session, and the data path: `session/upward`, `session/downward` |
-//! | `journal`, `ledger`, `doubt` | its parts: subscriptions, answers owed, publishes in doubt |
-//! | `error_text` | what a component may be told in an `-ERR` |
-//! | `nodes`, `dial` | which node next, and the connection to it |
-//! | `recovery` | after a loss: when held publishes go out again |
+//! | `journal`, `ended_sids`, `ledger`, `doubt` | its parts: subscriptions, owed answers, publishes in doubt |
+//! | `error_text` | the texts of the sidecar's own `-ERR`s |
+//! | `nodes`, `dial` | the choice of a node, and the connection to it |
+//! | `recovery` | after a loss: the time at which held publishes are sent |
 //!
-//! Around them: `sidecar` (start, reload, stop), `shared` and `session_info` (what sessions share and show), `policy`
-//! (the settings as sessions read them), `cause` (why a session left a node), `prober` (nodes without a session),
-//! `tally`, `losses`, `reporter` (lost messages counted, gathered, logged).
+//! Around them:
 //!
-//! The outside: [`cli`] and [`settings`], [`logging`], [`metrics`], [`http`] with `status`, [`files`]; [`embedded`], a broker
-//! node in the same process.
+//! | file | holds |
+//! |---|---|
+//! | `sidecar` | start, reload, stop |
+//! | `shared` | the state that all sessions share |
+//! | `session_table`, `session_info`, `session_command` | all sessions as the rest of the sidecar sees them |
+//! | `prober` | probes of nodes without a session |
+//! | [`cause`] | the causes for which a session leaves a node |
+//! | `tally`, `losses`, `reporter` | lost messages: counted, gathered, logged |
+//! | [`settings`], [`policy`], `dial_settings`, `process_limits`, `identity` | the settings, and their parts as they are used |
+//! | [`cli`] | the command line |
+//! | [`http`], `status`, [`metrics`] | pages and counters for operators |
+//! | [`embedded`] | broker nodes in the same process |
 
 pub mod cause;
 pub mod cli;

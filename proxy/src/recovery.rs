@@ -1,7 +1,9 @@
 //! Decides when publishes that a session held after the loss of its node may go out.
 //!
-//! A publish that goes out before its subscribers are back reaches nobody, and no counter shows the loss. So a
-//! session keeps its publishes held (promise S10):
+//! Promise S10: what was held in an outage is sent when the subscribers are back too, as far as the sidecar can know.
+//!
+//! A publish that is sent before its subscribers are back has no receiver, and no counter shows the loss. So a
+//! session holds its publishes:
 //!
 //! - After an outage of all nodes, until every session of this sidecar without a node is back ([`BACK_WAIT_MAX`] at
 //!   most), and then `session.settle_ms` longer for subscribers behind other sidecars.
@@ -29,13 +31,13 @@ use crate::session_info::SessionInfo;
 const BACK_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest wait of a session that is back for other sessions that lost the same node.
 const GROUP_WAIT_MAX: Duration = Duration::from_millis(50);
-/// Time without a proved node after which it is an outage although some node was not tried to the end: a frozen node
-/// accepts connections and then says nothing. Within this time a node far away answers a session.
+/// Time without a proved node after which an outage begins although a dial is still under way: a frozen node accepts
+/// connections and then sends nothing. Within this time even a distant node answers a session.
 const BEGINS_AFTER: Duration = Duration::from_millis(500);
 /// Time within which the losses of sessions that were on a node together are one failure of the node.
 const SAME_LOSS: Duration = Duration::from_secs(10);
 
-/// A session without a node, or with a new node, whose held publishes have not gone out.
+/// A session without a node, or with a new node, whose held publishes are not sent yet.
 #[derive(Debug)]
 struct Away {
     session: Arc<SessionInfo>,
@@ -138,9 +140,8 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// Records that `session` lost `node`. `served` is set if the node had taken the session. Other
-    /// sessions wait for this one when `awaited`: the session did not leave the node by itself, and its component has
-    /// sent CONNECT.
+    /// Records that `session` lost `node`. `served` is set if the node had taken the session. With `awaited` other
+    /// sessions wait for this one; this is the case if the loss was not planned and the component has sent CONNECT.
     /// Returns whether another session has reported the same loss of the node.
     pub(crate) fn lost(
         &self,
@@ -512,9 +513,10 @@ impl State {
         }
     }
 
-    fn wake(&self, whom: impl Fn(&Away) -> bool) {
+    /// Wakes the sessions that are back and match `filter`.
+    fn wake(&self, filter: impl Fn(&Away) -> bool) {
         let waiting = self.away.values().filter(|away| away.back_at.is_some());
-        for away in waiting.filter(|away| whom(away)) {
+        for away in waiting.filter(|away| filter(away)) {
             away.session.send(SessionCommand::Release);
         }
     }

@@ -82,7 +82,7 @@ pub struct Settings {
 /// `[nodes]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
+#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct NodesSection {
     pub zookeeper: String,
     pub zookeeper_path: String,
@@ -101,7 +101,7 @@ pub struct NodesSection {
 /// `[choice]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
+#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct ChoiceSection {
     pub cooldown_base_ms: Millis,
     pub cooldown_max_ms: Millis,
@@ -110,7 +110,7 @@ pub struct ChoiceSection {
 /// `[dial]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
+#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct DialSection {
     pub connect_timeout_ms: Millis,
     pub handshake_timeout_ms: Millis,
@@ -124,7 +124,7 @@ pub struct DialSection {
 /// `[health]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
+#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct HealthSection {
     pub probe_interval_ms: Millis,
     pub probe_timeout_ms: Millis,
@@ -134,7 +134,7 @@ pub struct HealthSection {
 /// `[publish]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
+#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct PublishSection {
     pub in_doubt: InDoubt,
     pub confirm_bytes: usize,
@@ -157,7 +157,7 @@ pub struct SubjectPolicy {
 /// `[session]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
+#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct SessionSection {
     pub buffer_bytes: usize,
     pub outage_secs: Secs,
@@ -174,7 +174,7 @@ pub struct SessionSection {
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
+#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct LimitsSection {
     pub connections_max: usize,
     pub workers: usize,
@@ -184,7 +184,7 @@ pub struct LimitsSection {
 /// `[socket]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
+#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct SocketSection {
     pub keepalive_secs: Secs,
     pub user_timeout_ms: Millis,
@@ -194,7 +194,7 @@ pub struct SocketSection {
 /// `[http]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
+#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct HttpSection {
     pub listen: String,
     pub page_items_max: usize,
@@ -204,7 +204,7 @@ pub struct HttpSection {
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
+#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct LogSection {
     pub level: String,
     pub format: LogFormat,
@@ -213,7 +213,7 @@ pub struct LogSection {
 /// `[process]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/proxy.toml, once")]
+#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct ProcessSection {
     pub shutdown_secs: Secs,
 }

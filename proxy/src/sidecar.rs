@@ -102,7 +102,7 @@ impl Sidecar {
     /// [`RunError`].
     pub async fn start(settings: Settings) -> Result<Self, RunError> {
         let policy = Policy::new(&settings)?;
-        // The pages first: whoever sees that components can connect may ask for them.
+        // The pages come first, so that they can be read as soon as components can connect.
         let http_listener = match settings.http.listen.as_str() {
             "" => None,
             address => Some(bind(address, settings.socket.listen_backlog)?.remove(0)),
@@ -236,7 +236,7 @@ impl Sidecar {
             warn!(
                 sessions = left,
                 buffered_bytes = self.shared.buffered(),
-                "sessions did not end within process.shutdown_secs and are cut off"
+                "sessions cut off after process.shutdown_secs"
             );
         }
         reporter::log_losses_now(&self.shared);
@@ -281,7 +281,7 @@ fn listen(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
             Err(RunError::Listen { source, .. })
                 if is_missing(&source) && is_ipv6_beside_ipv4(address, &settings.listen) =>
             {
-                info!("the host has no IPv6; not listening on address={address}");
+                info!(address, "not listening: the host has no IPv6");
             }
             Err(error) => return Err(error),
         }

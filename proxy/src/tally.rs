@@ -31,7 +31,7 @@ impl Tally {
         self.add_token(first_token(args), 1);
     }
 
-    /// Counts so many more messages with the same control line as the one counted before.
+    /// Counts `times` more messages with the same control line as the last one.
     pub(crate) fn count_again(&mut self, times: u64) {
         match self.counts.get_mut(self.last) {
             Some((_, count)) => *count += times,
@@ -39,7 +39,7 @@ impl Tally {
         }
     }
 
-    /// Counts `repeats` more messages like the last, and then one with `args`. Kept out of the loop that calls it, which is
+    /// Counts `repeats` more messages like the last one, and then one with `args`. Not inlined, because the calling loop is
     /// faster without it (`tests/bench sidecar`, 16 B).
     #[inline(never)]
     pub(crate) fn count_behind(&mut self, repeats: u64, args: &[u8]) {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_the_number_nor_the_length_of_tokens_is_in_a_components_hand() {
+    fn the_number_and_the_length_of_tokens_are_bounded() {
         let subjects: Vec<String> = (0..100).map(|number| format!("s{number}.x")).collect();
         let mut tally = tally(&subjects.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(tally.total(), 100);
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(
             self::tally(&["a\x1b[0m"]).to_string(),
             "a\\x1b[0m=1",
-            "no terminal is played with"
+            "control characters are escaped"
         );
     }
 }

@@ -93,7 +93,7 @@ struct Task {
     gives_up: bool,
     /// The session's entry in the recovery after a loss.
     recovery_entry: RecoveryEntry,
-    /// Time at which held publishes may go out, once the session has its subscriptions back.
+    /// Time at which held publishes may be sent, once the session has its subscriptions back.
     release_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     /// Time at which the timer fires.
@@ -416,7 +416,7 @@ impl Task {
     /// Continues the session on the dialled node.
     fn join(&mut self, dialled: DialledNode, now: Instant) {
         self.rounds += 1;
-        // A probe that was asked for before is about an earlier connection.
+        // A command to probe that came before is about an earlier connection.
         let _ = self.session_info.take_command(SessionCommand::Probe);
         self.sockets.node = Some(dialled.stream);
         self.sockets.node_broke = None;
@@ -449,7 +449,7 @@ impl Task {
         }
     }
 
-    /// Lets held publishes go out if it is time; otherwise notes when to look again.
+    /// Sends held publishes if they are due; otherwise sets the time of the next check.
     fn release(&mut self) {
         let now = Instant::now();
         let settle = self.shared.policy.load().settle;
@@ -470,7 +470,7 @@ impl Task {
         let mut called = false;
         if self.session_info.take_command(SessionCommand::ReadPolicy) {
             self.session.set_policy(self.shared.policy.load_full());
-            // The wait for subscribers may be another now.
+            // `settle_ms` may have changed.
             self.release();
             called = true;
         }
@@ -536,7 +536,7 @@ impl Task {
         progress
     }
 
-    /// Reads what a node sent before it closed: if a write to the node failed, these bytes may contain the reason.
+    /// Reads the last bytes of a node after a write to it failed. They may contain the reason.
     fn read_last_words(&mut self, cx: &mut Context<'_>, cause: Cause) {
         for _ in 0..LAST_READS_MAX {
             self.session.begin_turn(Instant::now(), &mut self.sockets);

@@ -81,7 +81,7 @@ impl Workers {
         let turn = place(&counts);
         self.live[turn].fetch_add(1, Relaxed);
         if self.queues[turn].send(connection).is_err() {
-            error!("worker {turn} is gone; the connection is closed");
+            error!(worker = turn, "worker has ended; the connection is closed");
         }
     }
 
@@ -138,20 +138,23 @@ async fn run_session(
     );
     match AssertUnwindSafe(serving).catch_unwind().await {
         Ok(Ok(ended)) => log_end(&shared, &session, &ended),
-        Ok(Err(error)) => debug!(session = id, %component, "component's connection broke at once: {error}"),
+        Ok(Err(error)) => {
+            debug!(session = id, %component, "component's connection broke before its session began: {error}")
+        }
         Err(_) => {
             shared.metrics.sessions_failed.increment(1);
             if let Some(node) = session.status().node.take() {
                 shared.book.count_session(&node, false);
             }
-            error!(session = id, %component, "session panicked; the other sessions go on");
+            error!(session = id, %component, "session panicked; other sessions are not affected");
         }
     }
     shared.sessions.remove(id);
     shared.metrics.sessions.decrement(1.0);
 }
 
-/// Counts the end of a session. Logs it at WARN if the sidecar closed only this session against its component's will.
+/// Counts and logs the end of a session: at WARN if the sidecar closed it, at DEBUG if its component did or all sessions
+/// end.
 fn log_end(shared: &Shared, session: &SessionInfo, ended: &SessionEnd) {
     let (end, reason) = (ended.reason, ended.reason.as_str());
     shared.metrics.sessions_closed.increment(reason);
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_have_even_shares_and_the_first_two_sessions_one_worker() {
+    fn workers_have_even_shares_and_the_first_two_sessions_share_a_worker() {
         for workers in [1, 2, 3, 8] {
             let mut live = vec![0; workers];
             for count in 1..=100 {

@@ -1,4 +1,4 @@
-//! The pages, asked for through a real socket on loopback.
+//! Tests of the pages over a real socket on loopback.
 
 use std::{
     net::SocketAddr,
@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const SESSIONS: usize = 250;
 const PAGE_ITEMS_MAX: usize = 120;
 
-/// A sidecar that is as the test says.
+/// The status of a sidecar, set by the test.
 #[derive(Default)]
 struct Scripted {
     listening: AtomicBool,
@@ -106,7 +106,7 @@ async fn serving() -> TestServer {
 }
 
 impl TestServer {
-    /// Sends `request` as it is and gives all that comes back before the server closes.
+    /// Sends `request` unchanged. Returns everything that the server sends before it closes the connection.
     async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -116,7 +116,7 @@ impl TestServer {
         String::from_utf8(answer).unwrap()
     }
 
-    /// Status code and body of a GET.
+    /// Returns the status code and the body of a GET.
     async fn get(&self, path: &str) -> (u16, String) {
         let answer = self.raw(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -131,7 +131,7 @@ impl TestServer {
 }
 
 #[tokio::test]
-async fn healthy_until_it_shuts_down_and_with_nodes_only_while_one_is_reachable() {
+async fn healthz_is_200_until_shutdown_and_with_nodes_only_while_a_node_is_reachable() {
     let served = serving().await;
     assert_eq!(served.get("/healthz").await, (200, "ok\n".to_owned()));
     assert_eq!(
@@ -156,7 +156,7 @@ async fn healthy_until_it_shuts_down_and_with_nodes_only_while_one_is_reachable(
 }
 
 #[tokio::test]
-async fn ready_when_components_can_connect_and_in_an_outage_of_the_nodes_too() {
+async fn readyz_is_200_when_components_can_connect_also_in_an_outage() {
     let served = serving().await;
     let (code, body) = served.get("/readyz").await;
     assert_eq!(code, 503);
@@ -188,7 +188,7 @@ async fn ready_when_components_can_connect_and_in_an_outage_of_the_nodes_too() {
 }
 
 #[tokio::test]
-async fn metrics_are_brought_up_to_date_for_each_scrape() {
+async fn gauges_are_updated_before_each_scrape() {
     let served = serving().await;
     served.metrics.sessions.set(3);
     let (code, body) = served.get("/metrics").await;
@@ -198,7 +198,7 @@ async fn metrics_are_brought_up_to_date_for_each_scrape() {
 }
 
 #[tokio::test]
-async fn lists_come_in_pages_that_are_never_too_long() {
+async fn lists_are_paged_and_a_page_has_a_limit() {
     let served = serving().await;
     served.status.nodes.store(7, Ordering::SeqCst);
     let page = served.json("/sessionz").await;
@@ -230,7 +230,7 @@ async fn lists_come_in_pages_that_are_never_too_long() {
 }
 
 #[tokio::test]
-async fn the_index_names_every_page_and_other_paths_and_methods_are_refused() {
+async fn the_index_lists_every_page_and_other_paths_and_methods_are_refused() {
     let served = serving().await;
     let (code, index) = served.get("/").await;
     assert_eq!(code, 200);
@@ -246,7 +246,7 @@ async fn the_index_names_every_page_and_other_paths_and_methods_are_refused() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_keep_a_health_check_out() {
+async fn idle_connections_do_not_block_a_health_check() {
     let served = serving().await;
     let mut idle = Vec::new();
     for _ in 0..200 {
@@ -258,7 +258,7 @@ async fn idle_connections_do_not_keep_a_health_check_out() {
 }
 
 #[tokio::test]
-async fn an_endless_request_is_cut() {
+async fn an_endless_request_is_cut_off() {
     let served = serving().await;
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
@@ -271,11 +271,11 @@ async fn an_endless_request_is_cut() {
     };
     timeout(DEADLINE, flood)
         .await
-        .expect("the server went on reading");
+        .expect("the server did not stop reading");
 }
 
 #[tokio::test]
-async fn shutdown_ends_it_whatever_is_open() {
+async fn shutdown_ends_the_pages_despite_open_connections() {
     let served = serving().await;
     let _open = TcpStream::connect(served.address).await.unwrap();
     served.stop.send(()).unwrap();

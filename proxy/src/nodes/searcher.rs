@@ -1,4 +1,4 @@
-//! A session that has lost its node and looks for another. Its existence is counted.
+//! The count of sessions that have lost their node and look for another. It determines how long they wait before a dial.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! The book of nodes on a clock of its own.
+//! Tests of the node book on virtual time.
 
 use std::sync::atomic::Ordering;
 
@@ -39,7 +39,7 @@ fn order(book: &NodeBook, snapshot: &Snapshot, now: Instant) -> Vec<String> {
 }
 
 #[test]
-fn the_number_of_dials_changes_for_nodes_met_before_too() {
+fn a_new_limit_on_dials_applies_to_known_nodes() {
     let book = book();
     let node = Arc::new(node("a:1"));
     let dials = || book.with_entry(&node, |entry, _| Arc::clone(&entry.dials));
@@ -57,14 +57,14 @@ fn the_number_of_dials_changes_for_nodes_met_before_too() {
     assert_eq!(
         waiting_for.available_permits(),
         16,
-        "those who wait are served too"
+        "waiting sessions get the added permits"
     );
     assert_eq!(with(1), 1);
     assert_eq!(with(3), 3);
 }
 
 #[test]
-fn the_sidecar_knows_its_own_addresses() {
+fn the_sidecar_recognises_its_own_addresses() {
     let own = |listens: &str, local: &str, peer: &str| {
         let book = book();
         book.self_check.set_listening(&[listens.parse().unwrap()]);
@@ -80,7 +80,7 @@ fn the_sidecar_knows_its_own_addresses() {
 }
 
 #[test]
-fn every_live_node_is_chosen_before_any_other() {
+fn live_nodes_come_before_all_others() {
     let (book, now) = (book(), Instant::now());
     let mut nodes = snapshot(&["a:1", "b:1", "c:1"], &["d:1"], &["f:1", "e:1"]);
     nodes.fixed[0] = Arc::new(Node::at("f:1".parse().unwrap(), Source::Gossip));
@@ -101,7 +101,7 @@ fn every_live_node_is_chosen_before_any_other() {
 }
 
 #[test]
-fn a_node_that_failed_comes_behind_all_others_until_it_is_proved_again() {
+fn a_failed_node_comes_after_all_others_until_it_is_proved_again() {
     let (book, now) = (book(), Instant::now());
     let nodes = snapshot(&["a:1", "b:1"], &[], &["c:1"]);
     let (a, b) = (&nodes.live[0], &nodes.live[1]);
@@ -121,7 +121,7 @@ fn a_node_that_failed_comes_behind_all_others_until_it_is_proved_again() {
 }
 
 #[test]
-fn cool_downs_double_up_to_their_bound_and_a_failure_told_twice_counts_once() {
+fn cool_downs_double_up_to_their_bound_and_a_failure_reported_twice_counts_once() {
     let book = book();
     let node = Arc::new(node("a:1"));
     let mut now = Instant::now();
@@ -142,7 +142,7 @@ fn cool_downs_double_up_to_their_bound_and_a_failure_told_twice_counts_once() {
 }
 
 #[test]
-fn a_node_to_be_left_comes_last_and_a_draining_one_behind_those_that_failed() {
+fn the_avoided_node_comes_last_and_a_draining_one_after_failed_ones() {
     let (book, now) = (book(), Instant::now());
     let mut nodes = snapshot(&["a:1", "b:1", "d:1"], &[], &["c:1"]);
     let mut draining = node("b:1");
@@ -172,7 +172,7 @@ fn after_an_outage_nodes_with_fewer_sessions_come_first() {
 }
 
 #[test]
-fn nodes_that_left_are_the_last_choice_while_they_were_proved_lately() {
+fn withdrawn_nodes_are_the_last_choice_if_they_were_proved_recently() {
     let (book, now) = (book(), Instant::now());
     let before = snapshot(&["a:1", "b:1", "never:1"], &[], &[]);
     book.take_snapshot(&before, now);
@@ -200,7 +200,7 @@ fn nodes_that_left_are_the_last_choice_while_they_were_proved_lately() {
 }
 
 #[tokio::test]
-async fn a_node_that_failed_is_dialled_by_one_at_a_time_and_not_before_its_time() {
+async fn a_failed_node_is_dialled_by_one_at_a_time_and_not_before_its_retry_time() {
     let book = book();
     let node = Arc::new(node("a:1"));
     assert!(book.permit(&node).await.is_some_and(|permit| !permit.is_trial()));
@@ -216,7 +216,7 @@ async fn a_node_that_failed_is_dialled_by_one_at_a_time_and_not_before_its_time(
 }
 
 #[test]
-fn dials_to_failed_nodes_are_few_for_the_whole_process() {
+fn the_rate_of_dials_to_failed_nodes_is_limited_for_the_whole_process() {
     let (book, now) = (book(), Instant::now());
     let mut trials = Vec::new();
     for number in 0..100 {
@@ -228,9 +228,9 @@ fn dials_to_failed_nodes_are_few_for_the_whole_process() {
     book.failed(&trials[0].book.status(now)[0].node, "x", true, now);
 }
 
-/// The others failed a while ago, and one of them is back: nobody has found out yet.
+/// The other nodes failed some time ago. One of them is back, and no session or probe has noticed it yet.
 #[test]
-fn when_the_last_proved_node_fails_the_others_are_dialled_at_once_and_then_it_is_an_outage() {
+fn when_the_last_proved_node_fails_the_others_are_dialled_at_once_before_an_outage_begins() {
     let book = book();
     let all = nodes(&["a:1", "b:1", "c:1"]);
     let [a, b, c] = [&all[0], &all[1], &all[2]];
@@ -264,9 +264,9 @@ fn when_the_last_proved_node_fails_the_others_are_dialled_at_once_and_then_it_is
     assert_eq!(none_since(now), None);
 }
 
-/// It answers each session and then closes: that is no recovery for the hundreds that wait.
+/// The node answers each session and then closes the connection, so hundreds of waiting sessions must not dial it.
 #[test]
-fn a_node_that_fails_soon_after_each_recovery_is_dialled_by_few_until_it_stands() {
+fn dials_to_a_node_that_fails_soon_after_each_recovery_stay_limited() {
     let book = book();
     let node = Arc::new(node("a:1"));
     let start = Instant::now();
@@ -274,7 +274,7 @@ fn a_node_that_fails_soon_after_each_recovery_is_dialled_by_few_until_it_stands(
     let mut dials = 0;
     for _ in 0..4000 {
         now += Duration::from_millis(1);
-        // Any number of sessions want it.
+        // Any number of sessions try to dial the node.
         while let Some(_turn) = book.begin_dial(&node.client, now) {
             dials += 1;
             book.proved(&node, now);
@@ -287,7 +287,7 @@ fn a_node_that_fails_soon_after_each_recovery_is_dialled_by_few_until_it_stands(
         }
     }
     assert!((20..130).contains(&dials), "{dials} dials in 4 s");
-    // It stands from now on.
+    // The node stays up from now on.
     book.proved(&node, now);
     assert!(
         book.with_entry(&node, |entry, _| entry.is_limited(now)),
@@ -297,7 +297,7 @@ fn a_node_that_fails_soon_after_each_recovery_is_dialled_by_few_until_it_stands(
     for _ in 0..100 {
         assert!(matches!(book.begin_dial(&node.client, later), Some(None)));
     }
-    // A failure after a long life is the first one again.
+    // A failure long after the recovery counts as a first failure.
     let later = later + Duration::from_secs(60);
     book.failed(&node, "closed", false, later);
     book.proved(&node, later);
@@ -305,7 +305,7 @@ fn a_node_that_fails_soon_after_each_recovery_is_dialled_by_few_until_it_stands(
 }
 
 #[test]
-fn a_node_is_proved_by_a_session_on_it_or_by_a_probe_not_long_ago() {
+fn a_node_is_proved_by_a_session_on_it_or_by_a_recent_probe() {
     let (book, now) = (book(), Instant::now());
     let nodes = snapshot(&["a:1"], &[], &[]);
     let a = &nodes.live[0];
@@ -338,12 +338,12 @@ fn a_node_is_proved_by_a_session_on_it_or_by_a_probe_not_long_ago() {
 }
 
 #[test]
-fn idle_nodes_are_probed_at_a_slow_pace_and_failed_ones_when_they_have_cooled_down() {
+fn idle_nodes_are_probed_slowly_and_failed_ones_after_their_cool_down() {
     let (book, now) = (book(), Instant::now());
     let nodes = snapshot(&["a:1", "b:1"], &[], &[]);
     book.take_snapshot(&nodes, now);
     let due = |at| book.due_probes(at).len();
-    assert_eq!(due(now), 0, "those who start do not probe all at once");
+    assert_eq!(due(now), 0, "new nodes are not probed all at once");
     let soon = now + Duration::from_millis(500);
     assert_eq!((due(soon), due(soon)), (2, 0));
     book.proved(&nodes.live[0], now);
@@ -352,7 +352,7 @@ fn idle_nodes_are_probed_at_a_slow_pace_and_failed_ones_when_they_have_cooled_do
     assert_eq!(due(now + Duration::from_millis(99)), 0);
     let searcher = book.searcher();
     book.failed(&nodes.live[0], "x", false, now);
-    assert_eq!(due(now + Duration::from_secs(2)), 0, "a session finds out");
+    assert_eq!(due(now + Duration::from_secs(2)), 0, "a session dials it");
     book.proved(&nodes.live[0], now);
     drop(searcher);
     assert_eq!(
@@ -366,7 +366,7 @@ fn idle_nodes_are_probed_at_a_slow_pace_and_failed_ones_when_they_have_cooled_do
 }
 
 #[test]
-fn while_no_node_is_proved_and_no_session_looks_for_one_failed_nodes_are_probed_each_second() {
+fn while_no_node_is_proved_and_no_session_searches_failed_nodes_are_probed_each_second() {
     let (book, mut now) = (book(), Instant::now());
     let nodes = snapshot(&["a:1", "b:1"], &[], &[]);
     book.take_snapshot(&nodes, now);
@@ -386,7 +386,7 @@ fn while_no_node_is_proved_and_no_session_looks_for_one_failed_nodes_are_probed_
 }
 
 #[test]
-fn the_more_sessions_search_beyond_those_that_may_dial_the_longer_they_spread() {
+fn the_spread_grows_with_the_sessions_that_search_above_the_limit_on_dials() {
     let book = book();
     let searchers: Vec<_> = (0..100).map(|_| book.searcher()).collect();
     let (each, max) = (Duration::from_micros(50), Duration::from_millis(500));
@@ -399,7 +399,7 @@ fn the_more_sessions_search_beyond_those_that_may_dial_the_longer_they_spread() 
 }
 
 #[test]
-fn nodes_that_nobody_names_and_nobody_proved_are_forgotten() {
+fn withdrawn_nodes_that_were_never_proved_are_removed() {
     let (book, now) = (book(), Instant::now());
     book.failed(&Arc::new(node("b:1")), "x", false, now);
     book.take_snapshot(&snapshot(&["a:1"], &[], &[]), now);
@@ -407,7 +407,7 @@ fn nodes_that_nobody_names_and_nobody_proved_are_forgotten() {
 }
 
 #[test]
-fn a_node_that_was_proved_once_is_retried_before_those_that_never_were() {
+fn nodes_proved_before_are_retried_before_nodes_never_proved() {
     let (book, now) = (book(), Instant::now());
     let dead: Vec<String> = (0..40).map(|number| format!("dead{number}:1")).collect();
     let names: Vec<&str> = dead.iter().map(String::as_str).chain(["lost:1"]).collect();
@@ -422,7 +422,7 @@ fn a_node_that_was_proved_once_is_retried_before_those_that_never_were() {
 }
 
 #[test]
-fn withdrawn_nodes_that_failed_are_retried_behind_those_that_are_named() {
+fn withdrawn_failed_nodes_are_retried_after_named_ones() {
     let (book, now) = (book(), Instant::now());
     let before = snapshot(&["gone:1", "stays:1"], &[], &[]);
     book.take_snapshot(&before, now);

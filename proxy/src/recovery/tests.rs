@@ -1,4 +1,4 @@
-//! The recovery after a loss, on a clock of its own.
+//! Tests of the recovery after a loss, on virtual time.
 
 use super::*;
 
@@ -53,7 +53,7 @@ impl World {
         self.recovery.report(SETTLE, self.now)
     }
 
-    /// How long the session has still to wait.
+    /// Returns the remaining wait of the session.
     fn waits(&self, session: &SessionInfo) -> Duration {
         let at = self.recovery.release_at(session, SETTLE, self.now);
         at.saturating_duration_since(self.now)
@@ -65,7 +65,7 @@ impl World {
 }
 
 #[test]
-fn s10_after_an_outage_a_session_waits_for_all_of_the_sidecar_and_then_for_those_of_others() {
+fn s10_after_an_outage_a_session_waits_for_all_sessions_of_its_sidecar_and_then_for_other_sidecars() {
     let mut world = world();
     let (publisher, subscriber) = (session(1), session(2));
     let (served_1, served_2) = (world.serve("n"), world.serve("n"));
@@ -88,7 +88,7 @@ fn s10_after_an_outage_a_session_waits_for_all_of_the_sidecar_and_then_for_those
 }
 
 #[test]
-fn s10_a_session_that_never_comes_back_holds_the_others_up_for_a_bounded_time() {
+fn s10_the_wait_for_a_session_that_never_comes_back_is_bounded() {
     let mut world = world();
     let (publisher, lost_for_good) = (session(1), session(2));
     world.round_failed(&publisher);
@@ -100,7 +100,7 @@ fn s10_a_session_that_never_comes_back_holds_the_others_up_for_a_bounded_time() 
 }
 
 #[test]
-fn s10_a_session_that_ends_is_not_waited_for() {
+fn s10_sessions_do_not_wait_for_one_that_has_ended() {
     let world = world();
     let (publisher, other) = (session(1), session(2));
     world.round_failed(&publisher);
@@ -112,7 +112,7 @@ fn s10_a_session_that_ends_is_not_waited_for() {
 }
 
 #[test]
-fn s10_after_the_loss_of_one_node_of_several_only_those_on_it_are_waited_for_and_not_long() {
+fn s10_after_the_loss_of_one_node_of_several_only_its_sessions_wait_for_each_other_and_briefly() {
     let mut world = world();
     let (one, two, elsewhere) = (session(1), session(2), session(3));
     let (served_1, served_2) = (world.serve("a"), world.serve("a"));
@@ -120,7 +120,7 @@ fn s10_after_the_loss_of_one_node_of_several_only_those_on_it_are_waited_for_and
     world.lose(&one, "a", served_1);
     assert!(
         world.recovery.must_hold(&one, SETTLE),
-        "the other has not noticed yet, perhaps"
+        "the other session may not have noticed the loss yet"
     );
     let _served = world.serve("b");
     world.recovery.back(&one, world.now);
@@ -135,7 +135,7 @@ fn s10_after_the_loss_of_one_node_of_several_only_those_on_it_are_waited_for_and
 }
 
 #[test]
-fn a_session_alone_on_its_node_waits_for_nobody_though_it_comes_back_to_the_same() {
+fn a_session_alone_on_its_node_does_not_wait_when_it_returns_to_it() {
     let world = world();
     let one = session(1);
     for _ in 0..3 {
@@ -147,7 +147,7 @@ fn a_session_alone_on_its_node_waits_for_nobody_though_it_comes_back_to_the_same
 }
 
 #[test]
-fn a_planned_move_makes_nobody_wait() {
+fn a_planned_move_causes_no_wait() {
     let world = world();
     let (mover, stays) = (session(1), session(2));
     let (served_1, served_2) = (world.serve("a"), world.serve("a"));
@@ -162,11 +162,14 @@ fn a_planned_move_makes_nobody_wait() {
     );
     assert!(!recovery.must_hold(&mover, SETTLE));
     world.lose(&stays, "a", served_2);
-    assert!(!recovery.must_hold(&stays, SETTLE), "nobody is left there");
+    assert!(
+        !recovery.must_hold(&stays, SETTLE),
+        "no other session was on the node"
+    );
 }
 
 #[test]
-fn an_outage_is_told_once_at_its_beginning_and_once_at_its_end() {
+fn an_outage_is_reported_once_at_its_beginning_and_once_at_its_end() {
     let mut world = world();
     let sessions: Vec<Arc<SessionInfo>> = (0..200).map(session).collect();
     let mut served: Vec<Option<Served>> = sessions.iter().map(|_| world.serve("n")).collect();
@@ -176,7 +179,7 @@ fn an_outage_is_told_once_at_its_beginning_and_once_at_its_end() {
             .recovery
             .lost(session, &node("n"), served, true, in_doubt(2, 1), world.now);
     }
-    assert_eq!(world.report(), None, "other nodes may be there");
+    assert_eq!(world.report(), None, "other nodes may be reachable");
     sessions.iter().for_each(|session| world.round_failed(session));
     assert_eq!(
         world.report(),
@@ -221,7 +224,7 @@ fn the_loss_of_one_node_of_several_is_no_outage() {
 }
 
 #[test]
-fn a_probe_can_begin_and_end_an_outage_that_no_session_notices() {
+fn probes_alone_can_begin_and_end_an_outage() {
     let world = world();
     world.recovery.all_probes_failed(world.now, |_| false);
     world.recovery.all_probes_failed(world.now, |_| false);
@@ -235,17 +238,13 @@ fn a_probe_can_begin_and_end_an_outage_that_no_session_notices() {
 }
 
 #[test]
-fn a_session_that_cannot_notice_the_loss_of_its_node_hides_no_outage() {
+fn a_session_that_cannot_notice_the_loss_of_its_node_does_not_delay_an_outage() {
     let world = world();
     let one = session(1);
     let (served, _stuck) = (world.serve("n"), world.serve("n"));
     world.lose(&one, "n", served);
     world.round_failed(&one);
-    assert_eq!(
-        world.report(),
-        None,
-        "the node serves another session, as far as is known"
-    );
+    assert_eq!(world.report(), None, "the node seems to serve another session");
     world.recovery.round_failed(&one, true, Some(world.now), |_| true);
     assert!(matches!(world.report(), Some(OutageReport::Began { .. })));
 }
@@ -272,7 +271,7 @@ fn a_session_that_is_never_back_delays_neither_the_report_nor_the_next_outage() 
 }
 
 #[test]
-fn sessions_that_were_on_a_node_together_report_one_failure_of_it() {
+fn sessions_that_lose_the_same_node_report_one_failure() {
     let mut world = world();
     let sessions = [session(1), session(2), session(3)];
     let nothing = InDoubtCount::default();
@@ -295,9 +294,9 @@ fn sessions_that_were_on_a_node_together_report_one_failure_of_it() {
     assert!(!lost_again, "another loss");
 }
 
-/// The other nodes failed once and were not tried again: they may be back.
+/// The other nodes failed before and were not tried again, so they may be back.
 #[test]
-fn a_session_without_a_node_is_no_outage_while_a_node_was_not_tried() {
+fn there_is_no_outage_while_a_known_node_was_not_tried() {
     let mut world = world();
     let publisher = session(1);
     let served = world.serve("n");
@@ -311,9 +310,9 @@ fn a_session_without_a_node_is_no_outage_while_a_node_was_not_tried() {
     assert_eq!(world.report(), None);
 }
 
-/// A frozen node accepts a connection and says nothing for as long as a handshake may take.
+/// A frozen node accepts a connection and sends nothing until the handshake times out.
 #[test]
-fn sessions_that_find_no_proved_node_for_half_a_second_are_in_an_outage() {
+fn an_outage_begins_after_half_a_second_without_a_proved_node() {
     let mut world = world();
     let publisher = session(1);
     let served = world.serve("n");
@@ -325,7 +324,7 @@ fn sessions_that_find_no_proved_node_for_half_a_second_are_in_an_outage() {
     world.pass(Duration::from_millis(100));
     world.recovery.none_proved(since, |_| true, world.now);
     assert!(world.recovery.must_hold(&publisher, SETTLE));
-    // It ends before its beginning was told: both lines come.
+    // The outage ends before its beginning was reported, so both are reported.
     world.pass(Duration::from_secs(1));
     let _served = world.serve("n");
     world.recovery.back(&publisher, world.now);
@@ -340,7 +339,7 @@ fn sessions_that_find_no_proved_node_for_half_a_second_are_in_an_outage() {
 }
 
 #[test]
-fn a_component_that_never_had_a_node_begins_no_outage_by_waiting() {
+fn a_session_that_never_had_a_node_does_not_begin_an_outage() {
     let mut world = world();
     let newcomer = session(1);
     world.recovery.round_failed(&newcomer, true, None, |_| true);
@@ -351,7 +350,7 @@ fn a_component_that_never_had_a_node_begins_no_outage_by_waiting() {
 }
 
 #[test]
-fn sessions_that_expire_are_told_without_an_outage_too() {
+fn expired_sessions_are_reported_without_an_outage_too() {
     let world = world();
     let one = session(1);
     let served = world.serve("n");

@@ -1,4 +1,9 @@
 //! All actions of a session that depend only on time.
+//!
+//! Promise S8: keep-alive is hop by hop. The sidecar sends its own PINGs to the component and to the node.
+//!
+//! Promise S10: without any node the component stays connected for `outage_secs`; then the connection is closed without an
+//! `-ERR`.
 
 use std::time::{Duration, Instant};
 
@@ -87,7 +92,7 @@ impl Session {
         deadline
     }
 
-    /// Sends the node a PING at once, because something other than its silence suggests that it is gone.
+    /// Sends the node a PING at once, because something other than its silence suggests that it is lost.
     pub(crate) fn probe(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(node) = self
             .connection

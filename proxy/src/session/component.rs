@@ -1,4 +1,4 @@
-//! The component of a session: what it sent, what it has yet to be sent, and its own words about itself.
+//! The component of a session: its connection with the bytes held in both directions, and its CONNECT.
 
 use std::time::Instant;
 
@@ -54,17 +54,19 @@ impl Component {
 pub(super) struct Client {
     /// The argument of CONNECT as the component sent it.
     pub(super) json: Box<str>,
+    /// The component wants a `+OK` for each command.
     pub(super) verbose: bool,
     /// The component may send HPUB.
     pub(super) headers: bool,
     /// The component accepts INFO at any time.
     pub(super) takes_info: bool,
+    /// The component has signed the node's nonce, so its CONNECT is not valid for any other node.
     pub(super) signed: bool,
     /// A node has accepted these credentials.
     pub(super) accepted: bool,
     /// The component itself has sent CONNECT.
     pub(super) said_connect: bool,
-    /// Time of the component's first PING, whatever the component sends; `None` once it was sent.
+    /// Time of the first PING to the component; `None` once it was sent.
     pub(super) first_ping: Option<Instant>,
     /// Name of the component for people.
     pub(super) label: ClientLabel,

@@ -1,4 +1,7 @@
 //! CONNECT: kept as the component sent it, and adapted to each node.
+//!
+//! Promise S11: the component's credentials are passed on and replayed to each next node. A component without credentials
+//! gets the sidecar's.
 
 use std::borrow::Cow;
 use std::time::Instant;

@@ -1,5 +1,11 @@
 //! Node → component: frames are found in place. Frames for the component pass unchanged. Frames for the sidecar
 //! (PING, its own PONGs, answers to a replay, INFO) are cut out.
+//!
+//! Promise S1: the component only gets complete frames. The beginning of a frame waits for its rest, and is dropped with
+//! the connection if the node dies.
+//!
+//! Promise S9: an `-ERR` about the component reaches it unchanged. An `-ERR` about the node makes the session change the
+//! node.
 
 use std::io::IoSlice;
 use std::time::Instant;
@@ -154,7 +160,8 @@ impl Session {
         at
     }
 
-    /// Decides on a frame that is no message; `None` when the turn has no work left for it. Kept out of the loop over messages.
+    /// Decides on a frame that is not a message. Returns `None` if the turn's budget is exhausted. Not inlined, which keeps
+    /// the loop over messages small.
     #[inline(never)]
     fn decide(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) -> Option<FrameDecision> {
         if self.turn_exhausted() {
@@ -238,7 +245,7 @@ impl Session {
                 }
             }
             Refusal::Subscription => {
-                // The journal is searched for it.
+                // The whole journal may be searched.
                 self.spend(u32::try_from(self.journal.len() / 64).unwrap_or(u32::MAX));
                 self.refused_command(text);
                 if let Some((subject, queue)) = refused_subscription(text) {
@@ -293,7 +300,7 @@ impl Session {
         }
     }
 
-    /// Makes the next message look its subscription up, because the last one's may be gone.
+    /// Forgets the subscription of the last message, because it may have ended. The next message is looked up by its sid.
     pub(super) fn forget_last_slot(&mut self) {
         if let Some(node) = &mut self.connection {
             node.last_slot = None;

@@ -1,4 +1,7 @@
-//! The component's view of the cluster: one server, the sidecar, at the address it knows (promise S7).
+//! INFO: as nodes send it, and as the component gets it.
+//!
+//! Promise S7: INFO has the sidecar's own address and no address of the cluster. A later INFO is sent only to components that
+//! accept one.
 
 use std::time::Instant;
 
@@ -92,8 +95,8 @@ impl Session {
         info.with_safe_names().short_line()
     }
 
-    /// Returns a later INFO line for the component: only if it accepts one, and only if a field changed on which it
-    /// acts. Before CONNECT the INFO is kept for later.
+    /// Returns a later INFO line for the component. It is empty if the component does not accept one, or if no field
+    /// changed on which a component acts. Before CONNECT the INFO is kept for later.
     pub(super) fn info_for_component(&mut self, node: &Info) -> Vec<u8> {
         let now = Some(Advertised::of(node));
         let changed = self.advertised != now;
@@ -131,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_that_comes_back_or_never_ends_is_refused() {
+    fn a_chain_of_sidecars_with_a_loop_or_too_many_members_is_refused() {
         let (own, other) = ("1a2b3c4d", "00000000");
         let chain = |marks: &[&str]| marks.join("-");
         assert_eq!(refused_chain(own, ""), None);

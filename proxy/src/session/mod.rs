@@ -1,9 +1,9 @@
 //! The session of one component: a state machine without sockets, tasks or clocks of its own.
 //!
 //! Each event is a call with the time of the event. The session writes its output through [`Wires`] in the same call.
-//! [`Session::wants`] returns what the shell should do next. [`Session::report`] returns the notes for the operator
-//! together with the end of the session, so the end cannot be handled before its causes are reported. So a test can
-//! run the whole session with two scripted sockets that take any number of bytes.
+//! [`Session::wants`] returns the session's requests to the shell. [`Session::report`] returns the notes for the operator
+//! together with the end of the session, so the end cannot be handled before its causes are reported. A test can run the
+//! whole session with two scripted sockets that take any number of bytes.
 //!
 //! | file | holds |
 //! |---|---|
@@ -16,9 +16,9 @@
 //! | [`moving`] | a node is joined, lost or left; replay and sending again |
 //! | [`clock`] | everything that happens because time passed |
 //! | [`connect`] | CONNECT: as the component sent it, and as nodes get it |
-//! | [`info`] | what the component sees of the cluster |
+//! | [`info`] | INFO: as nodes send it, and as the component gets it |
 //! | [`end`] | the end of the session: its reason and its course |
-//! | [`room`] | what is kept in memory, and how much may be read |
+//! | [`room`] | the memory of the session, and the limits on reads |
 //! | [`shell`] | the interface between a session and its shell |
 //!
 //! *Architecture invariant:* a frame takes effect (journal, ledger, window in doubt) when the node's socket has taken
@@ -168,7 +168,7 @@ impl Session {
         }
     }
 
-    /// Returns what the shell should do next.
+    /// Returns the session's requests to the shell.
     pub(crate) fn wants(&self) -> Wants {
         let node = self.connection.as_ref();
         let is_ending = self.ending.is_some();

@@ -1,5 +1,11 @@
 //! Changes of the node: joining, losing and leaving one, replay, sending again, and the point at which the
 //! component's bytes pass.
+//!
+//! Promise S12: the order of publishes and of a subscription's messages is kept over a move. Replay, publishes in doubt and
+//! held bytes are sent in their original order.
+//!
+//! Promise S13: a planned move waits until the old node has answered everything, so nothing is in doubt, and the component's
+//! connection stays open.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -39,7 +45,7 @@ impl Session {
         now: Instant,
         wires: &mut impl Wires,
     ) {
-        debug_assert!(self.connection.is_none(), "the last node must be gone");
+        debug_assert!(self.connection.is_none(), "the session must have no node");
         let (stage, hold) = (
             match &self.client {
                 Some(_) => Stage::Joining {

@@ -68,8 +68,8 @@ pub(super) struct Effects {
     frames: Vec<(Publishes, Span<Verb>)>,
     /// Publishes after the last of those frames.
     last: Publishes,
-    /// Publishes with the same control line as the one that `last.subjects` counted last. They are counted there when
-    /// another line comes: one by one, each would cost a fifth more.
+    /// Publishes with the same control line as the last one counted in `last.subjects`. They are added there together when
+    /// another line comes, because counting each of them there costs a fifth more.
     repeated: u32,
 }
 
@@ -164,7 +164,7 @@ impl Publishes {
 /// Bits that distinguish sids within one plan. Sids are mostly numbers that count up.
 const SID_BITS: usize = 1024;
 
-/// Effects of the frames already in a plan on subscriptions, once they are written.
+/// Effects that the frames of a plan have on subscriptions once they are written.
 #[derive(Debug)]
 struct Planned {
     /// The node has a part of the present frame.

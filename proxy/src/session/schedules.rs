@@ -1,6 +1,7 @@
-//! The session under thousands of seeded random schedules: a component with a script of its own, nodes that speak NATS and
-//! die at any byte, or say nothing more from there on and still read, sockets that take as much as they please, time that passes. At the end the promises are checked
-//! against what the nodes and the component really saw. A failing seed is printed and replays: `STANDIN_SEED=n`.
+//! Simulation of a session under thousands of seeded random schedules. A component sends random commands. Nodes speak NATS
+//! and die at any byte, or close only their sending side at any byte. Sockets take any number of bytes. Time passes. At the
+//! end the promises are checked against the bytes that the nodes and the component really got. A failing seed is printed;
+//! `STANDIN_SEED=n` repeats it.
 
 mod parties;
 
@@ -35,8 +36,9 @@ struct Simulation {
     resent: u64,
     lost_nodes: u64,
     settling: bool,
-    /// Publishes are stopped on the present node, and all before them is answered.
+    /// Publishes are held on the present node.
     holds: bool,
+    /// The node has answered everything before the first held publish.
     is_back: bool,
 }
 
@@ -113,15 +115,15 @@ impl Simulation {
                 9 => self.component_reads(),
                 10 => self.pass_time(),
                 11 => self.release(),
-                _ => self.fate(),
+                _ => self.change_node(),
             }
-            self.look();
+            self.process_output();
         }
         self.settle();
         self.check();
     }
 
-    /// Everything flows until nothing moves any more.
+    /// Lets everything flow until nothing changes any more.
     fn settle(&mut self) {
         self.settling = true;
         let ping = self.component.awaits.len();
@@ -129,7 +131,7 @@ impl Simulation {
         for _ in 0..2_000 {
             if self.node.as_ref().is_some_and(|node| node.is_half_closed) {
                 self.end_of_stream();
-                self.look();
+                self.process_output();
             }
             if self.node.is_none() {
                 self.node_comes();
@@ -141,7 +143,7 @@ impl Simulation {
             self.component_writes();
             self.node_processes();
             self.node_writes();
-            self.look();
+            self.process_output();
             self.release();
             let quiet = self.component.unsent.is_empty() && self.component.awaits.is_empty();
             let said = self
@@ -154,7 +156,7 @@ impl Simulation {
             self.now += Duration::from_millis(1);
         }
         panic!(
-            "never came to rest; {} answers missing, {ping} before the last PING",
+            "the session did not settle; {} answers missing, {ping} before the last PING",
             self.component.awaits.len()
         );
     }
@@ -207,13 +209,13 @@ impl Simulation {
             assert_eq!(
                 sub.max.map(|max| max - sub.delivered),
                 max.map(|max| max - got),
-                "what is left of {sid}"
+                "remaining max of {sid}"
             );
         }
         assert_eq!(self.component.infos, 1, "INFO to a component that takes only one");
     }
 
-    /// The component decides on one more command.
+    /// Adds a random command of the component.
     fn component_speaks(&mut self) {
         let sid = self.rng.random_range(0..=self.component.sids).to_string();
         match self.rng.random_range(0..10) {
@@ -287,7 +289,7 @@ impl Simulation {
         }
     }
 
-    /// Some of the component's bytes reach the session, with or without the loan of what it holds.
+    /// Passes some of the component's bytes to the session, with or without lending its held bytes.
     fn component_writes(&mut self) {
         let len = self.rng.random_range(0..=self.component.unsent.len().min(200));
         if len == 0 || !self.session.wants().read_component {
@@ -321,7 +323,7 @@ impl Simulation {
         }
     }
 
-    /// The node takes some of the frames that have reached it, and may have something to say of its own.
+    /// Lets the node process some of its received frames, and maybe send a frame of its own.
     fn node_processes(&mut self) {
         let frames = self.rng.random_range(0..20);
         self.node_takes(frames);
@@ -345,7 +347,7 @@ impl Simulation {
         }
     }
 
-    /// The node takes so many of the frames that have reached it.
+    /// Lets the node process at most this number of its received frames.
     fn node_takes(&mut self, frames: usize) {
         let Some(node) = &mut self.node else { return };
         node.got.extend(self.pipes.node.drain(..));
@@ -390,7 +392,7 @@ impl Simulation {
             .tick(Duration::ZERO, &Info::default(), self.now, &mut self.pipes);
     }
 
-    /// The recovery lets held publishes go.
+    /// Lets held publishes pass.
     fn release(&mut self) {
         if std::mem::take(&mut self.is_back) {
             self.holds = false;
@@ -398,8 +400,8 @@ impl Simulation {
         }
     }
 
-    /// The node dies, or says nothing more from any byte on, or another comes.
-    fn fate(&mut self) {
+    /// Kills the node, or closes its sending side, or connects another node.
+    fn change_node(&mut self) {
         let chance = self.rng.random_range(0..6);
         match &mut self.node {
             Some(node) if node.is_half_closed => self.end_of_stream(),
@@ -415,7 +417,7 @@ impl Simulation {
         }
     }
 
-    /// The session comes to the end of what a node says that still reads: it has taken all that was written to it.
+    /// Lets the session read the end of stream of a node that still reads. The node has processed everything sent to it.
     fn end_of_stream(&mut self) {
         self.node_takes(usize::MAX);
         self.session
@@ -435,8 +437,8 @@ impl Simulation {
             .node_up(node, &Info::default(), hold, self.now, &mut self.pipes);
     }
 
-    /// Takes the session's notes and reads what the component got.
-    fn look(&mut self) {
+    /// Processes the session's notes and the bytes that the component got.
+    fn process_output(&mut self) {
         self.session.begin_turn(self.now, &mut self.pipes);
         let (notes, ended) = self.session.report();
         assert_eq!(ended, None);

@@ -1,4 +1,4 @@
-//! A session between two scripted sockets, step by step: what each promise means in bytes.
+//! Tests of a session between two scripted sockets: each promise in terms of bytes.
 
 mod bench;
 
@@ -14,7 +14,7 @@ use crate::policy::Policy;
 use crate::settings::InDoubt;
 
 #[test]
-fn s7_the_component_sees_the_sidecars_address_and_the_node_sees_protocol_1() {
+fn s7_the_component_gets_the_sidecars_address_and_the_node_gets_protocol_1() {
     let mut bench = Bench::new(policy());
     bench.node_up();
     let info = bench.seen();
@@ -29,7 +29,7 @@ fn s7_the_component_sees_the_sidecars_address_and_the_node_sees_protocol_1() {
 }
 
 #[test]
-fn s1_a_frame_cut_by_the_nodes_death_is_never_shown() {
+fn s1_a_frame_cut_by_the_nodes_death_never_reaches_the_component() {
     let frame = "MSG a 1 5\r\nhello\r\n";
     for cut in 0..frame.len() {
         let mut bench = Bench::connected(policy());
@@ -41,7 +41,7 @@ fn s1_a_frame_cut_by_the_nodes_death_is_never_shown() {
 }
 
 #[test]
-fn s2_a_frame_cut_by_the_nodes_death_is_sent_whole_to_the_next() {
+fn s2_a_frame_cut_by_the_nodes_death_is_sent_completely_to_the_next_node() {
     let frame = "PUB a 5\r\nhello\r\n";
     for cut in 0..frame.len() {
         let mut bench = Bench::connected(policy());
@@ -57,7 +57,7 @@ fn s2_a_frame_cut_by_the_nodes_death_is_sent_whole_to_the_next() {
 }
 
 #[test]
-fn s2_a_node_never_gets_part_of_a_frame_that_the_component_never_finished() {
+fn s2_an_incomplete_frame_of_the_component_never_reaches_a_node() {
     let mut bench = Bench::connected(policy());
     bench.component("PUB a 1\r\nx\r\nPUB a 5\r\nhel");
     assert_eq!(bench.sent(), "PUB a 1\r\nx\r\n");
@@ -67,7 +67,7 @@ fn s2_a_node_never_gets_part_of_a_frame_that_the_component_never_finished() {
 }
 
 #[test]
-fn s5_a_component_that_closes_only_its_sending_side_gets_its_answers() {
+fn s5_a_component_that_closes_its_sending_side_still_gets_its_answers() {
     let mut bench = Bench::connected(policy());
     bench.component("SUB a 1\r\nPUB a 1\r\nx\r\nPING\r\n");
     bench.session.component_eof(bench.now, &mut bench.pipes);
@@ -78,7 +78,7 @@ fn s5_a_component_that_closes_only_its_sending_side_gets_its_answers() {
 }
 
 #[test]
-fn s9_what_every_node_would_close_for_is_answered_by_the_sidecar() {
+fn s9_the_sidecar_answers_errors_for_which_every_node_would_close_the_connection() {
     for bytes in [
         "CONNECT {bad\r\n",
         "CONNECT []\r\n",
@@ -104,7 +104,7 @@ fn s9_what_every_node_would_close_for_is_answered_by_the_sidecar() {
 }
 
 #[test]
-fn a_stop_during_an_outage_waits_for_a_node_that_takes_what_is_held() {
+fn a_stop_in_an_outage_waits_for_a_node_that_takes_the_held_bytes() {
     let mut bench = Bench::connected(policy());
     bench.lose();
     bench.component("PUB a 1\r\nx\r\n");
@@ -122,7 +122,7 @@ fn a_stop_during_an_outage_waits_for_a_node_that_takes_what_is_held() {
 }
 
 #[test]
-fn s3_with_drop_what_was_written_is_not_sent_again_and_is_counted() {
+fn s3_with_drop_written_publishes_are_counted_and_not_sent_again() {
     let mut bench = Bench::connected(policy());
     bench.component("PUB a 1\r\nx\r\nPUB a 1\r\ny\r\n");
     bench.lose();
@@ -137,7 +137,7 @@ fn s3_with_drop_what_was_written_is_not_sent_again_and_is_counted() {
 }
 
 #[test]
-fn s3_with_resend_what_no_pong_confirmed_is_sent_again_in_order() {
+fn s3_with_resend_unacked_publishes_are_sent_again_in_order() {
     let mut bench = Bench::connected(Policy {
         in_doubt: InDoubt::Resend,
         ..policy()
@@ -159,7 +159,7 @@ fn s3_with_resend_what_no_pong_confirmed_is_sent_again_in_order() {
 }
 
 #[test]
-fn s3_own_pings_follow_publishes_by_bytes_and_by_time() {
+fn s3_the_sidecar_sends_its_own_ping_after_a_number_of_bytes_or_a_time() {
     let mut bench = Bench::connected(Policy {
         confirm_bytes: 20,
         ..policy()
@@ -177,7 +177,7 @@ fn s3_own_pings_follow_publishes_by_bytes_and_by_time() {
 }
 
 #[test]
-fn s4_the_journal_is_replayed_with_what_is_left_of_max() {
+fn s4_the_journal_is_replayed_with_the_remaining_max() {
     let mut bench = Bench::connected(policy());
     bench.component("SUB a 1\r\nSUB b q 2\r\nUNSUB 1 3\r\nSUB c 3\r\nUNSUB 3\r\n");
     bench.node("MSG a 1 0\r\n\r\nMSG a 1 0\r\n\r\n");
@@ -197,7 +197,7 @@ fn s4_the_journal_is_replayed_with_what_is_left_of_max() {
 }
 
 #[test]
-fn s5_pings_open_at_the_nodes_death_are_answered_by_the_next() {
+fn s5_pings_unanswered_at_the_nodes_death_are_answered_by_the_next_node() {
     let mut bench = Bench::connected(policy());
     bench.component("PING\r\nPING\r\n");
     bench.node("PONG\r\n");
@@ -227,14 +227,14 @@ fn s6_every_command_gets_one_ok_over_a_failover() {
     assert_eq!(
         bench.seen(),
         "+OK\r\n",
-        "the one of PUB, which is dropped; those of the replay are not shown"
+        "the +OK of the dropped PUB, and none of the replay"
     );
     bench.node("PONG\r\n");
     assert_eq!(bench.seen(), "PONG\r\n+OK\r\n");
 }
 
 #[test]
-fn s6_a_component_without_connect_is_verbose_and_does_not_see_that_one_was_sent_for_it() {
+fn s6_a_component_without_connect_is_verbose_and_gets_no_ok_for_the_sidecars_connect() {
     let mut bench = Bench::new(policy());
     bench.node_up();
     bench.seen();
@@ -266,12 +266,12 @@ fn s8_keep_alive_is_hop_by_hop() {
     }
     bench.seen();
     bench.pass(interval);
-    assert_eq!(bench.seen(), "", "it may come back");
+    assert_eq!(bench.seen(), "", "the node may come back");
     assert_eq!(bench.end(), Some(EndReason::ComponentStale));
 }
 
 #[test]
-fn s9_what_is_about_the_node_makes_the_sidecar_move_and_is_not_shown() {
+fn s9_an_error_about_the_node_causes_a_move_and_does_not_reach_the_component() {
     for text in [
         "Stale Connection",
         "maximum connections exceeded",
@@ -288,7 +288,7 @@ fn s9_what_is_about_the_node_makes_the_sidecar_move_and_is_not_shown() {
 }
 
 #[test]
-fn s9_what_is_about_the_component_goes_to_it_and_ends_it_with_the_nodes_end() {
+fn s9_an_error_about_the_component_reaches_it_and_the_session_ends_with_the_connection() {
     let mut bench = Bench::connected(policy());
     bench.node("-ERR 'Maximum Payload Violation'\r\n");
     assert_eq!(bench.seen(), "-ERR 'Maximum Payload Violation'\r\n");
@@ -297,7 +297,7 @@ fn s9_what_is_about_the_component_goes_to_it_and_ends_it_with_the_nodes_end() {
 }
 
 #[test]
-fn s9_authorization_is_the_components_at_first_and_the_nodes_after_a_move() {
+fn s9_an_authorization_error_is_about_the_component_at_first_and_about_the_node_after_a_move() {
     let mut bench = Bench::new(policy());
     bench.node_up();
     bench.seen();
@@ -313,7 +313,7 @@ fn s9_authorization_is_the_components_at_first_and_the_nodes_after_a_move() {
 }
 
 #[test]
-fn s10_during_an_outage_the_stream_is_kept_then_held_back_and_sent_in_order() {
+fn s10_in_an_outage_the_stream_is_held_up_to_the_limit_and_later_sent_in_order() {
     let mut bench = Bench::connected(Policy {
         buffer_bytes: 24,
         ..policy()
@@ -333,7 +333,7 @@ fn s10_during_an_outage_the_stream_is_kept_then_held_back_and_sent_in_order() {
 }
 
 #[test]
-fn s10_an_outage_that_lasts_ends_without_a_word_and_with_an_account_of_what_was_held() {
+fn s10_a_long_outage_ends_the_session_without_an_err_and_the_held_publishes_are_counted() {
     let mut bench = Bench::connected(policy());
     bench.lose();
     bench.component("PUB a.b 1\r\nx\r\nSUB s 1\r\nPUB a.c 1\r\ny\r\nPUB c 1");
@@ -353,7 +353,7 @@ fn s10_an_outage_that_lasts_ends_without_a_word_and_with_an_account_of_what_was_
 }
 
 #[test]
-fn s10_publishes_to_be_sent_again_that_nobody_took_are_accounted_for_too() {
+fn s10_publishes_to_be_sent_again_that_no_node_took_are_counted() {
     let mut bench = Bench::connected(Policy {
         in_doubt: InDoubt::Resend,
         ..policy()
@@ -367,7 +367,7 @@ fn s10_publishes_to_be_sent_again_that_nobody_took_are_accounted_for_too() {
 }
 
 #[test]
-fn s10_without_patience_a_session_ends_when_every_known_node_was_dialled_once_in_vain() {
+fn s10_with_outage_secs_0_a_session_ends_when_every_known_node_was_dialled_without_success() {
     let impatient = Policy {
         outage: Duration::ZERO,
         ..policy()
@@ -395,11 +395,11 @@ fn s10_without_patience_a_session_ends_when_every_known_node_was_dialled_once_in
     bench.lose();
     bench.pass(policy().info_wait);
     bench.session.no_node(0, true, &info, bench.now, &mut bench.pipes);
-    assert_eq!(bench.end(), Some(EndReason::Outage), "and none is going to be");
+    assert_eq!(bench.end(), Some(EndReason::Outage), "no node became known");
 }
 
 #[test]
-fn s10_held_publishes_wait_until_they_are_released_and_all_before_them_is_answered() {
+fn s10_held_publishes_wait_for_their_release_and_for_the_answers_to_all_frames_before_them() {
     let mut bench = Bench::connected(policy());
     bench.component("SUB a 1\r\n");
     bench.sent();
@@ -431,7 +431,7 @@ fn s10_held_publishes_wait_until_they_are_released_and_all_before_them_is_answer
 }
 
 #[test]
-fn s10_a_session_with_nothing_to_publish_is_back_when_its_subscriptions_are_answered() {
+fn s10_a_session_without_publishes_is_back_when_its_subscriptions_are_acked() {
     let mut bench = Bench::connected(policy());
     bench.lose();
     bench.component("SUB b 2\r\n");
@@ -449,7 +449,7 @@ fn s10_a_session_with_nothing_to_publish_is_back_when_its_subscriptions_are_answ
 }
 
 #[test]
-fn s10_publishes_to_be_sent_again_wait_as_well() {
+fn s10_publishes_to_be_sent_again_are_held_as_well() {
     let mut bench = Bench::connected(Policy {
         in_doubt: InDoubt::Resend,
         ..policy()
@@ -468,7 +468,7 @@ fn s10_publishes_to_be_sent_again_wait_as_well() {
 }
 
 #[test]
-fn s10_a_component_that_connects_during_an_outage_is_greeted_and_served_later() {
+fn s10_a_component_that_connects_in_an_outage_gets_an_info_and_is_served_later() {
     let mut bench = Bench::new(policy());
     bench.component(QUIET);
     bench
@@ -484,7 +484,7 @@ fn s10_a_component_that_connects_during_an_outage_is_greeted_and_served_later() 
 }
 
 #[test]
-fn a_silent_node_is_probed_and_given_up() {
+fn a_silent_node_is_sent_a_ping_and_then_left() {
     let mut bench = Bench::connected(policy());
     bench.pass(Duration::from_secs(1));
     assert_eq!(bench.sent(), "PING\r\n");
@@ -506,7 +506,7 @@ fn a_silent_node_is_probed_and_given_up() {
 }
 
 #[test]
-fn a_sidecar_that_was_stopped_itself_asks_again_before_it_gives_a_node_up() {
+fn a_sidecar_that_was_frozen_itself_sends_a_new_ping_before_it_leaves_a_node() {
     let mut bench = Bench::connected(policy());
     bench.pass(Duration::from_secs(1));
     bench.now += Duration::from_secs(60);
@@ -522,7 +522,7 @@ fn a_sidecar_that_was_stopped_itself_asks_again_before_it_gives_a_node_up() {
 }
 
 #[test]
-fn a_lame_duck_is_left_when_it_has_answered_all() {
+fn a_draining_node_is_left_after_its_last_answer() {
     let mut bench = Bench::connected(policy());
     bench.component("SUB a 1\r\nPUB b 1\r\nx\r\n");
     bench.node("INFO {\"ldm\":true}\r\n");
@@ -553,7 +553,7 @@ fn a_lame_duck_is_left_when_it_has_answered_all() {
 }
 
 #[test]
-fn a_broken_frame_is_answered_behind_the_answers_to_what_came_before() {
+fn the_err_for_a_broken_frame_follows_the_answers_to_earlier_frames() {
     let mut bench = Bench::connected(policy());
     bench.component("PING\r\nBOGUS\r\n");
     assert_eq!(bench.seen(), "");
@@ -564,7 +564,7 @@ fn a_broken_frame_is_answered_behind_the_answers_to_what_came_before() {
 }
 
 #[test]
-fn s6_a_refused_subscription_is_answered_in_its_turn() {
+fn s6_the_err_for_a_refused_subscription_comes_in_its_turn() {
     let mut bench = Bench::new(Policy {
         subscriptions_max: 1,
         ..policy()
@@ -586,14 +586,14 @@ fn s6_a_refused_subscription_is_answered_in_its_turn() {
 }
 
 #[test]
-fn s3_a_node_that_takes_a_large_publish_slowly_is_not_taken_for_dead() {
+fn s3_a_node_that_reads_a_large_publish_slowly_is_not_lost() {
     let policy = policy();
     let (interval, timeout) = (policy.probe_interval, policy.probe_timeout);
     let mut bench = Bench::connected(policy);
     let publish = format!("PUB a 100000\r\n{}\r\nPING\r\n", "x".repeat(100_000));
     bench.pipes.node_room = 0;
     bench.component(&publish);
-    // Each step is shorter than the node may be silent, all together are much longer.
+    // Each step is shorter than the node's timeouts. All steps together are much longer.
     for _ in 0..20 {
         bench.pass((interval + timeout) * 3 / 4);
         bench.pipes.node_room = 5000;
@@ -606,7 +606,7 @@ fn s3_a_node_that_takes_a_large_publish_slowly_is_not_taken_for_dead() {
     assert_eq!(sent.matches("PUB a").count(), 1, "once");
     assert!(sent.contains(&publish[..publish.len() - 6]), "whole");
 
-    // A node that takes nothing is dead all the same.
+    // A node that takes no bytes is lost.
     bench.pipes.node_room = 0;
     bench.component(&publish);
     for _ in 0..4 {
@@ -615,11 +615,11 @@ fn s3_a_node_that_takes_a_large_publish_slowly_is_not_taken_for_dead() {
     assert_eq!(bench.session.state(), "searching");
 }
 
-/// Frames done in one turn at most: each costs some microseconds at the worst.
+/// Limit on the frames processed in one turn. Each costs some microseconds at most.
 const FRAMES_PER_TURN_MAX: usize = 8192 + 1024;
 
 #[test]
-fn a_turn_does_a_bounded_amount_of_work_whatever_the_component_sends() {
+fn the_work_of_a_turn_is_bounded_for_any_input_of_the_component() {
     for frame in [
         "CONNECT {\"verbose\":false}\r\n",
         "UNSUB 7\r\n",
@@ -657,7 +657,7 @@ fn a_turn_does_a_bounded_amount_of_work_whatever_the_component_sends() {
 }
 
 #[test]
-fn a_turn_does_a_bounded_amount_of_work_whatever_the_node_sends() {
+fn the_work_of_a_turn_is_bounded_for_any_input_of_the_node() {
     for frame in [
         "INFO {\"connect_urls\":[\"n:9\"]}\r\n",
         "PONG\r\n",
@@ -682,7 +682,7 @@ fn a_turn_does_a_bounded_amount_of_work_whatever_the_node_sends() {
 }
 
 #[test]
-fn s10_a_component_that_left_in_an_outage_is_kept_for_its_publishes_only() {
+fn s10_a_component_that_closed_in_an_outage_is_kept_only_for_its_publishes() {
     for (held, is_kept) in [("SUB b 2\r\nPING\r\n", false), ("PUB a 1\r\nx\r\n", true)] {
         let mut bench = Bench::connected(policy());
         bench.lose();
@@ -693,12 +693,15 @@ fn s10_a_component_that_left_in_an_outage_is_kept_for_its_publishes_only() {
         bench.pass(Duration::from_secs(1));
         assert_eq!(bench.end().is_none(), is_kept, "{held}");
         let due = bench.session.deadline();
-        assert!(!is_kept || due > bench.now, "no timer that fires again and again");
+        assert!(
+            !is_kept || due > bench.now,
+            "the timer does not fire again at once"
+        );
     }
 }
 
 #[test]
-fn s9_what_the_component_did_is_not_the_nodes_fault() {
+fn s9_the_node_is_not_blamed_for_errors_of_the_component() {
     for (text, blame) in [
         ("maximum control line exceeded", Blame::Nobody),
         ("Authorization Violation", Blame::Nobody),
@@ -721,7 +724,7 @@ fn s9_what_the_component_did_is_not_the_nodes_fault() {
 }
 
 #[test]
-fn s10_only_a_component_that_has_a_node_do_something_is_waited_for() {
+fn s10_only_a_component_that_has_sent_a_command_is_waited_for() {
     for (said, has_spoken) in [
         ("", false),
         ("CONN", false),
@@ -736,7 +739,7 @@ fn s10_only_a_component_that_has_a_node_do_something_is_waited_for() {
 }
 
 #[test]
-fn a_probe_for_the_others_ends_with_a_note_that_the_node_is_alive() {
+fn a_probe_ends_with_a_note_that_the_node_is_alive() {
     let mut bench = Bench::connected(policy());
     bench.session.probe(bench.now, &mut bench.pipes);
     assert_eq!(bench.sent(), "PING\r\n");
@@ -746,7 +749,7 @@ fn a_probe_for_the_others_ends_with_a_note_that_the_node_is_alive() {
 }
 
 #[test]
-fn a_node_that_takes_long_for_many_subscriptions_is_given_the_time() {
+fn a_node_gets_more_time_for_many_subscriptions() {
     let mut bench = Bench::connected(policy());
     for sid in 0..200_000 {
         bench.component(&format!("SUB s.{sid} {sid}\r\n"));

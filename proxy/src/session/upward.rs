@@ -1,5 +1,8 @@
 //! Component → node, second half: complete frames are written on as [`plan`](super::plan) decides. They take effect
 //! when they are written.
+//!
+//! Promise S2: a node only gets complete frames. A frame stays in `held` until a node has all of it, so a frame that a dying
+//! node had in part is sent completely to the next node.
 
 use std::io::IoSlice;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Reports from the task of a session to the rest of the sidecar: counters, the card, the log.
+//! Reports from the task of a session to the rest of the sidecar: counters, the [`SessionInfo`], the log.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use crate::session_info::SessionInfo;
 use super::Task;
 
 impl Task {
+    /// Handles a note of the session.
     pub(super) fn handle(&mut self, note: Note) {
         let (id, metrics) = (self.session_info.id, &self.shared.metrics);
         match note {
@@ -75,20 +76,20 @@ impl Task {
             }
             Note::ComponentError { text, kind } => {
                 metrics.client_errors.increment(kind);
-                info!(session = id, component = %self.session_info.component, kind, "component was sent -ERR '{text}'");
+                info!(session = id, component = %self.session_info.component, kind, "sent -ERR to the component: '{text}'");
             }
             Note::Connected => {
                 let client = self.session.client_label().cloned().unwrap_or_default();
                 debug!(session = id, component = %self.session_info.component, ?client, "component sent CONNECT");
                 self.session_info.status().client = client;
             }
-            Note::Leaving => debug!(session = id, "node is draining: looking for another"),
+            Note::Leaving => debug!(session = id, "node is draining, dialling another"),
         }
         let mut status = self.session_info.status();
         status.moves = self.session.moves();
     }
 
-    /// Records the loss of the node in the node book, the recovery state, the card and the log.
+    /// Records the loss of the node in the node book, the recovery and the log.
     fn node_lost(&mut self, cause: Cause, said: Option<String>, blame: Blame, in_doubt: InDoubtCount) {
         let trial = self.permit.take().is_some_and(|permit| permit.is_trial());
         let Some(node) = self.session.node() else { return };
@@ -121,7 +122,7 @@ impl Task {
         }
     }
 
-    /// Updates the card, and adds the session's traffic to the counters.
+    /// Updates the [`SessionInfo`], and adds the session's traffic to the counters.
     pub(super) fn report(&mut self) {
         let traffic = self.session.take_traffic();
         let (session_info, metrics) = (&self.session_info, &self.shared.metrics);
@@ -157,13 +158,13 @@ impl Task {
     }
 }
 
-/// Adds without an atomic addition, because only one task writes a card's counters.
+/// Adds without an atomic addition, because only one task writes the counters of a [`SessionInfo`].
 fn add(counter: &std::sync::atomic::AtomicU64, more: u64) {
     counter.store(counter.load(Relaxed) + more, Relaxed);
 }
 
-/// Logs a finished move: from node, to node, cause, silence for the component, time from the noticed loss, and
-/// messages that may be missing. This line is for the operator after a failover.
+/// Logs a finished move for the operator: both nodes, the cause, the time without a node, and the number of messages in
+/// doubt.
 fn log_move(session: &SessionInfo, to: &Node, moved: &Move) {
     let millis = |time: Duration| time.as_micros() as f64 / 1000.0;
     info!(

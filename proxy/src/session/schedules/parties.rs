@@ -1,4 +1,4 @@
-//! The two parties of the simulation: a node that knows one client, and a component that checks what it is told.
+//! The two parties of the simulation: a node with one client, and a component that checks its answers.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,14 +6,14 @@ use standin_wire::client::{self, Frame};
 use standin_wire::limits::FrameLimits;
 use standin_wire::{Connect, encode, server};
 
-/// What a node of the simulation knows of its one client.
+/// A node of the simulation, with the state of its one client.
 #[derive(Default)]
 pub(super) struct SimNode {
     pub(super) got: VecDeque<u8>,
     pub(super) says: VecDeque<u8>,
     pub(super) verbose: bool,
     pub(super) subs: BTreeMap<String, SimSub>,
-    /// It has closed its sending side, and still reads.
+    /// The node has closed its sending side and still reads.
     pub(super) is_half_closed: bool,
 }
 
@@ -23,18 +23,18 @@ pub(super) struct SimSub {
     pub(super) max: Option<u64>,
 }
 
-/// What the component of the simulation did and saw.
+/// The component of the simulation.
 #[derive(Default)]
 pub(super) struct SimComponent {
     pub(super) verbose: bool,
     pub(super) unsent: VecDeque<u8>,
     pub(super) publishes: u64,
     pub(super) sids: u64,
-    /// Subscriptions as the component understands them.
+    /// Subscriptions from the component's point of view.
     pub(super) subs: BTreeMap<String, ComponentSub>,
-    /// How many SUBs it has sent: each has a subject of its own, by which its messages are known.
+    /// Number of SUBs sent. Each has its own subject, so each message can be assigned to its SUB.
     pub(super) subscribed: u64,
-    /// What each command is to be answered with, in order.
+    /// Expected answers, in order.
     pub(super) awaits: VecDeque<&'static str>,
     pub(super) got: Vec<u8>,
     pub(super) infos: u64,
@@ -47,7 +47,7 @@ pub(super) struct ComponentSub {
 }
 
 impl ComponentSub {
-    /// It lives until the component has got what it asked for, on whatever nodes.
+    /// Returns whether the subscription is live: the component has got fewer messages than its max, from all nodes together.
     pub(super) fn lives(&self) -> bool {
         self.max.is_none_or(|max| self.got < max)
     }
@@ -90,7 +90,7 @@ impl SimComponent {
 }
 
 impl SimNode {
-    /// Takes one frame: `None` when there is no whole one, else the number of the publish it was.
+    /// Processes one frame. Returns `None` if there is no complete frame; otherwise the number of the publish, if it is one.
     pub(super) fn process(&mut self) -> Option<Option<u64>> {
         let got = self.got.make_contiguous();
         let (frame, len) = client::decode(got, FrameLimits::CLIENT).expect("a node gets frames only")?;

@@ -1,4 +1,4 @@
-//! The session's test bench: scripted sockets, and a session between them on virtual time.
+//! The test bench: a session on virtual time between two scripted sockets.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,7 +13,7 @@ use crate::identity::Identity;
 use crate::policy::Policy;
 use crate::session::{EndReason, Note, Session, Wires};
 
-/// Two sockets that take so many bytes and keep what they took.
+/// Two sockets with limited room. They keep the bytes that they take.
 #[derive(Debug)]
 pub(crate) struct Pipes {
     pub(crate) node: Vec<u8>,
@@ -54,12 +54,12 @@ fn take(parts: &[IoSlice<'_>], to: &mut Vec<u8>, room: &mut usize) -> usize {
     taken
 }
 
-/// A node of which nothing but the address is known.
+/// Returns a node of which only the address is known.
 pub(crate) fn node(address: &str) -> Node {
     Node::at(address.parse().unwrap(), Source::Fixed)
 }
 
-/// The defaults, as `deploy/proxy.toml` has them.
+/// Returns the default policy of `deploy/proxy.toml`.
 pub(crate) fn policy() -> Policy {
     Policy::new(&crate::settings::Settings::from_toml("").unwrap()).unwrap()
 }
@@ -75,7 +75,7 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-/// A session, its two sockets, and the time that it is told.
+/// A session, its two sockets, and its time.
 pub(super) struct Bench {
     pub(super) session: Session,
     pub(super) pipes: Pipes,
@@ -98,7 +98,7 @@ impl Bench {
         }
     }
 
-    /// A session whose component has sent CONNECT and whose node has answered; nothing is in the pipes.
+    /// Returns a session whose component has sent CONNECT and whose node has answered. The pipes are empty.
     pub(super) fn connected(policy: Policy) -> Self {
         let mut bench = Self::new(policy);
         bench.node_up();
@@ -117,7 +117,7 @@ impl Bench {
             .node_up(node, &Info::default(), false, self.now, &mut self.pipes);
     }
 
-    /// Another node takes the session, whose publishes are stopped.
+    /// Connects another node. The session must hold its publishes.
     pub(super) fn node_up_holding(&mut self) {
         self.nodes += 1;
         let node = Arc::new(node(&format!("n:{}", self.nodes)));
@@ -125,12 +125,12 @@ impl Bench {
             .node_up(node, &Info::default(), true, self.now, &mut self.pipes);
     }
 
-    /// What happened since the last look.
+    /// Returns the notes since the last call.
     pub(super) fn notes(&mut self) -> Vec<Note> {
         self.session.report().0
     }
 
-    /// Why the session is over, if it is.
+    /// Returns the reason for the end of the session, if it is over.
     pub(super) fn end(&self) -> Option<EndReason> {
         self.session.over()
     }
@@ -158,12 +158,12 @@ impl Bench {
             .tick(Duration::ZERO, &Info::default(), self.now, &mut self.pipes);
     }
 
-    /// What the node got since the last look.
+    /// Returns the bytes that the node got since the last call.
     pub(super) fn sent(&mut self) -> String {
         String::from_utf8(std::mem::take(&mut self.pipes.node)).unwrap()
     }
 
-    /// What the component got since the last look.
+    /// Returns the bytes that the component got since the last call.
     pub(super) fn seen(&mut self) -> String {
         String::from_utf8(std::mem::take(&mut self.pipes.component)).unwrap()
     }
