@@ -1,3 +1,7 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # The files
+//!
 //! `standin-broker`: one node of the broker, which serves core NATS to clients.
 //!
 //! The files, in the order a message meets them:
