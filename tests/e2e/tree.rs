@@ -1,6 +1,12 @@
-//! Checks of the source tree for mistakes that no build finds: in `deploy/`, and test files that are not compiled.
+//! Checks of the source tree for mistakes that no build finds: in `deploy/`, test files that are not compiled, promises of the
+//! sidecar that no file keeps or no test shows, and names and links in the documents that exist no more.
 
 use std::path::{Path, PathBuf};
+
+/// The promises of the sidecar have the numbers S1 to S13.
+const PROMISES: std::ops::RangeInclusive<u32> = 1..=13;
+/// Promises that are not built yet. `proxy/README.md` has to say so of each of them, and of no other.
+const NOT_BUILT: [u32; 1] = [13];
 
 fn top() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -80,4 +86,156 @@ fn every_test_file_is_part_of_its_binary() {
             }
         }
     }
+}
+
+/// Returns the path below the top and the text of each Rust file below `folder`.
+fn rust_files(folder: &str) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(top().join(folder)).expect("a folder of sources") {
+        let entry = entry.expect("an entry");
+        let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            if entry.file_name() != "target" {
+                files.append(&mut rust_files(&name));
+            }
+        } else if name.ends_with(".rs") {
+            files.push((name.clone(), text(&name)));
+        }
+    }
+    files
+}
+
+/// Returns whether a file has only tests.
+fn has_only_tests(path: &str) -> bool {
+    path.split('/')
+        .any(|part| part.starts_with("tests") || part.starts_with("schedules") || part.ends_with("_tests.rs"))
+}
+
+/// Returns whether the head of a file says `//! Promise S<number>`.
+fn names_promise(text: &str, number: u32) -> bool {
+    let promise = format!("//! Promise S{number}");
+    let mut rests = text.lines().filter_map(|line| line.strip_prefix(&promise));
+    rests.any(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+}
+
+/// Returns the names of the functions in a file, with those of the tests inside a source file.
+fn functions(text: &str) -> impl Iterator<Item = &str> {
+    let ends = |letter: char| !letter.is_ascii_alphanumeric() && letter != '_';
+    text.lines()
+        .filter_map(move |line| line.split_once("fn ")?.1.split(ends).next())
+}
+
+/// Returns each section of `proxy/README.md` that is about one promise: its number and its text.
+fn promises_of_the_readme(readme: &str) -> Vec<(u32, &str)> {
+    let sections = readme.split("\n#").filter_map(|section| {
+        let (number, _) = section
+            .trim_start_matches('#')
+            .strip_prefix(" S")?
+            .split_once(':')?;
+        Some((number.parse().ok()?, section))
+    });
+    sections.collect()
+}
+
+#[test]
+fn every_promise_is_named_in_the_readme_in_a_source_file_and_in_a_test() {
+    let readme = text("proxy/README.md");
+    let sections = promises_of_the_readme(&readme);
+    let numbers: Vec<u32> = sections.iter().map(|(number, _)| *number).collect();
+    assert_eq!(
+        numbers,
+        Vec::from_iter(PROMISES),
+        "proxy/README.md has one section for each promise, in order"
+    );
+    let files: Vec<_> = [
+        "proxy/src",
+        "broker/src",
+        "broker/wire",
+        "broker/registry",
+        "tests/e2e",
+    ]
+    .into_iter()
+    .flat_map(rust_files)
+    .collect();
+    let (tests, sources): (Vec<_>, Vec<_>) = files.iter().partition(|(path, _)| has_only_tests(path));
+    let mut faults = Vec::new();
+    for (number, section) in sections {
+        let says_not_built = section.contains("**Not built yet.**");
+        if NOT_BUILT.contains(&number) != says_not_built {
+            faults.push(format!(
+                "S{number}: proxy/README.md and NOT_BUILT disagree on whether it is built"
+            ));
+        }
+        if NOT_BUILT.contains(&number) {
+            continue;
+        }
+        if !sources.iter().any(|(_, text)| names_promise(text, number)) {
+            faults.push(format!(
+                "S{number}: no source file has the line `//! Promise S{number}`"
+            ));
+        }
+        let prefix = format!("s{number}_");
+        let is_shown = files
+            .iter()
+            .any(|(_, text)| functions(text).any(|name| name.starts_with(&prefix)))
+            || tests.iter().any(|(_, text)| names_promise(text, number));
+        if !is_shown {
+            faults.push(format!("S{number}: no test begins with `{prefix}`"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// In backquotes: `a/b.rs` is a file below the crate's `src/` or below the top of the tree, `s4_…` a test.
+#[test]
+fn every_file_and_test_that_a_crates_readme_names_exists() {
+    let files: Vec<_> = ["proxy/src", "broker", "tests/e2e"]
+        .into_iter()
+        .flat_map(rust_files)
+        .collect();
+    let tests: Vec<&str> = files.iter().flat_map(|(_, text)| functions(text)).collect();
+    let mut missing = Vec::new();
+    for crate_name in ["proxy", "broker"] {
+        let readme = text(&format!("{crate_name}/README.md"));
+        for name in readme.split('`').skip(1).step_by(2) {
+            let is_file = name.ends_with(".rs") && !name.contains(char::is_whitespace);
+            let places = [format!("{crate_name}/src/{name}"), name.to_owned()];
+            let is_there = places.iter().any(|place| top().join(place).is_file());
+            let is_test = name.starts_with('s')
+                && name.contains('_')
+                && name[1..].starts_with(|c: char| c.is_ascii_digit());
+            if is_file && !is_there || is_test && !tests.contains(&name) {
+                missing.push(format!(
+                    "{crate_name}/README.md names {name}, which does not exist"
+                ));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+#[test]
+fn every_link_between_the_documents_leads_to_a_file() {
+    let deploy = std::fs::read_dir(top().join("deploy")).expect("a folder of documents");
+    let documents = deploy
+        .map(|entry| {
+            format!(
+                "deploy/{}",
+                entry.expect("an entry").file_name().to_string_lossy()
+            )
+        })
+        .filter(|name| name.ends_with(".md"))
+        .chain(["README.md".to_owned()]);
+    let mut missing = Vec::new();
+    for document in documents {
+        let folder = top().join(&document);
+        let folder = folder.parent().expect("a folder");
+        for link in text(&document).split("](").skip(1) {
+            let target = link.split([')', '#']).next().expect("a target");
+            if !target.starts_with("http") && !folder.join(target).exists() {
+                missing.push(format!("{document} has a link to {target}, which does not exist"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
