@@ -35,6 +35,6 @@ def run(folder, runs, part, targets):
                 case.check_later(targets, "cpu", "CPU", cpu_max)
             if rate_min:
                 case.check_rate_later(targets, rate_min)
-    say(f"### From node to node as fast as it goes, CPU of all three nodes, medians of {runs} runs in turn\n")
+    say(f"### From node to node at full speed, CPU of all three nodes, medians of {runs} runs in turn\n")
     table(throughput.HEAD, [throughput.row(case) for case in cases])
     targets.tell()

@@ -30,9 +30,9 @@ def run(folder, quick, targets):
         lost += missing
     say(f"### {count:,} idle components with one subscription each, {runs} runs\n")
     if count < wanted:
-        say(f"{count:,} and not {wanted:,}: each takes two file descriptors of the sidecar, and {files:,} are allowed here.\n")
+        say(f"{count:,} and not {wanted:,}, because each needs two file descriptors of the sidecar, and the limit here is {files:,}.\n")
     rows = [["resident memory for each, KiB", *(f"{value:.2f}" for value in spread(memory))]]
-    rows.append(["node killed: seconds until each has heard again", *(f"{value:.2f}" for value in spread(moved))])
+    rows.append(["node killed: seconds until each got a message again", *(f"{value:.2f}" for value in spread(moved))])
     table(["", "median", "(max − min) / median"], rows)
     targets.check("resident memory for each idle component", median(memory), 8, "KiB")
     targets.check(f"{count:,} components moved within", max(moved), 5, "s")

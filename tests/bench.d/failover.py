@@ -38,7 +38,7 @@ def run(folder, quick, targets):
             hit, _, lost = around(nodes, sidecar, crowd, signal.SIGSTOP, PROBE_MS / 1000 + 0.5)
             frozen += hit
     say(f"### Silence of {COMPONENTS} busy components, {RATE} messages/s each, ms\n")
-    rows = [silence("alive: what the machine itself adds to the 5 ms", quiet)]
+    rows = [silence("alive: 5 ms, and what the machine itself adds", quiet)]
     rows.append(silence(f"killed (-9), {kills} times: its components", killed))
     rows.append(silence("the other components meanwhile", others))
     rows.append(silence(f"frozen (SIGSTOP), {freezes} times: its components", frozen))

@@ -26,8 +26,8 @@ def run(folder, runs, part, targets):
                     done = latency.once(case, who, servers[who], measurement, [*words, *firehose])
                     case.add("firehose", who, done["firehose_messages_per_second"] / 1000)
             cases.append(case)
-    say(f"### Beside a firehose of 128 B messages, medians of {runs} runs in turn\n")
-    say("In each cell: ours / nats-server's = ratio. The firehose's rate is as much a result as the times are.\n")
+    say(f"### Next to a firehose of 128 B messages, medians of {runs} runs in turn\n")
+    say("In each cell: ours / nats-server's = ratio. The rate of the firehose is a result too, like the latencies.\n")
     head = ["case", *(f"{what} µs" for what in latency.QUANTILES), "requests/s", "firehose, 1,000 messages/s"]
     columns = [*latency.QUANTILES, "rate", "firehose"]
     table(head, [[case.name, *map(case.beside, columns)] for case in cases])

@@ -38,7 +38,7 @@ def run(folder, runs, part, targets):
                     case.add("cpu", who, servers[who].cpu_ns_since(before) / 1000 / messages)
             cases.append(case)
             check(case, limits, targets)
-    say(f"### How long it takes, medians of {runs} runs in turn\n")
+    say(f"### Latency, medians of {runs} runs in turn\n")
     say("In each cell: ours / nats-server's = ratio.\n")
     table(HEAD, [row(case) for case in cases])
     targets.tell()

@@ -25,8 +25,8 @@ def run(folder, runs, part, targets):
         ["on each of the other nodes", case.beside("other")],
         ["bytes sent for each over each link", case.beside("link", 1)],
         ["seconds until all are made", case.beside("made", 2)],
-        ["seconds until all are known on every node", case.beside("known", 2)],
-        ["resident MiB in all, of each node", rss_of_each(case)],
+        ["seconds until every node knows them", case.beside("known", 2)],
+        ["resident MiB in total, of each node", rss_of_each(case)],
     ]
     table(["", "ours / nats-server's"], rows)
 

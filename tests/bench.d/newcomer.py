@@ -28,9 +28,9 @@ def run(folder, runs, part, targets):
         longest = max(case.figures["knows"][OURS])
         targets.later(f"a new node knows {SUBSCRIPTIONS:,} subscriptions, {name} (max)", longest, TARGET_MAX, "s")
     say(f"### A fourth node joins a cluster with {SUBSCRIPTIONS:,} subscriptions, medians of {runs} runs in turn\n")
-    say("Seconds since its process was started until it takes clients, until it knows all, and until messages that are")
-    say("published there have reached subscribers all over. In each cell: ours / nats-server's = ratio.\n")
-    head = ["subscriptions", "takes clients", "knows all", "reaches all"]
+    say("Seconds from the start of its process until it accepts clients, until it knows all interest, and until messages")
+    say("that are published there have reached subscribers on all nodes. In each cell: ours / nats-server's = ratio.\n")
+    head = ["subscriptions", "accepts clients", "knows all", "reaches all"]
     table(head, [[case.name, *(case.beside(what, 3) for what in ("accepts", "knows", "reaches"))] for case in cases])
     targets.tell()
 

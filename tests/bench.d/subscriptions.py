@@ -24,8 +24,8 @@ def run(folder, runs, part, targets):
                 once(folder, who, server, count, words, memory, cases)
     say(f"### {count:,} subscriptions, one in ten with a wildcard, medians of {runs} runs in turn\n")
     table(["", "resident bytes for each", "seconds to make all"], [memory_row(memory, who) for who in (OURS, THEIRS)])
-    say("Messages of 128 B to random ones of them, as fast as it goes. In each cell: ours / nats-server's = ratio.\n")
-    head = ["", "CPU µs per message", "messages/s", "came and went each s"]
+    say("Messages of 128 B to random subjects of these, at full speed. In each cell: ours / nats-server's = ratio.\n")
+    head = ["", "CPU µs per message", "messages/s", "replaced each second"]
     table(head, [row(case) for case in cases.values()])
     targets.check("memory of a subscription ÷ nats-server's", memory.ratio("bytes"), MEMORY_TARGET, "×")
     say()

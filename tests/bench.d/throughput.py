@@ -34,7 +34,7 @@ def run(folder, runs, part, targets):
             cases.append(case)
             case.check_later(targets, "cpu", "CPU", cpu_max)
             case.check_rate_later(targets, rate_min)
-    say(f"### As fast as it goes, medians of {runs} runs in turn\n")
+    say(f"### Full speed, medians of {runs} runs in turn\n")
     table(HEAD, [row(case) for case in cases])
     targets.tell()
     return cases
