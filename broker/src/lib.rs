@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # The files
+//! ## The files
 //!
 //! `standin-broker`: one node of the broker, which serves core NATS to clients.
 //!

@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # The files
+//! ## The files
 //!
 //! `standin-proxy`, the sidecar. It listens on the one NATS address that a component knows, and keeps the component
 //! connected to a live node of the cluster.
