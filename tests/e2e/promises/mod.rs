@@ -1,5 +1,5 @@
-//! The promises S1–S12 of the sidecar (proxy/README.md), tested byte by byte: a raw component on one side of the sidecar and a
-//! scripted node on the other.
+//! The promises S1–S12 of the sidecar (proxy/README.md), tested byte by byte: a raw component on one side of the sidecar
+//! and a scripted node on the other.
 //!
 //! | file | holds |
 //! |---|---|
