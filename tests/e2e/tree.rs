@@ -111,11 +111,17 @@ fn has_only_tests(path: &str) -> bool {
         .any(|part| part.starts_with("tests") || part.starts_with("schedules") || part.ends_with("_tests.rs"))
 }
 
-/// Returns whether the head of a file says `//! Promise S<number>`.
+/// Returns whether a file has the line `//! Promise S<number>`, or names it among others, as `//! Promises S1 and S2:` does.
 fn names_promise(text: &str, number: u32) -> bool {
-    let promise = format!("//! Promise S{number}");
-    let mut rests = text.lines().filter_map(|line| line.strip_prefix(&promise));
-    rests.any(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+    let name = format!("S{number}");
+    let lines = text.lines().filter_map(|line| line.strip_prefix("//! Promise"));
+    lines
+        .map(|line| line.split(':').next().unwrap_or(line))
+        .any(|names| {
+            names
+                .split(|letter: char| !letter.is_ascii_alphanumeric())
+                .any(|word| word == name)
+        })
 }
 
 /// Returns the names of the functions in a file, with those of the tests inside a source file.
