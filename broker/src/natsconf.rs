@@ -12,6 +12,7 @@
 
 mod cluster;
 mod keys;
+mod node;
 mod parser;
 mod users;
 mod words;

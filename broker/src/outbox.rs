@@ -22,16 +22,14 @@ use std::time::Instant;
 use futures_util::task::AtomicWaker;
 use tokio::net::TcpStream;
 
+#[cfg(test)]
+pub(crate) use self::queue::Wire;
 use self::queue::{Queue, write_parts, write_staged};
 pub(crate) use self::staged::Staged;
 use crate::closing::Reason;
 
 /// A worker writes so often in a row what others leave with it; then the client's own task goes on.
 const ROUNDS_MAX: usize = 4;
-
-/// In the place of sockets, for simulations: what was sent, each time with the id of the outbox it was sent from.
-#[cfg(test)]
-pub(crate) type Wire = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
 
 /// See the file's head.
 #[derive(Debug)]

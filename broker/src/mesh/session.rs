@@ -196,6 +196,11 @@ impl RouteSession {
         self.unsent.extend(unsent);
     }
 
+    /// Acks the peer's PINGs if that may be. Returns whether no ack is owed.
+    fn ack(&mut self, router: &mut Router) -> bool {
+        self.flush.ack(&self.link, &self.shared.flush, &mut router.stage)
+    }
+
     fn frame(&mut self, frame: &Frame<'_>, router: &mut Router) -> Result<(), Reason> {
         let shared = &self.shared;
         let stage = &mut router.stage;
@@ -221,8 +226,7 @@ impl RouteSession {
     }
 
     fn message(&mut self, message: &Message<'_>, router: &mut Router) -> Result<(), Reason> {
-        let shared = Arc::clone(&self.shared);
-        let interest = &shared.interest;
+        let interest = &self.shared.interest;
         let acked = self.flush.before_message(&mut router.stage);
         self.messages_in += 1;
         self.bytes_in += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
@@ -288,10 +292,10 @@ impl Session for RouteSession {
     /// Tells the peer the next pieces of what is there.
     fn fill(&mut self) {
         for _ in 0..PIECES_A_TURN {
-            let Some(cursor) = &mut self.telling else { return };
-            if self.link.outbox.pending_bytes() > TELLING_BYTES_MAX {
+            if !self.has_room() {
                 return;
             }
+            let Some(cursor) = &mut self.telling else { return };
             if self.shared.interest.tell_piece(cursor, &self.link) {
                 self.telling = None;
                 self.link.outbox.set_wants_room(false);
@@ -314,21 +318,19 @@ impl Session for RouteSession {
     }
 
     fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
-        let shared = Arc::clone(&self.shared);
         let mut at = 0;
         // What is still owed of the turn before comes first, so that it comes at all.
-        while !router.is_tired() && (at > 0 || self.flush.ack(&self.link, &shared.flush, &mut router.stage)) {
+        while !router.is_tired() && (at > 0 || self.ack(router)) {
             let Some((frame, length)) = self.incoming.frame(&bytes[at..])? else {
                 break;
             };
-            let is_ping = matches!(frame, Frame::Ping(_));
-            if !is_ping && !self.flush.ack(&self.link, &shared.flush, &mut router.stage) {
+            if !matches!(frame, Frame::Ping(_)) && !self.ack(router) {
                 break;
             }
             at += length;
             self.frame(&frame, router)?;
         }
-        self.flush.ack(&self.link, &shared.flush, &mut router.stage);
+        self.ack(router);
         let (messages, bytes) = (&mut self.messages_in, &mut self.bytes_in);
         self.link.messages_in.fetch_add(std::mem::take(messages), Relaxed);
         self.link.bytes_in.fetch_add(std::mem::take(bytes), Relaxed);

@@ -6,7 +6,7 @@ use standin_daemon::settings::Place;
 use toml::Value;
 
 use super::keys::{Keys, as_text, host_and_port};
-use super::parser::{Entry, Node};
+use super::node::{Entry, Node};
 use crate::unserved::Unserved;
 
 /// The address for other nodes, which a file gives by several keys.

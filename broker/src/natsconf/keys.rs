@@ -6,7 +6,7 @@ use std::time::Duration;
 use standin_daemon::settings::{Item, Place, SettingsError};
 use toml::Value;
 
-use super::parser::{Entry, Node};
+use super::node::{Entry, Node};
 use crate::unserved::{LOG_ROTATION, LOGTIME_OFF, Unserved};
 
 /// The result of reading a file: keys of this server's settings, errors and warnings.

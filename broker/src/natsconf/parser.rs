@@ -3,7 +3,6 @@
 //! All errors of a file are found in one run: after a syntax error parsing goes on with the next line. An unknown variable and an included
 //! file that cannot be read leave out one value each.
 
-use std::cell::Cell;
 use std::env;
 use std::fs;
 use std::path::Path;
@@ -11,35 +10,13 @@ use std::rc::Rc;
 
 use standin_daemon::settings::Place;
 
+use super::node::{Entry, Node};
 use super::words;
 
 /// Maps in maps, included files and variables in variables are read up to this depth.
 const DEPTH_MAX: usize = 32;
 
 const UNCLOSED_TEXT: &str = "a text in quotes is never closed";
-
-/// A value of the file. Numbers and switches keep their source text, for keys that take texts.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Node {
-    Text(String),
-    Integer(i64, String),
-    Float(f64, String),
-    Flag(bool, String),
-    Map(Vec<Entry>),
-    List(Vec<(Place, Node)>),
-    /// Value of an unknown variable. Removed from finished maps and lists.
-    Unknown,
-}
-
-/// A key with its value.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) place: Place,
-    pub(super) node: Node,
-    /// Whether a variable refers to it; then it need not be a setting.
-    pub(super) is_used: Rc<Cell<bool>>,
-}
 
 /// What cannot be read of a file.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::keys::{Keys, as_text};
-use super::parser::{Entry, Node};
+use super::node::{Entry, Node};
 use crate::unserved::Unserved;
 
 impl Keys {

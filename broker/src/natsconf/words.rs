@@ -1,6 +1,6 @@
 //! Values without quotes: what `nats-server` takes for a number, a yes or no, or a text.
 
-use super::parser::Node;
+use super::node::Node;
 
 /// Whether `next` is a blank, which ends a word and no line.
 pub(super) fn is_blank(next: char) -> bool {

@@ -9,8 +9,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-#[cfg(test)]
-use super::Wire;
 use super::staged::Staged;
 use crate::closing::Reason;
 
@@ -18,6 +16,10 @@ use crate::closing::Reason;
 const PARTS_MAX: usize = 64;
 /// A kept part grows up to this, so that a slow client costs few allocations.
 const PART_BYTES_MAX: usize = 64 * 1024;
+
+/// In the place of sockets, for simulations: what was sent, each time with the id of the outbox it was sent from.
+#[cfg(test)]
+pub(crate) type Wire = Arc<std::sync::Mutex<Vec<(u64, Vec<u8>)>>>;
 
 /// See the file's head.
 #[derive(Debug)]

@@ -164,8 +164,8 @@ pub(crate) async fn shake(
     let address = plain(stream.peer_addr().map_err(HandshakeError::Broken)?);
     stream.set_nodelay(true).map_err(HandshakeError::Broken)?;
     let shaking = async {
-        let mut greeting = PREAMBLE.to_vec();
-        put_json(&mut greeting, frame::HELLO, own);
+        let (mut handshake, mut greeting) = (Handshake::new(own.clone()), PREAMBLE.to_vec());
+        handshake.put_hello(&mut greeting);
         let mut came = Vec::new();
         if matches!(origin, Origin::Accepted(_)) {
             // The other side speaks first: a client that is wrong here would not understand the greeting.
@@ -178,69 +178,42 @@ pub(crate) async fn shake(
         if origin.dialled().is_some() {
             preamble(&mut stream, &mut came).await?;
         }
-        let hello = match next(&mut stream, &mut came).await? {
-            Greeting::Hello(hello) => *hello,
-            _ => return Err(HandshakeError::Disorder),
-        };
-        let ask = async |welcome| {
+        loop {
+            let Some((asks, length)) = handshake.take(&came)? else {
+                more(&mut stream, &mut came).await?;
+                continue;
+            };
+            came.drain(..length);
+            let (Some(welcome), Some(peer)) = (asks, handshake.peer()) else {
+                continue;
+            };
             let (answer, answered) = oneshot::channel();
             let question = Question {
-                hello: hello.clone(),
+                hello: peer.clone(),
                 welcome,
                 origin: origin.clone(),
                 answer,
             };
             let sent = questions.send(question).await;
             sent.map_err(|_| HandshakeError::Ending)?;
-            answered.await.map_err(|_| HandshakeError::Ending)
-        };
-        let decides = own.decides_with(&hello);
-        let (mut verdict, mut number) = ask(false).await?;
-        if verdict == Verdict::Wait {
-            if !decides {
-                stream
-                    .write_all(&frame::bare(frame::WELCOME))
-                    .await
-                    .map_err(HandshakeError::Broken)?;
-            }
-            match next(&mut stream, &mut came).await? {
-                Greeting::Welcome => (verdict, number) = ask(true).await?,
-                Greeting::Refuse(why) => {
-                    let text = why.told(own, &hello);
-                    return Err(HandshakeError::RefusedByPeer {
-                        id: hello.id,
-                        run: hello.run,
-                        why,
-                        text,
-                    });
+            let (verdict, number) = answered.await.map_err(|_| HandshakeError::Ending)?;
+            let mut word = Vec::new();
+            match handshake.judged(verdict, &mut word) {
+                Ok(None) => stream.write_all(&word).await.map_err(HandshakeError::Broken)?,
+                Ok(Some(hello)) => return Ok((hello, number, word, came)),
+                Err(error) => {
+                    say_last(&mut stream, &word).await;
+                    return Err(error);
                 }
-                Greeting::Hello(_) => return Err(HandshakeError::Disorder),
             }
         }
-        let mut word = Vec::new();
-        if let Verdict::Refuse { why, .. } = verdict {
-            put_json(&mut word, frame::REFUSE, &Refusal { why });
-            // It learns why, if it still listens.
-            say_last(&mut stream, &word).await;
-            let text = why.told(own, &hello);
-            let id = hello.id.chars().take(ID_CHARS_SHOWN).collect();
-            return Err(HandshakeError::RefusedHere {
-                id,
-                run: hello.run,
-                why,
-                text,
-            });
-        }
-        Ok((hello, number, decides, came))
     };
-    let (hello, number, decides, rest) = timeout(limit, shaking)
+    let (hello, number, word, rest) = timeout(limit, shaking)
         .await
         .map_err(|_| HandshakeError::Timeout(limit))??;
     // From here on the connection is registered as link `number`. No error may be returned: the caller must install the link.
-    if decides {
-        // Should it fail, the link ends at once, as any link that breaks.
-        let _ = timeout(limit, stream.write_all(&frame::bare(frame::WELCOME))).await;
-    }
+    // Should it fail, the link ends at once, as any link that breaks.
+    let _ = timeout(limit, stream.write_all(&word)).await;
     Ok(Linked {
         number,
         stream,
@@ -251,10 +224,95 @@ pub(crate) async fn shake(
     })
 }
 
-enum Greeting {
-    Hello(Box<Hello>),
-    Welcome,
-    Refuse(Why),
+/// One side's part in the frames behind the preambles; a value without sockets.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    own: Hello,
+    /// The other side, once it has introduced itself.
+    peer: Option<Hello>,
+}
+
+impl Handshake {
+    pub(crate) const fn new(own: Hello) -> Self {
+        Self { own, peer: None }
+    }
+
+    /// Appends the first frame.
+    pub(crate) fn put_hello(&self, out: &mut Vec<u8>) {
+        put_json(out, frame::HELLO, &self.own);
+    }
+
+    /// Returns the other side, once it has introduced itself.
+    pub(crate) const fn peer(&self) -> Option<&Hello> {
+        self.peer.as_ref()
+    }
+
+    /// Takes the frame at the head of `bytes`. Returns its length, and whether the node is asked to judge the other side, which has
+    /// introduced itself (`false`) or has sent WELCOME (`true`); `None` when more bytes are needed.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]: there is no link.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<Option<(Option<bool>, usize)>, HandshakeError> {
+        let Some((frame, length)) = frame::decode(bytes, GREETING_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        let asks = match (frame, &self.peer) {
+            (Frame::Hello(json), None) => {
+                self.peer = Some(serde_json::from_slice(json).map_err(HandshakeError::Hello)?);
+                Some(false)
+            }
+            (Frame::Welcome, Some(_)) => Some(true),
+            (Frame::Refuse(json), Some(peer)) => {
+                let refusal: Result<Refusal, _> = serde_json::from_slice(json);
+                let why = refusal.map_or(Why::Other, |refusal| refusal.why);
+                return Err(HandshakeError::RefusedByPeer {
+                    id: peer.id.clone(),
+                    run: peer.run.clone(),
+                    why,
+                    text: why.told(&self.own, peer),
+                });
+            }
+            (Frame::Unknown(_), _) => None,
+            _ => return Err(HandshakeError::Disorder),
+        };
+        Ok(Some((asks, length)))
+    }
+
+    /// Takes the node's verdict, and appends what the other side is to hear of it. Returns the other side if the connection is a link.
+    ///
+    /// # Errors
+    /// [`HandshakeError::RefusedHere`].
+    pub(crate) fn judged(
+        &mut self,
+        verdict: Verdict,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Hello>, HandshakeError> {
+        let Some(peer) = &self.peer else { return Ok(None) };
+        let decides = self.own.decides_with(peer);
+        match verdict {
+            Verdict::Wait => {
+                if !decides {
+                    frame::put(out, frame::WELCOME, b"");
+                }
+                Ok(None)
+            }
+            Verdict::Accept { .. } => {
+                if decides {
+                    frame::put(out, frame::WELCOME, b"");
+                }
+                Ok(self.peer.take())
+            }
+            Verdict::Refuse { why, .. } => {
+                put_json(out, frame::REFUSE, &Refusal { why });
+                Err(HandshakeError::RefusedHere {
+                    id: peer.id.chars().take(ID_CHARS_SHOWN).collect(),
+                    run: peer.run.clone(),
+                    why,
+                    text: why.told(&self.own, peer),
+                })
+            }
+        }
+    }
 }
 
 /// Says the last words of this side, and waits for the end of the other.
@@ -334,33 +392,6 @@ fn is_info_of_route(came: &[u8]) -> bool {
     let info: serde_json::Value = serde_json::from_slice(info).unwrap_or_default();
     let is_url = |url: &serde_json::Value| url.as_str().is_some_and(|url| url.starts_with("nats-route://"));
     info.get("lnoc").is_some() || info.get("ip").is_some_and(is_url)
-}
-
-async fn next(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<Greeting, HandshakeError> {
-    loop {
-        if let Some((frame, length)) = frame::decode(came, GREETING_BYTES_MAX)? {
-            let greeting = match frame {
-                Frame::Hello(json) => Some(Greeting::Hello(
-                    serde_json::from_slice(json).map_err(HandshakeError::Hello)?,
-                )),
-                Frame::Welcome => Some(Greeting::Welcome),
-                Frame::Refuse(json) => {
-                    let refusal: Result<Refusal, _> = serde_json::from_slice(json);
-                    Some(Greeting::Refuse(
-                        refusal.map_or(Why::Other, |refusal| refusal.why),
-                    ))
-                }
-                Frame::Unknown(_) => None,
-                _ => return Err(HandshakeError::Disorder),
-            };
-            came.drain(..length);
-            match greeting {
-                Some(greeting) => return Ok(greeting),
-                None => continue,
-            }
-        }
-        more(stream, came).await?;
-    }
 }
 
 async fn more(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<(), HandshakeError> {

@@ -9,19 +9,16 @@ use rand::rngs::StdRng;
 
 use super::node::{Node, mesh_address};
 use crate::mesh::session::Pace;
-use crate::route::frame::{self, FRAME_BYTES_MAX, Frame};
-use crate::route::handshake::{HandshakeError, Origin, Verdict};
-use crate::route::hello::{Hello, Peer, Refusal, put_json};
+use crate::route::frame;
+use crate::route::handshake::{Handshake, HandshakeError, Origin};
+use crate::route::hello::Peer;
 
 const STEP: Duration = Duration::from_millis(10);
 const SUBJECTS: [&str; 7] = ["a", "b", "a.b", "a.c", "a.*", "a.>", ">"];
 
 /// How far one side of a connection is.
 enum Side {
-    /// The other side has not introduced itself.
-    Unknown,
-    /// It has, and is to agree, or to decide.
-    Greeted(Box<Hello>),
+    Greets(Box<Handshake>),
     Linked(u64),
     Gone,
 }
@@ -231,16 +228,16 @@ impl World {
                 .find(|peer| mesh_address(*peer) == at)
                 .expect("an address");
             let nodes = [number, peer];
-            let greeting = |node: &Node| {
-                let mut bytes = Vec::new();
-                put_json(&mut bytes, frame::HELLO, &node.own);
-                bytes
-            };
-            let (mine, theirs) = (greeting(&self.nodes[number]), greeting(&self.nodes[peer]));
+            let handshakes = nodes.map(|node| Box::new(Handshake::new(self.nodes[node].own.clone())));
+            let [mine, theirs] = [0, 1].map(|side| {
+                let mut greeting = Vec::new();
+                handshakes[side].put_hello(&mut greeting);
+                greeting
+            });
             let connection = Connection {
                 runs: nodes.map(|node| self.nodes[node].own.run.clone()),
                 nodes,
-                sides: [Side::Unknown, Side::Unknown],
+                sides: handshakes.map(Side::Greets),
                 ways: [
                     VecDeque::from([(self.now, Some(theirs))]),
                     VecDeque::from([(self.now, Some(mine))]),
@@ -288,7 +285,7 @@ impl World {
             return;
         };
         let late = self.now > connection.opened + Duration::from_millis(400);
-        let greets = matches!(connection.sides[side], Side::Unknown | Side::Greeted(_));
+        let greets = matches!(connection.sides[side], Side::Greets(_));
         if late
             && greets
             && connection.nodes[side] == number
@@ -316,76 +313,53 @@ impl World {
             let Some(connection) = self.connections.get_mut(&which) else {
                 return;
             };
-            let node = connection.nodes[side];
             if let Side::Linked(link) = connection.sides[side] {
+                let node = connection.nodes[side];
                 let rest = std::mem::take(&mut connection.held[side]);
                 assert_eq!(self.nodes[node].take(link, &rest, self.now), Ok(()));
                 return;
             }
-            let held = connection.held[side].clone();
-            let Some((frame, length)) = frame::decode(&held, FRAME_BYTES_MAX).expect("a frame") else {
+            let Side::Greets(handshake) = &mut connection.sides[side] else {
                 return;
             };
-            connection.held[side].drain(..length);
-            match (frame, std::mem::replace(&mut connection.sides[side], Side::Gone)) {
-                (Frame::Hello(json), Side::Unknown) => {
-                    let hello: Hello = serde_json::from_slice(json).expect("HELLO");
-                    self.greeted(which, side, hello);
+            match handshake.take(&connection.held[side]) {
+                Ok(None) => return,
+                Ok(Some((asks, length))) => {
+                    connection.held[side].drain(..length);
+                    if let Some(welcome) = asks {
+                        self.judge(which, side, welcome);
+                    }
                 }
-                (Frame::Welcome, Side::Greeted(hello)) => self.welcomed(which, side, *hello),
-                (Frame::Refuse(json), Side::Greeted(hello)) => {
-                    let refusal: Refusal = serde_json::from_slice(json).expect("REFUSE");
-                    let (id, run, why) = (hello.id, hello.run, refusal.why);
-                    let text = why.text().to_owned();
-                    self.not_linked(which, side, &HandshakeError::RefusedByPeer { id, run, why, text });
-                    return;
-                }
-                _ => return,
+                Err(error) => return self.not_linked(which, side, &error),
             }
         }
     }
 
-    /// As `handshake::shake` has it.
-    fn greeted(&mut self, which: usize, side: usize, hello: Hello) {
-        let now = self.now;
-        let node = &mut self.nodes[self.connections[&which].nodes[side]];
-        let decides = node.own.decides_with(&hello);
-        match node.keeper.judge(&hello, false, side == 0, now) {
-            (Verdict::Wait, _) => {
-                if !decides {
-                    self.say(which, side, &frame::bare(frame::WELCOME));
-                }
-                self.set(which, side, Side::Greeted(Box::new(hello)));
-            }
-            (verdict, _) => self.refuse(which, side, hello, verdict),
-        }
-    }
-
-    fn welcomed(&mut self, which: usize, side: usize, hello: Hello) {
-        let connection = &self.connections[&which];
-        let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
-        let now = self.now;
-        match self.nodes[node].keeper.judge(&hello, true, side == 0, now) {
-            (Verdict::Accept { .. }, number) => {
-                if self.nodes[node].own.decides_with(&hello) {
-                    self.say(which, side, &frame::bare(frame::WELCOME));
-                }
-                self.set(which, side, Side::Linked(number));
-                self.nodes[node].install(number, which, peer, hello, side == 0, now);
-            }
-            (verdict, _) => self.refuse(which, side, hello, verdict),
-        }
-    }
-
-    fn refuse(&mut self, which: usize, side: usize, hello: Hello, verdict: Verdict) {
-        let Verdict::Refuse { why, .. } = verdict else {
-            panic!("{verdict:?} is no refusal")
+    /// The node judges the other side, as `handshake::shake` has it asked.
+    fn judge(&mut self, which: usize, side: usize, welcome: bool) {
+        let Some(connection) = self.connections.get_mut(&which) else {
+            return;
         };
+        let Side::Greets(handshake) = &mut connection.sides[side] else {
+            return;
+        };
+        let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
+        let (now, dialled) = (self.now, side == 0);
+        let hello = handshake.peer().expect("HELLO");
+        let (verdict, number) = self.nodes[node].keeper.judge(hello, welcome, dialled, now);
         let mut word = Vec::new();
-        put_json(&mut word, frame::REFUSE, &Refusal { why });
-        self.say(which, side, &word);
-        let (id, run, text) = (hello.id, hello.run, why.text().to_owned());
-        self.not_linked(which, side, &HandshakeError::RefusedHere { id, run, why, text });
+        let judged = handshake.judged(verdict, &mut word);
+        if !word.is_empty() {
+            self.say(which, side, &word);
+        }
+        match judged {
+            Ok(None) => {}
+            Ok(Some(hello)) => {
+                self.set(which, side, Side::Linked(number));
+                self.nodes[node].install(number, which, peer, hello, dialled, now);
+            }
+            Err(error) => self.not_linked(which, side, &error),
+        }
     }
 
     /// The connection does not become a link, as this side knows.
@@ -410,7 +384,7 @@ impl World {
         let node = connection.nodes[side];
         match std::mem::replace(&mut connection.sides[side], Side::Gone) {
             Side::Linked(number) => drop(self.nodes[node].let_go(number, self.now)),
-            Side::Unknown | Side::Greeted(_) => {
+            Side::Greets(_) => {
                 return self.not_linked(which, side, &HandshakeError::Closed);
             }
             Side::Gone => {}

@@ -1,0 +1,29 @@
+//! The keys and values of a settings file.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use standin_daemon::settings::Place;
+
+/// A value of the file. Numbers and switches keep their source text, for keys that take texts.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Node {
+    Text(String),
+    Integer(i64, String),
+    Float(f64, String),
+    Flag(bool, String),
+    Map(Vec<Entry>),
+    List(Vec<(Place, Node)>),
+    /// Value of an unknown variable. Removed from finished maps and lists.
+    Unknown,
+}
+
+/// A key with its value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) place: Place,
+    pub(super) node: Node,
+    /// Whether a variable refers to it; then it need not be a setting.
+    pub(super) is_used: Rc<Cell<bool>>,
+}
