@@ -18,18 +18,18 @@ const TRACES: usize = 8 * 1024;
 #[derive(Debug)]
 struct Entry {
     subject: Box<[u8]>,
-    found: Found,
+    found: CachedRecipients,
 }
 
 /// What was found for a subject, and how to tell whether it still holds.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub(crate) struct CachedRecipients {
     pub(crate) recipients: Arc<Recipients>,
     watched: Watched,
     sum: u64,
 }
 
-impl Found {
+impl CachedRecipients {
     fn weight(&self) -> usize {
         1 + self.recipients.len()
     }
@@ -87,7 +87,7 @@ impl Cache {
     }
 
     /// Who gets a message published to `subject`.
-    pub(crate) fn find(&mut self, subject: &[u8], interest: &Interest) -> Found {
+    pub(crate) fn find(&mut self, subject: &[u8], interest: &Interest) -> CachedRecipients {
         self.total += 1;
         let hash = self.hasher.hash_one(subject);
         let entry = self.entries.find_mut(hash, |entry| *entry.subject == *subject);
@@ -114,7 +114,7 @@ impl Cache {
         found
     }
 
-    fn remember(&mut self, hash: u64, subject: &[u8], found: Found) {
+    fn remember(&mut self, hash: u64, subject: &[u8], found: CachedRecipients) {
         self.weight += found.weight();
         let entry = Entry {
             subject: subject.into(),
@@ -135,10 +135,10 @@ impl Cache {
 }
 
 /// The counters are read before the look-up: a change during it then makes it count as old, never as new.
-fn look_up(subject: &[u8], interest: &Interest, scope: Scope) -> Found {
+fn look_up(subject: &[u8], interest: &Interest, scope: Scope) -> CachedRecipients {
     let watched = interest.generations().watched(subject);
     let sum = interest.generations().sum(watched);
-    Found {
+    CachedRecipients {
         recipients: Arc::new(interest.recipients(subject, scope)),
         watched,
         sum,

@@ -20,8 +20,8 @@ use standin_wire::limits::FrameLimits;
 use standin_wire::subject::{valid_publish, valid_subscription};
 use standin_wire::{ClientFault, ClientScanner, Connect, Span, encode};
 
-use crate::cache::Found;
-use crate::card::{Card, Labels};
+use crate::cache::CachedRecipients;
+use crate::client_info::{ClientInfo, Labels};
 use crate::closing::Reason;
 use crate::flush::ClientFlush;
 use crate::outbox::Outbox;
@@ -41,7 +41,7 @@ const SWEEP_MIN: usize = 64;
 #[derive(Debug)]
 struct LastPublish {
     subject: Range<usize>,
-    found: Found,
+    found: CachedRecipients,
 }
 
 /// State of one client connection.
@@ -49,7 +49,7 @@ struct LastPublish {
 pub(crate) struct Client {
     shared: Arc<Shared>,
     policy: Arc<Policy>,
-    card: Arc<Card>,
+    client_info: Arc<ClientInfo>,
     outbox: Arc<Outbox>,
     scanner: ClientScanner,
     sweep_at: usize,
@@ -78,13 +78,13 @@ const fn limits(policy: &Policy) -> FrameLimits {
 }
 
 impl Client {
-    pub(crate) fn new(shared: Arc<Shared>, card: Arc<Card>, policy: Arc<Policy>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, client_info: Arc<ClientInfo>, policy: Arc<Policy>) -> Self {
         Self {
             scanner: ClientScanner::new(limits(&policy)),
-            outbox: Arc::clone(&card.outbox),
+            outbox: Arc::clone(&client_info.outbox),
             shared,
             policy,
-            card,
+            client_info,
             sweep_at: SWEEP_MIN,
             hasher: RandomState::default(),
             last: None,
@@ -133,12 +133,12 @@ impl Client {
         std::mem::take(&mut self.took_pong)
     }
 
-    /// Adds the messages and bytes since the last call to the client's card.
+    /// Adds the messages and bytes since the last call to the client's info.
     pub(crate) fn count(&mut self) {
-        self.card
+        self.client_info
             .messages_in
             .fetch_add(std::mem::take(&mut self.messages_in), Relaxed);
-        self.card
+        self.client_info
             .bytes_in
             .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
     }
@@ -151,7 +151,7 @@ impl Client {
     }
 
     /// Sends the PONG that waited, if one did, and processes complete frames at the head of `bytes`, within the turn's budget. Returns their length. More
-    /// complete frames may be left: see [`Router::is_tired`] and [`ClientFlush::is_begun`].
+    /// complete frames may be left: see [`Router::turn_exhausted`] and [`ClientFlush::is_begun`].
     ///
     /// # Errors
     /// The reason why the connection must end. Frames before the error have taken effect.
@@ -159,7 +159,7 @@ impl Client {
         self.flush.go_on(&self.outbox, &mut router.stage);
         let mut at = 0;
         loop {
-            if router.is_tired() || self.flush.is_begun() {
+            if router.turn_exhausted() || self.flush.is_begun() {
                 return Ok(at);
             }
             let span = match self.scanner.next(&bytes[at..]) {
@@ -178,8 +178,8 @@ impl Client {
     /// Removes the client's subscriptions, if any are left. Returns how many there were.
     pub(crate) fn end(&mut self) -> usize {
         self.flush.end(&self.outbox, &self.shared.flush);
-        let live = self.card.live_subscriptions();
-        let subscriptions = std::mem::take(&mut *self.card.subscriptions());
+        let live = self.client_info.live_subscriptions();
+        let subscriptions = std::mem::take(&mut *self.client_info.subscriptions());
         let interest = &self.shared.interest;
         let mut is_new = false;
         for subscription in &subscriptions {
@@ -266,17 +266,17 @@ impl Client {
         self.headers = connect.headers;
         self.outbox.echo.store(connect.echo, Relaxed);
         self.outbox.takes_headers.store(connect.headers, Relaxed);
-        self.card.takes_info.store(connect.protocol >= 1, Relaxed);
+        self.client_info.takes_info.store(connect.protocol >= 1, Relaxed);
         self.label(&mut connect);
         self.said = Some(Box::new(connect));
         self.ok(router);
         Ok(())
     }
 
-    /// Sets the labels on the card from the client's CONNECT, and removes them from `connect`.
+    /// Sets the labels on the client's info from the client's CONNECT, and removes them from `connect`.
     fn label(&self, connect: &mut Connect) {
         let asked = self.policy.access.is_required();
-        self.card.set_labels(Labels {
+        self.client_info.set_labels(Labels {
             name: connect.name.take(),
             lang: connect.lang.take(),
             version: connect.version.take(),
@@ -286,7 +286,7 @@ impl Client {
 
     /// Ends all subscriptions, because the client has sent CONNECT again.
     fn end_subscriptions(&mut self, router: &mut Router) {
-        let subscriptions = std::mem::take(&mut *self.card.subscriptions());
+        let subscriptions = std::mem::take(&mut *self.client_info.subscriptions());
         let shared = Arc::clone(&self.shared);
         for subscription in &subscriptions {
             let recorded = shared.interest.unsubscribe(subscription);
@@ -330,7 +330,7 @@ impl Client {
         if !valid_subscription(sub.subject) {
             return self.error("Invalid Subject", router);
         }
-        let mut subscriptions = self.card.subscriptions();
+        let mut subscriptions = self.client_info.subscriptions();
         if subscriptions.len() >= self.sweep_at {
             subscriptions.retain(|subscription| !subscription.is_over());
             self.sweep_at = (2 * subscriptions.len()).max(SWEEP_MIN);
@@ -388,7 +388,7 @@ impl Client {
 
     fn unsubscribe(&mut self, unsub: &Unsub<'_>, router: &mut Router) {
         let hash = self.hasher.hash_one(unsub.sid);
-        let mut subscriptions = self.card.subscriptions();
+        let mut subscriptions = self.client_info.subscriptions();
         let mut recorded = None;
         if let Ok(entry) = subscriptions.find_entry(hash, |known| known.sid() == unsub.sid) {
             let over = match unsub.max {

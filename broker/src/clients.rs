@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::card::Card;
+use crate::client_info::ClientInfo;
 use crate::closing::{self, Reason};
 
 /// Ended clients that are remembered for the pages, as many as `nats-server` remembers.
@@ -14,7 +14,7 @@ const CLOSED_MAX: usize = 10_000;
 /// A client that is gone.
 #[derive(Debug)]
 pub(crate) struct Closed {
-    pub(crate) card: Arc<Card>,
+    pub(crate) client_info: Arc<ClientInfo>,
     pub(crate) stopped_at: SystemTime,
     pub(crate) uptime: Duration,
     pub(crate) idle: Duration,
@@ -36,11 +36,11 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, card: &Card) {
-        self.messages_in += card.messages_in.load(Relaxed);
-        self.bytes_in += card.bytes_in.load(Relaxed);
-        self.messages_out += card.outbox.messages_out.load(Relaxed);
-        self.bytes_out += card.outbox.bytes_out.load(Relaxed);
+    fn add(&mut self, client_info: &ClientInfo) {
+        self.messages_in += client_info.messages_in.load(Relaxed);
+        self.bytes_in += client_info.bytes_in.load(Relaxed);
+        self.messages_out += client_info.outbox.messages_out.load(Relaxed);
+        self.bytes_out += client_info.outbox.bytes_out.load(Relaxed);
     }
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Clients {
 
 #[derive(Debug, Default)]
 struct Book {
-    open: BTreeMap<u64, Arc<Card>>,
+    open: BTreeMap<u64, Arc<ClientInfo>>,
     /// The oldest first.
     closed: VecDeque<Arc<Closed>>,
     /// Without those still open, but for their number.
@@ -60,28 +60,30 @@ struct Book {
 }
 
 impl Clients {
-    pub(crate) fn insert(&self, card: Arc<Card>) {
+    pub(crate) fn insert(&self, client_info: Arc<ClientInfo>) {
         let mut book = self.book();
         book.totals.clients += 1;
-        book.open.insert(card.outbox.id, card);
+        book.open.insert(client_info.outbox.id, client_info);
     }
 
     /// It is closed, or will be in a moment, and had so many subscriptions.
     pub(crate) fn remove(&self, id: u64, reason: Reason, subscriptions: usize) {
         let mut book = self.book();
-        let Some(card) = book.open.remove(&id) else { return };
-        book.totals.add(&card);
+        let Some(client_info) = book.open.remove(&id) else {
+            return;
+        };
+        book.totals.add(&client_info);
         book.totals.ended[reason.kind()] += 1;
         if book.closed.len() >= CLOSED_MAX {
             book.closed.pop_front();
         }
         let closed = Closed {
             stopped_at: SystemTime::now(),
-            uptime: card.started.elapsed(),
-            idle: card.idle(),
+            uptime: client_info.started.elapsed(),
+            idle: client_info.idle(),
             subscriptions,
             reason,
-            card,
+            client_info,
         };
         book.closed.push_back(Arc::new(closed));
     }
@@ -92,7 +94,7 @@ impl Clients {
     }
 
     /// All that are connected, by their number.
-    pub(crate) fn open(&self) -> Vec<Arc<Card>> {
+    pub(crate) fn open(&self) -> Vec<Arc<ClientInfo>> {
         self.book().open.values().map(Arc::clone).collect()
     }
 
@@ -105,20 +107,23 @@ impl Clients {
     pub(crate) fn totals(&self) -> Totals {
         let book = self.book();
         let mut totals = book.totals;
-        book.open.values().for_each(|card| totals.add(card));
+        book.open.values().for_each(|client_info| totals.add(client_info));
         totals
     }
 
     /// Every client's task looks around.
     pub(crate) fn wake_all(&self) {
-        self.book().open.values().for_each(|card| card.outbox.wake());
+        self.book()
+            .open
+            .values()
+            .for_each(|client_info| client_info.outbox.wake());
     }
 
     pub(crate) fn close_all(&self, reason: Reason) {
         self.book()
             .open
             .values()
-            .for_each(|card| card.outbox.close(reason));
+            .for_each(|client_info| client_info.outbox.close(reason));
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

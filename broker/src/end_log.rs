@@ -3,20 +3,20 @@
 
 use tracing::warn;
 
-use crate::card::Card;
+use crate::client_info::ClientInfo;
 use crate::closing::Reason;
 use crate::policy::Policy;
 
 /// Characters shown of a name that a client gives itself.
 const NAME_CHARS_MAX: usize = 64;
 
-/// Logs that the client of `card` is about to be closed for `reason`.
-pub(crate) fn closed(reason: Reason, card: &Card, policy: &Policy) {
+/// Logs that the client of `client_info` is about to be closed for `reason`.
+pub(crate) fn closed(reason: Reason, client_info: &ClientInfo, policy: &Policy) {
     if !is_told(reason) {
         return;
     }
-    let (client, peer) = (card.outbox.id, card.peer);
-    let labels = card.labels();
+    let (client, peer) = (client_info.outbox.id, client_info.peer);
+    let labels = client_info.labels();
     let name = shown(labels.and_then(|labels| labels.name.as_deref()));
     match reason {
         Reason::SlowConsumerPending | Reason::SlowConsumerDeadline => {
@@ -24,7 +24,7 @@ pub(crate) fn closed(reason: Reason, card: &Card, policy: &Policy) {
                 Reason::SlowConsumerPending => ("limits.max_pending", policy.pending_bytes_max as u128),
                 _ => ("limits.write_deadline_ms", policy.write_deadline.as_millis()),
             };
-            let pending_bytes = card.outbox.unsent_bytes();
+            let pending_bytes = client_info.outbox.unsent_bytes();
             warn!(client, %peer, name, pending_bytes, key, limit, "slow consumer closed");
         }
         Reason::AuthorizationViolation => {

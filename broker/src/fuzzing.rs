@@ -11,8 +11,8 @@ use std::sync::Arc;
 use standin_wire::limits::FrameLimits;
 use standin_wire::server;
 
-use crate::card::Card;
 use crate::client::Client;
+use crate::client_info::ClientInfo;
 use crate::outbox::Outbox;
 use crate::router::Router;
 use crate::settings::Settings;
@@ -24,7 +24,7 @@ const PAYLOAD_BYTES_MAX: usize = 2000;
 const SUBSCRIPTIONS_MAX: usize = 20;
 
 struct Session {
-    card: Arc<Card>,
+    client_info: Arc<ClientInfo>,
     client: Client,
     held: Vec<u8>,
 }
@@ -96,11 +96,14 @@ impl World {
     fn session(&mut self) -> Session {
         let outbox = Arc::new(Outbox::new(self.next_id, None, 1));
         self.next_id += 1;
-        let card = Arc::new(Card::new(outbox, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))));
+        let client_info = Arc::new(ClientInfo::new(
+            outbox,
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+        ));
         let policy = self.shared.policy.load_full();
         Session {
-            client: Client::new(Arc::clone(&self.shared), Arc::clone(&card), policy),
-            card,
+            client: Client::new(Arc::clone(&self.shared), Arc::clone(&client_info), policy),
+            client_info,
             held: Vec::new(),
         }
     }
@@ -111,7 +114,7 @@ impl World {
         self.router.begin_turn();
         let taken = session.client.take(&session.held, &mut self.router);
         session.client.count();
-        let subscriptions = session.card.subscriptions().len();
+        let subscriptions = session.client_info.subscriptions().len();
         assert!(
             subscriptions <= SUBSCRIPTIONS_MAX,
             "{subscriptions} subscriptions"
@@ -133,14 +136,14 @@ impl World {
 
     fn ends(&mut self, number: usize) {
         self.sessions[number].client.end();
-        assert_eq!(self.sessions[number].card.subscriptions().len(), 0);
+        assert_eq!(self.sessions[number].client_info.subscriptions().len(), 0);
         self.sessions[number] = self.session();
     }
 
     /// What clients are to be sent is whole frames, and nothing else.
     fn check_staged(&mut self) {
         for session in &self.sessions {
-            let staged = self.router.stage.of(&session.card.outbox);
+            let staged = self.router.stage.of(&session.client_info.outbox);
             let mut bytes = Vec::new();
             staged.parts(|part, _| bytes.extend_from_slice(part));
             let mut rest = &bytes[..];

@@ -24,7 +24,7 @@
 //! | `mesh` | the life of a node among others |
 //!
 //! Around them: [`cli`], [`settings`] (`natsconf`: in nats-server's own format; `unserved`: what of nats-server is not here) and the `policy` made of them, [`auth`], `closing` (why connections end), `end_log` (what the log says of it), `clients` and
-//! `card` (what of clients others may see), `monitor` (the pages), [`notices`] (pid and ports files), `identity`.
+//! `client_info` (what of clients others may see), `monitor` (the pages), [`notices`] (pid and ports files), `identity`.
 //!
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged; then each client it touched is written to
 //! once, by the thread that has the batch.
@@ -32,9 +32,9 @@
 mod accept;
 pub mod auth;
 mod cache;
-mod card;
 pub mod cli;
 mod client;
+mod client_info;
 mod clients;
 mod closing;
 mod end_log;

@@ -7,7 +7,7 @@
 //! | [`orders`] | what the node and its keeper say to each other |
 //! | [`membership`] | which nodes there are, whom to dial, which link survives; a value without sockets |
 //! | [`sockets`] | the sockets of links |
-//! | [`guests`], [`complaints`] | who comes and does not belong costs little, and is not told of again and again |
+//! | [`pending_handshakes`], [`complaints`] | who comes and does not belong costs little, and is not told of again and again |
 //! | [`session`] | the session of one link: what comes over it, and what it does |
 //!
 //! *Start.* Listen for other nodes; read the registry; link with all; when each has told all its interest, and the place in the
@@ -16,10 +16,10 @@
 //! registry the same holds by the nodes' sockets: who dials in vain was there first.
 
 mod complaints;
-mod guests;
 mod keeper;
 mod membership;
 mod orders;
+mod pending_handshakes;
 #[cfg(test)]
 mod schedules;
 pub(crate) mod session;

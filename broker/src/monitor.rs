@@ -13,7 +13,7 @@
 //! | [`scrape`] | `/metrics`, for Prometheus |
 //! | [`usage`] | memory and CPU of the process |
 //!
-//! *Architecture invariant:* pages read what others see of clients ([`Card`](crate::card::Card)) and never wait for one.
+//! *Architecture invariant:* pages read what others see of clients ([`ClientInfo`](crate::client_info::ClientInfo)) and never wait for one.
 
 mod absent;
 mod connz;
@@ -134,7 +134,7 @@ async fn index() -> impl IntoResponse {
 async fn health(State(pages): State<Pages>) -> Response {
     let shared = &pages.shared;
     let serving = shared.serving.load(Relaxed);
-    if shared.to_tell().lame_duck || !serving {
+    if shared.advertised().lame_duck || !serving {
         let status = if serving {
             "{\"status\":\"unavailable\",\"error\":\"lame duck\"}"
         } else {

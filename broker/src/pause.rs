@@ -80,11 +80,13 @@ impl PauseWatch {
 fn end_reset_connections(worker: usize, paused: Duration, shared: &Shared) {
     let is_here = |number| shared.home(number) == worker;
     let clients = shared.clients.open();
-    let clients = clients.iter().filter(|card| is_here(card.outbox.id));
+    let clients = clients
+        .iter()
+        .filter(|client_info| is_here(client_info.outbox.id));
     let links = shared.interest.links.load();
     let links = links.iter().filter(|link| is_here(link.number));
     let outboxes = clients
-        .map(|card| &card.outbox)
+        .map(|client_info| &client_info.outbox)
         .chain(links.map(|link| &link.outbox));
     let reset = outboxes.filter(|outbox: &&Arc<Outbox>| outbox.end_if_reset().is_some());
     let (reset, paused_ms) = (reset.count(), paused.as_millis());

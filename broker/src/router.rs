@@ -15,7 +15,7 @@ use crate::lookups::Lookups;
 use crate::outbox::{Outbox, Staged};
 use crate::route::frame;
 use crate::stage::Stage;
-use crate::subscription::{Subscription, Turn};
+use crate::subscription::{Delivery, Subscription};
 
 /// Payloads from this size on are not copied for each of several subscribers.
 const SHARED_BYTES_MIN: usize = 8 * 1024;
@@ -89,7 +89,7 @@ impl Router {
 
     /// Whether so much was delivered in this turn that others should have theirs.
     #[inline]
-    pub(crate) const fn is_tired(&self) -> bool {
+    pub(crate) const fn turn_exhausted(&self) -> bool {
         self.delivered >= TURN_DELIVERIES_MAX
     }
 
@@ -116,7 +116,7 @@ impl Router {
     ) -> bool {
         let total = to.each.len() + to.groups.len() + to.links.len();
         self.fanout_max = self.fanout_max.max(total);
-        let shared = Shared::if_worth_it(message, total);
+        let shared = SharedBody::if_worth_it(message, total);
         let echo = from.echo.load(Relaxed);
         let mut delivered = false;
         for subscription in &to.each {
@@ -153,7 +153,7 @@ impl Router {
     ) -> bool {
         let total = to.each.len() + to.groups.len();
         self.fanout_max = self.fanout_max.max(total);
-        let shared = Shared::if_worth_it(message, total);
+        let shared = SharedBody::if_worth_it(message, total);
         let mut taken = false;
         for subscription in &to.each {
             if flush::admits(&subscription.client, acked) {
@@ -177,7 +177,7 @@ impl Router {
         group: &Group,
         not: Option<u64>,
         message: &Publish<'_>,
-        shared: Option<&Shared>,
+        shared: Option<&SharedBody>,
         interest: &Interest,
     ) -> bool {
         let start = self.dice.below(group.members.len());
@@ -211,7 +211,7 @@ impl Router {
         from: &Arc<Outbox>,
         message: &Publish<'_>,
         to: &Recipients,
-        shared: Option<&Shared>,
+        shared: Option<&SharedBody>,
     ) {
         let chosen = std::mem::take(&mut self.chosen);
         for link in &to.links {
@@ -242,7 +242,7 @@ impl Router {
         message: &Publish<'_>,
         to: &Recipients,
         chosen: &[(usize, usize)],
-        shared: Option<&Shared>,
+        shared: Option<&SharedBody>,
     ) {
         self.names.clear();
         for (group, place) in chosen {
@@ -304,11 +304,11 @@ impl Router {
         from: &Arc<Outbox>,
         subscription: &Arc<Subscription>,
         message: &Publish<'_>,
-        shared: Option<&Shared>,
+        shared: Option<&SharedBody>,
         interest: &Interest,
     ) -> bool {
-        let turn = subscription.take_turn();
-        if turn == Turn::Over {
+        let delivery = subscription.take_delivery();
+        if delivery == Delivery::Over {
             return false;
         }
         self.delivered += 1;
@@ -325,7 +325,7 @@ impl Router {
         }
         let added = staged.bytes.len() - start;
         self.stage.added(added);
-        if turn == Turn::DeliverLast {
+        if delivery == Delivery::Last {
             subscription.client.has_ended.store(true, Relaxed);
             if interest.unsubscribe(subscription).is_new {
                 self.touch_links(interest);
@@ -337,13 +337,13 @@ impl Router {
 
 /// What of a large message all its subscribers share.
 #[derive(Debug)]
-struct Shared {
+struct SharedBody {
     headers_len: usize,
     /// Headers, payload and line end.
     body: Bytes,
 }
 
-impl Shared {
+impl SharedBody {
     /// When several get a message that is not small.
     fn if_worth_it(message: &Publish<'_>, recipients: usize) -> Option<Self> {
         let whole_bytes = message.payload.len() + message.headers.map_or(0, <[u8]>::len);
@@ -361,7 +361,12 @@ impl Shared {
 
 /// MSG or HMSG, as the subscriber takes it.
 #[inline]
-fn encode(staged: &mut Staged, subscription: &Subscription, message: &Publish<'_>, shared: Option<&Shared>) {
+fn encode(
+    staged: &mut Staged,
+    subscription: &Subscription,
+    message: &Publish<'_>,
+    shared: Option<&SharedBody>,
+) {
     let headers = message
         .headers
         .filter(|headers| !headers.is_empty() && subscription.client.takes_headers.load(Relaxed));

@@ -27,7 +27,7 @@ pub(crate) const GIT_COMMIT: &str = concat!("standin-", env!("CARGO_PKG_VERSION"
 
 /// What INFO tells that can change while a client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct Advertised {
     pub(crate) payload_bytes_max: usize,
     pub(crate) auth_required: bool,
     pub(crate) lame_duck: bool,
@@ -168,12 +168,12 @@ impl Shared {
     }
 
     /// What `connect_urls` of INFO says: this node first, as long as it takes clients.
-    pub(crate) fn connect_urls(&self, told: Told) -> Vec<String> {
+    pub(crate) fn connect_urls(&self, advertised: Advertised) -> Vec<String> {
         let others = self.connect_urls.load();
         if others.is_empty() && !self.had_peers.load(Relaxed) {
             return Vec::new();
         }
-        let own = self.own_url.get().filter(|_| !told.lame_duck);
+        let own = self.own_url.get().filter(|_| !advertised.lame_duck);
         own.into_iter().chain(others.iter()).cloned().collect()
     }
 
@@ -207,9 +207,9 @@ impl Shared {
     }
 
     /// What INFO says now.
-    pub(crate) fn to_tell(&self) -> Told {
+    pub(crate) fn advertised(&self) -> Advertised {
         let policy = self.policy.load();
-        Told {
+        Advertised {
             payload_bytes_max: policy.payload_bytes_max,
             auth_required: policy.access.is_required(),
             lame_duck: self.lame_duck.load(Relaxed),
@@ -221,7 +221,7 @@ impl Shared {
     /// clients can read.
     pub(crate) fn info(
         &self,
-        told: Told,
+        advertised: Advertised,
         client_id: u64,
         peer: SocketAddr,
         local: Option<SocketAddr>,
@@ -229,14 +229,14 @@ impl Shared {
     ) -> (String, bool) {
         let settings = self.settings.load();
         let local = local.unwrap_or(self.address);
-        let advertised = settings.advertise.as_str();
-        let (host, port) = match advertised.rsplit_once(':') {
+        let advertise = settings.advertise.as_str();
+        let (host, port) = match advertise.rsplit_once(':') {
             Some((host, port)) if port.parse::<u16>().is_ok() => {
                 let host = host.trim_start_matches('[').trim_end_matches(']');
                 (host.to_owned(), port.parse().unwrap_or_default())
             }
-            _ if advertised.is_empty() => (self.address.ip().to_string(), local.port()),
-            _ => (advertised.to_owned(), local.port()),
+            _ if advertise.is_empty() => (self.address.ip().to_string(), local.port()),
+            _ => (advertise.to_owned(), local.port()),
         };
         let info = Info {
             server_id: self.server_id.clone(),
@@ -248,13 +248,13 @@ impl Shared {
             host,
             port,
             headers: true,
-            auth_required: told.auth_required,
-            max_payload: told.payload_bytes_max as i64,
-            ldm: told.lame_duck,
+            auth_required: advertised.auth_required,
+            max_payload: advertised.payload_bytes_max as i64,
+            ldm: advertised.lame_duck,
             client_id,
             client_ip: peer.ip().to_string(),
             cluster: self.cluster_name().to_string(),
-            connect_urls: self.connect_urls(told),
+            connect_urls: self.connect_urls(advertised),
             ..Info::default()
         };
         let mut info = info.with_safe_names();

@@ -169,7 +169,7 @@ impl<S: Session> Shell<S> {
             } else {
                 self.intake.read(&self.socket, buffer, take)
             };
-            self.unfinished = router.is_tired() || self.session.wants_turn();
+            self.unfinished = router.turn_exhausted() || self.session.wants_turn();
             router.count(&self.shared.lookups);
             taken
         })?;

@@ -26,11 +26,11 @@ pub(crate) struct Subscription {
 
 /// What a delivery means for the subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum Delivery {
     /// It gets the message.
-    Deliver,
+    Due,
     /// It gets the message, its last.
-    DeliverLast,
+    Last,
     /// It has had all it asked for.
     Over,
 }
@@ -64,18 +64,18 @@ impl Subscription {
         self.in_group.then(|| &self.text[self.queue_at as usize..])
     }
 
-    /// Takes its turn at one message. Exact however many threads deliver: the counter is one. Here and in
+    /// Counts one message. Exact however many threads deliver: the counter is one. Here and in
     /// [`set_max`](Self::set_max) each side writes its own and reads the other's, in one order for all: one of the two sees that the
     /// last message was delivered.
     #[inline]
-    pub(crate) fn take_turn(&self) -> Turn {
+    pub(crate) fn take_delivery(&self) -> Delivery {
         let count = self.delivered.fetch_add(1, Ordering::SeqCst) + 1;
         let max = self.max.load(Ordering::SeqCst);
         match max {
-            0 => Turn::Deliver,
-            _ if count < max => Turn::Deliver,
-            _ if count == max => Turn::DeliverLast,
-            _ => Turn::Over,
+            0 => Delivery::Due,
+            _ if count < max => Delivery::Due,
+            _ if count == max => Delivery::Last,
+            _ => Delivery::Over,
         }
     }
 

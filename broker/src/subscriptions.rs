@@ -12,9 +12,9 @@
 //! encoded or sent under the write lock.
 
 mod change;
-mod equals;
 mod matched;
 mod page;
+mod subject_entry;
 mod tree;
 
 use std::hash::BuildHasher;
@@ -31,9 +31,9 @@ use hashbrown::hash_table::Entry;
 use standin_wire::subject::has_wildcard;
 
 pub(crate) use self::change::Change;
-use self::equals::{Edge, Equals};
 pub(crate) use self::matched::Matched;
 use self::page::Page;
+use self::subject_entry::{Edge, SubjectEntry};
 use self::tree::Tree;
 use crate::generations::Generations;
 use crate::subscription::Subscription;
@@ -62,7 +62,7 @@ pub(crate) struct Subscriptions {
 #[derive(Debug)]
 struct Known {
     /// Without wildcards, by whole subject. The key stands in the subscriptions themselves.
-    literal: Vec<HashTable<Equals>>,
+    literal: Vec<HashTable<SubjectEntry>>,
     /// With wildcards.
     wild: Tree,
     counts: Counts,
@@ -152,12 +152,12 @@ impl Subscriptions {
             known.wild.add(Tokens::of(subject), added)
         } else {
             let hash = self.hasher.hash_one(subject);
-            let same = |equals: &Equals| equals.subject() == subject;
+            let same = |entry: &SubjectEntry| entry.subject() == subject;
             let shard = &mut known.literal[shard_of(hash)];
-            match shard.entry(hash, same, |equals| self.hasher.hash_one(equals.subject())) {
+            match shard.entry(hash, same, |entry| self.hasher.hash_one(entry.subject())) {
                 Entry::Occupied(mut entry) => entry.get_mut().add(added),
                 Entry::Vacant(entry) => {
-                    entry.insert(Equals::One(added));
+                    entry.insert(SubjectEntry::One(added));
                     Edge::First
                 }
             }
@@ -176,7 +176,7 @@ impl Subscriptions {
         } else {
             let hash = self.hasher.hash_one(subject);
             let shard = &mut known.literal[shard_of(hash)];
-            let entry = shard.find_entry(hash, |equals| equals.subject() == subject);
+            let entry = shard.find_entry(hash, |entry| entry.subject() == subject);
             entry.ok().and_then(|mut entry| {
                 let edge = entry.get_mut().remove(subscription)?;
                 if entry.get().is_empty(edge) {
@@ -288,7 +288,7 @@ impl Subscriptions {
     /// Reads the next piece of the table, each subject and each queue group as if it had come now. Returns the number of the last change
     /// when that was the last piece.
     pub(crate) fn next_piece(&self, cursor: &mut Cursor, mut each: impl FnMut(Change)) -> Option<u64> {
-        let mut read = |equals: &Equals| equals.interest(|one, members| each(Change::new(one, members)));
+        let mut read = |entry: &SubjectEntry| entry.interest(|one, members| each(Change::new(one, members)));
         let known = self.read();
         if let Some(shard) = known.literal.get(cursor.shards) {
             shard.iter().for_each(&mut read);
@@ -304,8 +304,8 @@ impl Subscriptions {
     pub(crate) fn page(&self, offset: usize, limit: usize) -> Vec<Arc<Subscription>> {
         let known = self.read();
         let mut page = Page::new(offset, limit);
-        for equals in known.literal.iter().flatten() {
-            equals.each(&mut page);
+        for entry in known.literal.iter().flatten() {
+            entry.each(&mut page);
             if page.is_full() {
                 return page.into_taken();
             }
@@ -322,8 +322,8 @@ impl Subscriptions {
         let known = self.read();
         let hash = self.hasher.hash_one(subject);
         let shard = &known.literal[shard_of(hash)];
-        if let Some(equals) = shard.find(hash, |equals| equals.subject() == subject) {
-            equals.collect(matched);
+        if let Some(entry) = shard.find(hash, |entry| entry.subject() == subject) {
+            entry.collect(matched);
         }
         known.wild.collect(Tokens::of(subject), matched);
     }

@@ -10,13 +10,13 @@ use standin_wire::encode;
 use tokio::net::TcpStream;
 
 use super::Client;
-use crate::card::Card;
+use crate::client_info::ClientInfo;
 use crate::closing::Reason;
 use crate::end_log;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::router::Router;
-use crate::shared::{Shared, Told};
+use crate::shared::{Advertised, Shared};
 use crate::shell::{self, Session, Shell};
 use crate::turn;
 
@@ -28,14 +28,14 @@ const STALL: Duration = Duration::from_millis(5);
 /// See the file's head.
 struct ClientSession {
     shared: Arc<Shared>,
-    card: Arc<Card>,
+    client_info: Arc<ClientInfo>,
     outbox: Arc<Outbox>,
     /// The address that the client has connected to.
     local: Option<SocketAddr>,
     client: Client,
     policy: Arc<Policy>,
     /// What INFO last told the client.
-    told: Told,
+    advertised: Advertised,
     /// The first INFO did not name all nodes; a client that takes another one gets them.
     owes_info: bool,
     started: Instant,
@@ -54,14 +54,14 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
     let now = Instant::now();
     let socket = Arc::new(stream);
     let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
-    let card = Arc::new(Card::new(Arc::clone(&outbox), peer));
+    let client_info = Arc::new(ClientInfo::new(Arc::clone(&outbox), peer));
     // Read before the policy: a change between the two is taken up again.
     let news = shared.news();
-    shared.clients.insert(Arc::clone(&card));
+    shared.clients.insert(Arc::clone(&client_info));
     let policy = shared.policy.load_full();
     let mut session = ClientSession {
-        client: Client::new(Arc::clone(&shared), Arc::clone(&card), Arc::clone(&policy)),
-        told: shared.to_tell(),
+        client: Client::new(Arc::clone(&shared), Arc::clone(&client_info), Arc::clone(&policy)),
+        advertised: shared.advertised(),
         owes_info: false,
         policy: Arc::clone(&policy),
         local: socket.local_addr().ok(),
@@ -73,7 +73,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
         pings: 0,
         stalled_until: None,
         outbox: Arc::clone(&outbox),
-        card,
+        client_info,
         shared: Arc::clone(&shared),
     };
     session.inform(true);
@@ -89,10 +89,10 @@ impl Session for ClientSession {
     fn renew(&mut self, policy: &Arc<Policy>) -> Result<(), Reason> {
         self.policy = Arc::clone(policy);
         self.client.set_policy(Arc::clone(policy))?;
-        let told = self.shared.to_tell();
-        if told != self.told {
-            self.told = told;
-            if self.card.takes_info.load(Relaxed) {
+        let advertised = self.shared.advertised();
+        if advertised != self.advertised {
+            self.advertised = advertised;
+            if self.client_info.takes_info.load(Relaxed) {
                 self.inform(false);
             }
         }
@@ -135,7 +135,7 @@ impl Session for ClientSession {
             let wait = FIRST_PING.min(self.policy.ping_interval);
             self.first_ping = Some(now + wait.mul_f64(rand::random_range(1.0..1.2)));
         }
-        if self.owes_info && self.card.takes_info.load(Relaxed) {
+        if self.owes_info && self.client_info.takes_info.load(Relaxed) {
             self.inform(false);
         }
     }
@@ -174,20 +174,21 @@ impl ClientSession {
     }
 
     fn inform(&mut self, is_first: bool) {
-        let (id, peer) = (self.outbox.id, self.card.peer);
-        let (line, is_whole) = self.shared.info(self.told, id, peer, self.local, is_first);
+        let (id, peer) = (self.outbox.id, self.client_info.peer);
+        let (line, is_whole) = self.shared.info(self.advertised, id, peer, self.local, is_first);
         self.owes_info = !is_whole;
         turn::say(&self.outbox, line.as_bytes());
     }
 
     fn heard(&mut self, now: Instant) {
         self.heard = now;
-        self.card.heard(now);
+        self.client_info.heard(now);
         self.pings = 0;
         if self.client.took_pong()
             && let Some(pinged) = self.pinged
         {
-            self.card.answered_after(now.saturating_duration_since(pinged));
+            self.client_info
+                .answered_after(now.saturating_duration_since(pinged));
         }
     }
 
@@ -206,7 +207,7 @@ impl ClientSession {
     /// Ends the client's subscriptions and tells it why.
     fn end(&mut self, reason: Reason) {
         self.outbox.close(reason);
-        end_log::closed(reason, &self.card, &self.policy);
+        end_log::closed(reason, &self.client_info, &self.policy);
         let subscriptions = self.client.end();
         self.shared.clients.remove(self.outbox.id, reason, subscriptions);
         if let Some(text) = reason.text() {

@@ -22,7 +22,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::error;
 
-use crate::cache::Found;
+use crate::cache::CachedRecipients;
 use crate::closing::Reason;
 use crate::flush::PeerFlush;
 use crate::outbox::Outbox;
@@ -80,7 +80,7 @@ pub(crate) struct RouteSession {
     incoming: Incoming,
     flush: PeerFlush,
     /// The last message's subject, and who gets it here.
-    last: Option<(Vec<u8>, Found)>,
+    last: Option<(Vec<u8>, CachedRecipients)>,
     messages_in: u64,
     bytes_in: u64,
     /// How far the peer was told what is there; `None`: all of it.
@@ -320,7 +320,7 @@ impl Session for RouteSession {
     fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
         let mut at = 0;
         // What is still owed of the turn before comes first, so that it comes at all.
-        while !router.is_tired() && (at > 0 || self.ack(router)) {
+        while !router.turn_exhausted() && (at > 0 || self.ack(router)) {
             let Some((frame, length)) = self.incoming.frame(&bytes[at..])? else {
                 break;
             };

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::query::{Given, Query, Refusal};
 use super::{Pages, ROWS_MAX, json, stretch, time};
-use crate::card::Card;
+use crate::client_info::ClientInfo;
 use crate::clients::Closed;
 use crate::subscription::Subscription;
 
@@ -125,60 +125,60 @@ impl Asked {
 
 /// A client as its row is made.
 struct Subject {
-    card: Arc<Card>,
+    client_info: Arc<ClientInfo>,
     closed: Option<Arc<Closed>>,
 }
 
 impl Subject {
     fn uptime(&self) -> Duration {
         let closed = self.closed.as_ref().map(|closed| closed.uptime);
-        closed.unwrap_or_else(|| self.card.started.elapsed())
+        closed.unwrap_or_else(|| self.client_info.started.elapsed())
     }
 
     fn idle(&self) -> Duration {
         let closed = self.closed.as_ref().map(|closed| closed.idle);
-        closed.unwrap_or_else(|| self.card.idle())
+        closed.unwrap_or_else(|| self.client_info.idle())
     }
 
     fn subscriptions(&self) -> usize {
         let closed = self.closed.as_ref().map(|closed| closed.subscriptions);
-        closed.unwrap_or_else(|| self.card.live_subscriptions())
+        closed.unwrap_or_else(|| self.client_info.live_subscriptions())
     }
 
     fn last_activity(&self) -> SystemTime {
-        self.card.started_at + self.uptime().saturating_sub(self.idle())
+        self.client_info.started_at + self.uptime().saturating_sub(self.idle())
     }
 
     fn user(&self) -> Option<&str> {
-        self.card.labels()?.user.as_deref()
+        self.client_info.labels()?.user.as_deref()
     }
 
     fn row(&self, asked: &Asked) -> Row {
-        let card = &self.card;
-        let labels = card.labels().cloned().unwrap_or_default();
+        let client_info = &self.client_info;
+        let labels = client_info.labels().cloned().unwrap_or_default();
         let (list, detail) = match asked.subs {
             Subs::No => (None, None),
             Subs::Subjects => (Some(self.each_subscription(subject)), None),
             Subs::Detail => (None, Some(self.each_subscription(SubRow::of))),
         };
         Row {
-            cid: card.outbox.id,
+            cid: client_info.outbox.id,
             kind: "Client",
             r#type: "nats",
-            ip: card.peer.ip().to_string(),
-            port: card.peer.port(),
-            start: time(card.started_at),
+            ip: client_info.peer.ip().to_string(),
+            port: client_info.peer.port(),
+            start: time(client_info.started_at),
             last_activity: time(self.last_activity()),
             stop: self.closed.as_ref().map(|closed| time(closed.stopped_at)),
             reason: self.closed.as_ref().map(|closed| closed.reason.as_str()),
-            rtt: card.rtt().map(microseconds),
+            rtt: client_info.rtt().map(microseconds),
             uptime: stretch(self.uptime()),
             idle: stretch(self.idle()),
-            pending_bytes: card.outbox.pending_bytes(),
-            in_msgs: card.messages_in.load(Relaxed),
-            out_msgs: card.outbox.messages_out.load(Relaxed),
-            in_bytes: card.bytes_in.load(Relaxed),
-            out_bytes: card.outbox.bytes_out.load(Relaxed),
+            pending_bytes: client_info.outbox.pending_bytes(),
+            in_msgs: client_info.messages_in.load(Relaxed),
+            out_msgs: client_info.outbox.messages_out.load(Relaxed),
+            in_bytes: client_info.bytes_in.load(Relaxed),
+            out_bytes: client_info.outbox.bytes_out.load(Relaxed),
             subscriptions: self.subscriptions(),
             name: labels.name,
             lang: labels.lang,
@@ -190,7 +190,7 @@ impl Subject {
     }
 
     fn each_subscription<T>(&self, of: impl Fn(&Arc<Subscription>) -> T) -> Vec<T> {
-        let subscriptions = self.card.subscriptions();
+        let subscriptions = self.client_info.subscriptions();
         let live = subscriptions
             .iter()
             .filter(|subscription| !subscription.is_over());
@@ -295,16 +295,14 @@ pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
     let clients = &pages.shared.clients;
     let mut subjects: Vec<Subject> = Vec::new();
     if asked.state != Which::Closed {
-        subjects.extend(
-            clients
-                .open()
-                .into_iter()
-                .map(|card| Subject { card, closed: None }),
-        );
+        subjects.extend(clients.open().into_iter().map(|client_info| Subject {
+            client_info,
+            closed: None,
+        }));
     }
     if asked.state != Which::Open {
         subjects.extend(clients.closed().into_iter().map(|closed| Subject {
-            card: Arc::clone(&closed.card),
+            client_info: Arc::clone(&closed.client_info),
             closed: Some(closed),
         }));
     }
@@ -315,7 +313,7 @@ pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
             .is_none_or(|user| subject.user() == Some(user))
     });
     let total = subjects.len();
-    subjects.retain(|subject| asked.cid.is_none_or(|cid| cid == subject.card.outbox.id));
+    subjects.retain(|subject| asked.cid.is_none_or(|cid| cid == subject.client_info.outbox.id));
     sort(&mut subjects, asked.sort);
     let limit = asked.limit;
     let page = subjects.iter().skip(asked.offset).take(limit);
@@ -334,12 +332,12 @@ pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
 fn sort(subjects: &mut [Subject], by: Sort) {
     let most_first = |key: fn(&Subject) -> u64| move |subject: &Subject| Reverse(key(subject));
     match by {
-        Sort::Cid => subjects.sort_by_key(|subject| subject.card.outbox.id),
-        Sort::Start => subjects.sort_by_key(|subject| subject.card.started_at),
+        Sort::Cid => subjects.sort_by_key(|subject| subject.client_info.outbox.id),
+        Sort::Start => subjects.sort_by_key(|subject| subject.client_info.started_at),
         Sort::Reason => {
             subjects.sort_by_key(|subject| subject.closed.as_ref().map(|closed| closed.reason.as_str()))
         }
-        Sort::Rtt => subjects.sort_by_key(|subject| Reverse(subject.card.rtt())),
+        Sort::Rtt => subjects.sort_by_key(|subject| Reverse(subject.client_info.rtt())),
         Sort::Last => subjects.sort_by_key(|subject| Reverse(subject.last_activity())),
         Sort::Idle => subjects.sort_by_key(|subject| Reverse(subject.idle())),
         Sort::Uptime => subjects.sort_by_key(Subject::uptime),
@@ -348,21 +346,27 @@ fn sort(subjects: &mut [Subject], by: Sort) {
         }
         Sort::Subs => subjects.sort_by_cached_key(most_first(|subject| subject.subscriptions() as u64)),
         Sort::Pending => {
-            subjects.sort_by_cached_key(most_first(|subject| subject.card.outbox.pending_bytes() as u64));
+            subjects.sort_by_cached_key(most_first(|subject| {
+                subject.client_info.outbox.pending_bytes() as u64
+            }));
         }
         Sort::MsgsTo => {
             subjects.sort_by_cached_key(most_first(|subject| {
-                subject.card.outbox.messages_out.load(Relaxed)
+                subject.client_info.outbox.messages_out.load(Relaxed)
             }));
         }
         Sort::MsgsFrom => {
-            subjects.sort_by_cached_key(most_first(|subject| subject.card.messages_in.load(Relaxed)));
+            subjects.sort_by_cached_key(most_first(|subject| {
+                subject.client_info.messages_in.load(Relaxed)
+            }));
         }
         Sort::BytesTo => {
-            subjects.sort_by_cached_key(most_first(|subject| subject.card.outbox.bytes_out.load(Relaxed)));
+            subjects.sort_by_cached_key(most_first(|subject| {
+                subject.client_info.outbox.bytes_out.load(Relaxed)
+            }));
         }
         Sort::BytesFrom => {
-            subjects.sort_by_cached_key(most_first(|subject| subject.card.bytes_in.load(Relaxed)));
+            subjects.sort_by_cached_key(most_first(|subject| subject.client_info.bytes_in.load(Relaxed)));
         }
     }
 }

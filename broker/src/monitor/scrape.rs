@@ -184,12 +184,15 @@ impl Scrape {
         self.link_bytes_out.absolute(totals.bytes_out);
         self.flushes_given_up.absolute(shared.flush.given_up());
         self.remote_subscriptions.set(shared.interest.remote.len() as f64);
-        let pending: usize = open.iter().map(|card| card.outbox.pending_bytes()).sum();
+        let pending: usize = open
+            .iter()
+            .map(|client_info| client_info.outbox.pending_bytes())
+            .sum();
         self.pending_bytes.set(pending as f64);
         self.resident_bytes.set(usage::resident_bytes() as f64);
         self.cpu_seconds.set(usage::cpu_secs().unwrap_or(0.0));
         self.lame_duck
-            .set(f64::from(u8::from(shared.to_tell().lame_duck)));
+            .set(f64::from(u8::from(shared.advertised().lame_duck)));
     }
 }
 

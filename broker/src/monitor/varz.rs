@@ -169,7 +169,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         go: BUILT_WITH,
         host: shared.address.ip().to_string(),
         port: shared.address.port(),
-        connect_urls: shared.connect_urls(shared.to_tell()),
+        connect_urls: shared.connect_urls(shared.advertised()),
         auth_required: policy.access.is_required(),
         max_connections: policy.connections_max,
         max_subscriptions: policy.subscriptions_max,
@@ -219,6 +219,6 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         config_load_time: time(**shared.loaded_at.load()),
         slow_consumer_stats: slow,
         stale_connection_stats: stale,
-        lame_duck_mode: shared.to_tell().lame_duck,
+        lame_duck_mode: shared.advertised().lame_duck,
     })
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::outbox::Outbox;
-use crate::subscription::Turn;
+use crate::subscription::Delivery;
 use proptest::prelude::*;
 use standin_wire::subject::matches;
 
@@ -104,12 +104,16 @@ fn a_change_is_told_of_to_the_subjects_that_it_can_touch() {
 }
 
 #[test]
-fn a_turn_after_the_last_is_none() {
+fn a_delivery_after_the_last_is_none() {
     let three = subscription("a", None, "1");
-    assert_eq!(three.take_turn(), Turn::Deliver);
+    assert_eq!(three.take_delivery(), Delivery::Due);
     assert!(!three.set_max(3));
-    let turns = [three.take_turn(), three.take_turn(), three.take_turn()];
-    assert_eq!(turns, [Turn::Deliver, Turn::DeliverLast, Turn::Over]);
+    let deliveries = [
+        three.take_delivery(),
+        three.take_delivery(),
+        three.take_delivery(),
+    ];
+    assert_eq!(deliveries, [Delivery::Due, Delivery::Last, Delivery::Over]);
     assert!(three.is_over());
 }
 

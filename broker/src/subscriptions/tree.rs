@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::equals::{Edge, Equals};
 use super::matched::Matched;
 use super::page::Page;
+use super::subject_entry::{Edge, SubjectEntry};
 use crate::subscription::Subscription;
 use crate::tokens::Tokens;
 
@@ -25,9 +25,9 @@ struct Node {
     /// `*` is the next token.
     any: Option<u32>,
     /// `>` is the next token.
-    rest: Option<Equals>,
+    rest: Option<SubjectEntry>,
     /// Subjects that end here.
-    end: Option<Equals>,
+    end: Option<SubjectEntry>,
 }
 
 impl Node {
@@ -84,9 +84,9 @@ impl Tree {
             Some(slot) => slot,
             None => &mut self.nodes[at].end,
         };
-        let equals = slot.as_mut()?;
-        let edge = equals.remove(subscription)?;
-        if equals.is_empty(edge) {
+        let entry = slot.as_mut()?;
+        let edge = entry.remove(subscription)?;
+        if entry.is_empty(edge) {
             *slot = None;
         }
         while self.nodes[at].is_empty()
@@ -124,8 +124,8 @@ impl Tree {
     /// A stretch of all of them.
     pub(super) fn each(&self, page: &mut Page) {
         for node in &self.nodes {
-            for equals in [&node.end, &node.rest].into_iter().flatten() {
-                equals.each(page);
+            for entry in [&node.end, &node.rest].into_iter().flatten() {
+                entry.each(page);
             }
             if page.is_full() {
                 return;
@@ -135,7 +135,7 @@ impl Tree {
 
     /// What stands in `count` places from `start` on. One that is there all the time keeps its place, so all of it is seen in pieces however
     /// much comes and goes meanwhile. Returns whether there are more places.
-    pub(super) fn stretch(&self, start: usize, count: usize, mut each: impl FnMut(&Equals)) -> bool {
+    pub(super) fn stretch(&self, start: usize, count: usize, mut each: impl FnMut(&SubjectEntry)) -> bool {
         let end = (start + count).min(self.nodes.len());
         for node in self.nodes.get(start..end).unwrap_or_default() {
             [&node.end, &node.rest].into_iter().flatten().for_each(&mut each);
@@ -183,11 +183,11 @@ impl Tree {
     }
 }
 
-fn put(slot: &mut Option<Equals>, subscription: Arc<Subscription>) -> Edge {
+fn put(slot: &mut Option<SubjectEntry>, subscription: Arc<Subscription>) -> Edge {
     match slot {
-        Some(equals) => equals.add(subscription),
+        Some(entry) => entry.add(subscription),
         None => {
-            *slot = Some(Equals::One(subscription));
+            *slot = Some(SubjectEntry::One(subscription));
             Edge::First
         }
     }

@@ -17,9 +17,9 @@ use tracing::{debug, error, warn};
 
 use super::{Keeper, TICK};
 use crate::accept::accept;
-use crate::mesh::guests::Guests;
 use crate::mesh::membership::Membership;
 use crate::mesh::orders::{Order, Standing};
+use crate::mesh::pending_handshakes::PendingHandshakes;
 use crate::mesh::session::{self, Pace};
 use crate::mesh::sockets::{connect, ends_first};
 use crate::route::event::RouteEvent;
@@ -62,7 +62,7 @@ struct Task {
     pending_bytes_max: usize,
     standing: watch::Sender<Standing>,
     shakes: JoinSet<(Origin, Result<Linked, HandshakeError>)>,
-    guests: Guests,
+    pending: PendingHandshakes,
     questions: Sender<Question>,
 }
 
@@ -95,7 +95,7 @@ pub(in crate::mesh) async fn run(
         pending_bytes_max: parts.pending_bytes_max,
         standing,
         shakes: JoinSet::new(),
-        guests: Guests::default(),
+        pending: PendingHandshakes::default(),
         questions,
     };
     task.read_registry();
@@ -213,7 +213,7 @@ impl Task {
         });
         let text =
             "too many connections to the mesh's port introduce themselves at once; the oldest are closed";
-        if let Some(oldest) = self.guests.came(peer, task)
+        if let Some(oldest) = self.pending.add(peer, task)
             && self.keeper.complaints.is_news(text, Instant::now())
         {
             warn!(peer = %oldest, "{text}");
@@ -222,7 +222,7 @@ impl Task {
 
     fn is_through(&mut self, origin: &Origin) {
         if let Origin::Accepted(peer) = origin {
-            self.guests.is_through(*peer);
+            self.pending.remove(*peer);
         }
     }
 

@@ -22,7 +22,7 @@ pub(crate) struct Labels {
 
 /// See the file's head.
 #[derive(Debug)]
-pub(crate) struct Card {
+pub(crate) struct ClientInfo {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) peer: SocketAddr,
     pub(crate) started: Instant,
@@ -41,7 +41,7 @@ pub(crate) struct Card {
     subscriptions: Mutex<HashTable<Arc<Subscription>>>,
 }
 
-impl Card {
+impl ClientInfo {
     pub(crate) fn new(outbox: Arc<Outbox>, peer: SocketAddr) -> Self {
         Self {
             outbox,

@@ -24,7 +24,7 @@ pub(super) enum Edge {
 
 /// The subscriptions with one and the same subject. Most subjects have one, so that is kept without a list.
 #[derive(Debug)]
-pub(super) enum Equals {
+pub(super) enum SubjectEntry {
     One(Arc<Subscription>),
     Many(Box<Many>),
 }
@@ -42,7 +42,7 @@ struct Group {
     members: Vec<Arc<Subscription>>,
 }
 
-impl Equals {
+impl SubjectEntry {
     pub(super) fn subject(&self) -> &[u8] {
         match self {
             Self::One(one) => one.subject(),
@@ -111,7 +111,7 @@ impl Equals {
     }
 }
 
-impl Equals {
+impl SubjectEntry {
     pub(super) fn each(&self, page: &mut Page) {
         match self {
             Self::One(one) => page.offer(one),
