@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use standin_registry::{Config, Credentials, Endpoint, RegistryError};
 
-use crate::session_info::SessionInfo;
 use crate::settings::Settings;
 
 /// Identity of the component towards nodes, and of the sidecar towards the component.
@@ -55,8 +54,15 @@ impl IdentitySettings {
         })
     }
 
-    /// Returns the identity of `session`, whose component connected to the address `local`. `mark` is the sidecar's own.
-    pub(crate) fn identity(&self, session: &SessionInfo, local: SocketAddr, mark: &Arc<str>) -> Identity {
+    /// Returns the identity of session `session_id`, whose component at `component_ip` connected to the address `local`.
+    /// `mark` is the sidecar's own.
+    pub(crate) fn identity(
+        &self,
+        session_id: u64,
+        component_ip: IpAddr,
+        local: SocketAddr,
+        mark: &Arc<str>,
+    ) -> Identity {
         let (host, port) = self
             .advertise
             .clone()
@@ -65,8 +71,8 @@ impl IdentitySettings {
             host,
             port,
             mark: Arc::clone(mark),
-            session_id: session.id,
-            component_ip: session.component.ip(),
+            session_id,
+            component_ip,
             credentials: self.credentials.clone(),
         }
     }

@@ -186,7 +186,12 @@ async fn serve(
     // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
     // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
     sockets::keep_alive(&SockRef::from(&stream), shared.dial_settings.load().keepalive)?;
-    let identity = identity_settings.identity(&session, stream.local_addr()?, shared.book.self_check.mark());
+    let identity = identity_settings.identity(
+        session.id,
+        session.component.ip(),
+        stream.local_addr()?,
+        shared.book.self_check.mark(),
+    );
     Ok(task::run(shared, session, stream, Arc::new(identity)).await)
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::raw::CONNECT_NEW;
-use e2e::{Mesh, TIMEOUT, RawClient, Record, ServerKind, ZooKeeper, eventually, found};
+use e2e::{Mesh, RawClient, Record, ServerKind, TIMEOUT, ZooKeeper, eventually, found};
 
 const PATH: &str = "/standin/nodes";
 const SESSION_TIMEOUT: Duration = Duration::from_secs(4);

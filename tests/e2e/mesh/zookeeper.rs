@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use e2e::raw::CONNECT_NEW;
 use e2e::{
-    Ensemble, Frame, Mesh, MeshBuilder, TIMEOUT, Publishing, RawClient, Receiving, Registrar, ServerKind,
+    Ensemble, Frame, Mesh, MeshBuilder, Publishing, RawClient, Receiving, Registrar, ServerKind, TIMEOUT,
     ZooKeeper, eventually,
 };
 use serde_json::Value;
