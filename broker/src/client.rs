@@ -380,7 +380,7 @@ impl Client {
         if let Some(recorded) = recorded {
             self.record(recorded, router);
             if is_first {
-                self.flush.ask_all(&self.shared.interest.links, &mut router.stage);
+                self.flush.ask_all(&self.shared.interest, &mut router.stage);
             }
         }
         self.ok(router);

@@ -2,8 +2,8 @@
 //!
 //! *Flush.* A client's PONG waits until every route has acked all changes of interest that the client made before its PING. So after
 //! SUB, PING, PONG a message published on any node reaches the client. To ask for an ack, a node sends PING with the number of the last
-//! change, behind that change; the peer's PONG with this number acks it and all changes before it. So one ack serves all clients that wait
-//! for it or an earlier one.
+//! change, behind that change and all before it, whichever client made them; the peer's PONG with this number acks them. So one ack serves
+//! all clients that wait for it or an earlier one.
 //!
 //! *Routes that are not waited for.* One that is closing. One that joins: the peer has no clients yet that could publish, and knows all
 //! before it has some. (A peer that serves clients is waited for, also while it is still told what there is.) One that did not ack within
@@ -201,9 +201,11 @@ impl ClientFlush {
     }
 
     /// Asks all routes about the client's last change, also those that are not waited for: messages behind their acks are for the client.
-    pub(crate) fn ask_all(&self, links: &Links, stage: &mut Stage) {
-        if let Some(change) = self.changed {
-            links.load().iter().for_each(|link| ask(link, change, stage));
+    pub(crate) fn ask_all(&self, interest: &Interest, stage: &mut Stage) {
+        let links = interest.links.load();
+        if let Some(change) = self.changed.filter(|_| !links.is_empty()) {
+            interest.announce_all();
+            links.iter().for_each(|link| ask(link, change, stage));
         }
     }
 
@@ -225,6 +227,7 @@ impl ClientFlush {
         match in_flight.or(changed) {
             Some(change) if !is_acked(&interest.links, change) => {
                 self.waits_for = Some(change);
+                interest.announce_all();
                 flush.ask(change, client, &interest.links, stage);
             }
             _ => pong(client, stage),
@@ -365,7 +368,9 @@ impl PeerFlush {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbox::Wire;
     use crate::route::hello::Hello;
+    use crate::subscription::Subscription;
 
     #[test]
     fn a_link_that_was_late_is_waited_for_again_once_it_has_answered_also_while_new_clients_ask() {
@@ -387,5 +392,33 @@ mod tests {
         assert!(!is_acked(&links, 8), "it is waited for again");
         flush.acked(&link, 8, &links);
         assert!(is_acked(&links, 8));
+    }
+
+    #[test]
+    fn a_ping_goes_behind_the_change_that_another_client_has_made_and_not_announced_yet() {
+        let (flush, interest, wire) = (Flush::default(), Interest::new(), Wire::default());
+        let outbox = Arc::new(Outbox::on_wire(1, 1, &wire));
+        let address = ([127, 0, 0, 1], 6222).into();
+        let link = Arc::new(Link::new(1, outbox, Hello::default(), address, true));
+        interest.add_link(&link);
+        link.set_told_all();
+        let [one, other] = [2, 3].map(|id| {
+            let client = Arc::new(Outbox::unconnected(id));
+            Arc::new(Subscription::new(client, b"a", None, b"1"))
+        });
+        // As a thread has it that was stopped between the two steps of a SUB.
+        interest.local.add(&one);
+        let (mut stage, mut client) = (Stage::new(0), ClientFlush::default());
+        let recorded = interest.subscribe(&other);
+        client.changed(recorded.change);
+        client.ping(&other.client, &flush, &interest, &mut stage);
+        assert!(client.is_begun());
+        stage.flush();
+        let mut expected = Vec::new();
+        frame::put_interest(&mut expected, b"a", None, 1);
+        frame::put_ping(&mut expected, recorded.change);
+        let sent = std::mem::take(&mut *wire.lock().unwrap());
+        let sent: Vec<u8> = sent.into_iter().flat_map(|(_, bytes)| bytes).collect();
+        assert_eq!(sent, expected);
     }
 }

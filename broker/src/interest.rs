@@ -111,16 +111,22 @@ impl Interest {
 
     fn announce(&self, recorded: Recorded) -> Recorded {
         if recorded.is_new {
-            self.announcer.announce(&self.local, &self.links);
+            self.announce_all();
         }
         recorded
+    }
+
+    /// Announces what is recorded and not announced yet. From the return on all changes made before the call are on all routes, also
+    /// those that another thread is about to announce.
+    pub(crate) fn announce_all(&self) {
+        self.announcer.announce(&self.local, &self.links);
     }
 
     /// Announces how many members those queue groups have in which some came or went. Returns whether there was any.
     pub(crate) fn announce_members(&self) -> bool {
         let any = self.local.count_members();
         if any {
-            self.announcer.announce(&self.local, &self.links);
+            self.announce_all();
         }
         any
     }
@@ -146,7 +152,7 @@ impl Interest {
     /// A number for what is no change, to ask others behind all that they have sent. All changes before it are announced.
     pub(crate) fn next_change(&self) -> u64 {
         let change = self.local.next_change();
-        self.announcer.announce(&self.local, &self.links);
+        self.announce_all();
         change
     }
 

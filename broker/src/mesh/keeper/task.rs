@@ -37,17 +37,17 @@ const EVENTS_MAX: usize = 1024;
 const QUESTIONS_MAX: usize = 64;
 
 /// What the keeper's task is made of.
-pub(in crate::mesh) struct Parts {
-    pub(in crate::mesh) shared: Arc<Shared>,
-    pub(in crate::mesh) membership: Membership,
-    pub(in crate::mesh) routes: Vec<Route>,
-    pub(in crate::mesh) listener: TcpListener,
-    pub(in crate::mesh) workers: Vec<Sender<Newcomer>>,
-    pub(in crate::mesh) watch: Option<Watch>,
-    pub(in crate::mesh) connect_timeout: Duration,
-    pub(in crate::mesh) sync_timeout: Duration,
-    pub(in crate::mesh) pace: Pace,
-    pub(in crate::mesh) pending_bytes_max: usize,
+pub(crate) struct Parts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) membership: Membership,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) listener: TcpListener,
+    pub(crate) workers: Vec<Sender<Newcomer>>,
+    pub(crate) watch: Option<Watch>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) sync_timeout: Duration,
+    pub(crate) pace: Pace,
+    pub(crate) pending_bytes_max: usize,
 }
 
 struct Task {
@@ -67,7 +67,7 @@ struct Task {
 }
 
 /// Keeps the links until it is told to leave, or nobody can tell it any more.
-pub(in crate::mesh) async fn run(
+pub(crate) async fn run(
     parts: Parts,
     mut orders: Receiver<Order>,
     standing: watch::Sender<Standing>,
@@ -303,7 +303,7 @@ impl Task {
 }
 
 /// The node as another one would name it; `None` when it is no node of a mesh.
-pub(in crate::mesh) fn peer_of(node: &standin_registry::Node) -> Option<Peer> {
+pub(crate) fn peer_of(node: &standin_registry::Node) -> Option<Peer> {
     Some(Peer {
         id: node.id.to_string(),
         mesh: node.mesh.as_ref()?.to_string(),

@@ -255,7 +255,7 @@ impl Node {
         let (home, interest) = (self.shared.home(client.id), &self.shared.interest);
         flush.suppress_in_flight(&client, interest);
         flush.changed(interest.subscribe(&subscription).change);
-        flush.ask_all(&interest.links, &mut self.workers[home].stage);
+        flush.ask_all(interest, &mut self.workers[home].stage);
         self.subscriptions.push(Arc::clone(&subscription));
         self.ping(flush, client, &subscription);
         subscription
