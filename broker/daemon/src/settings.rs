@@ -1,25 +1,25 @@
 //! Settings of a program. They are checked before anything starts.
 //!
 //! The defaults are a commented TOML file, compiled into the program. The user's file, the environment and the flags override
-//! them, in this order ([`layers`]). The place of each value is kept, and errors name it ([`check`]). A program supplies a
+//! them, in this order (`layers.rs`). The place of each value is kept, and errors name it (`check.rs`). A program supplies a
 //! [`Schema`] and a struct whose fields are the keys of the file.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`schema`] | the rules for values that the compiled-in file does not contain |
-//! | [`error`] | [`SettingsError`] |
-//! | [`layers`] | the four layers, from the compiled-in file to the flags, joined into one list of keys |
-//! | [`document`] | one TOML text, parsed with line numbers |
-//! | [`check`] | the check of one value: its type, range and form |
-//! | [`entry`] | one key with its value |
-//! | [`place`], [`places`] | the place of one value, and of all |
-//! | [`suggestion`] | the known name that resembles a misspelt one |
-//! | [`loaded`] | the settings in force, and `--print-config` |
-//! | [`audit`] | the comparison of the compiled-in file with the schema, for tests |
-//! | [`change`] | the changes of a SIGHUP, and which of them need a restart |
-//! | [`zookeeper_auth`] | the credentials for ZooKeeper, a setting of both programs |
-//! | [`secret`] | texts that are masked when shown |
-//! | [`units`] | times with their unit |
+//! | `schema.rs` | the rules for values that the compiled-in file does not contain |
+//! | `error.rs` | [`SettingsError`] |
+//! | `layers.rs` | the four layers, from the compiled-in file to the flags, joined into one list of keys |
+//! | `document.rs` | one TOML text, parsed with line numbers |
+//! | `check.rs` | the check of one value: its type, range and form |
+//! | `entry.rs` | one key with its value |
+//! | `place.rs`, `places.rs` | the place of one value, and of all |
+//! | `suggestion.rs` | the known name that resembles a misspelt one |
+//! | `loaded.rs` | the settings in force, and `--print-config` |
+//! | `audit.rs` | the comparison of the compiled-in file with the schema, for tests |
+//! | `change.rs` | the changes of a SIGHUP, and which of them need a restart |
+//! | `zookeeper_auth.rs` | the credentials for ZooKeeper, a setting of both programs |
+//! | `secret.rs` | texts that are masked when shown |
+//! | `units.rs` | times with their unit |
 
 mod audit;
 mod change;

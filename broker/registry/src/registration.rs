@@ -100,7 +100,7 @@ impl fmt::Display for Waiting {
                 address(&node.mesh, &node.client)
             ),
             (Holder::Unknown, false) => {
-                f.write_str("a session whose record is none of ours holds it; waiting for its end")
+                f.write_str("a session without a record of ours holds it; waiting for its end")
             }
         }
     }

@@ -108,6 +108,10 @@ fn argument(out: &mut Vec<u8>, token: &[u8]) {
 #[inline]
 fn numbers_and_line_end(out: &mut Vec<u8>, optional: Option<u64>, last: u64) {
     const DIGITS_MAX: usize = u64::MAX.ilog10() as usize + 1;
+    // A copy of constant length for the sizes of small messages.
+    if optional.is_none() && last < 10 {
+        return out.extend_from_slice(&[b' ', b'0' + last as u8, b'\r', b'\n']);
+    }
     let mut text = [b' '; 2 * (1 + DIGITS_MAX) + 2];
     let mut start = text.len() - 2;
     text[start..].copy_from_slice(b"\r\n");

@@ -285,7 +285,7 @@ async fn the_port_for_clients_stays_closed_while_another_session_holds_the_nodes
     mesh.nodes[0].launch();
     mesh.nodes[0]
         .process()
-        .wait_for_line("a session holds it", TIMEOUT)
+        .wait_for_line("a session without a record of ours holds it", TIMEOUT)
         .await;
     assert!(mesh.nodes[0].connect().await.is_err(), "the port is open");
     registrar.delete(&format!("{PATH}/n1")).await;
