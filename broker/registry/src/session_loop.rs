@@ -234,15 +234,15 @@ impl SessionLoop {
 
     /// Opens the session. Returns `None` if the session to be resumed has expired.
     async fn begin(&self, relay: &mut Relay) -> Result<Option<(Client, ChangeQueue, SessionKey)>, String> {
-        let told = |error: CallError| error.to_string();
+        let text = |error: CallError| error.to_string();
         let session = self.session_timeout();
-        let (mut client, changes) = Client::connect(relay, session, session / 3).await.map_err(told)?;
+        let (mut client, changes) = Client::connect(relay, session, session / 3).await.map_err(text)?;
         let key = match relay.opened(session / 3).await? {
             SessionAnswer::Granted(key) => key,
             SessionAnswer::Expired => return Ok(None),
         };
         if let Some(digest) = &self.config.digest_auth {
-            client.authenticate(digest).await.map_err(told)?;
+            client.authenticate(digest).await.map_err(text)?;
         }
         Ok(Some((client, changes, key)))
     }
@@ -282,7 +282,7 @@ impl SessionLoop {
     }
 }
 
-/// Returns the reason for the end of the connection, if it has ended; it says more than the `reason` of the failed
+/// Returns the reason for the end of the connection, if it has ended; it is more specific than the `reason` of the failed
 /// call.
 async fn reason_of_end(relay: &mut Relay, reason: String) -> String {
     match tokio::time::timeout(Duration::ZERO, relay.ended()).await {

@@ -2,7 +2,7 @@
 
 use crate::error::RegistryError;
 
-/// Checks `path` by ZooKeeper's own rules, because an error here says more than the server's. `name` is the setting with
+/// Checks `path` by ZooKeeper's own rules, because an error here is more specific than that of the server. `name` is the setting with
 /// the path.
 ///
 /// # Errors

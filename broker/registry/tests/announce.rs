@@ -310,7 +310,7 @@ async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_i
     };
     announcement.set(draining.clone()).unwrap();
     let writer = server.writer().await;
-    until_stands(&writer, &znode("n1"), &draining, 0).await;
+    until_registered(&writer, &znode("n1"), &draining, 0).await;
     assert_eq!(owner(&writer, &znode("n1")).await, Some(stat.ephemeral_owner));
     announcement.withdraw().await;
     watch.close().await;

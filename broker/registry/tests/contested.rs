@@ -21,14 +21,14 @@ async fn a_deleted_znode_is_created_again() {
                 Err(error) => panic!("{path}: {error}"),
             }
         }
-        let taken = until_stands(&writer, &znode("n1"), &record, 0).await;
+        let taken = until_registered(&writer, &znode("n1"), &record, 0).await;
         assert!(taken < PROMISED, "{taken:?}");
     }
     server.kill().await;
     server.wipe();
     server.start().await;
     until_it_is(&mut announcement, "announced").await;
-    until_stands(&server.writer().await, &znode("n1"), &record, 0).await;
+    until_registered(&server.writer().await, &znode("n1"), &record, 0).await;
     announcement.withdraw().await;
 }
 
@@ -41,7 +41,7 @@ async fn an_overwritten_record_is_written_again() {
     let before = owner(&writer, &znode("n1")).await;
     for garbage in ["", "garbage", &node("n1", 4223).to_json()] {
         writer.put("n1", garbage).await;
-        let taken = until_stands(&writer, &znode("n1"), &record, 0).await;
+        let taken = until_registered(&writer, &znode("n1"), &record, 0).await;
         assert!(taken < PROMISED, "{taken:?} after {garbage:?}");
     }
     assert_eq!(owner(&writer, &znode("n1")).await, before);
@@ -60,7 +60,7 @@ async fn ghosts_of_this_and_of_the_earlier_process_are_replaced_at_once() {
         let begun = Instant::now();
         let announcement = announced(server.hosts(), record.clone()).await;
         assert!(begun.elapsed() < PROMISED, "{:?}", begun.elapsed());
-        until_stands(&writer, &znode("n1"), &record, ghosts).await;
+        until_registered(&writer, &znode("n1"), &record, ghosts).await;
         announcement.withdraw().await;
     }
 }

@@ -127,7 +127,7 @@ async fn a_record_that_changes_during_an_interruption_is_written_over_the_next_c
     };
     scene.announcement.set(changed.clone()).unwrap();
     until_it_is(&mut scene.announcement, "seeking").await;
-    until_stands(&scene.writer, &znode("n1"), &changed, 0).await;
+    until_registered(&scene.writer, &znode("n1"), &changed, 0).await;
     let after = scene.stat().await;
     assert_eq!(after, (before.0, before.1 + 1, before.2));
     scene.announcement.withdraw().await;
@@ -144,7 +144,7 @@ async fn an_expired_session_is_replaced_at_once() {
     })
     .await;
     scene.proxy.open().await;
-    until_stands(&scene.writer, &znode("n1"), &scene.record, before).await;
+    until_registered(&scene.writer, &znode("n1"), &scene.record, before).await;
     until_it_is(&mut scene.announcement, "announced").await;
     scene.announcement.withdraw().await;
 }

@@ -37,7 +37,7 @@ impl Server {
         let address = socket.local_addr().unwrap();
         let script: Arc<Mutex<HashMap<(String, RecordType), Script>>> = Arc::default();
         let questions: Arc<Mutex<Vec<(Instant, RecordType)>>> = Arc::default();
-        let (told, asked) = (Arc::clone(&script), Arc::clone(&questions));
+        let (scripts, asked) = (Arc::clone(&script), Arc::clone(&questions));
         let task = tokio::spawn(async move {
             let mut buffer = [0; 4096];
             while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
@@ -48,7 +48,7 @@ impl Server {
                     query.name().to_utf8().trim_end_matches('.').to_owned(),
                     query.query_type(),
                 );
-                let script = told.lock().unwrap().get(&key).cloned();
+                let script = scripts.lock().unwrap().get(&key).cloned();
                 let mut answer = Message::response(question.metadata.id, OpCode::Query);
                 answer.metadata.recursion_available = true;
                 match script.unwrap_or(Script::Records(60, vec![])) {
@@ -75,7 +75,7 @@ impl Server {
         }
     }
 
-    fn says(&self, name: &str, kind: RecordType, script: Script) {
+    fn answers(&self, name: &str, kind: RecordType, script: Script) {
         self.script
             .lock()
             .unwrap()
@@ -87,7 +87,7 @@ impl Server {
             .iter()
             .map(|bytes| RData::A(A(Ipv4Addr::from(*bytes))))
             .collect();
-        self.says(name, RecordType::A, Script::Records(ttl, records));
+        self.answers(name, RecordType::A, Script::Records(ttl, records));
     }
 
     fn watch(&self, name: &str) -> Watch {
@@ -146,7 +146,7 @@ async fn each_address_of_a_name_is_a_node_and_changes_are_seen() {
     let server = Server::start().await;
     server.a("nats.test", 60, &[[10, 0, 0, 2], [10, 0, 0, 1]]);
     let v6 = RData::AAAA(AAAA(Ipv6Addr::LOCALHOST));
-    server.says("nats.test", RecordType::AAAA, Script::Records(60, vec![v6]));
+    server.answers("nats.test", RecordType::AAAA, Script::Records(60, vec![v6]));
     let watch = server.watch("nats.test:4222");
     until(&watch, "three", |snapshot| {
         ids(&snapshot.live) == ["10.0.0.1:4222", "10.0.0.2:4222", "[::1]:4222"]
@@ -157,7 +157,7 @@ async fn each_address_of_a_name_is_a_node_and_changes_are_seen() {
 
     // Another order of the addresses is not a change. A missing address is.
     server.a("nats.test", 60, &[[10, 0, 0, 1], [10, 0, 0, 2]]);
-    server.says("nats.test", RecordType::AAAA, Script::Records(60, vec![]));
+    server.answers("nats.test", RecordType::AAAA, Script::Records(60, vec![]));
     until(&watch, "two", |snapshot| {
         ids(&snapshot.live) == ["10.0.0.1:4222", "10.0.0.2:4222"]
     })
@@ -174,8 +174,8 @@ async fn a_failed_lookup_keeps_the_last_list() {
     until(&watch, "one", |snapshot| ids(&snapshot.live) == ["10.0.0.1:4222"]).await;
     for script in [Script::NoSuchName, Script::Records(60, vec![]), Script::Silence] {
         let errors = watch.health().dns[0].errors_total;
-        server.says("nats.test", RecordType::A, script.clone());
-        server.says("nats.test", RecordType::AAAA, script);
+        server.answers("nats.test", RecordType::A, script.clone());
+        server.answers("nats.test", RecordType::AAAA, script);
         until_health(&watch, "the failure is reported", |health| {
             health.dns[0].errors_total > errors
         })
@@ -185,7 +185,7 @@ async fn a_failed_lookup_keeps_the_last_list() {
         assert!(health.dns[0].last_error.is_some());
         assert_eq!(ids(&watch.snapshot().live), ["10.0.0.1:4222"]);
     }
-    server.says("nats.test", RecordType::AAAA, Script::Records(60, vec![]));
+    server.answers("nats.test", RecordType::AAAA, Script::Records(60, vec![]));
     server.a("nats.test", 60, &[[10, 0, 0, 9]]);
     until(&watch, "the new node", |snapshot| {
         ids(&snapshot.live) == ["10.0.0.9:4222"]
@@ -206,8 +206,8 @@ async fn all_nodes_of_a_name_that_was_emptied_one_by_one_are_remembered() {
         until(&watch, "fewer", |snapshot| snapshot.live.len() == left).await;
         assert!(watch.snapshot().cached.is_empty());
     }
-    server.says("nats.test", RecordType::A, Script::NoSuchName);
-    server.says("nats.test", RecordType::AAAA, Script::NoSuchName);
+    server.answers("nats.test", RecordType::A, Script::NoSuchName);
+    server.answers("nats.test", RecordType::AAAA, Script::NoSuchName);
     until(&watch, "the nodes that left are cached", |snapshot| {
         snapshot.cached.len() == 2
     })
@@ -228,7 +228,7 @@ async fn srv_records_name_hosts_ports_and_weights() {
         service(5, 4222, "n0.nats.test."),
         service(0, 4223, "n1.nats.test."),
     ];
-    server.says(
+    server.answers(
         "_nats._tcp.nats.test",
         RecordType::SRV,
         Script::Records(60, records),

@@ -61,7 +61,7 @@ impl WireError {
     }
 
     /// Returns the fault that a server reports to the client that sent the frame. `nats-server` closes the connection after
-    /// each error. After wrong arguments it sends no `-ERR`; here the client is always told.
+    /// each error. After wrong arguments it sends no `-ERR`; here the client always gets one.
     #[must_use]
     pub const fn fault(&self) -> ClientFault {
         match self {

@@ -326,17 +326,17 @@ mod tests {
     #[test]
     fn flags_that_are_off_are_in_the_line_if_they_fit() {
         let mut info = Info::default();
-        let says = |line: &str, name: &str| line.contains(&format!("\"{name}\":false"));
+        let has_false = |line: &str, name: &str| line.contains(&format!("\"{name}\":false"));
         for name in ["auth_required", "tls_required"] {
-            assert!(says(&info.short_line(), name));
-            assert!(!says(&info.brief_line(), name));
+            assert!(has_false(&info.short_line(), name));
+            assert!(!has_false(&info.brief_line(), name));
         }
         info.auth_required = true;
-        assert!(!says(&info.line(), "auth_required") && says(&info.line(), "tls_required"));
+        assert!(!has_false(&info.line(), "auth_required") && has_false(&info.line(), "tls_required"));
         info.server_name = "n".repeat(INFO_LINE_BYTES_MAX - info.line().len());
         assert_eq!(info.short_line().len(), INFO_LINE_BYTES_MAX);
         info.server_name.push('n');
-        assert!(!says(&info.short_line(), "tls_required"));
+        assert!(!has_false(&info.short_line(), "tls_required"));
         assert!(info.short_line().contains(&info.server_name));
     }
 

@@ -97,7 +97,7 @@ pub(crate) async fn owner(writer: &Writer, path: &str) -> Option<i64> {
 
 /// Waits until the znode at `path` is ephemeral, has this record, and is owned by another session than `not`. Returns the time
 /// that this took.
-pub(crate) async fn until_stands(writer: &Writer, path: &str, record: &Record, not: i64) -> Duration {
+pub(crate) async fn until_registered(writer: &Writer, path: &str, record: &Record, not: i64) -> Duration {
     let begun = Instant::now();
     eventually("our record is registered", async || {
         read(writer, path).await.is_some_and(|(data, stat)| {
