@@ -31,7 +31,7 @@ pub(crate) struct DialledNode {
     pub(crate) node: Arc<Node>,
     pub(crate) info: Info,
     /// Bytes that the node sent after its INFO.
-    pub(crate) behind_info: Vec<u8>,
+    pub(crate) after_info: Vec<u8>,
     /// Permit held until the node has taken the session. It bounds the number of sessions that join at the same time.
     pub(crate) permit: Permit,
 }
@@ -59,7 +59,7 @@ pub(crate) enum DialError {
     BadInfo(#[source] serde_json::Error),
     #[error("refused the connection: -ERR '{0}'")]
     Refused(String),
-    #[error("is this sidecar itself: remove its address from the registry, or listen on another address")]
+    #[error("it is this sidecar itself; remove its address from the registry, or listen on another address")]
     Own,
     #[error("{0}")]
     Chain(&'static str),
@@ -88,9 +88,9 @@ impl DialError {
     }
 }
 
-/// Dials `candidates` in their order. If a node has not sent its INFO after `dialling.stagger`, the next node is
-/// dialled in parallel (RFC 8305, "happy eyeballs"). So an address that drops packets costs little time. The first
-/// INFO wins. Failed nodes that may not be retried yet are skipped. Each failure is recorded in the book and reported
+/// Dials `candidates` in their order. If a node has not sent its INFO after `dial.stagger_ms`, the next node is
+/// dialled in parallel (RFC 8305, "happy eyeballs"), so an address that drops packets costs little time. The first
+/// INFO wins. Failed nodes that may not be retried yet are skipped. Each failure is recorded in the node book and reported
 /// to `failed`, with a flag for the node's first failure in a row. Returns `None` if no candidate could be used.
 pub(crate) async fn dial_candidates(
     book: &Arc<NodeBook>,
@@ -129,11 +129,11 @@ async fn greeted(
     dial_settings: DialSettings,
 ) -> Result<DialledNode, (Arc<Node>, Permit, DialError)> {
     match greeting(&node, book, dial_settings).await {
-        Ok((stream, info, behind_info)) => Ok(DialledNode {
+        Ok((stream, info, after_info)) => Ok(DialledNode {
             stream,
             node,
             info,
-            behind_info,
+            after_info,
             permit,
         }),
         Err(error) => Err((node, permit, error)),
@@ -219,7 +219,7 @@ async fn greeting(
     }
     set_options(&stream, dial_settings).map_err(DialError::Connect)?;
     let timeout = dial_settings.handshake_timeout;
-    let (info, behind_info) = tokio::time::timeout(timeout, read_info(&mut stream))
+    let (info, after_info) = tokio::time::timeout(timeout, read_info(&mut stream))
         .await
         .map_err(|_| DialError::InfoTimeout(timeout))??;
     if let Some(reason) = refused_chain(book.self_check.mark(), &info.sidecars) {
@@ -228,7 +228,7 @@ async fn greeting(
     if node.tls || info.tls_required {
         return Err(DialError::Tls);
     }
-    Ok((stream, info, behind_info))
+    Ok((stream, info, after_info))
 }
 
 /// Connects to one of the addresses of `node`. The next address is dialled in parallel when the previous ones take

@@ -38,7 +38,7 @@ pub(crate) struct Gathered {
 pub(crate) struct Losses {
     in_doubt: Mutex<Gathered>,
     abandoned: Mutex<Gathered>,
-    news: Notify,
+    changed: Notify,
 }
 
 impl Losses {
@@ -51,12 +51,12 @@ impl Losses {
         gathered.sessions += 1;
         gathered.bytes += bytes as u64;
         gathered.subjects.add(subjects);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// Waits until something was lost since the last call of [`take`](Self::take).
-    pub(crate) async fn news(&self) {
-        self.news.notified().await;
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Returns and resets the losses of one kind since the last call, if there are any.

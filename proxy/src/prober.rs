@@ -1,6 +1,5 @@
-//! Probes nodes that no session proves, at a slow and jittered pace. So "up" means proved, not only named, on
-//! `/readyz`, on `/nodez`, in the metrics, and when a session chooses a node.
-//! Also reports an outage that no failed dial has shown yet.
+//! Probes nodes that no session proves, at a slow and jittered pace. So "up" on `/readyz`, on `/nodez` and in the metrics
+//! means that the node was proved, not only that a source names it. Also detects an outage when no session dials a node.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,21 +15,22 @@ use crate::shared::Shared;
 
 /// Interval between the prober's checks for due nodes and for an outage. The interval between probes of one node is
 /// `health.idle_probe_interval_ms`, or the cool-down after a failure.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// The same shortly after an outage of all nodes, when the other nodes are probed as often as they may be.
-const LOOK_EAGERLY: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// The same interval shortly after an outage of all nodes, when the nodes that are still down are probed at each retry
+/// time.
+const EAGER_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// Probes in flight at the same time.
 const PROBES_MAX: usize = 8;
 
-/// Probes due nodes and looks for an outage until the task is ended.
+/// Probes due nodes and watches for an outage until the task is ended.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    // Not one after the other: a probe may take as long as a handshake.
-    tokio::join!(probe_due(&shared), look_for_outage(&shared));
+    // Both run at the same time, because a probe may take as long as a handshake.
+    tokio::join!(probe_due(&shared), watch_for_outage(&shared));
 }
 
-async fn look_for_outage(shared: &Shared) {
+async fn watch_for_outage(shared: &Shared) {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         let now = Instant::now();
         if let Some(since) = shared.book.none_proved_since(now) {
             let has_failed = |node: &Endpoint| shared.book.has_failed(node);
@@ -42,17 +42,17 @@ async fn look_for_outage(shared: &Shared) {
 async fn probe_due(shared: &Shared) {
     let mut due: VecDeque<Arc<Node>> = VecDeque::new();
     let mut probes = FuturesUnordered::new();
-    let mut look_at = tokio::time::Instant::now();
+    let mut check_at = tokio::time::Instant::now();
     loop {
         tokio::select! {
             Some(()) = probes.next() => {}
-            // The end of an outage is a reason to look at once.
-            () = shared.book.recovered() => look_at = tokio::time::Instant::now(),
-            () = tokio::time::sleep_until(look_at) => {
+            // When a failed node has recovered, the other nodes are checked at once.
+            () = shared.book.recovered() => check_at = tokio::time::Instant::now(),
+            () = tokio::time::sleep_until(check_at) => {
                 let now = Instant::now();
                 due.extend(shared.book.due_probes(now));
                 let eager = shared.book.probes_eagerly(now);
-                look_at = (now + if eager { LOOK_EAGERLY } else { LOOK_EVERY }).into();
+                check_at = (now + if eager { EAGER_CHECK_INTERVAL } else { CHECK_INTERVAL }).into();
             }
         }
         while probes.len() < PROBES_MAX
@@ -65,7 +65,7 @@ async fn probe_due(shared: &Shared) {
 
 /// Probes one node and records the result.
 async fn probe(shared: &Shared, node: Arc<Node>) {
-    // Without a permit the node is being tried already, or may not be retried yet.
+    // Without a permit the node is being dialled already, or may not be retried yet.
     let Some(permit) = shared.book.permit(&node).await else {
         return;
     };
@@ -85,12 +85,12 @@ async fn probe(shared: &Shared, node: Arc<Node>) {
                 .failed(&node, &error.to_string(), permit.is_trial(), now);
             shared.report_failed_dial(&node, &error, first);
             debug!(node = %node.client, kind = error.kind(), "probe failed: {error}");
-            look_for_failure_of_all(shared);
+            check_for_failure_of_all(shared);
         }
     }
 }
 
-fn look_for_failure_of_all(shared: &Shared) {
+fn check_for_failure_of_all(shared: &Shared) {
     let nodes: Vec<_> = shared.registry.snapshot().iter().map(Arc::clone).collect();
     if !nodes.is_empty()
         && let Some(since) = shared.book.none_reachable_since(&nodes, Instant::now())

@@ -136,7 +136,7 @@ pub(crate) enum OutageReport {
 pub(crate) struct Recovery {
     state: Mutex<State>,
     /// Signals that there may be something to report.
-    news: Notify,
+    changed: Notify,
 }
 
 impl Recovery {
@@ -184,14 +184,14 @@ impl Recovery {
             state.put(session.id, away);
         }
         if none_reachable_since.is_some_and(|since| state.begin_outage(since, has_failed)) {
-            self.news.notify_one();
+            self.changed.notify_one();
         }
     }
 
     /// Records that no node is proved since `since` and every known node failed when it was last dialled or probed.
     pub(crate) fn all_probes_failed(&self, since: Instant, has_failed: impl Fn(&Endpoint) -> bool) {
         if self.lock().begin_outage(since, has_failed) {
-            self.news.notify_one();
+            self.changed.notify_one();
         }
     }
 
@@ -201,7 +201,7 @@ impl Recovery {
         let is_missing = |away: &Away| away.node.is_some() && away.back_at.is_none();
         let is_due = now >= since + BEGINS_AFTER && state.away.values().any(is_missing);
         if is_due && state.begin_outage(since, has_failed) {
-            self.news.notify_one();
+            self.changed.notify_one();
         }
     }
 
@@ -245,7 +245,7 @@ impl Recovery {
         let ends = state.outage.as_ref().is_some_and(|outage| outage.ended.is_none());
         if ends {
             state.end_outage(now);
-            self.news.notify_one();
+            self.changed.notify_one();
         }
         ends
     }
@@ -289,7 +289,7 @@ impl Recovery {
             return;
         };
         state.update_all_back(away.node.as_ref(), now);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// Records the end of `session`. `abandoned` publishes were taken by no node. `expired` is true if
@@ -306,7 +306,7 @@ impl Recovery {
         state.leave(served, false, now);
         state.expired += usize::from(expired);
         if expired {
-            self.news.notify_one();
+            self.changed.notify_one();
         }
         let Some(away) = state.remove(session.id) else {
             return;
@@ -317,7 +317,7 @@ impl Recovery {
             outage.abandoned += abandoned;
         }
         state.update_all_back(away.node.as_ref(), now);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// Returns the time until which sessions come back one after another after an outage; see [`SPREAD`].
@@ -327,8 +327,8 @@ impl Recovery {
     }
 
     /// Waits until there may be something to report.
-    pub(crate) async fn news(&self) {
-        self.news.notified().await;
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Returns the next log line, if one is due.

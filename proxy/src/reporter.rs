@@ -10,13 +10,13 @@ use crate::losses::Loss;
 use crate::recovery::OutageReport;
 use crate::shared::Shared;
 
-/// Time for which events are gathered before a line is written. Sessions meet the same event within a short while.
+/// Time for which events are gathered before a line is written. All sessions notice the same event within this time.
 const GATHERED_FOR: Duration = Duration::from_millis(200);
 /// Pause after a line about lost messages.
 const LOSSES_PAUSE: Duration = Duration::from_millis(800);
 
-/// Interval between two looks at an outage without news.
-const OUTAGE_LOOK: Duration = Duration::from_secs(1);
+/// Interval between two checks for the end of an outage, if nothing changes meanwhile.
+const OUTAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Writes the lines until the task is ended.
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -25,8 +25,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 async fn log_outages(shared: &Shared) {
     loop {
-        // Without news the end of an outage may still be due.
-        let _ = tokio::time::timeout(OUTAGE_LOOK, shared.recovery.news()).await;
+        // The end of an outage may be due without any change.
+        let _ = tokio::time::timeout(OUTAGE_INTERVAL, shared.recovery.changed()).await;
         tokio::time::sleep(GATHERED_FOR).await;
         while let Some(report) = shared
             .recovery
@@ -63,7 +63,7 @@ fn log_outage(report: &OutageReport) {
 
 async fn log_losses(shared: &Shared) {
     loop {
-        shared.losses.news().await;
+        shared.losses.changed().await;
         tokio::time::sleep(GATHERED_FOR).await;
         log_losses_now(shared);
         tokio::time::sleep(LOSSES_PAUSE).await;
@@ -80,7 +80,7 @@ pub(crate) fn log_losses_now(shared: &Shared) {
             reason = loss.as_str(),
             messages = gathered.subjects.total(),
             sessions = gathered.sessions,
-            // What is in doubt is known by its number only.
+            // For publishes in doubt only their number is known.
             bytes = matches!(loss, Loss::Abandoned).then_some(gathered.bytes),
             by_subject = %gathered.subjects,
             "messages lost"

@@ -33,11 +33,14 @@ pub(crate) struct Shared {
     pub(crate) policy: ArcSwap<Policy>,
     pub(crate) dial_settings: ArcSwap<DialSettings>,
     pub(crate) limits: ArcSwap<ProcessLimits>,
+    /// Components can connect.
     pub(crate) listening: AtomicBool,
     pub(crate) stopping: AtomicBool,
     pub(crate) session_ids: AtomicU64,
     pub(crate) near_limit: NearLimit,
+    /// The last INFO of any node.
     info: ArcSwap<Info>,
+    /// Bytes in all sessions' buffers.
     buffered: AtomicUsize,
 }
 
@@ -76,8 +79,8 @@ impl Shared {
     }
 
     /// Records `info`, sent by a node, without the fields of that one connection. Does nothing if `info` offers the
-    /// same as the recorded one. Otherwise thousands of sessions that move to two nodes would each write another INFO
-    /// to the registry.
+    /// same as the recorded one, so that thousands of sessions that move at once do not each write an INFO to the
+    /// registry.
     pub(crate) fn remember_info(&self, info: &Info) {
         let known = self.info.load();
         if offers(info) == offers(&known) {
@@ -144,8 +147,8 @@ impl Shared {
         }
     }
 
-    /// Has all sessions on `node` send it a PING, because one of them lost it: the others then notice its death at once, or
-    /// prove that it lives.
+    /// Makes all sessions on `node` send it a PING, because one of them lost it. The others then notice the loss at once, or
+    /// prove that the node is alive.
     pub(crate) fn probe_sessions_on(&self, node: &Endpoint) {
         for session in self.sessions.all() {
             let on = session
@@ -184,14 +187,14 @@ impl Shared {
     pub(crate) async fn nodes_changed_or(&self, max: Duration) {
         let mut registry = self.registry.clone();
         let known = registry.snapshot().generation;
-        let news = async {
+        let changed = async {
             while registry.snapshot().generation == known {
                 registry.changed().await;
             }
         };
-        // Each of the three events is a reason to look again.
+        // After any of these events the nodes are tried again.
         tokio::select! {
-            () = news => {}
+            () = changed => {}
             () = self.book.recovered() => {}
             () = tokio::time::sleep(max) => {}
         }

@@ -1,4 +1,4 @@
-//! The whole sidecar as a value: start from settings, reload, stop.
+//! The whole sidecar as one value: it is started from settings, reloaded and stopped.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -176,7 +176,7 @@ impl Sidecar {
         self.http_address
     }
 
-    /// Applies other settings (sources, limits, times) without touching a session. A setting that needs a restart is
+    /// Applies other settings (sources, limits, times) without closing a session. A setting that needs a restart is
     /// logged and keeps its value.
     ///
     /// # Errors
@@ -229,7 +229,7 @@ impl Sidecar {
             .all()
             .iter()
             .for_each(|session| session.send(SessionCommand::ShutDown));
-        // Sessions left after this deadline are logged next.
+        // The sessions that are left at the deadline are logged next.
         let _ = tokio::time::timeout_at(until.into(), self.shared.sessions.emptied()).await;
         let left = self.shared.sessions.len();
         if left > 0 {
@@ -281,7 +281,7 @@ fn listen(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
             Err(RunError::Listen { source, .. })
                 if is_missing(&source) && is_ipv6_beside_ipv4(address, &settings.listen) =>
             {
-                info!(address, "not listening: the host has no IPv6");
+                info!(%address, "not listening: the host has no IPv6");
             }
             Err(error) => return Err(error),
         }
@@ -315,9 +315,9 @@ fn bind(address: &str, backlog: u32) -> Result<Vec<TcpListener>, RunError> {
 }
 
 /// Pause between two reads of registry changes. Each read visits all sessions.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const REGISTRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// Notifies sessions when the registry withdraws their node or marks it as draining.
+/// Sends a command to each session whose node the registry withdraws or marks as draining.
 async fn follow_registry(shared: Arc<Shared>) {
     let mut registry = shared.registry.clone();
     shared.book.take_snapshot(&registry.snapshot(), Instant::now());
@@ -331,7 +331,7 @@ async fn follow_registry(shared: Arc<Shared>) {
             }
         }
         shared.book.take_snapshot(&snapshot, Instant::now());
-        tokio::time::sleep(LOOK_PAUSE).await;
+        tokio::time::sleep(REGISTRY_PAUSE).await;
     }
 }
 

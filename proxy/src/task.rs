@@ -47,16 +47,16 @@ const TURN_MAX: Duration = Duration::from_millis(2);
 const REDIAL_MIN: Duration = Duration::from_millis(20);
 const REDIAL_MAX: Duration = Duration::from_millis(500);
 
-/// Time limit for the last answers of a node that the session is about to leave. The component's stream is held
-/// meanwhile.
+/// Limit on the wait for the last answers of a node that the session is about to leave. The component's bytes are held
+/// during this time.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// Reads of a component when the sidecar stops, each of [`READ_BYTES`] at most.
+/// Limit on the reads of a component when the sidecar stops, each of [`READ_BYTES`] at most.
 const LAST_READS_MAX: usize = 64;
 /// Wait before the last read when the sidecar stops. Timers and sockets share one driver. So when the timer fires,
 /// the session has been woken for all bytes that arrived before it was set.
-const LAST_LOOK: Duration = Duration::from_millis(2);
+const LAST_READ_DELAY: Duration = Duration::from_millis(2);
 /// Interval at which a session checks for free space in the shared buffer budget.
-const STARVED_LOOK: Duration = Duration::from_millis(20);
+const STARVED_INTERVAL: Duration = Duration::from_millis(20);
 
 thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
@@ -68,7 +68,7 @@ type PendingDial = Pin<Box<dyn Future<Output = Result<DialledNode, FailedRound>>
 struct FailedRound {
     /// Number of known nodes.
     known: usize,
-    /// Each of them was dialled since the session has no node.
+    /// Each of them was dialled since the session lost its node.
     all_tried: bool,
     /// The time since which no node is proved, if each has failed since then.
     none_reachable_since: Option<Instant>,
@@ -89,8 +89,8 @@ struct Task {
     next: Option<Box<DialledNode>>,
     /// Dial permit, held until the node has taken the session.
     permit: Option<Permit>,
-    /// The session gave the node up because of a failure. Its connection is dropped at once.
-    gives_up: bool,
+    /// The node is left because of a failure. Its connection is reset.
+    resets_node: bool,
     /// The session's entry in the recovery after a loss.
     recovery_entry: RecoveryEntry,
     /// Time at which held publishes may be sent, once the session has its subscriptions back.
@@ -135,7 +135,7 @@ pub(crate) async fn run(
         rounds: 0,
         next: None,
         permit: None,
-        gives_up: false,
+        resets_node: false,
         recovery_entry,
         release_at: None,
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -340,7 +340,7 @@ impl Task {
             }) => {
                 self.rounds += 1;
                 if !wants.keep_node {
-                    let waits = self.session.has_spoken();
+                    let waits = self.session.has_sent_command();
                     self.recovery_entry.round_failed(waits, none_reachable_since);
                 }
                 self.session
@@ -370,7 +370,7 @@ impl Task {
         let was_away = self.shared.recovery.is_away(&self.session_info);
         let wait = match self.rounds {
             0 => Duration::ZERO,
-            // There is no wait after the first node that fails at once; there is one after the second.
+            // There is no wait after the first failed round, only after the second.
             1 => Duration::ZERO,
             rounds => REDIAL_MIN
                 .saturating_mul(1 << rounds.min(8))
@@ -389,8 +389,8 @@ impl Task {
             let snapshot = shared.registry.snapshot();
             let now = Instant::now();
             let mut candidates = shared.book.candidates(&snapshot, avoid.as_ref(), evenly, now);
-            // When the session leaves a node, that node is no candidate. When it lost the node, it may be the only
-            // one.
+            // A session that leaves a node may not choose it again. A session that lost a node may, because it may be the
+            // only one.
             let way_out = |node: &Node| avoid.as_ref() != Some(&node.client) && node.state == NodeState::Up;
             candidates.retain(|node| !leaving || way_out(node));
             let known = candidates.len();
@@ -433,9 +433,9 @@ impl Task {
             // A component that has not sent CONNECT has nothing to replay and may take its time.
             self.permit = None;
         }
-        if !dialled.behind_info.is_empty() {
+        if !dialled.after_info.is_empty() {
             self.session
-                .node_bytes(&dialled.behind_info, false, now, &mut self.sockets);
+                .node_bytes(&dialled.after_info, false, now, &mut self.sockets);
         }
     }
 
@@ -489,7 +489,7 @@ impl Task {
             called = true;
         }
         if self.session_info.take_command(SessionCommand::ShutDown) {
-            self.stop_at = Some(now() + LAST_LOOK);
+            self.stop_at = Some(now() + LAST_READ_DELAY);
             called = true;
         }
         if self.stop_at.is_some_and(|at| now() >= at) {
@@ -550,7 +550,7 @@ impl Task {
     fn change_node(&mut self) -> bool {
         let mut progress = false;
         if !self.session.wants().keep_node && self.sockets.node.is_some() {
-            self.sockets.drop_node(self.gives_up);
+            self.sockets.drop_node(self.resets_node);
             self.permit = None;
             self.count_node(None);
             progress = true;
@@ -571,7 +571,7 @@ impl Task {
             due = due.min(at);
         }
         if self.starved {
-            due = due.min(Instant::now() + STARVED_LOOK);
+            due = due.min(Instant::now() + STARVED_INTERVAL);
         }
         // A timer that fires too early is reset when it fires. Resetting it for each batch would cost more.
         if due < self.timer_at || self.timer.is_elapsed() {

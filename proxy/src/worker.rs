@@ -1,5 +1,5 @@
-//! The threads that run sessions. Each thread has its own runtime and keeps a session from its first byte to its
-//! last. So no message crosses threads, and none takes a lock.
+//! The threads that run sessions. Each thread has its own runtime, and a session stays on its thread from its first byte
+//! to its last. So no message crosses threads or takes a lock.
 
 use std::io;
 use std::net::TcpStream as StdStream;
@@ -91,9 +91,9 @@ impl Workers {
     }
 }
 
-/// Returns the worker for the next session: the first that has at most one more session than the least loaded. So the
-/// shares are even, and two components that talk to each other are mostly on one thread. The second pass of a message
-/// then finds the thread awake, which saves some microseconds (`tests/bench sidecar --only passing`, p50).
+/// Returns the worker for the next session: the first one that has at most one more session than the least loaded. So the
+/// shares are even, and two components that send messages to each other are mostly on one thread. That thread is awake
+/// when the message comes back from the node, which saves some microseconds (`tests/bench sidecar --only passing`, p50).
 fn place(live: &[usize]) -> usize {
     let fewest = live.iter().min().copied().unwrap_or(0);
     live.iter().position(|count| *count <= fewest + 1).unwrap_or(0)

@@ -57,7 +57,7 @@ impl Session {
                 if !policy.outage.is_zero() {
                     sooner(self.searching_since + policy.outage);
                 }
-                if self.only_asks && self.ending.is_none() {
+                if self.only_awaits_answers && self.ending.is_none() {
                     sooner(self.searching_since + ANSWERS_WAIT);
                 }
                 if self.advertised.is_none() {
@@ -71,7 +71,7 @@ impl Session {
                 match node.stage {
                     Stage::Joining { until } => sooner(until),
                     Stage::Resending | Stage::Flowing => {
-                        if self.listens(node) {
+                        if self.is_silence_meaningful(node) {
                             sooner(self.probe_due(node));
                         }
                         if let Some(since) = self.doubt.unmarked_since()
@@ -110,7 +110,7 @@ impl Session {
 
     /// Returns whether the node's silence means something. It means nothing while the node is not read because the
     /// component does not read.
-    fn listens(&self, node: &Connection) -> bool {
+    fn is_silence_meaningful(&self, node: &Connection) -> bool {
         self.client.is_some() && self.has_room_for_component() && !node.starved && !self.interrupted
     }
 
@@ -130,7 +130,7 @@ impl Session {
         let cause = match (node.stage, node.leaving) {
             (Stage::Joining { until }, _) if now >= until => Some(Cause::ProbeTimeout),
             (Stage::Resending | Stage::Flowing, _)
-                if self.listens(node) && node.awaits_pong() && now >= self.probe_due(node) =>
+                if self.is_silence_meaningful(node) && node.awaits_pong() && now >= self.probe_due(node) =>
             {
                 Some(Cause::ProbeTimeout)
             }
@@ -145,7 +145,7 @@ impl Session {
         let unmarked = self.doubt.unmarked_since();
         let confirms = unmarked.is_some_and(|since| now >= since + self.policy.confirm_interval);
         let asks = !matches!(node.stage, Stage::Joining { .. })
-            && self.listens(node)
+            && self.is_silence_meaningful(node)
             && !node.awaits_pong()
             && (confirms || now >= self.probe_due(node));
         if asks && let Some(node) = &mut self.connection {
@@ -159,9 +159,9 @@ impl Session {
             return;
         }
         if self.advertised.is_none() && now >= self.started + self.policy.info_wait {
-            self.greet(last_known, now, wires);
+            self.send_info(last_known, now, wires);
         }
-        if self.only_asks && now >= self.searching_since + ANSWERS_WAIT {
+        if self.only_awaits_answers && now >= self.searching_since + ANSWERS_WAIT {
             self.end_now(EndReason::ComponentClosed, None, now, wires);
             return;
         }

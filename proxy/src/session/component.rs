@@ -65,7 +65,7 @@ pub(super) struct Client {
     /// A node has accepted these credentials.
     pub(super) accepted: bool,
     /// The component itself has sent CONNECT.
-    pub(super) said_connect: bool,
+    pub(super) sent_connect: bool,
     /// Time of the first PING to the component; `None` once it was sent.
     pub(super) first_ping: Option<Instant>,
     /// Name of the component for people.

@@ -61,7 +61,7 @@ impl Session {
     pub(super) fn connected(&mut self, line: &[u8], frame: &[u8], now: Instant) {
         let json = argument(line);
         let client = Connect::parse(json).unwrap_or_default();
-        let known = self.client.as_ref().filter(|known| known.said_connect);
+        let known = self.client.as_ref().filter(|known| known.sent_connect);
         let again = known.is_some();
         let first_ping = match known {
             Some(known) => known.first_ping,
@@ -69,8 +69,8 @@ impl Session {
         };
         let signed = client.is_signed();
         let begun = self.client.is_some();
-        let said = if frame.is_empty() { b"{}" } else { argument(frame) };
-        let said = self.merged(said).unwrap_or(Cow::Borrowed(said));
+        let sent = if frame.is_empty() { b"{}" } else { argument(frame) };
+        let sent = self.merged(sent).unwrap_or(Cow::Borrowed(sent));
         let accepted = self.client.as_ref().is_some_and(|before| {
             before.accepted
                 && Connect::parse(before.json.as_bytes())
@@ -78,13 +78,13 @@ impl Session {
         });
         self.connects += 1;
         self.client = Some(Box::new(Client {
-            json: String::from_utf8_lossy(&said).into(),
+            json: String::from_utf8_lossy(&sent).into(),
             verbose: client.verbose,
             headers: client.headers,
             takes_info: takes_info(argument(frame)),
             signed,
             accepted,
-            said_connect: !frame.is_empty(),
+            sent_connect: !frame.is_empty(),
             first_ping,
             label: ClientLabel {
                 name: client.name,

@@ -83,7 +83,7 @@ pub(super) struct Connection {
     /// The node has answered a PING sent after the last CONNECT.
     pub(super) verified: bool,
     /// The node asks for credentials.
-    pub(super) asks_auth: bool,
+    pub(super) auth_required: bool,
     /// Set when the node reported an error of the component after which nodes close the connection.
     pub(super) refused: Option<EndReason>,
     /// Changes of the journal that the node has acked.
@@ -134,7 +134,7 @@ impl Connection {
             hold,
             ledger: Ledger::default(),
             verified: false,
-            asks_auth: info.auth_required,
+            auth_required: info.auth_required,
             refused: None,
             confirmed_changes: 0,
             probing: false,

@@ -329,7 +329,7 @@ impl Session {
         if !info.connect_urls.is_empty() {
             self.notes.push(Note::ConnectUrls(info.connect_urls.clone()));
         }
-        self.take_limits(&info);
+        self.apply_limits(&info);
         if info.ldm {
             self.leave();
         }

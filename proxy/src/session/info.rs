@@ -45,7 +45,7 @@ pub(crate) fn refused_chain(mark: &str, sidecars: &str) -> Option<&'static str> 
     if sidecars.split('-').any(|passed| passed == mark) {
         Some("leads back to this sidecar: name a node, not a sidecar in front of this one")
     } else if sidecars.len() >= SIDECARS_MAX * (MARK_BYTES + 1) {
-        Some("is behind too long a chain of sidecars")
+        Some("is behind a chain of too many sidecars")
     } else {
         None
     }

@@ -112,7 +112,7 @@ pub(crate) struct Session {
     lost: Option<Box<Lost>>,
     /// The component sends nothing more, there is no node, and none of the component's remaining frames matters to
     /// other components.
-    only_asks: bool,
+    only_awaits_answers: bool,
     /// CONNECTs written so far, to all nodes.
     connects: u64,
     /// Nodes in a row that closed the connection after credentials that no node has accepted yet.
@@ -151,7 +151,7 @@ impl Session {
             doubt: Doubt::default(),
             owed: VecDeque::new(),
             lost: None,
-            only_asks: false,
+            only_awaits_answers: false,
             connects: 0,
             closed_unaccepted: 0,
             refused_by: Vec::new(),
@@ -183,7 +183,7 @@ impl Session {
             write_node: node.is_some_and(|node| node.blocked),
             keep_node: node.is_some(),
             dial: match node {
-                None => (!is_ending || self.may_still_pass_on()) && self.over().is_none(),
+                None => (!is_ending || self.may_still_pass_on()) && self.end_reason().is_none(),
                 Some(node) => node.leaving == Leaving::Dialling,
             },
             switch: node.is_some_and(Connection::is_drained),
@@ -193,7 +193,7 @@ impl Session {
     /// Returns the notes since the last call. Also returns the end if the session is over; the shell then closes both
     /// sockets in order.
     pub(crate) fn report(&mut self) -> (Vec<Note>, Option<SessionEnd>) {
-        let ended = self.over().map(|reason| {
+        let ended = self.end_reason().map(|reason| {
             let held = if self.has_passed_on() {
                 &[]
             } else {
@@ -211,7 +211,7 @@ impl Session {
     }
 
     /// Returns the reason for the end of the session, if it is over.
-    fn over(&self) -> Option<EndReason> {
+    fn end_reason(&self) -> Option<EndReason> {
         if let Some(ending) = &self.ending {
             let delivered = self.component.outbox.is_empty() || ending.reason == EndReason::ComponentSlow;
             return (ending.answers_until.is_none() && delivered).then_some(ending.reason);
@@ -302,7 +302,7 @@ impl Session {
     }
 
     /// Returns whether the component has sent CONNECT, or another command that makes the sidecar send one.
-    pub(crate) fn has_spoken(&self) -> bool {
+    pub(crate) fn has_sent_command(&self) -> bool {
         let first = || unlimited_scanner().next(&self.component.held);
         self.client.is_some()
             || first().is_ok_and(|frame| frame.is_some_and(|frame| frame.verb != Verb::Pong))

@@ -56,10 +56,10 @@ impl Session {
             if hold { Hold::Away } else { Hold::No },
         );
         self.connection = Some(Connection::new(info, stage, hold, now));
-        self.only_asks = false;
+        self.only_awaits_answers = false;
         self.node = Some(node);
-        self.take_limits(info);
-        self.greet(info, now, wires);
+        self.apply_limits(info);
+        self.send_info(info, now, wires);
         if !info.connect_urls.is_empty() {
             self.notes.push(Note::ConnectUrls(info.connect_urls.clone()));
         }
@@ -111,7 +111,7 @@ impl Session {
         if self.policy.outage.is_zero() && (known > 0 && all_tried || known == 0 && waited) {
             self.end_now(EndReason::Outage, None, now, wires);
         } else if known > 0 {
-            self.greet(last_known, now, wires);
+            self.send_info(last_known, now, wires);
         }
     }
 
@@ -142,7 +142,7 @@ impl Session {
     /// Checks, while publishes are held, whether the node has answered everything before the first of them, or before
     /// the end of the stream. Called when the stream has reached that point. Returns whether a PING must be sent
     /// first.
-    pub(super) fn asks_for_answers(&mut self) -> bool {
+    pub(super) fn check_back(&mut self) -> bool {
         let Some(node) = &mut self.connection else {
             return false;
         };
@@ -171,7 +171,7 @@ impl Session {
             Cause::EndOfStream if self.client.is_none() && node.has_lasted(MAY_CLOSE_AFTER, now) => {
                 Blame::Nobody
             }
-            Cause::Reset | Cause::EndOfStream | Cause::WriteError if unaccepted && node.asks_auth => {
+            Cause::Reset | Cause::EndOfStream | Cause::WriteError if unaccepted && node.auth_required => {
                 Blame::Unclear
             }
             _ => Blame::Node,
@@ -217,7 +217,7 @@ impl Session {
             return;
         };
         let blame = self.blame(&lost, cause, now);
-        let said = match self.notes.last() {
+        let last_error = match self.notes.last() {
             Some(Note::NodeError { text, .. }) => Some(text.clone()),
             _ => None,
         };
@@ -229,7 +229,7 @@ impl Session {
         self.remember_loss(&lost, cause, in_doubt, now);
         self.notes.push(Note::Lost {
             cause,
-            said,
+            last_error,
             blame,
             in_doubt,
             subjects,
@@ -238,7 +238,7 @@ impl Session {
         let mut owed = lost.ledger.take_owed();
         owed.append(&mut self.owed);
         self.owed = owed;
-        self.look_for_publishes();
+        self.check_for_publishes();
     }
 
     fn remember_loss(&mut self, node: &Connection, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
@@ -266,7 +266,7 @@ impl Session {
         }
     }
 
-    pub(super) fn take_limits(&mut self, info: &Info) {
+    pub(super) fn apply_limits(&mut self, info: &Info) {
         let limits = FrameLimits {
             line_bytes_max: self.policy.control_line_bytes_max,
             // Negative: the node has no limit. The sidecar has a limit, because it holds a message until it is
@@ -280,7 +280,7 @@ impl Session {
     }
 
     /// Sends the component its first INFO, or a later one if a field changed on which the component acts.
-    pub(super) fn greet(&mut self, info: &Info, now: Instant, wires: &mut impl Wires) {
+    pub(super) fn send_info(&mut self, info: &Info, now: Instant, wires: &mut impl Wires) {
         let line = if self.advertised.is_none() {
             self.advertised = Some(Advertised::of(info));
             self.own_info(info).into_bytes()

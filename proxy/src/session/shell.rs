@@ -56,7 +56,7 @@ pub(crate) enum Note {
     /// The node is lost. The note has the node's last error text, and whether the node `served` the session at all.
     Lost {
         cause: Cause,
-        said: Option<String>,
+        last_error: Option<String>,
         blame: Blame,
         in_doubt: InDoubtCount,
         /// The dropped publishes in doubt, by subject.

@@ -725,7 +725,7 @@ fn s9_the_node_is_not_blamed_for_errors_of_the_component() {
 
 #[test]
 fn s10_only_a_component_that_has_sent_a_command_is_waited_for() {
-    for (said, has_spoken) in [
+    for (said, has_sent_command) in [
         ("", false),
         ("CONN", false),
         ("PONG\r\n", false),
@@ -734,7 +734,7 @@ fn s10_only_a_component_that_has_sent_a_command_is_waited_for() {
     ] {
         let mut bench = Bench::new(policy());
         bench.component(said);
-        assert_eq!(bench.session.has_spoken(), has_spoken, "{said}");
+        assert_eq!(bench.session.has_sent_command(), has_sent_command, "{said}");
     }
 }
 

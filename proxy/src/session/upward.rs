@@ -67,7 +67,7 @@ impl Session {
     pub(crate) fn component_eof(&mut self, now: Instant, wires: &mut impl Wires) {
         self.component.eof = true;
         self.push_up(now, wires);
-        self.look_for_publishes();
+        self.check_for_publishes();
         if self.doubt.log_bytes() > 0
             && let Some(node) = &mut self.connection
             && !node.ledger.awaits_pong()
@@ -79,9 +79,9 @@ impl Session {
     }
 
     /// Checks whether a component that sends nothing more has left publishes for others.
-    pub(super) fn look_for_publishes(&mut self) {
+    pub(super) fn check_for_publishes(&mut self) {
         let nothing_for_others = || self.doubt.log_bytes() == 0 && publishes(&self.component.held).is_empty();
-        self.only_asks = self.component.eof && self.connection.is_none() && nothing_for_others();
+        self.only_awaits_answers = self.component.eof && self.connection.is_none() && nothing_for_others();
     }
 
     /// Continues writing when the node's socket takes bytes again.
@@ -158,7 +158,7 @@ impl Session {
                 return Step::Stop;
             };
             if node.stage == Stage::Resending {
-                let goes_on = self.resend(now, wires) || self.may_write() && self.asks_for_answers();
+                let goes_on = self.resend(now, wires) || self.may_write() && self.check_back();
                 return if goes_on { Step::Done(0) } else { Step::Stop };
             }
             if node.stage != Stage::Flowing || node.is_draining() {
@@ -174,7 +174,7 @@ impl Session {
         }
         match self.plan(bytes) {
             Ok(Plan::Incomplete) => {
-                if self.asks_for_answers() {
+                if self.check_back() {
                     return Step::Done(0);
                 }
                 if let Some(node) = &mut self.connection {
@@ -182,7 +182,7 @@ impl Session {
                 }
                 Step::Stop
             }
-            Ok(Plan::Stop) if self.asks_for_answers() => Step::Done(0),
+            Ok(Plan::Stop) if self.check_back() => Step::Done(0),
             Ok(Plan::Stop) => Step::Stop,
             Ok(Plan::Wait) => match &mut self.connection {
                 Some(node) if !node.awaits_pong() => {

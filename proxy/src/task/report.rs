@@ -21,7 +21,7 @@ impl Task {
         match note {
             Note::Lost {
                 cause,
-                said,
+                last_error,
                 blame,
                 in_doubt,
                 subjects,
@@ -33,7 +33,7 @@ impl Task {
                 if served {
                     self.rounds = 0;
                 }
-                self.node_lost(cause, said, blame, in_doubt);
+                self.node_lost(cause, last_error, blame, in_doubt);
             }
             Note::Joined { moved } => {
                 self.permit = None;
@@ -90,12 +90,12 @@ impl Task {
     }
 
     /// Records the loss of the node in the node book, the recovery and the log.
-    fn node_lost(&mut self, cause: Cause, said: Option<String>, blame: Blame, in_doubt: InDoubtCount) {
+    fn node_lost(&mut self, cause: Cause, last_error: Option<String>, blame: Blame, in_doubt: InDoubtCount) {
         let trial = self.permit.take().is_some_and(|permit| permit.is_trial());
         let Some(node) = self.session.node() else { return };
         let (book, now) = (&self.shared.book, Instant::now());
         let is_planned = cause == Cause::LameDuck;
-        self.gives_up = !is_planned;
+        self.resets_node = !is_planned;
         let awaited = !is_planned && self.session.client_label().is_some();
         let is_reported = self.recovery_entry.lost(&node.client, awaited, in_doubt);
         self.release_at = None;
@@ -105,9 +105,9 @@ impl Task {
             Blame::Unclear => !book.is_proved(&node.client, now),
             Blame::Nobody => false,
         };
-        let error = said.as_deref().unwrap_or(cause.as_str());
+        let error = last_error.as_deref().unwrap_or(cause.as_str());
         if failed && book.failed(node, error, trial, now) {
-            warn!(node = %node.client, %cause, error, "node failed under its sessions");
+            warn!(node = %node.client, %cause, error, "node failed while it served sessions");
             self.shared.probe_sessions_on(&node.client);
         }
         debug!(session = self.session_info.id, node = %node.client, %cause, "session lost its node");

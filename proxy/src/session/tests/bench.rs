@@ -132,7 +132,7 @@ impl Bench {
 
     /// Returns the reason for the end of the session, if it is over.
     pub(super) fn end(&self) -> Option<EndReason> {
-        self.session.over()
+        self.session.end_reason()
     }
 
     pub(super) fn component(&mut self, bytes: &str) {
