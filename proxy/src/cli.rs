@@ -25,7 +25,7 @@ Examples:
   standin-proxy --upstream nats://10.0.0.1:4222
   standin-proxy --zookeeper zk1:2181,zk2:2181,zk3:2181 --cache /var/lib/standin/nodes.json --http 127.0.0.1:8222";
 
-/// The sidecar: one old NATS address in front of a cluster of nodes that come and go.
+/// The sidecar: keeps components that know one NATS address connected to a live node of a cluster.
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "standin-proxy", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub struct Cli {

@@ -196,12 +196,15 @@ pub(crate) async fn probe(
     Ok(info)
 }
 
+/// Sends a PING and waits for the PONG.
 async fn ping(stream: &mut TcpStream) -> Result<(), DialError> {
     stream.write_all(encode::PING).await.map_err(DialError::Broke)?;
     let is_pong = |frame: &Frame<'_>| matches!(frame, Frame::Pong).then_some(Ok(()));
     read_answer(stream, is_pong).await.map(drop)
 }
 
+/// Connects to `node` and reads its INFO. Also returns the bytes after it. The sidecar itself, a loop of sidecars and a
+/// node that requires TLS are errors.
 async fn greeting(
     node: &Node,
     book: &NodeBook,

@@ -22,7 +22,7 @@ use axum::{
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-pub use self::rows::{NodeRow, Page, Reach, Readiness, SessionRow};
+pub use self::rows::{NodeRow, Page, Reachability, Readiness, SessionRow};
 use crate::metrics::Metrics;
 
 /// Result of [`Status::sessions`]: the number of all sessions, and the requested rows.
@@ -37,7 +37,7 @@ pub trait Status: Send + Sync + 'static {
     /// Returns all known nodes, in a stable order.
     fn nodes(&self) -> Vec<NodeRow>;
     /// Returns whether nodes are reachable.
-    fn reach(&self) -> Reach;
+    fn reachability(&self) -> Reachability;
     /// Returns `http.ready_needs_node`, which a SIGHUP may change.
     fn ready_needs_node(&self) -> bool;
     /// Returns at most `limit` sessions from `offset` on, by ascending id.
@@ -104,7 +104,7 @@ async fn health(State(pages): State<Pages>, query: Result<Query<HealthQuery>, Qu
         Ok(Query(asked)) if asked.nodes <= 1 => asked,
         _ => return refused(StatusCode::BAD_REQUEST, "give ?nodes=1, or nothing".to_owned()),
     };
-    let reach = pages.status.reach();
+    let reach = pages.status.reachability();
     if pages.status.shutting_down() {
         refused(StatusCode::SERVICE_UNAVAILABLE, "shutting down".to_owned())
     } else if let Some(reason) = reach.unreachable().filter(|_| asked.nodes == 1) {
@@ -119,7 +119,7 @@ async fn readiness(State(pages): State<Pages>) -> impl IntoResponse {
     let readiness = Readiness::of(
         status.listening(),
         status.shutting_down(),
-        &status.reach(),
+        &status.reachability(),
         status.ready_needs_node(),
     );
     let code = if readiness.ready {

@@ -28,6 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     tokio::join!(probe_due(&shared), watch_for_outage(&shared));
 }
 
+/// Begins an outage when no node is proved and sessions have looked for one for long enough.
 async fn watch_for_outage(shared: &Shared) {
     loop {
         tokio::time::sleep(CHECK_INTERVAL).await;
@@ -39,6 +40,7 @@ async fn watch_for_outage(shared: &Shared) {
     }
 }
 
+/// Probes nodes when they are due.
 async fn probe_due(shared: &Shared) {
     let mut due: VecDeque<Arc<Node>> = VecDeque::new();
     let mut probes = FuturesUnordered::new();
@@ -90,6 +92,7 @@ async fn probe(shared: &Shared, node: Arc<Node>) {
     }
 }
 
+/// Begins an outage if every known node has failed since the last one was proved.
 fn check_for_failure_of_all(shared: &Shared) {
     let nodes: Vec<_> = shared.registry.snapshot().iter().map(Arc::clone).collect();
     if !nodes.is_empty()

@@ -59,13 +59,17 @@ struct Outage {
     all_back_at: Option<Instant>,
     /// Highest number of sessions that waited at one time.
     sessions: usize,
+    /// Bytes that the sessions held at the end of the outage.
     held_bytes: u64,
+    /// Publishes in doubt of the sessions that waited.
     in_doubt: InDoubtCount,
     /// Publishes that sessions still held when they ended.
     abandoned: u64,
+    /// The beginning was reported.
     begin_reported: bool,
 }
 
+/// The state behind the lock.
 #[derive(Debug, Default)]
 struct State {
     away: HashMap<u64, Away>,
@@ -75,21 +79,23 @@ struct State {
     outage: Option<Outage>,
     /// Sessions closed since the last report because they had no node.
     expired: usize,
-    nodes: HashMap<Endpoint, OnNode>,
+    nodes: HashMap<Endpoint, NodeSessions>,
 }
 
 /// Number of sessions on one node. Each loss begins another epoch. So sessions that may not have noticed the loss yet
 /// are distinct from sessions that are on the node again.
 #[derive(Debug, Default)]
-struct OnNode {
+struct NodeSessions {
     epoch: u64,
+    /// Sessions that the node has served since the epoch began.
     current: usize,
+    /// Sessions of earlier epochs, which have not noticed the last loss yet.
     earlier: usize,
     /// Time of the loss that began the epoch.
     lost_at: Option<Instant>,
 }
 
-/// Record that a node serves a session. The session returns it when it leaves the node.
+/// Proof that a session is counted on a node. The session returns it when it leaves the node.
 #[derive(Debug)]
 pub(crate) struct Served {
     node: Endpoint,
@@ -231,11 +237,11 @@ impl Recovery {
     /// Records that `node` has taken a session.
     pub(crate) fn served(&self, node: &Endpoint) -> Served {
         let mut state = self.lock();
-        let on_node = state.nodes.entry(node.clone()).or_default();
-        on_node.current += 1;
+        let sessions = state.nodes.entry(node.clone()).or_default();
+        sessions.current += 1;
         Served {
             node: node.clone(),
-            epoch: on_node.epoch,
+            epoch: sessions.epoch,
         }
     }
 
@@ -390,6 +396,7 @@ impl State {
         })
     }
 
+    /// Inserts the entry of a session and counts it.
     fn put(&mut self, id: u64, mut away: Away) {
         away.in_outage |= self.outage.as_ref().is_some_and(|outage| outage.ended.is_none());
         if away.back_at.is_none() {
@@ -405,6 +412,7 @@ impl State {
         }
     }
 
+    /// Removes the entry of a session from the table and the counts.
     fn remove(&mut self, id: u64) -> Option<Away> {
         let away = self.away.remove(&id)?;
         if away.back_at.is_none() {
@@ -426,22 +434,22 @@ impl State {
     /// Returns whether another session has reported the same loss within [`SAME_LOSS`].
     fn leave(&mut self, served: Option<Served>, lost: bool, now: Instant) -> bool {
         let Some(served) = served else { return false };
-        let Some(on_node) = self.nodes.get_mut(&served.node) else {
+        let Some(sessions) = self.nodes.get_mut(&served.node) else {
             return false;
         };
         let is_reported =
-            served.epoch != on_node.epoch && on_node.lost_at.is_some_and(|at| now < at + SAME_LOSS);
-        if served.epoch == on_node.epoch {
-            on_node.current -= 1;
+            served.epoch != sessions.epoch && sessions.lost_at.is_some_and(|at| now < at + SAME_LOSS);
+        if served.epoch == sessions.epoch {
+            sessions.current -= 1;
             if lost {
-                on_node.earlier += std::mem::take(&mut on_node.current);
-                on_node.epoch += 1;
-                on_node.lost_at = Some(now);
+                sessions.earlier += std::mem::take(&mut sessions.current);
+                sessions.epoch += 1;
+                sessions.lost_at = Some(now);
             }
         } else {
-            on_node.earlier -= 1;
+            sessions.earlier -= 1;
         }
-        if on_node.current + on_node.earlier == 0 {
+        if sessions.current + sessions.earlier == 0 {
             self.nodes.remove(&served.node);
         }
         is_reported
@@ -449,7 +457,7 @@ impl State {
 
     /// Returns whether some sessions of `node` may not have noticed a loss that another session has reported.
     fn may_not_have_noticed(&self, node: &Endpoint) -> bool {
-        self.nodes.get(node).is_some_and(|on_node| on_node.earlier > 0)
+        self.nodes.get(node).is_some_and(|sessions| sessions.earlier > 0)
     }
 
     /// Begins an outage if no node serves a session and no outage is under way. A second outage prolongs the first if

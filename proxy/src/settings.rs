@@ -20,7 +20,7 @@ use standin_daemon::settings::{Pair, Secret, Url, of_text};
 
 /// Address of a node, with or without `user:password@` or `token@`.
 pub type NodeUrl = Secret<Url>;
-/// A `user:password`.
+/// Credentials as `user:password`.
 pub type UserPassword = Secret<Pair>;
 
 /// Text of `deploy/proxy.toml`, the commented defaults.

@@ -268,11 +268,14 @@ impl Sidecar {
     }
 }
 
+/// Waits for the end of `threads`, at most a second.
 async fn join(threads: Vec<ThreadHandle<()>>) {
     let joining = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
     let _ = tokio::time::timeout(Duration::from_secs(1), joining).await;
 }
 
+/// Listens on all addresses of `listen`. On a host without IPv6 the IPv6 loopback address is left out if the IPv4 one is
+/// there.
 fn listen(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
     let mut listeners = Vec::new();
     for address in &settings.listen {
@@ -335,6 +338,7 @@ async fn follow_registry(shared: Arc<Shared>) {
     }
 }
 
+/// Returns the command for a session on `node`, given the present nodes.
 fn command_for(node: &standin_registry::Node, snapshot: &Snapshot) -> Option<SessionCommand> {
     match snapshot.find(&node.client) {
         Some(known) if known.state == NodeState::Draining => snapshot

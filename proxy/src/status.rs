@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::http::{NodeRow, Reach, SessionRow, Sessions, Status};
+use crate::http::{NodeRow, Reachability, SessionRow, Sessions, Status};
 use crate::nodes::NodeStatus;
 use crate::session_info::SessionInfo;
 use crate::shared::Shared;
@@ -26,12 +26,12 @@ impl Status for SidecarStatus {
         self.0.book.status(Instant::now()).iter().map(node_row).collect()
     }
 
-    fn reach(&self) -> Reach {
+    fn reachability(&self) -> Reachability {
         let now = Instant::now();
         let nodes = self.0.book.status(now);
         let failures = nodes.iter().filter_map(|node| node.last_failure.as_ref());
         let last = failures.min_by_key(|(age, _)| *age);
-        Reach {
+        Reachability {
             known: nodes.len(),
             proved: nodes.iter().filter(|node| node.proved).count(),
             none_for: self
@@ -64,7 +64,7 @@ impl Status for SidecarStatus {
         metrics.buffered_bytes.set(self.0.buffered() as f64);
         let nodes = self.nodes();
         metrics.set_nodes(nodes.iter().map(|node| (node.state, node.source)));
-        let reach = self.reach();
+        let reach = self.reachability();
         metrics.set_proved(reach.proved, reach.none_for.unwrap_or_default());
         let searching = self.0.sessions.all();
         let searching: Vec<Duration> = searching

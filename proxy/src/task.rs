@@ -155,6 +155,8 @@ pub(crate) async fn run(
 }
 
 impl Task {
+    /// Runs one turn of the session: rounds of commands, timer, reads, writes and dials, until nothing makes progress or
+    /// the turn's budget is exhausted.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
         self.session_info.register_waker(cx.waker());
         let began = Instant::now();
@@ -202,6 +204,7 @@ impl Task {
         Poll::Pending
     }
 
+    /// Reads from the component once. Returns whether there was anything to read.
     fn read_component(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
         if !wants.read_component || self.sockets.component.poll_read_ready(cx).is_pending() {
             return false;
@@ -247,6 +250,7 @@ impl Task {
         bytes_max
     }
 
+    /// Reads from the node once. Returns whether there was anything to read.
     fn read_node(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
         let mut ready = |node: &TcpStream| wants.read_node && node.poll_read_ready(cx).is_ready();
         if !self.sockets.node.as_ref().is_some_and(&mut ready) {
@@ -290,6 +294,7 @@ impl Task {
         })
     }
 
+    /// Lets the session continue writing to sockets that take bytes again. Returns whether one did.
     fn write(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
         let mut progress = false;
         if wants.write_component
@@ -313,6 +318,7 @@ impl Task {
         progress
     }
 
+    /// Starts or continues a round of dialling, if the session wants one. Returns whether a round ended.
     fn dial(&mut self, cx: &mut Context<'_>) -> bool {
         let wants = self.session.wants();
         if !wants.dial {
@@ -439,6 +445,7 @@ impl Task {
         }
     }
 
+    /// Counts the session on `node` instead of on the node before.
     fn count_node(&mut self, node: Option<&Arc<Node>>) {
         let mut status = self.session_info.status();
         if let Some(old) = std::mem::replace(&mut status.node, node.cloned()) {
@@ -565,6 +572,7 @@ impl Task {
         progress
     }
 
+    /// Sets the timer to the next deadline, and runs the session's actions that are due. Returns whether the timer fired.
     fn timer(&mut self, cx: &mut Context<'_>) -> bool {
         let mut due = self.session.deadline();
         for at in [self.stop_at, self.release_at].into_iter().flatten() {

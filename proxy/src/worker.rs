@@ -99,6 +99,7 @@ fn place(live: &[usize]) -> usize {
     live.iter().position(|count| *count <= fewest + 1).unwrap_or(0)
 }
 
+/// Runs the sessions of one worker until the queue is closed and the last session of the sidecar has ended.
 async fn receive(
     mut connections: UnboundedReceiver<AcceptedConnection>,
     shared: Arc<Shared>,
@@ -175,6 +176,7 @@ fn log_end(shared: &Shared, session: &SessionInfo, ended: &SessionEnd) {
     }
 }
 
+/// Sets the options of the component's socket and runs its session.
 async fn serve(
     shared: Arc<Shared>,
     session: Arc<SessionInfo>,

@@ -89,7 +89,7 @@ pub struct NodeRow {
 
 /// Whether nodes are reachable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reach {
+pub struct Reachability {
     /// Nodes known from any source.
     pub known: usize,
     /// Nodes that a session or a probe has proved recently.
@@ -100,7 +100,7 @@ pub struct Reach {
     pub last_error: Option<String>,
 }
 
-impl Reach {
+impl Reachability {
     /// Returns the reason why no node is reachable; `None` while one is.
     #[must_use]
     pub fn unreachable(&self) -> Option<String> {
@@ -135,7 +135,7 @@ impl Readiness {
     /// Returns the readiness. Ready means: listening, not stopping, and with `needs_node` a node proved. In an outage
     /// of the nodes components are kept, and served when it ends. Kubernetes takes a process that is not ready out of
     /// service, which would make the outage worse.
-    pub(super) fn of(listening: bool, shutting_down: bool, reach: &Reach, needs_node: bool) -> Self {
+    pub(super) fn of(listening: bool, shutting_down: bool, reach: &Reachability, needs_node: bool) -> Self {
         let reasons: Vec<String> = [
             (!listening).then(|| "not listening for components".to_owned()),
             shutting_down.then(|| "shutting down".to_owned()),

@@ -49,9 +49,9 @@ impl Status for Scripted {
         };
         (0..self.nodes.load(Ordering::SeqCst)).map(node).collect()
     }
-    fn reach(&self) -> Reach {
+    fn reachability(&self) -> Reachability {
         let proved = self.proved.load(Ordering::SeqCst);
-        Reach {
+        Reachability {
             known: self.nodes.load(Ordering::SeqCst),
             proved,
             none_for: (proved == 0).then_some(Duration::from_secs(7)),

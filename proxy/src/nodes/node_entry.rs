@@ -81,14 +81,17 @@ impl NodeEntry {
         }
     }
 
+    /// Returns whether the node cools down.
     pub(super) fn is_cooling(&self, now: Instant) -> bool {
         self.cooling_until.is_some_and(|until| until > now)
     }
 
+    /// Returns whether the node recovered less than [`PROBATION`] ago.
     fn is_on_probation(&self, now: Instant) -> bool {
         self.recovered_at.is_some_and(|at| now < at + PROBATION)
     }
 
+    /// Returns whether the failed node is probed at each retry time.
     pub(super) fn is_eager(&self, now: Instant) -> bool {
         self.has_failed() && self.eager_until.is_some_and(|until| until > now)
     }
@@ -173,6 +176,7 @@ impl NodeEntry {
         Some(if self.served > 0 { aged.max(now) } else { aged })
     }
 
+    /// Returns whether the last proof still counts.
     pub(super) fn is_proved(&self, choice: &ChoiceSettings, now: Instant) -> bool {
         self.proved_until(choice, now).is_some_and(|until| until >= now)
     }

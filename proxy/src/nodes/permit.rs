@@ -56,6 +56,7 @@ impl NodeBook {
         Some(Permit { trial, _dial: dial })
     }
 
+    /// Returns whether the retry time of a limited node has come and no other dial to it is under way.
     pub(super) fn may_be_dialled(&self, node: &Endpoint, now: Instant) -> bool {
         lock(&self.entries)
             .get(node)

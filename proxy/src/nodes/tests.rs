@@ -378,7 +378,7 @@ fn while_no_node_is_proved_and_no_session_searches_failed_nodes_are_probed_each_
     for _ in 0..20 {
         fail(now);
         now += Duration::from_secs(1);
-        assert_eq!(book.due_probes(now).len(), 2, "whatever the cool-down");
+        assert_eq!(book.due_probes(now).len(), 2, "despite the cool-down");
     }
     fail(now);
     book.proved(&nodes.live[0], now);

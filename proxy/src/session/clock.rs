@@ -125,6 +125,7 @@ impl Session {
         }
     }
 
+    /// Leaves a node that is silent for too long. Sends a PING when one is due.
     fn tick_node(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(node) = &self.connection else { return };
         let cause = match (node.stage, node.leaving) {
@@ -154,6 +155,7 @@ impl Session {
         }
     }
 
+    /// Sends a new component the last known INFO, and ends a session that is without a node for too long.
     fn tick_outage(&mut self, last_known: &Info, now: Instant, wires: &mut impl Wires) {
         if self.connection.is_some() || self.ending.is_some() {
             return;
@@ -197,6 +199,7 @@ impl Session {
         self.client.as_ref().and_then(|client| client.first_ping)
     }
 
+    /// Closes a component that takes no bytes or answers no PINGs for too long. Sends a PING when one is due.
     fn tick_component(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.ending.is_some() {
             if !self.component.outbox.is_empty()

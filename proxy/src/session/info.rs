@@ -11,7 +11,7 @@ use standin_wire::{Connect, Info};
 
 use super::{Session, Wires};
 
-/// Longest chain of sidecars. With more of them INFO would get too long, and such a chain is a mistake.
+/// Limit on the length of a chain of sidecars. A longer chain is a mistake, and would make INFO too long.
 const SIDECARS_MAX: usize = 8;
 /// Length of a sidecar's mark.
 const MARK_BYTES: usize = 8;
@@ -21,8 +21,8 @@ const MARK_BYTES: usize = 8;
 pub(super) struct Advertised {
     max_payload: i64,
     headers: bool,
-    /// Hash of the marks of the sidecars before the node. A component that is itself a sidecar looks for its own mark
-    /// there.
+    /// Hash of the marks of the sidecars between this one and the node. A component that is itself a sidecar searches them
+    /// for its own mark.
     sidecars_hash: u32,
 }
 
@@ -39,7 +39,7 @@ impl Advertised {
     }
 }
 
-/// Returns why the sidecar with this `mark` cannot use a node whose INFO has passed these `sidecars`; `None` if it
+/// Returns why the sidecar with this `mark` cannot use a node whose INFO came through these `sidecars`; `None` if it
 /// can.
 pub(crate) fn refused_chain(mark: &str, sidecars: &str) -> Option<&'static str> {
     if sidecars.split('-').any(|passed| passed == mark) {
@@ -51,6 +51,7 @@ pub(crate) fn refused_chain(mark: &str, sidecars: &str) -> Option<&'static str> 
     }
 }
 
+/// Adds `mark` to the marks of the sidecars between this one and the node.
 fn marked(mark: &str, sidecars: &str) -> String {
     if sidecars.is_empty() {
         mark.to_owned()

@@ -76,7 +76,7 @@ const OWN_BYTES_MAX: usize = 64 * 1024;
 /// Budget of one turn of a session, so that no input of a component or a node delays the other sessions of the
 /// thread. One unit is about half a microsecond.
 const TURN_WORK: u32 = 2048;
-/// Cost, in these units, of a frame that is decided alone, of a CONNECT, and of an INFO or `-ERR`.
+/// Cost in these units of a frame that needs its own decision, of a CONNECT, and of an INFO or `-ERR`.
 const ALONE_WORK: u32 = 4;
 const CONNECT_WORK: u32 = 40;
 const NOTED_WORK: u32 = 40;
@@ -109,6 +109,7 @@ pub(crate) struct Session {
     doubt: Doubt,
     /// Answers that lost nodes still owed the component. The session requests them from the next node.
     owed: VecDeque<Owed>,
+    /// Set from the loss of a node until the next node has taken the session.
     lost: Option<Box<Lost>>,
     /// The component sends nothing more, there is no node, and none of the component's remaining frames matters to
     /// other components.
@@ -384,6 +385,7 @@ impl Session {
         }
     }
 
+    /// Returns whether the component wants a `+OK` for each command. This is the default before CONNECT.
     fn verbose(&self) -> bool {
         self.client.as_ref().is_none_or(|client| client.verbose)
     }

@@ -241,6 +241,7 @@ impl Session {
         self.check_for_publishes();
     }
 
+    /// Keeps the loss for the report of the finished move. Several losses before a node takes the session are one move.
     fn remember_loss(&mut self, node: &Connection, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
         match (&mut self.lost, &self.node) {
             (Some(lost), _) => lost.in_doubt += in_doubt,
@@ -266,6 +267,7 @@ impl Session {
         }
     }
 
+    /// Applies the node's payload limit to the component's frames.
     pub(super) fn apply_limits(&mut self, info: &Info) {
         let limits = FrameLimits {
             line_bytes_max: self.policy.control_line_bytes_max,

@@ -43,7 +43,7 @@ impl RecoveryEntry {
         self.expired = ended.reason == EndReason::Outage;
     }
 
-    /// Returns whether another session has reported the same loss of the node.
+    /// Records the loss of the node. Returns whether another session has reported the same loss.
     pub(super) fn lost(&mut self, node: &Endpoint, awaited: bool, in_doubt: InDoubtCount) -> bool {
         self.is_back = false;
         let (recovery, served) = (&self.shared.recovery, self.served.take());
@@ -54,6 +54,7 @@ impl RecoveryEntry {
         recovery.lost(&self.session, node, served, awaited, in_doubt, now)
     }
 
+    /// Records a round of dialling without a connection.
     pub(super) fn round_failed(&self, waits: bool, none_reachable_since: Option<Instant>) {
         let has_failed = |node: &Endpoint| self.shared.book.has_failed(node);
         self.shared
@@ -61,6 +62,7 @@ impl RecoveryEntry {
             .round_failed(&self.session, waits, none_reachable_since, has_failed);
     }
 
+    /// Records that the node has taken the session.
     pub(super) fn served(&mut self, node: &Endpoint, now: Instant) {
         if self.served.is_none() {
             self.served = Some(self.shared.recovery.served(node));
@@ -68,10 +70,12 @@ impl RecoveryEntry {
         }
     }
 
+    /// Returns whether the present node has taken the session.
     pub(super) fn is_served(&self) -> bool {
         self.served.is_some()
     }
 
+    /// Records that the session has its subscriptions back.
     pub(super) fn back(&mut self, now: Instant) {
         self.is_back = true;
         self.shared.recovery.back(&self.session, now);
