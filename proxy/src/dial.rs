@@ -22,7 +22,7 @@ use crate::session::refused_chain;
 use crate::sockets;
 
 /// Bytes reserved for each read before the session takes over.
-const GREETING_BYTES: usize = 4096;
+const INFO_READ_BYTES: usize = 4096;
 
 /// A connection to a node that has sent its INFO.
 #[derive(Debug)]
@@ -107,28 +107,28 @@ pub(crate) async fn dial_candidates(
         // Dials under way continue while this one waits for its permit.
         let permit = tokio::select! {
             permit = book.permit(&node) => permit,
-            Some(result) = next_greeting(&mut dials, &fail) => return Some(result),
+            Some(result) = first_connection(&mut dials, &fail) => return Some(result),
         };
         let Some(permit) = permit else { continue };
-        dials.push(greeted(node, permit, book, dial_settings));
+        dials.push(dial_node(node, permit, book, dial_settings));
         let stagger = tokio::time::sleep(dial_settings.stagger);
         tokio::select! {
             biased;
-            dialled = one_result(&mut dials, &fail) => if dialled.is_some() { return dialled },
+            dialled = next_result(&mut dials, &fail) => if dialled.is_some() { return dialled },
             () = stagger => {}
         }
     }
-    next_greeting(&mut dials, &fail).await
+    first_connection(&mut dials, &fail).await
 }
 
 /// Dials `node`. On failure, returns the values that the failure report needs.
-async fn greeted(
+async fn dial_node(
     node: Arc<Node>,
     permit: Permit,
     book: &NodeBook,
     dial_settings: DialSettings,
 ) -> Result<DialledNode, (Arc<Node>, Permit, DialError)> {
-    match greeting(&node, book, dial_settings).await {
+    match connect_node(&node, book, dial_settings).await {
         Ok((stream, info, after_info)) => Ok(DialledNode {
             stream,
             node,
@@ -142,7 +142,7 @@ async fn greeted(
 
 /// Returns the connection of the next dial to end. Returns `None` if that dial failed, and reports the failure to
 /// `fail`.
-async fn one_result<D>(
+async fn next_result<D>(
     dials: &mut FuturesUnordered<D>,
     fail: &impl Fn(&Arc<Node>, &Permit, &DialError),
 ) -> Option<DialledNode>
@@ -159,7 +159,7 @@ where
 }
 
 /// Returns the first connection from the dials under way; `None` if all of them failed.
-async fn next_greeting<D>(
+async fn first_connection<D>(
     dials: &mut FuturesUnordered<D>,
     fail: &impl Fn(&Arc<Node>, &Permit, &DialError),
 ) -> Option<DialledNode>
@@ -167,7 +167,7 @@ where
     D: Future<Output = Result<DialledNode, (Arc<Node>, Permit, DialError)>>,
 {
     while !dials.is_empty() {
-        if let Some(dialled) = one_result(dials, fail).await {
+        if let Some(dialled) = next_result(dials, fail).await {
             return Some(dialled);
         }
     }
@@ -185,7 +185,7 @@ pub(crate) async fn probe(
     book: &NodeBook,
     dial_settings: DialSettings,
 ) -> Result<Info, DialError> {
-    let (mut stream, info, _) = greeting(node, book, dial_settings).await?;
+    let (mut stream, info, _) = connect_node(node, book, dial_settings).await?;
     if !info.auth_required {
         let timeout = dial_settings.handshake_timeout;
         tokio::time::timeout(timeout, ping(&mut stream))
@@ -205,7 +205,7 @@ async fn ping(stream: &mut TcpStream) -> Result<(), DialError> {
 
 /// Connects to `node` and reads its INFO. Also returns the bytes after it. The sidecar itself, a loop of sidecars and a
 /// node that requires TLS are errors.
-async fn greeting(
+async fn connect_node(
     node: &Node,
     book: &NodeBook,
     dial_settings: DialSettings,
@@ -300,7 +300,7 @@ async fn read_answer<T>(
             }
             None => {}
         }
-        bytes.reserve(GREETING_BYTES);
+        bytes.reserve(INFO_READ_BYTES);
         if stream.read_buf(&mut bytes).await.map_err(DialError::Broke)? == 0 {
             return Err(DialError::Closed);
         }

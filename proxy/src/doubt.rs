@@ -96,7 +96,7 @@ impl Doubt {
         self.unmarked_since.get_or_insert(now);
     }
 
-    /// Returns the mark for a PING that goes out now.
+    /// Returns the mark for a PING that is sent now.
     pub(crate) fn mark(&mut self) -> Mark {
         self.bytes_since_mark = 0;
         self.unmarked_since = None;

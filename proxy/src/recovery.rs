@@ -1,4 +1,4 @@
-//! Decides when publishes that a session held after the loss of its node may go out.
+//! Decides when publishes that a session held after the loss of its node may be sent.
 //!
 //! Promise S10: what was held in an outage is sent when the subscribers are back too, as far as the sidecar can know.
 //!

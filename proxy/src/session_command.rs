@@ -17,7 +17,7 @@ pub(crate) enum SessionCommand {
     ShutDown,
     /// The settings changed: read them again.
     ReadPolicy,
-    /// Held publishes may be due: check whether they can go out.
+    /// Held publishes may be due: check whether they can be sent.
     Release,
 }
 

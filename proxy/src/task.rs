@@ -361,6 +361,7 @@ impl Task {
         true
     }
 
+    /// Creates a round of dialling: a wait that grows with the number of failed rounds, the choice of nodes, the dials.
     fn new_dial(&mut self) -> PendingDial {
         let shared = Arc::clone(&self.shared);
         let searching = self.session.client_label().is_some();
@@ -375,9 +376,8 @@ impl Task {
         let refused_by = self.session.refused_by();
         let was_away = self.shared.recovery.is_away(&self.session_info);
         let wait = match self.rounds {
-            0 => Duration::ZERO,
             // There is no wait after the first failed round, only after the second.
-            1 => Duration::ZERO,
+            0 | 1 => Duration::ZERO,
             rounds => REDIAL_MIN
                 .saturating_mul(1 << rounds.min(8))
                 .min(REDIAL_MAX)

@@ -376,7 +376,7 @@ impl Session {
         std::mem::take(&mut self.traffic)
     }
 
-    /// Returns the mark for a PING that goes out now.
+    /// Returns the mark for a PING that is sent now.
     fn mark(&mut self) -> Mark {
         Mark {
             changes: self.journal.changes(),
