@@ -65,7 +65,6 @@ impl Entry {
 pub(crate) struct Children {
     path: String,
     nodes_max: usize,
-    is_watched: bool,
     known: BTreeMap<String, Entry>,
     over_limit: usize,
     missing: bool,
@@ -79,7 +78,6 @@ impl Children {
         Self {
             path,
             nodes_max,
-            is_watched: true,
             known: BTreeMap::new(),
             over_limit: 0,
             missing: false,
@@ -155,13 +153,9 @@ impl Children {
         loop {
             while reads.len() < READS_IN_FLIGHT_MAX {
                 let Some(name) = names.next() else { break };
-                let (client, path, is_watched) = (Arc::clone(client), self.path.clone(), self.is_watched);
+                let (client, path) = (Arc::clone(client), self.path.clone());
                 reads.spawn(async move {
-                    let answer = if is_watched {
-                        client.data_watched(&path, &name).await
-                    } else {
-                        client.data(&path, &name).await
-                    };
+                    let answer = client.data_watched(&path, &name).await;
                     (name, answer)
                 });
             }

@@ -60,7 +60,8 @@ impl SessionTask {
                 children.list_again();
             }
             let listing = children.refresh(&session.client).await?;
-            if listed.as_ref() != Some(&listing) {
+            let is_listing_new = listed.as_ref() != Some(&listing);
+            if is_listing_new {
                 session.report(SessionReport::Listing(listing.clone())).await?;
                 listed = Some(listing);
             }
@@ -69,6 +70,11 @@ impl SessionTask {
                     session.report(SessionReport::Registration(event)).await?;
                 }
                 stands = Some(state);
+            }
+            if is_listing_new {
+                // The list may show a change of our znode that was made after it was settled. No watch reports that
+                // change again.
+                continue;
             }
             tokio::select! {
                 change = session.changes.next() => {
