@@ -1,5 +1,10 @@
 //! The command line. Its flags override the settings file and the environment.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "clap prints the comments of the flags as help"
+)]
+
 use std::{
     env,
     ffi::OsString,

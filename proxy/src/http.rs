@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | this one | the pages, and the data they need from the rest of the sidecar ([`Status`]) |
-//! | [`rows`] | the JSON of `/sessionz`, `/nodez`, `/readyz` |
+//! | `rows` | the JSON of `/sessionz`, `/nodez`, `/readyz` |
 //!
 //! *Architecture invariant:* no client of this port can delay a session, by any request or by silence. Connections
 //! are limited ([`standin_daemon::http`]), and pages read copies.

@@ -26,9 +26,9 @@ pub(crate) struct Wants {
     pub(crate) read_component: bool,
     /// Read more bytes from the node.
     pub(crate) read_node: bool,
-    /// Call [`Session::component_writable`] when the component's socket takes bytes.
+    /// Call [`Session::component_writable`](super::Session::component_writable) when the component's socket takes bytes.
     pub(crate) write_component: bool,
-    /// Call [`Session::node_writable`] when the node's socket takes bytes.
+    /// Call [`Session::node_writable`](super::Session::node_writable) when the node's socket takes bytes.
     pub(crate) write_node: bool,
     /// Keep the node's connection open.
     pub(crate) keep_node: bool,
