@@ -15,6 +15,8 @@ pub(crate) struct Announcer {
     wanted: channel::Receiver<Option<Wanted>>,
     state: channel::Sender<RegistrationState>,
     parent: String,
+    /// Id of the node that was registered last.
+    id: String,
 }
 
 impl Announcer {
@@ -26,6 +28,7 @@ impl Announcer {
             wanted,
             state,
             parent: String::new(),
+            id: String::new(),
         }
     }
 
@@ -35,7 +38,7 @@ impl Announcer {
     }
 
     /// Handles a report about our znode.
-    pub(crate) fn take(&self, event: RegistrationEvent) {
+    pub(crate) fn take(&mut self, event: RegistrationEvent) {
         let znode = self.znode();
         match event {
             RegistrationEvent::Announced => {
@@ -87,10 +90,12 @@ impl Announcer {
         }
     }
 
-    fn znode(&self) -> String {
-        let wanted = self.wanted.borrow();
-        let id = wanted.as_ref().map_or("", |wanted| wanted.record.id.as_str());
-        znode_path::child(&self.parent, id)
+    /// Returns the path of our znode, also after the registration has ended.
+    fn znode(&mut self) -> String {
+        if let Some(wanted) = &*self.wanted.borrow() {
+            self.id.clone_from(&wanted.record.id);
+        }
+        znode_path::child(&self.parent, &self.id)
     }
 
     fn publish(&self, now: RegistrationState) {

@@ -84,12 +84,12 @@ impl Scene {
         }
     }
 
-    fn lines(&self, event: RegistrationEvent) -> Lines {
+    fn lines(&mut self, event: RegistrationEvent) -> Lines {
         tracing::subscriber::with_default(self.log.clone(), || self.announcer.take(event));
         self.log.take()
     }
 
-    fn levels(&self, event: RegistrationEvent) -> Vec<Level> {
+    fn levels(&mut self, event: RegistrationEvent) -> Vec<Level> {
         self.lines(event).into_iter().map(|(level, _)| level).collect()
     }
 }

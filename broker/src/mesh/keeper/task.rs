@@ -67,11 +67,7 @@ struct Task {
 }
 
 /// Keeps the links until it is told to leave, or nobody can tell it any more.
-pub(crate) async fn run(
-    parts: Parts,
-    mut orders: Receiver<Order>,
-    standing: watch::Sender<Standing>,
-) {
+pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: watch::Sender<Standing>) {
     let (questions, mut asked) = channel(QUESTIONS_MAX);
     let (events, mut happened) = channel(EVENTS_MAX);
     let mut ticks = interval(TICK);
