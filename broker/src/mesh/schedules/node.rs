@@ -1,6 +1,6 @@
 //! One node of a simulated mesh, without sockets, timers and threads: its keeper, the sessions of its routes, and the routers of two
-//! workers, all of them the product's own. A worker's batch is now and then sent to some of its recipients only until the next step, as when
-//! another worker takes a turn meanwhile.
+//! workers, all of them the product's own. Now and then a worker is stopped amid its batch, which some of its recipients have got and some
+//! have not, while the other worker goes on.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,7 +30,8 @@ use crate::subscription::Subscription;
 const WORKERS: usize = 2;
 const EVENTS_MAX: usize = 10_000;
 const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
-const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+/// Longer than a message, a stopped worker, an ack and a stopped worker again take.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
     let text = format!("[process]\nworkers = {WORKERS}\n");
     Settings::from_toml(&text).expect("settings")
@@ -66,6 +67,8 @@ pub(super) struct Node {
     happened: Receiver<(u64, RouteEvent)>,
     next_tick: Instant,
     workers: Vec<Router>,
+    /// For so many steps each worker sends nothing: it was stopped amid a batch.
+    stopped_steps: [u32; WORKERS],
     pub(super) ends: BTreeMap<u64, End>,
     /// What was sent over links, and to clients.
     pub(super) wire: Wire,
@@ -126,6 +129,7 @@ impl Node {
             happened,
             next_tick: now,
             workers,
+            stopped_steps: [0; WORKERS],
             ends: BTreeMap::new(),
             wire: Wire::default(),
             clients_wire: Wire::default(),
@@ -213,13 +217,21 @@ impl Node {
         Some(end.connection)
     }
 
-    /// Each worker sends what it has staged, or for now only what is for one of the links.
+    /// Each worker sends what it has staged; or only what is for one of the links, and the rest some steps later.
     pub(super) fn flush(&mut self, rng: &mut StdRng) {
-        for router in &mut self.workers {
-            let some = rng.random_range(0..4) == 0 && !self.ends.is_empty();
+        for (router, stopped) in self.workers.iter_mut().zip(&mut self.stopped_steps) {
+            let was_stopped = *stopped > 0;
+            *stopped = stopped.saturating_sub(1);
+            if *stopped > 0 {
+                continue;
+            }
+            let some = !was_stopped && rng.random_range(0..4) == 0 && !self.ends.is_empty();
             let any = some.then(|| rng.random_range(0..self.ends.len()));
             match any.and_then(|at| self.ends.values().nth(at)) {
-                Some(end) => router.stage.flush_to(&end.session.link.outbox),
+                Some(end) => {
+                    router.stage.flush_to(&end.session.link.outbox);
+                    *stopped = rng.random_range(1..12);
+                }
                 None => router.stage.flush(),
             }
         }

@@ -183,7 +183,7 @@ impl World {
                 .lock()
                 .expect("the wire")
                 .iter()
-                .map(|(id, _)| *id)
+                .flat_map(|(id, bytes)| bytes.windows(4).filter(|verb| verb == b"MSG ").map(|_| *id))
                 .collect();
             for one in &node.subscriptions {
                 let times = got.iter().filter(|id| **id == one.client.id).count();
