@@ -1,4 +1,4 @@
-//! Connections from outside: accepted, and those of clients shared out to the workers or refused.
+//! Accepts connections. Those of clients are assigned to a worker, or refused over the limit.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -14,27 +14,27 @@ use tracing::{error, warn};
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
-/// Pause after an error of `accept` that would come again at once, such as too many open files.
+/// Pause after an error of `accept` that would repeat at once, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts the next connection. What keeps it from being accepted is logged, as what could not be taken: `what`.
+/// Accepts the next connection. Logs errors and retries; `what` is the kind of connection that the log names.
 pub(crate) async fn accept(listener: &TcpListener, what: &str) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => return (stream, plain(peer)),
-            // The other side gave up while it waited: nothing to take.
+            // The peer closed the connection before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => not_taken(what, &error).await,
+            Err(error) => accept_failed(what, &error).await,
         }
     }
 }
 
-async fn not_taken(what: &str, error: &io::Error) {
-    warn!("cannot take a {what}: {error}; if files are short, raise the limit (ulimit -n)");
+async fn accept_failed(what: &str, error: &io::Error) {
+    warn!("cannot accept a {what}: {error}; when out of file descriptors, raise the limit (ulimit -n)");
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-/// Accepts clients and shares them out, for ever.
+/// Accepts clients and assigns them to workers, until the task is aborted.
 pub(crate) async fn clients(listener: TcpListener, shared: Arc<Shared>, workers: Vec<Sender<Newcomer>>) {
     let mut id = 0;
     loop {
@@ -42,7 +42,7 @@ pub(crate) async fn clients(listener: TcpListener, shared: Arc<Shared>, workers:
         let stream = match stream.into_std() {
             Ok(stream) => stream,
             Err(error) => {
-                not_taken("connection", &error).await;
+                accept_failed("connection", &error).await;
                 continue;
             }
         };
@@ -56,15 +56,15 @@ pub(crate) async fn clients(listener: TcpListener, shared: Arc<Shared>, workers:
         let worker = &workers[shared.home(id)];
         if worker.send(Newcomer::Client { stream, peer, id }).await.is_err() {
             shared.ended();
-            error!("a worker is gone; the connection is closed");
+            error!("worker ended; the connection is closed");
         }
     }
 }
 
-/// Says why, as far as the socket takes it at once, and closes.
+/// Sends the `-ERR`, as much of it as the socket accepts without waiting, and closes the connection.
 fn refuse(mut stream: StdStream) {
     let mut line = Vec::new();
     encode::err(b"maximum connections exceeded", &mut line);
-    // A client that cannot be told is refused all the same.
+    // The client is refused even if the `-ERR` cannot be sent.
     let _ = io::Write::write_all(&mut stream, &line);
 }

@@ -1,26 +1,26 @@
-//! Who may connect. The one place that decides it: what comes later (keys, certificates, passwords that are hashed) comes here.
+//! Authorization of clients: which CONNECT is admitted. Further methods (nkeys, certificates, hashed passwords) belong in this file.
 
 use standin_wire::Connect;
 
-/// Who may connect.
+/// The credentials that admit a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
-    /// Everyone.
+    /// No credentials are needed.
     Open,
-    /// Who knows the token.
+    /// The token.
     Token(String),
-    /// These users, each with name and password.
+    /// One of these users: name and password.
     Users(Vec<(String, String)>),
 }
 
 impl Access {
-    /// Whether CONNECT must carry credentials, as INFO says it.
+    /// Returns whether CONNECT must carry credentials: `auth_required` of INFO.
     #[must_use]
     pub fn is_required(&self) -> bool {
         *self != Self::Open
     }
 
-    /// Whether who sent this CONNECT may come in.
+    /// Returns whether the client that sent this CONNECT is admitted.
     #[must_use]
     pub fn admits(&self, connect: &Connect) -> bool {
         match self {
@@ -33,7 +33,7 @@ impl Access {
                 let Some(user) = &connect.user else {
                     return false;
                 };
-                // No password is the empty one, as with nats-server.
+                // A missing password is the empty one, as in nats-server.
                 let password = connect.pass.as_deref().unwrap_or_default();
                 let mut admitted = false;
                 for (name, secret) in users {
@@ -45,7 +45,7 @@ impl Access {
     }
 }
 
-/// Compares without telling by its time how much was right.
+/// Compares in a time that does not depend on how many bytes are equal.
 pub(crate) fn same(given: &str, secret: &str) -> bool {
     let differences = given
         .bytes()
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_has_all_of_the_credentials_comes_in() {
+    fn only_a_client_with_the_right_credentials_is_admitted() {
         let users = Access::Users(vec![("a".into(), "b".into()), ("c".into(), "d".into())]);
         for (user, pass, admitted) in [
             (Some("a"), Some("b"), true),

@@ -1,4 +1,4 @@
-//! The clients that are connected, and those that were: what the pages show and what a stop has to close.
+//! The connected clients, and a limited number of closed ones: for the pages, for waking all clients and for closing them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 use crate::client_info::ClientInfo;
 use crate::closing::{self, Reason};
 
-/// Ended clients that are remembered for the pages, as many as `nats-server` remembers.
+/// Maximum number of closed clients that are kept for the pages: the default of `nats-server`.
 const CLOSED_MAX: usize = 10_000;
 
-/// A client that is gone.
+/// A closed client, with its state at the time it was closed.
 #[derive(Debug)]
 pub(crate) struct Closed {
     pub(crate) client_info: Arc<ClientInfo>,
@@ -22,16 +22,16 @@ pub(crate) struct Closed {
     pub(crate) reason: Reason,
 }
 
-/// What all clients together have had.
+/// Sums over all clients since the start, closed ones included.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Totals {
-    /// Clients since start.
+    /// Number of clients.
     pub(crate) clients: u64,
     pub(crate) messages_in: u64,
     pub(crate) bytes_in: u64,
     pub(crate) messages_out: u64,
     pub(crate) bytes_out: u64,
-    /// Ends by reason, in the order of [`closing::KINDS`].
+    /// Closed clients by reason, in the order of [`closing::KINDS`].
     pub(crate) ended: [u64; closing::KINDS.len()],
 }
 
@@ -44,7 +44,7 @@ impl Totals {
     }
 }
 
-/// See the file's head.
+/// The connected clients, and the last closed ones.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     book: Mutex<Book>,
@@ -53,9 +53,9 @@ pub(crate) struct Clients {
 #[derive(Debug, Default)]
 struct Book {
     open: BTreeMap<u64, Arc<ClientInfo>>,
-    /// The oldest first.
+    /// In the order of closing.
     closed: VecDeque<Arc<Closed>>,
-    /// Without those still open, but for their number.
+    /// Sums over closed clients. Only `clients` counts the open ones as well.
     totals: Totals,
 }
 
@@ -66,7 +66,7 @@ impl Clients {
         book.open.insert(client_info.outbox.id, client_info);
     }
 
-    /// It is closed, or will be in a moment, and had so many subscriptions.
+    /// Moves a client to the closed ones. `subscriptions` is the number that it had at the end.
     pub(crate) fn remove(&self, id: u64, reason: Reason, subscriptions: usize) {
         let mut book = self.book();
         let Some(client_info) = book.open.remove(&id) else {
@@ -88,22 +88,22 @@ impl Clients {
         book.closed.push_back(Arc::new(closed));
     }
 
-    /// How many are connected.
+    /// Returns the number of connected clients.
     pub(crate) fn len(&self) -> usize {
         self.book().open.len()
     }
 
-    /// All that are connected, by their number.
+    /// Returns the connected clients, sorted by number.
     pub(crate) fn open(&self) -> Vec<Arc<ClientInfo>> {
         self.book().open.values().map(Arc::clone).collect()
     }
 
-    /// Those that ended last, the oldest first.
+    /// Returns the last closed clients, in the order of closing.
     pub(crate) fn closed(&self) -> Vec<Arc<Closed>> {
         self.book().closed.iter().map(Arc::clone).collect()
     }
 
-    /// What all clients, ended and open, have had so far.
+    /// Returns the sums over all clients, closed and open.
     pub(crate) fn totals(&self) -> Totals {
         let book = self.book();
         let mut totals = book.totals;
@@ -111,7 +111,7 @@ impl Clients {
         totals
     }
 
-    /// Every client's task looks around.
+    /// Wakes the task of every connected client.
     pub(crate) fn wake_all(&self) {
         self.book()
             .open

@@ -1,43 +1,43 @@
-//! Why a client's connection ends, and what the client is told.
+//! The reasons for closing the connection of a client or a route, and the `-ERR` that the client gets.
 
-/// Why a client's connection ends.
+/// Reason for closing the connection of a client or a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// It closed.
+    /// The peer closed the connection.
     ClientClosed,
-    /// Its connection broke.
+    /// A read from the socket failed.
     ReadError,
-    /// Its socket failed on a write.
+    /// A write to the socket failed.
     WriteError,
-    /// More than `pending_bytes_max` waits for it.
+    /// More than `pending_bytes_max` bytes are pending.
     SlowConsumerPending,
-    /// It took nothing for longer than `write_deadline`.
+    /// The socket accepted no bytes for longer than `write_deadline`.
     SlowConsumerDeadline,
-    /// It answered too few PINGs.
+    /// Too many PINGs are unanswered.
     Stale,
-    /// No CONNECT in time.
+    /// No CONNECT within the timeout.
     AuthenticationTimeout,
-    /// Its credentials are wrong, or missing.
+    /// The credentials are wrong or missing.
     AuthorizationViolation,
-    /// New settings do not admit it any more.
+    /// Reloaded settings no longer admit the client.
     AuthorizationRevoked,
-    /// A frame over the limit, or none at all; with the text of [`standin_wire::WireError::server_text`].
+    /// A frame is invalid or over a limit; with the text of [`standin_wire::WireError::server_text`].
     Protocol(&'static str),
-    /// CONNECT asks for a version of the protocol that there is not.
+    /// CONNECT has an unknown version of the protocol.
     InvalidProtocol,
-    /// `no_responders` without `headers`.
+    /// CONNECT has `no_responders` without `headers`.
     NoRespondersWithoutHeaders,
-    /// HPUB without `headers`.
+    /// HPUB from a client whose CONNECT has no `headers`.
     HeadersNotSupported,
-    /// The node at the other end of the link does not want it after all.
+    /// The node at the other end refused the route.
     Refused,
-    /// The server ends.
+    /// The server is shutting down.
     Shutdown,
-    /// Its task panicked.
+    /// The task of the connection panicked.
     Bug,
 }
 
-/// Kinds of reasons, as metrics name them.
+/// The values of the metric label `reason`.
 pub(crate) const KINDS: [&str; 12] = [
     "client_closed",
     "read_error",
@@ -54,7 +54,7 @@ pub(crate) const KINDS: [&str; 12] = [
 ];
 
 impl Reason {
-    /// The text of the `-ERR` before the end, without quotes, as `nats-server` words it; `None`: it closes without a word.
+    /// Returns the text of the `-ERR` that is sent before closing, without quotes, as in `nats-server`. `None`: no `-ERR` is sent.
     pub(crate) const fn text(self) -> Option<&'static str> {
         match self {
             Self::ClientClosed
@@ -64,7 +64,7 @@ impl Reason {
             | Self::SlowConsumerDeadline
             | Self::Refused
             | Self::Shutdown
-            // As nats-server: the client did nothing wrong, and many libraries end for good at an `-ERR`.
+            // As in nats-server: many client libraries do not reconnect after an `-ERR`, and this client did nothing wrong.
             | Self::AuthorizationRevoked
             | Self::Bug => None,
             Self::Stale => Some("Stale Connection"),
@@ -77,7 +77,7 @@ impl Reason {
         }
     }
 
-    /// The name that `nats-server` gives it in its log and its pages.
+    /// Returns the name of the reason in the log and the pages of `nats-server`.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::ClientClosed => "Client Closed",
@@ -97,7 +97,7 @@ impl Reason {
         }
     }
 
-    /// Its place in [`KINDS`].
+    /// Returns the index of the reason in [`KINDS`].
     pub(crate) const fn kind(self) -> usize {
         match self {
             Self::ClientClosed => 0,
@@ -118,7 +118,7 @@ impl Reason {
         }
     }
 
-    /// Whether nothing more can, or should, be written.
+    /// Returns whether the connection must be closed without writing more to it.
     pub(crate) const fn is_broken(self) -> bool {
         matches!(
             self,

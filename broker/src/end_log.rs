@@ -1,5 +1,4 @@
-//! The log lines for clients that are closed because of their behaviour. The log limits their number, as for every
-//! kind of line.
+//! The log lines for clients that are closed because of their behaviour. The number of lines is limited by the log, as for all lines.
 
 use tracing::warn;
 
@@ -7,12 +6,12 @@ use crate::client_info::ClientInfo;
 use crate::closing::Reason;
 use crate::policy::Policy;
 
-/// Characters shown of a name that a client gives itself.
+/// Maximum number of characters of a client's name in the log.
 const NAME_CHARS_MAX: usize = 64;
 
 /// Logs that the client of `client_info` is about to be closed for `reason`.
 pub(crate) fn closed(reason: Reason, client_info: &ClientInfo, policy: &Policy) {
-    if !is_told(reason) {
+    if !is_logged(reason) {
         return;
     }
     let (client, peer) = (client_info.outbox.id, client_info.peer);
@@ -43,7 +42,7 @@ pub(crate) fn closed(reason: Reason, client_info: &ClientInfo, policy: &Policy) 
 }
 
 /// Returns whether the close of a client for this reason is logged for the operator.
-const fn is_told(reason: Reason) -> bool {
+const fn is_logged(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::SlowConsumerPending
@@ -57,7 +56,7 @@ const fn is_told(reason: Reason) -> bool {
     )
 }
 
-/// Returns a client's own name in a form fit for the log.
+/// Returns the name that a client gave itself, shortened and without control characters, for the log.
 fn shown(name: Option<&str>) -> Option<String> {
     let plain = |character: char| if character.is_control() { '?' } else { character };
     name.map(|name| name.chars().take(NAME_CHARS_MAX).map(plain).collect())
@@ -68,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_cut_and_has_no_line_ends() {
+    fn a_name_is_shortened_and_has_no_line_ends() {
         assert_eq!(shown(Some("a\r\nb")).unwrap(), "a??b");
         assert_eq!(shown(Some(&"x".repeat(1000))).unwrap().len(), NAME_CHARS_MAX);
         assert_eq!(shown(None), None);

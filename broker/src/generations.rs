@@ -1,4 +1,4 @@
-//! Whether subscriptions changed that a subject could match, told without looking at any.
+//! Detection of changes in the subscriptions that a subject could match, without looking at any subscription. The caches of matches use it.
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,25 +7,24 @@ use foldhash::fast::FixedState;
 
 use crate::tokens::Tokens;
 
-/// How many counters tell of changes. With more, fewer subjects share one.
+/// Number of counters. Subjects with the same hash share a counter; with more counters fewer of them do.
 const COUNTERS: usize = 1 << 14;
 
-/// Tells whether subscriptions changed that a subject could match, without looking at any.
+/// Counters of changes in the subscriptions.
 ///
-/// Each change counts up one counter: a subscription without wildcards that of its subject, one with wildcards that of its
-/// literal head (two tokens of it at most). What was found for a subject holds as long as the four counters that could tell
-/// of it stand still.
+/// Each change increments one counter: for a subscription without wildcards the counter of its subject, for one with wildcards the counter
+/// of its literal head, which is at most two tokens. A cached match of a subject is valid as long as the subject's four counters do not change.
 #[derive(Debug)]
 pub(crate) struct Generations {
     counters: Box<[AtomicU64]>,
     hasher: FixedState,
 }
 
-/// The counters of one subject.
+/// The counters of one subject, by index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Watched([u16; 4]);
 
-/// Which counter tells of subscriptions whose wildcard is their first token.
+/// The counter of subscriptions whose first token is a wildcard.
 const ROOT: u16 = 0;
 
 impl Generations {
@@ -36,12 +35,13 @@ impl Generations {
         }
     }
 
-    /// The counter of these bytes in this role; heads and whole subjects must not be taken for each other.
+    /// Returns the counter of a head or a whole subject. `role` is the number of tokens of a head and 0 for a whole subject, so that equal
+    /// bytes in different roles have different counters.
     fn counter(&self, role: u8, bytes: &[u8]) -> u16 {
         (self.hasher.hash_one((role, bytes)) as usize % COUNTERS) as u16
     }
 
-    /// The counters that tell of subscriptions that `subject` could match.
+    /// Returns the counters of all subscriptions that `subject` could match.
     pub(crate) fn watched(&self, subject: &[u8]) -> Watched {
         let mut dots = (0..subject.len()).filter(|at| subject[*at] == b'.');
         let first = dots.next();
@@ -56,7 +56,7 @@ impl Generations {
         ])
     }
 
-    /// A number that changes when one of the counters does.
+    /// Returns the sum of the counters. It changes with each of them.
     #[inline]
     pub(crate) fn sum(&self, watched: Watched) -> u64 {
         let mut sum = 0u64;
@@ -66,7 +66,7 @@ impl Generations {
         sum
     }
 
-    /// A subscription to `subject` came or went.
+    /// Counts an added or removed subscription to `subject`. `wild`: it has wildcards.
     pub(crate) fn changed(&self, subject: &[u8], wild: bool) {
         let at = if wild {
             let mut head = 0;

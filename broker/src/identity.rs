@@ -1,11 +1,11 @@
-//! The id of one run of a server: `N` and 55 characters of base 32, as `nats-server` writes its public keys.
+//! The server id, new at each start: `N` and 55 characters of base 32, the form of the public keys that `nats-server` uses as ids.
 
 use rand::RngExt;
 
 const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 const ID_CHARS: usize = 56;
 
-/// A new id.
+/// Returns a new random server id.
 pub(crate) fn server_id() -> String {
     let mut rng = rand::rng();
     let mut id = String::from("N");
@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_ids_differ_and_look_like_ids() {
+    fn ids_differ_and_have_the_form_of_a_public_key() {
         let (one, other) = (server_id(), server_id());
         assert_ne!(one, other);
         assert_eq!(one.len(), 56);

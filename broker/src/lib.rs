@@ -9,25 +9,27 @@
 //! | file | holds |
 //! |---|---|
 //! | `server` | a node as a value: start, reload, lame duck, stop |
-//! | `accept` | connections from outside |
-//! | `worker`, `shared` | the threads that serve connections, and what they share |
-//! | `turn` | the turns of a worker's connections: what is collected is sent once |
+//! | `accept` | the listener for clients: accepts connections and assigns them to workers |
+//! | `worker`, `shared` | the worker threads, and the state that they share |
+//! | `turn` | the turns of a worker's connections; output collected in a turn is sent once |
 //! | `shell`, `intake` | the task around one connection: socket, read buffer, timer |
-//! | `pause` | what came in while the process was stopped, and whether it still counts |
-//! | `client` | a client's frames and what they do |
-//! | `router`, `cache`, `lookups` | from a published message to those who get it, and what of that is remembered |
-//! | `flush` | what a PONG waits for: the cluster-wide flush, and that a client that moves gets nothing twice |
-//! | `interest` | who wants what, here and on other nodes |
-//! | `subscriptions`, `subscription` | who listens to what: a table of subjects, a tree of those with wildcards, `name_index` of queue groups; `generations` tells what changed, `tokens` splits subjects |
-//! | `stage`, `outbox` | what a batch has for each client or link, and what waits for it |
-//! | `route` | the links to other nodes, and the frames on them |
-//! | `mesh` | the life of a node among others |
+//! | `pause` | detection of a stopped process; input of connections reset meanwhile is dropped |
+//! | `client` | the frames of a client and their effects |
+//! | `router`, `cache`, `lookups` | from a published message to its subscribers, with a cache of the matches |
+//! | `flush` | the cluster-wide flush before a PONG; no duplicates for a client that moves to another node |
+//! | `interest` | the interest of local clients and of other nodes |
+//! | `subscriptions`, `subscription` | the subscriptions: a table of literal subjects, a tree of wildcard subjects, `name_index` of queue groups; `generations` detects changes, `tokens` splits subjects |
+//! | `stage`, `outbox` | output: of the current batch, and pending for one client or route |
+//! | `route` | the routes to other nodes, and the frames on them |
+//! | `mesh` | membership: starting, keeping routes, leaving |
 //!
-//! Around them: [`cli`], [`settings`] (`natsconf`: in nats-server's own format; `unserved`: what of nats-server is not here) and the `policy` made of them, [`auth`], `closing` (why connections end), `end_log` (what the log says of it), `clients` and
-//! `client_info` (what of clients others may see), `monitor` (the pages), [`notices`] (pid and ports files), `identity`.
+//! Around them: [`cli`]; [`settings`], with `natsconf` (nats-server's own format), `unserved` (features of nats-server that are not supported)
+//! and `policy` (the settings that SIGHUP can change); [`auth`]; `closing` (reasons for the end of a connection) and `end_log` (their log
+//! lines); `clients` and `client_info` (the state of clients that the pages show); `monitor` (the pages); [`notices`] (pid file and ports
+//! file); `identity`.
 //!
-//! *Architecture invariant:* a batch is read, parsed in place, matched and staged; then each client it touched is written to
-//! once, by the thread that has the batch.
+//! *Architecture invariant:* a batch is read, parsed in place, matched and staged. Then each client or route with staged output is written
+//! once, by the thread that read the batch.
 
 mod accept;
 pub mod auth;

@@ -1,4 +1,4 @@
-//! The `standin-broker` program: command line, log, signals, exit code. All else is in the library.
+//! The `standin-broker` program: command line, log, signals, exit code. Everything else is in the library.
 
 use std::convert::Infallible;
 use std::process::ExitCode;
@@ -57,12 +57,12 @@ fn main() -> ExitCode {
     runtime.block_on(serve(&cli, settings, &logging)).into()
 }
 
-/// Whether the operator says how many clients there may be.
+/// Returns whether the maximum number of clients was set by the operator and is not the default.
 fn is_limit_given(loaded: &Loaded<Settings>) -> bool {
     loaded.is_given(loaded.settings.connections().key)
 }
 
-/// The signals that the program answers.
+/// The signals that the program handles.
 struct Signals {
     hangup: Signal,
     interrupt: Signal,
@@ -82,7 +82,7 @@ impl Signals {
         })
     }
 
-    /// Answers all but those that end the program, and returns with one of those.
+    /// Handles SIGHUP and SIGUSR1. Returns at a signal that ends the program, or when another node holds this node's name.
     async fn answer_until_end(
         &mut self,
         cli: &Cli,
@@ -94,23 +94,23 @@ impl Signals {
             tokio::select! {
                 _ = self.interrupt.recv() => return End::Now,
                 why = server.displaced() => {
-                    error!("{why}; this one ends");
+                    error!("{why}; this node exits");
                     return End::Displaced;
                 }
-                // Where clients have elsewhere to go, they are given time.
+                // In a cluster, clients can move to other nodes, so they are given time to do it.
                 _ = self.terminate.recv() => return if clustered { End::Terminated } else { End::Now },
                 _ = self.lame_duck.recv() => return End::LameDuck,
                 _ = self.hangup.recv() => reload(cli, server, logging),
                 _ = self.reopen.recv() => {
                     logging.reopen();
-                    info!("log file opened anew");
+                    info!("log file reopened");
                 }
             }
         }
     }
 
-    /// Returns at SIGINT or at the second SIGTERM. The first one is ignored, as `nats-server` does: Kubernetes sends one behind a preStop
-    /// hook that has asked for the lame duck. `is_terminated`: it was asked for by SIGTERM, which was the first.
+    /// Returns at SIGINT or at the second SIGTERM. The first SIGTERM is ignored, as in `nats-server`: Kubernetes sends one after a preStop
+    /// hook that has already started lame duck mode. `is_terminated`: lame duck mode was started by SIGTERM, which counts as the first.
     async fn end_of_lame_duck(&mut self, is_terminated: bool) {
         let mut is_terminated = is_terminated;
         loop {
@@ -128,13 +128,15 @@ impl Signals {
     }
 }
 
+/// How the program ends.
 #[derive(PartialEq, Eq)]
 enum End {
     Now,
+    /// After lame duck mode, started by SIGUSR2.
     LameDuck,
-    /// A lame duck that was asked for by SIGTERM.
+    /// After lame duck mode, started by SIGTERM.
     Terminated,
-    /// A lame duck as well, and an error.
+    /// After lame duck mode, with an error: another node holds this node's name.
     Displaced,
 }
 
@@ -201,7 +203,7 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     }
 }
 
-/// SIGHUP.
+/// Reloads the settings, at SIGHUP.
 fn reload(cli: &Cli, server: &Server, logging: &Logging) {
     let loaded = cli.settings();
     let is_given = loaded.as_ref().is_ok_and(is_limit_given);

@@ -1,4 +1,4 @@
-//! The files by which others find a running server: its process id, its ports.
+//! The pid file and the ports file, by which scripts and tests find a running server.
 
 use std::fs;
 use std::io;
@@ -12,26 +12,26 @@ use tracing::warn;
 use crate::Server;
 use crate::settings::{Process, named};
 
-/// A file that cannot be written.
+/// The pid file or the ports file cannot be written.
 #[derive(Debug, Error)]
-#[error("cannot write the {what} {path}: {error}; name one that can be written, or none", path = path.display())]
+#[error("cannot write the {what} {path}: {error}; give a path that can be written, or none", path = path.display())]
 pub struct NoticeError {
     what: &'static str,
     path: PathBuf,
     error: io::Error,
 }
 
-/// Files that are removed when this is dropped.
+/// The files that were written. They are removed on drop.
 #[derive(Debug, Default)]
 pub struct Notices {
     files: Vec<PathBuf>,
 }
 
 impl Notices {
-    /// Writes those that the settings name.
+    /// Writes the files that the settings name.
     ///
     /// # Errors
-    /// [`NoticeError`]; nothing is left behind then.
+    /// [`NoticeError`]. Files already written are removed.
     pub fn put_up(process: &Process, server: &Server) -> Result<Self, NoticeError> {
         let mut notices = Self::default();
         let id = std::process::id();
@@ -39,7 +39,7 @@ impl Notices {
             notices.write("pid file", path, &id.to_string())?;
         }
         if let Some(folder) = named(&process.ports_file_dir) {
-            // As nats-server writes it; what this server has not is left out.
+            // The format of nats-server, without the ports of features that this server does not have.
             let monitoring = server
                 .http_address()
                 .map(|address| format!("http://{}", reachable(address)));
@@ -57,14 +57,14 @@ impl Notices {
         Ok(notices)
     }
 
-    /// Whole or not at all: somebody may be waiting for it.
+    /// Writes a temporary file and renames it, because another process may be waiting for the file and must not read half of it.
     fn write(&mut self, what: &'static str, path: &Path, text: &str) -> Result<(), NoticeError> {
         let mut name = path.as_os_str().to_owned();
         name.push(".new");
         let new = PathBuf::from(name);
         let written = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
         if let Err(error) = written {
-            // It may not be there at all.
+            // The temporary file may not exist.
             let _ = fs::remove_file(&new);
             return Err(NoticeError {
                 what,
@@ -89,7 +89,7 @@ impl Drop for Notices {
     }
 }
 
-/// An address that can be connected to from this host.
+/// Returns an address that can be connected to from this host: the loopback address instead of an unspecified one.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),

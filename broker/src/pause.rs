@@ -1,16 +1,14 @@
-//! Detection of a worker's pause: for a while it did not run, because the process was stopped (SIGSTOP) or the
-//! machine was.
+//! Detection of a paused worker: the worker did not run for a while, because the process was stopped (SIGSTOP) or the machine was suspended.
 //!
-//! Input that arrived during a pause may be out of date. A sidecar or a node that gave this node up has reset the
-//! connection, counts its bytes as lost, and sends further messages elsewhere. The old input, if delivered now, would
-//! come after newer messages. So, for clients and links alike, a worker checks each of its sockets for a reset after
-//! a pause, before it takes any input. It closes the reset ones and drops their unread input. For a moment after
-//! that, each read repeats the check, for connections that wait to be accepted and for late resets.
+//! Input that arrived during a pause may be out of date. A sidecar or a node that declared this node dead has reset the connection, counts
+//! its bytes as lost, and sends further messages elsewhere. If the old input were delivered now, it would come after newer messages. So,
+//! for clients and routes alike, a worker checks each of its sockets for a reset after a pause, before it reads any input. It closes the
+//! reset ones and drops their unread input. For a short time after that, each read repeats the check, for connections that wait to be
+//! accepted and for late resets.
 //!
-//! A connection that was closed in order is not reset: all bytes before its end are delivered. (The system also
-//! resets a connection that the peer closes before it has read all bytes from the node; this cannot be distinguished
-//! from a peer that gave the node up.) Without a pause, input of a reset connection counts as usual. A pause in which
-//! the machine's clock stops too is not detected.
+//! A connection that was closed with FIN is not reset: all bytes before its end are delivered. (The system also sends a reset when the peer
+//! closes the connection with unread bytes from the node; this cannot be distinguished from a peer that declared the node dead.) Without a
+//! pause, input of a reset connection is delivered. A pause in which the machine's clock stops too is not detected.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,12 +19,12 @@ use crate::closing::Reason;
 use crate::outbox::Outbox;
 use crate::shared::Shared;
 
-/// Longest gap in a worker's runs that is not a pause. No peer gives a node up so soon.
+/// Longest gap between two runs of a worker that is not a pause. The timeouts after which a peer declares a node dead are longer.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Interval at which an idle worker runs the check.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Time after a pause in which each read checks for a reset.
-const AFTERMATH: Duration = Duration::from_secs(1);
+const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
 /// The pause detection of one worker.
 #[derive(Debug)]
@@ -34,7 +32,7 @@ pub(crate) struct PauseWatch {
     worker: usize,
     ran_at: Instant,
     /// Time until which each read checks for a reset.
-    asks_until: Option<Instant>,
+    check_until: Option<Instant>,
 }
 
 impl PauseWatch {
@@ -42,31 +40,31 @@ impl PauseWatch {
         Self {
             worker,
             ran_at: Instant::now(),
-            asks_until: None,
+            check_until: None,
         }
     }
 
-    /// Records that the worker runs now. After a pause, closes the reset connections.
+    /// Records the time of this run. After a pause, closes the reset connections.
     pub(crate) fn look(&mut self, shared: &Shared) {
         let now = Instant::now();
         let paused = now.saturating_duration_since(self.ran_at);
         self.ran_at = now;
         if paused > PAUSE_MIN {
-            self.asks_until = Some(now + AFTERMATH);
+            self.check_until = Some(now + CHECK_PERIOD);
             end_reset_connections(self.worker, paused, shared);
-        } else if self.asks_until.is_some_and(|until| now >= until) {
-            self.asks_until = None;
+        } else if self.check_until.is_some_and(|until| now >= until) {
+            self.check_until = None;
         }
     }
 
-    /// Calls [`look`](Self::look) between a read from a connection and the processing of its bytes.
+    /// Calls [`look`](Self::look), and after a pause checks this connection. To be called after a read, before its bytes are processed.
     ///
     /// # Errors
-    /// The connection was reset during a pause, so the bytes just read do not count.
+    /// The reason for closing: the connection was reset during a pause, so the bytes just read must be dropped.
     #[inline]
     pub(crate) fn admit(&mut self, shared: &Shared, outbox: &Outbox) -> Result<(), Reason> {
         self.look(shared);
-        if self.asks_until.is_none() {
+        if self.check_until.is_none() {
             return Ok(());
         }
         match outbox.end_if_reset() {

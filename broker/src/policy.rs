@@ -1,36 +1,37 @@
-//! What a running node goes by: the settings that a SIGHUP can change, as the code wants them.
+//! The limits and timeouts in force: the settings that SIGHUP can change, with units converted.
 
 use std::time::Duration;
 
 use crate::auth::Access;
 use crate::settings::Settings;
 
-/// See the file's head. Bytes and counts are of one client.
+/// The limits and timeouts in force. Limits in bytes, subscriptions and PINGs are per client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
     pub(crate) access: Access,
-    /// Time for CONNECT where credentials are asked for.
+    /// Timeout for CONNECT, if credentials are required.
     pub(crate) auth_timeout: Duration,
     pub(crate) payload_bytes_max: usize,
     pub(crate) control_line_bytes_max: usize,
     pub(crate) connections_max: usize,
     /// 0: no limit.
     pub(crate) subscriptions_max: usize,
-    /// Bytes that may wait.
     pub(crate) pending_bytes_max: usize,
-    /// Taking nothing for so long ends the connection.
+    /// Maximum time for which a socket may accept no bytes.
     pub(crate) write_deadline: Duration,
     pub(crate) ping_interval: Duration,
-    /// PINGs without an answer after which the connection ends.
+    /// Maximum number of unanswered PINGs.
     pub(crate) ping_max: u32,
-    /// How long a PONG waits for other nodes.
+    /// Maximum time for which a PONG waits for acks of other nodes.
     pub(crate) flush_timeout: Duration,
+    /// Time for clients to leave by themselves in lame duck mode.
     pub(crate) lame_duck_grace: Duration,
+    /// Time over which the remaining clients are closed after that.
     pub(crate) lame_duck: Duration,
 }
 
 impl Policy {
-    /// The policy that these settings make; no more connections than the open files allow.
+    /// Makes the policy of these settings. `connections_max` is reduced to what the limit on open files allows.
     pub(crate) fn new(settings: &Settings) -> Self {
         let Settings {
             authorization,

@@ -1,9 +1,10 @@
-//! Tests over many seeded schedules, of which a failing one can be played again by itself.
+//! Runs a test over many random seeds. A failing seed can be replayed alone.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Plays each of these seeds, or only `STANDIN_SEED` where that is set, and fails with the seed. Returns how many were played.
+/// Runs `one` for each seed, or only for `STANDIN_SEED` if that is set. Panics with the number of the seed that fails. Returns the number of
+/// runs.
 pub(crate) fn play(seeds: Range<u64>, mut one: impl FnMut(u64)) -> u64 {
     let seeds = match std::env::var("STANDIN_SEED") {
         Ok(seed) => {

@@ -24,37 +24,37 @@ use crate::settings::{ListenAddress, Settings};
 use crate::shared::Shared;
 use crate::worker::Worker;
 
-/// The version of `nats-server` whose protocol and behaviour this follows: client libraries decide by it what a server can do.
+/// The version of `nats-server` whose protocol and behaviour this server follows. Client libraries derive the server's features from it.
 pub const VERSION: &str = "2.15.1";
 
-/// Why a node cannot run.
+/// Errors of [`Server::start`].
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// An address cannot be had.
+    /// A socket cannot be bound or cannot listen.
     #[error("cannot listen for {what} on {address}: {error}; give another address (-a) or port ({flag})")]
     Listen {
         /// `clients`, `other nodes` or `HTTP`.
         what: &'static str,
-        /// The flag of its port.
+        /// The flag that sets the port.
         flag: &'static str,
-        /// What was asked for.
+        /// The address of the settings.
         address: ListenAddress,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// No thread, or no event queue for one.
-    #[error("cannot start a worker: {0}")]
+    /// A worker thread or its runtime cannot be started.
+    #[error("cannot start a worker thread: {0}")]
     Worker(#[source] io::Error),
-    /// It cannot be one of several.
+    /// The node cannot join the other nodes.
     #[error("cannot join the mesh: {0}")]
     Mesh(#[from] MeshError),
-    /// It was told to stop before it served.
-    #[error("stopped before it served")]
+    /// The node was stopped while it was starting.
+    #[error("stopped while starting")]
     Stopped,
 }
 
 impl RunError {
-    /// Stable name, for logs.
+    /// Returns the stable name of the error, for logs.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -66,7 +66,7 @@ impl RunError {
     }
 }
 
-/// Sockets that listen already, for a program or a test that must know their addresses before.
+/// Sockets that already listen, for a program or a test that must know their addresses before the start.
 #[derive(Debug, Default)]
 pub struct Sockets {
     /// For clients.
@@ -75,7 +75,7 @@ pub struct Sockets {
     pub mesh: Option<StdListener>,
 }
 
-/// A running node. Dropped, it stops listening and closes its clients; [`Server::stop`] also waits for them.
+/// A running node. On drop it stops listening and closes its clients; [`Server::stop`] also waits until they are closed.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -87,7 +87,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a node, and returns when it serves: one of several first joins the others. Must be called inside a tokio runtime.
+    /// Starts a node, and returns when it accepts clients. A clustered node joins the other nodes first. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// [`RunError`].
@@ -95,8 +95,8 @@ impl Server {
         Self::start_on(Sockets::default(), settings, pending()).await
     }
 
-    /// As [`start`](Self::start), on sockets that listen already; the settings are not asked for those. It may wait for other nodes, until
-    /// `stop` returns; then it leaves them in order.
+    /// Starts a node as [`start`](Self::start) does, on given sockets instead of the addresses of the settings. If `stop` returns while the
+    /// node waits for other nodes, the node leaves the mesh and the result is [`RunError::Stopped`].
     ///
     /// # Errors
     /// [`RunError`].
@@ -107,7 +107,7 @@ impl Server {
     ) -> Result<Self, RunError> {
         let wanted = settings.listen();
         let listen_error = |error| refused("clients", "-p", &wanted, error);
-        // Bound, so that others can be told the port, but nobody is let in yet.
+        // Bound, so that the port is known and can be advertised, but not listening yet: no client may connect before the node has joined.
         let (socket, address) = match sockets.clients {
             Some(listener) => {
                 let address = listener.local_addr().map_err(listen_error)?;
@@ -174,49 +174,49 @@ impl Server {
         Ok(server)
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.shared.address
     }
 
-    /// Where the pages are served.
+    /// Returns the address of the monitoring pages, if they are served.
     #[must_use]
     pub const fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
     }
 
-    /// Its id, new at each start.
+    /// Returns the server id, which is new at each start.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.shared.server_id
     }
 
-    /// How many clients are connected.
+    /// Returns the number of connected clients.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.shared.clients.len()
     }
 
-    /// How many subscriptions of clients there are.
+    /// Returns the number of subscriptions of clients of this node.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
         self.shared.interest.local.len()
     }
 
-    /// Where other nodes connect.
+    /// Returns the address for other nodes, if the node is clustered.
     #[must_use]
     pub fn mesh_address(&self) -> Option<SocketAddr> {
         self.shared.mesh_address()
     }
 
-    /// How many other nodes it is linked with.
+    /// Returns the number of routes to other nodes.
     #[must_use]
     pub fn links(&self) -> usize {
         self.shared.interest.links.load().len()
     }
 
-    /// Other settings from now on, for connected clients as well; what needs a restart stays and is told.
+    /// Applies new settings, also to connected clients. A setting that needs a restart keeps its value, and its change is logged as a warning.
     pub fn reload(&self, new: Settings) {
         let old = self.shared.settings.load();
         for change in changes(&**old, &new) {
@@ -228,19 +228,20 @@ impl Server {
         self.shared.reload(reloaded(&**old, new));
     }
 
-    /// Returns, with what is to be told, when another node with the same id has this one's place in the mesh, and the node is of no use any more:
-    /// no other node links with it.
+    /// Waits until another live node holds this node's name in the mesh, and returns the text for the log. No other node links with this
+    /// node then, so it must exit.
     pub async fn displaced(&self) -> String {
         match &self.mesh {
             Some(mesh) => mesh.displaced().await,
             None => pending().await,
         }
         let name = self.shared.server_name(&self.shared.settings.load()).to_owned();
-        format!("another node with the id {name} is alive and has this one's place")
+        format!("another node with the id {name} is alive and holds the name")
     }
 
-    /// Lame duck: the node's record shows `draining`, no client is accepted any more, clients are told and given time to
-    /// leave. Then the record is deleted, and the clients still there are closed one by one. Returns when the last is told to go; [`Server::stop`] waits for them.
+    /// Runs lame duck mode. The node's record shows `draining`, no more clients are accepted, and clients get INFO with `ldm` and time to
+    /// leave. Then the record is deleted, and the remaining clients are closed one by one. Returns when closing of the last one has begun;
+    /// [`Server::stop`] waits until it is closed.
     pub async fn lame_duck(&self) {
         if let Some(mesh) = &self.mesh {
             mesh.drain().await;
@@ -252,7 +253,7 @@ impl Server {
         let policy = self.shared.policy.load_full();
         let all_left = timeout(policy.lame_duck_grace, self.shared.none_left());
         let all_left = all_left.await.is_ok();
-        // Sidecars have left by now. Other readers of the record do not know states, and would still come.
+        // Sidecars left because of the state `draining`. Readers that ignore the state would still connect while the record exists.
         if let Some(mesh) = &self.mesh {
             mesh.unregister().await;
         }
@@ -272,26 +273,26 @@ impl Server {
         }
     }
 
-    /// Stops listening, closes all clients, then the links, and returns when the last is gone.
+    /// Stops listening, closes all clients and then the routes, and returns when all are closed.
     pub async fn stop(mut self) {
         let threads = std::mem::take(&mut self.threads);
         self.end();
         if let Some(mut mesh) = self.mesh.take() {
             mesh.unregister().await;
-            // What clients said last goes over the links before they end; each client is closed in a bounded time.
+            // The last messages of clients must go over the routes before these are closed. Closing a client takes a bounded time.
             self.shared.none_left().await;
             mesh.leave().await;
         }
-        // The workers end with their last clients, each of which is closed in a bounded time.
+        // Each worker ends with its last client. Closing a client takes a bounded time.
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 if thread.join().is_err() {
-                    error!("a worker ended by a bug");
+                    error!("worker thread panicked");
                 }
             }
         });
         if joined.await.is_err() {
-            error!("the workers could not be waited for");
+            error!("cannot join the worker threads");
         }
     }
 
@@ -352,7 +353,7 @@ fn mesh_socket(
         .map_err(|error| refused("other nodes", "--cluster", &wanted, error))
 }
 
-/// A socket bound to `wanted`, and the address that it has.
+/// Returns a socket bound to `wanted`, and its actual address.
 fn bind(wanted: &ListenAddress) -> io::Result<(Socket, SocketAddr)> {
     let wanted = wanted.resolve()?;
     let socket = bind_dual_stack(wanted)?;

@@ -1,4 +1,4 @@
-//! What all workers of a node share.
+//! The state that all workers of a node share.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -20,58 +20,60 @@ use crate::lookups::Lookups;
 use crate::policy::Policy;
 use crate::settings::Settings;
 
-/// `go` of INFO and /varz, where `nats-server` gives its version of Go: the language this server is built with.
+/// The field `go` of INFO and /varz, where `nats-server` has its version of Go.
 pub(crate) const BUILT_WITH: &str = "rust";
-/// `git_commit` of INFO and /varz: this program's own version, as [`VERSION`] is that of the server it stands in for.
+/// The field `git_commit` of INFO and /varz: the version of this program. [`VERSION`] is the version of `nats-server` that it follows.
 pub(crate) const GIT_COMMIT: &str = concat!("standin-", env!("CARGO_PKG_VERSION"));
 
-/// What INFO tells that can change while a client is connected.
+/// The fields of INFO that can change while a client is connected. A client gets a new INFO when they differ from those it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Advertised {
     pub(crate) payload_bytes_max: usize,
     pub(crate) auth_required: bool,
     pub(crate) lame_duck: bool,
-    /// Changes with the nodes that clients are told of.
+    /// [`Shared::peers`], for `connect_urls` and `cluster`.
     peers: u64,
 }
 
-/// See the file's head.
+/// The state that all workers of a node share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// As last loaded; what is in force without a restart.
+    /// The settings in force. A setting that needs a restart has its value of the start.
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) loaded_at: ArcSwap<SystemTime>,
     pub(crate) policy: ArcSwap<Policy>,
-    /// Counts changes of `policy` and of `lame_duck`: clients' tasks look at both when it has changed.
+    /// Counts changes of `policy` and [`Advertised`]. The task of a client checks both when the count differs.
     news: AtomicU64,
     lame_duck: AtomicBool,
-    /// Where clients can connect to other nodes, and to this one.
+    /// Addresses of the other nodes for clients.
     connect_urls: ArcSwap<Vec<String>>,
+    /// Address of this node for clients.
     own_url: OnceLock<String>,
-    /// Clients were told of other nodes: from then on they are told of this one also when there is no other.
+    /// INFO has had `connect_urls` once. From then on it has this node's own address even if there is no other node, so that clients
+    /// forget the others.
     had_peers: AtomicBool,
-    /// Name of the cluster: that of the settings, or of the cluster that the node has joined.
+    /// The cluster name of the settings, or of the cluster that the node has joined.
     cluster_name: ArcSwap<String>,
-    /// Where other nodes connect.
+    /// Address for other nodes, if the node is clustered.
     mesh_address: OnceLock<SocketAddr>,
-    /// Counts changes of `connect_urls`.
+    /// Counts changes of `connect_urls` and `cluster_name`.
     peers: AtomicU64,
     pub(crate) workers: usize,
     pub(crate) interest: Interest,
     pub(crate) flush: Flush,
     pub(crate) lookups: Lookups,
     pub(crate) clients: Clients,
-    /// Producers that were held because a subscriber could not keep up.
+    /// Number of times that a publisher was stalled by a slow subscriber.
     pub(crate) stalls: AtomicU64,
     pub(crate) server_id: String,
-    /// Where clients connect.
+    /// Address for clients.
     pub(crate) address: SocketAddr,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     pub(crate) stopping: AtomicBool,
-    /// Clients are taken.
+    /// The node has joined the mesh and accepts clients.
     pub(crate) serving: AtomicBool,
-    /// Clients in all stages, from the accepted connection to the closed one.
+    /// Number of client connections that are accepted and not closed yet.
     live: AtomicU64,
     near_limit: NearLimit,
     none_left: Notify,
@@ -114,17 +116,17 @@ impl Shared {
         }
     }
 
-    /// Returns the number of the worker that serves the client, or the link, with this number.
+    /// Returns the number of the worker that serves the client or route with this number.
     pub(crate) const fn home(&self, number: u64) -> usize {
         (number % self.workers as u64) as usize
     }
 
-    /// Name of the cluster that the node is one of; empty when it has none.
+    /// Returns the name of the cluster; empty if it has none or the node is alone.
     pub(crate) fn cluster_name(&self) -> Arc<String> {
         self.cluster_name.load_full()
     }
 
-    /// The cluster has this name. Returns whether that is new.
+    /// Sets the name of the cluster. Returns whether it has changed.
     pub(crate) fn set_cluster_name(&self, name: &str) -> bool {
         let is_new = **self.cluster_name.load() != name;
         if is_new {
@@ -135,7 +137,7 @@ impl Shared {
         is_new
     }
 
-    /// Other settings from now on, for connected clients as well.
+    /// Applies new settings, also to connected clients.
     pub(crate) fn reload(&self, settings: Settings) {
         self.policy.store(Arc::new(Policy::new(&settings)));
         self.settings.store(Arc::new(settings));
@@ -143,31 +145,32 @@ impl Shared {
         self.tell();
     }
 
-    /// Clients are told that the server is about to go.
+    /// Starts lame duck mode: clients get INFO with `ldm`.
     pub(crate) fn set_lame_duck(&self) {
         self.lame_duck.store(true, Relaxed);
         self.flush.set_draining();
         self.tell();
     }
 
+    /// Wakes the task of each client, to check [`news`](Self::news).
     fn tell(&self) {
         self.news.fetch_add(1, Relaxed);
         self.clients.wake_all();
     }
 
-    /// The node is one of several: where other nodes connect, and where they tell clients that this one is.
+    /// Sets the addresses of a clustered node: the one for other nodes, and the one for clients that `connect_urls` has.
     pub(crate) fn set_places(&self, mesh: SocketAddr, own_url: String) {
-        // Set once, when the node begins.
+        // Called once, at the start.
         let _ = self.mesh_address.set(mesh);
         let _ = self.own_url.set(own_url);
     }
 
-    /// Where other nodes connect; `None` when the node is alone.
+    /// Returns the address for other nodes; `None` if the node is alone.
     pub(crate) fn mesh_address(&self) -> Option<SocketAddr> {
         self.mesh_address.get().copied()
     }
 
-    /// What `connect_urls` of INFO says: this node first, as long as it takes clients.
+    /// Returns `connect_urls` of INFO. This node is the first, unless it is in lame duck mode.
     pub(crate) fn connect_urls(&self, advertised: Advertised) -> Vec<String> {
         let others = self.connect_urls.load();
         if others.is_empty() && !self.had_peers.load(Relaxed) {
@@ -177,7 +180,7 @@ impl Shared {
         own.into_iter().chain(others.iter()).cloned().collect()
     }
 
-    /// Links have come or gone: clients are told where else they can connect.
+    /// Updates `connect_urls` after a change of the routes, and sends clients a new INFO if it differs.
     pub(crate) fn set_peers(&self) {
         if self.settings.load().cluster.no_advertise {
             return;
@@ -200,13 +203,13 @@ impl Shared {
         }
     }
 
-    /// A number that has changed when policy or lame duck have.
+    /// Returns a number that changes with `policy` and [`Advertised`].
     #[inline]
     pub(crate) fn news(&self) -> u64 {
         self.news.load(Relaxed)
     }
 
-    /// What INFO says now.
+    /// Returns the fields of INFO that can change.
     pub(crate) fn advertised(&self) -> Advertised {
         let policy = self.policy.load();
         Advertised {
@@ -217,8 +220,8 @@ impl Shared {
         }
     }
 
-    /// INFO for the client with this number, and whether all other nodes are in it: the first INFO names no more of them than old
-    /// clients can read.
+    /// Returns the INFO line for the client with this number, and whether it has all `connect_urls`. The first INFO has no more of them than
+    /// fit into [`INFO_LINE_BYTES_MAX`], because old clients reject a longer line.
     pub(crate) fn info(
         &self,
         advertised: Advertised,
@@ -278,7 +281,7 @@ impl Shared {
         (line, is_whole)
     }
 
-    /// The name that clients and pages see.
+    /// Returns the server name in INFO and on the pages: that of the settings, or the server id.
     pub(crate) fn server_name<'a>(&'a self, settings: &'a Settings) -> &'a str {
         match settings.server_name.as_str() {
             "" => &self.server_id,
@@ -286,7 +289,7 @@ impl Shared {
         }
     }
 
-    /// A connection was taken. Returns whether there is room for it.
+    /// Counts an accepted client connection. Returns `false` if it is over the limit and must be refused.
     pub(crate) fn began(&self) -> bool {
         let max = self.policy.load().connections_max as u64;
         let room = |live| (live < max).then_some(live + 1);
@@ -300,20 +303,20 @@ impl Shared {
         taken.is_ok()
     }
 
-    /// What keeps more clients from being taken, for the log.
+    /// Returns the name of the limit on client connections that is in force, for the log.
     pub(crate) fn connections_bound(&self) -> &'static str {
         let fits = self.policy.load().connections_max;
         self.settings.load().connections().bound(fits)
     }
 
-    /// A connection is closed.
+    /// Counts a closed client connection.
     pub(crate) fn ended(&self) {
         if self.live.fetch_sub(1, Relaxed) == 1 {
             self.none_left.notify_waiters();
         }
     }
 
-    /// Returns when no connection is left.
+    /// Waits until no client connection is left.
     pub(crate) async fn none_left(&self) {
         loop {
             let none_left = self.none_left.notified();

@@ -1,6 +1,6 @@
-//! A subject, token by token.
+//! The tokens of a subject.
 
-/// The tokens of a subject, from left to right.
+/// Iterator over the tokens of a subject, from left to right.
 #[derive(Debug, Clone)]
 pub(crate) struct Tokens<'a> {
     rest: Option<&'a [u8]>,

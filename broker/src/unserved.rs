@@ -1,7 +1,6 @@
-//! Features of `nats-server` that this server does not have, each with the reason for refusing its flag or `.conf`
-//! key.
+//! Features of `nats-server` that this server does not support, with the error texts for their flags and `.conf` keys.
 
-/// A feature of `nats-server` that this server does not have.
+/// A feature of `nats-server` that this server does not support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unserved {
     Accounts,
@@ -30,7 +29,7 @@ pub(crate) enum Unserved {
 }
 
 impl Unserved {
-    /// Returns the reason, without a full stop.
+    /// Returns the error text, without a full stop.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Accounts => "accounts are not supported yet",
@@ -50,7 +49,7 @@ impl Unserved {
             Self::NoAuthUser => "a user for clients without credentials is not supported yet",
             Self::Operators => "operators and JWTs are not supported: they need nats-server",
             Self::Permissions => "permissions are not supported yet",
-            Self::Profiling => "profiling is not offered",
+            Self::Profiling => "profiling is not supported",
             Self::ProxyProtocol => "the PROXY protocol is not supported",
             Self::RouteAccounts => "routes for one account are not supported",
             Self::SubjectTokens => "a limit on the tokens of a subject is not supported",
@@ -66,9 +65,9 @@ impl Unserved {
     }
 }
 
-/// Reason why log lines without time are not available.
-pub(crate) const LOGTIME_OFF: &str = "log lines have their time anyway";
+/// Reason why log lines without a timestamp are not available.
+pub(crate) const LOGTIME_OFF: &str = "log lines always have a timestamp";
 
 /// Reason why a size limit of the log file has no effect.
 pub(crate) const LOG_ROTATION: &str =
-    "the log file is not rotated by size: let logrotate move it away and send SIGUSR1";
+    "the log file is not rotated by size: use logrotate, and send SIGUSR1 after it renames the file";

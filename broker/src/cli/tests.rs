@@ -197,7 +197,7 @@ fn every_flag_of_nats_server_is_known_and_refused_where_it_is_not_served() {
             "-remote_syslog udp://h:514",
             "--remote_syslog (-r): logging to syslog is not supported",
         ),
-        ("-profile 6060", "--profile: profiling is not offered"),
+        ("-profile 6060", "--profile: profiling is not supported"),
         ("-js", "--jetstream (-js): JetStream is not supported"),
         ("-jetstream", "--jetstream (-js): JetStream is not supported"),
     ] {
@@ -226,8 +226,8 @@ fn every_flag_of_nats_server_is_known_and_refused_where_it_is_not_served() {
     assert_eq!(
         cli.others.warnings(&cli.off),
         [
-            "flag --logtime (-T) has no effect: log lines have their time anyway",
-            "flag --log_size_limit has no effect: the log file is not rotated by size: let logrotate move it away and send SIGUSR1"
+            "flag --logtime (-T) has no effect: log lines always have a timestamp",
+            "flag --log_size_limit has no effect: the log file is not rotated by size: use logrotate, and send SIGUSR1 after it renames the file"
         ]
     );
 }

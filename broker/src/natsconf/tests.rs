@@ -229,7 +229,7 @@ fn harmless_keys_are_taken() {
     let mut warnings = super::read("x.conf", text).warnings.into_iter();
     for warning in [
         ":5: logfile_size_limit has no effect: the log file is not rotated by size",
-        ":8: logtime has no effect: log lines have their time anyway",
+        ":8: logtime has no effect: log lines always have a timestamp",
     ] {
         let have = warnings.next().unwrap_or_default();
         assert!(have.contains(warning), "{have}");
@@ -262,7 +262,7 @@ fn what_is_not_served_is_refused_for_what_it_is_and_all_of_it_at_once() {
             "x.conf:10: mappings: subject mappings are not supported",
             "x.conf:11: operator: operators and JWTs are not supported: they need nats-server",
             "x.conf:12: syslog: logging to syslog is not supported: the log goes to standard error, or to the file of --log",
-            "x.conf:13: prof_port: profiling is not offered",
+            "x.conf:13: prof_port: profiling is not supported",
             "x.conf:14: no_auth_user: a user for clients without credentials is not supported yet",
             "x.conf:15: proxy_protocol: the PROXY protocol is not supported",
             "x.conf:16: no_header_support: switching headers off is not supported",

@@ -246,7 +246,7 @@ async fn sigusr1_opens_a_new_log_file_after_the_old_one_was_moved() {
     fs::rename(folder.path("log"), folder.path("log.1")).expect("moved");
     process.signal(Signal::SIGUSR1);
     eventually("it logs into a new file", TIMEOUT, async || {
-        folder.text("log").contains("log file opened anew")
+        folder.text("log").contains("log file reopened")
     })
     .await;
     assert!(!folder.text("log").contains("Server is ready"));
