@@ -1,7 +1,7 @@
-//! The command line: `nats-server`'s flags, so that scripts that start it start this too. It is the topmost layer of the settings.
+//! The command line. It has the flags of `nats-server`, so that start scripts for `nats-server` work. Flags override all other settings.
 //!
-//! [`words`] parses it as `nats-server` does. The flags that are served are in this file, those that are only known by name in
-//! [`others`]. [`signal`] is the command `--signal`.
+//! [`words`] parses it as `nats-server` does. The supported flags are in this file, the flags of unsupported features in [`others`].
+//! [`signal`] is the command `--signal`.
 
 mod others;
 pub mod signal;
@@ -21,14 +21,14 @@ use self::words::number;
 use crate::settings::{Flag, Input, Loaded, Settings, SettingsError, credentials, split_url};
 
 const AFTER_HELP: &str = "\
-Flags are nats-server's, with one dash or two, and so are their values: -port 4222, --port=4222, -p -1, -DV, -D=false. The settings
-file is TOML: deploy/broker.toml lists every key with its default. A file *.conf is read as nats-server's own format. Flags and keys
-of nats-server for what is not here (TLS, JetStream, accounts, syslog, profiling, ...) are refused with the reason.
+The flags and their values are those of nats-server, with one dash or two: -port 4222, --port=4222, -p -1, -DV, -D=false. The settings
+file is TOML: deploy/broker.toml lists every key with its default. A file *.conf is read in the format of nats-server. Flags and keys
+of nats-server for unsupported features (TLS, JetStream, accounts, syslog, profiling, ...) are errors that name the feature.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file.
 Signals: INT stops the server. TERM stops it too, but in a cluster it starts lame duck mode. USR2 starts lame duck mode: clients are
-told, get time to reconnect, are closed one by one, and the process ends. HUP reloads the settings. USR1 reopens the log file.
-Exit codes: 0 done, 64 bad usage or settings, 69 cannot listen, join the cluster or send the signal, 70 internal error.
+notified, get time to reconnect, are closed one by one, and the process exits. HUP reloads the settings. USR1 reopens the log file.
+Exit codes: 0 success, 64 bad usage or settings, 69 cannot listen, join the cluster or send the signal, 70 internal error.
 
 Examples:
   standin-broker -p 4222 -m 8222 --user a --pass b
@@ -37,7 +37,7 @@ Examples:
   standin-broker -c /etc/standin/broker.toml -l /var/log/standin-broker.log -P /run/standin-broker.pid
   standin-broker --signal reload=/run/standin-broker.pid";
 
-/// One node of the broker: core NATS for clients.
+/// A node of the broker, which serves core NATS to clients
 #[derive(Debug, Clone, Default, Parser)]
 #[command(
     name = "standin-broker",
@@ -48,7 +48,7 @@ Examples:
     max_term_width = 110
 )]
 pub struct Cli {
-    /// Settings file (TOML, or *.conf as nats-server has it)
+    /// Settings file (TOML, or *.conf in the format of nats-server)
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<OsString>,
 
@@ -66,7 +66,7 @@ pub struct Cli {
     )]
     port: Option<i64>,
 
-    /// Name of this server [default: its id]
+    /// Name of this server [default: the server id]
     #[arg(
         short = 'n',
         long = "name",
@@ -76,7 +76,7 @@ pub struct Cli {
     )]
     name: Option<String>,
 
-    /// The host:port that INFO names to clients [default: the address they connected to]
+    /// The host:port in INFO, by which clients reach this server [default: the address they connected to]
     #[arg(
         long,
         alias = "client_advertise",
@@ -85,7 +85,7 @@ pub struct Cli {
     )]
     advertise: Option<String>,
 
-    /// User that clients must give, with --pass
+    /// User name that clients must send, with --pass
     #[arg(
         long,
         value_name = "USER",
@@ -94,7 +94,7 @@ pub struct Cli {
     )]
     user: Option<String>,
 
-    /// Password of that user
+    /// Password of the user of --user
     #[arg(
         long,
         value_name = "PASSWORD",
@@ -103,7 +103,7 @@ pub struct Cli {
     )]
     pass: Option<String>,
 
-    /// Token that clients must give
+    /// Token that clients must send
     #[arg(
         long,
         value_name = "TOKEN",
@@ -143,7 +143,7 @@ pub struct Cli {
     #[arg(long, value_name = "URLS", help_heading = "Cluster")]
     routes: Option<String>,
 
-    /// Clients are not told of the other nodes
+    /// Do not send clients the addresses of the other nodes
     #[arg(long = "no_advertise", alias = "no-advertise", help_heading = "Cluster")]
     no_advertise: bool,
 
@@ -171,11 +171,11 @@ pub struct Cli {
     )]
     http_port: Option<i64>,
 
-    /// File that gets the process id
+    /// File to write the process id to
     #[arg(short = 'P', long, value_name = "FILE", help_heading = "Operation")]
     pid: Option<String>,
 
-    /// Folder for the file standin-broker_<pid>.ports, which tells the ports in use
+    /// Folder for the file standin-broker_<pid>.ports, which lists the ports in use
     #[arg(
         long = "ports_file_dir",
         alias = "ports-file-dir",
@@ -184,29 +184,29 @@ pub struct Cli {
     )]
     ports_file_dir: Option<String>,
 
-    /// File for the log; USR1 opens it anew [default: standard error]
+    /// File for the log; USR1 reopens it [default: standard error]
     #[arg(short = 'l', long, value_name = "FILE", help_heading = "Operation")]
     log: Option<String>,
 
-    /// Log what clients do
+    /// Log at level debug: connections of clients and other nodes
     #[arg(short = 'D', long, help_heading = "Operation")]
     debug: bool,
 
-    /// Log every frame
+    /// Log at level trace: every frame
     #[arg(short = 'V', long, help_heading = "Operation")]
     trace: bool,
 
     #[arg(long = "DV", hide = true)]
     debug_and_trace: bool,
 
-    // The system account's frames are traced too, where there is one.
+    // In nats-server, also traces the frames of the system account.
     #[arg(long = "VV", hide = true)]
     trace_verbose: bool,
 
     #[arg(long = "DVV", hide = true)]
     debug_and_trace_verbose: bool,
 
-    /// Send a running server a signal and end: stop (SIGKILL), quit (SIGINT), term (SIGTERM), reload (SIGHUP), reopen (SIGUSR1),
+    /// Send a signal to a running server and exit: stop (SIGKILL), quit (SIGINT), term (SIGTERM), reload (SIGHUP), reopen (SIGUSR1),
     /// ldm (SIGUSR2). PID: a process id, a pid file, or the first digits of process ids and `*`. Without PID: the only running server
     #[arg(
         long,
@@ -216,31 +216,31 @@ pub struct Cli {
     )]
     pub signal: Option<String>,
 
-    /// Check the settings and end: 0 when they are good, 64 and the reason when not
+    /// Check the settings and exit: 0 if they are valid, 64 and the errors if not
     #[arg(short = 't', long, help_heading = "Operation")]
     pub check: bool,
 
-    /// Print the settings in force, each with where it came from, and end
+    /// Print the settings in force, each with its source, and exit
     #[arg(long, alias = "print_config", help_heading = "Operation")]
     pub print_config: bool,
 
-    /// Print the version and end
+    /// Print the version and exit
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
 
     #[command(flatten)]
     others: OtherFlags,
 
-    /// The switches that were given with `=false`.
+    /// Switches that were given with `=false`.
     #[arg(skip)]
     off: Vec<String>,
 }
 
 impl Cli {
-    /// Reads a command line, the program's name first.
+    /// Parses a command line. The first argument is the name of the program.
     ///
     /// # Errors
-    /// [`CliMessage`], to be printed, with the exit code.
+    /// [`CliMessage`]: the text to be printed, with the exit code. Includes `--help` and `--version`.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, CliMessage> {
         let mut command = Self::command();
         command.build();
@@ -256,7 +256,7 @@ impl Cli {
         Ok(cli)
     }
 
-    /// The settings file, if there is one.
+    /// Returns the path of the settings file, if it is given.
     fn file(&self) -> Option<PathBuf> {
         self.config
             .as_ref()
@@ -264,12 +264,13 @@ impl Cli {
             .map(PathBuf::from)
     }
 
-    /// The settings: defaults, `--config`, this process's environment, these flags. SIGHUP calls it again.
+    /// Loads the settings from the defaults, the file of `--config`, the environment and these flags; the later ones override. Called at the
+    /// start and at each SIGHUP.
     ///
     /// # Errors
     /// [`SettingsError`].
     pub fn settings(&self) -> Result<Loaded<Settings>, SettingsError> {
-        // A variable that is no UTF-8 cannot be meant for us; env::vars would panic on it.
+        // Variables that are not UTF-8 are skipped: none of ours is, and env::vars would panic.
         let environment = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let file = self.file();
@@ -284,7 +285,7 @@ impl Cli {
         Ok(loaded)
     }
 
-    /// The flags that were given, as a layer of the settings.
+    /// Returns the given flags as keys of the settings.
     fn flags(&self) -> Vec<Flag> {
         let (user_info, listen) = match self.cluster.as_deref() {
             Some(text) => {
@@ -322,7 +323,7 @@ impl Cli {
         ];
         let texts = texts.into_iter().filter_map(|(key, flag, text)| {
             let text = match (key, text.as_deref()?) {
-                // Empty is "not given" to nats-server.
+                // As in nats-server, an empty value means "not given".
                 ("addr", "") => "0.0.0.0",
                 (_, text) => text,
             };
@@ -330,7 +331,7 @@ impl Cli {
             Some(Flag { key, flag, value })
         });
         let numbers = [
-            // 0 is "not given" to nats-server.
+            // As in nats-server, 0 means "not given".
             ("port", "--port", self.port.filter(|port| *port != 0)),
             ("http.port", "--http_port", self.http_port),
         ];
@@ -365,8 +366,8 @@ impl Cli {
             .collect()
     }
 
-    /// Returns the log level that the switches ask for. If none is on, a switch given as `=false` sets info and so overrides
-    /// `debug: true` of the file.
+    /// Returns the log level that the switches set. If none is on, a switch with `=false` sets info, which overrides `debug: true` of the
+    /// file.
     fn level(&self) -> Option<Flag> {
         let trace = self.trace || self.debug_and_trace || self.trace_verbose || self.debug_and_trace_verbose;
         let switches = ["debug", "trace", "DV", "VV", "DVV"];

@@ -17,9 +17,9 @@ const PROGRAM: &str = "standin-broker";
 fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(said) => {
-            said.print();
-            return said.exit_code().into();
+        Err(message) => {
+            message.print();
+            return message.exit_code().into();
         }
     };
     if let Some(text) = &cli.signal {

@@ -1,8 +1,8 @@
-//! The settings of a node: what an operator may say, checked before anything starts.
+//! The settings of a node, checked before the node starts.
 //!
-//! `deploy/broker.toml` is the one place of the defaults; it is compiled in. How a user's file, the environment and the flags
-//! are laid over it is told in [`standin_daemon::settings`]. Sections here are sections there, fields are keys, and those that
-//! `nats-server` has too bear its names.
+//! The defaults are in `deploy/broker.toml`, which is compiled in. A settings file, the environment and the flags override them, as described
+//! in [`standin_daemon::settings`]. The structs of this module are the sections of the file, their fields the keys. Keys that `nats-server`
+//! has too have its names.
 
 use std::path::{Path, PathBuf};
 
@@ -30,10 +30,10 @@ pub use listen_address::ListenAddress;
 /// The commented defaults, `deploy/broker.toml`.
 pub const DEFAULTS: &str = include_str!("../../deploy/broker.toml");
 
-/// Everything that can be set. The meaning of each key, its unit and its range are told in `deploy/broker.toml`.
+/// All settings. The meaning, unit and range of each key are in `deploy/broker.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Settings {
     pub addr: String,
     pub port: i32,
@@ -51,7 +51,7 @@ pub struct Settings {
 /// `[authorization]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Authorization {
     pub user: String,
     pub password: Secret<Whole>,
@@ -61,7 +61,7 @@ pub struct Authorization {
 }
 
 impl Authorization {
-    /// All users with their passwords: `user`, if it is set, then `users`.
+    /// Returns all users with their passwords: first `user`, if it is set, then `users`.
     fn all_users(&self) -> impl Iterator<Item = (&str, &Secret<Whole>)> {
         let first = (!self.user.is_empty()).then_some((self.user.as_str(), &self.password));
         let more = self.users.iter().map(|user| (user.user.as_str(), &user.password));
@@ -73,16 +73,16 @@ impl Authorization {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// Its name.
+    /// The name that a client sends as `user` in CONNECT.
     pub user: String,
-    /// Its password.
+    /// The password that a client sends as `pass` in CONNECT.
     pub password: Secret<Whole>,
 }
 
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Limits {
     pub max_payload: usize,
     pub max_control_line: usize,
@@ -97,7 +97,7 @@ pub struct Limits {
 /// `[http]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Http {
     pub addr: String,
     pub port: i32,
@@ -106,7 +106,7 @@ pub struct Http {
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Log {
     pub level: String,
     pub format: LogFormat,
@@ -116,7 +116,7 @@ pub struct Log {
 /// `[process]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Process {
     pub workers: usize,
     pub match_cache_max: usize,
@@ -127,7 +127,7 @@ pub struct Process {
     pub lame_duck_secs: Secs,
 }
 
-/// The range of each number, both ends allowed.
+/// The minimum and maximum of each number.
 const RANGES: &[(&str, i64, i64)] = &[
     ("port", -1, 65_535),
     ("authorization.timeout_ms", 10, 60_000),
@@ -211,6 +211,7 @@ fn is_tls(text: &str) -> bool {
         .is_some_and(|scheme| scheme.eq_ignore_ascii_case("tls://"))
 }
 
+/// Returns `text` with its secrets masked, if `key` can have secrets.
 fn masked(key: &str, text: &str) -> Option<String> {
     match key {
         "cluster.listen" | "cluster.routes" => return Some(masked_url(text)),
@@ -228,7 +229,7 @@ fn masked(key: &str, text: &str) -> Option<String> {
     secret.then(|| masked_whole(text))
 }
 
-/// Checks the form of one text.
+/// Checks the syntax of one text.
 fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let allowed = match key {
         "addr" if !is_host(text) => "an IP address, such as \"127.0.0.1\", or the name of this host",
@@ -236,12 +237,12 @@ fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
             "an IP address or the name of this host, or empty"
         }
         "advertise" | "cluster.advertise" if !text.is_empty() && !cluster::is_advertised(text) => {
-            "host:port or host as others reach it, or empty"
+            "a reachable host:port or host, or empty"
         }
         "server_name" if text.contains(|c: char| c.is_whitespace() || c == '/' || c.is_control()) => {
-            "a name without blanks and slashes, or empty"
+            "a name without spaces and slashes, or empty"
         }
-        "cluster.name" if text.contains(char::is_whitespace) => "a name without blanks, or empty",
+        "cluster.name" if text.contains(char::is_whitespace) => "a name without spaces, or empty",
         "cluster.listen" | "cluster.routes" if is_tls(text) => {
             "nats:// and not tls://, because TLS is not supported yet"
         }
@@ -262,7 +263,7 @@ fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
     Err(refused(key, place, allowed, &found))
 }
 
-/// What `--print-config` shows for a secret is no secret.
+/// Refuses the mask that `--print-config` shows instead of a secret.
 fn not_a_mask(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     if text == MASK && masked(key, text).is_some() {
         return Err(mask_given(key, place));
@@ -270,7 +271,8 @@ fn not_a_mask(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
     Ok(())
 }
 
-/// A hash is not taken for the password itself: whoever knows the file would be let in by it, and the password's owner would not.
+/// Refuses a bcrypt hash. If it were compared as a password, a client that sends the hash would be admitted, and one that sends the
+/// password would not.
 fn not_a_hash(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     if !natsconf::is_hash(text) {
         return Ok(());
@@ -283,12 +285,13 @@ fn not_a_hash(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
     })
 }
 
+/// Refuses a bcrypt hash as the password of a route.
 fn no_hash_in_route(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let credentials = cluster::route(text).ok().and_then(|route| route.credentials);
     credentials.map_or(Ok(()), |(_, password)| not_a_hash(key, place, &password))
 }
 
-/// One entry of `authorization.users`.
+/// Checks one entry of `authorization.users`.
 fn user(place: &Place, table: &Table) -> Result<(), SettingsError> {
     let unknown = table
         .keys()
@@ -302,13 +305,13 @@ fn user(place: &Place, table: &Table) -> Result<(), SettingsError> {
     let wrong = ["user", "password"].into_iter().filter_map(|key| {
         let name = format!("authorization.users.{key}");
         let checked = match table.get(key) {
-            // As with nats-server a password may be empty.
+            // As in nats-server, a password may be empty.
             Some(Value::String(text)) if !text.is_empty() || key == "password" => {
                 not_a_hash(&name, place, text).and_then(|()| not_a_mask(&name, place, text))
             }
-            // What stands in the wrong place may be a secret as well.
-            Some(_) => Err(refused(&name, place, "a text that is not empty", MASK)),
-            None => Err(refused(&name, place, "a text that is not empty", "missing")),
+            // The value is masked even if it has the wrong type, because it may be a secret.
+            Some(_) => Err(refused(&name, place, "a non-empty string", MASK)),
+            None => Err(refused(&name, place, "a non-empty string", "missing")),
         };
         checked.err()
     });
@@ -344,13 +347,13 @@ impl settings::Settings for Settings {
             (
                 !token.is_empty() && !users.is_empty(),
                 "authorization.token",
-                "authorization.token and users are both set; keep one".to_owned(),
+                "authorization.token and users are both set; remove one".to_owned(),
             ),
             (
                 twice.is_some(),
                 "authorization.users",
                 format!(
-                    "authorization.users and authorization.user name {:?} twice; keep one",
+                    "authorization.users and authorization.user have {:?} twice; remove one",
                     twice.map_or("", |(_, user)| user)
                 ),
             ),
@@ -358,18 +361,15 @@ impl settings::Settings for Settings {
                 self.limits.max_pending < self.limits.max_payload,
                 "limits.max_pending",
                 format!(
-                    "limits.max_pending ({}) is below limits.max_payload ({}): one message would make a client a slow \
-                     consumer; raise it or lower the other",
+                    "limits.max_pending ({}) is below limits.max_payload ({}): one message could make a client a slow \
+                     consumer; raise limits.max_pending or lower limits.max_payload",
                     self.limits.max_pending, self.limits.max_payload
                 ),
             ),
             (
                 self.http.port == self.port && self.port > 0,
                 "http.port",
-                format!(
-                    "http.port and port are both {}; clients and pages need one each",
-                    self.port
-                ),
+                format!("http.port and port are both {}; give each its own", self.port),
             ),
         ];
         let broken = rules.into_iter().filter(|(broken, ..)| *broken);
@@ -379,30 +379,31 @@ impl settings::Settings for Settings {
 }
 
 impl Settings {
-    /// The defaults with `text` (TOML) laid over them, without environment and flags; for programs and tests that embed a
-    /// node.
+    /// Returns the defaults, overridden by `text` (TOML). Ignores environment and flags. For programs and tests that embed a node.
     ///
     /// # Errors
-    /// As [`Input::load`]; the place is named `settings`.
+    /// The errors of [`Input::load`], with `settings` as the name of the file.
     pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
         Ok(of_text::<Self>("settings", text)?.settings)
     }
 
-    /// Returns a warning for each setting that is allowed and may be a slip.
+    /// Returns a warning for each setting that is valid but may be a mistake.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let users = self.authorization.all_users();
         let open = users.filter(|(_, password)| password.is_empty());
-        open.map(|(user, _)| format!("the user {user:?} has no password: whoever gives that name is let in"))
-            .collect()
+        open.map(|(user, _)| {
+            format!("the user {user:?} has no password: any client that sends this name is admitted")
+        })
+        .collect()
     }
 
-    /// Where clients are served.
+    /// Returns the address to listen on for clients.
     #[must_use]
     pub fn listen(&self) -> ListenAddress {
         ListenAddress::new(&self.addr, self.port)
     }
 
-    /// Where the pages are served, if they are.
+    /// Returns the address to listen on for the monitoring pages, if they are served.
     #[must_use]
     pub fn http_listen(&self) -> Option<ListenAddress> {
         let addr = match self.http.addr.as_str() {
@@ -412,13 +413,13 @@ impl Settings {
         (self.http.port != 0).then(|| ListenAddress::new(addr, self.http.port))
     }
 
-    /// The file for the log, if it is not standard error.
+    /// Returns the file for the log; `None` is standard error.
     #[must_use]
     pub fn log_file(&self) -> Option<&Path> {
         named(&self.log.file)
     }
 
-    /// What these settings need of the limit on open files.
+    /// Returns the number of client connections that the limit on open files must allow.
     #[must_use]
     pub const fn connections(&self) -> ConnectionLimit {
         ConnectionLimit {
@@ -429,7 +430,7 @@ impl Settings {
         }
     }
 
-    /// Who may connect.
+    /// Returns the credentials that admit a client.
     #[must_use]
     pub fn access(&self) -> Access {
         let token = &self.authorization.token;
@@ -448,7 +449,7 @@ impl Settings {
     }
 }
 
-/// `path`, if there is one.
+/// Returns `path`, if it is not empty.
 pub(crate) fn named(path: &Path) -> Option<&Path> {
     (!path.as_os_str().is_empty()).then_some(path)
 }

@@ -1,4 +1,4 @@
-//! What is refused, with the words an operator reads; and that `deploy/broker.toml` tells the same ranges.
+//! Tests of the settings: their error texts, and that `deploy/broker.toml` has the same ranges as the code.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
-fn the_default_file_tells_each_key_its_range_and_whether_it_needs_a_restart() {
+fn the_default_file_has_each_key_with_its_range_and_whether_it_needs_a_restart() {
     assert_eq!(faults(&SCHEMA), [""; 0]);
 }
 
 #[test]
-fn what_needs_a_restart_is_kept() {
+fn a_reload_keeps_settings_that_need_a_restart() {
     let old = Settings::from_toml("").unwrap();
     let new = Settings::from_toml("port = 1\n[limits]\nping_max = 9\n[process]\nworkers = 3\n").unwrap();
     let left = changes(&old, &reloaded(&old, new));
@@ -25,7 +25,7 @@ fn what_needs_a_restart_is_kept() {
 }
 
 #[test]
-fn the_defaults_are_nats_server_s() {
+fn the_defaults_are_those_of_nats_server() {
     let Settings {
         limits,
         authorization,
@@ -43,7 +43,7 @@ fn the_defaults_are_nats_server_s() {
 }
 
 #[test]
-fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
+fn invalid_settings_are_refused_with_their_line_and_a_hint() {
     for (text, error) in [
         (
             "port = 0\n",
@@ -59,7 +59,7 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
         ),
         (
             "server_name = \"a b\"\n",
-            "settings:1: server_name must be a name without blanks and slashes, or empty, not \"a b\"",
+            "settings:1: server_name must be a name without spaces and slashes, or empty, not \"a b\"",
         ),
         (
             "[limits]\nmax_payload = 0\n",
@@ -71,7 +71,7 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
         ),
         (
             "[cluster]\npassword = \"p\"\n",
-            "settings:2: cluster.user and cluster.password are needed together; give both or none",
+            "settings:2: cluster.user and cluster.password must be set together; set both or none",
         ),
         (
             "port = 6222\n[nodes]\nzookeeper = \"h:2181\"\n",
@@ -83,7 +83,7 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
         ),
         (
             "[http]\nport = 4222\n",
-            "settings:2: http.port and port are both 4222; clients and pages need one each",
+            "settings:2: http.port and port are both 4222; give each its own",
         ),
         (
             "[cluster]\nlisten = \"http://u:secret@h:6222\"\n",
@@ -121,7 +121,7 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
             "port = 0\n[authorization]\npassword = \"a\"\n[cluster]\nuser = \"u\"\nroutes = [\"h:1\"]\n",
             "settings:1: port must be 1 to 65535, or -1 for any free port, not 0\n\
              settings:3: authorization.password has no user; give authorization.user (--user) too\n\
-             settings:5: cluster.user and cluster.password are needed together; give both or none\n\
+             settings:5: cluster.user and cluster.password must be set together; set both or none\n\
              settings:6: cluster.routes is set and cluster.listen is not",
         ),
         (
@@ -130,11 +130,11 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
         ),
         (
             "[authorization]\ntoken = \"t\"\nusers = [{ user = \"a\", password = \"b\" }]\n",
-            "settings:2: authorization.token and users are both set; keep one",
+            "settings:2: authorization.token and users are both set; remove one",
         ),
         (
             "[authorization]\nusers = [\n{ user = \"a\", password = \"b\" },\n{ user = \"a\", password = \"c\" }]\n",
-            "settings:2: authorization.users and authorization.user name \"a\" twice; keep one",
+            "settings:2: authorization.users and authorization.user have \"a\" twice; remove one",
         ),
         (
             "[authorization]\nusers = [\n{ user = \"a\", pasword = \"hunter2\" }]\n",
@@ -142,7 +142,7 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
         ),
         (
             "[authorization]\nusers = [{ user = \"a\" }]\n",
-            "settings:2: authorization.users.password must be a text that is not empty, not \"missing\"",
+            "settings:2: authorization.users.password must be a non-empty string, not \"missing\"",
         ),
     ] {
         let refused = refused(text);
@@ -151,7 +151,7 @@ fn what_cannot_be_is_told_with_its_line_and_what_to_do() {
 }
 
 #[test]
-fn no_secret_is_shown_that_stands_where_or_as_what_it_should_not() {
+fn no_secret_of_a_wrong_type_or_under_a_wrong_key_is_shown() {
     for key in [
         "authorization.password",
         "authorization.token",
@@ -173,7 +173,7 @@ fn no_secret_is_shown_that_stands_where_or_as_what_it_should_not() {
 }
 
 #[test]
-fn tls_between_nodes_is_refused_for_what_it_is() {
+fn tls_between_nodes_is_refused_as_not_supported() {
     for text in [
         "cluster.listen = 'tls://127.0.0.1:1'",
         "cluster.routes = ['tls://u:p@a:1']",
@@ -211,7 +211,7 @@ fn no_secret_is_shown() {
 }
 
 #[test]
-fn users_are_the_first_and_the_others() {
+fn users_are_authorization_user_and_authorization_users() {
     let users = |text: &str| Settings::from_toml(text).unwrap().access();
     assert_eq!(users(""), Access::Open);
     let two =
@@ -225,7 +225,7 @@ fn users_are_the_first_and_the_others() {
 }
 
 #[test]
-fn what_is_advertised_can_be_reached() {
+fn an_advertised_address_can_be_reached() {
     for advertised in [
         "h",
         "h:4222",
@@ -239,7 +239,7 @@ fn what_is_advertised_can_be_reached() {
             assert!(Settings::from_toml(&text).is_ok(), "{text}");
         }
     }
-    for nowhere in [
+    for unreachable in [
         "x:y",
         "0.0.0.0",
         "0.0.0.0:1",
@@ -255,11 +255,11 @@ fn what_is_advertised_can_be_reached() {
         "***@h:1",
     ] {
         for (line, key, section) in [(1, "advertise", ""), (2, "cluster.advertise", "[cluster]\n")] {
-            let error = refused(&format!("{section}advertise = \"{nowhere}\"\n"));
+            let error = refused(&format!("{section}advertise = \"{unreachable}\"\n"));
             assert_eq!(
                 error,
                 format!(
-                    "settings:{line}: {key} must be host:port or host as others reach it, or empty, not \"{nowhere}\""
+                    "settings:{line}: {key} must be a reachable host:port or host, or empty, not \"{unreachable}\""
                 )
             );
         }
@@ -267,7 +267,7 @@ fn what_is_advertised_can_be_reached() {
 }
 
 #[test]
-fn the_default_link_takes_the_largest_message() {
+fn the_default_route_queue_can_hold_the_largest_message() {
     let largest = "[limits]\nmax_payload = 67108864\n[cluster]\nlisten = \"127.0.0.1:-1\"\n";
     assert!(Settings::from_toml(largest).is_ok());
     assert!(

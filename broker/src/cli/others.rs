@@ -1,11 +1,11 @@
-//! Flags of `nats-server` for features that this server does not have: refused with the reason, or accepted without effect.
+//! Flags of `nats-server` for unsupported features: refused with an error, or accepted without effect.
 
 use clap::Args;
 
 use super::words::number;
 use crate::unserved::{LOG_ROTATION, LOGTIME_OFF, Unserved};
 
-/// The flags of this file.
+/// The flags of `nats-server` for unsupported features.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct OtherFlags {
     #[arg(long, hide = true)]
@@ -31,20 +31,20 @@ pub(super) struct OtherFlags {
     #[arg(long, alias = "js", hide = true)]
     jetstream: bool,
 
-    // Lines have their time anyway, and in UTC.
+    // Log lines always have a timestamp in UTC.
     #[arg(short = 'T', long, hide = true)]
     logtime: bool,
     #[arg(long = "logtime_utc", hide = true)]
     logtime_utc: bool,
     #[arg(long = "log_size_limit", hide = true, value_name = "BYTES", value_parser = number)]
     log_size_limit: Option<i64>,
-    // No payload is logged.
+    // Payloads are never logged.
     #[arg(long = "max_traced_msg_len", hide = true, value_name = "N", value_parser = number)]
     max_traced_msg_len: Option<i64>,
-    // Without JetStream nothing is stored, by nats-server neither.
+    // As in nats-server, nothing is stored without JetStream.
     #[arg(long = "store_dir", alias = "sd", hide = true, value_name = "DIR")]
     store_dir: Option<String>,
-    // A node that cannot be reached is dialled for ever.
+    // A node that cannot be reached is dialled again without a limit on attempts.
     #[arg(long = "connect_retries", hide = true, value_name = "N", value_parser = number)]
     connect_retries: Option<i64>,
 }
@@ -52,22 +52,22 @@ pub(super) struct OtherFlags {
 impl OtherFlags {
     /// Returns an error text for each given flag of an unsupported feature. `off`: the switches given with `=false`.
     pub(super) fn refusals(&self, off: &[String]) -> Vec<String> {
-        // With -tls=false nats-server leaves the files alone.
+        // With -tls=false nats-server ignores the files.
         let tls = !off.iter().any(|off| off == "tls");
-        let asked = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        let is_set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         let is_nonzero = |number: Option<i64>| number.is_some_and(|number| number != 0);
         let flags = [
             ("--tls", self.tls, Unserved::Tls),
             ("--tlsverify", tls && self.tlsverify, Unserved::Tls),
-            ("--tlscert", tls && asked(&self.tlscert), Unserved::Tls),
-            ("--tlskey", tls && asked(&self.tlskey), Unserved::Tls),
-            ("--tlscacert", tls && asked(&self.tlscacert), Unserved::Tls),
+            ("--tlscert", tls && is_set(&self.tlscert), Unserved::Tls),
+            ("--tlskey", tls && is_set(&self.tlskey), Unserved::Tls),
+            ("--tlscacert", tls && is_set(&self.tlscacert), Unserved::Tls),
             ("--help_tls", self.help_tls, Unserved::Tls),
             ("--https_port (-ms)", is_nonzero(self.https_port), Unserved::Https),
             ("--syslog (-s)", self.syslog, Unserved::Syslog),
             (
                 "--remote_syslog (-r)",
-                asked(&self.remote_syslog),
+                is_set(&self.remote_syslog),
                 Unserved::Syslog,
             ),
             ("--profile", is_nonzero(self.profile), Unserved::Profiling),
@@ -79,7 +79,7 @@ impl OtherFlags {
             .collect()
     }
 
-    /// Returns a warning for each flag whose value is accepted and has no effect.
+    /// Returns a warning for each given flag that is accepted and has no effect. `off`: the switches given with `=false`.
     pub(super) fn warnings(&self, off: &[String]) -> Vec<String> {
         let rotated = self.log_size_limit.is_some_and(|bytes| bytes > 0);
         let flags = [

@@ -1,4 +1,4 @@
-//! The flag `--signal COMMAND[=PID]`: sends a signal to a running server. Commands and processes are named as for `nats-server`.
+//! The flag `--signal COMMAND[=PID]`: sends a signal to a running server, with the commands and process names of `nats-server`.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error;
 
-/// The name of this program as the kernel has it.
+/// The name of this program in `/proc/PID/comm`.
 const PROGRAM: &str = "standin-broker";
 
 const COMMANDS: [(&str, Signal); 6] = [
@@ -18,34 +18,34 @@ const COMMANDS: [(&str, Signal); 6] = [
     ("ldm", Signal::USR2),
 ];
 
-/// Why nothing was signalled, or not all.
+/// Errors of [`send`].
 #[derive(Debug, Error)]
 pub enum SignalError {
-    /// No such command.
+    /// The command is unknown.
     #[error("--signal {0:?}: no such command; the commands are stop, quit, term, reload, reopen and ldm")]
     Command(String),
-    /// More than one `=`.
+    /// The value has more than one `=`.
     #[error("--signal {0:?}: give COMMAND, or COMMAND=PID, where PID may be a pid file")]
     Form(String),
-    /// Neither a process id nor a file with one.
-    #[error("--signal: {0:?} is no process id and no pid file")]
+    /// PID is neither a process id nor a file with one.
+    #[error("--signal: {0:?} is neither a process id nor a pid file")]
     Process(String),
-    /// No such process is there.
+    /// No server is running, or none with such a process id.
     #[error("--signal: no {PROGRAM} is running{0}")]
-    Nobody(String),
-    /// More than one is there, and none is named.
+    NoProcess(String),
+    /// Several servers are running, and PID is not given.
     #[error("--signal: {} {PROGRAM} processes are running: {}; give COMMAND=PID, or COMMAND=* for all", .0.len(), listed(.0))]
     Several(Vec<i32>),
-    /// The system refused.
+    /// The system call failed, for these processes.
     #[error("--signal: {}", .0.iter().map(|(pid, error)| format!("process {pid}: {error}")).collect::<Vec<_>>().join("; "))]
     Refused(Vec<(i32, io::Error)>),
-    /// `/proc` cannot be read.
+    /// The folder `/proc` cannot be read.
     #[error("--signal: cannot list the processes: {0}; give COMMAND=PID")]
     Unlisted(io::Error),
 }
 
 impl SignalError {
-    /// Whether the command line is wrong, and not the state of the host.
+    /// Returns whether the command line is wrong, and not the state of the host.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
         matches!(self, Self::Command(_) | Self::Form(_) | Self::Process(_))
@@ -57,7 +57,7 @@ fn listed(pids: &[i32]) -> String {
     pids.join(", ")
 }
 
-/// Sends the signal that `text`, the value of the flag, names.
+/// Sends the signal of `text`, the value of the flag.
 ///
 /// # Errors
 /// [`SignalError`].
@@ -73,7 +73,7 @@ pub fn send(text: &str) -> Result<(), SignalError> {
     };
     let pids = match process.unwrap_or_default() {
         "" => match running()?.as_slice() {
-            [] => return Err(SignalError::Nobody(String::new())),
+            [] => return Err(SignalError::NoProcess(String::new())),
             [one] => vec![*one],
             several => return Err(SignalError::Several(several.to_vec())),
         },
@@ -94,35 +94,36 @@ pub fn send(text: &str) -> Result<(), SignalError> {
     }
 }
 
+/// Returns the running processes whose id begins with `start`.
 fn starting_with(start: &str, running: Vec<i32>) -> Result<Vec<i32>, SignalError> {
     let pids: Vec<i32> = running
         .into_iter()
         .filter(|pid| pid.to_string().starts_with(start))
         .collect();
     match pids.as_slice() {
-        [] if start.is_empty() => Err(SignalError::Nobody(String::new())),
-        [] => Err(SignalError::Nobody(format!(
-            " whose process id begins with {start}"
+        [] if start.is_empty() => Err(SignalError::NoProcess(String::new())),
+        [] => Err(SignalError::NoProcess(format!(
+            " with a process id that begins with {start}"
         ))),
         _ => Ok(pids),
     }
 }
 
-/// Parses a process id. Rejects 0 and negative numbers, which kill(2) takes for process groups.
+/// Parses a process id. Rejects 0 and negative numbers, which are process groups for kill(2).
 fn pid(text: &str) -> Option<i32> {
     text.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
-/// Returns the process named by its id, or by the file that holds the id.
+/// Returns the process id that is given directly, or in a pid file.
 fn named(process: &str) -> Result<i32, SignalError> {
     let text = fs::read_to_string(process);
     let text = text.as_deref().unwrap_or(process);
     pid(text).ok_or_else(|| SignalError::Process(process.to_owned()))
 }
 
-/// Lists the processes of this program's name, without this one.
+/// Lists the processes with the name of this program, without this process.
 fn running() -> Result<Vec<i32>, SignalError> {
-    // If this program was started through a link, its comm is the link's name; that name is matched too.
+    // A program that was started through a symbolic link has the link's name in comm, so that name is matched too.
     let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
     let own_id = std::process::id().to_string();
     let entries = fs::read_dir("/proc").map_err(SignalError::Unlisted)?;
@@ -144,10 +145,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_names_no_command_or_no_process_is_refused_before_anything_is_sent() {
+    fn an_unknown_command_or_process_is_refused_before_any_signal_is_sent() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pid");
-        fs::write(&file, "no number").unwrap();
+        fs::write(&file, "not a number").unwrap();
         for (text, error) in [
             ("", "no such command"),
             (
@@ -156,13 +157,13 @@ mod tests {
             ),
             ("STOP=1", "no such command"),
             ("stop=1=2", "give COMMAND, or COMMAND=PID"),
-            ("stop=x", "\"x\" is no process id and no pid file"),
-            ("stop=0", "\"0\" is no process id"),
-            ("stop=-1", "\"-1\" is no process id"),
-            ("stop=x*", "\"x*\" is no process id"),
+            ("stop=x", "\"x\" is neither a process id nor a pid file"),
+            ("stop=0", "\"0\" is neither a process id"),
+            ("stop=-1", "\"-1\" is neither a process id"),
+            ("stop=x*", "\"x*\" is neither a process id"),
             (
                 &format!("stop={}", file.display()),
-                "is no process id and no pid file",
+                "is neither a process id nor a pid file",
             ),
         ] {
             let refused = send(text).unwrap_err();
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn several_are_listed_with_what_to_do() {
+    fn several_processes_are_listed_with_a_hint() {
         assert_eq!(
             SignalError::Several(vec![7, 12]).to_string(),
             "--signal: 2 standin-broker processes are running: 7, 12; give COMMAND=PID, or COMMAND=* for all"
@@ -188,14 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_the_rest_of_the_process_ids() {
+    fn a_star_matches_the_rest_of_a_process_id() {
         let running = || vec![12, 123, 213];
         assert_eq!(starting_with("", running()).unwrap(), [12, 123, 213]);
         assert_eq!(starting_with("12", running()).unwrap(), [12, 123]);
-        let nobody = starting_with("4", running()).unwrap_err().to_string();
+        let error = starting_with("4", running()).unwrap_err().to_string();
         assert!(
-            nobody.ends_with("is running whose process id begins with 4"),
-            "{nobody}"
+            error.ends_with("is running with a process id that begins with 4"),
+            "{error}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What the command line makes of its words.
+//! Tests of the command line: the settings and errors that flags result in.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ fn read(words: &[&str]) -> Result<Cli, CliMessage> {
 }
 
 fn load(words: &[&str]) -> Result<Settings, String> {
-    let cli = read(words).map_err(|said| said.text())?;
+    let cli = read(words).map_err(|message| message.text())?;
     let input = Input {
         flags: cli.flags(),
         ..Input::default()
@@ -29,7 +29,7 @@ fn the_command_line_is_well_formed() {
 }
 
 #[test]
-fn one_dash_and_two_are_the_same() {
+fn one_dash_and_two_dashes_are_equal() {
     for words in [
         ["-a", "127.0.0.1", "-p", "4333"],
         ["--addr", "127.0.0.1", "--port", "4333"],
@@ -51,7 +51,7 @@ fn one_dash_and_two_are_the_same() {
 }
 
 #[test]
-fn every_flag_sets_the_key_it_stands_for() {
+fn every_flag_sets_its_key() {
     let words = "-a 127.0.0.1 -p 1 -n name --advertise h:2 -m 3 -P /pid --ports_file_dir /ports -l /log -T -sd /store \
                  -log_size_limit 5 -max_traced_msg_len 5 -connect_retries 5 -logtime_utc=true -T=true -no_advertise=false";
     let settings = settings(&words.split(' ').collect::<Vec<_>>());
@@ -67,7 +67,7 @@ fn every_flag_sets_the_key_it_stands_for() {
 }
 
 #[test]
-fn any_free_port_is_minus_one() {
+fn port_minus_one_is_any_free_port() {
     assert_eq!(settings(&["-p", "-1"]).listen().port(), 0);
     assert_eq!(settings(&["--port=-1"]).listen().port(), 0);
     assert_eq!(settings(&[]).listen().to_string(), "0.0.0.0:4222");
@@ -85,13 +85,13 @@ fn any_free_port_is_minus_one() {
         assert_eq!(settings.mesh_listen().to_string(), "0.0.0.0:6333");
     }
     for port in ["-2", "65536"] {
-        let error = load(&["-p", port]).expect_err("no port");
+        let error = load(&["-p", port]).expect_err("not a port");
         assert!(
             error.contains("flag --port: port must be") && error.contains(port),
             "{error}"
         );
     }
-    let error = load(&["-a", "127.0.0"]).expect_err("no address");
+    let error = load(&["-a", "127.0.0"]).expect_err("not an address");
     assert_eq!(
         error,
         "flag --addr: addr must be an IP address, such as \"127.0.0.1\", or the name of this host, not \"127.0.0\""
@@ -108,7 +108,7 @@ fn credentials_are_a_user_with_a_password_or_a_token() {
     assert_eq!(settings(&["--user", "a"]).access(), alone);
     assert_eq!(
         settings(&["--user", "a"]).warnings(),
-        ["the user \"a\" has no password: whoever gives that name is let in"]
+        ["the user \"a\" has no password: any client that sends this name is admitted"]
     );
     assert_eq!(settings(&["--user", "", "--pass", ""]).access(), Access::Open);
     for words in [
@@ -118,13 +118,13 @@ fn credentials_are_a_user_with_a_password_or_a_token() {
         assert!(load(words).is_err(), "{words:?}");
     }
     for words in [&["--no-such-flag"][..], &["-p", "x"], &["stray"]] {
-        let code = read(words).map_or_else(|said| said.exit_code(), |_| EXIT_DONE);
+        let code = read(words).map_or_else(|message| message.exit_code(), |_| EXIT_DONE);
         assert_eq!(code, EXIT_USAGE, "{words:?}");
     }
 }
 
 #[test]
-fn the_level_is_what_the_switches_say() {
+fn switches_set_the_log_level() {
     assert_eq!(settings(&["-DV"]).log.level, "trace");
     assert_eq!(settings(&["-D"]).log.level, "debug");
     assert_eq!(settings(&["-V"]).log.level, "trace");
@@ -157,20 +157,20 @@ fn the_level_is_what_the_switches_say() {
         "-help",
         "help",
     ] {
-        let code = read(&[words]).map_or_else(|said| said.exit_code(), |_| 1);
+        let code = read(&[words]).map_or_else(|message| message.exit_code(), |_| 1);
         assert_eq!(code, EXIT_DONE, "{words}");
     }
 }
 
-/// What is said of words that are refused.
-fn said(words: &[&str]) -> String {
-    let said = read(words).expect_err("refused");
-    assert_eq!(said.exit_code(), EXIT_USAGE, "{words:?}");
-    said.text()
+/// Returns the error text for words that are refused.
+fn error_of(words: &[&str]) -> String {
+    let message = read(words).expect_err("refused");
+    assert_eq!(message.exit_code(), EXIT_USAGE, "{words:?}");
+    message.text()
 }
 
 #[test]
-fn every_flag_of_nats_server_is_known_and_refused_where_it_is_not_served() {
+fn flags_of_unsupported_features_are_refused_by_name() {
     for (words, refused) in [
         ("-tls", "--tls: TLS is not supported yet"),
         ("--tls -p 4290", "--tls: TLS is not supported yet"),
@@ -201,18 +201,18 @@ fn every_flag_of_nats_server_is_known_and_refused_where_it_is_not_served() {
         ("-js", "--jetstream (-js): JetStream is not supported"),
         ("-jetstream", "--jetstream (-js): JetStream is not supported"),
     ] {
-        let said = said(&words.split(' ').collect::<Vec<_>>());
+        let error = error_of(&words.split(' ').collect::<Vec<_>>());
         assert!(
-            said.starts_with(&format!("error: flag {refused}")),
-            "{words}: {said}"
+            error.starts_with(&format!("error: flag {refused}")),
+            "{words}: {error}"
         );
     }
-    let said = said(&["-tls", "-s", "-js", "-t"]);
-    let errors = said
+    let error = error_of(&["-tls", "-s", "-js", "-t"]);
+    let errors = error
         .lines()
         .filter(|line| line.starts_with("error: flag "))
         .count();
-    assert_eq!(errors, 3, "{said}");
+    assert_eq!(errors, 3, "{error}");
     for words in [
         "-tls=false -tlscert f -tlskey f",
         "-tlsverify=false",
@@ -233,7 +233,7 @@ fn every_flag_of_nats_server_is_known_and_refused_where_it_is_not_served() {
 }
 
 #[test]
-fn nothing_is_taken_apart_that_nats_server_does_not_take_apart() {
+fn words_that_nats_server_rejects_are_rejected() {
     for words in [
         &["-VD"][..],
         &["-DVVV"],
@@ -256,12 +256,15 @@ fn nothing_is_taken_apart_that_nats_server_does_not_take_apart() {
         &["--", "-p"],
         &["-"],
     ] {
-        said(words);
+        error_of(words);
     }
-    assert!(said(&["-D", "true"]).contains("stands behind a `=`, as in -D=false"));
-    assert!(said(&["--zookeper", "h:2181"]).contains("a similar argument exists: '--zookeeper'"));
-    assert!(said(&["--pass"]).contains("flag --pass needs a value behind it"));
-    assert!(!said(&["-D=hunter2"]).contains("hunter2"), "it may be a secret");
+    assert!(error_of(&["-D", "true"]).contains("must follow a `=`, as in -D=false"));
+    assert!(error_of(&["--zookeper", "h:2181"]).contains("a similar argument exists: '--zookeeper'"));
+    assert!(error_of(&["--pass"]).contains("flag --pass needs a value"));
+    assert!(
+        !error_of(&["-D=hunter2"]).contains("hunter2"),
+        "it may be a secret"
+    );
     assert_eq!(settings(&["-p", "0x10"]).port, 16);
     assert_eq!(settings(&["-user", "-p", "-pass=--=x"]).authorization.user, "-p");
     assert_eq!(
@@ -281,7 +284,7 @@ fn nothing_is_taken_apart_that_nats_server_does_not_take_apart() {
 }
 
 #[test]
-fn a_bcrypt_hash_is_refused_whatever_says_it() {
+fn a_bcrypt_hash_is_refused_from_every_source() {
     const HASH: &str = "$2a$11$3kIDaCxw.Glsl1.u5nKa6eUnNDLV5HV9tIuUp7EHhMt6Nm9myW1aS";
     let url = format!("nats://u:{HASH}@127.0.0.1:6222");
     for (words, refused) in [
@@ -320,7 +323,7 @@ fn a_bcrypt_hash_is_refused_whatever_says_it() {
     );
 }
 
-/// Every flag of nats-server 2.15, which 2.9 has too but for `logtime_utc`: the switches, and those with a value.
+/// All flags of nats-server 2.15: the switches, and the flags with a value. nats-server 2.9 has all of them except `logtime_utc`.
 const SWITCHES: &str = "D DV DVV T V VV debug h help help_tls jetstream js logtime logtime_utc no_advertise s syslog t tls tlsverify \
                         trace v version";
 const VALUED: &str = "P a addr auth c client_advertise cluster cluster_advertise cluster_listen cluster_name config connect_retries \
@@ -328,17 +331,17 @@ const VALUED: &str = "P a addr auth c client_advertise cluster cluster_advertise
                       profile r remote_syslog routes sd server_name signal sl store_dir tlscacert tlscert tlskey user";
 
 #[test]
-fn every_flag_of_nats_server_has_its_name_and_its_kind() {
+fn every_flag_of_nats_server_is_known_as_a_switch_or_with_a_value() {
     for name in SWITCHES.split_whitespace() {
         for dashes in ["-", "--"] {
             assert!(read(&[&format!("{dashes}{name}=false")]).is_ok(), "{name}");
-            let error = said(&[&format!("{dashes}{name}=perhaps")]);
+            let error = error_of(&[&format!("{dashes}{name}=perhaps")]);
             assert!(error.contains("takes true or false"), "{name}: {error}");
         }
     }
     for name in VALUED.split_whitespace() {
         for dashes in ["-", "--"] {
-            // 0 asks for nothing, where a number is asked for.
+            // The value 0 is valid for flags with a number and requests no feature.
             assert!(
                 read(&[&format!("{dashes}{name}"), "0"]).is_ok() || is_refused_by_name(name),
                 "{name}"
@@ -347,14 +350,14 @@ fn every_flag_of_nats_server_has_its_name_and_its_kind() {
                 read(&[&format!("{dashes}{name}=0")]).is_ok() || is_refused_by_name(name),
                 "{name}"
             );
-            let error = said(&[&format!("{dashes}{name}")]);
-            assert!(error.contains("needs a value behind it"), "{name}: {error}");
+            let error = error_of(&[&format!("{dashes}{name}")]);
+            assert!(error.contains("needs a value"), "{name}: {error}");
         }
     }
 }
 
-/// Whether the flag is refused whatever its value is.
+/// Returns whether the flag is refused with any value.
 fn is_refused_by_name(name: &str) -> bool {
-    let error = said(&[&format!("-{name}=0")]);
+    let error = error_of(&[&format!("-{name}=0")]);
     error.contains("TLS is not supported yet") || error.contains("logging to syslog is not supported")
 }

@@ -1,5 +1,5 @@
-//! The words of a command line, parsed as Go's `flag` package parses those of `nats-server`: one dash or two, `-flag=value` or `-flag
-//! value`, `-flag=false` for a switch, no flags of one letter joined. The result has two dashes before each flag and is for clap.
+//! Conversion of a command line of `nats-server`, in the syntax of Go's `flag` package, to the syntax of clap. Go accepts one dash or two,
+//! `-flag=value` or `-flag value`, and `-flag=false` for a switch, but no joined one-letter flags. The result has two dashes before each flag.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -7,27 +7,27 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use clap::Command;
 use clap::error::ErrorKind;
 
-/// A parsed command line.
+/// A command line in the syntax of clap.
 #[derive(Debug, Default)]
 pub(super) struct Words {
-    /// `--flag` or `--flag=value`, the program's name first.
+    /// The name of the program, then `--flag` or `--flag=value`.
     pub(super) arguments: Vec<OsString>,
-    /// The switches that were given with `=false` at last.
+    /// The switches whose last value is `=false`.
     pub(super) off: Vec<String>,
 }
 
-/// One flag under one of its names.
+/// One name of a flag.
 struct Name {
     name: String,
-    /// The name that clap knows it by.
+    /// The long name of the flag in clap.
     long: String,
     is_switch: bool,
 }
 
-/// Parses the words; `command` must be built.
+/// Parses a command line. `command` must be built.
 ///
 /// # Errors
-/// The errors of Go's `flag` package and of `nats-server`. Unknown flags are left to clap.
+/// The errors of Go's `flag` package and of `nats-server`. An unknown flag is no error here: clap reports it.
 pub(super) fn read(
     arguments: impl IntoIterator<Item = OsString>,
     command: &mut Command,
@@ -55,7 +55,7 @@ pub(super) fn read(
             return Err(command.error(ErrorKind::UnknownArgument, message));
         }
         let Some(known) = names.iter().find(|known| known.name.as_bytes() == name) else {
-            // As in Go, an unknown flag ends it: whether the next word is its value is not known.
+            // As in Go, parsing ends at an unknown flag, because the next word may or may not be its value.
             words.push(&String::from_utf8_lossy(name), value);
             break;
         };
@@ -71,7 +71,7 @@ pub(super) fn read(
         }
         let next = || arguments.next().map(OsString::into_vec);
         let Some(value) = value.map(<[u8]>::to_vec).or_else(next) else {
-            let message = format!("flag {} needs a value behind it", shown(&word));
+            let message = format!("flag {} needs a value", shown(&word));
             return Err(command.error(ErrorKind::InvalidValue, message));
         };
         words.push(&known.long, Some(&value));
@@ -89,7 +89,7 @@ impl Words {
         self.arguments.push(OsString::from_vec(word));
     }
 
-    /// Notes a switch; the last value of each counts.
+    /// Records the value of a switch. The last value of each switch counts.
     fn switch(&mut self, long: &str, on: bool) {
         let word = format!("--{long}");
         self.arguments.retain(|argument| *argument != *word);
@@ -101,13 +101,13 @@ impl Words {
         }
     }
 
-    /// Takes a word that is not a flag: `nats-server` knows `version` and `help`.
+    /// Handles a word that is not a flag: `version` or `help`, as in `nats-server`.
     fn command(&mut self, command: &mut Command, word: &OsStr) -> Result<(), clap::Error> {
         match word.to_str().map(str::to_lowercase).as_deref() {
             Some(word @ ("version" | "help")) => self.push(word, None),
             Some("true" | "false") => {
                 let message = format!(
-                    "unrecognized command {:?}: the value of a switch stands behind a `=`, as in -D=false",
+                    "unrecognized command {:?}: the value of a switch must follow a `=`, as in -D=false",
                     word.display().to_string()
                 );
                 return Err(command.error(ErrorKind::UnknownArgument, message));
@@ -121,7 +121,7 @@ impl Words {
     }
 }
 
-/// Every name of every flag.
+/// Returns all names of all flags.
 fn names(command: &Command) -> Vec<Name> {
     let of = |argument: &clap::Arg| -> Vec<Name> {
         let Some(long) = argument.get_long() else {
@@ -145,6 +145,7 @@ fn names(command: &Command) -> Vec<Name> {
     command.get_arguments().flat_map(of).collect()
 }
 
+/// Splits `flag=value`.
 fn split(word: &[u8]) -> (&[u8], Option<&[u8]>) {
     match word.iter().position(|byte| *byte == b'=') {
         Some(at) => (&word[..at], Some(&word[at + 1..])),
@@ -152,7 +153,7 @@ fn split(word: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// The values that Go takes for a switch.
+/// Parses the value of a switch as Go's `ParseBool` does.
 fn switch(value: &[u8]) -> Option<bool> {
     match value {
         b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Some(true),
@@ -161,17 +162,17 @@ fn switch(value: &[u8]) -> Option<bool> {
     }
 }
 
-/// A flag without its value, which may be a secret.
+/// Returns a flag for an error text, without its value, which may be a secret.
 fn shown(word: &OsStr) -> String {
     String::from_utf8_lossy(split(word.as_bytes()).0).into_owned()
 }
 
-/// A whole number as Go's `flag` package reads it: decimal, `0x…`, `0o…` or `0…`, `0b…`, with `_` between digits.
+/// Parses a whole number as Go's `flag` package does: decimal, `0x…`, `0o…` or `0…`, `0b…`, with `_` between digits.
 ///
 /// # Errors
-/// A text that is no such number.
+/// An error text, if `text` is not such a number.
 pub(super) fn number(text: &str) -> Result<i64, String> {
-    let wrong = || "a whole number is needed".to_owned();
+    let wrong = || "must be a whole number".to_owned();
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
         None => ("", text.strip_prefix('+').unwrap_or(text)),
@@ -195,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_as_go_reads_them() {
+    fn numbers_are_parsed_as_in_go() {
         for (text, value) in [
             ("4222", Some(4222)),
             ("-1", Some(-1)),

@@ -318,11 +318,11 @@ fn all_errors_of_a_file_are_told_in_one_run() {
         (
             "port: 4333\nhttp_port: 4333\ntls { ca_file: x }\nping_max: -1\nmax_pending: 1MB\nmax_payload: 2MB\n",
             &[
-                "2: http.port and port are both 4333; clients and pages need one each",
+                "2: http.port and port are both 4333; give each its own",
                 "3: tls: TLS is not supported yet",
                 "4: ping_max must be a whole number from 1 to 100, not -1",
-                "5: limits.max_pending (1048576) is below limits.max_payload (2097152): one message would make a client a slow \
-                 consumer; raise it or lower the other",
+                "5: limits.max_pending (1048576) is below limits.max_payload (2097152): one message could make a client a slow \
+                 consumer; raise limits.max_pending or lower limits.max_payload",
             ],
         ),
         // The value that is not known is compared with none.
@@ -450,11 +450,11 @@ fn what_cannot_be_is_told_with_its_line() {
         ),
         (
             "cluster {\n port: 1\n advertise: \"0.0.0.0:1\"\n}",
-            "x.conf:3: cluster.advertise must be host:port or host as others reach it, or empty, not \"0.0.0.0:1\"",
+            "x.conf:3: cluster.advertise must be a reachable host:port or host, or empty, not \"0.0.0.0:1\"",
         ),
         (
             "client_advertise: \"x:y\"",
-            "x.conf:1: client_advertise must be host:port or host as others reach it, or empty, not \"x:y\"",
+            "x.conf:1: client_advertise must be a reachable host:port or host, or empty, not \"x:y\"",
         ),
         (
             "cluster {\n gossip: 1\n}",

@@ -1,4 +1,4 @@
-//! `[cluster]` and `[nodes]`: how this node finds the others, and how they find it.
+//! The sections `[cluster]` and `[nodes]`: how this node finds the other nodes, and how they find it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,16 +11,16 @@ use standin_registry::{Config, Endpoint, Record, Upstream, ZooKeeperConfig};
 
 use super::{ListenAddress, Settings};
 
-/// The port for other nodes when none is given, as `nats-server`'s documentation uses it.
+/// Default port for other nodes, as in the documentation of `nats-server`.
 const PORT_DEFAULT: i32 = 6222;
 
-/// Bytes in a link's queue that are reserved for the initial interest, in addition to one message.
+/// Bytes in a route's queue that are reserved for the initial interest, in addition to one message.
 const BESIDE_A_MESSAGE: usize = 2 << 20;
 
 /// `[cluster]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Cluster {
     pub name: String,
     pub listen: String,
@@ -44,7 +44,7 @@ pub struct Cluster {
 /// `[nodes]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "told in deploy/broker.toml, once")]
+#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Nodes {
     pub zookeeper: String,
     pub zookeeper_path: String,
@@ -53,18 +53,18 @@ pub struct Nodes {
     pub zookeeper_auth_file: PathBuf,
 }
 
-/// A node that is named by hand.
+/// A node of `cluster.routes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) endpoint: Endpoint,
-    /// What to show it, where that is not the cluster's own.
+    /// User and password for this node, if they differ from `cluster.user` and `cluster.password`.
     pub(crate) credentials: Option<(String, String)>,
 }
 
-/// Splits `nats://user:password@host:port` into the part before the `@` and the rest. Removes nats:// or nats-route://; any other scheme
-/// is kept, so that later parsing fails.
+/// Splits `nats://user:password@host:port` into user info, which is before the `@`, and host:port. Removes nats:// or nats-route://. Keeps
+/// any other scheme, so that later parsing fails.
 pub(crate) fn split_url(text: &str) -> (Option<&str>, &str) {
-    // The second as nats-server's documentation has it.
+    // The documentation of nats-server has nats-route://.
     let rest = ["nats://", "nats-route://"]
         .into_iter()
         .find_map(|scheme| text.strip_prefix(scheme))
@@ -76,7 +76,7 @@ pub(crate) fn split_url(text: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// User and password of what stands before the `@` of an address, where each may be percent-encoded.
+/// Parses the user info of an address: user and password, each of which may be percent-encoded.
 pub(crate) fn credentials(user_info: &str) -> Result<(String, String), String> {
     let upstream: Upstream = format!("nats://{user_info}@host:1")
         .parse()
@@ -87,7 +87,7 @@ pub(crate) fn credentials(user_info: &str) -> Result<(String, String), String> {
     known.ok_or_else(|| "user:password before the @".to_owned())
 }
 
-/// Whether `text` is what `cluster.listen` takes: host:port, with port -1 for any free one; without a host it is all addresses.
+/// Returns whether `text` is valid for `cluster.listen`: host:port, with port -1 for any free port. An empty host is all addresses.
 pub(super) fn is_listen(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {
         return false;
@@ -97,7 +97,7 @@ pub(super) fn is_listen(text: &str) -> bool {
     host_and_port(&format!("{host}:{port}"))
 }
 
-/// Whether `text` is an address by which others can reach a node: host:port, or a host alone; an IPv6 address in brackets, with its port.
+/// Returns whether `text` is an address by which others can reach a node: host:port, a host, or an IPv6 address in brackets with a port.
 pub(super) fn is_advertised(text: &str) -> bool {
     let is_name =
         |host: &str| !host.is_empty() && !host.contains(['/', '@']) && !host.contains(char::is_whitespace);
@@ -114,6 +114,7 @@ pub(super) fn is_advertised(text: &str) -> bool {
     }
 }
 
+/// Parses an entry of `cluster.routes`.
 pub(super) fn route(text: &str) -> Result<Route, String> {
     let (user_info, host) = split_url(text);
     if !host_and_port(host) {
@@ -128,13 +129,13 @@ pub(super) fn route(text: &str) -> Result<Route, String> {
 }
 
 impl Settings {
-    /// Whether the node is one of several.
+    /// Returns whether the node is part of a cluster.
     #[must_use]
     pub fn is_clustered(&self) -> bool {
         !self.cluster.listen.is_empty() || !self.nodes.zookeeper.is_empty() || !self.cluster.routes.is_empty()
     }
 
-    /// The name of the cluster that the node is one of; empty when it has none.
+    /// Returns the name of the cluster; empty if it has none or the node is alone.
     #[must_use]
     pub fn cluster_name(&self) -> &str {
         if self.is_clustered() {
@@ -144,7 +145,7 @@ impl Settings {
         }
     }
 
-    /// Where other nodes connect.
+    /// Returns the address to listen on for other nodes.
     #[must_use]
     pub fn mesh_listen(&self) -> ListenAddress {
         match self.cluster.listen.rsplit_once(':') {
@@ -153,17 +154,17 @@ impl Settings {
         }
     }
 
-    /// The nodes named by hand.
+    /// Returns the nodes of `cluster.routes`.
     pub(crate) fn routes(&self) -> Vec<Route> {
         let routes = self.cluster.routes.iter();
-        // Checked when the settings were made.
+        // Invalid routes were refused when the settings were loaded.
         routes.filter_map(|text| route(text.reveal()).ok()).collect()
     }
 
-    /// The ZooKeeper ensemble, if there is one. Reads `nodes.zookeeper_auth_file`.
+    /// Returns the ZooKeeper ensemble, if it is set. Reads `nodes.zookeeper_auth_file`.
     ///
     /// # Errors
-    /// [`SettingsError`] for that file.
+    /// [`SettingsError`], if the file cannot be read or is invalid.
     pub(crate) fn zookeeper(&self) -> Result<Option<ZooKeeperConfig>, SettingsError> {
         if self.nodes.zookeeper.is_empty() {
             return Ok(None);
@@ -187,7 +188,7 @@ impl Settings {
             (
                 cluster.listen.is_empty() && nodes.zookeeper.is_empty() && !cluster.routes.is_empty(),
                 "cluster.routes",
-                "cluster.routes is set and cluster.listen is not: other nodes could not connect; give it (--cluster \
+                "cluster.routes is set and cluster.listen is not: other nodes could not connect; set cluster.listen (--cluster \
                  nats://HOST:PORT)",
             ),
             (
@@ -199,7 +200,7 @@ impl Settings {
             (
                 cluster.user.is_empty() != cluster.password.is_empty(),
                 "cluster.user",
-                "cluster.user and cluster.password are needed together; give both or none",
+                "cluster.user and cluster.password must be set together; set both or none",
             ),
         ];
         let broken = rules.into_iter().filter(|(broken, ..)| *broken);
@@ -239,7 +240,7 @@ impl Settings {
                 places.conflict("cluster.listen", rule)
             })
             .collect();
-        // An id of its own, which it has without a name, is one that can be registered.
+        // Without a name the node registers under its server id, which is always valid.
         let id = match self.server_name.as_str() {
             "" => "id",
             name => name,
@@ -261,7 +262,7 @@ pub(crate) fn address_towards(towards: Option<SocketAddr>) -> IpAddr {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
-        // Nothing is sent: connecting a datagram socket only looks up the route.
+        // Connecting a datagram socket sends nothing; it only looks up the route.
         let socket = std::net::UdpSocket::bind((any, 0))?;
         socket.connect(towards)?;
         Ok(socket.local_addr()?.ip())

@@ -1,10 +1,10 @@
-//! An address to listen on, as the settings name it. The host may be a name: it is looked up when the server starts.
+//! An address to listen on, from the settings. If the host is a name, it is resolved when the server starts.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-/// A host, by IP address or by name, and a port; port 0 for any free one.
+/// A host (an IP address or a name) and a port. Port 0 is any free port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
     host: String,
@@ -12,7 +12,7 @@ pub struct ListenAddress {
 }
 
 impl ListenAddress {
-    /// An address of the settings, where a negative port stands for any free one.
+    /// Makes an address from settings, in which a negative port is any free port.
     pub(super) fn new(host: &str, port: i32) -> Self {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Self {
@@ -21,16 +21,16 @@ impl ListenAddress {
         }
     }
 
-    /// The port; 0 for any free one.
+    /// Returns the port; 0 is any free port.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// The IP address of the host. Of a name with addresses of both families it is one of IPv4, as `nats-server` has it.
+    /// Resolves the host. Prefers IPv4 addresses, as `nats-server` does.
     ///
     /// # Errors
-    /// The error of the system for a name that is not known.
+    /// The error of the system, if the name cannot be resolved.
     pub fn resolve(&self) -> io::Result<SocketAddr> {
         if let Ok(ip) = self.host.parse::<IpAddr>() {
             return Ok(SocketAddr::new(ip, self.port));
@@ -53,11 +53,11 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// Whether `text` may be the host of an address to listen on: an IP address, or a name.
+/// Returns whether `text` is a valid host for an address to listen on: an IP address or a name.
 pub(super) fn is_host(text: &str) -> bool {
     let is_part_of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let is_name = !text.is_empty() && text.bytes().all(is_part_of_name);
-    // What looks like an IP address and is none would be looked up in vain.
+    // Digits and dots that are not an IP address are a typing error and not a name.
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     text.parse::<IpAddr>().is_ok() || (is_name && !is_number)
 }
@@ -81,7 +81,7 @@ mod tests {
             assert_eq!(address.resolve().ok().map(|ip| ip.to_string()).as_deref(), ip);
         }
         assert_eq!(ListenAddress::new("::1", -1).port(), 0);
-        for (text, taken) in [
+        for (text, is_valid) in [
             ("10.0.0.1", true),
             ("::1", true),
             ("node-1.example", true),
@@ -92,7 +92,7 @@ mod tests {
             ("a b", false),
             ("", false),
         ] {
-            assert_eq!(is_host(text), taken, "{text}");
+            assert_eq!(is_host(text), is_valid, "{text}");
         }
     }
 }
