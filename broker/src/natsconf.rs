@@ -1,14 +1,15 @@
-//! `nats-server`'s own format of settings files, for the keys that this server has too: so that a start script with
-//! `-c nats.conf` goes on working. <https://docs.nats.io/running-a-nats-service/configuration>
+//! Settings files in the format of `nats-server`, so that a start script with `-c nats.conf` continues to work.
+//! <https://docs.nats.io/running-a-nats-service/configuration>
 //!
 //! | file | holds |
 //! |---|---|
 //! | `parser`, `words` | the syntax, as `nats-server` parses it |
-//! | `keys` | the keys at the top, and what each is here |
+//! | `node` | the parsed keys and values |
+//! | `keys` | the keys at the top level, each converted to a key of this server's settings |
 //! | `users`, `cluster` | the blocks `authorization` and `cluster` |
 //!
-//! A key for a feature that this server does not have is an error: to serve half of what a file asks for would be worse. All errors of a
-//! file are reported at once.
+//! A key of a feature that this server does not support is an error, because a server without a requested feature, such as TLS, must not
+//! start. All errors of a file are reported at once.
 
 mod cluster;
 mod keys;
@@ -23,8 +24,8 @@ use self::keys::Keys;
 use self::parser::{FaultKind, Text};
 pub(crate) use self::words::is_hash;
 
-/// Reads `text`, which is shown as `name` in errors, as keys of this server's settings. Errors are what has not the syntax of the format, and
-/// keys that have no counterpart here. Whether a value is in its range and of its form is checked with the other settings.
+/// Converts `text` to keys of this server's settings. `name` is the name of the file in errors. Errors are syntax errors and keys without a
+/// counterpart. Range and syntax of each value are checked later, with the other settings.
 pub(crate) fn read(name: &str, text: &str) -> Document {
     let Text { entries, faults } = parser::read(name, text);
     let mut keys = Keys::default();

@@ -9,7 +9,7 @@ use super::keys::{Keys, as_text, host_and_port};
 use super::node::{Entry, Node};
 use crate::unserved::Unserved;
 
-/// The address for other nodes, which a file gives by several keys.
+/// The address to listen on for other nodes, collected from the keys `listen`, `host` and `port`.
 #[derive(Default)]
 struct Listen {
     place: Option<Place>,
@@ -18,6 +18,7 @@ struct Listen {
 }
 
 impl Keys {
+    /// Converts the block `cluster`.
     pub(super) fn cluster(&mut self, entry: Entry) {
         let mut listen = Listen::default();
         if let Node::Map(entries) = &entry.node {
@@ -27,9 +28,9 @@ impl Keys {
         }
         self.keys_of(entry, "cluster.", Self::key_of_cluster);
         let Some(place) = listen.place.filter(|_| listen.port != 0) else {
-            // Without a port nats-server is no node of a cluster, and dials none.
+            // As in nats-server, a server without a cluster port is not clustered and dials no routes.
             let routes = self.items.extract_if(.., |item| item.key == "cluster.routes");
-            let why = "the block has no port, so the server is no node of a cluster";
+            let why = "the block has no port, so the server is not clustered";
             let idle = routes.map(|item| format!("{}: {} has no effect: {why}", item.place, item.name));
             self.warnings.extend(idle);
             return;
@@ -38,7 +39,7 @@ impl Keys {
             host if host.contains(':') => format!("[{host}]:{}", listen.port),
             host => format!("{host}:{}", listen.port),
         };
-        // Its name in errors, whichever of the keys gave it.
+        // Errors name `cluster.listen`, even if the address is from `host` and `port`.
         self.block = "cluster.";
         self.put(&place, "listen", "cluster.listen", Value::String(text));
         self.block = "";
@@ -78,7 +79,7 @@ impl Keys {
             }
             "listen" if host_and_port(&entry.node).is_none() => self.wrong(&entry, "host:port, or a port"),
             "port" if !matches!(entry.node, Node::Integer(..)) => self.wrong(&entry, "a whole number"),
-            "host" | "net" if as_text(&entry.node).is_none() => self.wrong(&entry, "a text"),
+            "host" | "net" if as_text(&entry.node).is_none() => self.wrong(&entry, "a string"),
             "listen" | "port" | "host" | "net" => {}
             "routes" => self.routes(&entry),
             "ping_interval" => self.time(&entry, "cluster.ping_interval_ms", Duration::as_millis),
@@ -86,7 +87,7 @@ impl Keys {
             "tls" => self.unserved(&entry, Unserved::Tls),
             "permissions" => self.unserved(&entry, Unserved::Permissions),
             "accounts" => self.unserved(&entry, Unserved::RouteAccounts),
-            // There is one link to each node, it is not compressed, and it has limits of its own.
+            // No effect: there is one uncompressed route to each node, with limits of its own.
             "pool_size" | "connect_retries" | "connect_backoff" | "compression" | "ping_max"
             | "write_deadline" | "write_timeout" => {}
             _ => self.unknown(&entry),

@@ -1,5 +1,5 @@
-//! The keys at the top of a file. Each is a key of this server's settings, or has no effect, or belongs to a feature that this server does
-//! not have.
+//! The keys at the top level of a file. Each key is converted to a key of this server's settings, has no effect, or belongs to an unsupported
+//! feature.
 
 use std::time::Duration;
 
@@ -9,36 +9,38 @@ use toml::Value;
 use super::node::{Entry, Node};
 use crate::unserved::{LOG_ROTATION, LOGTIME_OFF, Unserved};
 
-/// The result of reading a file: keys of this server's settings, errors and warnings.
+/// The result of converting a file: keys of this server's settings, errors and warnings.
 #[derive(Default)]
 pub(super) struct Keys {
     pub(super) items: Vec<Item>,
     pub(super) errors: Vec<SettingsError>,
     pub(super) warnings: Vec<String>,
-    /// Whether a key that this server has too has a value of another type.
+    /// Whether a known key has a value of the wrong type. The settings are incomplete then.
     pub(super) is_one_wrong: bool,
-    /// The name of the block that is read, with a dot at its end; empty at the top.
+    /// The name of the current block with a dot at its end; empty at the top level.
     pub(super) block: &'static str,
     debug: Option<Place>,
     trace: Option<Place>,
 }
 
-/// So many characters of an unknown key are shown.
+/// Maximum number of characters of an unknown key in an error.
 const KEY_CHARS_SHOWN: usize = 64;
 
-/// Converts a time to a number in the unit of the key.
+/// Conversion of a time to a number in the unit of a key.
 pub(super) type Unit = fn(&Duration) -> u128;
 
+/// Returns whole seconds: the [`Unit`] of keys in seconds.
 pub(super) fn secs(time: &Duration) -> u128 {
     u128::from(time.as_secs())
 }
 
 impl Keys {
+    /// Converts all keys of a file.
     pub(super) fn top(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             self.one(entry);
         }
-        // `trace` overrides `debug`, in any order.
+        // `trace` overrides `debug`, in whatever order they are.
         let trace = self.trace.take().map(|place| ("trace", place));
         let level = trace.or(self.debug.take().map(|place| ("debug", place)));
         if let Some((level, place)) = level {
@@ -46,7 +48,7 @@ impl Keys {
         }
     }
 
-    /// Reads the keys of a block.
+    /// Converts the keys of a block.
     pub(super) fn keys_of(&mut self, entry: Entry, block: &'static str, one: fn(&mut Self, Entry)) {
         let Node::Map(entries) = entry.node else {
             return self.wrong(&entry, "a block: { … }");
@@ -56,6 +58,7 @@ impl Keys {
         self.block = "";
     }
 
+    /// Converts one key at the top level.
     fn one(&mut self, entry: Entry) {
         match entry.key.to_lowercase().as_str() {
             "port" => self.positive(&entry, "port"),
@@ -109,10 +112,10 @@ impl Keys {
         }
     }
 
-    /// Refuses a key of a feature that this server does not have, unless the value switches the feature off or is empty.
+    /// Refuses a key of an unsupported feature, unless its value switches the feature off or is empty.
     pub(super) fn unserved(&mut self, entry: &Entry, part: Unserved) {
-        let is_missed = match (part, &entry.node) {
-            // An empty block switches it on.
+        let is_on = match (part, &entry.node) {
+            // An empty block switches JetStream on.
             (Unserved::JetStream, Node::Map(block)) => {
                 let mut enabled = block
                     .iter()
@@ -123,7 +126,7 @@ impl Keys {
             (Unserved::HttpBasePath, Node::Text(text)) => !matches!(text.as_str(), "/" | ""),
             (_, node) => !is_off(node),
         };
-        if is_missed {
+        if is_on {
             self.add(
                 &entry.place,
                 format!("{}{}: {}", self.block, entry.key, part.reason()),
@@ -131,16 +134,16 @@ impl Keys {
         }
     }
 
-    /// Refuses a key that `nats-server` does not know either, unless it is used as a variable.
+    /// Refuses a key that is unknown in `nats-server` too, unless it is used as a variable.
     pub(super) fn unknown(&mut self, entry: &Entry) {
         if !entry.is_used.get() {
-            // In a block with passwords it may be a part of one.
+            // In a block with passwords, the key may be a part of a password, so it is not shown.
             let key = if self.block.contains("authorization") {
                 format!("in {}", self.block.trim_end_matches('.'))
             } else {
                 format!("`{}{}`", self.block, shown(&entry.key))
             };
-            let what = format!("unknown key {key} (nats-server does not know it either)");
+            let what = format!("unknown key {key} (unknown in nats-server too)");
             self.add(&entry.place, what);
         }
     }
@@ -150,18 +153,19 @@ impl Keys {
         self.errors.push(SettingsError::Conflict { place, rule });
     }
 
-    /// Notes a key that is accepted and has no effect.
+    /// Adds a warning for a key that is accepted and has no effect.
     fn without_effect(&mut self, entry: &Entry, why: &str) {
         self.warnings
             .push(format!("{}: {} has no effect: {why}", entry.place, entry.key));
     }
 
+    /// Refuses a value of the wrong type.
     pub(super) fn wrong(&mut self, entry: &Entry, allowed: &str) {
         let found = match &entry.node {
             Node::Map(_) => "a block",
             Node::List(_) => "a list",
-            // It may be a secret.
-            Node::Text(_) => "a text",
+            // The string itself may be a secret.
+            Node::Text(_) => "a string",
             Node::Integer(_, source) | Node::Float(_, source) | Node::Flag(_, source) => source,
             Node::Unknown => "unknown",
         };
@@ -170,7 +174,7 @@ impl Keys {
         self.is_one_wrong = true;
     }
 
-    /// Sets this server's `key`; `name` is the key's name in the file.
+    /// Sets `key` of this server's settings. `name` is its name in the file.
     pub(super) fn put(&mut self, place: &Place, name: &str, key: &str, value: Value) {
         self.items.push(Item {
             key: key.to_owned(),
@@ -182,7 +186,7 @@ impl Keys {
         });
     }
 
-    /// Sets a list; `places` are those of its items.
+    /// Sets a list. `places` are the places of its items.
     pub(super) fn put_list(&mut self, entry: &Entry, key: &str, items: Vec<Value>, places: Vec<Place>) {
         self.put(&entry.place, &entry.key, key, Value::Array(items));
         if let Some(item) = self.items.last_mut() {
@@ -204,7 +208,7 @@ impl Keys {
         }
     }
 
-    /// Sets a number for which 0 and less mean that there is no limit.
+    /// Sets a limit for which 0 and negative numbers mean "no limit"; `stands_for` is the number for that in this server's settings.
     fn unlimited(&mut self, entry: &Entry, key: &str, stands_for: i64) {
         match entry.node {
             Node::Integer(number, _) if number <= 0 => {
@@ -214,14 +218,15 @@ impl Keys {
         }
     }
 
-    /// Sets a text. Without quotes it is the source text, also where that looks like a number.
+    /// Sets a string. A value without quotes is its source text, even if it looks like a number.
     pub(super) fn text(&mut self, entry: &Entry, key: &str) {
         match as_text(&entry.node) {
             Some(text) => self.put(&entry.place, &entry.key, key, Value::String(text.to_owned())),
-            None => self.wrong(entry, "a text"),
+            None => self.wrong(entry, "a string"),
         }
     }
 
+    /// Sets a host. An empty string means the default.
     fn host(&mut self, entry: &Entry, key: &str) {
         match as_text(&entry.node) {
             Some("") => {}
@@ -229,7 +234,7 @@ impl Keys {
         }
     }
 
-    /// Sets the keys of an address and of a port from `host:port`, or from a port alone.
+    /// Sets the keys of an address and a port from `host:port` or a port alone.
     fn listen(&mut self, entry: &Entry, addr: &str, port: &str) {
         let Some((host, number)) = host_and_port(&entry.node) else {
             return self.wrong(entry, "host:port, or a port");
@@ -237,13 +242,13 @@ impl Keys {
         if !host.is_empty() {
             self.put(&entry.place, &entry.key, addr, Value::String(host));
         }
-        // 0 is the default for clients, and no port for the pages.
+        // Port 0 means the default for clients, and no pages for HTTP.
         if number != 0 || port != "port" {
             self.put(&entry.place, &entry.key, port, Value::Integer(number));
         }
     }
 
-    /// Returns whether a switch is on.
+    /// Returns a boolean. Refuses other values.
     pub(super) fn switch(&mut self, entry: &Entry) -> bool {
         match entry.node {
             Node::Flag(flag, _) => flag,
@@ -279,7 +284,7 @@ impl Keys {
     }
 }
 
-/// A key for an error: its beginning, without control characters.
+/// Returns a key for an error text: shortened and without control characters.
 fn shown(key: &str) -> String {
     key.chars()
         .take(KEY_CHARS_SHOWN)
@@ -289,11 +294,12 @@ fn shown(key: &str) -> String {
 
 /// A key of `nats-server` that has no counterpart in this server's settings.
 enum Part {
-    /// It has no effect here.
+    /// The key has no effect in this server.
     Idle,
     Unserved(Unserved),
 }
 
+/// Looks up a key that has no counterpart. `None`: the key is unknown in `nats-server` too.
 fn part(key: &str) -> Option<Part> {
     let part = match key {
         "tls" => Unserved::Tls,
@@ -321,7 +327,7 @@ fn part(key: &str) -> Option<Part> {
         | "connect_error_reports" | "reconnect_error_reports" | "disable_sublist_cache" | "no_sublist_cache"
         | "prof_block_rate" | "store_dir" | "storedir" | "default_js_domain" | "no_fast_producer_stall"
         | "feature_flags"
-        // These configure only TLS.
+        // These only configure TLS, which has a key of its own.
         | "ocsp" | "ocsp_cache" | "allow_non_tls" => return Some(Part::Idle),
         _ => return None,
     };
@@ -341,6 +347,7 @@ fn is_off(node: &Node) -> bool {
     }
 }
 
+/// Returns a value as a string; `None` for maps and lists.
 pub(super) fn as_text(node: &Node) -> Option<&str> {
     match node {
         Node::Text(text) => Some(text),
@@ -349,7 +356,7 @@ pub(super) fn as_text(node: &Node) -> Option<&str> {
     }
 }
 
-/// The host, empty when there is none, and the port.
+/// Parses `host:port` or a port. The host is empty if there is none.
 pub(super) fn host_and_port(node: &Node) -> Option<(String, i64)> {
     match node {
         Node::Integer(number, _) => Some((String::new(), *number)),
@@ -362,7 +369,7 @@ pub(super) fn host_and_port(node: &Node) -> Option<(String, i64)> {
     }
 }
 
-/// `"10s"`, `"1m30s"`, `"1.5h"`; a number alone is seconds. With the time comes its text.
+/// Parses a time: `"10s"`, `"1m30s"`, `"1.5h"`, or a number of seconds. Returns it with its source text.
 fn time(node: &Node) -> Option<(Duration, &str)> {
     let time = match node {
         Node::Integer(secs, _) => u64::try_from(*secs).ok().map(Duration::from_secs),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use standin_daemon::settings::Place;
 
-/// A value of the file. Numbers and switches keep their source text, for keys that take texts.
+/// A value of the file. Numbers and booleans keep their source text, for keys whose value is a string.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
     Text(String),
@@ -14,7 +14,7 @@ pub(super) enum Node {
     Flag(bool, String),
     Map(Vec<Entry>),
     List(Vec<(Place, Node)>),
-    /// Value of an unknown variable. Removed from finished maps and lists.
+    /// The value of an unknown variable. Removed at the end of each map and list.
     Unknown,
 }
 
@@ -24,6 +24,6 @@ pub(super) struct Entry {
     pub(super) key: String,
     pub(super) place: Place,
     pub(super) node: Node,
-    /// Whether a variable refers to it; then it need not be a setting.
+    /// Whether a variable refers to the key. If so, the key need not be a setting.
     pub(super) is_used: Rc<Cell<bool>>,
 }

@@ -1,7 +1,7 @@
 //! The parser of `nats-server`'s settings files: keys with values, maps, lists, variables, included files.
 //!
-//! All errors of a file are found in one run: after a syntax error parsing goes on with the next line. An unknown variable and an included
-//! file that cannot be read leave out one value each.
+//! All errors of a file are found in one run: after a syntax error, parsing continues with the next line. An unknown variable, or an included
+//! file that cannot be read, only omits its own values.
 
 use std::env;
 use std::fs;
@@ -13,12 +13,12 @@ use standin_daemon::settings::Place;
 use super::node::{Entry, Node};
 use super::words;
 
-/// Maps in maps, included files and variables in variables are read up to this depth.
+/// Maximum nesting of maps, lists, included files and variables.
 const DEPTH_MAX: usize = 32;
 
-const UNCLOSED_TEXT: &str = "a text in quotes is never closed";
+const UNCLOSED_TEXT: &str = "a quoted string is never closed";
 
-/// What cannot be read of a file.
+/// An error in a file.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) place: Place,
@@ -26,25 +26,26 @@ pub(super) struct Fault {
     pub(super) kind: FaultKind,
 }
 
+/// Kind of an error, which decides how parsing continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FaultKind {
-    /// The text has not the syntax of the format.
+    /// The text does not have the syntax of the format. Parsing continues with the next line.
     Syntax,
-    /// Nesting deeper than [`DEPTH_MAX`]. The rest of the text is not read.
+    /// Nesting is deeper than [`DEPTH_MAX`]. Parsing ends.
     Depth,
-    /// A variable is unknown, or an included file cannot be read.
+    /// A variable is unknown, or an included file cannot be read. Parsing continues.
     Missing,
 }
 
 type Parsed<T> = Result<T, Fault>;
 
-/// Result of parsing a text.
+/// The result of parsing a file.
 pub(super) struct Text {
     pub(super) entries: Vec<Entry>,
     pub(super) faults: Vec<Fault>,
 }
 
-/// Reads the text of the file `name`.
+/// Parses the text of the file `name`.
 pub(super) fn read(name: &str, text: &str) -> Text {
     Parser::new(name, text, None, 0).file()
 }
@@ -54,7 +55,7 @@ struct Parser<'a> {
     /// The part of the text that is not parsed yet.
     rest: &'a str,
     line: usize,
-    /// The place of the variable whose text this is; nothing for a file.
+    /// If the text is the value of an environment variable: the place where the file refers to it.
     within: Option<Place>,
     /// The number of includes, variables and lists around the next value.
     depth: usize,
@@ -98,7 +99,8 @@ impl<'a> Parser<'a> {
         Err(self.fault(FaultKind::Syntax, what))
     }
 
-    /// Records that a brace or bracket is never closed. After a syntax error it may stand in the line that was skipped.
+    /// Records that a brace or bracket is never closed. After a syntax error nothing is recorded, because the closing one may be in the
+    /// skipped rest of that line.
     fn unclosed(&mut self, opened: char) {
         let is_skipped = |fault: &Fault| fault.kind == FaultKind::Syntax;
         if !self.faults.iter().any(is_skipped) {
@@ -147,7 +149,7 @@ impl<'a> Parser<'a> {
         Some(next)
     }
 
-    /// Takes so many bytes.
+    /// Consumes the given number of bytes.
     fn take(&mut self, bytes: usize) -> &'a str {
         let (taken, rest) = self.rest.split_at(bytes);
         self.line += taken.matches('\n').count();
@@ -160,7 +162,7 @@ impl<'a> Parser<'a> {
         self.take(self.rest.len() - left.len());
     }
 
-    /// Skips blanks, line ends and comments.
+    /// Skips whitespace, line ends and comments.
     fn skip_lines(&mut self) {
         loop {
             self.skip(char::is_whitespace);
@@ -178,7 +180,7 @@ impl<'a> Parser<'a> {
         is_comment
     }
 
-    /// Takes what separates an entry from the next one. `fault` gives the error for any other character.
+    /// Consumes the separator between an entry and the next one. `fault` returns the error text for any other character.
     fn entry_end(&mut self, fault: impl FnOnce(char) -> String) -> Parsed<()> {
         self.skip(words::is_blank);
         match self.peek() {
@@ -193,7 +195,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// The entries of the file; braces may stand around them.
+    /// Parses a file. The entries may be enclosed in braces.
     fn file(mut self) -> Text {
         let mut braces = 0_usize;
         loop {
@@ -219,7 +221,7 @@ impl<'a> Parser<'a> {
                 Some(_) => self.entry(),
             };
             let parsed = parsed.and_then(|()| {
-                self.entry_end(|next| format!("a value ends before `{next}`, with no line end or comma"))
+                self.entry_end(|next| format!("a line end or `,` is missing before `{next}`"))
             });
             self.go_on(parsed);
         }
@@ -229,7 +231,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A key with its value, or an include.
+    /// Parses a key with its value, or an include.
     fn entry(&mut self) -> Parsed<()> {
         let place = self.place();
         match self.key()? {
@@ -240,17 +242,16 @@ impl<'a> Parser<'a> {
                 if is_separated {
                     self.next();
                 }
-                // As in nats-server, a value may be on the next line: in a map always, at the top only without a separator.
+                // As in nats-server, the value may be on the next line: always in a map, at the top level only without a separator.
                 if self.maps.len() > 1 || !is_separated {
                     self.skip(char::is_whitespace);
                 } else {
                     self.skip(words::is_blank);
                 }
                 if matches!(self.peek(), Some('}' | ',')) || self.peek().is_some_and(words::is_line_end) {
-                    // The key is not shown: where a password stands without quotes, it may be a part of that.
-                    return self.wrong(
-                        "a key has no value (a text with , ; { } [ ] $ or blanks in it goes in quotes)",
-                    );
+                    // The key is not shown, because it may be a part of a password without quotes.
+                    return self
+                        .wrong("a key has no value (put a string with , ; { } [ ] $ or spaces in quotes)");
                 }
                 let node = self.value()?;
                 self.set(Entry {
@@ -264,7 +265,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Adds a key to the innermost map; the last value of a key counts.
+    /// Adds a key to the innermost map. The last value of a key counts.
     fn set(&mut self, entry: Entry) {
         if let Some(map) = self.maps.last_mut() {
             map.retain(|other| other.key != entry.key);
@@ -283,16 +284,13 @@ impl<'a> Parser<'a> {
             return Ok(Key::Name(key));
         }
         if matches!(self.peek(), None | Some(':' | '=' | '}' | ']' | ',' | ';')) {
-            return self.wrong("a key is missing here");
+            return self.wrong("a key is missing");
         }
         let is_end = |next: char| next.is_whitespace() || next == ':' || next == '=';
         let end = self.rest.find(is_end).unwrap_or(self.rest.len());
         let key = self.take(end);
         if let Some(brace) = key.find('{').filter(|at| *at > 0) {
-            return self.wrong(format!(
-                "a blank is missing between {} and the `{{` behind it",
-                &key[..brace]
-            ));
+            return self.wrong(format!("a space is missing between {} and `{{`", &key[..brace]));
         }
         let is_include = key.eq_ignore_ascii_case("include") && self.peek().is_some_and(char::is_whitespace);
         Ok(if is_include {
@@ -302,7 +300,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// Another file, relative to this one.
+    /// Parses an included file. Its path is relative to the folder of this file.
     fn include(&mut self) -> Parsed<()> {
         self.skip(words::is_blank);
         let file = match self.peek() {
@@ -324,7 +322,7 @@ impl<'a> Parser<'a> {
             }
         };
         if file.is_empty() {
-            return self.wrong("include names no file");
+            return self.wrong("include has no file name");
         }
         let path = Path::new(&*self.name)
             .parent()
@@ -346,7 +344,7 @@ impl<'a> Parser<'a> {
         };
         let Text { entries, mut faults } = Parser::new(&name, &text, None, self.depth + 1).file();
         entries.into_iter().for_each(|entry| self.set(entry));
-        // A depth fault is returned, not recorded: it also ends the parsing of the including files.
+        // An error of nesting is returned and not recorded here, because it also ends the parsing of the including files.
         let too_deep = faults.pop_if(|fault| fault.kind == FaultKind::Depth);
         self.faults.append(&mut faults);
         too_deep.map_or(Ok(()), Err)
@@ -384,6 +382,7 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Checks the nesting before a map or list.
     fn nested(&self) -> Parsed<()> {
         if self.maps.len() + self.depth >= DEPTH_MAX {
             let what = format!("maps and lists are nested too deeply (limit {DEPTH_MAX})");
@@ -392,7 +391,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// A map. One that is never closed has the entries up to the end of the file.
+    /// Parses a map. A map that is never closed has all entries up to the end of the file.
     fn map(&mut self) -> Parsed<Node> {
         self.nested()?;
         self.maps.push(Vec::new());
@@ -437,7 +436,7 @@ impl<'a> Parser<'a> {
         Ok(Node::List(items))
     }
 
-    /// An item of a list, with what separates it from the next one.
+    /// Parses an item of a list, with the separator after it.
     fn item(&mut self, items: &mut Vec<(Place, Node)>) -> Parsed<()> {
         if self.peek() == Some(',') {
             return self.wrong("a value is missing before `,`");
@@ -460,7 +459,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// A text over several lines, up to a `)` on a line of its own.
+    /// Parses a string of several lines, which ends at a `)` on a line of its own.
     fn block(&mut self) -> Parsed<Node> {
         let ends = self.rest.match_indices("\n)").map(|(at, _)| at + 1);
         let is_alone = |at: &usize| matches!(self.rest[at + 1..].chars().next(), None | Some('\n'));
@@ -472,6 +471,7 @@ impl<'a> Parser<'a> {
         Ok(Node::Text(text))
     }
 
+    /// Parses a string in double quotes.
     fn quoted(&mut self) -> Parsed<Node> {
         let unclosed = self.fault(FaultKind::Syntax, UNCLOSED_TEXT);
         let mut text = Vec::new();
@@ -485,7 +485,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// What stands behind a backslash.
+    /// Parses an escape sequence after its backslash.
     fn escape(&mut self) -> Parsed<u8> {
         Ok(match self.next() {
             Some('n') => b'\n',
@@ -503,21 +503,23 @@ impl<'a> Parser<'a> {
                         self.take(2);
                         byte
                     }
-                    None => return self.wrong("two hexadecimal digits must stand behind \\x"),
+                    None => return self.wrong("\\x must be followed by two hexadecimal digits"),
                 }
             }
-            _ => return self.wrong("only \\xXX \\n \\t \\r \\\" \\\\ may stand behind a backslash"),
+            _ => {
+                return self.wrong("unknown escape sequence; the known ones are \\xXX \\n \\t \\r \\\" \\\\");
+            }
         })
     }
 
     fn text(&self, bytes: Vec<u8>) -> Parsed<Node> {
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Node::Text(text)),
-            Err(_) => self.wrong("a text is not UTF-8"),
+            Err(_) => self.wrong("a string is not UTF-8"),
         }
     }
 
-    /// A value without quotes.
+    /// Parses a value without quotes.
     fn word(&mut self) -> Parsed<Node> {
         match words::number(self.rest) {
             Ok(Some((bytes, node))) => {
@@ -558,7 +560,7 @@ impl<'a> Parser<'a> {
         Ok(text)
     }
 
-    /// Skips a single quote, which ends a word as well.
+    /// Skips a single quote at the end of a word, which `nats-server` accepts.
     fn end_quote(&mut self) -> bool {
         let is_quote = self.peek() == Some('\'');
         if is_quote {
@@ -574,24 +576,24 @@ impl<'a> Parser<'a> {
             entry.is_used.set(true);
             return Ok(entry.node.clone());
         }
-        // It may be a password that begins with a `$`; then it has other characters than names of variables mostly have.
+        // The name is shown only if it looks like one. Otherwise it may be a password that begins with `$`.
         let is_name = name
             .chars()
             .all(|next| next.is_ascii_uppercase() || next.is_ascii_digit() || next == '_');
         let shown = if is_name { name } else { "***" };
         let Ok(value) = env::var(name) else {
             return Ok(self.unknown(format!(
-                "the variable ${shown} is neither a key above nor in the environment (a text that begins with $ goes in quotes)"
+                "the variable ${shown} is neither a key above nor in the environment (put a string that begins with $ in quotes)"
             )));
         };
         if self.depth == DEPTH_MAX {
-            let what = format!("the variable ${shown} of the environment refers to itself");
+            let what = format!("the environment variable ${shown} refers to itself");
             return Err(self.fault(FaultKind::Depth, what));
         }
         let text = format!("value={value}");
         let read = Parser::new(&self.name, &text, Some(self.place()), self.depth + 1).file();
         if let Some(mut fault) = read.faults.into_iter().next() {
-            fault.what = format!("the variable ${shown} of the environment: {}", fault.what);
+            fault.what = format!("the environment variable ${shown}: {}", fault.what);
             return Err(fault);
         }
         let value = read.entries.into_iter().find(|entry| entry.key == "value");

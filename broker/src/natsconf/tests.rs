@@ -1,4 +1,4 @@
-//! Files as people have them, and slips with the line where they were made.
+//! Tests of complete files, and of errors with their lines.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn load(name: &str, text: &str) -> Result<Settings, String> {
 }
 
 #[test]
-fn a_cluster_of_nats_server_is_taken_for_what_it_says() {
+fn the_cluster_block_of_a_nats_server_file_is_converted() {
     let text = "
         port: 4222
         cluster {
@@ -49,7 +49,7 @@ fn a_cluster_of_nats_server_is_taken_for_what_it_says() {
 }
 
 #[test]
-fn a_file_of_nats_server_is_taken_for_what_it_says() {
+fn a_nats_server_file_is_converted() {
     let text = "
         # A comment, and another
         // in the other style
@@ -120,7 +120,7 @@ fn a_file_of_nats_server_is_taken_for_what_it_says() {
 }
 
 #[test]
-fn the_format_shows_by_the_name_or_by_the_text() {
+fn the_format_is_detected_by_name_or_text() {
     for (name, text) in [
         ("a.conf", "port: 4333"),
         ("a", "port: 4333"),
@@ -140,7 +140,7 @@ fn the_format_shows_by_the_name_or_by_the_text() {
 }
 
 #[test]
-fn a_file_of_another_name_that_is_not_toml_is_told_what_is_wrong_with_it_as_what_it_is() {
+fn errors_are_those_of_the_detected_format() {
     for (name, text, error) in [
         (
             "nats.cfg",
@@ -163,7 +163,7 @@ fn a_file_of_another_name_that_is_not_toml_is_told_what_is_wrong_with_it_as_what
 }
 
 #[test]
-fn what_means_nothing_or_no_limit_is_taken() {
+fn values_that_mean_off_or_no_limit_are_accepted() {
     let text = "host: localhost\njetstream: disabled\nsyslog: false\nprof_port: 0\nmax_traced_msg_len: 3\n\
                 max_connections: -1\nmax_subscriptions: -1\nauthorization { token: t, timeout: 0.5 }\n";
     let settings = load("x.conf", text).unwrap();
@@ -176,7 +176,7 @@ fn what_means_nothing_or_no_limit_is_taken() {
 }
 
 #[test]
-fn payloads_and_pending_bytes_as_large_as_nats_server_takes_them_start() {
+fn limits_as_large_as_in_nats_server_are_accepted() {
     for (text, payload, pending) in [
         ("max_payload: 63MB\n", 63 << 20, 64 << 20),
         ("max_payload: 64MB\n", 64 << 20, 64 << 20),
@@ -197,21 +197,19 @@ fn payloads_and_pending_bytes_as_large_as_nats_server_takes_them_start() {
 }
 
 #[test]
-fn a_cluster_without_a_port_is_none_and_the_file_says_so() {
+fn a_cluster_without_a_port_is_ignored_with_a_warning() {
     let text = "net: node.example\ncluster { name: c, routes: [ nats://127.0.0.1:6222 ] }\n";
     let settings = load("x.conf", text).unwrap();
     assert_eq!(settings.listen().to_string(), "node.example:4222");
     assert!(!settings.is_clustered());
     assert_eq!(
         super::read("x.conf", text).warnings,
-        [
-            "x.conf:2: cluster.routes has no effect: the block has no port, so the server is no node of a cluster"
-        ]
+        ["x.conf:2: cluster.routes has no effect: the block has no port, so the server is not clustered"]
     );
 }
 
 #[test]
-fn harmless_keys_are_taken() {
+fn keys_without_effect_are_accepted() {
     let text = "server_tags: [a, 'b']\nserver_metadata { a: b }\nmax_closed_clients: 5\nno_sys_acc: true\nlogfile_size_limit: 5MB\n\
                 logfile_max_num: 3\nlogtime_utc: true\nlogtime: false\njetstream { enabled: false, store_dir: /x }\ntls {}\naccounts {}\n\
                 gateway {}\nleafnodes {}\nmqtt {}\nwebsocket {}\nmappings {}\ntrusted_keys: []\nocsp: false\nallow_non_tls: true\n\
@@ -238,7 +236,7 @@ fn harmless_keys_are_taken() {
 }
 
 #[test]
-fn what_is_not_served_is_refused_for_what_it_is_and_all_of_it_at_once() {
+fn all_unsupported_features_are_refused_by_name_in_one_run() {
     let text = "tls { cert_file: x }\nhttps: 8443\njetstream {}\naccounts { A {} }\nsystem_account: A\ngateway { name: x }\n\
                 leafnodes { port: 1 }\nmqtt { port: 1 }\nwebsocket { port: 1 }\nmappings { a: b }\noperator: x\nsyslog: true\n\
                 prof_port: 6060\nno_auth_user: x\nproxy_protocol: true\nno_header_support: true\n\
@@ -273,48 +271,48 @@ fn what_is_not_served_is_refused_for_what_it_is_and_all_of_it_at_once() {
             "x.conf:20: authorization.users.permissions: permissions are not supported yet",
             "x.conf:21: authorization.users.connection_types: users for WebSocket, MQTT or leaf nodes are not supported: only STANDARD is",
             "x.conf:22: an entry of authorization.users has no user",
-            "x.conf:24: unknown key `never` (nats-server does not know it either)",
+            "x.conf:24: unknown key `never` (unknown in nats-server too)",
         ]
     );
 }
 
 #[test]
-fn all_errors_of_a_file_are_told_in_one_run() {
+fn all_errors_of_a_file_are_reported_in_one_run() {
     for (text, errors) in [
         (
             "port: $NO_SUCH\nmax_payload: 0x\ninclude no.conf\nnever: 1\nlisten [\n$NO_SUCH_2\n]\n",
             &[
-                "1: the variable $NO_SUCH is neither a key above nor in the environment (a text that begins with $ goes in quotes)",
-                "2: max_payload must be a whole number, not a text",
+                "1: the variable $NO_SUCH is neither a key above nor in the environment (put a string that begins with $ in quotes)",
+                "2: max_payload must be a whole number, not a string",
                 "3: cannot read the included file no.conf: No such file or directory (os error 2)",
-                "4: unknown key `never` (nats-server does not know it either)",
+                "4: unknown key `never` (unknown in nats-server too)",
                 "5: listen must be host:port, or a port, not a list",
-                "6: the variable $NO_SUCH_2 is neither a key above nor in the environment (a text that begins with $ goes in quotes)",
+                "6: the variable $NO_SUCH_2 is neither a key above nor in the environment (put a string that begins with $ in quotes)",
             ][..],
         ),
-        // Syntax errors, one of each line.
+        // Of several syntax errors in a line, only the first is reported.
         (
             "port: -x -y\nnever: 1\ncluster { port: 6333\n name: \"\\q\"\n gossip: 1\n routes [\n  -z\n 7 8\n ]\n}\nhttp_port: x",
             &[
-                "1: a number must stand behind `-`; a text goes in quotes",
-                "2: unknown key `never` (nats-server does not know it either)",
-                "4: only \\xXX \\n \\t \\r \\\" \\\\ may stand behind a backslash",
-                "5: unknown key `cluster.gossip` (nats-server does not know it either)",
-                "7: a number must stand behind `-`; a text goes in quotes",
+                "1: `-` is not followed by a number; put a string in quotes",
+                "2: unknown key `never` (unknown in nats-server too)",
+                "4: unknown escape sequence; the known ones are \\xXX \\n \\t \\r \\\" \\\\",
+                "5: unknown key `cluster.gossip` (unknown in nats-server too)",
+                "7: `-` is not followed by a number; put a string in quotes",
                 "8: `,` or `]` is missing before `8`",
                 "8: cluster.routes must be [nats://][user:password@]host:port, not \"7\"",
-                "11: http_port must be a whole number, not a text",
+                "11: http_port must be a whole number, not a string",
             ],
         ),
-        // Of an open block, what stands in it.
+        // The keys of a block that is never closed are checked.
         (
             "cluster {\n gossip: 1\n",
             &[
-                "2: unknown key `cluster.gossip` (nats-server does not know it either)",
+                "2: unknown key `cluster.gossip` (unknown in nats-server too)",
                 "3: a `{` is never closed",
             ],
         ),
-        // Values that cannot stand together, beside others that cannot be.
+        // Conflicting values are reported together with invalid ones.
         (
             "port: 4333\nhttp_port: 4333\ntls { ca_file: x }\nping_max: -1\nmax_pending: 1MB\nmax_payload: 2MB\n",
             &[
@@ -325,21 +323,21 @@ fn all_errors_of_a_file_are_told_in_one_run() {
                  consumer; raise limits.max_pending or lower limits.max_payload",
             ],
         ),
-        // The value that is not known is compared with none.
+        // A value of the wrong type is not checked for conflicts.
         (
             "max_pending: 1MB\nmax_payload: many\n",
-            &["2: max_payload must be a whole number, not a text"],
+            &["2: max_payload must be a whole number, not a string"],
         ),
         (
             "authorization { user: $NO_SUCH, password: x }\n",
             &[
-                "1: the variable $NO_SUCH is neither a key above nor in the environment (a text that begins with $ goes in quotes)",
+                "1: the variable $NO_SUCH is neither a key above nor in the environment (put a string that begins with $ in quotes)",
             ],
         ),
         (
             "P: $NO_SUCH\nauthorization { user: u, password: $P }\n",
             &[
-                "1: the variable $NO_SUCH is neither a key above nor in the environment (a text that begins with $ goes in quotes)",
+                "1: the variable $NO_SUCH is neither a key above nor in the environment (put a string that begins with $ in quotes)",
             ],
         ),
     ] {
@@ -438,7 +436,7 @@ fn a_bcrypt_hash_is_refused_by_name() {
 }
 
 #[test]
-fn what_cannot_be_is_told_with_its_line() {
+fn invalid_files_are_refused_with_the_line_of_the_error() {
     for (text, error) in [
         (
             "cluster {\n port: 1, routes: 7\n}",
@@ -458,11 +456,11 @@ fn what_cannot_be_is_told_with_its_line() {
         ),
         (
             "cluster {\n gossip: 1\n}",
-            "x.conf:2: unknown key `cluster.gossip` (nats-server does not know it either)",
+            "x.conf:2: unknown key `cluster.gossip` (unknown in nats-server too)",
         ),
         (
             "max_payload: many",
-            "x.conf:1: max_payload must be a whole number, not a text",
+            "x.conf:1: max_payload must be a whole number, not a string",
         ),
         (
             "max_payload: -1",
@@ -470,7 +468,7 @@ fn what_cannot_be_is_told_with_its_line() {
         ),
         (
             "listen: here",
-            "x.conf:1: listen must be host:port, or a port, not a text",
+            "x.conf:1: listen must be host:port, or a port, not a string",
         ),
         (
             "listen: \"a b:1\"",
@@ -486,45 +484,39 @@ fn what_cannot_be_is_told_with_its_line() {
         ),
         (
             "debug: perhaps",
-            "x.conf:1: debug must be true or false, not a text",
+            "x.conf:1: debug must be true or false, not a string",
         ),
         ("a {\n b: 1\n", "x.conf:3: a `{` is never closed"),
-        (
-            "a{\n b: 1\n}\n",
-            "x.conf:1: a blank is missing between a and the `{` behind it",
-        ),
+        ("a{\n b: 1\n}\n", "x.conf:1: a space is missing between a and `{`"),
         ("{ port: 1", "x.conf:1: a `{` is never closed"),
         ("a [ 1\n", "x.conf:2: a `[` is never closed"),
         ("a [ 1 2 ]\n", "x.conf:1: `,` or `]` is missing before `2`"),
         ("a { b: c d }\n", "x.conf:1: `,` or `}` is missing before `d`"),
-        (
-            "a b c\n",
-            "x.conf:1: a value ends before `c`, with no line end or comma",
-        ),
-        ("a: \"x\n", "x.conf:1: a text in quotes is never closed"),
+        ("a b c\n", "x.conf:1: a line end or `,` is missing before `c`"),
+        ("a: \"x\n", "x.conf:1: a quoted string is never closed"),
         (
             "a: (\nx\n",
             "x.conf:1: a `(` is never closed by a `)` on a line of its own",
         ),
         (
             "a: \"\\q\"",
-            "x.conf:1: only \\xXX \\n \\t \\r \\\" \\\\ may stand behind a backslash",
+            "x.conf:1: unknown escape sequence; the known ones are \\xXX \\n \\t \\r \\\" \\\\",
         ),
         (
             "a: \"\\x4g\"",
-            "x.conf:1: two hexadecimal digits must stand behind \\x",
+            "x.conf:1: \\x must be followed by two hexadecimal digits",
         ),
-        ("a: \"\\xff\"", "x.conf:1: a text is not UTF-8"),
+        ("a: \"\\xff\"", "x.conf:1: a string is not UTF-8"),
         (
             "a: -x",
-            "x.conf:1: a number must stand behind `-`; a text goes in quotes",
+            "x.conf:1: `-` is not followed by a number; put a string in quotes",
         ),
         (
             "a: -1:x",
-            "x.conf:1: more than a number stands behind `-`; a text goes in quotes",
+            "x.conf:1: `-` is not followed by a number alone; put a string in quotes",
         ),
         ("a: 5-3", "x.conf:1: neither a number nor a date"),
-        ("a: 99999999999g", "x.conf:1: a number that is too large"),
+        ("a: 99999999999g", "x.conf:1: number too large"),
         ("port:\n", "x.conf:1: a key has no value"),
         (
             "authorization { user: u, password: }",
@@ -543,7 +535,7 @@ fn what_cannot_be_is_told_with_its_line() {
             "x.conf:1: the variable $*** is neither a key above",
         ),
         ("never: 1\nport: 4333", "x.conf:1: unknown key `never`"),
-        ("}", "x.conf:1: a key is missing here"),
+        ("}", "x.conf:1: a key is missing"),
     ] {
         let refused = load("x.conf", text).unwrap_err();
         assert!(

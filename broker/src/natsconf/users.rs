@@ -1,4 +1,4 @@
-//! The block `authorization`, of clients and of a cluster.
+//! The blocks `authorization`, at the top level and in `cluster`.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use super::node::{Entry, Node};
 use crate::unserved::Unserved;
 
 impl Keys {
+    /// Converts the block `authorization` at the top level.
     pub(super) fn authorization(&mut self, entry: Entry) {
         self.keys_of(entry, "authorization.", |keys, entry| {
             match entry.key.to_lowercase().as_str() {
@@ -42,7 +43,7 @@ impl Keys {
                 self.is_one_wrong = true;
                 continue;
             };
-            // A user without a password is one whose password is empty.
+            // As in nats-server, a missing password is an empty one.
             let mut user = Table::from_iter([("password".to_owned(), Value::String(String::new()))]);
             let is_name =
                 |field: &Entry| matches!(field.key.to_lowercase().as_str(), "user" | "username" | "nkey");
@@ -75,7 +76,7 @@ impl Keys {
         };
         match as_text(&field.node) {
             Some(text) => _ = user.insert(key.to_owned(), Value::String(text.to_owned())),
-            None => self.wrong(field, "a text"),
+            None => self.wrong(field, "a string"),
         }
     }
 
@@ -92,6 +93,7 @@ impl Keys {
         }
     }
 
+    /// Converts the block `authorization` in `cluster`.
     pub(super) fn cluster_authorization(&mut self, entry: Entry) {
         let Node::Map(entries) = entry.node else {
             return self.wrong(&entry, "a block: { … }");
@@ -101,14 +103,14 @@ impl Keys {
             match entry.key.to_lowercase().as_str() {
                 "user" | "username" => self.text(&entry, "cluster.user"),
                 "pass" | "password" => self.text(&entry, "cluster.password"),
-                // The handshake of a route has a timeout of its own: cluster.connect_timeout_ms.
+                // No effect: the timeout of the handshake is cluster.connect_timeout_ms.
                 "timeout" => {}
                 "permissions" | "default_permission" | "default_permissions" => {
                     self.unserved(&entry, Unserved::Permissions);
                 }
                 "token" | "users" => {
                     let what = format!(
-                        "{}{}: nodes show each other one user and one password, those of nats-server as well",
+                        "{}{}: routes have one user and one password, as in nats-server",
                         self.block, entry.key
                     );
                     self.add(&entry.place, what);

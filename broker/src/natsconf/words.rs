@@ -1,8 +1,8 @@
-//! Values without quotes: what `nats-server` takes for a number, a yes or no, or a text.
+//! Values without quotes: numbers, booleans and strings, as `nats-server` distinguishes them.
 
 use super::node::Node;
 
-/// Whether `next` is a blank, which ends a word and no line.
+/// Returns whether `next` is a space or a tab.
 pub(super) fn is_blank(next: char) -> bool {
     matches!(next, ' ' | '\t')
 }
@@ -11,7 +11,7 @@ pub(super) fn is_line_end(next: char) -> bool {
     matches!(next, '\n' | '\r')
 }
 
-/// Whether a text looks like a bcrypt hash, to `nats-server` as well.
+/// Returns whether a password is a bcrypt hash, by the rule of `nats-server`.
 pub(crate) fn is_hash(text: &str) -> bool {
     let bytes = text.as_bytes();
     matches!(
@@ -21,14 +21,14 @@ pub(crate) fn is_hash(text: &str) -> bool {
     )
 }
 
-/// The length of the word at the start of `rest`.
+/// Returns the length of the word at the start of `rest`.
 pub(super) fn end(rest: &str) -> usize {
     let is_end =
         |next: char| is_blank(next) || is_line_end(next) || matches!(next, ';' | ',' | ']' | '}' | '\'');
     rest.find(is_end).unwrap_or(rest.len())
 }
 
-/// A word that is no number.
+/// Returns the value of a word that is not a number: a boolean or a string.
 pub(super) fn plain(word: &str) -> Node {
     match word.to_lowercase().as_str() {
         "true" | "yes" | "on" => Node::Flag(true, word.to_owned()),
@@ -37,10 +37,10 @@ pub(super) fn plain(word: &str) -> Node {
     }
 }
 
-/// The number, date or IP address at the start of `rest` with its length; nothing when a text stands there.
+/// Parses a number, date or IP address at the start of `rest`, and returns it with its length. `None`: a string begins there.
 ///
 /// # Errors
-/// What begins as one of those and is none.
+/// An error text, if the value begins like a number and is not valid.
 pub(super) fn number(rest: &str) -> Result<Option<(usize, Node)>, &'static str> {
     let digits = |from: usize| {
         let more = rest[from..].bytes().take_while(u8::is_ascii_digit).count();
@@ -51,8 +51,8 @@ pub(super) fn number(rest: &str) -> Result<Option<(usize, Node)>, &'static str> 
     let next = rest[whole..].chars().next();
     if whole == sign {
         return match (sign, next) {
-            (1, _) => Err("a number must stand behind `-`; a text goes in quotes"),
-            (_, Some('.')) => Err("a number begins with a digit; a text goes in quotes"),
+            (1, _) => Err("`-` is not followed by a number; put a string in quotes"),
+            (_, Some('.')) => Err("a number must begin with a digit; put a string in quotes"),
             _ => Ok(None),
         };
     }
@@ -61,7 +61,7 @@ pub(super) fn number(rest: &str) -> Result<Option<(usize, Node)>, &'static str> 
         Some('.') => {
             let fraction = digits(whole + 1);
             if fraction == whole + 1 {
-                return Err("a digit must stand behind `.`; a text goes in quotes");
+                return Err("`.` is not followed by a digit; put a string in quotes");
             }
             if rest[fraction..].starts_with('.') && sign == 0 {
                 let is_address = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b':' | b'-');
@@ -69,16 +69,17 @@ pub(super) fn number(rest: &str) -> Result<Option<(usize, Node)>, &'static str> 
                 return Ok(Some((end, Node::Text(rest[..end].to_owned()))));
             }
             let source = &rest[..fraction];
-            let value = source.parse().map_err(|_| "a number that cannot be read")?;
+            let value = source.parse().map_err(|_| "invalid number")?;
             Ok(Some((fraction, Node::Float(value, source.to_owned()))))
         }
         _ => match integer(rest, whole)? {
-            None if sign == 1 => Err("more than a number stands behind `-`; a text goes in quotes"),
+            None if sign == 1 => Err("`-` is not followed by a number alone; put a string in quotes"),
             number => Ok(number),
         },
     }
 }
 
+/// Parses a date, which begins with `digits` digits.
 fn date(rest: &str, digits: usize) -> Result<Option<(usize, Node)>, &'static str> {
     const FORM: &[u8] = b"0000-00-00T00:00:00Z";
     let fits = |(byte, form): (u8, &u8)| byte == *form || *form == b'0' && byte.is_ascii_digit();
@@ -86,10 +87,10 @@ fn date(rest: &str, digits: usize) -> Result<Option<(usize, Node)>, &'static str
     if digits == 4 && is_date {
         return Ok(Some((FORM.len(), Node::Text(rest[..FORM.len()].to_owned()))));
     }
-    Err("neither a number nor a date (2006-01-02T15:04:05Z); a text goes in quotes")
+    Err("neither a number nor a date (2006-01-02T15:04:05Z); put a string in quotes")
 }
 
-/// A whole number, perhaps with a unit; nothing where more follows, which makes it a text.
+/// Parses a whole number with an optional unit, such as `8MB`. `None`: other characters follow, so the value is a string.
 fn integer(rest: &str, digits: usize) -> Result<Option<(usize, Node)>, &'static str> {
     let end = end(rest);
     if rest[end..].starts_with('\'') {
@@ -122,6 +123,6 @@ fn integer(rest: &str, digits: usize) -> Result<Option<(usize, Node)>, &'static 
     let scaled = number.and_then(|number| number.checked_mul(base.checked_pow(power)?));
     match scaled {
         Some(number) => Ok(Some((end, Node::Integer(number, rest[..end].to_owned())))),
-        None => Err("a number that is too large"),
+        None => Err("number too large"),
     }
 }

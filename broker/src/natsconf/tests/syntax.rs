@@ -1,4 +1,4 @@
-//! The syntax of the files: words, quotes, variables, included files.
+//! Tests of the syntax: words, quotes, variables, included files.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use standin_daemon::settings::Input;
 use super::load;
 use crate::settings::Settings;
 
-/// The password that a file gives the user `u`.
+/// Returns the password of the user `u` in a file.
 pub(super) fn password(text: &str) -> Result<String, String> {
     let settings = load("x.conf", text)?;
     assert_eq!(settings.authorization.user, "u");
@@ -16,7 +16,7 @@ pub(super) fn password(text: &str) -> Result<String, String> {
 }
 
 #[test]
-fn a_text_without_quotes_is_what_stands_there() {
+fn a_string_without_quotes_is_its_source_text() {
     for word in [
         "5g",
         "7MB",
@@ -60,7 +60,7 @@ fn a_text_without_quotes_is_what_stands_there() {
 }
 
 #[test]
-fn quotes_escapes_and_blocks_are_read_as_nats_server_reads_them() {
+fn quotes_escapes_and_blocks_are_parsed_as_in_nats_server() {
     for (value, text) in [
         (r#""\x41\x42c""#, "ABc"),
         (r#""\xc3\xa9""#, "é"),
@@ -81,7 +81,7 @@ fn quotes_escapes_and_blocks_are_read_as_nats_server_reads_them() {
 }
 
 #[test]
-fn keys_and_values_may_stand_as_nats_server_lets_them() {
+fn keys_and_values_may_be_separated_as_in_nats_server() {
     for text in [
         "{\n\"authorization\": {\"user\": \"u\", \"password\": \"x\"},\n\"port\": 4333\n}\n",
         "AUTHORIZATION {USER u; Password: x;};\n",
@@ -117,7 +117,7 @@ fn keys_and_values_may_stand_as_nats_server_lets_them() {
 }
 
 #[test]
-fn files_are_included_relative_to_the_one_that_includes_them() {
+fn included_files_are_relative_to_the_including_file() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -163,9 +163,9 @@ fn files_are_included_relative_to_the_one_that_includes_them() {
     }
     assert_eq!(
         load("max_conn: x\ninclude bad.conf\n").unwrap_err(),
-        "x.conf:1: max_conn must be a whole number, not a text\n\
-         bad.conf:3: unknown key `prt` (nats-server does not know it either)\n\
-         bad.conf:4: max_payload must be a whole number, not a text"
+        "x.conf:1: max_conn must be a whole number, not a string\n\
+         bad.conf:3: unknown key `prt` (unknown in nats-server too)\n\
+         bad.conf:4: max_payload must be a whole number, not a string"
     );
     for (text, error) in [
         (
@@ -176,12 +176,12 @@ fn files_are_included_relative_to_the_one_that_includes_them() {
             "include x.conf\n",
             "x.conf:1: x.conf: includes are nested too deeply (limit 32); does it include itself?",
         ),
-        // Without an end at the first one, this is two to the power of 32 files.
+        // If parsing did not end at the first error of nesting, 2^32 files would be read.
         (
             "include x.conf\ninclude x.conf\n",
             "x.conf:1: x.conf: includes are nested too deeply (limit 32); does it include itself?",
         ),
-        ("include \n", "x.conf:1: include names no file"),
+        ("include \n", "x.conf:1: include has no file name"),
         (
             "P: x\ninclude c.conf\n",
             "c.conf:1: the variable $P is neither a key above",
@@ -195,7 +195,7 @@ fn files_are_included_relative_to_the_one_that_includes_them() {
 
 proptest! {
     #[test]
-    fn any_text_is_read_or_refused(text in r#"[a$'"\\{}\[\](),;:=#/ \n\r\t5.\-kibT\u{e9}x]{0,80}"#) {
+    fn no_text_makes_the_parser_panic(text in r#"[a$'"\\{}\[\](),;:=#/ \n\r\t5.\-kibT\u{e9}x]{0,80}"#) {
         let _ = super::super::read("x.conf", &text);
         let _ = super::super::read("x.conf", &format!("a: {text}\n"));
         let _ = super::super::read("x.conf", &format!("a {{ b [ {text} ] }}\n"));
