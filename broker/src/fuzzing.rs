@@ -1,5 +1,5 @@
-//! Whole sessions of several clients from any bytes, without sockets: what must hold whatever clients say. Used by the fuzz
-//! target `sessions` and by a test with seeded random sessions.
+//! Sessions of several clients that send arbitrary bytes, without sockets, and the invariants that must hold. Used by the fuzz target
+//! `sessions` and by a test with random sessions.
 
 mod link;
 
@@ -36,11 +36,11 @@ struct World {
     next_id: u64,
 }
 
-/// Plays `input`: a byte of options, then records of whose turn it is and how its bytes are cut (one byte), how many bytes
-/// (two, little endian), and the bytes.
+/// Runs the sessions that `input` encodes: one byte of options, then records. A record has one byte for the client and the size of its
+/// reads, two bytes (little endian) for the number of bytes that the client sends, and these bytes.
 ///
 /// # Panics
-/// When something does not hold that must: what is sent is whole frames, limits are kept, nothing is left behind.
+/// If an invariant is violated: the output is whole frames, limits are enforced, and no subscription is left at the end.
 pub fn sessions(input: &[u8]) {
     let Some((options, mut rest)) = input.split_first() else {
         return;
@@ -64,7 +64,7 @@ pub fn sessions(input: &[u8]) {
     assert_eq!(
         world.shared.interest.local.len(),
         0,
-        "subscriptions are left behind"
+        "subscriptions are left after all clients ended"
     );
 }
 
@@ -140,7 +140,7 @@ impl World {
         self.sessions[number] = self.session();
     }
 
-    /// What clients are to be sent is whole frames, and nothing else.
+    /// Checks that the staged output of each client is whole frames.
     fn check_staged(&mut self) {
         for session in &self.sessions {
             let staged = self.router.stage.of(&session.client_info.outbox);
@@ -148,13 +148,13 @@ impl World {
             staged.parts(|part, _| bytes.extend_from_slice(part));
             let mut rest = &bytes[..];
             while let Some((_, length)) = server::decode(rest, FrameLimits::SERVER).unwrap_or_else(|error| {
-                panic!("{error} in what is sent: {:?}", String::from_utf8_lossy(&bytes))
+                panic!("{error} in the output: {:?}", String::from_utf8_lossy(&bytes))
             }) {
                 rest = &rest[length..];
             }
             assert!(
                 rest.is_empty(),
-                "half a frame is sent: {:?}",
+                "the output has an incomplete frame: {:?}",
                 String::from_utf8_lossy(rest)
             );
         }
@@ -171,7 +171,7 @@ mod tests {
 
     const SEEDS: u64 = 600;
 
-    /// A frame as clients say it, or nearly.
+    /// Returns a frame as clients send it, sometimes damaged.
     fn frame(rng: &mut SmallRng) -> Vec<u8> {
         let subjects = ["a", "a.b", "a.*", ">", "a.>", "b", "in.1", "a..b", "", ">.a", "*"];
         let subject = subjects[rng.random_range(0..subjects.len())];
@@ -195,7 +195,7 @@ mod tests {
             _ => "PONG\r\n+OK\r\n".to_owned(),
         };
         let mut bytes = line.into_bytes();
-        // One in some is hurt: a byte changed, taken out, or put in.
+        // One of 12 frames is damaged: a byte changed, removed or inserted.
         if rng.random_range(0..12) == 0 && !bytes.is_empty() {
             let at = rng.random_range(0..bytes.len());
             match rng.random_range(0..3) {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_clients_say_what_must_hold_holds() {
+    fn invariants_hold_for_random_sessions() {
         seeds::play(0..SEEDS, |seed| {
             let mut rng = SmallRng::seed_from_u64(seed);
             let mut input = vec![rng.random_range(0..8) / 7];
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fuzz_target_s_seeds_hold() {
+    fn invariants_hold_for_the_corpus_of_the_fuzz_target() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/sessions");
         let mut count = 0;
         for file in std::fs::read_dir(folder).expect("the corpus") {

@@ -1,19 +1,20 @@
-//! The pages for people and monitors (`-m`), under `nats-server`'s paths and field names, so that `nats-top` and exporters work:
+//! The monitoring pages (`-m`). They have the paths and field names of `nats-server`, so that `nats-top` and exporters work:
 //! <https://docs.nats.io/running-a-nats-service/nats_admin/monitoring>.
 //!
 //! | file | holds |
 //! |---|---|
-//! | this one | the paths, and how times are written |
-//! | [`varz`] | the server as a whole |
-//! | [`connz`] | its clients, open and closed |
-//! | [`routez`] | its links to other nodes |
-//! | [`subsz`] | its subscriptions |
-//! | [`absent`] | what it has not: gateways, leaf nodes, JetStream, accounts |
-//! | [`query`] | what a request asks |
+//! | this one | the paths, and the formats of times |
+//! | [`varz`] | `/varz`: the server |
+//! | [`connz`] | `/connz`: the clients, open and closed |
+//! | [`routez`] | `/routez`: the routes to other nodes |
+//! | [`subsz`] | `/subsz`: the subscriptions |
+//! | [`absent`] | the pages of unsupported features: gateways, leaf nodes, JetStream, accounts |
+//! | [`query`] | the parameters of a request |
 //! | [`scrape`] | `/metrics`, for Prometheus |
 //! | [`usage`] | memory and CPU of the process |
 //!
-//! *Architecture invariant:* pages read what others see of clients ([`ClientInfo`](crate::client_info::ClientInfo)) and never wait for one.
+//! *Architecture invariant:* the pages read the shared state of clients ([`ClientInfo`](crate::client_info::ClientInfo)) and never wait for a
+//! client's task.
 
 mod absent;
 mod connz;
@@ -42,19 +43,19 @@ use tokio::net::TcpListener;
 
 use crate::shared::Shared;
 
-/// Rows of a page when the request does not say.
+/// Number of rows of a page without the parameter `limit`.
 const ROWS_DEFAULT: usize = 1024;
-/// Rows of a page at most: it is made in memory.
+/// Maximum number of rows of a page, because a page is built in memory.
 const ROWS_MAX: usize = 65_536;
 
-/// What the pages are made of.
+/// The state from which the pages are built.
 #[derive(Clone)]
 struct Pages {
     shared: Arc<Shared>,
     address: SocketAddr,
     usage: Arc<usage::Usage>,
     scrape: Arc<scrape::Scrape>,
-    /// Requests so far, by path.
+    /// Number of requests by path.
     requests: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
@@ -75,7 +76,7 @@ const PATHS: [&str; 14] = [
     "/favicon.ico",
 ];
 
-/// Serves the pages until the task is ended.
+/// Serves the pages until the task is aborted.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, address: SocketAddr) {
     let pages = Pages {
         shared,
@@ -106,6 +107,7 @@ fn router(pages: Pages) -> Router {
         .with_state(pages)
 }
 
+/// Counts a request by its path.
 async fn counted(State(pages): State<Pages>, request: Request, next: Next) -> Response {
     if let Some(path) = PATHS.iter().find(|path| **path == request.uri().path()) {
         let mut requests = pages.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,13 +121,13 @@ async fn index() -> impl IntoResponse {
         "standin-broker ",
         env!("CARGO_PKG_VERSION"),
         "\n\n",
-        "/healthz  200 while the server takes clients\n",
+        "/healthz  200 while the server accepts clients\n",
         "/varz     the server: settings, counters, memory, CPU\n",
         "/connz    clients, ?offset=0&limit=1024&sort=cid&state=open|closed|all&subs=1|detail&auth=1&cid=N&user=NAME\n",
         "/subsz    subscriptions, ?subs=1&offset=0&limit=1024&test=SUBJECT\n",
-        "/routez   links to other nodes, ?subs=1|detail\n",
-        "/accountz /accstatz  the one account that all clients are in, ?acc=$G\n",
-        "/gatewayz /leafz /jsz  empty: this server has no gateways, leaf nodes and JetStream\n",
+        "/routez   routes to other nodes, ?subs=1|detail\n",
+        "/accountz /accstatz  the account of all clients, ?acc=$G\n",
+        "/gatewayz /leafz /jsz  empty: gateways, leaf nodes and JetStream are not supported\n",
         "/metrics  counters for Prometheus\n",
     );
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)
@@ -154,7 +156,7 @@ async fn health(State(pages): State<Pages>) -> Response {
         .into_response()
 }
 
-/// A page of JSON, indented for an eye.
+/// Returns a page of JSON, indented.
 fn json(page: &impl Serialize) -> Response {
     match serde_json::to_string_pretty(page) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
@@ -162,12 +164,12 @@ fn json(page: &impl Serialize) -> Response {
     }
 }
 
-/// A time as RFC 3339 writes it, in UTC.
+/// Formats a time as in RFC 3339, in UTC.
 fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_nanos(at).to_string()
 }
 
-/// A stretch of time as `nats-server` writes one in its pages: `1d2h3m4s`.
+/// Formats a duration as in the pages of `nats-server`: `1d2h3m4s`.
 fn stretch(time: Duration) -> String {
     let secs = time.as_secs();
     let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
@@ -190,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stretches_of_time_are_told_in_days_hours_minutes_and_seconds() {
+    fn durations_are_formatted_in_days_hours_minutes_and_seconds() {
         for (secs, text) in [(0, "0s"), (61, "1m1s"), (3600, "1h0m0s"), (90_061, "1d1h1m1s")] {
             assert_eq!(stretch(Duration::from_secs(secs)), text);
         }

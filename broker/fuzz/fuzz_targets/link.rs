@@ -1,4 +1,4 @@
-//! One link to another node that sends any bytes: what must hold of a node holds.
+//! Fuzz target: a route to a node that sends arbitrary bytes.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Whole sessions of three clients from any bytes: what must hold of a server holds.
+//! Fuzz target: sessions of three clients that send arbitrary bytes.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! One link to another node that sends any bytes, and clients here that listen: what must hold whatever a peer sends. Used by the fuzz
-//! target `link` and by a test with seeded random frames.
+//! A route to a node that sends arbitrary bytes, local clients with subscriptions, and the invariants that must hold. Used by the fuzz target
+//! `link` and by a test with random frames.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::outbox::Outbox;
 use crate::route::hello::Hello;
 use crate::shell::Session;
 
-/// Plays `input`: a byte that says how it is cut, then what the peer sends. Clients have subscribed to some of it.
+/// Runs a route session with `input`: one byte for the size of reads, then the bytes that the peer sends.
 ///
 /// # Panics
-/// When something does not hold that must: clients are sent whole frames, nothing of the peer is left behind when the link ends.
+/// If an invariant is violated: the output of clients is whole frames, and no interest of the peer is left after the route ends.
 pub fn link(input: &[u8]) {
     let Some((cut, bytes)) = input.split_first() else {
         return;
@@ -66,7 +66,11 @@ pub fn link(input: &[u8]) {
     }
     drop(happened);
     drop(session);
-    assert_eq!(shared.interest.remote.len(), 0, "interest is left behind");
+    assert_eq!(
+        shared.interest.remote.len(),
+        0,
+        "interest is left after the route ended"
+    );
     assert!(shared.interest.links.load().is_empty());
 }
 
@@ -81,7 +85,7 @@ mod tests {
 
     const SEEDS: u64 = 2000;
 
-    /// A frame as nodes send it, or nearly.
+    /// Appends a frame as nodes send it, sometimes damaged.
     fn put(rng: &mut SmallRng, out: &mut Vec<u8>) {
         let start = out.len();
         let subjects: [&[u8]; 8] = [b"a", b"a.b", b"a.*", b">", b"b.c", b"a b", b"a\nb", b""];
@@ -112,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_peer_sends_what_must_hold_holds() {
+    fn invariants_hold_for_random_frames_of_a_peer() {
         seeds::play(0..SEEDS, |seed| {
             let mut rng = SmallRng::seed_from_u64(seed);
             let mut input = vec![[0, 1, 7, 80, 255][rng.random_range(0..5)]];

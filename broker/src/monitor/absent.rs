@@ -1,5 +1,5 @@
-//! The pages of what this server has not: gateways, leaf nodes, JetStream, and accounts but the one that all clients are in. They are what
-//! `nats-server` shows without these, so that monitors that ask for them do not fail.
+//! The pages of unsupported features: gateways, leaf nodes, JetStream, and accounts other than the global one. Their content is that of a
+//! `nats-server` without these features, so that monitors that request them do not fail.
 
 use std::time::SystemTime;
 
@@ -11,10 +11,10 @@ use super::query::{Given, Query, Refusal};
 use super::{Pages, json as page_of, time};
 use crate::closing::Reason;
 
-/// The account that all clients are in, as `nats-server` names it.
+/// The account of all clients: the global account of `nats-server`.
 const GLOBAL: &str = "$G";
 
-/// `fields` behind what every page begins with.
+/// Returns a page with the fields that every page begins with, followed by `fields`.
 fn page(pages: &Pages, fields: Value) -> Response {
     let mut page = json!({
         "server_id": pages.shared.server_id,
@@ -46,12 +46,12 @@ pub(super) async fn jetstream(State(pages): State<Pages>) -> Response {
 }
 
 pub(super) async fn accounts(State(pages): State<Pages>, given: Given) -> Response {
-    let asked = match Query::of(given) {
-        Ok(asked) => asked,
+    let query = match Query::of(given) {
+        Ok(query) => query,
         Err(refusal) => return refusal.into_response(),
     };
     let shared = &pages.shared;
-    match asked.text("acc") {
+    match query.text("acc") {
         "" => page(&pages, json!({ "accounts": [GLOBAL] })),
         GLOBAL => {
             let detail = json!({
@@ -74,13 +74,13 @@ pub(super) async fn account_figures(State(pages): State<Pages>) -> Response {
     let shared = &pages.shared;
     let clients = shared.clients.totals();
     let links = shared.interest.links.totals();
-    let figures = |messages: u64, bytes: u64, over_links: (u64, u64)| {
+    let counts = |messages: u64, bytes: u64, over_routes: (u64, u64)| {
         let none = json!({ "msgs": 0, "bytes": 0 });
         json!({
             "msgs": messages,
             "bytes": bytes,
             "gateways": none,
-            "routes": { "msgs": over_links.0, "bytes": over_links.1 },
+            "routes": { "msgs": over_routes.0, "bytes": over_routes.1 },
             "leafs": none,
         })
     };
@@ -93,12 +93,12 @@ pub(super) async fn account_figures(State(pages): State<Pages>) -> Response {
         "leafnodes": 0,
         "total_conns": shared.clients.len(),
         "num_subscriptions": shared.interest.local.len() + shared.interest.remote.len(),
-        "sent": figures(
+        "sent": counts(
             clients.messages_out + links.messages_out,
             clients.bytes_out + links.bytes_out,
             (links.messages_out, links.bytes_out),
         ),
-        "received": figures(
+        "received": counts(
             clients.messages_in + links.messages_in,
             clients.bytes_in + links.bytes_in,
             (links.messages_in, links.bytes_in),

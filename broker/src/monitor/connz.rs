@@ -1,4 +1,4 @@
-//! `/connz`: the clients, open and closed.
+//! The page `/connz`: the clients, open and closed.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::client_info::ClientInfo;
 use crate::clients::Closed;
 use crate::subscription::Subscription;
 
+/// The parameter `state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     Open,
@@ -22,7 +23,7 @@ enum Which {
     All,
 }
 
-/// How much of the subscriptions a page shows.
+/// The parameter `subs`: how much of the subscriptions a page shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subs {
     No,
@@ -43,7 +44,7 @@ impl Subs {
     }
 }
 
-/// By what the rows are sorted, in the direction of `nats-server`.
+/// The parameter `sort`. The direction of each order is that of `nats-server`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
     Cid,
@@ -104,7 +105,7 @@ impl Asked {
         };
         let sort = query.word("sort", SORTS)?;
         if matches!(sort, Sort::Stop | Sort::Reason) && state != Which::Closed {
-            let text = format!("sort={} takes state=closed", query.text("sort"));
+            let text = format!("sort={} needs state=closed", query.text("sort"));
             return Err(Refusal(text));
         }
         let (offset, limit) = query.rows()?;
@@ -123,7 +124,7 @@ impl Asked {
     }
 }
 
-/// A client as its row is made.
+/// A client of the page, with its final state if it is closed.
 struct Subject {
     client_info: Arc<ClientInfo>,
     closed: Option<Arc<Closed>>,
@@ -202,7 +203,7 @@ pub(super) fn subject(subscription: &Arc<Subscription>) -> String {
     String::from_utf8_lossy(subscription.subject()).into_owned()
 }
 
-/// `409µs`, `1.5ms`: whole microseconds, in the largest unit.
+/// Formats a duration in whole microseconds, with the largest unit: `409µs`, `1.5ms`.
 fn microseconds(time: Duration) -> String {
     format!("{:?}", Duration::from_micros(time.as_micros() as u64))
 }
@@ -244,7 +245,7 @@ struct Row {
     subscriptions_list_detail: Option<Vec<SubRow>>,
 }
 
-/// One subscription.
+/// A subscription in a page.
 #[derive(Serialize)]
 pub(super) struct SubRow {
     subject: String,
@@ -270,7 +271,7 @@ impl SubRow {
         }
     }
 
-    /// As one that has it by this number.
+    /// Replaces the number of the client, by that of a route.
     pub(super) fn with_cid(self, cid: u64) -> Self {
         Self { cid, ..self }
     }

@@ -1,5 +1,5 @@
-//! What a request for a page asks, read as `nats-server` reads it: unknown names are passed over, of one name that comes twice the first
-//! counts, an empty value is as none, a negative number is 0.
+//! The parameters of a request for a page, parsed as in `nats-server`: unknown names are ignored, the first of several equal names counts, an
+//! empty value means "not given", and a negative number is 0.
 
 use axum::extract::rejection::QueryRejection;
 use axum::http::StatusCode;
@@ -7,11 +7,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::{ROWS_DEFAULT, ROWS_MAX};
 
-/// The names and values behind the `?` of a request.
+/// The names and values after the `?` of a request.
 #[derive(Debug, Default)]
 pub(super) struct Query(Vec<(String, String)>);
 
-/// The answer that says what is wrong with a request.
+/// The answer 400 to an invalid request, with its error text.
 #[derive(Debug)]
 pub(super) struct Refusal(pub(super) String);
 
@@ -19,13 +19,13 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         (
             StatusCode::BAD_REQUEST,
-            format!("{}; / lists what can be asked\n", self.0),
+            format!("{}; the page / lists all parameters\n", self.0),
         )
             .into_response()
     }
 }
 
-/// How the query reaches a page.
+/// The query as axum passes it to a page.
 pub(super) type Given = Result<axum::extract::Query<Vec<(String, String)>>, QueryRejection>;
 
 impl Query {
@@ -36,13 +36,13 @@ impl Query {
         }
     }
 
-    /// The value of `name`; empty when there is none.
+    /// Returns the value of `name`; empty if it is not given.
     pub(super) fn text(&self, name: &str) -> &str {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value)
     }
 
-    /// A whole number.
+    /// Parses a whole number; 0 if it is not given.
     pub(super) fn number(&self, name: &str) -> Result<usize, Refusal> {
         let text = self.text(name);
         if text.is_empty() {
@@ -54,7 +54,7 @@ impl Query {
         Ok(usize::try_from(number).unwrap_or(0))
     }
 
-    /// The number of a client; `None` when none is asked for.
+    /// Parses `cid`, the number of a client; `None` if it is not given or 0.
     pub(super) fn cid(&self) -> Result<Option<u64>, Refusal> {
         let text = self.text("cid");
         if text.is_empty() {
@@ -62,11 +62,11 @@ impl Query {
         }
         let cid: u64 = text
             .parse()
-            .map_err(|_| Refusal(format!("cid must be a number of a client, not `{text}`")))?;
+            .map_err(|_| Refusal(format!("cid must be the number of a client, not `{text}`")))?;
         Ok((cid > 0).then_some(cid))
     }
 
-    /// The first row that is wanted, and how many are.
+    /// Parses `offset` and `limit`: the index of the first row, and the number of rows.
     pub(super) fn rows(&self) -> Result<(usize, usize), Refusal> {
         let limit = match self.number("limit")? {
             0 => ROWS_DEFAULT,
@@ -75,7 +75,7 @@ impl Query {
         Ok((self.number("offset")?, limit))
     }
 
-    /// Whether it is wanted, as Go's `ParseBool` reads it.
+    /// Parses a boolean as Go's `ParseBool` does; `false` if it is not given.
     pub(super) fn is_on(&self, name: &str) -> Result<bool, Refusal> {
         match self.text(name) {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -84,7 +84,7 @@ impl Query {
         }
     }
 
-    /// One of these words, the first of them when none is given.
+    /// Parses one of the given words; the first of them if `name` is not given.
     pub(super) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, Refusal> {
         let text = self.text(name);
         let found = words.iter().find(|(word, _)| *word == text);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_as_nats_server_reads_them() {
+    fn numbers_are_parsed_as_in_nats_server() {
         for (limit, offset, rows) in [
             ("", "", (0, ROWS_DEFAULT)),
             ("0", "0", (0, ROWS_DEFAULT)),
@@ -121,8 +121,8 @@ mod tests {
             ("3", "2", (2, 3)),
             ("99999999", "99999999", (99_999_999, ROWS_MAX)),
         ] {
-            let asked = query(&[("limit", limit), ("offset", offset)]);
-            assert_eq!(asked.rows().unwrap(), rows, "{limit} {offset}");
+            let query = query(&[("limit", limit), ("offset", offset)]);
+            assert_eq!(query.rows().unwrap(), rows, "{limit} {offset}");
         }
         assert!(query(&[("limit", "x")]).rows().is_err());
         assert!(query(&[("cid", "-1")]).cid().is_err());
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_none_of_those_is_refused_with_all_that_are() {
+    fn an_unknown_word_is_refused_with_a_list_of_the_known_ones() {
         let words = [("cid", 1), ("start", 2)];
         assert_eq!(query(&[]).word("sort", &words).unwrap(), 1);
         assert_eq!(query(&[("sort", "start")]).word("sort", &words).unwrap(), 2);

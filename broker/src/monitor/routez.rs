@@ -1,4 +1,4 @@
-//! `/routez`: the links to other nodes.
+//! The page `/routez`: the routes to other nodes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,7 +14,7 @@ use super::{Pages, ROWS_MAX, json, stretch, time};
 use crate::route::link::Link;
 use crate::subscription::Subscription;
 
-/// Names and meanings are `nats-server`'s.
+/// The page. Names and meanings of the fields are those of `nats-server`.
 #[derive(Serialize)]
 struct Routez<'a> {
     server_id: &'a str,
@@ -49,9 +49,9 @@ struct Row {
     subscriptions_list: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subscriptions_list_detail: Option<Vec<SubRow>>,
-    /// Ours: all bytes that came over the link, interest included.
+    /// All bytes received over the route, interest included. Not in `nats-server`.
     raw_in_bytes: u64,
-    /// Ours: the node takes no clients any more.
+    /// Whether the node is draining and accepts no clients. Not in `nats-server`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     draining: bool,
 }

@@ -1,6 +1,6 @@
-//! `/metrics`: the same figures for Prometheus.
+//! The page `/metrics`, for Prometheus.
 //!
-//! Every figure is kept elsewhere anyway, so nothing is counted twice: a scrape copies them.
+//! All values are counted elsewhere for the other pages. A scrape copies them to the metrics.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -15,7 +15,7 @@ use super::{Pages, usage};
 use crate::closing::KINDS;
 use crate::shared::Shared;
 
-/// The handles; every series exists from the start.
+/// The handles of all metrics. Every series exists from the start.
 pub(super) struct Scrape {
     connections: Gauge,
     connections_total: Counter,
@@ -89,16 +89,16 @@ impl Scrape {
             connections_total: counter("standin_broker_connections_total", "Clients since start."),
             ended: ended(
                 "standin_broker_connections_ended_total",
-                "Clients whose connection ended, by reason.",
+                "Closed client connections, by reason.",
             ),
             subscriptions: gauge("standin_broker_subscriptions", "Subscriptions now."),
             subscriptions_added: counter(
                 "standin_broker_subscriptions_added_total",
-                "Subscriptions made since start.",
+                "Subscriptions added since start.",
             ),
             subscriptions_removed: counter(
                 "standin_broker_subscriptions_removed_total",
-                "Subscriptions that ended since start.",
+                "Subscriptions removed since start.",
             ),
             messages_in: messages("in"),
             messages_out: messages("out"),
@@ -106,26 +106,29 @@ impl Scrape {
             bytes_out: bytes("out"),
             stalls: counter(
                 "standin_broker_stalls_total",
-                "Pauses of a publisher because a subscriber could not keep up.",
+                "Stalls of a publisher because of a slow subscriber.",
             ),
-            lookups: counter("standin_broker_lookups_total", "Look-ups of who gets a message."),
+            lookups: counter(
+                "standin_broker_lookups_total",
+                "Lookups of the subscribers of a message.",
+            ),
             lookup_hits: counter(
                 "standin_broker_lookup_hits_total",
-                "Look-ups for which the answer was remembered.",
+                "Lookups that were answered from the cache.",
             ),
-            links: gauge("standin_broker_links", "Links to other nodes now."),
-            links_total: counter("standin_broker_links_total", "Links to other nodes since start."),
+            links: gauge("standin_broker_links", "Routes to other nodes now."),
+            links_total: counter("standin_broker_links_total", "Routes to other nodes since start."),
             links_ended: ended(
                 "standin_broker_links_ended_total",
-                "Links to other nodes that ended, by reason.",
+                "Closed routes to other nodes, by reason.",
             ),
             link_unsent_bytes: counter(
                 "standin_broker_link_unsent_bytes_total",
-                "Bytes for other nodes that their sockets had not taken when their links ended.",
+                "Bytes that were pending for other nodes when their routes closed.",
             ),
             link_undelivered: counter(
                 "standin_broker_link_undelivered_total",
-                "Messages from other nodes that no client here wanted any more when they came.",
+                "Messages from other nodes for which no client here had interest when they arrived.",
             ),
             link_messages_in: link_messages("in"),
             link_messages_out: link_messages("out"),
@@ -133,23 +136,24 @@ impl Scrape {
             link_bytes_out: link_bytes("out"),
             remote_subscriptions: gauge(
                 "standin_broker_remote_subscriptions",
-                "Subjects and queue groups that other nodes want now.",
+                "Subjects and queue groups in which other nodes have interest now.",
             ),
             flushes_given_up: counter(
                 "standin_broker_flushes_given_up_total",
-                "PONGs given to clients before all other nodes knew what they had subscribed to.",
+                "PONGs sent to clients after the flush timeout, before all other nodes had acked.",
             ),
-            pending_bytes: gauge("standin_broker_pending_bytes", "Bytes that wait for clients now."),
+            pending_bytes: gauge("standin_broker_pending_bytes", "Bytes pending for clients now."),
             resident_bytes: gauge("standin_broker_resident_bytes", "Resident memory of the process."),
             cpu_seconds: gauge(
                 "standin_broker_cpu_seconds",
                 "CPU time of the process since start.",
             ),
-            lame_duck: gauge("standin_broker_lame_duck", "1 while the server is about to go."),
+            lame_duck: gauge("standin_broker_lame_duck", "1 in lame duck mode, else 0."),
             handle: names.handle(),
         }
     }
 
+    /// Copies the current values to the metrics.
     fn copy(&self, shared: &Shared) {
         let totals = shared.clients.totals();
         let counts = shared.interest.local.counts();

@@ -1,4 +1,4 @@
-//! `/subsz`: the subscriptions.
+//! The page `/subsz`: the subscriptions.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ struct Asked {
     offset: usize,
     limit: usize,
     subs: bool,
-    /// Only those that get a message published to this subject.
+    /// Shows only the subscriptions that match this subject.
     test: Option<String>,
 }
 
@@ -27,7 +27,7 @@ impl Asked {
         let (offset, limit) = query.rows()?;
         let test = query.text("test");
         if !test.is_empty() && !valid_publish(test.as_bytes()) {
-            let text = format!("`{test}` is no subject without wildcards; give one that can be published to");
+            let text = format!("test must be a valid subject without wildcards, not `{test}`");
             return Err(Refusal(text));
         }
         Ok(Self {
@@ -39,7 +39,7 @@ impl Asked {
     }
 }
 
-/// Names and meanings are `nats-server`'s; the figures of look-ups count from the server's start.
+/// The page. Names and meanings of the fields are those of `nats-server`. Lookups are counted from the start of the server.
 #[derive(Serialize)]
 struct Subsz<'a> {
     server_id: &'a str,

@@ -4,12 +4,13 @@ use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Ticks a second in `/proc`, the same on every Linux that Rust runs on.
+/// Ticks per second in `/proc`: the same on every Linux that Rust supports.
 const TICKS_PER_SEC: f64 = 100.0;
 
-/// Watches the CPU time from one look to the next.
+/// CPU usage between successive calls.
 #[derive(Debug)]
 pub(super) struct Usage {
+    /// Of the last call: its time, the CPU seconds so far, and the result.
     last: Mutex<(Instant, f64, f64)>,
 }
 
@@ -20,7 +21,7 @@ impl Usage {
         }
     }
 
-    /// CPU used since the last look, in percent of one core. Looks within a tenth of a second share one answer.
+    /// Returns the CPU usage since the last call, in percent of one core. Calls within 100 ms get the same result.
     pub(super) fn cpu_percent(&self) -> f64 {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, (at, used, percent)) = (Instant::now(), *last);
@@ -35,7 +36,7 @@ impl Usage {
     }
 }
 
-/// Resident memory, in bytes; 0 where `/proc` does not tell.
+/// Returns the resident memory in bytes; 0 if `/proc` cannot be read.
 pub(super) fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -43,10 +44,10 @@ pub(super) fn resident_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// CPU time of this process so far, in seconds.
+/// Returns the CPU time of this process in seconds.
 pub(super) fn cpu_secs() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name in brackets may hold blanks; what follows it does not.
+    // The name of the program is in brackets and may contain spaces, so the fields are counted from the last bracket.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: f64 = fields.next()?.parse().ok()?;
     let system: f64 = fields.next()?.parse().ok()?;
@@ -58,12 +59,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_has_memory_and_has_used_cpu() {
+    fn memory_and_cpu_of_this_process_are_measured() {
         assert!(resident_bytes() > 100_000);
         let start = Instant::now();
         let usage = Usage::new();
         while start.elapsed() < Duration::from_millis(150) {}
         let percent = usage.cpu_percent();
-        assert!(percent > 10.0, "{percent} % while it was busy");
+        assert!(percent > 10.0, "{percent} % in a busy loop");
     }
 }

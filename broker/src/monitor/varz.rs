@@ -1,4 +1,4 @@
-//! `/varz`: the server as a whole.
+//! The page `/varz`: settings, counters, memory and CPU of the server.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -16,11 +16,11 @@ use crate::closing::Reason;
 use crate::route::links::LinkTotals;
 use crate::shared::{BUILT_WITH, GIT_COMMIT};
 
-/// What a node without that part shows of it.
+/// The empty object of an unsupported feature.
 #[derive(Serialize)]
 struct Nothing {}
 
-/// Empty when the node is alone.
+/// The cluster; empty if the node is alone.
 #[derive(Default, Serialize)]
 struct Cluster<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -31,13 +31,14 @@ struct Cluster<'a> {
     cluster_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     auth_timeout: Option<f64>,
-    /// Where other nodes are linked.
+    /// Addresses of the nodes to which there are routes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     urls: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_timeout: Option<f64>,
 }
 
+/// Numbers of connections by kind.
 #[derive(Serialize)]
 struct ByKind {
     clients: u64,
@@ -47,7 +48,7 @@ struct ByKind {
 }
 
 impl ByKind {
-    /// How many connections of each kind ended for one of these reasons.
+    /// Counts the connections that were closed for one of these reasons.
     fn of(reasons: &[Reason], clients: &Totals, links: &LinkTotals) -> Self {
         let count = |ended: &[u64]| reasons.iter().map(|reason| ended[reason.kind()]).sum();
         let (clients, routes) = (count(&clients.ended), count(&links.ended));
@@ -60,7 +61,8 @@ impl ByKind {
     }
 }
 
-/// Names, units and meanings are `nats-server`'s: times of the settings in nanoseconds, `auth_timeout` in seconds.
+/// The page. Names, units and meanings of the fields are those of `nats-server`: times of the settings in nanoseconds, `auth_timeout` in
+/// seconds.
 #[derive(Serialize)]
 struct Varz<'a> {
     server_id: &'a str,
@@ -124,12 +126,15 @@ struct Varz<'a> {
     config_load_time: String,
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
-    /// Ours: `nats-server` tells it in INFO only.
+    /// Not in `nats-server`, which has it in INFO only.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     lame_duck_mode: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde requires"
+)]
 const fn is_zero(number: &usize) -> bool {
     *number == 0
 }
