@@ -2,9 +2,7 @@
 //!
 //! ## The files
 //!
-//! `standin-broker`: one node of the broker, which serves core NATS to clients.
-//!
-//! The files, in the order a message meets them:
+//! In the order in which a message passes them:
 //!
 //! | file | holds |
 //! |---|---|

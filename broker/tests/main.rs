@@ -1,4 +1,4 @@
-//! The tests of a node in this process, in one binary so that they link once.
+//! Tests of a node in the test process. They are one binary, to be linked once.
 
 mod clients;
 mod limits;

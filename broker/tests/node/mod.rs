@@ -1,4 +1,4 @@
-//! A node in this process and raw clients around it.
+//! A node in the test process, and clients that send raw bytes.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
-/// A node asks whether a client lives when it likes to.
+/// A node may send a PING at any time, so `expect` and `line` skip it.
 const PING: &[u8] = b"PING\r\n";
 
-/// A node on a free port of the loopback address.
+/// Starts a node on a free port of the loopback address.
 pub(crate) async fn start(adjust: impl FnOnce(&mut Settings)) -> Server {
     let text = "addr = \"127.0.0.1\"\nport = -1\n[process]\nworkers = 2\n";
     let mut settings = Settings::from_toml(text).expect("settings");
@@ -20,122 +20,126 @@ pub(crate) async fn start(adjust: impl FnOnce(&mut Settings)) -> Server {
     Server::start(settings).await.expect("a free port")
 }
 
-/// A client played byte by byte.
-pub(crate) struct Raw {
+/// A client that sends raw bytes.
+pub(crate) struct RawClient {
     pub(crate) stream: TcpStream,
-    pub(crate) heard: Vec<u8>,
+    pub(crate) received: Vec<u8>,
 }
 
-impl Raw {
-    /// Connects and takes INFO.
+impl RawClient {
+    /// Connects and reads INFO.
     pub(crate) async fn connect(server: &Server) -> Self {
         let stream = TcpStream::connect(server.address())
             .await
-            .expect("the node listens");
-        stream.set_nodelay(true).expect("a socket");
+            .expect("connect to the node");
+        stream.set_nodelay(true).expect("set TCP_NODELAY");
         let mut raw = Self {
             stream,
-            heard: Vec::new(),
+            received: Vec::new(),
         };
         let info = raw.line().await;
         assert!(info.starts_with("INFO {"), "{info}");
         raw
     }
 
-    /// Connects and says CONNECT.
+    /// Connects and sends CONNECT.
     pub(crate) async fn open(server: &Server) -> Self {
         let mut raw = Self::connect(server).await;
-        raw.say(CONNECT).await;
+        raw.send(CONNECT).await;
         raw.flush().await;
         raw
     }
 
-    pub(crate) async fn say(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream
             .write_all(bytes.as_ref())
             .await
-            .expect("the connection stands");
+            .expect("write to the node");
     }
 
-    /// Waits until the node has taken all that was said. Nothing else may come.
+    /// Sends a PING and waits for its PONG, after which the node has processed all frames sent before. Panics if other frames arrive.
     pub(crate) async fn flush(&mut self) {
-        self.say("PING\r\n").await;
-        self.hears("PONG\r\n").await;
+        self.send("PING\r\n").await;
+        self.expect("PONG\r\n").await;
     }
 
-    /// Exactly these bytes come next.
+    /// Reads as many bytes as `wanted` has, and panics if they differ.
     #[track_caller]
-    pub(crate) fn hears<'a>(&'a mut self, wanted: &'a str) -> impl Future<Output = ()> + 'a {
+    pub(crate) fn expect<'a>(&'a mut self, wanted: &'a str) -> impl Future<Output = ()> + 'a {
         let at = std::panic::Location::caller();
         async move {
             loop {
-                let is_ping = self.heard.starts_with(PING) && !wanted.as_bytes().starts_with(PING);
+                let is_ping = self.received.starts_with(PING) && !wanted.as_bytes().starts_with(PING);
                 if is_ping {
-                    self.heard.drain(..PING.len());
-                } else if self.heard.len() >= wanted.len() || !self.more().await {
+                    self.received.drain(..PING.len());
+                } else if self.received.len() >= wanted.len() || !self.more().await {
                     break;
                 }
             }
-            let count = wanted.len().min(self.heard.len());
-            let heard: Vec<u8> = self.heard.drain(..count).collect();
+            let count = wanted.len().min(self.received.len());
+            let received: Vec<u8> = self.received.drain(..count).collect();
             let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(100)]).into_owned();
             assert!(
-                heard == wanted.as_bytes(),
-                "{at}: wanted {} bytes {:?}, heard {} bytes {:?}",
+                received == wanted.as_bytes(),
+                "{at}: expected {} bytes {:?}, received {} bytes {:?}",
                 wanted.len(),
                 shown(wanted.as_bytes()),
                 count,
-                shown(&heard)
+                shown(&received)
             );
         }
     }
 
-    /// The next line that is no PING.
+    /// Returns the next line that is not a PING.
     pub(crate) async fn line(&mut self) -> String {
         loop {
-            if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.heard.drain(..=end).collect();
+            if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.received.drain(..=end).collect();
                 if line != PING {
                     return String::from_utf8(line).expect("UTF-8");
                 }
                 continue;
             }
-            assert!(self.more().await, "the connection ended");
+            assert!(self.more().await, "the node closed the connection");
         }
     }
 
-    /// All that comes until the end.
+    /// Returns all bytes until the node closes the connection.
     pub(crate) async fn rest(&mut self) -> String {
         while self.more().await {}
-        String::from_utf8_lossy(&std::mem::take(&mut self.heard)).into_owned()
+        String::from_utf8_lossy(&std::mem::take(&mut self.received)).into_owned()
     }
 
-    /// Reads once; `false` at the end.
+    /// Reads once. Returns `false` if the node has closed the connection.
     pub(crate) async fn more(&mut self) -> bool {
-        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.heard)).await;
-        read.expect("something comes").unwrap_or(0) > 0
+        let read = timeout(TIMEOUT, self.stream.read_buf(&mut self.received)).await;
+        read.expect("read within the timeout").unwrap_or(0) > 0
     }
 }
 
+/// Waits until `condition` is true, and panics with `what` after the timeout.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}: {what}");
         sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// One number of a page.
-pub(crate) async fn figure(server: &Server, page: &str, name: &str) -> u64 {
-    let address = server.http_address().expect("pages are served");
-    let mut stream = TcpStream::connect(address).await.expect("the node listens");
+/// Returns the value of a numeric field of a page.
+pub(crate) async fn page_number(server: &Server, page: &str, name: &str) -> u64 {
+    let address = server.http_address().expect("the node serves pages");
+    let mut stream = TcpStream::connect(address).await.expect("connect to the pages");
     let request = format!("GET {page} HTTP/1.0\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("a socket");
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .expect("send the request");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("a page");
-    let (_, behind) = answer
+    stream.read_to_string(&mut answer).await.expect("read the page");
+    let (_, value) = answer
         .split_once(&format!("\"{name}\": "))
-        .unwrap_or_else(|| panic!("{name} in {answer}"));
-    let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
+        .unwrap_or_else(|| panic!("no {name} in {answer}"));
+    let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().expect("a number")
 }
