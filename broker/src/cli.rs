@@ -1,10 +1,10 @@
 //! The command line. It has the flags of `nats-server`, so that start scripts for `nats-server` work. Flags override all other settings.
 //!
-//! [`words`] parses it as `nats-server` does. The supported flags are in this file, the flags of unsupported features in [`others`].
+//! [`words`] parses it as `nats-server` does. The supported flags are in this file, the flags of unsupported features in [`unsupported`].
 //! [`signal`] is the command `--signal`.
 
-mod others;
 pub mod signal;
+mod unsupported;
 mod words;
 
 use std::env;
@@ -16,7 +16,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 pub use standin_daemon::cli::{CliMessage, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use toml::Value;
 
-use self::others::OtherFlags;
+use self::unsupported::UnsupportedFlags;
 use self::words::number;
 use crate::settings::{Flag, Input, Loaded, Settings, SettingsError, credentials, split_url};
 
@@ -229,7 +229,7 @@ pub struct Cli {
     version: Option<bool>,
 
     #[command(flatten)]
-    others: OtherFlags,
+    unsupported: UnsupportedFlags,
 
     /// Switches that were given with `=false`.
     #[arg(skip)]
@@ -248,7 +248,7 @@ impl Cli {
         let matches = command.try_get_matches_from_mut(words.arguments)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.off = words.off;
-        let refusals = cli.others.refusals(&cli.off);
+        let refusals = cli.unsupported.refusals(&cli.off);
         if !refusals.is_empty() {
             let message = refusals.join("\nerror: ");
             return Err(command.error(ErrorKind::UnknownArgument, message).into());
@@ -280,7 +280,7 @@ impl Cli {
             flags: self.flags(),
         };
         let mut loaded: Loaded<Settings> = input.load()?;
-        loaded.warnings.extend(self.others.warnings(&self.off));
+        loaded.warnings.extend(self.unsupported.warnings(&self.off));
         loaded.warnings.extend(loaded.settings.warnings());
         Ok(loaded)
     }

@@ -47,11 +47,11 @@ impl Totals {
 /// The connected clients, and the last closed ones.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
-    book: Mutex<Book>,
+    tables: Mutex<Tables>,
 }
 
 #[derive(Debug, Default)]
-struct Book {
+struct Tables {
     open: BTreeMap<u64, Arc<ClientInfo>>,
     /// In the order of closing.
     closed: VecDeque<Arc<Closed>>,
@@ -61,21 +61,21 @@ struct Book {
 
 impl Clients {
     pub(crate) fn insert(&self, client_info: Arc<ClientInfo>) {
-        let mut book = self.book();
-        book.totals.clients += 1;
-        book.open.insert(client_info.outbox.id, client_info);
+        let mut tables = self.lock();
+        tables.totals.clients += 1;
+        tables.open.insert(client_info.outbox.id, client_info);
     }
 
     /// Moves a client to the closed ones. `subscriptions` is the number that it had at the end.
     pub(crate) fn remove(&self, id: u64, reason: Reason, subscriptions: usize) {
-        let mut book = self.book();
-        let Some(client_info) = book.open.remove(&id) else {
+        let mut tables = self.lock();
+        let Some(client_info) = tables.open.remove(&id) else {
             return;
         };
-        book.totals.add(&client_info);
-        book.totals.ended[reason.kind()] += 1;
-        if book.closed.len() >= CLOSED_MAX {
-            book.closed.pop_front();
+        tables.totals.add(&client_info);
+        tables.totals.ended[reason.kind()] += 1;
+        if tables.closed.len() >= CLOSED_MAX {
+            tables.closed.pop_front();
         }
         let closed = Closed {
             stopped_at: SystemTime::now(),
@@ -85,48 +85,51 @@ impl Clients {
             reason,
             client_info,
         };
-        book.closed.push_back(Arc::new(closed));
+        tables.closed.push_back(Arc::new(closed));
     }
 
     /// Returns the number of connected clients.
     pub(crate) fn len(&self) -> usize {
-        self.book().open.len()
+        self.lock().open.len()
     }
 
     /// Returns the connected clients, sorted by number.
     pub(crate) fn open(&self) -> Vec<Arc<ClientInfo>> {
-        self.book().open.values().map(Arc::clone).collect()
+        self.lock().open.values().map(Arc::clone).collect()
     }
 
     /// Returns the last closed clients, in the order of closing.
     pub(crate) fn closed(&self) -> Vec<Arc<Closed>> {
-        self.book().closed.iter().map(Arc::clone).collect()
+        self.lock().closed.iter().map(Arc::clone).collect()
     }
 
     /// Returns the sums over all clients, closed and open.
     pub(crate) fn totals(&self) -> Totals {
-        let book = self.book();
-        let mut totals = book.totals;
-        book.open.values().for_each(|client_info| totals.add(client_info));
+        let tables = self.lock();
+        let mut totals = tables.totals;
+        tables
+            .open
+            .values()
+            .for_each(|client_info| totals.add(client_info));
         totals
     }
 
     /// Wakes the task of every connected client.
     pub(crate) fn wake_all(&self) {
-        self.book()
+        self.lock()
             .open
             .values()
             .for_each(|client_info| client_info.outbox.wake());
     }
 
     pub(crate) fn close_all(&self, reason: Reason) {
-        self.book()
+        self.lock()
             .open
             .values()
             .for_each(|client_info| client_info.outbox.close(reason));
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -26,7 +26,7 @@ const SUBSCRIPTIONS_MAX: usize = 20;
 struct Session {
     client_info: Arc<ClientInfo>,
     client: Client,
-    held: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 struct World {
@@ -54,12 +54,12 @@ pub fn sessions(input: &[u8]) {
             piece => piece,
         };
         for piece in bytes.chunks(piece) {
-            world.says(usize::from(*turn) % CLIENTS, piece);
+            world.send(usize::from(*turn) % CLIENTS, piece);
         }
         rest = next;
     }
     for number in 0..CLIENTS {
-        world.ends(number);
+        world.end(number);
     }
     assert_eq!(
         world.shared.interest.local.len(),
@@ -104,15 +104,15 @@ impl World {
         Session {
             client: Client::new(Arc::clone(&self.shared), Arc::clone(&client_info), policy),
             client_info,
-            held: Vec::new(),
+            buffer: Vec::new(),
         }
     }
 
-    fn says(&mut self, number: usize, bytes: &[u8]) {
+    fn send(&mut self, number: usize, bytes: &[u8]) {
         let session = &mut self.sessions[number];
-        session.held.extend_from_slice(bytes);
+        session.buffer.extend_from_slice(bytes);
         self.router.begin_turn();
-        let taken = session.client.take(&session.held, &mut self.router);
+        let taken = session.client.take(&session.buffer, &mut self.router);
         session.client.count();
         let subscriptions = session.client_info.subscriptions().len();
         assert!(
@@ -120,21 +120,21 @@ impl World {
             "{subscriptions} subscriptions"
         );
         if let Ok(taken) = taken {
-            session.held.drain(..taken);
+            session.buffer.drain(..taken);
             let most = LINE_BYTES_MAX + PAYLOAD_BYTES_MAX + 4;
             assert!(
-                session.held.len() <= most,
-                "{} bytes are held",
-                session.held.len()
+                session.buffer.len() <= most,
+                "{} bytes are buffered",
+                session.buffer.len()
             );
         } else {
-            self.ends(number);
+            self.end(number);
         }
         self.check_staged();
         self.router.stage.flush();
     }
 
-    fn ends(&mut self, number: usize) {
+    fn end(&mut self, number: usize) {
         self.sessions[number].client.end();
         assert_eq!(self.sessions[number].client_info.subscriptions().len(), 0);
         self.sessions[number] = self.session();

@@ -21,9 +21,9 @@
 //! | `route` | the routes to other nodes, and the frames on them |
 //! | `mesh` | membership: starting, keeping routes, leaving |
 //!
-//! Around them: [`cli`]; [`settings`], with `natsconf` (nats-server's own format), `unserved` (features of nats-server that are not supported)
+//! Around them: [`cli`]; [`settings`], with `natsconf` (nats-server's own format), `unsupported` (features of nats-server that are not supported)
 //! and `policy` (the settings that SIGHUP can change); [`auth`]; `closing` (reasons for the end of a connection) and `end_log` (their log
-//! lines); `clients` and `client_info` (the state of clients that the pages show); `monitor` (the pages); [`notices`] (pid file and ports
+//! lines); `clients` and `client_info` (the state of clients that the pages show); `monitor` (the pages); [`process_files`] (pid file and ports
 //! file); `identity`.
 //!
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged. Then each client or route with staged output is written
@@ -50,10 +50,10 @@ mod mesh;
 mod monitor;
 mod name_index;
 mod natsconf;
-pub mod notices;
 mod outbox;
 mod pause;
 mod policy;
+pub mod process_files;
 mod route;
 mod router;
 #[cfg(test)]
@@ -67,7 +67,7 @@ mod subscription;
 mod subscriptions;
 mod tokens;
 mod turn;
-mod unserved;
+mod unsupported;
 mod worker;
 
 pub use mesh::MeshError;

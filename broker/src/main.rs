@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::process::ExitCode;
 
 use standin_broker::cli::{self, Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
-use standin_broker::notices::Notices;
+use standin_broker::process_files::ProcessFiles;
 use standin_broker::{RunError, Server, Settings, Sockets, VERSION};
 use standin_daemon::cli::{answer, usage};
 use standin_daemon::logging::Logging;
@@ -176,8 +176,8 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
         if name.is_empty() { server.id() } else { &name }
     );
     info!("  ID:       {}", server.id());
-    let _notices = match Notices::put_up(&process, &server) {
-        Ok(notices) => notices,
+    let _notices = match ProcessFiles::write(&process, &server) {
+        Ok(process_files) => process_files,
         Err(error) => {
             error!("{error}");
             server.stop().await;

@@ -8,7 +8,7 @@
 //! | [`connz`] | `/connz`: the clients, open and closed |
 //! | [`routez`] | `/routez`: the routes to other nodes |
 //! | [`subsz`] | `/subsz`: the subscriptions |
-//! | [`absent`] | the pages of unsupported features: gateways, leaf nodes, JetStream, accounts |
+//! | [`unsupported`] | the pages of unsupported features: gateways, leaf nodes, JetStream, accounts |
 //! | [`query`] | the parameters of a request |
 //! | [`scrape`] | `/metrics`, for Prometheus |
 //! | [`usage`] | memory and CPU of the process |
@@ -16,12 +16,12 @@
 //! *Architecture invariant:* the pages read the shared state of clients ([`ClientInfo`](crate::client_info::ClientInfo)) and never wait for a
 //! client's task.
 
-mod absent;
 mod connz;
 mod query;
 mod routez;
 mod scrape;
 mod subsz;
+mod unsupported;
 mod usage;
 mod varz;
 
@@ -96,19 +96,19 @@ fn router(pages: Pages) -> Router {
         .route("/routez", get(routez::page))
         .route("/subsz", get(subsz::page))
         .route("/subscriptionsz", get(subsz::page))
-        .route("/gatewayz", get(absent::gateways))
-        .route("/leafz", get(absent::leaf_nodes))
-        .route("/accountz", get(absent::accounts))
-        .route("/accstatz", get(absent::account_figures))
-        .route("/jsz", get(absent::jetstream))
+        .route("/gatewayz", get(unsupported::gateways))
+        .route("/leafz", get(unsupported::leaf_nodes))
+        .route("/accountz", get(unsupported::accounts))
+        .route("/accstatz", get(unsupported::account_stats))
+        .route("/jsz", get(unsupported::jetstream))
         .route("/healthz", get(health))
         .route("/metrics", get(scrape::page))
-        .layer(from_fn_with_state(pages.clone(), counted))
+        .layer(from_fn_with_state(pages.clone(), count_request))
         .with_state(pages)
 }
 
 /// Counts a request by its path.
-async fn counted(State(pages): State<Pages>, request: Request, next: Next) -> Response {
+async fn count_request(State(pages): State<Pages>, request: Request, next: Next) -> Response {
     if let Some(path) = PATHS.iter().find(|path| **path == request.uri().path()) {
         let mut requests = pages.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *requests.entry(path).or_default() += 1;
@@ -170,7 +170,7 @@ fn time(at: SystemTime) -> String {
 }
 
 /// Formats a duration as in the pages of `nats-server`: `1d2h3m4s`.
-fn stretch(time: Duration) -> String {
+fn duration(time: Duration) -> String {
     let secs = time.as_secs();
     let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
     let mut text = String::new();
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn durations_are_formatted_in_days_hours_minutes_and_seconds() {
         for (secs, text) in [(0, "0s"), (61, "1m1s"), (3600, "1h0m0s"), (90_061, "1d1h1m1s")] {
-            assert_eq!(stretch(Duration::from_secs(secs)), text);
+            assert_eq!(duration(Duration::from_secs(secs)), text);
         }
         assert_eq!(time(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000000000Z");
     }

@@ -35,7 +35,7 @@ pub(crate) fn read(name: &str, text: &str) -> Document {
         items: keys.items,
         warnings: keys.warnings,
         is_well_formed: faults.iter().all(|fault| fault.kind == FaultKind::Missing),
-        is_complete: faults.is_empty() && !keys.is_one_wrong,
+        is_complete: faults.is_empty() && !keys.has_type_error,
         errors: {
             let faults = faults.into_iter().map(|fault| SettingsError::Conflict {
                 place: fault.place,

@@ -106,14 +106,14 @@ impl Server {
         stop: impl Future<Output = ()>,
     ) -> Result<Self, RunError> {
         let wanted = settings.listen();
-        let listen_error = |error| refused("clients", "-p", &wanted, error);
+        let clients_error = |error| listen_error("clients", "-p", &wanted, error);
         // Bound, so that the port is known and can be advertised, but not listening yet: no client may connect before the node has joined.
         let (socket, address) = match sockets.clients {
             Some(listener) => {
-                let address = listener.local_addr().map_err(listen_error)?;
+                let address = listener.local_addr().map_err(clients_error)?;
                 (Socket::from(listener), address)
             }
-            None => bind(&wanted).map_err(listen_error)?,
+            None => bind(&wanted).map_err(clients_error)?,
         };
         let http = settings.http_listen().as_ref().map(listen_for_http).transpose()?;
         let backlog = settings.process.listen_backlog;
@@ -144,11 +144,11 @@ impl Server {
         }
         let joining = async {
             let Some(mesh) = &server.mesh else {
-                return listen(&socket, backlog).map_err(listen_error);
+                return listen(&socket, backlog).map_err(clients_error);
             };
             let unheard = mesh.join(&[]).await?;
             mesh.reserve().await?;
-            let listener = listen(&socket, backlog).map_err(listen_error)?;
+            let listener = listen(&socket, backlog).map_err(clients_error)?;
             mesh.announce(&unheard).await?;
             Ok(listener)
         };
@@ -314,7 +314,12 @@ impl Drop for Server {
     }
 }
 
-fn refused(what: &'static str, flag: &'static str, address: &ListenAddress, error: io::Error) -> RunError {
+fn listen_error(
+    what: &'static str,
+    flag: &'static str,
+    address: &ListenAddress,
+    error: io::Error,
+) -> RunError {
     RunError::Listen {
         what,
         flag,
@@ -328,7 +333,7 @@ fn listen_for_http(wanted: &ListenAddress) -> Result<(TcpListener, SocketAddr), 
         let (socket, address) = bind(wanted)?;
         Ok((listen(&socket, 128)?, address))
     };
-    listen().map_err(|error| refused("HTTP", "-m", wanted, error))
+    listen().map_err(|error| listen_error("HTTP", "-m", wanted, error))
 }
 
 fn mesh_socket(
@@ -350,7 +355,7 @@ fn mesh_socket(
     };
     listener()
         .map(Some)
-        .map_err(|error| refused("other nodes", "--cluster", &wanted, error))
+        .map_err(|error| listen_error("other nodes", "--cluster", &wanted, error))
 }
 
 /// Returns a socket bound to `wanted`, and its actual address.

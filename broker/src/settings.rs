@@ -416,7 +416,7 @@ impl Settings {
     /// Returns the file for the log; `None` is standard error.
     #[must_use]
     pub fn log_file(&self) -> Option<&Path> {
-        named(&self.log.file)
+        non_empty(&self.log.file)
     }
 
     /// Returns the number of client connections that the limit on open files must allow.
@@ -450,7 +450,7 @@ impl Settings {
 }
 
 /// Returns `path`, if it is not empty.
-pub(crate) fn named(path: &Path) -> Option<&Path> {
+pub(crate) fn non_empty(path: &Path) -> Option<&Path> {
     (!path.as_os_str().is_empty()).then_some(path)
 }
 

@@ -132,7 +132,7 @@ impl Shared {
         if is_new {
             self.cluster_name.store(Arc::new(name.to_owned()));
             self.peers.fetch_add(1, Relaxed);
-            self.tell();
+            self.notify_clients();
         }
         is_new
     }
@@ -142,18 +142,18 @@ impl Shared {
         self.policy.store(Arc::new(Policy::new(&settings)));
         self.settings.store(Arc::new(settings));
         self.loaded_at.store(Arc::new(SystemTime::now()));
-        self.tell();
+        self.notify_clients();
     }
 
     /// Starts lame duck mode: clients get INFO with `ldm`.
     pub(crate) fn set_lame_duck(&self) {
         self.lame_duck.store(true, Relaxed);
         self.flush.set_draining();
-        self.tell();
+        self.notify_clients();
     }
 
     /// Wakes the task of each client, to check [`news`](Self::news).
-    fn tell(&self) {
+    fn notify_clients(&self) {
         self.news.fetch_add(1, Relaxed);
         self.clients.wake_all();
     }
@@ -199,7 +199,7 @@ impl Shared {
             self.connect_urls.store(Arc::new(urls));
             self.had_peers.store(true, Relaxed);
             self.peers.fetch_add(1, Relaxed);
-            self.tell();
+            self.notify_clients();
         }
     }
 

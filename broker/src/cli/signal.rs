@@ -79,7 +79,7 @@ pub fn send(text: &str) -> Result<(), SignalError> {
         },
         process => match process.strip_suffix('*') {
             Some(start) if start.is_empty() || pid(start).is_some() => starting_with(start, running()?)?,
-            _ => vec![named(process)?],
+            _ => vec![process_id(process)?],
         },
     };
     let send = |id: i32| {
@@ -115,7 +115,7 @@ fn pid(text: &str) -> Option<i32> {
 }
 
 /// Returns the process id that is given directly, or in a pid file.
-fn named(process: &str) -> Result<i32, SignalError> {
+fn process_id(process: &str) -> Result<i32, SignalError> {
     let text = fs::read_to_string(process);
     let text = text.as_deref().unwrap_or(process);
     pid(text).ok_or_else(|| SignalError::Process(process.to_owned()))

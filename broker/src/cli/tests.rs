@@ -224,7 +224,7 @@ fn flags_of_unsupported_features_are_refused_by_name() {
     }
     let cli = read(&["-T=false", "-log_size_limit", "1000"]).unwrap();
     assert_eq!(
-        cli.others.warnings(&cli.off),
+        cli.unsupported.warnings(&cli.off),
         [
             "flag --logtime (-T) has no effect: log lines always have a timestamp",
             "flag --log_size_limit has no effect: the log file is not rotated by size: use logrotate, and send SIGUSR1 after it renames the file"

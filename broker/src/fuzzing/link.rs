@@ -21,7 +21,7 @@ pub fn link(input: &[u8]) {
         return;
     };
     let mut world = World::new(false);
-    for (number, says) in [
+    for (number, frames) in [
         "SUB a 1\r\nSUB > 2\r\n",
         "SUB a.* q 1\r\n",
         "SUB a.> q 1\r\nUNSUB 1 3\r\n",
@@ -30,11 +30,11 @@ pub fn link(input: &[u8]) {
     .enumerate()
     .take(CLIENTS)
     {
-        world.says(number, says.as_bytes());
+        world.send(number, frames.as_bytes());
     }
     let shared = Arc::clone(&world.shared);
-    let (events, mut happened) = channel(1);
-    let forever = Duration::from_secs(3600);
+    let (events, mut received_events) = channel(1);
+    let never = Duration::from_secs(3600);
     let beginning = Beginning {
         shared: Arc::clone(&shared),
         number: 1,
@@ -43,28 +43,28 @@ pub fn link(input: &[u8]) {
         dialled: true,
         greeting: Vec::new(),
         pace: Pace {
-            ping_interval: forever,
-            ping_timeout: forever,
+            ping_interval: never,
+            ping_timeout: never,
         },
         events,
     };
     let mut session = RouteSession::new(beginning, Outbox::new(u64::MAX - 1, None, 1), Instant::now());
-    let mut held = Vec::new();
+    let mut buffer = Vec::new();
     for piece in bytes.chunks(usize::from(*cut).max(1)) {
-        held.extend_from_slice(piece);
+        buffer.extend_from_slice(piece);
         world.router.begin_turn();
-        let taken = session.take(&held, &mut world.router);
+        let taken = session.take(&buffer, &mut world.router);
         world.check_staged();
         world.router.stage.flush();
         while session.held_until().is_some() {
-            happened.try_recv().expect("the keeper's queue is full");
+            received_events.try_recv().expect("the keeper's queue is full");
         }
         match taken {
-            Ok(taken) => drop(held.drain(..taken)),
+            Ok(taken) => drop(buffer.drain(..taken)),
             Err(_) => break,
         }
     }
-    drop(happened);
+    drop(received_events);
     drop(session);
     assert_eq!(
         shared.interest.remote.len(),

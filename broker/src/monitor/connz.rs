@@ -9,15 +9,15 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::query::{Given, Query, Refusal};
-use super::{Pages, ROWS_MAX, json, stretch, time};
+use super::query::{BadRequest, Given, Query};
+use super::{Pages, ROWS_MAX, duration, json, time};
 use crate::client_info::ClientInfo;
 use crate::clients::Closed;
 use crate::subscription::Subscription;
 
 /// The parameter `state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Which {
+enum ConnState {
     Open,
     Closed,
     All,
@@ -32,11 +32,11 @@ pub(super) enum Subs {
 }
 
 impl Subs {
-    pub(super) fn asked(query: &Query) -> Result<Self, Refusal> {
+    pub(super) fn parse(query: &Query) -> Result<Self, BadRequest> {
         if query.text("subs").eq_ignore_ascii_case("detail") {
             return Ok(Self::Detail);
         }
-        Ok(if query.is_on("subs")? {
+        Ok(if query.boolean("subs")? {
             Self::Subjects
         } else {
             Self::No
@@ -80,33 +80,33 @@ const SORTS: &[(&str, Sort)] = &[
     ("rtt", Sort::Rtt),
 ];
 
-struct Asked {
+struct Params {
     offset: usize,
     limit: usize,
     sort: Sort,
-    state: Which,
+    state: ConnState,
     subs: Subs,
     auth: bool,
     cid: Option<u64>,
     user: Option<String>,
 }
 
-impl Asked {
-    fn read(given: Given) -> Result<Self, Refusal> {
+impl Params {
+    fn parse(given: Given) -> Result<Self, BadRequest> {
         let query = Query::of(given)?;
         let state = match query.text("state").to_ascii_lowercase().as_str() {
-            "" | "open" => Which::Open,
-            "closed" => Which::Closed,
-            "any" | "all" => Which::All,
+            "" | "open" => ConnState::Open,
+            "closed" => ConnState::Closed,
+            "any" | "all" => ConnState::All,
             other => {
                 let text = format!("state must be one of open closed all, not `{other}`");
-                return Err(Refusal(text));
+                return Err(BadRequest(text));
             }
         };
         let sort = query.word("sort", SORTS)?;
-        if matches!(sort, Sort::Stop | Sort::Reason) && state != Which::Closed {
+        if matches!(sort, Sort::Stop | Sort::Reason) && state != ConnState::Closed {
             let text = format!("sort={} needs state=closed", query.text("sort"));
-            return Err(Refusal(text));
+            return Err(BadRequest(text));
         }
         let (offset, limit) = query.rows()?;
         let cid = query.cid()?;
@@ -116,8 +116,8 @@ impl Asked {
             limit,
             sort,
             state,
-            subs: Subs::asked(&query)?,
-            auth: query.is_on("auth")?,
+            subs: Subs::parse(&query)?,
+            auth: query.boolean("auth")?,
             cid,
             user: Some(query.text("user").to_owned()).filter(|user| !user.is_empty()),
         })
@@ -125,12 +125,12 @@ impl Asked {
 }
 
 /// A client of the page, with its final state if it is closed.
-struct Subject {
+struct Connection {
     client_info: Arc<ClientInfo>,
     closed: Option<Arc<Closed>>,
 }
 
-impl Subject {
+impl Connection {
     fn uptime(&self) -> Duration {
         let closed = self.closed.as_ref().map(|closed| closed.uptime);
         closed.unwrap_or_else(|| self.client_info.started.elapsed())
@@ -154,10 +154,10 @@ impl Subject {
         self.client_info.labels()?.user.as_deref()
     }
 
-    fn row(&self, asked: &Asked) -> Row {
+    fn row(&self, params: &Params) -> Row {
         let client_info = &self.client_info;
         let labels = client_info.labels().cloned().unwrap_or_default();
-        let (list, detail) = match asked.subs {
+        let (list, detail) = match params.subs {
             Subs::No => (None, None),
             Subs::Subjects => (Some(self.each_subscription(subject)), None),
             Subs::Detail => (None, Some(self.each_subscription(SubRow::of))),
@@ -173,8 +173,8 @@ impl Subject {
             stop: self.closed.as_ref().map(|closed| time(closed.stopped_at)),
             reason: self.closed.as_ref().map(|closed| closed.reason.as_str()),
             rtt: client_info.rtt().map(microseconds),
-            uptime: stretch(self.uptime()),
-            idle: stretch(self.idle()),
+            uptime: duration(self.uptime()),
+            idle: duration(self.idle()),
             pending_bytes: client_info.outbox.pending_bytes(),
             in_msgs: client_info.messages_in.load(Relaxed),
             out_msgs: client_info.outbox.messages_out.load(Relaxed),
@@ -184,7 +184,7 @@ impl Subject {
             name: labels.name,
             lang: labels.lang,
             version: labels.version,
-            authorized_user: labels.user.filter(|_| asked.auth),
+            authorized_user: labels.user.filter(|_| params.auth),
             subscriptions_list: list,
             subscriptions_list_detail: detail,
         }
@@ -289,85 +289,91 @@ struct Connz<'a> {
 }
 
 pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
-    let asked = match Asked::read(given) {
-        Ok(asked) => asked,
-        Err(refusal) => return refusal.into_response(),
+    let params = match Params::parse(given) {
+        Ok(params) => params,
+        Err(error) => return error.into_response(),
     };
     let clients = &pages.shared.clients;
-    let mut subjects: Vec<Subject> = Vec::new();
-    if asked.state != Which::Closed {
-        subjects.extend(clients.open().into_iter().map(|client_info| Subject {
+    let mut all: Vec<Connection> = Vec::new();
+    if params.state != ConnState::Closed {
+        all.extend(clients.open().into_iter().map(|client_info| Connection {
             client_info,
             closed: None,
         }));
     }
-    if asked.state != Which::Open {
-        subjects.extend(clients.closed().into_iter().map(|closed| Subject {
+    if params.state != ConnState::Open {
+        all.extend(clients.closed().into_iter().map(|closed| Connection {
             client_info: Arc::clone(&closed.client_info),
             closed: Some(closed),
         }));
     }
-    subjects.retain(|subject| {
-        asked
+    all.retain(|connection| {
+        params
             .user
             .as_deref()
-            .is_none_or(|user| subject.user() == Some(user))
+            .is_none_or(|user| connection.user() == Some(user))
     });
-    let total = subjects.len();
-    subjects.retain(|subject| asked.cid.is_none_or(|cid| cid == subject.client_info.outbox.id));
-    sort(&mut subjects, asked.sort);
-    let limit = asked.limit;
-    let page = subjects.iter().skip(asked.offset).take(limit);
-    let connections: Vec<Row> = page.map(|subject| subject.row(&asked)).collect();
+    let total = all.len();
+    all.retain(|connection| {
+        params
+            .cid
+            .is_none_or(|cid| cid == connection.client_info.outbox.id)
+    });
+    sort(&mut all, params.sort);
+    let limit = params.limit;
+    let page = all.iter().skip(params.offset).take(limit);
+    let connections: Vec<Row> = page.map(|connection| connection.row(&params)).collect();
     json(&Connz {
         server_id: &pages.shared.server_id,
         now: time(SystemTime::now()),
         num_connections: connections.len(),
         total,
-        offset: asked.offset,
+        offset: params.offset,
         limit,
         connections,
     })
 }
 
-fn sort(subjects: &mut [Subject], by: Sort) {
-    let most_first = |key: fn(&Subject) -> u64| move |subject: &Subject| Reverse(key(subject));
+fn sort(all: &mut [Connection], by: Sort) {
+    let most_first = |key: fn(&Connection) -> u64| move |connection: &Connection| Reverse(key(connection));
     match by {
-        Sort::Cid => subjects.sort_by_key(|subject| subject.client_info.outbox.id),
-        Sort::Start => subjects.sort_by_key(|subject| subject.client_info.started_at),
+        Sort::Cid => all.sort_by_key(|connection| connection.client_info.outbox.id),
+        Sort::Start => all.sort_by_key(|connection| connection.client_info.started_at),
         Sort::Reason => {
-            subjects.sort_by_key(|subject| subject.closed.as_ref().map(|closed| closed.reason.as_str()))
+            all.sort_by_key(|connection| connection.closed.as_ref().map(|closed| closed.reason.as_str()))
         }
-        Sort::Rtt => subjects.sort_by_key(|subject| Reverse(subject.client_info.rtt())),
-        Sort::Last => subjects.sort_by_key(|subject| Reverse(subject.last_activity())),
-        Sort::Idle => subjects.sort_by_key(|subject| Reverse(subject.idle())),
-        Sort::Uptime => subjects.sort_by_key(Subject::uptime),
+        Sort::Rtt => all.sort_by_key(|connection| Reverse(connection.client_info.rtt())),
+        Sort::Last => all.sort_by_key(|connection| Reverse(connection.last_activity())),
+        Sort::Idle => all.sort_by_key(|connection| Reverse(connection.idle())),
+        Sort::Uptime => all.sort_by_key(Connection::uptime),
         Sort::Stop => {
-            subjects.sort_by_key(|subject| Reverse(subject.closed.as_ref().map(|closed| closed.stopped_at)))
+            all.sort_by_key(|connection| Reverse(connection.closed.as_ref().map(|closed| closed.stopped_at)))
         }
-        Sort::Subs => subjects.sort_by_cached_key(most_first(|subject| subject.subscriptions() as u64)),
+        Sort::Subs => all.sort_by_cached_key(most_first(|connection| connection.subscriptions() as u64)),
         Sort::Pending => {
-            subjects.sort_by_cached_key(most_first(|subject| {
-                subject.client_info.outbox.pending_bytes() as u64
+            all.sort_by_cached_key(most_first(|connection| {
+                connection.client_info.outbox.pending_bytes() as u64
             }));
         }
         Sort::MsgsTo => {
-            subjects.sort_by_cached_key(most_first(|subject| {
-                subject.client_info.outbox.messages_out.load(Relaxed)
+            all.sort_by_cached_key(most_first(|connection| {
+                connection.client_info.outbox.messages_out.load(Relaxed)
             }));
         }
         Sort::MsgsFrom => {
-            subjects.sort_by_cached_key(most_first(|subject| {
-                subject.client_info.messages_in.load(Relaxed)
+            all.sort_by_cached_key(most_first(|connection| {
+                connection.client_info.messages_in.load(Relaxed)
             }));
         }
         Sort::BytesTo => {
-            subjects.sort_by_cached_key(most_first(|subject| {
-                subject.client_info.outbox.bytes_out.load(Relaxed)
+            all.sort_by_cached_key(most_first(|connection| {
+                connection.client_info.outbox.bytes_out.load(Relaxed)
             }));
         }
         Sort::BytesFrom => {
-            subjects.sort_by_cached_key(most_first(|subject| subject.client_info.bytes_in.load(Relaxed)));
+            all.sort_by_cached_key(most_first(|connection| {
+                connection.client_info.bytes_in.load(Relaxed)
+            }));
         }
     }
 }

@@ -13,9 +13,9 @@ pub(super) struct Query(Vec<(String, String)>);
 
 /// The answer 400 to an invalid request, with its error text.
 #[derive(Debug)]
-pub(super) struct Refusal(pub(super) String);
+pub(super) struct BadRequest(pub(super) String);
 
-impl IntoResponse for Refusal {
+impl IntoResponse for BadRequest {
     fn into_response(self) -> Response {
         (
             StatusCode::BAD_REQUEST,
@@ -29,10 +29,10 @@ impl IntoResponse for Refusal {
 pub(super) type Given = Result<axum::extract::Query<Vec<(String, String)>>, QueryRejection>;
 
 impl Query {
-    pub(super) fn of(given: Given) -> Result<Self, Refusal> {
+    pub(super) fn of(given: Given) -> Result<Self, BadRequest> {
         match given {
             Ok(axum::extract::Query(pairs)) => Ok(Self(pairs)),
-            Err(error) => Err(Refusal(error.body_text())),
+            Err(error) => Err(BadRequest(error.body_text())),
         }
     }
 
@@ -43,31 +43,31 @@ impl Query {
     }
 
     /// Parses a whole number; 0 if it is not given.
-    pub(super) fn number(&self, name: &str) -> Result<usize, Refusal> {
+    pub(super) fn number(&self, name: &str) -> Result<usize, BadRequest> {
         let text = self.text(name);
         if text.is_empty() {
             return Ok(0);
         }
         let number: i64 = text
             .parse()
-            .map_err(|_| Refusal(format!("{name} must be a whole number, not `{text}`")))?;
+            .map_err(|_| BadRequest(format!("{name} must be a whole number, not `{text}`")))?;
         Ok(usize::try_from(number).unwrap_or(0))
     }
 
     /// Parses `cid`, the number of a client; `None` if it is not given or 0.
-    pub(super) fn cid(&self) -> Result<Option<u64>, Refusal> {
+    pub(super) fn cid(&self) -> Result<Option<u64>, BadRequest> {
         let text = self.text("cid");
         if text.is_empty() {
             return Ok(None);
         }
         let cid: u64 = text
             .parse()
-            .map_err(|_| Refusal(format!("cid must be the number of a client, not `{text}`")))?;
+            .map_err(|_| BadRequest(format!("cid must be the number of a client, not `{text}`")))?;
         Ok((cid > 0).then_some(cid))
     }
 
     /// Parses `offset` and `limit`: the index of the first row, and the number of rows.
-    pub(super) fn rows(&self) -> Result<(usize, usize), Refusal> {
+    pub(super) fn rows(&self) -> Result<(usize, usize), BadRequest> {
         let limit = match self.number("limit")? {
             0 => ROWS_DEFAULT,
             limit => limit.min(ROWS_MAX),
@@ -76,22 +76,22 @@ impl Query {
     }
 
     /// Parses a boolean as Go's `ParseBool` does; `false` if it is not given.
-    pub(super) fn is_on(&self, name: &str) -> Result<bool, Refusal> {
+    pub(super) fn boolean(&self, name: &str) -> Result<bool, BadRequest> {
         match self.text(name) {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
             "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            text => Err(Refusal(format!("{name} must be 1 or 0, not `{text}`"))),
+            text => Err(BadRequest(format!("{name} must be 1 or 0, not `{text}`"))),
         }
     }
 
     /// Parses one of the given words; the first of them if `name` is not given.
-    pub(super) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, Refusal> {
+    pub(super) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, BadRequest> {
         let text = self.text(name);
         let found = words.iter().find(|(word, _)| *word == text);
         let first = words.first().filter(|_| text.is_empty());
         found.or(first).map(|(_, value)| *value).ok_or_else(|| {
             let allowed: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            Refusal(format!(
+            BadRequest(format!(
                 "{name} must be one of {}, not `{text}`",
                 allowed.join(" ")
             ))
@@ -135,9 +135,9 @@ mod tests {
         let words = [("cid", 1), ("start", 2)];
         assert_eq!(query(&[]).word("sort", &words).unwrap(), 1);
         assert_eq!(query(&[("sort", "start")]).word("sort", &words).unwrap(), 2);
-        let refusal = query(&[("sort", "START")]).word("sort", &words).unwrap_err();
-        assert_eq!(refusal.0, "sort must be one of cid start, not `START`");
-        assert!(query(&[("auth", "TRUE")]).is_on("auth").unwrap());
-        assert!(query(&[("auth", "2")]).is_on("auth").is_err());
+        let error = query(&[("sort", "START")]).word("sort", &words).unwrap_err();
+        assert_eq!(error.0, "sort must be one of cid start, not `START`");
+        assert!(query(&[("auth", "TRUE")]).boolean("auth").unwrap());
+        assert!(query(&[("auth", "2")]).boolean("auth").is_err());
     }
 }

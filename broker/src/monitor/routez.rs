@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::connz::{SubRow, Subs, subject};
 use super::query::{Given, Query};
-use super::{Pages, ROWS_MAX, json, stretch, time};
+use super::{Pages, ROWS_MAX, duration, json, time};
 use crate::route::link::Link;
 use crate::subscription::Subscription;
 
@@ -57,9 +57,9 @@ struct Row {
 }
 
 pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
-    let subs = match Query::of(given).and_then(|query| Subs::asked(&query)) {
+    let subs = match Query::of(given).and_then(|query| Subs::parse(&query)) {
         Ok(subs) => subs,
-        Err(refusal) => return refusal.into_response(),
+        Err(error) => return error.into_response(),
     };
     let shared = &pages.shared;
     let settings = shared.settings.load();
@@ -107,8 +107,8 @@ fn row(link: &Link, wanted: &[Arc<Subscription>], subs: Subs) -> Row {
         start: time(link.started_at),
         last_activity: time(SystemTime::now() - link.idle()),
         rtt: format!("{:?}", link.rtt()),
-        uptime: stretch(link.started.elapsed()),
-        idle: stretch(link.idle()),
+        uptime: duration(link.started.elapsed()),
+        idle: duration(link.idle()),
         pending_size: link.outbox.pending_bytes(),
         in_msgs: link.messages_in.load(Relaxed),
         out_msgs: link.outbox.messages_out.load(Relaxed),

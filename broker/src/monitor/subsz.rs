@@ -9,11 +9,11 @@ use serde::Serialize;
 use standin_wire::subject::valid_publish;
 
 use super::connz::SubRow;
-use super::query::{Given, Query, Refusal};
+use super::query::{BadRequest, Given, Query};
 use super::{Pages, json, time};
 use crate::subscriptions::Matched;
 
-struct Asked {
+struct Params {
     offset: usize,
     limit: usize,
     subs: bool,
@@ -21,19 +21,19 @@ struct Asked {
     test: Option<String>,
 }
 
-impl Asked {
-    fn read(given: Given) -> Result<Self, Refusal> {
+impl Params {
+    fn parse(given: Given) -> Result<Self, BadRequest> {
         let query = Query::of(given)?;
         let (offset, limit) = query.rows()?;
         let test = query.text("test");
         if !test.is_empty() && !valid_publish(test.as_bytes()) {
             let text = format!("test must be a valid subject without wildcards, not `{test}`");
-            return Err(Refusal(text));
+            return Err(BadRequest(text));
         }
         Ok(Self {
             offset,
             limit,
-            subs: query.is_on("subs")?,
+            subs: query.boolean("subs")?,
             test: (!test.is_empty()).then(|| test.to_owned()),
         })
     }
@@ -60,17 +60,17 @@ struct Subsz<'a> {
 }
 
 pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
-    let asked = match Asked::read(given) {
-        Ok(asked) => asked,
-        Err(refusal) => return refusal.into_response(),
+    let params = match Params::parse(given) {
+        Ok(params) => params,
+        Err(error) => return error.into_response(),
     };
     let shared = &pages.shared;
-    let limit = asked.limit;
+    let limit = params.limit;
     let interest = &shared.interest;
     let (here, elsewhere) = (interest.local.counts(), interest.remote.counts());
     let live = here.live + elsewhere.live;
-    let (total, list) = match &asked.test {
-        _ if !asked.subs => (0, None),
+    let (total, list) = match &params.test {
+        _ if !params.subs => (0, None),
         Some(subject) => {
             let mut matched = Matched::default();
             for subscriptions in [&interest.local, &interest.remote] {
@@ -80,12 +80,12 @@ pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
             let total = all.clone().count();
             (
                 total,
-                Some(all.skip(asked.offset).take(limit).map(SubRow::of).collect()),
+                Some(all.skip(params.offset).take(limit).map(SubRow::of).collect()),
             )
         }
         None => {
-            let mut page = interest.local.page(asked.offset, limit);
-            let skipped = asked.offset.saturating_sub(here.live);
+            let mut page = interest.local.page(params.offset, limit);
+            let skipped = params.offset.saturating_sub(here.live);
             page.extend(interest.remote.page(skipped, limit - page.len()));
             (live, Some(page.iter().map(SubRow::of).collect()))
         }
@@ -114,7 +114,7 @@ pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
         max_fanout: shared.lookups.fanout_max.load(Relaxed),
         avg_fanout: ratio(totals.messages_out, totals.messages_in),
         total,
-        offset: asked.offset,
+        offset: params.offset,
         limit,
         subscriptions_list: list,
     })

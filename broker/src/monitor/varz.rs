@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::{Pages, json, stretch, time, usage};
+use super::{Pages, duration, json, time, usage};
 use crate::VERSION;
 use crate::clients::Totals;
 use crate::closing::Reason;
@@ -198,7 +198,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         write_deadline: policy.write_deadline.as_nanos(),
         start: time(shared.started_at),
         now: time(SystemTime::now()),
-        uptime: stretch(shared.started.elapsed()),
+        uptime: duration(shared.started.elapsed()),
         mem: usage::resident_bytes(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         gomaxprocs: shared.workers,

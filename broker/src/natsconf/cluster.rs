@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::keys::{Keys, as_text, host_and_port};
 use super::node::{Entry, Node};
-use crate::unserved::Unserved;
+use crate::unsupported::Unsupported;
 
 /// The address to listen on for other nodes, collected from the keys `listen`, `host` and `port`.
 #[derive(Default)]
@@ -23,10 +23,10 @@ impl Keys {
         let mut listen = Listen::default();
         if let Node::Map(entries) = &entry.node {
             for entry in entries {
-                self.listen_of_cluster(entry, &mut listen);
+                self.read_listen(entry, &mut listen);
             }
         }
-        self.keys_of(entry, "cluster.", Self::key_of_cluster);
+        self.keys_of(entry, "cluster.", Self::cluster_key);
         let Some(place) = listen.place.filter(|_| listen.port != 0) else {
             // As in nats-server, a server without a cluster port is not clustered and dials no routes.
             let routes = self.items.extract_if(.., |item| item.key == "cluster.routes");
@@ -45,7 +45,7 @@ impl Keys {
         self.block = "";
     }
 
-    fn listen_of_cluster(&mut self, entry: &Entry, listen: &mut Listen) {
+    fn read_listen(&mut self, entry: &Entry, listen: &mut Listen) {
         match entry.key.to_lowercase().as_str() {
             "listen" => {
                 if let Some((host, port)) = host_and_port(&entry.node) {
@@ -69,7 +69,7 @@ impl Keys {
         }
     }
 
-    fn key_of_cluster(&mut self, entry: Entry) {
+    fn cluster_key(&mut self, entry: Entry) {
         match entry.key.to_lowercase().as_str() {
             "name" => self.text(&entry, "cluster.name"),
             "advertise" | "cluster_advertise" => self.text(&entry, "cluster.advertise"),
@@ -84,9 +84,9 @@ impl Keys {
             "routes" => self.routes(&entry),
             "ping_interval" => self.time(&entry, "cluster.ping_interval_ms", Duration::as_millis),
             "authorization" => self.cluster_authorization(entry),
-            "tls" => self.unserved(&entry, Unserved::Tls),
-            "permissions" => self.unserved(&entry, Unserved::Permissions),
-            "accounts" => self.unserved(&entry, Unserved::RouteAccounts),
+            "tls" => self.unsupported(&entry, Unsupported::Tls),
+            "permissions" => self.unsupported(&entry, Unsupported::Permissions),
+            "accounts" => self.unsupported(&entry, Unsupported::RouteAccounts),
             // No effect: there is one uncompressed route to each node, with limits of its own.
             "pool_size" | "connect_retries" | "connect_backoff" | "compression" | "ping_max"
             | "write_deadline" | "write_timeout" => {}

@@ -7,7 +7,7 @@ use standin_daemon::settings::{Item, Place, SettingsError};
 use toml::Value;
 
 use super::node::{Entry, Node};
-use crate::unserved::{LOG_ROTATION, LOGTIME_OFF, Unserved};
+use crate::unsupported::{LOG_ROTATION, LOGTIME_OFF, Unsupported};
 
 /// The result of converting a file: keys of this server's settings, errors and warnings.
 #[derive(Default)]
@@ -16,7 +16,7 @@ pub(super) struct Keys {
     pub(super) errors: Vec<SettingsError>,
     pub(super) warnings: Vec<String>,
     /// Whether a known key has a value of the wrong type. The settings are incomplete then.
-    pub(super) is_one_wrong: bool,
+    pub(super) has_type_error: bool,
     /// The name of the current block with a dot at its end; empty at the top level.
     pub(super) block: &'static str,
     debug: Option<Place>,
@@ -38,7 +38,7 @@ impl Keys {
     /// Converts all keys of a file.
     pub(super) fn top(&mut self, entries: Vec<Entry>) {
         for entry in entries {
-            self.one(entry);
+            self.top_level_key(entry);
         }
         // `trace` overrides `debug`, in whatever order they are.
         let trace = self.trace.take().map(|place| ("trace", place));
@@ -59,7 +59,7 @@ impl Keys {
     }
 
     /// Converts one key at the top level.
-    fn one(&mut self, entry: Entry) {
+    fn top_level_key(&mut self, entry: Entry) {
         match entry.key.to_lowercase().as_str() {
             "port" => self.positive(&entry, "port"),
             "host" | "net" => self.host(&entry, "addr"),
@@ -96,7 +96,7 @@ impl Keys {
                     .or(self.trace.take());
             }
             "logtime" | "log_time" => match entry.node {
-                Node::Flag(false, _) => self.without_effect(&entry, LOGTIME_OFF),
+                Node::Bool(false, _) => self.without_effect(&entry, LOGTIME_OFF),
                 _ => _ = self.switch(&entry),
             },
             "logfile_size_limit" | "log_size_limit" => {
@@ -104,32 +104,34 @@ impl Keys {
                     self.without_effect(&entry, LOG_ROTATION);
                 }
             }
-            key => match part(key) {
-                Some(Part::Idle) => {}
-                Some(Part::Unserved(part)) => self.unserved(&entry, part),
+            key => match without_counterpart(key) {
+                Some(NoCounterpart::NoEffect) => {}
+                Some(NoCounterpart::Unsupported(feature)) => self.unsupported(&entry, feature),
                 None => self.unknown(&entry),
             },
         }
     }
 
     /// Refuses a key of an unsupported feature, unless its value switches the feature off or is empty.
-    pub(super) fn unserved(&mut self, entry: &Entry, part: Unserved) {
-        let is_on = match (part, &entry.node) {
+    pub(super) fn unsupported(&mut self, entry: &Entry, feature: Unsupported) {
+        let is_on = match (feature, &entry.node) {
             // An empty block switches JetStream on.
-            (Unserved::JetStream, Node::Map(block)) => {
+            (Unsupported::JetStream, Node::Map(block)) => {
                 let mut enabled = block
                     .iter()
                     .filter(|entry| matches!(entry.key.to_lowercase().as_str(), "enabled" | "enable"));
-                !enabled.any(|entry| matches!(entry.node, Node::Flag(false, _)))
+                !enabled.any(|entry| matches!(entry.node, Node::Bool(false, _)))
             }
-            (Unserved::WriteTimeout, Node::Text(text)) => !matches!(text.as_str(), "close" | "default" | ""),
-            (Unserved::HttpBasePath, Node::Text(text)) => !matches!(text.as_str(), "/" | ""),
+            (Unsupported::WriteTimeout, Node::Text(text)) => {
+                !matches!(text.as_str(), "close" | "default" | "")
+            }
+            (Unsupported::HttpBasePath, Node::Text(text)) => !matches!(text.as_str(), "/" | ""),
             (_, node) => !is_off(node),
         };
         if is_on {
             self.add(
                 &entry.place,
-                format!("{}{}: {}", self.block, entry.key, part.reason()),
+                format!("{}{}: {}", self.block, entry.key, feature.reason()),
             );
         }
     }
@@ -166,12 +168,12 @@ impl Keys {
             Node::List(_) => "a list",
             // The string itself may be a secret.
             Node::Text(_) => "a string",
-            Node::Integer(_, source) | Node::Float(_, source) | Node::Flag(_, source) => source,
+            Node::Integer(_, source) | Node::Float(_, source) | Node::Bool(_, source) => source,
             Node::Unknown => "unknown",
         };
         let what = format!("{}{} must be {allowed}, not {found}", self.block, entry.key);
         self.add(&entry.place, what);
-        self.is_one_wrong = true;
+        self.has_type_error = true;
     }
 
     /// Sets `key` of this server's settings. `name` is its name in the file.
@@ -208,11 +210,11 @@ impl Keys {
         }
     }
 
-    /// Sets a limit for which 0 and negative numbers mean "no limit"; `stands_for` is the number for that in this server's settings.
-    fn unlimited(&mut self, entry: &Entry, key: &str, stands_for: i64) {
+    /// Sets a limit for which 0 and negative numbers mean "no limit"; `no_limit` is the number for that in this server's settings.
+    fn unlimited(&mut self, entry: &Entry, key: &str, no_limit: i64) {
         match entry.node {
             Node::Integer(number, _) if number <= 0 => {
-                self.put(&entry.place, &entry.key, key, Value::Integer(stands_for));
+                self.put(&entry.place, &entry.key, key, Value::Integer(no_limit));
             }
             _ => self.number(entry, key),
         }
@@ -251,7 +253,7 @@ impl Keys {
     /// Returns a boolean. Refuses other values.
     pub(super) fn switch(&mut self, entry: &Entry) -> bool {
         match entry.node {
-            Node::Flag(flag, _) => flag,
+            Node::Bool(flag, _) => flag,
             _ => {
                 self.wrong(entry, "true or false");
                 false
@@ -293,51 +295,51 @@ fn shown(key: &str) -> String {
 }
 
 /// A key of `nats-server` that has no counterpart in this server's settings.
-enum Part {
+enum NoCounterpart {
     /// The key has no effect in this server.
-    Idle,
-    Unserved(Unserved),
+    NoEffect,
+    Unsupported(Unsupported),
 }
 
 /// Looks up a key that has no counterpart. `None`: the key is unknown in `nats-server` too.
-fn part(key: &str) -> Option<Part> {
-    let part = match key {
-        "tls" => Unserved::Tls,
-        "https" | "https_port" => Unserved::Https,
-        "http_base_path" => Unserved::HttpBasePath,
-        "jetstream" => Unserved::JetStream,
-        "accounts" | "system_account" | "system" => Unserved::Accounts,
-        "no_auth_user" => Unserved::NoAuthUser,
-        "gateway" => Unserved::Gateways,
-        "leaf" | "leafnodes" => Unserved::LeafNodes,
-        "mqtt" => Unserved::Mqtt,
-        "websocket" | "ws" => Unserved::WebSocket,
-        "mappings" | "maps" => Unserved::Mappings,
+fn without_counterpart(key: &str) -> Option<NoCounterpart> {
+    let feature = match key {
+        "tls" => Unsupported::Tls,
+        "https" | "https_port" => Unsupported::Https,
+        "http_base_path" => Unsupported::HttpBasePath,
+        "jetstream" => Unsupported::JetStream,
+        "accounts" | "system_account" | "system" => Unsupported::Accounts,
+        "no_auth_user" => Unsupported::NoAuthUser,
+        "gateway" => Unsupported::Gateways,
+        "leaf" | "leafnodes" => Unsupported::LeafNodes,
+        "mqtt" => Unsupported::Mqtt,
+        "websocket" | "ws" => Unsupported::WebSocket,
+        "mappings" | "maps" => Unsupported::Mappings,
         "operator" | "operators" | "root" | "roots" | "root_operator" | "root_operators" | "resolver"
         | "account_resolver" | "accounts_resolver" | "resolver_tls" | "resolver_preload"
-        | "resolver_pinned_accounts" | "trusted" | "trusted_keys" | "default_sentinel" => Unserved::Operators,
-        "syslog" | "remote_syslog" => Unserved::Syslog,
-        "prof_port" => Unserved::Profiling,
-        "proxies" | "proxy_protocol" => Unserved::ProxyProtocol,
-        "no_header_support" => Unserved::HeadersOff,
-        "max_sub_tokens" | "max_subscription_tokens" => Unserved::SubjectTokens,
-        "write_timeout" => Unserved::WriteTimeout,
+        | "resolver_pinned_accounts" | "trusted" | "trusted_keys" | "default_sentinel" => Unsupported::Operators,
+        "syslog" | "remote_syslog" => Unsupported::Syslog,
+        "prof_port" => Unsupported::Profiling,
+        "proxies" | "proxy_protocol" => Unsupported::ProxyProtocol,
+        "no_header_support" => Unsupported::HeadersOff,
+        "max_sub_tokens" | "max_subscription_tokens" => Unsupported::SubjectTokens,
+        "write_timeout" => Unsupported::WriteTimeout,
         "server_tags" | "server_metadata" | "max_closed_clients" | "no_system_account" | "no_system" | "no_sys_acc"
         | "logfile_max_num" | "log_max_num" | "logtime_utc" | "max_traced_msg_len" | "trace_headers"
         | "connect_error_reports" | "reconnect_error_reports" | "disable_sublist_cache" | "no_sublist_cache"
         | "prof_block_rate" | "store_dir" | "storedir" | "default_js_domain" | "no_fast_producer_stall"
         | "feature_flags"
         // These only configure TLS, which has a key of its own.
-        | "ocsp" | "ocsp_cache" | "allow_non_tls" => return Some(Part::Idle),
+        | "ocsp" | "ocsp_cache" | "allow_non_tls" => return Some(NoCounterpart::NoEffect),
         _ => return None,
     };
-    Some(Part::Unserved(part))
+    Some(NoCounterpart::Unsupported(feature))
 }
 
 /// Returns whether a value switches its feature off.
 fn is_off(node: &Node) -> bool {
     match node {
-        Node::Flag(flag, _) => !flag,
+        Node::Bool(flag, _) => !flag,
         Node::Integer(number, _) => *number == 0,
         Node::Float(..) => false,
         Node::Text(text) => matches!(text.as_str(), "" | "disabled" | "disable"),
@@ -351,7 +353,7 @@ fn is_off(node: &Node) -> bool {
 pub(super) fn as_text(node: &Node) -> Option<&str> {
     match node {
         Node::Text(text) => Some(text),
-        Node::Integer(_, source) | Node::Float(_, source) | Node::Flag(_, source) => Some(source),
+        Node::Integer(_, source) | Node::Float(_, source) | Node::Bool(_, source) => Some(source),
         Node::Map(_) | Node::List(_) | Node::Unknown => None,
     }
 }

@@ -11,7 +11,7 @@ pub(super) enum Node {
     Text(String),
     Integer(i64, String),
     Float(f64, String),
-    Flag(bool, String),
+    Bool(bool, String),
     Map(Vec<Entry>),
     List(Vec<(Place, Node)>),
     /// The value of an unknown variable. Removed at the end of each map and list.

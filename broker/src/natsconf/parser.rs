@@ -105,7 +105,7 @@ impl<'a> Parser<'a> {
         let is_skipped = |fault: &Fault| fault.kind == FaultKind::Syntax;
         if !self.faults.iter().any(is_skipped) {
             let fault = self.fault(FaultKind::Syntax, format!("a `{opened}` is never closed"));
-            self.go_on(Err(fault));
+            self.recover(Err(fault));
         }
     }
 
@@ -117,7 +117,7 @@ impl<'a> Parser<'a> {
 
     /// Records an error and skips to the next line, or for [`FaultKind::Depth`] to the end. Keeps only the first syntax error of
     /// a line.
-    fn go_on(&mut self, parsed: Parsed<()>) {
+    fn recover(&mut self, parsed: Parsed<()>) {
         let Err(fault) = parsed else {
             return;
         };
@@ -182,7 +182,7 @@ impl<'a> Parser<'a> {
 
     /// Consumes the separator between an entry and the next one. `fault` returns the error text for any other character.
     fn entry_end(&mut self, fault: impl FnOnce(char) -> String) -> Parsed<()> {
-        self.skip(words::is_blank);
+        self.skip(words::is_space);
         match self.peek() {
             Some(',' | ';') => {
                 self.next();
@@ -223,7 +223,7 @@ impl<'a> Parser<'a> {
             let parsed = parsed.and_then(|()| {
                 self.entry_end(|next| format!("a line end or `,` is missing before `{next}`"))
             });
-            self.go_on(parsed);
+            self.recover(parsed);
         }
         Text {
             entries: self.end_map(),
@@ -246,7 +246,7 @@ impl<'a> Parser<'a> {
                 if self.maps.len() > 1 || !is_separated {
                     self.skip(char::is_whitespace);
                 } else {
-                    self.skip(words::is_blank);
+                    self.skip(words::is_space);
                 }
                 if matches!(self.peek(), Some('}' | ',')) || self.peek().is_some_and(words::is_line_end) {
                     // The key is not shown, because it may be a part of a password without quotes.
@@ -302,7 +302,7 @@ impl<'a> Parser<'a> {
 
     /// Parses an included file. Its path is relative to the folder of this file.
     fn include(&mut self) -> Parsed<()> {
-        self.skip(words::is_blank);
+        self.skip(words::is_space);
         let file = match self.peek() {
             Some(quote @ ('"' | '\'')) => {
                 self.next();
@@ -315,7 +315,7 @@ impl<'a> Parser<'a> {
             }
             _ => {
                 let is_end = |next: char| {
-                    words::is_line_end(next) || words::is_blank(next) || matches!(next, ';' | '}')
+                    words::is_line_end(next) || words::is_space(next) || matches!(next, ';' | '}')
                 };
                 let end = self.rest.find(is_end).unwrap_or(self.rest.len());
                 self.take(end)
@@ -407,7 +407,7 @@ impl<'a> Parser<'a> {
             };
             let parsed = parsed
                 .and_then(|()| self.entry_end(|next| format!("`,` or `}}` is missing before `{next}`")));
-            self.go_on(parsed);
+            self.recover(parsed);
         }
         self.next();
         Ok(Node::Map(self.end_map()))
@@ -427,7 +427,7 @@ impl<'a> Parser<'a> {
                 Some(']') => break,
                 Some(_) => {
                     let parsed = self.item(&mut items);
-                    self.go_on(parsed);
+                    self.recover(parsed);
                 }
             }
         }
@@ -446,7 +446,7 @@ impl<'a> Parser<'a> {
         if node != Node::Unknown {
             items.push((place, node));
         }
-        self.skip(words::is_blank);
+        self.skip(words::is_space);
         match self.peek() {
             Some(',') => {
                 self.next();

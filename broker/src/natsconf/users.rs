@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::keys::{Keys, as_text};
 use super::node::{Entry, Node};
-use crate::unserved::Unserved;
+use crate::unsupported::Unsupported;
 
 impl Keys {
     /// Converts the block `authorization` at the top level.
@@ -19,10 +19,10 @@ impl Keys {
                 "timeout" => keys.time(&entry, "authorization.timeout_ms", Duration::as_millis),
                 "users" => keys.users(&entry),
                 "permissions" | "default_permission" | "default_permissions" => {
-                    keys.unserved(&entry, Unserved::Permissions);
+                    keys.unsupported(&entry, Unsupported::Permissions);
                 }
-                "auth_callout" => keys.unserved(&entry, Unserved::AuthCallout),
-                "proxy_required" => keys.unserved(&entry, Unserved::ProxyProtocol),
+                "auth_callout" => keys.unsupported(&entry, Unsupported::AuthCallout),
+                "proxy_required" => keys.unsupported(&entry, Unsupported::ProxyProtocol),
                 _ => keys.unknown(&entry),
             }
         });
@@ -40,7 +40,7 @@ impl Keys {
             let Node::Map(fields) = node else {
                 let what = "an entry of authorization.users must be { user: …, password: … }";
                 self.add(place, what.to_owned());
-                self.is_one_wrong = true;
+                self.has_type_error = true;
                 continue;
             };
             // As in nats-server, a missing password is an empty one.
@@ -64,11 +64,11 @@ impl Keys {
         let key = match field.key.to_lowercase().as_str() {
             "user" | "username" => "user",
             "pass" | "password" => "password",
-            "nkey" => return self.unserved(field, Unserved::Nkeys),
+            "nkey" => return self.unsupported(field, Unsupported::Nkeys),
             "permission" | "permissions" | "authorization" => {
-                return self.unserved(field, Unserved::Permissions);
+                return self.unsupported(field, Unsupported::Permissions);
             }
-            "proxy_required" => return self.unserved(field, Unserved::ProxyProtocol),
+            "proxy_required" => return self.unsupported(field, Unsupported::ProxyProtocol),
             "allowed_connection_types" | "connection_types" | "clients" => {
                 return self.connection_types(field);
             }
@@ -89,7 +89,7 @@ impl Keys {
         let is_standard =
             |node: &&Node| as_text(node).is_some_and(|kind| kind.eq_ignore_ascii_case("standard"));
         if !types.is_empty() && !types.iter().any(is_standard) {
-            self.unserved(field, Unserved::ConnectionTypes);
+            self.unsupported(field, Unsupported::ConnectionTypes);
         }
     }
 
@@ -106,7 +106,7 @@ impl Keys {
                 // No effect: the timeout of the handshake is cluster.connect_timeout_ms.
                 "timeout" => {}
                 "permissions" | "default_permission" | "default_permissions" => {
-                    self.unserved(&entry, Unserved::Permissions);
+                    self.unsupported(&entry, Unsupported::Permissions);
                 }
                 "token" | "users" => {
                     let what = format!(

@@ -3,7 +3,7 @@
 use super::node::Node;
 
 /// Returns whether `next` is a space or a tab.
-pub(super) fn is_blank(next: char) -> bool {
+pub(super) fn is_space(next: char) -> bool {
     matches!(next, ' ' | '\t')
 }
 
@@ -24,15 +24,15 @@ pub(crate) fn is_hash(text: &str) -> bool {
 /// Returns the length of the word at the start of `rest`.
 pub(super) fn end(rest: &str) -> usize {
     let is_end =
-        |next: char| is_blank(next) || is_line_end(next) || matches!(next, ';' | ',' | ']' | '}' | '\'');
+        |next: char| is_space(next) || is_line_end(next) || matches!(next, ';' | ',' | ']' | '}' | '\'');
     rest.find(is_end).unwrap_or(rest.len())
 }
 
 /// Returns the value of a word that is not a number: a boolean or a string.
 pub(super) fn plain(word: &str) -> Node {
     match word.to_lowercase().as_str() {
-        "true" | "yes" | "on" => Node::Flag(true, word.to_owned()),
-        "false" | "no" | "off" => Node::Flag(false, word.to_owned()),
+        "true" | "yes" | "on" => Node::Bool(true, word.to_owned()),
+        "false" | "no" | "off" => Node::Bool(false, word.to_owned()),
         _ => Node::Text(word.to_owned()),
     }
 }

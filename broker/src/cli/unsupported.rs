@@ -3,11 +3,11 @@
 use clap::Args;
 
 use super::words::number;
-use crate::unserved::{LOG_ROTATION, LOGTIME_OFF, Unserved};
+use crate::unsupported::{LOG_ROTATION, LOGTIME_OFF, Unsupported};
 
 /// The flags of `nats-server` for unsupported features.
 #[derive(Debug, Clone, Default, Args)]
-pub(super) struct OtherFlags {
+pub(super) struct UnsupportedFlags {
     #[arg(long, hide = true)]
     tls: bool,
     #[arg(long, hide = true)]
@@ -49,7 +49,7 @@ pub(super) struct OtherFlags {
     connect_retries: Option<i64>,
 }
 
-impl OtherFlags {
+impl UnsupportedFlags {
     /// Returns an error text for each given flag of an unsupported feature. `off`: the switches given with `=false`.
     pub(super) fn refusals(&self, off: &[String]) -> Vec<String> {
         // With -tls=false nats-server ignores the files.
@@ -57,25 +57,29 @@ impl OtherFlags {
         let is_set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         let is_nonzero = |number: Option<i64>| number.is_some_and(|number| number != 0);
         let flags = [
-            ("--tls", self.tls, Unserved::Tls),
-            ("--tlsverify", tls && self.tlsverify, Unserved::Tls),
-            ("--tlscert", tls && is_set(&self.tlscert), Unserved::Tls),
-            ("--tlskey", tls && is_set(&self.tlskey), Unserved::Tls),
-            ("--tlscacert", tls && is_set(&self.tlscacert), Unserved::Tls),
-            ("--help_tls", self.help_tls, Unserved::Tls),
-            ("--https_port (-ms)", is_nonzero(self.https_port), Unserved::Https),
-            ("--syslog (-s)", self.syslog, Unserved::Syslog),
+            ("--tls", self.tls, Unsupported::Tls),
+            ("--tlsverify", tls && self.tlsverify, Unsupported::Tls),
+            ("--tlscert", tls && is_set(&self.tlscert), Unsupported::Tls),
+            ("--tlskey", tls && is_set(&self.tlskey), Unsupported::Tls),
+            ("--tlscacert", tls && is_set(&self.tlscacert), Unsupported::Tls),
+            ("--help_tls", self.help_tls, Unsupported::Tls),
+            (
+                "--https_port (-ms)",
+                is_nonzero(self.https_port),
+                Unsupported::Https,
+            ),
+            ("--syslog (-s)", self.syslog, Unsupported::Syslog),
             (
                 "--remote_syslog (-r)",
                 is_set(&self.remote_syslog),
-                Unserved::Syslog,
+                Unsupported::Syslog,
             ),
-            ("--profile", is_nonzero(self.profile), Unserved::Profiling),
-            ("--jetstream (-js)", self.jetstream, Unserved::JetStream),
+            ("--profile", is_nonzero(self.profile), Unsupported::Profiling),
+            ("--jetstream (-js)", self.jetstream, Unsupported::JetStream),
         ];
         let refused = flags.into_iter().filter(|(_, given, _)| *given);
         refused
-            .map(|(flag, _, part)| format!("flag {flag}: {}", part.reason()))
+            .map(|(flag, _, feature)| format!("flag {flag}: {}", feature.reason()))
             .collect()
     }
 

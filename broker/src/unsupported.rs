@@ -2,7 +2,7 @@
 
 /// A feature of `nats-server` that this server does not support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unserved {
+pub(crate) enum Unsupported {
     Accounts,
     AuthCallout,
     ConnectionTypes,
@@ -28,7 +28,7 @@ pub(crate) enum Unserved {
     WriteTimeout,
 }
 
-impl Unserved {
+impl Unsupported {
     /// Returns the error text, without a full stop.
     pub(crate) const fn reason(self) -> &'static str {
         match self {

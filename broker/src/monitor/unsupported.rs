@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::query::{Given, Query, Refusal};
+use super::query::{BadRequest, Given, Query};
 use super::{Pages, json as page_of, time};
 use crate::closing::Reason;
 
@@ -48,7 +48,7 @@ pub(super) async fn jetstream(State(pages): State<Pages>) -> Response {
 pub(super) async fn accounts(State(pages): State<Pages>, given: Given) -> Response {
     let query = match Query::of(given) {
         Ok(query) => query,
-        Err(refusal) => return refusal.into_response(),
+        Err(error) => return error.into_response(),
     };
     let shared = &pages.shared;
     match query.text("acc") {
@@ -66,11 +66,11 @@ pub(super) async fn accounts(State(pages): State<Pages>, given: Given) -> Respon
             });
             page(&pages, json!({ "account_detail": detail }))
         }
-        other => Refusal(format!("Account {other} does not exist")).into_response(),
+        other => BadRequest(format!("Account {other} does not exist")).into_response(),
     }
 }
 
-pub(super) async fn account_figures(State(pages): State<Pages>) -> Response {
+pub(super) async fn account_stats(State(pages): State<Pages>) -> Response {
     let shared = &pages.shared;
     let clients = shared.clients.totals();
     let links = shared.interest.links.totals();

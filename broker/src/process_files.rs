@@ -10,12 +10,12 @@ use thiserror::Error;
 use tracing::warn;
 
 use crate::Server;
-use crate::settings::{Process, named};
+use crate::settings::{Process, non_empty};
 
 /// The pid file or the ports file cannot be written.
 #[derive(Debug, Error)]
 #[error("cannot write the {what} {path}: {error}; give a path that can be written, or none", path = path.display())]
-pub struct NoticeError {
+pub struct ProcessFileError {
     what: &'static str,
     path: PathBuf,
     error: io::Error,
@@ -23,22 +23,22 @@ pub struct NoticeError {
 
 /// The files that were written. They are removed on drop.
 #[derive(Debug, Default)]
-pub struct Notices {
+pub struct ProcessFiles {
     files: Vec<PathBuf>,
 }
 
-impl Notices {
+impl ProcessFiles {
     /// Writes the files that the settings name.
     ///
     /// # Errors
-    /// [`NoticeError`]. Files already written are removed.
-    pub fn put_up(process: &Process, server: &Server) -> Result<Self, NoticeError> {
-        let mut notices = Self::default();
+    /// [`ProcessFileError`]. Files already written are removed.
+    pub fn write(process: &Process, server: &Server) -> Result<Self, ProcessFileError> {
+        let mut process_files = Self::default();
         let id = std::process::id();
-        if let Some(path) = named(&process.pid_file) {
-            notices.write("pid file", path, &id.to_string())?;
+        if let Some(path) = non_empty(&process.pid_file) {
+            process_files.write_file("pid file", path, &id.to_string())?;
         }
-        if let Some(folder) = named(&process.ports_file_dir) {
+        if let Some(folder) = non_empty(&process.ports_file_dir) {
             // The format of nats-server, without the ports of features that this server does not have.
             let monitoring = server
                 .http_address()
@@ -52,13 +52,13 @@ impl Notices {
                 "monitoring": monitoring.into_iter().collect::<Vec<_>>(),
             });
             let path = folder.join(format!("standin-broker_{id}.ports"));
-            notices.write("ports file", &path, &ports.to_string())?;
+            process_files.write_file("ports file", &path, &ports.to_string())?;
         }
-        Ok(notices)
+        Ok(process_files)
     }
 
     /// Writes a temporary file and renames it, because another process may be waiting for the file and must not read half of it.
-    fn write(&mut self, what: &'static str, path: &Path, text: &str) -> Result<(), NoticeError> {
+    fn write_file(&mut self, what: &'static str, path: &Path, text: &str) -> Result<(), ProcessFileError> {
         let mut name = path.as_os_str().to_owned();
         name.push(".new");
         let new = PathBuf::from(name);
@@ -66,7 +66,7 @@ impl Notices {
         if let Err(error) = written {
             // The temporary file may not exist.
             let _ = fs::remove_file(&new);
-            return Err(NoticeError {
+            return Err(ProcessFileError {
                 what,
                 path: path.to_owned(),
                 error,
@@ -77,7 +77,7 @@ impl Notices {
     }
 }
 
-impl Drop for Notices {
+impl Drop for ProcessFiles {
     fn drop(&mut self) {
         for path in &self.files {
             if let Err(error) = fs::remove_file(path)
