@@ -270,7 +270,7 @@ impl Cli {
     /// # Errors
     /// [`SettingsError`].
     pub fn settings(&self) -> Result<Loaded<Settings>, SettingsError> {
-        // Variables that are not UTF-8 are skipped: none of ours is, and env::vars would panic.
+        // Variables that are not UTF-8 cannot be settings. They are skipped, because env::vars would panic.
         let environment = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let file = self.file();

@@ -1,4 +1,5 @@
-//! What of a client others may see: the pages, the listener, a reload. The client itself is its [`session`](crate::client::session)'s alone.
+//! The shared state of a client, which the pages, a reload and the shutdown use. All other state of a client belongs to its
+//! [`session`](crate::client::session).
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -10,34 +11,35 @@ use hashbrown::HashTable;
 use crate::outbox::Outbox;
 use crate::subscription::Subscription;
 
-/// What the client says of itself in CONNECT.
+/// The fields of CONNECT that the pages and the log show.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Labels {
     pub(crate) name: Option<String>,
     pub(crate) lang: Option<String>,
     pub(crate) version: Option<String>,
-    /// The user it was admitted as, or wanted to be.
+    /// The user name of the client, whether it was admitted or not.
     pub(crate) user: Option<String>,
 }
 
-/// See the file's head.
+/// The shared state of a client.
 #[derive(Debug)]
 pub(crate) struct ClientInfo {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) peer: SocketAddr,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
-    /// Messages and bytes of payload it has sent.
+    /// Messages published by the client.
     pub(crate) messages_in: AtomicU64,
+    /// Bytes of payloads and headers published by the client.
     pub(crate) bytes_in: AtomicU64,
-    /// When it was last heard of, in milliseconds since `started`.
+    /// Time of the last input, in milliseconds since `started`.
     heard_ms: AtomicU64,
-    /// Between its last PING from here and its PONG, in nanoseconds; 0: not known.
+    /// Time between the last PING to the client and its PONG, in nanoseconds; 0: not measured yet.
     rtt_ns: AtomicU64,
-    /// It takes INFO at any time.
+    /// Whether the client accepts INFO at any time (`protocol` 1 in CONNECT).
     pub(crate) takes_info: AtomicBool,
     labels: OnceLock<Box<Labels>>,
-    /// By sid. Only its task changes it.
+    /// The subscriptions, by sid. Only the task of the client changes them.
     subscriptions: Mutex<HashTable<Arc<Subscription>>>,
 }
 
@@ -58,41 +60,41 @@ impl ClientInfo {
         }
     }
 
-    /// It was heard of now.
+    /// Records the time of an input.
     pub(crate) fn heard(&self, now: Instant) {
         let since = now.saturating_duration_since(self.started);
         self.heard_ms.store(since.as_millis() as u64, Relaxed);
     }
 
-    /// How long ago it was last heard of.
+    /// Returns the time since the last input.
     pub(crate) fn idle(&self) -> Duration {
         let heard = Duration::from_millis(self.heard_ms.load(Relaxed));
         self.started.elapsed().saturating_sub(heard)
     }
 
-    /// Its PONG took so long.
+    /// Records the round-trip time of a PING.
     pub(crate) fn answered_after(&self, rtt: Duration) {
         self.rtt_ns.store(rtt.as_nanos() as u64, Relaxed);
     }
 
-    /// The last measured time to it and back.
+    /// Returns the last measured round-trip time.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         let rtt = self.rtt_ns.load(Relaxed);
         (rtt > 0).then(|| Duration::from_nanos(rtt))
     }
 
-    /// What it first said of itself.
+    /// Sets the labels of the first CONNECT.
     pub(crate) fn set_labels(&self, labels: Labels) {
-        // A second CONNECT changes nothing here.
+        // Those of a second CONNECT are ignored.
         let _ = self.labels.set(Box::new(labels));
     }
 
-    /// What it said of itself, once it has.
+    /// Returns the labels; `None` before CONNECT.
     pub(crate) fn labels(&self) -> Option<&Labels> {
         self.labels.get().map(|labels| &**labels)
     }
 
-    /// How many of its subscriptions are not over.
+    /// Returns the number of subscriptions that have not reached their maximum of messages.
     pub(crate) fn live_subscriptions(&self) -> usize {
         let subscriptions = self.subscriptions();
         subscriptions
@@ -101,7 +103,8 @@ impl ClientInfo {
             .count()
     }
 
-    /// Its subscriptions, some of which may be over; to be let go at once.
+    /// Locks the subscriptions. Some may have reached their maximum of messages. The lock must be held only briefly, because the client's
+    /// task waits for it.
     pub(crate) fn subscriptions(&self) -> MutexGuard<'_, HashTable<Arc<Subscription>>> {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,16 +1,16 @@
-//! Counts of how often a worker looks up who gets a message, for the pages.
+//! Counters of the lookups of a message's subscribers, for the pages.
 
 use std::sync::atomic::AtomicU64;
 
-/// Look-ups of who gets a message, since start.
+/// Counters of the lookups of a message's subscribers, since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Lookups {
-    /// All of them.
+    /// All lookups.
     pub(crate) total: AtomicU64,
-    /// Those for which the answer was remembered.
+    /// Lookups that were answered from a cache.
     pub(crate) hits: AtomicU64,
-    /// Subjects that the workers remember now, those that several remember counted several times.
+    /// Number of subjects in the caches of all workers. A subject in several caches is counted several times.
     pub(crate) cached: AtomicU64,
-    /// The most subscriptions that one message went to.
+    /// Maximum number of subscriptions to which one message was delivered.
     pub(crate) fanout_max: AtomicU64,
 }

@@ -300,7 +300,7 @@ fn user(place: &Place, table: &Table) -> Result<(), SettingsError> {
             place: place.clone(),
             key: key.clone(),
             section: " in authorization.users".to_owned(),
-            hint: "; it takes user and password".to_owned(),
+            hint: "; the keys are user and password".to_owned(),
         });
     let wrong = ["user", "password"].into_iter().filter_map(|key| {
         let name = format!("authorization.users.{key}");

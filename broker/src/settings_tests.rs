@@ -138,7 +138,7 @@ fn invalid_settings_are_refused_with_their_line_and_a_hint() {
         ),
         (
             "[authorization]\nusers = [\n{ user = \"a\", pasword = \"hunter2\" }]\n",
-            "settings:3: unknown key `pasword` in authorization.users; it takes user and password",
+            "settings:3: unknown key `pasword` in authorization.users; the keys are user and password",
         ),
         (
             "[authorization]\nusers = [{ user = \"a\" }]\n",

@@ -27,7 +27,7 @@ struct Name {
 /// Parses a command line. `command` must be built.
 ///
 /// # Errors
-/// The errors of Go's `flag` package and of `nats-server`. An unknown flag is no error here: clap reports it.
+/// The errors of Go's `flag` package and of `nats-server`. Unknown flags are left to clap, which reports them.
 pub(super) fn read(
     arguments: impl IntoIterator<Item = OsString>,
     command: &mut Command,

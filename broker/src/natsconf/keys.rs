@@ -387,9 +387,9 @@ fn time(node: &Node) -> Option<(Duration, &str)> {
                     - rest
                         .trim_start_matches(|next: char| next.is_ascii_digit() || next == '.')
                         .len();
-                let (digits, behind) = rest.split_at(number);
-                let letters = behind.find(|next: char| next.is_ascii_digit() || next == '.');
-                let (unit, left) = behind.split_at(letters.unwrap_or(behind.len()));
+                let (digits, after) = rest.split_at(number);
+                let letters = after.find(|next: char| next.is_ascii_digit() || next == '.');
+                let (unit, left) = after.split_at(letters.unwrap_or(after.len()));
                 let unit = match unit {
                     "ns" => 1e-9,
                     "us" | "µs" | "μs" => 1e-6,

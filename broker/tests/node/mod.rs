@@ -63,27 +63,27 @@ impl RawClient {
         self.expect("PONG\r\n").await;
     }
 
-    /// Reads as many bytes as `wanted` has, and panics if they differ.
+    /// Reads as many bytes as `expected` has, and panics if they differ.
     #[track_caller]
-    pub(crate) fn expect<'a>(&'a mut self, wanted: &'a str) -> impl Future<Output = ()> + 'a {
+    pub(crate) fn expect<'a>(&'a mut self, expected: &'a str) -> impl Future<Output = ()> + 'a {
         let at = std::panic::Location::caller();
         async move {
             loop {
-                let is_ping = self.received.starts_with(PING) && !wanted.as_bytes().starts_with(PING);
+                let is_ping = self.received.starts_with(PING) && !expected.as_bytes().starts_with(PING);
                 if is_ping {
                     self.received.drain(..PING.len());
-                } else if self.received.len() >= wanted.len() || !self.more().await {
+                } else if self.received.len() >= expected.len() || !self.more().await {
                     break;
                 }
             }
-            let count = wanted.len().min(self.received.len());
+            let count = expected.len().min(self.received.len());
             let received: Vec<u8> = self.received.drain(..count).collect();
             let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(100)]).into_owned();
             assert!(
-                received == wanted.as_bytes(),
+                received == expected.as_bytes(),
                 "{at}: expected {} bytes {:?}, received {} bytes {:?}",
-                wanted.len(),
-                shown(wanted.as_bytes()),
+                expected.len(),
+                shown(expected.as_bytes()),
                 count,
                 shown(&received)
             );
