@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     runtime.block_on(serve(&cli, settings, &logging)).into()
 }
 
-/// Returns whether the maximum number of clients was set by the operator and is not the default.
+/// Returns whether the operator has set the maximum number of clients.
 fn is_limit_given(loaded: &Loaded<Settings>) -> bool {
     loaded.is_given(loaded.settings.connections().key)
 }
@@ -83,7 +83,7 @@ impl Signals {
     }
 
     /// Handles SIGHUP and SIGUSR1. Returns at a signal that ends the program, or when another node holds this node's name.
-    async fn answer_until_end(
+    async fn handle_until_end(
         &mut self,
         cli: &Cli,
         server: &Server,
@@ -121,7 +121,7 @@ impl Signals {
                         return;
                     }
                     is_terminated = true;
-                    info!("SIGTERM ignored in lame duck mode; a second one, or SIGINT, ends it at once");
+                    info!("SIGTERM ignored in lame duck mode; a second SIGTERM, or SIGINT, stops the server at once");
                 }
             }
         }
@@ -185,7 +185,7 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
         }
     };
     info!("Server is ready");
-    let end = signals.answer_until_end(cli, &server, clustered, logging).await;
+    let end = signals.handle_until_end(cli, &server, clustered, logging).await;
     if end != End::Now {
         info!("Entering lame duck mode, stop accepting new clients");
         tokio::select! {

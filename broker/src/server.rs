@@ -1,4 +1,4 @@
-//! One node as a value: started from settings, reloaded, made a lame duck, stopped.
+//! A running node as a value: start, reload, lame duck mode, stop.
 
 use std::future::{Future, pending};
 use std::io;
@@ -261,7 +261,11 @@ impl Server {
             return;
         }
         let clients = self.shared.clients.open();
-        info!("closing clients={} over {:?}", clients.len(), policy.lame_duck);
+        info!(
+            clients = clients.len(),
+            over_ms = policy.lame_duck.as_millis(),
+            "closing clients"
+        );
         let start = Instant::now();
         let count = u32::try_from(clients.len()).unwrap_or(u32::MAX).max(1);
         for (number, client) in (0..count).zip(&clients) {

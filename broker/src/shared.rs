@@ -49,8 +49,8 @@ pub(crate) struct Shared {
     connect_urls: ArcSwap<Vec<String>>,
     /// Address of this node for clients.
     own_url: OnceLock<String>,
-    /// INFO has had `connect_urls` once. From then on it has this node's own address even if there is no other node, so that clients
-    /// forget the others.
+    /// Whether INFO has ever had other nodes in `connect_urls`. If so, it continues to have this node's address when there are no other
+    /// nodes, so that clients remove the others from their lists.
     had_peers: AtomicBool,
     /// The cluster name of the settings, or of the cluster that the node has joined.
     cluster_name: ArcSwap<String>,

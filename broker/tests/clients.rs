@@ -1,6 +1,6 @@
 //! Tests of delivery: to whom messages go, with many clients at once, and that closed clients leave nothing behind.
 
-use crate::node::{CONNECT, RawClient, TIMEOUT, eventually, page_number, start};
+use crate::node::{CONNECT, RawClient, TIMEOUT, eventually, page_field, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -194,13 +194,13 @@ async fn a_batch_for_thousands_of_subscriptions_does_not_block_other_clients() {
         }
     });
     // Delivery has begun. The other client must get its PONGs before all messages are delivered.
-    while page_number(&server, "/varz", "out_msgs").await == 0 {
+    while page_field(&server, "/varz", "out_msgs").await == 0 {
         tokio::task::yield_now().await;
     }
     for _ in 0..5 {
         other.flush().await;
     }
-    let delivered = page_number(&server, "/varz", "out_msgs").await;
+    let delivered = page_field(&server, "/varz", "out_msgs").await;
     assert!(
         delivered < SUBSCRIPTIONS * MESSAGES,
         "the other client was blocked until all {delivered} messages were delivered"
@@ -210,7 +210,7 @@ async fn a_batch_for_thousands_of_subscriptions_does_not_block_other_clients() {
         .expect("delivery ends within the timeout")
         .expect("all messages arrive");
     assert_eq!(
-        page_number(&server, "/varz", "out_msgs").await,
+        page_field(&server, "/varz", "out_msgs").await,
         SUBSCRIPTIONS * MESSAGES
     );
     publisher.flush().await;

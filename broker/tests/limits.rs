@@ -1,6 +1,6 @@
 //! Tests of limits, and of slow and silent clients.
 
-use crate::node::{RawClient, TIMEOUT, eventually, page_number, start};
+use crate::node::{RawClient, TIMEOUT, eventually, page_field, start};
 use standin_broker::Settings;
 use standin_broker::settings::Millis;
 use tokio::net::TcpStream;
@@ -126,7 +126,7 @@ async fn ended_subscriptions_do_not_count_for_the_limit() {
         assert_eq!(client.line().await, format!("MSG in.{number} {number} 1\r\n"));
         assert_eq!(client.line().await, "x\r\n");
     }
-    assert_eq!(page_number(&server, "/connz", "subscriptions").await, 1);
+    assert_eq!(page_field(&server, "/connz", "subscriptions").await, 1);
     client.send("SUB a a\r\nSUB b b\r\nSUB c c\r\n").await;
     assert_eq!(client.line().await, "-ERR 'maximum subscriptions exceeded'\r\n");
 }

@@ -1,4 +1,5 @@
-//! The flag `--signal COMMAND[=PID]`: sends a signal to a running server, with the commands and process names of `nats-server`.
+//! The flag `--signal COMMAND[=PID]`: sends a signal to a running server. As in `nats-server`, PID is a process id, a pid file, or the first
+//! digits of process ids and `*`.
 
 use std::fs;
 use std::io;

@@ -127,7 +127,7 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Returns the value of a numeric field of a page.
-pub(crate) async fn page_number(server: &Server, page: &str, name: &str) -> u64 {
+pub(crate) async fn page_field(server: &Server, page: &str, name: &str) -> u64 {
     let address = server.http_address().expect("the node serves pages");
     let mut stream = TcpStream::connect(address).await.expect("connect to the pages");
     let request = format!("GET {page} HTTP/1.0\r\n\r\n");
