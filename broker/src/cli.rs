@@ -175,7 +175,7 @@ pub struct Cli {
     #[arg(short = 'P', long, value_name = "FILE", help_heading = "Operation")]
     pid: Option<String>,
 
-    /// Folder for the file standin-broker_<pid>.ports, which lists the ports in use
+    /// Folder for the file standin-broker_PID.ports, which lists the ports in use
     #[arg(
         long = "ports_file_dir",
         alias = "ports-file-dir",

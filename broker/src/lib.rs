@@ -21,10 +21,10 @@
 //! | `route` | the routes to other nodes, and the frames on them |
 //! | `mesh` | membership: starting, keeping routes, leaving |
 //!
-//! Around them: [`cli`]; [`settings`], with `natsconf` (nats-server's own format), `unsupported` (features of nats-server that are not supported)
-//! and `policy` (the settings that SIGHUP can change); [`auth`]; `closing` (reasons for the end of a connection) and `end_log` (their log
-//! lines); `clients` and `client_info` (the state of clients that the pages show); `monitor` (the pages); [`process_files`] (pid file and ports
-//! file); `identity`.
+//! Around them: [`cli`]; [`settings`], with `natsconf` (nats-server's own format), `unsupported` (features of nats-server that are not
+//! supported) and `policy` (the settings that SIGHUP can change); [`auth`]; `closing` (reasons for the end of a connection) and `end_log`
+//! (their log lines); `clients` and `client_info` (the state of clients that the pages show); `monitor` (the pages); [`process_files`]
+//! (pid file and ports file); `identity`.
 //!
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged. Then each client or route with staged output is written
 //! once, by the thread that read the batch.

@@ -87,7 +87,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a node, and returns when it accepts clients. A clustered node joins the other nodes first. Must be called inside a tokio runtime.
+    /// Starts a node, and returns when it accepts clients. A clustered node joins the other nodes first. Must be called inside a tokio
+    /// runtime.
     ///
     /// # Errors
     /// [`RunError`].
@@ -216,7 +217,8 @@ impl Server {
         self.shared.interest.links.load().len()
     }
 
-    /// Applies new settings, also to connected clients. A setting that needs a restart keeps its value, and its change is logged as a warning.
+    /// Applies new settings, also to connected clients. A setting that needs a restart keeps its value, and its change is logged as a
+    /// warning.
     pub fn reload(&self, new: Settings) {
         let old = self.shared.settings.load();
         for change in changes(&**old, &new) {

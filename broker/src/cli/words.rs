@@ -1,5 +1,6 @@
-//! Conversion of a command line of `nats-server`, in the syntax of Go's `flag` package, to the syntax of clap. Go accepts one dash or two,
-//! `-flag=value` or `-flag value`, and `-flag=false` for a switch, but no joined one-letter flags. The result has two dashes before each flag.
+//! Conversion of a command line of `nats-server`, in the syntax of Go's `flag` package, to the syntax of clap. Go accepts one dash or
+//! two, `-flag=value` or `-flag value`, and `-flag=false` for a switch, but no joined one-letter flags. The result has two dashes before
+//! each flag.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
