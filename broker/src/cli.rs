@@ -1,6 +1,6 @@
 //! The command line. It has the flags of `nats-server`, so that start scripts for `nats-server` work. Flags override all other settings.
 //!
-//! [`words`] parses it as `nats-server` does. The supported flags are in this file, the flags of unsupported features in [`unsupported`].
+//! `words` parses it as `nats-server` does. The supported flags are in this file, the flags of unsupported features in `unsupported`.
 //! [`signal`] is the command `--signal`.
 
 pub mod signal;
