@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use standin_wire::client::Publish;
+use standin_wire::{encode, server};
 use tracing::trace;
 
 use crate::cache::Cache;
@@ -315,7 +316,7 @@ impl Router {
         let staged = self.stage.message(&subscription.client, from);
         staged.payload_bytes += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
         let start = staged.bytes.len();
-        encode(staged, subscription, message, shared);
+        stage_message(staged, subscription, message, shared);
         if self.trace {
             trace!(
                 client = subscription.client.id,
@@ -359,9 +360,9 @@ impl SharedBody {
     }
 }
 
-/// MSG or HMSG, as the subscriber takes it.
+/// Stages MSG or HMSG, as the subscriber accepts headers or not.
 #[inline]
-fn encode(
+fn stage_message(
     staged: &mut Staged,
     subscription: &Subscription,
     message: &Publish<'_>,
@@ -370,31 +371,22 @@ fn encode(
     let headers = message
         .headers
         .filter(|headers| !headers.is_empty() && subscription.client.takes_headers.load(Relaxed));
-    let out = &mut staged.bytes;
-    out.extend_from_slice(if headers.is_some() { b"HMSG " } else { b"MSG " });
-    out.extend_from_slice(message.subject);
-    out.push(b' ');
-    out.extend_from_slice(subscription.sid());
-    out.push(b' ');
-    if let Some(reply) = message.reply {
-        out.extend_from_slice(reply);
-        out.push(b' ');
-    }
-    let headers_len = headers.map_or(0, <[u8]>::len);
-    if headers.is_some() {
-        number(out, headers_len);
-        out.push(b' ');
-    }
-    number(out, headers_len + message.payload.len());
-    out.extend_from_slice(b"\r\n");
+    let message = server::Message {
+        subject: message.subject,
+        sid: subscription.sid(),
+        reply: message.reply,
+        headers,
+        payload: message.payload,
+    };
     match shared {
-        Some(shared) if headers.is_some() => staged.share(shared.body.clone()),
-        Some(shared) => staged.share(shared.body.slice(shared.headers_len..)),
-        None => {
-            out.extend_from_slice(headers.unwrap_or_default());
-            out.extend_from_slice(message.payload);
-            out.extend_from_slice(b"\r\n");
+        Some(shared) => {
+            encode::message_line(&message, &mut staged.bytes);
+            staged.share(match headers {
+                Some(_) => shared.body.clone(),
+                None => shared.body.slice(shared.headers_len..),
+            });
         }
+        None => encode::message(&message, &mut staged.bytes),
     }
 }
 
@@ -405,23 +397,6 @@ pub(crate) fn line(frame: &[u8]) -> Cow<'_, str> {
         .position(|byte| *byte == b'\r')
         .unwrap_or(frame.len());
     String::from_utf8_lossy(&frame[..end])
-}
-
-/// `value` in decimal.
-#[inline]
-fn number(out: &mut Vec<u8>, value: usize) {
-    if value < 10 {
-        return out.push(b'0' + value as u8);
-    }
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    let mut rest = value;
-    while rest > 0 {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    out.extend_from_slice(&digits[start..]);
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Subscription {
         Some(self.max.load(Ordering::Relaxed)).filter(|max| *max > 0)
     }
 
-    /// Whether it has had all it asked for.
+    /// Whether the maximum of its UNSUB is reached.
     pub(crate) fn is_over(&self) -> bool {
         let max = self.max.load(Ordering::SeqCst);
         max > 0 && self.delivered.load(Ordering::SeqCst) >= max

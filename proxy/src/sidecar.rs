@@ -259,7 +259,9 @@ impl Sidecar {
         let (stop, stopped) = oneshot::channel::<()>();
         let status = Arc::new(SidecarStatus(Arc::clone(&self.shared)));
         let metrics = Arc::clone(&self.shared.metrics);
-        info!(address = ?self.http_address, "serving HTTP");
+        if let Some(address) = self.http_address {
+            info!(%address, "serving HTTP");
+        }
         let stopped = async { drop(stopped.await) };
         self.http = Some((
             stop,

@@ -272,7 +272,7 @@ impl Task {
         let newcomer = Newcomer::Link(serve, stream);
         let worker = &self.workers[self.shared.home(number)];
         if worker.send(newcomer).await.is_err() {
-            error!("a worker is gone; the link is closed");
+            error!("worker ended; the connection is closed");
             self.keeper.membership.link_lost(number, false, now);
         }
     }
