@@ -197,6 +197,21 @@ impl Journal {
         true
     }
 
+    /// Returns whether the subscription ends with some delivery.
+    #[inline]
+    pub(crate) fn has_max(&self, slot: Slot) -> bool {
+        let entry = self.entries.get(slot.0 as usize);
+        entry.is_some_and(|entry| entry.as_ref().is_some_and(|entry| entry.max.is_some()))
+    }
+
+    /// Counts `count` messages delivered to a subscription without a max.
+    #[inline]
+    pub(crate) fn delivered_again(&mut self, slot: Slot, count: u64) {
+        if let Some(Some(entry)) = self.entries.get_mut(slot.0 as usize) {
+            entry.delivered += count;
+        }
+    }
+
     /// Removes a subscription to `subject` (in `queue`) that a node refused. This is the oldest unacked one. If there is
     /// none, the node has withdrawn a permission, and all such subscriptions end.
     pub(crate) fn refuse(&mut self, subject: &[u8], queue: Option<&[u8]>) {

@@ -165,6 +165,29 @@ impl<D: Dialect> Scanner<D> {
         self.general(buf)
     }
 
+    /// Returns the number of complete frames at the start of `buf` that have the same control line, byte for byte, as the last
+    /// message. Each is as long as that message. The last 64 bytes of `buf` are not searched. To count repeated frames takes
+    /// a third of the time of [`next`](Self::next) for each (`tests/bench sidecar --only passing`, 16 B).
+    #[inline]
+    pub fn repeated(&self, buf: &[u8]) -> usize {
+        let Some((memo, mask)) = self
+            .memo
+            .as_deref()
+            .and_then(|memo| Some((memo, mask(memo.span.head)?)))
+        else {
+            return 0;
+        };
+        let (line, len) = (memo.line, memo.span.len);
+        let mut at = 0;
+        while let Some(head) = buf.get(at..).and_then(<[u8]>::first_chunk::<MEMO_BYTES_MAX>)
+            && buf.get(at + len - 2..at + len) == Some(b"\r\n")
+            && is_same_line(head, &line, mask)
+        {
+            at += len;
+        }
+        at / len
+    }
+
     /// The plain path. Returns the span of a message without headers that has a short control line; `None` for any other frame,
     /// valid or not.
     // Inlined by force, as are the two functions it calls: to return the span through memory takes a fifth of the time
@@ -298,12 +321,22 @@ impl<V> Memo<V> {
         let Some(mask) = mask(self.span.head) else {
             return false;
         };
-        let mut difference = 0;
-        for at in 0..MEMO_BYTES_MAX {
-            difference |= (head[at] ^ self.line[at]) & mask[at];
-        }
-        difference == 0
+        is_same_line(head, &self.line, mask)
     }
+}
+
+/// Returns whether two lines are the same where `mask` has ones.
+#[inline]
+fn is_same_line(
+    one: &[u8; MEMO_BYTES_MAX],
+    other: &[u8; MEMO_BYTES_MAX],
+    mask: &[u8; MEMO_BYTES_MAX],
+) -> bool {
+    let mut difference = 0;
+    for at in 0..MEMO_BYTES_MAX {
+        difference |= (one[at] ^ other[at]) & mask[at];
+    }
+    difference == 0
 }
 
 /// Returns a mask with ones for the first `line_bytes` bytes and zeros for the others; `None` for a line that is too long to
@@ -387,6 +420,58 @@ mod tests {
 
     fn scan(bytes: &[u8]) -> Result<Option<Span<Verb>>, WireError> {
         ClientScanner::new(LIMITS).next(bytes)
+    }
+
+    #[test]
+    fn repeated_frames_are_those_that_would_be_found_one_by_one() {
+        let frames = [
+            "PUB a 1\r\nx\r\n",
+            "PUB a 1\r\ny\r\n",
+            "PUB b 1\r\nx\r\n",
+            "PUB a 2\r\nxy\r\n",
+            "PING\r\n",
+        ];
+        for seed in 0_u32..2000 {
+            // The longer the seed stays in one digit, the more frames repeat.
+            let picks =
+                (0..40).map(|at| frames[(seed.wrapping_mul(2_654_435_761) >> (at / 5 * 3)) as usize % 5]);
+            let stream: Vec<u8> = picks.flat_map(|frame| frame.bytes()).collect();
+            let mut scanner = ClientScanner::new(LIMITS);
+            let mut at = 0;
+            while let Ok(Some(span)) = scanner.next(&stream[at..]) {
+                at += span.len;
+                if span.verb != Verb::Pub {
+                    continue;
+                }
+                let repeated = scanner.repeated(&stream[at..]);
+                let mut alone = at;
+                for _ in 0..repeated {
+                    let next = scanner.next(&stream[alone..]).unwrap().unwrap();
+                    assert!(next.repeats && next.len == span.len, "seed {seed}");
+                    alone += next.len;
+                }
+                let is_cut = stream.len() - alone < MEMO_BYTES_MAX;
+                let next = scanner.next(&stream[alone..]).unwrap();
+                assert!(
+                    is_cut || next.is_some_and(|next| !next.repeats || next.verb != Verb::Pub),
+                    "seed {seed}"
+                );
+                at = alone + next.map_or(0, |next| next.len);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_repeats_a_line_but_ends_wrongly_or_is_cut_is_not_counted() {
+        let mut scanner = ClientScanner::new(LIMITS);
+        let frame = b"PUB a 5\r\nhello\r\n";
+        assert!(scanner.next(frame).unwrap().is_some());
+        let mut stream = frame.repeat(10);
+        assert_eq!(scanner.repeated(&stream), 7, "the last 64 bytes are left");
+        stream[3 * frame.len() - 1] = b'x';
+        assert_eq!(scanner.repeated(&stream), 2);
+        assert_eq!(scanner.repeated(&frame[..10]), 0);
+        assert_eq!(ClientScanner::new(LIMITS).repeated(&stream), 0);
     }
 
     #[test]

@@ -135,6 +135,12 @@ impl Session {
                 };
                 node.last_slot = slot.filter(|slot| self.journal.delivered(*slot));
                 at += span.len;
+                if let Some(slot) = node.last_slot.filter(|slot| !self.journal.has_max(*slot)) {
+                    let repeated = node.scanner.repeated(&bytes[at..]);
+                    self.journal.delivered_again(slot, repeated as u64);
+                    self.traffic.messages_to_component += repeated as u64;
+                    at += repeated * span.len;
+                }
                 continue;
             }
             let Some(decision) = self.decide(frame, &span, now) else {

@@ -95,6 +95,14 @@ impl Effects {
         self.last.bytes += span.len as u32;
     }
 
+    /// Adds publishes with the same control line as the last one, each `len` bytes long.
+    #[inline]
+    fn publish_repeated(&mut self, count: usize, len: usize) {
+        self.repeated += count as u32;
+        self.last.count += count as u32;
+        self.last.bytes += (count * len) as u32;
+    }
+
     /// Adds a frame with an effect of its own.
     fn frame(&mut self, span: Span<Verb>) {
         self.close();
@@ -267,13 +275,21 @@ impl Session {
                 return Ok(Plan::Wait);
             }
             publishes += u64::from(publish);
+            len += span.len;
             if publish && !may_resend {
                 self.effects.publish(frame, span);
+                let end = bytes.len().min(bytes_max);
+                let repeated = self
+                    .component
+                    .scanner
+                    .repeated(bytes.get(len..end).unwrap_or_default());
+                self.effects.publish_repeated(repeated, span.len);
+                publishes += repeated as u64;
+                len += repeated * span.len;
             } else {
                 self.effects.frame(*span);
                 others += 1;
             }
-            len += span.len;
         }
         self.effects.close();
         Ok(if len == 0 {
