@@ -24,7 +24,7 @@ pub(crate) struct DialSettings {
 }
 
 impl DialSettings {
-    /// Takes them from the sidecar's settings.
+    /// Returns this part of the sidecar's settings.
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             connect_timeout: settings.dial.connect_timeout_ms.duration(),

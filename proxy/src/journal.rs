@@ -59,7 +59,7 @@ pub(crate) struct Journal {
     ended: EndedSids,
     /// Orders and slots of subscriptions that no PONG has acked. A refusal is about one of them.
     recent: VecDeque<(u64, u32)>,
-    /// There were subscriptions at the last replay.
+    /// Whether there were subscriptions at the last replay.
     moved: bool,
 }
 
@@ -234,8 +234,8 @@ impl Journal {
         slots.into_iter().for_each(|slot| self.remove(slot));
     }
 
-    /// Removes the newest unacked subscription, because a node refused one for being too many. The node does not name it.
-    /// It processes them in order, so the refused one is the newest.
+    /// Removes the newest unacked subscription, because a node refused a SUB above its limit on subscriptions. The `-ERR` does
+    /// not name the subscription. A node processes SUBs in order, so the refused SUB is the newest.
     pub(crate) fn refuse_newest(&mut self) {
         while let Some((order, slot)) = self.recent.pop_back() {
             let entry = self.entries[slot as usize].as_ref();

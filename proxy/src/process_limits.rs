@@ -25,7 +25,7 @@ pub(crate) struct ProcessLimits {
 }
 
 impl ProcessLimits {
-    /// Takes them from the sidecar's settings.
+    /// Returns the limits according to the sidecar's settings.
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             connections_max: Self::connections(settings).that_fit(),

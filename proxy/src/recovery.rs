@@ -43,7 +43,7 @@ struct Away {
     session: Arc<SessionInfo>,
     /// The lost node; `None` if the session never had one.
     node: Option<Endpoint>,
-    /// The session was without a node in the present outage.
+    /// Whether the session was without a node in the present outage.
     in_outage: bool,
     /// Time at which the node had the session's subscriptions again.
     back_at: Option<Instant>,
@@ -65,7 +65,7 @@ struct Outage {
     in_doubt: InDoubtCount,
     /// Publishes that sessions still held when they ended.
     abandoned: u64,
-    /// The beginning was reported.
+    /// Whether the beginning was reported.
     begin_reported: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The table of all sessions.
+//! The table of all sessions of the sidecar, for the HTTP pages, the connection limit and the stop.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::session_info::SessionInfo;
 
-/// All sessions, in the order of their numbers.
+/// All sessions, ordered by id.
 #[derive(Debug, Default)]
 pub(crate) struct SessionTable {
     sessions: Mutex<BTreeMap<u64, Arc<SessionInfo>>>,
@@ -42,12 +42,11 @@ impl SessionTable {
         self.lock().len()
     }
 
-    /// Returns at most `limit` sessions after the first `offset`.
+    /// Skips `offset` sessions and returns at most `limit` of the following ones.
     pub(crate) fn page(&self, offset: usize, limit: usize) -> Vec<Arc<SessionInfo>> {
         self.lock().values().skip(offset).take(limit).cloned().collect()
     }
 
-    /// Returns all sessions.
     pub(crate) fn all(&self) -> Vec<Arc<SessionInfo>> {
         self.lock().values().cloned().collect()
     }

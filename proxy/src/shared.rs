@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) policy: ArcSwap<Policy>,
     pub(crate) dial_settings: ArcSwap<DialSettings>,
     pub(crate) limits: ArcSwap<ProcessLimits>,
-    /// Components can connect.
+    /// Whether components can connect.
     pub(crate) listening: AtomicBool,
     pub(crate) stopping: AtomicBool,
     pub(crate) session_ids: AtomicU64,

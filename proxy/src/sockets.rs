@@ -1,4 +1,4 @@
-//! The two sockets of a session: written without waiting, read when ready, closed in order.
+//! The two sockets of a session, to the component and to the node: non-blocking writes and reads, and the orderly close.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::cause::Cause;
 use crate::session::{EndReason, Wires};
 
-/// The sockets of a session, and whether and why they broke.
+/// The two sockets of a session, each with the failure of its connection, if any.
 pub(crate) struct Sockets {
     pub(crate) component: TcpStream,
     pub(crate) component_broke: bool,
@@ -22,13 +22,14 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Drops the connection to the node. With `reset`, the node discards bytes that it has not read yet. Otherwise a
-    /// frozen node that resumes would deliver messages that were counted as lost, after newer ones (promise S12).
+    /// Closes the connection to the node. With `reset` it is closed by an RST, so that the node discards the bytes that it
+    /// has not read yet. A frozen node that resumed would otherwise read these bytes and deliver their messages, although they
+    /// were counted as lost, and after newer messages (promise S12).
     pub(crate) fn drop_node(&mut self, reset: bool) {
         if let Some(node) = self.node.take()
             && reset
         {
-            // Without it the node gets an orderly close and continues to read.
+            // A close with a linger time of zero sends an RST instead of a FIN.
             let _ = SockRef::from(&node).set_linger(Some(Duration::ZERO));
         }
     }
@@ -61,8 +62,8 @@ impl Wires for Sockets {
     }
 }
 
-/// Writes as many bytes as the socket takes. Nearly always there is one part, and `send` is cheaper in the kernel
-/// than `writev`.
+/// Writes as many bytes as the send buffer of the socket takes. A single part, the usual case, is written with `send`, which
+/// costs the kernel less than `writev`.
 fn try_write(stream: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     match parts {
         [part] => stream.try_write(part),
@@ -81,13 +82,13 @@ pub(crate) fn read(
     read.map_ok(|()| buffer.filled().len())
 }
 
-/// Turns on TCP keep-alive: the kernel probes a silent peer after `idle`, and then at the same interval, to detect a
-/// lost host.
+/// Turns on TCP keepalive, to detect a lost host. The kernel sends the first probe after `idle` without a segment from the
+/// peer, and further probes at the same interval.
 pub(crate) fn keep_alive(socket: &SockRef<'_>, idle: Duration) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(idle))
 }
 
-/// Closes both sockets in order, except a broken socket of the component.
+/// Closes both connections in an orderly way. A broken connection to the component is only dropped.
 pub(crate) async fn close(sockets: Sockets, end: EndReason) {
     let Sockets { component, node, .. } = sockets;
     let close_node = async {

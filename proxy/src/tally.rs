@@ -8,9 +8,9 @@ use standin_wire::ClientScanner;
 use standin_wire::client::Verb;
 use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
 
-/// Different first tokens counted separately. Messages with any further token are counted together.
+/// Maximum number of distinct first tokens that have a count of their own. All further tokens share one count.
 const TOKENS_MAX: usize = 16;
-/// Bytes kept of a token. Tokens with the same first bytes are counted together.
+/// Maximum number of bytes kept of a token. Tokens that differ only after these bytes share one count.
 const TOKEN_BYTES: usize = 16;
 
 /// The beginning of a subject's first token, padded with zeros.
@@ -26,12 +26,12 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts one message. `args` is its control line after the verb, and begins with the subject.
+    /// Counts one message. `args` is the control line without its verb, so it begins with the subject.
     pub(crate) fn count(&mut self, args: &[u8]) {
         self.add_token(first_token(args), 1);
     }
 
-    /// Counts `times` more messages with the same control line as the last one.
+    /// Counts `times` more messages with the same subject as the message counted last.
     pub(crate) fn count_again(&mut self, times: u64) {
         match self.counts.get_mut(self.last) {
             Some((_, count)) => *count += times,
@@ -39,15 +39,15 @@ impl Tally {
         }
     }
 
-    /// Counts `repeats` more messages like the last one, and then one with `args`. Not inlined, because the calling loop is
-    /// faster without it (`tests/bench sidecar`, 16 B).
+    /// Counts `repeats` more messages with the same subject as the message counted last, then one message with `args`.
+    /// Not inlined, because inlining slows down the calling loop (`tests/bench sidecar`, 16 B).
     #[inline(never)]
     pub(crate) fn count_behind(&mut self, repeats: u64, args: &[u8]) {
         self.count_again(repeats);
         self.count(args);
     }
 
-    /// Adds all that `other` has counted.
+    /// Adds the counts of `other`.
     pub(crate) fn add(&mut self, other: &Self) {
         for (token, count) in &other.counts {
             self.add_token(*token, *count);
@@ -102,7 +102,7 @@ pub(crate) fn publishes(frames: &[u8]) -> Tally {
     whole_publishes(frames).0
 }
 
-/// Counts the publishes among the complete frames at the head of `frames`, and returns the length of those frames.
+/// Counts the publishes in `frames`, up to the first incomplete frame. Also returns the length of the complete frames.
 pub(crate) fn whole_publishes(frames: &[u8]) -> (Tally, usize) {
     let mut scanner = unlimited_scanner();
     let (mut tally, mut at) = (Tally::default(), 0);
@@ -115,16 +115,17 @@ pub(crate) fn whole_publishes(frames: &[u8]) -> (Tally, usize) {
     (tally, at)
 }
 
-/// Returns a scanner for frames that passed an earlier check, under limits that may have been larger then.
+/// Returns a scanner with the largest possible limits, for frames that were already checked. The configured limits may have
+/// been lowered since that check, so they are not applied again.
 pub(crate) fn unlimited_scanner() -> ClientScanner {
     ClientScanner::new(FrameLimits {
-        // The settings allow no larger limit for a line.
+        // Larger than any value that `session.control_line_bytes_max` may have.
         line_bytes_max: PAYLOAD_BYTES_MAX,
         payload_bytes_max: PAYLOAD_BYTES_MAX,
     })
 }
 
-/// Writes `router=12 health=3 others=1`, the most frequent token first.
+/// Writes the counts as `router=12 health=3 others=1`, the highest count first and `others` last.
 impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut counts: Vec<&(Token, u64)> = self.counts.iter().collect();

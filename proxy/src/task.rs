@@ -68,11 +68,11 @@ type PendingDial = Pin<Box<dyn Future<Output = Result<DialledNode, FailedRound>>
 struct FailedRound {
     /// Number of known nodes.
     known: usize,
-    /// Each of them was dialled since the session lost its node.
+    /// Whether each of them was dialled since the session lost its node.
     all_tried: bool,
     /// The time since which no node is proved, if each has failed since then.
     none_reachable_since: Option<Instant>,
-    /// Every known node has refused the component's credentials.
+    /// Whether every known node has refused the component's credentials.
     all_refused: bool,
 }
 
@@ -89,7 +89,7 @@ struct Task {
     next: Option<Box<DialledNode>>,
     /// Dial permit, held until the node has taken the session.
     permit: Option<Permit>,
-    /// The node is left because of a failure. Its connection is reset.
+    /// Whether the node is left because of a failure. Its connection is then reset.
     resets_node: bool,
     /// The session's entry in the recovery after a loss.
     recovery_entry: RecoveryEntry,
@@ -100,7 +100,7 @@ struct Task {
     timer_at: Instant,
     /// Time at which the orderly end begins.
     stop_at: Option<Instant>,
-    /// The component or the node is not read because the shared buffer budget is exhausted.
+    /// Whether reading is suspended because the shared buffer budget is exhausted.
     starved: bool,
     /// Bytes and state as last reported.
     buffer_share: BufferShare,

@@ -154,8 +154,8 @@ async fn run_session(
     shared.metrics.sessions.decrement(1.0);
 }
 
-/// Counts and logs the end of a session: at WARN if the sidecar closed it, at DEBUG if its component did or all sessions
-/// end.
+/// Counts and logs the end of a session. The level is WARN if the sidecar closed this session, and DEBUG if the component
+/// closed it or the sidecar stops.
 fn log_end(shared: &Shared, session: &SessionInfo, ended: &SessionEnd) {
     let (end, reason) = (ended.reason, ended.reason.as_str());
     shared.metrics.sessions_closed.increment(reason);

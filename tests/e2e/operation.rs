@@ -331,12 +331,12 @@ async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or
             crowd.push(TcpStream::connect(address).await.expect("it listens"));
         }
         process
-            .wait_for_line("come near the limit on open files", TIMEOUT)
+            .wait_for_line("near the limit on open files", TIMEOUT)
             .await;
         let refused = process.wait_for_line("bound=\"the limit on open files", TIMEOUT);
         refused.await;
         let near = warnings(&process);
-        let near = near.iter().filter(|line| line.contains("come near")).count();
+        let near = near.iter().filter(|line| line.contains("near the limit")).count();
         assert_eq!(near, 1, "{:?}", warnings(&process));
     }
 }

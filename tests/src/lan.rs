@@ -3,7 +3,7 @@
 //! The switch is a bridge in its own namespace, so the network of the machine that runs the tests is not touched. The hosts have
 //! the addresses 10.78.0.1, .2, …, and each has its own loopback. Needs root and iproute2.
 //!
-//! Each fault is silence or delay, as a broken cable is to the other side, and never a reset. [`Lan::heal`] ends all faults.
+//! A fault is silence, loss or delay, as on a bad cable, and never a reset. [`Lan::heal`] ends all faults.
 //! Delay and loss work without `netem`, which many small kernels lack: the switch drops every frame that arrives from the host,
 //! and `cable.py` beside this file, which gets a copy before the drop, sends it again later, or not at all.
 

@@ -280,7 +280,7 @@ impl Mesh {
             let name = node.name().to_owned();
             if !node.is_running() {
                 let process = node.process();
-                panic!("{name} ended by itself:\n{}", process.tail());
+                panic!("{name} exited unexpectedly:\n{}", process.tail());
             }
             let links = Links::read(node.http()).await;
             all.push((

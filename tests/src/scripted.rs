@@ -1,8 +1,8 @@
 //! A node played by the test, which decides what the node reads, what it answers, and how and when it dies.
 //!
-//! It is for what a real `nats-server` cannot be made to do, such as to die after byte 17 of a MSG, or to read ten publishes and
-//! confirm three. A connection reads only when the test calls a method that reads, so a node that has stopped reading needs no
-//! call. [`ScriptedNode::with_receive_buffer_bytes`] limits what the kernel still takes then.
+//! It does what a real `nats-server` cannot be made to do, for example die after byte 17 of a MSG, or read ten publishes and ack
+//! three. A connection reads only while the test calls a method that reads. So a test plays a node that has stopped reading by not
+//! calling one. [`ScriptedNode::with_receive_buffer_bytes`] limits the bytes that the kernel still accepts for such a node.
 
 use crate::conversation::{Conversation, TIMEOUT};
 use crate::raw::msg_frame;

@@ -83,7 +83,7 @@ impl Server {
         format!("nats://{}", self.address)
     }
 
-    /// Returns where its monitoring pages are.
+    /// Returns the address of the server's monitoring pages.
     pub fn http(&self) -> Endpoint {
         Endpoint {
             address: self.http,

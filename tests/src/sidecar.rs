@@ -57,7 +57,7 @@ impl SidecarBuilder {
         self.setting("nodes.cache_file", file)
     }
 
-    /// Runs the sidecar in this namespace. Components must connect from the same namespace.
+    /// Runs the sidecar in this network namespace. Components must connect from the same namespace.
     #[must_use]
     pub fn inside(mut self, netns: &Netns) -> Self {
         self.netns = Some(netns.name().to_owned());
@@ -76,7 +76,7 @@ impl SidecarBuilder {
         sidecar
     }
 
-    /// Starts the sidecar and waits until it listens. It may know no node yet.
+    /// Starts the sidecar and waits until it listens. It need not know a node yet.
     pub async fn start_listening(self) -> Sidecar {
         let program = Program::new(peers::sidecar_binary())
             .arg("--config")
@@ -104,7 +104,7 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Returns a builder with free ports and no source of nodes.
+    /// Returns a builder with free ports and without a source of nodes.
     pub fn builder() -> SidecarBuilder {
         let folder =
             TempDir::new().unwrap_or_else(|error| panic!("cannot make a folder for the sidecar: {error}"));
@@ -128,12 +128,12 @@ impl Sidecar {
         self.given.address
     }
 
-    /// Returns that address as `nats://127.0.0.1:PORT`.
+    /// Returns the [`address`](Self::address) as `nats://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("nats://{}", self.given.address)
     }
 
-    /// Returns where its HTTP pages are.
+    /// Returns the address of the sidecar's HTTP pages.
     pub fn http(&self) -> Endpoint {
         Endpoint {
             address: self.given.http,
@@ -141,7 +141,7 @@ impl Sidecar {
         }
     }
 
-    /// Returns the folder with its settings file and its cache file.
+    /// Returns the folder with the sidecar's settings file and cache file.
     pub fn folder(&self) -> &Path {
         self.given.folder.path()
     }
@@ -151,7 +151,7 @@ impl Sidecar {
         self.given.cache_file()
     }
 
-    /// Returns the process, for its log, CPU time, memory and signals.
+    /// Returns the process, to read its log, CPU time and memory, and to send signals. Fails the test if there is none.
     pub fn process(&mut self) -> &mut Process {
         self.process
             .as_mut()
@@ -170,7 +170,7 @@ impl Sidecar {
         .await;
     }
 
-    /// Changes a setting in its file and sends SIGHUP; returns at once.
+    /// Changes one setting in the settings file and sends SIGHUP. Does not wait for the reload.
     pub fn reload_with(&mut self, key: &str, value: impl Into<Value>) {
         self.given.settings.insert(key.to_owned(), value.into());
         self.write_settings();
@@ -219,8 +219,9 @@ impl Sidecar {
             .unwrap_or_default()
     }
 
-    /// Returns the node's address of each session, in the order of `/sessionz`. It is `None` while the session has no node, or
-    /// while its subscriptions are not restored there yet: it gets no messages then.
+    /// Returns for each session the address of its node, in the order of `/sessionz`. The address is `None` while the session
+    /// has no node. It is also `None` while the node has not acked the replayed subscriptions, because the session may not yet
+    /// receive messages then.
     pub async fn session_nodes(&self) -> Vec<Option<SocketAddr>> {
         let nodes = self.node_rows().await;
         let address = |row: &Value| {
@@ -237,7 +238,8 @@ impl Sidecar {
         self.session_rows().await.iter().map(address).collect()
     }
 
-    /// Returns the node's address of the only session; `None` while it has no node, or while there is no session.
+    /// Returns the node address of the only session, as [`session_nodes`](Self::session_nodes) does; `None` without a session.
+    /// Fails the test if there are several sessions.
     pub async fn node_of_session(&self) -> Option<SocketAddr> {
         let nodes = self.session_nodes().await;
         assert!(nodes.len() <= 1, "one session expected, got {nodes:?}");
@@ -272,14 +274,14 @@ impl Sidecar {
     fn must_run(&mut self) {
         if !self.process().is_running() {
             let process = self.process();
-            panic!("the sidecar ended by itself:\n{}", process.tail());
+            panic!("the sidecar exited unexpectedly:\n{}", process.tail());
         }
     }
 
     fn write_settings(&self) {
         let mut text = String::new();
         for (key, value) in &self.given.settings {
-            // JSON's strings, numbers, booleans and flat lists are TOML too.
+            // Strings, numbers, booleans and flat lists have the same syntax in JSON and TOML.
             let _ = writeln!(text, "{key} = {value}");
         }
         write(&settings_path(&self.given.folder), &text);
@@ -290,14 +292,14 @@ fn settings_path(folder: &TempDir) -> PathBuf {
     folder.path().join("proxy.toml")
 }
 
-/// One reading of `/metrics`.
+/// The text of one scrape of `/metrics`.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     text: String,
 }
 
 impl Metrics {
-    /// Reads `/metrics` of the sidecar with these HTTP pages.
+    /// Reads `/metrics` from the HTTP listener `http`.
     pub async fn read(http: &Endpoint) -> Self {
         let page = http.get("/metrics").await;
         let Some((200, text)) = page else {
@@ -306,7 +308,7 @@ impl Metrics {
         Self { text }
     }
 
-    /// Returns the sum of all series with this name and these labels; 0 if there are none.
+    /// Returns the sum of all series that have this name and at least these labels; 0 if there are none.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let wanted: Vec<String> = labels
             .iter()

@@ -44,7 +44,7 @@ impl CliMessage {
 
     /// Prints help and version to standard output, and an error to standard error.
     pub fn print(&self) {
-        // An error of the output cannot be reported: the output is where it would be reported.
+        // If the output fails, there is no other place to report the error.
         let _ = self.error.print();
     }
 }

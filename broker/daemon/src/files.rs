@@ -1,8 +1,8 @@
 //! The limit on open files. Each connection needs at least one file.
 //!
-//! On most systems the default soft limit is far below the default of `connections_max`, but far above the number of
-//! connections on most hosts. So the start of a program warns only if the operator set a number that the limit does not
-//! allow. Later, a warning is logged when the number of connections comes near the limit ([`NearLimit`]).
+//! On most systems the default soft limit is lower than the default of `connections_max`, but most hosts never have that many
+//! connections. So a program warns at its start only if the operator set `connections_max` and the limit is too low for it.
+//! While the program runs, it warns when the number of connections comes near the limit ([`NearLimit`]).
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -17,23 +17,24 @@ const OTHER_FILES: u64 = 128;
 pub struct ConnectionLimit {
     /// Number of connections.
     pub max: usize,
-    /// The setting with this number.
+    /// Key of the setting that contains `max`, for log messages.
     pub key: &'static str,
-    /// Name of the peers: `components`, `clients`.
+    /// Name of the peers for log messages: `components` or `clients`.
     pub name: &'static str,
     /// Open files per connection.
     pub files: u64,
 }
 
 impl ConnectionLimit {
-    /// Raises the limit on open files to the number needed, including the hard limit if the process may. Warns if the limit
-    /// remains too low and the operator set the number of connections (`is_given`).
+    /// Raises the soft limit on open files to the hard limit. If the hard limit is too low for `max` connections, raises it
+    /// first, which needs privileges. Logs a warning if the limit is still too low and `is_given` is true: the operator set the
+    /// number of connections.
     pub fn raise_limit(self, is_given: bool) {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         let needed = (self.max as u64)
             .saturating_mul(self.files)
             .saturating_add(OTHER_FILES);
-        // Only a privileged process may raise the hard limit, and never above the kernel's own limit (fs.nr_open).
+        // Fails without CAP_SYS_RESOURCE, and above fs.nr_open.
         let raised =
             maximum.is_some_and(|hard| hard < needed) && set_limit(Some(needed), Some(needed)).is_ok();
         if !raised
@@ -62,7 +63,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// Returns the number of connections that the limit on open files allows, `max` at most.
+    /// Returns the number of connections that the limit on open files allows: at least 1, at most `max`.
     #[must_use]
     pub fn that_fit(self) -> usize {
         let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -71,7 +72,7 @@ impl ConnectionLimit {
             .clamp(1, self.max.max(1))
     }
 
-    /// Returns the name of the limit that caps the connections at `fits`, for the log.
+    /// Returns the name of the limit in force, for the log. `fits` is the result of [`that_fit`](Self::that_fit).
     #[must_use]
     pub const fn bound(self, fits: usize) -> &'static str {
         if fits < self.max {
@@ -86,14 +87,16 @@ fn set_limit(current: Option<u64>, maximum: Option<u64>) -> rustix::io::Result<(
     setrlimit(Resource::Nofile, Rlimit { current, maximum })
 }
 
-/// Warns once when connections come near the limit on open files. Warns again only after they were far below it.
+/// Warns when 80 % of the connections that the limit on open files allows are open. Warns again only after the number of
+/// connections was below 50 %.
 #[derive(Debug, Default)]
 pub struct NearLimit {
     is_near: AtomicBool,
 }
 
 impl NearLimit {
-    /// Checks the limit after a new connection: `count` are open, `fits` are possible. Returns whether it warned.
+    /// Logs the warning if it is due. Called for each new connection: `count` connections are open, and the limit on open files
+    /// allows `fits`. Never warns if the configured limit is reached first. Returns whether it warned.
     pub fn look(&self, limit: ConnectionLimit, fits: usize, count: usize) -> bool {
         let far = fits / 2;
         let near = fits - fits / 5;
@@ -106,7 +109,8 @@ impl NearLimit {
             warn!(
                 count,
                 limit = fits,
-                "{name} come near the limit on open files: raise it (ulimit -n, LimitNOFILE); above it they are refused"
+                "number of {name} near the limit on open files: raise the limit (ulimit -n, LimitNOFILE), else \
+                 {name} above it are refused"
             );
         }
         warns

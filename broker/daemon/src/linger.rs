@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Time limit of a close. When it has passed, the connection is closed whatever the peer does.
+/// Maximum duration of an orderly close. After it, the socket is closed even if the peer still sends.
 pub const LINGER: Duration = Duration::from_secs(1);
 
-/// Closes the connection so that the peer receives everything that was written to it. Shuts down the sending side and reads what
-/// the peer still sends: the close of a socket with unread bytes is a reset, and a reset can discard the last bytes written.
+/// Closes the connection so that the peer can receive everything that was written. Sends a FIN, then reads and discards what the
+/// peer sends, until the peer closes too or [`LINGER`] has passed. A close with unread bytes would send an RST instead, and the
+/// peer could lose the last bytes.
 pub async fn close(mut stream: TcpStream) {
     let closing = async {
         stream.shutdown().await?;
@@ -18,6 +19,6 @@ pub async fn close(mut stream: TcpStream) {
         while stream.read(&mut rest).await? > 0 {}
         io::Result::Ok(())
     };
-    // The connection is closed in any case, so an error has no consequence.
+    // After an error or the timeout, dropping the socket closes it.
     let _ = tokio::time::timeout(LINGER, closing).await;
 }

@@ -1,14 +1,14 @@
 //! Names, help texts and labels of metrics.
 //!
-//! *Architecture invariant:* no hot path looks up a label. The handles are created once, one per label value. There is no
-//! global recorder: each running program has its own [`Names`], so that several can run in one process.
+//! *Architecture invariant:* no hot path looks up a label, because the handle for each label value is created once, at the
+//! start. There is no global recorder: each sidecar or broker has its own [`Names`], so that several can run in one process.
 
 use std::fmt;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-/// Counters with one name, one per value of one label.
+/// Counters with the same name and one label: a counter for each known value of the label, and one with the value `other`.
 #[derive(Debug)]
 pub struct Labelled {
     counters: Vec<(&'static str, Counter)>,
@@ -16,19 +16,19 @@ pub struct Labelled {
 }
 
 impl Labelled {
-    /// Adds 1 to the counter of `value`, or to that of `other` if there is none for `value`.
+    /// Adds 1 to the counter of `value`, or to the counter of `other` if `value` is not known.
     pub fn increment(&self, value: &str) {
         self.add(value, 1);
     }
 
-    /// Adds `count` to the counter of `value`, or to that of `other` if there is none for `value`.
+    /// Adds `count` to the counter of `value`, or to the counter of `other` if `value` is not known.
     pub fn add(&self, value: &str, count: u64) {
         let found = self.counters.iter().find(|(known, _)| *known == value);
         found.map_or(&self.other, |(_, counter)| counter).increment(count);
     }
 }
 
-/// Creates the handles of metrics.
+/// Recorder of one program: creates the handles of its metrics and renders them.
 pub struct Names {
     recorder: PrometheusRecorder,
 }
@@ -50,11 +50,11 @@ impl fmt::Debug for Names {
 impl Names {
     const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
-    /// Creates a value whose histograms with names beginning with `prefix` have the bucket bounds `bounds`.
+    /// Creates a recorder in which each histogram whose name begins with `prefix` has the bucket bounds `bounds`.
     #[must_use]
     pub fn with_buckets(prefix: &str, bounds: &[f64]) -> Self {
         let metrics = Matcher::Prefix(prefix.to_owned());
-        // The only possible error is an empty list of bounds. The histogram is a summary then.
+        // Fails only if `bounds` is empty. Then these histograms become summaries.
         let builder = PrometheusBuilder::new().set_buckets_for_metric(metrics, bounds);
         Self {
             recorder: builder.unwrap_or_default().build_recorder(),
@@ -107,7 +107,7 @@ impl Names {
             .register_histogram(&Self::key(name, &[]), &Self::METADATA)
     }
 
-    /// Creates a counter for each of `values`, and one for all other values.
+    /// Creates a counter for each of `values`, and the counter `other` for all other values.
     pub fn labelled(
         &self,
         name: &'static str,
@@ -122,7 +122,8 @@ impl Names {
         }
     }
 
-    /// Creates a gauge for each pair of label values. They are ordered by the first label, then by the second.
+    /// Creates a gauge for each pair of a value of the first label and a value of the second label. The gauges are ordered by the
+    /// first label, then by the second.
     #[must_use]
     pub fn grid(
         &self,

@@ -1,6 +1,6 @@
-//! [`Announcement`], the handle of a node's own registration: a node is in ZooKeeper for as long as it lives.
+//! [`Announcement`], the handle of a node's own registration. The node is registered in ZooKeeper until the handle is dropped.
 //!
-//! The registration is made in the session that watches the other nodes (`work.rs`).
+//! The znode is created in the session that also watches the other nodes (`session_task.rs`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::record::Record;
 use crate::registration_state::{RegistrationState, Wanted};
 use crate::watch::{Watch, watch};
 
-/// Limit for the answer of ZooKeeper to a withdrawal.
+/// Time limit for the deletion of the znode in [`Announcement::withdraw`], in milliseconds.
 const WITHDRAW_MS_MAX: u64 = 500;
 
-/// A node's registration. Dropping it deletes the znode in the background; [`withdraw`](Self::withdraw) waits for that.
+/// A node's registration. Dropping it deletes the znode in the background. [`withdraw`](Self::withdraw) waits for the deletion.
 #[must_use = "a dropped announcement is withdrawn"]
 pub struct Announcement {
     id: String,
@@ -26,11 +26,11 @@ pub struct Announcement {
     watch: Watch,
 }
 
-/// Registers a node as the ephemeral znode `<path>/<id>` in a session of its own. Returns at once; ZooKeeper is asked in
-/// the background, for as long as the announcement lives. See [`Announcement::reserve`].
+/// Registers a node as the ephemeral znode `<path>/<id>` in a session of its own. Returns at once. The znode is created and kept
+/// in the background until the announcement is dropped. See [`Announcement::reserve`].
 ///
 /// # Errors
-/// As [`watch()`] and [`Announcement::reserve`].
+/// Those of [`watch()`] and [`Announcement::reserve`].
 pub fn announce(zookeeper: ZooKeeperConfig, record: Record) -> Result<Announcement, RegistryError> {
     record.check()?;
     let watch = watch(Config {
@@ -44,20 +44,19 @@ pub fn announce(zookeeper: ZooKeeperConfig, record: Record) -> Result<Announceme
 }
 
 impl Announcement {
-    /// Registers this node as the ephemeral znode `<path>/<id>`, in the session of `watch`. Returns at once; ZooKeeper
-    /// is asked in the background, for as long as the announcement lives. The znode itself is not created until
-    /// [`release`](Self::release): before that a ghost of this node is deleted, and the state says whether another node
-    /// holds the id. Readers of the znode may connect at once, so a node first learns here how long it has to wait, and
-    /// then opens its port.
+    /// Prepares the registration of this node as the ephemeral znode `<path>/<id>`, in the session of `watch`. Returns at
+    /// once and works in the background: it deletes a ghost of this node, and [`state`](Self::state) shows whether another
+    /// node holds the id. The znode is not created before [`release`](Self::release), because clients may connect as soon as
+    /// it exists. So a node calls `reserve`, waits until the id is free, opens its port, and then calls `release`.
     ///
-    /// The znodes above it, also those of the chroot, are created if they are missing. All can read what is created.
-    /// Without [`digest_auth`](crate::ZooKeeperConfig::digest_auth) all can change it too; with it only clients with the
-    /// same credentials, which every node of the cluster then needs. A parent that others shall change is best created
-    /// by hand before.
+    /// Missing parents of the znode are created, including those of the chroot. Everybody can read the created znodes.
+    /// Without [`digest_auth`](crate::ZooKeeperConfig::digest_auth), everybody can also change them. With it, only clients
+    /// with the same credentials can, so every node of the cluster needs these credentials. If a parent needs another ACL,
+    /// create it before the first node starts.
     ///
     /// # Errors
-    /// [`RegistryError::Setting`] or [`RegistryError::Address`] for a value that cannot work, and if `watch` has no
-    /// ZooKeeper or another announcement.
+    /// [`RegistryError::Setting`] or [`RegistryError::Address`] for an invalid value. [`RegistryError::Setting`] also if
+    /// ZooKeeper is not a source of `watch`, or if `watch` already has an announcement.
     pub fn reserve(watch: &Watch, record: Record) -> Result<Self, RegistryError> {
         record.check()?;
         if watch.health().zookeeper.name.is_empty() {
@@ -95,7 +94,7 @@ impl Announcement {
         self.state.borrow().clone()
     }
 
-    /// Returns when the state has changed since the last call. Cancel-safe.
+    /// Waits until the state has changed since the last call. Cancel-safe.
     pub async fn changed(&mut self) {
         if self.state.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -112,7 +111,7 @@ impl Announcement {
         &self.watch
     }
 
-    /// Lets the znode be created as soon as possible. Never waits.
+    /// Allows the creation of the znode, which follows as soon as possible. Never waits.
     pub fn release(&self) {
         self.watch.wanted().send_if_modified(|wanted| {
             let wanted = wanted.as_mut();
@@ -140,7 +139,7 @@ impl Announcement {
         Ok(())
     }
 
-    /// Ends the registration, unless it is another one by now.
+    /// Ends the registration. Does nothing if `watch` has the registration of another announcement by now.
     fn cancel(&self) {
         self.watch.wanted().send_if_modified(|wanted| {
             let is_ours = wanted
@@ -153,8 +152,8 @@ impl Announcement {
         });
     }
 
-    /// Deletes the znode and returns when it is gone. Without an answer of ZooKeeper it returns within a second; then
-    /// the znode goes when the session is resumed or ends.
+    /// Deletes the znode and waits until it is deleted, but not longer than half a second. If ZooKeeper does not answer in this
+    /// time, the znode is deleted when the session is resumed or ends.
     pub async fn withdraw(mut self) {
         self.cancel();
         let gone = self

@@ -1,8 +1,8 @@
-//! The znodes of all nodes, within one session: listed, read and watched.
+//! The znodes of all nodes, as one ZooKeeper session sees them. They are listed, read and watched.
 //!
 //! Each read sets a watch on the data of the child. A child is read again only after its watch has fired or the audit found a
-//! difference, so that there is at most one watch per child. With these watches, a change of a node's state to draining is
-//! noticed as fast as a new node.
+//! difference, so that there is at most one watch per child. These watches report at once that a node has begun to drain, because
+//! its state is in its data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use crate::node::Node;
 use crate::registrars;
 use crate::znode_path;
 
-/// Maximum number of concurrent reads. The queue of the library has 64 places.
+/// Maximum number of reads in flight. The request queue of the client library has room for 64 requests.
 const READS_IN_FLIGHT_MAX: usize = 32;
 
-/// All registered nodes at one time.
+/// All registered nodes at one point in time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Listing {
     pub(crate) nodes: Vec<Arc<Node>>,
-    /// Records that could not be read.
+    /// Records that could not be read or parsed.
     pub(crate) unreadable: Vec<UnreadableRecord>,
-    /// Number of children above `nodes_max`, which were ignored.
+    /// Number of children that were ignored because there are more than `nodes_max`.
     pub(crate) over_limit: usize,
     /// Whether the parent znode does not exist.
     pub(crate) missing: bool,
 }
 
-/// A record that could not be read.
+/// A record that could not be read or parsed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct UnreadableRecord {
     pub(crate) znode: String,
@@ -47,7 +47,7 @@ enum Entry {
         mzxid: i64,
     },
     Unreadable(UnreadableRecord),
-    /// The ACL does not allow reading the record or watching it. Only the audit tries again.
+    /// The ACL forbids reading the record, so it has no watch. Each audit marks it to be read again.
     NoAuth(UnreadableRecord),
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Children {
 }
 
 impl Children {
-    /// Creates the state without any child. The first [`refresh`](Self::refresh) reads all.
+    /// Creates the state without children. The first [`refresh`](Self::refresh) reads all of them.
     pub(crate) fn new(path: String, nodes_max: usize) -> Self {
         Self {
             path,
@@ -91,7 +91,8 @@ impl Children {
         self.list_is_stale = true;
     }
 
-    /// Marks the children of `first` and of all queued changes to be read again.
+    /// Marks what has changed, according to `first` and the queued changes, to be read again: the list, single children, or
+    /// everything if the queue has overflowed.
     pub(crate) fn mark_stale(&mut self, first: Change, changes: &mut ChangeQueue) {
         let mut next = Some(first);
         while let Some(change) = next {
@@ -109,7 +110,7 @@ impl Children {
         }
     }
 
-    /// Reads the children that are marked, and sets their watches again.
+    /// Reads what is marked, and new children. Each read sets its watch again. Returns the nodes.
     pub(crate) async fn refresh(&mut self, client: &Arc<Client>) -> Result<Listing, CallError> {
         if std::mem::take(&mut self.list_is_stale) {
             self.list(client).await?;
@@ -126,7 +127,8 @@ impl Children {
             found = client.children_watched(&self.path).await?;
         }
         if found.is_none() && client.exists_watched(&self.path).await?.is_some() {
-            // It was created in between, and the watch just set is on its data. So it is listed now.
+            // The parent was created between the two calls. The watch just set does not report new children, so the children are
+            // listed now, with a watch that does.
             found = client.children_watched(&self.path).await?;
         }
         self.take_list(client, found).await
@@ -162,7 +164,7 @@ impl Children {
             let Some(read) = reads.join_next().await else {
                 return Ok(());
             };
-            // A read neither panics nor is cancelled. If it were, the next audit would read the child.
+            // Fails only if the task panicked (a bug). The next audit then marks the child again.
             let Ok((name, answer)) = read else { continue };
             self.take(name, answer)?;
         }
@@ -203,7 +205,7 @@ impl Children {
     }
 
     /// Compares the known children with the server, in case a watch was lost. Marks the differences for the next
-    /// [`refresh`](Self::refresh), and returns their number.
+    /// [`refresh`](Self::refresh), and returns their number. Records that the ACL forbids to read are marked, but not counted.
     pub(crate) async fn audit(&mut self, client: &Arc<Client>) -> Result<usize, CallError> {
         let mut names = client.children(&self.path).await?.unwrap_or_default();
         names.sort_unstable();

@@ -1,4 +1,4 @@
-//! The state of the sources, for readiness, metrics and the pages for operators.
+//! Health of the sources of nodes, for readiness, metrics and the HTTP pages.
 
 use std::time::Instant;
 
@@ -15,9 +15,9 @@ pub enum SourceState {
     Off,
     /// Has not answered yet.
     Connecting,
-    /// Answers; its last answer is current.
+    /// Answers. Its last answer is current.
     Healthy,
-    /// Does not answer; its last answer is still used.
+    /// Does not answer. Its last answer, if any, is still used.
     Lost,
 }
 
@@ -40,24 +40,25 @@ pub struct SourceHealth {
     pub name: String,
     /// State of the source.
     pub state: SourceState,
-    /// Milliseconds since the last answer, at the time of the call of [`Watch::health`](crate::Watch::health). For a healthy
-    /// ZooKeeper it is 0, because ZooKeeper sends only changes.
+    /// Age of the last answer in milliseconds, measured when [`Watch::health`](crate::Watch::health) is called. `None` before
+    /// the first answer. Always 0 while ZooKeeper is healthy: ZooKeeper reports each change, so its last answer is current.
     pub last_good_age_ms: Option<u64>,
     #[serde(skip)]
     pub(crate) last_good: Option<Instant>,
-    /// The connected server (ZooKeeper).
+    /// Address of the connected server. Only for ZooKeeper.
     pub server: Option<String>,
     /// Number of nodes in the last answer.
     pub nodes: usize,
-    /// Number of invalid records in the last answer.
+    /// Number of records in the last answer that could not be read or parsed.
     pub skipped: usize,
-    /// Number of invalid records since the start. A record is counted again after each change.
+    /// Number of such records since the start. After a change of a record that is still invalid, it is counted again.
     pub skipped_total: u64,
-    /// Number of nodes in the last answer above `nodes_max`, which were ignored.
+    /// Number of nodes in the last answer that were ignored because there are more than `nodes_max`.
     pub over_limit: usize,
-    /// Number of new sessions since the start (ZooKeeper).
+    /// Number of new sessions since the start. Only for ZooKeeper.
     pub sessions_total: u64,
-    /// Number of errors since the start: lost connections, rounds of servers without a connection, failed lookups.
+    /// Number of errors since the start. For ZooKeeper: lost connections, and rounds in which no server granted a session. For
+    /// DNS: failed lookups.
     pub errors_total: u64,
     /// The last error. It is kept after recovery.
     pub last_error: Option<String>,
@@ -102,20 +103,21 @@ pub struct Health {
     pub live_nodes: usize,
     /// Number of nodes in [`Snapshot::cached`](crate::Snapshot).
     pub cached_nodes: usize,
-    /// Number of nodes in [`Snapshot::fixed`](crate::Snapshot), including those of gossip.
+    /// Number of nodes in [`Snapshot::fixed`](crate::Snapshot), including those known from INFO.
     pub fixed_nodes: usize,
-    /// Number of nodes that other nodes named in INFO.
+    /// Number of nodes that other nodes named in `connect_urls` of their INFO.
     pub gossip_nodes: usize,
-    /// [`Snapshot::generation`](crate::Snapshot).
+    /// Value of [`Snapshot::generation`](crate::Snapshot).
     pub generation: u64,
     /// Number of writes of the cache file.
     pub cache_writes_total: u64,
-    /// Error of the last read or write of the cache file.
+    /// Error of the last read or write of the cache file. `None` if it succeeded.
     pub cache_error: Option<String>,
 }
 
 impl Health {
-    /// Returns the state of a kind of source, for metrics. If there are several sources of the kind, it is the best of their states.
+    /// Returns the state of a kind of source, for metrics. For several DNS names, returns the best of their states: healthy, then
+    /// connecting, then lost.
     pub fn state(&self, source: Source) -> SourceState {
         match source {
             Source::ZooKeeper => self.zookeeper.state,
@@ -133,7 +135,7 @@ impl Health {
         }
     }
 
-    /// Returns the health with the ages of the last answers.
+    /// Returns the health with `last_good_age_ms` of each source set.
     pub(crate) fn aged(mut self) -> Self {
         let now = Instant::now();
         if self.zookeeper.state == SourceState::Healthy {

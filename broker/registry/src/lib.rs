@@ -2,9 +2,9 @@
 //! nodes and a cache file into one [`Snapshot`], which is read without waiting. [`announce()`] registers a node: it keeps the
 //! [`Record`] of the node in ZooKeeper as long as the node runs.
 //!
-//! *Architecture invariants.* The registry informs; only a connection proves. If a node is missing here, it is probed, and
-//! never dropped for that reason alone. To read a snapshot is one `arc-swap` load: no lock, no call of ZooKeeper, no name
-//! lookup. This is the only crate that imports `zookeeper-async`, and `client.rs` is the only file.
+//! *Architecture invariants.* Only a connection to a node proves that it is alive or dead. A node that is missing in the
+//! registry is probed, and never dropped for that reason alone. Reading a snapshot is one `arc-swap` load: no lock, no call
+//! of ZooKeeper, no name lookup. No other crate imports `zookeeper-async`, and in this crate only `client.rs` does.
 //!
 //! The files, in the order in which a change of the cluster passes them:
 //!

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::endpoint::Endpoint;
 use crate::upstream::{Credentials, Upstream};
 
-/// Whether a node accepts new clients, according to its record.
+/// Whether a node accepts new clients, according to its record. A node without a record is [`Up`](Self::Up).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NodeState {
     /// The node accepts new clients.
@@ -16,7 +16,7 @@ pub enum NodeState {
 }
 
 impl NodeState {
-    /// Returns the state as it is in the record: `up` or `draining`.
+    /// Returns the state as it is written in the record: `up` or `draining`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -62,9 +62,9 @@ impl fmt::Display for Source {
 /// A node: its addresses, and the description in its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// The id in the record. For a node without a record of ours, the client address.
+    /// Id from the record. If there is no record, or the record has no id, this is the client address.
     pub id: Arc<str>,
-    /// Identifier of the process. It differs for each start of the node. Empty if the record has none.
+    /// Identifier of the process. Each start of the node has a different one. Empty if the record has none.
     pub run: Arc<str>,
     /// Address for clients.
     pub client: Endpoint,
@@ -76,7 +76,7 @@ pub struct Node {
     pub tls: bool,
     /// Zone in which the node runs. Empty if unknown.
     pub zone: Arc<str>,
-    /// Share of the clients relative to other nodes, at least 1.
+    /// Weight of the node in the distribution of clients, relative to other nodes; at least 1.
     pub weight: u32,
     /// Whether the node accepts new clients.
     pub state: NodeState,
@@ -84,12 +84,12 @@ pub struct Node {
     pub version: Arc<str>,
     /// Source from which the node is known.
     pub source: Source,
-    /// Credentials for the node, to be used if the component sends none.
+    /// Credentials for the node. They are used if the component sends none.
     pub credentials: Option<Arc<Credentials>>,
 }
 
 impl Node {
-    /// Creates a node of which only the address is known.
+    /// Creates a node from its client address. Everything else is unknown.
     pub fn at(client: Endpoint, source: Source) -> Self {
         Self {
             id: client.to_string().into(),

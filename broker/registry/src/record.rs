@@ -1,7 +1,7 @@
 //! The record that a node of ours keeps in its znode. The formats of other registrars are in `registrars.rs`.
 //!
-//! Unknown fields are ignored, and of a later version of the record the known fields are read. So nodes and sidecars can be
-//! upgraded in any order.
+//! Unknown fields are ignored. If a record has a later version, its known fields are read. So nodes and sidecars can be upgraded in
+//! any order.
 
 use serde_json::{Map, Value, json};
 use thiserror::Error;

@@ -1,5 +1,5 @@
 //! Parsers for the znodes of all registrars: our own record, plain `host:port`, Nerve, Curator's ServiceInstance, and Twitter's
-//! ServerSet. A cluster of `nats-server` that one of these registrars registers already needs no other.
+//! ServerSet. A cluster of `nats-server` that is already registered by one of these needs no further registrar.
 
 use serde_json::{Map, Value};
 

@@ -8,7 +8,7 @@
 //! | a ghost of ours: our `run`, from an earlier session of this process that cannot be resumed | delete it and
 //! create it anew |
 //! | a ghost of an earlier process: another `run` at our address, older than our znode here | the same |
-//! | that of a dead node: a `run` that does not answer on its mesh address, as our node has found out | the same |
+//! | that of a dead node: our node has found out that the `run` does not answer on its mesh address | the same |
 //! | any other: another process has the id, or it has no valid record, or it is persistent | wait until it is gone |
 //!
 //! An earlier process at our address has ended, because this process uses the address now. But two nodes may be configured with the
@@ -64,7 +64,7 @@ impl fmt::Display for Ghost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub(crate) holder: Holder,
-    /// The holder has stayed longer than the znode of a dead session would: it is alive.
+    /// The holder is alive: its znode has stayed longer than that of a dead session would.
     pub(crate) is_taken: bool,
 }
 

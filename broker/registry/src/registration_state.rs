@@ -6,14 +6,14 @@ use crate::node::Node;
 use crate::record::Record;
 use crate::registration::{Ghost, Waiting};
 
-/// ZnodeState of a registration.
+/// State of a node's registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RegistrationState {
     /// Nothing is announced, or the znode was deleted as requested.
     Withdrawn,
-    /// Our znode does not exist as far as is known. It is created as soon as possible.
+    /// Our znode is not known to exist. It is created as soon as possible.
     Seeking {
-        /// Why it does not exist yet, or any more.
+        /// Reason why the znode does not exist.
         reason: String,
     },
     /// The path is free. Our znode is created after [`Announcement::release`].
@@ -21,12 +21,12 @@ pub enum RegistrationState {
     /// Our znode exists, and the snapshot has all nodes that were registered before it. So of two nodes that register
     /// at the same moment at least one sees the other.
     Announced,
-    /// Another live session holds our id, or a persistent znode is in the way. An operator has to act; until then it is
-    /// tried again and again.
+    /// Another live session holds our id, or a persistent znode is in the way. An operator has to act. The creation is
+    /// retried until then.
     Taken {
         /// The holder, if it left a valid record.
         by: Option<Arc<Node>>,
-        /// The znode, and what to do.
+        /// Description of the znode, and of what the operator should do.
         reason: String,
     },
 }
@@ -51,11 +51,11 @@ pub(crate) enum RegistrationEvent {
     Announced,
     /// The path of our znode is in use.
     Waiting(Waiting),
-    /// The path of our znode is free. The znode is created when that is wanted.
+    /// The path of our znode is free. The znode is created after [`Announcement::release`](crate::Announcement::release).
     Ready,
     /// Our znode is deleted, as requested.
     Withdrawn,
-    /// ZooKeeper refuses what has to be done. It is tried again.
+    /// ZooKeeper refused the next step, which is retried.
     Refused(String),
     /// A ghost of ours was deleted.
     Removed(Ghost),
@@ -77,7 +77,7 @@ pub(crate) struct Wanted {
     pub(crate) dead_run: Option<String>,
 }
 
-/// ZnodeState of our znode after the last step.
+/// State of our znode after the last step.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ZnodeState {
     /// No znode was ever wanted.

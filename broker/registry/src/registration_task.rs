@@ -18,8 +18,8 @@ use crate::registration_state::{RegistrationEvent, Wanted, ZnodeState};
 use crate::session::{Session, SessionError, SessionReport, Stopped};
 use crate::znode_path;
 
-/// Limit on steps in a row. Above it other clients change the znode as fast as this node does, so it is better to
-/// start again later.
+/// Maximum number of steps in a row. More are needed only if other clients change the znode as fast as this node does. The task
+/// then starts again later.
 const STEPS_MAX: u32 = 16;
 /// After a session that ended without a close, its znode stays for one timeout. A holder still present after this
 /// many timeouts is alive.
@@ -60,10 +60,10 @@ impl RegistrationTask {
         self.registration.new_connection(session);
     }
 
-    /// Returns when something else is wanted.
+    /// Waits until the desired state of the znode changes.
     pub(crate) async fn wanted_changed(&mut self) {
         if self.wanted.changed().await.is_err() {
-            // The end of all readers. The stop order follows.
+            // All readers have ended. The thread is stopped next.
             std::future::pending::<()>().await;
         }
     }
@@ -198,7 +198,7 @@ impl RegistrationTask {
 
 /// Reason why a step was not executed.
 enum Failure {
-    /// ZooKeeper does not allow it. The session goes on, so that the other nodes stay known.
+    /// ZooKeeper does not allow the step. The session is kept, so that changes of the other nodes are still reported.
     Refused(String),
     SessionError(SessionError),
 }

@@ -1,5 +1,5 @@
-//! The DNS resolver. It runs in the process and can be dropped at any moment. The resolver of the system (`getaddrinfo`) can
-//! not: it blocks a thread for an unknown time.
+//! The DNS resolver. It runs in the process, and a lookup can be cancelled at any moment. The resolver of the system
+//! (`getaddrinfo`) is not used, because it blocks a thread for an unknown time and cannot be cancelled.
 
 use std::fmt;
 use std::net::SocketAddr;

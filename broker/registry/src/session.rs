@@ -1,7 +1,7 @@
 //! A ZooKeeper session, as its task (`session_task.rs`) uses it. The thread of `session_loop.rs` keeps the session alive and runs
 //! the task in it.
 //!
-//! *Architecture invariant.* Only reports leave that thread.
+//! *Architecture invariant:* the thread sends nothing but reports to the rest of the program.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

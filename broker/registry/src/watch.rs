@@ -124,9 +124,9 @@ impl Watch {
         }
     }
 
-    /// Deletes the record that holds this node's id, if it is of a node with this `run`, which does not answer on its mesh
-    /// address. So a node need not wait until the session of its dead predecessor ends. Does nothing without an
-    /// announcement.
+    /// Marks the node with this `run` as dead, because it does not answer on its mesh address. If its znode holds this node's
+    /// id, the znode is deleted, so that this node need not wait until the session of its dead predecessor expires. Does
+    /// nothing without an announcement.
     pub fn supersede(&self, run: &str) {
         self.published.wanted.send_if_modified(|wanted| {
             let wanted = wanted.as_mut();

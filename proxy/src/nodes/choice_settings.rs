@@ -22,7 +22,7 @@ pub(crate) struct ChoiceSettings {
 }
 
 impl ChoiceSettings {
-    /// Takes them from the sidecar's settings.
+    /// Returns this part of the sidecar's settings.
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             cooldown_base: settings.choice.cooldown_base_ms.duration(),

@@ -39,7 +39,7 @@ pub(super) struct NodeEntry {
     pub(super) cooling_until: Option<Instant>,
     /// Earliest time of the next dial while `failures` is above 0.
     pub(super) retry_at: Option<Instant>,
-    /// One session or probe is dialling or joining the node to find out whether it has recovered.
+    /// Whether a session or a probe is dialling or joining the node to find out if it has recovered.
     pub(super) on_trial: bool,
     /// Time and text of the latest failure.
     pub(super) last_failure: Option<(Instant, String)>,

@@ -13,9 +13,9 @@ pub(crate) struct NodeStatus {
     pub(crate) node: Arc<Node>,
     /// `up`, `unproved`, `draining`, `cooling` or `down`.
     pub(crate) state: &'static str,
-    /// A session or a probe has proved the node recently.
+    /// Whether a session or a probe has proved the node recently.
     pub(crate) proved: bool,
-    /// No source names the node any more.
+    /// Whether no source names the node any more.
     pub(crate) withdrawn: bool,
     pub(crate) failures: u32,
     /// Remaining time of the cool-down.

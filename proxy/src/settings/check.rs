@@ -1,7 +1,7 @@
 //! The allowed values of each key, and rules between keys.
 //!
 //! Each error has the place (file and line) of the value to change. The ranges are also in `deploy/proxy.toml`, as
-//! `[low..high]`; a test checks that both are equal.
+//! `[low..high]`; a test compares the two.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -17,7 +17,7 @@ use toml::{Table, Value};
 
 use super::{DEFAULTS, Place, Settings, SettingsError};
 
-/// Range of each number, with both ends allowed.
+/// Allowed range of each numeric key, both ends included.
 const RANGES: &[(&str, i64, i64)] = &[
     ("nodes.zookeeper_session_timeout_ms", 4000, 300_000),
     ("nodes.dns_refresh_ms", 1000, 3_600_000),
@@ -108,12 +108,13 @@ fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> 
     Err(refused(key, place, allowed, &found))
 }
 
-/// Returns whether `text` has a host and a port other than 0, and the host is not "all addresses of this host".
+/// Returns whether a component can connect to `text`: it is `host:port`, the port is not 0, and the host is not an unspecified
+/// address (0.0.0.0 or ::).
 fn can_be_connected_to(text: &str) -> bool {
     Endpoint::from_str(text).is_ok_and(|endpoint| !endpoint.ip().is_some_and(|ip| ip.is_unspecified()))
 }
 
-/// Checks one `{ pattern = …, in_doubt = … }` of `publish.subject`.
+/// Checks one entry of `publish.subject`, `{ pattern = …, in_doubt = … }`.
 fn subject_policy(place: &Place, table: &Table) -> Result<(), SettingsError> {
     let unknown = table
         .keys()
@@ -154,13 +155,13 @@ impl settings::Settings for Settings {
         across(self, places)
     }
 
-    /// Checks that there is a source of nodes, and that the named files can be read.
+    /// Checks that there is a source of nodes, and that the file named by `nodes.zookeeper_auth_file` can be read.
     fn check_complete(&self) -> Result<(), SettingsError> {
         let nodes = &self.nodes;
         if nodes.zookeeper.is_empty() && nodes.upstream.is_empty() && nodes.dns.is_empty() {
             return Err(SettingsError::Missing(NO_SOURCE));
         }
-        // `--check` must report errors in these files, and so must a SIGHUP before it changes anything.
+        // An error in that file must be reported by `--check`, and after a SIGHUP before any setting is changed.
         self.registry_config().map(drop)
     }
 }
@@ -186,13 +187,13 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
         (
             settings.listen.is_empty(),
             "listen",
-            "listen must name at least one ip:port, else no component can connect".to_owned(),
+            "listen must contain at least one host:port, otherwise no component can connect".to_owned(),
         ),
         (
             choice.cooldown_max_ms < choice.cooldown_base_ms,
             "choice.cooldown_max_ms",
             format!(
-                "choice.cooldown_max_ms ({}) is below choice.cooldown_base_ms ({}); raise it or lower the other",
+                "choice.cooldown_max_ms ({}) is below choice.cooldown_base_ms ({}); raise the first or lower the second",
                 choice.cooldown_max_ms.0, choice.cooldown_base_ms.0
             ),
         ),
@@ -200,8 +201,8 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
             session.buffer_bytes < session.control_line_bytes_max,
             "session.buffer_bytes",
             format!(
-                "session.buffer_bytes ({}) is below session.control_line_bytes_max ({}): not even one line would fit; \
-                 raise it or lower the other",
+                "session.buffer_bytes ({}) is below session.control_line_bytes_max ({}): the longest allowed line would not fit; \
+                 raise the first or lower the second",
                 session.buffer_bytes, session.control_line_bytes_max
             ),
         ),
@@ -210,7 +211,7 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
             "limits.buffers_total_bytes_max",
             format!(
                 "limits.buffers_total_bytes_max ({}) is below session.buffer_bytes ({}): one session could not fill \
-                 its buffer; raise it or lower the other",
+                 its buffer; raise the first or lower the second",
                 limits.buffers_total_bytes_max, session.buffer_bytes
             ),
         ),
@@ -218,8 +219,8 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
             publish.in_doubt_bytes_max < publish.confirm_bytes,
             "publish.in_doubt_bytes_max",
             format!(
-                "publish.in_doubt_bytes_max ({}) is below publish.confirm_bytes ({}): the component would wait \
-                 before the sidecar sends a PING for acks; raise it or lower the other",
+                "publish.in_doubt_bytes_max ({}) is below publish.confirm_bytes ({}): the limit would be \
+                 reached before the sidecar sends a PING to get acks; raise the first or lower the second",
                 publish.in_doubt_bytes_max, publish.confirm_bytes
             ),
         ),
@@ -232,8 +233,8 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
         errors.push(places.conflict(
             "nodes.upstream",
             format!(
-                "nodes.upstream names {upstream}, where this sidecar itself listens ({listen}): give the node's own \
-                 address, or another listen address"
+                "nodes.upstream has {upstream}, which is this sidecar's own listen address ({listen}): give the \
+                 address of a node, or another listen address"
             ),
         ));
     }
@@ -241,15 +242,15 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
         places.conflict(
             key,
             format!(
-                "{key} is {address}, which listen uses for components ({other}); give each a different port"
+                "{key} address {address} conflicts with listen address {other}; give each a different port"
             ),
         )
     }));
     SettingsError::all(errors)
 }
 
-/// Returns the addresses that would be listened on twice: the key of each, its text, and the text of the earlier
-/// address in `listen`.
+/// Returns each listen address that conflicts with an earlier address in `listen`: its key, its text, and the text of the
+/// earlier address.
 fn same_listeners(settings: &Settings) -> impl Iterator<Item = (&'static str, &str, &str)> {
     let endpoint = |text: &str| text.parse::<Endpoint>().ok();
     let components = settings.listen.iter().enumerate();
@@ -265,8 +266,8 @@ fn same_listeners(settings: &Settings) -> impl Iterator<Item = (&'static str, &s
     })
 }
 
-/// Returns whether two listeners exclude each other: they have the same address, or one of them is all addresses of
-/// the same family.
+/// Returns whether two listeners cannot be open at the same time: they have the same port, and either the same address, or
+/// one of them has the unspecified address (0.0.0.0 or ::) of the same family.
 fn is_same_listener(one: &Endpoint, other: &Endpoint) -> bool {
     let same_host = match (address(one), address(other)) {
         (Some(one), Some(other)) => {
@@ -278,8 +279,8 @@ fn is_same_listener(one: &Endpoint, other: &Endpoint) -> bool {
     one.port == other.port && same_host
 }
 
-/// Returns an upstream that is this sidecar itself, together with its listener. This happens when the sidecar inherits
-/// the component's `NATS_URL`. Names other than `localhost` are not resolved.
+/// Returns the first upstream at which this sidecar itself listens, and the text of that listener. Such an upstream is
+/// configured by mistake if the sidecar inherits the component's `NATS_URL`. Names other than `localhost` are not resolved.
 fn own_address(settings: &Settings) -> Option<(Upstream, &str)> {
     let upstreams = settings
         .nodes
@@ -299,7 +300,7 @@ fn own_address(settings: &Settings) -> Option<(Upstream, &str)> {
     })
 }
 
-/// Returns the address of a host. The only name that has one here is `localhost`.
+/// Returns the IP address of the endpoint's host. `localhost` is 127.0.0.1. Any other name is not resolved, and gives `None`.
 fn address(endpoint: &Endpoint) -> Option<IpAddr> {
     match &*endpoint.host {
         "localhost" => Some(Ipv4Addr::LOCALHOST.into()),

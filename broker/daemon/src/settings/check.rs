@@ -1,4 +1,4 @@
-//! Check of one value: its type, range and form. Each error has the place of the value.
+//! Check of one value: its type, range and form. Each error contains the place of the value.
 
 use toml::Value;
 
@@ -11,7 +11,8 @@ const FOUND_CHARS_MAX: usize = 200;
 /// Checks one value.
 ///
 /// # Errors
-/// [`SettingsError::Value`], or the errors of the schema for a text or table. They name the key as the text with the value does.
+/// [`SettingsError::Value`], or the error that the schema returns for a text or a table. An error contains the key by the name
+/// that the operator wrote, which may differ from `section.key` in another format than TOML.
 pub(super) fn entry(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
     check_value(schema, entry).map_err(|error| named(error, entry))
 }
@@ -62,7 +63,7 @@ fn check_value(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
     }
 }
 
-/// Returns the error for a value whose type differs from that of the default.
+/// Returns the error for a value that has another type than the default, or for a number out of range.
 pub(super) fn wrong_type(schema: &Schema, entry: &Entry, place: Place, found: &Value) -> SettingsError {
     let tables = schema.tables.iter().find(|(key, _)| *key == entry.key);
     let allowed = match (&entry.default, tables) {
@@ -86,8 +87,8 @@ pub fn list(text: &str) -> Value {
     Value::Array(texts(text))
 }
 
-/// Splits an item of a flag at commas. An empty item is not dropped, so that its check fails: an empty flag is a mistake
-/// (`--upstream "$UNSET"`).
+/// Splits one item of a flag at commas. An item without text is returned unchanged, so that its check fails: an empty flag is
+/// a mistake of the operator (`--upstream "$UNSET"`).
 pub(super) fn items(item: &Value) -> Vec<Value> {
     let texts = item.as_str().map(texts).unwrap_or_default();
     if texts.is_empty() {
@@ -147,14 +148,15 @@ pub fn not_a_word(key: &str, place: &Place, words: &[&str], found: &str) -> Sett
     refused(key, place, &words.join(" or "), found)
 }
 
-/// Returns the error for a text without the form of its key. `found` must not be a secret.
+/// Returns the error for a text that does not have the form required for `key`. The error shows `found`, so it must not
+/// contain a secret.
 #[must_use]
 pub fn refused(key: &str, place: &Place, allowed: &str, found: &str) -> SettingsError {
     SettingsError::Value {
         place: place.clone(),
         key: key.to_owned(),
         allowed: allowed.to_owned(),
-        // The part before an '@' may be a password, whatever the key.
+        // For any key, the part before an '@' may be a password given by mistake.
         found: Value::String(shortened(masked_url(found))).to_string(),
     }
 }

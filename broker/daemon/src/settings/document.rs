@@ -44,7 +44,7 @@ pub struct Item {
     pub item_places: Vec<Place>,
 }
 
-/// Parses a TOML text. `name` is its name in errors. From a text with errors, only the lines are taken whose meaning is certain.
+/// Parses a TOML text. `name` is its name in errors. If the text has errors, only lines with a certain meaning are taken.
 pub(super) fn parse(name: &str, text: &str) -> Document {
     let lines = Lines::of(name, text);
     let (root, errors) = DeTable::parse_recoverable(text);

@@ -221,7 +221,7 @@ impl Layers {
         }
     }
 
-    /// Handles a STANDIN_ variable that is no key. It is an error if it begins with a section or resembles a key; otherwise a
+    /// Handles a STANDIN_ variable that names no key. It is an error if it begins with a section or resembles a key; otherwise a
     /// warning, because it may belong to another program.
     fn unknown_variable(&mut self, name: &str) {
         let rest = name.trim_start_matches("STANDIN_").to_lowercase();

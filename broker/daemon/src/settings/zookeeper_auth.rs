@@ -1,8 +1,8 @@
 //! Digest credentials for ZooKeeper, the same in both programs: `nodes.zookeeper_auth` holds them, or
 //! `nodes.zookeeper_auth_file` names a file with them.
 //!
-//! The file is there so that a settings file that many people can read need not contain the password. The settings are
-//! checked when they are loaded; the file is read when a ZooKeeper session is configured, so `--check` works without it.
+//! With the file, a settings file that many people can read need not contain the password. [`ZooKeeperAuth::check`]
+//! does not read the file; [`ZooKeeperAuth::read`] does.
 
 use std::fs;
 use std::path::Path;

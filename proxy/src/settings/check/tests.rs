@@ -261,7 +261,7 @@ fn two_listeners_on_one_address_are_refused() {
         assert_eq!(result.is_err(), both, "{listen} {http}: {result:?}");
         if let Err(error) = result {
             assert!(
-                error.to_string().starts_with("settings:3: http.listen is "),
+                error.to_string().starts_with("settings:3: http.listen address "),
                 "{error}"
             );
         }
@@ -269,7 +269,7 @@ fn two_listeners_on_one_address_are_refused() {
     let twice = refused("listen = [\"127.0.0.1:1\", \"[::1]:1\", \"0.0.0.0:1\"]\n");
     assert_eq!(
         twice,
-        "settings:1: listen is 0.0.0.0:1, which listen uses for components (127.0.0.1:1); give each a different port"
+        "settings:1: listen address 0.0.0.0:1 conflicts with listen address 127.0.0.1:1; give each a different port"
     );
 }
 
@@ -292,7 +292,7 @@ fn an_upstream_that_is_the_sidecar_itself_is_refused() {
         assert_eq!(result.is_err(), own, "{listen} {upstream}: {result:?}");
         if let Err(error) = result {
             assert!(
-                error.to_string().starts_with("settings:3: nodes.upstream names "),
+                error.to_string().starts_with("settings:3: nodes.upstream has "),
                 "{error}"
             );
         }
