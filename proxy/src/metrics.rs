@@ -103,7 +103,7 @@ const NODE_STATES: &[&str] = &["up", "unproved", "draining", "cooling", "down"];
 /// States of a source, as the registry names them.
 const SOURCE_STATES: &[&str] = &["off", "connecting", "healthy", "lost"];
 
-/// Counters for the two directions.
+/// Counters for the two directions of a session.
 #[derive(Debug)]
 pub struct Directions {
     /// From the component to its node.
@@ -123,15 +123,15 @@ pub struct Metrics {
     pub sessions_closed: Labelled,
     /// Sessions that panicked.
     pub sessions_failed: Counter,
-    /// Connections of components that got no session.
+    /// Connections of components that were refused, so that no session began.
     pub connections_refused: Labelled,
     /// PUB, HPUB, MSG and HMSG passed on.
     pub messages: Directions,
     /// Bytes passed on, including control lines.
     pub bytes: Directions,
-    /// Publishes in doubt when their node died that are not sent again.
+    /// Publishes that were in doubt when their node died, and are not sent again.
     pub in_doubt_drop: Counter,
-    /// Publishes in doubt when their node died that are sent again.
+    /// Publishes that were in doubt when their node died, and are sent again.
     pub in_doubt_resend: Counter,
     /// Publishes sent again.
     pub resent: Counter,

@@ -21,16 +21,16 @@ pub struct Links {
     peers: BTreeMap<String, Peer>,
 }
 
-/// Another node, as the first one sees it.
+/// A peer of a node, as the node's own pages show it.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
-    /// Its id.
+    /// Id of the peer.
     pub id: String,
-    /// Its name.
+    /// Name of the peer.
     pub name: String,
-    /// Number of connections to it.
+    /// Number of connections to the peer.
     pub connections: u64,
-    /// Number of entries of interest received from it: one for each subject, and one for each subject with a queue group.
+    /// Number of entries of interest received from the peer: one for each subject, and one for each subject with a queue group.
     pub interest: u64,
     /// The subjects of these entries, sorted, as far as the page lists them.
     pub subjects: Vec<String>,

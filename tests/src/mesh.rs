@@ -1,7 +1,7 @@
 //! A cluster of `standin-broker` or `nats-server` nodes that is itself under test: built, changed node by node, waited for.
 //!
-//! [`Cluster`](crate::Cluster) is the other one, against which a sidecar is tested. A mesh uses only flags that both programs
-//! share. Its waits read the monitoring pages of the nodes (see [`links`](crate::links)).
+//! Tests of the sidecar use a [`Cluster`](crate::Cluster) instead. A mesh uses only flags that both programs share. Its
+//! waits read the monitoring pages of the nodes (see [`links`](crate::links)).
 
 use crate::condition::settled;
 use crate::lan::Lan;
@@ -201,8 +201,8 @@ impl Mesh {
         }
     }
 
-    /// Waits until each running node that is not frozen has exactly the interest of the clients of every other one. A
-    /// `standin-broker` must also count exactly the subscriptions of its clients and these.
+    /// Waits until each running node that is not frozen has received exactly the interest of the clients of every other one. The
+    /// subscription count of a `standin-broker` must also be exact: its clients' subscriptions plus the received interest.
     #[track_caller]
     pub fn wait_until_agreed(&mut self) -> impl Future<Output = ()> {
         let answering = self.answering();

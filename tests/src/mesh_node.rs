@@ -78,7 +78,7 @@ impl MeshNode {
         self.cluster
     }
 
-    /// Returns where its monitoring pages are.
+    /// Returns the address of its monitoring pages.
     pub fn http(&self) -> &Endpoint {
         &self.http
     }

@@ -264,7 +264,7 @@ impl NatsNode {
         self.folder.path()
     }
 
-    /// Returns where its monitoring pages are.
+    /// Returns the address of its monitoring pages.
     pub fn monitoring(&self) -> &Endpoint {
         &self.monitoring
     }

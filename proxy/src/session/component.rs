@@ -14,13 +14,13 @@ pub(super) struct Component {
     pub(super) scanner: ClientScanner,
     /// Received bytes, from the first frame that was not written completely to a node.
     pub(super) held: BytesMut,
-    /// The component sends nothing more.
+    /// Whether no more bytes come from the component.
     pub(super) eof: bool,
-    /// Complete frames that the component has not taken.
+    /// Complete frames that wait for the component's socket.
     pub(super) outbox: BytesMut,
     /// Time at which the component last took bytes, or at which the outbox began to fill.
     pub(super) outbox_moved: Instant,
-    /// The component's socket takes no more bytes.
+    /// Whether the connection to the component is broken, so that nothing more is written to it.
     pub(super) broke: bool,
     /// Time at which the component last sent anything.
     pub(super) heard: Instant,
@@ -54,17 +54,17 @@ impl Component {
 pub(super) struct Client {
     /// The argument of CONNECT as the component sent it.
     pub(super) json: Box<str>,
-    /// The component wants a `+OK` for each command.
+    /// Whether the component wants a `+OK` for each command.
     pub(super) verbose: bool,
-    /// The component may send HPUB.
+    /// Whether the component may send HPUB.
     pub(super) headers: bool,
-    /// The component accepts INFO at any time.
+    /// Whether the component accepts INFO at any time.
     pub(super) takes_info: bool,
-    /// The component has signed the node's nonce, so its CONNECT is not valid for any other node.
+    /// Whether the component has signed the node's nonce. If so, its CONNECT is not valid for any other node.
     pub(super) signed: bool,
-    /// A node has accepted these credentials.
+    /// Whether a node has accepted these credentials.
     pub(super) accepted: bool,
-    /// The component itself has sent CONNECT.
+    /// Whether the component itself has sent CONNECT.
     pub(super) sent_connect: bool,
     /// Time of the first PING to the component; `None` once it was sent.
     pub(super) first_ping: Option<Instant>,

@@ -80,17 +80,17 @@ pub(super) struct Connection {
     pub(super) hold: Hold,
     /// Answers that the node owes.
     pub(super) ledger: Ledger,
-    /// The node has answered a PING sent after the last CONNECT.
+    /// Whether the node has answered a PING sent after the last CONNECT.
     pub(super) verified: bool,
-    /// The node asks for credentials.
+    /// Whether the node asks for credentials.
     pub(super) auth_required: bool,
     /// Set when the node reported an error of the component after which nodes close the connection.
     pub(super) refused: Option<EndReason>,
     /// Changes of the journal that the node has acked.
     pub(super) confirmed_changes: u64,
-    /// The next PONG is reported, because another session has lost the node.
+    /// Whether the next PONG is reported, because another session has lost the node.
     pub(super) probing: bool,
-    /// The node has delivered a message or an answer since it took the session.
+    /// Whether the node has delivered a message or an answer since it took the session.
     pub(super) served: bool,
     /// Time at which the connection was ready.
     since: Instant,
@@ -99,21 +99,21 @@ pub(super) struct Connection {
     /// Time at which the last own PING was sent.
     pub(super) pinged: Instant,
 
-    /// Bytes of the first held frame, or of its replacement, that the node has.
+    /// Number of bytes of the first held frame, or of its replacement, that were written to the node.
     pub(super) head_written: usize,
     /// Bytes sent to the node in place of that frame.
     pub(super) replacement: Option<Replacement>,
-    /// The first held frame is incomplete.
+    /// Whether the first held frame is incomplete.
     pub(super) incomplete: bool,
     /// The sidecar's own frames. They are sent at the next frame boundary of the component's stream.
     pub(super) own: BytesMut,
     /// PINGs in `own` without an entry in the ledger yet.
     pub(super) own_pings: u32,
-    /// Publishes are being sent again, and the node has a part of one.
+    /// Whether publishes are being sent again, and one of them was written to the node in part.
     pub(super) resent_partly: bool,
     /// Log offset up to which `+OK`s are already expected.
     pub(super) resend_expected: u64,
-    /// The node's socket took fewer bytes than offered.
+    /// Whether the node's socket took fewer bytes than offered.
     pub(super) blocked: bool,
 
     pub(super) scanner: ServerScanner,
@@ -121,7 +121,7 @@ pub(super) struct Connection {
     pub(super) partial: BytesMut,
     /// Journal entry of the last message, for messages that repeat its control line.
     pub(super) last_slot: Option<Slot>,
-    /// The node is not read because the shared buffer budget is exhausted.
+    /// Whether the node is not read because the shared buffer budget is exhausted.
     pub(super) starved: bool,
 }
 
