@@ -98,7 +98,7 @@ impl Cli {
     /// Parses a command line whose first argument is the program's name.
     ///
     /// # Errors
-    /// [`CliMessage`]: the text to be printed, with the exit code. The text of `--help` and `--version` is one too.
+    /// [`CliMessage`]: the text to be printed, with the exit code. It is also returned for `--help` and `--version`.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, CliMessage> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         let read = Self::try_parse_from(&arguments);

@@ -31,7 +31,7 @@ pub struct SessionRow {
     pub state: &'static str,
     /// Seconds since the component connected.
     pub connected_secs: u64,
-    /// Seconds since the session has no node; `null` while it has one.
+    /// Seconds for which the session has had no node; `null` while it has one.
     pub searching_secs: Option<u64>,
     /// Live subscriptions.
     pub subscriptions: usize,
@@ -69,7 +69,7 @@ pub struct NodeRow {
     /// `up`: a session or a probe has proved it recently. `unproved`: not tried yet. `cooling`: failed, and not tried
     /// for a while. `down`: failed when it was last tried. `draining`: registered as draining.
     pub state: &'static str,
-    /// No source names the node any more.
+    /// Whether no source names the node any more.
     pub withdrawn: bool,
     /// Zone as registered; empty if unknown.
     pub zone: String,
@@ -94,7 +94,7 @@ pub struct Reachability {
     pub known: usize,
     /// Nodes that a session or a probe has proved recently.
     pub proved: usize,
-    /// Time since no node is proved; `None` while one is.
+    /// Time for which no node has been proved; `None` while one is.
     pub none_for: Option<Duration>,
     /// Latest failure of any node.
     pub last_error: Option<String>,
@@ -119,22 +119,22 @@ impl Reachability {
 /// Answer of `/readyz`: whether components can connect now, the reasons if not, and whether nodes are reachable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Components can connect and, if the settings require it, a node is proved.
+    /// Whether components can connect and, if the settings require it, a node is proved.
     pub ready: bool,
     /// Number of known nodes.
     pub nodes: usize,
     /// Number of nodes that a session or a probe has proved recently.
     pub nodes_proved: usize,
-    /// Seconds since no node is proved; `null` while one is.
+    /// Seconds for which no node has been proved; `null` while one is.
     pub no_node_secs: Option<u64>,
     /// Reasons for not being ready; empty when ready.
     pub reasons: Vec<String>,
 }
 
 impl Readiness {
-    /// Returns the readiness. Ready means: listening, not stopping, and with `needs_node` a node proved. In an outage
-    /// of the nodes components are kept, and served when it ends. Kubernetes takes a process that is not ready out of
-    /// service, which would make the outage worse.
+    /// Returns the readiness. Ready means: listening, not stopping, and with `needs_node` a node proved. By default
+    /// the sidecar stays ready in an outage of all nodes, because it keeps its components and serves them when the outage
+    /// ends. Kubernetes would take a sidecar that is not ready out of service, which would make the outage worse.
     pub(super) fn of(listening: bool, shutting_down: bool, reach: &Reachability, needs_node: bool) -> Self {
         let reasons: Vec<String> = [
             (!listening).then(|| "not listening for components".to_owned()),

@@ -111,12 +111,12 @@ pub(crate) struct Session {
     owed: VecDeque<Owed>,
     /// Set from the loss of a node until the next node has taken the session.
     lost: Option<Box<Lost>>,
-    /// The component sends nothing more, there is no node, and none of the component's remaining frames matters to
-    /// other components.
+    /// Whether the component sends nothing more, there is no node, and none of the component's remaining frames matters
+    /// to other components.
     only_awaits_answers: bool,
     /// CONNECTs written so far, to all nodes.
     connects: u64,
-    /// Nodes in a row that closed the connection after credentials that no node has accepted yet.
+    /// Number of nodes in a row that closed the connection after they got the credentials, which no node has accepted yet.
     closed_unaccepted: u32,
     /// Nodes that refused credentials accepted by another node, with the time and the text of the refusal.
     refused_by: Vec<(Endpoint, Instant, String)>,
@@ -131,7 +131,7 @@ pub(crate) struct Session {
     effects: Effects,
     /// Remaining budget of the present turn.
     turn_work: u32,
-    /// The turn's budget was exhausted before all input was processed.
+    /// Whether the turn's budget was exhausted before all input was processed.
     interrupted: bool,
     traffic: Traffic,
     notes: Vec<Note>,

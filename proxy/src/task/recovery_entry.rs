@@ -17,11 +17,11 @@ pub(super) struct RecoveryEntry {
     session: Arc<SessionInfo>,
     /// Set once the present node has taken the session.
     served: Option<Served>,
-    /// The session holds its publishes, and the node has its subscriptions again.
+    /// Whether the node has the session's subscriptions again, while the session still holds publishes.
     is_back: bool,
-    /// Set at the end of the session: publishes that no node has taken, and whether the session ended because it had
-    /// no node.
+    /// Number of publishes that no node has taken. Set at the end of the session.
     abandoned: u64,
+    /// Whether the session ended because it had no node.
     expired: bool,
 }
 

@@ -184,7 +184,7 @@ fn each_policy_by_subject_is_checked() {
 #[test]
 fn the_error_of_conflicting_values_is_at_the_value_to_change() {
     for (text, error) in [
-        ("listen = []\n", "settings:1: listen must name at least one"),
+        ("listen = []\n", "settings:1: listen must contain at least one"),
         (
             "[choice]\ncooldown_base_ms = 500\ncooldown_max_ms = 400\n",
             "settings:3: choice.cooldown_max_ms (400) is below choice.cooldown_base_ms (500)",
