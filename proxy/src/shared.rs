@@ -38,7 +38,7 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
     pub(crate) session_ids: AtomicU64,
     pub(crate) near_limit: NearLimit,
-    /// The last INFO of any node.
+    /// The newest INFO that any node has sent.
     info: ArcSwap<Info>,
     /// Bytes in all sessions' buffers.
     buffered: AtomicUsize,
@@ -73,13 +73,13 @@ impl Shared {
         }
     }
 
-    /// Returns the last INFO of any node, for components that connect while no node is reachable (promise S10).
+    /// Returns the newest INFO that any node has sent, for components that connect while no node is reachable (promise S10).
     pub(crate) fn last_info(&self) -> Arc<Info> {
         self.info.load_full()
     }
 
-    /// Records `info`, sent by a node, without the fields of that one connection. Does nothing if `info` offers the
-    /// same as the recorded one, so that thousands of sessions that move at once do not each write an INFO to the
+    /// Records the INFO of a node, without the fields that describe one connection. Does nothing if the features in `info`
+    /// are those of the recorded INFO. Otherwise, thousands of sessions that move at once would each write an INFO to the
     /// registry.
     pub(crate) fn remember_info(&self, info: &Info) {
         let known = self.info.load();
@@ -120,13 +120,13 @@ impl Shared {
         self.buffered.load(Relaxed)
     }
 
-    /// Returns the time that a session has to pass on its held bytes when the sidecar stops. The rest of the shutdown
-    /// time is for closing.
+    /// Returns the time limit for a session to send its held bytes when the sidecar stops. The rest of the shutdown time
+    /// is for closing.
     pub(crate) fn shutdown_patience(&self) -> Duration {
         self.limits.load().shutdown.mul_f64(0.8)
     }
 
-    /// Counts messages that a session lost, `bytes` long together.
+    /// Counts messages that a session lost, by subject. `bytes` is their total size.
     pub(crate) fn lost(&self, loss: Loss, subjects: &Tally, bytes: usize) {
         self.metrics.lost.add(loss.as_str(), subjects.total());
         self.losses.add(loss, subjects, bytes);
@@ -147,8 +147,8 @@ impl Shared {
         }
     }
 
-    /// Makes all sessions on `node` send it a PING, because one of them lost it. The others then notice the loss at once, or
-    /// prove that the node is alive.
+    /// Makes all sessions on `node` send a PING to it. Called when one session has lost the node. The PING shows the others
+    /// at once whether the node is alive.
     pub(crate) fn probe_sessions_on(&self, node: &Endpoint) {
         for session in self.sessions.all() {
             let on = session
@@ -176,8 +176,8 @@ impl Shared {
         true
     }
 
-    /// Returns the wait of a session that lost its node before it dials, so that many sessions do not dial at the
-    /// same time.
+    /// Returns the delay before a session that lost its node dials another one. The delays differ, so that many sessions do
+    /// not dial at the same time.
     pub(crate) fn spread_of(&self, searcher: &Searcher) -> Duration {
         let dial_settings = self.dial_settings.load();
         searcher.spread(dial_settings.spread_per_session, dial_settings.spread_max)
@@ -201,7 +201,7 @@ impl Shared {
     }
 }
 
-/// Returns the fields of a node's INFO that a component can notice, except name and address.
+/// Returns the features in a node's INFO: the fields that matter to a component, without the name and the address.
 fn offers(info: &Info) -> impl PartialEq + use<'_> {
     let asks = (info.auth_required, info.tls_required, info.tls_verify);
     (

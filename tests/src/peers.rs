@@ -1,4 +1,4 @@
-//! Paths of the real peers that `tests/run` installs, and of the product's programs.
+//! Paths of the programs under test, and of their peers: the NATS clients and servers that `tests/run` installs.
 
 use std::path::PathBuf;
 
@@ -40,7 +40,7 @@ pub(crate) fn python() -> PathBuf {
     folder().join("python/bin/python")
 }
 
-/// Returns the Node.js of the Python packages if `tests/run` installed it, or the one of the system.
+/// Returns the path of Node.js: from the Python virtual environment if `tests/run` installed it there, else from `PATH`.
 pub(crate) fn node() -> PathBuf {
     let ours = folder().join("python/bin/node");
     if ours.is_file() { ours } else { "node".into() }
@@ -53,7 +53,7 @@ pub(crate) fn component_source(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Returns a folder above this test, which is `target/PROFILE/deps/e2e-HASH`.
+/// Returns the folder `levels_up` levels above this test's executable, `target/PROFILE/deps/e2e-HASH`.
 fn own_folder(levels_up: usize) -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     own.ancestors().nth(levels_up).unwrap_or(&own).to_path_buf()

@@ -14,8 +14,8 @@ use tokio::net::TcpListener;
 
 use self::limited_listener::LimitedListener;
 
-/// Serves `pages` on `listener` until `shutdown` completes. Open connections are closed then, because each page takes only a
-/// moment. Only GET is allowed, and one request per connection, so the limits on a connection are those on a request.
+/// Serves `pages` on `listener` until `shutdown` completes, and then closes open connections without waiting for their pages.
+/// Only GET is allowed. Each connection serves one request, so the limits on connections also limit requests.
 pub async fn serve(listener: TcpListener, pages: Router, shutdown: impl Future<Output = ()> + Send) {
     let server = axum::serve(LimitedListener::new(listener), with_limits(pages));
     tokio::select! {
@@ -26,7 +26,7 @@ pub async fn serve(listener: TcpListener, pages: Router, shutdown: impl Future<O
     }
 }
 
-/// Adds answers to `pages` for unknown paths and methods, and one request per connection.
+/// Adds the answers to unknown paths and methods to `pages`, and `Connection: close` to each response.
 pub fn with_limits(pages: Router) -> Router {
     pages
         .fallback(not_found)

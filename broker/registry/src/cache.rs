@@ -1,5 +1,5 @@
-//! The cache file, which serves a cold start: the last node lists, and the last INFO line of a node. It is JSON with a version,
-//! and is always replaced as a whole.
+//! The cache file, for a start while no source of nodes is reachable: the last node lists, and the last INFO line of a node.
+//! It is JSON with a version, and is always replaced as a whole.
 //!
 //! The file is a hint. If it cannot be read, the error is logged and the file is ignored. It contains no secrets.
 
@@ -28,7 +28,7 @@ pub(crate) struct CacheContents {
     pub(crate) info: Option<String>,
 }
 
-/// The version only. It is parsed first, because a file of another version is not a damaged file.
+/// The version field only. It is parsed first, so that a file of another version is not reported as damaged.
 #[derive(Deserialize)]
 struct Versioned {
     v: u32,
@@ -44,7 +44,7 @@ struct CacheFile {
 
 #[derive(Serialize, Deserialize)]
 struct CachedNode {
-    // Without `run`: at a cold start, the node may have been restarted.
+    // `run` is not stored, because the node may be restarted before the file is read.
     source: String,
     /// Name of the list of the source.
     #[serde(default)]
@@ -106,7 +106,7 @@ pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<CacheContents, Strin
             source,
             name: record.list.clone(),
         };
-        // An invalid time is treated as long ago.
+        // A time out of range is replaced by 1970.
         let time = |secs| UNIX_EPOCH.checked_add(Duration::from_secs(secs));
         let left = record.left_at.map(|secs| time(secs).unwrap_or(UNIX_EPOCH));
         let node = record

@@ -3,7 +3,7 @@
 //!
 //! A client exists for one connection and is never used for a second one. On a second connection, the library would set neither
 //! watches nor credentials again, and would continue silently if the session had expired. Instead, after each reconnect a new
-//! client sends the credentials, lists the znodes and sets the watches. The session may be the same; the client does not notice.
+//! client sends the credentials, lists the znodes and sets the watches, even if the ZooKeeper session is still the same.
 //!
 //! A client must be created, used and dropped within its own runtime, because dropping that runtime is the only way to end the
 //! tasks of the library.
@@ -33,8 +33,8 @@ pub(crate) enum Change {
     Child(String),
 }
 
-/// Sends the changes of watches to the queue. Called by the task of the library that handles watches, which a panic would end and
-/// a wait would block. So it does neither.
+/// Sends the changes that watches report to the queue. It must not panic or block, because the library calls it in the task
+/// that handles all watches.
 #[derive(Clone)]
 struct WatchReporter {
     queue: mpsc::Sender<Change>,
@@ -149,7 +149,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Makes the library connect through `relay`. The session exists only after [`Relay::opened`] has returned it.
+    /// Makes the library connect through `relay`. The session is established only when [`Relay::opened`] returns it.
     pub(crate) async fn connect(
         relay: &Relay,
         session_timeout: Duration,
@@ -180,7 +180,7 @@ impl Client {
         ))
     }
 
-    /// Sends digest credentials. ZooKeeper accepts any; wrong ones cause errors of later calls.
+    /// Sends digest credentials. ZooKeeper accepts any credentials here. If they are wrong, later calls fail.
     pub(crate) async fn authenticate(&mut self, digest: &str) -> Result<(), CallError> {
         let call = self.zookeeper.add_auth("digest", digest.as_bytes().to_vec());
         within(self.call_timeout, "auth", "digest", call).await?;

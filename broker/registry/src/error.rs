@@ -1,5 +1,5 @@
-//! The errors of this crate's interface. They are errors that the caller can correct. A source that is down is not an error but
-//! a state, which [`Health`](crate::Health) contains.
+//! The errors that this crate returns to its caller. A source of nodes that is down is not an error: its state is in
+//! [`Health`](crate::Health).
 
 use thiserror::Error;
 

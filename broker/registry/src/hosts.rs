@@ -18,7 +18,7 @@ use crate::znode_path;
 
 const PORT_DEFAULT: u16 = 2181;
 const WANTED: &str = "a ZooKeeper host list (HOST[:PORT],…[/chroot])";
-/// Limit on the hosts. No ensemble has more, even with observers.
+/// Maximum number of hosts. No ensemble has more, even with observers.
 const HOSTS_MAX: usize = 64;
 /// Time limit for one lookup. A name that takes longer is looked up again for the next connection.
 const RESOLVE_TIMEOUT_MS: u64 = 2_000;
@@ -67,8 +67,8 @@ impl FromStr for HostList {
 }
 
 impl HostList {
-    /// Returns the path of `path` below the chroot. The chroot of the library is not used, because the library does not create
-    /// it, and watches on its root never fire.
+    /// Returns `path` with the chroot before it. The chroot support of the library is not used: the library does not create
+    /// the chroot, and a watch on the root of a chroot never fires.
     pub(crate) fn full_path(&self, path: &str) -> String {
         match (self.chroot.as_str(), path) {
             ("", path) => path.to_owned(),

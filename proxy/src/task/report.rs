@@ -100,7 +100,7 @@ impl Task {
         let is_reported = self.recovery_entry.lost(&node.client, awaited, in_doubt);
         self.release_at = None;
         let failed = match blame {
-            // The node may be back by now.
+            // A loss that another session has reported is not counted again: the node may already be back.
             Blame::Node => !is_reported,
             Blame::Unclear => !book.is_proved(&node.client, now),
             Blame::Nobody => false,

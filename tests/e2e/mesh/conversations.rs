@@ -10,7 +10,7 @@ pub(super) struct Step {
     pub(super) sender: usize,
     pub(super) sends: &'static str,
     pub(super) receives: [&'static str; 3],
-    /// The nodes must first agree on interest that ended by itself, without a PING of a client.
+    /// The step waits until all nodes know that a subscription has ended at its maximum. No PING of a client can confirm this.
     pub(super) settled: bool,
 }
 
@@ -20,7 +20,7 @@ pub(super) struct Row {
     /// The options that each client sends in CONNECT.
     pub(super) connects: [&'static str; 3],
     pub(super) steps: &'static [Step],
-    /// `standin-broker` promises more here than `nats-server`.
+    /// Only `standin-broker` guarantees this result; `nats-server` is not tested.
     pub(super) standin_only: bool,
 }
 
@@ -50,7 +50,7 @@ const NEW: &str = r#"{"verbose":false,"protocol":1,"headers":true,"no_responders
 const NO_ECHO: &str = r#"{"verbose":false,"protocol":1,"headers":true,"no_responders":true,"echo":false}"#;
 const VERBOSE: &str = r#"{"verbose":true}"#;
 
-/// The status "no responders" of `standin-broker`. The newest `nats-server` adds the subject.
+/// The status 503, "no responders", as `standin-broker` sends it. The newest `nats-server` also sends the subject in a header.
 pub(super) const NOBODY: &str = "HMSG in.1 9 16 16\r\nNATS/1.0 503\r\n\r\n\r\n";
 
 pub(super) const ROWS: &[Row] = &[

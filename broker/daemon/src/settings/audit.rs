@@ -2,7 +2,8 @@
 
 use super::{Schema, SettingsError, document};
 
-/// Returns the differences between the file and the schema: missing comments, other ranges, a wrong mark `(restart)`.
+/// Returns the differences between the file and the schema: missing comments, different ranges, and `(restart)` marks that are
+/// missing or wrong.
 #[must_use]
 pub fn faults(schema: &Schema) -> Vec<String> {
     let document = document::parse(schema.defaults_file, schema.defaults);
@@ -29,7 +30,7 @@ pub fn faults(schema: &Schema) -> Vec<String> {
         }
         if comment.contains("(restart)") != schema.restart.contains(&key.as_str()) {
             faults.push(format!(
-                "{key} is marked (restart) and needs none, or needs one and is not marked"
+                "the comment and the schema differ on whether {key} needs a restart"
             ));
         }
     }
@@ -44,7 +45,7 @@ pub fn faults(schema: &Schema) -> Vec<String> {
     faults
 }
 
-/// Joins the lines of the comment at the end of `above`.
+/// Returns the comment at the end of the lines `above`, joined into one line.
 fn comment(above: &[&str]) -> String {
     let lines = above.iter().rev().take_while(|line| line.starts_with('#'));
     let mut comment: Vec<&str> = lines.copied().collect();
@@ -68,8 +69,8 @@ mod tests {
         let faults = faults(&schema);
         for fault in [
             "the comment of number does not end with [1..3]",
-            "number is marked (restart) and needs none",
-            "list is marked (restart) and needs none",
+            "the comment and the schema differ on whether number needs a restart",
+            "the comment and the schema differ on whether list needs a restart",
             "bare has no comment above it",
             "lost has no range",
             "gone is not a key",

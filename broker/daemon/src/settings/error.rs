@@ -37,7 +37,7 @@ pub enum SettingsError {
         place: Place,
         /// The key as it was written.
         key: String,
-        /// ` in` and the section, or empty.
+        /// The text ` in` followed by the section, or an empty text.
         section: String,
         /// A similar key, as a question, or where the keys are listed.
         hint: String,
@@ -65,7 +65,7 @@ pub enum SettingsError {
     /// A mandatory value is missing.
     #[error("{0}")]
     Missing(&'static str),
-    /// Several errors, one line each. None of them is of this kind.
+    /// Several errors, one line each. They are never nested.
     #[error("{}", lines(.0))]
     Several(Vec<SettingsError>),
 }
@@ -97,7 +97,7 @@ impl SettingsError {
         }
     }
 
-    /// Joins errors into one result. They are ordered by their lines in the file, followed by those of the other layers.
+    /// Joins errors into one result. Errors in the file come first, in the order of their lines, then those of the other layers.
     ///
     /// # Errors
     /// The error if there is only one, or [`SettingsError::Several`].

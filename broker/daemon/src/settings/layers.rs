@@ -21,8 +21,8 @@ pub struct Flag {
     pub key: &'static str,
     /// The flag, including its dashes.
     pub flag: &'static str,
-    /// The value, of the type of the key. Each text of a list may contain several items separated by commas, as in the
-    /// environment.
+    /// The value. Its type is that of the key. Each string in a list may contain several items separated by commas, as in
+    /// the environment.
     pub value: Value,
 }
 
@@ -38,7 +38,7 @@ pub struct Input<'a> {
 }
 
 impl Input<'_> {
-    /// Joins the layers and checks the result. Reads the user's file, but no file that the settings name.
+    /// Joins the layers and checks the result. Reads the user's file, but not the files whose paths are in the settings.
     ///
     /// # Errors
     /// [`SettingsError`], with all errors and their places.
@@ -60,8 +60,8 @@ impl Input<'_> {
     }
 }
 
-/// Loads the defaults and one TOML text, without the environment and flags. For tests, and for programs that embed a program.
-/// Does not call [`Settings::check_complete`]. `name` is the name of the text in errors.
+/// Loads the defaults and one TOML text, without the environment and the flags. For tests, and for embedding the sidecar or
+/// the broker in another program. Does not call [`Settings::check_complete`]. `name` is the name of the text in errors.
 ///
 /// # Errors
 /// Those of [`Input::load`].
@@ -76,7 +76,7 @@ struct Layers {
     entries: Vec<Entry>,
     warnings: Vec<String>,
     errors: Vec<SettingsError>,
-    /// Whether the value of each known key was read.
+    /// Whether all texts were parsed without syntax errors. If not, values are not compared with each other.
     is_complete: bool,
 }
 
@@ -221,8 +221,8 @@ impl Layers {
         }
     }
 
-    /// Handles a STANDIN_ variable that names no key. It is an error if it begins with a section or resembles a key; otherwise a
-    /// warning, because it may belong to another program.
+    /// Handles a variable `STANDIN_…` that does not belong to a key. Reports an error if the rest of its name begins with the
+    /// name of a section or resembles a key. Otherwise it may belong to another program, so this is only a warning.
     fn unknown_variable(&mut self, name: &str) {
         let rest = name.trim_start_matches("STANDIN_").to_lowercase();
         let in_section = rest
@@ -291,8 +291,8 @@ impl Layers {
         }
     }
 
-    /// Checks all values. An invalid value is replaced by its default, so that the others can be checked. Conflicts that involve
-    /// its key are not reported.
+    /// Checks all values. An invalid value is reported and replaced by its default, so that the other values can be checked.
+    /// Conflicts between its key and other keys are then not reported.
     fn finish<S: Settings>(
         mut self,
         complete: impl FnOnce(&S) -> Result<(), SettingsError>,
@@ -339,7 +339,7 @@ impl Layers {
         })
     }
 
-    /// Returns the values in force, for the deserialization of the struct.
+    /// Returns the values in force as one table, which is deserialized into the settings struct.
     fn table(&self) -> Table {
         let mut root = Table::new();
         for entry in &self.entries {
