@@ -1,19 +1,20 @@
-//! The mesh: one link to each other node, over which nodes tell what their clients listen to and pass messages on, once.
+//! The mesh: one link to each other node. Over it, nodes announce the interest of their clients and forward messages, one hop only.
 //!
 //! | file | holds |
 //! |---|---|
-//! | this one | [`Mesh`], a node's life among others: join, announce, drain, leave |
+//! | this one | [`Mesh`], the steps of a node: join, announce, drain, leave |
 //! | [`keeper`] | the keeper of the links, and its task, which listens, dials and follows the registry |
-//! | [`orders`] | what the node and its keeper say to each other |
-//! | [`membership`] | which nodes there are, whom to dial, which link survives; a value without sockets |
+//! | [`orders`] | the node's orders to its keeper, and the keeper's reports |
+//! | [`membership`] | which nodes exist, which addresses to dial, which of two links survives; a value without sockets |
 //! | [`sockets`] | the sockets of links |
-//! | [`pending_handshakes`], [`complaints`] | who comes and does not belong costs little, and is not told of again and again |
-//! | [`session`] | the session of one link: what comes over it, and what it does |
+//! | [`pending_handshakes`], [`complaints`] | limits on the cost and on the log lines of connections that do not become links |
+//! | [`session`] | the session of one link |
 //!
-//! *Start.* Listen for other nodes; read the registry; link with all; when each has told all its interest, and the place in the
-//! registry is known to be free, listen for clients and register; link with those that registered in the same moment; serve. Of two
-//! nodes that start at once, one sees the other's registration after its own, and serves nobody before the two are linked. Without a
-//! registry the same holds by the nodes' sockets: who dials in vain was there first.
+//! *Start.* A node listens for other nodes, reads the registry, and links with all registered nodes. When each has sent its complete
+//! interest, and no other node holds this node's id in the registry, the node listens for clients and registers. Then it links with
+//! the nodes that registered in the meantime, and serves. If two nodes start at once, the one that registers second sees the
+//! registration of the first, and serves no client before the two are linked. Without a registry, the listening sockets have this
+//! role: if the dial of a node fails because the other does not listen yet, the other will reach it.
 
 mod complaints;
 mod keeper;
@@ -51,41 +52,41 @@ use crate::settings::{Settings, SettingsError, address_towards, split_url};
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
-/// Limit on the wait until readers of the registry can see that this node drains.
+/// Time limit for the state `draining` to become visible in the registry.
 const DRAINING_SHOWN_WITHIN: Duration = Duration::from_secs(1);
-/// Orders that wait for the keeper.
+/// Maximum number of orders in the keeper's queue.
 const ORDERS_MAX: usize = 16;
-/// Whoever waits looks up so often.
+/// Number of steps into which [`within`] divides its time limit.
 const PATIENCE_STEPS: u32 = 20;
 
-/// Why a node cannot be one of several.
+/// Error that prevents a node from joining the cluster.
 #[derive(Debug, Error)]
 pub enum MeshError {
-    /// The registry does not take the settings.
+    /// The registry rejects the settings.
     #[error("{0}")]
     Registry(#[from] standin_registry::RegistryError),
     /// A file of the settings cannot be read.
     #[error("{0}")]
     Settings(#[from] SettingsError),
-    /// The socket for other nodes.
+    /// The socket for other nodes failed.
     #[error("{0}")]
     Socket(#[from] io::Error),
     /// Another node with the same id is alive.
     #[error(
-        "another node with the id {0} is alive in the cluster; give each node a name (--name) of its own, or start this one when that one has ended"
+        "another node with the id {0} is alive in the cluster; give each node its own name (--name), or start this node after the other has ended"
     )]
     DuplicateId(String),
-    /// A registered node does not want a link, and there is no other link.
-    #[error("there is no link with the registered node at {at}, nor with any other: {why}")]
+    /// The link with a registered node was refused by one of the two sides, and there is no other link.
+    #[error("no link with the registered node at {at}, and none with any other node: {why}")]
     Refused {
-        /// Where it is.
+        /// Address of the registered node.
         at: String,
-        /// What is to be mended.
+        /// Reason, and what to change.
         why: String,
     },
 }
 
-/// See the file's head.
+/// This node's membership in the cluster.
 #[derive(Debug)]
 pub(crate) struct Mesh {
     id: String,
@@ -100,7 +101,7 @@ pub(crate) struct Mesh {
     announcement: Mutex<Option<Announcement>>,
 }
 
-/// Where this node is, for others.
+/// Addresses at which others reach this node.
 #[derive(Debug, Clone)]
 struct Places {
     client: Endpoint,
@@ -109,8 +110,8 @@ struct Places {
 }
 
 impl Mesh {
-    /// Listens for other nodes on a socket, which has this address, and begins to look for them. Must be called inside a tokio
-    /// runtime.
+    /// Starts the keeper, which accepts other nodes on `listener` and dials them. `address` is the address of `listener`. Must be
+    /// called within a tokio runtime.
     ///
     /// # Errors
     /// [`MeshError`].
@@ -182,12 +183,14 @@ impl Mesh {
         })
     }
 
-    /// Returns when all nodes there are have told all their interest, `without` those that were waited for before; those that cannot be
-    /// reached are waited for up to `sync_timeout`, and returned. For another node with this one's id, that this one stays rather than,
-    /// as long again: it may be about to end, or to be found dead.
+    /// Waits until all known nodes have exchanged their complete interest with this node, at most for `sync_timeout`. Does not wait
+    /// for the addresses in `without`. Returns the addresses of the nodes without which this node has to serve.
+    ///
+    /// If another node has this node's id, and this node keeps it, waits longer ([`Self::patience_with_others`]): the other may be
+    /// ending, or may soon be found dead.
     ///
     /// # Errors
-    /// [`MeshError::DuplicateId`], [`MeshError::Refused`]: a node that nobody links with would be an island, and keep its clients there.
+    /// [`MeshError::DuplicateId`]. [`MeshError::Refused`]: without any link, the node's clients would be cut off from all others.
     pub(crate) async fn join(&self, without: &[String]) -> Result<Vec<String>, MeshError> {
         let mut standing = self.standing.clone();
         let is_joined = |now: &Standing| {
@@ -208,12 +211,12 @@ impl Mesh {
         }
     }
 
-    /// For so long others may need to see that one is dead, and one that goes to be gone.
+    /// Returns the longest time that other nodes need to find a node dead, and that a node needs to end.
     fn patience_with_others(&self) -> Duration {
         self.sync_timeout.max(self.ping_timeout * 2)
     }
 
-    /// Not all is as it should be, and it was waited for long enough. Returns who has not been heard.
+    /// Decides what to do after the timeout of [`Self::join`]: returns the addresses to serve without, or the error.
     fn serve_without(&self) -> Result<Vec<String>, MeshError> {
         let now = self.standing.borrow();
         if now.namesake_precedes.is_some() {
@@ -239,7 +242,8 @@ impl Mesh {
         Ok(now.awaited.clone())
     }
 
-    /// Returns when this node can be registered: ZooKeeper answers, and the place is free. When it does not answer, the node is registered later.
+    /// Waits until this node can be registered: ZooKeeper answers, and no other node holds this node's id. If that takes too long,
+    /// the node is registered later.
     ///
     /// # Errors
     /// [`MeshError`].
@@ -250,7 +254,7 @@ impl Mesh {
         let mut announcement = self.announcement.lock().await;
         let announcement = announcement.insert(Announcement::reserve(watch, self.record.clone())?);
         let mut standing = announcement.follow();
-        // Where the registry could not be read in that time it is not waited for again.
+        // If `join` could not read the registry in time, this does not wait for it a second time.
         let patience = if self.standing.borrow().has_read {
             self.sync_timeout
         } else {
@@ -262,14 +266,15 @@ impl Mesh {
         }
         let now = self.standing.borrow().clone();
         if now.has_living_namesake && now.namesake_precedes != Some(true) {
-            // It goes, and its registration with it.
+            // The other node is ending, and its registration is deleted then.
             let ready = standing.wait_for(|now| *now == Registration::Ready);
             within(self.patience_with_others(), ready).await;
         }
         self.unregistered(announcement.state())
     }
 
-    /// The node is not registered in time. The registry informs; that another node with this one's id lives only a connection proves.
+    /// Handles a registration that did not succeed in time. It is an error if a connection has proved that another node with this
+    /// node's id is alive. A record in the registry proves nothing.
     fn unregistered(&self, standing: Registration) -> Result<(), MeshError> {
         let is_there = matches!(standing, Registration::Ready | Registration::Announced);
         if self.standing.borrow().has_living_namesake && !is_there {
@@ -281,8 +286,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Registers this node, whose sockets listen already, and returns when it is linked with all that registered before it, `without` those that
-    /// were waited for before: whoever sees the registration may come at once.
+    /// Registers this node, and returns when it is linked with all nodes that registered before it, except those in `without`. Its
+    /// sockets must already listen, because clients may connect as soon as they see the registration.
     ///
     /// # Errors
     /// [`MeshError`].
@@ -298,22 +303,21 @@ impl Mesh {
             return Ok(());
         }
         let registered = standing.wait_for(|now| *now == Registration::Announced);
-        // What stands in the end counts.
+        // The state after the wait decides, not the result of the wait.
         within(self.sync_timeout, registered).await;
         let standing = announcement.state();
         if standing != Registration::Announced {
             return self.unregistered(standing);
         }
         let (done, met) = oneshot::channel();
-        // The snapshot has all nodes that registered before this one. A keeper that has ended by a bug is told of in the
-        // log.
+        // The snapshot contains all nodes that registered before this one. If the keeper has panicked, `leave` logs it.
         let _ = self.orders.send(Order::ReadRegistry(done)).await;
         let _ = met.await;
         self.join(without).await?;
         Ok(())
     }
 
-    /// Returns when this node must give its name up to another one.
+    /// Waits until this node must give up its id to another node.
     pub(crate) async fn displaced(&self) {
         let mut standing = self.standing.clone();
         if standing.wait_for(|now| now.is_displaced).await.is_err() {
@@ -321,18 +325,18 @@ impl Mesh {
         }
     }
 
-    /// The node takes clients from now on.
+    /// Tells the other nodes that this one accepts clients from now on.
     pub(crate) async fn serve(&self) {
         let links = self.standing.borrow().links;
         info!(links, "joined the mesh in {:?}", self.started.elapsed());
-        // A keeper that has ended by a bug is told of in the log.
+        // If the keeper has panicked, `leave` logs it.
         let _ = self.orders.send(Order::Serve).await;
     }
 
-    /// Tells the other nodes that this one takes no clients any more, and shows `draining` in its registry record, so that
-    /// sidecars leave and no new ones come. Returns when readers can see that, or after [`DRAINING_SHOWN_WITHIN`].
+    /// Tells the other nodes that this one accepts no more clients, and sets the state `draining` in its registry record, so that
+    /// sidecars leave and no new ones come. Returns when the state is visible in the registry, or after [`DRAINING_SHOWN_WITHIN`].
     pub(crate) async fn drain(&self) {
-        // A keeper that has ended by a bug is told of in the log.
+        // If the keeper has panicked, `leave` logs it.
         let _ = self.orders.send(Order::Drain).await;
         let announcement = self.announcement.lock().await;
         let Some(announcement) = &*announcement else {
@@ -344,7 +348,7 @@ impl Mesh {
             ..self.record.clone()
         };
         if let Err(error) = announcement.set(record) {
-            warn!("cannot show the state draining in ZooKeeper: {error}");
+            warn!("cannot set the state draining in ZooKeeper: {error}");
             return;
         }
         if announcement.state() != Registration::Announced {
@@ -359,11 +363,11 @@ impl Mesh {
             }
         };
         if timeout(DRAINING_SHOWN_WITHIN, is_shown).await.is_err() {
-            warn!("ZooKeeper did not take the state draining within {DRAINING_SHOWN_WITHIN:?}");
+            warn!("state draining not visible in ZooKeeper within {DRAINING_SHOWN_WITHIN:?}");
         }
     }
 
-    /// Takes this node's record out of the registry. Returns when it is gone, or ZooKeeper does not answer.
+    /// Deletes this node's record from the registry. Returns when it is deleted, or when ZooKeeper does not answer.
     pub(crate) async fn unregister(&self) {
         let _ = self.orders.send(Order::Drain).await;
         if let Some(announcement) = self.announcement.lock().await.take() {
@@ -371,16 +375,17 @@ impl Mesh {
         }
     }
 
-    /// Ends the links in order, and returns when that is done.
+    /// Closes the links with GOODBYE, and returns when they have ended.
     pub(crate) async fn leave(&mut self) {
         let _ = self.orders.send(Order::Leave).await;
         if let Err(error) = (&mut self.keeper).await {
-            warn!("the keeper of the links ended by a bug: {error}");
+            warn!("keeper of the links panicked: {error}");
         }
     }
 }
 
-/// What comes within this time. Only time in which this process runs counts: nothing was tried while it was frozen.
+/// Returns the output of `coming`, or `None` after `patience`. The time is counted in steps, so that a pause of the process (such as
+/// SIGSTOP) counts as one step at most.
 async fn within<T>(patience: Duration, coming: impl Future<Output = T>) -> Option<T> {
     let over = async {
         for _ in 0..PATIENCE_STEPS {
@@ -400,7 +405,7 @@ impl Places {
         let routes = routes.map(|route| split_url(route.reveal()).1);
         let hosts = settings.nodes.zookeeper.split([',', '/']).chain(routes);
         let hosts: Vec<SocketAddr> = hosts.filter_map(|host| host.parse().ok()).collect();
-        // Those on this host do not tell how others reach it, unless there are no others.
+        // A loopback address does not show how other hosts reach this one, so it is used only if there is no other.
         let elsewhere = hosts.iter().find(|host| !host.ip().is_loopback());
         let towards = elsewhere.or(hosts.first()).copied();
         let reachable = |address: SocketAddr| {
@@ -434,7 +439,7 @@ fn cluster_name(settings: &Settings) -> &str {
 }
 
 fn hello(shared: &Shared, settings: &Settings, places: &Places) -> Hello {
-    // A clock before 1970 makes it the eldest.
+    // A clock before 1970 gives 0: the node then precedes all others.
     let began = shared.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Hello {
         protocol: PROTOCOL,

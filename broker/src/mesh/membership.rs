@@ -1,11 +1,12 @@
-//! Which nodes there are, whom to dial and when, and which of two links between the same nodes survives. Synchronous: what happens
-//! goes in, with the time, and what to do comes out.
+//! The members of the cluster: which nodes exist, which addresses to dial and when, and which of two links between the same nodes
+//! survives. A synchronous state machine: each call takes an event and the time, and returns what to do.
 //!
-//! A node is looked for at addresses: those given by hand, those in the registry, those that other nodes name. Once linked, an
-//! address is remembered, so the mesh heals without any of these. Of two nodes the one with the lesser id decides which link there
-//! is: both may dial, and one that decides alone cannot be of two minds.
+//! Nodes are dialled at addresses from three sources: the configured routes, the registry, and the lists that other nodes send. The
+//! address of a node that was linked is remembered, so that a lost link is restored even if no source names the address any more.
+//! If two nodes dial each other at the same time, the one with the lower id decides which connection becomes the link.
 //!
-//! *Architecture invariant:* the registry informs, only a connection proves: a link is never closed because a registration is gone.
+//! *Architecture invariant:* a link is never closed because a registration is gone. The registry only says where a node may be; only
+//! a connection proves that it is alive.
 
 mod address;
 mod namesake;
@@ -22,18 +23,18 @@ use crate::auth::same;
 use crate::route::handshake::Verdict;
 use crate::route::hello::{Hello, PROTOCOL_MIN, Peer, Why};
 
-/// An address that is neither given nor registered, and whose node cannot be reached, is forgotten after this.
+/// Time after which an address that is neither configured nor registered, and not linked, is forgotten.
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// A link that stood so long is dialled again at once when it is lost.
+/// Age from which the loss of a link resets the backoff of its addresses.
 const GOOD_LINK: Duration = Duration::from_secs(5);
-/// Addresses for each node that there may be.
+/// Limit on known addresses, as a multiple of `nodes_max`.
 const ADDRESSES_PER_NODE: usize = 4;
-/// Where the node's id is another's, it may soon be free: such an address is dialled again after this at the latest.
+/// Maximum redial delay after a refusal because of a duplicate id. The other node may end soon, and the id is free then.
 const DUPLICATE_REDIAL_MAX: Duration = Duration::from_millis(250);
-/// A registered node whose host says so often that nobody listens is not waited for at start.
+/// Number of refused connections (ECONNREFUSED) in a row after which a starting node no longer waits for a registered address.
 const REFUSALS_BELIEVED: u32 = 2;
 
-/// What this node goes by.
+/// The settings of the state machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     pub(crate) own: Hello,
@@ -43,35 +44,35 @@ pub(crate) struct Rules {
     pub(crate) has_registry: bool,
 }
 
-/// A link, from the moment that it is decided on.
+/// A link, from the decision that a connection becomes the link.
 #[derive(Debug)]
 struct Linked {
     number: u64,
     peer: Hello,
-    /// When it last answered because its id was claimed by another one.
+    /// Time of the peer's last PONG to a PING that was sent because another node claimed its id.
     answered_at: Option<Instant>,
-    /// The other side has told all its interest.
+    /// The peer has sent its complete interest.
     is_synced: bool,
-    /// The other side was told all of this node's.
+    /// The peer was sent this node's complete interest.
     is_told: bool,
     since: Option<Instant>,
 }
 
 impl Linked {
-    /// Both know all of each other.
+    /// Returns whether both sides have sent their complete interest.
     const fn is_settled(&self) -> bool {
         self.is_synced && self.is_told
     }
 }
 
-/// See the file's head.
+/// The members of the cluster, as this node knows them.
 #[derive(Debug)]
 pub(crate) struct Membership {
     rules: Rules,
     addresses: BTreeMap<String, Address>,
-    /// By the other node's id.
+    /// Keyed by the peer's id.
     links: BTreeMap<String, Linked>,
-    /// Run in the registry's record of this node's id, if that record is of another node.
+    /// The run in the registry's record of this node's id, if another node wrote that record.
     registered_namesake: Option<String>,
     leaving: bool,
     dice: StdRng,
@@ -100,7 +101,9 @@ impl Membership {
         membership
     }
 
-    /// The address, made when it is not known and there is room, or one that only nodes have named can make room.
+    /// Returns the entry of the address, which is added if it is new. If the table is full, the entry that was seen longest ago is
+    /// evicted, among those that are neither configured, registered, linked nor being dialled. Returns `None` if there is none, or
+    /// if the address is this node's own.
     fn address(&mut self, at: &str, now: Instant) -> Option<&mut Address> {
         if at.is_empty() || at == self.rules.own.mesh {
             return None;
@@ -117,8 +120,8 @@ impl Membership {
         Some(address.or_insert_with(|| Address::new(now)))
     }
 
-    /// Takes over all that the registry holds now. `namesake_run` is the run in the record of this node's own id, if that
-    /// record is of another node.
+    /// Replaces the nodes of the registry with `nodes`. `namesake_run` is the run in the registry's record of this node's id, if
+    /// another node wrote that record.
     pub(crate) fn registered(&mut self, nodes: &[Peer], namesake_run: Option<String>, now: Instant) {
         self.registered_namesake = namesake_run;
         for (at, address) in &mut self.addresses {
@@ -129,10 +132,10 @@ impl Membership {
         }
     }
 
-    /// What another node says of the others.
+    /// Adds the nodes that a peer has named.
     pub(crate) fn named(&mut self, nodes: &[Peer], now: Instant) {
         for node in nodes {
-            // Others may still name the last life of this node.
+            // A peer may still name the previous run of this node.
             if node.id != self.rules.own.id {
                 self.hear_of(node, now, |address| {
                     address.named.by_node = true;
@@ -142,7 +145,8 @@ impl Membership {
         }
     }
 
-    /// A node may be at this address. One with this node's own id is looked for as well: it is a duplicate, or the last life of this one.
+    /// Records that `node` may be at its mesh address. A node with this node's own id is dialled as well: it is a duplicate, or the
+    /// previous run of this node.
     fn hear_of(&mut self, node: &Peer, now: Instant, name: impl FnOnce(&mut Address)) {
         let linked = self.links.contains_key(&node.id);
         let Some(address) = self.address(&node.mesh, now) else {
@@ -155,14 +159,14 @@ impl Membership {
             address.answered = false;
         }
         if was_not && !linked {
-            // Somebody has seen it: it is worth trying at once.
+            // The address is newly named, so it is dialled at once.
             address.dial_at = now;
             address.failures = 0;
             address.answered = false;
         }
     }
 
-    /// The addresses to dial now.
+    /// Returns the addresses to dial now, and marks them as being dialled. Forgets old addresses.
     pub(crate) fn dials(&mut self, now: Instant) -> Vec<String> {
         let links = &self.links;
         self.addresses.retain(|_, address| {
@@ -182,7 +186,7 @@ impl Membership {
         dials
     }
 
-    /// When there is something to dial next.
+    /// Returns the time of the next dial.
     pub(crate) fn next_dial(&self) -> Option<Instant> {
         let open = self
             .addresses
@@ -193,7 +197,7 @@ impl Membership {
             .filter(|_| !self.leaving)
     }
 
-    /// Nothing came of dialling; `unheard`: its host said that nobody listens there. Returns whether it is the first time in a row.
+    /// Records a failed dial. `unheard`: the connection was refused (ECONNREFUSED). Returns whether it is the first failure in a row.
     pub(crate) fn dial_failed(&mut self, at: &str, unheard: bool, now: Instant) -> bool {
         let (dice, max) = (&mut self.dice, self.rules.redial_max);
         let Some(address) = self.addresses.get_mut(at) else {
@@ -206,7 +210,7 @@ impl Membership {
         address.failures == 1
     }
 
-    /// Records that the node `id` in its life `run` answered at a dialled address.
+    /// Records that the run `run` of the node `id` answered at a dialled address.
     pub(crate) fn answered(&mut self, at: &str, id: &str, run: &str) {
         let is_namesake = id == self.rules.own.id;
         if let Some(address) = self.addresses.get_mut(at) {
@@ -214,8 +218,8 @@ impl Membership {
         }
     }
 
-    /// There is no link with the node at a dialled address: this side does not want it, or, `theirs`, the other does not. Returns
-    /// whether it is the first time in a row.
+    /// Records that the link with the node at a dialled address was refused, by the peer (`theirs`) or by this node. Returns whether
+    /// it is the first failure in a row.
     pub(crate) fn dial_refused(&mut self, at: &str, id: &str, why: Why, theirs: bool, now: Instant) -> bool {
         let (dice, mut max) = (&mut self.dice, self.rules.redial_max);
         let Some(address) = self.addresses.get_mut(at) else {
@@ -232,7 +236,7 @@ impl Membership {
                     address.id = Some(id.to_owned());
                 }
             }
-            // A name may lead to others the next time.
+            // A configured host name may resolve to another node the next time, so it is kept.
             Why::Itself if !address.named.by_hand || is_ip(at) => {
                 self.addresses.remove(at);
                 return false;
@@ -244,8 +248,8 @@ impl Membership {
         address.failures == 1
     }
 
-    /// Whether a link with this node is out of the question. Who was dialled need not show the cluster's credentials; who dials does, before
-    /// anything else that it says counts.
+    /// Returns the reason to refuse a link with the node of `hello`, if there is one. Only the side that dials shows the cluster's
+    /// credentials. They are checked before its id is compared.
     fn objection(&self, hello: &Hello, dialled: bool, now: Instant) -> Option<Why> {
         let own = &self.rules.own;
         if hello.id == own.id && hello.run == own.run {
@@ -254,7 +258,7 @@ impl Membership {
         if hello.protocol < PROTOCOL_MIN || hello.protocol_min > own.protocol || !hello.is_sound() {
             return Some(Why::Protocol);
         }
-        // A node without a name takes that of the cluster it joins.
+        // A node without a cluster name takes the name of the cluster that it joins.
         let is_named = !hello.cluster.is_empty() && !own.cluster.is_empty();
         if is_named && hello.cluster != own.cluster {
             return Some(Why::ClusterName);
@@ -272,7 +276,7 @@ impl Membership {
         full.then_some(Why::Full)
     }
 
-    /// The other side of a connection has introduced itself: is there anything against it?
+    /// Judges a peer that has sent HELLO.
     pub(crate) fn greet(&self, hello: &Hello, dialled: bool, now: Instant) -> Verdict {
         if let Some(why) = self.objection(hello, dialled, now) {
             return Verdict::Refuse { why, probe: None };
@@ -288,10 +292,10 @@ impl Membership {
         }
     }
 
-    /// The other side has nothing against it; or, when that one decides, has decided that this connection is the link. When it is
-    /// accepted, it is link `number`.
+    /// Judges a peer that has sent WELCOME: it agrees to the link or, if it has the lower id, has decided that this connection is the
+    /// link. If the verdict is `Accept`, the connection is link `number`.
     pub(crate) fn welcomed(&mut self, hello: &Hello, dialled: bool, number: u64, now: Instant) -> Verdict {
-        // Much may have happened since it was greeted.
+        // The state may have changed since HELLO.
         let verdict = self.greet(hello, dialled, now);
         if verdict != Verdict::Wait {
             return verdict;
@@ -322,7 +326,7 @@ impl Membership {
         self.links.insert(hello.id.clone(), linked);
     }
 
-    /// The link stands; it was dialled at this address, or came from outside.
+    /// Records that a link is established. `dialled` is the address that was dialled, or `None` if the peer dialled.
     pub(crate) fn link_stands(&mut self, hello: &Hello, dialled: Option<&str>, now: Instant) {
         if let Some(link) = self.links.get_mut(&hello.id) {
             link.since = Some(now);
@@ -340,7 +344,7 @@ impl Membership {
         }
     }
 
-    /// The links with nodes that had introduced themselves under another name of the cluster, or none.
+    /// Returns the numbers of the links whose peers sent another cluster name, or none, in HELLO.
     pub(crate) fn with_other_names(&self) -> Vec<u64> {
         let own = &self.rules.own.cluster;
         let others = self.links.values().filter(|link| link.peer.cluster != *own);
@@ -351,42 +355,43 @@ impl Membership {
         self.links.values_mut().find(|link| link.number == number)
     }
 
-    /// The other side has told all its interest.
+    /// Records that the peer has sent its complete interest.
     pub(crate) fn synced(&mut self, number: u64) {
         if let Some(link) = self.numbered(number) {
             link.is_synced = true;
         }
     }
 
-    /// The other side takes clients from now on.
+    /// Records that the peer accepts clients.
     pub(crate) fn serves(&mut self, number: u64) {
         if let Some(link) = self.numbered(number) {
             link.peer.serving = true;
         }
     }
 
-    /// The other side takes no clients any more.
+    /// Records that the peer accepts no more clients.
     pub(crate) fn drains(&mut self, number: u64) {
         if let Some(link) = self.numbered(number) {
             link.peer.draining = true;
         }
     }
 
-    /// The other side was asked for a sign of life, because its id was claimed, and has given it.
+    /// Records that the peer has answered the PING that was sent because another node claimed its id.
     pub(crate) fn lives(&mut self, number: u64, now: Instant) {
         if let Some(link) = self.numbered(number) {
             link.answered_at = Some(now);
         }
     }
 
-    /// The other side was told all interest here: from now on clients' flushes wait for it.
+    /// Records that the peer was sent this node's complete interest.
     pub(crate) fn told(&mut self, number: u64) {
         if let Some(link) = self.numbered(number) {
             link.is_told = true;
         }
     }
 
-    /// A link is gone. The other node is dialled again, unless it has said that it leaves. Returns whether it was the link with that node.
+    /// Removes a link that has ended. Its node is dialled again, unless it had sent GOODBYE (`leaves`) and is not configured. Returns
+    /// whether the link was known; a link that was replaced is not.
     pub(crate) fn link_lost(&mut self, number: u64, leaves: bool, now: Instant) -> bool {
         let is_it = |(_, link): &(&String, &Linked)| link.number == number;
         let Some(id) = self.links.iter().find(is_it).map(|(id, _)| id.clone()) else {
@@ -397,7 +402,7 @@ impl Membership {
             self.addresses
                 .retain(|_, address| address.id.as_ref() != Some(&id) || address.named.by_hand);
         }
-        // One that breaks again and again is dialled less and less often.
+        // Only a link that lasted resets the backoff.
         let was_good = since.is_some_and(|since| now.duration_since(since) >= GOOD_LINK);
         let (dice, max) = (&mut self.dice, self.rules.redial_max);
         let addresses = self.addresses.values_mut();
@@ -413,33 +418,33 @@ impl Membership {
         true
     }
 
-    /// What this node says of itself now.
+    /// Returns this node's HELLO.
     pub(crate) const fn own(&self) -> &Hello {
         &self.rules.own
     }
 
-    /// This node takes clients from now on.
+    /// Records that this node accepts clients.
     pub(crate) fn serve(&mut self) {
         self.rules.own.serving = true;
     }
 
-    /// It takes none any more.
+    /// Records that this node accepts no more clients.
     pub(crate) fn drain(&mut self) {
         self.rules.own.draining = true;
     }
 
-    /// This node leaves: nobody is dialled or taken any more. Links that were decided on and do not stand yet will not.
+    /// Records that this node leaves: it dials and accepts no more nodes. Links that are not established yet are dropped.
     pub(crate) fn leave(&mut self) {
         self.leaving = true;
         self.links.retain(|_, link| link.since.is_some());
     }
 
-    /// Whether this node leaves.
+    /// Returns whether this node leaves.
     pub(crate) const fn is_leaving(&self) -> bool {
         self.leaving
     }
 
-    /// Where a registered node is that does not want a link, and why, when there is no link at all.
+    /// Returns the address of a registered node whose link was refused, and the reason. `None` if there is any link.
     pub(crate) fn refusal(&self) -> Option<(String, Why)> {
         let registered = self
             .addresses
@@ -449,7 +454,7 @@ impl Membership {
         refused.next().filter(|_| self.links.is_empty())
     }
 
-    /// The other nodes as this one would name them: those it is linked with.
+    /// Returns the linked nodes, which this node names to its peers.
     pub(crate) fn known(&self) -> Vec<Peer> {
         let peers = self.links.iter().map(|(id, link)| Peer {
             id: id.clone(),
@@ -458,12 +463,13 @@ impl Membership {
         peers.collect()
     }
 
-    /// How many links there are.
+    /// Returns the number of links.
     pub(crate) fn len(&self) -> usize {
         self.links.len()
     }
 
-    /// The addresses whose nodes have not yet told all their interest, or were not yet told this node's, and may still.
+    /// Returns the addresses for which a starting node waits: linked nodes with which the exchange of interest is not complete, and
+    /// nodes that may still become linked.
     pub(crate) fn awaited(&self) -> Vec<String> {
         let awaited = self.addresses.iter().filter(|(_, address)| {
             match address.id.as_ref().and_then(|id| self.links.get(id)) {

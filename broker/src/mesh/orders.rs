@@ -1,34 +1,34 @@
-//! What the node and the keeper of its links say to each other.
+//! The node's orders to the keeper of its links, and the standing that the keeper reports.
 
 use tokio::sync::oneshot;
 
-/// How the node stands with the others.
+/// Standing of this node in the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// The registry was read, or there is none.
     pub(crate) has_read: bool,
-    /// Addresses whose nodes have not told all their interest, and may still.
+    /// Addresses for which a starting node waits, as returned by `Membership::awaited`.
     pub(crate) awaited: Vec<String>,
-    /// There is another node with this one's id; of the two that one stays, or this one.
+    /// Whether the other node with this node's id keeps the id (`true`) or this one does (`false`). `None` if there is no other.
     pub(crate) namesake_precedes: Option<bool>,
-    /// It is known to live.
+    /// The other node with this node's id is known to be alive.
     pub(crate) has_living_namesake: bool,
-    /// This node serves and must give its name up.
+    /// This node must give up its id to another node.
     pub(crate) is_displaced: bool,
-    /// Where a registered node is that does not want a link, and why, when there is no link at all.
+    /// Address of a registered node whose link was refused, and the reason. `None` if there is any link.
     pub(crate) refusal: Option<(String, String)>,
     pub(crate) links: usize,
 }
 
-/// What the node wants of its keeper.
+/// Order of the node to its keeper.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// The registry's present snapshot is read before `done` is told.
+    /// Read the present snapshot of the registry, then signal the sender.
     ReadRegistry(oneshot::Sender<()>),
-    /// Others are told that this node takes clients.
+    /// Tell the peers that this node accepts clients.
     Serve,
-    /// Others are told that this node takes no clients any more.
+    /// Tell the peers that this node accepts no more clients.
     Drain,
-    /// All links end; the keeper too.
+    /// Close all links and end the keeper.
     Leave,
 }

@@ -10,7 +10,7 @@ pub(super) struct Step {
     pub(super) sender: usize,
     pub(super) sends: &'static str,
     pub(super) receives: [&'static str; 3],
-    /// The step waits until all nodes know that a subscription has ended at its maximum. No PING of a client can confirm this.
+    /// The step waits until all nodes know that a subscription has ended at its maximum. No client sends a PING after that end.
     pub(super) settled: bool,
 }
 

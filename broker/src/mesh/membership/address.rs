@@ -1,4 +1,4 @@
-//! Where a node may be: who says so, and when it is dialled.
+//! An address at which a node may be: which sources name it, and when it is dialled.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,10 +10,10 @@ use rand::rngs::StdRng;
 use super::namesake::Namesake;
 use super::{Linked, Why};
 
-/// The wait before an address is dialled again is random, at first up to this.
+/// Limit on the random delay before the first redial.
 const REDIAL_MS_FIRST: u64 = 100;
 
-/// Who names an address.
+/// Sources that name an address: the configuration, the registry, another node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) by_hand: bool,
@@ -22,36 +22,37 @@ pub(super) struct Named {
 }
 
 impl Named {
+    /// Returns whether no source names the address.
     pub(super) const fn is_not(self) -> bool {
         !self.is_kept() && !self.by_node
     }
 
-    /// Whether it is looked for as long as it is named.
+    /// Returns whether the address is kept as long as it is named. An address that only a node has named is forgotten after a time.
     pub(super) const fn is_kept(self) -> bool {
         self.by_hand || self.in_registry
     }
 }
 
-/// Where a node may be.
+/// State of one address.
 #[derive(Debug)]
 pub(super) struct Address {
     pub(super) named: Named,
-    /// The node that is known to be there.
+    /// Id of the node at this address, if known.
     pub(super) id: Option<String>,
     pub(super) is_dialled: bool,
     pub(super) dial_at: Instant,
     pub(super) failures: u32,
-    /// How often in a row nobody listened there.
+    /// Number of refused connections (ECONNREFUSED) in a row.
     pub(super) unheard: u32,
-    /// The node there is linked already, or does not want a link for a reason that waiting does not change.
+    /// The node was linked, or the link was refused for a reason other than a duplicate id. A starting node does not wait for it.
     pub(super) answered: bool,
-    /// Why the node there did not want a link, or this one did not, when last asked, if somebody has to mend that.
+    /// Reason of the last refusal by either side, if an operator has to correct it.
     pub(super) refused: Option<Why>,
-    /// The node there has this node's id, or is linked with one that has.
+    /// Set if the node at this address has this node's id, or is linked with another node that has.
     pub(super) namesake: Option<Namesake>,
     /// Run of the other node with this node's id that answered there when it was last dialled.
     pub(super) namesake_run: Option<String>,
-    /// When it was last named by a node, or linked.
+    /// Time at which a node last named this address, or at which its link was lost.
     pub(super) seen_at: Instant,
 }
 
@@ -76,14 +77,14 @@ impl Address {
         self.id.as_ref().is_some_and(|id| links.contains_key(id))
     }
 
-    /// Nothing is known any more of why there was no link.
+    /// Clears what the last refusal said.
     pub(super) fn has_no_word(&mut self) {
         self.refused = None;
         self.namesake = None;
         self.namesake_run = None;
     }
 
-    /// It is dialled again after a random time up to a limit that doubles (full jitter).
+    /// Sets the time of the next dial: after a random delay up to a limit that doubles with each failure (full jitter).
     pub(super) fn dial_later(&mut self, now: Instant, dice: &mut StdRng, max: Duration) {
         let limit = (REDIAL_MS_FIRST << self.failures.min(16)).min(max.as_millis() as u64);
         self.dial_at = now + Duration::from_millis(dice.random_range(1..=limit.max(1)));
@@ -91,7 +92,7 @@ impl Address {
     }
 }
 
-/// Whether an address leads to one place only.
+/// Returns whether an address is an IP address, not a host name, which may resolve to several.
 pub(super) fn is_ip(at: &str) -> bool {
     at.parse::<SocketAddr>().is_ok()
 }
