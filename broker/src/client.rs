@@ -1,5 +1,5 @@
-//! One client: parses its bytes into frames and applies them. Output is on the stage when they are applied. The code
-//! is synchronous; the times of the client are its [`session`]'s, its socket the [`shell`](crate::shell)'s.
+//! One client: parses its bytes into frames and applies them. The output is put on the stage. The code is synchronous: the
+//! [`session`] has the client's timers, and the [`shell`](crate::shell) its socket.
 
 pub(crate) mod session;
 
@@ -150,8 +150,8 @@ impl Client {
         self.flush.is_waiting(&self.outbox, timeout, flush, links, now)
     }
 
-    /// Sends the PONG that waited, if one did, and processes complete frames at the head of `bytes`, within the turn's budget. Returns their length. More
-    /// complete frames may be left: see [`Router::turn_exhausted`] and [`ClientFlush::is_begun`].
+    /// Sends the client's waiting PONG, if there is one. Then processes the complete frames at the head of `bytes`, within the turn's
+    /// budget, and returns their length. Complete frames may be left: see [`Router::turn_exhausted`] and [`ClientFlush::is_begun`].
     ///
     /// # Errors
     /// The reason why the connection must end. Frames before the error have taken effect.
@@ -191,7 +191,7 @@ impl Client {
         live
     }
 
-    /// Records a change of the client's interest.
+    /// Records a change of the client's interest for its next PONG, and puts the links on the stage if it is to be announced.
     fn record(&mut self, recorded: Recorded, router: &mut Router) {
         self.flush.changed(recorded.change);
         if recorded.is_new {
@@ -206,7 +206,8 @@ impl Client {
             && let Some(last) = &self.last
             && last.found.holds(&self.shared.interest)
         {
-            // Same control line as before: the same subject and no reply, and its recipients have not changed.
+            // The control line is that of the last publish, so the subject is the same and there is no reply. The recipients have not
+            // changed either.
             let message = Publish {
                 subject: &bytes[last.subject.clone()],
                 reply: None,

@@ -1,7 +1,7 @@
-//! Who wants what: clients here, and other nodes. From a subject to all who get its messages.
+//! The interest of local clients and of other nodes, and the look-up of the recipients for a subject.
 //!
-//! What other nodes want stands in a table of the same kind as what clients here want: a subscription there is a link's, for one
-//! subject (and queue group) of all clients of that node together.
+//! The interest of other nodes is in a table of the same type as that of local clients. A subscription in it belongs to a link, and
+//! stands for all subscriptions of that node's clients to one subject (and queue group).
 
 use std::sync::Arc;
 
@@ -14,28 +14,28 @@ use crate::route::links::Links;
 use crate::subscription::Subscription;
 use crate::subscriptions::{Cursor, Matched, Recorded, Subscriptions};
 
-/// Whose messages are looked up.
+/// Scope of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Those of clients here: for everybody.
+    /// For messages of local clients: recipients are local clients and other nodes.
     Whole,
-    /// Those of other nodes: for clients here only. A message goes from node to node once.
+    /// For messages of other nodes: recipients are local clients only, because a message is forwarded at most once.
     Local,
 }
 
-/// Who gets the messages to one subject.
+/// The recipients of messages to one subject.
 #[derive(Debug, Default)]
 pub(crate) struct Recipients {
-    /// Clients here that each get one.
+    /// Subscriptions of local clients without a queue group. Each gets the message.
     pub(crate) each: Vec<Arc<Subscription>>,
-    /// Groups of which one member gets one.
+    /// Queue groups. One member of each gets the message.
     pub(crate) groups: Vec<Group>,
     by_name: NameIndex,
-    /// Nodes that get one for all that each get one there.
+    /// Other nodes with plain subscriptions. Each node gets the message once.
     pub(crate) links: Vec<Arc<Outbox>>,
 }
 
-/// A queue group: its members here, and the nodes that have some. At least one of both is not empty.
+/// A queue group: its local members, and the other nodes that have members. At least one of the two lists is not empty.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub(crate) members: Vec<Arc<Subscription>>,
@@ -50,7 +50,7 @@ impl Group {
 }
 
 impl Recipients {
-    /// Where the group of this name is among [`groups`](Self::groups).
+    /// Returns the index of the group `name` in [`groups`](Self::groups).
     pub(crate) fn place_of(&self, name: &[u8]) -> Option<usize> {
         let groups = &self.groups;
         self.by_name.find(name, groups.len(), |at| groups[at].name())
@@ -62,7 +62,7 @@ impl Recipients {
         by_name.pushed(groups.len(), |at| groups[at].name());
     }
 
-    /// How many there are; groups count with all their members.
+    /// Returns the number of recipients. All members of a group count.
     pub(crate) fn len(&self) -> usize {
         let in_groups = self
             .groups
@@ -72,7 +72,7 @@ impl Recipients {
     }
 }
 
-/// See the file's head.
+/// The interest of local clients and of other nodes.
 #[derive(Debug)]
 pub(crate) struct Interest {
     pub(crate) local: Subscriptions,
@@ -94,17 +94,18 @@ impl Interest {
         }
     }
 
-    /// What tells whether a look-up still holds.
+    /// Returns the generations, by which a cached look-up is known to be still valid.
     pub(crate) fn generations(&self) -> &Generations {
         &self.generations
     }
 
-    /// Adds a subscription of a client here and announces it to the routes. From the return on every message that matches reaches it.
+    /// Adds a subscription of a local client and announces it to the routes. When this returns, each matching message that is published
+    /// on this node reaches the subscription.
     pub(crate) fn subscribe(&self, subscription: &Arc<Subscription>) -> Recorded {
         self.announce(self.local.add(subscription))
     }
 
-    /// Takes a subscription of a client here out and announces that; nothing when it is not there.
+    /// Removes a subscription of a local client and announces that. Does nothing if the subscription is not in the table.
     pub(crate) fn unsubscribe(&self, subscription: &Arc<Subscription>) -> Recorded {
         self.announce(self.local.remove(subscription))
     }
@@ -116,13 +117,13 @@ impl Interest {
         recorded
     }
 
-    /// Announces what is recorded and not announced yet. From the return on all changes made before the call are on all routes, also
-    /// those that another thread is about to announce.
+    /// Announces all recorded changes. When this returns, all changes made before the call are queued on all routes, including those
+    /// that another thread was about to announce.
     pub(crate) fn announce_all(&self) {
         self.announcer.announce(&self.local, &self.links);
     }
 
-    /// Announces how many members those queue groups have in which some came or went. Returns whether there was any.
+    /// Announces the sizes of the queue groups whose size has changed. Returns whether there was any.
     pub(crate) fn announce_members(&self) -> bool {
         let any = self.local.count_members();
         if any {
@@ -131,32 +132,33 @@ impl Interest {
         any
     }
 
-    /// The route stands: whoever publishes may send to it, and all changes are announced to it.
+    /// Adds an established route. From now on messages may be sent over it, and all changes are announced to it.
     pub(crate) fn add_link(&self, link: &Arc<Link>) {
         self.local.follow();
         self.links.insert(link);
     }
 
-    /// The route stands no more: nothing is sent to it. Nothing happens when it was removed before.
+    /// Removes a route. Nothing is sent over it any more. Does nothing if it was removed before.
     pub(crate) fn remove_link(&self, link: &Link) {
         if self.links.remove(link) {
             self.local.unfollow();
         }
     }
 
-    /// Tells a new route the next piece of what clients here are subscribed to. Returns whether that was the last.
+    /// Queues the next piece of the local clients' interest on a new route. Returns whether it was the last piece.
     pub(crate) fn tell_piece(&self, cursor: &mut Cursor, link: &Link) -> bool {
         self.announcer.tell_piece(cursor, link, &self.local, &self.links)
     }
 
-    /// A number for what is no change, to ask others behind all that they have sent. All changes before it are announced.
+    /// Returns the number of a new, empty change, which serves as a barrier: a peer that acks this number knows all earlier changes, and
+    /// has sent everything that came before its ack. All earlier changes are announced when this returns.
     pub(crate) fn next_change(&self) -> u64 {
         let change = self.local.next_change();
         self.announce_all();
         change
     }
 
-    /// Who gets a message to `subject`.
+    /// Returns the recipients of a message to `subject`.
     pub(crate) fn recipients(&self, subject: &[u8], scope: Scope) -> Recipients {
         let mut here = Matched::default();
         self.local.collect(subject, &mut here);
@@ -183,7 +185,7 @@ impl Interest {
         let mut elsewhere = Matched::default();
         self.remote.collect(subject, &mut elsewhere);
         for subscription in elsewhere.each {
-            // A node may want the subject by several patterns, and gets one message for all.
+            // Several subscriptions of one node may match. The node gets the message once.
             let link = &subscription.client;
             if !recipients.links.iter().any(|known| Arc::ptr_eq(known, link)) {
                 recipients.links.push(Arc::clone(link));
@@ -208,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// Far above what it takes, far below what a search through all groups for each of them would take.
+    /// Far above the time of a linear look-up, far below that of a quadratic one.
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[test]

@@ -1,4 +1,4 @@
-//! From a published message to the stages of those who get it.
+//! The router: stages a published message for each of its recipients.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,51 +18,53 @@ use crate::route::frame;
 use crate::stage::Stage;
 use crate::subscription::{Delivery, Subscription};
 
-/// Payloads from this size on are not copied for each of several subscribers.
+/// Size from which all recipients of a message share one copy of its headers and payload.
 const SHARED_BYTES_MIN: usize = 8 * 1024;
 
-/// After so many deliveries, a few milliseconds' worth, a client gives way to the others of its worker: a batch of messages for
-/// ten thousand subscribers each must not hold them up for a second. Fewer would mean smaller writes, and more of them: with
-/// 10,000 a message to a hundred subscribers took 1.6 times the CPU.
+/// Maximum number of deliveries in one turn, a few milliseconds of work. Then the worker serves its other clients. Without a limit, a
+/// batch of messages to ten thousand subscribers each would delay them for a second. A lower limit would cause more and smaller
+/// writes: with 10,000, a message to a hundred subscribers took 1.6 times the CPU.
 const TURN_DELIVERIES_MAX: usize = 50_000;
 
-/// What one worker needs to route; nothing of it is shared with another thread.
+/// The routing state of one worker. No other thread uses it.
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) stage: Stage,
-    /// Who gets what clients publish, and who gets what comes from other nodes.
+    /// Recipients of messages that local clients publish.
     pub(crate) cache: Cache,
+    /// Recipients of messages from other nodes.
     pub(crate) link_cache: Cache,
     dice: Dice,
-    /// Groups of the present message of which a member elsewhere gets it: its place in `groups`, and in their `elsewhere`.
+    /// Queue groups of the present message whose chosen member is on another node. Each entry is the index of the group in `groups`,
+    /// and the index of the chosen node in the group's `elsewhere`.
     chosen: Vec<(usize, usize)>,
-    /// Names of groups, for a link.
+    /// Buffer for the names of the chosen groups of one link, encoded.
     names: Vec<u8>,
     fanout_max: usize,
     /// Messages delivered since the turn began.
     delivered: usize,
-    /// The log wants every frame.
+    /// Each frame is logged.
     pub(crate) trace: bool,
 }
 
-/// A quick source of numbers that need not be secret: which member of a queue group is next.
+/// Fast random numbers, not for secrets. They choose the member of a queue group.
 #[derive(Debug)]
 struct Dice(u64);
 
 impl Dice {
-    /// xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators", 2016.
+    /// Returns a random number below `limit`. xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators", 2016.
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        // The high half scaled to the limit; the error is below one in four thousand million.
+        // The upper 32 bits, scaled to the limit. The bias is below 2^-32.
         ((high * limit as u64) >> 32) as usize
     }
 }
 
 impl Router {
-    /// The router of worker number `worker`, with a cache of so much weight.
+    /// Creates the router of worker number `worker`. Each of its two caches has at most the weight `cache_weight_max`.
     pub(crate) fn new(worker: usize, cache_weight_max: usize) -> Self {
         Self {
             stage: Stage::new(worker),
@@ -77,24 +79,24 @@ impl Router {
         }
     }
 
-    /// For simulations: from here on it chooses as it did with the same seed before.
+    /// Seeds the random numbers, for simulations.
     #[cfg(test)]
     pub(crate) const fn seed(&mut self, seed: u64) {
         self.dice = Dice(seed | 1);
     }
 
-    /// Another client's turn begins.
+    /// Begins the turn of another client.
     pub(crate) const fn begin_turn(&mut self) {
         self.delivered = 0;
     }
 
-    /// Whether so much was delivered in this turn that others should have theirs.
+    /// Returns whether this turn has reached its maximum number of deliveries.
     #[inline]
     pub(crate) const fn turn_exhausted(&self) -> bool {
         self.delivered >= TURN_DELIVERIES_MAX
     }
 
-    /// Adds what was looked up to what the pages show.
+    /// Adds the counts of look-ups since the last call to `lookups`, which the monitoring pages show.
     pub(crate) fn count(&mut self, lookups: &Lookups) {
         for cache in [&mut self.cache, &mut self.link_cache] {
             let (total, hits) = cache.take_counts();
@@ -107,7 +109,7 @@ impl Router {
             .fetch_max(std::mem::take(&mut self.fanout_max) as u64, Relaxed);
     }
 
-    /// Stages `message` for all who get it. Returns whether anyone does.
+    /// Stages `message` for all its recipients. Returns whether there is any.
     pub(crate) fn publish(
         &mut self,
         from: &Arc<Outbox>,
@@ -141,8 +143,9 @@ impl Router {
         delivered
     }
 
-    /// Stages a message from another node for clients here: for each that gets it, and for one member of each group in `queues`. It
-    /// came behind the ack of the change `acked`; the [`flush`] says which clients do not get it.
+    /// Stages a message from another node for local clients: for each plain subscriber, and for one member of each group in `queues`.
+    /// `acked` is the last change that the other node acked before the message. Plain subscribers with a later watermark do not get
+    /// the message (see [`flush`]). Returns whether any client gets it.
     pub(crate) fn deliver_here(
         &mut self,
         from: &Arc<Outbox>,
@@ -171,7 +174,8 @@ impl Router {
         taken
     }
 
-    /// One member here gets it: from a random one on, the first that can take it. Returns whether there was one.
+    /// Stages the message for one local member of the group: the first that can take it, starting at a random one. The client `not`
+    /// is skipped. Returns whether a member took it.
     fn deliver_to_one(
         &mut self,
         from: &Arc<Outbox>,
@@ -190,7 +194,8 @@ impl Router {
             .any(|member| self.deliver(from, member, message, shared, interest))
     }
 
-    /// One node of those that have members of a group, by how many they have; `None` when all are closing.
+    /// Chooses one of the nodes that have members of a group, at random, weighted by their numbers of members. If the connection to
+    /// that node is closing, takes the next node. Returns the index, or `None` if all connections are closing.
     fn choose(&mut self, elsewhere: &[Arc<Subscription>]) -> Option<usize> {
         let weight = |one: &Arc<Subscription>| one.members.load(Relaxed) as usize;
         let total: usize = elsewhere.iter().map(weight).sum();
@@ -206,7 +211,7 @@ impl Router {
             .find(|place| elsewhere[*place].client.reason().is_none())
     }
 
-    /// Stages `message` for each node that gets it, once, with the groups of which a member there gets it.
+    /// Stages `message` once for each node with recipients, with the names of the queue groups for which that node was chosen.
     fn forward(
         &mut self,
         from: &Arc<Outbox>,
@@ -277,14 +282,14 @@ impl Router {
         self.stage.added(added);
     }
 
-    /// What other nodes were told is sent with what this turn has for them.
+    /// Puts all links on the stage, so that interest that was announced to them is sent at the end of this turn.
     pub(crate) fn touch_links(&mut self, interest: &Interest) {
         for link in interest.links.load().iter() {
             self.stage.of(&link.outbox);
         }
     }
 
-    /// Tells `from` that nobody gets its request: the 503 of `no_responders`.
+    /// Sends the status 503 (`no_responders`) to `from`, if it has a plain subscription to `reply`.
     pub(crate) fn no_responders(&mut self, from: &Arc<Outbox>, reply: &[u8], interest: &Interest) {
         let found = self.cache.find(reply, interest);
         let mut each = found.recipients.each.iter();
@@ -336,7 +341,7 @@ impl Router {
     }
 }
 
-/// What of a large message all its subscribers share.
+/// The part of a large message that all its recipients share.
 #[derive(Debug)]
 struct SharedBody {
     headers_len: usize,
@@ -345,7 +350,7 @@ struct SharedBody {
 }
 
 impl SharedBody {
-    /// When several get a message that is not small.
+    /// Returns the shared part if the message is large and has several recipients.
     fn if_worth_it(message: &Publish<'_>, recipients: usize) -> Option<Self> {
         let whole_bytes = message.payload.len() + message.headers.map_or(0, <[u8]>::len);
         (recipients > 1 && whole_bytes >= SHARED_BYTES_MIN).then(|| Self::new(message))
@@ -360,7 +365,7 @@ impl SharedBody {
     }
 }
 
-/// Stages MSG or HMSG, as the subscriber accepts headers or not.
+/// Stages HMSG if the message has headers and the subscriber accepts them, otherwise MSG.
 #[inline]
 fn stage_message(
     staged: &mut Staged,
@@ -390,7 +395,7 @@ fn stage_message(
     }
 }
 
-/// The control line of a frame, for the log.
+/// Returns the control line of a frame, for the log.
 pub(crate) fn line(frame: &[u8]) -> Cow<'_, str> {
     let end = frame
         .iter()

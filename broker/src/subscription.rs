@@ -1,37 +1,38 @@
-//! One subscription: whose it is, what to, and how many messages it has had.
+//! One subscription: its client, its subject, and the number of its deliveries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::outbox::Outbox;
 
-/// One subscription of one client, or what one node wants of one subject.
+/// One subscription of a local client, or the interest of another node in one subject.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) client: Arc<Outbox>,
-    /// Subject, sid and queue group, one behind the other: one allocation for all three.
+    /// Subject, sid and queue group, concatenated to save allocations.
     text: Box<[u8]>,
     sid_at: u32,
     queue_at: u32,
     in_group: bool,
     /// Messages delivered, counted from SUB.
     delivered: AtomicU64,
-    /// Delivered messages after which it ends; 0: never.
+    /// Number of deliveries after which the subscription ends (UNSUB with a maximum); 0 if there is no limit.
     max: AtomicU64,
-    /// Its place among its equals, so that it is taken out without a search. Changed under the write lock only.
+    /// Index in the list of subscriptions to the same subject (and queue group), so that it is removed without a search. Changed only
+    /// under the write lock of the table.
     pub(crate) place: AtomicU32,
-    /// Of another node's: the members of the group there.
+    /// Number of members of the queue group on the other node, if this is the interest of another node.
     pub(crate) members: AtomicU32,
 }
 
-/// What a delivery means for the subscription.
+/// Result of counting a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// It gets the message.
+    /// The subscription gets the message.
     Due,
-    /// It gets the message, its last.
+    /// The subscription gets the message, and it is the last one.
     Last,
-    /// It has had all it asked for.
+    /// The subscription has had its maximum, and does not get the message.
     Over,
 }
 
@@ -59,14 +60,14 @@ impl Subscription {
         &self.text[self.sid_at as usize..self.queue_at as usize]
     }
 
-    /// The queue group it is a member of.
+    /// Returns the queue group, if there is one.
     pub(crate) fn queue(&self) -> Option<&[u8]> {
         self.in_group.then(|| &self.text[self.queue_at as usize..])
     }
 
-    /// Counts one message. Exact however many threads deliver: the counter is one. Here and in
-    /// [`set_max`](Self::set_max) each side writes its own and reads the other's, in one order for all: one of the two sees that the
-    /// last message was delivered.
+    /// Counts one delivery. The result is exact even if several threads deliver at the same time, because they share one counter.
+    /// This function writes the counter and then reads the maximum; [`set_max`](Self::set_max) writes the maximum and then reads the
+    /// counter. All accesses are sequentially consistent, so at least one of the two notices that the maximum is reached.
     #[inline]
     pub(crate) fn take_delivery(&self) -> Delivery {
         let count = self.delivered.fetch_add(1, Ordering::SeqCst) + 1;
@@ -79,23 +80,23 @@ impl Subscription {
         }
     }
 
-    /// Ends it after `max` messages, counted from SUB. Returns whether it has had them already.
+    /// Sets the number of messages, counted from SUB, after which the subscription ends. Returns whether that number is reached.
     pub(crate) fn set_max(&self, max: u64) -> bool {
         self.max.store(max, Ordering::SeqCst);
         self.is_over()
     }
 
-    /// Messages delivered so far.
+    /// Returns the number of messages delivered so far.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// Messages after which it ends, if it does.
+    /// Returns the maximum number of messages, if UNSUB has set one.
     pub(crate) fn max(&self) -> Option<u64> {
         Some(self.max.load(Ordering::Relaxed)).filter(|max| *max > 0)
     }
 
-    /// Whether the maximum of its UNSUB is reached.
+    /// Returns whether the maximum is reached.
     pub(crate) fn is_over(&self) -> bool {
         let max = self.max.load(Ordering::SeqCst);
         max > 0 && self.delivered.load(Ordering::SeqCst) >= max

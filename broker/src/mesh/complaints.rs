@@ -1,21 +1,22 @@
-//! What was said lately of nodes that are refused: they try again and again, and each fault is told once a minute.
+//! Rate limit for log lines about refused nodes, which try again and again: each fault is logged once a minute.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// The same is told again after this, and so many different ones meanwhile.
+/// Time after which the same fault is logged again.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// Maximum number of different faults that are logged within that time.
 const TOLD_MAX: usize = 100;
 
-/// See the file's head.
+/// The faults that were logged recently.
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
-    /// What was told, and when.
+    /// Each logged fault, with its time.
     told: HashMap<String, Instant>,
 }
 
 impl Complaints {
-    /// Whether this was not told within the last minute: who is refused tries again and again.
+    /// Returns whether `text` is to be logged: it was not logged within the last minute, and the limit is not reached.
     pub(super) fn is_news(&mut self, text: &str, now: Instant) -> bool {
         self.told.retain(|_, at| now.duration_since(*at) < TOLD_AGAIN);
         let news = !self.told.contains_key(text) && self.told.len() < TOLD_MAX;

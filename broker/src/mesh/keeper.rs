@@ -1,5 +1,5 @@
-//! The keeper of the links: what becomes of each connection, what the node is told over its links, and how it stands among the others.
-//! Everything here is rare; messages never pass it. A value without sockets; they are its [`task`]'s.
+//! The keeper of the links. It judges each connection, handles the events of the links, and reports the node's standing in the
+//! cluster. It handles no messages of clients. A value without sockets: the sockets belong to its [`task`].
 
 pub(super) mod task;
 
@@ -22,23 +22,24 @@ use crate::route::hello::{Hello, Peer, Why, put_json};
 use crate::route::link::Link;
 use crate::shared::Shared;
 
-/// How often the others are told how many members a queue group has, and is looked whether this node still has its place.
+/// Interval at which changed sizes of queue groups are announced, and at which the node checks whether it must give up its id.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// See the file's head.
+/// The keeper of the links.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     pub(super) membership: Membership,
     pace: Pace,
     sync_timeout: Duration,
-    /// Where the routes' events go.
+    /// Sender of the routes' events to the keeper's task.
     events: Events,
     complaints: Complaints,
-    /// Why there is no link with the node at a dialled address, in words.
+    /// Text of the last refusal, by dialled address.
     refusals: HashMap<String, String>,
-    /// For so many ticks another node has had this one's place. While the process does not run, nothing is known.
+    /// Number of ticks in a row in which this node was outnumbered by a namesake. Ticks are counted, not time, so that a pause of
+    /// the process does not count.
     displaced_ticks: u128,
-    /// Links so far.
+    /// Number of links so far. The next link has the next number.
     numbers: u64,
 }
 
@@ -63,7 +64,7 @@ impl Keeper {
         }
     }
 
-    /// Returns how the node stands with the others.
+    /// Returns the node's standing in the cluster.
     pub(super) fn standing(&mut self, has_read: bool) -> Standing {
         let membership = &self.membership;
         if !membership.is_outnumbered() {
@@ -85,26 +86,26 @@ impl Keeper {
         }
     }
 
-    /// The node takes clients from now on.
+    /// Tells all peers that the node accepts clients.
     pub(super) fn serve(&mut self) {
         self.membership.serve();
         self.tell_all(&frame::bare(frame::SERVING));
     }
 
-    /// The node takes no clients any more.
+    /// Tells all peers that the node accepts no more clients.
     pub(super) fn drain(&mut self) {
         self.membership.drain();
         self.tell_all(&frame::bare(frame::DRAINING));
     }
 
-    /// Says goodbye over all links.
+    /// Sends GOODBYE over all links, and closes them.
     pub(super) fn leave(&mut self) {
         self.membership.leave();
         let links = self.shared.interest.links.load();
         links.iter().for_each(|link| part(link));
     }
 
-    /// Once in each [`TICK`].
+    /// Does the work of each [`TICK`].
     pub(super) fn tick(&mut self) {
         if self.membership.is_outnumbered() {
             self.displaced_ticks += 1;
@@ -115,8 +116,8 @@ impl Keeper {
         }
     }
 
-    /// Judges a node that has introduced itself over a connection, or has sent WELCOME behind that. A connection that is accepted is the
-    /// link of the number returned.
+    /// Judges a peer that has sent HELLO, or also WELCOME (`welcome`). If the verdict is `Accept`, the returned number is the number of
+    /// the link.
     pub(super) fn judge(
         &mut self,
         hello: &Hello,
@@ -154,8 +155,8 @@ impl Keeper {
         (verdict, number)
     }
 
-    /// The node has the name of the cluster that it has joined, if it had none. Who was linked before under no name either introduces
-    /// itself anew: it may have joined another cluster meanwhile.
+    /// Takes over the name of the cluster that the node has joined, if the node had none. Then closes the links whose peers sent no
+    /// name, so that they send HELLO again: they may have joined another cluster since.
     fn take_cluster_name(&self) {
         let name = &self.membership.own().cluster;
         if self.shared.set_cluster_name(name) {
@@ -166,7 +167,7 @@ impl Keeper {
         }
     }
 
-    /// A connection did not become a link.
+    /// Handles a connection that did not become a link: logs the reason, and records it for the next dial.
     pub(super) fn not_linked(&mut self, origin: Origin, error: &HandshakeError, now: Instant) {
         let fault = match error {
             HandshakeError::RefusedByPeer { why, .. } | HandshakeError::RefusedHere { why, .. } => {
@@ -177,16 +178,16 @@ impl Keeper {
         let at = match origin {
             Origin::Dialled(at) => at,
             Origin::Accepted(peer) => {
-                // Whatever names it gives itself.
+                // Limited by IP address, because the peer could change its id each time.
                 let is_news = |why| self.complaints.is_news(&format!("{} {why:?}", peer.ip()), now);
                 if fault.is_some_and(is_news) {
-                    error!(%peer, "a node that wants a link: {error}");
+                    error!(%peer, "link not accepted: {error}");
                 } else if matches!(error, HandshakeError::Client(_))
                     && self.complaints.is_news(&format!("{} client", peer.ip()), now)
                 {
                     warn!(%peer, "{error}");
                 } else {
-                    debug!(%peer, "a connection to the mesh's port came to nothing: {error}");
+                    debug!(%peer, "connection did not become a link: {error}");
                 }
                 return;
             }
@@ -209,7 +210,7 @@ impl Keeper {
             }
             _ => membership.dial_failed(&at, error.is_unheard(), now),
         };
-        // Both have dialled, and the other connection is the link.
+        // Both nodes dialled at the same time, and the other connection is the link.
         let is_linked = matches!(
             error,
             HandshakeError::RefusedByPeer { why: Why::Linked, .. }
@@ -222,7 +223,8 @@ impl Keeper {
         }
     }
 
-    /// The connection is the link of this number. Returns what its session begins with.
+    /// Records that a connection has become link `number`, and announces its node to the other peers. Returns the parameters of its
+    /// session.
     pub(super) fn begin(
         &mut self,
         number: u64,
@@ -251,7 +253,7 @@ impl Keeper {
         }
     }
 
-    /// Names a newcomer to all others.
+    /// Sends the new peer's id and address to all peers.
     fn tell_of(&self, hello: &Hello) {
         let newcomer = [Peer {
             id: hello.id.clone(),
@@ -261,11 +263,12 @@ impl Keeper {
         put_json(&mut word, frame::PEERS, &newcomer);
         self.tell_all(&word);
     }
-    /// Something has happened on the link of this number.
+
+    /// Handles an event of a link.
     pub(super) fn happened(&mut self, number: u64, event: RouteEvent, now: Instant) {
         match event {
             RouteEvent::Stands => {
-                // What it missed between its handshake and now.
+                // State changes between the handshake and the start of the session were not sent to this peer.
                 self.with_link(number, |link| {
                     if self.membership.own().serving {
                         link.outbox.append(&frame::bare(frame::SERVING));
@@ -293,7 +296,7 @@ impl Keeper {
             }
             RouteEvent::Lives => self.membership.lives(number, now),
             RouteEvent::Goodbye => {
-                info!(link = number, "the node at the other end leaves");
+                info!(link = number, "peer leaves");
             }
             RouteEvent::Lost {
                 peer,
@@ -334,7 +337,7 @@ impl Keeper {
     }
 }
 
-/// Says goodbye over a link, once, and ends it.
+/// Sends GOODBYE over a link and closes it, unless it is closing already.
 fn part(link: &Link) {
     if link.outbox.reason().is_none() {
         link.outbox.append(&frame::bare(frame::GOODBYE));

@@ -249,7 +249,7 @@ impl Membership {
     }
 
     /// Returns the reason to refuse a link with the node of `hello`, if there is one. Only the side that dials shows the cluster's
-    /// credentials. They are checked before its id is compared.
+    /// credentials. They are checked before a duplicate id counts.
     fn objection(&self, hello: &Hello, dialled: bool, now: Instant) -> Option<Why> {
         let own = &self.rules.own;
         if hello.id == own.id && hello.run == own.run {

@@ -9,7 +9,7 @@ pub(crate) struct Standing {
     pub(crate) has_read: bool,
     /// Addresses for which a starting node waits, as returned by `Membership::awaited`.
     pub(crate) awaited: Vec<String>,
-    /// Whether the other node with this node's id keeps the id (`true`) or this one does (`false`). `None` if there is no other.
+    /// Another node with this node's id is known to keep the id (`true`), or exists but may give it up (`false`).
     pub(crate) namesake_precedes: Option<bool>,
     /// The other node with this node's id is known to be alive.
     pub(crate) has_living_namesake: bool,

@@ -1,5 +1,5 @@
-//! The task of the keeper: it listens, dials, has the [`Keeper`] judge each connection, hands links to the workers, and follows the
-//! registry.
+//! The task of the keeper. It accepts and dials connections, lets the [`Keeper`] judge them, hands links to the workers, and watches
+//! the registry.
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -29,14 +29,14 @@ use crate::settings::Route;
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
-/// How long links may take to end in order.
+/// Time limit for the links to end when the node leaves.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Events of routes that wait for the keeper. A route whose event has no room reads nothing until it has.
+/// Maximum number of route events in the keeper's queue. While the queue is full, a route that has an event for it reads nothing.
 const EVENTS_MAX: usize = 1024;
-/// Handshakes that wait for the keeper's judgement.
+/// Maximum number of handshakes that wait for the keeper's verdict.
 const QUESTIONS_MAX: usize = 64;
 
-/// What the keeper's task is made of.
+/// Parameters of the keeper's task.
 pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) membership: Membership,
@@ -66,7 +66,7 @@ struct Task {
     questions: Sender<Question>,
 }
 
-/// Keeps the links until it is told to leave, or nobody can tell it any more.
+/// Runs the keeper until [`Order::Leave`], or until the sender of the orders is dropped.
 pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: watch::Sender<Standing>) {
     let (questions, mut asked) = channel(QUESTIONS_MAX);
     let (events, mut happened) = channel(EVENTS_MAX);
@@ -105,9 +105,9 @@ pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: wat
             Some((number, event)) = happened.recv() => task.keeper.happened(number, event, Instant::now()),
             Some(shaken) = task.shakes.join_next() => match shaken {
                 Ok((origin, result)) => task.shaken(origin, result).await,
-                // One of too many.
+                // `PendingHandshakes` has evicted it.
                 Err(error) if error.is_cancelled() => {}
-                Err(error) => error!("a bug ended a handshake: {error}"),
+                Err(error) => error!("handshake panicked: {error}"),
             },
             () = registry_news(&mut task.watch, task.has_read) => {
                 task.has_read = true;
@@ -124,6 +124,7 @@ pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: wat
 }
 
 impl Task {
+    /// Reports the node's standing, and tells the registry which silent run this node supersedes.
     fn publish(&mut self) {
         if let (Some(watch), Some(run)) = (&self.watch, self.keeper.membership.silent_namesake()) {
             watch.supersede(run);
@@ -136,13 +137,13 @@ impl Task {
         });
     }
 
-    /// Breaks when it is to leave.
+    /// Executes an order. Returns `Break` if the keeper is to leave.
     fn obey(&mut self, order: Option<Order>) -> ControlFlow<()> {
         match order {
             Some(Order::ReadRegistry(done)) => {
                 self.read_registry();
                 self.publish();
-                // Who asked may have given up.
+                // The caller may no longer wait.
                 let _ = done.send(());
             }
             Some(Order::Serve) => self.keeper.serve(),
@@ -170,7 +171,7 @@ impl Task {
         membership.registered(&nodes, namesake_run, Instant::now());
     }
 
-    /// Dials those whose time has come.
+    /// Dials the addresses that are due.
     fn dial(&mut self) {
         let now = Instant::now();
         for at in self.keeper.membership.dials(now) {
@@ -193,9 +194,9 @@ impl Task {
         }
     }
 
-    /// Another node has connected, or whoever it is.
+    /// Starts the handshake of an accepted connection.
     fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
-        // What lets this node in elsewhere is not shown to whoever asks.
+        // The accepting side must not reveal the cluster's credentials.
         let own = Hello {
             user: String::new(),
             password: String::new(),
@@ -207,8 +208,7 @@ impl Task {
             let linked = shake(stream, &own, origin.clone(), limit, questions).await;
             (origin, linked)
         });
-        let text =
-            "too many connections to the mesh's port introduce themselves at once; the oldest are closed";
+        let text = "too many pending handshakes on the port for other nodes; the oldest are closed";
         if let Some(oldest) = self.pending.add(peer, task)
             && self.keeper.complaints.is_news(text, Instant::now())
         {
@@ -222,7 +222,7 @@ impl Task {
         }
     }
 
-    /// Has the keeper judge who has introduced itself.
+    /// Answers the question of a handshake with the keeper's verdict.
     fn answer(&mut self, question: Question) {
         let dialled = question.origin.dialled().is_some();
         let (hello, welcome) = (&question.hello, question.welcome);
@@ -231,12 +231,12 @@ impl Task {
             self.is_through(&question.origin);
         }
         if question.answer.send((verdict, number)).is_err() {
-            // The connection ended meanwhile.
+            // The handshake has ended meanwhile, so the link that may have been recorded is removed.
             self.keeper.membership.link_lost(number, false, Instant::now());
         }
     }
 
-    /// An introduction has ended, with a link or without.
+    /// Handles the end of a handshake.
     async fn shaken(&mut self, origin: Origin, result: Result<Linked, HandshakeError>) {
         self.is_through(&origin);
         match result {
@@ -277,7 +277,7 @@ impl Task {
         }
     }
 
-    /// Says goodbye, and returns when the links have ended.
+    /// Sends GOODBYE over all links. Returns when they have ended, or after [`LEAVE_TIMEOUT`].
     async fn leave(mut self, mut happened: Receiver<(u64, RouteEvent)>) {
         self.shakes.shutdown().await;
         self.keeper.leave();
@@ -298,7 +298,7 @@ impl Task {
     }
 }
 
-/// The node as another one would name it; `None` when it is no node of a mesh.
+/// Returns the id and the mesh address of a registered node, or `None` if it has no mesh address.
 pub(crate) fn peer_of(node: &standin_registry::Node) -> Option<Peer> {
     Some(Peer {
         id: node.id.to_string(),
@@ -306,6 +306,7 @@ pub(crate) fn peer_of(node: &standin_registry::Node) -> Option<Peer> {
     })
 }
 
+/// Waits for the first answer of the registry, or after that for a change.
 async fn registry_news(watch: &mut Option<Watch>, has_read: bool) {
     match watch {
         Some(watch) if has_read => watch.changed().await,

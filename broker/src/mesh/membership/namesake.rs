@@ -1,16 +1,16 @@
-//! Two nodes of one id: which of them keeps the name.
+//! Two nodes with the same id (*namesakes*): the rules that decide which of them keeps the id.
 //!
-//! - An incumbent that answers keeps the name. The newcomer is refused and ends.
-//! - A draining incumbent is waited for.
-//! - A silent incumbent loses the name.
-//! - Of two that still join, the one with the lower (began, run) stays.
-//! - With a registry, a node that serves gives its name up only if the record has another run and that run answers on
-//!   its mesh address.
-//! - Without a registry, of two that serve and are linked to different nodes, the one with more links stays; of equals
-//!   the one with the lower (began, run). So a node that was frozen and replaced goes when it thaws.
+//! - An incumbent that answers keeps the id. The newcomer is refused and ends.
+//! - If the incumbent is draining, the newcomer waits for its end.
+//! - A silent incumbent loses the id.
+//! - If neither serves clients yet, the one with the lower (began, run) keeps the id.
+//! - With a registry, a node that serves gives up its id only if the registry's record of the id has another run, and that run
+//!   answers on its mesh address.
+//! - Without a registry, if both serve and are linked to different nodes, the one with more links keeps the id; with equal
+//!   numbers, the one with the lower (began, run). So a node that was frozen and replaced ends when it runs again.
 //!
-//! To claim the id proves nothing. A third node that is linked with the incumbent asks it for a PONG first: a link may
-//! outlive its node for a while.
+//! A claim of the id does not prove that the incumbent is dead. A third node that is linked with the incumbent sends it a PING first,
+//! and accepts the newcomer only if no PONG comes: a link may exist for a while after its node has died.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -19,25 +19,28 @@ use super::Membership;
 use super::address::Address;
 use crate::route::hello::{Hello, Why};
 
-/// So long a node that has shown that it lives is taken to.
+/// Time after a PONG in which a node counts as alive.
 const LIVES_FOR: Duration = Duration::from_secs(1);
 
-/// Whether of two nodes with one id this one stays: one that serves before one that still joins, then the one whose life began first.
+/// Returns whether `one` keeps the id against `other`. A node that serves precedes one that does not; else the one that started
+/// first precedes.
 pub(super) fn precedes(one: &Hello, other: &Hello) -> bool {
     (!one.serving, one.began, &one.run) < (!other.serving, other.began, &other.run)
 }
 
-/// Whether a link with `holder` is given to `claimant`, which has the same id: of two that join, the one that stays need not wait for the other to
-/// end, nor compete with what a supervisor starts in its place again and again.
+/// Returns whether the link with `holder` is replaced by one with `claimant`, which has the same id. That is so if `holder` does not
+/// serve yet and `claimant` precedes. Otherwise, `claimant` would have to wait for the end of `holder`, and would compete with each
+/// new run that a supervisor starts.
 pub(super) fn gives_way(holder: &Hello, claimant: &Hello) -> bool {
     holder.run != claimant.run && !holder.serving && precedes(claimant, holder)
 }
 
-/// Why `claimant` is refused where the node with its id is `holder`, which lives as far as was seen last.
+/// Returns the reason to refuse `claimant`, because `holder` has the same id. `seen_at` is the time at which `holder` was last known
+/// to be alive.
 pub(super) fn refusal(holder: &Hello, seen_at: Option<Instant>, claimant: &Hello, now: Instant) -> Why {
     let lives = seen_at.is_some_and(|at| now.duration_since(at) < LIVES_FOR);
     if !lives || holder.draining {
-        // It may be gone, or is about to: to be asked again.
+        // The holder may be dead, or is ending: the claimant should try again.
         Why::DuplicateId
     } else if precedes(holder, claimant) {
         Why::PrecedingDuplicate
@@ -46,7 +49,7 @@ pub(super) fn refusal(holder: &Hello, seen_at: Option<Instant>, claimant: &Hello
     }
 }
 
-/// Why of `own` and `other`, which has the same id and is connected, that one is refused.
+/// Returns the reason to refuse `other`, because this node has the same id.
 pub(super) fn refusal_of(own: &Hello, other: &Hello, now: Instant) -> Why {
     if other.draining {
         return Why::DuplicateId;
@@ -54,22 +57,24 @@ pub(super) fn refusal_of(own: &Hello, other: &Hello, now: Instant) -> Why {
     refusal(own, Some(now), other, now)
 }
 
-/// What there is at an address of another node with this node's id.
+/// What an address has shown about another node with this node's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Namesake {
+    /// The namesake is alive.
     pub(super) lives: bool,
-    /// It stays, and this node goes.
+    /// The namesake keeps the id, and this node ends.
     pub(super) precedes: bool,
-    /// It still joins, and goes.
+    /// The namesake was reached at this address, and gives up the id.
     pub(super) yields: bool,
-    /// A third node is linked with it.
+    /// The node at this address is not the namesake, but is linked with it.
     pub(super) by_third: bool,
 }
 
 impl Namesake {
-    /// From a refusal: `theirs`, or by this node; `is_own`: whoever is there has this node's id.
+    /// Evaluates a refusal by the peer (`theirs`) or by this node. `is_own`: the peer has this node's id. Returns `None` if the refusal
+    /// says nothing about a namesake of this node.
     pub(super) fn told(why: Why, theirs: bool, is_own: bool) -> Option<Self> {
-        // That a third one is of two lives is nothing to this node.
+        // This node has refused a peer because of a duplicate of the peer's id, not of its own.
         if !why.is_duplicate() || !(theirs || is_own) {
             return None;
         }
@@ -82,7 +87,7 @@ impl Namesake {
         Some(Self {
             lives,
             precedes: why == precedes,
-            // Nobody is linked with it, as far as is known here; who is says so.
+            // Only if the namesake itself answered: a third node's refusal means that it is linked with the namesake.
             yields: is_own && why == goes,
             by_third: !is_own,
         })
@@ -90,8 +95,8 @@ impl Namesake {
 }
 
 impl Membership {
-    /// Returns the known namesakes, each with the id of the node that answered. What a node said before it was linked does
-    /// not count any more.
+    /// Returns the known namesakes, each with the id of the node that answered. Ignores refusals of nodes that have been linked
+    /// since.
     fn namesakes(&self) -> impl Iterator<Item = (Option<&str>, Namesake)> {
         let unlinked = self
             .addresses
@@ -100,20 +105,20 @@ impl Membership {
         unlinked.filter_map(|address| Some((address.id.as_deref(), address.namesake?)))
     }
 
-    /// Whether there is another node with this node's id, and if so, whether that one stays: it was dialled, or a node that was is linked with it.
-    /// One that was dialled and goes is none.
+    /// Returns whether another node with this node's id is known to keep the id (`true`), or exists but may give it up (`false`).
+    /// Returns `None` if there is no such node. A namesake that was reached and gives up the id does not count.
     pub(crate) fn namesake_precedes(&self) -> Option<bool> {
         let others = self.namesakes().filter(|(_, namesake)| !namesake.yields);
         others.map(|(_, namesake)| namesake.precedes).max()
     }
 
-    /// Whether it is known to live.
+    /// Returns whether another node with this node's id is known to be alive.
     pub(crate) fn has_living_namesake(&self) -> bool {
         self.namesakes().any(|(_, namesake)| namesake.lives)
     }
 
-    /// Returns the run in the registry's record of this node's id, if that record is of a node that does not answer, and no
-    /// other node knows of a namesake. A node that reaches no other node does not know enough.
+    /// Returns the run in the registry's record of this node's id, if the node of that record does not answer, and no peer knows of a
+    /// namesake. Returns `None` if other nodes are registered and none is linked: this node may then be the one that is cut off.
     pub(crate) fn silent_namesake(&self) -> Option<&str> {
         let run = self.registered_namesake.as_deref()?;
         let registered = || self.addresses.values().filter(|at| at.named.in_registry);
@@ -124,7 +129,6 @@ impl Membership {
     }
 
     /// Returns whether the registry's record of this node's id has another run, and that run answers on its mesh address.
-    /// The registry informs; only a connection proves.
     pub(crate) fn is_superseded(&self) -> bool {
         let answers = |run: &String| {
             self.addresses
@@ -134,8 +138,9 @@ impl Membership {
         self.registered_namesake.as_ref().is_some_and(answers)
     }
 
-    /// Returns whether, in a cluster without a registry, more nodes are linked with a live namesake than with this node, or
-    /// as many and that one precedes. Each of the two sees the same the other way round, so that exactly one goes.
+    /// Returns whether this node has to give up its id, in a cluster without a registry: more nodes are linked with a live namesake
+    /// than with this node, or the numbers are equal and the namesake precedes. Both nodes compare the same numbers, so exactly one
+    /// of them ends.
     pub(crate) fn is_outnumbered(&self) -> bool {
         // A node may be known at several addresses, and is counted once.
         let (mut with_it, mut it_precedes) = (BTreeSet::new(), false);
