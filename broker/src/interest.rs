@@ -150,8 +150,8 @@ impl Interest {
         self.announcer.tell_piece(cursor, link, &self.local, &self.links)
     }
 
-    /// Returns the number of a new, empty change, which serves as a barrier: a peer that acks this number knows all earlier changes, and
-    /// has sent everything that came before its ack. All earlier changes are announced when this returns.
+    /// Returns a new change number that stands for no change. A PING with it is a barrier: all that the peer sends before the ack comes
+    /// before it. All earlier changes are announced when this returns.
     pub(crate) fn next_change(&self) -> u64 {
         let change = self.local.next_change();
         self.announce_all();

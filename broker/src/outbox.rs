@@ -1,12 +1,12 @@
-//! What a client is to be sent: the last stop of a message.
+//! The output of one client or link: the last stop of a message.
 //!
-//! Any worker may have something for any client. It stages all of a turn for one client first ([`Stage`](crate::stage::Stage))
-//! and brings it here once; if nothing waits before it, it goes straight to the socket, from the worker that has it. Only what
-//! the socket does not take is kept, and the client's own task writes it when the socket takes bytes again.
+//! Any worker may have output for any client. It first stages the output of one turn ([`Stage`](crate::stage::Stage)), and then
+//! passes it to the outbox at once. If nothing is pending, the worker itself writes to the socket. Only bytes that the socket does
+//! not take become pending; the client's own task writes them when the socket is writable again.
 //!
-//! *Architecture invariant:* what waits for one client is bounded by `pending_bytes_max`; a client that does not read is
-//! closed, and never delays another one without limit. No lock is held over a call to the kernel: a worker that finds another
-//! one writing leaves its bytes with it.
+//! *Architecture invariant:* the pending bytes of a client are bounded by `pending_bytes_max`. A client that does not read is closed,
+//! and never delays another one without limit. No lock is held during a system call: while one worker writes, other workers add
+//! their bytes to the pending ones, and the writing worker or the client's task writes them.
 
 mod queue;
 mod staged;
@@ -28,42 +28,44 @@ use self::queue::{Queue, write_parts, write_staged};
 pub(crate) use self::staged::Staged;
 use crate::closing::Reason;
 
-/// A worker writes so often in a row what others leave with it; then the client's own task goes on.
+/// Maximum number of times in a row that a worker writes the pending bytes of others. Then the client's own task continues.
 const ROUNDS_MAX: usize = 4;
 
-/// See the file's head.
+/// The output of one client or link.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    /// The client's number in this server's life, as `client_id` of INFO.
+    /// Number of the client, unique in this run of the server; `client_id` in INFO.
     pub(crate) id: u64,
-    /// Bytes that may wait for it, where that is not the settings' limit for a client.
+    /// Limit on pending bytes, if it is not the limit for clients.
     pending_bytes_max: Option<usize>,
-    /// Takes HMSG; others get messages without their headers.
+    /// The client accepts HMSG. Otherwise, it gets messages without their headers.
     pub(crate) takes_headers: AtomicBool,
-    /// Wants its own messages back.
+    /// The client gets its own messages (`echo` in CONNECT).
     pub(crate) echo: AtomicBool,
-    /// One of its subscriptions has had its last message, since last looked.
+    /// A subscription of the client has had its last message since the client's task last checked.
     pub(crate) has_ended: AtomicBool,
-    /// From each route it gets only what came behind the ack of this change, 0 for all. The rule is the [`flush`](crate::flush)'s.
+    /// Number of a change. The client gets no message of a route that has not acked this change yet; 0 for no limit. For the rule, see
+    /// [`flush`](crate::flush).
     pub(crate) watermark: AtomicU64,
-    /// It publishes to one that cannot keep up.
+    /// The client publishes to a client that cannot keep up.
     stalled: AtomicBool,
-    /// Messages and bytes of payload sent to it, for the pages.
+    /// Messages sent to the client, for the monitoring pages.
     pub(crate) messages_out: AtomicU64,
+    /// Bytes of their headers and payloads.
     pub(crate) bytes_out: AtomicU64,
-    /// Its place on each worker's stage.
+    /// Index of the client's slot on each worker's stage.
     places: Box<[AtomicU32]>,
     queue: Mutex<Queue>,
-    /// Whether there is something in the queue for its task: bytes, or a reason to end.
+    /// Whether the queue has something for the client's task: pending bytes, or a reason to close.
     attention: AtomicBool,
-    /// The client's own task.
+    /// Waker of the client's own task.
     task: AtomicWaker,
-    /// It is called as well when all that waited is written: it has more.
+    /// The task is also woken when all pending bytes are written, because it has more to send.
     wants_room: AtomicBool,
 }
 
 impl Outbox {
-    /// For a client that has just connected, on a server with so many workers.
+    /// Creates the outbox of a client, on a server with `workers` workers.
     pub(crate) fn new(id: u64, socket: Option<Arc<TcpStream>>, workers: usize) -> Self {
         Self {
             id,
@@ -83,7 +85,7 @@ impl Outbox {
         }
     }
 
-    /// For a link to another node.
+    /// Creates the outbox of a link to another node.
     pub(crate) fn of_link(id: u64, socket: Arc<TcpStream>, workers: usize, pending_bytes_max: usize) -> Self {
         Self {
             pending_bytes_max: Some(pending_bytes_max),
@@ -91,13 +93,13 @@ impl Outbox {
         }
     }
 
-    /// For tests: nothing can be sent to it.
+    /// Creates an outbox that sends nothing, for tests.
     #[cfg(test)]
     pub(crate) fn unconnected(id: u64) -> Self {
         Self::new(id, None, 1)
     }
 
-    /// For simulations: what is sent to it goes to `wire`.
+    /// Creates an outbox that sends to `wire`, for simulations.
     #[cfg(test)]
     pub(crate) fn on_wire(id: u64, workers: usize, wire: &Wire) -> Self {
         let outbox = Self::new(id, None, workers);
@@ -105,7 +107,7 @@ impl Outbox {
         outbox
     }
 
-    /// Where this worker staged something for the client last; a hint.
+    /// Returns the slot in which this worker last staged bytes for the client. A hint: the slot may be another client's now.
     #[inline]
     pub(crate) fn place(&self, worker: usize) -> usize {
         self.places
@@ -120,8 +122,8 @@ impl Outbox {
         }
     }
 
-    /// Sends what was staged, behind what waits already. Above `pending_bytes_max`, or its own limit, the client is a slow consumer.
-    /// Returns whether it falls behind: more than half of that waits.
+    /// Sends the staged bytes, after the pending ones. If more bytes are pending than `pending_bytes_max` (or the outbox's own limit), the
+    /// client is closed as a slow consumer. Returns whether more than half of the limit is pending.
     pub(crate) fn send(&self, staged: &Staged, pending_bytes_max: usize) -> bool {
         let pending_bytes_max = self.pending_bytes_max.unwrap_or(pending_bytes_max);
         let mut queue = self.queue();
@@ -161,7 +163,7 @@ impl Outbox {
             queue.end(Reason::SlowConsumerPending);
         }
         let falls_behind = queue.bytes > pending_bytes_max / 2;
-        // Who is writing sees to what is left with it.
+        // Another worker that is writing also handles the bytes that were added meanwhile.
         let needed = self.set_attention(&queue) || self.wants_room.load(Relaxed);
         let call = needed && (!queue.writing || queue.reason.is_some());
         drop(queue);
@@ -171,14 +173,14 @@ impl Outbox {
         falls_behind
     }
 
-    /// Leaves bytes to be sent with what is sent next; writes nothing. Who appends sees to it that something is sent, or wakes the task.
+    /// Adds bytes to the pending ones, without writing. The caller must then send something or wake the task.
     pub(crate) fn append(&self, bytes: &[u8]) {
         let mut queue = self.queue();
         queue.append(bytes);
         self.set_attention(&queue);
     }
 
-    /// Writes what waits, as much as the socket takes at once, without the lock.
+    /// Writes pending bytes, as many as the socket takes in one call. The lock is released during the call.
     fn write<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, socket: &TcpStream) -> MutexGuard<'a, Queue> {
         queue.writing = true;
         queue.is_fresh = false;
@@ -191,7 +193,7 @@ impl Outbox {
         queue
     }
 
-    /// The client's own task: writes what waits. Returns whether anything still does.
+    /// Writes the pending bytes, from the client's own task. Returns `Pending` while bytes are left or another thread writes.
     pub(crate) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.task.register(cx.waker());
         if !self.needs_attention() {
@@ -208,7 +210,7 @@ impl Outbox {
             queue = self.write(queue, &socket);
         }
         self.set_attention(&queue);
-        // Who is writing calls when something is left.
+        // The writing thread wakes the task if bytes are left.
         if queue.writing {
             Poll::Pending
         } else {
@@ -216,7 +218,7 @@ impl Outbox {
         }
     }
 
-    /// Whether its task has to look into the queue.
+    /// Returns whether the queue has something for the client's task.
     #[inline]
     fn needs_attention(&self) -> bool {
         self.attention.load(Acquire)
@@ -228,39 +230,39 @@ impl Outbox {
         needed
     }
 
-    /// Whether its task has more for it as soon as what waits is written, whoever writes it.
+    /// Sets whether the task is to be woken when all pending bytes are written.
     pub(crate) fn set_wants_room(&self, wants_room: bool) {
         self.wants_room.store(wants_room, Relaxed);
     }
 
-    /// It is to wait a moment before it publishes more.
+    /// Makes the client pause for a moment before it publishes more.
     pub(crate) fn stall(&self) {
         self.stalled.store(true, Relaxed);
     }
 
-    /// Whether it is to wait, asked by its own task.
+    /// Returns whether the client has to pause, and clears that. Called by the client's own task.
     #[inline]
     pub(crate) fn take_stall(&self) -> bool {
         self.stalled.load(Relaxed) && self.stalled.swap(false, Relaxed)
     }
 
-    /// Its task looks around.
+    /// Wakes the client's task.
     pub(crate) fn wake(&self) {
         self.task.wake();
     }
 
-    /// Bytes that wait for it.
+    /// Returns the number of pending bytes.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.queue().bytes
     }
 
-    /// Bytes that its socket has not taken, those that were dropped with it included.
+    /// Returns the number of bytes that the socket has not taken, including those dropped when the connection ended.
     pub(crate) fn unsent_bytes(&self) -> usize {
         let queue = self.queue();
         queue.bytes + queue.dropped_bytes
     }
 
-    /// Why the client is to be closed, if another task or its socket said so.
+    /// Returns the reason to close the connection, if another task or a socket error has set one.
     pub(crate) fn reason(&self) -> Option<Reason> {
         if self.needs_attention() {
             self.queue().reason
@@ -269,7 +271,7 @@ impl Outbox {
         }
     }
 
-    /// Since when the socket has taken nothing of what waits; `None` when nothing waits.
+    /// Returns the time since which the socket has taken no pending bytes, or `None` if none are pending.
     pub(crate) fn blocked_since(&self) -> Option<Instant> {
         if !self.needs_attention() {
             return None;
@@ -278,7 +280,7 @@ impl Outbox {
         (queue.bytes > 0).then_some(queue.blocked_since)
     }
 
-    /// The client is to be closed; the first reason counts.
+    /// Sets the reason to close the connection, unless there is one, and wakes the task.
     pub(crate) fn close(&self, reason: Reason) {
         let mut queue = self.queue();
         if queue.reason.is_none() {
@@ -289,7 +291,7 @@ impl Outbox {
         self.task.wake();
     }
 
-    /// Closes the connection when its socket was reset. Returns why it is to be closed, if it is.
+    /// Sets a reason to close the connection if the socket was reset. Returns the reason, if there is one.
     pub(crate) fn end_if_reset(&self) -> Option<Reason> {
         let socket = self.queue().socket.clone();
         if socket.is_some_and(|socket| was_reset(&socket)) {
@@ -298,7 +300,7 @@ impl Outbox {
         self.queue().reason
     }
 
-    /// The client is gone: nothing more is kept for it, and its socket is let go whoever still knows the outbox.
+    /// Drops the pending bytes and the socket after the end of the client, although other threads may still hold the outbox.
     pub(crate) fn gone(&self) {
         let mut queue = self.queue();
         queue.end(Reason::ClientClosed);

@@ -1,7 +1,7 @@
-//! What one worker has for each client out of one turn: written to each client once, when all clients that had something to
-//! say in this turn have said it. So sixteen requests to one service are one call to the kernel.
+//! The output of one worker in one turn, collected per client. It is written once per client, after the input of all clients in this
+//! turn was processed. So sixteen requests to one service need one system call.
 //!
-//! A stage belongs to one thread, so nothing here is locked. Its buffers are used again from turn to turn.
+//! A stage belongs to one thread, so it needs no lock. Its buffers are reused in later turns.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -11,22 +11,22 @@ use std::sync::atomic::{
 
 use crate::outbox::{Outbox, Staged};
 
-/// So many bytes for one client are sent before the turn is through: what one client publishes to a hundred subscribers must
-/// not take a hundred times its size.
+/// Number of bytes staged for one client from which they are sent before the end of the turn. It bounds the memory for large
+/// messages to many subscribers.
 const STAGED_BYTES_MAX: usize = 128 * 1024;
-/// And when so many bytes are staged for all clients together, all are sent: what one client publishes to ten thousand
-/// subscribers must not take ten thousand times its size.
+/// Number of bytes staged for all clients together above which all are sent before the end of the turn. It bounds the memory when ten
+/// thousand subscribers each have less than [`STAGED_BYTES_MAX`].
 const STAGED_TOTAL_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Buffers are kept for the next turn up to so many bytes together; those that no longer fit are let go.
+/// Limit on the total size of the empty buffers that are kept for the next turn. Buffers above it are freed.
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Clients remembered as those that published to one client in a turn.
+/// Maximum number of producers that are recorded per slot.
 const PRODUCERS_MAX: usize = 64;
 
-/// What is staged for one client, and who published it: they wait when the client cannot keep up.
+/// The staged bytes of one client, and the clients that published them. These are paused if the client cannot keep up.
 #[derive(Debug, Default)]
 struct Slot {
-    /// `None` when nothing is staged.
+    /// `None` if nothing is staged.
     outbox: Option<Arc<Outbox>>,
     staged: Staged,
     producers: Vec<Arc<Outbox>>,
@@ -45,25 +45,26 @@ impl Slot {
     }
 }
 
-/// Whether a stage is split: it has sent some of what was staged together, and some not. Odd while it is, and counted on.
+/// Counter that is odd while a stage is *split*: it has sent the staged bytes of some clients, and not yet those of others. It is
+/// incremented at the beginning and at the end of each split.
 pub(crate) type Split = Arc<AtomicU64>;
 
-/// See the file's head.
+/// The output of one worker in one turn.
 #[derive(Debug)]
 pub(crate) struct Stage {
     worker: usize,
     split: Split,
     slots: Vec<Slot>,
     used: usize,
-    /// Bytes staged since the last flush, without those that are shared.
+    /// Bytes staged since the last flush, without shared payloads.
     bytes: usize,
-    /// What the buffers of clients with nothing staged can hold.
+    /// Total capacity of the empty buffers.
     kept_bytes: usize,
     pending_bytes_max: usize,
 }
 
 impl Stage {
-    /// The stage of worker number `worker`.
+    /// Creates the stage of worker number `worker`.
     pub(crate) fn new(worker: usize) -> Self {
         Self {
             worker,
@@ -76,7 +77,7 @@ impl Stage {
         }
     }
 
-    /// For others to see.
+    /// Returns the split counter, which other threads read.
     pub(crate) const fn split(&self) -> &Split {
         &self.split
     }
@@ -85,7 +86,7 @@ impl Stage {
         self.split.load(Relaxed) & 1 == 1
     }
 
-    /// Only this stage changes it.
+    /// Sets whether the stage is split. A plain store is enough, because only this stage writes the counter.
     fn set_split(&self, split: bool) {
         let count = self.split.load(Relaxed);
         if (count & 1 == 1) != split {
@@ -93,25 +94,25 @@ impl Stage {
         }
     }
 
-    /// Sends everything if some of it has been sent.
+    /// Sends everything if the stage is split.
     pub(crate) fn mend(&mut self) {
         if self.is_split() {
             self.flush();
         }
     }
 
-    /// Clients for which more waits are slow consumers.
+    /// Sets the limit on pending bytes, above which a client is a slow consumer.
     pub(crate) const fn set_pending_bytes_max(&mut self, bytes: usize) {
         self.pending_bytes_max = bytes;
     }
 
-    /// What is staged for this client, to be added to.
+    /// Returns the staged bytes of a client, to be appended to.
     #[inline]
     pub(crate) fn of(&mut self, outbox: &Arc<Outbox>) -> &mut Staged {
         &mut self.slot(outbox).staged
     }
 
-    /// As [`of`](Self::of), for a message that `producer` has published.
+    /// Like [`of`](Self::of), for a message published by `producer`. Counts the message.
     #[inline]
     pub(crate) fn message(&mut self, outbox: &Arc<Outbox>, producer: &Arc<Outbox>) -> &mut Staged {
         let slot = self.slot(outbox);
@@ -148,13 +149,13 @@ impl Stage {
         slot
     }
 
-    /// So many bytes were added to what is staged.
+    /// Records that `bytes` bytes were staged.
     #[inline]
     pub(crate) const fn added(&mut self, bytes: usize) {
         self.bytes += bytes;
     }
 
-    /// Between two messages: sends everything when that is too much to keep.
+    /// Sends everything if [`STAGED_TOTAL_BYTES_MAX`] is exceeded. Called after each message.
     #[inline]
     pub(crate) fn bound(&mut self) {
         if self.bytes > STAGED_TOTAL_BYTES_MAX {
@@ -162,13 +163,13 @@ impl Stage {
         }
     }
 
-    /// Whether anything is staged.
+    /// Returns whether nothing is staged.
     pub(crate) const fn is_empty(&self) -> bool {
         self.used == 0
     }
 
-    /// Sends everything, messages before bare answers: a PONG should not be seen before the messages that it confirms are with
-    /// their subscribers.
+    /// Sends everything. Clients with messages come before clients with answers only, so that a PONG is not sent before the messages that
+    /// it confirms.
     pub(crate) fn flush(&mut self) {
         for answers in [false, true] {
             for place in 0..self.used {
@@ -182,7 +183,7 @@ impl Stage {
         self.set_split(false);
     }
 
-    /// Sends what is staged for this client, before the turn is through.
+    /// Sends the staged bytes of one client before the end of the turn.
     pub(crate) fn flush_to(&mut self, outbox: &Arc<Outbox>) {
         let place = outbox.place(self.worker);
         let known = self.slots.get(place).and_then(|slot| slot.outbox.as_ref());
