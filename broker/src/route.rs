@@ -1,14 +1,14 @@
-//! The routes to other nodes (links), below the router: what is said over them, and how they stand. Nothing here knows of clients, of the
-//! router or of workers.
+//! The routes (links) to other nodes, below the router: their frames, handshake and state. Nothing here depends on clients, the router
+//! or workers.
 //!
 //! | file | holds |
 //! |---|---|
 //! | [`frame`] | the frames between nodes |
-//! | [`hello`], [`handshake`] | from a connection to a link |
-//! | [`announcer`] | telling the other nodes what clients here are subscribed to |
-//! | [`link`], [`links`] | one link, and all that stand |
-//! | [`incoming`] | what comes over a link, and the peer's interest |
-//! | [`event`] | what of it is the node's business |
+//! | [`hello`], [`handshake`] | the handshake, by which a connection becomes a link |
+//! | [`announcer`] | the announcement of local clients' interest to the other nodes |
+//! | [`link`], [`links`] | one link, and the list of all established links |
+//! | [`incoming`] | the frames that arrive over a link, and the peer's interest |
+//! | [`event`] | the events that a route reports to the keeper |
 
 pub(crate) mod announcer;
 pub(crate) mod event;

@@ -1,11 +1,12 @@
-//! Tells the other nodes what clients here are subscribed to: all of it once when a route begins, and each change from then on.
+//! Announces the interest of local clients to the other nodes: the complete interest when a route is established, and each change after
+//! that.
 //!
-//! The table of subscriptions keeps changes as values, in their order, until they are taken out of it. One announcer at a time takes
-//! them, encodes them once and appends them to each route. So every route has all changes in the order in which they were made, and
-//! [`Announcer::announce`] returns when all changes made before the call are on every route, whoever has put them there.
+//! The table of subscriptions keeps the changes in order until they are announced. One thread at a time takes them, encodes them once
+//! and appends them to each route. So every route gets all changes in order. When [`Announcer::announce`] returns, all changes made
+//! before the call are on every route, even if another thread has taken them.
 //!
-//! A new route is told all there is in pieces. Each piece is put on the route before the changes that were made since the piece was
-//! read: no piece can undo a change.
+//! A new route gets the complete interest in pieces. Each piece is appended before the changes that were made after it was read, so a
+//! piece never undoes a change.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +15,7 @@ use super::link::Link;
 use super::links::Links;
 use crate::subscriptions::{Change, Cursor, Subscriptions};
 
-/// See the file's head.
+/// Announces the interest of local clients to the other nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Announcer {
     buffers: Mutex<Buffers>,
@@ -27,13 +28,13 @@ struct Buffers {
 }
 
 impl Announcer {
-    /// Appends to each route the changes that `table` has kept. The caller sees to it that they are sent.
+    /// Appends the changes that `table` has kept to each route. The caller must make the routes send them.
     pub(crate) fn announce(&self, table: &Subscriptions, links: &Links) {
         self.buffers().announce(table, links);
     }
 
-    /// Appends the next piece of all there is to a new route; behind the last one, SYNCED and a PING with the number of the last change.
-    /// Returns whether that was the last.
+    /// Appends the next piece of the complete interest to a new route. The last piece is followed by SYNCED, and by a PING with the number
+    /// of the last change. Returns whether this was the last piece.
     pub(crate) fn tell_piece(
         &self,
         cursor: &mut Cursor,
@@ -45,19 +46,19 @@ impl Announcer {
         let mut bytes = Vec::new();
         let last_change = table.next_piece(cursor, |change| put(&mut bytes, &change));
         link.outbox.append(&bytes);
-        // All changes up to the last one are on the route before the peer is asked about it.
+        // All changes up to the last one must be on the route before the PING that asks for their ack.
         buffers.announce(table, links);
         let Some(change) = last_change else { return false };
         bytes.clear();
         frame::put(&mut bytes, frame::SYNCED, b"");
-        // From here on the peer can be asked; it knows all up to this change when it answers.
+        // From here on the peer can be asked for acks.
         link.set_told_all();
         frame::put_ping(&mut bytes, change);
         link.outbox.append(&bytes);
         true
     }
 
-    // A panic while this lock is held is a bug that ends one connection; the others go on.
+    // A panic while the lock is held ends one connection only, so the poison flag is ignored.
     fn buffers(&self) -> MutexGuard<'_, Buffers> {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,7 +107,7 @@ mod tests {
     const CHANGES: usize = 100;
     const ROUNDS: u64 = 300;
 
-    /// Subjects and queue groups, and how many members those have.
+    /// Number of members, by subject and queue group.
     type Picture = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
 
     fn subscribe_and_unsubscribe(interest: &Interest, seed: u64) -> Vec<Arc<Subscription>> {
@@ -118,7 +119,7 @@ mod tests {
                 interest.unsubscribe(&live.swap_remove(rng.random_range(0..live.len())));
                 continue;
             }
-            // Some are many clients', some are nobody's afterwards.
+            // Some subjects have many subscriptions; some have none at the end.
             let own = format!("{seed}.{number}.*");
             let subject = ["a", "b.*", &own][rng.random_range(0..3)];
             let queue = [None, Some(&b"q"[..])][rng.random_range(0..2)];
@@ -134,7 +135,7 @@ mod tests {
         live
     }
 
-    /// What a peer believes that was sent all this.
+    /// Returns the interest as a peer knows it after these bytes.
     fn believed(wire: &Wire) -> Picture {
         let sent = wire.lock().unwrap();
         let bytes: Vec<u8> = sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
@@ -155,7 +156,7 @@ mod tests {
         picture
     }
 
-    /// One round: the peer is told again and again while the table changes.
+    /// Plays one round: the complete interest is sent again and again while the table changes.
     fn play(round: u64) {
         let (interest, wire) = (&Interest::new(), Wire::default());
         let outbox = Arc::new(Outbox::on_wire(1, 1, &wire));

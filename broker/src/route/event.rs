@@ -1,34 +1,35 @@
-//! What happens on one route that is the node's business: from the route to the keeper of all routes.
+//! The events that a route reports to the keeper of all routes.
 
 use super::hello::Peer;
 use crate::closing::Reason;
 
-/// See the file's head.
+/// Event of one route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RouteEvent {
-    /// The route takes messages.
+    /// The route is established and accepts messages.
     Stands,
-    /// The peer was told all there is.
+    /// The peer was sent this node's complete interest.
     Told,
-    /// The peer has told all its interest.
+    /// The peer has sent its complete interest.
     Synced,
     /// The peer names other nodes.
     Peers(Vec<Peer>),
-    /// The peer takes clients from now on.
+    /// The peer accepts clients from now on.
     Serving,
-    /// The peer takes no clients any more.
+    /// The peer accepts no more clients.
     Draining,
     /// The peer leaves.
     Goodbye,
-    /// The peer has shown that it lives since its id was claimed.
+    /// The peer has answered the PING that was sent because another node claims its id.
     Lives,
-    /// The route is gone.
+    /// The route has ended.
     Lost {
         peer: String,
         reason: Reason,
-        /// The peer had said that it leaves.
+        /// The peer had sent GOODBYE.
         leaves: bool,
         unsent_bytes: usize,
+        /// Messages from the peer that had no recipient here.
         undelivered: u64,
     },
 }

@@ -1,8 +1,8 @@
-//! The frames between two nodes, as values over bytes.
+//! The frames between two nodes: encoding, and decoding without copies.
 //!
-//! A frame is its kind (one byte), the length of its body (unsigned LEB128), and the body. A kind that is not known is skipped, and so is
-//! what stands behind the known fields of a body: an older node works with a newer one. Numbers in bodies are unsigned LEB128
-//! as well, texts come with their length before them.
+//! A frame consists of its kind (one byte), the length of its body (unsigned LEB128), and the body. Numbers in a body are unsigned LEB128
+//! as well; each text is preceded by its length. A receiver skips frames of unknown kinds, and bytes after the known fields of a body.
+//! So nodes of different versions can work together.
 //!
 //! | kind | frame | body |
 //! |---|---|---|
@@ -12,23 +12,23 @@
 //! | 4 | PEERS | JSON, a list of [`Peer`](super::hello::Peer) |
 //! | 5 | INTEREST | subject, queue group, members |
 //! | 6 | NO_INTEREST | subject, queue group |
-//! | 7 | SYNCED | – : all interest has been told once |
-//! | 8 | PING | token: a change that the peer is to know when it answers, or [`PROBE`] |
+//! | 7 | SYNCED | – : the complete interest has been sent |
+//! | 8 | PING | token: the number of a change to be acked, or [`PROBE`] |
 //! | 9 | PONG | token |
 //! | 10 | MESSAGE | flags, [queue groups], subject, [reply], [headers], payload |
 //! | 11 | GOODBYE | – : the node leaves and is not to be dialled again |
-//! | 12 | DRAINING | – : the node takes no clients any more |
-//! | 13 | SERVING | – : the node takes clients from now on |
+//! | 12 | DRAINING | – : the node accepts no more clients |
+//! | 13 | SERVING | – : the node accepts clients from now on |
 //!
-//! *Architecture invariant:* nothing here waits or allocates; "more bytes are needed" is `Ok(None)`.
+//! *Architecture invariant:* decoding never waits or allocates. If more bytes are needed, it returns `Ok(None)`.
 
 use thiserror::Error;
 
-/// What both sides send first. Another protocol at this port is told apart by it.
+/// The first bytes of each side, by which other protocols on this port are recognized.
 pub(crate) const PREAMBLE: &[u8; 16] = b"standin-mesh/1\r\n";
-/// The largest frame: the largest payload that the settings allow, and its subjects.
+/// Maximum size of a frame: the largest payload that the settings allow, plus subjects and headers.
 pub(crate) const FRAME_BYTES_MAX: usize = (64 << 20) + (4 << 20);
-/// The largest frame before the peer is welcome.
+/// Maximum size of a frame during the handshake.
 pub(crate) const GREETING_BYTES_MAX: usize = 64 * 1024;
 
 pub(crate) const HELLO: u8 = 1;
@@ -41,7 +41,7 @@ pub(crate) const SYNCED: u8 = 7;
 const PING: u8 = 8;
 const PONG: u8 = 9;
 
-/// The token of a PING that asks for a sign of life and nothing else.
+/// Token of a PING that only checks whether the peer is alive.
 pub(crate) const PROBE: u64 = u64::MAX;
 const MESSAGE: u8 = 10;
 pub(crate) const GOODBYE: u8 = 11;
@@ -53,20 +53,20 @@ const HAS_HEADERS: u8 = 2;
 const HAS_QUEUES: u8 = 4;
 const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES;
 
-/// Bytes that are no frame.
+/// Error in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum FrameError {
-    #[error("a frame of {0} bytes is larger than a frame can be")]
+    #[error("frame of {0} bytes exceeds the limit")]
     TooLarge(u64),
-    #[error("a number of more than 64 bits")]
+    #[error("number of more than 64 bits")]
     Number,
-    #[error("a frame of kind {0} ends before its fields do")]
+    #[error("frame of kind {0} is too short for its fields")]
     Short(u8),
-    #[error("a message with the unknown flags {0:#04x}")]
+    #[error("message with unknown flags {0:#04x}")]
     Flags(u8),
 }
 
-/// One frame; texts are those of the buffer.
+/// One frame. Its texts borrow from the buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
     Hello(&'a [u8]),
@@ -89,14 +89,14 @@ pub(crate) enum Frame<'a> {
     Goodbye,
     Draining,
     Serving,
-    /// Of a version to come.
+    /// A frame of a kind that this version does not know.
     Unknown(u8),
 }
 
-/// A message on its one way between two nodes.
+/// A message that is forwarded to another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Message<'a> {
-    /// The queue groups of which one member there gets it.
+    /// Queue groups of which one member on the receiving node gets the message.
     pub(crate) queues: Queues<'a>,
     pub(crate) subject: &'a [u8],
     pub(crate) reply: Option<&'a [u8]>,
@@ -112,15 +112,15 @@ impl<'a> Iterator for Queues<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        // Checked when the message was read.
+        // `message` has checked all lengths.
         take_text(&mut self.0)
     }
 }
 
-/// The frame at the head of `bytes`, with its length; `None` when more bytes are needed.
+/// Returns the frame at the head of `bytes`, with its length, or `None` if more bytes are needed.
 ///
 /// # Errors
-/// [`FrameError`]: what follows cannot be read either.
+/// [`FrameError`]. The bytes after an invalid frame cannot be parsed.
 pub(crate) fn decode(bytes: &[u8], bytes_max: usize) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     let Some((kind, mut rest)) = bytes.split_first() else {
         return Ok(None);
@@ -205,7 +205,7 @@ fn message(mut rest: &[u8]) -> Result<Message<'_>, FrameError> {
     })
 }
 
-/// A number at the head of `rest`; `None` when it does not end there.
+/// Takes a number from the head of `rest`. Returns `None` if the number is incomplete.
 #[inline]
 fn take_number(rest: &mut &[u8]) -> Result<Option<u64>, FrameError> {
     let mut value = 0u64;
@@ -230,7 +230,7 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(text)
 }
 
-/// 0: none; else the length and one.
+/// Takes an optional text from the head of `rest`: 0 if there is none, otherwise its length plus one, and the text.
 fn take_optional_text<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let Some(length) = (take_number(rest).ok()?? as usize).checked_sub(1) else {
         return Some(None);
@@ -240,7 +240,7 @@ fn take_optional_text<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     Some(Some(text))
 }
 
-/// Appends `value`.
+/// Appends `value` as LEB128.
 #[inline]
 pub(crate) fn number(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -250,7 +250,7 @@ pub(crate) fn number(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Bytes that [`number`] takes.
+/// Returns the number of bytes that [`number`] appends.
 #[inline]
 const fn number_len(value: usize) -> usize {
     match value {
@@ -275,13 +275,13 @@ fn optional_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
     out.extend_from_slice(text.unwrap_or_default());
 }
 
-/// A frame with this body.
+/// Appends a frame with this body.
 pub(crate) fn put(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
     out.push(kind);
     text(out, body);
 }
 
-/// A frame without a body.
+/// Returns a frame without a body.
 pub(crate) fn bare(kind: u8) -> Vec<u8> {
     vec![kind, 0]
 }
@@ -325,8 +325,8 @@ pub(crate) fn put_no_interest(out: &mut Vec<u8>, subject: &[u8], queue: Option<&
     optional_text(out, queue);
 }
 
-/// What a message frame begins with: everything but headers and payload, which follow as they are. `queues` is the names as [`text`]
-/// writes them, one behind the other.
+/// Appends the head of a message frame. The caller appends headers and payload after it. `queues` contains the names of queue groups,
+/// each encoded by [`text`].
 #[inline]
 pub(crate) fn put_message_head(
     out: &mut Vec<u8>,

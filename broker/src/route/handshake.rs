@@ -1,5 +1,5 @@
-//! From a connection to a link: both sides introduce themselves, the node with the greater id says that it has nothing against it, and
-//! the one with the lesser id decides.
+//! The handshake, by which a connection becomes a link. Both sides send HELLO. Then the node with the higher id agrees by WELCOME, and
+//! the node with the lower id decides and sends WELCOME too. Either side may send REFUSE instead.
 //!
 //! Before the link is accepted, a peer may send only handshake frames of up to 64 KiB each, within the timeout.
 
@@ -19,15 +19,15 @@ use tokio::time::timeout;
 use super::frame::{self, Frame, FrameError, GREETING_BYTES_MAX, PREAMBLE};
 use super::hello::{Hello, Refusal, Why, put_json};
 
-/// How long the other side has to end the connection when it was told why there is no link.
+/// Time for the peer to read the last message and close the connection.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// Characters of a refused node's id that are kept for the error.
+/// Maximum number of characters of a refused node's id in the error.
 const ID_CHARS_SHOWN: usize = 256;
 
-/// Maximum bytes that are read of another server's INFO.
+/// Maximum number of bytes read of another server's INFO.
 const INFO_BYTES_MAX: usize = 16 << 10;
 
-/// Why a connection did not become a link.
+/// Reason why a connection did not become a link.
 #[derive(Debug, Error)]
 pub(crate) enum HandshakeError {
     #[error("{0}")]
@@ -36,27 +36,27 @@ pub(crate) enum HandshakeError {
     Timeout(Duration),
     #[error("the connection broke: {0}")]
     Broken(io::Error),
-    #[error("the other side closed without a word")]
+    #[error("the peer closed the connection during the handshake")]
     Closed,
-    #[error("the other side is no node of a mesh: it says {0:?}")]
+    #[error("the peer is not a mesh node: it sent {0:?}")]
     Stranger(String),
     #[error(
-        "the other side is no node of a mesh: it is the port for clients of a NATS server, which says {0:?}; give the port for \
-         other nodes (what --cluster of that node says, such as 6222)"
+        "the peer is not a mesh node: it is the port for clients of a NATS server, which sent {0:?}; give the port for \
+         other nodes (--cluster of that node, such as 6222)"
     )]
     ClientPort(String),
     #[error(
-        "the other side is no node of a mesh: it is the port for routes of a nats-server, which says {0:?}; a cluster has nodes of \
-         one kind, standin-broker or nats-server"
+        "the peer is not a mesh node: it is the port for routes of a nats-server, which sent {0:?}; a cluster cannot mix \
+         standin-broker and nats-server"
     )]
     RoutePort(String),
     #[error("a NATS client connected to the port for other nodes; clients connect to {0}")]
     Client(String),
-    #[error("the other side did not say what it is within {0:?}")]
+    #[error("the peer sent no preamble within {0:?}")]
     Silent(Duration),
-    #[error("the other side sends what is no frame: {0}")]
+    #[error("invalid frame: {0}")]
     Frame(#[from] FrameError),
-    #[error("the other side introduces itself with what cannot be read: {0}")]
+    #[error("invalid HELLO: {0}")]
     Hello(serde_json::Error),
     #[error("unexpected frame during the handshake")]
     Disorder,
@@ -74,12 +74,12 @@ pub(crate) enum HandshakeError {
         why: Why,
         text: String,
     },
-    #[error("this node ends")]
+    #[error("this node is shutting down")]
     Ending,
 }
 
 impl HandshakeError {
-    /// The host is there and says that nobody listens.
+    /// Returns whether the connection was refused (ECONNREFUSED): the host is up, and no process listens on the port.
     pub(crate) fn is_unheard(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
@@ -98,17 +98,17 @@ impl HandshakeError {
     }
 }
 
-/// Which side has connected.
+/// The side that opened the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// This one, to the address.
+    /// This node, by dialling the address.
     Dialled(String),
-    /// The other one, from there.
+    /// The peer, from the address.
     Accepted(SocketAddr),
 }
 
 impl Origin {
-    /// The address that was dialled.
+    /// Returns the address, if this node dialled.
     pub(crate) fn dialled(&self) -> Option<&str> {
         match self {
             Self::Dialled(at) => Some(at),
@@ -117,28 +117,28 @@ impl Origin {
     }
 }
 
-/// What becomes of a connection whose other side has introduced itself.
+/// The keeper's verdict on a connection whose peer has sent HELLO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is the link; the one it takes the place of is to be closed.
+    /// The connection becomes the link. The link with the number `replaces` is closed.
     Accept { replaces: Option<u64> },
-    /// There is nothing against it here; the other side is to say the same.
+    /// This node agrees, and waits for the peer's WELCOME.
     Wait,
-    /// There is no link; the present one is to show that it lives.
+    /// The connection does not become a link. A PING is sent over the present link with the number `probe`.
     Refuse { why: Why, probe: Option<u64> },
 }
 
-/// A question to the node about a connection.
+/// Question to the keeper about a connection.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) hello: Hello,
-    /// Whether the other side has sent WELCOME.
+    /// Whether the peer has also sent WELCOME.
     pub(crate) welcome: bool,
     pub(crate) origin: Origin,
     pub(crate) answer: oneshot::Sender<(Verdict, u64)>,
 }
 
-/// A connection that is a link.
+/// A connection that has become a link.
 #[derive(Debug)]
 pub(crate) struct Linked {
     pub(crate) number: u64,
@@ -146,11 +146,11 @@ pub(crate) struct Linked {
     pub(crate) hello: Hello,
     pub(crate) origin: Origin,
     pub(crate) address: SocketAddr,
-    /// What came behind the introduction.
+    /// Bytes received after the handshake.
     pub(crate) rest: Vec<u8>,
 }
 
-/// Introduces this node over `stream`, and returns when the connection is a link.
+/// Performs the handshake over `stream`. Returns when the connection has become a link.
 ///
 /// # Errors
 /// [`HandshakeError`].
@@ -168,7 +168,7 @@ pub(crate) async fn shake(
         handshake.put_hello(&mut greeting);
         let mut came = Vec::new();
         if matches!(origin, Origin::Accepted(_)) {
-            // The other side speaks first: a client that is wrong here would not understand the greeting.
+            // The dialling side sends first. A client that connects here by mistake gets an -ERR instead of binary frames.
             receive(&mut stream, &mut came, &own.client, limit / 2).await?;
         }
         stream
@@ -212,7 +212,7 @@ pub(crate) async fn shake(
         .await
         .map_err(|_| HandshakeError::Timeout(limit))??;
     // From here on the connection is registered as link `number`. No error may be returned: the caller must install the link.
-    // Should it fail, the link ends at once, as any link that breaks.
+    // If this write fails, the link ends at once, like any broken link.
     let _ = timeout(limit, stream.write_all(&word)).await;
     Ok(Linked {
         number,
@@ -224,11 +224,11 @@ pub(crate) async fn shake(
     })
 }
 
-/// One side's part in the frames behind the preambles; a value without sockets.
+/// State of one side's handshake after the preamble. A value without sockets.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     own: Hello,
-    /// The other side, once it has introduced itself.
+    /// The peer's HELLO, once received.
     peer: Option<Hello>,
 }
 
@@ -237,21 +237,21 @@ impl Handshake {
         Self { own, peer: None }
     }
 
-    /// Appends the first frame.
+    /// Appends this side's HELLO.
     pub(crate) fn put_hello(&self, out: &mut Vec<u8>) {
         put_json(out, frame::HELLO, &self.own);
     }
 
-    /// Returns the other side, once it has introduced itself.
+    /// Returns the peer's HELLO, once received.
     pub(crate) const fn peer(&self) -> Option<&Hello> {
         self.peer.as_ref()
     }
 
-    /// Takes the frame at the head of `bytes`. Returns its length, and whether the node is asked to judge the other side, which has
-    /// introduced itself (`false`) or has sent WELCOME (`true`); `None` when more bytes are needed.
+    /// Takes the frame at the head of `bytes`. Returns its length, and what the keeper has to judge: HELLO (`Some(false)`), WELCOME
+    /// (`Some(true)`) or nothing. Returns `None` if more bytes are needed.
     ///
     /// # Errors
-    /// [`HandshakeError`]: there is no link.
+    /// [`HandshakeError`]. The connection does not become a link.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<Option<(Option<bool>, usize)>, HandshakeError> {
         let Some((frame, length)) = frame::decode(bytes, GREETING_BYTES_MAX)? else {
             return Ok(None);
@@ -278,7 +278,7 @@ impl Handshake {
         Ok(Some((asks, length)))
     }
 
-    /// Takes the node's verdict, and appends what the other side is to hear of it. Returns the other side if the connection is a link.
+    /// Takes the keeper's verdict, and appends the frame for the peer. Returns the peer's HELLO if the connection becomes the link.
     ///
     /// # Errors
     /// [`HandshakeError::RefusedHere`].
@@ -315,9 +315,9 @@ impl Handshake {
     }
 }
 
-/// Says the last words of this side, and waits for the end of the other.
+/// Sends the last message and closes the write side. Then waits for the peer's close, at most for [`LAST_WORDS`].
 async fn say_last(stream: &mut TcpStream, words: &[u8]) {
-    // It learns why, if it still listens.
+    // If the write fails, the peer no longer reads.
     let _ = stream.write_all(words).await;
     let _ = stream.shutdown().await;
     // Unread input would cause a reset, and the peer could lose this last message. So the input is read.

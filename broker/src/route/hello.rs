@@ -1,34 +1,38 @@
-//! What two nodes say of themselves before they work together.
+//! HELLO, in which a node introduces itself in the handshake, and the reasons to refuse a link.
 
 use serde::{Deserialize, Serialize};
 
 use super::frame;
 
-/// The version of the frames that this program speaks, and the oldest that it still does.
+/// Newest version of the mesh protocol that this program supports.
 pub(crate) const PROTOCOL: u32 = 1;
+/// Oldest version that it supports.
 pub(crate) const PROTOCOL_MIN: u32 = 1;
-/// What this program can do beyond the first version. What both sides can do is used; a frame that an older node does not know it skips.
+/// Optional features of this program. A feature is used if both sides have it. A node skips frames of kinds that it does not know.
 pub(crate) const FEATURES: &[&str] = &[];
 
-/// The longest text by which a node goes, as in the registry.
+/// Maximum length of the texts in HELLO, as in the registry.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The first frame of each side. Fields may be added; those that are missing are empty.
+/// The first frame of each side. Later versions may add fields. A missing field has its default value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Hello {
-    /// The newest protocol it speaks, and the oldest.
+    /// Newest protocol version that the node supports.
     pub(crate) protocol: u32,
+    /// Oldest protocol version that the node supports.
     pub(crate) protocol_min: u32,
     pub(crate) features: Vec<String>,
     pub(crate) cluster: String,
-    /// The node, over restarts.
+    /// Id of the node, the same after a restart.
     pub(crate) id: String,
-    /// This life of it, and when that began by the node's own clock, in milliseconds since 1970.
+    /// Id of this run of the node, another one after each restart.
     pub(crate) run: String,
+    /// Start of this run by the node's own clock, in milliseconds since 1970.
     pub(crate) began: u64,
-    /// Where clients, and other nodes, connect to it: host:port.
+    /// Address for clients, `HOST:PORT`.
     pub(crate) client: String,
+    /// Address for other nodes, `HOST:PORT`.
     pub(crate) mesh: String,
     /// The program's version.
     pub(crate) version: String,
@@ -36,50 +40,50 @@ pub(crate) struct Hello {
     pub(crate) user: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) password: String,
-    /// It takes clients.
+    /// The node accepts clients.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) serving: bool,
-    /// It takes no clients any more.
+    /// The node accepts no more clients.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) draining: bool,
-    /// Clients are not to be told of it.
+    /// The node's address is not sent to clients.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) no_advertise: bool,
 }
 
-/// Why a node does not want a link.
+/// Reason to refuse a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Why {
-    /// There is a link between the two already, or one in the making.
+    /// The two nodes are already linked, or a link between them is being established.
     Linked,
-    /// The other side is this node itself.
+    /// The node has connected to itself.
     Itself,
-    /// Another node with this id is linked; whether it still lives, and will go on, is not known.
+    /// Another node with this id is linked. It may be dead or about to end.
     DuplicateId,
-    /// It lives.
+    /// Another node with this id is alive, but it does not precede.
     LivingDuplicate,
-    /// It lives, and stays rather than this one.
+    /// Another node with this id is alive and keeps the id.
     PrecedingDuplicate,
     ClusterName,
     Credentials,
     Protocol,
-    /// There are as many nodes as there may be.
+    /// The cluster has its maximum number of nodes.
     Full,
-    /// This node leaves.
+    /// The refusing node leaves.
     Leaving,
     #[serde(other)]
     Other,
 }
 
 impl Why {
-    /// What an operator should know.
+    /// Returns the text for the operator.
     pub(crate) const fn text(self) -> &'static str {
         match self {
-            Self::Linked => "the two nodes are linked already",
+            Self::Linked => "the two nodes are already linked",
             Self::Itself => "the address is the node's own",
             Self::DuplicateId | Self::LivingDuplicate | Self::PrecedingDuplicate => {
-                "another node with this id is alive; give each node a name (--name) of its own"
+                "another node with this id is alive; give each node its own name (--name)"
             }
             Self::ClusterName => "the clusters' names differ; give all nodes the same (--cluster_name)",
             Self::Credentials => {
@@ -90,11 +94,11 @@ impl Why {
             }
             Self::Full => "the cluster has as many nodes as cluster.nodes_max allows",
             Self::Leaving => "the node is about to leave",
-            Self::Other => "for a reason of a newer version",
+            Self::Other => "unknown reason, from a newer version",
         }
     }
 
-    /// What an operator should know of this node and another one, between which there is this.
+    /// Returns the text for the operator, with the values of both nodes if they help.
     pub(crate) fn told(self, own: &Hello, other: &Hello) -> String {
         match self {
             Self::ClusterName => format!(
@@ -105,7 +109,7 @@ impl Why {
         }
     }
 
-    /// Whether two nodes have the same id.
+    /// Returns whether the reason is a duplicate id.
     pub(crate) const fn is_duplicate(self) -> bool {
         matches!(
             self,
@@ -113,7 +117,7 @@ impl Why {
         )
     }
 
-    /// Whether an operator has to mend something.
+    /// Returns whether an operator has to correct something.
     pub(crate) const fn is_fault(self) -> bool {
         !matches!(self, Self::Linked | Self::Itself | Self::Leaving)
     }
@@ -124,7 +128,7 @@ pub(crate) struct Refusal {
     pub(crate) why: Why,
 }
 
-/// A node that another one knows.
+/// A node, as another node names it in PEERS.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Peer {
@@ -132,22 +136,22 @@ pub(crate) struct Peer {
     pub(crate) mesh: String,
 }
 
-/// A frame with this JSON.
+/// Appends a frame with `value` as JSON.
 pub(crate) fn put_json(out: &mut Vec<u8>, kind: u8, value: &impl Serialize) {
-    // These types cannot fail to be written.
+    // Serialization of these types cannot fail.
     let json = serde_json::to_vec(value).unwrap_or_default();
     frame::put(out, kind, &json);
 }
 
 impl Hello {
-    /// Whether what it says of itself can be told in a log.
+    /// Returns whether the texts are short enough and can be logged, and the id is not empty.
     pub(crate) fn is_sound(&self) -> bool {
         let texts = [&self.id, &self.run, &self.client, &self.mesh, &self.version];
         let sound = |text: &&String| text.len() <= TEXT_BYTES_MAX && !text.contains(char::is_control);
         !self.id.is_empty() && texts.iter().all(sound)
     }
 
-    /// Of two nodes the one with the lesser id decides which connection is the link.
+    /// Returns whether this node decides which connection to `other` becomes the link: the node with the lower id decides.
     pub(crate) fn decides_with(&self, other: &Self) -> bool {
         self.id < other.id
     }

@@ -1,6 +1,7 @@
-//! What comes over one route: frames, of which those about the peer's interest are applied here, to the table of what other nodes want.
+//! The frames that arrive over one route. Frames about the peer's interest are applied here, to the table of the interest of other
+//! nodes.
 //!
-//! *Architecture invariant:* nothing that a peer sends is passed on that could break a client's line.
+//! *Architecture invariant:* no subject from a peer can break the protocol line that a client gets.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -23,13 +24,13 @@ use crate::closing::Reason;
 use crate::subscription::Subscription;
 use crate::subscriptions::Subscriptions;
 
-/// See the file's head.
+/// The incoming side of one route.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     link: Arc<Link>,
-    /// What the peer wants.
+    /// The peer's interest.
     wanted: HashTable<Arc<Subscription>>,
-    /// What of it is still to be taken out, when the link is gone.
+    /// The peer's interest that is still to be removed after the end of the link.
     ending: Vec<Arc<Subscription>>,
     hasher: RandomState,
 }
@@ -44,22 +45,19 @@ impl Incoming {
         }
     }
 
-    /// Returns the frame at the head of `bytes`, with its length; `None` when it has not come wholly.
+    /// Returns the frame at the head of `bytes`, with its length, or `None` if it is incomplete.
     ///
     /// # Errors
-    /// [`Reason::Protocol`]: what follows cannot be read.
+    /// [`Reason::Protocol`]. The bytes after an invalid frame cannot be parsed.
     #[inline]
     pub(crate) fn frame<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Reason> {
         frame::decode(bytes, FRAME_BYTES_MAX).map_err(|error| {
-            error!(
-                peer = self.link.peer.id,
-                "the link sends what is no frame: {error}"
-            );
+            error!(peer = self.link.peer.id, "invalid frame from the peer: {error}");
             Reason::Protocol("mesh frame")
         })
     }
 
-    /// Applies a frame that is neither a message nor a PING or PONG. Returns what of it is the node's business.
+    /// Applies a frame that is neither a message nor a PING or PONG. Returns the event for the keeper, if there is one.
     ///
     /// # Errors
     /// The reason why the route must end.
@@ -87,30 +85,29 @@ impl Incoming {
             Frame::Goodbye => return Ok(Some(RouteEvent::Goodbye)),
             Frame::Peers(json) => match serde_json::from_slice(json) {
                 Ok(peers) => return Ok(Some(RouteEvent::Peers(peers))),
-                Err(error) => debug!(peer = self.link.peer.id, "peers that cannot be read: {error}"),
+                Err(error) => debug!(peer = self.link.peer.id, "invalid PEERS frame: {error}"),
             },
-            // It was welcome, but much has happened meanwhile.
+            // The peer's state changed after its WELCOME.
             Frame::Refuse(_) => return Err(Reason::Refused),
             Frame::Hello(_) | Frame::Welcome => {
-                error!(peer = self.link.peer.id, "the link introduces itself twice");
+                error!(peer = self.link.peer.id, "second HELLO or WELCOME from the peer");
                 return Err(Reason::Protocol("mesh frame"));
             }
-            Frame::Unknown(kind) => debug!(
-                peer = self.link.peer.id,
-                kind, "a frame of a newer version is skipped"
-            ),
+            Frame::Unknown(kind) => {
+                debug!(peer = self.link.peer.id, kind, "frame of an unknown kind skipped")
+            }
             Frame::Message(_) | Frame::Ping(_) | Frame::Pong(_) => {}
         }
         Ok(None)
     }
 
-    /// A client's line must not end within a subject, whatever a peer sends.
+    /// Rejects a subject that would break the protocol line of a client.
     pub(crate) fn check(&self, subject: &[u8]) -> Result<(), Reason> {
         let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
         if subject.is_empty() || subject.iter().any(ends) {
             error!(
                 peer = self.link.peer.id,
-                "the link sends a message to what is no subject"
+                "message with an invalid subject from the peer"
             );
             return Err(Reason::Protocol("mesh subject"));
         }
@@ -125,7 +122,10 @@ impl Incoming {
         remote: &Subscriptions,
     ) -> Result<(), Reason> {
         if !valid_subscription(subject) {
-            error!(peer = self.link.peer.id, "the link wants what is no subject");
+            error!(
+                peer = self.link.peer.id,
+                "interest in an invalid subject from the peer"
+            );
             return Err(Reason::Protocol("mesh subject"));
         }
         let hasher = &self.hasher;
@@ -135,7 +135,7 @@ impl Incoming {
             |known| hasher.hash_one((known.subject(), known.queue())),
         );
         match entry {
-            // How many they are decides only how often they are chosen: nothing to look up anew.
+            // The size of a group is only its weight, so cached look-ups stay valid.
             Entry::Occupied(entry) => entry.get().members.store(members, Relaxed),
             Entry::Vacant(entry) => {
                 let outbox = Arc::clone(&self.link.outbox);
@@ -159,9 +159,10 @@ impl Incoming {
         self.link.interest.store(self.wanted.len(), Relaxed);
     }
 
-    /// The link is gone: so many of what the peer wanted go with it. Returns whether there are more. A million at once would hold up the worker.
+    /// Removes up to `count` subscriptions of the peer after the end of the link. Returns whether more are left. The caller does this in
+    /// steps, because removing a million at once would delay the worker.
     pub(crate) fn end_some(&mut self, remote: &Subscriptions, count: usize) -> bool {
-        // Not while taking them out: a table that is drained cannot be left half full.
+        // The table is moved into a list first, because a hash table cannot be drained in steps.
         if self.ending.is_empty() {
             self.ending = std::mem::take(&mut self.wanted).into_iter().collect();
         }
@@ -173,7 +174,7 @@ impl Incoming {
         rest > 0
     }
 
-    /// The link is gone, and what the peer wanted with it: all of it, since a message for it would be lost.
+    /// Removes all subscriptions of the peer. Otherwise, messages for a link that has ended would be lost.
     pub(crate) fn end(&mut self, remote: &Subscriptions) {
         while self.end_some(remote, usize::MAX) {}
     }

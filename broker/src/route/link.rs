@@ -1,4 +1,4 @@
-//! One link to another node: how it came to be, what is sent over it, and what the pages show of it.
+//! One link to another node: its peer, its state, and its counters for the monitoring pages.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,22 +8,23 @@ use std::time::{Duration, Instant, SystemTime};
 use super::hello::Hello;
 use crate::outbox::Outbox;
 
-/// How far the peer knows the changes of interest here. The rule is the [`flush`](crate::flush)'s.
+/// State of the peer's acks of changes of local interest. For the rules, see [`flush`](crate::flush).
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
-    /// The peer was told all there is, so it can be asked.
+    /// The peer was sent the complete interest, so it can be asked for acks.
     pub(crate) told_all: AtomicBool,
-    /// The last change that the peer was asked about, and the last that it has acked.
+    /// The last change for which the peer was asked for an ack.
     pub(crate) asked: AtomicU64,
+    /// The last change that the peer has acked.
     pub(crate) acked: AtomicU64,
-    /// The peer did not ack in time, and is waited for again when it has acked this change; 0: it is in time.
+    /// If the peer did not ack in time: the change whose ack ends this, so that flushes wait for the peer again. Otherwise 0.
     pub(crate) late: AtomicU64,
 }
 
-/// See the file's head.
+/// One link to another node.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// Counted from 1 in the life of this node.
+    /// Number of the link, counted from 1 in this run of the node.
     pub(crate) number: u64,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) peer: Hello,
@@ -32,22 +33,22 @@ pub(crate) struct Link {
     pub(crate) dialled: bool,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
-    /// The peer takes clients.
+    /// The peer accepts clients.
     pub(crate) serving: AtomicBool,
-    /// The peer takes no clients any more.
+    /// The peer accepts no more clients.
     pub(crate) draining: AtomicBool,
     pub(crate) acks: Acks,
-    /// The peer is to show that it lives,
+    /// A PING is to be sent to the peer at once.
     probe: AtomicBool,
-    /// because another node claims its id.
+    /// The reason for that PING is that another node claims the peer's id.
     claimed: AtomicBool,
-    /// What the peer wants: subjects and groups.
+    /// Number of the peer's subscriptions, by subject and queue group.
     pub(crate) interest: AtomicUsize,
     pub(crate) messages_in: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
-    /// Messages that no client here wanted any more when they came.
+    /// Messages that had no recipient here when they arrived.
     pub(crate) undelivered: AtomicU64,
-    /// All bytes that came, interest and the rest included.
+    /// All bytes received, including interest and other frames.
     pub(crate) raw_bytes_in: AtomicU64,
     heard_ms: AtomicU64,
     rtt_ns: AtomicU64,
@@ -84,19 +85,19 @@ impl Link {
         }
     }
 
-    /// Sends these bytes behind what waits, from the route's own task.
+    /// Adds bytes to the pending ones, and wakes the route's task to send them.
     pub(crate) fn say(&self, bytes: &[u8]) {
         self.outbox.append(bytes);
         self.outbox.wake();
     }
 
-    /// The peer is asked for a sign of life now, and lost when none comes in time.
+    /// Makes the route send a PING at once. Without a PONG in time, the route ends.
     pub(crate) fn probe(&self) {
         self.probe.store(true, Relaxed);
         self.outbox.wake();
     }
 
-    /// As [`probe`](Self::probe); its answer shows that another node claims the id of one that lives.
+    /// Like [`probe`](Self::probe), because another node claims the peer's id. The PONG is reported to the keeper.
     pub(crate) fn claim(&self) {
         self.claimed.store(true, Relaxed);
         self.probe();
@@ -110,7 +111,7 @@ impl Link {
         self.probe.load(Relaxed) && self.probe.swap(false, Relaxed)
     }
 
-    /// The peer was told all there is: from now on it can be asked for acks.
+    /// Records that the peer was sent the complete interest. From now on it can be asked for acks.
     pub(crate) fn set_told_all(&self) {
         self.acks.told_all.store(true, SeqCst);
     }
@@ -120,7 +121,7 @@ impl Link {
         self.heard_ms.store(since.as_millis() as u64, Relaxed);
     }
 
-    /// How long ago the peer was last heard of.
+    /// Returns the time since the peer last sent anything.
     pub(crate) fn idle(&self) -> Duration {
         let heard = Duration::from_millis(self.heard_ms.load(Relaxed));
         self.started.elapsed().saturating_sub(heard)
@@ -130,7 +131,7 @@ impl Link {
         self.rtt_ns.store(rtt.as_nanos() as u64, Relaxed);
     }
 
-    /// The last measured time to it and back.
+    /// Returns the last measured round-trip time.
     pub(crate) fn rtt(&self) -> Duration {
         Duration::from_nanos(self.rtt_ns.load(Relaxed))
     }

@@ -1,4 +1,4 @@
-//! The links that stand, and what those that ended have had.
+//! The established links, and the totals of all links since the start.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,10 @@ use arc_swap::{ArcSwap, Guard};
 use super::link::Link;
 use crate::closing::{KINDS, Reason};
 
-/// What all links together have had.
+/// Totals of all links.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkTotals {
-    /// Links since start.
+    /// Links established since the start.
     pub(crate) links: u64,
     pub(crate) messages_in: u64,
     pub(crate) bytes_in: u64,
@@ -19,8 +19,9 @@ pub(crate) struct LinkTotals {
     pub(crate) bytes_out: u64,
     pub(crate) raw_bytes_in: u64,
     pub(crate) undelivered: u64,
-    /// Links that ended, by the place of the reason in [`KINDS`], and what waited for them then.
+    /// Links that ended, by the index of the reason in [`KINDS`].
     pub(crate) ended: [u64; KINDS.len()],
+    /// Bytes that were pending when links ended.
     pub(crate) unsent_bytes: u64,
 }
 
@@ -35,10 +36,10 @@ impl LinkTotals {
     }
 }
 
-/// See the file's head.
+/// The established links, and the totals of the links that ended.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    /// Without the links that stand, but for their number.
+    /// Totals of the links that ended. Only the field `links` also counts the established ones.
     past: Mutex<LinkTotals>,
     list: ArcSwap<Vec<Arc<Link>>>,
 }
@@ -48,7 +49,7 @@ impl Links {
         self.list.load()
     }
 
-    /// To be kept for longer than a moment.
+    /// Like [`load`](Self::load), for callers that keep the list for longer.
     pub(crate) fn load_full(&self) -> Arc<Vec<Arc<Link>>> {
         self.list.load_full()
     }
@@ -62,7 +63,7 @@ impl Links {
         self.past().links += 1;
     }
 
-    /// Returns whether it was there.
+    /// Removes a link. Returns whether it was in the list.
     pub(crate) fn remove(&self, link: &Link) -> bool {
         let before = self.list.rcu(|list| {
             let others = list.iter().filter(|known| known.number != link.number);
@@ -75,14 +76,14 @@ impl Links {
         was_there
     }
 
-    /// A link has ended, and so many bytes were not sent.
+    /// Counts a link that has ended, and its unsent bytes.
     pub(crate) fn ended(&self, reason: Reason, unsent_bytes: usize) {
         let mut past = self.past();
         past.ended[reason.kind()] += 1;
         past.unsent_bytes += unsent_bytes as u64;
     }
 
-    /// What all links, those that ended and those that stand, have had so far.
+    /// Returns the totals of all links, ended and established.
     pub(crate) fn totals(&self) -> LinkTotals {
         let mut totals = *self.past();
         self.load().iter().for_each(|link| totals.add(link));

@@ -113,7 +113,7 @@ async fn a_route_to_a_server_that_is_not_a_mesh_node_is_logged_as_an_error() {
         mesh.nodes[0].flags.extend(route);
         mesh.nodes[0].restart().await;
         let process = mesh.nodes[0].process();
-        let line = process.wait_for_line("is no node of a mesh", TIMEOUT).await.text;
+        let line = process.wait_for_line("is not a mesh node", TIMEOUT).await.text;
         let place = address.to_string();
         assert!(
             line.contains("ERROR") && line.contains(hint) && line.contains(&place),
