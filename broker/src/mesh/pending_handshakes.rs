@@ -1,20 +1,20 @@
-//! Connections to the mesh's port whose handshake is pending: bounded, the oldest is evicted. So a node of the mesh gets through however many
-//! others crowd the port.
+//! Accepted connections whose handshake is pending. Their number is bounded; the oldest is evicted. So a node can connect although many
+//! other connections are open on the port.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use tokio::task::AbortHandle;
 
-/// Handshakes at the same time.
+/// Maximum number of pending handshakes.
 const HANDSHAKES_MAX: usize = 256;
 
-/// See the file's head. The oldest is first.
+/// Accepted connections whose handshake is pending, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct PendingHandshakes(VecDeque<(SocketAddr, AbortHandle)>);
 
 impl PendingHandshakes {
-    /// Adds a connection from `peer`, whose handshake is this task. Returns the peer that was evicted for it.
+    /// Adds a connection from `peer`, whose handshake runs in `task`. Returns the peer whose connection was evicted for it.
     pub(super) fn add(&mut self, peer: SocketAddr, task: AbortHandle) -> Option<SocketAddr> {
         self.0.push_back((peer, task));
         if self.0.len() <= HANDSHAKES_MAX {
@@ -25,7 +25,7 @@ impl PendingHandshakes {
         Some(oldest)
     }
 
-    /// Removes the connection from `peer`: it is a link, or gone.
+    /// Removes the connection from `peer`, because its handshake has ended.
     pub(super) fn remove(&mut self, peer: SocketAddr) {
         self.0.retain(|(pending, _)| *pending != peer);
     }

@@ -1,11 +1,11 @@
-//! The session of one route: messages of the peer go to clients here, what clients here are subscribed to is told to the peer, and the
-//! peer has to show that it lives.
+//! The session of one route: it delivers the peer's messages to local clients, announces the local interest to the peer, and checks by
+//! PING that the peer is alive.
 //!
-//! What is there when the route begins is told in pieces, no faster than the peer takes them; changes go between the pieces.
+//! The complete interest at the beginning is sent in pieces, as fast as the peer reads them. Changes are sent between the pieces.
 //!
-//! *Architecture invariants:* a message from a route goes to clients here only, never to another route. A route that is silent, blocked or
-//! wrong ends, and what the peer wanted ends with it. A route that cannot keep up slows those who publish for a moment at a time, until its
-//! limit ends it.
+//! *Architecture invariants:* a message from a route goes to local clients only, never to another route. A route that is silent, blocked
+//! or violates the protocol ends, and the peer's interest is removed with it. A route that cannot keep up pauses the publishers for a
+//! moment at a time, until it is closed at its limit.
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,59 +37,59 @@ use crate::shared::Shared;
 use crate::shell::{self, Session, Shell};
 use crate::subscriptions::Cursor;
 
-/// So many bytes may wait while the peer is told what is there; the rest is told when it has taken them.
+/// Number of pending bytes above which no further piece of the complete interest is sent.
 const TELLING_BYTES_MAX: usize = 1024 * 1024;
-/// So much of what a peer wanted is taken out in one turn when its link ends.
+/// Number of the peer's subscriptions that are removed per step after the end of the link.
 const ENDED_A_TURN: usize = 4096;
-/// Pieces of it told in one turn.
+/// Maximum number of pieces of the complete interest that are sent in one turn.
 const PIECES_A_TURN: usize = 16;
 
-/// While the keeper has no room for another event, nothing is read, and it is tried again after this.
+/// Delay before an event is sent again to a keeper whose queue is full. Until then, nothing is read from the peer.
 const KEEPER_RETRY: Duration = Duration::from_millis(10);
 
-/// Where the events of all routes go, each with the number of its route.
+/// Sender of events to the keeper. Each event has the number of its route.
 pub(crate) type Events = Sender<(u64, RouteEvent)>;
 
 /// Times of a route.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// A peer that is silent for so long is asked for a sign of life,
+    /// Silence of the peer after which a PING is sent.
     pub(crate) ping_interval: Duration,
-    /// and lost when none comes for so long.
+    /// Time after the PING, without any bytes from the peer, after which the route ends.
     pub(crate) ping_timeout: Duration,
 }
 
-/// What a route begins with, beside its socket.
+/// Parameters of a route's session, besides its socket.
 pub(crate) struct Beginning {
     pub(crate) shared: Arc<Shared>,
     pub(crate) number: u64,
     pub(crate) peer: Hello,
     pub(crate) address: SocketAddr,
     pub(crate) dialled: bool,
-    /// What the peer is told first.
+    /// Frames that are sent first.
     pub(crate) greeting: Vec<u8>,
     pub(crate) pace: Pace,
     pub(crate) events: Events,
 }
 
-/// See the file's head.
+/// The session of one route.
 pub(crate) struct RouteSession {
     shared: Arc<Shared>,
     pub(crate) link: Arc<Link>,
     pace: Pace,
     incoming: Incoming,
     flush: PeerFlush,
-    /// The last message's subject, and who gets it here.
+    /// Subject of the last message, and its recipients.
     last: Option<(Vec<u8>, CachedRecipients)>,
     messages_in: u64,
     bytes_in: u64,
-    /// How far the peer was told what is there; `None`: all of it.
+    /// Progress of sending the complete interest; `None` once it is sent.
     telling: Option<Cursor>,
     events: Events,
-    /// Those that the keeper has had no room for.
+    /// Events for which the keeper's queue had no room.
     unsent: Vec<RouteEvent>,
     leaves: bool,
-    /// Why it ended, and what was not sent then.
+    /// Reason for the end of the route, and the number of unsent bytes.
     lost: Option<(Reason, usize)>,
     heard: Instant,
     pinged: Option<Instant>,
@@ -98,7 +98,7 @@ pub(crate) struct RouteSession {
     claimed: bool,
 }
 
-/// Serves one route to its end: `came` was read of it before.
+/// Serves one route until its end. `came` are the bytes that were read with the handshake.
 pub(crate) async fn run(
     beginning: Beginning,
     came: Vec<u8>,
@@ -116,14 +116,14 @@ pub(crate) async fn run(
                 unsent_bytes: 0,
                 undelivered: 0,
             };
-            // A node that has ended needs no news.
+            // If the keeper has ended, the event is not needed.
             let _ = beginning.events.send((beginning.number, lost)).await;
             return;
         }
     };
     let shared = Arc::clone(&beginning.shared);
     let (news, policy) = (shared.news(), shared.policy.load_full());
-    // Clients count from 1; the two never meet.
+    // Clients are numbered upwards from 1, and links downwards from the maximum, so that their ids differ.
     let id = u64::MAX - beginning.number;
     let outbox = Outbox::of_link(id, Arc::clone(&socket), shared.workers, pending_bytes_max);
     let session = RouteSession::new(beginning, outbox, Instant::now());
@@ -148,7 +148,7 @@ impl RouteSession {
         outbox.append(&greeting);
         outbox.set_wants_room(true);
         let link = Arc::new(Link::new(number, Arc::new(outbox), peer, address, dialled));
-        // Whoever publishes may send to it from here on, and all that changes is told.
+        // From here on, messages and changes of interest are sent over the link.
         shared.interest.add_link(&link);
         let mut session = Self {
             flush: PeerFlush::new(&shared.interest),
@@ -173,7 +173,7 @@ impl RouteSession {
         session
     }
 
-    /// Returns whether the peer has taken enough of what it was told to be told more.
+    /// Returns whether few enough bytes are pending for the next piece of the complete interest.
     fn has_room(&self) -> bool {
         self.link.outbox.pending_bytes() <= TELLING_BYTES_MAX
     }
@@ -187,7 +187,7 @@ impl RouteSession {
         let number = self.link.number;
         let mut unsent = std::mem::take(&mut self.unsent).into_iter();
         for event in unsent.by_ref() {
-            // A node that has ended needs no news.
+            // If the keeper has ended, the event is not needed.
             if let Err(TrySendError::Full((_, event))) = self.events.try_send((number, event)) {
                 self.unsent.push(event);
                 break;
@@ -196,7 +196,7 @@ impl RouteSession {
         self.unsent.extend(unsent);
     }
 
-    /// Acks the peer's PINGs if that may be. Returns whether no ack is owed.
+    /// Acks the peer's PINGs if that is allowed now. Returns whether no ack is owed.
     fn ack(&mut self, router: &mut Router) -> bool {
         self.flush.ack(&self.link, &self.shared.flush, &mut router.stage)
     }
@@ -269,13 +269,13 @@ impl RouteSession {
         Ok(())
     }
 
-    /// Takes out so much of what the peer wanted. Returns whether there is more. A million at once would hold up the worker.
+    /// Removes the next [`ENDED_A_TURN`] subscriptions of the peer. Returns whether more are left.
     pub(crate) fn end_some(&mut self) -> bool {
         self.last = None;
         self.incoming.end_some(&self.shared.interest.remote, ENDED_A_TURN)
     }
 
-    /// Ends the route: nothing is sent to it any more. What the peer wanted goes first: messages for it would be lost.
+    /// Removes the peer's interest, and then the link. In the other order, messages for the peer would be lost in between.
     fn let_go(&mut self) {
         let interest = &self.shared.interest;
         self.incoming.end(&interest.remote);
@@ -289,7 +289,7 @@ impl Session for RouteSession {
         Ok(())
     }
 
-    /// Tells the peer the next pieces of what is there.
+    /// Sends the next pieces of the complete interest.
     fn fill(&mut self) {
         for _ in 0..PIECES_A_TURN {
             if !self.has_room() {
@@ -304,7 +304,7 @@ impl Session for RouteSession {
         }
     }
 
-    /// What was told may all be with the socket by now.
+    /// Returns whether more of the complete interest can be sent now.
     fn has_more(&self) -> bool {
         self.telling.is_some() && self.has_room()
     }
@@ -319,7 +319,7 @@ impl Session for RouteSession {
 
     fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
         let mut at = 0;
-        // What is still owed of the turn before comes first, so that it comes at all.
+        // An ack that is still owed from the last turn comes first. Otherwise, it could be delayed forever.
         while !router.turn_exhausted() && (at > 0 || self.ack(router)) {
             let Some((frame, length)) = self.incoming.frame(&bytes[at..])? else {
                 break;
@@ -361,7 +361,7 @@ impl Session for RouteSession {
         if self.pinged.is_some() && now >= self.due(now) {
             return Some(Reason::Stale);
         }
-        // The answer to an earlier PING shows nothing.
+        // If a PING is unanswered, a probe waits for the answer first: that answer does not prove that the peer is alive now.
         if self.pinged.is_none() && (self.link.take_probe() || now >= self.heard + self.pace.ping_interval) {
             self.pinged = Some(now);
             self.claimed = self.link.take_claim();
@@ -380,7 +380,7 @@ impl Session for RouteSession {
     }
 }
 
-/// Ends a route in order, or by a reset.
+/// Ends a route: sends the pending bytes and closes the connection, or resets it if the route is broken or stale.
 async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
     let outbox = Arc::clone(&shell.session.link.outbox);
     let shared = Arc::clone(&shell.session.shared);
@@ -392,7 +392,7 @@ async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
     shell.session.let_go();
     let is_given_up = reason.is_broken() || reason == Reason::Stale;
     if !is_given_up {
-        // What waits may be the last messages of clients that have gone.
+        // The pending bytes may contain the last messages of clients that have disconnected.
         shell::write_rest(&outbox, linger::LINGER).await;
     }
     let Shell {
@@ -401,7 +401,8 @@ async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
     session.lost = Some((reason, outbox.unsent_bytes()));
     drop(session);
     if is_given_up {
-        // Reset: what the peer has not read yet counts as lost, and must not be delivered when it goes on (`pause.rs`).
+        // The connection is reset, so that a peer that was paused does not deliver the unread bytes later: they count as lost
+        // (`pause.rs`).
         let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
     } else if let Some(stream) = Arc::into_inner(socket) {
         linger::close(stream).await;
@@ -409,7 +410,7 @@ async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
 }
 
 impl Drop for RouteSession {
-    /// Leaves nothing of the route behind, however it ends.
+    /// Removes the route's interest and link, at any end of the session, including a panic.
     fn drop(&mut self) {
         let (reason, unsent_bytes) = self.lost.unwrap_or_else(|| {
             self.let_go();
@@ -431,7 +432,7 @@ impl Drop for RouteSession {
         if unsent.is_empty() {
             return;
         }
-        // The keeper has no room, but must hear of the end.
+        // The keeper's queue is full, but it must get the event that the route has ended.
         let (events, number) = (self.events.clone(), self.link.number);
         runtime.spawn(async move {
             for event in unsent {
@@ -506,7 +507,7 @@ mod tests {
         other.flush();
         let rest = words.len() - pings;
         assert_eq!(take(&words[pings..], &mut router), (rest, pong, false));
-        // What is sent later is nothing to wait for.
+        // The ack does not wait for a batch that begins after the PING.
         let mut pong = Vec::new();
         frame::put_pong(&mut pong, 3);
         assert_eq!(take(&words[..pings / 2], &mut router), (pings / 2, pong, false));
@@ -529,7 +530,7 @@ mod tests {
         let client = Arc::new(Outbox::unconnected(2));
         let plain = Arc::new(Subscription::new(client, b"a", None, b"1"));
         interest.local.add(&plain);
-        assert_eq!(undelivered_after(&mut router), 1, "it has a taker");
+        assert_eq!(undelivered_after(&mut router), 1, "a subscriber gets the message");
         interest.local.remove(&plain);
         let member = Arc::new(Subscription::new(
             Arc::clone(&plain.client),
@@ -538,7 +539,7 @@ mod tests {
             b"2",
         ));
         interest.local.add(&member);
-        assert_eq!(undelivered_after(&mut router), 1, "a member has it");
+        assert_eq!(undelivered_after(&mut router), 1, "a member gets the message");
         interest.local.remove(&member);
         assert_eq!(undelivered_after(&mut router), 2);
         assert_eq!(link.messages_in.load(Relaxed), 4);

@@ -1,5 +1,6 @@
-//! What waits for one client, in order, and the calls to the kernel that take it away. [`Outbox`](super::Outbox) holds it under a lock,
-//! but over no such call: bytes that are being written are taken out, and what is left of them is put before what came meanwhile.
+//! The pending bytes of one client, in order, and the system calls that write them. [`Outbox`](super::Outbox) keeps the queue under a
+//! lock, which is not held during a system call: the bytes to be written are taken out of the queue, and those that the socket did not
+//! take are put back, before the bytes that were added meanwhile.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -12,38 +13,38 @@ use tokio::net::TcpStream;
 use super::staged::Staged;
 use crate::closing::Reason;
 
-/// Parts that one call to the kernel takes at most.
+/// Maximum number of parts in one system call.
 const PARTS_MAX: usize = 64;
-/// A kept part grows up to this, so that a slow client costs few allocations.
+/// Size up to which bytes are appended to the last part, so that a slow client causes few allocations.
 const PART_BYTES_MAX: usize = 64 * 1024;
 
-/// In the place of sockets, for simulations: what was sent, each time with the id of the outbox it was sent from.
+/// Replacement for sockets in simulations: the bytes sent, each time with the id of their outbox.
 #[cfg(test)]
 pub(crate) type Wire = Arc<std::sync::Mutex<Vec<(u64, Vec<u8>)>>>;
 
-/// See the file's head.
+/// The pending bytes of one client.
 #[derive(Debug)]
 pub(super) struct Queue {
     /// `None` once the client is gone.
     pub(super) socket: Option<Arc<TcpStream>>,
     #[cfg(test)]
     pub(super) wire: Option<Wire>,
-    /// Somebody is writing; what comes meanwhile is left in `parts`.
+    /// A thread is writing. Other threads only add to `parts` then.
     pub(super) writing: bool,
     pub(super) parts: VecDeque<Part>,
-    /// Something was appended that nobody has tried to write.
+    /// Bytes were appended that no thread has tried to write yet.
     pub(super) is_fresh: bool,
-    /// The socket took less than it was given when it was last written to.
+    /// The socket did not take all bytes of the last write.
     pub(super) is_blocked: bool,
-    /// Bytes of the first part that are with the socket.
+    /// Bytes of the first part that are already written.
     pub(super) written: usize,
-    /// Bytes that wait.
+    /// Number of pending bytes.
     pub(super) bytes: usize,
-    /// Since when the socket took nothing.
+    /// Time since which the socket has taken no bytes.
     pub(super) blocked_since: Instant,
-    /// Why the client is to be closed.
+    /// Reason to close the connection.
     pub(super) reason: Option<Reason>,
-    /// Bytes that waited when it was to be closed at once.
+    /// Pending bytes that were dropped when the connection broke.
     pub(super) dropped_bytes: usize,
 }
 
@@ -63,7 +64,7 @@ impl Part {
 }
 
 impl Queue {
-    /// For a client behind this socket.
+    /// Creates the queue of the client with this socket.
     pub(super) fn new(socket: Option<Arc<TcpStream>>) -> Self {
         Self {
             socket,
@@ -103,7 +104,7 @@ impl Queue {
         self.bytes = 0;
     }
 
-    /// Leaves bytes behind what waits.
+    /// Adds bytes after the pending ones.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         if bytes.is_empty() || self.is_gone() || self.reason.is_some_and(Reason::is_broken) {
             return;
@@ -119,7 +120,7 @@ impl Queue {
         }
     }
 
-    /// Keeps what was staged, behind what waits.
+    /// Adds staged bytes after the pending ones.
     pub(super) fn keep(&mut self, staged: &Staged) {
         self.bytes += staged.len();
         staged.parts(|part, shared| match (shared, self.parts.back_mut()) {
@@ -130,7 +131,7 @@ impl Queue {
         });
     }
 
-    /// What was staged went to the socket, or some of it; the rest comes before what others left meanwhile.
+    /// Handles the result of writing staged bytes. The rest is put before the bytes that were added meanwhile.
     pub(super) fn wrote_staged(&mut self, staged: &Staged, result: io::Result<usize>) {
         let Some(written) = self.wrote(result) else { return };
         self.is_blocked = written < staged.len();
@@ -149,7 +150,7 @@ impl Queue {
         self.put_before(rest);
     }
 
-    /// `parts` without the first `skip` bytes went to the socket, or some of them.
+    /// Handles the result of writing `parts` without the first `skip` bytes.
     pub(super) fn wrote_parts(&mut self, mut parts: VecDeque<Part>, skip: usize, result: io::Result<usize>) {
         let Some(written) = self.wrote(result) else { return };
         self.bytes -= written;
@@ -164,7 +165,7 @@ impl Queue {
         self.put_before(parts);
     }
 
-    /// A call to the kernel has ended. `None`: so has the client meanwhile.
+    /// Ends a write. Returns the number of bytes written, or `None` if the connection is closed or broken.
     fn wrote(&mut self, result: io::Result<usize>) -> Option<usize> {
         self.writing = false;
         match result {
@@ -188,7 +189,7 @@ impl Queue {
     }
 
     pub(super) fn end(&mut self, reason: Reason) {
-        // One that breaks the connection counts more than one that lets it end in order.
+        // A reason that breaks the connection replaces one that closes it in order.
         if self.reason.is_none_or(|known| !known.is_broken()) {
             self.reason = Some(reason);
         }
@@ -198,7 +199,7 @@ impl Queue {
     }
 }
 
-/// Writes of `parts`, without the first `skip` bytes, as much as the socket takes in one call.
+/// Writes `parts` without the first `skip` bytes, as much as the socket takes in one call.
 pub(super) fn write_parts(socket: &TcpStream, parts: &VecDeque<Part>, mut skip: usize) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); PARTS_MAX];
     let count = parts.len().min(PARTS_MAX);
@@ -211,7 +212,7 @@ pub(super) fn write_parts(socket: &TcpStream, parts: &VecDeque<Part>, mut skip: 
     }
 }
 
-/// Writes as much as the socket takes at once.
+/// Writes the staged bytes, until the socket would block.
 pub(super) fn write_staged(socket: &TcpStream, staged: &Staged) -> io::Result<usize> {
     let mut written = 0;
     while written < staged.len() {

@@ -1,22 +1,23 @@
-//! The bytes that one worker has for one client out of one turn.
+//! The bytes that one worker has staged for one client in one turn.
 
 use bytes::Bytes;
 
 /// Bytes for one client.
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
-    /// Everything but the shared payloads.
+    /// All bytes except the shared payloads.
     pub(crate) bytes: Vec<u8>,
-    /// Payloads that several clients get, each with the length of `bytes` that comes before it.
+    /// Payloads shared with other clients, each with its position: the length of `bytes` before it.
     shared: Vec<(usize, Bytes)>,
     shared_bytes: usize,
-    /// Messages, and bytes of their payloads and headers.
+    /// Number of messages.
     pub(crate) messages: u64,
+    /// Bytes of their payloads and headers.
     pub(crate) payload_bytes: u64,
 }
 
 impl Staged {
-    /// All bytes.
+    /// Returns the number of all bytes, including shared payloads.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() + self.shared_bytes
     }
@@ -25,13 +26,13 @@ impl Staged {
         !self.shared.is_empty()
     }
 
-    /// A payload that is not copied.
+    /// Appends a shared payload, without a copy.
     pub(crate) fn share(&mut self, payload: Bytes) {
         self.shared_bytes += payload.len();
         self.shared.push((self.bytes.len(), payload));
     }
 
-    /// All bytes in their order.
+    /// Calls `each` for all parts in order, with the shared payload if the part is one.
     pub(crate) fn parts<'a>(&'a self, mut each: impl FnMut(&'a [u8], Option<&'a Bytes>)) {
         let mut at = 0;
         for (before, shared) in &self.shared {

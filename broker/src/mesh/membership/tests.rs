@@ -1,4 +1,4 @@
-//! Who is linked with whom, rule by rule; what all rules together make of a whole mesh is for the schedules.
+//! Tests of single rules of the membership. The schedules test all rules together, on a whole mesh.
 
 use super::*;
 use crate::route::hello::PROTOCOL;
@@ -67,7 +67,7 @@ fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_coun
         why(&|hello| hello.user = String::new(), false),
         Some(Why::Credentials)
     );
-    // Who was dialled shows none.
+    // A node that was dialled does not show its credentials.
     assert_eq!(why(&|hello| hello.password = String::new(), true), None);
     assert_eq!(
         why(&|hello| hello.cluster = "d".to_owned(), true),
@@ -97,7 +97,7 @@ fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_coun
     }
 }
 
-/// During an upgrade nodes of two versions work together.
+/// During an upgrade, nodes of two versions work together.
 #[test]
 fn versions_with_a_protocol_in_common_are_linked_whatever_else_they_can() {
     let membership = membership(&[], Instant::now());
@@ -157,8 +157,8 @@ fn a_namesake_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that_
         ..hello("n1")
     };
     assert!(refused(membership.greet(&other, false, now)).is_some_and(Why::is_duplicate));
-    assert_eq!(membership.namesake_precedes(), None, "who comes later has to go");
-    // n2 has a link with another n1; that n3 is of two lives is nothing to this one.
+    assert_eq!(membership.namesake_precedes(), None, "the newcomer has to end");
+    // n2 is linked with another n1. A duplicate of n3 does not concern this node.
     assert!(membership.dial_refused("a:1", "n2", Why::DuplicateId, true, now));
     assert_eq!(membership.namesake_precedes(), Some(false));
     assert!(!membership.has_living_namesake());
@@ -178,7 +178,11 @@ fn a_namesake_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that_
         Verdict::Accept { replaces: None }
     );
     membership.link_stands(&hello("n2"), Some("a:1"), now);
-    assert_eq!(membership.namesake_precedes(), None, "n2 has taken this one");
+    assert_eq!(
+        membership.namesake_precedes(),
+        None,
+        "n2 is linked with this node"
+    );
 }
 
 #[test]
@@ -190,15 +194,15 @@ fn of_two_that_meet_each_knows_which_of_them_stays() {
         serving,
         ..hello("n1")
     };
-    // This one began at 0 and does not serve yet.
+    // This node began at 0 and does not serve yet.
     for (began, serving, other_stays) in [(1, false, false), (1, true, true), (0, false, true)] {
         let mut membership = membership(&["a:1"], now);
         membership.dials(now);
         let why = refused(membership.greet(&other(began, serving), true, now)).expect("a refusal");
         membership.dial_refused("a:1", "n1", why, false, now);
         let expected = other_stays.then_some(true);
-        assert_eq!(membership.namesake_precedes(), expected, "by its own sight");
-        // The other one sees it the other way round, and this is how it tells.
+        assert_eq!(membership.namesake_precedes(), expected, "by its own verdict");
+        // The other node's verdict is the opposite one, sent in its refusal.
         let theirs = if other_stays {
             Why::PrecedingDuplicate
         } else {
@@ -206,7 +210,11 @@ fn of_two_that_meet_each_knows_which_of_them_stays() {
         };
         assert_eq!(why == Why::PrecedingDuplicate, !other_stays);
         membership.dial_refused("a:1", "n1", theirs, true, now);
-        assert_eq!(membership.namesake_precedes(), expected, "by the other's");
+        assert_eq!(
+            membership.namesake_precedes(),
+            expected,
+            "by the other node's verdict"
+        );
         assert!(membership.has_living_namesake() && !membership.is_outnumbered());
     }
 }
@@ -225,13 +233,13 @@ fn a_third_node_says_that_another_has_the_id_and_what_it_knows_of_that_one() {
         };
         match third.greet(&claimant, false, now) {
             Verdict::Refuse { why, probe } => {
-                assert_eq!(probe, Some(7), "the link is to show that it lives");
+                assert_eq!(probe, Some(7), "a PING is sent over the present link");
                 why
             }
             other => panic!("{other:?}"),
         }
     };
-    // The one that is linked serves, began at 0, and may be dead.
+    // The linked node serves and began at 0. It may be dead.
     third.serves(7);
     assert_eq!(told(&third, 1, "a", false, now), Why::DuplicateId);
     third.lives(7, now);
@@ -265,7 +273,7 @@ fn a_third_node_says_that_another_has_the_id_and_what_it_knows_of_that_one() {
 #[test]
 fn of_two_of_one_id_that_join_the_one_that_stays_is_given_the_link() {
     let now = Instant::now();
-    // n1 decides with n2, and n0 with it.
+    // n1 decides between n1 and n2, and n0 between n0 and n1.
     for id in ["n0", "n2"] {
         let mut third = membership(&[], now);
         linked(&mut third, id, 7, now);
@@ -279,8 +287,8 @@ fn of_two_of_one_id_that_join_the_one_that_stays_is_given_the_link() {
         assert_eq!(third.greet(&joins(4, "elder"), false, now), Verdict::Wait);
         let elder = third.welcomed(&joins(4, "elder"), false, 8, now);
         assert_eq!(elder, Verdict::Accept { replaces: Some(7) });
-        assert!(!third.link_lost(7, false, now), "it is the link no more");
-        // Who serves gives way to nobody.
+        assert!(!third.link_lost(7, false, now), "the link was replaced");
+        // A node that serves is never replaced.
         third.serves(8);
         assert!(refused(third.welcomed(&joins(3, "eldest"), false, 9, now)).is_some_and(Why::is_duplicate));
     }
@@ -292,11 +300,11 @@ fn without_a_registry_only_a_third_node_linked_with_a_live_namesake_displaces_a_
     let mut membership = membership(&["a:1", "b:1"], now);
     membership.dials(now);
     assert!(!membership.is_outnumbered(), "nobody is linked with anybody");
-    // Another n1, started by mistake where the dead peer was.
+    // Another n1 is started by mistake at the address of the dead peer.
     membership.dial_refused("a:1", "n1", Why::PrecedingDuplicate, true, now);
     assert!(membership.namesake_precedes().is_some() && !membership.is_outnumbered());
     membership.dial_refused("b:1", "n2", Why::DuplicateId, true, now);
-    assert!(!membership.is_outnumbered(), "that one may be dead");
+    assert!(!membership.is_outnumbered(), "the other n1 may be dead");
     membership.dial_refused("b:1", "n2", Why::LivingDuplicate, true, now);
     assert!(membership.is_outnumbered());
     linked(&mut membership, "n3", 1, now);
@@ -307,7 +315,7 @@ fn without_a_registry_only_a_third_node_linked_with_a_live_namesake_displaces_a_
     assert!(!membership.is_outnumbered());
 }
 
-/// Both see the same nodes, each with the one or the other.
+/// Both namesakes see the same nodes. Each node is linked with one of the two.
 #[test]
 fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
     let now = Instant::now();
@@ -348,7 +356,7 @@ fn a_third_node_that_is_known_at_two_addresses_counts_once_and_not_once_it_is_li
     assert!(!membership.is_outnumbered(), "one is linked with each");
     membership.link_lost(1, false, now);
     assert!(membership.is_outnumbered());
-    // It comes by itself, from an address that it was not dialled at.
+    // The third node dials this one, from an address at which it was not dialled.
     linked(&mut membership, "n2", 2, now);
     assert_eq!(membership.namesake_precedes(), None);
     assert!(!membership.has_living_namesake() && !membership.is_outnumbered());
@@ -361,17 +369,17 @@ fn with_a_registry_only_a_record_of_another_run_that_answers_displaces_a_node() 
     membership.rules.has_registry = true;
     membership.registered(&[peer("n1", "a:1")], Some("other".to_owned()), now);
     membership.dials(now);
-    // A third node's word decides nothing.
+    // The refusal of a third node is not enough.
     membership.dial_refused("b:1", "n2", Why::PrecedingDuplicate, true, now);
     assert!(!membership.is_outnumbered() && !membership.is_superseded());
-    // Somebody else is at that address, and then nobody.
+    // First another node answers at that address, then none.
     membership.answered("a:1", "n1", "a third");
     assert!(!membership.is_superseded());
     membership.answered("a:1", "n1", "other");
     assert!(membership.is_superseded());
     membership.dial_failed("a:1", true, now);
     assert!(!membership.is_superseded());
-    // It answers, but the record is this node's again.
+    // The namesake answers, but the record is this node's again.
     membership.answered("a:1", "n1", "other");
     membership.registered(&[], None, now);
     assert!(!membership.is_superseded());
@@ -434,7 +442,7 @@ fn a_registered_node_of_the_same_name_elsewhere_is_looked_for_and_waited_for() {
     membership.registered(&[peer("n1", "n1:6222"), peer("n1", "elsewhere:1")], None, now);
     assert_eq!(membership.dials(now), ["elsewhere:1"]);
     assert_eq!(membership.awaited(), ["elsewhere:1"]);
-    // Nobody is there: it was the last life of this node.
+    // No node answers: the record was written by the previous run of this node.
     assert!(membership.dial_failed("elsewhere:1", true, now));
     membership.dial_failed("elsewhere:1", true, now);
     assert_eq!(membership.awaited(), [""; 0]);
@@ -452,7 +460,7 @@ fn addresses_that_only_nodes_name_are_forgotten_and_make_room() {
     membership.dial_failed("n2:6222", false, now);
     let later = now + REMEMBERED + Duration::from_secs(1);
     membership.dials(later);
-    assert!(!at(&membership, "n2:6222"), "nothing was heard of it for an hour");
+    assert!(!at(&membership, "n2:6222"), "no node has named it for an hour");
     assert!(at(&membership, "by-hand:1"));
     let many: Vec<Peer> = (0..50)
         .map(|n| peer(&format!("x{n}"), &format!("x{n}:1")))
@@ -467,7 +475,10 @@ fn addresses_that_only_nodes_name_are_forgotten_and_make_room() {
     assert_eq!(membership.addresses.len(), max);
     assert!(at(&membership, "by-hand:1") && at(&membership, "x49:1") && !at(&membership, "x0:1"));
     membership.registered(&[peer("n3", "n3:6222")], None, later);
-    assert!(at(&membership, "n3:6222"), "the registered come first");
+    assert!(
+        at(&membership, "n3:6222"),
+        "a registered address evicts one that only a node has named"
+    );
 }
 
 #[test]
@@ -494,7 +505,7 @@ fn a_node_without_a_name_takes_that_of_the_first_cluster_it_links_with_and_no_ot
     for (id, cluster) in [("n2", ""), ("n3", "east"), ("n4", "west")] {
         assert_eq!(membership.greet(&of(id, cluster), false, now), Verdict::Wait);
     }
-    // One without a name either changes nothing.
+    // A peer without a cluster name changes nothing.
     membership.welcomed(&of("n2", ""), false, 1, now);
     assert_eq!(
         (&*membership.own().cluster, membership.with_other_names()),
