@@ -1,27 +1,34 @@
-//! The cluster-wide flush, and the rule that a client that moves between nodes gets nothing twice. All of both is here.
+//! The cluster-wide flush, and the rule that a client that moves between nodes gets no message twice.
 //!
 //! *Flush.* A client's PONG waits until every route has acked all changes of interest that the client made before its PING. So after
-//! SUB, PING, PONG a message published on any node reaches the client. To ask for an ack, a node sends PING with the number of the last
-//! change, behind that change and all before it, whichever client made them; the peer's PONG with this number acks them. So one ack serves
-//! all clients that wait for it or an earlier one.
+//! SUB, PING and PONG, a message published on any node reaches the client. To ask for an ack, a node sends PING with the number of the
+//! last change, after that change and all earlier ones of all clients. The peer's PONG with this number acks all of them. So one ack
+//! serves all clients that wait for it or for an earlier one.
 //!
-//! *Routes that are not waited for.* One that is closing. One that joins: the peer has no clients yet that could publish, and knows all
-//! before it has some. (A peer that serves clients is waited for, also while it is still told what there is.) One that did not ack within
-//! `flush_timeout`: the clients that waited go on without it, and it is waited for again once it has acked what it was asked then.
+//! *Routes that are not waited for:*
 //!
-//! *A client that moves gets nothing twice.* The client may have been on another node until now and have had there what is still on its
-//! way to this node. So, before a client's first SUB, its watermark becomes the number of a new change, and all routes are asked about the
-//! SUB's change. From each route only messages behind the ack of the watermark are for this client. Its PONG, which waits for the acks,
-//! ends that: better twice than never. Members of queue groups are exempt, because a message goes to one node for a group.
+//! - A route that is closing.
+//! - A route to a peer that still joins. The peer has no clients yet that could publish, and it will know the complete interest before
+//!   it accepts any. (A peer that serves clients is waited for, even while the complete interest is being sent to it.)
+//! - A route that did not ack within `flush_timeout`. The waiting clients continue without it. It is waited for again once it has
+//!   acked the last change for which it had been asked by then.
 //!
-//! *Acks that this node owes.* The PONG to a peer goes behind each message that another node or a client here has been sent when the
-//! peer's PING came. Two things could put it before one. A worker flushes its batch client by client, so when the PING comes, a batch may be
-//! sent to some of its clients and not to others: the ack, and what follows the PING, wait until each such batch is through. A PONG is staged
-//! like any other bytes: before a message of the same peer is delivered, staged PONGs are sent, because whoever gets the message may answer it
-//! at once.
+//! *A client that moves gets no message twice.* The client may have been on another node before, and may have received there messages
+//! that are still in flight to this node. So before the client's first SUB, its watermark is set to the number of a new change, and
+//! all routes are asked to ack the change of the SUB. From each route, the client gets only messages that follow the ack of the
+//! watermark. The client's PONG, which waits for the acks, clears the watermark, even if a route has not acked in time: a duplicate is
+//! better than a loss. Members of queue groups are exempt, because a message for a group goes to one node only.
 //!
-//! *A node that drains.* Each PONG of a client waits for all routes, whether the client changed anything or not: what other nodes had
-//! sent before has then come, and a client that leaves after its PONG misses none of it.
+//! *Acks that this node owes.* When a peer's PING arrives, this node may already have sent some copies of a message to other nodes or to
+//! local clients. The PONG to the peer must follow the peer's copy of each such message. Two cases could violate this order:
+//!
+//! - A worker flushes its batch client by client. When the PING arrives, a batch may have been sent to some of its clients and not to
+//!   others. The ack, and the frames after the PING, wait until each such batch is sent completely.
+//! - A PONG is staged like other bytes. Staged PONGs are sent before a message of the same peer is delivered, because the receiver of
+//!   the message may answer at once.
+//!
+//! *A node that drains.* Each PONG of a client waits for all routes, even if the client has changed nothing. So the messages that other
+//! nodes had sent before have arrived, and a client that leaves after its PONG misses none of them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{
@@ -48,13 +55,13 @@ pub(crate) struct Flush {
     /// Clients whose PONG waits, by the change that is to be acked and the client's number.
     waiting: Mutex<BTreeMap<(u64, u64), Arc<Outbox>>>,
     is_draining: AtomicBool,
-    /// Whether the stage of each worker is split.
+    /// The split counter of each worker's stage.
     splits: ArcSwap<Vec<Split>>,
     given_up: AtomicU64,
 }
 
 impl Flush {
-    /// Includes a worker's stage in what acks to peers wait for.
+    /// Adds the stage of a worker. Acks to peers wait while it is split.
     pub(crate) fn add_stage(&self, stage: &Stage) {
         self.splits.rcu(|splits| {
             let mut splits = Vec::clone(splits);
@@ -83,7 +90,7 @@ impl Flush {
         }
     }
 
-    /// Takes the peer's ack of all changes up to this one.
+    /// Records the peer's ack of all changes up to `change`.
     fn acked(&self, link: &Link, change: u64, links: &Links) {
         let acks = &link.acks;
         if change >= acks.late.load(Relaxed) {
@@ -94,7 +101,8 @@ impl Flush {
         }
     }
 
-    /// Asks the routes that have not acked this change, and has `client` woken when all have. The caller checks once more after that.
+    /// Asks the routes that have not acked this change, and registers `client` to be woken when all have. The caller must then check the
+    /// acks once more, because the last ack may have arrived before the registration.
     fn ask(&self, change: u64, client: &Arc<Outbox>, links: &Links, stage: &mut Stage) {
         for link in links.load().iter().filter(|link| !has_acked(link, change)) {
             ask(link, change, stage);
@@ -115,14 +123,14 @@ impl Flush {
                 warn!(
                     peer = link.peer.id,
                     address = %link.address,
-                    "the link did not confirm a change of interest within {after:?}; clients do not wait for it until it answers"
+                    "the peer did not confirm a change of interest within {after:?}; clients do not wait for it until it answers"
                 );
             }
         }
         self.wake(links);
     }
 
-    /// Notes which stages are split now, and their counts.
+    /// Notes the stages that are split now, with their split counters.
     fn note_splits(&self, noted: &mut Vec<(usize, u64)>) {
         let splits = self.splits.load();
         let counts = splits.iter().map(|split| split.load(Acquire)).enumerate();
@@ -130,7 +138,7 @@ impl Flush {
         noted.extend(counts.filter(|(_, count)| count & 1 == 1));
     }
 
-    /// Returns whether the noted stages have sent all of the batch that was partly sent then.
+    /// Returns whether each noted stage has completely sent the batch that was partly sent at that time.
     fn are_mended(&self, noted: &[(usize, u64)]) -> bool {
         let splits = self.splits.load();
         noted
@@ -138,7 +146,7 @@ impl Flush {
             .all(|(which, count)| splits[*which].load(Acquire) != *count)
     }
 
-    /// Returns how many clients wait.
+    /// Returns the number of waiting clients.
     #[cfg(test)]
     pub(crate) fn waiting_len(&self) -> usize {
         self.waiting().len()
@@ -149,7 +157,7 @@ impl Flush {
     }
 }
 
-/// Asks the peer to ack this change. One that has not been told all is asked when it has.
+/// Asks the peer to ack this change. Does nothing while the complete interest is being sent to the peer, because a PING follows it.
 fn ask(link: &Link, change: u64, stage: &mut Stage) {
     let told = link.acks.told_all.load(SeqCst);
     if told && link.acks.asked.fetch_max(change, SeqCst) < change {
@@ -181,17 +189,18 @@ pub(crate) fn admits(client: &Outbox, acked: u64) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct ClientFlush {
     has_subscribed: bool,
-    /// Number of the last change of interest, of any client, up to a change of this client that other nodes may not know yet.
+    /// Set if other nodes may not know the client's last change yet: the number of this change, or of a later one of any client, whose
+    /// ack covers it.
     changed: Option<u64>,
-    /// The PONG waits for the acks of this change,
+    /// The change for whose acks the PONG waits.
     waits_for: Option<u64>,
-    /// at most until then.
+    /// Time limit of that wait.
     until: Option<Instant>,
 }
 
 impl ClientFlush {
-    /// Before the client's first SUB: suppresses what is in flight from each route until that route has acked the SUB. Returns whether it
-    /// is the first; then [`ask_all`](Self::ask_all) is called behind it.
+    /// Called before each SUB. Before the client's first SUB, sets the watermark: messages in flight on a route are suppressed until that
+    /// route has acked the watermark. Returns whether the SUB is the first. If so, the caller calls [`ask_all`](Self::ask_all) after it.
     pub(crate) fn suppress_in_flight(&mut self, client: &Outbox, interest: &Interest) -> bool {
         let is_first = !std::mem::replace(&mut self.has_subscribed, true);
         if is_first && !interest.links.load().is_empty() {
@@ -200,7 +209,8 @@ impl ClientFlush {
         is_first
     }
 
-    /// Asks all routes about the client's last change, also those that are not waited for: messages behind their acks are for the client.
+    /// Asks all routes to ack the client's last change. Also asks the routes that are not waited for, because the client gets only
+    /// messages that follow their acks.
     pub(crate) fn ask_all(&self, interest: &Interest, stage: &mut Stage) {
         let links = interest.links.load();
         if let Some(change) = self.changed.filter(|_| !links.is_empty()) {
@@ -214,7 +224,7 @@ impl ClientFlush {
         self.changed = Some(change);
     }
 
-    /// Answers the client's PING, or has the PONG wait.
+    /// Handles the client's PING: sends the PONG, or lets it wait for the acks.
     pub(crate) fn ping(
         &mut self,
         client: &Arc<Outbox>,
@@ -239,7 +249,7 @@ impl ClientFlush {
         self.waits_for.is_some()
     }
 
-    /// Returns when the wait ends, acked or not.
+    /// Returns the time limit of the wait.
     pub(crate) const fn until(&self) -> Option<Instant> {
         self.until
     }
@@ -268,7 +278,7 @@ impl ClientFlush {
         false
     }
 
-    /// Sends the PONG that waited, if one did.
+    /// Sends the waiting PONG, if there is one.
     pub(crate) fn go_on(&mut self, client: &Arc<Outbox>, stage: &mut Stage) {
         if self.waits_for.take().is_some() {
             pong(client, stage);
@@ -283,7 +293,7 @@ impl ClientFlush {
     }
 }
 
-/// Sends PONG. From here on the client gets all messages, also of routes that have not acked in time.
+/// Sends PONG, and clears the client's watermark. From now on the client also gets messages of routes that have not acked in time.
 fn pong(client: &Arc<Outbox>, stage: &mut Stage) {
     client.watermark.store(0, Relaxed);
     stage.of(client).bytes.extend_from_slice(encode::PONG);
@@ -294,16 +304,16 @@ fn pong(client: &Arc<Outbox>, stage: &mut Stage) {
 pub(crate) struct PeerFlush {
     /// The last change that the peer has asked about and that is not acked yet.
     owed: Option<u64>,
-    /// The stages that were split when it asked.
+    /// The stages that were split when the peer's last PING arrived.
     splits: Vec<(usize, u64)>,
-    /// A PONG may be on the stage still.
+    /// A PONG may still be on the stage.
     is_staged: bool,
-    /// The last change that the peer has acked, or that was before there was this route.
+    /// The last change that the peer has acked; at first, the last change before this route.
     acked: u64,
 }
 
 impl PeerFlush {
-    /// For a route that [stands](Interest::add_link).
+    /// Creates the state of a route that [was added](Interest::add_link).
     pub(crate) fn new(interest: &Interest) -> Self {
         Self {
             owed: None,
@@ -313,15 +323,15 @@ impl PeerFlush {
         }
     }
 
-    /// Takes the peer's PING.
+    /// Handles the peer's PING.
     pub(crate) fn asked(&mut self, change: u64, flush: &Flush, stage: &mut Stage) {
         self.owed = self.owed.max(Some(change));
         stage.mend();
         flush.note_splits(&mut self.splits);
     }
 
-    /// Acks the peer's last PING, and with it those before, as soon as that may be. Returns whether nothing is owed; what comes
-    /// behind the PING waits until then.
+    /// Acks the peer's last PING, and thereby all earlier ones, once all noted stages have sent their batches. Returns whether no ack is
+    /// owed. Frames after the PING wait until then.
     pub(crate) fn ack(&mut self, link: &Link, flush: &Flush, stage: &mut Stage) -> bool {
         if let Some(change) = self.owed
             && flush.are_mended(&self.splits)
@@ -333,12 +343,12 @@ impl PeerFlush {
         !self.is_owed()
     }
 
-    /// Returns whether an ack is owed. Further turns are wanted until it is given.
+    /// Returns whether an ack is owed. The route needs further turns until it is sent.
     pub(crate) const fn is_owed(&self) -> bool {
         self.owed.is_some()
     }
 
-    /// Takes the peer's PONG.
+    /// Handles the peer's PONG.
     pub(crate) fn acked(
         &mut self,
         change: u64,
@@ -348,14 +358,14 @@ impl PeerFlush {
         stage: &mut Stage,
     ) {
         if flush.is_draining.load(Relaxed) {
-            // A client that waits for it goes on behind all that came before it.
+            // Messages that arrived before the ack are sent before the PONG of a client that waits for it.
             stage.flush();
         }
         self.acked = self.acked.max(change);
         flush.acked(link, change, &interest.links);
     }
 
-    /// Before a message of the peer: sends staged acks. Returns the last change that the peer has acked.
+    /// Sends staged acks. Called before each message of the peer. Returns the last change that the peer has acked.
     #[inline]
     pub(crate) fn before_message(&mut self, stage: &mut Stage) -> u64 {
         if std::mem::take(&mut self.is_staged) {
@@ -384,12 +394,12 @@ mod tests {
         flush.ask(5, &client, &links, &mut stage);
         assert!(!is_acked(&links, 5));
         flush.give_up(5, Duration::from_secs(1), &links);
-        assert!(is_acked(&links, 5), "nobody waits for it");
+        assert!(is_acked(&links, 5), "no client waits for the late link");
         ask(&link, 8, &mut stage);
         flush.acked(&link, 4, &links);
-        assert!(is_acked(&links, 8), "it is still late");
+        assert!(is_acked(&links, 8), "the link is still late");
         flush.acked(&link, 5, &links);
-        assert!(!is_acked(&links, 8), "it is waited for again");
+        assert!(!is_acked(&links, 8), "clients wait for the link again");
         flush.acked(&link, 8, &links);
         assert!(is_acked(&links, 8));
     }
@@ -406,7 +416,7 @@ mod tests {
             let client = Arc::new(Outbox::unconnected(id));
             Arc::new(Subscription::new(client, b"a", None, b"1"))
         });
-        // As a thread has it that was stopped between the two steps of a SUB.
+        // Another thread has recorded this SUB, and has not announced it yet.
         interest.local.add(&one);
         let (mut stage, mut client) = (Stage::new(0), ClientFlush::default());
         let recorded = interest.subscribe(&other);
