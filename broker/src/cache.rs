@@ -1,7 +1,7 @@
-//! What a worker remembers of who gets the messages to a subject.
+//! The cache of one worker: the recipients of messages, by subject.
 //!
-//! An entry holds as long as the subject's counters stand still ([`Generations`](crate::generations::Generations)). Subjects seen once are not remembered:
-//! each request has a reply subject of its own, and they would push out those that come again.
+//! An entry is valid as long as the counters of its subject do not change ([`Generations`](crate::generations::Generations)). A subject is
+//! cached when it is seen for the second time. Otherwise, the reply subjects of requests, which are used once, would fill the cache.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 use crate::generations::Watched;
 use crate::interest::{Interest, Recipients, Scope};
 
-/// Traces kept of subjects that were seen once.
+/// Number of slots that record which subjects were seen once.
 const TRACES: usize = 8 * 1024;
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ struct Entry {
     found: CachedRecipients,
 }
 
-/// What was found for a subject, and how to tell whether it still holds.
+/// The recipients for a subject, and the counters that show whether they are still valid.
 #[derive(Debug, Clone)]
 pub(crate) struct CachedRecipients {
     pub(crate) recipients: Arc<Recipients>,
@@ -34,33 +34,33 @@ impl CachedRecipients {
         1 + self.recipients.len()
     }
 
-    /// Whether it still holds.
+    /// Returns whether the entry is still valid.
     #[inline]
     pub(crate) fn holds(&self, interest: &Interest) -> bool {
         interest.generations().sum(self.watched) == self.sum
     }
 }
 
-/// See the file's head.
+/// The cache of one worker.
 #[derive(Debug)]
 pub(crate) struct Cache {
     scope: Scope,
     entries: HashTable<Entry>,
-    /// Of all entries together: one for each, and one for each subscription in it.
+    /// Total weight of the entries. The weight of an entry is one, plus one for each subscription in it.
     weight: usize,
-    /// Above it all are forgotten, and those in use come back at once.
+    /// Weight above which all entries are dropped. Those in use are soon cached again.
     weight_max: usize,
     traces: Box<[u32]>,
     hasher: RandomState,
-    /// Look-ups, and those that were answered from memory, since last asked.
+    /// Numbers of look-ups and of hits since the last call of [`take_counts`](Self::take_counts).
     total: u64,
     hits: u64,
-    /// Subjects that were remembered when last asked.
+    /// Number of entries at the last call of [`take_growth`](Self::take_growth).
     known: usize,
 }
 
 impl Cache {
-    /// A cache of so much weight: each subject counts one, and each of its subscriptions.
+    /// Creates a cache with this maximum weight.
     pub(crate) fn new(scope: Scope, weight_max: usize) -> Self {
         Self {
             scope,
@@ -75,18 +75,18 @@ impl Cache {
         }
     }
 
-    /// Look-ups, and those answered from memory, since last asked.
+    /// Returns the numbers of look-ups and of hits since the last call.
     pub(crate) fn take_counts(&mut self) -> (u64, u64) {
         (std::mem::take(&mut self.total), std::mem::take(&mut self.hits))
     }
 
-    /// How many more subjects are remembered than when last asked; below zero it wraps.
+    /// Returns the growth of the number of entries since the last call. A negative growth wraps around.
     pub(crate) fn take_growth(&mut self) -> u64 {
         let before = std::mem::replace(&mut self.known, self.entries.len());
         (self.known as u64).wrapping_sub(before as u64)
     }
 
-    /// Who gets a message published to `subject`.
+    /// Returns the recipients of a message to `subject`.
     pub(crate) fn find(&mut self, subject: &[u8], interest: &Interest) -> CachedRecipients {
         self.total += 1;
         let hash = self.hasher.hash_one(subject);
@@ -134,7 +134,7 @@ impl Cache {
     }
 }
 
-/// The counters are read before the look-up: a change during it then makes it count as old, never as new.
+/// Looks up the recipients. The counters are read before the look-up, so that a change during the look-up invalidates the entry.
 fn look_up(subject: &[u8], interest: &Interest, scope: Scope) -> CachedRecipients {
     let watched = interest.generations().watched(subject);
     let sum = interest.generations().sum(watched);

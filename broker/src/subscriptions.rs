@@ -1,14 +1,14 @@
-//! All live subscriptions of one kind (of clients here, or of other nodes), and who gets a message published to a subject.
+//! The table of live subscriptions of local clients, or of other nodes, and the look-up of the recipients for a subject.
 //!
-//! A subscription without wildcards is found by its whole subject in a table, one with wildcards in a tree of tokens. What
-//! was found is remembered ([`Cache`](crate::cache::Cache)) as long as [`Generations`] says that nothing changed for this
-//! subject: request inboxes come and go all the time, and one of them must not make every other subject be looked up anew.
+//! Subscriptions without wildcards are in a hash table, by subject; those with wildcards are in a tree of tokens. The result of a
+//! look-up is cached ([`Cache`](crate::cache::Cache)) until [`Generations`] shows a change that may affect its subject. Request inboxes
+//! come and go all the time, and must not invalidate the cached results of other subjects.
 //!
-//! *Architecture invariant:* a message whose subject is remembered takes no lock here. Only one that is not takes the read
-//! lock, for as long as one look-up takes.
+//! *Architecture invariant:* a message whose subject is cached takes no lock here. A message whose subject is not cached takes the read
+//! lock for one look-up.
 //!
-//! While other nodes follow the table, it keeps the changes that they are to learn as values, in their order, until
-//! [`take_changes`](Subscriptions::take_changes). What the table holds can be read in pieces, each under the read lock. Nothing is
+//! While other nodes follow the table, it keeps the changes to be announced, in order, until
+//! [`take_changes`](Subscriptions::take_changes). The complete table can be read in pieces, each under the read lock. No frame is
 //! encoded or sent under the write lock.
 
 mod change;
@@ -39,55 +39,55 @@ use crate::generations::Generations;
 use crate::subscription::Subscription;
 use crate::tokens::Tokens;
 
-/// Parts of the table without wildcards. A piece is one part, and the lock is held no longer.
+/// Number of shards of the hash table. A shard is read in one piece, under the lock.
 const SHARDS: usize = 256;
-/// Places of the tree with wildcards that make one piece.
+/// Number of nodes of the tree that are read in one piece.
 const PLACES_AT_A_TIME: usize = 4096;
 
-/// See the file's head.
+/// The table of live subscriptions.
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
     known: RwLock<Known>,
-    /// How many there are, to be read without the lock.
+    /// Number of live subscriptions, to be read without the lock.
     live: AtomicUsize,
-    /// Changes that others had to know of, ever.
+    /// Number of the last change.
     changes: AtomicU64,
-    /// Those that are still to be announced. Added to under the write lock only, so that they are in their order.
+    /// Changes that are not announced yet, in order. Changes are added only under the write lock.
     pending: Mutex<Vec<Change>>,
     generations: Arc<Generations>,
-    /// Its seed is new in each process: nobody outside can know which subjects share a place.
+    /// Seeded randomly in each process, so that clients cannot choose subjects with the same hash.
     hasher: RandomState,
 }
 
 #[derive(Debug)]
 struct Known {
-    /// Without wildcards, by whole subject. The key stands in the subscriptions themselves.
+    /// Subscriptions without wildcards, by subject. The key is in the subscriptions themselves.
     literal: Vec<HashTable<SubjectEntry>>,
-    /// With wildcards.
+    /// Subscriptions with wildcards.
     wild: Tree,
     counts: Counts,
     followers: usize,
-    /// Groups that have more or fewer members than was announced, by subject and name.
+    /// Queue groups whose size differs from the announced one, by subject and name.
     resized: HashTable<Change>,
 }
 
-/// How far the table was read in pieces.
+/// Position in the table while it is read in pieces.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Cursor {
     shards: usize,
     places: usize,
 }
 
-/// What a subscription that came or went means for other nodes.
+/// Effect of an added or removed subscription on other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Recorded {
-    /// The number of the last change that others have to know of: when they know it, they know this one too.
+    /// Number of the last change to be announced. An ack of it covers this change too.
     pub(crate) change: u64,
-    /// There is something to announce.
+    /// There is a change to announce.
     pub(crate) is_new: bool,
 }
 
-/// How many there are, and were.
+/// Numbers of live, added and removed subscriptions.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Counts {
     pub(crate) live: usize,
@@ -113,24 +113,24 @@ impl Subscriptions {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of live subscriptions.
     pub(crate) fn len(&self) -> usize {
         self.live.load(Relaxed)
     }
 
-    /// How many there are, and were.
+    /// Returns the numbers of live, added and removed subscriptions.
     pub(crate) fn counts(&self) -> Counts {
         self.read().counts
     }
 
-    /// The number of the last change that others had to know of.
+    /// Returns the number of the last change.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(SeqCst)
     }
 
-    /// A number for what is no change, to ask others behind all that they have sent. All changes before it can be taken.
+    /// Returns a new change number that stands for no change. All earlier changes are recorded when this returns.
     pub(crate) fn next_change(&self) -> u64 {
-        // Whoever makes a change holds the lock until it is recorded.
+        // Each change holds the write lock until it is recorded.
         let _all_recorded = self.write();
         self.count_change()
     }
@@ -139,7 +139,7 @@ impl Subscriptions {
         self.changes.fetch_add(1, SeqCst) + 1
     }
 
-    /// Adds one. From the return on every message that matches reaches it.
+    /// Adds a subscription. Look-ups after the return find it.
     pub(crate) fn add(&self, subscription: &Arc<Subscription>) -> Recorded {
         let subject = subscription.subject();
         let wild = has_wildcard(subject);
@@ -166,7 +166,7 @@ impl Subscriptions {
         self.record(&mut known, subscription, edge)
     }
 
-    /// Takes one out; nothing when it is not there.
+    /// Removes a subscription. Does nothing if it is not in the table.
     pub(crate) fn remove(&self, subscription: &Arc<Subscription>) -> Recorded {
         let subject = subscription.subject();
         let wild = has_wildcard(subject);
@@ -192,7 +192,7 @@ impl Subscriptions {
         self.record(&mut known, subscription, removed.unwrap_or(Edge::None))
     }
 
-    /// Keeps what others are to learn of a change, if anything. Members of groups come and go without all being announced at once:
+    /// Records the change to be announced, if there is one. Changed sizes of queue groups are recorded later, by
     /// [`count_members`](Self::count_members).
     fn record(&self, known: &mut Known, changed: &Arc<Subscription>, edge: Edge) -> Recorded {
         let is_followed = known.followers > 0;
@@ -248,7 +248,7 @@ impl Subscriptions {
         self.hasher.hash_one((subject, queue))
     }
 
-    /// Records how many members those groups have in which some came or went since last asked. Returns whether there was any.
+    /// Records the new sizes of the queue groups whose size has changed since the last call. Returns whether there was any.
     pub(crate) fn count_members(&self) -> bool {
         if self.read().resized.is_empty() {
             return false;
@@ -260,17 +260,17 @@ impl Subscriptions {
         any
     }
 
-    /// Takes out what is to be announced, in its order. `into` must be empty.
+    /// Moves the changes to be announced into `into`, in order. `into` must be empty.
     pub(crate) fn take_changes(&self, into: &mut Vec<Change>) {
         std::mem::swap(&mut *self.pending(), into);
     }
 
-    /// One more follows: changes are kept from now on.
+    /// Adds a follower. Changes are kept from now on.
     pub(crate) fn follow(&self) {
         self.write().followers += 1;
     }
 
-    /// One less follows. When none is left, no changes are kept any more.
+    /// Removes a follower. Without followers, no changes are kept.
     pub(crate) fn unfollow(&self) {
         let mut known = self.write();
         known.followers -= 1;
@@ -285,8 +285,8 @@ impl Subscriptions {
         self.read().followers
     }
 
-    /// Reads the next piece of the table, each subject and each queue group as if it had come now. Returns the number of the last change
-    /// when that was the last piece.
+    /// Reads the next piece of the table: calls `each` for each subject and queue group, as if it were new. Returns the number of the last
+    /// change if this was the last piece.
     pub(crate) fn next_piece(&self, cursor: &mut Cursor, mut each: impl FnMut(Change)) -> Option<u64> {
         let mut read = |entry: &SubjectEntry| entry.interest(|one, members| each(Change::new(one, members)));
         let known = self.read();
@@ -300,7 +300,7 @@ impl Subscriptions {
         (!more).then(|| self.changes())
     }
 
-    /// Some of them, in an order that stays as long as none comes or goes.
+    /// Returns up to `limit` subscriptions from `offset` on. The order is stable while no subscription is added or removed.
     pub(crate) fn page(&self, offset: usize, limit: usize) -> Vec<Arc<Subscription>> {
         let known = self.read();
         let mut page = Page::new(offset, limit);
@@ -314,7 +314,7 @@ impl Subscriptions {
         page.into_taken()
     }
 
-    /// Who gets a message published to `subject`, added to `matched`: nobody when one of its tokens is empty.
+    /// Adds the subscriptions that match `subject` to `matched`. None matches a subject with an empty token.
     pub(crate) fn collect(&self, subject: &[u8], matched: &mut Matched) {
         if self.len() == 0 || Tokens::of(subject).any(<[u8]>::is_empty) {
             return;
@@ -328,7 +328,7 @@ impl Subscriptions {
         known.wild.collect(Tokens::of(subject), matched);
     }
 
-    // A panic under the lock is a bug that ends one client; the others go on with what is there.
+    // A panic under the lock ends one client only, so the poison flag is ignored.
     fn read(&self) -> RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -342,7 +342,7 @@ impl Subscriptions {
     }
 }
 
-/// The bits of a hash that a table looks at least.
+/// Returns the shard of a hash, from bits that the hash table uses least.
 const fn shard_of(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }

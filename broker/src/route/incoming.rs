@@ -93,9 +93,10 @@ impl Incoming {
                 error!(peer = self.link.peer.id, "second HELLO or WELCOME from the peer");
                 return Err(Reason::Protocol("mesh frame"));
             }
-            Frame::Unknown(kind) => {
-                debug!(peer = self.link.peer.id, kind, "frame of an unknown kind skipped")
-            }
+            Frame::Unknown(kind) => debug!(
+                peer = self.link.peer.id,
+                kind, "frame of an unknown kind skipped, from a newer version"
+            ),
             Frame::Message(_) | Frame::Ping(_) | Frame::Pong(_) => {}
         }
         Ok(None)

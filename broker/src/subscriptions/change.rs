@@ -1,13 +1,13 @@
-//! A change of interest in one subject, or in one queue group of it, as other nodes are to learn it: a value, without bytes.
+//! A change of interest in one subject or queue group, to be announced to other nodes. It is a value, not yet encoded.
 
 use std::sync::Arc;
 
 use crate::subscription::Subscription;
 
-/// See the file's head.
+/// A change of interest in one subject or queue group.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
-    /// Any subscription with that subject and queue group.
+    /// A subscription with the subject and the queue group of the change.
     subscription: Arc<Subscription>,
     members: u32,
 }
@@ -32,7 +32,7 @@ impl Change {
         self.subject() == subject && self.queue() == queue
     }
 
-    /// Members of the queue group, 1 without a group; 0: nobody here is subscribed any more.
+    /// Returns the number of members of the queue group; 1 for subscriptions without a group; 0 if no subscription is left.
     pub(crate) const fn members(&self) -> u32 {
         self.members
     }

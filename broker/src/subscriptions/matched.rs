@@ -1,23 +1,23 @@
-//! The subscriptions that a subject matches.
+//! The subscriptions of one table that match a subject.
 
 use std::sync::Arc;
 
 use crate::name_index::NameIndex;
 use crate::subscription::Subscription;
 
-/// Who gets a message, of the subscriptions of one kind.
+/// The subscriptions of one table that match a subject.
 #[derive(Debug, Default)]
 pub(crate) struct Matched {
-    /// Each of these.
+    /// Subscriptions without a queue group. Each gets the message.
     pub(crate) each: Vec<Arc<Subscription>>,
-    /// One of each of these.
+    /// Members of each queue group. One of them gets the message.
     pub(crate) groups: Vec<Vec<Arc<Subscription>>>,
-    /// Where each group is, by its name.
+    /// Index of the groups by name.
     pub(crate) by_name: NameIndex,
 }
 
 impl Matched {
-    /// Members of a group that subscribed with different patterns are one group all the same.
+    /// Adds members of a queue group. Members that subscribed with different patterns belong to the same group.
     pub(crate) fn add_group(&mut self, name: &[u8], members: &[Arc<Subscription>]) {
         let Self { groups, by_name, .. } = self;
         match by_name.find(name, groups.len(), |at| name_of(&groups[at])) {
@@ -30,7 +30,7 @@ impl Matched {
     }
 }
 
-/// The name of the group that these are members of.
+/// Returns the name of the group of these members.
 fn name_of(members: &[Arc<Subscription>]) -> &[u8] {
     members
         .first()

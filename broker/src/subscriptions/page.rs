@@ -1,4 +1,4 @@
-//! A stretch of all subscriptions of one table, for the monitoring pages.
+//! A range of the subscriptions of one table, for the monitoring pages.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The subscriptions with one and the same subject: those that each get a message, and the queue groups.
+//! The subscriptions to one subject: those without a queue group, and the queue groups.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,21 +8,21 @@ use super::page::Page;
 use crate::name_index::NameIndex;
 use crate::subscription::Subscription;
 
-/// What a change means for who else has to know of it: to others, all subscriptions with the same subject are one, and all members of
-/// a group.
+/// Effect of a change on the announced interest. All subscriptions to one subject are announced as one, and all members of a queue
+/// group as one with its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edge {
-    /// Nothing.
+    /// No effect.
     None,
-    /// There was none before.
+    /// The first subscription or member was added.
     First,
-    /// There is none any more.
+    /// The last subscription or member was removed.
     Last,
-    /// The group has so many members now.
+    /// The queue group now has this number of members.
     Members(u32),
 }
 
-/// The subscriptions with one and the same subject. Most subjects have one, so that is kept without a list.
+/// The subscriptions to one subject. Most subjects have one subscription, which is stored without a list.
 #[derive(Debug)]
 pub(super) enum SubjectEntry {
     One(Arc<Subscription>),
@@ -62,7 +62,7 @@ impl SubjectEntry {
         }
     }
 
-    /// Returns what it means when it was there.
+    /// Removes a subscription. Returns the effect, or `None` if the subscription was not there.
     pub(super) fn remove(&mut self, subscription: &Arc<Subscription>) -> Option<Edge> {
         match self {
             Self::One(one) => Arc::ptr_eq(one, subscription).then_some(Edge::Last),
@@ -70,7 +70,7 @@ impl SubjectEntry {
         }
     }
 
-    /// Whether the one that was just removed was the last of all.
+    /// Returns whether no subscription is left after a removal with the effect `edge`.
     pub(super) fn is_empty(&self, edge: Edge) -> bool {
         match self {
             Self::One(_) => edge == Edge::Last,
@@ -78,7 +78,8 @@ impl SubjectEntry {
         }
     }
 
-    /// What others should know: one of each kind, with how many there are.
+    /// Calls `each` for the interest to be announced: one subscription without a group, and one member of each group with the size of the
+    /// group.
     pub(super) fn interest(&self, mut each: impl FnMut(&Arc<Subscription>, u32)) {
         match self {
             Self::One(one) => each(one, 1),

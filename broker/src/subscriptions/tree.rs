@@ -1,7 +1,7 @@
-//! The subjects with wildcards, token by token.
+//! The subjects with wildcards, as a tree of tokens.
 //!
-//! Nodes stand in one list and name each other by their places in it, so nothing here calls itself: however many tokens a subject
-//! has, the stack is the same.
+//! The nodes of the tree are in one list and refer to each other by index. No function is recursive, so the stack does not grow with the
+//! number of tokens.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use super::subject_entry::{Edge, SubjectEntry};
 use crate::subscription::Subscription;
 use crate::tokens::Tokens;
 
-/// Place of the root, which never goes.
+/// Index of the root, which is never removed.
 const ROOT: usize = 0;
 
-/// What follows after some tokens.
+/// A node of the tree: the continuations after some tokens.
 #[derive(Debug, Default)]
 struct Node {
-    /// By the next token.
+    /// Children by the next token, if it is literal.
     tokens: HashMap<Box<[u8]>, u32, RandomState>,
-    /// `*` is the next token.
+    /// Child for the next token `*`.
     any: Option<u32>,
-    /// `>` is the next token.
+    /// Subscriptions whose next and last token is `>`.
     rest: Option<SubjectEntry>,
-    /// Subjects that end here.
+    /// Subscriptions whose subject ends here.
     end: Option<SubjectEntry>,
 }
 
@@ -36,7 +36,7 @@ impl Node {
     }
 }
 
-/// See the file's head.
+/// The subjects with wildcards, as a tree of tokens.
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
@@ -67,7 +67,7 @@ impl Tree {
         put(&mut self.nodes[at].end, subscription)
     }
 
-    /// Takes one out; returns what that means when it was there.
+    /// Removes a subscription. Returns the effect, or `None` if the subscription was not there.
     pub(super) fn remove(&mut self, tokens: Tokens<'_>, subscription: &Arc<Subscription>) -> Option<Edge> {
         let (mut at, mut path) = (ROOT, Vec::new());
         let mut slot = None;
@@ -98,7 +98,7 @@ impl Tree {
         Some(edge)
     }
 
-    /// Who gets a message with these tokens.
+    /// Adds the subscriptions that match a subject with these tokens to `matched`.
     pub(super) fn collect(&self, tokens: Tokens<'_>, matched: &mut Matched) {
         let mut ahead = vec![(ROOT, tokens)];
         while let Some((at, mut tokens)) = ahead.pop() {
@@ -121,7 +121,7 @@ impl Tree {
         }
     }
 
-    /// A stretch of all of them.
+    /// Offers all subscriptions to `page`, until it is full.
     pub(super) fn each(&self, page: &mut Page) {
         for node in &self.nodes {
             for entry in [&node.end, &node.rest].into_iter().flatten() {
@@ -133,8 +133,8 @@ impl Tree {
         }
     }
 
-    /// What stands in `count` places from `start` on. One that is there all the time keeps its place, so all of it is seen in pieces however
-    /// much comes and goes meanwhile. Returns whether there are more places.
+    /// Calls `each` for the entries of `count` nodes from index `start` on. A node keeps its index, so an entry that exists all the time is
+    /// seen, even if others are added and removed between two calls. Returns whether there are more nodes.
     pub(super) fn stretch(&self, start: usize, count: usize, mut each: impl FnMut(&SubjectEntry)) -> bool {
         let end = (start + count).min(self.nodes.len());
         for node in self.nodes.get(start..end).unwrap_or_default() {
