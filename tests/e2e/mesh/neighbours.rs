@@ -196,9 +196,7 @@ async fn a_crowd_of_silent_connections_does_not_keep_a_node_out_of_the_mesh() {
     mesh.wait_until_agreed().await;
     assert!(!mesh.nodes[1].process().has_line("not synced within"));
     crowding.abort();
-    let lines = mesh.nodes[0]
-        .process()
-        .count_lines("too many pending handshakes");
+    let lines = mesh.nodes[0].process().count_lines("too many pending handshakes");
     assert_eq!(lines, 1, "logged once a minute");
 }
 
