@@ -1,3 +1,5 @@
+//! `standin-broker`: one node of a mesh that serves core NATS to its clients.
+//!
 #![doc = include_str!("../README.md")]
 //!
 //! ## The files

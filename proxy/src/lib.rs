@@ -1,9 +1,9 @@
+//! `standin-proxy`, the sidecar. It listens on the one NATS address that a component knows, and keeps the component
+//! connected to a live node of the cluster.
+//!
 #![doc = include_str!("../README.md")]
 //!
 //! ## The files
-//!
-//! `standin-proxy`, the sidecar. It listens on the one NATS address that a component knows, and keeps the component
-//! connected to a live node of the cluster.
 //!
 //! The files, in the order a component's bytes meet them:
 //!
