@@ -126,13 +126,13 @@ impl Watch {
 
     /// Marks the node with this `run` as dead, because it does not answer on its mesh address. If its znode holds this node's
     /// id, the znode is deleted, so that this node need not wait until the session of its dead predecessor expires. Does
-    /// nothing without an announcement.
-    pub fn supersede(&self, run: &str) {
+    /// nothing without an announcement. `None` takes that back: a node that answers again keeps its znode.
+    pub fn supersede(&self, run: Option<&str>) {
         self.published.wanted.send_if_modified(|wanted| {
             let wanted = wanted.as_mut();
-            let wanted = wanted.filter(|wanted| wanted.dead_run.as_deref() != Some(run));
+            let wanted = wanted.filter(|wanted| wanted.dead_run.as_deref() != run);
             wanted
-                .map(|wanted| wanted.dead_run = Some(run.to_owned()))
+                .map(|wanted| wanted.dead_run = run.map(str::to_owned))
                 .is_some()
         });
     }

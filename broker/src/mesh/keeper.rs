@@ -94,8 +94,10 @@ impl Keeper {
 
     /// Tells all peers that the node accepts no more clients.
     pub(super) fn drain(&mut self) {
-        self.membership.drain();
-        self.tell_all(&frame::bare(frame::DRAINING));
+        if !self.membership.own().draining {
+            self.membership.drain();
+            self.tell_all(&frame::bare(frame::DRAINING));
+        }
     }
 
     /// Sends GOODBYE over all links, and closes them.

@@ -123,12 +123,23 @@ impl Membership {
     /// Replaces the nodes of the registry with `nodes`. `namesake_run` is the run in the registry's record of this node's id, if
     /// another node wrote that record.
     pub(crate) fn registered(&mut self, nodes: &[Peer], namesake_run: Option<String>, now: Instant) {
+        let is_other = self.registered_namesake != namesake_run;
         self.registered_namesake = namesake_run;
         for (at, address) in &mut self.addresses {
             address.named.in_registry = nodes.iter().any(|node| node.mesh == *at);
         }
         for node in nodes {
             self.hear_of(node, now, |address| address.named.in_registry = true);
+        }
+        if is_other {
+            // What is known about the namesake before is no evidence about this record: it is dialled again first.
+            let own = &self.rules.own.id;
+            let of_namesake = |address: &&mut Address| address.id.as_ref() == Some(own);
+            for address in self.addresses.values_mut().filter(of_namesake) {
+                address.failures = 0;
+                address.dial_at = now;
+                address.has_no_word();
+            }
         }
     }
 

@@ -126,8 +126,8 @@ pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: wat
 impl Task {
     /// Reports the node's standing, and tells the registry which silent run this node supersedes.
     fn publish(&mut self) {
-        if let (Some(watch), Some(run)) = (&self.watch, self.keeper.membership.silent_namesake()) {
-            watch.supersede(run);
+        if let Some(watch) = &self.watch {
+            watch.supersede(self.keeper.membership.silent_namesake());
         }
         let now = self.keeper.standing(self.has_read);
         self.standing.send_if_modified(|known| {

@@ -386,6 +386,31 @@ fn with_a_registry_only_a_record_of_another_run_that_answers_displaces_a_node() 
 }
 
 #[test]
+fn a_registered_namesake_is_silent_only_after_a_failed_dial_since_its_record_appeared() {
+    let now = Instant::now();
+    let mut membership = membership(&[], now);
+    membership.rules.has_registry = true;
+    let appears = |membership: &mut Membership| {
+        membership.registered(&[peer("n1", "a:1")], Some("other".to_owned()), now);
+    };
+    for _ in 0..2 {
+        appears(&mut membership);
+        assert_eq!(membership.silent_namesake(), None, "not dialled yet");
+        assert_eq!(membership.dials(now), ["a:1"]);
+        membership.dial_failed("a:1", true, now);
+        assert_eq!(membership.silent_namesake(), Some("other"));
+        // This node has registered. The record may come back with the same run, of a node that was frozen.
+        membership.registered(&[], None, now);
+        assert_eq!(membership.silent_namesake(), None);
+    }
+    appears(&mut membership);
+    membership.dials(now);
+    membership.answered("a:1", "n1", "other");
+    membership.dial_refused("a:1", "n1", Why::PrecedingDuplicate, true, now);
+    assert_eq!(membership.silent_namesake(), None, "it answers");
+}
+
+#[test]
 fn one_that_was_met_and_goes_is_no_obstacle_but_one_that_is_about_to_leave_is() {
     let now = Instant::now();
     let other = |serving, draining| Hello {
