@@ -135,10 +135,11 @@ impl Client {
 
     /// Adds the messages and bytes since the last call to the client's info.
     pub(crate) fn count(&mut self) {
-        self.client_info
+        let stats = &self.client_info.stats;
+        stats
             .messages_in
             .fetch_add(std::mem::take(&mut self.messages_in), Relaxed);
-        self.client_info
+        stats
             .bytes_in
             .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
     }

@@ -2,12 +2,12 @@
 //! [`session`](crate::client::session).
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
 
 use hashbrown::HashTable;
 
+use crate::connection_stats::ConnectionStats;
 use crate::outbox::Outbox;
 use crate::subscription::Subscription;
 
@@ -26,16 +26,7 @@ pub(crate) struct Labels {
 pub(crate) struct ClientInfo {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) peer: SocketAddr,
-    pub(crate) started: Instant,
-    pub(crate) started_at: SystemTime,
-    /// Messages published by the client.
-    pub(crate) messages_in: AtomicU64,
-    /// Bytes of payloads and headers published by the client.
-    pub(crate) bytes_in: AtomicU64,
-    /// Time of the last input, in milliseconds since `started`.
-    heard_ms: AtomicU64,
-    /// Time between the last PING to the client and its PONG, in nanoseconds; 0: not measured yet.
-    rtt_ns: AtomicU64,
+    pub(crate) stats: ConnectionStats,
     /// Whether the client accepts INFO at any time (`protocol` 1 in CONNECT).
     pub(crate) takes_info: AtomicBool,
     labels: OnceLock<Box<Labels>>,
@@ -48,39 +39,11 @@ impl ClientInfo {
         Self {
             outbox,
             peer,
-            started: Instant::now(),
-            started_at: SystemTime::now(),
-            messages_in: AtomicU64::new(0),
-            bytes_in: AtomicU64::new(0),
-            heard_ms: AtomicU64::new(0),
-            rtt_ns: AtomicU64::new(0),
+            stats: ConnectionStats::new(),
             takes_info: AtomicBool::new(false),
             labels: OnceLock::new(),
             subscriptions: Mutex::default(),
         }
-    }
-
-    /// Records the time of an input.
-    pub(crate) fn heard(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.started);
-        self.heard_ms.store(since.as_millis() as u64, Relaxed);
-    }
-
-    /// Returns the time since the last input.
-    pub(crate) fn idle(&self) -> Duration {
-        let heard = Duration::from_millis(self.heard_ms.load(Relaxed));
-        self.started.elapsed().saturating_sub(heard)
-    }
-
-    /// Records the round-trip time of a PING.
-    pub(crate) fn answered_after(&self, rtt: Duration) {
-        self.rtt_ns.store(rtt.as_nanos() as u64, Relaxed);
-    }
-
-    /// Returns the last measured round-trip time.
-    pub(crate) fn rtt(&self) -> Option<Duration> {
-        let rtt = self.rtt_ns.load(Relaxed);
-        (rtt > 0).then(|| Duration::from_nanos(rtt))
     }
 
     /// Sets the labels of the first CONNECT.

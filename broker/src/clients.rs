@@ -37,8 +37,8 @@ pub(crate) struct Totals {
 
 impl Totals {
     fn add(&mut self, client_info: &ClientInfo) {
-        self.messages_in += client_info.messages_in.load(Relaxed);
-        self.bytes_in += client_info.bytes_in.load(Relaxed);
+        self.messages_in += client_info.stats.messages_in.load(Relaxed);
+        self.bytes_in += client_info.stats.bytes_in.load(Relaxed);
         self.messages_out += client_info.outbox.messages_out.load(Relaxed);
         self.bytes_out += client_info.outbox.bytes_out.load(Relaxed);
     }
@@ -79,8 +79,8 @@ impl Clients {
         }
         let closed = Closed {
             stopped_at: SystemTime::now(),
-            uptime: client_info.started.elapsed(),
-            idle: client_info.idle(),
+            uptime: client_info.stats.started.elapsed(),
+            idle: client_info.stats.idle(),
             subscriptions,
             reason,
             client_info,

@@ -25,7 +25,7 @@
 //!
 //! Around them: [`cli`]; [`settings`], with `natsconf` (nats-server's own format), `unsupported` (features of nats-server that are not
 //! supported) and `policy` (the settings that SIGHUP can change); [`auth`]; `closing` (reasons for the end of a connection) and `end_log`
-//! (their log lines); `clients` and `client_info` (the state of clients that the pages show); `monitor` (the pages); [`process_files`]
+//! (their log lines); `clients` and `client_info` (the state of clients that the pages show), `connection_stats` (counters of clients and routes); `monitor` (the pages); [`process_files`]
 //! (pid file and ports file); `identity`.
 //!
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged. Then each client or route with staged output is written
@@ -39,6 +39,7 @@ mod client;
 mod client_info;
 mod clients;
 mod closing;
+mod connection_stats;
 mod end_log;
 mod flush;
 #[cfg(any(test, feature = "fuzzing"))]

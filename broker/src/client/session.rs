@@ -182,13 +182,14 @@ impl ClientSession {
 
     fn heard(&mut self, now: Instant) {
         self.heard = now;
-        self.client_info.heard(now);
+        self.client_info.stats.heard(now);
         self.pings = 0;
         if self.client.took_pong()
             && let Some(pinged) = self.pinged
         {
             self.client_info
-                .answered_after(now.saturating_duration_since(pinged));
+                .stats
+                .set_rtt(now.saturating_duration_since(pinged));
         }
     }
 

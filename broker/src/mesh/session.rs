@@ -332,8 +332,11 @@ impl Session for RouteSession {
         }
         self.ack(router);
         let (messages, bytes) = (&mut self.messages_in, &mut self.bytes_in);
-        self.link.messages_in.fetch_add(std::mem::take(messages), Relaxed);
-        self.link.bytes_in.fetch_add(std::mem::take(bytes), Relaxed);
+        self.link
+            .stats
+            .messages_in
+            .fetch_add(std::mem::take(messages), Relaxed);
+        self.link.stats.bytes_in.fetch_add(std::mem::take(bytes), Relaxed);
         Ok(at)
     }
 
@@ -344,13 +347,13 @@ impl Session for RouteSession {
     fn end_turn(&mut self, came: usize, now: Instant) {
         if came > 0 {
             self.heard = now;
-            self.link.heard(now);
+            self.link.stats.heard(now);
             self.link.raw_bytes_in.fetch_add(came as u64, Relaxed);
         }
         if std::mem::take(&mut self.took_pong)
             && let Some(pinged) = self.pinged.take()
         {
-            self.link.set_rtt(now.saturating_duration_since(pinged));
+            self.link.stats.set_rtt(now.saturating_duration_since(pinged));
             if std::mem::take(&mut self.claimed) {
                 self.tell_keeper(RouteEvent::Lives);
             }
@@ -542,7 +545,7 @@ mod tests {
         assert_eq!(undelivered_after(&mut router), 1, "a member gets the message");
         interest.local.remove(&member);
         assert_eq!(undelivered_after(&mut router), 2);
-        assert_eq!(link.messages_in.load(Relaxed), 4);
+        assert_eq!(link.stats.messages_in.load(Relaxed), 4);
     }
 
     #[test]

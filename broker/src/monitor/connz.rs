@@ -133,12 +133,12 @@ struct Connection {
 impl Connection {
     fn uptime(&self) -> Duration {
         let closed = self.closed.as_ref().map(|closed| closed.uptime);
-        closed.unwrap_or_else(|| self.client_info.started.elapsed())
+        closed.unwrap_or_else(|| self.client_info.stats.started.elapsed())
     }
 
     fn idle(&self) -> Duration {
         let closed = self.closed.as_ref().map(|closed| closed.idle);
-        closed.unwrap_or_else(|| self.client_info.idle())
+        closed.unwrap_or_else(|| self.client_info.stats.idle())
     }
 
     fn subscriptions(&self) -> usize {
@@ -147,7 +147,7 @@ impl Connection {
     }
 
     fn last_activity(&self) -> SystemTime {
-        self.client_info.started_at + self.uptime().saturating_sub(self.idle())
+        self.client_info.stats.started_at + self.uptime().saturating_sub(self.idle())
     }
 
     fn user(&self) -> Option<&str> {
@@ -168,17 +168,17 @@ impl Connection {
             r#type: "nats",
             ip: client_info.peer.ip().to_string(),
             port: client_info.peer.port(),
-            start: time(client_info.started_at),
+            start: time(client_info.stats.started_at),
             last_activity: time(self.last_activity()),
             stop: self.closed.as_ref().map(|closed| time(closed.stopped_at)),
             reason: self.closed.as_ref().map(|closed| closed.reason.as_str()),
-            rtt: client_info.rtt().map(microseconds),
+            rtt: client_info.stats.rtt().map(microseconds),
             uptime: duration(self.uptime()),
             idle: duration(self.idle()),
             pending_bytes: client_info.outbox.pending_bytes(),
-            in_msgs: client_info.messages_in.load(Relaxed),
+            in_msgs: client_info.stats.messages_in.load(Relaxed),
             out_msgs: client_info.outbox.messages_out.load(Relaxed),
-            in_bytes: client_info.bytes_in.load(Relaxed),
+            in_bytes: client_info.stats.bytes_in.load(Relaxed),
             out_bytes: client_info.outbox.bytes_out.load(Relaxed),
             subscriptions: self.subscriptions(),
             name: labels.name,
@@ -338,11 +338,11 @@ fn sort(all: &mut [Connection], by: Sort) {
     let most_first = |key: fn(&Connection) -> u64| move |connection: &Connection| Reverse(key(connection));
     match by {
         Sort::Cid => all.sort_by_key(|connection| connection.client_info.outbox.id),
-        Sort::Start => all.sort_by_key(|connection| connection.client_info.started_at),
+        Sort::Start => all.sort_by_key(|connection| connection.client_info.stats.started_at),
         Sort::Reason => {
             all.sort_by_key(|connection| connection.closed.as_ref().map(|closed| closed.reason.as_str()))
         }
-        Sort::Rtt => all.sort_by_key(|connection| Reverse(connection.client_info.rtt())),
+        Sort::Rtt => all.sort_by_key(|connection| Reverse(connection.client_info.stats.rtt())),
         Sort::Last => all.sort_by_key(|connection| Reverse(connection.last_activity())),
         Sort::Idle => all.sort_by_key(|connection| Reverse(connection.idle())),
         Sort::Uptime => all.sort_by_key(Connection::uptime),
@@ -362,7 +362,7 @@ fn sort(all: &mut [Connection], by: Sort) {
         }
         Sort::MsgsFrom => {
             all.sort_by_cached_key(most_first(|connection| {
-                connection.client_info.messages_in.load(Relaxed)
+                connection.client_info.stats.messages_in.load(Relaxed)
             }));
         }
         Sort::BytesTo => {
@@ -372,7 +372,7 @@ fn sort(all: &mut [Connection], by: Sort) {
         }
         Sort::BytesFrom => {
             all.sort_by_cached_key(most_first(|connection| {
-                connection.client_info.bytes_in.load(Relaxed)
+                connection.client_info.stats.bytes_in.load(Relaxed)
             }));
         }
     }

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::time::{Duration, Instant, SystemTime};
 
 use super::hello::Hello;
+use crate::connection_stats::ConnectionStats;
 use crate::outbox::Outbox;
 
 /// State of the peer's acks of changes of local interest. For the rules, see [`flush`](crate::flush).
@@ -31,8 +31,7 @@ pub(crate) struct Link {
     pub(crate) address: SocketAddr,
     /// This side dialled.
     pub(crate) dialled: bool,
-    pub(crate) started: Instant,
-    pub(crate) started_at: SystemTime,
+    pub(crate) stats: ConnectionStats,
     /// The peer accepts clients.
     pub(crate) serving: AtomicBool,
     /// The peer accepts no more clients.
@@ -44,14 +43,10 @@ pub(crate) struct Link {
     claimed: AtomicBool,
     /// Number of the peer's subscriptions, by subject and queue group.
     pub(crate) interest: AtomicUsize,
-    pub(crate) messages_in: AtomicU64,
-    pub(crate) bytes_in: AtomicU64,
     /// Messages that had no recipient here when they arrived.
     pub(crate) undelivered: AtomicU64,
     /// All bytes received, including interest and other frames.
     pub(crate) raw_bytes_in: AtomicU64,
-    heard_ms: AtomicU64,
-    rtt_ns: AtomicU64,
 }
 
 impl Link {
@@ -70,18 +65,13 @@ impl Link {
             peer,
             address,
             dialled,
-            started: Instant::now(),
-            started_at: SystemTime::now(),
+            stats: ConnectionStats::new(),
             acks: Acks::default(),
             probe: AtomicBool::new(false),
             claimed: AtomicBool::new(false),
             interest: AtomicUsize::new(0),
-            messages_in: AtomicU64::new(0),
-            bytes_in: AtomicU64::new(0),
             undelivered: AtomicU64::new(0),
             raw_bytes_in: AtomicU64::new(0),
-            heard_ms: AtomicU64::new(0),
-            rtt_ns: AtomicU64::new(0),
         }
     }
 
@@ -114,25 +104,5 @@ impl Link {
     /// Records that the peer was sent the complete interest. From now on it can be asked for acks.
     pub(crate) fn set_told_all(&self) {
         self.acks.told_all.store(true, SeqCst);
-    }
-
-    pub(crate) fn heard(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.started);
-        self.heard_ms.store(since.as_millis() as u64, Relaxed);
-    }
-
-    /// Returns the time since the peer last sent anything.
-    pub(crate) fn idle(&self) -> Duration {
-        let heard = Duration::from_millis(self.heard_ms.load(Relaxed));
-        self.started.elapsed().saturating_sub(heard)
-    }
-
-    pub(crate) fn set_rtt(&self, rtt: Duration) {
-        self.rtt_ns.store(rtt.as_nanos() as u64, Relaxed);
-    }
-
-    /// Returns the last measured round-trip time.
-    pub(crate) fn rtt(&self) -> Duration {
-        Duration::from_nanos(self.rtt_ns.load(Relaxed))
     }
 }

@@ -27,8 +27,8 @@ pub(crate) struct LinkTotals {
 
 impl LinkTotals {
     fn add(&mut self, link: &Link) {
-        self.messages_in += link.messages_in.load(Relaxed);
-        self.bytes_in += link.bytes_in.load(Relaxed);
+        self.messages_in += link.stats.messages_in.load(Relaxed);
+        self.bytes_in += link.stats.bytes_in.load(Relaxed);
         self.messages_out += link.outbox.messages_out.load(Relaxed);
         self.bytes_out += link.outbox.bytes_out.load(Relaxed);
         self.raw_bytes_in += link.raw_bytes_in.load(Relaxed);
