@@ -63,12 +63,7 @@ impl Announcement {
             let reason = "there is no ZooKeeper to register in; give its hosts";
             return Err(RegistryError::setting("zookeeper", "", reason));
         }
-        let announcement = Self {
-            id: record.id.clone(),
-            run: record.run.clone(),
-            state: watch.registration().subscribe(),
-            watch: watch.clone(),
-        };
+        let (id, run) = (record.id.clone(), record.run.clone());
         let wanted = Wanted {
             record: Arc::new(record),
             is_held: true,
@@ -76,17 +71,25 @@ impl Announcement {
         };
         let is_free = watch.wanted().send_if_modified(|present| {
             let is_free = present.is_none();
-            present.get_or_insert(wanted);
+            if is_free {
+                // Set before the session's thread can see what is wanted, so that this does not replace a later state.
+                watch.registration().send_replace(RegistrationState::Seeking {
+                    reason: "ZooKeeper has not answered yet".to_owned(),
+                });
+                *present = Some(wanted);
+            }
             is_free
         });
         if !is_free {
             let reason = "this watch has an announcement; withdraw it first";
-            return Err(RegistryError::setting("id", &announcement.id, reason));
+            return Err(RegistryError::setting("id", id, reason));
         }
-        watch.registration().send_replace(RegistrationState::Seeking {
-            reason: "ZooKeeper has not answered yet".to_owned(),
-        });
-        Ok(announcement)
+        Ok(Self {
+            id,
+            run,
+            state: watch.registration().subscribe(),
+            watch: watch.clone(),
+        })
     }
 
     /// Returns the present state. Never waits.

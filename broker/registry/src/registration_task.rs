@@ -32,7 +32,7 @@ pub(crate) struct RegistrationTask {
     parent: String,
     wanted: channel::Receiver<Option<Wanted>>,
     registration: Registration,
-    /// Id of the znode that this process may have created.
+    /// Id of the node that is, or was last, to be registered; `None` after its withdrawal.
     id: Option<String>,
     /// The record written last.
     written: Option<Arc<Record>>,
@@ -96,6 +96,7 @@ impl RegistrationTask {
         wanted: &Wanted,
     ) -> Result<Option<ZnodeState>, Failure> {
         let record = &wanted.record;
+        self.id = Some(record.id.clone());
         let znode = znode_path::child(&self.parent, &record.id);
         let found = self.look(&session.client, &record.id).await?;
         let stood = self.registration.own();
@@ -152,6 +153,7 @@ impl RegistrationTask {
                 Ok(None)
             }
             _ => {
+                self.id = None;
                 self.written = None;
                 self.registration.forget_own();
                 Ok(Some(ZnodeState::Withdrawn))
@@ -174,7 +176,6 @@ impl RegistrationTask {
     }
 
     async fn create(&mut self, client: &Client, znode: &str, wanted: &Arc<Record>) -> Result<(), CallError> {
-        self.id = Some(wanted.id.clone());
         let data = wanted.to_json().into_bytes();
         match client.create(znode, data, ZnodeKind::Ephemeral).await? {
             Outcome::Done => {

@@ -9,7 +9,8 @@ use crate::zk::leaks::assert_no_resources_remain;
 use crate::zk::*;
 use nix::sys::signal::Signal;
 use standin_registry::{
-    Endpoint, NodeState, Record, RegistrationState, SourceState, ZooKeeperConfig, announce, watch,
+    Announcement, Endpoint, NodeState, Record, RegistrationState, SourceState, ZooKeeperConfig, announce,
+    watch,
 };
 use zookeeper_async::{CreateMode, ZkError};
 
@@ -314,6 +315,31 @@ async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_i
     assert_eq!(owner(&writer, &znode("n1")).await, Some(stat.ephemeral_owner));
     announcement.withdraw().await;
     watch.close().await;
+}
+
+#[tokio::test]
+async fn a_reservation_without_a_znode_is_withdrawn_and_another_can_follow() {
+    let server = Server::started().await;
+    let mut first = reserved(&server, node("n1", 4222));
+    until_it_is(&mut first, "ready").await;
+    let watch = first.watch().clone();
+    let state = first.follow();
+    first.withdraw().await;
+    assert_eq!(*state.borrow(), RegistrationState::Withdrawn);
+    let record = node("n2", 4223);
+    let mut second = Announcement::reserve(&watch, record.clone()).unwrap();
+    second.release();
+    until_it_is(&mut second, "announced").await;
+    // One at a time; the refused attempt changes nothing, although it has the same run.
+    let error = Announcement::reserve(&watch, record.clone()).unwrap_err();
+    assert!(error.to_string().contains("withdraw it first"), "{error}");
+    let draining = Record {
+        state: NodeState::Draining,
+        ..record
+    };
+    second.set(draining.clone()).unwrap();
+    until_registered(&server.writer().await, &znode("n2"), &draining, 0).await;
+    second.withdraw().await;
 }
 
 #[test]
