@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
 use futures_util::FutureExt;
+use socket2::SockRef;
+use standin_daemon::tcp;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -93,7 +95,7 @@ async fn serve_link(serve: Box<ServeLink>, stream: StdStream) {
 async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<Shared>) {
     let serving = async {
         let stream = TcpStream::from_std(stream)?;
-        stream.set_nodelay(true)?;
+        tcp::send_at_once(&SockRef::from(&stream))?;
         if shared.stopping.load(Relaxed) {
             return Ok(Reason::Shutdown);
         }

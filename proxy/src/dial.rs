@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use socket2::SockRef;
+use standin_daemon::tcp;
 use standin_registry::{Endpoint, Node};
 use standin_wire::limits::FrameLimits;
 use standin_wire::server::{self, Frame};
@@ -263,7 +264,7 @@ async fn connect(node: &Endpoint, stagger: Duration) -> Result<TcpStream, DialEr
 
 fn set_options(stream: &TcpStream, dial_settings: DialSettings) -> io::Result<()> {
     let socket = SockRef::from(stream);
-    socket.set_tcp_nodelay(true)?;
+    tcp::send_at_once(&socket)?;
     sockets::keep_alive(&socket, dial_settings.keepalive)?;
     socket.set_tcp_user_timeout(Some(dial_settings.user_timeout))
 }

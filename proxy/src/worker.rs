@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use socket2::SockRef;
+use standin_daemon::tcp;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -184,10 +185,11 @@ async fn serve(
     identity_settings: &IdentitySettings,
 ) -> io::Result<SessionEnd> {
     let stream = TcpStream::from_std(stream)?;
-    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    tcp::send_at_once(&socket)?;
     // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
     // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
-    sockets::keep_alive(&SockRef::from(&stream), shared.dial_settings.load().keepalive)?;
+    sockets::keep_alive(&socket, shared.dial_settings.load().keepalive)?;
     let identity = identity_settings.identity(
         session.id,
         session.component.ip(),

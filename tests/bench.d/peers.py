@@ -70,7 +70,7 @@ def sidecar(folder, upstreams, *options, name="sidecar", settings="", wait=True)
 
 def relay(folder, upstream):
     port = free_port()
-    program = TARGET / "dist/relay"
+    program = TARGET / "release/relay"
     return Process(folder, "relay", program, f"127.0.0.1:{port}", f"127.0.0.1:{upstream}", port=port)
 
 

@@ -136,17 +136,17 @@ class Process:
 
 
 def build(package="standin-proxy"):
-    """Builds the program under measurement and the load generator with the profile for production."""
+    """Builds the program under measurement and the load generator."""
     for words in (["-p", package], ["-p", "load", "--bins"]):
-        subprocess.run(["cargo", "build", "-q", "--profile", "dist", *words], cwd=ROOT, check=True)
+        subprocess.run(["cargo", "build", "-q", "--release", *words], cwd=ROOT, check=True)
 
 
 def standin_proxy():
-    return os.environ.get("STANDIN_PROXY_BIN", TARGET / "dist/standin-proxy")
+    return os.environ.get("STANDIN_PROXY_BIN", TARGET / "release/standin-proxy")
 
 
 def standin_broker():
-    return os.environ.get("STANDIN_BROKER_BIN", TARGET / "dist/standin-broker")
+    return os.environ.get("STANDIN_BROKER_BIN", TARGET / "release/standin-broker")
 
 
 def nats_server():
@@ -155,7 +155,7 @@ def nats_server():
 
 def load(*arguments):
     """Runs the load generator and returns its result."""
-    command = [TARGET / "dist/load", *map(str, arguments)]
+    command = [TARGET / "release/load", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"load {' '.join(map(str, arguments))}: {done.stderr.strip()}")
@@ -167,7 +167,7 @@ class Crowd(Process):
 
     def __init__(self, folder, *arguments):
         pipe = subprocess.PIPE
-        program = TARGET / "dist/load"
+        program = TARGET / "release/load"
         super().__init__(folder, "load", program, *arguments, stdin=pipe, stdout=pipe)
         self.ready = self.answer()
 

@@ -10,6 +10,7 @@
 //! | [`files`] | the limit on open files |
 //! | [`reload`] | SIGHUP |
 //! | [`listen`] | the addresses on which a program listens |
+//! | [`tcp`] | the options of a connection that carries messages |
 //! | [`linger`] | the orderly close of a connection |
 
 pub mod cli;
@@ -22,3 +23,4 @@ pub mod logging;
 pub mod metrics;
 pub mod reload;
 pub mod settings;
+pub mod tcp;

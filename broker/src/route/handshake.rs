@@ -7,7 +7,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use socket2::SockRef;
 use standin_daemon::listen::plain;
+use standin_daemon::tcp;
 use standin_wire::encode;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -162,7 +164,7 @@ pub(crate) async fn shake(
     questions: Sender<Question>,
 ) -> Result<Linked, HandshakeError> {
     let address = plain(stream.peer_addr().map_err(HandshakeError::Broken)?);
-    stream.set_nodelay(true).map_err(HandshakeError::Broken)?;
+    tcp::send_at_once(&SockRef::from(&stream)).map_err(HandshakeError::Broken)?;
     let shaking = async {
         let (mut handshake, mut greeting) = (Handshake::new(own.clone()), PREAMBLE.to_vec());
         handshake.put_hello(&mut greeting);
