@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use standin_daemon::files::ConnectionLimit;
 pub use standin_daemon::logging::LogFormat;
 use standin_daemon::settings::{
-    self, MASK, Places, Schema, Secret, Whole, ZooKeeperAuth, mask_given, masked_pair, masked_url,
-    masked_whole, of_text, refused,
+    self, MASK, Places, Schema, Secret, ZooKeeperAuth, mask_given, masked_pair, masked_url, masked_whole,
+    of_text, refused,
 };
 pub use standin_daemon::settings::{Flag, Input, Loaded, Millis, Place, Secs, SettingsError};
 use toml::{Table, Value};
@@ -54,15 +54,15 @@ pub struct Settings {
 #[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Authorization {
     pub user: String,
-    pub password: Secret<Whole>,
-    pub token: Secret<Whole>,
+    pub password: Secret,
+    pub token: Secret,
     pub users: Vec<User>,
     pub timeout_ms: Millis,
 }
 
 impl Authorization {
     /// Returns all users with their passwords: first `user`, if it is set, then `users`.
-    fn all_users(&self) -> impl Iterator<Item = (&str, &Secret<Whole>)> {
+    fn all_users(&self) -> impl Iterator<Item = (&str, &Secret)> {
         let first = (!self.user.is_empty()).then_some((self.user.as_str(), &self.password));
         let more = self.users.iter().map(|user| (user.user.as_str(), &user.password));
         first.into_iter().chain(more)
@@ -76,7 +76,7 @@ pub struct User {
     /// The name that a client sends as `user` in CONNECT.
     pub user: String,
     /// The password that a client sends as `pass` in CONNECT.
-    pub password: Secret<Whole>,
+    pub password: Secret,
 }
 
 /// `[limits]`

@@ -16,12 +16,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 pub use standin_daemon::logging::LogFormat;
 pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, Secs, SettingsError};
-use standin_daemon::settings::{Pair, Secret, Url, of_text};
+use standin_daemon::settings::{Secret, of_text};
 
 /// Address of a node, with or without `user:password@` or `token@`.
-pub type NodeUrl = Secret<Url>;
+pub type NodeUrl = Secret;
 /// Credentials as `user:password`.
-pub type UserPassword = Secret<Pair>;
+pub type UserPassword = Secret;
 
 /// Text of `deploy/proxy.toml`, the commented defaults.
 pub const DEFAULTS: &str = include_str!("../../deploy/proxy.toml");

@@ -3,6 +3,8 @@
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
+use thiserror::Error;
+
 use crate::settings::Loaded;
 
 /// Success: an orderly stop, or a command that was answered.
@@ -15,22 +17,15 @@ pub const EXIT_UNAVAILABLE: u8 = 69;
 pub const EXIT_BUG: u8 = 70;
 
 /// Text to print instead of running the program: help, version, or an error in the command line.
-#[derive(Debug)]
-pub struct CliMessage {
-    error: clap::Error,
-}
-
-impl From<clap::Error> for CliMessage {
-    fn from(error: clap::Error) -> Self {
-        Self { error }
-    }
-}
+#[derive(Debug, Error)]
+#[error(transparent)]
+pub struct CliMessage(#[from] clap::Error);
 
 impl CliMessage {
     /// Returns the exit code: 0 for help and version, 64 for an error.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        match self.error.kind() {
+        match self.0.kind() {
             clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion => EXIT_DONE,
             _ => EXIT_USAGE,
         }
@@ -39,28 +34,26 @@ impl CliMessage {
     /// Returns the text.
     #[must_use]
     pub fn text(&self) -> String {
-        self.error.to_string()
+        self.0.to_string()
     }
 
     /// Prints help and version to standard output, and an error to standard error.
     pub fn print(&self) {
         // If the output fails, there is no other place to report the error.
-        let _ = self.error.print();
+        let _ = self.0.print();
     }
 }
 
 /// Prints the result of `--print-config` (if `print_config`) or of `--check` to standard output. Returns the exit code.
 #[must_use]
 pub fn answer<S>(program: &str, print_config: bool, loaded: &Loaded<S>) -> ExitCode {
-    let mut text = String::new();
-    if print_config {
-        text += &loaded.print();
+    let text = if print_config {
+        loaded.print()
     } else {
-        for warning in &loaded.warnings {
-            text += &format!("warning: {warning}\n");
-        }
-        text += "settings are valid\n";
-    }
+        let warnings = loaded.warnings.iter();
+        let warnings: String = warnings.map(|warning| format!("warning: {warning}\n")).collect();
+        format!("{warnings}settings are valid\n")
+    };
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => EXIT_DONE.into(),

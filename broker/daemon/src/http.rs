@@ -27,7 +27,7 @@ pub async fn serve(listener: TcpListener, pages: Router, shutdown: impl Future<O
 }
 
 /// Adds the answers to unknown paths and methods to `pages`, and `Connection: close` to each response.
-pub fn with_limits(pages: Router) -> Router {
+fn with_limits(pages: Router) -> Router {
     pages
         .fallback(not_found)
         .method_not_allowed_fallback(only_get)

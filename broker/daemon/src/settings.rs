@@ -12,7 +12,7 @@
 //! | `document.rs` | one TOML text, parsed with line numbers |
 //! | `check.rs` | the check of one value: its type, range and form |
 //! | `entry.rs` | one key with its value |
-//! | `place.rs`, `places.rs` | the place of one value, and of all |
+//! | `place.rs` | the place of one value, and of all |
 //! | `suggestion.rs` | the known name that resembles a misspelt one |
 //! | `loaded.rs` | the settings in force, and `--print-config` |
 //! | `audit.rs` | the comparison of the compiled-in file with the schema, for tests |
@@ -30,7 +30,6 @@ mod error;
 mod layers;
 mod loaded;
 mod place;
-mod places;
 mod schema;
 mod secret;
 mod suggestion;
@@ -42,17 +41,14 @@ use serde::de::DeserializeOwned;
 
 pub use self::audit::faults;
 pub use self::change::{Change, Effect, changes, reloaded};
-pub use self::check::{host_and_port, list, not_a_word, refused};
+pub use self::check::{host_and_port, list, refused};
 pub use self::document::{Document, Item};
 pub use self::error::SettingsError;
 pub use self::layers::{Flag, Input, of_text};
 pub use self::loaded::Loaded;
-pub use self::place::Place;
-pub use self::places::Places;
+pub use self::place::{Place, Places};
 pub use self::schema::{OtherFormat, Schema};
-pub use self::secret::{
-    MASK, Mask, Pair, Secret, Url, Whole, mask_given, masked_pair, masked_url, masked_whole,
-};
+pub use self::secret::{MASK, Secret, mask_given, masked_pair, masked_url, masked_whole};
 pub use self::units::{Micros, Millis, Secs};
 pub use self::zookeeper_auth::ZooKeeperAuth;
 

@@ -4,9 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use standin_daemon::settings::{
-    Millis, Pair, Places, Secret, SettingsError, Url, Whole, ZooKeeperAuth, host_and_port,
-};
+use standin_daemon::settings::{Millis, Places, Secret, SettingsError, ZooKeeperAuth, host_and_port};
 use standin_registry::{Config, Endpoint, Record, Upstream, ZooKeeperConfig};
 
 use super::{ListenAddress, Settings};
@@ -27,8 +25,8 @@ pub struct Cluster {
     pub advertise: String,
     pub no_advertise: bool,
     pub user: String,
-    pub password: Secret<Whole>,
-    pub routes: Vec<Secret<Url>>,
+    pub password: Secret,
+    pub routes: Vec<Secret>,
     pub zone: String,
     pub weight: u32,
     pub sync_timeout_ms: Millis,
@@ -49,7 +47,7 @@ pub struct Nodes {
     pub zookeeper: String,
     pub zookeeper_path: String,
     pub zookeeper_session_timeout_ms: Millis,
-    pub zookeeper_auth: Secret<Pair>,
+    pub zookeeper_auth: Secret,
     pub zookeeper_auth_file: PathBuf,
 }
 

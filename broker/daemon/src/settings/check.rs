@@ -3,7 +3,7 @@
 use toml::Value;
 
 use super::entry::Entry;
-use super::{Place, Schema, SettingsError, masked_url};
+use super::{Item, Place, Schema, SettingsError, masked_url};
 
 /// Maximum number of characters of an invalid text that an error shows.
 const FOUND_CHARS_MAX: usize = 200;
@@ -14,47 +14,39 @@ const FOUND_CHARS_MAX: usize = 200;
 /// [`SettingsError::Value`], or the error that the schema returns for a text or a table. An error contains the key by the name
 /// that the operator wrote, which may differ from `section.key` in another format than TOML.
 pub(super) fn entry(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
-    check_value(schema, entry).map_err(|error| named(error, entry))
+    check_value(schema, entry).map_err(|mut error| {
+        rename(&mut error, entry);
+        error
+    })
 }
 
-fn named(error: SettingsError, entry: &Entry) -> SettingsError {
-    let renamed = |text: String| text.replace(&entry.key, &entry.name);
+/// Replaces the key in an error by the name that the operator wrote.
+fn rename(error: &mut SettingsError, entry: &Entry) {
     match error {
-        SettingsError::Value {
-            place,
-            key,
-            allowed,
-            found,
-        } => SettingsError::Value {
-            place,
-            key: renamed(key),
-            allowed,
-            found,
-        },
-        SettingsError::Conflict { place, rule } => SettingsError::Conflict {
-            place,
-            rule: renamed(rule),
-        },
-        SettingsError::Several(errors) => {
-            SettingsError::Several(errors.into_iter().map(|error| named(error, entry)).collect())
+        SettingsError::Value { key: text, .. } | SettingsError::Conflict { rule: text, .. } => {
+            *text = text.replace(&entry.item.key, &entry.item.name);
         }
-        error => error,
+        SettingsError::Several(errors) => errors.iter_mut().for_each(|error| rename(error, entry)),
+        _ => {}
     }
 }
 
 fn check_value(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
-    if std::mem::discriminant(&entry.value) != std::mem::discriminant(&entry.default) {
-        return Err(wrong_type(schema, entry, entry.place.clone(), &entry.value));
+    let Item {
+        key, value, place, ..
+    } = &entry.item;
+    if std::mem::discriminant(value) != std::mem::discriminant(&entry.default) {
+        return Err(wrong_type(schema, entry, place.clone(), value));
     }
-    let takes_tables = schema.tables.iter().any(|(key, _)| *key == entry.key);
-    match &entry.value {
+    let takes_tables = schema.tables.iter().any(|(name, _)| name == key);
+    match value {
         Value::Integer(number) => in_range(schema, entry, *number),
-        Value::String(text) => text_form(schema, &entry.key, &entry.place, text),
+        Value::String(text) => text_form(schema, key, place, text),
         Value::Array(items) => SettingsError::all(items.iter().enumerate().filter_map(|(at, item)| {
-            let place = entry.item_places.get(at).unwrap_or(&entry.place);
+            let place = entry.item.item_places.get(at).unwrap_or(place);
             let checked = match item {
-                Value::Table(table) if takes_tables => (schema.table)(&entry.key, place, table),
-                Value::String(text) if !takes_tables => text_form(schema, &entry.key, place, text),
+                Value::Table(table) if takes_tables => (schema.table)(key, place, table),
+                Value::String(text) if !takes_tables => text_form(schema, key, place, text),
                 other => Err(wrong_type(schema, entry, place.clone(), other)),
             };
             checked.err()
@@ -65,9 +57,10 @@ fn check_value(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
 
 /// Returns the error for a value that has another type than the default, or for a number out of range.
 pub(super) fn wrong_type(schema: &Schema, entry: &Entry, place: Place, found: &Value) -> SettingsError {
-    let tables = schema.tables.iter().find(|(key, _)| *key == entry.key);
+    let key = &entry.item.key;
+    let tables = schema.tables.iter().find(|(name, _)| name == key);
     let allowed = match (&entry.default, tables) {
-        (Value::Integer(_), _) => range_text(schema, &entry.key),
+        (Value::Integer(_), _) => range_text(schema, key),
         (Value::Boolean(_), _) => "true or false".to_owned(),
         (Value::Array(_), Some((_, takes))) => format!("a list of {takes} in a settings file"),
         (Value::Array(_), None) => "a list of strings".to_owned(),
@@ -75,9 +68,9 @@ pub(super) fn wrong_type(schema: &Schema, entry: &Entry, place: Place, found: &V
     };
     SettingsError::Value {
         place,
-        key: entry.key.clone(),
+        key: key.clone(),
         allowed,
-        found: schema.shown(&entry.key, found),
+        found: schema.shown(key, found),
     }
 }
 
@@ -111,18 +104,19 @@ fn range_text(schema: &Schema, key: &str) -> String {
 }
 
 fn in_range(schema: &Schema, entry: &Entry, number: i64) -> Result<(), SettingsError> {
-    let range = schema.ranges.iter().find(|(name, ..)| *name == entry.key);
+    let Item { key, place, .. } = &entry.item;
+    let range = schema.ranges.iter().find(|(name, ..)| name == key);
     let Some((_, low, high)) = range.filter(|(_, low, high)| !(*low..=*high).contains(&number)) else {
         return Ok(());
     };
-    Err(match &entry.source {
+    Err(match &entry.item.source {
         Some(source) => SettingsError::Value {
-            place: entry.place.clone(),
-            key: entry.key.clone(),
+            place: place.clone(),
+            key: key.clone(),
             allowed: format!("a time from {low} to {high} {}", entry.unit()),
             found: source.clone(),
         },
-        None => wrong_type(schema, entry, entry.place.clone(), &entry.value),
+        None => wrong_type(schema, entry, place.clone(), &entry.item.value),
     })
 }
 
@@ -142,8 +136,7 @@ fn text_form(schema: &Schema, key: &str, place: &Place, text: &str) -> Result<()
 }
 
 /// Returns the error for a text that is not one of the allowed words.
-#[must_use]
-pub fn not_a_word(key: &str, place: &Place, words: &[&str], found: &str) -> SettingsError {
+fn not_a_word(key: &str, place: &Place, words: &[&str], found: &str) -> SettingsError {
     let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
     refused(key, place, &words.join(" or "), found)
 }

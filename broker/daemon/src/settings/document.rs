@@ -44,6 +44,20 @@ pub struct Item {
     pub item_places: Vec<Place>,
 }
 
+impl Item {
+    /// Creates the item of a value that was written under its own key and in its own unit.
+    pub(super) fn of(key: String, value: Value, place: Place) -> Self {
+        Self {
+            name: key.clone(),
+            key,
+            value,
+            source: None,
+            place,
+            item_places: Vec::new(),
+        }
+    }
+}
+
 /// Parses a TOML text. `name` is its name in errors. If the text has errors, only lines with a certain meaning are taken.
 pub(super) fn parse(name: &str, text: &str) -> Document {
     let lines = Lines::of(name, text);
@@ -106,12 +120,8 @@ fn item(key: String, offset: usize, value: &Spanned<DeValue<'_>>, lines: &Lines<
         _ => Vec::new(),
     };
     Item {
-        name: key.clone(),
-        key,
-        value: plain(value.get_ref()),
-        source: None,
-        place: lines.place(offset),
         item_places,
+        ..Item::of(key, plain(value.get_ref()), lines.place(offset))
     }
 }
 

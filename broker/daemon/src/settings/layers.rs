@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::document::{self, Document, Item};
 use super::entry::Entry;
-use super::places::named_keys;
+use super::place::named_keys;
 use super::suggestion::{hint, nearest};
 use super::{Loaded, Place, Places, Schema, Settings, SettingsError, check};
 
@@ -85,13 +85,8 @@ impl Layers {
         let Document { items, errors, .. } = document::parse(schema.defaults_file, schema.defaults);
         SettingsError::all(errors)?;
         let entry = |item: Item| Entry {
-            key: item.key,
-            name: item.name,
             default: item.value.clone(),
-            value: item.value,
-            source: None,
-            place: Place::Default,
-            item_places: Vec::new(),
+            item: Item::of(item.key, item.value, Place::Default),
         };
         Ok(Self {
             schema,
@@ -103,7 +98,7 @@ impl Layers {
     }
 
     fn entry(&mut self, key: &str) -> Option<&mut Entry> {
-        self.entries.iter_mut().find(|entry| entry.key == key)
+        self.entries.iter_mut().find(|entry| entry.item.key == key)
     }
 
     fn has_section(&self, section: &str) -> bool {
@@ -141,12 +136,9 @@ impl Layers {
         for (section, line) in document.sections {
             if !self.has_section(&section) {
                 let known = self.entries.iter().map(|entry| entry.split().0);
+                let listed = format!("the sections are listed in {}", self.schema.defaults_file);
                 let error = SettingsError::UnknownKey {
-                    hint: hint(
-                        &section,
-                        known,
-                        &format!("the sections are listed in {}", self.schema.defaults_file),
-                    ),
+                    hint: hint(nearest(&section, known, |known| known), &listed),
                     place: Place::file(name, line),
                     key: format!("[{section}]"),
                     section: String::new(),
@@ -163,10 +155,7 @@ impl Layers {
                 }
                 continue;
             };
-            entry.set(item.value, item.place);
-            entry.name = item.name;
-            entry.source = item.source;
-            entry.item_places = item.item_places;
+            entry.item = item;
         }
     }
 
@@ -176,7 +165,7 @@ impl Layers {
             .entries
             .iter()
             .filter(|entry| entry.split().0 == section)
-            .map(|entry| entry.key.as_str());
+            .map(|entry| entry.item.key.as_str());
         let elsewhere = self
             .entries
             .iter()
@@ -191,10 +180,7 @@ impl Layers {
             key.split_once('.').map_or(key, |(_, name)| name)
         });
         SettingsError::UnknownKey {
-            hint: nearest.map_or_else(
-                || format!("; {otherwise}"),
-                |known| format!("; did you mean `{known}`?"),
-            ),
+            hint: hint(nearest, &otherwise),
             place,
             key: key.to_owned(),
             section: String::new(),
@@ -213,7 +199,7 @@ impl Layers {
         }
         for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("STANDIN_")) {
             let known = self.entries.iter().find(|entry| entry.variable() == **name);
-            match known.map(|entry| entry.key.clone()) {
+            match known.map(|entry| entry.item.key.clone()) {
                 Some(key) => self.apply_variable(&key, name, value),
                 None if is_kubernetes_variable(name) => {}
                 None => self.unknown_variable(name),
@@ -229,29 +215,24 @@ impl Layers {
             .split('_')
             .next()
             .is_some_and(|section| self.has_section(section));
-        let keys: Vec<String> = self
-            .entries
-            .iter()
-            .map(|entry| entry.key.replace('.', "_"))
-            .collect();
-        let nearest = nearest(&rest, keys.iter().map(String::as_str), |key| key);
+        let variables: Vec<String> = self.entries.iter().map(Entry::variable).collect();
+        let known = variables.iter().map(String::as_str);
+        let nearest = nearest(&rest.to_uppercase(), known, |variable| {
+            variable.trim_start_matches("STANDIN_")
+        });
         if !in_section && nearest.is_none() {
             self.warnings.push(format!(
                 "environment variable {name} is not a setting of this program; ignored"
             ));
             return;
         }
+        let form = format!(
+            "the variables are STANDIN_<SECTION>_<KEY> of {}",
+            self.schema.defaults_file
+        );
         let error = SettingsError::UnknownKey {
             place: Place::Variable(name.to_owned()),
-            hint: nearest.map_or_else(
-                || {
-                    format!(
-                        "; the variables are STANDIN_<SECTION>_<KEY> of {}",
-                        self.schema.defaults_file
-                    )
-                },
-                |key| format!("; did you mean `STANDIN_{}`?", key.to_uppercase()),
-            ),
+            hint: hint(nearest, &form),
             key: rest,
             section: String::new(),
         };
@@ -302,7 +283,7 @@ impl Layers {
             if let Err(error) = check::entry(self.schema, entry) {
                 self.errors.push(error);
                 entry.set(entry.default.clone(), Place::Default);
-                refused.push(entry.key.clone());
+                refused.push(entry.item.key.clone());
             }
         }
         // All values were checked above, so an error here is a bug.
@@ -352,7 +333,7 @@ impl Layers {
                     .as_table_mut(),
             };
             if let Some(table) = table {
-                table.insert(key.to_owned(), entry.value.clone());
+                table.insert(key.to_owned(), entry.item.value.clone());
             }
         }
         root

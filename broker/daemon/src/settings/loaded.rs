@@ -36,8 +36,12 @@ impl<S> Loaded<S> {
                 // Writing to a String cannot fail.
                 let _ = writeln!(text, "\n[{section}]");
             }
-            let _ = write!(text, "{key} = {}", self.schema.shown(&entry.key, &entry.value));
-            let _ = match &entry.place {
+            let _ = write!(
+                text,
+                "{key} = {}",
+                self.schema.shown(&entry.item.key, &entry.item.value)
+            );
+            let _ = match &entry.item.place {
                 Place::Default => writeln!(text),
                 place => writeln!(text, "  # {place}"),
             };

@@ -1,7 +1,11 @@
-//! The place where a value was given: a line of a file, an environment variable, or a flag.
+//! The place where a value was given: a line of a file, an environment variable, or a flag. Checks that compare one value with
+//! another get the places of all values.
 
 use std::fmt;
 use std::sync::Arc;
+
+use super::SettingsError;
+use super::entry::Entry;
 
 /// Place where a value was given, as errors and `--print-config` show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,4 +47,38 @@ impl fmt::Display for Place {
             Self::Flag(name) => write!(formatter, "flag {name}"),
         }
     }
+}
+
+/// The place of each value.
+#[derive(Debug)]
+pub struct Places<'a>(pub(super) &'a [Entry]);
+
+impl Places<'_> {
+    /// Returns the place of the value of `section.key`.
+    #[must_use]
+    pub fn of(&self, key: &str) -> Place {
+        let entry = self.0.iter().find(|entry| entry.item.key == key);
+        entry.map_or(Place::Default, |entry| entry.item.place.clone())
+    }
+
+    /// Returns the error for values that contradict each other. `rule` contains the full names of the keys. The place of the
+    /// error is that of `key`, or, if `key` has its default, that of the first key in `rule` that the operator set.
+    #[must_use]
+    pub fn conflict(&self, key: &str, rule: String) -> SettingsError {
+        let given = std::iter::once(key)
+            .chain(named_keys(&rule))
+            .map(|key| self.of(key))
+            .find(|place| *place != Place::Default);
+        SettingsError::Conflict {
+            place: given.unwrap_or(Place::Default),
+            rule,
+        }
+    }
+}
+
+/// Returns the words of `text` that may be full names of keys.
+pub(super) fn named_keys(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.')))
+        .map(|word| word.trim_matches('.'))
+        .filter(|word| !word.is_empty())
 }

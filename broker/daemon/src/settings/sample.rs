@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::{Millis, Place, Places, Schema, Secs, Settings, SettingsError, masked_url, refused};
+use super::{Places, Schema, Secs, Settings, SettingsError, masked_url, refused};
 
 const DEFAULTS: &str = "\
 listen = [\"127.0.0.1:4222\"]
@@ -48,15 +48,11 @@ pub(super) const SCHEMA: Schema = Schema {
         "nodes.upstream" if text.is_empty() => Err(refused(key, place, "nats://host:port", text)),
         _ => Ok(()),
     },
-    table,
-};
-
-fn table(key: &str, place: &Place, table: &Table) -> Result<(), SettingsError> {
-    match table.get("pattern") {
+    table: |key, place, table| match table.get("pattern") {
         Some(_) => Ok(()),
         None => Err(refused(key, place, "{ pattern }", "missing")),
-    }
-}
+    },
+};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,10 +60,10 @@ pub(super) struct Sample {
     pub(super) listen: Vec<String>,
     pub(super) nodes: Nodes,
     pub(super) session: Session,
-    pub(super) health: Health,
-    pub(super) http: Http,
-    pub(super) publish: Publish,
-    pub(super) log: Log,
+    pub(super) health: Table,
+    pub(super) http: Table,
+    pub(super) publish: Table,
+    pub(super) log: Table,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,28 +76,7 @@ pub(super) struct Nodes {
 pub(super) struct Session {
     pub(super) buffer_bytes: usize,
     pub(super) ping_interval_secs: Secs,
-    pub(super) ping_max: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Health {
-    pub(super) probe_interval_ms: Millis,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Http {
-    pub(super) listen: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Publish {
-    pub(super) subject: Vec<Table>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Log {
-    pub(super) level: String,
-    pub(super) format: String,
+    pub(super) ping_max: u64,
 }
 
 impl Settings for Sample {
@@ -111,19 +86,12 @@ impl Settings for Sample {
         if self.listen.is_empty() {
             return Err(places.conflict("listen", "listen must name an address".to_owned()));
         }
-        let Session {
-            ping_interval_secs,
-            ping_max,
-            ..
-        } = &self.session;
-        if ping_interval_secs.0 * u64::from(*ping_max) > 3600 {
-            return Err(places.conflict(
-                "session.ping_interval_secs",
-                format!(
-                    "session.ping_interval_secs ({}) and session.ping_max ({ping_max}) are more than an hour",
-                    ping_interval_secs.0
-                ),
-            ));
+        let (secs, max) = (self.session.ping_interval_secs.0, self.session.ping_max);
+        if secs * max > 3600 {
+            let rule = format!(
+                "session.ping_interval_secs ({secs}) and session.ping_max ({max}) are more than an hour"
+            );
+            return Err(places.conflict("session.ping_interval_secs", rule));
         }
         Ok(())
     }

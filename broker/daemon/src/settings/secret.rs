@@ -1,7 +1,6 @@
 //! Texts that may contain a password. They are masked when they are shown.
 
 use std::fmt;
-use std::marker::PhantomData;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,77 +9,34 @@ use super::{Place, SettingsError};
 /// Replacement of a secret in logs, errors and the output of `--print-config`.
 pub const MASK: &str = "***";
 
-/// Form of a text with a secret.
-pub trait Mask {
-    /// Returns `text` with its secret masked.
-    fn mask(text: &str) -> String;
-}
-
-/// An address that may contain `user:password@` or `token@`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Url;
-
-/// `user:password`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Pair;
-
-/// A password or a token.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Whole;
-
-impl Mask for Url {
-    fn mask(text: &str) -> String {
-        masked_url(text)
-    }
-}
-
-impl Mask for Pair {
-    fn mask(text: &str) -> String {
-        masked_pair(text)
-    }
-}
-
-impl Mask for Whole {
-    fn mask(text: &str) -> String {
-        masked_whole(text)
-    }
-}
-
-/// A text of the settings that is masked when it is shown. The type `M` is its form.
+/// A text of the settings that contains a secret. `Debug` shows only whether it is empty.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Secret<M> {
-    text: String,
-    #[serde(skip)]
-    mask: PhantomData<M>,
-}
+pub struct Secret(String);
 
-impl<M> Secret<M> {
+impl Secret {
     /// Returns the text with its secret.
     #[must_use]
     pub fn reveal(&self) -> &str {
-        &self.text
+        &self.0
     }
 
     /// Returns whether the text is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.text.is_empty()
+        self.0.is_empty()
     }
 }
 
-impl<M> From<&str> for Secret<M> {
+impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Self {
-            text: text.to_owned(),
-            mask: PhantomData,
-        }
+        Self(text.to_owned())
     }
 }
 
-impl<M: Mask> fmt::Debug for Secret<M> {
+impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&M::mask(&self.text), formatter)
+        formatter.write_str(&masked_whole(&self.0))
     }
 }
 
@@ -145,10 +101,10 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(masked_url(text), shown);
-            assert_eq!(format!("{:?}", Secret::<Url>::from(text)), format!("{shown:?}"));
         }
         for (text, shown) in [("zk:hunter2@x", "zk:***"), ("hunter2", "***"), ("", "")] {
-            assert_eq!(format!("{:?}", Secret::<Pair>::from(text)), format!("{shown:?}"));
+            assert_eq!(masked_pair(text), shown);
         }
+        assert_eq!(format!("{:?}", Secret::from("u:hunter2")), "***");
     }
 }

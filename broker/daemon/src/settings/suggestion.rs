@@ -1,11 +1,11 @@
 //! "Did you mean …?": the known name that resembles a misspelt one.
 
-/// Returns `; did you mean …?` if a known name resembles `name`, or else `; ` and `otherwise`.
-pub(super) fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>, otherwise: &str) -> String {
-    nearest(name, known, |known| known).map_or_else(
-        || format!("; {otherwise}"),
-        |known| format!("; did you mean `{known}`?"),
-    )
+/// Returns the end of an error text: `; did you mean …?` if there is a `nearest` name, or else `; ` and `otherwise`.
+pub(super) fn hint(nearest: Option<&str>, otherwise: &str) -> String {
+    match nearest {
+        Some(known) => format!("; did you mean `{known}`?"),
+        None => format!("; {otherwise}"),
+    }
 }
 
 /// Returns the known name whose `part` is most similar to `name`. At most a third of its letters may differ.

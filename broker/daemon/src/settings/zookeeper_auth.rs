@@ -7,12 +7,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::{MASK, Pair, Place, Places, Secret, SettingsError, mask_given, masked_pair, refused};
+use super::{MASK, Place, Places, Secret, SettingsError, mask_given, masked_pair, refused};
 
 /// The two settings for ZooKeeper credentials, `user:password` each. At most one of them may be set.
 #[derive(Debug, Clone, Copy)]
 pub struct ZooKeeperAuth<'s> {
-    credentials: &'s Secret<Pair>,
+    credentials: &'s Secret,
     file: &'s Path,
 }
 
@@ -22,7 +22,7 @@ impl<'s> ZooKeeperAuth<'s> {
 
     /// Joins the values of `nodes.zookeeper_auth` and `nodes.zookeeper_auth_file`.
     #[must_use]
-    pub const fn new(credentials: &'s Secret<Pair>, file: &'s Path) -> Self {
+    pub const fn new(credentials: &'s Secret, file: &'s Path) -> Self {
         Self { credentials, file }
     }
 
@@ -104,7 +104,7 @@ mod tests {
     fn credentials_come_from_the_settings_or_else_from_the_first_line_of_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("auth");
-        let (none, some) = (Secret::<Pair>::from(""), Secret::<Pair>::from("u:p"));
+        let (none, some) = (Secret::from(""), Secret::from("u:p"));
         let read = |credentials, file| ZooKeeperAuth::new(credentials, file).read();
         assert_eq!(read(&none, Path::new("")).unwrap(), None);
         assert_eq!(read(&some, Path::new("")).unwrap().as_deref(), Some("u:p"));
