@@ -1,13 +1,11 @@
 //! [`Announcer`] takes the reports about this node's own znode from the hub, logs them for the operator, and publishes
 //! the [`RegistrationState`].
 
-use std::sync::Arc;
-
 use tokio::sync::watch as channel;
-use tracing::{error, info, warn};
+use tracing::{Level, error, info, warn};
 
-use crate::registration::{Holder, Waiting};
-use crate::registration_state::{RegistrationEvent, RegistrationState, Wanted};
+use crate::registration::Holder;
+use crate::registration_state::{RegistrationEvent, RegistrationState, Wanted, ZnodeState};
 use crate::znode_path;
 
 /// Logs and publishes the state of this node's registration.
@@ -40,46 +38,15 @@ impl Announcer {
     /// Handles a report about our znode.
     pub(crate) fn take(&mut self, event: RegistrationEvent) {
         let znode = self.znode();
-        match event {
-            RegistrationEvent::Announced => {
-                info!("registration: {znode} registered");
-                self.publish(RegistrationState::Announced);
-            }
-            RegistrationEvent::Ready => self.publish(RegistrationState::Ready),
-            RegistrationEvent::Waiting(waiting) => self.take_waiting(&znode, &waiting),
-            RegistrationEvent::Withdrawn => {
-                info!("registration: {znode} unregistered");
-                self.publish(RegistrationState::Withdrawn);
-            }
-            RegistrationEvent::Refused(reason) => {
-                let reason = format!("{znode}: {reason}");
-                error!("registration: refused, retrying: {reason}");
-                self.publish(RegistrationState::Seeking { reason });
-            }
-            RegistrationEvent::Removed(ghost) => info!("registration: {znode} of {ghost} deleted"),
-            RegistrationEvent::Rewritten => info!("registration: {znode} updated"),
-            RegistrationEvent::Overwritten => {
-                warn!("registration: {znode} was changed by another client, written again")
-            }
-            RegistrationEvent::Deleted => {
-                warn!("registration: {znode} was deleted by another client, created again")
-            }
+        match log_line(&znode, &event) {
+            Some((Level::ERROR, line)) => error!("registration: {line}"),
+            Some((Level::WARN, line)) => warn!("registration: {line}"),
+            Some((_, line)) => info!("registration: {line}"),
+            None => {}
         }
-    }
-
-    fn take_waiting(&self, znode: &str, waiting: &Waiting) {
-        let reason = format!("{znode}: {waiting}");
-        if !waiting.is_taken {
-            info!("registration: {reason}");
-            self.publish(RegistrationState::Seeking { reason });
-            return;
+        if let RegistrationEvent::State(state) = event {
+            self.publish(published(&znode, state));
         }
-        error!("registration: {reason}");
-        let by = match &waiting.holder {
-            Holder::Node(node) => Some(Arc::clone(node)),
-            Holder::Unknown | Holder::Persistent => None,
-        };
-        self.publish(RegistrationState::Taken { by, reason });
     }
 
     /// Records that there is no session, for this reason.
@@ -107,5 +74,115 @@ impl Announcer {
     }
 }
 
+/// Returns the log line for an event and its level; `None` if the event is not logged.
+fn log_line(znode: &str, event: &RegistrationEvent) -> Option<(Level, String)> {
+    Some(match event {
+        RegistrationEvent::State(state) => match state {
+            ZnodeState::None | ZnodeState::Ready => return None,
+            ZnodeState::Own(_) => (Level::INFO, format!("{znode} registered")),
+            ZnodeState::Withdrawn => (Level::INFO, format!("{znode} unregistered")),
+            ZnodeState::Waiting(waiting) => {
+                let level = if waiting.is_taken {
+                    Level::ERROR
+                } else {
+                    Level::INFO
+                };
+                (level, format!("{znode}: {waiting}"))
+            }
+            ZnodeState::Refused(reason) => (Level::ERROR, format!("refused, retrying: {znode}: {reason}")),
+        },
+        RegistrationEvent::Removed(ghost) => (Level::INFO, format!("{znode} of {ghost} deleted")),
+        RegistrationEvent::Rewritten => (Level::INFO, format!("{znode} updated")),
+        RegistrationEvent::Overwritten => (
+            Level::WARN,
+            format!("{znode} was changed by another client, written again"),
+        ),
+        RegistrationEvent::Deleted => (
+            Level::WARN,
+            format!("{znode} was deleted by another client, created again"),
+        ),
+    })
+}
+
+/// Returns the state that the node sees when its znode has this state.
+fn published(znode: &str, state: ZnodeState) -> RegistrationState {
+    match state {
+        ZnodeState::None | ZnodeState::Withdrawn => RegistrationState::Withdrawn,
+        ZnodeState::Own(_) => RegistrationState::Announced,
+        ZnodeState::Ready => RegistrationState::Ready,
+        ZnodeState::Refused(reason) => RegistrationState::Seeking {
+            reason: format!("{znode}: {reason}"),
+        },
+        ZnodeState::Waiting(waiting) => {
+            let reason = format!("{znode}: {waiting}");
+            match waiting.holder {
+                _ if !waiting.is_taken => RegistrationState::Seeking { reason },
+                Holder::Node(by) => RegistrationState::Taken { by: Some(by), reason },
+                Holder::Unknown | Holder::Persistent => RegistrationState::Taken { by: None, reason },
+            }
+        }
+    }
+}
+
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::endpoint::Endpoint;
+    use crate::node::{Node, Source};
+    use crate::record::Record;
+    use crate::registration::{Ghost, Waiting};
+
+    fn announcer() -> (Announcer, channel::Receiver<RegistrationState>) {
+        let wanted = Wanted {
+            record: Arc::new(Record::new("n1", Endpoint::new("10.0.0.1", 4222))),
+            is_held: false,
+            dead_run: None,
+        };
+        let (publish, state) = channel::channel(RegistrationState::Withdrawn);
+        let mut announcer = Announcer::new(channel::Sender::new(Some(wanted)).subscribe(), publish);
+        announcer.register_under("/nodes".to_owned());
+        (announcer, state)
+    }
+
+    fn waiting(is_taken: bool) -> RegistrationEvent {
+        let node = Node::at(Endpoint::new("10.0.0.2", 4222), Source::ZooKeeper);
+        let holder = Holder::Node(Arc::new(node));
+        RegistrationEvent::State(ZnodeState::Waiting(Waiting { holder, is_taken }))
+    }
+
+    #[test]
+    fn a_taken_id_is_an_error_that_names_the_znode_and_the_other() {
+        let (mut announcer, mut state) = announcer();
+        for (is_taken, level, name) in [(false, Level::INFO, "seeking"), (true, Level::ERROR, "taken")] {
+            let (logged, line) = log_line("/nodes/n1", &waiting(is_taken)).unwrap();
+            assert_eq!(logged, level, "{line}");
+            assert!(
+                line.contains("/nodes/n1") && line.contains("10.0.0.2:4222"),
+                "{line}"
+            );
+            announcer.take(waiting(is_taken));
+            assert_eq!(state.borrow_and_update().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn what_others_did_to_our_znode_is_a_warning_and_changes_no_state() {
+        let (mut announcer, mut state) = announcer();
+        announcer.take(RegistrationEvent::State(ZnodeState::Own(1)));
+        assert_eq!(state.borrow_and_update().as_str(), "announced");
+        for (event, level) in [
+            (RegistrationEvent::Deleted, Level::WARN),
+            (RegistrationEvent::Overwritten, Level::WARN),
+            (RegistrationEvent::Rewritten, Level::INFO),
+            (RegistrationEvent::Removed(Ghost::EarlierProcess), Level::INFO),
+        ] {
+            assert_eq!(log_line("/nodes/n1", &event).unwrap().0, level, "{event:?}");
+            announcer.take(event);
+        }
+        assert!(!state.has_changed().unwrap());
+        announcer.without_session("no memory");
+        assert_eq!(state.borrow_and_update().as_str(), "seeking");
+    }
+}

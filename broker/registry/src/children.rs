@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use crate::client::{CallError, Change, ChangeQueue, Client, ZnodeStat};
+use crate::client::{CallError, Changes, Client, ZnodeStat};
 use crate::node::Node;
 use crate::registrars;
 use crate::znode_path;
@@ -37,28 +37,13 @@ pub(crate) struct UnreadableRecord {
     pub(crate) reason: String,
 }
 
-enum Entry {
-    Node {
-        node: Arc<Node>,
-        mzxid: i64,
-    },
-    /// The record says that the node does not serve clients.
-    NotServing {
-        mzxid: i64,
-    },
-    Unreadable(UnreadableRecord),
-    /// The ACL forbids reading the record, so it has no watch. Each audit marks it to be read again.
-    NoAuth(UnreadableRecord),
-}
-
-impl Entry {
-    fn mzxid(&self) -> Option<i64> {
-        match self {
-            Self::Node { mzxid, .. } | Self::NotServing { mzxid } => Some(*mzxid),
-            Self::Unreadable(unreadable) => Some(unreadable.mzxid),
-            Self::NoAuth(_) => None,
-        }
-    }
+/// One child, as it was read last.
+struct Entry {
+    /// The last change of its data. `None` if the ACL forbids reading the record: it has no watch then, and each audit marks it
+    /// to be read again.
+    mzxid: Option<i64>,
+    /// The node, `None` if the record says that it does not serve clients, or the reason why the record was not read.
+    node: Result<Option<Arc<Node>>, String>,
 }
 
 /// The known children, and which of them must be read again.
@@ -91,23 +76,10 @@ impl Children {
         self.list_is_stale = true;
     }
 
-    /// Marks what has changed, according to `first` and the queued changes, to be read again: the list, single children, or
-    /// everything if the queue has overflowed.
-    pub(crate) fn mark_stale(&mut self, first: Change, changes: &mut ChangeQueue) {
-        let mut next = Some(first);
-        while let Some(change) = next {
-            match change {
-                Change::List => self.list_is_stale = true,
-                Change::Child(name) => {
-                    self.stale.insert(name);
-                }
-            }
-            next = changes.try_next();
-        }
-        if changes.take_overflowed() {
-            self.list_is_stale = true;
-            self.stale.extend(self.known.keys().cloned());
-        }
+    /// Marks what has changed to be read again: the list, or single children.
+    pub(crate) fn mark_stale(&mut self, changes: Changes) {
+        self.list_is_stale |= changes.list;
+        self.stale.extend(changes.children);
     }
 
     /// Reads what is marked, and new children. Each read sets its watch again. Returns the nodes.
@@ -175,29 +147,19 @@ impl Children {
         name: String,
         answer: Result<Option<(Vec<u8>, ZnodeStat)>, CallError>,
     ) -> Result<(), CallError> {
-        let znode = znode_path::child(&self.path, &name);
         let entry = match answer {
-            Ok(Some((data, ZnodeStat { mzxid, .. }))) => match registrars::parse(&data) {
-                Ok(Some(node)) => Entry::Node {
-                    node: Arc::new(node),
-                    mzxid,
-                },
-                Ok(None) => Entry::NotServing { mzxid },
-                Err(error) => Entry::Unreadable(UnreadableRecord {
-                    znode,
-                    mzxid,
-                    reason: error.to_string(),
-                }),
+            Ok(Some((data, stat))) => Entry {
+                mzxid: Some(stat.mzxid),
+                node: registrars::parse(&data).map(|node| node.map(Arc::new)),
             },
             Ok(None) => {
                 self.known.remove(&name);
                 return Ok(());
             }
-            Err(error @ CallError::NoAuth { .. }) => Entry::NoAuth(UnreadableRecord {
-                znode,
-                mzxid: 0,
-                reason: error.to_string(),
-            }),
+            Err(error @ CallError::NoAuth { .. }) => Entry {
+                mzxid: None,
+                node: Err(error.to_string()),
+            },
             Err(error) => return Err(error),
         };
         self.known.insert(name, entry);
@@ -217,15 +179,9 @@ impl Children {
                 .exists(&znode_path::child(&self.path, name))
                 .await?
                 .map(|stat| stat.mzxid);
-            match (now, entry.mzxid()) {
-                (Some(now), Some(known)) if now == known => {}
-                (_, None) => {
-                    self.stale.insert(name.clone());
-                }
-                _ => {
-                    differences += 1;
-                    self.stale.insert(name.clone());
-                }
+            if entry.mzxid.is_none() || now != entry.mzxid {
+                differences += usize::from(entry.mzxid.is_some());
+                self.stale.insert(name.clone());
             }
         }
         Ok(differences)
@@ -237,13 +193,14 @@ impl Children {
             missing: self.missing,
             ..Listing::default()
         };
-        for entry in self.known.values() {
-            match entry {
-                Entry::Node { node, .. } => listing.nodes.push(Arc::clone(node)),
-                Entry::NotServing { .. } => {}
-                Entry::Unreadable(unreadable) | Entry::NoAuth(unreadable) => {
-                    listing.unreadable.push(unreadable.clone())
-                }
+        for (name, entry) in &self.known {
+            match &entry.node {
+                Ok(node) => listing.nodes.extend(node.clone()),
+                Err(reason) => listing.unreadable.push(UnreadableRecord {
+                    znode: znode_path::child(&self.path, name),
+                    mzxid: entry.mzxid.unwrap_or_default(),
+                    reason: reason.clone(),
+                }),
             }
         }
         listing

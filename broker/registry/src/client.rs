@@ -8,12 +8,11 @@
 //! A client must be created, used and dropped within its own runtime, because dropping that runtime is the only way to end the
 //! tasks of the library.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::watch as channel;
 use zookeeper_async::{Acl, CreateMode, Stat, WatchedEvent, ZkError, ZkResult, ZooKeeper};
 
 use crate::relay::Relay;
@@ -21,61 +20,15 @@ use crate::znode_path;
 
 /// Time after which the library would connect again. The client is dropped long before.
 const LIBRARY_RETRY_MS: u64 = 60_000;
-/// Maximum number of queued changes. If there are more, everything is read again.
-const CHANGES_QUEUED_MAX: usize = 4_096;
 
-/// Change that a watch reported.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
+/// Changes that watches have reported and that are not read yet. There is at most one watch per child, so the number of children
+/// is bounded.
+#[derive(Default, PartialEq)]
+pub(crate) struct Changes {
     /// The list of children changed, or the znode itself was created, changed or deleted.
-    List,
-    /// The data of one child changed, or the child was deleted.
-    Child(String),
-}
-
-/// Sends the changes that watches report to the queue. It must not panic or block, because the library calls it in the task
-/// that handles all watches.
-#[derive(Clone)]
-struct WatchReporter {
-    queue: mpsc::Sender<Change>,
-    overflowed: Arc<AtomicBool>,
-}
-
-impl WatchReporter {
-    fn on(&self, change: Change) -> impl FnOnce(WatchedEvent) + Send + 'static {
-        let reporter = self.clone();
-        move |_event| {
-            if reporter.queue.try_send(change).is_err() {
-                reporter.overflowed.store(true, Ordering::Release);
-            }
-        }
-    }
-}
-
-/// Queue of the changes that watches reported.
-pub(crate) struct ChangeQueue {
-    queue: mpsc::Receiver<Change>,
-    overflowed: Arc<AtomicBool>,
-}
-
-impl ChangeQueue {
-    /// Waits for a change. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Change {
-        match self.queue.recv().await {
-            Some(change) => change,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Returns the next change, if there is one in the queue.
-    pub(crate) fn try_next(&mut self) -> Option<Change> {
-        self.queue.try_recv().ok()
-    }
-
-    /// Returns whether changes were lost since the last call.
-    pub(crate) fn take_overflowed(&self) -> bool {
-        self.overflowed.swap(false, Ordering::AcqRel)
-    }
+    pub(crate) list: bool,
+    /// Children that were deleted or whose data changed.
+    pub(crate) children: BTreeSet<String>,
 }
 
 /// Metadata of a znode in ZooKeeper.
@@ -143,7 +96,7 @@ pub(crate) enum CallError {
 pub(crate) struct Client {
     zookeeper: ZooKeeper,
     call_timeout: Duration,
-    reporter: WatchReporter,
+    changes: channel::Sender<Changes>,
     /// Whether credentials were sent.
     is_authenticated: bool,
 }
@@ -154,30 +107,39 @@ impl Client {
         relay: &Relay,
         session_timeout: Duration,
         call_timeout: Duration,
-    ) -> Result<(Self, ChangeQueue), CallError> {
+    ) -> Result<Self, CallError> {
         let address = relay.address.to_string();
         let retry = Duration::from_millis(LIBRARY_RETRY_MS);
         // The callback gets events that belong to no watch, such as duplicates. It ignores them.
         let connecting = ZooKeeper::connect_with_retry_time(&address, session_timeout, |_| (), retry);
         let zookeeper = within(call_timeout, "connect", &address, connecting).await?;
-        let (queue, changes) = mpsc::channel(CHANGES_QUEUED_MAX);
-        let overflowed = Arc::new(AtomicBool::new(false));
-        let reporter = WatchReporter {
-            queue,
-            overflowed: Arc::clone(&overflowed),
-        };
-        Ok((
-            Self {
-                zookeeper,
-                call_timeout,
-                reporter,
-                is_authenticated: false,
-            },
-            ChangeQueue {
-                queue: changes,
-                overflowed,
-            },
-        ))
+        Ok(Self {
+            zookeeper,
+            call_timeout,
+            changes: channel::Sender::default(),
+            is_authenticated: false,
+        })
+    }
+
+    /// Waits until a watch has reported a change. Cancel-safe.
+    pub(crate) async fn changed(&self) {
+        let mut changes = self.changes.subscribe();
+        let _ = changes.wait_for(|changes| *changes != Changes::default()).await;
+    }
+
+    /// Returns the changes since the last call.
+    pub(crate) fn take_changes(&self) -> Changes {
+        self.changes.send_replace(Changes::default())
+    }
+
+    /// Returns the callback of a watch. It must not panic or block, because the library calls it in the task that handles all
+    /// watches.
+    fn on(
+        &self,
+        note: impl FnOnce(&mut Changes) + Send + 'static,
+    ) -> impl FnOnce(WatchedEvent) + Send + 'static {
+        let changes = self.changes.clone();
+        move |_event| changes.send_modify(note)
     }
 
     /// Sends digest credentials. ZooKeeper accepts any credentials here. If they are wrong, later calls fail.
@@ -195,10 +157,12 @@ impl Client {
         Ok(stat.map(ZnodeStat::from))
     }
 
-    /// Like [`exists`](Self::exists). Also sets a watch, which reports [`Change::List`] when the znode is created, changed or
-    /// deleted.
+    /// Like [`exists`](Self::exists). Also sets a watch, which reports a change of the list when the znode is created, changed
+    /// or deleted.
     pub(crate) async fn exists_watched(&self, path: &str) -> Result<Option<ZnodeStat>, CallError> {
-        let call = self.zookeeper.exists_w(path, self.reporter.on(Change::List));
+        let call = self
+            .zookeeper
+            .exists_w(path, self.on(|changes| changes.list = true));
         let stat = within(self.call_timeout, "exists", path, call).await?;
         Ok(stat.map(ZnodeStat::from))
     }
@@ -209,12 +173,12 @@ impl Client {
         none_if_missing(within(self.call_timeout, "list", path, call).await)
     }
 
-    /// Like [`children`](Self::children). Also sets a watch, which reports [`Change::List`] when a child is created or deleted.
+    /// Like [`children`](Self::children). Also sets a watch, which reports a change of the list when a child is created or deleted.
     /// Call [`exists`](Self::exists) first, because for a missing znode the library never frees the callback.
     pub(crate) async fn children_watched(&self, path: &str) -> Result<Option<Vec<String>>, CallError> {
         let call = self
             .zookeeper
-            .get_children_w(path, self.reporter.on(Change::List));
+            .get_children_w(path, self.on(|changes| changes.list = true));
         none_if_missing(within(self.call_timeout, "list", path, call).await)
     }
 
@@ -230,16 +194,16 @@ impl Client {
         Ok(found.map(|(data, stat)| (data, stat.into())))
     }
 
-    /// Like [`data`](Self::data). Also sets a watch, which reports [`Change::Child`] when the child is changed or deleted.
+    /// Like [`data`](Self::data). Also sets a watch, which reports when the child is changed or deleted.
     pub(crate) async fn data_watched(
         &self,
         path: &str,
         name: &str,
     ) -> Result<Option<(Vec<u8>, ZnodeStat)>, CallError> {
         let full = znode_path::child(path, name);
-        let call = self
-            .zookeeper
-            .get_data_w(&full, self.reporter.on(Change::Child(name.to_owned())));
+        let child = name.to_owned();
+        let report = self.on(|changes| changes.children.extend([child]));
+        let call = self.zookeeper.get_data_w(&full, report);
         let found = none_if_missing(within(self.call_timeout, "read", &full, call).await)?;
         Ok(found.map(|(data, stat)| (data, stat.into())))
     }

@@ -26,7 +26,7 @@ use crate::list::RememberedLists;
 use crate::registration_state::{RegistrationState, Wanted};
 use crate::resolver::LookupError;
 use crate::roster::Roster;
-use crate::session::{SessionReport, millis};
+use crate::session::SessionReport;
 use crate::session_task::SessionTask;
 use crate::session_thread::SessionThread;
 use crate::snapshot::Snapshot;
@@ -423,6 +423,11 @@ fn log_difference(before: &Snapshot, now: &Snapshot) {
         let more = if count > LOGGED_NODES_MAX { " …" } else { "" };
         info!(count, live = live.len(), "nodes {what}: {shown}{more}");
     }
+}
+
+/// Returns a time in milliseconds, for log lines.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn next_report(thread: &mut Option<SessionThread>) -> SessionReport {

@@ -4,7 +4,6 @@
 //! any order.
 
 use serde_json::{Map, Value, json};
-use thiserror::Error;
 
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
@@ -117,21 +116,6 @@ impl Record {
     }
 }
 
-/// Error in a record.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum RecordError {
-    #[error("the znode is empty")]
-    Empty,
-    #[error("{0} bytes are above the limit of {RECORD_BYTES_MAX}")]
-    TooLarge(usize),
-    #[error("neither JSON nor host:port")]
-    NoFormat,
-    #[error("JSON without client, serviceEndpoint, address or host")]
-    NoAddress,
-    #[error("field {field}: {reason}")]
-    Field { field: &'static str, reason: String },
-}
-
 /// Parses a record of ours. Returns `None` for any other data.
 pub(crate) fn parse_own(bytes: &[u8]) -> Option<Node> {
     if bytes.len() > RECORD_BYTES_MAX {
@@ -143,15 +127,12 @@ pub(crate) fn parse_own(bytes: &[u8]) -> Option<Node> {
 }
 
 /// Parses a record of ours, in which only the client address is required.
-pub(crate) fn standin(record: &Map<String, Value>) -> Result<Node, RecordError> {
-    let client = endpoint_text(record, "client")?.ok_or_else(|| RecordError::Field {
-        field: "client",
-        reason: "is null".to_owned(),
-    })?;
+pub(crate) fn standin(record: &Map<String, Value>) -> Result<Node, String> {
+    let client = endpoint_text(record, "client")?.ok_or("field client: is null")?;
     let plain = Node::at(client, Source::ZooKeeper);
     // Only the address is needed to use the node, so other invalid fields are ignored.
     Ok(Node {
-        id: text(record, "id").map_or(plain.id, Into::into),
+        id: text(record, "id").map_or_else(|| plain.id.clone(), Into::into),
         run: text(record, "run").unwrap_or_default().into(),
         mesh: endpoint_text(record, "mesh").ok().flatten(),
         http: endpoint_text(record, "http").ok().flatten(),
@@ -163,19 +144,18 @@ pub(crate) fn standin(record: &Map<String, Value>) -> Result<Node, RecordError> 
             _ => NodeState::Up,
         },
         version: text(record, "version").unwrap_or_default().into(),
-        ..Node::at(plain.client, Source::ZooKeeper)
+        ..plain
     })
 }
 
-fn endpoint_text(record: &Map<String, Value>, field: &'static str) -> Result<Option<Endpoint>, RecordError> {
-    let fail = |reason: String| Err(RecordError::Field { field, reason });
+fn endpoint_text(record: &Map<String, Value>, field: &str) -> Result<Option<Endpoint>, String> {
     match record.get(field) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => text
-            .parse()
-            .map(Some)
-            .or_else(|error: crate::RegistryError| fail(error.to_string())),
-        Some(_) => fail("is not a string".to_owned()),
+        Some(Value::String(text)) => match text.parse() {
+            Ok(endpoint) => Ok(Some(endpoint)),
+            Err(error) => Err(format!("field {field}: {error}")),
+        },
+        Some(_) => Err(format!("field {field}: is not a string")),
     }
 }
 

@@ -5,18 +5,24 @@ use serde_json::{Map, Value};
 
 use crate::endpoint::Endpoint;
 use crate::node::{Node, Source};
-use crate::record::{RECORD_BYTES_MAX, RecordError, standin, weight};
+use crate::record::{RECORD_BYTES_MAX, standin, weight};
+
+const NO_FORMAT: &str = "neither JSON nor host:port";
 
 /// Parses the data of a znode. Returns `None` if the record says that the node does not serve clients.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Node>, RecordError> {
-    if bytes.len() > RECORD_BYTES_MAX {
-        return Err(RecordError::TooLarge(bytes.len()));
+///
+/// # Errors
+/// The reason why the data is not a record.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Node>, String> {
+    let size = bytes.len();
+    if size > RECORD_BYTES_MAX {
+        return Err(format!("{size} bytes are above the limit of {RECORD_BYTES_MAX}"));
     }
     if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(RecordError::Empty);
+        return Err("the znode is empty".to_owned());
     }
     let Ok(json) = serde_json::from_slice::<Value>(bytes) else {
-        let text = std::str::from_utf8(bytes).map_err(|_| RecordError::NoFormat)?;
+        let text = std::str::from_utf8(bytes).map_err(|_| NO_FORMAT)?;
         return plain(text).map(Some);
     };
     match &json {
@@ -25,41 +31,31 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Node>, RecordError> {
         Value::Object(record) if record.contains_key("serviceEndpoint") => server_set(record),
         Value::Object(record) if record.contains_key("address") => curator(record),
         Value::Object(record) if record.contains_key("host") => nerve(record).map(Some),
-        Value::Object(_) => Err(RecordError::NoAddress),
-        _ => Err(RecordError::NoFormat),
+        Value::Object(_) => Err("JSON without client, serviceEndpoint, address or host".to_owned()),
+        _ => Err(NO_FORMAT.to_owned()),
     }
 }
 
-fn plain(text: &str) -> Result<Node, RecordError> {
-    let client = text
-        .trim()
-        .parse::<Endpoint>()
-        .map_err(|_| RecordError::NoFormat)?;
+fn plain(text: &str) -> Result<Node, String> {
+    let client = text.trim().parse::<Endpoint>().map_err(|_| NO_FORMAT)?;
     Ok(Node::at(client, Source::ZooKeeper))
 }
 
 /// Parses a record of Nerve: `{"host":"10.0.0.1","port":4222,"name":"i-1"}`, possibly with more fields.
-fn nerve(record: &Map<String, Value>) -> Result<Node, RecordError> {
+fn nerve(record: &Map<String, Value>) -> Result<Node, String> {
     let client = host_and_port(record, "host", "port")?;
-    let node = Node {
-        weight: weight(record),
-        ..Node::at(client, Source::ZooKeeper)
-    };
+    let mut node = Node::at(client, Source::ZooKeeper);
+    node.weight = weight(record);
     let name = record.get("name").and_then(Value::as_str).map(str::trim);
-    Ok(
-        match name.filter(|name| !name.is_empty() && !name.contains(char::is_control)) {
-            Some(name) => Node {
-                id: name.into(),
-                ..node
-            },
-            None => node,
-        },
-    )
+    if let Some(name) = name.filter(|name| !name.is_empty() && !name.contains(char::is_control)) {
+        node.id = name.into();
+    }
+    Ok(node)
 }
 
 /// Parses a ServiceInstance of Curator. `sslPort` is used if `port` is null. With `enabled: false` (Curator 4.2 and later) the
 /// node does not serve clients.
-fn curator(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> {
+fn curator(record: &Map<String, Value>) -> Result<Option<Node>, String> {
     if record.get("enabled").and_then(Value::as_bool) == Some(false) {
         return Ok(None);
     }
@@ -73,50 +69,28 @@ fn curator(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> {
 }
 
 /// Parses a ServerSet. The node serves clients only with the status `ALIVE`, not with `STARTING`, `STOPPING`, `DEAD` or another.
-fn server_set(record: &Map<String, Value>) -> Result<Option<Node>, RecordError> {
-    if record
-        .get("status")
-        .is_some_and(|status| status.as_str() != Some("ALIVE"))
-    {
+fn server_set(record: &Map<String, Value>) -> Result<Option<Node>, String> {
+    let status = record.get("status");
+    if status.is_some_and(|status| status.as_str() != Some("ALIVE")) {
         return Ok(None);
     }
-    let Some(endpoint) = record.get("serviceEndpoint").and_then(Value::as_object) else {
-        return Err(RecordError::Field {
-            field: "serviceEndpoint",
-            reason: "is not an object".to_owned(),
-        });
-    };
+    let endpoint = record.get("serviceEndpoint").and_then(Value::as_object);
+    let endpoint = endpoint.ok_or("field serviceEndpoint: is not an object")?;
     let client = host_and_port(endpoint, "host", "port")?;
     Ok(Some(Node::at(client, Source::ZooKeeper)))
 }
 
-fn host_and_port(
-    record: &Map<String, Value>,
-    host: &'static str,
-    port: &'static str,
-) -> Result<Endpoint, RecordError> {
-    let fail = |field, reason: &str| {
-        Err(RecordError::Field {
-            field,
-            reason: reason.to_owned(),
-        })
-    };
-    let Some(name) = record.get(host).and_then(Value::as_str) else {
-        return fail(host, "is not a string");
-    };
+fn host_and_port(record: &Map<String, Value>, host: &str, port: &str) -> Result<Endpoint, String> {
+    let name = record.get(host).and_then(Value::as_str);
+    let name = name.ok_or_else(|| format!("field {host}: is not a string"))?;
     let number = match record.get(port) {
         Some(Value::Number(number)) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
         // Registrars with settings from the environment write numbers as strings.
         Some(Value::String(text)) => text.trim().parse().ok(),
         _ => None,
     };
-    let Some(number) = number else {
-        return fail(port, "is not a port from 1 to 65535");
-    };
-    Endpoint::checked(name, number).map_err(|error| RecordError::Field {
-        field: host,
-        reason: error.to_string(),
-    })
+    let number = number.ok_or_else(|| format!("field {port}: is not a port from 1 to 65535"))?;
+    Endpoint::checked(name, number).map_err(|error| format!("field {host}: {error}"))
 }
 
 #[cfg(test)]

@@ -47,16 +47,8 @@ impl RegistrationState {
 /// An event of our znode.
 #[derive(Debug)]
 pub(crate) enum RegistrationEvent {
-    /// Our znode exists, and the last listing has all nodes that were registered before it.
-    Announced,
-    /// The path of our znode is in use.
-    Waiting(Waiting),
-    /// The path of our znode is free. The znode is created after [`Announcement::release`](crate::Announcement::release).
-    Ready,
-    /// Our znode is deleted, as requested.
-    Withdrawn,
-    /// ZooKeeper refused the next step, which is retried.
-    Refused(String),
+    /// The state has changed. If our znode exists, the last listing has all nodes that were registered before it.
+    State(ZnodeState),
     /// A ghost of ours was deleted.
     Removed(Ghost),
     /// The changed record was written, as requested.
@@ -84,22 +76,12 @@ pub(crate) enum ZnodeState {
     None,
     /// Our znode exists; the value is the zxid that created it.
     Own(i64),
+    /// The path of our znode is free. The znode is created after [`Announcement::release`](crate::Announcement::release).
     Ready,
+    /// The path of our znode is in use.
     Waiting(Waiting),
+    /// ZooKeeper refused the next step, which is retried.
     Refused(String),
+    /// Our znode is deleted, as requested.
     Withdrawn,
-}
-
-impl ZnodeState {
-    /// Returns the event of this state; `None` if there is nothing to report.
-    pub(crate) fn event(&self) -> Option<RegistrationEvent> {
-        match self {
-            Self::None => None,
-            Self::Own(_) => Some(RegistrationEvent::Announced),
-            Self::Ready => Some(RegistrationEvent::Ready),
-            Self::Waiting(waiting) => Some(RegistrationEvent::Waiting(waiting.clone())),
-            Self::Refused(reason) => Some(RegistrationEvent::Refused(reason.clone())),
-            Self::Withdrawn => Some(RegistrationEvent::Withdrawn),
-        }
-    }
 }

@@ -15,7 +15,7 @@ use crate::error::RegistryError;
 use crate::record::Record;
 use crate::registration::{Registration, Step, Znode};
 use crate::registration_state::{RegistrationEvent, Wanted, ZnodeState};
-use crate::session::{Session, SessionError, SessionReport, Stopped};
+use crate::session::{Session, SessionError, SessionReport};
 use crate::znode_path;
 
 /// Maximum number of steps in a row. More are needed only if other clients change the znode as fast as this node does. The task
@@ -79,8 +79,11 @@ impl RegistrationTask {
             match settled {
                 Ok(Some(state)) => return Ok(state),
                 Ok(None) => {}
-                Err(Failure::Refused(reason)) => return Ok(ZnodeState::Refused(reason)),
-                Err(Failure::SessionError(broken)) => return Err(broken),
+                // The session is kept, so that changes of the other nodes are still reported.
+                Err(SessionError::Call(error @ CallError::NoAuth { .. })) => {
+                    return Ok(ZnodeState::Refused(error.to_string()));
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(ZnodeState::Refused(
@@ -94,7 +97,7 @@ impl RegistrationTask {
         &mut self,
         session: &mut Session<'_>,
         wanted: &Wanted,
-    ) -> Result<Option<ZnodeState>, Failure> {
+    ) -> Result<Option<ZnodeState>, SessionError> {
         let record = &wanted.record;
         self.id = Some(record.id.clone());
         let znode = znode_path::child(&self.parent, &record.id);
@@ -142,7 +145,7 @@ impl RegistrationTask {
     }
 
     /// Deletes our znode, if there is one.
-    async fn withdraw(&mut self, client: &Client) -> Result<Option<ZnodeState>, Failure> {
+    async fn withdraw(&mut self, client: &Client) -> Result<Option<ZnodeState>, SessionError> {
         let Some(id) = self.id.clone() else {
             return Ok(Some(ZnodeState::None));
         };
@@ -194,28 +197,6 @@ impl RegistrationTask {
                 .delete(&znode_path::child(&self.parent, id), own.version)
                 .await;
         }
-    }
-}
-
-/// Reason why a step was not executed.
-enum Failure {
-    /// ZooKeeper does not allow the step. The session is kept, so that changes of the other nodes are still reported.
-    Refused(String),
-    SessionError(SessionError),
-}
-
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::NoAuth { .. } => Self::Refused(error.to_string()),
-            _ => Self::SessionError(error.into()),
-        }
-    }
-}
-
-impl From<Stopped> for Failure {
-    fn from(gone: Stopped) -> Self {
-        Self::SessionError(gone.into())
     }
 }
 

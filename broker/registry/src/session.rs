@@ -7,15 +7,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 
 use crate::children::Listing;
-use crate::client::{CallError, ChangeQueue, Client};
+use crate::client::{CallError, Client};
 use crate::registration_state::RegistrationEvent;
-
-/// Time for which changes are collected, so that a burst of changes is handled together.
-pub(crate) const BURST_MS: u64 = 20;
 
 /// Report of the thread of a session.
 #[derive(Debug)]
@@ -47,24 +44,17 @@ pub(crate) enum SessionReport {
 }
 
 /// The thread is to end, or the receiver of its reports is gone.
+#[derive(Debug, Error)]
+#[error("stopped")]
 pub(crate) struct Stopped;
 
 /// Reason for the end of a task.
+#[derive(Debug, Error)]
 pub(crate) enum SessionError {
-    Stopped,
-    Failed(String),
-}
-
-impl From<Stopped> for SessionError {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
-    }
-}
-
-impl From<CallError> for SessionError {
-    fn from(error: CallError) -> Self {
-        Self::Failed(error.to_string())
-    }
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error(transparent)]
+    Call(#[from] CallError),
 }
 
 /// A session during one connection.
@@ -74,7 +64,6 @@ pub(crate) struct Session<'a> {
     /// Whether an earlier connection created the session.
     pub(crate) is_resumed: bool,
     pub(crate) client: Arc<Client>,
-    pub(crate) changes: ChangeQueue,
     pub(crate) server: SocketAddr,
     pub(crate) disconnected_since: Instant,
     pub(crate) reports: &'a mpsc::Sender<SessionReport>,
@@ -86,14 +75,12 @@ impl Session<'_> {
     /// Sends a report of the task. The first one proves that the session is usable, so `Up` is sent before it.
     pub(crate) async fn report(&mut self, report: SessionReport) -> Result<(), Stopped> {
         if !std::mem::replace(&mut self.is_proven, true) {
-            let (server, after) = (self.server, self.disconnected_since.elapsed());
-            let is_resumed = self.is_resumed;
-            self.send(SessionReport::Up {
-                server,
-                after,
-                is_resumed,
-            })
-            .await?;
+            let up = SessionReport::Up {
+                server: self.server,
+                after: self.disconnected_since.elapsed(),
+                is_resumed: self.is_resumed,
+            };
+            self.send(up).await?;
         }
         self.send(report).await
     }
@@ -101,17 +88,4 @@ impl Session<'_> {
     async fn send(&self, report: SessionReport) -> Result<(), Stopped> {
         self.reports.send(report).await.map_err(|_| Stopped)
     }
-}
-
-/// Returns a time in milliseconds, for log lines.
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Creates an interval timer whose first tick comes after one interval.
-pub(crate) fn every(interval_ms: u64) -> tokio::time::Interval {
-    let interval = Duration::from_millis(interval_ms);
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }

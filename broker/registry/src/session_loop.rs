@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
-use crate::client::{CallError, ChangeQueue, Client};
+use crate::client::{CallError, Client};
 use crate::config::ZooKeeperConfig;
 use crate::error::RegistryError;
 use crate::hosts::HostList;
@@ -141,11 +141,11 @@ impl SessionLoop {
             }
         })??;
         for server in servers {
-            let mut end =
-                self.in_own_runtime(async |this| this.connection(server, disconnected_since).await)??;
+            let mut connect =
+                || self.in_own_runtime(async |this| this.connection(server, disconnected_since).await);
+            let mut end = connect()??;
             if matches!(end, End::Expired) {
-                end =
-                    self.in_own_runtime(async |this| this.connection(server, disconnected_since).await)??;
+                end = connect()??;
             }
             match end {
                 End::Never(reason) => errors.push(format!("{server}: {reason}")),
@@ -184,7 +184,7 @@ impl SessionLoop {
             begun = self.begin(&mut relay) => begun,
             () = stopped_by_owner(&mut stopped) => return Err(Stopped),
         };
-        let (client, changes, key) = match begin {
+        let (client, key) = match begin {
             Ok(Some(begun)) => begun,
             Ok(None) => {
                 self.key = None;
@@ -199,7 +199,6 @@ impl SessionLoop {
             id,
             is_resumed: before.is_some_and(|before| before.session == id),
             client: Arc::new(client),
-            changes,
             server,
             disconnected_since,
             reports: &self.reports,
@@ -209,8 +208,8 @@ impl SessionLoop {
             ended = relay.ended() => Some(ended),
             served = self.task.run(&mut session) => match served {
                 Ok(never) => match never {},
-                Err(SessionError::Stopped) => None,
-                Err(SessionError::Failed(reason)) => Some(reason),
+                Err(SessionError::Stopped(_)) => None,
+                Err(SessionError::Call(error)) => Some(error.to_string()),
             },
             () = stopped_by_owner(&mut stopped) => None,
         };
@@ -233,10 +232,10 @@ impl SessionLoop {
     }
 
     /// Opens the session. Returns `None` if the session to be resumed has expired.
-    async fn begin(&self, relay: &mut Relay) -> Result<Option<(Client, ChangeQueue, SessionKey)>, String> {
+    async fn begin(&self, relay: &mut Relay) -> Result<Option<(Client, SessionKey)>, String> {
         let text = |error: CallError| error.to_string();
         let session = self.session_timeout();
-        let (mut client, changes) = Client::connect(relay, session, session / 3).await.map_err(text)?;
+        let mut client = Client::connect(relay, session, session / 3).await.map_err(text)?;
         let key = match relay.opened(session / 3).await? {
             SessionAnswer::Granted(key) => key,
             SessionAnswer::Expired => return Ok(None),
@@ -244,7 +243,7 @@ impl SessionLoop {
         if let Some(digest) = &self.config.digest_auth {
             client.authenticate(digest).await.map_err(text)?;
         }
-        Ok(Some((client, changes, key)))
+        Ok(Some((client, key)))
     }
 
     fn session_timeout(&self) -> Duration {

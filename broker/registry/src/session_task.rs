@@ -8,14 +8,19 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use tokio::sync::watch as channel;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
 use crate::children::Children;
 use crate::client::Client;
 use crate::config::ZooKeeperConfig;
 use crate::error::RegistryError;
-use crate::registration_state::Wanted;
+use crate::registration_state::{RegistrationEvent, Wanted, ZnodeState};
 use crate::registration_task::RegistrationTask;
-use crate::session::{BURST_MS, Session, SessionError, SessionReport, every};
-use tokio::sync::watch as channel;
+use crate::session::{Session, SessionError, SessionReport};
+
+/// Time for which changes are collected, so that a burst of changes is handled together.
+const BURST_MS: u64 = 20;
 
 /// The work of a thread. It continues from session to session. A clone of its first state begins again when the thread
 /// had to be started anew.
@@ -66,7 +71,8 @@ impl SessionTask {
                 listed = Some(listing);
             }
             if is_news {
-                if let Some(event) = state.event() {
+                if state != ZnodeState::None {
+                    let event = RegistrationEvent::State(state.clone());
                     session.report(SessionReport::Registration(event)).await?;
                 }
                 stands = Some(state);
@@ -77,9 +83,9 @@ impl SessionTask {
                 continue;
             }
             tokio::select! {
-                change = session.changes.next() => {
+                () = session.client.changed() => {
                     tokio::time::sleep(Duration::from_millis(BURST_MS)).await;
-                    children.mark_stale(change, &mut session.changes);
+                    children.mark_stale(session.client.take_changes());
                 }
                 _ = heartbeat.tick() => { session.client.exists(&self.path).await?; }
                 _ = audit.tick() => {
@@ -97,4 +103,12 @@ impl SessionTask {
     pub(crate) async fn before_close(&mut self, client: &Client) {
         self.registration_task.before_close(client).await;
     }
+}
+
+/// Creates an interval timer whose first tick comes after one interval.
+fn every(interval_ms: u64) -> Interval {
+    let interval = Duration::from_millis(interval_ms);
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
