@@ -95,7 +95,7 @@ pub struct ZooKeeperConfig {
     /// Interval at which all znodes are compared with the known ones, in case a watch was lost, in milliseconds.
     pub audit_ms: u64,
     /// Credentials of the digest scheme, `USER:PASSWORD`, for znodes with an ACL. Everybody can read the znodes that
-    /// [`announce()`](crate::announce()) creates, but only these credentials allow changes.
+    /// [`Announcement`](crate::Announcement) creates, but only these credentials allow changes.
     pub digest_auth: Option<String>,
 }
 

@@ -26,7 +26,7 @@ pub enum RegistryError {
         /// The error, and what to write instead.
         reason: String,
     },
-    /// [`watch()`](crate::watch()) or [`announce()`](crate::announce()) was called outside of a tokio runtime.
+    /// [`watch()`](crate::watch()) was called outside of a tokio runtime.
     #[error(
         "the registry must be started within a tokio runtime; call it from async code or enter a runtime first"
     )]

@@ -1,6 +1,6 @@
 //! `standin-registry`: the live nodes of the cluster. [`watch()`] merges the node lists of ZooKeeper, DNS, the settings, other
-//! nodes and a cache file into one [`Snapshot`], which is read without waiting. [`announce()`] registers a node: it keeps the
-//! [`Record`] of the node in ZooKeeper as long as the node runs.
+//! nodes and a cache file into one [`Snapshot`], which is read without waiting. [`Announcement`] registers a node: it keeps
+//! the [`Record`] of the node in ZooKeeper as long as the node runs.
 //!
 //! *Architecture invariants.* Only a connection to a node proves that it is alive or dead. A node that is missing in the
 //! registry is probed, and never dropped for that reason alone. Reading a snapshot is one `arc-swap` load: no lock, no call
@@ -11,7 +11,7 @@
 //! | file | content |
 //! |---|---|
 //! | `config.rs` | the configuration: sources of nodes and limits |
-//! | `announce.rs` | [`announce()`] and [`Announcement`], the interface for a node that registers |
+//! | `announcement.rs` | [`Announcement`], the interface for a node that registers |
 //! | `registration_state.rs` | the registration of this node as values: what is wanted, and its state |
 //! | `announcer.rs` | logs and publishes that state |
 //! | `registration_task.rs` | creates our znode and repairs it, within each session |
@@ -41,7 +41,7 @@
 //!
 //! Values that all of them use: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`.
 
-mod announce;
+mod announcement;
 mod announcer;
 mod cache;
 mod cache_writer;
@@ -76,7 +76,7 @@ mod upstream;
 mod watch;
 mod znode_path;
 
-pub use announce::{Announcement, announce};
+pub use announcement::Announcement;
 pub use config::{Config, ZooKeeperConfig};
 pub use dns::DnsName;
 pub use endpoint::Endpoint;

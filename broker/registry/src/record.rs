@@ -18,7 +18,7 @@ pub(crate) const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// rejected when written.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// Description of a node in ZooKeeper, as [`announce()`](crate::announce()) writes it.
+/// Description of a node in ZooKeeper, as [`Announcement`](crate::Announcement) writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Name of the node in the cluster, and of its znode. It is unique, and the same after a restart.

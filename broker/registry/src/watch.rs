@@ -15,7 +15,7 @@ use crate::error::RegistryError;
 use crate::gossip::InfoReport;
 use crate::health::Health;
 use crate::hub::{Hub, HubEvent, Published};
-use crate::registration_state::{RegistrationState, Wanted};
+use crate::registration_state::RegistrationState;
 use crate::snapshot::Snapshot;
 use crate::upstream::Credentials;
 
@@ -26,7 +26,7 @@ const EVENTS_QUEUED_MAX: usize = 1_024;
 /// registry ends.
 #[derive(Clone)]
 pub struct Watch {
-    published: Arc<Published>,
+    pub(crate) published: Arc<Published>,
     events: mpsc::Sender<HubEvent>,
     generation: channel::Receiver<u64>,
     /// Stops the task: when the last clone is dropped, or when [`close`](Self::close) sends `true`.
@@ -135,16 +135,6 @@ impl Watch {
                 .map(|wanted| wanted.dead_run = run.map(str::to_owned))
                 .is_some()
         });
-    }
-
-    /// Returns the sender of this node's wanted registration.
-    pub(crate) fn wanted(&self) -> &channel::Sender<Option<Wanted>> {
-        &self.published.wanted
-    }
-
-    /// Returns the sender of the state of this node's registration.
-    pub(crate) fn registration(&self) -> &channel::Sender<RegistrationState> {
-        &self.published.registration
     }
 
     /// Returns the state of the sources.

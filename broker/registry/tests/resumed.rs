@@ -74,8 +74,8 @@ impl Scene {
     /// Interrupts the connection and waits until the node is registered again.
     async fn broken(&mut self, how: impl FnOnce(&Proxy)) {
         how(&self.proxy);
-        until_it_is(&mut self.announcement, "seeking").await;
-        until_it_is(&mut self.announcement, "announced").await;
+        until_it_is(&self.announcement, "seeking").await;
+        until_it_is(&self.announcement, "announced").await;
     }
 }
 
@@ -118,7 +118,7 @@ async fn the_znode_exists_throughout_the_replacement_of_a_silent_connection() {
 
 #[tokio::test]
 async fn a_record_that_changes_during_an_interruption_is_written_over_the_next_connection() {
-    let mut scene = scene().await;
+    let scene = scene().await;
     let before = scene.stat().await;
     scene.proxy.swallow();
     let changed = Record {
@@ -126,7 +126,7 @@ async fn a_record_that_changes_during_an_interruption_is_written_over_the_next_c
         ..scene.record.clone()
     };
     scene.announcement.set(changed.clone()).unwrap();
-    until_it_is(&mut scene.announcement, "seeking").await;
+    until_it_is(&scene.announcement, "seeking").await;
     until_registered(&scene.writer, &znode("n1"), &changed, 0).await;
     let after = scene.stat().await;
     assert_eq!(after, (before.0, before.1 + 1, before.2));
@@ -138,13 +138,13 @@ async fn an_expired_session_is_replaced_at_once() {
     let mut scene = scene().await;
     let before = scene.stat().await.2;
     scene.proxy.close();
-    until_it_is(&mut scene.announcement, "seeking").await;
+    until_it_is(&scene.announcement, "seeking").await;
     eventually("the server ends the session", async || {
         owner(&scene.writer, &znode("n1")).await.is_none()
     })
     .await;
     scene.proxy.open().await;
     until_registered(&scene.writer, &znode("n1"), &scene.record, before).await;
-    until_it_is(&mut scene.announcement, "announced").await;
+    until_it_is(&scene.announcement, "announced").await;
     scene.announcement.withdraw().await;
 }

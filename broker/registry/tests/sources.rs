@@ -5,15 +5,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::zk::{until, until_health};
+
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use standin_registry::{
-    Config, Credentials, Health, Node, Snapshot, Source, SourceState, Upstream, Watch, watch,
-};
+use standin_registry::{Config, Credentials, Node, Snapshot, Source, SourceState, Upstream, Watch, watch};
 use tokio::net::UdpSocket;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answer of the DNS server to a question.
 #[derive(Clone)]
@@ -76,29 +74,31 @@ impl Server {
     }
 
     fn answers(&self, name: &str, kind: RecordType, script: Script) {
-        self.script
-            .lock()
-            .unwrap()
-            .insert((name.to_owned(), kind), script);
+        let mut scripts = self.script.lock().unwrap();
+        scripts.insert((name.to_owned(), kind), script);
     }
 
-    fn a(&self, name: &str, ttl: u32, addresses: &[[u8; 4]]) {
-        let records = addresses
-            .iter()
-            .map(|bytes| RData::A(A(Ipv4Addr::from(*bytes))))
-            .collect();
-        self.answers(name, RecordType::A, Script::Records(ttl, records));
+    fn a(&self, ttl: u32, addresses: &[[u8; 4]]) {
+        let record = |bytes: &[u8; 4]| RData::A(A(Ipv4Addr::from(*bytes)));
+        let records = addresses.iter().map(record).collect();
+        self.answers("nats.test", RecordType::A, Script::Records(ttl, records));
     }
 
-    fn watch(&self, name: &str) -> Watch {
-        let dns = vec![name.parse().unwrap()];
-        let config = Config {
-            dns,
+    fn aaaa(&self, script: Script) {
+        self.answers("nats.test", RecordType::AAAA, script);
+    }
+
+    fn config(&self, name: &str) -> Config {
+        Config {
+            dns: vec![name.parse().unwrap()],
             dns_server: Some(self.address),
             dns_refresh_ms: 1_000,
             ..Config::default()
-        };
-        watch(config).unwrap()
+        }
+    }
+
+    fn watch(&self, name: &str) -> Watch {
+        watch(self.config(name)).unwrap()
     }
 }
 
@@ -112,56 +112,34 @@ fn ids(nodes: &[Arc<Node>]) -> Vec<String> {
     nodes.iter().map(|node| node.id.to_string()).collect()
 }
 
-async fn until(watch: &Watch, what: &str, good: impl Fn(&Snapshot) -> bool) {
-    let mut changes = watch.clone();
-    let waiting = async {
-        while !good(&watch.snapshot()) {
-            changes.changed().await;
-        }
-    };
-    let waited = tokio::time::timeout(PATIENCE, waiting).await;
-    assert!(
-        waited.is_ok(),
-        "not within {PATIENCE:?}: {what}; {:?} {:#?}",
-        watch.snapshot(),
-        watch.health()
-    );
-}
+type List = fn(&Snapshot) -> &Vec<Arc<Node>>;
 
-async fn until_health(watch: &Watch, what: &str, good: impl Fn(&Health) -> bool) {
-    let begun = Instant::now();
-    let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    while !good(&watch.health()) {
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "not within {PATIENCE:?}: {what}; {:#?}",
-            watch.health()
-        );
-        ticks.tick().await;
-    }
+const LIVE: List = |snapshot| &snapshot.live;
+const FIXED: List = |snapshot| &snapshot.fixed;
+
+/// Waits until a list of the snapshot has these nodes, in this order.
+async fn until_ids(watch: &Watch, list: List, wanted: &[&str]) {
+    until(watch, &format!("{wanted:?}"), |snapshot| {
+        ids(list(snapshot)) == wanted
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn each_address_of_a_name_is_a_node_and_changes_are_seen() {
     let server = Server::start().await;
-    server.a("nats.test", 60, &[[10, 0, 0, 2], [10, 0, 0, 1]]);
+    server.a(60, &[[10, 0, 0, 2], [10, 0, 0, 1]]);
     let v6 = RData::AAAA(AAAA(Ipv6Addr::LOCALHOST));
-    server.answers("nats.test", RecordType::AAAA, Script::Records(60, vec![v6]));
+    server.aaaa(Script::Records(60, vec![v6]));
     let watch = server.watch("nats.test:4222");
-    until(&watch, "three", |snapshot| {
-        ids(&snapshot.live) == ["10.0.0.1:4222", "10.0.0.2:4222", "[::1]:4222"]
-    })
-    .await;
+    until_ids(&watch, LIVE, &["10.0.0.1:4222", "10.0.0.2:4222", "[::1]:4222"]).await;
     assert_eq!(watch.snapshot().live[0].source, Source::Dns);
     let generation = watch.snapshot().generation;
 
     // Another order of the addresses is not a change. A missing address is.
-    server.a("nats.test", 60, &[[10, 0, 0, 1], [10, 0, 0, 2]]);
-    server.answers("nats.test", RecordType::AAAA, Script::Records(60, vec![]));
-    until(&watch, "two", |snapshot| {
-        ids(&snapshot.live) == ["10.0.0.1:4222", "10.0.0.2:4222"]
-    })
-    .await;
+    server.a(60, &[[10, 0, 0, 1], [10, 0, 0, 2]]);
+    server.aaaa(Script::Records(60, vec![]));
+    until_ids(&watch, LIVE, &["10.0.0.1:4222", "10.0.0.2:4222"]).await;
     assert_eq!(watch.snapshot().generation, generation + 1);
     watch.close().await;
 }
@@ -169,13 +147,13 @@ async fn each_address_of_a_name_is_a_node_and_changes_are_seen() {
 #[tokio::test]
 async fn a_failed_lookup_keeps_the_last_list() {
     let server = Server::start().await;
-    server.a("nats.test", 60, &[[10, 0, 0, 1]]);
+    server.a(60, &[[10, 0, 0, 1]]);
     let watch = server.watch("nats.test:4222");
-    until(&watch, "one", |snapshot| ids(&snapshot.live) == ["10.0.0.1:4222"]).await;
+    until_ids(&watch, LIVE, &["10.0.0.1:4222"]).await;
     for script in [Script::NoSuchName, Script::Records(60, vec![]), Script::Silence] {
         let errors = watch.health().dns[0].errors_total;
         server.answers("nats.test", RecordType::A, script.clone());
-        server.answers("nats.test", RecordType::AAAA, script);
+        server.aaaa(script);
         until_health(&watch, "the failure is reported", |health| {
             health.dns[0].errors_total > errors
         })
@@ -185,12 +163,9 @@ async fn a_failed_lookup_keeps_the_last_list() {
         assert!(health.dns[0].last_error.is_some());
         assert_eq!(ids(&watch.snapshot().live), ["10.0.0.1:4222"]);
     }
-    server.answers("nats.test", RecordType::AAAA, Script::Records(60, vec![]));
-    server.a("nats.test", 60, &[[10, 0, 0, 9]]);
-    until(&watch, "the new node", |snapshot| {
-        ids(&snapshot.live) == ["10.0.0.9:4222"]
-    })
-    .await;
+    server.aaaa(Script::Records(60, vec![]));
+    server.a(60, &[[10, 0, 0, 9]]);
+    until_ids(&watch, LIVE, &["10.0.0.9:4222"]).await;
     assert_eq!(watch.health().state(Source::Dns), SourceState::Healthy);
     watch.close().await;
 }
@@ -202,16 +177,13 @@ async fn all_nodes_of_a_name_that_was_emptied_one_by_one_are_remembered() {
     let watch = server.watch("nats.test:4222");
     let addresses = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3]];
     for left in [3, 2, 1] {
-        server.a("nats.test", 1, &addresses[3 - left..]);
+        server.a(1, &addresses[3 - left..]);
         until(&watch, "fewer", |snapshot| snapshot.live.len() == left).await;
         assert!(watch.snapshot().cached.is_empty());
     }
     server.answers("nats.test", RecordType::A, Script::NoSuchName);
-    server.answers("nats.test", RecordType::AAAA, Script::NoSuchName);
-    until(&watch, "the nodes that left are cached", |snapshot| {
-        snapshot.cached.len() == 2
-    })
-    .await;
+    server.aaaa(Script::NoSuchName);
+    until(&watch, "two cached", |snapshot| snapshot.cached.len() == 2).await;
     assert_eq!(ids(&watch.snapshot().live), ["10.0.0.3:4222"]);
     let mut cached = ids(&watch.snapshot().cached);
     cached.sort();
@@ -228,23 +200,14 @@ async fn srv_records_name_hosts_ports_and_weights() {
         service(5, 4222, "n0.nats.test."),
         service(0, 4223, "n1.nats.test."),
     ];
-    server.answers(
-        "_nats._tcp.nats.test",
-        RecordType::SRV,
-        Script::Records(60, records),
-    );
+    let script = Script::Records(60, records);
+    server.answers("_nats._tcp.nats.test", RecordType::SRV, script);
     let watch = server.watch("_nats._tcp.nats.test");
-    until(&watch, "two", |snapshot| {
-        ids(&snapshot.live) == ["n0.nats.test:4222", "n1.nats.test:4223"]
-    })
-    .await;
+    until_ids(&watch, LIVE, &["n0.nats.test:4222", "n1.nats.test:4223"]).await;
     let weights: Vec<u32> = watch.snapshot().live.iter().map(|node| node.weight).collect();
     assert_eq!(weights, [5, 1]);
     let other_port = server.watch("_nats._tcp.nats.test:9");
-    until(&other_port, "the port given", |snapshot| {
-        ids(&snapshot.live) == ["n0.nats.test:9", "n1.nats.test:9"]
-    })
-    .await;
+    until_ids(&other_port, LIVE, &["n0.nats.test:9", "n1.nats.test:9"]).await;
     other_port.close().await;
     watch.close().await;
 }
@@ -252,30 +215,22 @@ async fn srv_records_name_hosts_ports_and_weights() {
 #[tokio::test]
 async fn records_with_a_short_ttl_are_looked_up_sooner_but_at_most_once_a_second() {
     let server = Server::start().await;
-    server.a("nats.test", 0, &[[10, 0, 0, 1]]);
-    let config = Config {
-        dns: vec!["nats.test:4222".parse().unwrap()],
-        dns_server: Some(server.address),
+    server.a(0, &[[10, 0, 0, 1]]);
+    let watch = watch(Config {
         dns_refresh_ms: 60_000,
-        ..Config::default()
-    };
-    let watch = watch(config).unwrap();
+        ..server.config("nats.test:4222")
+    });
+    let watch = watch.unwrap();
     let asked = || -> Vec<Instant> {
         let questions = server.questions.lock().unwrap();
-        questions
-            .iter()
-            .filter(|(_, kind)| *kind == RecordType::A)
-            .map(|(at, _)| *at)
-            .collect()
+        let of_a = questions.iter().filter(|(_, kind)| *kind == RecordType::A);
+        of_a.map(|(at, _)| *at).collect()
     };
     until_health(&watch, "three lookups", |_| asked().len() >= 3).await;
     let asked = asked();
-    assert!(
-        asked
-            .windows(2)
-            .all(|pair| pair[1] - pair[0] >= Duration::from_millis(950)),
-        "{asked:?}"
-    );
+    let mut pairs = asked.windows(2);
+    let pause_min = Duration::from_millis(950);
+    assert!(pairs.all(|pair| pair[1] - pair[0] >= pause_min), "{asked:?}");
     watch.close().await;
 }
 
@@ -303,15 +258,9 @@ async fn with_one_address_all_nodes_of_the_cluster_are_found() {
     let watch = watch(config.clone()).unwrap();
     assert_eq!(ids(&watch.snapshot().fixed), ["old:4222"], "known at once");
     let inherit = watch.snapshot().fixed[0].credentials.clone();
-    watch.learned(
-        &old.endpoint,
-        inherit,
-        &["old:4222".into(), "new:4222".into(), "newer:4222".into()],
-    );
-    until(&watch, "three", |snapshot| {
-        ids(&snapshot.fixed) == ["old:4222", "new:4222", "newer:4222"]
-    })
-    .await;
+    let all = ["old:4222", "new:4222", "newer:4222"];
+    watch.learned(&old.endpoint, inherit, &all.map(str::to_owned));
+    until_ids(&watch, FIXED, &all).await;
     let snapshot = watch.snapshot();
     assert_eq!(snapshot.fixed[1].source, Source::Gossip);
     let wanted = Credentials {
@@ -323,20 +272,14 @@ async fn with_one_address_all_nodes_of_the_cluster_are_found() {
     assert_eq!(watch.health().gossip_nodes, 3);
 
     watch.learned(&snapshot.fixed[2].client, None, &["newer:4222".into()]);
-    until(&watch, "the later INFO replaces the earlier one", |snapshot| {
-        ids(&snapshot.fixed) == ["old:4222", "newer:4222"]
-    })
-    .await;
-    watch
-        .reconfigure(Config {
-            gossip: false,
-            ..config
-        })
-        .unwrap();
-    until(&watch, "gossip is off", |snapshot| {
-        ids(&snapshot.fixed) == ["old:4222"]
-    })
-    .await;
+    // The later INFO replaces the earlier one.
+    until_ids(&watch, FIXED, &["old:4222", "newer:4222"]).await;
+    let without = Config {
+        gossip: false,
+        ..config
+    };
+    watch.reconfigure(without).unwrap();
+    until_ids(&watch, FIXED, &["old:4222"]).await;
     watch.close().await;
 }
 
@@ -345,13 +288,10 @@ async fn the_cache_file_is_written_when_the_list_changes_and_at_most_once_a_seco
     let server = Server::start().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cache.json");
-    server.a("nats.test", 60, &[[10, 0, 0, 1]]);
+    server.a(60, &[[10, 0, 0, 1]]);
     let config = Config {
-        dns: vec!["nats.test:4222".parse().unwrap()],
-        dns_server: Some(server.address),
-        dns_refresh_ms: 1_000,
         cache_file: Some(path.clone()),
-        ..Config::default()
+        ..server.config("nats.test:4222")
     };
     let watch = watch(config.clone()).unwrap();
     until_health(&watch, "written", |health| health.cache_writes_total == 1).await;
@@ -360,11 +300,8 @@ async fn the_cache_file_is_written_when_the_list_changes_and_at_most_once_a_seco
         server.questions.lock().unwrap().len() >= asked + 4
     })
     .await;
-    assert_eq!(
-        watch.health().cache_writes_total,
-        1,
-        "an unchanged list is not written"
-    );
+    let writes = watch.health().cache_writes_total;
+    assert_eq!(writes, 1, "an unchanged list is not written");
     for i in 0..100 {
         watch.remember_info(format!("INFO {{\"client_id\":{i}}}"));
     }
@@ -372,9 +309,9 @@ async fn the_cache_file_is_written_when_the_list_changes_and_at_most_once_a_seco
     let closing = watch.clone();
     closing.close().await;
     assert_eq!(watch.reconfigure(config.clone()).unwrap_err().kind(), "closed");
+    let writes = watch.health().cache_writes_total;
     assert_eq!(
-        watch.health().cache_writes_total,
-        2,
+        writes, 2,
         "a hundred INFO lines cause one write, with the last line"
     );
 

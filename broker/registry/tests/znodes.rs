@@ -1,46 +1,30 @@
 //! Tests with real ZooKeeper servers: paths, records and changes of znodes.
 
-use std::time::Duration;
-
 use crate::zk::*;
-use standin_registry::{NodeState, SourceState, ZooKeeperConfig, watch};
-use zookeeper_async::{Acl, CreateMode, Permission};
-
-/// Promised maximum time from a change in ZooKeeper to the snapshot with it.
-const PROMISED: Duration = Duration::from_secs(1);
+use standin_registry::{NodeState, SourceState, watch};
+use zookeeper_async::{Acl, Permission};
 
 #[tokio::test]
 async fn changes_of_nodes_and_of_their_records_are_seen_within_a_second() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
-    let watch = watch(config(server.hosts())).unwrap();
-    until_zookeeper_is(&watch, SourceState::Healthy).await;
+    let (_server, writer, watch) = watched(&[]).await;
     // The parent znode does not exist yet. It is created with the first node.
-    writer
-        .put("n1", r#"{"v":1,"id":"n1","client":"10.0.0.1:4222","state":"up"}"#)
-        .await;
-    assert!(until_live(&watch, &["n1"]).await < PROMISED);
+    let in_state = |state| format!(r#"{{"v":1,"id":"n1","client":"10.0.0.1:4222","state":"{state}"}}"#);
+    writer.put("n1", &in_state("up")).await;
+    in_time(until_live(&watch, &["n1"]).await);
     for state in ["draining", "up", "draining"] {
-        writer
-            .put(
-                "n1",
-                &format!(r#"{{"v":1,"id":"n1","client":"10.0.0.1:4222","state":"{state}"}}"#),
-            )
-            .await;
-        let taken = until(&watch, state, |snapshot| snapshot.live[0].state.as_str() == state).await;
-        assert!(taken < PROMISED, "{taken:?}");
+        writer.put("n1", &in_state(state)).await;
+        in_time(until(&watch, state, |snapshot| snapshot.live[0].state.as_str() == state).await);
     }
     assert_eq!(watch.snapshot().live[0].state, NodeState::Draining);
-    writer
-        .put("n2", r#"{"host":"10.0.0.2","port":4222,"name":"i-2"}"#)
-        .await;
-    assert!(until_live(&watch, &["i-2", "n1"]).await < PROMISED);
+    let nerve = r#"{"host":"10.0.0.2","port":4222,"name":"i-2"}"#;
+    writer.put("n2", nerve).await;
+    in_time(until_live(&watch, &["i-2", "n1"]).await);
     writer.delete("n1").await;
-    assert!(until_live(&watch, &["i-2"]).await < PROMISED);
+    in_time(until_live(&watch, &["i-2"]).await);
     // Deleted and created again before it was read. The new record is used.
     writer.delete("n2").await;
     writer.put("n2", "10.0.0.3:4222").await;
-    assert!(until_live(&watch, &["10.0.0.3:4222"]).await < PROMISED);
+    in_time(until_live(&watch, &["10.0.0.3:4222"]).await);
     watch.close().await;
 }
 
@@ -53,18 +37,8 @@ async fn a_missing_chroot_is_waited_for() {
     let watch = watch(config).unwrap();
     until_zookeeper_is(&watch, SourceState::Healthy).await;
     writer.create_path("/app/blue/nodes").await;
-    let path = "/app/blue/nodes/a";
-    writer
-        .zookeeper
-        .create(
-            path,
-            b"a:1".to_vec(),
-            Acl::open_unsafe().clone(),
-            CreateMode::Persistent,
-        )
-        .await
-        .unwrap();
-    assert!(until_live(&watch, &["a:1"]).await < PROMISED);
+    writer.create("/app/blue/nodes/a", "a:1", open()).await.unwrap();
+    in_time(until_live(&watch, &["a:1"]).await);
     watch.close().await;
 }
 
@@ -78,7 +52,7 @@ async fn the_chroot_itself_can_be_the_parent_of_the_nodes() {
     let watch = watch(config).unwrap();
     until_live(&watch, &["a:1"]).await;
     writer.put("b", "b:1").await;
-    assert!(until_live(&watch, &["a:1", "b:1"]).await < PROMISED);
+    in_time(until_live(&watch, &["a:1", "b:1"]).await);
     watch.close().await;
 }
 
@@ -93,23 +67,13 @@ async fn nodes_with_an_acl_need_the_digest_credentials_and_other_nodes_are_read_
         .await
         .unwrap();
     let only_us = || vec![Acl::new(Permission::ALL, "auth", "")];
-    let create = async |path: &str, data: &str, acl| {
-        writer
-            .zookeeper
-            .create(path, data.into(), acl, CreateMode::Persistent)
-            .await
-            .unwrap();
-    };
-    create(PATH, "", only_us()).await;
-    create(&format!("{PATH}/a"), "a:1", only_us()).await;
+    writer.create(PATH, "", only_us()).await.unwrap();
+    writer.create(&znode("a"), "a:1", only_us()).await.unwrap();
 
     let stranger = watch(config(server.hosts())).unwrap();
     until_health(&stranger, "the refusal is reported", |health| {
-        health
-            .zookeeper
-            .last_error
-            .as_deref()
-            .is_some_and(|error| error.contains("digest credentials"))
+        let error = health.zookeeper.last_error.as_deref();
+        error.is_some_and(|error| error.contains("digest credentials"))
     })
     .await;
     assert!(stranger.snapshot().is_empty());
@@ -120,18 +84,10 @@ async fn nodes_with_an_acl_need_the_digest_credentials_and_other_nodes_are_read_
     let reader = watch(allowed).unwrap();
     until_live(&reader, &["a:1"]).await;
     // A record of another registrar that may not be read is skipped. The others are read.
-    create(
-        &format!("{PATH}/b"),
-        "b:1",
-        vec![Acl::new(
-            Permission::ALL,
-            "digest",
-            "other:aaaaaaaaaaaaaaaaaaaaaaaaaaa=",
-        )],
-    )
-    .await;
-    create(&format!("{PATH}/c"), "c:1", only_us()).await;
-    assert!(until_live(&reader, &["a:1", "c:1"]).await < PROMISED);
+    let hidden = vec![only_other(Permission::ALL)];
+    writer.create(&znode("b"), "b:1", hidden).await.unwrap();
+    writer.create(&znode("c"), "c:1", only_us()).await.unwrap();
+    in_time(until_live(&reader, &["a:1", "c:1"]).await);
     until_health(&reader, "one is skipped", |health| health.zookeeper.skipped == 1).await;
     // The credentials are sent again after a reconnect.
     server.kill().await;
@@ -144,16 +100,11 @@ async fn nodes_with_an_acl_need_the_digest_credentials_and_other_nodes_are_read_
 
 #[tokio::test]
 async fn a_thousand_children_changed_in_a_burst_are_all_seen() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
-    let watch = watch(config(server.hosts())).unwrap();
-    until_zookeeper_is(&watch, SourceState::Healthy).await;
+    let (_server, writer, watch) = watched(&[]).await;
     writer.put_many("n", 1_000).await;
-    let taken = until(&watch, "1,000 live", |snapshot| snapshot.live.len() == 1_000).await;
-    assert!(taken < PROMISED, "{taken:?} after 1,000 came");
+    in_time(until(&watch, "1,000 live", |snapshot| snapshot.live.len() == 1_000).await);
     writer.delete_many("n", 500).await;
-    let taken = until(&watch, "500 live", |snapshot| snapshot.live.len() == 500).await;
-    assert!(taken < PROMISED, "{taken:?} after 500 went");
+    in_time(until(&watch, "500 live", |snapshot| snapshot.live.len() == 500).await);
     watch.close().await;
 }
 
@@ -161,41 +112,32 @@ async fn a_thousand_children_changed_in_a_burst_are_all_seen() {
 async fn invalid_records_are_skipped_and_counted_once_and_those_of_other_registrars_are_read() {
     let server = Server::started().await;
     let writer = server.writer().await;
-    writer.put("garbage", "\u{1}\u{2}no record").await;
-    writer.put("empty", "").await;
-    writer.put("plain", "10.0.0.1:4222").await;
-    writer
-        .put("nerve", r#"{"host":"10.0.0.2","port":4222,"name":"i-2"}"#)
-        .await;
-    writer
-        .put(
+    for (name, record) in [
+        ("garbage", "\u{1}\u{2}no record"),
+        ("empty", ""),
+        ("plain", "10.0.0.1:4222"),
+        ("nerve", r#"{"host":"10.0.0.2","port":4222,"name":"i-2"}"#),
+        (
             "curator",
             r#"{"name":"nats","id":"u","address":"10.0.0.3","port":null,"sslPort":4443,"payload":null}"#,
-        )
-        .await;
-    writer
-        .put(
+        ),
+        (
             "serverset",
             r#"{"serviceEndpoint":{"host":"10.0.0.4","port":4222},"status":"ALIVE","shard":0}"#,
-        )
-        .await;
-    writer
-        .put(
+        ),
+        (
             "stopping",
             r#"{"serviceEndpoint":{"host":"10.0.0.5","port":4222},"status":"STOPPING"}"#,
-        )
-        .await;
+        ),
+    ] {
+        writer.put(name, record).await;
+    }
     let watch = watch(config(server.hosts())).unwrap();
-    until_live(
-        &watch,
-        &["10.0.0.1:4222", "10.0.0.3:4443", "10.0.0.4:4222", "i-2"],
-    )
-    .await;
+    let readable = ["10.0.0.1:4222", "10.0.0.3:4443", "10.0.0.4:4222", "i-2"];
+    until_live(&watch, &readable).await;
     let skipped = || {
-        (
-            watch.health().zookeeper.skipped,
-            watch.health().zookeeper.skipped_total,
-        )
+        let health = watch.health().zookeeper;
+        (health.skipped, health.skipped_total)
     };
     assert_eq!(skipped(), (2, 2));
     writer.put("more", "10.0.0.6:4222").await;
@@ -231,44 +173,17 @@ async fn a_change_that_no_watch_reports_is_found_by_the_audit() {
     writer.put("a", "a:1").await;
     let mut config = config(server.hosts());
     let zookeeper = config.zookeeper.as_mut().unwrap();
-    *zookeeper = ZooKeeperConfig {
-        audit_ms: 1_000,
-        ..zookeeper.clone()
-    };
+    zookeeper.audit_ms = 1_000;
     zookeeper.digest_auth = Some("reader:secret".into());
     // No watch reports a change of an ACL. The audit finds the record when it becomes readable.
-    let hidden = vec![Acl::new(
-        Permission::ALL,
-        "digest",
-        "other:aaaaaaaaaaaaaaaaaaaaaaaaaaa=",
-    )];
-    let path = format!("{PATH}/b");
-    writer
-        .zookeeper
-        .create(
-            &path,
-            b"b:1".to_vec(),
-            Acl::open_unsafe().clone(),
-            CreateMode::Persistent,
-        )
-        .await
-        .unwrap();
-    writer
-        .zookeeper
-        .set_acl(
-            &path,
-            [hidden, vec![Acl::new(Permission::ADMIN, "world", "anyone")]].concat(),
-            None,
-        )
-        .await
-        .unwrap();
+    let path = znode("b");
+    writer.create(&path, "b:1", open()).await.unwrap();
+    let change_acl = async |acl| writer.zookeeper.set_acl(&path, acl, None).await.unwrap();
+    let admin = Acl::new(Permission::ADMIN, "world", "anyone");
+    change_acl(vec![only_other(Permission::ALL), admin]).await;
     let watch = watch(config).unwrap();
     until_live(&watch, &["a:1"]).await;
-    writer
-        .zookeeper
-        .set_acl(&path, Acl::open_unsafe().clone(), None)
-        .await
-        .unwrap();
+    change_acl(open()).await;
     until_live(&watch, &["a:1", "b:1"]).await;
     watch.close().await;
 }

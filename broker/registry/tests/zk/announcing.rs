@@ -2,15 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use standin_registry::{Announcement, Endpoint, Record, RegistrationState, ZooKeeperConfig, announce, watch};
+use standin_registry::{
+    Announcement, Endpoint, Record, RegistrationState, RegistryError, ZooKeeperConfig, watch,
+};
 use zookeeper_async::{Acl, CreateMode, Stat, ZkError};
 
 use super::*;
-
-/// Promised maximum time in which a change of our znode by another client is repaired.
-pub(crate) const PROMISED: Duration = Duration::from_secs(1);
-/// Session timeout of most tests, which is the minimum.
-pub(crate) const SESSION: Duration = Duration::from_secs(4);
 
 pub(crate) fn settings(hosts: impl Into<String>) -> ZooKeeperConfig {
     config(hosts).zookeeper.unwrap()
@@ -24,43 +21,53 @@ pub(crate) fn node(id: &str, port: u16) -> Record {
     }
 }
 
-pub(crate) fn znode(id: &str) -> String {
-    format!("{PATH}/{id}")
+/// Registers a node in a session of its own, until the announcement is dropped.
+pub(crate) fn announce(zookeeper: ZooKeeperConfig, record: Record) -> Result<Announcement, RegistryError> {
+    let zookeeper = Some(zookeeper);
+    let watch = watch(Config {
+        zookeeper,
+        ..Config::default()
+    })?;
+    let announcement = Announcement::reserve(&watch, record)?;
+    announcement.release();
+    Ok(announcement)
 }
 
-pub(crate) async fn until_state(
-    announcement: &mut Announcement,
+async fn until_state(
+    announcement: &Announcement,
     what: &str,
-    good: impl Fn(&RegistrationState) -> bool,
+    good: impl FnMut(&RegistrationState) -> bool,
 ) -> Duration {
     let begun = Instant::now();
-    let waiting = async {
-        while !good(&announcement.state()) {
-            announcement.changed().await;
-        }
-    };
-    if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+    let mut state = announcement.follow();
+    if tokio::time::timeout(PATIENCE, state.wait_for(good))
+        .await
+        .is_err()
+    {
         panic!("not within {PATIENCE:?}: {what}; {:?}", announcement.state());
     }
     begun.elapsed()
 }
 
+/// Waits until the node is not registered for a reason with this text.
+pub(crate) async fn until_seeking(announcement: &Announcement, text: &str) -> Duration {
+    until_state(
+        announcement,
+        text,
+        |state| matches!(state, RegistrationState::Seeking { reason } if reason.contains(text)),
+    )
+    .await
+}
+
 /// Waits until the state has this name.
-pub(crate) async fn until_it_is(announcement: &mut Announcement, name: &str) -> Duration {
+pub(crate) async fn until_it_is(announcement: &Announcement, name: &str) -> Duration {
     until_state(announcement, name, |state| state.as_str() == name).await
 }
 
 pub(crate) async fn announced(hosts: String, record: Record) -> Announcement {
-    let mut announcement = announce(settings(hosts), record).unwrap();
-    until_it_is(&mut announcement, "announced").await;
+    let announcement = announce(settings(hosts), record).unwrap();
+    until_it_is(&announcement, "announced").await;
     announcement
-}
-
-/// Announces a node. Returns also which nodes its session sees registered at that moment.
-pub(crate) async fn announced_with(hosts: String, record: Record) -> (Announcement, Vec<String>) {
-    let announcement = announced(hosts, record).await;
-    let registered = registered(&announcement);
-    (announcement, registered)
 }
 
 /// Returns the ids of all registered nodes, as the announcement's session sees them.
@@ -116,8 +123,4 @@ pub(crate) async fn hold(writer: &Writer, id: &str, data: String, acl: Vec<Acl>)
     creating.await.unwrap();
     let stat = writer.zookeeper.exists(&path, false).await.unwrap();
     stat.unwrap().ephemeral_owner
-}
-
-pub(crate) fn open() -> Vec<Acl> {
-    Acl::open_unsafe().clone()
 }

@@ -16,15 +16,19 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use standin_registry::{Config, Health, Snapshot, SourceState, Watch, ZooKeeperConfig};
+use standin_registry::{Config, Health, Snapshot, SourceState, Watch, ZooKeeperConfig, watch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use zookeeper_async::{Acl, CreateMode, ZkError, ZooKeeper};
+use zookeeper_async::{Acl, CreateMode, Permission, ZkError, ZkResult, ZooKeeper};
 
 pub(crate) const PATH: &str = "/standin/nodes";
 /// Time limit for steps without a promised time, long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Session timeout of most tests, which is the minimum.
+pub(crate) const SESSION: Duration = Duration::from_secs(4);
+/// Promised maximum time from a change in ZooKeeper to the snapshot with it, and to the repair of our znode.
+pub(crate) const PROMISED: Duration = Duration::from_secs(1);
 const JAR: &str = "/usr/share/java/zookeeper.jar";
 
 /// A server. Its data survive [`Server::kill`], and are used by the next [`Server::start`].
@@ -72,20 +76,10 @@ impl Server {
         let log = std::fs::File::create(folder.join("log")).unwrap();
         // The server ends with the test, even if the test is killed.
         let process = Command::new("setpriv")
-            .args([
-                "--pdeathsig",
-                "KILL",
-                "java",
-                "-Xmx64m",
-                "-XX:+UseSerialGC",
-                "-XX:TieredStopAtLevel=1",
-            ])
-            .args([
-                "-Dzookeeper.forceSync=no",
-                "-cp",
-                JAR,
-                "org.apache.zookeeper.server.ZooKeeperServerMain",
-            ])
+            .args(["--pdeathsig", "KILL", "java"])
+            .args(["-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .args(["-Dzookeeper.forceSync=no", "-cp", JAR])
+            .arg("org.apache.zookeeper.server.ZooKeeperServerMain")
             .arg(&settings)
             .stdout(Stdio::null())
             .stderr(log)
@@ -114,9 +108,8 @@ impl Server {
     /// Returns the number of connected clients, without the client that asks.
     pub(crate) async fn connections(&self) -> Option<usize> {
         let status = self.status().await?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("Connections: "))?;
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix("Connections: "))?;
         Some(line.parse::<usize>().ok()?.saturating_sub(1))
     }
 
@@ -137,13 +130,8 @@ impl Server {
     }
 
     pub(crate) async fn writer(&self) -> Writer {
-        let hosts = self.hosts();
-        let connecting = ZooKeeper::connect_with_retry_time(
-            &hosts,
-            Duration::from_secs(20),
-            |_| (),
-            Duration::from_millis(200),
-        );
+        let (hosts, timeout, retry) = (self.hosts(), Duration::from_secs(20), Duration::from_millis(200));
+        let connecting = ZooKeeper::connect_with_retry_time(&hosts, timeout, |_| (), retry);
         let zookeeper = tokio::time::timeout(PATIENCE, connecting).await.unwrap().unwrap();
         Writer {
             zookeeper: Arc::new(zookeeper),
@@ -158,89 +146,97 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// Creates a persistent znode.
+    pub(crate) async fn create(&self, path: &str, data: &str, acl: Vec<Acl>) -> ZkResult<String> {
+        self.zookeeper
+            .create(path, data.into(), acl, CreateMode::Persistent)
+            .await
+    }
+
     /// Creates the znode at `path` and its parents.
     pub(crate) async fn create_path(&self, path: &str) {
         for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
-            match self
-                .zookeeper
-                .create(
-                    &path[..end],
-                    vec![],
-                    Acl::open_unsafe().clone(),
-                    CreateMode::Persistent,
-                )
-                .await
-            {
+            match self.create(&path[..end], "", open()).await {
                 Ok(_) | Err(ZkError::NodeExists) => {}
                 Err(error) => panic!("{}: {error}", &path[..end]),
             }
         }
     }
 
+    /// Creates or changes the znode of the node `name`.
     pub(crate) async fn put(&self, name: &str, record: &str) {
         self.create_path(PATH).await;
-        let path = format!("{PATH}/{name}");
-        let data = record.as_bytes().to_vec();
-        let made = self
-            .zookeeper
-            .create(
-                &path,
-                data.clone(),
-                Acl::open_unsafe().clone(),
-                CreateMode::Persistent,
-            )
-            .await;
-        match made {
+        let path = znode(name);
+        match self.create(&path, record, open()).await {
             Ok(_) => {}
-            Err(ZkError::NodeExists) => drop(self.zookeeper.set_data(&path, data, None).await.unwrap()),
+            Err(ZkError::NodeExists) => {
+                self.zookeeper.set_data(&path, record.into(), None).await.unwrap();
+            }
             Err(error) => panic!("{path}: {error}"),
         }
     }
 
     pub(crate) async fn delete(&self, name: &str) {
-        self.zookeeper
-            .delete(&format!("{PATH}/{name}"), None)
-            .await
-            .unwrap();
+        self.zookeeper.delete(&znode(name), None).await.unwrap();
     }
 
     /// Creates nodes `prefix0`, `prefix1` and so on, with ports from 10000, several at a time.
     pub(crate) async fn put_many(&self, prefix: &str, count: usize) {
         self.create_path(PATH).await;
-        self.many(count, async |writer, i| {
-            writer
-                .put(&format!("{prefix}{i}"), &format!("h:{}", 10_000 + i))
-                .await
+        self.many(count, async |i| {
+            let record = format!("h:{}", 10_000 + i);
+            self.put(&format!("{prefix}{i}"), &record).await
         })
         .await;
     }
 
     pub(crate) async fn delete_many(&self, prefix: &str, count: usize) {
-        self.many(count, async |writer, i| {
-            writer.delete(&format!("{prefix}{i}")).await
-        })
-        .await;
+        self.many(count, async |i| self.delete(&format!("{prefix}{i}")).await)
+            .await;
     }
 
-    async fn many(&self, count: usize, each: impl AsyncFn(&Self, usize)) {
+    async fn many(&self, count: usize, each: impl AsyncFn(usize)) {
         let next = std::cell::Cell::new(0);
-        let worker = async || {
+        let work = async || {
             while next.get() < count {
-                let i = next.replace(next.get() + 1);
-                each(self, i).await;
+                each(next.replace(next.get() + 1)).await;
             }
         };
-        tokio::join!(
-            worker(),
-            worker(),
-            worker(),
-            worker(),
-            worker(),
-            worker(),
-            worker(),
-            worker()
-        );
+        tokio::join!(work(), work(), work(), work(), work(), work(), work(), work());
     }
+}
+
+pub(crate) fn open() -> Vec<Acl> {
+    Acl::open_unsafe().clone()
+}
+
+/// Returns an ACL with which only another client has this permission.
+pub(crate) fn only_other(permission: Permission) -> Acl {
+    Acl::new(permission, "digest", "other:aaaaaaaaaaaaaaaaaaaaaaaaaaa=")
+}
+
+pub(crate) fn znode(id: &str) -> String {
+    format!("{PATH}/{id}")
+}
+
+/// Starts a server with the records `HOST:PORT`, each at the znode `HOST`. Returns it with a client of the test, and with a watch that
+/// has read the records.
+pub(crate) async fn watched(records: &[&str]) -> (Server, Writer, Watch) {
+    let server = Server::started().await;
+    let writer = server.writer().await;
+    for record in records {
+        writer.put(record.split(':').next().unwrap(), record).await;
+    }
+    let watch = watch(config(server.hosts())).unwrap();
+    until_zookeeper_is(&watch, SourceState::Healthy).await;
+    until_live(&watch, records).await;
+    (server, writer, watch)
+}
+
+/// Asserts that something took no longer than promised.
+#[track_caller]
+pub(crate) fn in_time(taken: Duration) {
+    assert!(taken < PROMISED, "{taken:?}");
 }
 
 /// Configuration of most tests, with the shortest session timeout.
@@ -268,10 +264,8 @@ pub(crate) fn ids(nodes: &[Arc<standin_registry::Node>]) -> Vec<String> {
 
 /// Waits until the live nodes are `wanted`, and returns the time that this took.
 pub(crate) async fn until_live(watch: &Watch, wanted: &[&str]) -> Duration {
-    until(watch, &format!("{wanted:?} are live"), |snapshot| {
-        live(snapshot) == wanted
-    })
-    .await
+    let what = format!("{wanted:?} are live");
+    until(watch, &what, |snapshot| live(snapshot) == wanted).await
 }
 
 /// Waits for a snapshot for which `good` holds, and returns the time that this took.
@@ -284,11 +278,8 @@ pub(crate) async fn until(watch: &Watch, what: &str, good: impl Fn(&Snapshot) ->
         }
     };
     if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-        panic!(
-            "not within {PATIENCE:?}: {what}; {:?} {:#?}",
-            watch.snapshot(),
-            watch.health()
-        );
+        let (snapshot, health) = (watch.snapshot(), watch.health());
+        panic!("not within {PATIENCE:?}: {what}; {snapshot:?} {health:#?}");
     }
     begun.elapsed()
 }

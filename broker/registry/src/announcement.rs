@@ -2,45 +2,27 @@
 //!
 //! The znode is created in the session that also watches the other nodes (`session_task.rs`).
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch as channel;
 
-use crate::config::{Config, ZooKeeperConfig};
 use crate::error::RegistryError;
 use crate::record::Record;
 use crate::registration_state::{RegistrationState, Wanted};
-use crate::watch::{Watch, watch};
+use crate::watch::Watch;
 
 /// Time limit for the deletion of the znode in [`Announcement::withdraw`], in milliseconds.
 const WITHDRAW_MS_MAX: u64 = 500;
 
 /// A node's registration. Dropping it deletes the znode in the background. [`withdraw`](Self::withdraw) waits for the deletion.
+#[derive(Debug)]
 #[must_use = "a dropped announcement is withdrawn"]
 pub struct Announcement {
     id: String,
     run: String,
     state: channel::Receiver<RegistrationState>,
     watch: Watch,
-}
-
-/// Registers a node as the ephemeral znode `<path>/<id>` in a session of its own. Returns at once. The znode is created and kept
-/// in the background until the announcement is dropped. See [`Announcement::reserve`].
-///
-/// # Errors
-/// Those of [`watch()`] and [`Announcement::reserve`].
-pub fn announce(zookeeper: ZooKeeperConfig, record: Record) -> Result<Announcement, RegistryError> {
-    record.check()?;
-    let watch = watch(Config {
-        zookeeper: Some(zookeeper),
-        gossip: false,
-        ..Config::default()
-    })?;
-    let announcement = Announcement::reserve(&watch, record)?;
-    announcement.release();
-    Ok(announcement)
 }
 
 impl Announcement {
@@ -69,13 +51,16 @@ impl Announcement {
             is_held: true,
             dead_run: None,
         };
-        let is_free = watch.wanted().send_if_modified(|present| {
+        let is_free = watch.published.wanted.send_if_modified(|present| {
             let is_free = present.is_none();
             if is_free {
                 // Set before the session's thread can see what is wanted, so that this does not replace a later state.
-                watch.registration().send_replace(RegistrationState::Seeking {
-                    reason: "ZooKeeper has not answered yet".to_owned(),
-                });
+                watch
+                    .published
+                    .registration
+                    .send_replace(RegistrationState::Seeking {
+                        reason: "ZooKeeper has not answered yet".to_owned(),
+                    });
                 *present = Some(wanted);
             }
             is_free
@@ -87,7 +72,7 @@ impl Announcement {
         Ok(Self {
             id,
             run,
-            state: watch.registration().subscribe(),
+            state: watch.published.registration.subscribe(),
             watch: watch.clone(),
         })
     }
@@ -97,14 +82,7 @@ impl Announcement {
         self.state.borrow().clone()
     }
 
-    /// Waits until the state has changed since the last call. Cancel-safe.
-    pub async fn changed(&mut self) {
-        if self.state.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Returns another receiver of the state.
+    /// Returns a receiver of the state.
     pub fn follow(&self) -> channel::Receiver<RegistrationState> {
         self.state.clone()
     }
@@ -116,7 +94,7 @@ impl Announcement {
 
     /// Allows the creation of the znode, which follows as soon as possible. Never waits.
     pub fn release(&self) {
-        self.watch.wanted().send_if_modified(|wanted| {
+        self.watch.published.wanted.send_if_modified(|wanted| {
             let wanted = wanted.as_mut();
             wanted.is_some_and(|wanted| std::mem::replace(&mut wanted.is_held, false))
         });
@@ -135,7 +113,7 @@ impl Announcement {
                 return Err(RegistryError::setting(name, new, reason));
             }
         }
-        self.watch.wanted().send_if_modified(|wanted| {
+        self.watch.published.wanted.send_if_modified(|wanted| {
             let wanted = wanted.as_mut();
             wanted.map(|wanted| wanted.record = Arc::new(record)).is_some()
         });
@@ -144,7 +122,7 @@ impl Announcement {
 
     /// Ends the registration. Does nothing if `watch` has the registration of another announcement by now.
     fn cancel(&self) {
-        self.watch.wanted().send_if_modified(|wanted| {
+        self.watch.published.wanted.send_if_modified(|wanted| {
             let is_ours = wanted
                 .as_ref()
                 .is_some_and(|wanted| wanted.record.run == self.run);
@@ -169,14 +147,5 @@ impl Announcement {
 impl Drop for Announcement {
     fn drop(&mut self) {
         self.cancel();
-    }
-}
-
-impl fmt::Debug for Announcement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Announcement")
-            .field("id", &self.id)
-            .field("state", &self.state())
-            .finish_non_exhaustive()
     }
 }
