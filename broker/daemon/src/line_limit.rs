@@ -4,8 +4,8 @@
 //! suppressed lines of each call site are reported: their number and the first of them.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt::{Debug, Write};
+use std::mem::take;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,15 +67,12 @@ impl LineCounts {
 
     fn allows(&self, site: Identifier, event: &Event<'_>, now: Instant) -> bool {
         let mut by_site = self.lock();
-        let count = match by_site.entry(site) {
-            Entry::Occupied(count) => count.into_mut(),
-            Entry::Vacant(count) => count.insert(SiteCount {
-                second_began: now,
-                passed: 0,
-                suppressed: 0,
-                first: String::new(),
-            }),
-        };
+        let count = by_site.entry(site).or_insert_with(|| SiteCount {
+            second_began: now,
+            passed: 0,
+            suppressed: 0,
+            first: String::new(),
+        });
         if now.saturating_duration_since(count.second_began) >= Duration::from_secs(1) {
             count.second_began = now;
             count.passed = 0;
@@ -97,13 +94,9 @@ impl LineCounts {
             let nothing = |by_site: &mut HashMap<Identifier, SiteCount>| {
                 by_site.values().all(|count| count.suppressed == 0)
             };
-            let by_site = self.suppressed.wait_while(self.lock(), nothing);
-            let by_site = by_site.unwrap_or_else(PoisonError::into_inner);
+            drop(self.suppressed.wait_while(self.lock(), nothing));
             // Suppressed lines are collected for a second.
-            drop(
-                self.suppressed
-                    .wait_timeout_while(by_site, Duration::from_secs(1), |_| true),
-            );
+            std::thread::sleep(Duration::from_secs(1));
             for (lines, first) in self.take() {
                 warn!(lines, first, "log lines suppressed");
             }
@@ -114,14 +107,8 @@ impl LineCounts {
     fn take(&self) -> Vec<(u64, String)> {
         let mut by_site = self.lock();
         let suppressed = by_site.values_mut().filter(|count| count.suppressed > 0);
-        suppressed
-            .map(|count| {
-                (
-                    std::mem::take(&mut count.suppressed),
-                    std::mem::take(&mut count.first),
-                )
-            })
-            .collect()
+        let taken = suppressed.map(|count| (take(&mut count.suppressed), take(&mut count.first)));
+        taken.collect()
     }
 }
 
@@ -149,12 +136,8 @@ mod tests {
 
     impl<S: Subscriber> Layer<S> for Passed {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-            *self
-                .0
-                .lock()
-                .unwrap()
-                .entry(*event.metadata().level())
-                .or_default() += 1;
+            let mut lines = self.0.lock().unwrap();
+            *lines.entry(*event.metadata().level()).or_default() += 1;
         }
     }
 
@@ -173,9 +156,8 @@ mod tests {
         });
         let count = |level| passed.0.lock().unwrap().get(&level).copied().unwrap_or(0);
         let suppressed = limit.counts.take();
-        let [(lines, first)] = &suppressed[..] else {
-            panic!("{suppressed:?}")
-        };
+        assert_eq!(suppressed.len(), 1, "{suppressed:?}");
+        let (lines, first) = &suppressed[0];
         assert!(count(Level::INFO) >= u64::from(PER_SECOND_MAX));
         assert_eq!(count(Level::INFO) + lines, 1000);
         assert_eq!(first, &format!("peer did it again {PER_SECOND_MAX}"));

@@ -4,7 +4,6 @@
 use tokio::sync::watch as channel;
 use tracing::{Level, error, info, warn};
 
-use crate::registration::Holder;
 use crate::registration_state::{RegistrationEvent, RegistrationState, Wanted, ZnodeState};
 use crate::znode_path;
 
@@ -115,10 +114,10 @@ fn published(znode: &str, state: ZnodeState) -> RegistrationState {
         },
         ZnodeState::Waiting(waiting) => {
             let reason = format!("{znode}: {waiting}");
-            match waiting.holder {
-                _ if !waiting.is_taken => RegistrationState::Seeking { reason },
-                Holder::Node(by) => RegistrationState::Taken { by: Some(by), reason },
-                Holder::Unknown | Holder::Persistent => RegistrationState::Taken { by: None, reason },
+            if waiting.is_taken {
+                RegistrationState::Taken { reason }
+            } else {
+                RegistrationState::Seeking { reason }
             }
         }
     }
@@ -130,9 +129,8 @@ mod tests {
 
     use super::*;
     use crate::endpoint::Endpoint;
-    use crate::node::{Node, Source};
     use crate::record::Record;
-    use crate::registration::{Ghost, Waiting};
+    use crate::registration::{Ghost, Holder, Waiting};
 
     fn announcer() -> (Announcer, channel::Receiver<RegistrationState>) {
         let wanted = Wanted {
@@ -147,8 +145,7 @@ mod tests {
     }
 
     fn waiting(is_taken: bool) -> RegistrationEvent {
-        let node = Node::at(Endpoint::new("10.0.0.2", 4222), Source::ZooKeeper);
-        let holder = Holder::Node(Arc::new(node));
+        let holder = Holder::Node(Endpoint::new("10.0.0.2", 4222));
         RegistrationEvent::State(ZnodeState::Waiting(Waiting { holder, is_taken }))
     }
 

@@ -109,9 +109,8 @@ pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<CacheContents, Strin
         // A time out of range is replaced by 1970.
         let time = |secs| UNIX_EPOCH.checked_add(Duration::from_secs(secs));
         let left = record.left_at.map(|secs| time(secs).unwrap_or(UNIX_EPOCH));
-        let node = record
-            .node(source)
-            .map_err(|error| fail(format!("it is damaged: {error}")))?;
+        let damaged = |error| fail(format!("it is damaged: {error}"));
+        let node = record.node(source).map_err(damaged)?;
         let nodes = kept.remembered.entry(list).or_default();
         if nodes.len() < nodes_max {
             let node = Arc::new(node);
@@ -130,10 +129,8 @@ pub(crate) fn store(path: &Path, kept: &CacheContents) -> Result<(), String> {
             path.display()
         )
     };
-    let nodes = kept
-        .remembered
-        .iter()
-        .flat_map(|(list, nodes)| nodes.iter().map(|known| CachedNode::of(list, known)));
+    let lists = kept.remembered.iter();
+    let nodes = lists.flat_map(|(list, nodes)| nodes.iter().map(|known| CachedNode::of(list, known)));
     let file = CacheFile {
         v: VERSION,
         nodes: nodes.collect(),
@@ -197,11 +194,7 @@ impl CachedNode {
             tls: self.tls,
             zone: self.zone.into(),
             weight: self.weight.max(1),
-            state: if self.state == NodeState::Draining.as_str() {
-                NodeState::Draining
-            } else {
-                NodeState::Up
-            },
+            state: NodeState::of(&self.state),
             version: self.version.into(),
             ..Node::at(self.client.parse()?, source)
         })
@@ -263,22 +256,16 @@ mod tests {
             });
         }
         assert_eq!(read, wanted);
-        assert_eq!(
-            fs::read_dir(path.parent().unwrap()).unwrap().count(),
-            1,
-            "no temporary file remains"
-        );
+        let files = fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(files, 1, "no temporary file remains");
     }
 
     #[test]
     fn the_error_of_an_invalid_file_has_the_reason_and_the_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache.json");
-        assert_eq!(
-            load(&path, 10),
-            Ok(CacheContents::default()),
-            "a missing file is not an error"
-        );
+        // A missing file is not an error.
+        assert_eq!(load(&path, 10), Ok(CacheContents::default()));
         store(&path, &kept()).unwrap();
         let whole = fs::read(&path).unwrap();
         for cut in 0..whole.len() - 2 {
@@ -298,11 +285,8 @@ mod tests {
         for no_file in [folder.path(), &pipe] {
             assert!(load(no_file, 10).unwrap_err().contains("is not a regular file"));
         }
-        assert!(
-            store(&path.join("below-a-file"), &kept())
-                .unwrap_err()
-                .contains("folder")
-        );
+        let error = store(&path.join("below-a-file"), &kept()).unwrap_err();
+        assert!(error.contains("folder"), "{error}");
     }
 
     #[test]

@@ -4,13 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::cache::{self, CacheContents};
-
-/// Result of a write: that of [`cache::store`], or the error of its thread.
-pub(crate) type WriteResult = Result<Result<(), String>, JoinError>;
 
 /// State of the writer: the time of the next write, and the write in progress, if any.
 pub(crate) struct CacheWriter {
@@ -60,25 +57,22 @@ impl CacheWriter {
         self.due = None;
         self.last = Some(Instant::now());
         // The disk may be slow, and the calling task must not block.
-        self.writing = Some(tokio::task::spawn_blocking(move || {
-            cache::store(&path, &contents)
-        }));
+        let write = move || cache::store(&path, &contents);
+        self.writing = Some(tokio::task::spawn_blocking(write));
     }
 
     /// Waits for the end of the write in progress. Never returns if there is none. Cancel-safe.
-    pub(crate) async fn written(&mut self) -> WriteResult {
-        match &mut self.writing {
-            Some(writing) => {
-                let written = writing.await;
-                self.writing = None;
-                written
-            }
-            None => std::future::pending().await,
-        }
+    pub(crate) async fn written(&mut self) -> Result<(), String> {
+        let Some(writing) = &mut self.writing else {
+            return std::future::pending().await;
+        };
+        let written = writing.await;
+        self.writing = None;
+        written.unwrap_or_else(|error| Err(format!("the writer of the cache file stopped: {error}")))
     }
 
     /// Waits for the write in progress, and writes changes since then.
-    pub(crate) async fn finish(&mut self, contents: CacheContents) -> Option<WriteResult> {
+    pub(crate) async fn finish(&mut self, contents: CacheContents) -> Option<Result<(), String>> {
         let mut last = None;
         if self.writing.is_some() {
             last = Some(self.written().await);

@@ -63,10 +63,11 @@ impl Config {
             zookeeper.check()?;
         }
         if self.dns_refresh_ms < dns::REFRESH_MS_MIN {
+            let reason = "the minimum is 1000";
             return Err(RegistryError::setting(
                 "dns_refresh_ms",
                 self.dns_refresh_ms,
-                "the minimum is 1000",
+                reason,
             ));
         }
         if self.nodes_max == 0 {
@@ -120,33 +121,28 @@ impl ZooKeeperConfig {
     pub(crate) fn check(&self) -> Result<(), RegistryError> {
         self.hosts.parse::<HostList>()?;
         znode_path::check("zookeeper path", &self.path)?;
-        if !(SESSION_TIMEOUT_MS_MIN..=SESSION_TIMEOUT_MS_MAX).contains(&self.session_timeout_ms) {
-            let reason = "the range is from 4000 to 300000 ms";
-            return Err(RegistryError::setting(
+        let sessions = SESSION_TIMEOUT_MS_MIN..=SESSION_TIMEOUT_MS_MAX;
+        for (allowed, name, value, reason) in [
+            (
+                sessions,
                 "session_timeout_ms",
                 self.session_timeout_ms,
-                reason,
-            ));
-        }
-        if self.connect_timeout_ms == 0 {
-            return Err(RegistryError::setting(
+                "the range is from 4000 to 300000 ms",
+            ),
+            (
+                1..=u64::MAX,
                 "connect_timeout_ms",
-                0,
+                self.connect_timeout_ms,
                 "the minimum is 1",
-            ));
+            ),
+            (1_000..=u64::MAX, "audit_ms", self.audit_ms, "the minimum is 1000"),
+        ] {
+            if !allowed.contains(&value) {
+                return Err(RegistryError::setting(name, value, reason));
+            }
         }
-        if self.audit_ms < 1_000 {
-            return Err(RegistryError::setting(
-                "audit_ms",
-                self.audit_ms,
-                "the minimum is 1000",
-            ));
-        }
-        if self
-            .digest_auth
-            .as_deref()
-            .is_some_and(|auth| !auth.contains(':'))
-        {
+        let auth = self.digest_auth.as_deref();
+        if auth.is_some_and(|auth| !auth.contains(':')) {
             return Err(RegistryError::setting("digest_auth", "…", "write USER:PASSWORD"));
         }
         Ok(())
@@ -170,45 +166,37 @@ impl fmt::Debug for ZooKeeperConfig {
 mod tests {
     use super::*;
 
-    fn refused(change: impl FnOnce(&mut ZooKeeperConfig)) -> String {
-        let mut zookeeper = ZooKeeperConfig::new("127.0.0.1:2181/app");
-        change(&mut zookeeper);
-        Config {
-            zookeeper: Some(zookeeper),
-            ..Config::default()
-        }
-        .check()
-        .unwrap_err()
-        .to_string()
-    }
-
     #[test]
     fn the_error_of_an_invalid_value_says_what_to_write() {
-        assert!(refused(|z| z.session_timeout_ms = 3_999).contains("from 4000"));
-        assert!(refused(|z| z.path = "standin".into()).contains("starts with '/'"));
-        assert!(refused(|z| z.path = "/standin/".into()).contains("does not end"));
-        assert!(refused(|z| z.path = "/a//b".into()).contains("empty"));
-        assert!(refused(|z| z.hosts = "".into()).contains("host"));
-        assert!(refused(|z| z.connect_timeout_ms = 0).contains("connect_timeout_ms"));
-        let error = refused(|z| z.digest_auth = Some("secret".into()));
-        assert!(error.contains("USER:PASSWORD") && !error.contains("secret"));
-        assert!(
-            Config {
-                nodes_max: 0,
+        type Change = fn(&mut ZooKeeperConfig);
+        let refused = |zookeeper, nodes_max, dns_refresh_ms| {
+            let config = Config {
+                zookeeper: Some(zookeeper),
+                nodes_max,
+                dns_refresh_ms,
                 ..Config::default()
-            }
-            .check()
-            .is_err()
-        );
-        assert!(
-            Config {
-                dns_refresh_ms: 999,
-                ..Config::default()
-            }
-            .check()
-            .is_err()
-        );
-        assert!(Config::default().check().is_ok());
+            };
+            config.check().map_err(|error| error.to_string()).err()
+        };
+        let good = || ZooKeeperConfig::new("127.0.0.1:2181/app");
+        assert_eq!(refused(good(), 1, 1_000), None);
+        assert!(refused(good(), 0, 1_000).is_some_and(|error| error.contains("nodes_max")));
+        assert!(refused(good(), 1, 999).is_some_and(|error| error.contains("dns_refresh_ms")));
+        let cases: [(Change, &str); 7] = [
+            (|z| z.session_timeout_ms = 3_999, "from 4000"),
+            (|z| z.path = "standin".into(), "starts with '/'"),
+            (|z| z.path = "/standin/".into(), "does not end"),
+            (|z| z.path = "/a//b".into(), "empty"),
+            (|z| z.hosts = "".into(), "host"),
+            (|z| z.connect_timeout_ms = 0, "connect_timeout_ms"),
+            (|z| z.digest_auth = Some("secret".into()), "USER:PASSWORD"),
+        ];
+        for (change, reason) in cases {
+            let mut zookeeper = good();
+            change(&mut zookeeper);
+            let error = refused(zookeeper, 1, 1_000).unwrap();
+            assert!(error.contains(reason) && !error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

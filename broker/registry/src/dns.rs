@@ -2,7 +2,7 @@
 //! SRV records. Names are resolved repeatedly. A failed lookup does not replace the last answer.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,20 +75,15 @@ pub(crate) async fn resolve_repeatedly(
 ) {
     loop {
         // A new resolver each time, so that changed system settings take effect without a restart.
-        let resolver = server.map_or_else(Resolver::system, Resolver::of);
+        let resolver = Resolver::new(server);
         let lookup = lookup(&resolver, &name);
-        let (answer, ttl_secs) =
-            match tokio::time::timeout(Duration::from_millis(LOOKUP_TIMEOUT_MS), lookup).await {
-                Ok(Ok((nodes, ttl_secs))) => (Ok(nodes), ttl_secs),
-                Ok(Err(error)) => (Err(error), u32::MAX),
-                Err(_) => (
-                    Err(LookupError::Failed(format!(
-                        "no answer within {LOOKUP_TIMEOUT_MS} ms"
-                    ))),
-                    u32::MAX,
-                ),
-            };
-        if !report(answer).await {
+        let limit = Duration::from_millis(LOOKUP_TIMEOUT_MS);
+        let answer = tokio::time::timeout(limit, lookup).await.unwrap_or_else(|_| {
+            let reason = format!("no answer within {LOOKUP_TIMEOUT_MS} ms");
+            Err(LookupError::Failed(reason))
+        });
+        let ttl_secs = answer.as_ref().map_or(u32::MAX, |(_, ttl_secs)| *ttl_secs);
+        if !report(answer.map(|(nodes, _)| nodes)).await {
             return;
         }
         let ttl_ms = u64::from(ttl_secs).saturating_mul(1_000).max(REFRESH_MS_MIN);
@@ -98,34 +93,31 @@ pub(crate) async fn resolve_repeatedly(
 
 async fn lookup(resolver: &Resolver, name: &DnsName) -> Result<(Vec<Arc<Node>>, u32), LookupError> {
     let (mut nodes, ttl_secs) = match name {
-        DnsName::Host(endpoint) => {
-            let found = resolver.hosts(&endpoint.host).await?;
-            let at =
-                |ip: std::net::IpAddr| Node::at(Endpoint::new(ip.to_string(), endpoint.port), Source::Dns);
-            (
-                found.records.into_iter().map(at).collect::<Vec<_>>(),
-                found.ttl_secs,
-            )
+        DnsName::Host(Endpoint { host, port }) => {
+            let (ips, ttl_secs) = resolver.hosts(host).await?;
+            let at = |ip: IpAddr| Node::at(Endpoint::new(ip.to_string(), *port), Source::Dns);
+            (ips.into_iter().map(at).collect::<Vec<_>>(), ttl_secs)
         }
         DnsName::Service { name, port } => {
-            let found = resolver.services(name).await?;
-            let nodes = found.records.into_iter().filter_map(|service| {
-                let client = Endpoint::checked(&service.target, port.unwrap_or(service.port)).ok()?;
+            let (services, ttl_secs) = resolver.services(name).await?;
+            let nodes = services.into_iter().filter_map(|service| {
+                let target = service.target.to_utf8();
+                let port = port.unwrap_or(service.port);
+                let client = Endpoint::checked(target.trim_end_matches('.'), port).ok()?;
                 Some(Node {
                     weight: u32::from(service.weight).max(1),
                     ..Node::at(client, Source::Dns)
                 })
             });
-            (nodes.collect(), found.ttl_secs)
+            (nodes.collect(), ttl_secs)
         }
     };
     // DNS servers rotate their answers. The same records in another order are not a change.
     nodes.sort_unstable_by(|a, b| a.client.cmp(&b.client));
     nodes.dedup_by(|a, b| a.client == b.client);
     if nodes.is_empty() {
-        return Err(LookupError::NoRecords(format!(
-            "{name}: no record has a valid address"
-        )));
+        let reason = format!("{name}: no record has a valid address");
+        return Err(LookupError::NoRecords(reason));
     }
     Ok((nodes.into_iter().map(Arc::new).collect(), ttl_secs))
 }

@@ -45,12 +45,12 @@ pub(crate) struct InfoReport {
 impl Gossip {
     /// Takes the nodes of an INFO. Returns whether the known nodes have changed.
     pub(crate) fn take(&mut self, report: &InfoReport, nodes_max: usize) -> bool {
-        let named: Vec<Endpoint> = report
+        // An invalid address is ignored. Some servers send a whole URL.
+        let upstreams = report
             .connect_urls
             .iter()
-            .filter_map(|url| endpoint_of(url))
-            .take(nodes_max)
-            .collect();
+            .filter_map(|url| url.parse::<Upstream>().ok());
+        let named: Vec<Endpoint> = upstreams.map(|named| named.endpoint).take(nodes_max).collect();
         let before: Vec<Arc<Node>> = self.nodes().cloned().collect();
         let was_named = before.iter().any(|node| node.client == report.from);
         let mut vouched_by = BTreeSet::from([report.from.clone()]);
@@ -93,15 +93,8 @@ impl Gossip {
 
     /// Iterates over all named nodes. A node may occur several times.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.by_node
-            .values()
-            .flat_map(|named_by_node| &named_by_node.nodes)
+        self.by_node.values().flat_map(|named| &named.nodes)
     }
-}
-
-/// Parses `host:port`, or a whole URL, which some servers send. Returns `None` for an invalid one.
-fn endpoint_of(url: &str) -> Option<Endpoint> {
-    url.parse::<Upstream>().ok().map(|upstream| upstream.endpoint)
 }
 
 #[cfg(test)]
@@ -109,16 +102,13 @@ mod tests {
     use super::*;
 
     fn take(gossip: &mut Gossip, from: &str, urls: &[&str]) -> bool {
-        let connect_urls = urls.iter().map(ToString::to_string).collect();
-        gossip.take(
-            &InfoReport {
-                from: from.parse().unwrap(),
-                tls: false,
-                inherit: None,
-                connect_urls,
-            },
-            8,
-        )
+        let report = InfoReport {
+            from: from.parse().unwrap(),
+            tls: false,
+            inherit: None,
+            connect_urls: urls.iter().map(ToString::to_string).collect(),
+        };
+        gossip.take(&report, 8)
     }
 
     fn named(gossip: &Gossip) -> Vec<String> {
@@ -187,11 +177,8 @@ mod tests {
         }
         assert!(gossip.by_node.len() <= 8);
         let mut gossip = Gossip::default();
-        take(
-            &mut gossip,
-            "a:1",
-            &["", "http://x", "a b:1", "[::1]:4222", "nats://c:1"],
-        );
+        let urls = ["", "http://x", "a b:1", "[::1]:4222", "nats://c:1"];
+        take(&mut gossip, "a:1", &urls);
         assert_eq!(named(&gossip), ["[::1]:4222", "c:1"]);
     }
 }

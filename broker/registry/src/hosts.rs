@@ -142,7 +142,7 @@ mod tests {
         let list: HostList = "127.0.0.1,127.0.0.2,127.0.0.3,no-such-host.invalid"
             .parse()
             .unwrap();
-        let resolver = Resolver::system();
+        let resolver = Resolver::new(None);
         let mut firsts = std::collections::HashSet::new();
         for _ in 0..40 {
             let (addresses, errors) = list.resolve(&resolver).await;

@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::announcer::Announcer;
 use crate::cache::CacheContents;
-use crate::cache_writer::{CacheWriter, WriteResult};
+use crate::cache_writer::CacheWriter;
 use crate::children::Listing;
 use crate::config::Config;
 use crate::dns::{self, DnsAnswer, DnsName};
@@ -389,8 +389,8 @@ impl Hub {
         }
     }
 
-    fn cache_written(&mut self, written: WriteResult) {
-        match written.unwrap_or_else(|error| Err(format!("the writer of the cache file stopped: {error}"))) {
+    fn cache_written(&mut self, written: Result<(), String>) {
+        match written {
             Ok(()) => {
                 self.health.cache_writes_total += 1;
                 self.health.cache_error = None;

@@ -16,6 +16,15 @@ pub enum NodeState {
 }
 
 impl NodeState {
+    /// Returns the state that a record names. Any other text than `draining` is [`Up`](Self::Up).
+    pub(crate) fn of(text: &str) -> Self {
+        if text == Self::Draining.as_str() {
+            Self::Draining
+        } else {
+            Self::Up
+        }
+    }
+
     /// Returns the state as it is written in the record: `up` or `draining`.
     pub fn as_str(self) -> &'static str {
         match self {

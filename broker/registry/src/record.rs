@@ -139,10 +139,7 @@ pub(crate) fn standin(record: &Map<String, Value>) -> Result<Node, String> {
         tls: record.get("tls").and_then(Value::as_bool).unwrap_or(false),
         zone: text(record, "zone").unwrap_or_default().into(),
         weight: weight(record),
-        state: match text(record, "state") {
-            Some("draining") => NodeState::Draining,
-            _ => NodeState::Up,
-        },
+        state: NodeState::of(text(record, "state").unwrap_or_default()),
         version: text(record, "version").unwrap_or_default().into(),
         ..plain
     })

@@ -16,7 +16,6 @@
 //! that this process created or deleted at the path is never a ghost.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::client::ZnodeStat;
@@ -71,8 +70,8 @@ pub(crate) struct Waiting {
 /// The holder of our path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Holder {
-    /// A node, known by its own record.
-    Node(Arc<Node>),
+    /// The node with this address, which is in its record.
+    Node(Endpoint),
     /// A session without a valid record.
     Unknown,
     /// No session: the znode is persistent.
@@ -85,19 +84,17 @@ impl fmt::Display for Waiting {
             (Holder::Persistent, _) => f.write_str(
                 "it is a persistent znode, which does not end with a session: delete it (zkCli.sh delete) or use another id",
             ),
-            (Holder::Node(node), true) => write!(
+            (Holder::Node(address), true) => write!(
                 f,
-                "the id is taken: the session of a node at {} holds it; if a node runs there, give each node \
-                 an id and an address of its own",
-                address(&node.mesh, &node.client)
+                "the id is taken: the session of a node at {address} holds it; if a node runs there, give each node \
+                 an id and an address of its own"
             ),
             (Holder::Unknown, true) => f.write_str(
                 "the id is taken by a live session whose record is none of ours: use another id or another path",
             ),
-            (Holder::Node(node), false) => write!(
+            (Holder::Node(address), false) => write!(
                 f,
-                "another process holds it, at {}; waiting for its session to end",
-                address(&node.mesh, &node.client)
+                "another process holds it, at {address}; waiting for its session to end"
             ),
             (Holder::Unknown, false) => {
                 f.write_str("a session without a record of ours holds it; waiting for its end")
@@ -158,10 +155,7 @@ impl Registration {
         *self = Self {
             session: Some(session),
             ghost_czxid_max: self.ghost_czxid_max,
-            other_holder: self
-                .other_holder
-                .take()
-                .filter(|other_holder| other_holder.is_taken),
+            other_holder: self.other_holder.take().filter(|other| other.is_taken),
             ..Self::new(self.ghost_age_max)
         };
     }
@@ -251,7 +245,7 @@ impl Registration {
         other_holder.is_taken |= now.saturating_duration_since(other_holder.since) >= self.ghost_age_max;
         let holder = match node {
             _ if stat.owner == 0 => Holder::Persistent,
-            Some(node) => Holder::Node(Arc::new(node)),
+            Some(node) => Holder::Node(address(&node.mesh, &node.client).clone()),
             None => Holder::Unknown,
         };
         let is_taken = other_holder.is_taken;

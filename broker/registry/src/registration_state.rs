@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::node::Node;
 use crate::record::Record;
 use crate::registration::{Ghost, Waiting};
 
@@ -24,8 +23,6 @@ pub enum RegistrationState {
     /// Another live session holds our id, or a persistent znode is in the way. An operator has to act. The creation is
     /// retried until then.
     Taken {
-        /// The holder, if it left a valid record.
-        by: Option<Arc<Node>>,
         /// Description of the znode, and of what the operator should do.
         reason: String,
     },

@@ -1,14 +1,15 @@
 //! The DNS resolver. It runs in the process, and a lookup can be cancelled at any moment. The resolver of the system
 //! (`getaddrinfo`) is not used, because it blocks a thread for an unknown time and cannot be cancelled.
 
-use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use thiserror::Error;
 
 use crate::endpoint::Endpoint;
 
@@ -19,66 +20,45 @@ pub(crate) struct Resolver {
 }
 
 /// Error of a lookup.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum LookupError {
     /// The name does not exist, or has no records of this type.
+    #[error("{0}")]
     NoRecords(String),
     /// No server could be asked, or none answered.
+    #[error("{0}")]
     Failed(String),
 }
 
-impl fmt::Display for LookupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoRecords(text) | Self::Failed(text) => f.write_str(text),
-        }
-    }
-}
-
-/// Records and their shortest TTL.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Records<T> {
-    pub(crate) records: Vec<T>,
-    pub(crate) ttl_secs: u32,
-}
-
-/// An SRV record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SrvRecord {
-    pub(crate) target: String,
-    pub(crate) port: u16,
-    pub(crate) weight: u16,
-}
+/// Records of a name, and their shortest TTL in seconds.
+pub(crate) type Records<T> = (Vec<T>, u32);
 
 impl Resolver {
-    /// Creates a resolver with the system's settings: `/etc/resolv.conf` with its search domains, and `/etc/hosts`.
-    pub(crate) fn system() -> Self {
-        let inner = TokioResolver::builder_tokio()
-            .and_then(|mut builder| {
-                builder.options_mut().cache_size = 0;
-                builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-                builder.build()
-            })
-            .map(Arc::new)
-            .map_err(|error| format!("cannot use the system's resolver settings: {error}"));
-        Self { inner }
-    }
-
-    /// Creates a resolver that asks only `server`.
-    pub(crate) fn of(server: SocketAddr) -> Self {
-        let mut name_server = NameServerConfig::udp_and_tcp(server.ip());
-        for connection in &mut name_server.connections {
-            connection.port = server.port();
-        }
-        let config = ResolverConfig::from_name_servers(vec![name_server]);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        builder.options_mut().use_hosts_file = ResolveHosts::Never;
-        builder.options_mut().cache_size = 0;
-        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        let inner = builder
-            .build()
-            .map(Arc::new)
-            .map_err(|error| format!("cannot ask {server}: {error}"));
+    /// Creates a resolver that asks only `server`, or else one with the system's settings: `/etc/resolv.conf` with its search
+    /// domains, and `/etc/hosts`.
+    pub(crate) fn new(server: Option<SocketAddr>) -> Self {
+        let builder = match server {
+            None => TokioResolver::builder_tokio(),
+            Some(server) => {
+                let mut name_server = NameServerConfig::udp_and_tcp(server.ip());
+                for connection in &mut name_server.connections {
+                    connection.port = server.port();
+                }
+                let config = ResolverConfig::from_name_servers(vec![name_server]);
+                let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+                builder.options_mut().use_hosts_file = ResolveHosts::Never;
+                Ok(builder)
+            }
+        };
+        let built = builder.and_then(|mut builder| {
+            builder.options_mut().cache_size = 0;
+            builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+            builder.build()
+        });
+        let inner = built.map(Arc::new).map_err(|error| match server {
+            None => format!("cannot use the system's resolver settings: {error}"),
+            Some(server) => format!("cannot ask {server}: {error}"),
+        });
         Self { inner }
     }
 
@@ -87,68 +67,50 @@ impl Resolver {
         if let Some(ip) = endpoint.ip() {
             return Ok(vec![SocketAddr::new(ip, endpoint.port)]);
         }
-        let found = self.hosts(&endpoint.host).await?;
-        Ok(found
-            .records
-            .into_iter()
-            .map(|ip| SocketAddr::new(ip, endpoint.port))
-            .collect())
+        let (ips, _) = self.hosts(&endpoint.host).await?;
+        let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, endpoint.port));
+        Ok(addresses.collect())
     }
 
     /// Returns the A and AAAA records of `name`.
-    pub(crate) async fn hosts(&self, name: &str) -> Result<Records<std::net::IpAddr>, LookupError> {
-        let resolver = self
-            .inner
-            .as_ref()
-            .map_err(|error| LookupError::Failed(error.clone()))?;
-        let found = resolver.lookup_ip(name).await.map_err(explain)?;
-        let ttl_secs = shortest_ttl_secs(found.as_lookup().answers().iter().map(|record| record.ttl));
-        not_empty(
-            Records {
-                records: found.iter().collect(),
-                ttl_secs,
-            },
-            name,
-        )
+    pub(crate) async fn hosts(&self, name: &str) -> Result<Records<IpAddr>, LookupError> {
+        let found = self.inner()?.lookup_ip(name).await.map_err(explain)?;
+        let ttls = found.as_lookup().answers().iter().map(|record| record.ttl);
+        not_empty(name, found.iter().collect(), ttls)
     }
 
     /// Returns the SRV records of `name`.
-    pub(crate) async fn services(&self, name: &str) -> Result<Records<SrvRecord>, LookupError> {
-        let resolver = self
-            .inner
-            .as_ref()
-            .map_err(|error| LookupError::Failed(error.clone()))?;
-        let found = resolver.lookup(name, RecordType::SRV).await.map_err(explain)?;
-        let ttl_secs = shortest_ttl_secs(found.answers().iter().map(|record| record.ttl));
+    pub(crate) async fn services(&self, name: &str) -> Result<Records<SRV>, LookupError> {
+        let found = self
+            .inner()?
+            .lookup(name, RecordType::SRV)
+            .await
+            .map_err(explain)?;
+        let ttls = found.answers().iter().map(|record| record.ttl);
         let records = found.answers().iter().filter_map(|record| match &record.data {
-            RData::SRV(srv) => Some(SrvRecord {
-                target: srv.target.to_utf8().trim_end_matches('.').to_owned(),
-                port: srv.port,
-                weight: srv.weight,
-            }),
+            RData::SRV(srv) => Some(srv.clone()),
             _ => None,
         });
-        not_empty(
-            Records {
-                records: records.collect(),
-                ttl_secs,
-            },
-            name,
-        )
+        not_empty(name, records.collect(), ttls)
+    }
+
+    fn inner(&self) -> Result<&TokioResolver, LookupError> {
+        let inner = self.inner.as_deref();
+        inner.map_err(|error| LookupError::Failed(error.clone()))
     }
 }
 
-fn shortest_ttl_secs(ttls: impl Iterator<Item = u32>) -> u32 {
-    ttls.min().unwrap_or(u32::MAX)
-}
-
-fn not_empty<T>(found: Records<T>, name: &str) -> Result<Records<T>, LookupError> {
-    if found.records.is_empty() {
+fn not_empty<T>(
+    name: &str,
+    records: Vec<T>,
+    ttls: impl Iterator<Item = u32>,
+) -> Result<Records<T>, LookupError> {
+    if records.is_empty() {
         return Err(LookupError::NoRecords(format!(
             "{name} has no records of this type"
         )));
     }
-    Ok(found)
+    Ok((records, ttls.min().unwrap_or(u32::MAX)))
 }
 
 fn explain(error: hickory_resolver::net::NetError) -> LookupError {

@@ -238,15 +238,10 @@ mod tests {
     use crate::config::ZooKeeperConfig;
     use crate::list::RememberedNode;
 
-    fn nodes(source: Source, hosts: &[&str]) -> Vec<Arc<Node>> {
-        hosts
-            .iter()
-            .map(|host| Arc::new(Node::at(Endpoint::new(*host, 1), source)))
-            .collect()
-    }
-
-    fn hosts(nodes: &[Arc<Node>]) -> Vec<&str> {
-        nodes.iter().map(|node| &*node.client.host).collect()
+    fn nodes(source: Source, hosts: &str) -> Vec<Arc<Node>> {
+        let hosts = hosts.split_whitespace();
+        let nodes = hosts.map(|host| Node::at(Endpoint::new(host, 1), source));
+        nodes.map(Arc::new).collect()
     }
 
     fn config() -> Config {
@@ -258,18 +253,6 @@ mod tests {
         }
     }
 
-    fn zookeeper_answers(roster: &mut Roster, hosts: &[&str]) {
-        roster.set_zookeeper(nodes(Source::ZooKeeper, hosts), SystemTime::now());
-    }
-
-    fn dns_answers(roster: &mut Roster, name: &str, hosts: &[&str]) {
-        roster.set_dns(
-            &name.parse().unwrap(),
-            nodes(Source::Dns, hosts),
-            SystemTime::now(),
-        );
-    }
-
     fn zookeeper() -> ListName {
         ListName::from(&ZooKeeperConfig::new("h"))
     }
@@ -278,57 +261,66 @@ mod tests {
         Roster::new(&config, BTreeMap::new(), SystemTime::now())
     }
 
-    fn info_report(from: &str, urls: &[&str]) -> InfoReport {
-        let connect_urls = urls.iter().map(ToString::to_string).collect();
-        InfoReport {
-            from: from.parse().unwrap(),
-            tls: false,
-            inherit: None,
-            connect_urls,
+    impl Roster {
+        fn zookeeper_answers(&mut self, hosts: &str) {
+            self.set_zookeeper(nodes(Source::ZooKeeper, hosts), SystemTime::now());
+        }
+
+        fn dns_answers(&mut self, name: &str, hosts: &str) {
+            let nodes = nodes(Source::Dns, hosts);
+            self.set_dns(&name.parse().unwrap(), nodes, SystemTime::now());
+        }
+
+        fn info(&mut self, from: &str, urls: &[&str]) -> bool {
+            self.take_info_report(&InfoReport {
+                from: from.parse().unwrap(),
+                tls: false,
+                inherit: None,
+                connect_urls: urls.iter().map(ToString::to_string).collect(),
+            })
+        }
+
+        /// Returns the hosts in the lists of the snapshot: `live | cached | fixed`, each `-` if it is empty.
+        fn lists(&mut self) -> String {
+            let Snapshot {
+                live, cached, fixed, ..
+            } = self.snapshot();
+            let lists = [live, cached, fixed].map(|nodes| {
+                let hosts: Vec<&str> = nodes.iter().map(|node| &*node.client.host).collect();
+                if hosts.is_empty() {
+                    "-".to_owned()
+                } else {
+                    hosts.join(" ")
+                }
+            });
+            lists.join(" | ")
         }
     }
 
     #[test]
     fn a_node_is_in_the_first_of_the_lists_live_cached_and_fixed() {
-        let remembered = nodes(Source::ZooKeeper, &["a", "b", "f"]).into_iter();
+        let remembered = nodes(Source::ZooKeeper, "a b f").into_iter();
         let remembered = remembered.map(|node| RememberedNode { node, left: None });
         let remembered = BTreeMap::from([(zookeeper(), remembered.collect())]);
         let mut roster = Roster::new(&config(), remembered, SystemTime::now());
+        assert_eq!(roster.lists(), "- | a b f | -");
         let cold = roster.snapshot();
-        assert_eq!(
-            (hosts(&cold.live), hosts(&cold.cached)),
-            (vec![], vec!["a", "b", "f"])
-        );
         assert!(cold.cached.iter().all(|node| node.source == Source::Cache));
-        assert!(cold.fixed.is_empty(), "f is in the cached list");
-
-        dns_answers(&mut roster, "d:1", &["b", "d"]);
-        let mixed = roster.snapshot();
-        assert_eq!(hosts(&mixed.live), ["b", "d"]);
-        assert_eq!(hosts(&mixed.cached), ["a", "f"]);
-
-        zookeeper_answers(&mut roster, &["c", "d"]);
-        let warm = roster.snapshot();
-        assert_eq!(hosts(&warm.live), ["c", "d", "b"]);
-        assert_eq!((hosts(&warm.cached), hosts(&warm.fixed)), (vec![], vec!["f"]));
+        roster.dns_answers("d:1", "b d");
+        assert_eq!(roster.lists(), "b d | a f | -");
+        roster.zookeeper_answers("c d");
+        assert_eq!(roster.lists(), "c d b | - | f");
     }
 
     #[test]
     fn nodes_of_an_emptied_zookeeper_are_cached() {
         let mut roster = roster(config());
-        zookeeper_answers(&mut roster, &["a", "b"]);
-        zookeeper_answers(&mut roster, &["a"]);
-        assert_eq!(
-            roster.snapshot().len(),
-            2,
-            "b has left while a remained: a and the fixed node"
-        );
-        zookeeper_answers(&mut roster, &[]);
-        let emptied = roster.snapshot();
-        assert_eq!(
-            (hosts(&emptied.live), hosts(&emptied.cached)),
-            (vec![], vec!["a", "b"])
-        );
+        roster.zookeeper_answers("a b");
+        roster.zookeeper_answers("a");
+        assert_eq!(roster.lists(), "a | - | f", "b has left while a remained");
+        assert_eq!(roster.snapshot().len(), 2);
+        roster.zookeeper_answers("");
+        assert_eq!(roster.lists(), "- | a b | f");
         let kept = &roster.remembered()[&zookeeper()];
         assert_eq!(kept.len(), 2);
         assert!(
@@ -340,62 +332,56 @@ mod tests {
     #[test]
     fn the_last_list_is_kept_until_a_new_source_has_returned_nodes() {
         let mut roster = roster(config());
-        zookeeper_answers(&mut roster, &["a"]);
+        roster.zookeeper_answers("a");
         let dns_only = Config {
             zookeeper: None,
             ..config()
         };
         roster.reconfigure(&dns_only);
-        assert_eq!(hosts(&roster.snapshot().cached), ["a"]);
-        dns_answers(&mut roster, "d:1", &["d"]);
-        let after = roster.snapshot();
-        assert_eq!((hosts(&after.live), hosts(&after.cached)), (vec!["d"], vec![]));
+        assert_eq!(roster.lists(), "- | a | f");
+        roster.dns_answers("d:1", "d");
+        assert_eq!(roster.lists(), "d | - | f");
         roster.reconfigure(&Config {
             dns: vec![],
             ..dns_only
         });
-        assert!(
-            roster.snapshot().cached.is_empty(),
-            "if there are only fixed addresses, no node of a former cluster may precede them"
-        );
+        // If there are only fixed addresses, no node of a former cluster may precede them.
+        assert_eq!(roster.lists(), "- | - | f");
     }
 
     #[test]
     fn nodes_named_only_by_a_registered_node_are_not_used() {
         let mut roster = roster(config());
-        zookeeper_answers(&mut roster, &["z"]);
-        roster.take_info_report(&info_report("z:1", &["z:1", "not-registered:1"]));
-        let snapshot = roster.snapshot();
-        assert_eq!(hosts(&snapshot.live), ["z"]);
-        assert_eq!(hosts(&snapshot.fixed), ["f"]);
+        roster.zookeeper_answers("z");
+        roster.info("z:1", &["z:1", "not-registered:1"]);
+        assert_eq!(roster.lists(), "z | - | f");
     }
 
     #[test]
     fn nodes_named_by_a_fixed_node_are_used_while_gossip_is_on() {
         let mut roster = roster(config());
-        assert!(roster.take_info_report(&info_report("f:1", &["f:1", "g:1"])));
-        assert!(!roster.take_info_report(&info_report("f:1", &["f:1", "g:1"])));
-        let snapshot = roster.snapshot();
-        assert_eq!(hosts(&snapshot.fixed), ["f", "g"]);
-        assert_eq!(snapshot.fixed[1].source, Source::Gossip);
-        assert!(roster.take_info_report(&info_report("stranger:1", &["s:1"])));
+        assert!(roster.info("f:1", &["f:1", "g:1"]));
+        assert!(!roster.info("f:1", &["f:1", "g:1"]));
+        assert_eq!(roster.lists(), "- | - | f g");
+        assert_eq!(roster.snapshot().fixed[1].source, Source::Gossip);
+        assert!(roster.info("stranger:1", &["s:1"]));
         assert_eq!(
-            hosts(&roster.snapshot().fixed),
-            ["f", "g"],
+            roster.lists(),
+            "- | - | f g",
             "the INFO of an unknown node is ignored"
         );
         roster.reconfigure(&Config {
             gossip: false,
             ..config()
         });
-        assert_eq!(hosts(&roster.snapshot().fixed), ["f"]);
-        assert!(!roster.take_info_report(&info_report("f:1", &["g:1"])));
+        assert_eq!(roster.lists(), "- | - | f");
+        assert!(!roster.info("f:1", &["g:1"]));
     }
 
     #[test]
     fn credentials_in_the_settings_are_used_for_a_node_of_any_source() {
         let mut roster = roster(config());
-        zookeeper_answers(&mut roster, &["f", "x"]);
+        roster.zookeeper_answers("f x");
         let live = roster.snapshot().live;
         assert_eq!(live[0].credentials.as_ref().unwrap().user.as_deref(), Some("u"));
         assert_eq!(live[1].credentials, None);
@@ -407,19 +393,17 @@ mod tests {
             nodes_max: 2,
             ..config()
         });
-        zookeeper_answers(&mut roster, &["a", "b", "c"]);
-        assert_eq!(hosts(&roster.snapshot().live), ["a", "b"]);
+        roster.zookeeper_answers("a b c");
+        assert_eq!(roster.lists(), "a b | - | f");
     }
 
     #[test]
     fn a_change_among_nodes_with_the_same_address_is_a_change() {
         let mut roster = roster(config());
-        let mut both = nodes(Source::ZooKeeper, &["a", "a"]);
-        roster.set_zookeeper(both.clone(), SystemTime::now());
+        roster.zookeeper_answers("a a");
         let before = roster.snapshot();
         assert_eq!((before.live.len(), before.registered.len()), (1, 2));
-        both.pop();
-        roster.set_zookeeper(both, SystemTime::now());
+        roster.zookeeper_answers("a");
         let after = roster.snapshot();
         assert_eq!(before.live, after.live);
         assert!(!after.same_nodes(&before));
@@ -428,49 +412,38 @@ mod tests {
     #[test]
     fn unchanged_settings_forget_no_node() {
         let mut roster = roster(config());
-        zookeeper_answers(&mut roster, &["a", "b", "c"]);
-        zookeeper_answers(&mut roster, &["b", "c"]);
+        roster.zookeeper_answers("a b c");
+        roster.zookeeper_answers("b c");
         roster.reconfigure(&config());
-        zookeeper_answers(&mut roster, &["c"]);
-        zookeeper_answers(&mut roster, &[]);
-        assert_eq!(hosts(&roster.snapshot().cached), ["c", "b", "a"]);
+        roster.zookeeper_answers("c");
+        roster.zookeeper_answers("");
+        assert_eq!(roster.lists(), "- | c b a | f");
     }
 
     #[test]
     fn nodes_that_had_left_a_former_path_are_not_remembered() {
         let mut roster = roster(config());
-        zookeeper_answers(&mut roster, &["a", "b"]);
-        zookeeper_answers(&mut roster, &["b"]);
-        let mut elsewhere = ZooKeeperConfig::new("h");
-        elsewhere.path = "/new".to_owned();
-        roster.reconfigure(&Config {
-            zookeeper: Some(elsewhere),
-            ..config()
-        });
-        assert_eq!(hosts(&roster.snapshot().live), ["b"], "until there is an answer");
-        zookeeper_answers(&mut roster, &[]);
-        let snapshot = roster.snapshot();
-        assert_eq!(
-            (hosts(&snapshot.live), hosts(&snapshot.cached)),
-            (vec![], vec!["b"])
-        );
-        zookeeper_answers(&mut roster, &["x"]);
-        zookeeper_answers(&mut roster, &[]);
-        assert_eq!(hosts(&roster.snapshot().cached), ["x"]);
+        roster.zookeeper_answers("a b");
+        roster.zookeeper_answers("b");
+        let mut elsewhere = config();
+        elsewhere.zookeeper.as_mut().unwrap().path = "/new".to_owned();
+        roster.reconfigure(&elsewhere);
+        assert_eq!(roster.lists(), "b | - | f", "until there is an answer");
+        roster.zookeeper_answers("");
+        assert_eq!(roster.lists(), "- | b | f");
+        roster.zookeeper_answers("x");
+        roster.zookeeper_answers("");
+        assert_eq!(roster.lists(), "- | x | f");
     }
 
     #[test]
     fn a_name_without_records_keeps_its_last_answer_and_the_nodes_that_left_shortly_before() {
         let mut roster = roster(config());
-        dns_answers(&mut roster, "d:1", &["a", "b", "c"]);
-        dns_answers(&mut roster, "d:1", &["c"]);
-        assert!(roster.snapshot().cached.is_empty());
-        dns_answers(&mut roster, "d:1", &[]);
-        let snapshot = roster.snapshot();
-        assert_eq!(
-            (hosts(&snapshot.live), hosts(&snapshot.cached)),
-            (vec!["c"], vec!["a", "b"])
-        );
+        roster.dns_answers("d:1", "a b c");
+        roster.dns_answers("d:1", "c");
+        assert_eq!(roster.lists(), "c | - | f");
+        roster.dns_answers("d:1", "");
+        assert_eq!(roster.lists(), "c | a b | f");
     }
 
     #[test]
@@ -481,32 +454,27 @@ mod tests {
             ..config()
         };
         let mut first = roster(two.clone());
-        dns_answers(&mut first, "d:1", &["a"]);
-        dns_answers(&mut first, "e:1", &["b"]);
+        first.dns_answers("d:1", "a");
+        first.dns_answers("e:1", "b");
         let mut next = Roster::new(&two, first.remembered(), SystemTime::now());
-        dns_answers(&mut next, "d:1", &["a"]);
-        let snapshot = next.snapshot();
-        assert_eq!(
-            (hosts(&snapshot.live), hosts(&snapshot.cached)),
-            (vec!["a"], vec!["b"])
-        );
+        next.dns_answers("d:1", "a");
+        assert_eq!(next.lists(), "a | b | f");
         assert_eq!(next.remembered().values().flatten().count(), 2);
     }
 
     #[test]
     fn the_former_list_is_kept_while_the_new_path_is_empty_whatever_dns_answers() {
         let mut roster = roster(config());
-        zookeeper_answers(&mut roster, &["a", "b"]);
-        dns_answers(&mut roster, "d:1", &["d"]);
+        roster.zookeeper_answers("a b");
+        roster.dns_answers("d:1", "d");
         let elsewhere = Config {
             zookeeper: Some(ZooKeeperConfig::new("localhost")),
             ..config()
         };
-        for answer in [&[][..], &["x"]] {
+        for (answer, lists) in [("", "d | a b | f"), ("x", "x d | - | f")] {
             roster.reconfigure(&elsewhere);
-            zookeeper_answers(&mut roster, answer);
-            let cached: &[&str] = if answer.is_empty() { &["a", "b"] } else { &[] };
-            assert_eq!(hosts(&roster.snapshot().cached), cached);
+            roster.zookeeper_answers(answer);
+            assert_eq!(roster.lists(), lists);
         }
     }
 }

@@ -134,7 +134,7 @@ impl SessionLoop {
     /// Tries every server once until one provides a session. Stays with that session until it is lost.
     fn round(&mut self, disconnected_since: Instant) -> Result<End, Stopped> {
         let (servers, mut errors) = self.in_own_runtime(async |this| {
-            let resolver = Resolver::system();
+            let resolver = Resolver::new(None);
             tokio::select! {
                 resolved = this.hosts.resolve(&resolver) => Ok(resolved),
                 () = stopped_by_owner(&mut this.stopped) => Err(Stopped),

@@ -42,15 +42,14 @@ pub fn watch(config: Config) -> Result<Watch, RegistryError> {
     config.check()?;
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| RegistryError::NoRuntime)?;
     let mut health = Health::default();
-    let contents = config.cache_file.as_ref().map_or_else(
-        || Ok(CacheContents::default()),
-        |path| cache::load(path, config.nodes_max),
-    );
+    let path = config.cache_file.as_ref();
+    let contents = path.map(|path| cache::load(path, config.nodes_max)).transpose();
     let contents = contents.unwrap_or_else(|reason| {
         warn!("{reason}");
         health.cache_error = Some(reason);
-        CacheContents::default()
+        None
     });
+    let contents = contents.unwrap_or_default();
     let (events, queue) = mpsc::channel(EVENTS_QUEUED_MAX);
     let (stop, stopped) = channel::channel(false);
     let (generation, generations) = channel::channel(0);
@@ -107,15 +106,10 @@ impl Watch {
     /// Adds the nodes that the INFO of the node at `from` named. Ignored if [`Config::gossip`] is off. The nodes get the
     /// credentials `inherit`. Never waits. If the queue of the task is full, the nodes are ignored until the next INFO.
     pub fn learned(&self, from: &Endpoint, inherit: Option<Arc<Credentials>>, connect_urls: &[String]) {
-        let tls = self
-            .published
-            .snapshot
-            .load()
-            .find(from)
-            .is_some_and(|node| node.tls);
+        let snapshot = self.published.snapshot.load();
         let report = InfoReport {
             from: from.clone(),
-            tls,
+            tls: snapshot.find(from).is_some_and(|node| node.tls),
             inherit,
             connect_urls: connect_urls.to_vec(),
         };
@@ -161,14 +155,8 @@ impl Watch {
     /// Keeps an INFO line of a node for the time when no node can be reached; with a cache file, also over restarts. A line of
     /// more than 32 KiB is ignored.
     pub fn remember_info(&self, line: String) {
-        if line.len() > INFO_BYTES_MAX
-            || self
-                .published
-                .info
-                .load()
-                .as_deref()
-                .is_some_and(|known| *known == line)
-        {
+        let is_known = self.published.info.load().as_deref() == Some(&line);
+        if is_known || line.len() > INFO_BYTES_MAX {
             return;
         }
         self.published.info.store(Some(Arc::new(line)));

@@ -97,6 +97,15 @@ impl SettingsError {
         }
     }
 
+    pub(super) const fn unknown_key(place: Place, key: String, hint: String) -> Self {
+        Self::UnknownKey {
+            place,
+            key,
+            section: String::new(),
+            hint,
+        }
+    }
+
     /// Joins errors into one result. Errors in the file come first, in the order of their lines, then those of the other layers.
     ///
     /// # Errors
@@ -104,13 +113,10 @@ impl SettingsError {
     pub fn all(errors: impl IntoIterator<Item = Self>) -> Result<(), Self> {
         let mut flat: Vec<_> = errors.into_iter().flat_map(Self::each).collect();
         flat.sort_by_key(|error| error.place().map_or((u8::MAX, 0), Place::rank));
-        match flat.pop() {
-            None => Ok(()),
-            Some(one) if flat.is_empty() => Err(one),
-            Some(last) => {
-                flat.push(last);
-                Err(Self::Several(flat))
-            }
+        match flat.len() {
+            0 => Ok(()),
+            1 => Err(flat.remove(0)),
+            _ => Err(Self::Several(flat)),
         }
     }
 

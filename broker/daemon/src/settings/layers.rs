@@ -137,13 +137,9 @@ impl Layers {
             if !self.has_section(&section) {
                 let known = self.entries.iter().map(|entry| entry.split().0);
                 let listed = format!("the sections are listed in {}", self.schema.defaults_file);
-                let error = SettingsError::UnknownKey {
-                    hint: hint(nearest(&section, known, |known| known), &listed),
-                    place: Place::file(name, line),
-                    key: format!("[{section}]"),
-                    section: String::new(),
-                };
-                self.errors.push(error);
+                let hint = hint(nearest(&section, known, |known| known), &listed);
+                let (place, key) = (Place::file(name, line), format!("[{section}]"));
+                self.errors.push(SettingsError::unknown_key(place, key, hint));
             }
         }
         for item in document.items {
@@ -161,17 +157,10 @@ impl Layers {
 
     fn unknown(&self, key: &str, place: Place) -> SettingsError {
         let (section, inner) = key.split_once('.').unwrap_or(("", key));
-        let siblings = self
-            .entries
-            .iter()
-            .filter(|entry| entry.split().0 == section)
-            .map(|entry| entry.item.key.as_str());
-        let elsewhere = self
-            .entries
-            .iter()
-            .map(Entry::split)
-            .find(|(_, name)| *name == inner);
-        let otherwise = match elsewhere {
+        let entries = self.entries.iter();
+        let siblings = entries.clone().filter(|entry| entry.split().0 == section);
+        let siblings = siblings.map(|entry| entry.item.key.as_str());
+        let otherwise = match entries.map(Entry::split).find(|(_, name)| *name == inner) {
             Some(("", _)) => "it belongs above the first section".to_owned(),
             Some((other, _)) => format!("it belongs in [{other}]"),
             None => format!("the keys are listed in {}", self.schema.defaults_file),
@@ -179,19 +168,12 @@ impl Layers {
         let nearest = nearest(inner, siblings, |key| {
             key.split_once('.').map_or(key, |(_, name)| name)
         });
-        SettingsError::UnknownKey {
-            hint: hint(nearest, &otherwise),
-            place,
-            key: key.to_owned(),
-            section: String::new(),
-        }
+        SettingsError::unknown_key(place, key.to_owned(), hint(nearest, &otherwise))
     }
 
     fn apply_environment(&mut self, environment: &[(String, String)]) {
-        let variables: BTreeMap<&str, &str> = environment
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+        let variables = environment.iter();
+        let variables: BTreeMap<&str, &str> = variables.map(|(name, value)| (&**name, &**value)).collect();
         for (name, key) in self.schema.variables {
             if let Some(value) = variables.get(name).filter(|value| !value.is_empty()) {
                 self.apply_variable(key, name, value);
@@ -211,10 +193,8 @@ impl Layers {
     /// name of a section or resembles a key. Otherwise it may belong to another program, so this is only a warning.
     fn unknown_variable(&mut self, name: &str) {
         let rest = name.trim_start_matches("STANDIN_").to_lowercase();
-        let in_section = rest
-            .split('_')
-            .next()
-            .is_some_and(|section| self.has_section(section));
+        let (section, _) = rest.split_once('_').unwrap_or((&rest, ""));
+        let in_section = self.has_section(section);
         let variables: Vec<String> = self.entries.iter().map(Entry::variable).collect();
         let known = variables.iter().map(String::as_str);
         let nearest = nearest(&rest.to_uppercase(), known, |variable| {
@@ -230,13 +210,8 @@ impl Layers {
             "the variables are STANDIN_<SECTION>_<KEY> of {}",
             self.schema.defaults_file
         );
-        let error = SettingsError::UnknownKey {
-            place: Place::Variable(name.to_owned()),
-            hint: hint(nearest, &form),
-            key: rest,
-            section: String::new(),
-        };
-        self.errors.push(error);
+        let (place, hint) = (Place::Variable(name.to_owned()), hint(nearest, &form));
+        self.errors.push(SettingsError::unknown_key(place, rest, hint));
     }
 
     fn apply_variable(&mut self, key: &str, name: &str, text: &str) {
@@ -296,13 +271,8 @@ impl Layers {
         // If a line or a value could not be parsed, the settings are incomplete, and values are not compared.
         if self.is_complete {
             let conflicts = settings.check(&Places(&self.entries));
-            let missing = if conflicts.is_ok() {
-                complete(&settings)
-            } else {
-                Ok(())
-            };
-            let found = [conflicts, missing].into_iter().filter_map(Result::err);
-            let found = found.flat_map(SettingsError::each);
+            let found = conflicts.and_then(|()| complete(&settings)).err();
+            let found = found.into_iter().flat_map(SettingsError::each);
             self.errors.extend(found.filter(|error| match error {
                 SettingsError::Missing(_) => is_valid,
                 SettingsError::Conflict { rule, .. } => {

@@ -19,15 +19,14 @@ fn ours() -> Record {
 
 fn found(owner: i64, czxid: i64, data: &str) -> Znode {
     let (mzxid, version) = (czxid, 3);
-    Znode {
-        stat: ZnodeStat {
-            czxid,
-            mzxid,
-            version,
-            owner,
-        },
-        data: Some(data.into()),
-    }
+    let stat = ZnodeStat {
+        czxid,
+        mzxid,
+        version,
+        owner,
+    };
+    let data = Some(data.into());
+    Znode { stat, data }
 }
 
 fn of(owner: i64, czxid: i64, record: &Record) -> Znode {
@@ -45,15 +44,22 @@ fn in_session(session: i64) -> Registration {
 fn settled() -> Registration {
     let mut registration = in_session(7);
     assert_eq!(registration.judge(None, &ours(), Instant::now()), Step::Create);
-    let step = registration.judge(Some(&of(7, 10, &ours())), &ours(), Instant::now());
-    assert_eq!(step, Step::Keep);
+    assert_eq!(registration.step(&of(7, 10, &ours())), Step::Keep);
     registration
 }
 
-fn taken(step: &Step) -> Option<bool> {
-    match step {
-        Step::Wait(waiting) => Some(waiting.is_taken),
-        _ => None,
+impl Registration {
+    /// Returns the next step for this znode.
+    fn step(&mut self, found: &Znode) -> Step {
+        self.judge(Some(found), &ours(), Instant::now())
+    }
+
+    /// Returns whether the id is taken; `None` if this process does not wait for another owner of the znode.
+    fn is_taken(&mut self, found: &Znode, now: Instant) -> Option<bool> {
+        match self.judge(Some(found), &ours(), now) {
+            Step::Wait(waiting) => Some(waiting.is_taken),
+            _ => None,
+        }
     }
 }
 
@@ -66,64 +72,52 @@ fn our_znode_is_kept_and_repaired() {
         state: crate::NodeState::Draining,
         ..ours()
     };
-    assert_eq!(
-        registration.judge(Some(&of(7, 10, &ours())), &draining, now),
-        write
-    );
-    assert_eq!(
-        registration.judge(Some(&found(7, 10, "garbage")), &ours(), now),
-        write
-    );
-    assert_eq!(
-        registration.judge(Some(&of(7, 10, &record("them", 1))), &ours(), now),
-        write
-    );
+    let znode = of(7, 10, &ours());
+    assert_eq!(registration.judge(Some(&znode), &draining, now), write);
+    assert_eq!(registration.step(&found(7, 10, "garbage")), write);
+    assert_eq!(registration.step(&of(7, 10, &record("them", 1))), write);
     assert_eq!(registration.judge(None, &ours(), now), Step::Create);
     assert_eq!(registration.own(), None);
-    assert_eq!(
-        registration.judge(Some(&of(7, 12, &ours())), &ours(), now),
-        Step::Keep
-    );
+    assert_eq!(registration.step(&of(7, 12, &ours())), Step::Keep);
 }
 
 #[test]
 fn invalid_data_in_our_new_znode_is_repaired_without_a_wait() {
-    let mut registration = in_session(7);
-    let step = registration.judge(Some(&found(7, 10, "garbage")), &ours(), Instant::now());
+    let step = in_session(7).step(&found(7, 10, "garbage"));
     assert_eq!(step, Step::Write { version: 3 });
 }
 
 #[test]
 fn a_znode_created_over_an_earlier_connection_of_the_session_is_kept() {
-    let (mut registration, now) = (settled(), Instant::now());
+    let mut registration = settled();
     registration.new_connection(7);
     assert_eq!(registration.own(), None);
-    assert_eq!(
-        registration.judge(Some(&of(7, 10, &ours())), &ours(), now),
-        Step::Keep
-    );
+    assert_eq!(registration.step(&of(7, 10, &ours())), Step::Keep);
     assert_eq!(registration.own().map(|own| own.czxid), Some(10));
 }
 
 #[test]
 fn a_ghost_of_ours_is_deleted() {
-    let (mut registration, now) = (settled(), Instant::now());
+    let mut registration = settled();
     registration.new_connection(8);
     assert_eq!(registration.own(), None);
     let removal = |ghost| Step::Remove { version: 3, ghost };
-    let step = registration.judge(Some(&of(7, 10, &ours())), &ours(), now);
-    assert_eq!(step, removal(Ghost::EarlierSession));
-    // Also a ghost that was created by a call without an answer.
-    let step = registration.judge(Some(&of(7, 11, &ours())), &ours(), now);
-    assert_eq!(step, removal(Ghost::EarlierSession));
+    // The second was created by a call without an answer.
+    for czxid in [10, 11] {
+        let step = registration.step(&of(7, czxid, &ours()));
+        assert_eq!(step, removal(Ghost::EarlierSession));
+    }
 
     let mut registration = in_session(8);
     let earlier_process = of(7, 10, &record("them", 6222));
-    let step = registration.judge(Some(&earlier_process), &ours(), now);
-    assert_eq!(step, removal(Ghost::EarlierProcess));
-    registration.removal_refused();
     assert_eq!(
-        taken(&registration.judge(Some(&earlier_process), &ours(), now)),
+        registration.step(&earlier_process),
+        removal(Ghost::EarlierProcess)
+    );
+    registration.removal_refused();
+    let is_taken = registration.is_taken(&earlier_process, Instant::now());
+    assert_eq!(
+        is_taken,
         Some(false),
         "a znode that may not be deleted is waited for"
     );
@@ -157,19 +151,17 @@ fn without_a_mesh_address_the_client_address_identifies_a_ghost() {
 fn a_later_znode_of_a_node_at_our_address_is_not_a_ghost() {
     let (mut registration, now) = (settled(), Instant::now());
     let them = of(8, 11, &record("them", 6222));
-    assert_eq!(taken(&registration.judge(Some(&them), &ours(), now)), Some(false));
+    assert_eq!(registration.is_taken(&them, now), Some(false));
     registration.new_connection(9);
-    assert_eq!(taken(&registration.judge(Some(&them), &ours(), now)), Some(false));
+    assert_eq!(registration.is_taken(&them, now), Some(false));
 }
 
 #[test]
 fn the_id_is_taken_when_another_owner_exists_longer_than_a_ghost_could() {
     let (mut registration, begun) = (in_session(7), Instant::now());
     for strange in [of(8, 5, &record("them", 1)), found(9, 5, "10.0.0.1:4222")] {
-        let mut judge = |after_secs: u64| {
-            let now = begun + Duration::from_secs(after_secs);
-            taken(&registration.judge(Some(&strange), &ours(), now))
-        };
+        let mut judge =
+            |after_secs: u64| registration.is_taken(&strange, begun + Duration::from_secs(after_secs));
         assert_eq!((judge(0), judge(7)), (Some(false), Some(false)));
         assert_eq!((judge(8), judge(9)), (Some(true), Some(true)));
     }
@@ -178,32 +170,21 @@ fn the_id_is_taken_when_another_owner_exists_longer_than_a_ghost_could() {
         ..found(9, 5, "")
     };
     let later = begun + Duration::from_secs(9);
-    let step = registration.judge(Some(&hidden), &ours(), later);
-    assert_eq!(
-        taken(&step),
-        Some(true),
-        "the same owner, although its data cannot be read"
-    );
+    // The same owner, although its data cannot be read.
+    assert_eq!(registration.is_taken(&hidden, later), Some(true));
     let other = of(10, 6, &record("them", 1));
-    assert_eq!(
-        taken(&registration.judge(Some(&other), &ours(), later)),
-        Some(false)
-    );
+    assert_eq!(registration.is_taken(&other, later), Some(false));
     registration.new_connection(7);
     let much_later = later + AGE;
-    assert_eq!(
-        taken(&registration.judge(Some(&other), &ours(), much_later)),
-        Some(false),
-        "the wait starts again"
-    );
+    let is_taken = registration.is_taken(&other, much_later);
+    assert_eq!(is_taken, Some(false), "the wait starts again");
     assert_eq!(registration.judge(None, &ours(), much_later), Step::Create);
 }
 
 #[test]
 fn a_persistent_znode_is_never_changed_and_reported_at_once() {
     for data in [ours().to_json(), "10.0.0.1:4222".into()] {
-        let mut registration = in_session(7);
-        let step = registration.judge(Some(&found(0, 5, &data)), &ours(), Instant::now());
+        let step = in_session(7).step(&found(0, 5, &data));
         let Step::Wait(waiting) = step else {
             panic!("{step:?}")
         };
