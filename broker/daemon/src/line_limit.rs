@@ -94,9 +94,11 @@ impl LineCounts {
             let nothing = |by_site: &mut HashMap<Identifier, SiteCount>| {
                 by_site.values().all(|count| count.suppressed == 0)
             };
-            drop(self.suppressed.wait_while(self.lock(), nothing));
+            let by_site = self.suppressed.wait_while(self.lock(), nothing);
+            let by_site = by_site.unwrap_or_else(PoisonError::into_inner);
             // Suppressed lines are collected for a second.
-            std::thread::sleep(Duration::from_secs(1));
+            let second = Duration::from_secs(1);
+            drop(self.suppressed.wait_timeout_while(by_site, second, |_| true));
             for (lines, first) in self.take() {
                 warn!(lines, first, "log lines suppressed");
             }
