@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::cache::{self, CacheContents};
 
 /// State of the writer: the time of the next write, and the write in progress, if any.
+#[derive(Default)]
 pub(crate) struct CacheWriter {
     path: Option<PathBuf>,
     due: Option<Instant>,
@@ -21,9 +22,7 @@ impl CacheWriter {
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
         Self {
             path,
-            due: None,
-            last: None,
-            writing: None,
+            ..Self::default()
         }
     }
 

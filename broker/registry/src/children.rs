@@ -47,6 +47,7 @@ struct Entry {
 }
 
 /// The known children, and which of them must be read again.
+#[derive(Default)]
 pub(crate) struct Children {
     path: String,
     nodes_max: usize,
@@ -63,11 +64,8 @@ impl Children {
         Self {
             path,
             nodes_max,
-            known: BTreeMap::new(),
-            over_limit: 0,
-            missing: false,
             list_is_stale: true,
-            stale: BTreeSet::new(),
+            ..Self::default()
         }
     }
 
@@ -112,13 +110,10 @@ impl Children {
         names.sort_unstable();
         self.over_limit = names.len().saturating_sub(self.nodes_max);
         names.truncate(self.nodes_max);
-        let names: BTreeSet<String> = names.into_iter().collect();
+        let mut names: BTreeSet<String> = names.into_iter().collect();
         self.known.retain(|name, _| names.contains(name));
-        let unread: BTreeSet<String> = names
-            .into_iter()
-            .filter(|name| !self.known.contains_key(name))
-            .collect();
-        self.read(client, unread).await
+        names.retain(|name| !self.known.contains_key(name));
+        self.read(client, names).await
     }
 
     async fn read(&mut self, client: &Arc<Client>, names: BTreeSet<String>) -> Result<(), CallError> {
@@ -175,10 +170,8 @@ impl Children {
         self.list_is_stale = !names.iter().eq(self.known.keys());
         let mut differences = usize::from(self.list_is_stale);
         for (name, entry) in &self.known {
-            let now = client
-                .exists(&znode_path::child(&self.path, name))
-                .await?
-                .map(|stat| stat.mzxid);
+            let znode = znode_path::child(&self.path, name);
+            let now = client.exists(&znode).await?.map(|stat| stat.mzxid);
             if entry.mzxid.is_none() || now != entry.mzxid {
                 differences += usize::from(entry.mzxid.is_some());
                 self.stale.insert(name.clone());

@@ -75,11 +75,6 @@ impl Config {
         }
         Ok(())
     }
-
-    /// Returns whether there is a source that lists the live nodes, unlike the fixed addresses.
-    pub(crate) fn has_live_source(&self) -> bool {
-        self.zookeeper.is_some() || !self.dns.is_empty()
-    }
 }
 
 /// A ZooKeeper ensemble, and the path at which nodes register. `Debug` hides the password.

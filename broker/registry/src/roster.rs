@@ -25,6 +25,7 @@ use crate::snapshot::Snapshot;
 use crate::upstream::Credentials;
 
 /// The nodes of all sources.
+#[derive(Default)]
 pub(crate) struct Roster {
     nodes_max: usize,
     /// Name of the list in ZooKeeper, if ZooKeeper is a source.
@@ -43,19 +44,11 @@ pub(crate) struct Roster {
 impl Roster {
     /// Creates the state with the addresses in the settings and the nodes of the cache file, `remembered`.
     pub(crate) fn new(config: &Config, remembered: RememberedLists, now: SystemTime) -> Self {
+        let lists = remembered.into_iter();
+        let lists = lists.map(|(list, nodes)| (list, ListMemory::of(nodes, now)));
         let mut roster = Self {
-            nodes_max: config.nodes_max,
-            zookeeper_list: None,
-            zookeeper: Vec::new(),
-            zookeeper_origin: None,
-            dns: BTreeMap::new(),
-            fixed: Vec::new(),
-            uses_gossip: false,
-            gossip: Gossip::default(),
-            remembered: remembered
-                .into_iter()
-                .map(|(list, nodes)| (list, ListMemory::of(nodes, now)))
-                .collect(),
+            remembered: lists.collect(),
+            ..Self::default()
         };
         roster.reconfigure(config);
         roster
@@ -71,21 +64,17 @@ impl Roster {
             self.zookeeper_origin = None;
         }
         let mut earlier = std::mem::take(&mut self.dns);
-        self.dns = config
-            .dns
-            .iter()
-            .map(|name| (name.clone(), earlier.remove(name).unwrap_or_default()))
-            .collect();
-        self.fixed = config
-            .fixed
-            .iter()
-            .map(|upstream| Arc::new(Node::from(upstream)))
-            .collect();
+        let names = config.dns.iter();
+        let names = names.map(|name| (name.clone(), earlier.remove(name).unwrap_or_default()));
+        self.dns = names.collect();
+        let fixed = config.fixed.iter().map(Node::from);
+        self.fixed = fixed.map(Arc::new).collect();
         self.uses_gossip = config.gossip;
         if !config.gossip {
             self.gossip = Gossip::default();
         }
-        if !config.has_live_source() {
+        // The fixed addresses are no list of the live nodes.
+        if config.zookeeper.is_none() && config.dns.is_empty() {
             self.remembered.clear();
         }
         self.forget_former_lists();
@@ -191,14 +180,12 @@ impl Roster {
             .flat_map(|(_, memory)| memory.nodes().take(self.nodes_max))
             .filter(&mut unseen)
             .map(with_credentials);
-        let cached: Vec<_> = cached
-            .map(|node| {
-                Arc::new(Node {
-                    source: Source::Cache,
-                    ..Node::clone(&node)
-                })
-            })
-            .collect();
+        let source = Source::Cache;
+        let as_cached = |node: Arc<Node>| Node {
+            source,
+            ..Node::clone(&node)
+        };
+        let cached: Vec<_> = cached.map(as_cached).map(Arc::new).collect();
         let in_settings: Vec<_> = self.fixed.iter().filter(&mut unseen).cloned().collect();
 
         // Only INFOs of nodes from DNS or the settings are used. With ZooKeeper, the operator decides by registration which nodes

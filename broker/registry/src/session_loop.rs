@@ -266,7 +266,7 @@ impl SessionLoop {
     /// Closes the session in order, if the server cooperates.
     async fn close_session(&mut self, client: &Client, relay: &mut Relay) {
         let limit = Duration::from_millis(CLOSE_MS_MAX);
-        let _ = tokio::time::timeout(limit, self.task.before_close(client)).await;
+        let _ = tokio::time::timeout(limit, self.task.registration_task.before_close(client)).await;
         let closing = async {
             client.close(limit).await;
             // The close request still has to pass the relay. The server closes the connection when it has received the

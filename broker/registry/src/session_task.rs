@@ -12,7 +12,6 @@ use tokio::sync::watch as channel;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::children::Children;
-use crate::client::Client;
 use crate::config::ZooKeeperConfig;
 use crate::error::RegistryError;
 use crate::registration_state::{RegistrationEvent, Wanted, ZnodeState};
@@ -31,7 +30,7 @@ pub(crate) struct SessionTask {
     nodes_max: usize,
     heartbeat_ms: u64,
     audit_ms: u64,
-    registration_task: RegistrationTask,
+    pub(crate) registration_task: RegistrationTask,
 }
 
 impl SessionTask {
@@ -97,11 +96,6 @@ impl SessionTask {
                 () = self.registration_task.wanted_changed() => {}
             }
         }
-    }
-
-    /// Removes our znode before the session is closed in order.
-    pub(crate) async fn before_close(&mut self, client: &Client) {
-        self.registration_task.before_close(client).await;
     }
 }
 

@@ -146,15 +146,15 @@ mod tests {
 
     #[test]
     fn an_address_is_parsed_like_nats_clients_do() {
-        assert_eq!(
-            parsed("nats://10.0.0.1:4223").endpoint,
-            Endpoint::new("10.0.0.1", 4223)
-        );
-        assert_eq!(parsed("10.0.0.1").endpoint, Endpoint::new("10.0.0.1", 4222));
-        assert_eq!(parsed("NATS://h/").endpoint, Endpoint::new("h", 4222));
-        assert_eq!(parsed("tls://[::1]").endpoint, Endpoint::new("::1", 4222));
-        assert!(parsed("tls://h").tls);
-        assert!(!parsed("nats://h").tls);
+        for (text, host, port) in [
+            ("nats://10.0.0.1:4223", "10.0.0.1", 4223),
+            ("10.0.0.1", "10.0.0.1", 4222),
+            ("NATS://h/", "h", 4222),
+            ("tls://[::1]", "::1", 4222),
+        ] {
+            assert_eq!(parsed(text).endpoint, Endpoint::new(host, port), "{text}");
+            assert_eq!(parsed(text).tls, text.starts_with("tls"), "{text}");
+        }
         assert_eq!(parsed("nats://@h").credentials, None);
         let with_password = parsed("nats://der%20ek:s%3Acr%40t@h:1").credentials.unwrap();
         assert_eq!(with_password.user.as_deref(), Some("der ek"));
