@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, watch as channel};
 use tracing::{debug, warn};
 
-use crate::cache::{self, CacheContents, INFO_BYTES_MAX};
+use crate::cache::{self, INFO_BYTES_MAX};
 use crate::config::Config;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;

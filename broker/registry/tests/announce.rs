@@ -1,19 +1,15 @@
-//! Registration of a node at real ZooKeeper servers, from the start of an announcement to its end. One test needs a child process,
-//! which is this binary running the test `an_announcing_child_process`.
+//! Registration of a node at real ZooKeeper servers, from the start of an announcement to its end.
 
 use std::time::Instant;
 
 use crate::zk::announcing::*;
-use crate::zk::child::{ChildProcess, hosts_for_a_child};
 use crate::zk::leaks::assert_no_resources_remain;
 use crate::zk::*;
-use nix::sys::signal::Signal;
+use e2e::{ZooKeeper, eventually};
 use standin_registry::{
     Announcement, Endpoint, NodeState, Record, RegistrationState, SourceState, ZooKeeperConfig, watch,
 };
 use zookeeper_async::{CreateMode, ZkError};
-
-const CHILD: &str = "announce::an_announcing_child_process";
 
 #[tokio::test]
 async fn a_registered_node_is_seen_with_its_whole_record() {
@@ -45,7 +41,7 @@ async fn a_registered_node_is_seen_with_its_whole_record() {
 
 #[tokio::test]
 async fn of_two_nodes_that_register_at_the_same_time_at_least_one_sees_the_other() {
-    let server = Server::started().await;
+    let server = ZooKeeper::start().await;
     let (mut one_saw, mut both_saw) = (0, 0);
     for round in 0..40 {
         let announced = async |id, port| {
@@ -64,8 +60,7 @@ async fn of_two_nodes_that_register_at_the_same_time_at_least_one_sees_the_other
 
 #[tokio::test]
 async fn a_prepared_registration_creates_the_znode_only_after_its_release() {
-    let mut server = Server::started().await;
-    let writer = server.writer().await;
+    let (mut server, writer) = started().await;
     let (mine, path) = (node("n1", 4001), znode("n1"));
     // The earlier process of this node left a znode.
     let ghost = Record {
@@ -83,11 +78,11 @@ async fn a_prepared_registration_creates_the_znode_only_after_its_release() {
     announcement.set(other.clone()).unwrap();
     // Also after a lost session.
     drop(writer);
-    server.kill().await;
+    server.kill();
     until_it_is(&announcement, "seeking").await;
-    server.start().await;
+    server.start_again().await;
     until_it_is(&announcement, "ready").await;
-    let writer = server.writer().await;
+    let writer = Writer::to(&server).await;
     assert_eq!(owner(&writer, &path).await, None);
     announcement.release();
     until_it_is(&announcement, "announced").await;
@@ -130,8 +125,7 @@ async fn a_changed_record_is_written_at_once_and_the_id_cannot_change() {
 
 #[tokio::test]
 async fn an_unregistered_node_is_removed_at_once() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+    let (server, writer) = started().await;
     for _ in 0..3 {
         let announcement = announced(server.hosts(), node("n1", 4222)).await;
         assert!(owner(&writer, &znode("n1")).await.is_some());
@@ -139,8 +133,8 @@ async fn an_unregistered_node_is_removed_at_once() {
         announcement.withdraw().await;
         in_time(begun.elapsed());
         assert_eq!(owner(&writer, &znode("n1")).await, None);
-        eventually("the session is closed", async || {
-            server.connections().await == Some(1)
+        eventually("the session is closed", PATIENCE, async || {
+            connections(&server).await == Some(1)
         })
         .await;
     }
@@ -148,16 +142,16 @@ async fn an_unregistered_node_is_removed_at_once() {
 
 #[tokio::test]
 async fn an_unreachable_zookeeper_does_not_delay_the_end_of_a_registration() {
-    let mut server = Server::started().await;
+    let mut server = ZooKeeper::start().await;
     let frozen = announced(server.hosts(), node("n1", 4222)).await;
-    server.signal(Signal::SIGSTOP);
+    server.process().freeze().await;
     let begun = Instant::now();
     frozen.withdraw().await;
     in_time(begun.elapsed());
-    server.signal(Signal::SIGCONT);
+    server.process().thaw();
 
     let down = announced(server.hosts(), node("n2", 4223)).await;
-    server.kill().await;
+    server.kill();
     until_it_is(&down, "seeking").await;
     let begun = Instant::now();
     down.withdraw().await;
@@ -166,7 +160,7 @@ async fn an_unreachable_zookeeper_does_not_delay_the_end_of_a_registration() {
 
 #[tokio::test]
 async fn a_zookeeper_that_is_down_at_start_is_used_when_it_starts() {
-    let mut server = Server::new();
+    let mut server = stopped_server().await;
     let mut record = node("n1", 4222);
     let announcement = announce(settings(server.hosts()), record.clone()).unwrap();
     assert!(reason(&announcement).contains("not answered yet"));
@@ -174,65 +168,35 @@ async fn a_zookeeper_that_is_down_at_start_is_used_when_it_starts() {
     // A record that is set before is the first that is written.
     record.state = NodeState::Draining;
     announcement.set(record.clone()).unwrap();
-    server.start().await;
+    server.start_again().await;
     until_it_is(&announcement, "announced").await;
-    let (data, stat) = read(&server.writer().await, &znode("n1")).await.unwrap();
+    let (data, stat) = read(&Writer::to(&server).await, &znode("n1")).await.unwrap();
     assert_eq!((data, stat.version), (record.to_json(), 0));
     announcement.withdraw().await;
 }
 
 #[tokio::test]
 async fn the_znode_survives_a_restart_of_the_server_within_the_session() {
-    let mut server = Server::started().await;
+    let mut server = ZooKeeper::start().await;
     let record = node("n1", 4222);
     let announcement = announced(server.hosts(), record.clone()).await;
-    let before = owner(&server.writer().await, &znode("n1")).await.unwrap();
+    let before = owner(&Writer::to(&server).await, &znode("n1")).await.unwrap();
     for _ in 0..2 {
-        server.kill().await;
+        server.kill();
         until_it_is(&announcement, "seeking").await;
         assert!(reason(&announcement).contains(&server.hosts()));
-        server.start().await;
+        server.start_again().await;
         until_it_is(&announcement, "announced").await;
         // The data of the server survive the restart, and with them the session and our znode.
-        let writer = server.writer().await;
+        let writer = Writer::to(&server).await;
         assert_eq!(owner(&writer, &znode("n1")).await, Some(before));
     }
     announcement.withdraw().await;
 }
 
 #[tokio::test]
-async fn a_frozen_server_is_reported_within_the_session_timeout() {
-    let server = Server::started().await;
-    let announcement = announced(server.hosts(), node("n1", 4222)).await;
-    server.signal(Signal::SIGSTOP);
-    let taken = until_it_is(&announcement, "seeking").await;
-    assert!(taken < SESSION, "{taken:?}");
-    assert!(reason(&announcement).contains("no answer within"));
-    server.signal(Signal::SIGCONT);
-    until_it_is(&announcement, "announced").await;
-    announcement.withdraw().await;
-}
-
-#[tokio::test]
-async fn an_expired_session_of_a_frozen_node_is_replaced_when_the_node_continues() {
-    let (server, _writer, watch) = watched(&[]).await;
-    let mut child = ChildProcess::start(CHILD, &server.hosts());
-    child.until("announced").await;
-    until_live(&watch, &["child"]).await;
-    child.signal(Signal::SIGSTOP);
-    let taken = until_live(&watch, &[]).await;
-    assert!(taken < 2 * SESSION, "{taken:?}");
-    child.signal(Signal::SIGCONT);
-    child.until("seeking").await;
-    child.until("announced").await;
-    until_live(&watch, &["child"]).await;
-    watch.close().await;
-}
-
-#[tokio::test]
 async fn a_missing_chroot_is_created() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+    let (server, writer) = started().await;
     for (chroot, path, at) in [
         ("/app/blue", "/nodes", "/app/blue/nodes/n1"),
         ("/flat", "/", "/flat/n1"),
@@ -249,13 +213,13 @@ async fn a_missing_chroot_is_created() {
 
 #[tokio::test]
 async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_it() {
-    let mut server = Server::started().await;
+    let mut server = ZooKeeper::start().await;
     let record = node("n1", 4222);
     let mut settings = settings(server.hosts());
     settings.digest_auth = Some("node:secret".into());
     let announcement = announce(settings.clone(), record.clone()).unwrap();
     until_it_is(&announcement, "announced").await;
-    let stranger = server.writer().await;
+    let stranger = Writer::to(&server).await;
     let (data, stat) = read(&stranger, &znode("n1")).await.unwrap();
     assert_eq!(data, record.to_json());
     let (zookeeper, n1, n2) = (&stranger.zookeeper, znode("n1"), znode("n2"));
@@ -274,9 +238,9 @@ async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_i
     until_seeking(&without, "digest credentials").await;
     without.withdraw().await;
     // The credentials are sent again after a reconnect, so the znode can be changed.
-    server.kill().await;
+    server.kill();
     until_it_is(&announcement, "seeking").await;
-    server.start().await;
+    server.start_again().await;
     until_it_is(&announcement, "announced").await;
     until_zookeeper_is(&watch, SourceState::Healthy).await;
     let draining = Record {
@@ -284,7 +248,7 @@ async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_i
         ..record
     };
     announcement.set(draining.clone()).unwrap();
-    let writer = server.writer().await;
+    let writer = Writer::to(&server).await;
     until_registered(&writer, &znode("n1"), &draining, 0).await;
     assert_eq!(owner(&writer, &znode("n1")).await, Some(stat.ephemeral_owner));
     announcement.withdraw().await;
@@ -293,7 +257,7 @@ async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_i
 
 #[tokio::test]
 async fn a_reservation_without_a_znode_is_withdrawn_and_another_can_follow() {
-    let server = Server::started().await;
+    let server = ZooKeeper::start().await;
     let first = reserved(&server, node("n1", 4222));
     until_it_is(&first, "ready").await;
     let watch = first.watch().clone();
@@ -312,7 +276,7 @@ async fn a_reservation_without_a_znode_is_withdrawn_and_another_can_follow() {
         ..record
     };
     second.set(draining.clone()).unwrap();
-    until_registered(&server.writer().await, &znode("n2"), &draining, 0).await;
+    until_registered(&Writer::to(&server).await, &znode("n2"), &draining, 0).await;
     second.withdraw().await;
 }
 
@@ -341,17 +305,4 @@ async fn invalid_values_are_errors() {
     let (config, mut record) = good();
     record.id = "a/b".into();
     assert_eq!(announce(config, record).unwrap_err().kind(), "setting");
-}
-
-/// Not a test, but the child process of a test. Does nothing without the environment variable.
-#[tokio::test]
-async fn an_announcing_child_process() {
-    let Some(hosts) = hosts_for_a_child() else { return };
-    let announcement = announce(settings(hosts), node("child", 4222)).unwrap();
-    let mut state = announcement.follow();
-    loop {
-        state.changed().await.unwrap();
-        // The test runner may have written the beginning of a line.
-        println!("\n{}", state.borrow_and_update().as_str());
-    }
 }

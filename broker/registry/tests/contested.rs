@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use crate::zk::announcing::*;
 use crate::zk::*;
+use e2e::ZooKeeper;
 use standin_registry::RegistrationState;
 use zookeeper_async::{Acl, Permission, ZkError};
 
 #[tokio::test]
 async fn a_deleted_znode_is_created_again() {
-    let mut server = Server::started().await;
-    let writer = server.writer().await;
+    let (mut server, writer) = started().await;
     let record = node("n1", 4222);
     let announcement = announced(server.hosts(), record.clone()).await;
     for parents in [&[][..], &[PATH, "/standin"]] {
@@ -23,18 +23,15 @@ async fn a_deleted_znode_is_created_again() {
         }
         in_time(until_registered(&writer, &znode("n1"), &record, 0).await);
     }
-    server.kill().await;
-    server.wipe();
-    server.start().await;
+    server.lose_everything().await;
     until_it_is(&announcement, "announced").await;
-    until_registered(&server.writer().await, &znode("n1"), &record, 0).await;
+    until_registered(&Writer::to(&server).await, &znode("n1"), &record, 0).await;
     announcement.withdraw().await;
 }
 
 #[tokio::test]
 async fn an_overwritten_record_is_written_again() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+    let (server, writer) = started().await;
     let record = node("n1", 4222);
     let announcement = announced(server.hosts(), record.clone()).await;
     let before = owner(&writer, &znode("n1")).await;
@@ -48,8 +45,7 @@ async fn an_overwritten_record_is_written_again() {
 
 #[tokio::test]
 async fn ghosts_of_this_and_of_the_earlier_process_are_replaced_at_once() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+    let (server, writer) = started().await;
     let record = node("n1", 4222);
     let earlier_process = node("n1", 4222);
     assert_ne!(record.run, earlier_process.run);
@@ -65,7 +61,7 @@ async fn ghosts_of_this_and_of_the_earlier_process_are_replaced_at_once() {
 
 #[tokio::test]
 async fn an_id_of_another_live_node_is_taken_until_that_node_unregisters() {
-    let server = Server::started().await;
+    let server = ZooKeeper::start().await;
     let other = announced(server.hosts(), node("n1", 4222)).await;
     let begun = Instant::now();
     let ours = announce(settings(server.hosts()), node("n1", 4223)).unwrap();
@@ -93,8 +89,7 @@ async fn an_id_of_another_live_node_is_taken_until_that_node_unregisters() {
 
 #[tokio::test]
 async fn two_nodes_with_one_id_and_one_address_do_not_delete_each_other_s_znode_for_ever() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+    let (server, writer) = started().await;
     let first = announced(server.hosts(), node("n1", 4222)).await;
     let second = announced(server.hosts(), node("n1", 4222)).await;
     let second_is = owner(&writer, &znode("n1")).await;
@@ -108,7 +103,7 @@ async fn two_nodes_with_one_id_and_one_address_do_not_delete_each_other_s_znode_
 
 #[tokio::test]
 async fn a_znode_that_cannot_be_read_is_not_changed() {
-    let server = Server::started().await;
+    let server = ZooKeeper::start().await;
     let hidden = vec![
         only_other(Permission::READ),
         Acl::new(Permission::WRITE, "world", "anyone"),
@@ -118,7 +113,7 @@ async fn a_znode_that_cannot_be_read_is_not_changed() {
         // A znode that may not be read cannot be watched. Its end is noticed by the heartbeat.
         (node("n1", 4222).to_json(), hidden, SESSION / 2),
     ] {
-        let holder = server.writer().await;
+        let holder = Writer::to(&server).await;
         let held = hold(&holder, "n1", data, acl).await;
         let ours = announce(settings(server.hosts()), node("n1", 4222)).unwrap();
         until_it_is(&ours, "taken").await;
@@ -134,8 +129,7 @@ async fn a_znode_that_cannot_be_read_is_not_changed() {
 
 #[tokio::test]
 async fn a_persistent_znode_is_reported_and_not_changed() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+    let (server, writer) = started().await;
     let record = node("n1", 4222);
     writer.put("n1", &record.to_json()).await;
     let ours = announce(settings(server.hosts()), record).unwrap();

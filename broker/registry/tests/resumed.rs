@@ -4,6 +4,7 @@
 use crate::zk::announcing::*;
 use crate::zk::proxy::Proxy;
 use crate::zk::*;
+use e2e::{ZooKeeper, eventually};
 use standin_registry::{Announcement, NodeState, Record};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -16,8 +17,8 @@ struct Reader {
 }
 
 impl Reader {
-    async fn start(server: &Server) -> Self {
-        let reader = server.writer().await;
+    async fn start(server: &ZooKeeper) -> Self {
+        let reader = Writer::to(server).await;
         let (stop, mut stopped) = oneshot::channel();
         let looking = tokio::spawn(async move {
             let (mut looks, mut missing) = (0, 0);
@@ -41,7 +42,7 @@ impl Reader {
 }
 
 struct Scene {
-    server: Server,
+    server: ZooKeeper,
     proxy: Proxy,
     record: Record,
     announcement: Announcement,
@@ -50,11 +51,11 @@ struct Scene {
 
 /// Registers a node through a proxy.
 async fn scene() -> Scene {
-    let server = Server::started().await;
-    let proxy = Proxy::before(server.port).await;
+    let server = ZooKeeper::start().await;
+    let proxy = Proxy::before(server.address().port()).await;
     let record = node("n1", 4222);
     let announcement = announced(proxy.hosts(), record.clone()).await;
-    let writer = server.writer().await;
+    let writer = Writer::to(&server).await;
     Scene {
         server,
         proxy,
@@ -139,7 +140,7 @@ async fn an_expired_session_is_replaced_at_once() {
     let before = scene.stat().await.2;
     scene.proxy.close();
     until_it_is(&scene.announcement, "seeking").await;
-    eventually("the server ends the session", async || {
+    eventually("the server ends the session", PATIENCE, async || {
         owner(&scene.writer, &znode("n1")).await.is_none()
     })
     .await;

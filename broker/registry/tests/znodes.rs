@@ -1,6 +1,7 @@
 //! Tests with real ZooKeeper servers: paths, records and changes of znodes.
 
 use crate::zk::*;
+use e2e::ZooKeeper;
 use standin_registry::{NodeState, SourceState, watch};
 use zookeeper_async::{Acl, Permission};
 
@@ -30,8 +31,7 @@ async fn changes_of_nodes_and_of_their_records_are_seen_within_a_second() {
 
 #[tokio::test]
 async fn a_missing_chroot_is_waited_for() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+    let (server, writer) = started().await;
     let mut config = config(format!("{}/app/blue", server.hosts()));
     config.zookeeper.as_mut().unwrap().path = "/nodes".into();
     let watch = watch(config).unwrap();
@@ -44,8 +44,7 @@ async fn a_missing_chroot_is_waited_for() {
 
 #[tokio::test]
 async fn the_chroot_itself_can_be_the_parent_of_the_nodes() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+    let (server, writer) = started().await;
     writer.put("a", "a:1").await;
     let mut config = config(format!("{}{PATH}", server.hosts()));
     config.zookeeper.as_mut().unwrap().path = "/".into();
@@ -58,8 +57,7 @@ async fn the_chroot_itself_can_be_the_parent_of_the_nodes() {
 
 #[tokio::test]
 async fn nodes_with_an_acl_need_the_digest_credentials_and_other_nodes_are_read_without_them() {
-    let mut server = Server::started().await;
-    let writer = server.writer().await;
+    let (mut server, writer) = started().await;
     writer.create_path("/standin").await;
     writer
         .zookeeper
@@ -90,9 +88,9 @@ async fn nodes_with_an_acl_need_the_digest_credentials_and_other_nodes_are_read_
     in_time(until_live(&reader, &["a:1", "c:1"]).await);
     until_health(&reader, "one is skipped", |health| health.zookeeper.skipped == 1).await;
     // The credentials are sent again after a reconnect.
-    server.kill().await;
+    server.kill();
     until_zookeeper_is(&reader, SourceState::Lost).await;
-    server.start().await;
+    server.start_again().await;
     until_zookeeper_is(&reader, SourceState::Healthy).await;
     assert_eq!(live(&reader.snapshot()), ["a:1", "c:1"]);
     reader.close().await;
@@ -110,8 +108,7 @@ async fn a_thousand_children_changed_in_a_burst_are_all_seen() {
 
 #[tokio::test]
 async fn invalid_records_are_skipped_and_counted_once_and_those_of_other_registrars_are_read() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+    let (server, writer) = started().await;
     for (name, record) in [
         ("garbage", "\u{1}\u{2}no record"),
         ("empty", ""),
@@ -156,8 +153,8 @@ async fn invalid_records_are_skipped_and_counted_once_and_those_of_other_registr
 
 #[tokio::test]
 async fn children_above_the_limit_are_ignored_and_counted() {
-    let server = Server::started().await;
-    server.writer().await.put_many("n", 12).await;
+    let server = ZooKeeper::start().await;
+    Writer::to(&server).await.put_many("n", 12).await;
     let mut config = config(server.hosts());
     config.nodes_max = 10;
     let watch = watch(config).unwrap();
@@ -168,8 +165,7 @@ async fn children_above_the_limit_are_ignored_and_counted() {
 
 #[tokio::test]
 async fn a_change_that_no_watch_reports_is_found_by_the_audit() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+    let (server, writer) = started().await;
     writer.put("a", "a:1").await;
     let mut config = config(server.hosts());
     let zookeeper = config.zookeeper.as_mut().unwrap();

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::zk::child::{ChildProcess, hosts_for_a_child};
+use crate::zk::child::{child_process, hosts_for_a_child};
 use crate::zk::leaks::assert_no_resources_remain;
 use crate::zk::*;
-use nix::sys::signal::Signal;
+use e2e::port::free_port;
+use e2e::{ZooKeeper, eventually};
 use standin_registry::{Source, SourceState, watch};
 use tokio::net::TcpListener;
 
@@ -14,14 +15,14 @@ const CHILD: &str = "zookeeper::a_watching_child_process";
 
 #[tokio::test]
 async fn a_zookeeper_that_is_down_at_start_is_used_when_it_starts() {
-    let mut server = Server::new();
+    let mut server = stopped_server().await;
     let watch = watch(config(server.hosts())).unwrap();
     until_zookeeper_is(&watch, SourceState::Lost).await;
     let error = watch.health().zookeeper.last_error.unwrap();
     assert!(error.contains("cannot connect"), "{error}");
-    server.start().await;
+    server.start_again().await;
     until_zookeeper_is(&watch, SourceState::Healthy).await;
-    let writer = server.writer().await;
+    let writer = Writer::to(&server).await;
     writer.put("a", "10.0.0.1:4222").await;
     in_time(until_live(&watch, &["10.0.0.1:4222"]).await);
     assert_eq!(watch.snapshot().live[0].source, Source::ZooKeeper);
@@ -30,24 +31,24 @@ async fn a_zookeeper_that_is_down_at_start_is_used_when_it_starts() {
 
 #[tokio::test]
 async fn a_reader_can_wait_for_the_first_answer_even_if_it_is_empty() {
-    let mut server = Server::new();
+    let mut server = stopped_server().await;
     let watch = watch(config(server.hosts())).unwrap();
     until_zookeeper_is(&watch, SourceState::Lost).await;
     let early = tokio::time::timeout(Duration::ZERO, watch.answered()).await;
     assert!(early.is_err(), "no answer yet");
-    server.start().await;
+    server.start_again().await;
     for _ in 0..2 {
         let answered = tokio::time::timeout(PATIENCE, watch.answered()).await;
         assert!(answered.is_ok(), "the second call returns at once");
     }
     assert!(watch.snapshot().is_empty());
-    server.kill().await;
+    server.kill();
     until_zookeeper_is(&watch, SourceState::Lost).await;
     tokio::time::timeout(PATIENCE, watch.answered()).await.unwrap();
     watch.close().await;
 
-    server.start().await;
-    server.writer().await.put("a", "a:1").await;
+    server.start_again().await;
+    Writer::to(&server).await.put("a", "a:1").await;
     let second = standin_registry::watch(config(server.hosts())).unwrap();
     tokio::time::timeout(PATIENCE, second.answered()).await.unwrap();
     let included = live(&second.snapshot());
@@ -59,15 +60,15 @@ async fn a_reader_can_wait_for_the_first_answer_even_if_it_is_empty() {
 async fn a_restart_within_the_session_keeps_the_list_and_later_changes_are_seen() {
     let (mut server, _, watch) = watched(&["a:1"]).await;
     for round in 0..3 {
-        server.kill().await;
+        server.kill();
         until_zookeeper_is(&watch, SourceState::Lost).await;
         assert!(
             live(&watch.snapshot()).contains(&"a:1".to_owned()),
             "the last list is used while ZooKeeper is down"
         );
-        server.start().await;
+        server.start_again().await;
         until_zookeeper_is(&watch, SourceState::Healthy).await;
-        let writer = server.writer().await;
+        let writer = Writer::to(&server).await;
         let (name, id) = (format!("r{round}"), format!("r{round}:1"));
         writer.put(&name, &id).await;
         in_time(until(&watch, &id, |snapshot| live(snapshot).contains(&id)).await);
@@ -80,14 +81,12 @@ async fn a_restart_within_the_session_keeps_the_list_and_later_changes_are_seen(
 #[tokio::test]
 async fn after_a_loss_of_the_data_of_zookeeper_the_nodes_are_cached_and_watching_continues() {
     let (mut server, _writer, watch) = watched(&["a:1", "b:1"]).await;
-    server.kill().await;
-    server.wipe();
-    server.start().await;
+    server.lose_everything().await;
     until_live(&watch, &[]).await;
     assert_eq!(ids(&watch.snapshot().cached), ["a:1", "b:1"]);
     assert_eq!(watch.snapshot().cached[0].source, Source::Cache);
     until_zookeeper_is(&watch, SourceState::Healthy).await;
-    server.writer().await.put("c", "c:1").await;
+    Writer::to(&server).await.put("c", "c:1").await;
     in_time(until_live(&watch, &["c:1"]).await);
     assert!(watch.snapshot().cached.is_empty());
     watch.close().await;
@@ -111,14 +110,16 @@ async fn nodes_are_cached_when_zookeeper_is_emptied_by_mistake() {
 
 #[tokio::test]
 async fn a_frozen_server_is_abandoned_within_the_session_timeout() {
-    let (server, _writer, watch) = watched(&["a:1"]).await;
-    server.signal(Signal::SIGSTOP);
+    let (mut server, _writer, watch) = watched(&["a:1"]).await;
+    server.process().freeze().await;
     let taken = until_zookeeper_is(&watch, SourceState::Lost).await;
     assert!(taken < SESSION, "{taken:?}");
+    let error = watch.health().zookeeper.last_error.unwrap();
+    assert!(error.contains("no answer within"), "{error}");
     assert_eq!(live(&watch.snapshot()), ["a:1"]);
-    server.signal(Signal::SIGCONT);
+    server.process().thaw();
     until_zookeeper_is(&watch, SourceState::Healthy).await;
-    let writer = server.writer().await;
+    let writer = Writer::to(&server).await;
     writer.put("b", "b:1").await;
     in_time(until_live(&watch, &["a:1", "b:1"]).await);
     watch.close().await;
@@ -126,37 +127,38 @@ async fn a_frozen_server_is_abandoned_within_the_session_timeout() {
 
 #[tokio::test]
 async fn an_expired_session_of_a_frozen_client_is_replaced_and_all_nodes_are_read_again() {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+    let (server, writer) = started().await;
     writer.put("a", "a:1").await;
-    let mut child = ChildProcess::start(CHILD, &server.hosts());
-    child.until("live a:1").await;
-    child.signal(Signal::SIGSTOP);
+    let mut child = child_process(CHILD, &server.hosts());
+    child.wait_for_line("live a:1", PATIENCE).await;
+    child.freeze().await;
     writer.put("b", "b:1").await;
     writer.delete("a").await;
     // The server expires the session of the frozen client. That of the test remains.
-    eventually("the frozen session has expired", async || {
-        server.connections().await == Some(1)
+    eventually("the frozen session has expired", PATIENCE, async || {
+        connections(&server).await == Some(1)
     })
     .await;
-    child.signal(Signal::SIGCONT);
-    child.until("live b:1").await;
+    child.thaw();
+    child.wait_for_line("live b:1", PATIENCE).await;
     writer.put("c", "c:1").await;
-    in_time(child.until("live b:1 c:1").await);
+    let begun = Instant::now();
+    child.wait_for_line("live b:1 c:1", PATIENCE).await;
+    in_time(begun.elapsed());
 }
 
 #[tokio::test]
 async fn a_server_that_accepts_and_closes_costs_little_cpu_time() {
     const WATCHED: Duration = Duration::from_secs(30);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let child = ChildProcess::start(CHILD, &listener.local_addr().unwrap().to_string());
+    let child = child_process(CHILD, &listener.local_addr().unwrap().to_string());
     drop(listener.accept().await.unwrap());
-    let (begun, cpu_before, mut connects) = (Instant::now(), child.cpu(), 1);
+    let (begun, cpu_before, mut connects) = (Instant::now(), child.cpu_time(), 1);
     while let Ok(accepted) = tokio::time::timeout_at((begun + WATCHED).into(), listener.accept()).await {
         drop(accepted.unwrap());
         connects += 1;
     }
-    let share = (child.cpu() - cpu_before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let share = (child.cpu_time() - cpu_before).as_secs_f64() / begun.elapsed().as_secs_f64();
     println!("{connects} connects, {share:.4} of a core in {WATCHED:?}");
     assert!(share < 0.05, "{share} of a core");
     assert!(connects < 2 * WATCHED.as_secs(), "{connects} connects");
@@ -165,8 +167,8 @@ async fn a_server_that_accepts_and_closes_costs_little_cpu_time() {
 
 #[tokio::test]
 async fn dead_silent_and_unresolvable_hosts_do_not_prevent_the_use_of_a_good_one() {
-    let server = Server::started().await;
-    server.writer().await.put("a", "a:1").await;
+    let server = ZooKeeper::start().await;
+    Writer::to(&server).await.put("a", "a:1").await;
     // With a full backlog the kernel drops further SYNs, like a firewall.
     let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     silent
@@ -217,12 +219,12 @@ fn no_resources_remain_after_the_end_of_a_watch() {
 
 #[tokio::test]
 async fn a_cold_start_with_zookeeper_down_uses_the_cache_file() {
-    let mut server = Server::started().await;
+    let mut server = ZooKeeper::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(server.hosts());
     config.cache_file = Some(folder.path().join("cache.json"));
     config.fixed = vec!["nats://old:4222".parse().unwrap()];
-    let writer = server.writer().await;
+    let writer = Writer::to(&server).await;
     let record = r#"{"v":1,"id":"n1","client":"a:1","zone":"z"}"#;
     writer.put("n1", record).await;
     let warm = watch(config.clone()).unwrap();
@@ -230,7 +232,7 @@ async fn a_cold_start_with_zookeeper_down_uses_the_cache_file() {
     let info = "INFO {\"server_id\":\"x\"}";
     warm.remember_info(info.into());
     warm.close().await;
-    server.kill().await;
+    server.kill();
 
     let cold = watch(config.clone()).unwrap();
     let first = cold.snapshot();
@@ -239,7 +241,7 @@ async fn a_cold_start_with_zookeeper_down_uses_the_cache_file() {
     assert_eq!(ids(&first.fixed), ["old:4222"]);
     assert_eq!(&*first.cached[0].zone, "z");
     assert_eq!(cold.remembered_info().as_deref(), Some(info));
-    server.start().await;
+    server.start_again().await;
     until_live(&cold, &["n1"]).await;
     assert!(cold.snapshot().cached.is_empty());
     cold.close().await;
@@ -259,7 +261,7 @@ async fn a_cold_start_with_zookeeper_down_uses_the_cache_file() {
 #[tokio::test]
 async fn new_settings_take_effect_without_a_loss_of_the_last_list() {
     let (first, _writer, watch) = watched(&["a:1"]).await;
-    let mut second = Server::new();
+    let mut second = stopped_server().await;
     let mut wrong = config(first.hosts());
     wrong.zookeeper.as_mut().unwrap().session_timeout_ms = 1;
     assert_eq!(watch.reconfigure(wrong).unwrap_err().kind(), "setting");
@@ -272,8 +274,8 @@ async fn new_settings_take_effect_without_a_loss_of_the_last_list() {
     .await;
     until_zookeeper_is(&watch, SourceState::Lost).await;
     assert_eq!(live(&watch.snapshot()), ["a:1"]);
-    second.start().await;
-    second.writer().await.put("b", "b:1").await;
+    second.start_again().await;
+    Writer::to(&second).await.put("b", "b:1").await;
     until_live(&watch, &["b:1"]).await;
     watch.close().await;
 }

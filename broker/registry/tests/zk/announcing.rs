@@ -77,7 +77,7 @@ pub(crate) fn registered(announcement: &Announcement) -> Vec<String> {
 }
 
 /// Opens a session and reserves the path of a node.
-pub(crate) fn reserved(server: &Server, record: Record) -> Announcement {
+pub(crate) fn reserved(server: &ZooKeeper, record: Record) -> Announcement {
     let watch = watch(config(server.hosts())).unwrap();
     Announcement::reserve(&watch, record).unwrap()
 }
@@ -106,7 +106,7 @@ pub(crate) async fn owner(writer: &Writer, path: &str) -> Option<i64> {
 /// that this took.
 pub(crate) async fn until_registered(writer: &Writer, path: &str, record: &Record, not: i64) -> Duration {
     let begun = Instant::now();
-    eventually("our record is registered", async || {
+    eventually("our record is registered", PATIENCE, async || {
         read(writer, path).await.is_some_and(|(data, stat)| {
             data == record.to_json() && stat.is_ephemeral() && stat.ephemeral_owner != not
         })

@@ -4,10 +4,12 @@
 use std::process::Command;
 use std::time::Duration;
 
+use e2e::port::free_port;
+use e2e::{ZooKeeper, eventually};
 use tokio::net::TcpListener;
 
 use super::child::{HOSTS_VARIABLE, hosts_for_a_child};
-use super::{Server, eventually, free_port};
+use super::{PATIENCE, connections};
 
 /// Runs `work` of the test `name` several times with each of three host lists: a running server, a closed port, and a server that
 /// never answers. The second argument of `work` is whether to wait for an orderly end. Asserts that no thread, descriptor or task
@@ -34,7 +36,7 @@ pub(crate) fn assert_no_resources_remain(name: &str, work: impl AsyncFn(String, 
         .build()
         .unwrap();
     runtime.block_on(async {
-        let server = Server::started().await;
+        let server = ZooKeeper::start().await;
         let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let hosts = [
             server.hosts(),
@@ -47,13 +49,10 @@ pub(crate) fn assert_no_resources_remain(name: &str, work: impl AsyncFn(String, 
                 work(hosts.clone(), in_good_order).await;
             }
         }
-        eventually(
-            "the numbers of threads, descriptors and tasks are as before",
-            async || counts() == before,
-        )
-        .await;
-        eventually("the server has no client left", async || {
-            server.connections().await == Some(0)
+        let what = "the numbers of threads, descriptors and tasks are as before";
+        eventually(what, PATIENCE, async || counts() == before).await;
+        eventually("the server has no client left", PATIENCE, async || {
+            connections(&server).await == Some(0)
         })
         .await;
     });

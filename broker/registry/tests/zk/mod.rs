@@ -1,26 +1,18 @@
-//! Real ZooKeeper servers for the tests, each on its own port and in its own folder. They are stopped at the end of the test. The
-//! tests read and write znodes with a separate client.
+//! What the tests do with real ZooKeeper servers: they read and write znodes with a separate client, and wait for what a watch sees.
 
 pub(crate) mod announcing;
 pub(crate) mod child;
 pub(crate) mod leaks;
 pub(crate) mod proxy;
 
-use std::io::ErrorKind;
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use e2e::{ZooKeeper, eventually};
 use standin_registry::{Config, Health, Snapshot, SourceState, Watch, ZooKeeperConfig, watch};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
-use zookeeper_async::{Acl, CreateMode, Permission, ZkError, ZkResult, ZooKeeper};
+use zookeeper_async::{Acl, CreateMode, Permission, ZkError, ZkResult, ZooKeeper as Client};
 
 pub(crate) const PATH: &str = "/standin/nodes";
 /// Time limit for steps without a promised time, long enough for a busy machine.
@@ -29,123 +21,50 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const SESSION: Duration = Duration::from_secs(4);
 /// Promised maximum time from a change in ZooKeeper to the snapshot with it, and to the repair of our znode.
 pub(crate) const PROMISED: Duration = Duration::from_secs(1);
-const JAR: &str = "/usr/share/java/zookeeper.jar";
 
-/// A server. Its data survive [`Server::kill`], and are used by the next [`Server::start`].
-pub(crate) struct Server {
-    pub(crate) port: u16,
-    folder: tempfile::TempDir,
-    process: Option<Child>,
+/// Starts a server, and returns it with a client of the test.
+pub(crate) async fn started() -> (ZooKeeper, Writer) {
+    let server = ZooKeeper::start().await;
+    let writer = Writer::to(&server).await;
+    (server, writer)
 }
 
-impl Server {
-    /// Creates a server without starting it.
-    pub(crate) fn new() -> Self {
-        assert!(
-            Path::new(JAR).exists(),
-            "{JAR} is missing: install the Debian package libzookeeper-java"
-        );
-        Self {
-            port: free_port(),
-            folder: tempfile::tempdir().unwrap(),
-            process: None,
-        }
-    }
+/// Returns a server that is not running yet.
+pub(crate) async fn stopped_server() -> ZooKeeper {
+    let mut server = ZooKeeper::start().await;
+    server.kill();
+    server
+}
 
-    pub(crate) async fn started() -> Self {
-        let mut server = Self::new();
-        server.start().await;
-        server
-    }
-
-    pub(crate) fn hosts(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    /// Starts the server and waits until it accepts sessions.
-    pub(crate) async fn start(&mut self) {
-        let folder = self.folder.path();
-        let settings = folder.join("zoo.cfg");
-        let text = format!(
-            "dataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\ntickTime=500\nadmin.enableServer=false\n\
-             maxClientCnxns=0\nfsync.warningthresholdms=60000\n",
-            folder.join("data").display(),
-            self.port
-        );
-        std::fs::write(&settings, text).unwrap();
-        let log = std::fs::File::create(folder.join("log")).unwrap();
-        // The server ends with the test, even if the test is killed.
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "java"])
-            .args(["-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-            .args(["-Dzookeeper.forceSync=no", "-cp", JAR])
-            .arg("org.apache.zookeeper.server.ZooKeeperServerMain")
-            .arg(&settings)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .expect("cannot start java: install the Debian packages default-jre-headless and util-linux");
-        self.process = Some(process);
-        eventually("the server accepts sessions", async || {
-            self.status().await.is_some_and(|text| text.contains("Mode:"))
-        })
-        .await;
-    }
-
-    /// Returns the answer to the command `srvr`.
-    pub(crate) async fn status(&self) -> Option<String> {
-        let asking = async {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
-            stream.write_all(b"srvr").await.ok()?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await.ok()?;
-            Some(text)
-        };
-        tokio::time::timeout(Duration::from_secs(2), asking).await.ok()?
-    }
-
-    /// Returns the number of connected clients, without the client that asks.
-    pub(crate) async fn connections(&self) -> Option<usize> {
-        let status = self.status().await?;
-        let mut lines = status.lines();
-        let line = lines.find_map(|line| line.strip_prefix("Connections: "))?;
-        Some(line.parse::<usize>().ok()?.saturating_sub(1))
-    }
-
-    pub(crate) async fn kill(&mut self) {
-        let mut process = self.process.take().unwrap();
-        process.kill().await.unwrap();
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        let id = self.process.as_ref().and_then(Child::id).unwrap();
-        kill(Pid::from_raw(id as i32), signal).unwrap();
-    }
-
-    /// Deletes the data. The server must not be running.
-    pub(crate) fn wipe(&self) {
-        assert!(self.process.is_none());
-        std::fs::remove_dir_all(self.folder.path().join("data")).unwrap();
-    }
-
-    pub(crate) async fn writer(&self) -> Writer {
-        let (hosts, timeout, retry) = (self.hosts(), Duration::from_secs(20), Duration::from_millis(200));
-        let connecting = ZooKeeper::connect_with_retry_time(&hosts, timeout, |_| (), retry);
-        let zookeeper = tokio::time::timeout(PATIENCE, connecting).await.unwrap().unwrap();
-        Writer {
-            zookeeper: Arc::new(zookeeper),
-        }
-    }
+/// Returns the number of clients that are connected to the server.
+pub(crate) async fn connections(server: &ZooKeeper) -> Option<usize> {
+    let mut stream = TcpStream::connect(server.address()).await.ok()?;
+    stream.write_all(b"srvr").await.ok()?;
+    let mut status = String::new();
+    stream.read_to_string(&mut status).await.ok()?;
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix("Connections: "))?;
+    // This one is included.
+    Some(line.parse::<usize>().ok()?.saturating_sub(1))
 }
 
 /// Client of the test.
-#[derive(Clone)]
 pub(crate) struct Writer {
-    pub(crate) zookeeper: Arc<ZooKeeper>,
+    pub(crate) zookeeper: Client,
 }
 
 impl Writer {
+    pub(crate) async fn to(server: &ZooKeeper) -> Self {
+        let (hosts, timeout, retry) = (
+            server.hosts(),
+            Duration::from_secs(20),
+            Duration::from_millis(200),
+        );
+        let connecting = Client::connect_with_retry_time(&hosts, timeout, |_| (), retry);
+        let zookeeper = tokio::time::timeout(PATIENCE, connecting).await.unwrap().unwrap();
+        Self { zookeeper }
+    }
+
     /// Creates a persistent znode.
     pub(crate) async fn create(&self, path: &str, data: &str, acl: Vec<Acl>) -> ZkResult<String> {
         self.zookeeper
@@ -221,9 +140,8 @@ pub(crate) fn znode(id: &str) -> String {
 
 /// Starts a server with the records `HOST:PORT`, each at the znode `HOST`. Returns it with a client of the test, and with a watch that
 /// has read the records.
-pub(crate) async fn watched(records: &[&str]) -> (Server, Writer, Watch) {
-    let server = Server::started().await;
-    let writer = server.writer().await;
+pub(crate) async fn watched(records: &[&str]) -> (ZooKeeper, Writer, Watch) {
+    let (server, writer) = started().await;
     for record in records {
         writer.put(record.split(':').next().unwrap(), record).await;
     }
@@ -286,36 +204,10 @@ pub(crate) async fn until(watch: &Watch, what: &str, good: impl Fn(&Snapshot) ->
 
 pub(crate) async fn until_health(watch: &Watch, what: &str, good: impl Fn(&Health) -> bool) -> Duration {
     let begun = Instant::now();
-    eventually(what, async || good(&watch.health())).await;
+    eventually(what, PATIENCE, async || good(&watch.health())).await;
     begun.elapsed()
 }
 
 pub(crate) async fn until_zookeeper_is(watch: &Watch, state: SourceState) -> Duration {
     until_health(watch, state.as_str(), |health| health.zookeeper.state == state).await
-}
-
-/// Waits until `good` holds, with a deadline.
-pub(crate) async fn eventually(what: &str, good: impl AsyncFn() -> bool) {
-    let begun = Instant::now();
-    let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    while !good().await {
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        ticks.tick().await;
-    }
-}
-
-/// Returns a free port that no other test uses. Each process has forty ports, below the ephemeral range, so that no outgoing
-/// connection uses one while its server is down.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + (std::process::id() % 300) as u16 * 40;
-    loop {
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        assert!(next < 40, "no free port from {first} to {}", first + 39);
-        match TcpListener::bind(("127.0.0.1", first + next)) {
-            Ok(_) => return first + next,
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-            Err(error) => panic!("cannot bind a loopback port: {error}"),
-        }
-    }
 }

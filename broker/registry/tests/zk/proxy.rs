@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use e2e::port::free_port;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-
-use super::free_port;
 
 /// The proxy. Dropping it ends its connections.
 pub(crate) struct Proxy {
