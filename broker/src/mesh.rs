@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use standin_registry::{
-    Announcement, Config, Endpoint, NodeState, Record, RegistrationState as Registration, Watch, watch,
+    Announcement, Config, Endpoint, Node, NodeState, RegistrationState as Registration, Watch, watch,
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -97,7 +97,7 @@ pub(crate) struct Mesh {
     standing: channel::Receiver<Standing>,
     keeper: JoinHandle<()>,
     watch: Option<Watch>,
-    record: Record,
+    record: Node,
     announcement: Mutex<Option<Announcement>>,
 }
 
@@ -343,7 +343,7 @@ impl Mesh {
             return;
         };
         let state = NodeState::Draining;
-        let record = Record {
+        let record = Node {
             state,
             ..self.record.clone()
         };
@@ -356,8 +356,7 @@ impl Mesh {
         }
         let mut watch = announcement.watch().clone();
         let is_shown = async {
-            let shown =
-                |node: &Arc<standin_registry::Node>| *node.run == *self.record.run && node.state == state;
+            let shown = |node: &Arc<Node>| node.run == self.record.run && node.state == state;
             while !watch.snapshot().registered.iter().any(shown) {
                 watch.changed().await;
             }
@@ -460,17 +459,14 @@ fn hello(shared: &Shared, settings: &Settings, places: &Places) -> Hello {
     }
 }
 
-fn record(own: &Hello, settings: &Settings, places: Places) -> Record {
-    Record {
-        id: own.id.clone(),
-        run: own.run.clone(),
-        client: places.client,
+fn record(own: &Hello, settings: &Settings, places: Places) -> Node {
+    Node {
+        run: own.run.clone().into(),
         mesh: Some(places.mesh),
         http: places.http,
-        tls: false,
-        zone: settings.cluster.zone.clone(),
+        zone: settings.cluster.zone.clone().into(),
         weight: settings.cluster.weight,
-        state: NodeState::Up,
-        version: own.version.clone(),
+        version: own.version.clone().into(),
+        ..Node::new(own.id.clone(), places.client)
     }
 }

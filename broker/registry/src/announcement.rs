@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch as channel;
 
 use crate::error::RegistryError;
-use crate::record::Record;
+use crate::node::Node;
 use crate::registration_state::{RegistrationState, Wanted};
 use crate::watch::Watch;
 
@@ -19,8 +19,8 @@ const WITHDRAW_MS_MAX: u64 = 500;
 #[derive(Debug)]
 #[must_use = "a dropped announcement is withdrawn"]
 pub struct Announcement {
-    id: String,
-    run: String,
+    id: Arc<str>,
+    run: Arc<str>,
     state: channel::Receiver<RegistrationState>,
     watch: Watch,
 }
@@ -39,15 +39,15 @@ impl Announcement {
     /// # Errors
     /// [`RegistryError::Setting`] or [`RegistryError::Address`] for an invalid value. [`RegistryError::Setting`] also if
     /// ZooKeeper is not a source of `watch`, or if `watch` already has an announcement.
-    pub fn reserve(watch: &Watch, record: Record) -> Result<Self, RegistryError> {
-        record.check()?;
+    pub fn reserve(watch: &Watch, node: Node) -> Result<Self, RegistryError> {
+        node.check_record()?;
         if watch.health().zookeeper.name.is_empty() {
             let reason = "there is no ZooKeeper to register in; give its hosts";
             return Err(RegistryError::setting("zookeeper", "", reason));
         }
-        let (id, run) = (record.id.clone(), record.run.clone());
+        let (id, run) = (node.id.clone(), node.run.clone());
         let wanted = Wanted {
-            record: Arc::new(record),
+            node: Arc::new(node),
             is_held: true,
             dead_run: None,
         };
@@ -105,9 +105,9 @@ impl Announcement {
     ///
     /// # Errors
     /// [`RegistryError::Setting`] or [`RegistryError::Address`] for an invalid value. Nothing has changed then.
-    pub fn set(&self, record: Record) -> Result<(), RegistryError> {
-        record.check()?;
-        for (name, new, old) in [("id", &record.id, &self.id), ("run", &record.run, &self.run)] {
+    pub fn set(&self, node: Node) -> Result<(), RegistryError> {
+        node.check_record()?;
+        for (name, new, old) in [("id", &node.id, &self.id), ("run", &node.run, &self.run)] {
             if new != old {
                 let reason = format!("it cannot change from {old:?} while the announcement exists");
                 return Err(RegistryError::setting(name, new, reason));
@@ -115,7 +115,7 @@ impl Announcement {
         }
         self.watch.published.wanted.send_if_modified(|wanted| {
             let wanted = wanted.as_mut();
-            wanted.map(|wanted| wanted.record = Arc::new(record)).is_some()
+            wanted.map(|wanted| wanted.node = Arc::new(node)).is_some()
         });
         Ok(())
     }
@@ -123,9 +123,7 @@ impl Announcement {
     /// Ends the registration. Does nothing if `watch` has the registration of another announcement by now.
     fn cancel(&self) {
         self.watch.published.wanted.send_if_modified(|wanted| {
-            let is_ours = wanted
-                .as_ref()
-                .is_some_and(|wanted| wanted.record.run == self.run);
+            let is_ours = wanted.as_ref().is_some_and(|wanted| wanted.node.run == self.run);
             if is_ours {
                 *wanted = None;
             }

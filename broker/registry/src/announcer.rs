@@ -1,6 +1,8 @@
 //! [`Announcer`] takes the reports about this node's own znode from the hub, logs them for the operator, and publishes
 //! the [`RegistrationState`].
 
+use std::sync::Arc;
+
 use tokio::sync::watch as channel;
 use tracing::{Level, error, info, warn};
 
@@ -13,7 +15,7 @@ pub(crate) struct Announcer {
     state: channel::Sender<RegistrationState>,
     parent: String,
     /// Id of the node that was registered last.
-    id: String,
+    id: Arc<str>,
 }
 
 impl Announcer {
@@ -25,7 +27,7 @@ impl Announcer {
             wanted,
             state,
             parent: String::new(),
-            id: String::new(),
+            id: "".into(),
         }
     }
 
@@ -59,7 +61,7 @@ impl Announcer {
     /// Returns the path of our znode, also after the registration has ended.
     fn znode(&mut self) -> String {
         if let Some(wanted) = &*self.wanted.borrow() {
-            self.id.clone_from(&wanted.record.id);
+            self.id.clone_from(&wanted.node.id);
         }
         znode_path::child(&self.parent, &self.id)
     }
@@ -125,16 +127,14 @@ fn published(znode: &str, state: ZnodeState) -> RegistrationState {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::endpoint::Endpoint;
-    use crate::record::Record;
+    use crate::node::Node;
     use crate::registration::{Ghost, Holder, Waiting};
 
     fn announcer() -> (Announcer, channel::Receiver<RegistrationState>) {
         let wanted = Wanted {
-            record: Arc::new(Record::new("n1", Endpoint::new("10.0.0.1", 4222))),
+            node: Arc::new(Node::new("n1", Endpoint::new("10.0.0.1", 4222))),
             is_held: false,
             dead_run: None,
         };

@@ -127,24 +127,13 @@ impl Hub {
             tokio::select! {
                 // A stop command, or the end of the last reader.
                 _ = stopped.changed() => break,
-                Some(event) = queue.recv() => {
-                    self.take(event);
-                    self.publish_health();
-                }
-                report = next_report(&mut self.zookeeper) => {
-                    self.take_zookeeper(report);
-                    self.publish_health();
-                }
-                () = sleep_until(self.info_reports_due) => {
-                    self.take_info_reports();
-                    self.publish_health();
-                }
+                Some(event) = queue.recv() => self.take(event),
+                report = next_report(&mut self.zookeeper) => self.take_zookeeper(report),
+                () = sleep_until(self.info_reports_due) => self.take_info_reports(),
                 () = sleep_until(self.cache.write_at()) => self.cache.start_write(self.contents()),
-                written = self.cache.written() => {
-                    self.cache_written(written);
-                    self.publish_health();
-                }
+                written = self.cache.written() => self.cache_written(written),
             }
+            self.publish_health();
         }
         self.dns.shutdown().await;
         queue.close();

@@ -1,6 +1,6 @@
 //! `standin-registry`: the live nodes of the cluster. [`watch()`] merges the node lists of ZooKeeper, DNS, the settings, other
 //! nodes and a cache file into one [`Snapshot`], which is read without waiting. [`Announcement`] registers a node: it keeps
-//! the [`Record`] of the node in ZooKeeper as long as the node runs.
+//! the record of the node in ZooKeeper as long as the node runs.
 //!
 //! *Architecture invariants.* Only a connection to a node proves that it is alive or dead. A node that is missing in the
 //! registry is probed, and never dropped for that reason alone. Reading a snapshot is one `arc-swap` load: no lock, no call
@@ -26,7 +26,7 @@
 //! | `session.rs` | one session as its task sees it, and the reports of the thread |
 //! | `children.rs` | the znodes of all nodes: listed, read and watched |
 //! | `session_task.rs` | the task of a session: our znode first, then the list |
-//! | `record.rs` | [`Record`], the data of our znode |
+//! | `record.rs` | the record of a node of ours: the data of its znode |
 //! | `registrars.rs` | the parsers for the znodes of all registrars |
 //! | `znode_path.rs` | the paths of znodes |
 //! | `dns.rs` | nodes from DNS names, which are resolved repeatedly |
@@ -83,7 +83,6 @@ pub use endpoint::Endpoint;
 pub use error::RegistryError;
 pub use health::{Health, SourceHealth, SourceState};
 pub use node::{Node, NodeState, Source};
-pub use record::Record;
 pub use registration_state::RegistrationState;
 pub use snapshot::Snapshot;
 pub use upstream::{Credentials, Upstream};

@@ -68,7 +68,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// A node: its addresses, and the description in its record.
+/// A node: its addresses, and the description in its record. A node that registers itself describes itself in this way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// Id from the record. If there is no record, or the record has no id, this is the client address.
@@ -98,6 +98,15 @@ pub struct Node {
 }
 
 impl Node {
+    /// Creates the node as which this process registers itself: it is up, with a new `run` and the weight 1. All else is empty.
+    pub fn new(id: impl Into<Arc<str>>, client: Endpoint) -> Self {
+        Self {
+            id: id.into(),
+            run: format!("{:016x}", rand::random::<u64>()).into(),
+            ..Self::at(client, Source::ZooKeeper)
+        }
+    }
+
     /// Creates a node from its client address. Everything else is unknown.
     pub fn at(client: Endpoint, source: Source) -> Self {
         Self {

@@ -18,63 +18,21 @@ pub(crate) const RECORD_BYTES_MAX: usize = 64 * 1024;
 /// rejected when written.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// Description of a node in ZooKeeper, as [`Announcement`](crate::Announcement) writes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// Name of the node in the cluster, and of its znode. It is unique, and the same after a restart.
-    pub id: String,
-    /// Identifier of the process. It differs for each start of a node.
-    pub run: String,
-    /// Address for clients.
-    pub client: Endpoint,
-    /// Address for other nodes.
-    pub mesh: Option<Endpoint>,
-    /// Address of the HTTP listener.
-    pub http: Option<Endpoint>,
-    /// Whether clients must use TLS.
-    pub tls: bool,
-    /// Zone in which the node runs, or empty.
-    pub zone: String,
-    /// Share of the clients relative to other nodes, at least 1.
-    pub weight: u32,
-    /// Whether the node accepts new clients.
-    pub state: NodeState,
-    /// Version of the program.
-    pub version: String,
-}
-
-impl Record {
-    /// Creates the record of a node that is up, with a new `run` and the weight 1. All else is empty.
-    pub fn new(id: impl Into<String>, client: Endpoint) -> Self {
-        Self {
-            id: id.into(),
-            run: format!("{:016x}", rand::random::<u64>()),
-            client,
-            mesh: None,
-            http: None,
-            tls: false,
-            zone: String::new(),
-            weight: 1,
-            state: NodeState::Up,
-            version: String::new(),
-        }
-    }
-
-    /// Returns the data of the znode.
-    pub fn to_json(&self) -> String {
-        let text = |endpoint: &Option<Endpoint>| endpoint.as_ref().map(ToString::to_string);
+impl Node {
+    /// Returns the record of the node, which is the data of its znode.
+    pub fn to_record(&self) -> String {
         json!({
             "v": VERSION,
-            "id": self.id,
-            "run": self.run,
-            "client": self.client.to_string(),
-            "mesh": text(&self.mesh),
-            "http": text(&self.http),
+            "id": *self.id,
+            "run": *self.run,
+            "client": self.client,
+            "mesh": self.mesh,
+            "http": self.http,
             "tls": self.tls,
-            "zone": self.zone,
+            "zone": *self.zone,
             "weight": self.weight,
             "state": self.state.as_str(),
-            "version": self.version,
+            "version": *self.version,
         })
         .to_string()
     }
@@ -83,13 +41,10 @@ impl Record {
     ///
     /// # Errors
     /// [`RegistryError::Setting`] or [`RegistryError::Address`] for the first invalid field.
-    pub fn check(&self) -> Result<(), RegistryError> {
+    pub fn check_record(&self) -> Result<(), RegistryError> {
         if self.id.contains('/') {
-            return Err(RegistryError::setting(
-                "id",
-                &self.id,
-                "the name of a znode has no '/'",
-            ));
+            let reason = "the name of a znode has no '/'";
+            return Err(RegistryError::setting("id", &self.id, reason));
         }
         znode_path::check("id", &format!("/{}", self.id))?;
         for (name, text, must) in [
@@ -185,19 +140,19 @@ mod tests {
 
     #[test]
     fn the_error_of_an_invalid_record_names_the_field() {
-        let good = Record::new("n1", Endpoint::new("10.0.0.1", 4222));
-        assert_eq!(good.check(), Ok(()));
-        let refused = |change: &dyn Fn(&mut Record)| {
+        let good = Node::new("n1", Endpoint::new("10.0.0.1", 4222));
+        assert_eq!(good.check_record(), Ok(()));
+        let refused = |change: &dyn Fn(&mut Node)| {
             let mut record = good.clone();
             change(&mut record);
-            record.check().unwrap_err().to_string()
+            record.check_record().unwrap_err().to_string()
         };
         for id in ["", ".", "..", "a/b", "a\u{7}", "a\u{e000}", &"x".repeat(257)] {
             assert!(refused(&|r| r.id = id.into()).contains("id"), "{id:?}");
         }
-        assert!(refused(&|r| r.run = String::new()).contains("run"));
-        assert!(refused(&|r| r.zone = "z".repeat(257)).contains("zone"));
-        assert!(refused(&|r| r.version = "v".repeat(257)).contains("version"));
+        assert!(refused(&|r| r.run = "".into()).contains("run"));
+        assert!(refused(&|r| r.zone = "z".repeat(257).into()).contains("zone"));
+        assert!(refused(&|r| r.version = "v".repeat(257).into()).contains("version"));
         assert!(refused(&|r| r.weight = 0).contains("weight"));
         assert!(refused(&|r| r.mesh = Some(Endpoint::new("h", 0))).contains("port 0"));
         assert!(refused(&|r| r.client = Endpoint::new("a b", 1)).contains("contains ' '"));
@@ -205,11 +160,11 @@ mod tests {
 
     #[test]
     fn each_record_has_a_new_run_and_other_formats_are_not_ours() {
-        let record = |id: &str| Record::new(id, Endpoint::new("10.0.0.1", 4222));
-        assert_ne!(record("n1").run, record("n1").run);
-        let own = record("n1");
-        let read = parse_own(own.to_json().as_bytes()).unwrap();
-        assert_eq!((&*read.id, &*read.run), ("n1", &*own.run));
+        let node = |id: &str| Node::new(id, Endpoint::new("10.0.0.1", 4222));
+        assert_ne!(node("n1").run, node("n1").run);
+        let own = node("n1");
+        let read = parse_own(own.to_record().as_bytes()).unwrap();
+        assert_eq!(read, own);
         for other in [
             "10.0.0.1:4222",
             "",
@@ -234,24 +189,21 @@ mod tests {
         ) {
             let state = if draining { NodeState::Draining } else { NodeState::Up };
             let version: String = version.chars().take(60).collect();
-            let record = Record { id, run, client, mesh, http, tls, zone, weight, state, version };
-            prop_assume!(record.check().is_ok());
-            let wanted = Node {
-                id: record.id.clone().into(),
-                run: record.run.clone().into(),
-                mesh: record.mesh.clone(),
-                http: record.http.clone(),
-                tls: record.tls,
-                zone: record.zone.clone().into(),
-                weight: record.weight,
-                state: record.state,
-                version: record.version.clone().into(),
-                ..Node::at(record.client.clone(), Source::ZooKeeper)
+            let node = Node {
+                run: run.into(),
+                mesh,
+                http,
+                tls,
+                zone: zone.into(),
+                weight,
+                state,
+                version: version.into(),
+                ..Node::new(id, client)
             };
-            let json = record.to_json();
-            prop_assert_eq!(parse_own(json.as_bytes()), Some(wanted.clone()));
-            prop_assert_eq!(registrars::parse(json.as_bytes()), Ok(Some(wanted)));
+            prop_assume!(node.check_record().is_ok());
+            let record = node.to_record();
+            prop_assert_eq!(parse_own(record.as_bytes()), Some(node.clone()));
+            prop_assert_eq!(registrars::parse(record.as_bytes()), Ok(Some(node)));
         }
-
     }
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use crate::client::ZnodeStat;
 use crate::endpoint::Endpoint;
 use crate::node::Node;
-use crate::record::{self, Record};
+use crate::record;
 
 /// The znode that was read at our path.
 #[derive(Debug, Clone)]
@@ -186,14 +186,14 @@ impl Registration {
     }
 
     /// Returns the next step for the znode `found` at our path, if the record should be `wanted`.
-    pub(crate) fn judge(&mut self, found: Option<&Znode>, wanted: &Record, now: Instant) -> Step {
+    pub(crate) fn judge(&mut self, found: Option<&Znode>, wanted: &Node, now: Instant) -> Step {
         self.own = None;
         let Some(Znode { stat, data }) = found else {
             self.other_holder = None;
             return Step::Create;
         };
         let node = data.as_deref().and_then(record::parse_own);
-        let node = node.filter(|node| *node.id == wanted.id);
+        let node = node.filter(|node| node.id == wanted.id);
         // Our session owns it, whatever data another client has written to it.
         if self.is_owner(stat) {
             return self.keep(*stat, data.as_deref(), wanted);
@@ -207,22 +207,22 @@ impl Registration {
         self.wait(stat, node, now)
     }
 
-    fn keep(&mut self, stat: ZnodeStat, data: Option<&[u8]>, wanted: &Record) -> Step {
+    fn keep(&mut self, stat: ZnodeStat, data: Option<&[u8]>, wanted: &Node) -> Step {
         self.own = Some(stat);
         self.ghost_czxid_max = Some(stat.czxid);
         self.other_holder = None;
-        if data == Some(wanted.to_json().as_bytes()) {
+        if data == Some(wanted.to_record().as_bytes()) {
             return Step::Keep;
         }
         let version = stat.version;
         Step::Write { version }
     }
 
-    fn ghost(&self, stat: &ZnodeStat, node: &Node, wanted: &Record) -> Option<Ghost> {
+    fn ghost(&self, stat: &ZnodeStat, node: &Node, wanted: &Node) -> Option<Ghost> {
         if stat.owner == 0 {
             return None;
         }
-        if *node.run == wanted.run {
+        if node.run == wanted.run {
             return Some(Ghost::EarlierSession);
         }
         if self.dead_run.as_deref() == Some(&*node.run) {

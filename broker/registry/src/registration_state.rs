@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::record::Record;
+use crate::node::Node;
 use crate::registration::{Ghost, Waiting};
 
 /// State of a node's registration.
@@ -59,7 +59,7 @@ pub(crate) enum RegistrationEvent {
 /// The desired state of our znode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    pub(crate) record: Arc<Record>,
+    pub(crate) node: Arc<Node>,
     /// The path is watched, but the znode is not created yet.
     pub(crate) is_held: bool,
     /// Run of a node that holds the path and was found dead; see [`Watch::supersede`](crate::Watch::supersede).

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch as channel;
 
 use crate::client::{CallError, Client, Outcome, ZnodeKind};
-use crate::config::ZooKeeperConfig;
-use crate::error::RegistryError;
-use crate::record::Record;
+use crate::node::Node;
 use crate::registration::{Registration, Step, Znode};
 use crate::registration_state::{RegistrationEvent, Wanted, ZnodeState};
 use crate::session::{Session, SessionError, SessionReport};
@@ -33,26 +31,24 @@ pub(crate) struct RegistrationTask {
     wanted: channel::Receiver<Option<Wanted>>,
     registration: Registration,
     /// Id of the node that is, or was last, to be registered; `None` after its withdrawal.
-    id: Option<String>,
+    id: Option<Arc<str>>,
     /// The record written last.
-    written: Option<Arc<Record>>,
+    written: Option<Arc<Node>>,
 }
 
 impl RegistrationTask {
-    /// # Errors
-    /// [`RegistryError::Setting`] for the path.
     pub(crate) fn new(
-        config: &ZooKeeperConfig,
+        parent: String,
+        session_timeout: Duration,
         wanted: channel::Receiver<Option<Wanted>>,
-    ) -> Result<Self, RegistryError> {
-        let session_timeout = Duration::from_millis(config.session_timeout_ms);
-        Ok(Self {
-            parent: config.full_path()?,
+    ) -> Self {
+        Self {
+            parent,
             wanted,
             registration: Registration::new(session_timeout * GHOST_SESSION_TIMEOUTS_MAX),
             id: None,
             written: None,
-        })
+        }
     }
 
     /// Starts a new connection in `session`.
@@ -98,13 +94,13 @@ impl RegistrationTask {
         session: &mut Session<'_>,
         wanted: &Wanted,
     ) -> Result<Option<ZnodeState>, SessionError> {
-        let record = &wanted.record;
-        self.id = Some(record.id.clone());
-        let znode = znode_path::child(&self.parent, &record.id);
-        let found = self.look(&session.client, &record.id).await?;
+        let node = &wanted.node;
+        self.id = Some(node.id.clone());
+        let znode = znode_path::child(&self.parent, &node.id);
+        let found = self.look(&session.client, &node.id).await?;
         let stood = self.registration.own();
         self.registration.found_dead(wanted.dead_run.as_deref());
-        match self.registration.judge(found.as_ref(), record, Instant::now()) {
+        match self.registration.judge(found.as_ref(), node, Instant::now()) {
             Step::Keep => return Ok(self.registration.own().map(|own| ZnodeState::Own(own.czxid))),
             Step::Wait(waiting) => return Ok(Some(ZnodeState::Waiting(waiting))),
             Step::Create if wanted.is_held => return Ok(Some(ZnodeState::Ready)),
@@ -114,14 +110,14 @@ impl RegistrationTask {
                         .report(SessionReport::Registration(RegistrationEvent::Deleted))
                         .await?;
                 }
-                self.create(&session.client, &znode, record).await?;
+                self.create(&session.client, &znode, node).await?;
             }
             Step::Write { version } => {
-                let is_ours = self.written.as_ref() != Some(record);
-                let data = record.to_json().into_bytes();
+                let is_ours = self.written.as_ref() != Some(node);
+                let data = node.to_record().into_bytes();
                 let outcome = session.client.replace(&znode, data, version).await?;
                 if outcome == Outcome::Done {
-                    self.written = Some(Arc::clone(record));
+                    self.written = Some(Arc::clone(node));
                     let event = if is_ours {
                         RegistrationEvent::Rewritten
                     } else {
@@ -178,11 +174,11 @@ impl RegistrationTask {
         }
     }
 
-    async fn create(&mut self, client: &Client, znode: &str, wanted: &Arc<Record>) -> Result<(), CallError> {
-        let data = wanted.to_json().into_bytes();
+    async fn create(&mut self, client: &Client, znode: &str, node: &Arc<Node>) -> Result<(), CallError> {
+        let data = node.to_record().into_bytes();
         match client.create(znode, data, ZnodeKind::Ephemeral).await? {
             Outcome::Done => {
-                self.written = Some(Arc::clone(wanted));
+                self.written = Some(Arc::clone(node));
                 Ok(())
             }
             Outcome::Conflict => Ok(()),

@@ -28,8 +28,8 @@ pub(crate) struct SessionTask {
     /// Full path of the parent of all znodes, with the chroot.
     path: String,
     nodes_max: usize,
-    heartbeat_ms: u64,
-    audit_ms: u64,
+    heartbeat: Duration,
+    audit: Duration,
     pub(crate) registration_task: RegistrationTask,
 }
 
@@ -41,12 +41,14 @@ impl SessionTask {
         nodes_max: usize,
         wanted: channel::Receiver<Option<Wanted>>,
     ) -> Result<Self, RegistryError> {
+        let path = config.full_path()?;
+        let session_timeout = Duration::from_millis(config.session_timeout_ms);
         Ok(Self {
-            path: config.full_path()?,
+            registration_task: RegistrationTask::new(path.clone(), session_timeout, wanted),
+            path,
             nodes_max,
-            heartbeat_ms: config.session_timeout_ms / 3,
-            audit_ms: config.audit_ms,
-            registration_task: RegistrationTask::new(config, wanted)?,
+            heartbeat: session_timeout / 3,
+            audit: Duration::from_millis(config.audit_ms),
         })
     }
 
@@ -55,8 +57,8 @@ impl SessionTask {
         self.registration_task.new_connection(session.id);
         let mut children = Children::new(self.path.clone(), self.nodes_max);
         let (mut listed, mut stands) = (None, None);
-        let mut heartbeat = every(self.heartbeat_ms);
-        let mut audit = every(self.audit_ms);
+        let mut heartbeat = every(self.heartbeat);
+        let mut audit = every(self.audit);
         loop {
             let state = self.registration_task.settle(session).await?;
             let is_news = stands.as_ref() != Some(&state);
@@ -100,8 +102,7 @@ impl SessionTask {
 }
 
 /// Creates an interval timer whose first tick comes after one interval.
-fn every(interval_ms: u64) -> Interval {
-    let interval = Duration::from_millis(interval_ms);
+fn every(interval: Duration) -> Interval {
     let mut ticks = interval_at(Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks

@@ -7,14 +7,14 @@ use crate::zk::leaks::assert_no_resources_remain;
 use crate::zk::*;
 use e2e::{ZooKeeper, eventually};
 use standin_registry::{
-    Announcement, Endpoint, NodeState, Record, RegistrationState, SourceState, ZooKeeperConfig, watch,
+    Announcement, Endpoint, Node, NodeState, RegistrationState, SourceState, ZooKeeperConfig, watch,
 };
 use zookeeper_async::{CreateMode, ZkError};
 
 #[tokio::test]
 async fn a_registered_node_is_seen_with_its_whole_record() {
     let (server, _writer, watch) = watched(&[]).await;
-    let record = Record {
+    let record = Node {
         http: Some(Endpoint::new("10.0.0.1", 8222)),
         tls: true,
         zone: "a".into(),
@@ -63,15 +63,15 @@ async fn a_prepared_registration_creates_the_znode_only_after_its_release() {
     let (mut server, writer) = started().await;
     let (mine, path) = (node("n1", 4001), znode("n1"));
     // The earlier process of this node left a znode.
-    let ghost = Record {
+    let ghost = Node {
         run: "before".into(),
         ..mine.clone()
     };
-    hold(&writer, "n1", ghost.to_json(), open()).await;
+    hold(&writer, "n1", ghost.to_record(), open()).await;
     let announcement = reserved(&server, mine.clone());
     until_it_is(&announcement, "ready").await;
     assert_eq!(owner(&writer, &path).await, None);
-    let other = Record {
+    let other = Node {
         weight: 7,
         ..mine.clone()
     };
@@ -88,7 +88,7 @@ async fn a_prepared_registration_creates_the_znode_only_after_its_release() {
     until_it_is(&announcement, "announced").await;
     assert_eq!(
         read(&writer, &path).await.map(|(data, _)| data),
-        Some(other.to_json())
+        Some(other.to_record())
     );
     announcement.withdraw().await;
     let (ours, theirs) = (node("n2", 4002), node("n2", 4003));
@@ -107,7 +107,7 @@ async fn a_changed_record_is_written_at_once_and_the_id_cannot_change() {
     until_live(&watch, &["n1"]).await;
     let state = announcement.state();
     for state in [NodeState::Draining, NodeState::Up, NodeState::Draining] {
-        let other = Record {
+        let other = Node {
             state,
             ..record.clone()
         };
@@ -171,7 +171,7 @@ async fn a_zookeeper_that_is_down_at_start_is_used_when_it_starts() {
     server.start_again().await;
     until_it_is(&announcement, "announced").await;
     let (data, stat) = read(&Writer::to(&server).await, &znode("n1")).await.unwrap();
-    assert_eq!((data, stat.version), (record.to_json(), 0));
+    assert_eq!((data, stat.version), (record.to_record(), 0));
     announcement.withdraw().await;
 }
 
@@ -221,7 +221,7 @@ async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_i
     until_it_is(&announcement, "announced").await;
     let stranger = Writer::to(&server).await;
     let (data, stat) = read(&stranger, &znode("n1")).await.unwrap();
-    assert_eq!(data, record.to_json());
+    assert_eq!(data, record.to_record());
     let (zookeeper, n1, n2) = (&stranger.zookeeper, znode("n1"), znode("n2"));
     let refused = [
         zookeeper.set_data(&n1, vec![], None).await.err(),
@@ -243,7 +243,7 @@ async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_i
     server.start_again().await;
     until_it_is(&announcement, "announced").await;
     until_zookeeper_is(&watch, SourceState::Healthy).await;
-    let draining = Record {
+    let draining = Node {
         state: NodeState::Draining,
         ..record
     };
@@ -271,7 +271,7 @@ async fn a_reservation_without_a_znode_is_withdrawn_and_another_can_follow() {
     // One at a time; the refused attempt changes nothing, although it has the same run.
     let error = Announcement::reserve(&watch, record.clone()).unwrap_err();
     assert!(error.to_string().contains("withdraw it first"), "{error}");
-    let draining = Record {
+    let draining = Node {
         state: NodeState::Draining,
         ..record
     };

@@ -35,7 +35,7 @@ async fn an_overwritten_record_is_written_again() {
     let record = node("n1", 4222);
     let announcement = announced(server.hosts(), record.clone()).await;
     let before = owner(&writer, &znode("n1")).await;
-    for garbage in ["", "garbage", &node("n1", 4223).to_json()] {
+    for garbage in ["", "garbage", &node("n1", 4223).to_record()] {
         writer.put("n1", garbage).await;
         in_time(until_registered(&writer, &znode("n1"), &record, 0).await);
     }
@@ -50,7 +50,7 @@ async fn ghosts_of_this_and_of_the_earlier_process_are_replaced_at_once() {
     let earlier_process = node("n1", 4222);
     assert_ne!(record.run, earlier_process.run);
     for ghost in [&record, &earlier_process] {
-        let ghosts = hold(&writer, "n1", ghost.to_json(), open()).await;
+        let ghosts = hold(&writer, "n1", ghost.to_record(), open()).await;
         let begun = Instant::now();
         let announcement = announced(server.hosts(), record.clone()).await;
         in_time(begun.elapsed());
@@ -111,7 +111,7 @@ async fn a_znode_that_cannot_be_read_is_not_changed() {
     for (data, acl, noticed) in [
         ("10.0.0.1:4222".to_owned(), open(), PROMISED),
         // A znode that may not be read cannot be watched. Its end is noticed by the heartbeat.
-        (node("n1", 4222).to_json(), hidden, SESSION / 2),
+        (node("n1", 4222).to_record(), hidden, SESSION / 2),
     ] {
         let holder = Writer::to(&server).await;
         let held = hold(&holder, "n1", data, acl).await;
@@ -131,7 +131,7 @@ async fn a_znode_that_cannot_be_read_is_not_changed() {
 async fn a_persistent_znode_is_reported_and_not_changed() {
     let (server, writer) = started().await;
     let record = node("n1", 4222);
-    writer.put("n1", &record.to_json()).await;
+    writer.put("n1", &record.to_record()).await;
     let ours = announce(settings(server.hosts()), record).unwrap();
     until_it_is(&ours, "taken").await;
     let reason = reason(&ours);

@@ -5,7 +5,7 @@ use crate::zk::announcing::*;
 use crate::zk::proxy::Proxy;
 use crate::zk::*;
 use e2e::{ZooKeeper, eventually};
-use standin_registry::{Announcement, NodeState, Record};
+use standin_registry::{Announcement, Node, NodeState};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -44,7 +44,7 @@ impl Reader {
 struct Scene {
     server: ZooKeeper,
     proxy: Proxy,
-    record: Record,
+    record: Node,
     announcement: Announcement,
     writer: Writer,
 }
@@ -122,7 +122,7 @@ async fn a_record_that_changes_during_an_interruption_is_written_over_the_next_c
     let scene = scene().await;
     let before = scene.stat().await;
     scene.proxy.swallow();
-    let changed = Record {
+    let changed = Node {
         state: NodeState::Draining,
         ..scene.record.clone()
     };

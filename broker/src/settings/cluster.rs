@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use standin_daemon::settings::{Millis, Places, Secret, SettingsError, ZooKeeperAuth, host_and_port};
-use standin_registry::{Config, Endpoint, Record, Upstream, ZooKeeperConfig};
+use standin_registry::{Config, Endpoint, Node, Upstream, ZooKeeperConfig};
 
 use super::{ListenAddress, Settings};
 
@@ -243,7 +243,7 @@ impl Settings {
             "" => "id",
             name => name,
         };
-        if let Err(error) = Record::new(id, Endpoint::new("host", 1)).check() {
+        if let Err(error) = Node::new(id, Endpoint::new("host", 1)).check_record() {
             let rule = format!("server_name cannot be registered: {error}");
             errors.push(places.conflict("server_name", rule));
         }

@@ -5,15 +5,15 @@ use proptest::prelude::*;
 
 const AGE: Duration = Duration::from_secs(8);
 
-fn record(run: &str, port: u16) -> Record {
-    Record {
+fn record(run: &str, port: u16) -> Node {
+    Node {
         run: run.into(),
         mesh: Some(Endpoint::new("10.0.0.1", port)),
-        ..Record::new("n1", Endpoint::new("10.0.0.1", 4222))
+        ..Node::new("n1", Endpoint::new("10.0.0.1", 4222))
     }
 }
 
-fn ours() -> Record {
+fn ours() -> Node {
     record("us", 6222)
 }
 
@@ -29,8 +29,8 @@ fn found(owner: i64, czxid: i64, data: &str) -> Znode {
     Znode { stat, data }
 }
 
-fn of(owner: i64, czxid: i64, record: &Record) -> Znode {
-    found(owner, czxid, &record.to_json())
+fn of(owner: i64, czxid: i64, record: &Node) -> Znode {
+    found(owner, czxid, &record.to_record())
 }
 
 /// A path in the session `session`, at which nothing was created yet.
@@ -68,7 +68,7 @@ fn our_znode_is_kept_and_repaired() {
     let (mut registration, now) = (settled(), Instant::now());
     assert_eq!(registration.own().map(|own| own.owner), Some(7));
     let write = Step::Write { version: 3 };
-    let draining = Record {
+    let draining = Node {
         state: crate::NodeState::Draining,
         ..ours()
     };
@@ -125,11 +125,11 @@ fn a_ghost_of_ours_is_deleted() {
 
 #[test]
 fn without_a_mesh_address_the_client_address_identifies_a_ghost() {
-    let without = |run: &str| Record {
+    let without = |run: &str| Node {
         mesh: None,
         ..record(run, 1)
     };
-    let is_ghost = |theirs: &Record, wanted: &Record| {
+    let is_ghost = |theirs: &Node, wanted: &Node| {
         let mut registration = in_session(8);
         matches!(
             registration.judge(Some(&of(7, 10, theirs)), wanted, Instant::now()),
@@ -140,7 +140,7 @@ fn without_a_mesh_address_the_client_address_identifies_a_ghost() {
     assert!(!is_ghost(&record("them", 6222), &without("us")));
     assert!(!is_ghost(&without("them"), &ours()));
     assert!(!is_ghost(&record("them", 6223), &ours()));
-    let other_id = Record {
+    let other_id = Node {
         id: "n2".into(),
         ..record("them", 6222)
     };
@@ -183,7 +183,7 @@ fn the_id_is_taken_when_another_owner_exists_longer_than_a_ghost_could() {
 
 #[test]
 fn a_persistent_znode_is_never_changed_and_reported_at_once() {
-    for data in [ours().to_json(), "10.0.0.1:4222".into()] {
+    for data in [ours().to_record(), "10.0.0.1:4222".into()] {
         let step = in_session(7).step(&found(0, 5, &data));
         let Step::Wait(waiting) = step else {
             panic!("{step:?}")

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use standin_registry::{
-    Announcement, Endpoint, Record, RegistrationState, RegistryError, ZooKeeperConfig, watch,
+    Announcement, Endpoint, Node, RegistrationState, RegistryError, ZooKeeperConfig, watch,
 };
 use zookeeper_async::{Acl, CreateMode, Stat, ZkError};
 
@@ -14,15 +14,15 @@ pub(crate) fn settings(hosts: impl Into<String>) -> ZooKeeperConfig {
 }
 
 /// Creates the record of a node at the port `port`.
-pub(crate) fn node(id: &str, port: u16) -> Record {
-    Record {
+pub(crate) fn node(id: &str, port: u16) -> Node {
+    Node {
         mesh: Some(Endpoint::new("10.0.0.1", port + 2_000)),
-        ..Record::new(id, Endpoint::new("10.0.0.1", port))
+        ..Node::new(id, Endpoint::new("10.0.0.1", port))
     }
 }
 
 /// Registers a node in a session of its own, until the announcement is dropped.
-pub(crate) fn announce(zookeeper: ZooKeeperConfig, record: Record) -> Result<Announcement, RegistryError> {
+pub(crate) fn announce(zookeeper: ZooKeeperConfig, record: Node) -> Result<Announcement, RegistryError> {
     let zookeeper = Some(zookeeper);
     let watch = watch(Config {
         zookeeper,
@@ -64,7 +64,7 @@ pub(crate) async fn until_it_is(announcement: &Announcement, name: &str) -> Dura
     until_state(announcement, name, |state| state.as_str() == name).await
 }
 
-pub(crate) async fn announced(hosts: String, record: Record) -> Announcement {
+pub(crate) async fn announced(hosts: String, record: Node) -> Announcement {
     let announcement = announce(settings(hosts), record).unwrap();
     until_it_is(&announcement, "announced").await;
     announcement
@@ -77,7 +77,7 @@ pub(crate) fn registered(announcement: &Announcement) -> Vec<String> {
 }
 
 /// Opens a session and reserves the path of a node.
-pub(crate) fn reserved(server: &ZooKeeper, record: Record) -> Announcement {
+pub(crate) fn reserved(server: &ZooKeeper, record: Node) -> Announcement {
     let watch = watch(config(server.hosts())).unwrap();
     Announcement::reserve(&watch, record).unwrap()
 }
@@ -104,11 +104,11 @@ pub(crate) async fn owner(writer: &Writer, path: &str) -> Option<i64> {
 
 /// Waits until the znode at `path` is ephemeral, has this record, and is owned by another session than `not`. Returns the time
 /// that this took.
-pub(crate) async fn until_registered(writer: &Writer, path: &str, record: &Record, not: i64) -> Duration {
+pub(crate) async fn until_registered(writer: &Writer, path: &str, record: &Node, not: i64) -> Duration {
     let begun = Instant::now();
     eventually("our record is registered", PATIENCE, async || {
         read(writer, path).await.is_some_and(|(data, stat)| {
-            data == record.to_json() && stat.is_ephemeral() && stat.ephemeral_owner != not
+            data == record.to_record() && stat.is_ephemeral() && stat.ephemeral_owner != not
         })
     })
     .await;
