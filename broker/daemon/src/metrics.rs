@@ -28,6 +28,9 @@ impl Labelled {
     }
 }
 
+/// Labels of a metric, each with its value.
+type Labels<'l> = &'l [(&'static str, &'static str)];
+
 /// Recorder of one program: creates the handles of its metrics and renders them.
 pub struct Names {
     recorder: PrometheusRecorder,
@@ -67,33 +70,21 @@ impl Names {
         self.recorder.handle()
     }
 
-    fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
-        let labels: Vec<Label> = labels
-            .iter()
-            .map(|(label, value)| Label::from_static_parts(label, value))
-            .collect();
-        Key::from_parts(name, labels)
+    fn key(name: &'static str, labels: Labels<'_>) -> Key {
+        let labels = labels.iter();
+        let labels = labels.map(|(label, value)| Label::from_static_parts(label, value));
+        Key::from_parts(name, labels.collect::<Vec<_>>())
     }
 
     /// Creates a counter.
-    pub fn counter(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        labels: &[(&'static str, &'static str)],
-    ) -> Counter {
+    pub fn counter(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Counter {
         self.recorder.describe_counter(name.into(), None, help.into());
         self.recorder
             .register_counter(&Self::key(name, labels), &Self::METADATA)
     }
 
     /// Creates a gauge.
-    pub fn gauge(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        labels: &[(&'static str, &'static str)],
-    ) -> Gauge {
+    pub fn gauge(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Gauge {
         self.recorder.describe_gauge(name.into(), None, help.into());
         self.recorder
             .register_gauge(&Self::key(name, labels), &Self::METADATA)

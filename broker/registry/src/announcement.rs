@@ -51,16 +51,14 @@ impl Announcement {
             is_held: true,
             dead_run: None,
         };
+        let seeking = RegistrationState::Seeking {
+            reason: "ZooKeeper has not answered yet".to_owned(),
+        };
         let is_free = watch.published.wanted.send_if_modified(|present| {
             let is_free = present.is_none();
             if is_free {
                 // Set before the session's thread can see what is wanted, so that this does not replace a later state.
-                watch
-                    .published
-                    .registration
-                    .send_replace(RegistrationState::Seeking {
-                        reason: "ZooKeeper has not answered yet".to_owned(),
-                    });
+                watch.published.registration.send_replace(seeking);
                 *present = Some(wanted);
             }
             is_free

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use crate::client::{CallError, Changes, Client, ZnodeStat};
+use crate::client::{CallError, Changes, Client, ZnodeData};
 use crate::node::Node;
 use crate::registrars;
 use crate::znode_path;
@@ -137,11 +137,7 @@ impl Children {
         }
     }
 
-    fn take(
-        &mut self,
-        name: String,
-        answer: Result<Option<(Vec<u8>, ZnodeStat)>, CallError>,
-    ) -> Result<(), CallError> {
+    fn take(&mut self, name: String, answer: Result<ZnodeData, CallError>) -> Result<(), CallError> {
         let entry = match answer {
             Ok(Some((data, stat))) => Entry {
                 mzxid: Some(stat.mzxid),

@@ -55,6 +55,9 @@ impl From<Stat> for ZnodeStat {
     }
 }
 
+/// Data and metadata of a znode; `None` if it does not exist.
+pub(crate) type ZnodeData = Option<(Vec<u8>, ZnodeStat)>;
+
 /// Kind of a znode to be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ZnodeKind {
@@ -183,11 +186,7 @@ impl Client {
     }
 
     /// Returns the data and metadata of the child `name` of `path`, or `None` if it does not exist.
-    pub(crate) async fn data(
-        &self,
-        path: &str,
-        name: &str,
-    ) -> Result<Option<(Vec<u8>, ZnodeStat)>, CallError> {
+    pub(crate) async fn data(&self, path: &str, name: &str) -> Result<ZnodeData, CallError> {
         let full = znode_path::child(path, name);
         let call = self.zookeeper.get_data(&full, false);
         let found = none_if_missing(within(self.call_timeout, "read", &full, call).await)?;
@@ -195,11 +194,7 @@ impl Client {
     }
 
     /// Like [`data`](Self::data). Also sets a watch, which reports when the child is changed or deleted.
-    pub(crate) async fn data_watched(
-        &self,
-        path: &str,
-        name: &str,
-    ) -> Result<Option<(Vec<u8>, ZnodeStat)>, CallError> {
+    pub(crate) async fn data_watched(&self, path: &str, name: &str) -> Result<ZnodeData, CallError> {
         let full = znode_path::child(path, name);
         let child = name.to_owned();
         let report = self.on(|changes| changes.children.extend([child]));

@@ -22,7 +22,7 @@ use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::gossip::InfoReport;
 use crate::health::{Health, SourceHealth, SourceState};
-use crate::list::RememberedLists;
+use crate::list::{ListName, RememberedLists};
 use crate::registration_state::{RegistrationState, Wanted};
 use crate::resolver::LookupError;
 use crate::roster::Roster;
@@ -317,7 +317,7 @@ impl Hub {
             self.health.zookeeper = SourceHealth::default();
             return Ok(());
         };
-        self.health.zookeeper = SourceHealth::new(format!("{} {}", config.hosts, config.path));
+        self.health.zookeeper = SourceHealth::new(ListName::from(&config).name);
         self.announcer.register_under(config.full_path()?);
         let task = SessionTask::new(&config, self.config.nodes_max, self.published.wanted.subscribe())?;
         self.zookeeper = Some(SessionThread::start(config, task)?);

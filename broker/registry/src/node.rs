@@ -1,6 +1,5 @@
 //! A node of the cluster as the registry knows it.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
@@ -62,13 +61,7 @@ impl Source {
     }
 }
 
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A node: its addresses, and the description in its record. A node that registers itself describes itself in this way.
+/// A node: its addresses and its description. Its record in ZooKeeper has both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// Id from the record. If there is no record, or the record has no id, this is the client address.
@@ -98,7 +91,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Creates the node as which this process registers itself: it is up, with a new `run` and the weight 1. All else is empty.
+    /// Creates the node that this process registers: it is up, with a new `run` and the weight 1. All else is empty.
     pub fn new(id: impl Into<Arc<str>>, client: Endpoint) -> Self {
         Self {
             id: id.into(),

@@ -156,11 +156,7 @@ struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     fn of(name: &'a str, text: &str) -> Self {
-        let after = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, byte)| *byte == b'\n')
-            .map(|(at, _)| at + 1);
+        let after = text.match_indices('\n').map(|(at, _)| at + 1);
         Self {
             name,
             starts: std::iter::once(0).chain(after).collect(),
