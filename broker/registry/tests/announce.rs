@@ -9,7 +9,7 @@ use e2e::{ZooKeeper, eventually};
 use standin_registry::{
     Announcement, Endpoint, Node, NodeState, RegistrationState, SourceState, ZooKeeperConfig, watch,
 };
-use zookeeper_async::{CreateMode, ZkError};
+use zookeeper_async::ZkError;
 
 #[tokio::test]
 async fn a_registered_node_is_seen_with_its_whole_record() {
@@ -35,8 +35,6 @@ async fn a_registered_node_is_seen_with_its_whole_record() {
     in_time(until_live(&watch, &["n1", "n2"]).await);
     drop(first);
     in_time(until_live(&watch, &["n2"]).await);
-    second.withdraw().await;
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -86,10 +84,8 @@ async fn a_prepared_registration_creates_the_znode_only_after_its_release() {
     assert_eq!(owner(&writer, &path).await, None);
     announcement.release();
     until_it_is(&announcement, "announced").await;
-    assert_eq!(
-        read(&writer, &path).await.map(|(data, _)| data),
-        Some(other.to_record())
-    );
+    let (data, _) = read(&writer, &path).await.unwrap();
+    assert_eq!(data, other.to_record());
     announcement.withdraw().await;
     let (ours, theirs) = (node("n2", 4002), node("n2", 4003));
     let holder = announced(server.hosts(), theirs).await;
@@ -119,8 +115,6 @@ async fn a_changed_record_is_written_at_once_and_the_id_cannot_change() {
         let error = announcement.set(other).unwrap_err();
         assert!(error.to_string().contains("it cannot change"), "{error}");
     }
-    announcement.withdraw().await;
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -172,7 +166,6 @@ async fn a_zookeeper_that_is_down_at_start_is_used_when_it_starts() {
     until_it_is(&announcement, "announced").await;
     let (data, stat) = read(&Writer::to(&server).await, &znode("n1")).await.unwrap();
     assert_eq!((data, stat.version), (record.to_record(), 0));
-    announcement.withdraw().await;
 }
 
 #[tokio::test]
@@ -191,7 +184,6 @@ async fn the_znode_survives_a_restart_of_the_server_within_the_session() {
         let writer = Writer::to(&server).await;
         assert_eq!(owner(&writer, &znode("n1")).await, Some(before));
     }
-    announcement.withdraw().await;
 }
 
 #[tokio::test]
@@ -226,10 +218,7 @@ async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_i
     let refused = [
         zookeeper.set_data(&n1, vec![], None).await.err(),
         zookeeper.delete(&n1, None).await.err(),
-        zookeeper
-            .create(&n2, vec![], open(), CreateMode::Ephemeral)
-            .await
-            .err(),
+        stranger.create(&n2, "", open()).await.err(),
     ];
     assert_eq!(refused, [Some(ZkError::NoAuth); 3]);
     let watch = watch(config(server.hosts())).unwrap();
@@ -243,16 +232,11 @@ async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_i
     server.start_again().await;
     until_it_is(&announcement, "announced").await;
     until_zookeeper_is(&watch, SourceState::Healthy).await;
-    let draining = Node {
-        state: NodeState::Draining,
-        ..record
-    };
+    let draining = draining(&record);
     announcement.set(draining.clone()).unwrap();
     let writer = Writer::to(&server).await;
-    until_registered(&writer, &znode("n1"), &draining, 0).await;
+    until_registered(&writer, &draining, 0).await;
     assert_eq!(owner(&writer, &znode("n1")).await, Some(stat.ephemeral_owner));
-    announcement.withdraw().await;
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -271,13 +255,9 @@ async fn a_reservation_without_a_znode_is_withdrawn_and_another_can_follow() {
     // One at a time; the refused attempt changes nothing, although it has the same run.
     let error = Announcement::reserve(&watch, record.clone()).unwrap_err();
     assert!(error.to_string().contains("withdraw it first"), "{error}");
-    let draining = Node {
-        state: NodeState::Draining,
-        ..record
-    };
+    let draining = draining(&record);
     second.set(draining.clone()).unwrap();
-    until_registered(&Writer::to(&server).await, &znode("n2"), &draining, 0).await;
-    second.withdraw().await;
+    until_registered(&Writer::to(&server).await, &draining, 0).await;
 }
 
 #[test]

@@ -21,26 +21,24 @@ async fn a_deleted_znode_is_created_again() {
                 Err(error) => panic!("{path}: {error}"),
             }
         }
-        in_time(until_registered(&writer, &znode("n1"), &record, 0).await);
+        in_time(until_registered(&writer, &record, 0).await);
     }
     server.lose_everything().await;
     until_it_is(&announcement, "announced").await;
-    until_registered(&Writer::to(&server).await, &znode("n1"), &record, 0).await;
-    announcement.withdraw().await;
+    until_registered(&Writer::to(&server).await, &record, 0).await;
 }
 
 #[tokio::test]
 async fn an_overwritten_record_is_written_again() {
     let (server, writer) = started().await;
     let record = node("n1", 4222);
-    let announcement = announced(server.hosts(), record.clone()).await;
+    let _announcement = announced(server.hosts(), record.clone()).await;
     let before = owner(&writer, &znode("n1")).await;
     for garbage in ["", "garbage", &node("n1", 4223).to_record()] {
         writer.put("n1", garbage).await;
-        in_time(until_registered(&writer, &znode("n1"), &record, 0).await);
+        in_time(until_registered(&writer, &record, 0).await);
     }
     assert_eq!(owner(&writer, &znode("n1")).await, before);
-    announcement.withdraw().await;
 }
 
 #[tokio::test]
@@ -54,7 +52,7 @@ async fn ghosts_of_this_and_of_the_earlier_process_are_replaced_at_once() {
         let begun = Instant::now();
         let announcement = announced(server.hosts(), record.clone()).await;
         in_time(begun.elapsed());
-        until_registered(&writer, &znode("n1"), &record, ghosts).await;
+        until_registered(&writer, &record, ghosts).await;
         announcement.withdraw().await;
     }
 }
@@ -84,7 +82,6 @@ async fn an_id_of_another_live_node_is_taken_until_that_node_unregisters() {
     );
     other.withdraw().await;
     in_time(until_it_is(&ours, "announced").await);
-    ours.withdraw().await;
 }
 
 #[tokio::test]
@@ -98,7 +95,6 @@ async fn two_nodes_with_one_id_and_one_address_do_not_delete_each_other_s_znode_
     assert_eq!(second.state(), RegistrationState::Announced);
     second.withdraw().await;
     in_time(until_it_is(&first, "announced").await);
-    first.withdraw().await;
 }
 
 #[tokio::test]
@@ -141,5 +137,4 @@ async fn a_persistent_znode_is_reported_and_not_changed() {
     );
     writer.delete("n1").await;
     in_time(until_it_is(&ours, "announced").await);
-    ours.withdraw().await;
 }

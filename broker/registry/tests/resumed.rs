@@ -5,7 +5,7 @@ use crate::zk::announcing::*;
 use crate::zk::proxy::Proxy;
 use crate::zk::*;
 use e2e::{ZooKeeper, eventually};
-use standin_registry::{Announcement, Node, NodeState};
+use standin_registry::{Announcement, Node};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -114,7 +114,6 @@ async fn the_znode_exists_throughout_the_replacement_of_a_silent_connection() {
     tokio::time::sleep(2 * SESSION).await;
     assert_eq!(scene.stat().await, before);
     assert_eq!(reader.missing().await, 0);
-    scene.announcement.withdraw().await;
 }
 
 #[tokio::test]
@@ -122,16 +121,12 @@ async fn a_record_that_changes_during_an_interruption_is_written_over_the_next_c
     let scene = scene().await;
     let before = scene.stat().await;
     scene.proxy.swallow();
-    let changed = Node {
-        state: NodeState::Draining,
-        ..scene.record.clone()
-    };
+    let changed = draining(&scene.record);
     scene.announcement.set(changed.clone()).unwrap();
     until_it_is(&scene.announcement, "seeking").await;
-    until_registered(&scene.writer, &znode("n1"), &changed, 0).await;
+    until_registered(&scene.writer, &changed, 0).await;
     let after = scene.stat().await;
     assert_eq!(after, (before.0, before.1 + 1, before.2));
-    scene.announcement.withdraw().await;
 }
 
 #[tokio::test]
@@ -145,7 +140,6 @@ async fn an_expired_session_is_replaced_at_once() {
     })
     .await;
     scene.proxy.open().await;
-    until_registered(&scene.writer, &znode("n1"), &scene.record, before).await;
+    until_registered(&scene.writer, &scene.record, before).await;
     until_it_is(&scene.announcement, "announced").await;
-    scene.announcement.withdraw().await;
 }

@@ -141,7 +141,6 @@ async fn each_address_of_a_name_is_a_node_and_changes_are_seen() {
     server.aaaa(Script::Records(60, vec![]));
     until_ids(&watch, LIVE, &["10.0.0.1:4222", "10.0.0.2:4222"]).await;
     assert_eq!(watch.snapshot().generation, generation + 1);
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -167,7 +166,6 @@ async fn a_failed_lookup_keeps_the_last_list() {
     server.a(60, &[[10, 0, 0, 9]]);
     until_ids(&watch, LIVE, &["10.0.0.9:4222"]).await;
     assert_eq!(watch.health().state(Source::Dns), SourceState::Healthy);
-    watch.close().await;
 }
 
 /// As with a headless service whose pods become unready one after another.
@@ -188,7 +186,6 @@ async fn all_nodes_of_a_name_that_was_emptied_one_by_one_are_remembered() {
     let mut cached = ids(&watch.snapshot().cached);
     cached.sort();
     assert_eq!(cached, ["10.0.0.1:4222", "10.0.0.2:4222"]);
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -208,8 +205,6 @@ async fn srv_records_name_hosts_ports_and_weights() {
     assert_eq!(weights, [5, 1]);
     let other_port = server.watch("_nats._tcp.nats.test:9");
     until_ids(&other_port, LIVE, &["n0.nats.test:9", "n1.nats.test:9"]).await;
-    other_port.close().await;
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -231,7 +226,6 @@ async fn records_with_a_short_ttl_are_looked_up_sooner_but_at_most_once_a_second
     let mut pairs = asked.windows(2);
     let pause_min = Duration::from_millis(950);
     assert!(pairs.all(|pair| pair[1] - pair[0] >= pause_min), "{asked:?}");
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -245,7 +239,6 @@ async fn the_system_resolver_resolves_a_name_in_the_hosts_file() {
         ids(&snapshot.live).contains(&"127.0.0.1:4222".to_owned())
     })
     .await;
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -280,7 +273,6 @@ async fn with_one_address_all_nodes_of_the_cluster_are_found() {
     };
     watch.reconfigure(without).unwrap();
     until_ids(&watch, FIXED, &["old:4222"]).await;
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -319,7 +311,6 @@ async fn the_cache_file_is_written_when_the_list_changes_and_at_most_once_a_seco
     let cold = standin_registry::watch(config).unwrap();
     assert_eq!(ids(&cold.snapshot().cached), ["10.0.0.1:4222"]);
     assert_eq!(cold.remembered_info().as_deref(), Some("INFO {\"client_id\":99}"));
-    cold.close().await;
 }
 
 #[test]

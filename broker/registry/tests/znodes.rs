@@ -26,7 +26,6 @@ async fn changes_of_nodes_and_of_their_records_are_seen_within_a_second() {
     writer.delete("n2").await;
     writer.put("n2", "10.0.0.3:4222").await;
     in_time(until_live(&watch, &["10.0.0.3:4222"]).await);
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -39,7 +38,6 @@ async fn a_missing_chroot_is_waited_for() {
     writer.create_path("/app/blue/nodes").await;
     writer.create("/app/blue/nodes/a", "a:1", open()).await.unwrap();
     in_time(until_live(&watch, &["a:1"]).await);
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -52,7 +50,6 @@ async fn the_chroot_itself_can_be_the_parent_of_the_nodes() {
     until_live(&watch, &["a:1"]).await;
     writer.put("b", "b:1").await;
     in_time(until_live(&watch, &["a:1", "b:1"]).await);
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -93,7 +90,6 @@ async fn nodes_with_an_acl_need_the_digest_credentials_and_other_nodes_are_read_
     server.start_again().await;
     until_zookeeper_is(&reader, SourceState::Healthy).await;
     assert_eq!(live(&reader.snapshot()), ["a:1", "c:1"]);
-    reader.close().await;
 }
 
 #[tokio::test]
@@ -103,7 +99,6 @@ async fn a_thousand_children_changed_in_a_burst_are_all_seen() {
     in_time(until(&watch, "1,000 live", |snapshot| snapshot.live.len() == 1_000).await);
     writer.delete_many("n", 500).await;
     in_time(until(&watch, "500 live", |snapshot| snapshot.live.len() == 500).await);
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -115,14 +110,6 @@ async fn invalid_records_are_skipped_and_counted_once_and_those_of_other_registr
         ("plain", "10.0.0.1:4222"),
         ("nerve", r#"{"host":"10.0.0.2","port":4222,"name":"i-2"}"#),
         (
-            "curator",
-            r#"{"name":"nats","id":"u","address":"10.0.0.3","port":null,"sslPort":4443,"payload":null}"#,
-        ),
-        (
-            "serverset",
-            r#"{"serviceEndpoint":{"host":"10.0.0.4","port":4222},"status":"ALIVE","shard":0}"#,
-        ),
-        (
             "stopping",
             r#"{"serviceEndpoint":{"host":"10.0.0.5","port":4222},"status":"STOPPING"}"#,
         ),
@@ -130,7 +117,7 @@ async fn invalid_records_are_skipped_and_counted_once_and_those_of_other_registr
         writer.put(name, record).await;
     }
     let watch = watch(config(server.hosts())).unwrap();
-    let readable = ["10.0.0.1:4222", "10.0.0.3:4443", "10.0.0.4:4222", "i-2"];
+    let readable = ["10.0.0.1:4222", "i-2"];
     until_live(&watch, &readable).await;
     let skipped = || {
         let health = watch.health().zookeeper;
@@ -138,7 +125,7 @@ async fn invalid_records_are_skipped_and_counted_once_and_those_of_other_registr
     };
     assert_eq!(skipped(), (2, 2));
     writer.put("more", "10.0.0.6:4222").await;
-    until(&watch, "five", |snapshot| snapshot.live.len() == 5).await;
+    until(&watch, "three", |snapshot| snapshot.live.len() == 3).await;
     assert_eq!(skipped(), (2, 2), "the same garbage is not counted again");
     writer.put("garbage", "other garbage").await;
     until_health(&watch, "changed garbage counts again", |health| {
@@ -146,9 +133,8 @@ async fn invalid_records_are_skipped_and_counted_once_and_those_of_other_registr
     })
     .await;
     writer.put("garbage", "10.0.0.7:4222").await;
-    until(&watch, "six", |snapshot| snapshot.live.len() == 6).await;
+    until(&watch, "four", |snapshot| snapshot.live.len() == 4).await;
     assert_eq!(skipped(), (1, 3));
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -160,7 +146,6 @@ async fn children_above_the_limit_are_ignored_and_counted() {
     let watch = watch(config).unwrap();
     until(&watch, "ten", |snapshot| snapshot.live.len() == 10).await;
     assert_eq!(watch.health().zookeeper.over_limit, 2);
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -181,5 +166,4 @@ async fn a_change_that_no_watch_reports_is_found_by_the_audit() {
     until_live(&watch, &["a:1"]).await;
     change_acl(open()).await;
     until_live(&watch, &["a:1", "b:1"]).await;
-    watch.close().await;
 }

@@ -26,7 +26,6 @@ async fn a_zookeeper_that_is_down_at_start_is_used_when_it_starts() {
     writer.put("a", "10.0.0.1:4222").await;
     in_time(until_live(&watch, &["10.0.0.1:4222"]).await);
     assert_eq!(watch.snapshot().live[0].source, Source::ZooKeeper);
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -53,7 +52,6 @@ async fn a_reader_can_wait_for_the_first_answer_even_if_it_is_empty() {
     tokio::time::timeout(PATIENCE, second.answered()).await.unwrap();
     let included = live(&second.snapshot());
     assert_eq!(included, ["a:1"], "the snapshot includes the answer");
-    second.close().await;
 }
 
 #[tokio::test]
@@ -75,7 +73,6 @@ async fn a_restart_within_the_session_keeps_the_list_and_later_changes_are_seen(
     }
     let sessions = watch.health().zookeeper.sessions_total;
     assert_eq!(sessions, 1, "the session was resumed each time");
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -89,7 +86,6 @@ async fn after_a_loss_of_the_data_of_zookeeper_the_nodes_are_cached_and_watching
     Writer::to(&server).await.put("c", "c:1").await;
     in_time(until_live(&watch, &["c:1"]).await);
     assert!(watch.snapshot().cached.is_empty());
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -105,7 +101,6 @@ async fn nodes_are_cached_when_zookeeper_is_emptied_by_mistake() {
     // The missing path is watched.
     writer.put("c", "c:1").await;
     in_time(until_live(&watch, &["c:1"]).await);
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -122,7 +117,6 @@ async fn a_frozen_server_is_abandoned_within_the_session_timeout() {
     let writer = Writer::to(&server).await;
     writer.put("b", "b:1").await;
     in_time(until_live(&watch, &["a:1", "b:1"]).await);
-    watch.close().await;
 }
 
 #[tokio::test]
@@ -255,7 +249,6 @@ async fn a_cold_start_with_zookeeper_down_uses_the_cache_file() {
         health.cache_error.is_none()
     })
     .await;
-    damaged.close().await;
 }
 
 #[tokio::test]
@@ -277,7 +270,6 @@ async fn new_settings_take_effect_without_a_loss_of_the_last_list() {
     second.start_again().await;
     Writer::to(&second).await.put("b", "b:1").await;
     until_live(&watch, &["b:1"]).await;
-    watch.close().await;
 }
 
 /// Not a test, but the child process of a test. Does nothing without the environment variable.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use standin_registry::{
-    Announcement, Endpoint, Node, RegistrationState, RegistryError, ZooKeeperConfig, watch,
+    Announcement, Endpoint, Node, NodeState, RegistrationState, RegistryError, ZooKeeperConfig, watch,
 };
 use zookeeper_async::{Acl, CreateMode, Stat, ZkError};
 
@@ -18,6 +18,15 @@ pub(crate) fn node(id: &str, port: u16) -> Node {
     Node {
         mesh: Some(Endpoint::new("10.0.0.1", port + 2_000)),
         ..Node::new(id, Endpoint::new("10.0.0.1", port))
+    }
+}
+
+/// Returns the record of `node` while it drains.
+pub(crate) fn draining(node: &Node) -> Node {
+    let state = NodeState::Draining;
+    Node {
+        state,
+        ..node.clone()
     }
 }
 
@@ -102,13 +111,13 @@ pub(crate) async fn owner(writer: &Writer, path: &str) -> Option<i64> {
     read(writer, path).await.map(|(_, stat)| stat.ephemeral_owner)
 }
 
-/// Waits until the znode at `path` is ephemeral, has this record, and is owned by another session than `not`. Returns the time
-/// that this took.
-pub(crate) async fn until_registered(writer: &Writer, path: &str, record: &Node, not: i64) -> Duration {
-    let begun = Instant::now();
+/// Waits until the znode of this node is ephemeral, has its record, and is owned by another session than `not`. Returns the time that
+/// this took.
+pub(crate) async fn until_registered(writer: &Writer, node: &Node, not: i64) -> Duration {
+    let (begun, path) = (Instant::now(), znode(&node.id));
     eventually("our record is registered", PATIENCE, async || {
-        read(writer, path).await.is_some_and(|(data, stat)| {
-            data == record.to_record() && stat.is_ephemeral() && stat.ephemeral_owner != not
+        read(writer, &path).await.is_some_and(|(data, stat)| {
+            data == node.to_record() && stat.is_ephemeral() && stat.ephemeral_owner != not
         })
     })
     .await;

@@ -1,4 +1,4 @@
-//! What the tests do with real ZooKeeper servers: they read and write znodes with a separate client, and wait for what a watch sees.
+//! Tests with real ZooKeeper servers: a client that reads and writes znodes, and waiting for what a watch sees.
 
 pub(crate) mod announcing;
 pub(crate) mod child;
