@@ -98,14 +98,14 @@ impl RegistrationTask {
         self.id = Some(node.id.clone());
         let znode = znode_path::child(&self.parent, &node.id);
         let found = self.look(&session.client, &node.id).await?;
-        let stood = self.registration.own();
+        let earlier = self.registration.own();
         self.registration.found_dead(wanted.dead_run.as_deref());
         match self.registration.judge(found.as_ref(), node, Instant::now()) {
             Step::Keep => return Ok(self.registration.own().map(|own| ZnodeState::Own(own.czxid))),
             Step::Wait(waiting) => return Ok(Some(ZnodeState::Waiting(waiting))),
             Step::Create if wanted.is_held => return Ok(Some(ZnodeState::Ready)),
             Step::Create => {
-                if stood.is_some() {
+                if earlier.is_some() {
                     session
                         .report(SessionReport::Registration(RegistrationEvent::Deleted))
                         .await?;

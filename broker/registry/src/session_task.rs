@@ -56,27 +56,27 @@ impl SessionTask {
     pub(crate) async fn run(&mut self, session: &mut Session<'_>) -> Result<Infallible, SessionError> {
         self.registration_task.new_connection(session.id);
         let mut children = Children::new(self.path.clone(), self.nodes_max);
-        let (mut listed, mut stands) = (None, None);
+        let (mut reported_listing, mut reported_state) = (None, None);
         let mut heartbeat = every(self.heartbeat);
         let mut audit = every(self.audit);
         loop {
             let state = self.registration_task.settle(session).await?;
-            let is_news = stands.as_ref() != Some(&state);
-            if is_news {
+            let is_state_new = reported_state.as_ref() != Some(&state);
+            if is_state_new {
                 children.list_again();
             }
             let listing = children.refresh(&session.client).await?;
-            let is_listing_new = listed.as_ref() != Some(&listing);
+            let is_listing_new = reported_listing.as_ref() != Some(&listing);
             if is_listing_new {
                 session.report(SessionReport::Listing(listing.clone())).await?;
-                listed = Some(listing);
+                reported_listing = Some(listing);
             }
-            if is_news {
+            if is_state_new {
                 if state != ZnodeState::None {
                     let event = RegistrationEvent::State(state.clone());
                     session.report(SessionReport::Registration(event)).await?;
                 }
-                stands = Some(state);
+                reported_state = Some(state);
             }
             if is_listing_new {
                 // The list may show a change of our znode that was made after it was settled. No watch reports that
