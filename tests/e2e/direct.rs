@@ -1,11 +1,11 @@
 //! Each client library directly on real nats-server nodes. This tests the test programs, and shows what the sidecar must keep.
 
 use crate::scenario::all_that_components_do;
-use e2e::{Cluster, Component, Library, Version, eventually};
+use e2e::{Component, Library, Mesh, ServerKind, eventually};
 use std::time::Duration;
 
 async fn works_directly(library: Library) {
-    let cluster = Cluster::start(1).await;
+    let cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     let url = cluster.nodes[0].url();
     all_that_components_do(library, &url, &url).await;
 }
@@ -24,19 +24,19 @@ cases! {
 
 #[tokio::test]
 async fn components_work_across_the_nodes_of_an_older_cluster() {
-    let cluster = Cluster::builder(3).version(Version::Debian).start().await;
+    let cluster = Mesh::start(ServerKind::OldNatsServer, 3).await;
     all_that_components_do(Library::Node08, &cluster.nodes[0].url(), &cluster.nodes[2].url()).await;
 }
 
 /// The problem that the sidecar solves.
 #[tokio::test]
 async fn a_killed_node_is_noticed_by_a_component_that_talks_to_it_directly() {
-    let mut cluster = Cluster::start(1).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     for library in [Library::Node02, Library::NatsPython, Library::C, Library::Go] {
         let mut component = Component::connect(library, &cluster.nodes[0].url()).await;
         component.subscribe("all", ">");
         component.flush().await;
-        cluster.kill(0);
+        cluster.nodes[0].kill();
         let troubled = async || !component.troubles().is_empty();
         eventually(
             format!("{library:?} notices that its node is gone"),

@@ -17,7 +17,7 @@
 //!
 //! The Go library is 1.22 of Debian. The newest was not found in the package registries that `tests/run` uses.
 
-use e2e::{Component, Library, NodeConnection, ScriptedNode, Version};
+use e2e::{Component, Library, NodeConnection, ScriptedNode, ServerKind};
 use futures_util::future::join_all;
 use standin_wire::{ClientFault, Refusal};
 use std::path::Path;
@@ -109,8 +109,8 @@ async fn s9_each_library_reacts_to_each_end_of_a_connection_as_the_table_says() 
 
 #[test]
 fn s9_the_sidecar_sends_only_error_texts_that_nats_server_sends_for_a_clients_fault() {
-    for version in [Version::Newest, Version::Debian] {
-        let program = version.program();
+    for kind in [ServerKind::NatsServer, ServerKind::OldNatsServer] {
+        let program = kind.path();
         let bytes = std::fs::read(&program)
             .unwrap_or_else(|error| panic!("cannot read {}: {error}", program.display()));
         let says = |text: &str| {

@@ -37,7 +37,7 @@ async fn outlives_its_nodes(library: Library, record: Record) {
             site.node_of_session().await
         })
         .await;
-        site.cluster.kill(victim);
+        site.cluster.nodes[victim].kill();
         let withdrawn = round % 2 == 0;
         let name = site.cluster.nodes[victim].name().to_owned();
         if withdrawn {

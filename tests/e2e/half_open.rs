@@ -3,7 +3,9 @@
 
 use crate::site::Site;
 use e2e::sidecar::SidecarBuilder;
-use e2e::{Cluster, Component, Library, NetnsPair, RawClient, Record, Sidecar, ZooKeeper, eventually};
+use e2e::{
+    Component, Lan, Library, Mesh, Netns, RawClient, Record, ServerKind, Sidecar, ZooKeeper, eventually,
+};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,19 +51,19 @@ async fn a_frozen_node_is_left_within_the_probe_times() {
 /// One ZooKeeper host is behind a cut cable, where SYNs are lost and nothing answers.
 #[tokio::test]
 async fn a_zookeeper_host_that_does_not_answer_syn_does_not_keep_the_nodes_unknown() {
-    let machines = NetnsPair::new();
-    let zookeeper = ZooKeeper::start_inside(&machines.near).await;
-    let cluster = Cluster::builder(1).inside(&machines.near).start().await;
+    let mut lan = Lan::new(2);
+    let zookeeper = ZooKeeper::start_on(lan.host(0)).await;
+    let cluster = Mesh::builder(ServerKind::NatsServer, 1).start_across(&lan).await;
     let mut registrar = zookeeper.registrar().await;
     registrar
         .announce(Record::Plain, "n1", cluster.nodes[0].address())
         .await;
-    machines.cut();
-    let dead = SocketAddr::new(machines.far.address(), 2181);
+    lan.partition(&[&[0], &[1]]);
+    let dead = SocketAddr::new(lan.host(1).address(), 2181);
     // Hosts are tried in random order. Some of six rounds begin with a dead one.
     for round in 0..6 {
         let sidecar = Sidecar::builder()
-            .inside(&machines.near)
+            .inside(lan.host(0))
             .setting("nodes.zookeeper", format!("{dead},{},{dead}", zookeeper.hosts()))
             .start()
             .await;
@@ -76,22 +78,20 @@ async fn a_zookeeper_host_that_does_not_answer_syn_does_not_keep_the_nodes_unkno
 
 #[tokio::test]
 async fn a_node_behind_a_cut_cable_is_left_within_the_probe_times() {
-    let machines = NetnsPair::new();
-    let here = Cluster::builder(1).inside(&machines.near).start().await;
-    let there = Cluster::builder(1).inside(&machines.far).start().await;
-    let nodes = [here.nodes[0].url(), there.nodes[0].url()];
+    let mut lan = Lan::new(2);
+    let cluster = Mesh::builder(ServerKind::NatsServer, 2).start_across(&lan).await;
     let sidecar = quick_probes(Sidecar::builder())
-        .inside(&machines.near)
-        .upstream(nodes)
+        .inside(lan.host(0))
+        .nodes(&cluster.nodes)
         .start()
         .await;
-    let mut clients = sessions_on_both_nodes(&machines, &sidecar).await;
+    let mut clients = sessions_on_both_nodes(lan.host(0), &sidecar).await;
     for client in &mut clients {
         client.subscribe("own", "1").await;
         client.flush().await;
     }
 
-    machines.cut();
+    lan.partition(&[&[0], &[1]]);
     let since = Instant::now();
     eventually(
         "all sessions are on the near node",
@@ -101,7 +101,7 @@ async fn a_node_behind_a_cut_cable_is_left_within_the_probe_times() {
                 .session_nodes()
                 .await
                 .iter()
-                .all(|node| *node == Some(here.nodes[0].address()))
+                .all(|node| *node == Some(cluster.nodes[0].address()))
         },
     )
     .await;
@@ -120,15 +120,11 @@ async fn a_node_behind_a_cut_cable_is_left_within_the_probe_times() {
 }
 
 /// Connects components inside the near host until each node has a session.
-async fn sessions_on_both_nodes(machines: &NetnsPair, sidecar: &Sidecar) -> Vec<RawClient> {
+async fn sessions_on_both_nodes(near: &Netns, sidecar: &Sidecar) -> Vec<RawClient> {
     let mut clients = Vec::new();
     eventually("both nodes have a session", Duration::from_secs(20), async || {
-        let stream = machines
-            .near
-            .connect(sidecar.address())
-            .await
-            .expect("the sidecar listens");
-        clients.push(RawClient::open_over(stream).await);
+        let stream = near.connect(sidecar.address()).await;
+        clients.push(RawClient::open_over(stream.expect("the sidecar listens")).await);
         let mut nodes = sidecar.session_nodes().await;
         nodes.sort_unstable();
         nodes.dedup();
@@ -197,7 +193,7 @@ async fn pass(sidecar: TcpStream, node: SocketAddr, mut closed: watch::Receiver<
 
 #[tokio::test]
 async fn every_session_leaves_a_node_that_closes_its_sending_half() {
-    let cluster = Cluster::builder(3).start().await;
+    let cluster = Mesh::start(ServerKind::NatsServer, 3).await;
     let mut doors = Vec::new();
     for node in &cluster.nodes {
         doors.push(HalfCloser::before(node.address()).await);
@@ -209,9 +205,10 @@ async fn every_session_leaves_a_node_that_closes_its_sending_half() {
         .await;
     let mut clients = Vec::new();
     for number in 0..12 {
-        let mut client = RawClient::open(sidecar.address()).await;
-        client.subscribe(&format!("own.{number}"), "1").await;
-        client.flush().await;
+        let client = RawClient::open(sidecar.address())
+            .await
+            .subscribed(&format!("own.{number}"))
+            .await;
         clients.push(client);
     }
     for round in 0..9 {

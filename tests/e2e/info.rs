@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 
 use e2e::raw::CONNECT_NEW;
-use e2e::{Cluster, Frame, Mesh, RawClient, ScriptedNode, Server, ServerKind, Sidecar, Version};
+use e2e::{Frame, Mesh, Node, RawClient, ScriptedNode, ServerKind, Sidecar};
 use serde_json::{Value, json};
 
 /// Limit of the oldest client library on the first INFO, in bytes.
@@ -111,7 +111,7 @@ async fn every_info_of_the_broker_has_what_client_libraries_require() {
             "c",
         ],
     ] {
-        let server = Server::start(ServerKind::Standin, flags).await;
+        let server = Node::start(ServerKind::Standin, flags).await;
         first_is_accepted(server.address(), &format!("{flags:?}")).await;
     }
 }
@@ -132,19 +132,14 @@ async fn the_later_info_of_a_broker_that_gains_a_peer_has_what_client_libraries_
 
 #[tokio::test]
 async fn every_info_of_the_sidecar_has_what_client_libraries_require_for_any_node() {
-    let (newest, debian) = (
-        Cluster::start(1),
-        Cluster::builder(1).version(Version::Debian).start(),
-    );
-    let (newest, debian) = tokio::join!(newest, debian);
-    let ours = Server::start(ServerKind::Standin, &[]).await;
-    for (whose, url) in [
-        ("2.15", newest.nodes[0].url()),
-        ("2.9", debian.nodes[0].url()),
-        ("standin-broker", ours.url()),
+    for kind in [
+        ServerKind::Standin,
+        ServerKind::NatsServer,
+        ServerKind::OldNatsServer,
     ] {
-        let sidecar = Sidecar::builder().upstream([url]).start().await;
-        let info = first_is_accepted(sidecar.address(), whose).await;
+        let node = Node::start(kind, &[]).await;
+        let sidecar = Sidecar::builder().upstream([node.url()]).start().await;
+        let info = first_is_accepted(sidecar.address(), &format!("{kind:?}")).await;
         assert_eq!(info["port"], sidecar.address().port());
     }
 }
@@ -179,7 +174,7 @@ const UNSAFE: &str = "[]{}:,\"'\\ \t";
 #[tokio::test]
 async fn info_has_no_characters_that_break_a_hand_written_parser() {
     let name = "a[1]{b}:c,d\"e'f";
-    let server = Server::start(ServerKind::Standin, &["-n", name, "--cluster_name", name]).await;
+    let server = Node::start(ServerKind::Standin, &["-n", name, "--cluster_name", name]).await;
     let ours = RawClient::connect(server.address()).await.info();
     let mut node = ScriptedNode::start().await;
     for field in [
@@ -250,8 +245,8 @@ async fn sidecar_inside(netns: &e2e::Netns, flags: &[&str]) -> e2e::Process {
 /// Runs in a namespace because the default port is free there.
 #[tokio::test]
 async fn the_sidecar_listens_by_default_on_both_loopback_addresses_or_on_one_without_ipv6() {
-    let pair = e2e::NetnsPair::new();
-    let (with, without) = (&pair.near, &pair.far);
+    let lan = e2e::Lan::new(2);
+    let (with, without) = (lan.host(0), lan.host(1));
     let removed = std::process::Command::new("ip")
         .args([
             "-n",

@@ -1,7 +1,7 @@
 //! A current client through the sidecar to a nats-server cluster with JetStream: streams, consumers, key-value, requests.
 
 use async_nats::jetstream::{self, consumer::PullConsumer, kv, stream};
-use e2e::{Cluster, Sidecar, eventually};
+use e2e::{Mesh, ServerKind, Sidecar, eventually};
 use futures_util::StreamExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,11 +32,14 @@ async fn watched_client(url: &str) -> (async_nats::Client, Arc<Mutex<Vec<String>
 
 #[tokio::test]
 async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_node() {
-    let mut cluster = Cluster::builder(3).jetstream().start().await;
-    let sidecar = Sidecar::builder()
-        .upstream(cluster.nodes.iter().map(|node| node.url()))
-        .start()
-        .await;
+    let stores = tempfile::tempdir().expect("a folder");
+    let mut cluster = Mesh::builder(ServerKind::NatsServer, 3).describe();
+    for node in &mut cluster.nodes {
+        let store = stores.path().join(node.name()).display().to_string();
+        node.add_flags(&["-js", "-sd", &store]);
+    }
+    cluster.start_all().await;
+    let sidecar = Sidecar::builder().nodes(&cluster.nodes).start().await;
     let (client, events) = watched_client(&sidecar.url()).await;
     let jetstream = jetstream::new(client.clone());
 
@@ -66,7 +69,8 @@ async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_no
     let answers = answer_requests(&client).await;
 
     let node = sidecar.node_of_session().await.expect("the session has a node");
-    cluster.kill(cluster.index_of(node).expect("a node of the cluster"));
+    let index = cluster.index_of(node).expect("a node of the cluster");
+    cluster.nodes[index].kill();
     eventually("the session has moved", TIMEOUT, async || {
         sidecar.node_of_session().await.is_some_and(|now| now != node)
     })

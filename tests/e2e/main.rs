@@ -4,7 +4,6 @@
 mod cases;
 
 mod broker;
-mod cluster_machinery;
 mod direct;
 mod embedded;
 mod error_texts;

@@ -3,7 +3,8 @@
 use crate::site::{Site, TIMEOUT};
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
 use e2e::{
-    Cluster, Component, Library, Process, Program, RawClient, Record, Sidecar, eventually, found, peers, port,
+    Component, Library, Mesh, Node, Process, Program, RawClient, Record, ServerKind, Sidecar, eventually,
+    found, peers, port,
 };
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
@@ -11,28 +12,23 @@ use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn a_reload_adds_nodes_without_moving_a_session() {
-    let mut cluster = Cluster::builder(2).strangers().start().await;
-    let mut sidecar = Sidecar::builder()
-        .upstream([cluster.nodes[0].url()])
-        .start()
-        .await;
+    // Without routes to each other, so that no node names the other in INFO.
+    let mut first = Node::start(ServerKind::NatsServer, &[]).await;
+    let second = Node::start(ServerKind::NatsServer, &[]).await;
+    let mut sidecar = Sidecar::builder().upstream([first.url()]).start().await;
     let mut component = Component::connect(Library::NatsPython, &sidecar.url()).await;
     component.subscribe("own", "own");
     component.flush().await;
 
-    sidecar.reload_with(
-        "nodes.upstream",
-        [cluster.nodes[0].url(), cluster.nodes[1].url()].as_slice(),
-    );
+    sidecar.reload_with("nodes.upstream", [first.url(), second.url()].as_slice());
     eventually("both nodes are known", TIMEOUT, async || {
         sidecar.node_rows().await.len() == 2
     })
     .await;
     assert_eq!(sidecar.metrics().await.value("standin_failovers_total", &[]), 0.0);
-    cluster.kill(0);
-    let second = cluster.nodes[1].address();
+    first.kill();
     eventually("the session moves", TIMEOUT, async || {
-        sidecar.session_nodes().await == [Some(second)]
+        sidecar.session_nodes().await == [Some(second.address())]
     })
     .await;
     component.publish("own", "moved");
@@ -42,11 +38,8 @@ async fn a_reload_adds_nodes_without_moving_a_session() {
 
 #[tokio::test]
 async fn a_reload_with_a_mistake_changes_nothing() {
-    let cluster = Cluster::start(1).await;
-    let mut sidecar = Sidecar::builder()
-        .upstream([cluster.nodes[0].url()])
-        .start()
-        .await;
+    let cluster = Mesh::start(ServerKind::NatsServer, 1).await;
+    let mut sidecar = Sidecar::builder().nodes(&cluster.nodes).start().await;
     let mut client = RawClient::open(sidecar.address()).await;
     let mark = sidecar.process().mark();
     sidecar.reload_with("session.outage_seconds", 5);
@@ -60,14 +53,12 @@ async fn a_reload_with_a_mistake_changes_nothing() {
 
 #[tokio::test]
 async fn a_stopping_sidecar_passes_on_everything_that_it_received_and_exits_with_0() {
-    let cluster = Cluster::start(1).await;
-    let mut sidecar = Sidecar::builder()
-        .upstream([cluster.nodes[0].url()])
-        .start()
+    let cluster = Mesh::start(ServerKind::NatsServer, 1).await;
+    let mut sidecar = Sidecar::builder().nodes(&cluster.nodes).start().await;
+    let mut subscriber = RawClient::open(cluster.nodes[0].address())
+        .await
+        .subscribed("a")
         .await;
-    let mut subscriber = RawClient::open(cluster.nodes[0].address()).await;
-    subscriber.subscribe("a", "1").await;
-    subscriber.flush().await;
     let mut publisher = RawClient::open(sidecar.address()).await;
     for number in 0..1000 {
         publisher.publish("a", number.to_string()).await;
@@ -94,7 +85,7 @@ async fn components_connect_during_a_total_outage_and_are_served_when_it_ends() 
     // The sidecar gets the cluster's INFO before the outage.
     RawClient::open(site.sidecar.address()).await.close().await;
     for index in 0..3 {
-        site.cluster.kill(index);
+        site.cluster.nodes[index].kill();
     }
     let mut components = Vec::new();
     for library in [Library::NatsPython, Library::Node02, Library::NatsPython] {
@@ -129,12 +120,9 @@ async fn components_connect_during_a_total_outage_and_are_served_when_it_ends() 
 
 #[tokio::test]
 async fn a_sidecar_started_before_any_node_serves_as_soon_as_one_is_there() {
-    let mut cluster = Cluster::start(1).await;
-    cluster.kill(0);
-    let sidecar = Sidecar::builder()
-        .upstream([cluster.nodes[0].url()])
-        .start_listening()
-        .await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
+    cluster.nodes[0].kill();
+    let sidecar = Sidecar::builder().nodes(&cluster.nodes).start_listening().await;
     let mut component = Component::start(Library::NatsPython);
     component.say(&format!("connect {}", sidecar.url()));
     component.subscribe("own", "own");
@@ -147,11 +135,11 @@ async fn a_sidecar_started_before_any_node_serves_as_soon_as_one_is_there() {
 
 #[tokio::test]
 async fn credentials_are_passed_on_to_the_first_and_to_the_next_node() {
-    let mut cluster = Cluster::builder(3).user_password("old", "secret").start().await;
-    let sidecar = Sidecar::builder()
-        .upstream(cluster.nodes.iter().map(|node| node.url()))
+    let mut cluster = Mesh::builder(ServerKind::NatsServer, 3)
+        .flags(&["--user", "old", "--pass", "secret"])
         .start()
         .await;
+    let sidecar = Sidecar::builder().nodes(&cluster.nodes).start().await;
     let mut refused = RawClient::connect(sidecar.address()).await;
     refused.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
     refused.expect_line("-ERR 'Authorization Violation'").await;
@@ -171,7 +159,7 @@ async fn credentials_are_passed_on_to_the_first_and_to_the_next_node() {
         })
         .await;
         let before = cluster.index_of(node).expect("a node of the cluster");
-        cluster.kill(before);
+        cluster.nodes[before].kill();
         eventually("the session moves", TIMEOUT, async || {
             sidecar.node_of_session().await.is_some_and(|now| now != node)
         })
@@ -190,11 +178,11 @@ async fn credentials_are_passed_on_to_the_first_and_to_the_next_node() {
 
 #[tokio::test]
 async fn a_token_is_passed_on() {
-    let cluster = Cluster::builder(1).token("s3cr3t").start().await;
-    let sidecar = Sidecar::builder()
-        .upstream([cluster.nodes[0].url()])
+    let cluster = Mesh::builder(ServerKind::NatsServer, 1)
+        .flags(&["--auth", "s3cr3t"])
         .start()
         .await;
+    let sidecar = Sidecar::builder().nodes(&cluster.nodes).start().await;
     let mut client = RawClient::connect(sidecar.address()).await;
     client
         .send("CONNECT {\"verbose\":false,\"auth_token\":\"s3cr3t\"}\r\nPING\r\n")
@@ -204,7 +192,10 @@ async fn a_token_is_passed_on() {
 
 #[tokio::test]
 async fn credentials_in_the_upstream_address_are_used_for_components_that_send_none() {
-    let cluster = Cluster::builder(1).user_password("old", "secret").start().await;
+    let cluster = Mesh::builder(ServerKind::NatsServer, 1)
+        .flags(&["--user", "old", "--pass", "secret"])
+        .start()
+        .await;
     let url = cluster.nodes[0].url().replace("nats://", "nats://old:secret@");
     let sidecar = Sidecar::builder().upstream([url]).start().await;
     RawClient::open(sidecar.address()).await.flush().await;
@@ -213,9 +204,10 @@ async fn credentials_in_the_upstream_address_are_used_for_components_that_send_n
 #[tokio::test]
 async fn sessions_leave_a_lame_duck_at_once_and_lose_nothing() {
     let mut site = Site::start(Record::Plain).await;
-    let mut client = RawClient::open_with(site.sidecar.address(), CONNECT_NEW).await;
-    client.subscribe("own", "1").await;
-    client.flush().await;
+    let mut client = RawClient::open_with(site.sidecar.address(), CONNECT_NEW)
+        .await
+        .subscribed("own")
+        .await;
     let lame = site.node_of_session().await.expect("the session has a node");
     site.cluster.nodes[lame].enter_lame_duck();
     let since = Instant::now();
@@ -344,11 +336,8 @@ async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or
 /// A host that disappears sends no end of stream, so only keep-alive finds out.
 #[tokio::test]
 async fn tcp_keep_alive_is_on_towards_the_component_and_towards_the_node() {
-    let cluster = Cluster::start(1).await;
-    let sidecar = Sidecar::builder()
-        .upstream([cluster.nodes[0].url()])
-        .start()
-        .await;
+    let cluster = Mesh::start(ServerKind::NatsServer, 1).await;
+    let sidecar = Sidecar::builder().nodes(&cluster.nodes).start().await;
     let mut client = RawClient::open(sidecar.address()).await;
     client.flush().await;
     for (side, address) in [("src", sidecar.address()), ("dst", cluster.nodes[0].address())] {

@@ -1,7 +1,7 @@
 //! Promise S10 with real nodes: an outage of all nodes is not worse behind the sidecar than without it.
 
 use e2e::http::Endpoint;
-use e2e::{Cluster, Component, Library, Metrics, RawClient, Record, Sidecar, ZooKeeper, eventually};
+use e2e::{Component, Library, Mesh, Metrics, RawClient, Record, ServerKind, Sidecar, ZooKeeper, eventually};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,9 +14,9 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const SUBSCRIBERS: usize = 60;
 const HELD: usize = 100;
 
-async fn sidecar_for(cluster: &Cluster, outage_secs: u32) -> Sidecar {
+async fn sidecar_for(cluster: &Mesh, outage_secs: u32) -> Sidecar {
     Sidecar::builder()
-        .upstream(cluster.nodes.iter().map(|node| node.url()))
+        .nodes(&cluster.nodes)
         .setting("session.outage_secs", outage_secs)
         .setting("http.page_items_max", 1000)
         .setting("log.level", "info")
@@ -39,19 +39,16 @@ async fn without_node(sidecar: &Sidecar, sessions: usize) {
 async fn subscribers(address: SocketAddr) -> Vec<RawClient> {
     let mut clients = Vec::new();
     for _ in 0..SUBSCRIBERS {
-        let mut client = RawClient::open(address).await;
-        client.subscribe("news", "1").await;
-        client.flush().await;
-        clients.push(client);
+        clients.push(RawClient::open(address).await.subscribed("news").await);
     }
     clients
 }
 
 /// Checks that all publishes of an outage reach all subscribers, in order.
-async fn all_held_publishes_arrive(publisher: &Sidecar, subscriber: &Sidecar, cluster: &mut Cluster) {
+async fn all_held_publishes_arrive(publisher: &Sidecar, subscriber: &Sidecar, cluster: &mut Mesh) {
     let mut clients = subscribers(subscriber.address()).await;
     let mut component = RawClient::open(publisher.address()).await;
-    cluster.kill(0);
+    cluster.nodes[0].kill();
     if publisher.address() == subscriber.address() {
         without_node(publisher, SUBSCRIBERS + 1).await;
     } else {
@@ -71,14 +68,14 @@ async fn all_held_publishes_arrive(publisher: &Sidecar, subscriber: &Sidecar, cl
 
 #[tokio::test]
 async fn s10_held_publishes_are_sent_when_all_subscribers_of_the_sidecar_are_back() {
-    let mut cluster = Cluster::start(1).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     let sidecar = sidecar_for(&cluster, 3600).await;
     all_held_publishes_arrive(&sidecar, &sidecar, &mut cluster).await;
 }
 
 #[tokio::test]
 async fn s10_held_publishes_are_sent_when_the_subscribers_behind_another_sidecar_are_back() {
-    let mut cluster = Cluster::start(1).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     let (publisher, subscriber) = (
         sidecar_for(&cluster, 3600).await,
         sidecar_for(&cluster, 3600).await,
@@ -88,7 +85,7 @@ async fn s10_held_publishes_are_sent_when_the_subscribers_behind_another_sidecar
 
 #[tokio::test]
 async fn s10_after_the_loss_of_one_node_of_several_held_publishes_wait_for_the_sidecars_other_sessions() {
-    let mut cluster = Cluster::start(2).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 2).await;
     let sidecar = sidecar_for(&cluster, 3600).await;
     let mut clients = subscribers(sidecar.address()).await;
     let mut component = RawClient::open(sidecar.address()).await;
@@ -99,7 +96,7 @@ async fn s10_after_the_loss_of_one_node_of_several_held_publishes_wait_for_the_s
     })
     .await;
     // Published just after the node's death, so it is held and then sent to the other node.
-    cluster.kill(victim);
+    cluster.nodes[victim].kill();
     component.publish("news", "held").await;
     component.flush().await;
     for client in &mut clients {
@@ -111,15 +108,15 @@ async fn s10_after_the_loss_of_one_node_of_several_held_publishes_wait_for_the_s
 /// Each node is killed once and restarted before the next one is killed. No session and no probe has noticed the restart.
 #[tokio::test]
 async fn restarted_nodes_are_found_at_once_when_the_last_proved_node_dies() {
-    let mut cluster = Cluster::start(3).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 3).await;
     let mut sidecar = Sidecar::builder()
-        .upstream(cluster.nodes.iter().map(|node| node.url()))
+        .nodes(&cluster.nodes)
         .setting("health.idle_probe_interval_ms", 3_600_000)
         .start()
         .await;
     let mut clients = subscribers(sidecar.address()).await;
     for victim in 0..3 {
-        cluster.kill(victim);
+        cluster.nodes[victim].kill();
         let began = Instant::now();
         for client in &mut clients {
             client.publish("own", "1").await;
@@ -134,17 +131,15 @@ async fn restarted_nodes_are_found_at_once_when_the_last_proved_node_dies() {
 
 #[tokio::test]
 async fn s10_a_reload_shortens_the_wait_of_publishes_that_are_already_held() {
-    let mut cluster = Cluster::start(1).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     let mut sidecar = Sidecar::builder()
-        .upstream([cluster.nodes[0].url()])
+        .nodes(&cluster.nodes)
         .setting("session.settle_ms", 60_000)
         .start()
         .await;
-    let mut subscriber = RawClient::open(sidecar.address()).await;
-    subscriber.subscribe("news", "1").await;
-    subscriber.flush().await;
+    let mut subscriber = RawClient::open(sidecar.address()).await.subscribed("news").await;
     let mut publisher = RawClient::open(sidecar.address()).await;
-    cluster.kill(0);
+    cluster.nodes[0].kill();
     without_node(&sidecar, 2).await;
     publisher.publish("news", "held").await;
     cluster.restart(0).await;
@@ -160,13 +155,13 @@ async fn s10_a_reload_shortens_the_wait_of_publishes_that_are_already_held() {
 
 #[tokio::test]
 async fn s10_an_outage_logs_one_line_at_its_start_and_one_at_its_end_and_shows_on_the_pages() {
-    let mut cluster = Cluster::start(1).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     let mut sidecar = sidecar_for(&cluster, 3600).await;
     let http = sidecar.http();
     let clients = subscribers(sidecar.address()).await;
     assert_eq!(http.get("/healthz?nodes=1").await, Some((200, "ok\n".to_owned())));
     let mut publisher = RawClient::open(sidecar.address()).await;
-    cluster.kill(0);
+    cluster.nodes[0].kill();
     without_node(&sidecar, SUBSCRIBERS + 1).await;
     publisher.publish("news", "held").await;
     let began = "no node reachable";
@@ -226,10 +221,10 @@ async fn s10_an_outage_logs_one_line_at_its_start_and_one_at_its_end_and_shows_o
 
 #[tokio::test]
 async fn s10_sessions_that_end_with_held_messages_log_one_warning_with_the_subjects() {
-    let mut cluster = Cluster::start(1).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     let mut sidecar = sidecar_for(&cluster, 2).await;
     let mut clients = subscribers(sidecar.address()).await;
-    cluster.kill(0);
+    cluster.nodes[0].kill();
     without_node(&sidecar, SUBSCRIBERS).await;
     for client in &mut clients {
         client.publish("orders.new", "1").await;
@@ -282,12 +277,15 @@ async fn readyz_and_healthz_show_that_an_upstream_cannot_be_used() {
 #[tokio::test]
 async fn an_idle_node_is_proved_by_a_probe_that_leaves_no_error_in_its_log() {
     for with_password in [false, true] {
-        let builder = Cluster::builder(1);
-        let mut cluster = if with_password {
-            builder.user_password("u", "p").start().await
+        let flags = if with_password {
+            &["--user", "u", "--pass", "p"][..]
         } else {
-            builder.start().await
+            &[]
         };
+        let mut cluster = Mesh::builder(ServerKind::NatsServer, 1)
+            .flags(flags)
+            .start()
+            .await;
         let sidecar = sidecar_for(&cluster, 30).await;
         eventually("the node is proved without a session", TIMEOUT, async || {
             sidecar.metrics().await.value("standin_nodes_proved", &[]) == 1.0
@@ -305,9 +303,11 @@ async fn an_idle_node_is_proved_by_a_probe_that_leaves_no_error_in_its_log() {
 
 #[tokio::test]
 async fn live_nodes_that_are_unregistered_are_used_while_the_only_registered_node_is_dead() {
-    let (zookeeper, mut cluster) = tokio::join!(ZooKeeper::start(), Cluster::start(2));
+    let (zookeeper, mut cluster) = tokio::join!(ZooKeeper::start(), Mesh::start(ServerKind::NatsServer, 2));
     let mut registrar = zookeeper.registrar().await;
-    cluster.announce(&mut registrar, Record::Own).await;
+    for node in &cluster.nodes {
+        registrar.announce(Record::Own, node.name(), node.address()).await;
+    }
     let sidecar = Sidecar::builder().zookeeper(&zookeeper).start().await;
     let mut clients = Vec::new();
     for _ in 0..6 {
@@ -330,7 +330,7 @@ async fn live_nodes_that_are_unregistered_are_used_while_the_only_registered_nod
     // A new component, and then the sessions whose node dies, find the live node.
     let began = Instant::now();
     clients.push(RawClient::open(sidecar.address()).await);
-    cluster.kill(0);
+    cluster.nodes[0].kill();
     for client in &mut clients {
         client.flush().await;
     }
@@ -351,13 +351,13 @@ async fn dials(http: &Endpoint) -> f64 {
 async fn many_sessions_without_a_node_make_few_dials() {
     const SESSIONS: usize = 300;
     const WATCHED: Duration = Duration::from_secs(3);
-    let mut cluster = Cluster::start(1).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     let sidecar = sidecar_for(&cluster, 3600).await;
     let mut clients = Vec::new();
     for _ in 0..SESSIONS {
         clients.push(RawClient::open(sidecar.address()).await);
     }
-    cluster.kill(0);
+    cluster.nodes[0].kill();
     without_node(&sidecar, SESSIONS).await;
     let http = sidecar.http();
     let (before, began) = (dials(&http).await, Instant::now());
@@ -375,7 +375,10 @@ async fn many_sessions_without_a_node_make_few_dials() {
 
 #[tokio::test]
 async fn a_components_wrong_password_is_not_counted_as_a_failure_of_the_node() {
-    let cluster = Cluster::builder(1).user_password("u", "p").start().await;
+    let cluster = Mesh::builder(ServerKind::NatsServer, 1)
+        .flags(&["--user", "u", "--pass", "p"])
+        .start()
+        .await;
     let sidecar = sidecar_for(&cluster, 30).await;
     let mut good = RawClient::open_with(
         sidecar.address(),
@@ -401,13 +404,13 @@ async fn a_components_wrong_password_is_not_counted_as_a_failure_of_the_node() {
 #[tokio::test]
 async fn after_an_outage_the_sessions_spread_over_the_nodes_that_come_back_within_half_a_second() {
     const SESSIONS: usize = 100;
-    let mut cluster = Cluster::start(3).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 3).await;
     let sidecar = sidecar_for(&cluster, 3600).await;
     let mut clients = Vec::new();
     for _ in 0..SESSIONS {
         clients.push(RawClient::open(sidecar.address()).await);
     }
-    (0..3).for_each(|node| cluster.kill(node));
+    (0..3).for_each(|node| cluster.nodes[node].kill());
     without_node(&sidecar, SESSIONS).await;
     for node in 0..3 {
         cluster.restart(node).await;
@@ -428,7 +431,7 @@ async fn after_an_outage_the_sessions_spread_over_the_nodes_that_come_back_withi
 /// Checks that no component ends in an outage of this duration, and that all publish and receive after it. `outage_secs` may be
 /// shorter than the outage. (A report about programs called gorouters is the reason for this test.)
 async fn components_survive_an_outage(libraries: &[Library], outage_secs: u32, lasts: Duration) {
-    let mut cluster = Cluster::start(1).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     let mut sidecar = sidecar_for(&cluster, outage_secs).await;
     let mut components = Vec::new();
     for library in libraries {
@@ -437,7 +440,7 @@ async fn components_survive_an_outage(libraries: &[Library], outage_secs: u32, l
         component.flush().await;
         components.push(component);
     }
-    cluster.kill(0);
+    cluster.nodes[0].kill();
     without_node(&sidecar, libraries.len()).await;
     let over = Instant::now() + lasts;
     eventually("the outage lasts", lasts * 2, async || Instant::now() >= over).await;

@@ -30,7 +30,7 @@ async fn sessions_move_to_cached_nodes_when_zookeeper_and_then_the_node_is_kille
     is_served(&mut component, "without-zookeeper").await;
     for round in ["first", "second"] {
         let victim = site.node_of_session().await.expect("the session has a node");
-        site.cluster.kill(victim);
+        site.cluster.nodes[victim].kill();
         site.session_moved_from(victim).await;
         is_served(&mut component, round).await;
     }
@@ -42,7 +42,7 @@ async fn sessions_move_to_cached_nodes_when_zookeeper_is_frozen_and_the_node_is_
     let mut component = fragile_component(&site).await;
     site.zookeeper.process().freeze().await;
     let victim = site.node_of_session().await.expect("the session has a node");
-    site.cluster.kill(victim);
+    site.cluster.nodes[victim].kill();
     site.session_moved_from(victim).await;
     is_served(&mut component, "moved").await;
 }
@@ -99,7 +99,7 @@ async fn when_zookeeper_is_emptied_sessions_stay_and_the_nodes_are_remembered() 
         0.0
     );
 
-    site.cluster.kill(before);
+    site.cluster.nodes[before].kill();
     site.session_moved_from(before).await;
     is_served(&mut component, "moved").await;
     RawClient::open(site.sidecar.address()).await;
@@ -132,7 +132,7 @@ async fn when_all_nodes_unregister_one_by_one_all_of_them_are_remembered() {
     withdraw(&mut site, last, 0).await;
     is_served(&mut component, "emptied").await;
 
-    site.cluster.kill(last);
+    site.cluster.nodes[last].kill();
     site.session_moved_from(last).await;
     is_served(&mut component, "moved").await;
     site.zookeeper.kill();
@@ -158,7 +158,7 @@ async fn a_sidecar_restarted_while_nodes_unregister_remembers_those_that_left_be
     })
     .await;
     withdraw(&mut site, 2, 0).await;
-    site.cluster.kill(2);
+    site.cluster.nodes[2].kill();
     is_served(&mut fragile_component(&site).await, "served").await;
 }
 
@@ -229,8 +229,8 @@ async fn a_node_added_later_is_known_within_a_second_and_used_when_the_others_di
         announced.elapsed()
     );
 
-    site.cluster.kill(0);
-    site.cluster.kill(1);
+    site.cluster.nodes[0].kill();
+    site.cluster.nodes[1].kill();
     eventually("the session is on the new node", TIMEOUT, async || {
         site.node_of_session().await == Some(2)
     })

@@ -1,7 +1,7 @@
 //! A typical site: ZooKeeper, a cluster whose nodes are registered in it, and a sidecar that finds them there.
 
 use e2e::sidecar::SidecarBuilder;
-use e2e::{Cluster, Record, Registrar, Sidecar, ZooKeeper, eventually};
+use e2e::{Mesh, Record, Registrar, ServerKind, Sidecar, ZooKeeper, eventually};
 use std::time::Duration;
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
@@ -10,7 +10,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Site {
     pub(crate) zookeeper: ZooKeeper,
     pub(crate) registrar: Registrar,
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: Mesh,
     pub(crate) sidecar: Sidecar,
 }
 
@@ -26,7 +26,7 @@ impl Site {
         registered: usize,
         adjust: impl FnOnce(SidecarBuilder) -> SidecarBuilder,
     ) -> Self {
-        let (zookeeper, cluster) = tokio::join!(ZooKeeper::start(), Cluster::start(3));
+        let (zookeeper, cluster) = tokio::join!(ZooKeeper::start(), Mesh::start(ServerKind::NatsServer, 3));
         let mut registrar = zookeeper.registrar().await;
         for node in &cluster.nodes[..registered] {
             registrar.announce(record, node.name(), node.address()).await;

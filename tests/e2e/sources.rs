@@ -2,11 +2,11 @@
 
 use crate::scenario::all_that_components_do;
 use crate::site::TIMEOUT;
-use e2e::{Cluster, Component, Library, Sidecar, Version, eventually};
+use e2e::{Component, Library, Mesh, ServerKind, Sidecar, eventually};
 
 #[tokio::test]
 async fn the_address_of_one_node_gives_a_component_the_whole_cluster() {
-    let mut cluster = Cluster::start(3).await;
+    let mut cluster = Mesh::start(ServerKind::NatsServer, 3).await;
     let sidecar = Sidecar::builder()
         .upstream([cluster.nodes[0].url()])
         .start()
@@ -19,7 +19,7 @@ async fn the_address_of_one_node_gives_a_component_the_whole_cluster() {
     })
     .await;
 
-    cluster.kill(0);
+    cluster.nodes[0].kill();
     let old = cluster.nodes[0].address();
     eventually("the session is on another node", TIMEOUT, async || {
         sidecar.node_of_session().await.is_some_and(|now| now != old)
@@ -32,11 +32,8 @@ async fn the_address_of_one_node_gives_a_component_the_whole_cluster() {
 
 #[tokio::test]
 async fn a_component_survives_the_loss_of_a_node_of_an_older_cluster() {
-    let mut cluster = Cluster::builder(3).version(Version::Debian).start().await;
-    let sidecar = Sidecar::builder()
-        .upstream(cluster.nodes.iter().map(|node| node.url()))
-        .start()
-        .await;
+    let mut cluster = Mesh::start(ServerKind::OldNatsServer, 3).await;
+    let sidecar = Sidecar::builder().nodes(&cluster.nodes).start().await;
     let mut component = Component::connect(Library::Node02, &sidecar.url()).await;
     component.subscribe("own", "own");
     component.flush().await;
@@ -44,7 +41,8 @@ async fn a_component_survives_the_loss_of_a_node_of_an_older_cluster() {
         sidecar.node_of_session().await
     })
     .await;
-    cluster.kill(cluster.index_of(node).expect("a node of the cluster"));
+    let index = cluster.index_of(node).expect("a node of the cluster");
+    cluster.nodes[index].kill();
     eventually("the session moves", TIMEOUT, async || {
         sidecar.node_of_session().await.is_some_and(|now| now != node)
     })

@@ -4,7 +4,6 @@ use crate::netns::connect_inside;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,28 +20,17 @@ pub struct Endpoint {
 impl Endpoint {
     /// Returns the status code and the body of `GET path`; `None` if no answer comes in time.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
-        timeout(ANSWER_TIMEOUT, self.exchange(path))
-            .await
-            .ok()?
-            .ok()
-            .flatten()
+        timeout(ANSWER_TIMEOUT, self.exchange(path)).await.ok()?.ok()?
     }
 
     /// Returns the body of `GET path` as JSON; `None` unless the status is 200 and the body parses.
     pub async fn get_json(&self, path: &str) -> Option<serde_json::Value> {
         let (status, body) = self.get(path).await?;
-        if status == 200 {
-            serde_json::from_str(&body).ok()
-        } else {
-            None
-        }
+        serde_json::from_str(&body).ok().filter(|_| status == 200)
     }
 
     async fn exchange(&self, path: &str) -> std::io::Result<Option<(u16, String)>> {
-        let mut stream = match &self.netns {
-            Some(netns) => connect_inside(netns, self.address).await?,
-            None => TcpStream::connect(self.address).await?,
-        };
+        let mut stream = connect_inside(self.netns.as_deref(), self.address).await?;
         // With version 1.0 the server sends no chunks, and closes at the end.
         stream
             .write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).as_bytes())

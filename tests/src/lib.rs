@@ -5,19 +5,16 @@
 //! | file | holds |
 //! |---|---|
 //! | [`zookeeper`] | [`ZooKeeper`]: a real server; [`Registrar`]: a ZooKeeper session that registers nodes |
-//! | [`nats`] | [`Cluster`]: real nats-server nodes |
-//! | [`mesh`], [`mesh_node`] | [`Mesh`]: a cluster of `standin-broker` or `nats-server` nodes, itself under test |
+//! | [`node`], [`mesh`] | [`Node`]: one `standin-broker` or `nats-server`; [`Mesh`]: a cluster of them |
 //! | [`links`] | [`Links`], [`OwnInterest`]: a node's routes and interest, from its monitoring pages |
 //! | [`ensemble`] | [`Ensemble`]: three real ZooKeeper servers with a leader |
-//! | [`server`] | [`Server`]: one `standin-broker` or `nats-server` |
 //! | [`scripted`] | [`ScriptedNode`]: a node played by the test, byte by byte |
 //! | [`sidecar`] | [`Sidecar`]: the product as a process |
 //! | [`components`] | [`Component`]: programs around real client libraries, old and new |
 //! | [`raw`] | [`RawClient`]: a component played by the test, byte by byte |
 //! | [`ledger`] | [`Ledger`], [`Receipts`]: numbered messages, and which were lost, duplicated or reordered |
 //! | [`flow`] | [`Publishing`], [`Receiving`]: numbered messages in the background of a test |
-//! | [`netns`] | [`NetnsPair`]: two network namespaces, and the cable between them |
-//! | [`lan`] | [`Lan`]: any number of network namespaces on a switch; partitions, delay, loss |
+//! | [`netns`], [`lan`] | [`Lan`]: any number of network namespaces on a switch; partitions, delay, loss |
 //! | [`conversation`], [`frame`] | the socket and the frames under the raw client and the scripted node |
 //! | [`process`], [`figures`] | [`Process`]: a child process, killed when dropped; its threads, files, memory, CPU time |
 //! | [`port`], [`http`], [`peers`], [`condition`] | free ports; one GET; paths of the peers; waiting with a deadline |
@@ -34,15 +31,13 @@ pub mod lan;
 pub mod ledger;
 pub mod links;
 pub mod mesh;
-pub mod mesh_node;
-pub mod nats;
 pub mod netns;
+pub mod node;
 pub mod peers;
 pub mod port;
 pub mod process;
 pub mod raw;
 pub mod scripted;
-pub mod server;
 pub mod sidecar;
 pub mod zookeeper;
 
@@ -57,12 +52,10 @@ pub use lan::Lan;
 pub use ledger::{Ledger, Receipts};
 pub use links::{Links, OwnInterest};
 pub use mesh::{Mesh, MeshBuilder};
-pub use mesh_node::MeshNode;
-pub use nats::{Cluster, NatsNode, Version};
-pub use netns::{Netns, NetnsPair};
+pub use netns::Netns;
+pub use node::{Node, ServerKind};
 pub use process::{Process, Program};
 pub use raw::RawClient;
 pub use scripted::{NodeConnection, ScriptedNode};
-pub use server::{Server, ServerKind};
 pub use sidecar::{Metrics, Sidecar};
 pub use zookeeper::{Record, Registrar, ZooKeeper};

@@ -1,15 +1,14 @@
-//! A cluster of `standin-broker` or `nats-server` nodes that is itself under test: built, changed node by node, waited for.
+//! A cluster of `standin-broker` or `nats-server` nodes built, changed node by node, waited for.
 //!
-//! Tests of the sidecar use a [`Cluster`](crate::Cluster) instead. A mesh uses only flags that both programs share. Its
-//! waits read the monitoring pages of the nodes (see [`links`](crate::links)).
+//! Its waits read the monitoring pages of the nodes (see [`links`](crate::links)).
 
 use crate::condition::settled;
 use crate::lan::Lan;
 use crate::links::{Links, OwnInterest};
-use crate::mesh_node::MeshNode;
 use crate::netns::Netns;
-use crate::server::ServerKind;
+use crate::node::{Node, ServerKind};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::panic::Location;
 use std::time::Duration;
 
@@ -32,14 +31,13 @@ enum Joining {
 pub struct MeshBuilder {
     kind: ServerKind,
     size: usize,
-    name: String,
     joining: Joining,
     flags: Vec<String>,
     settings: Vec<(String, String)>,
 }
 
 impl MeshBuilder {
-    /// Adds these flags to every node. For the flags of one node, see [`MeshNode::flags`].
+    /// Adds these flags to every node. For the flags of one node, see [`Node::add_flags`].
     #[must_use]
     pub fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
@@ -49,11 +47,6 @@ impl MeshBuilder {
     /// Sets a key of every node's settings, such as `cluster.ping_timeout_ms`. Only `standin-broker` has them.
     #[must_use]
     pub fn setting(mut self, key: &str, value: impl ToString) -> Self {
-        assert_eq!(
-            self.kind,
-            ServerKind::Standin,
-            "only standin-broker has the setting {key}"
-        );
         self.settings.push((key.to_owned(), value.to_string()));
         self
     }
@@ -124,7 +117,7 @@ impl MeshBuilder {
 #[derive(Debug)]
 pub struct Mesh {
     /// The nodes. Each can be started, killed or frozen by itself.
-    pub nodes: Vec<MeshNode>,
+    pub nodes: Vec<Node>,
     given: MeshBuilder,
 }
 
@@ -134,7 +127,6 @@ impl Mesh {
         MeshBuilder {
             kind,
             size,
-            name: "mesh".to_owned(),
             joining: Joining::Routes,
             flags: Vec::new(),
             settings: Vec::new(),
@@ -159,6 +151,17 @@ impl Mesh {
             self.nodes[index].wait_until_ready().await;
         }
         self.wait_until_whole().await;
+    }
+
+    /// Starts a node again on its old ports and waits until the mesh is whole.
+    pub async fn restart(&mut self, index: usize) {
+        self.nodes[index].restart().await;
+        self.wait_until_whole().await;
+    }
+
+    /// Returns the index of the node with this client address.
+    pub fn index_of(&self, address: SocketAddr) -> Option<usize> {
+        self.nodes.iter().position(|node| node.address() == address)
     }
 
     /// Adds a node that is not started, on loopback or on this host, and returns its index. It has the addresses of all nodes
@@ -191,18 +194,13 @@ impl Mesh {
         let group = group.to_vec();
         async move {
             let what = format!("nodes {group:?} have routes to each other and to no other");
-            settled(at, &what, TIMEOUT, async || {
-                let frozen = self.frozen_names();
-                self.links_of(&group)
-                    .await
-                    .and_then(|links| linked(&links, &frozen))
-            })
-            .await;
+            settled(at, &what, TIMEOUT, async || self.linked(&group).await.map(drop)).await;
         }
     }
 
-    /// Waits until each running node that is not frozen has received exactly the interest of the clients of every other one. The
-    /// subscription count of a `standin-broker` must also be exact: its clients' subscriptions plus the received interest.
+    /// Waits as [`wait_until_whole`](Self::wait_until_whole) does, and until each of these nodes has received exactly the interest of
+    /// the clients of every other one. The subscription count of a `standin-broker` must also be exact: its clients' subscriptions
+    /// plus the received interest.
     #[track_caller]
     pub fn wait_until_agreed(&mut self) -> impl Future<Output = ()> {
         let answering = self.answering();
@@ -215,14 +213,16 @@ impl Mesh {
         let at = Location::caller();
         let group = group.to_vec();
         async move {
-            let what = format!("nodes {group:?} have the interest of each other");
+            let what = format!(
+                "nodes {group:?} have routes to each other and to no other, and the interest of each other"
+            );
             settled(at, &what, TIMEOUT, async || self.agreed(&group).await).await;
         }
     }
 
     /// Returns the indices of the running nodes that are not frozen.
     pub fn answering(&mut self) -> Vec<usize> {
-        let answers = |node: &mut MeshNode| node.is_running() && !node.is_frozen();
+        let answers = |node: &mut Node| node.is_running() && !node.is_frozen();
         let nodes = self.nodes.iter_mut().enumerate();
         nodes
             .filter_map(|(index, node)| answers(node).then_some(index))
@@ -231,16 +231,22 @@ impl Mesh {
 
     fn describe_one(&mut self, place: Option<&Netns>) -> usize {
         let index = self.nodes.len();
-        let mut node = MeshNode::new(self.given.kind, format!("n{}", index + 1), place);
-        node.flags.clone_from(&self.given.flags);
-        node.settings.clone_from(&self.given.settings);
+        let mut node = Node::new(self.given.kind, format!("n{}", index + 1), place);
+        let flags: Vec<&str> = self.given.flags.iter().map(String::as_str).collect();
+        node.add_flags(&flags);
+        for (key, value) in &self.given.settings {
+            node.set(key, value);
+        }
         self.nodes.push(node);
         index
     }
 
     /// Gives a node the flags by which it finds the others.
     fn introduce(&mut self, index: usize) {
-        let mut flags = vec!["--cluster_name".to_owned(), self.given.name.clone()];
+        let node = &self.nodes[index];
+        let listen = format!("nats://{}", node.cluster_address());
+        let own = ["-n", node.name(), "--cluster", &listen, "--cluster_name", "mesh"];
+        let mut flags: Vec<String> = own.map(str::to_owned).into();
         match &self.given.joining {
             Joining::Routes => flags.extend(self.routes(index, self.nodes.len())),
             Joining::Seed => flags.extend(self.routes(index, 1)),
@@ -291,8 +297,14 @@ impl Mesh {
         Ok(all)
     }
 
-    async fn agreed(&mut self, group: &[usize]) -> Result<(), String> {
+    async fn linked(&mut self, group: &[usize]) -> Result<Vec<(String, Links)>, String> {
+        let frozen = self.frozen_names();
         let links = self.links_of(group).await?;
+        linked(&links, &frozen).map(|()| links)
+    }
+
+    async fn agreed(&mut self, group: &[usize]) -> Result<(), String> {
+        let links = self.linked(group).await?;
         for (index, (name, told)) in group.iter().zip(&links) {
             let interest = OwnInterest::read(self.nodes[*index].http()).await;
             let interest = interest.ok_or(format!("{name} does not serve /connz"))?;

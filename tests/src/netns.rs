@@ -1,7 +1,6 @@
-//! Two hosts: a pair of network namespaces joined by a virtual cable, which a test can cut.
+//! Network namespaces: programs and sockets inside them, and silence between two of them.
 //!
-//! Needs root, iproute2 and util-linux, and works in a chroot. The addresses 10.77.0.1 and 10.77.0.2 exist only inside the
-//! namespaces, and each has its own loopback. A cut cable is a partition: no reset and no end of stream, only silence.
+//! Needs root, iproute2 and util-linux, and works in a chroot.
 
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
@@ -26,78 +25,6 @@ pub struct Netns {
     address: Ipv4Addr,
 }
 
-/// Two namespaces and the cable between them. Dropping it removes them.
-#[derive(Debug)]
-pub struct NetnsPair {
-    /// 10.77.0.1.
-    pub near: Netns,
-    /// 10.77.0.2.
-    pub far: Netns,
-}
-
-impl NetnsPair {
-    /// Makes both namespaces and the cable.
-    pub fn new() -> Self {
-        let unique = unique();
-        // An interface name has at most 15 characters.
-        let side = |letter: char, last: u8| Netns {
-            name: format!("standin-{unique}{letter}"),
-            cable: format!("sn{unique}{letter}"),
-            address: Ipv4Addr::new(10, 77, 0, last),
-        };
-        let pair = Self {
-            near: side('a', 1),
-            far: side('b', 2),
-        };
-        let (near, far) = (&pair.near, &pair.far);
-        ip(&["netns", "add", &near.name]);
-        ip(&["netns", "add", &far.name]);
-        // The pair is created in the namespaces, so it never exists in the network of the machine itself.
-        let peer = ["peer", "name", &far.cable, "netns", &far.name];
-        ip(&[
-            &["link", "add", &near.cable, "netns", &near.name, "type", "veth"],
-            &peer[..],
-        ]
-        .concat());
-        for side in [near, far] {
-            side.ip(&[
-                "address",
-                "add",
-                &format!("{}/24", side.address),
-                "dev",
-                &side.cable,
-            ]);
-            side.ip(&["link", "set", "lo", "up"]);
-            side.ip(&["link", "set", &side.cable, "up"]);
-        }
-        pair
-    }
-
-    /// Cuts the cable: nothing arrives at either side, and both interfaces stay up.
-    pub fn cut(&self) {
-        for (side, other) in self.both_ways() {
-            side.send_nothing_to(other);
-        }
-    }
-
-    /// Repairs the cable.
-    pub fn heal(&self) {
-        for (side, other) in self.both_ways() {
-            side.send_again_to(other);
-        }
-    }
-
-    fn both_ways(&self) -> [(&Netns, &Netns); 2] {
-        [(&self.near, &self.far), (&self.far, &self.near)]
-    }
-}
-
-impl Default for NetnsPair {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Netns {
     /// Returns the name, for `ip netns exec`.
     pub fn name(&self) -> &str {
@@ -114,7 +41,7 @@ impl Netns {
     /// # Errors
     /// The socket's error, or that of entering the namespace.
     pub async fn connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
-        connect_inside(&self.name, address).await
+        connect_inside(Some(&self.name), address).await
     }
 
     /// Listens at this namespace's address; port 0 is any free port. The socket can be used in any thread.
@@ -203,8 +130,11 @@ fn enter(path: &str) -> std::io::Result<()> {
     Ok(setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?)
 }
 
-/// Connects from inside the namespace with this name.
-pub(crate) async fn connect_inside(netns: &str, address: SocketAddr) -> std::io::Result<TcpStream> {
+/// Connects from inside the namespace with this name, or from that of the test.
+pub(crate) async fn connect_inside(netns: Option<&str>, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let Some(netns) = netns else {
+        return TcpStream::connect(address).await;
+    };
     let path = path_of(netns);
     let (done, connected) = tokio::sync::oneshot::channel();
     // Only a thread of its own may enter the namespace: tokio's threads must stay where they are.

@@ -89,12 +89,12 @@ impl Program {
     /// Runs the program in this network namespace.
     #[must_use]
     pub fn inside(self, netns: &Netns) -> Self {
-        self.inside_named(netns.name())
+        self.inside_named(Some(netns.name()))
     }
 
     #[must_use]
-    pub(crate) fn inside_named(mut self, netns: &str) -> Self {
-        self.netns = Some(netns.to_owned());
+    pub(crate) fn inside_named(mut self, netns: Option<&str>) -> Self {
+        self.netns = netns.map(str::to_owned);
         self
     }
 

@@ -103,6 +103,14 @@ impl RawClient {
         self.conversation.send(format!("SUB {subject} {sid}\r\n"))
     }
 
+    /// Subscribes with the sid 1, and returns the client when the server has processed that.
+    #[must_use]
+    pub async fn subscribed(mut self, subject: &str) -> Self {
+        self.subscribe(subject, "1").await;
+        self.flush().await;
+        self
+    }
+
     /// Sends `PUB subject` with this payload.
     #[track_caller]
     pub fn publish(&mut self, subject: &str, payload: impl AsRef<[u8]>) -> impl Future<Output = ()> {

@@ -2,7 +2,8 @@
 
 use crate::condition::eventually;
 use crate::http::Endpoint;
-use crate::netns::Netns;
+use crate::netns::{Netns, connect_inside};
+use crate::node::Node;
 use crate::peers;
 use crate::port::free_port;
 use crate::process::{Process, Program};
@@ -15,7 +16,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -50,6 +50,12 @@ impl SidecarBuilder {
         self.setting("nodes.upstream", urls)
     }
 
+    /// Finds nodes at the fixed addresses of these.
+    #[must_use]
+    pub fn nodes(self, nodes: &[Node]) -> Self {
+        self.upstream(nodes.iter().map(Node::url))
+    }
+
     /// Keeps the list of nodes in a cache file, which survives [`Sidecar::restart`].
     #[must_use]
     pub fn cached(self) -> Self {
@@ -80,11 +86,8 @@ impl SidecarBuilder {
     pub async fn start_listening(self) -> Sidecar {
         let program = Program::new(peers::sidecar_binary())
             .arg("--config")
-            .arg(settings_path(&self.folder));
-        let program = match &self.netns {
-            Some(netns) => program.inside_named(netns),
-            None => program,
-        };
+            .arg(settings_path(&self.folder))
+            .inside_named(self.netns.as_deref());
         let mut sidecar = Sidecar {
             given: self,
             program,
@@ -262,10 +265,7 @@ impl Sidecar {
             START_TIMEOUT,
             async || {
                 self.must_run();
-                match &netns {
-                    Some(netns) => crate::netns::connect_inside(netns, address).await.is_ok(),
-                    None => TcpStream::connect(address).await.is_ok(),
-                }
+                connect_inside(netns.as_deref(), address).await.is_ok()
             },
         )
         .await;

@@ -1,7 +1,7 @@
 //! A real ZooKeeper server, and sessions with it that register nodes.
 //!
 //! [`Registrar`] is one session: a small program around another ZooKeeper library than the product's. When it is closed, its
-//! ephemeral znodes disappear at once. When it crashes, they disappear at the session timeout, as after a power cut.
+//! ephemeral znodes disappear at once. When it is dropped, they disappear at the session timeout, as after a power cut.
 
 use crate::condition::eventually;
 use crate::netns::{Netns, connect_inside};
@@ -14,7 +14,6 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// The path under which the product looks for nodes by default.
@@ -26,7 +25,7 @@ const JARS: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.j
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const SRVR_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
+const SESSION_TIMEOUT_SECS: u64 = 4;
 
 /// One ZooKeeper server with its own data folder.
 #[derive(Debug)]
@@ -51,24 +50,15 @@ pub(crate) struct Membership {
 impl ZooKeeper {
     /// Starts a server on a free port and waits until it serves.
     pub async fn start() -> Self {
-        Self::start_in(None).await
-    }
-
-    /// Starts a server as [`start`](Self::start) does, on the loopback address inside a namespace.
-    pub async fn start_inside(netns: &Netns) -> Self {
-        Self::start_in(Some(netns)).await
+        let mut zookeeper = Self::described(free_address(), None, None);
+        zookeeper.start_again().await;
+        zookeeper
     }
 
     /// Starts a server at the namespace's own address, where other hosts of its network reach it.
     pub async fn start_on(netns: &Netns) -> Self {
         let address = SocketAddr::new(netns.address(), free_port());
         let mut zookeeper = Self::described(address, Some(netns), None);
-        zookeeper.start_again().await;
-        zookeeper
-    }
-
-    async fn start_in(netns: Option<&Netns>) -> Self {
-        let mut zookeeper = Self::described(free_address(), netns, None);
         zookeeper.start_again().await;
         zookeeper
     }
@@ -178,43 +168,26 @@ impl ZooKeeper {
             .unwrap_or_else(|| panic!("ZooKeeper is not running"))
     }
 
-    /// Opens a session with a timeout of 4 s.
+    /// Opens a session with a timeout of 4 s, from the namespace of this server.
     pub async fn registrar(&self) -> Registrar {
-        self.registrar_with_timeout(SESSION_TIMEOUT).await
-    }
-
-    /// Opens a session with this timeout.
-    pub async fn registrar_with_timeout(&self, session_timeout: Duration) -> Registrar {
-        self.registrar_at(&self.hosts(), session_timeout).await
-    }
-
-    /// Opens a session with any of these hosts, from the namespace of this server.
-    pub(crate) async fn registrar_at(&self, hosts: &str, session_timeout: Duration) -> Registrar {
         let process = self
             .program(peers::python())
             .arg(peers::component_source("registrar.py"))
-            .args([hosts.to_owned(), session_timeout.as_secs().to_string()])
-            .start(format!("registrar at {hosts}"));
+            .args([self.hosts(), SESSION_TIMEOUT_SECS.to_string()])
+            .start(format!("registrar at {}", self.address));
         let mut registrar = Registrar { process };
         registrar.answer(0).await;
         registrar
     }
 
     fn program(&self, path: impl Into<std::path::PathBuf>) -> Program {
-        let program = Program::new(path);
-        match &self.netns {
-            Some(netns) => program.inside_named(netns),
-            None => program,
-        }
+        Program::new(path).inside_named(self.netns.as_deref())
     }
 
     /// Returns `standalone`, `leader` or `follower`; `None` if the server does not serve, as without a quorum.
     pub async fn mode(&self) -> Option<String> {
         let ask = async {
-            let mut stream = match &self.netns {
-                Some(netns) => connect_inside(netns, self.address).await?,
-                None => TcpStream::connect(self.address).await?,
-            };
+            let mut stream = connect_inside(self.netns.as_deref(), self.address).await?;
             stream.write_all(b"srvr").await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
@@ -319,11 +292,6 @@ impl Registrar {
             .as_str()
             .unwrap_or_default()
             .to_owned()
-    }
-
-    /// Kills the process without closing the session: its ephemeral znodes stay until the session timeout.
-    pub fn crash(mut self) {
-        self.process.kill();
     }
 
     /// Closes the session: its ephemeral znodes disappear at once.

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use e2e::{Conversation, Program, Server, ServerKind, TIMEOUT, eventually, peers};
+use e2e::{Conversation, Node, Program, ServerKind, TIMEOUT, eventually, peers};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
@@ -156,7 +156,7 @@ const STARTS: &[Start] = &[
 ];
 
 /// Returns whether the server accepts a client with these credentials.
-async fn is_admitted(server: &Server, credentials: Option<(&str, &str)>) -> bool {
+async fn is_admitted(server: &Node, credentials: Option<(&str, &str)>) -> bool {
     let stream = TcpStream::connect(server.address()).await.expect("a connection");
     let mut client = Conversation::new("client", stream);
     client.read_frame().await;
@@ -190,7 +190,7 @@ async fn start_all(kind: ServerKind) {
         if !start.file.is_empty() {
             flags.extend(["-c", &path]);
         }
-        let server = Server::start_in(kind, &flags, ENVIRONMENT).await;
+        let server = Node::start_in(kind, &flags, ENVIRONMENT).await;
         let given = format!("{:?} {}", start.flags, start.file);
         assert!(is_admitted(&server, start.admitted).await, "{given}");
         let wrong = is_admitted(&server, Some(("u", "wrong"))).await;
@@ -276,7 +276,9 @@ async fn standin_broker_refuses_the_flags_and_settings_that_nats_server_refuses(
             // For a wrong flag nats-server prints its help and exits with 0. Some errors it finds only when it is ready.
             let is_refused = match kind {
                 ServerKind::Standin => matches!(code, Some(64 | 69)),
-                ServerKind::NatsServer => code != Some(0) || !output.contains("Server is ready"),
+                ServerKind::NatsServer | ServerKind::OldNatsServer => {
+                    code != Some(0) || !output.contains("Server is ready")
+                }
             };
             assert!(is_refused, "{flags:?} {file}: {code:?} {output}");
         }
@@ -342,11 +344,11 @@ async fn a_running_server_gets_a_signal_by_its_pid_or_its_pid_file() {
     assert_eq!(server.wait_for_end(TIMEOUT).await.code(), Some(0));
     assert_eq!(signal(format!("stop={pid}")).await, Some(69), "no such process");
     for command in ["term", "quit"] {
-        let mut other = Server::start(ServerKind::Standin, &["-P", &path("pid")]).await;
+        let mut other = Node::start(ServerKind::Standin, &["-P", &path("pid")]).await;
         assert_eq!(signal(format!("{command}={}", path("pid"))).await, Some(0));
         assert_eq!(other.process().wait_for_end(TIMEOUT).await.code(), Some(0));
     }
-    let mut other = Server::start(ServerKind::Standin, &[]).await;
+    let mut other = Node::start(ServerKind::Standin, &[]).await;
     let pid = other.process().pid();
     assert_eq!(signal(format!("stop={pid}")).await, Some(0));
     let ended = other.process().wait_for_end(TIMEOUT).await;

@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use e2e::http::Endpoint;
-use e2e::{Cluster, Conversation, Server, ServerKind, TIMEOUT, Version, eventually};
+use e2e::{Conversation, Node, ServerKind, TIMEOUT, eventually};
+use futures_util::future::join_all;
 use tokio::net::TcpStream;
 
 use super::rows::{AGAIN, GUARDED, LIMITED, LIMITS, OPEN, Row, TOKEN};
 
 async fn check_rows(kind: ServerKind, flags: &[&str], rows: &[Row]) {
-    let server = Server::start(kind, flags).await;
-    check_rows_at(kind, server.address(), &server.http(), rows).await;
+    let server = Node::start(kind, flags).await;
+    check_rows_at(kind, server.address(), server.http(), rows).await;
 }
 
 /// Has each of the conversations with the node at `address`, whose pages are at `http`.
@@ -69,7 +70,7 @@ cases! {
 
 /// Returns INFO without the fields that differ at each start, or between the two programs.
 async fn info(kind: ServerKind, flags: &[&str]) -> serde_json::Value {
-    let server = Server::start(kind, flags).await;
+    let server = Node::start(kind, flags).await;
     let client = e2e::RawClient::connect(server.address()).await;
     let mut info = client.info();
     assert_eq!(info["port"], server.address().port());
@@ -96,10 +97,16 @@ async fn info(kind: ServerKind, flags: &[&str]) -> serde_json::Value {
     info
 }
 
+const ALL: [ServerKind; 3] = [
+    ServerKind::Standin,
+    ServerKind::NatsServer,
+    ServerKind::OldNatsServer,
+];
+
 /// When the first PING comes: 2 s after CONNECT, up to a fifth later, and still later on a busy machine.
 const FIRST_PING: std::ops::Range<Duration> = Duration::from_millis(1950)..Duration::from_millis(3500);
 
-async fn first_ping_at(address: SocketAddr, whose: &str) {
+async fn first_ping_at(address: SocketAddr, kind: ServerKind) {
     let mut silent = e2e::RawClient::connect(address).await;
     let mut client = e2e::RawClient::connect(address).await;
     // The time does not count from the connection.
@@ -111,35 +118,26 @@ async fn first_ping_at(address: SocketAddr, whose: &str) {
     let since = Instant::now();
     client.expect_line("PING").await;
     let at = since.elapsed();
-    assert!(FIRST_PING.contains(&at), "{whose}: {at:?}");
+    assert!(FIRST_PING.contains(&at), "{kind:?}: {at:?}");
     silent.expect_silence(Duration::from_millis(1)).await;
 }
 
 #[tokio::test]
 async fn the_first_ping_comes_two_seconds_after_connect_on_all_servers() {
-    let cluster = async |version| Cluster::builder(1).version(version).start().await;
-    let (ours, debian) = tokio::join!(Server::start(ServerKind::Standin, &[]), cluster(Version::Debian));
-    let newest = cluster(Version::Newest).await;
-    tokio::join!(
-        first_ping_at(ours.address(), "standin-broker"),
-        first_ping_at(newest.nodes[0].address(), "2.15"),
-        first_ping_at(debian.nodes[0].address(), "2.9"),
-    );
+    join_all(ALL.map(async |kind| {
+        let server = Node::start(kind, &[]).await;
+        first_ping_at(server.address(), kind).await;
+    }))
+    .await;
 }
 
 /// Behind the sidecar every node behaves in this as the newest one does.
 #[tokio::test]
 async fn a_second_connect_ends_the_subscriptions_also_behind_the_sidecar() {
-    let debian = Cluster::builder(1).version(Version::Debian).start().await;
-    let newest = Cluster::start(1).await;
-    let ours = Server::start(ServerKind::Standin, &[]).await;
-    for (url, http) in [
-        (debian.nodes[0].url(), debian.nodes[0].monitoring().clone()),
-        (newest.nodes[0].url(), newest.nodes[0].monitoring().clone()),
-        (ours.url(), ours.http()),
-    ] {
-        let sidecar = e2e::Sidecar::builder().upstream([url]).start().await;
-        check_rows_at(ServerKind::Standin, sidecar.address(), &http, AGAIN).await;
+    for kind in ALL {
+        let server = Node::start(kind, &[]).await;
+        let sidecar = e2e::Sidecar::builder().upstream([server.url()]).start().await;
+        check_rows_at(ServerKind::Standin, sidecar.address(), server.http(), AGAIN).await;
     }
 }
 

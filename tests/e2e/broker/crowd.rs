@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::raw::CONNECT_OLD;
-use e2e::{Ending, RawClient, Server, ServerKind, TIMEOUT, eventually};
+use e2e::{Ending, Node, RawClient, ServerKind, TIMEOUT, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 const CROWD: usize = 9_900;
 
-async fn varz(server: &Server, key: &str) -> u64 {
+async fn varz(server: &Node, key: &str) -> u64 {
     let page = server.http().get_json("/varz").await;
     page.and_then(|page| page[key].as_u64()).unwrap_or(u64::MAX)
 }
@@ -33,7 +33,7 @@ async fn subscribed(server: std::net::SocketAddr, number: usize) -> std::io::Res
 /// The limit on open files just allows this many, in the test and in the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_clients_that_subscribe_and_die_at_once_leave_nothing_behind() {
-    let server = Server::start(ServerKind::Standin, &[]).await;
+    let server = Node::start(ServerKind::Standin, &[]).await;
     let mut watcher = RawClient::open(server.address()).await;
     for round in 1..=2 {
         let mut arriving = JoinSet::new();
@@ -77,7 +77,7 @@ async fn ten_thousand_clients_that_subscribe_and_die_at_once_leave_nothing_behin
 
 #[tokio::test]
 async fn a_client_that_sends_a_byte_at_a_time_is_served_and_delays_no_other() {
-    let server = Server::start(ServerKind::Standin, &["--user", "a", "--pass", "b"]).await;
+    let server = Node::start(ServerKind::Standin, &["--user", "a", "--pass", "b"]).await;
     let connect = "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}";
     let mut quick = RawClient::open_with(server.address(), connect).await;
     let mut slow = RawClient::open_with(server.address(), connect).await;

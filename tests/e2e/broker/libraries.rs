@@ -1,11 +1,11 @@
 //! Each client library directly on the broker, with all that components do.
 
 use crate::scenario::all_that_components_do;
-use e2e::{Library, Server, ServerKind, TIMEOUT};
+use e2e::{Library, Node, ServerKind, TIMEOUT};
 use futures_util::StreamExt;
 
 async fn works_on_the_broker(library: Library) {
-    let broker = Server::start(ServerKind::Standin, &[]).await;
+    let broker = Node::start(ServerKind::Standin, &[]).await;
     all_that_components_do(library, &broker.url(), &broker.url()).await;
 }
 
@@ -24,7 +24,7 @@ cases! {
 /// The current Rust client, which needs no program of its own here.
 #[tokio::test]
 async fn rust_works_on_the_broker() {
-    let broker = Server::start(ServerKind::Standin, &["--user", "a", "--pass", "b"]).await;
+    let broker = Node::start(ServerKind::Standin, &["--user", "a", "--pass", "b"]).await;
     let options = || async_nats::ConnectOptions::with_user_and_password("a".to_owned(), "b".to_owned());
     let client = options().connect(broker.url()).await.expect("admitted");
     let refused = async_nats::connect(broker.url())

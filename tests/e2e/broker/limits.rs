@@ -3,21 +3,21 @@
 use std::fs;
 use std::time::Duration;
 
-use e2e::{Ending, Program, RawClient, Server, ServerKind, TIMEOUT, eventually, found, peers};
+use e2e::{Ending, Node, RawClient, ServerKind, TIMEOUT, eventually, found};
 use nix::sys::signal::Signal;
 
 const BOTH: [ServerKind; 2] = [ServerKind::Standin, ServerKind::NatsServer];
 
 /// Starts a server with these settings, in the format of nats-server.
-async fn server(kind: ServerKind, settings: &str) -> Server {
+async fn server(kind: ServerKind, settings: &str) -> Node {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("server.conf");
     fs::write(&path, settings).expect("a file");
-    Server::start(kind, &["-c", &path.display().to_string()]).await
+    Node::start(kind, &["-c", &path.display().to_string()]).await
 }
 
 /// Waits until the pages list a closed client, and returns the reason of its end.
-async fn reason(server: &Server) -> String {
+async fn reason(server: &Node) -> String {
     found("the client is listed as closed", TIMEOUT, async || {
         let page = server.http().get_json("/connz?state=closed").await?;
         page["connections"][0]["reason"].as_str().map(str::to_owned)
@@ -89,9 +89,7 @@ async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
 /// Publishes to a subscriber that never reads, until the server closes it. Returns the reason on the pages.
 async fn overruns(kind: ServerKind, settings: &str) -> String {
     let server = server(kind, settings).await;
-    let mut subscriber = RawClient::open(server.address()).await;
-    subscriber.subscribe("a", "1").await;
-    subscriber.flush().await;
+    let _subscriber = RawClient::open(server.address()).await.subscribed("a").await;
     let mut publisher = RawClient::open(server.address()).await;
     let message = format!("PUB a 65536\r\n{}\r\n", "x".repeat(65_536)).repeat(16);
     let slow = async || {
@@ -147,13 +145,7 @@ async fn flags_have_the_same_effect_as_on_nats_server() {
             &path(""),
         ];
         // The log goes into the file, so that shows when the server is ready.
-        let binary = match kind {
-            ServerKind::Standin => peers::broker_binary(),
-            ServerKind::NatsServer => peers::folder().join("python/bin/nats-server"),
-        };
-        let program = Program::new(binary)
-            .args(["-a", "127.0.0.1", "-p", "-1"])
-            .args(flags);
+        let program = kind.program().args(["-a", "127.0.0.1", "-p", "-1"]).args(flags);
         let mut process = program.start(format!("{kind:?}"));
         let log = || fs::read_to_string(path("log")).unwrap_or_default();
         eventually("it is ready", TIMEOUT, async || log().contains("Server is ready")).await;

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use e2e::raw::pub_frame;
-use e2e::{RawClient, Server, ServerKind, TIMEOUT};
+use e2e::{Node, RawClient, ServerKind, TIMEOUT};
 
 /// Starts a server with a user and with low limits.
-async fn server_with_user() -> (Server, tempfile::TempDir) {
+async fn server_with_user() -> (Node, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("broker.toml");
     let text = "[authorization]\nuser = \"a\"\npassword = \"hunter2\"\ntimeout_ms = 300\n\
                 [limits]\nmax_pending = 1048576\nmax_payload = 65536\n";
     std::fs::write(&path, text).expect("a file");
-    let server = Server::start(ServerKind::Standin, &["-c", &path.display().to_string()]).await;
+    let server = Node::start(ServerKind::Standin, &["-c", &path.display().to_string()]).await;
     (server, folder)
 }
 
@@ -53,9 +53,10 @@ async fn each_client_that_the_server_closes_for_a_reason_has_a_line() {
     malformed.send("HELLO\r\n").await;
     malformed.read_to_end().await;
 
-    let mut slow = RawClient::open_with(address, CONNECT).await;
-    slow.subscribe("load", "1").await;
-    slow.flush().await;
+    let slow = RawClient::open_with(address, CONNECT)
+        .await
+        .subscribed("load")
+        .await;
     expected.push(vec![
         "slow consumer closed".to_owned(),
         "limits.max_pending".to_owned(),

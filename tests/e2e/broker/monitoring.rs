@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use e2e::http::Endpoint;
 use e2e::raw::CONNECT_NEW;
-use e2e::{Mesh, Program, RawClient, Server, ServerKind, TIMEOUT, eventually, peers};
+use e2e::{Mesh, Node, Program, RawClient, ServerKind, TIMEOUT, eventually, peers};
 use serde_json::Value;
 
 /// Fields of `nats-server` that `standin-broker` does not have, because it lacks the feature.
@@ -59,7 +59,7 @@ const NOT_OURS_OF_TWO: &[&str] = &[
 
 /// Connects a busy client and one that closes, and returns every field of every page with the type of its value.
 async fn fields(kind: ServerKind) -> BTreeMap<String, &'static str> {
-    let server = Server::start(kind, &["--user", "a", "--pass", "b"]).await;
+    let server = Node::start(kind, &["--user", "a", "--pass", "b"]).await;
     let mut client = RawClient::connect(server.address()).await;
     client
         .send(
@@ -90,7 +90,7 @@ async fn fields(kind: ServerKind) -> BTreeMap<String, &'static str> {
         },
     )
     .await;
-    fields_of(&http, PAGES, kind).await
+    fields_of(http, PAGES, kind).await
 }
 
 async fn fields_of(http: &Endpoint, pages: &[&str], kind: ServerKind) -> BTreeMap<String, &'static str> {
@@ -195,7 +195,7 @@ fn has_the_fields_of(ours: &Fields, theirs: &Fields, not_ours: &[&str]) {
 /// The structs are those of `nats-top` and of exporters, from Debian's Go package of the server.
 #[tokio::test]
 async fn the_pages_can_be_read_into_the_structs_of_go_monitors() {
-    let server = Server::start(ServerKind::Standin, &[]).await;
+    let server = Node::start(ServerKind::Standin, &[]).await;
     let mut client = RawClient::open(server.address()).await;
     client.send("SUB a 1\r\nSUB a.* q 2\r\nPUB a 2\r\nhi\r\n").await;
     client.flush().await;
@@ -215,7 +215,7 @@ async fn the_pages_can_be_read_into_the_structs_of_go_monitors() {
 
 #[tokio::test]
 async fn the_pages_and_metrics_show_the_right_numbers() {
-    let server = Server::start(ServerKind::Standin, &[]).await;
+    let server = Node::start(ServerKind::Standin, &[]).await;
     let http = server.http();
     let mut subscriber = RawClient::open(server.address()).await;
     subscriber.send("SUB a 1\r\nSUB a 2\r\nSUB b.> 3\r\n").await;
@@ -297,7 +297,7 @@ async fn the_pages_and_metrics_show_the_right_numbers() {
 
 #[tokio::test]
 async fn a_wrong_request_gets_a_reason() {
-    let server = Server::start(ServerKind::Standin, &[]).await;
+    let server = Node::start(ServerKind::Standin, &[]).await;
     for (path, code, text) in [
         ("/connz?sort=colour", 400, "must be one of"),
         ("/connz?limit=x", 400, "limit"),
@@ -388,7 +388,7 @@ const REQUESTS: &[&str] = &[
 
 /// Returns the answer to each request: its code, the bounds of its rows, and the names in its rows, in order.
 async fn answers(kind: ServerKind) -> Vec<String> {
-    let server = Server::start(kind, &[]).await;
+    let server = Node::start(kind, &[]).await;
     let http = server.http();
     let mut clients = Vec::new();
     for (name, subs, messages) in [("n0", 1, 3), ("n1", 3, 1), ("n2", 2, 2)] {
@@ -461,7 +461,7 @@ fn microseconds(text: &str) -> Option<f64> {
 #[tokio::test]
 async fn connz_sorted_by_rtt_has_the_longest_time_first_on_both_servers() {
     for kind in [ServerKind::Standin, ServerKind::NatsServer] {
-        let server = Server::start(kind, &[]).await;
+        let server = Node::start(kind, &[]).await;
         let mut clients = Vec::new();
         for _ in 0..6 {
             let mut client = RawClient::open(server.address()).await;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
-use e2e::{Ending, Process, Program, RawClient, Server, ServerKind, TIMEOUT, eventually, found, peers};
+use e2e::{Ending, Node, Process, Program, RawClient, ServerKind, TIMEOUT, eventually, found, peers};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -170,7 +170,7 @@ async fn the_ports_file_has_the_free_ports_that_were_chosen() {
 #[tokio::test]
 async fn sigint_and_sigterm_stop_the_broker_with_exit_code_0() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let mut server = Server::start(ServerKind::Standin, &[]).await;
+        let mut server = Node::start(ServerKind::Standin, &[]).await;
         let mut client = RawClient::open(server.address()).await;
         server.process().signal(signal);
         assert_eq!(client.expect_end().await, Ending::Closed);
@@ -188,7 +188,7 @@ async fn a_reload_applies_to_connected_clients() {
         )
     };
     let path = folder.write("broker.toml", &users("b", ""));
-    let mut server = Server::start(ServerKind::Standin, &["-c", &path]).await;
+    let mut server = Node::start(ServerKind::Standin, &["-c", &path]).await;
     let connect = |user: &str, protocol: u32| {
         format!(
             "CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{user}\",\"protocol\":{protocol}}}"
@@ -258,7 +258,7 @@ async fn sigusr1_opens_a_new_log_file_after_the_old_one_was_moved() {
 
 #[tokio::test]
 async fn trace_level_logs_frames_without_secrets() {
-    let mut server = Server::start(ServerKind::Standin, &["-V", "--user", "a", "--pass", "hunter2"]).await;
+    let mut server = Node::start(ServerKind::Standin, &["-V", "--user", "a", "--pass", "hunter2"]).await;
     let connect = "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"hunter2\"}";
     let mut client = RawClient::open_with(server.address(), connect).await;
     client.send("SUB a 1\r\nPUB a 2\r\nhi\r\n").await;
@@ -279,7 +279,7 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
     let folder = Folder::new();
     let text = "[process]\nlame_duck_grace_secs = 1\nlame_duck_secs = 2\n";
     let path = folder.write("broker.toml", text);
-    let mut server = Server::start(ServerKind::Standin, &["-c", &path]).await;
+    let mut server = Node::start(ServerKind::Standin, &["-c", &path]).await;
     let mut first = RawClient::open_with(server.address(), CONNECT_NEW).await;
     let mut others = Vec::new();
     for _ in 0..3 {
@@ -322,7 +322,7 @@ async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
 #[tokio::test]
 async fn the_first_sigterm_in_lame_duck_mode_is_ignored_and_the_second_stops_the_broker_at_once() {
     for last in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut server = Server::start(ServerKind::Standin, &[]).await;
+        let mut server = Node::start(ServerKind::Standin, &[]).await;
         let mut client = RawClient::open_with(server.address(), CONNECT_NEW).await;
         server.process().signal(Signal::SIGUSR2);
         assert_eq!(client.read_frame().await.json()["ldm"], true);
@@ -340,7 +340,7 @@ async fn the_first_sigterm_in_lame_duck_mode_is_ignored_and_the_second_stops_the
 
 #[tokio::test]
 async fn the_second_sigterm_stops_a_node_of_a_cluster_at_once() {
-    let mut server = Server::start(ServerKind::Standin, &["--cluster", "nats://127.0.0.1:-1"]).await;
+    let mut server = Node::start(ServerKind::Standin, &["--cluster", "nats://127.0.0.1:-1"]).await;
     let mut client = RawClient::open_with(server.address(), CONNECT_NEW).await;
     server.process().signal(Signal::SIGTERM);
     assert_eq!(client.read_frame().await.json()["ldm"], true);

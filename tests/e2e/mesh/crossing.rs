@@ -119,10 +119,7 @@ async fn messages_of_any_size_reach_other_nodes_unchanged_and_in_order() {
     let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut subscribers = Vec::new();
     for node in &mesh.nodes {
-        let mut subscriber = node.client().await;
-        subscriber.subscribe("big.*", "1").await;
-        subscriber.flush().await;
-        subscribers.push(subscriber);
+        subscribers.push(node.subscriber("big.*").await);
     }
     let mut publisher = RawClient::open_with(mesh.nodes[0].address(), CONNECT_OLD).await;
     let sizes = [0, 1, 1 << 20, 7, 65_535, 65_536, 65_537, 300_000, 1 << 20, 2];

@@ -79,7 +79,6 @@ async fn the_interest_of_ten_thousand_clients_disappears_everywhere_when_their_n
         drop(crowd);
         mesh.wait_until_whole().await;
         mesh.nodes[2].restart().await;
-        mesh.wait_until_whole().await;
         mesh.wait_until_agreed().await;
     }
     // Now the clients die and their node stays.
@@ -124,10 +123,7 @@ async fn after_many_faults_the_survivors_agree_and_use_no_more_memory_and_files(
         .await;
     let mut subscribers = Vec::new();
     for index in [0, 1] {
-        let mut subscriber = mesh.nodes[index].client().await;
-        subscriber.subscribe("all", "1").await;
-        subscriber.flush().await;
-        subscribers.push(subscriber);
+        subscribers.push(mesh.nodes[index].subscriber("all").await);
     }
     let before = [mesh.nodes[0].figures(), mesh.nodes[1].figures()];
     for round in 0..4 {
@@ -148,11 +144,9 @@ async fn after_many_faults_the_survivors_agree_and_use_no_more_memory_and_files(
             .process()
             .wait_for_line_after(mark, "the link with n4 is lost", TIMEOUT)
             .await;
-        mesh.wait_until_whole().await;
         mesh.wait_until_agreed().await;
         mesh.nodes[2].restart().await;
         mesh.nodes[3].thaw();
-        mesh.wait_until_whole().await;
         mesh.wait_until_agreed().await;
     }
     let mut ledger = Ledger::new();

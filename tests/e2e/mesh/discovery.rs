@@ -48,8 +48,7 @@ async fn info_lists_the_own_node_first_and_is_sent_again_when_nodes_join_or_leav
     mesh.nodes[0].kill();
     until_listed(&mut current, urls(&mesh, 1, &[2, fourth])).await;
     // A lame duck is not listed, though it still runs.
-    let settings = &mut mesh.nodes[0].settings;
-    settings.push(("process.lame_duck_grace_secs".to_owned(), "60".to_owned()));
+    mesh.nodes[0].set("process.lame_duck_grace_secs", 60);
     mesh.nodes[0].restart().await;
     until_listed(&mut current, urls(&mesh, 1, &[0, 2, fourth])).await;
     let mut held = mesh.nodes[0].client().await;
@@ -69,7 +68,7 @@ async fn info_lists_the_own_node_first_and_is_sent_again_when_nodes_join_or_leav
 #[tokio::test]
 async fn a_node_with_no_advertise_is_not_listed() {
     let mut mesh = Mesh::builder(ServerKind::Standin, 3).describe();
-    mesh.nodes[2].flags.push("--no_advertise".to_owned());
+    mesh.nodes[2].add_flags(&["--no_advertise"]);
     mesh.start_all().await;
     let client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
     assert_eq!(listed(&client.info()), urls(&mesh, 0, &[1]));
@@ -84,7 +83,7 @@ async fn the_first_info_is_below_512_bytes_for_any_number_of_nodes() {
     let mut mesh = Mesh::builder(ServerKind::Standin, SIZE).describe();
     let name = |index: usize| format!("node-{index}-of-a-cluster-with-long-names.example.org:4222");
     for (index, node) in mesh.nodes.iter_mut().enumerate() {
-        node.flags.extend(["--advertise".to_owned(), name(index)]);
+        node.add_flags(&["--advertise", &name(index)]);
     }
     mesh.start_all().await;
     let mut client = RawClient::connect(mesh.nodes[0].address()).await;
@@ -108,9 +107,7 @@ async fn moves_by_itself(library: Library) {
     component.subscribe("all", "news.>");
     component.subscribe_queue("member", "work", "crew");
     component.flush().await;
-    let mut counterpart = mesh.nodes[2].client().await;
-    counterpart.subscribe("up", "1").await;
-    counterpart.flush().await;
+    let mut counterpart = mesh.nodes[2].subscriber("up").await;
     counterpart.publish("news.1", "before").await;
     eventually("it receives", TIMEOUT, async || {
         component.payloads("all") == ["before"]
@@ -150,7 +147,6 @@ async fn moves_by_itself(library: Library) {
             .count(),
         1
     );
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }
 
@@ -190,7 +186,6 @@ async fn works_across_nodes(library: Library) {
     crate::scenario::all_that_components_do(library, &mesh.nodes[0].url(), &mesh.nodes[1].url()).await;
     mesh.start_one_more().await;
     crate::scenario::all_that_components_do(library, &mesh.nodes[2].url(), &mesh.nodes[0].url()).await;
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }
 

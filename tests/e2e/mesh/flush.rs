@@ -124,7 +124,6 @@ async fn after_sub_ping_pong_a_publish_on_any_node_arrives_ten_thousand_times_wh
         rounds += pair.await.expect("every message arrived once");
     }
     eprintln!("{rounds} rounds over nodes that stayed, none missed, while {changes} nodes joined and left");
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }
 
@@ -182,7 +181,6 @@ async fn a_frozen_node_delays_one_pong_of_each_other_node_by_the_flush_timeout()
     mesh.wait_until_agreed().await;
 
     mesh.nodes[2].thaw();
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     frozen.publish("b", "thawed").await;
     there.expect_message("1", "b", "thawed").await;
@@ -203,9 +201,7 @@ async fn a_client_gets_every_message_after_its_pong_also_of_a_node_that_was_froz
         .setting("cluster.ping_timeout_ms", 60_000)
         .start()
         .await;
-    let mut others = mesh.nodes[2].client().await;
-    others.subscribe("all", "1").await;
-    others.flush().await;
+    let mut others = mesh.nodes[2].subscriber("all").await;
     let mut publishers = Vec::new();
     for _ in 0..4 {
         publishers.push(mesh.nodes[0].client().await);
@@ -214,10 +210,7 @@ async fn a_client_gets_every_message_after_its_pong_also_of_a_node_that_was_froz
         mesh.nodes[0].freeze().await;
         let mut clients = Vec::new();
         for _ in 0..4 {
-            let mut client = mesh.nodes[2].client().await;
-            client.subscribe("all", "1").await;
-            client.flush().await;
-            clients.push(client);
+            clients.push(mesh.nodes[2].subscriber("all").await);
         }
         let mut ledger = Ledger::new();
         for (number, publisher) in publishers.iter_mut().enumerate() {
@@ -243,9 +236,7 @@ async fn a_node_frozen_for_longer_than_the_ping_timeout_loses_its_routes_and_joi
         .setting("cluster.ping_timeout_ms", 500)
         .start()
         .await;
-    let mut subscriber = mesh.nodes[2].client().await;
-    subscriber.subscribe("a", "1").await;
-    subscriber.flush().await;
+    let mut subscriber = mesh.nodes[2].subscriber("a").await;
     mesh.wait_until_agreed().await;
     mesh.nodes[2].freeze().await;
     for index in [0, 1] {
@@ -265,7 +256,6 @@ async fn a_node_frozen_for_longer_than_the_ping_timeout_loses_its_routes_and_joi
     );
 
     mesh.nodes[2].thaw();
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     let mut publisher = mesh.nodes[1].client().await;
     let mut ledger = Ledger::new();
@@ -281,9 +271,10 @@ async fn a_node_frozen_for_longer_than_the_ping_timeout_loses_its_routes_and_joi
 async fn a_client_of_a_lame_duck_has_every_message_that_was_on_its_way_when_it_gets_its_pong() {
     const MESSAGES: usize = 20_000;
     let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
-    let mut subscriber = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
-    subscriber.subscribe("all", "1").await;
-    subscriber.flush().await;
+    let mut subscriber = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW)
+        .await
+        .subscribed("all")
+        .await;
     let mut publishers = [mesh.nodes[0].client().await, mesh.nodes[2].client().await];
     mesh.nodes[1].freeze().await;
     let mut messages = Vec::new();
@@ -323,9 +314,7 @@ async fn the_first_request_of_each_connection_is_answered_by_another_node() {
     let mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut answering = Vec::new();
     for node in &mesh.nodes[1..] {
-        let mut responder = node.client().await;
-        responder.subscribe(&format!("ask.{}", node.name()), "1").await;
-        responder.flush().await;
+        let responder = node.subscriber(&format!("ask.{}", node.name())).await;
         answering.push(answer(responder));
     }
     let address = mesh.nodes[0].address();

@@ -75,9 +75,7 @@ async fn clients_that_move_all_the_time_under_load_get_no_message_twice_or_out_o
     // Other clients on both nodes get the same messages.
     let mut others = Vec::new();
     for node in &mesh.nodes[1..] {
-        let mut other = node.client().await;
-        other.subscribe("load.*", "1").await;
-        other.flush().await;
+        let other = node.subscriber("load.*").await;
         others.push(Receiving::start(other, "another client"));
     }
     let mut publishing = Vec::new();

@@ -9,12 +9,6 @@ use tokio::net::TcpStream;
 
 const NO_NAME: [&str; 2] = ["--cluster_name", ""];
 
-fn with_flags(mesh: &mut Mesh, index: usize, flags: &[&str]) {
-    mesh.nodes[index]
-        .flags
-        .extend(flags.iter().map(|flag| (*flag).to_owned()));
-}
-
 async fn cluster_of(mesh: &Mesh, index: usize) -> (String, String) {
     let info = RawClient::connect(mesh.nodes[index].address()).await.info();
     let varz = mesh.nodes[index].http().get_json("/varz").await.expect("a page");
@@ -25,8 +19,8 @@ async fn cluster_of(mesh: &Mesh, index: usize) -> (String, String) {
 #[tokio::test]
 async fn a_node_without_a_cluster_name_adopts_that_of_the_cluster_it_joins() {
     let mut mesh = Mesh::builder(ServerKind::Standin, 3).describe();
-    with_flags(&mut mesh, 0, &NO_NAME);
-    with_flags(&mut mesh, 2, &NO_NAME);
+    mesh.nodes[0].add_flags(&NO_NAME);
+    mesh.nodes[2].add_flags(&NO_NAME);
     // The two nodes without a name join each other first.
     mesh.nodes[0].restart().await;
     mesh.nodes[2].restart().await;
@@ -34,7 +28,6 @@ async fn a_node_without_a_cluster_name_adopts_that_of_the_cluster_it_joins() {
     assert_eq!(cluster_of(&mesh, 0).await, (String::new(), String::new()));
     let mut client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
     mesh.nodes[1].restart().await;
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     for index in 0..3 {
         assert_eq!(cluster_of(&mesh, index).await, ("mesh".into(), "mesh".into()));
@@ -48,7 +41,7 @@ async fn a_node_without_a_cluster_name_adopts_that_of_the_cluster_it_joins() {
 
     // An adopted name counts as much as a configured one.
     let outsider = mesh.add(None);
-    with_flags(&mut mesh, outsider, &["--cluster_name", "other"]);
+    mesh.nodes[outsider].add_flags(&["--cluster_name", "other"]);
     mesh.nodes[outsider].restart().await;
     for index in [0, 2, outsider] {
         let process = mesh.nodes[index].process();
@@ -64,9 +57,9 @@ async fn a_node_without_a_cluster_name_adopts_that_of_the_cluster_it_joins() {
 #[tokio::test]
 async fn a_node_without_a_cluster_name_and_with_routes_to_two_clusters_joins_one() {
     let mut mesh = Mesh::builder(ServerKind::Standin, 3).describe();
-    with_flags(&mut mesh, 0, &["--cluster_name", "east"]);
-    with_flags(&mut mesh, 1, &NO_NAME);
-    with_flags(&mut mesh, 2, &["--cluster_name", "west"]);
+    mesh.nodes[0].add_flags(&["--cluster_name", "east"]);
+    mesh.nodes[1].add_flags(&NO_NAME);
+    mesh.nodes[2].add_flags(&["--cluster_name", "west"]);
     for node in &mut mesh.nodes {
         node.launch();
     }
@@ -154,7 +147,7 @@ async fn a_route_to_a_port_for_clients_logs_an_error_with_the_flag_for_the_right
         let other = Mesh::start(kind, 1).await;
         let mut mesh = Mesh::builder(ServerKind::Standin, 1).describe();
         let route = format!("nats://{}", other.nodes[0].address());
-        with_flags(&mut mesh, 0, &["--routes", &route]);
+        mesh.nodes[0].add_flags(&["--routes", &route]);
         mesh.nodes[0].restart().await;
         let process = mesh.nodes[0].process();
         let line = process.wait_for_line("the port for clients", TIMEOUT).await;

@@ -30,11 +30,9 @@ async fn a_second_node_of_the_same_name_is_refused_and_says_so() {
     let zookeeper = ZooKeeper::start().await;
     for by_zookeeper in [true, false] {
         let mut mesh = start_that_soon_misses_a_node(2, by_zookeeper.then_some(&zookeeper)).await;
-        let mut subscriber = mesh.nodes[0].client().await;
-        subscriber.subscribe("a", "1").await;
-        subscriber.flush().await;
+        let mut subscriber = mesh.nodes[0].subscriber("a").await;
         let second = mesh.add(None);
-        mesh.nodes[second].flags.extend(["-n", "n1"].map(str::to_owned));
+        mesh.nodes[second].add_flags(&["-n", "n1"]);
         mesh.nodes[second].launch();
         let end = mesh.nodes[second].process().wait_for_end(TIMEOUT).await;
         assert_eq!(end.code(), Some(69), "by ZooKeeper: {by_zookeeper}");
@@ -64,7 +62,7 @@ async fn of_two_nodes_of_the_same_name_in_zookeeper_one_serves_also_when_they_st
             .zookeeper(zookeeper.hosts(), PATH)
             .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
             .describe();
-        mesh.nodes[1].flags.extend(["-n", "n1"].map(str::to_owned));
+        mesh.nodes[1].add_flags(&["-n", "n1"]);
         mesh.nodes[0].launch();
         if !at_once {
             mesh.nodes[0].wait_until_ready().await;
@@ -105,7 +103,7 @@ async fn a_node_that_thaws_after_another_has_taken_its_place_gives_its_clients_u
             .wait_for_line_after(mark, "the link with n2 is lost", TIMEOUT)
             .await;
         let second = mesh.add(None);
-        mesh.nodes[second].flags.extend(["-n", "n2"].map(str::to_owned));
+        mesh.nodes[second].add_flags(&["-n", "n2"]);
         mesh.nodes[second].restart().await;
         mesh.wait_until_linked(&[0, second]).await;
         mesh.nodes[1].thaw();
@@ -150,7 +148,7 @@ async fn of_two_nodes_of_one_name_that_are_linked_with_different_nodes_exactly_o
             .await;
         }
         let second = mesh.add(None);
-        mesh.nodes[second].flags.extend(["-n", "n2"].map(str::to_owned));
+        mesh.nodes[second].add_flags(&["-n", "n2"]);
         mesh.nodes[second].restart().await;
         mesh.wait_until_linked(&[0, second]).await;
         // The third node first, so that it is linked with the first when it hears of the other one.
@@ -165,7 +163,6 @@ async fn of_two_nodes_of_one_name_that_are_linked_with_different_nodes_exactly_o
             "by ZooKeeper: {by_zookeeper}: {}",
             process.tail()
         );
-        mesh.wait_until_linked(&[0, stays, 2]).await;
         mesh.wait_until_agreed_among(&[0, stays, 2]).await;
         for index in [0, stays, 2] {
             assert!(mesh.nodes[index].stop(TIMEOUT).await.success());
@@ -189,7 +186,7 @@ async fn a_successor_of_the_same_name_waits_until_its_predecessor_has_left() {
         .wait_for_line("Entering lame duck mode", TIMEOUT)
         .await;
     let second = mesh.add(None);
-    mesh.nodes[second].flags.extend(["-n", "n2"].map(str::to_owned));
+    mesh.nodes[second].add_flags(&["-n", "n2"]);
     mesh.nodes[second].launch();
     mesh.nodes[0]
         .process()
@@ -209,7 +206,7 @@ async fn of_nodes_of_one_name_that_join_at_once_one_stays() {
         for _ in 0..3 {
             let twins: Vec<usize> = (0..3).map(|_| mesh.add(None)).collect();
             for twin in &twins {
-                mesh.nodes[*twin].flags.extend(["-n", "twin"].map(str::to_owned));
+                mesh.nodes[*twin].add_flags(&["-n", "twin"]);
             }
             for twin in &twins {
                 mesh.nodes[*twin].launch();
@@ -293,7 +290,7 @@ async fn nodes_that_thaw_together_after_all_of_them_were_replaced_end() {
         let new: Vec<usize> = ["n4", "n5"]
             .map(|name| {
                 let index = mesh.add(None);
-                mesh.nodes[index].flags.extend(["-n", name].map(str::to_owned));
+                mesh.nodes[index].add_flags(&["-n", name]);
                 index
             })
             .into();
@@ -308,7 +305,6 @@ async fn nodes_that_thaw_together_after_all_of_them_were_replaced_end() {
             assert_eq!(process.wait_for_end(LONG_TIMEOUT).await.code(), Some(69));
         }
         let stay = [0, 1, 2, new[0], new[1]];
-        mesh.wait_until_linked(&stay).await;
         mesh.wait_until_agreed_among(&stay).await;
         for index in stay {
             assert!(mesh.nodes[index].stop(TIMEOUT).await.success());

@@ -20,8 +20,9 @@ async fn is_refused(outsider: usize, other_flags: &[&str], flags: &[&str], reaso
     for (index, node) in mesh.nodes.iter_mut().enumerate() {
         let flags = if index == outsider { other_flags } else { flags };
         let address = node.cluster_address().to_string();
-        let flags = flags.iter().map(|flag| flag.replace("ADDRESS", &address));
-        node.flags.extend(flags);
+        for flag in flags {
+            node.add_flags(&[&flag.replace("ADDRESS", &address)]);
+        }
     }
     let members: Vec<usize> = (0..3).filter(|index| *index != outsider).collect();
     for node in &mut mesh.nodes {
@@ -40,10 +41,7 @@ async fn is_refused(outsider: usize, other_flags: &[&str], flags: &[&str], reaso
     // A publish on one of the two reaches the other one and not the outsider.
     let mut clients = Vec::new();
     for node in &mesh.nodes {
-        let mut client = node.client().await;
-        client.subscribe("a", "1").await;
-        client.flush().await;
-        clients.push(client);
+        clients.push(node.subscriber("a").await);
     }
     clients[members[0]].publish("a", "hi").await;
     for member in &members {
@@ -90,7 +88,7 @@ async fn nodes_with_the_right_password_form_one_cluster() {
     let mut mesh = Mesh::builder(ServerKind::Standin, 3).describe();
     for node in &mut mesh.nodes {
         let url = format!("nats://u:p@{}", node.cluster_address());
-        node.flags.extend(["--cluster".to_owned(), url]);
+        node.add_flags(&["--cluster", &url]);
     }
     mesh.start_all().await;
     mesh.wait_until_agreed().await;
@@ -109,8 +107,7 @@ async fn a_route_to_a_server_that_is_not_a_mesh_node_is_logged_as_an_error() {
         ),
     ] {
         let mut mesh = Mesh::builder(ServerKind::Standin, 1).describe();
-        let route = ["--routes".to_owned(), format!("nats://{address}")];
-        mesh.nodes[0].flags.extend(route);
+        mesh.nodes[0].add_flags(&["--routes", &format!("nats://{address}")]);
         mesh.nodes[0].restart().await;
         let process = mesh.nodes[0].process();
         let line = process.wait_for_line("is not a mesh node", TIMEOUT).await.text;
@@ -126,9 +123,7 @@ async fn a_route_to_a_server_that_is_not_a_mesh_node_is_logged_as_an_error() {
 async fn connections_that_are_not_nodes_do_no_harm_at_the_port_for_nodes() {
     let mut mesh = Mesh::start(ServerKind::Standin, 2).await;
     let before = mesh.nodes[0].figures();
-    let mut subscriber = mesh.nodes[1].client().await;
-    subscriber.subscribe("a", "1").await;
-    subscriber.flush().await;
+    let mut subscriber = mesh.nodes[1].subscriber("a").await;
     let address = mesh.nodes[0].cluster_address();
     let inputs: [&[u8]; 7] = [
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -163,7 +158,6 @@ async fn connections_that_are_not_nodes_do_no_harm_at_the_port_for_nodes() {
     publisher.publish("a", "hi").await;
     subscriber.expect_message("1", "a", "hi").await;
     publisher.close().await;
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     eventually("all files are closed", TIMEOUT, async || {
         mesh.nodes[0].figures().open_files <= before.open_files
@@ -192,7 +186,6 @@ async fn a_crowd_of_silent_connections_does_not_keep_a_node_out_of_the_mesh() {
         .wait_for_line("too many pending handshakes", TIMEOUT)
         .await;
     mesh.nodes[1].restart().await;
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     assert!(!mesh.nodes[1].process().has_line("not synced within"));
     crowding.abort();
@@ -211,17 +204,13 @@ async fn a_node_with_its_own_address_among_its_routes_makes_no_route_to_itself()
     // Also by a host name, which it recognizes as its own only after it has connected.
     let by_name = all[0].replace("127.0.0.1", "localhost");
     for node in &mut mesh.nodes {
-        node.flags
-            .extend(["--routes".to_owned(), format!("{},{by_name}", all.join(","))]);
+        node.add_flags(&["--routes", &format!("{},{by_name}", all.join(","))]);
     }
     mesh.start_all().await;
-    let mut client = mesh.nodes[0].client().await;
-    client.subscribe("a", "1").await;
-    client.flush().await;
+    let mut client = mesh.nodes[0].subscriber("a").await;
     client.publish("a", "hi").await;
     client.expect_message("1", "a", "hi").await;
     assert!(client.flush().await.is_empty(), "received twice");
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     let process = mesh.nodes[0].process();
     assert!(
@@ -240,12 +229,8 @@ async fn a_node_that_reads_nothing_costs_the_others_bounded_memory_and_does_not_
         .setting("cluster.ping_timeout_ms", 60_000)
         .start()
         .await;
-    let mut far = mesh.nodes[2].client().await;
-    far.subscribe("load", "1").await;
-    far.flush().await;
-    let mut near = mesh.nodes[0].client().await;
-    near.subscribe("local", "1").await;
-    near.flush().await;
+    let mut far = mesh.nodes[2].subscriber("load").await;
+    let mut near = mesh.nodes[0].subscriber("local").await;
     mesh.wait_until_agreed().await;
     let before = mesh.nodes[0].figures().resident_kib;
     mesh.nodes[2].freeze().await;
@@ -271,7 +256,6 @@ async fn a_node_that_reads_nothing_costs_the_others_bounded_memory_and_does_not_
         .await;
 
     mesh.nodes[2].thaw();
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     // Messages sent to the frozen node before may arrive or not. Messages published from now on arrive once.
     publisher.publish("load", "after").await;

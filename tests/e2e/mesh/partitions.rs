@@ -23,10 +23,7 @@ fn builder(size: usize) -> MeshBuilder {
 async fn subscribers(mesh: &Mesh) -> Vec<RawClient> {
     let mut all = Vec::new();
     for node in &mesh.nodes {
-        let mut subscriber = node.client().await;
-        subscriber.subscribe("all", "1").await;
-        subscriber.flush().await;
-        all.push(subscriber);
+        all.push(node.subscriber("all").await);
     }
     all
 }
@@ -68,16 +65,11 @@ async fn both_sides_of_a_partition_serve_their_clients_and_are_one_mesh_after_it
         reaches(&mesh, &mut subscribers, 3, &[2, 3], &[0, 1]).await;
         // Interest that begins or ends during the partition is known after it.
         let node = if round == 0 { 1 } else { 2 };
-        let mut client = mesh.nodes[node].client().await;
-        client.subscribe("meanwhile", "1").await;
-        client.flush().await;
-        let mut short_lived = mesh.nodes[node].client().await;
-        short_lived.subscribe("gone", "1").await;
-        short_lived.flush().await;
+        let mut client = mesh.nodes[node].subscriber("meanwhile").await;
+        let short_lived = mesh.nodes[node].subscriber("gone").await;
         short_lived.close().await;
 
         lan.heal();
-        mesh.wait_until_whole().await;
         mesh.wait_until_agreed().await;
         for from in 0..4 {
             reaches(&mesh, &mut subscribers, from, &[0, 1, 2, 3], &[]).await;
@@ -119,7 +111,6 @@ async fn a_route_that_is_silent_in_one_direction_ends_on_both_sides_and_others_s
     reaches(&mesh, &mut subscribers, 0, &[0, 2], &[1]).await;
     reaches(&mesh, &mut subscribers, 1, &[1, 2], &[0]).await;
     lan.heal();
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     for from in 0..3 {
         reaches(&mesh, &mut subscribers, from, &[0, 1, 2], &[]).await;
@@ -128,9 +119,7 @@ async fn a_route_that_is_silent_in_one_direction_ends_on_both_sides_and_others_s
 
 /// Publishes from one node to another over this network, and checks that no message is lost.
 async fn nothing_is_lost(mesh: &mut Mesh, subject: &str, count: u64) {
-    let mut subscriber = mesh.nodes[1].client().await;
-    subscriber.subscribe(subject, "1").await;
-    subscriber.flush().await;
+    let subscriber = mesh.nodes[1].subscriber(subject).await;
     // With lost frames the flush may exceed its timeout.
     mesh.wait_until_agreed().await;
     let publisher = mesh.nodes[0].client().await;
@@ -144,7 +133,6 @@ async fn nothing_is_lost(mesh: &mut Mesh, subject: &str, count: u64) {
     let (mut subscriber, mut receipts) = receiving.stop().await;
     receipts.gather(&mut subscriber, &ledger, LONG_TIMEOUT).await;
     receipts.assert_whole(&ledger);
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }
 
@@ -206,7 +194,6 @@ async fn a_node_that_cannot_reach_zookeeper_stays_in_the_mesh_and_is_registered_
         registrar.children("/standin/nodes").await == ["n1", "n2", "n3"]
     })
     .await;
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     for node in &mut mesh.nodes {
         let process = node.process();

@@ -124,10 +124,7 @@ async fn a_node_with_group_members_and_plain_subscribers_gets_each_message_once(
     let mut members = vec![member(&mesh, 1, "work.*").await, member(&mesh, 2, "work.*").await];
     let mut plain = Vec::new();
     for node in [0, 1, 1, 2] {
-        let mut subscriber = mesh.nodes[node].client().await;
-        subscriber.subscribe("work.>", "1").await;
-        subscriber.flush().await;
-        plain.push(subscriber);
+        plain.push(mesh.nodes[node].subscriber("work.>").await);
     }
     let mut publisher = mesh.nodes[0].client().await;
     let before = mesh.nodes[1].messages_from_links().await;

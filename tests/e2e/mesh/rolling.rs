@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use e2e::raw::CONNECT_OLD;
 use e2e::{
-    Ledger, Mesh, MeshNode, Publishing, RawClient, Receipts, Receiving, ServerKind, Sidecar, TIMEOUT,
-    ZooKeeper, eventually,
+    Ledger, Mesh, Node, Publishing, RawClient, Receipts, Receiving, ServerKind, Sidecar, TIMEOUT, ZooKeeper,
+    eventually,
 };
 
 const PATH: &str = "/standin/nodes";
@@ -38,10 +38,8 @@ struct Load {
 }
 
 impl Load {
-    async fn start(sidecars: &[Sidecar], stays: &MeshNode) -> Self {
-        let mut witness = stays.client().await;
-        witness.subscribe("load.*", "1").await;
-        witness.flush().await;
+    async fn start(sidecars: &[Sidecar], stays: &Node) -> Self {
+        let witness = stays.subscriber("load.*").await;
         let mut load = Self {
             publishing: Vec::new(),
             witness: Receiving::start(witness, "the witness"),
@@ -49,9 +47,10 @@ impl Load {
             members: Vec::new(),
         };
         for (index, sidecar) in sidecars.iter().enumerate() {
-            let mut subscriber = RawClient::open_with(sidecar.address(), CONNECT_OLD).await;
-            subscriber.subscribe("load.*", "1").await;
-            subscriber.flush().await;
+            let subscriber = RawClient::open_with(sidecar.address(), CONNECT_OLD)
+                .await
+                .subscribed("load.*")
+                .await;
             load.receiving
                 .push(Receiving::start(subscriber, &format!("subscriber {index}")));
             let mut member = RawClient::open_with(sidecar.address(), CONNECT_OLD).await;
@@ -178,7 +177,7 @@ async fn start_node_that_stays(mesh: &mut Mesh) -> usize {
         .collect();
     let stays = mesh.add(None);
     let flags = ["--zookeeper", "", "--routes", &routes.join(","), "--no_advertise"];
-    mesh.nodes[stays].flags.extend(flags.map(str::to_owned));
+    mesh.nodes[stays].add_flags(&flags);
     mesh.nodes[stays].restart().await;
     mesh.wait_until_whole().await;
     stays

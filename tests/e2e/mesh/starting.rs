@@ -3,9 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{
-    Ledger, Mesh, MeshNode, RawClient, Receipts, Registrar, ServerKind, TIMEOUT, ZooKeeper, eventually,
-};
+use e2e::{Ledger, Mesh, Node, RawClient, Receipts, Registrar, ServerKind, TIMEOUT, ZooKeeper, eventually};
 
 const PATH: &str = "/standin/nodes";
 const ROUNDS: usize = 3;
@@ -14,18 +12,16 @@ const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
 const LONG_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Connects a subscriber and a publisher to a starting node, as soon as it accepts clients.
-async fn first_client(node: &mut MeshNode) -> (RawClient, RawClient) {
+async fn first_client(node: &mut Node) -> (RawClient, RawClient) {
     node.wait_until_ready().await;
-    let mut subscriber = node.client().await;
-    subscriber.subscribe("all", "1").await;
-    subscriber.flush().await;
+    let subscriber = node.subscriber("all").await;
     (subscriber, node.client().await)
 }
 
 /// Starts all nodes at the same instant. Checks that a publish on each node reaches the subscriber of each, without waiting for the
 /// mesh.
 async fn start_at_once(mesh: &mut Mesh) {
-    mesh.nodes.iter_mut().for_each(MeshNode::launch);
+    mesh.nodes.iter_mut().for_each(Node::launch);
     let mut subscribers = Vec::new();
     let mut publishers = Vec::new();
     let first = futures_util::future::join_all(mesh.nodes.iter_mut().map(first_client)).await;
@@ -44,7 +40,6 @@ async fn start_at_once(mesh: &mut Mesh) {
         receipts.take_all(&subscriber.flush().await);
         receipts.assert_whole(&ledger);
     }
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }
 
@@ -54,7 +49,7 @@ async fn nodes_with_routes_that_start_at_the_same_instant_serve_only_as_a_comple
         let mut mesh = Mesh::builder(ServerKind::Standin, size).describe();
         for _ in 0..ROUNDS {
             start_at_once(&mut mesh).await;
-            mesh.nodes.iter_mut().for_each(MeshNode::kill);
+            mesh.nodes.iter_mut().for_each(Node::kill);
         }
     }
 }
@@ -68,7 +63,7 @@ async fn nodes_in_zookeeper_that_start_at_the_same_instant_serve_only_as_a_compl
             .describe();
         for _ in 0..ROUNDS {
             start_at_once(&mut mesh).await;
-            mesh.nodes.iter_mut().for_each(MeshNode::terminate);
+            mesh.nodes.iter_mut().for_each(Node::terminate);
             for node in &mut mesh.nodes {
                 assert!(node.process().wait_for_end(TIMEOUT).await.success());
             }
@@ -89,7 +84,6 @@ async fn nodes_with_the_address_of_one_seed_find_each_other_through_it() {
     mesh.nodes[0].kill();
     mesh.wait_until_whole().await;
     mesh.nodes[2].restart().await;
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }
 
@@ -103,9 +97,7 @@ async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_s
         .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
         .describe();
     mesh.nodes[0].restart().await;
-    let mut subscriber = mesh.nodes[0].client().await;
-    subscriber.subscribe("a", "1").await;
-    subscriber.flush().await;
+    let mut subscriber = mesh.nodes[0].subscriber("a").await;
     assert_eq!(registrar.children(PATH).await, ["n1"]);
     mesh.nodes[0].freeze().await;
     let launched = Instant::now();
@@ -141,7 +133,6 @@ async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_s
     );
 
     mesh.nodes[0].thaw();
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     mesh.nodes[1].client().await.publish("a", "hi").await;
     subscriber.expect_message("1", "a", "hi").await;
@@ -167,7 +158,6 @@ async fn a_node_killed_and_started_again_at_once_is_registered_and_has_its_route
             now != before && !now.is_empty()
         })
         .await;
-        mesh.wait_until_whole().await;
         mesh.wait_until_agreed().await;
         let took = start.elapsed();
         assert!(took < Duration::from_secs(5), "it took {took:?}");
@@ -248,11 +238,9 @@ async fn a_node_that_the_registered_nodes_refuse_is_not_registered_and_ends_with
     for (index, node) in mesh.nodes.iter_mut().enumerate() {
         let password = if index == 2 { "wrong" } else { "right" };
         let url = format!("nats://u:{password}@{}", node.cluster_address());
-        node.flags.extend(["--cluster".to_owned(), url]);
+        node.add_flags(&["--cluster", &url]);
     }
-    mesh.nodes[3]
-        .flags
-        .extend(["--cluster_name", "other"].map(str::to_owned));
+    mesh.nodes[3].add_flags(&["--cluster_name", "other"]);
     for index in [0, 1] {
         mesh.nodes[index].restart().await;
     }
@@ -268,7 +256,6 @@ async fn a_node_that_the_registered_nodes_refuse_is_not_registered_and_ends_with
         assert!(!process.has_line("Listening for client connections"));
         assert_eq!(registrar.children(PATH).await, ["n1", "n2"]);
     }
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }
 

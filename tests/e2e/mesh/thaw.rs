@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use e2e::{Mesh, MeshNode, RawClient, ServerKind, Sidecar, TIMEOUT, eventually};
+use e2e::{Mesh, RawClient, ServerKind, Sidecar, TIMEOUT, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -40,14 +40,13 @@ async fn payloads(client: &mut RawClient) -> Vec<String> {
 async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset_ones() {
     let mut mesh = Mesh::start(ServerKind::Standin, 1).await;
     let node = &mut mesh.nodes[0];
-    let mut subscriber = node.client().await;
-    subscriber.subscribe("news", "1").await;
-    subscriber.flush().await;
+    let mut subscriber = node.subscriber("news").await;
     // One component on two connections, as after a move of a sidecar, that does not want its own messages.
     let mut moved_from = RawClient::open_with(node.address(), NO_ECHO).await;
-    let mut moved_to = RawClient::open_with(node.address(), NO_ECHO).await;
-    moved_to.subscribe("news", "1").await;
-    moved_to.flush().await;
+    let mut moved_to = RawClient::open_with(node.address(), NO_ECHO)
+        .await
+        .subscribed("news")
+        .await;
     let mut given_up = Vec::new();
     for _ in 0..20 {
         given_up.push(node.client().await);
@@ -97,9 +96,7 @@ async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset
 async fn a_node_that_was_not_frozen_delivers_the_last_message_before_a_reset() {
     let mesh = Mesh::start(ServerKind::Standin, 1).await;
     let node = &mesh.nodes[0];
-    let mut subscriber = node.client().await;
-    subscriber.subscribe("news", "1").await;
-    subscriber.flush().await;
+    let mut subscriber = node.subscriber("news").await;
     for round in 0..50 {
         let mut client = node.client().await;
         client.publish("news", round.to_string()).await;
@@ -116,9 +113,7 @@ async fn a_thawed_node_delivers_nothing_of_a_node_that_has_closed_the_route() {
         .setting("cluster.redial_ms_max", 500)
         .start()
         .await;
-    let mut subscriber = mesh.nodes[1].client().await;
-    subscriber.subscribe("news", "1").await;
-    subscriber.flush().await;
+    let mut subscriber = mesh.nodes[1].subscriber("news").await;
     mesh.wait_until_agreed().await;
     let mut publisher = mesh.nodes[0].client().await;
     for round in 0..3 {
@@ -133,7 +128,6 @@ async fn a_thawed_node_delivers_nothing_of_a_node_that_has_closed_the_route() {
         })
         .await;
         mesh.nodes[1].thaw();
-        mesh.wait_until_whole().await;
         mesh.wait_until_agreed().await;
         publisher.publish("news", format!("new {round}")).await;
         subscriber
@@ -146,10 +140,7 @@ async fn a_thawed_node_delivers_nothing_of_a_node_that_has_closed_the_route() {
 #[tokio::test]
 async fn s12_a_thawed_node_delivers_nothing_that_a_sidecar_has_counted_as_lost() {
     let mut mesh = Mesh::start(ServerKind::Standin, 2).await;
-    let sidecar = Sidecar::builder()
-        .upstream(mesh.nodes.iter().map(MeshNode::url))
-        .start()
-        .await;
+    let sidecar = Sidecar::builder().nodes(&mesh.nodes).start().await;
     let mut publisher = RawClient::open(sidecar.address()).await;
     publisher.flush().await;
     let address = e2e::found("the session has a node", TIMEOUT, async || {
@@ -157,9 +148,7 @@ async fn s12_a_thawed_node_delivers_nothing_that_a_sidecar_has_counted_as_lost()
     })
     .await;
     let frozen = usize::from(mesh.nodes[1].address() == address);
-    let mut subscriber = mesh.nodes[1 - frozen].client().await;
-    subscriber.subscribe("a", "1").await;
-    subscriber.flush().await;
+    let mut subscriber = mesh.nodes[1 - frozen].subscriber("a").await;
     mesh.wait_until_agreed().await;
 
     mesh.nodes[frozen].freeze().await;

@@ -34,9 +34,7 @@ async fn registered(registrar: &mut Registrar, ids: &[&str]) {
 
 /// Starts to publish from a client of the first node to one of the second.
 async fn flow(mesh: &Mesh) -> (Publishing, Receiving) {
-    let mut subscriber = mesh.nodes[1].client().await;
-    subscriber.subscribe("flow", "1").await;
-    subscriber.flush().await;
+    let subscriber = mesh.nodes[1].subscriber("flow").await;
     let publisher = mesh.nodes[0].client().await;
     (
         Publishing::start(publisher, "p", "flow", Duration::from_millis(2)),
@@ -62,10 +60,9 @@ async fn a_nodes_record_shows_what_it_is_then_that_it_drains_and_goes_with_the_l
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = builder(zookeeper.hosts()).describe();
-    let settings = &mut mesh.nodes[2].settings;
-    settings.push(("cluster.zone".to_owned(), "north".to_owned()));
-    settings.push(("cluster.weight".to_owned(), "7".to_owned()));
-    settings.push(("process.lame_duck_grace_secs".to_owned(), "60".to_owned()));
+    mesh.nodes[2].set("cluster.zone", "north");
+    mesh.nodes[2].set("cluster.weight", 7);
+    mesh.nodes[2].set("process.lame_duck_grace_secs", 60);
     mesh.start_all().await;
     assert_eq!(registrar.children(PATH).await, ["n1", "n2", "n3"]);
     let found = record(&mut registrar, "n3").await;
@@ -83,9 +80,10 @@ async fn a_nodes_record_shows_what_it_is_then_that_it_drains_and_goes_with_the_l
             .is_some_and(|version| !version.is_empty())
     );
 
-    let mut client = RawClient::open_with(node.address(), CONNECT_NEW).await;
-    client.subscribe("a", "1").await;
-    client.flush().await;
+    let mut client = RawClient::open_with(node.address(), CONNECT_NEW)
+        .await
+        .subscribed("a")
+        .await;
     let mut elsewhere = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
     mesh.nodes[2].terminate();
     let lame = until_info(&mut client, |info| info["ldm"] == true).await;
@@ -107,7 +105,6 @@ async fn a_nodes_record_shows_what_it_is_then_that_it_drains_and_goes_with_the_l
     registered(&mut registrar, &["n1", "n2"]).await;
     let end = mesh.nodes[2].process().wait_for_end(TIMEOUT).await;
     assert!(end.success(), "{end:?}");
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     for index in [0, 1] {
         let process = mesh.nodes[index].process();
@@ -140,7 +137,6 @@ async fn while_zookeeper_is_down_the_mesh_stays_complete_and_nodes_are_registere
             .wait_for_line("zookeeper: connection lost", LONG_TIMEOUT)
             .await;
     }
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     // A node dies, is started again, and is found at its old address.
     mesh.nodes[2].kill();
@@ -151,7 +147,6 @@ async fn while_zookeeper_is_down_the_mesh_stays_complete_and_nodes_are_registere
         "{}",
         mesh.nodes[2].process().tail()
     );
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 
     zookeeper.start_again().await;
@@ -164,7 +159,6 @@ async fn while_zookeeper_is_down_the_mesh_stays_complete_and_nodes_are_registere
     })
     .await;
     nothing_is_lost(flow).await;
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
     mesh.nodes[0].terminate();
     registered(&mut registrar, &["n2", "n3"]).await;
@@ -203,7 +197,6 @@ async fn a_node_is_registered_again_after_its_session_expired_and_after_its_znod
             .all(|line| !line.text.contains("the link with"))
     );
     nothing_is_lost(flow).await;
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }
 
@@ -223,6 +216,5 @@ async fn an_ensemble_that_loses_its_leader_keeps_all_nodes_registered_and_accept
     assert!(mesh.nodes[new_node].stop(TIMEOUT).await.success());
     registered(&mut registrar, &["n1", "n2", "n3"]).await;
     nothing_is_lost(flow).await;
-    mesh.wait_until_whole().await;
     mesh.wait_until_agreed().await;
 }

@@ -1,14 +1,16 @@
-//! One node of a [`Mesh`](crate::Mesh): a `standin-broker` or `nats-server` process, with every way to start and to end it.
+//! One `standin-broker` or `nats-server`, alone or a node of a [`Mesh`](crate::Mesh): a process with every way to start and to
+//! end it. It is given only flags that both programs have, so that the same test runs against both.
 
 use crate::figures::Figures;
 use crate::http::Endpoint;
 use crate::netns::{Netns, connect_inside};
+use crate::peers;
 use crate::port::free_port;
 use crate::process::{Process, Program};
 use crate::raw::RawClient;
-use crate::server::ServerKind;
 use nix::sys::signal::Signal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -16,24 +18,75 @@ use tokio::net::TcpStream;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One node. Its ports and its name stay the same over every restart.
+/// The program that is run as a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerKind {
+    /// `standin-broker`.
+    Standin,
+    /// The newest `nats-server`, from PyPI.
+    NatsServer,
+    /// Debian's `nats-server`, 2.9.
+    OldNatsServer,
+}
+
+impl ServerKind {
+    /// Returns the name of the program.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Standin => "standin-broker",
+            Self::NatsServer | Self::OldNatsServer => "nats-server",
+        }
+    }
+
+    /// Returns the path of the program.
+    pub fn path(self) -> PathBuf {
+        match self {
+            Self::Standin => peers::broker_binary(),
+            Self::NatsServer => peers::folder().join("python/bin/nats-server"),
+            Self::OldNatsServer => "/usr/sbin/nats-server".into(),
+        }
+    }
+
+    /// Returns the program, without arguments.
+    pub fn program(self) -> Program {
+        Program::new(self.path())
+    }
+}
+
+/// One server. Its ports and its name stay the same over every restart.
 #[derive(Debug)]
-pub struct MeshNode {
+pub struct Node {
     kind: ServerKind,
     name: String,
     address: SocketAddr,
     cluster: SocketAddr,
     http: Endpoint,
-    /// Flags by which it finds the other nodes.
+    /// Flags of a node of a mesh: its name, and how it finds the other nodes.
     joining: Vec<String>,
-    /// Further flags, used from the next start on.
-    pub flags: Vec<String>,
-    /// Settings of `standin-broker`, such as `cluster.ping_timeout_ms`, used from the next start on.
-    pub settings: Vec<(String, String)>,
+    /// Further flags and the environment, used from the next start on.
+    flags: Vec<String>,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
-impl MeshNode {
+impl Node {
+    /// Starts a server without a cluster, with these flags and those of its address, and waits until it is ready.
+    pub async fn start(kind: ServerKind, flags: &[&str]) -> Self {
+        Self::start_in(kind, flags, &[]).await
+    }
+
+    /// Starts a server as [`start`](Self::start) does, with these environment variables.
+    pub async fn start_in(kind: ServerKind, flags: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut node = Self::new(kind, kind.name().to_owned(), None);
+        node.add_flags(flags);
+        let variables = environment.iter();
+        node.environment = variables
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
+        node.restart().await;
+        node
+    }
+
     /// Returns a node that is not started yet, on loopback or at the address of a namespace.
     pub(crate) fn new(kind: ServerKind, name: String, netns: Option<&Netns>) -> Self {
         let host = netns.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), Netns::address);
@@ -49,7 +102,7 @@ impl MeshNode {
             },
             joining: Vec::new(),
             flags: Vec::new(),
-            settings: Vec::new(),
+            environment: Vec::new(),
             process: None,
         }
     }
@@ -58,7 +111,23 @@ impl MeshNode {
         self.joining = flags;
     }
 
-    /// Returns its server name: `n1`, `n2`, …
+    /// Adds flags, used from the next start on. They override those of the mesh.
+    pub fn add_flags(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+
+    /// Sets a key of the settings, such as `cluster.ping_timeout_ms`, from the next start on. Only `standin-broker` has them.
+    pub fn set(&mut self, key: &str, value: impl ToString) {
+        assert_eq!(
+            self.kind,
+            ServerKind::Standin,
+            "only standin-broker has the setting {key}"
+        );
+        let variable = format!("STANDIN_{}", key.replace('.', "_").to_uppercase());
+        self.environment.push((variable, value.to_string()));
+    }
+
+    /// Returns its name: `n1`, `n2`, … in a mesh
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -105,10 +174,7 @@ impl MeshNode {
     /// # Errors
     /// The socket's error.
     pub async fn connect(&self) -> std::io::Result<TcpStream> {
-        match &self.http.netns {
-            Some(netns) => connect_inside(netns, self.address).await,
-            None => TcpStream::connect(self.address).await,
-        }
+        connect_inside(self.http.netns.as_deref(), self.address).await
     }
 
     /// Connects a raw client, from the host on which the node runs.
@@ -117,6 +183,11 @@ impl MeshNode {
             Ok(Ok(stream)) => RawClient::open_over(stream).await,
             other => panic!("{} does not accept a client: {other:?}", self.name),
         }
+    }
+
+    /// Connects a raw client that has subscribed to this subject with the sid 1.
+    pub async fn subscriber(&self, subject: &str) -> RawClient {
+        self.client().await.subscribed(subject).await
     }
 
     /// Returns its process, running or ended.
@@ -196,22 +267,18 @@ impl MeshNode {
     }
 
     fn program(&self) -> Program {
-        let program = self
+        let mut program = self
             .kind
             .program()
             .args(["-a", &self.address.ip().to_string()])
             .args(["-p", &self.address.port().to_string()])
             .args(["-m", &self.http.address.port().to_string()])
-            .args(["-n", &self.name])
-            .args(["--cluster", &format!("nats://{}", self.cluster)])
             .args(&self.joining)
-            .args(&self.flags);
-        let program = self.settings.iter().fold(program, |program, (key, value)| {
-            program.env(format!("STANDIN_{}", key.replace('.', "_").to_uppercase()), value)
-        });
-        match &self.http.netns {
-            Some(netns) => program.inside_named(netns),
-            None => program,
+            .args(&self.flags)
+            .inside_named(self.http.netns.as_deref());
+        for (name, value) in &self.environment {
+            program = program.env(name, value);
         }
+        program
     }
 }
