@@ -4,8 +4,8 @@ from contextlib import ExitStack
 
 import throughput
 from cluster import both
-from pair import Case, in_turn
-from report import progress, say, table
+from pair import Case
+from report import say, table
 
 # name, messages, nodes of the subscribers (the publisher is on node 0), payload, targets ours ÷ theirs: CPU at most, throughput
 # at least
@@ -22,14 +22,12 @@ def run(folder, runs, part, targets):
     with ExitStack() as running:
         clusters = both(folder, running)
         for name, messages, places, payload, cpu_max, rate_min in CASES:
-            progress(name)
             case = Case(name)
             words = ["--messages", int(messages * part), "--payload", payload, "--subscribers", len(places)]
-            for number in range(runs):
-                for who in in_turn(number):
-                    nodes = clusters[who]
-                    ends = ["--publishers-at", nodes.addresses(0), "--subscribers-at", nodes.addresses(*places)]
-                    throughput.measure(case, who, nodes, [*ends, *words])
+            for who in case.in_turn(runs):
+                nodes = clusters[who]
+                ends = ["--publishers-at", nodes.addresses(0), "--subscribers-at", nodes.addresses(*places)]
+                throughput.measure(case, who, nodes, [*ends, *words])
             cases.append(case)
             if cpu_max:
                 case.check_later(targets, "cpu", "CPU", cpu_max)

@@ -15,12 +15,11 @@ FILES_OF_SIDECAR = 200  # without those of sessions
 SETTLED_SECONDS = 5
 
 
-def run(folder, quick, targets):
+def run(folder, runs, part, targets):
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    wanted = 1_000 if quick else COMPONENTS
+    wanted = int(COMPONENTS * part)
     count = min(wanted, (files - FILES_OF_SIDECAR) // 2)
-    runs = 1 if quick else 3
+    runs = min(runs, 3)
     memory, moved, lost = [], [], 0
     for number in range(runs):
         progress(f"idle components: run {number + 1} of {runs}")

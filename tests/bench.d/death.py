@@ -6,14 +6,12 @@ import time
 
 from cluster import Cluster
 from interest import Interest, wait_until_known
-from pair import OURS, Case, address, in_turn
-from processes import Crowd
-from report import progress, say, table
+from pair import OURS, Case, address
+from processes import Crowd, seconds_until
+from report import say, table
 
 SUBSCRIPTIONS = 10_000
 TARGET_MAX_MS = 50
-LONGEST_SECONDS = 60
-POLL_SECONDS = 0.001
 # name, words for the load generator
 CASES = [
     (f"{SUBSCRIPTIONS:,} clients with one each", ["idle", "--components", SUBSCRIPTIONS]),
@@ -25,10 +23,8 @@ def run(folder, runs, part, targets):
     cases = []
     for name, words in CASES:
         case = Case(name)
-        for number in range(runs):
-            progress(f"a node is killed, {name}: run {number + 1} of {runs}")
-            for who in in_turn(number):
-                once(folder, who, words, case)
+        for who in case.in_turn(runs):
+            once(folder, who, words, case)
         cases.append(case)
         longest = max(case.figures["gone"][OURS])
         targets.later(f"interest gone on every other node, {name} (max)", longest, TARGET_MAX_MS, "ms")
@@ -63,18 +59,10 @@ def witness(node):
 
 def kill(victim, interests, connection):
     """Kills the node. Returns the seconds until its interest is gone everywhere, and until the connection has ended."""
-    tests = [lambda: has_ended(connection), *(interest.has_forgotten for interest in interests)]
-    seen = {}
     started = time.monotonic()
     victim.signal(signal.SIGKILL)
-    while len(seen) < len(tests):
-        for number, test in enumerate(tests):
-            if number not in seen and test():
-                seen[number] = time.monotonic() - started
-        if time.monotonic() > started + LONGEST_SECONDS:
-            raise TimeoutError(f"interest of {victim.name} is not gone after {LONGEST_SECONDS} s")
-        time.sleep(POLL_SECONDS)
-    return max(seen[number] for number in range(1, len(tests))), seen[0]
+    closed, *gone = seconds_until([lambda: has_ended(connection), *(interest.has_forgotten for interest in interests)], started)
+    return max(gone), closed
 
 
 def has_ended(connection):

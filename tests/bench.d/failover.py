@@ -16,8 +16,8 @@ NO_SIGNAL = 0
 PROBE_MS = 1000 + 1000  # default probe interval and timeout
 
 
-def run(folder, quick, targets):
-    kills, freezes = (10, 1) if quick else (100, 5)
+def run(folder, runs, part, targets):
+    kills, freezes = int(100 * part), runs
     with ExitStack() as running:
         nodes = peers.cluster(folder, 3, running)
         sidecar = running.enter_context(peers.sidecar(folder, [node.port for node in nodes]))

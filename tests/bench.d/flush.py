@@ -3,9 +3,9 @@
 from contextlib import ExitStack
 
 from cluster import both
-from pair import OURS, THEIRS, Case, in_turn
+from pair import OURS, THEIRS, Case
 from processes import load
-from report import progress, say, table
+from report import say, table
 
 ROUNDS = 400
 
@@ -14,15 +14,13 @@ def run(folder, runs, part, targets):
     case = Case("flush")
     with ExitStack() as running:
         clusters = both(folder, running)
-        for number in range(runs):
-            progress(f"subscribed here, published there: run {number + 1} of {runs}")
-            for who in in_turn(number):
-                nodes = clusters[who]
-                ends = ["--subscriber", nodes.addresses(0), "--publisher", nodes.addresses(1)]
-                done = load("flush", *ends, "--rounds", ROUNDS)
-                case.add("missed", who, done["missed"])
-                case.add("p50", who, done["p50_us"])
-                case.add("p99", who, done["p99_us"])
+        for who in case.in_turn(runs):
+            nodes = clusters[who]
+            ends = ["--subscriber", nodes.addresses(0), "--publisher", nodes.addresses(1)]
+            done = load("flush", *ends, "--rounds", ROUNDS)
+            case.add("missed", who, done["missed"])
+            case.add("p50", who, done["p50_us"])
+            case.add("p99", who, done["p99_us"])
     say("### SUB, PING, PONG on one node, then at once a publish on another\n")
     head = ["", f"messages missed of {ROUNDS * runs:,}", "SUB → PONG p50, µs", "p99, µs"]
     table(head, [row(case, who) for who in (OURS, THEIRS)])

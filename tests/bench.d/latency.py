@@ -2,9 +2,9 @@
 
 from contextlib import ExitStack
 
-from pair import Case, address, both, in_turn
+from pair import Case, address, both
 from processes import load
-from report import progress, say, table
+from report import say, table
 
 # Targets ours ÷ theirs: the rate at least, the others at most.
 REQUEST_TARGETS = {"cpu": 0.7, "rate": 1.3, "p50": 0.8}
@@ -29,13 +29,11 @@ def run(folder, runs, part, targets):
     with ExitStack() as running:
         servers = both(folder, running)
         for name, measurement, messages, words, limits in CASES:
-            progress(name)
             case = Case(name)
-            for number in range(runs):
-                for who in in_turn(number):
-                    before = servers[who].cpu_ns()
-                    once(case, who, servers[who], measurement, words)
-                    case.add("cpu", who, servers[who].cpu_ns_since(before) / 1000 / messages)
+            for who in case.in_turn(runs):
+                before = servers[who].cpu_ns()
+                once(case, who, servers[who], measurement, words)
+                case.add("cpu", who, servers[who].cpu_ns_since(before) / 1000 / messages)
             cases.append(case)
             check(case, limits, targets)
     say(f"### Latency, medians of {runs} runs in turn\n")

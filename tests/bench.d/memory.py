@@ -4,9 +4,9 @@ import time
 
 from cluster import Cluster
 from interest import wait_until_known
-from pair import OURS, THEIRS, Case, address, in_turn
+from pair import OURS, THEIRS, Case, address
 from processes import Crowd
-from report import progress, say, table
+from report import say, table
 from subscriptions import SUBSCRIPTIONS, SUBSCRIPTIONS_QUICK
 
 
@@ -14,10 +14,8 @@ def run(folder, runs, part, targets):
     count = SUBSCRIPTIONS_QUICK if part < 1 else SUBSCRIPTIONS
     case = Case("subscriptions")
     runs = min(runs, 3)
-    for number in range(runs):
-        for who in in_turn(number):
-            progress(f"{count:,} subscriptions on one node of {who}")
-            once(folder, who, count, case)
+    for who in case.in_turn(runs):
+        once(folder, who, count, case)
     say(f"### {count:,} different subscriptions on one node of three, medians of {runs} runs in turn\n")
     say("In each cell: ours / nats-server's = ratio.\n")
     rows = [

@@ -4,14 +4,12 @@ import time
 
 from cluster import Cluster
 from interest import Interest, wait_until_known
-from pair import OURS, Case, address, in_turn
-from processes import Crowd, accepts
-from report import progress, say, table
+from pair import OURS, Case, address
+from processes import Crowd, accepts, seconds_until
+from report import say, table
 
 SUBSCRIPTIONS = 100_000
 TARGET_MAX = 1
-LONGEST_SECONDS = 60
-POLL_SECONDS = 0.001
 # name, nodes of the subscriptions
 CASES = [("all on one node", (0,)), ("a third on each node", (0, 1, 2))]
 
@@ -20,10 +18,8 @@ def run(folder, runs, part, targets):
     cases = []
     for name, places in CASES:
         case = Case(name)
-        for number in range(runs):
-            progress(f"a new node, {SUBSCRIPTIONS:,} subscriptions {name}: run {number + 1} of {runs}")
-            for who in in_turn(number):
-                once(folder, who, places, case)
+        for who in case.in_turn(runs):
+            once(folder, who, places, case)
         cases.append(case)
         longest = max(case.figures["knows"][OURS])
         targets.later(f"a new node knows {SUBSCRIPTIONS:,} subscriptions, {name} (max)", longest, TARGET_MAX, "s")
@@ -44,23 +40,10 @@ def once(folder, who, places, case):
             node = nodes.start_another()
             told = time.monotonic()
             crowd.tell(f"reach {address(node)}")
-            accepted, known = watch(node, started)
+            interest = Interest(node)
+            tests = [lambda: accepts(node.port), lambda: interest.knows(SUBSCRIPTIONS)]
+            accepted, known = seconds_until(tests, started)
             # Measured by the load generator, whose clock starts at the command, because its answer is read late.
             case.add("reaches", who, told - started + crowd.answer()["seconds"])
             case.add("accepts", who, accepted)
             case.add("knows", who, known)
-
-
-def watch(node, started):
-    """Returns the seconds until it accepts clients, and until it has all subscriptions."""
-    interest = Interest(node)
-    seen = {}
-    tests = {"accepts": lambda: accepts(node.port), "knows": lambda: interest.knows(SUBSCRIPTIONS)}
-    while len(seen) < len(tests):
-        for what, test in tests.items():
-            if what not in seen and test():
-                seen[what] = time.monotonic() - started
-        if time.monotonic() > started + LONGEST_SECONDS:
-            raise TimeoutError(f"{node.name} does not know all after {LONGEST_SECONDS} s")
-        time.sleep(POLL_SECONDS)
-    return seen["accepts"], seen["knows"]

@@ -4,7 +4,7 @@ from statistics import median
 
 import peers
 from processes import Process, free_port, standin_broker
-from report import spread
+from report import progress, spread
 
 OURS, THEIRS = "standin-broker", "nats-server"
 
@@ -21,11 +21,6 @@ def both(folder, running):
     return {who: running.enter_context(start(folder, who)) for who in (OURS, THEIRS)}
 
 
-def in_turn(number):
-    """Returns the names in the order of run `number`, so that each comes first in turn."""
-    return (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS)
-
-
 def address(server):
     return f"127.0.0.1:{server.port}"
 
@@ -36,6 +31,13 @@ class Case:
     def __init__(self, name):
         self.name = name
         self.figures = {}
+
+    def in_turn(self, runs):
+        """Yields the name of the program to measure next, so that each is measured in each run, and each comes first in turn."""
+        for number in range(runs):
+            for who in (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS):
+                progress(f"{self.name}, {who}: run {number + 1} of {runs}")
+                yield who
 
     def add(self, what, who, value):
         self.figures.setdefault(what, {OURS: [], THEIRS: []})[who].append(value)

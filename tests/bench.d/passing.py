@@ -62,8 +62,7 @@ def positions(folder, running):
     return found
 
 
-def run(folder, quick, targets):
-    runs, part = (2, 0.2) if quick else (5, 1.0)
+def run(folder, runs, part, targets):
     with ExitStack() as running:
         all_positions = positions(folder, running)
         for number in range(runs):

@@ -45,6 +45,19 @@ def until(what, condition, seconds_max=LISTEN_SECONDS_MAX, every=0.01):
         time.sleep(every)
 
 
+def seconds_until(tests, started, seconds_max=60):
+    """Returns for each test the seconds from `started` until it was first true. Fails after `seconds_max`."""
+    seen = {}
+    while len(seen) < len(tests):
+        for number, test in enumerate(tests):
+            if number not in seen and test():
+                seen[number] = time.monotonic() - started
+        if time.monotonic() > started + seconds_max:
+            raise TimeoutError(f"not within {seconds_max} s: {len(tests) - len(seen)} of {len(tests)} tests")
+        time.sleep(0.001)
+    return [seen[number] for number in range(len(tests))]
+
+
 def accepts(port):
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -135,7 +148,7 @@ class Process:
         return 0
 
 
-def build(package="standin-proxy"):
+def build(package):
     """Builds the program under measurement and the load generator."""
     for words in (["-p", package], ["-p", "load", "--bins"]):
         subprocess.run(["cargo", "build", "-q", "--release", *words], cwd=ROOT, check=True)

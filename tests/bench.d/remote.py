@@ -4,8 +4,8 @@ from contextlib import ExitStack
 
 import latency
 from cluster import both
-from pair import Case, in_turn
-from report import progress, say, table
+from pair import Case
+from report import say, table
 
 # name, requests, requesters, targets, ours ÷ theirs
 CASES = [
@@ -20,16 +20,14 @@ def run(folder, runs, part, targets):
     with ExitStack() as running:
         clusters = both(folder, running)
         for name, requests, clients, limits in CASES:
-            progress(name)
             case = Case(name)
             requests = int(requests * part)
-            for number in range(runs):
-                for who in in_turn(number):
-                    nodes = clusters[who]
-                    ends = ["--requester", nodes.addresses(0), "--responder", nodes.addresses(1)]
-                    before = nodes.cpu_ns()
-                    latency.measure(case, who, "request", [*ends, "--requests", requests, "--clients", clients])
-                    case.add("cpu", who, nodes.cpu_ns_since(before) / 1000 / requests)
+            for who in case.in_turn(runs):
+                nodes = clusters[who]
+                ends = ["--requester", nodes.addresses(0), "--responder", nodes.addresses(1)]
+                before = nodes.cpu_ns()
+                latency.measure(case, who, "request", [*ends, "--requests", requests, "--clients", clients])
+                case.add("cpu", who, nodes.cpu_ns_since(before) / 1000 / requests)
             cases.append(case)
             latency.check(case, limits, targets)
     say(f"### Requester and responder on different nodes, CPU of all three nodes, medians of {runs} runs in turn\n")

@@ -11,8 +11,8 @@ from report import progress, say, table
 POLL_SECONDS = 0.0005
 
 
-def run(folder, quick, targets):
-    starts = 3 if quick else 15
+def run(folder, runs, part, targets):
+    starts = 3 * runs
     progress("start")
     with ExitStack() as running:
         zookeeper = peers.zookeeper(folder)

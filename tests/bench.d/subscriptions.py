@@ -1,8 +1,8 @@
 """A million subscriptions: memory of each, and CPU time per message while other subscriptions are made and ended."""
 
-from pair import OURS, THEIRS, Case, address, in_turn, start
+from pair import OURS, THEIRS, Case, address, start
 from processes import Crowd
-from report import progress, say, table
+from report import say, table
 
 SUBSCRIPTIONS, SUBSCRIPTIONS_QUICK = 1_000_000, 100_000
 SECONDS, SECONDS_QUICK = 5, 2
@@ -17,11 +17,9 @@ def run(folder, runs, part, targets):
     memory = Case("subscriptions")
     cases = {"publish": Case(f"{count:,} subscriptions"), "churn": Case(f"the same, churn of {CHURN:,}/s")}
     runs = min(runs, 3)
-    for number in range(runs):
-        for who in in_turn(number):
-            progress(f"{count:,} subscriptions on {who}")
-            with start(folder, who) as server:
-                once(folder, who, server, count, words, memory, cases)
+    for who in memory.in_turn(runs):
+        with start(folder, who) as server:
+            once(folder, who, server, count, words, memory, cases)
     say(f"### {count:,} subscriptions, one in ten with a wildcard, medians of {runs} runs in turn\n")
     table(["", "resident bytes for each", "seconds to make all"], [memory_row(memory, who) for who in (OURS, THEIRS)])
     say("Messages of 128 B to random subjects of these, at full speed. In each cell: ours / nats-server's = ratio.\n")

@@ -2,9 +2,9 @@
 
 from contextlib import ExitStack
 
-from pair import OURS, THEIRS, Case, address, both, in_turn
+from pair import OURS, THEIRS, Case, address, both
 from processes import load
-from report import progress, say, table
+from report import say, table
 
 # name, messages, words for the load generator, targets ours ÷ theirs: CPU at most, throughput at least
 CASES = [
@@ -26,11 +26,10 @@ def run(folder, runs, part, targets):
     with ExitStack() as running:
         servers = both(folder, running)
         for name, messages, words, cpu_max, rate_min in CASES:
-            progress(name)
             case = Case(name)
-            for number in range(runs):
-                for who in in_turn(number):
-                    once(case, who, servers[who], ["--messages", int(messages * part), *words])
+            for who in case.in_turn(runs):
+                server = servers[who]
+                measure(case, who, server, ["--server", address(server), "--messages", int(messages * part), *words])
             cases.append(case)
             case.check_later(targets, "cpu", "CPU", cpu_max)
             case.check_rate_later(targets, rate_min)
@@ -38,10 +37,6 @@ def run(folder, runs, part, targets):
     table(HEAD, [row(case) for case in cases])
     targets.tell()
     return cases
-
-
-def once(case, who, server, words):
-    measure(case, who, server, ["--server", address(server), *words])
 
 
 def measure(case, who, servers, words):
