@@ -316,7 +316,7 @@ impl Conversation {
         }
     }
 
-    async fn take_exactly(&mut self, at: Place, expected: &[u8]) {
+    pub(crate) async fn take_exactly(&mut self, at: Place, expected: &[u8]) {
         let deadline = Instant::now() + self.timeout;
         loop {
             if !expected.starts_with(PING) {

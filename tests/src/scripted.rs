@@ -232,6 +232,16 @@ impl NodeConnection {
         self.conversation.send(b"PONG\r\n")
     }
 
+    /// Takes a PING, which must be the next line, and answers it.
+    #[track_caller]
+    pub fn answer_ping(&mut self) -> impl Future<Output = ()> {
+        let at = Location::caller();
+        async move {
+            self.conversation.take_exactly(at, b"PING\r\n").await;
+            self.conversation.write(at, b"PONG\r\n").await;
+        }
+    }
+
     /// Sends `-ERR 'text'`.
     #[track_caller]
     pub fn err(&mut self, text: &str) -> impl Future<Output = ()> {

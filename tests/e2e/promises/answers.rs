@@ -1,6 +1,6 @@
 //! Promises S5 and S6: one PONG for each PING and one `+OK` for each command, in order, also when the node died before it answered.
 
-use super::scene::{Scene, nothing_else};
+use super::scene::{Scene, nothing_else, pass, session};
 use e2e::raw::{msg_frame, pub_frame};
 use e2e::{NodeConnection, RawClient};
 
@@ -16,16 +16,9 @@ async fn answer(node: &mut NodeConnection, count: usize) {
     }
 }
 
-/// Sends `commands` from the component, and expects them unchanged at the node.
-async fn pass(client: &mut RawClient, node: &mut NodeConnection, commands: &str) {
-    client.send(commands).await;
-    node.expect(commands).await;
-}
-
 #[tokio::test]
 async fn s5_pings_unanswered_at_the_nodes_death_are_answered_by_the_next_node_one_by_one() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     pass(
         &mut client,
         &mut node,
@@ -52,13 +45,11 @@ async fn s5_pings_unanswered_at_the_nodes_death_are_answered_by_the_next_node_on
 
 #[tokio::test]
 async fn s5_pings_and_publishes_sent_again_keep_their_order() {
-    let mut scene = Scene::with(&[("publish.in_doubt", "'resend'")]).await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[("publish.in_doubt", "'resend'")]).await;
     let stream = "PUB a 1\r\n1\r\nPING\r\nPUB a 1\r\n2\r\nPUB a 1\r\n3\r\nPING\r\nPING\r\nPUB a 1\r\n4\r\n";
     pass(&mut client, &mut node, stream).await;
     for _ in 0..3 {
-        node.reset();
-        node = scene.next_node("").await;
+        node = scene.node_after(node, "").await;
         node.expect(stream).await;
     }
     node.send("PONG\r\nPONG\r\nPONG\r\n").await;
@@ -68,8 +59,7 @@ async fn s5_pings_and_publishes_sent_again_keep_their_order() {
 
 #[tokio::test]
 async fn s5_pings_unanswered_over_many_deaths_are_answered_once() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     let mut outstanding = 0;
     for round in 1..=10 {
         pass(&mut client, &mut node, &"PING\r\n".repeat(round)).await;
@@ -93,8 +83,7 @@ async fn s5_the_component_never_sees_the_sidecars_own_pings() {
         ("publish.confirm_bytes", "1024"),
         ("publish.confirm_interval_ms", "1"),
     ];
-    let mut scene = Scene::with(&settings).await;
-    let (mut client, mut node) = scene.open().await;
+    let (_scene, mut client, mut node) = session(&settings).await;
     let mut own_pings = 0;
     for round in 0..200 {
         let publish = pub_frame("a", vec![b'x'; 10 * round]);
@@ -131,8 +120,7 @@ async fn s5_a_node_that_answers_no_ping_is_left_and_the_next_one_answers() {
     let (mut client, mut silent) = scene.open().await;
     pass(&mut client, &mut silent, "PING\r\n").await;
     let mut node = scene.next_node("").await;
-    node.expect_line("PING").await;
-    node.pong().await;
+    node.answer_ping().await;
     client.expect_line("PONG").await;
     scene
         .counted("standin_failovers_total", &[("cause", "probe_timeout")], 1.0)
@@ -141,8 +129,7 @@ async fn s5_a_node_that_answers_no_ping_is_left_and_the_next_one_answers() {
 
 #[tokio::test]
 async fn s5_a_node_that_never_answers_the_replay_is_left() {
-    let mut scene = Scene::with(&[("dial.handshake_timeout_ms", "200")]).await;
-    let (mut client, node) = scene.open().await;
+    let (mut scene, mut client, node) = session(&[("dial.handshake_timeout_ms", "200")]).await;
     node.reset();
     let _silent = scene.joining_node("").await;
     let mut node = scene.next_node("").await;
@@ -151,8 +138,7 @@ async fn s5_a_node_that_never_answers_the_replay_is_left() {
 
 #[tokio::test]
 async fn s5_a_pong_without_a_ping_is_not_passed_on() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (_scene, mut client, mut node) = session(&[]).await;
     node.send("PONG\r\nPONG\r\n").await;
     node.send(msg_frame("1", "a", "barrier")).await;
     client.expect(msg_frame("1", "a", "barrier")).await;
@@ -197,8 +183,7 @@ async fn s6_oks_and_pongs_come_in_the_order_of_the_commands() {
     let (mut client, mut node) = scene.open_with(VERBOSE).await;
     let commands = "PUB a 0\r\n\r\nPING\r\nPUB a 0\r\n\r\nPUB a 0\r\n\r\nPING\r\nPUB a 0\r\n\r\n";
     pass(&mut client, &mut node, commands).await;
-    node.reset();
-    let mut node = scene.next_node("").await;
+    let mut node = scene.node_after(node, "").await;
     node.expect("PING\r\nPING\r\n").await;
     client.expect_line("+OK").await;
     node.pong().await;
@@ -262,8 +247,7 @@ async fn s6_an_error_about_a_replayed_subscription_takes_no_ok_from_the_componen
     // This node has stricter permissions, and refuses one of them.
     let refusal = "-ERR 'Permissions Violation for Subscription to \"a\"'\r\n";
     node.send(format!("+OK\r\n{refusal}+OK\r\nPONG\r\n")).await;
-    node.expect_line("PING").await;
-    node.pong().await;
+    node.answer_ping().await;
     client.expect(format!("{refusal}+OK\r\nPONG\r\n")).await;
     node.close().await;
     let mut node = scene.next_node("SUB b 2\r\n").await;
@@ -298,8 +282,7 @@ async fn s6_a_component_that_sends_no_connect_is_served_and_gets_only_its_own_ok
     node.expect("PING\r\nSUB a 1\r\nPUB a 0\r\n\r\nPING\r\n").await;
     node.send("+OK\r\nPONG\r\n+OK\r\n").await;
     client.expect_line("+OK").await;
-    node.reset();
-    let mut node = scene.next_node("SUB a 1\r\n").await;
+    let mut node = scene.node_after(node, "SUB a 1\r\n").await;
     answer(&mut node, 1).await;
     client.expect("+OK\r\nPONG\r\n").await;
     nothing_else(&mut client, &mut node).await;
@@ -364,15 +347,11 @@ async fn s6_oks_are_exact_when_the_node_dies_at_any_byte_of_its_answers() {
 
 #[tokio::test]
 async fn s5_a_half_closed_component_gets_its_answers_from_the_next_node() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
-    client.send("PUB a 0\r\n\r\nPING\r\n").await;
-    node.expect("PUB a 0\r\n\r\nPING\r\n").await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
+    pass(&mut client, &mut node, "PUB a 0\r\n\r\nPING\r\n").await;
     client.half_close().await;
-    node.reset();
-    let mut node = scene.next_node("").await;
-    node.expect_line("PING").await;
-    node.pong().await;
+    let mut node = scene.node_after(node, "").await;
+    node.answer_ping().await;
     client.expect_line("PONG").await;
     client.expect_end().await;
     node.expect_end().await;

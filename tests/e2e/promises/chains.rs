@@ -26,12 +26,9 @@ async fn three_sidecars_in_a_row_serve_a_component() {
     let third = sidecar_at(0, &format!("nats://{}", second.addresses()[0])).await;
     let serving = async {
         let (mut node, _) = scene.node.accept_session().await;
-        node.expect_line("PING").await;
-        node.pong().await;
-        node.expect_line("PING").await;
-        node.pong().await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
+        node.answer_ping().await;
+        node.answer_ping().await;
         node
     };
     let (client, _node) = tokio::join!(RawClient::open(third.addresses()[0]), serving);

@@ -1,6 +1,6 @@
 //! Choice of a session's node: not one that cannot be used, is in lame duck mode, or has just failed.
 
-use super::scene::{Scene, die, nothing_else};
+use super::scene::{Scene, die, nothing_else, pass, session};
 use e2e::raw::{CONNECT_OLD, msg_frame};
 use e2e::{Ending, NodeConnection, RawClient, ScriptedNode, TIMEOUT, eventually};
 use std::time::{Duration, Instant};
@@ -15,8 +15,7 @@ async fn is_served_after(
     let serving = async {
         let _kept = useless(&mut scene.node).await;
         let (mut node, _) = scene.node.accept_session().await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         node
     };
     let address = scene.address;
@@ -64,8 +63,7 @@ async fn a_server_that_is_not_a_usable_nats_node_is_skipped() {
 
 #[tokio::test]
 async fn a_node_that_sends_garbage_in_a_session_is_left_and_the_component_gets_none_of_it() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     for garbage in [
         "GARBAGE\r\n",
         "MSG a\r\n",
@@ -95,8 +93,7 @@ async fn an_info_that_arrives_byte_by_byte_is_accepted() {
             tokio::task::yield_now().await;
         }
         node.handshake().await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         node
     };
     let (mut client, mut node) = tokio::join!(RawClient::open(scene.address), serving);
@@ -112,8 +109,7 @@ async fn a_frame_after_info_in_the_same_packet_is_processed() {
         node.send(greeting).await;
         node.expect_line("PONG").await;
         node.handshake().await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         node
     };
     let (mut client, mut node) = tokio::join!(RawClient::open(scene.address), serving);
@@ -138,8 +134,7 @@ async fn two_nodes(policy: &str) -> (Scene, ScriptedNode) {
 async fn takes_over(mut node: NodeConnection, replayed: &str) -> NodeConnection {
     assert_eq!(node.read_frame().await.verb(), "CONNECT");
     node.expect(replayed).await;
-    node.expect_line("PING").await;
-    node.pong().await;
+    node.answer_ping().await;
     node
 }
 
@@ -147,8 +142,7 @@ async fn a_lame_duck_is_left_in_order(policy: &str) {
     let (mut scene, mut second) = two_nodes(policy).await;
     let (mut client, mut node) = scene.open().await;
     second.listen_again().await;
-    client.send("SUB a 1\r\nPUB a 1\r\n1\r\n").await;
-    node.expect("SUB a 1\r\nPUB a 1\r\n1\r\n").await;
+    pass(&mut client, &mut node, "SUB a 1\r\nPUB a 1\r\n1\r\n").await;
     let mut info = scene.node.info_mut().clone();
     info["ldm"] = true.into();
     node.inform(&info).await;
@@ -182,14 +176,12 @@ cases! {
 
 #[tokio::test]
 async fn a_lame_duck_is_kept_while_there_is_no_other_node() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     let mut info = scene.node.info_mut().clone();
     scene.node.stop_listening();
     info["ldm"] = true.into();
     node.inform(&info).await;
-    client.send("PUB a 1\r\n1\r\n").await;
-    node.expect("PUB a 1\r\n1\r\n").await;
+    pass(&mut client, &mut node, "PUB a 1\r\n1\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }
 
@@ -271,8 +263,7 @@ async fn a_node_that_dies_before_the_component_sends_connect_is_replaced_unnotic
         let mut node = scene.node.accept().await;
         client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
         node.handshake().await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         client.expect_line("PONG").await;
         nothing_else(&mut client, &mut node).await;
     }
@@ -285,8 +276,7 @@ async fn a_node_whose_first_info_says_lame_duck_is_left() {
     let (mut client, mut node) = scene.open().await;
     second.listen_again().await;
     let next = second.accept().await;
-    node.expect_line("PING").await;
-    node.pong().await;
+    node.answer_ping().await;
     let mut next = takes_over(next, "").await;
     node.expect_end().await;
     nothing_else(&mut client, &mut next).await;

@@ -1,6 +1,6 @@
 //! Components that are too many, too slow, or gone at once, and their effect on others.
 
-use super::scene::{Scene, nothing_else};
+use super::scene::{Scene, nothing_else, session};
 use e2e::conversation::Conversation;
 use e2e::raw::{CONNECT_OLD, msg_frame};
 use e2e::{RawClient, ScriptedNode, Sidecar, TIMEOUT, eventually};
@@ -41,8 +41,7 @@ async fn a_component_that_never_reads_uses_bounded_memory_and_is_closed() {
         ("session.component_pending_bytes_max", "65536"),
         ("session.component_stall_secs", "1"),
     ];
-    let mut scene = Scene::with(&settings).await;
-    let (client, mut node) = scene.open().await;
+    let (scene, client, mut node) = session(&settings).await;
     let flood = msg_frame("1", "a", vec![b'x'; 1000]).repeat(64 * 1024);
     let written = node.send_until_blocked(&flood, Duration::from_millis(200)).await;
     assert!(written < flood.len(), "the node was not blocked");
@@ -62,8 +61,7 @@ async fn a_component_that_never_reads_uses_bounded_memory_and_is_closed() {
 
 #[tokio::test]
 async fn components_over_the_limit_are_refused_until_another_one_leaves() {
-    let mut scene = Scene::with(&[("limits.connections_max", "1")]).await;
-    let (client, mut node) = scene.open().await;
+    let (mut scene, client, mut node) = session(&[("limits.connections_max", "1")]).await;
     let stream = TcpStream::connect(scene.address)
         .await
         .expect("the sidecar listens");
@@ -85,8 +83,7 @@ async fn the_death_of_one_sessions_node_does_not_move_another_session() {
     node_of_one.reset();
     let mut node_of_one = scene.next_node("").await;
     // The other session only checks with a PING that its node is alive.
-    node_of_other.expect_line("PING").await;
-    node_of_other.pong().await;
+    node_of_other.answer_ping().await;
     nothing_else(&mut other, &mut node_of_other).await;
     nothing_else(&mut one, &mut node_of_one).await;
     assert_eq!(scene.node.accepted(), 3);
@@ -94,8 +91,7 @@ async fn the_death_of_one_sessions_node_does_not_move_another_session() {
 
 #[tokio::test]
 async fn a_second_connect_is_passed_on_to_the_node() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (_scene, mut client, mut node) = session(&[]).await;
     client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
     assert_eq!(node.read_frame().await.verb(), "CONNECT");
     node.expect("PING\r\nPING\r\n").await;
@@ -110,8 +106,7 @@ async fn a_component_that_reads_again_within_component_stall_secs_gets_every_mes
         ("session.component_pending_bytes_max", "65536"),
         ("session.component_stall_secs", "30"),
     ];
-    let mut scene = Scene::with(&settings).await;
-    let (mut client, mut node) = scene.open().await;
+    let (_scene, mut client, mut node) = session(&settings).await;
     let flood: Vec<u8> = (0..32 * 1024)
         .flat_map(|n| msg_frame("1", "a", format!("{n:01000}")))
         .collect();
@@ -129,8 +124,7 @@ async fn a_component_that_reads_again_within_component_stall_secs_gets_every_mes
 
 #[tokio::test]
 async fn messages_that_a_slow_component_has_not_read_survive_the_nodes_death() {
-    let mut scene = Scene::with(&[("session.component_stall_secs", "30")]).await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[("session.component_stall_secs", "30")]).await;
     // More than the socket holds, less than the sidecar may keep.
     let flood: Vec<u8> = (0..8 * 1024)
         .flat_map(|n| msg_frame("1", "a", format!("{n:01000}")))
@@ -151,8 +145,7 @@ async fn a_node_is_not_left_as_silent_while_the_component_does_not_read() {
         ("health.probe_interval_ms", "100"),
         ("health.probe_timeout_ms", "100"),
     ];
-    let mut scene = Scene::with(&settings).await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&settings).await;
     let flood = msg_frame("1", "a", vec![b'x'; 1000]).repeat(32 * 1024);
     let written = node.send_until_blocked(&flood, Duration::from_millis(500)).await;
     assert!(written < flood.len(), "the node was not blocked");
@@ -203,8 +196,7 @@ async fn a_component_that_does_not_speak_nats_gets_an_error_and_is_closed() {
     ] {
         let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
         client.send(sent).await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         client.expect_line("-ERR 'Unknown Protocol Operation'").await;
         client.expect_end().await;
         node.expect_end().await;
@@ -217,8 +209,7 @@ async fn a_component_with_a_control_line_over_the_limit_gets_an_error_and_is_clo
     for line_end in ["", "\r\n"] {
         let (mut client, mut node) = scene.open().await;
         client.send(format!("SUB {} 1{line_end}", "x".repeat(5000))).await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         client.expect_line("-ERR 'maximum control line exceeded'").await;
         client.expect_end().await;
         node.expect_end().await;

@@ -2,7 +2,7 @@
 //!
 //! The texts are exactly those of `nats-server`.
 
-use super::scene::{Scene, nothing_else};
+use super::scene::{Scene, nothing_else, pass, session};
 use e2e::raw::CONNECT_OLD;
 use e2e::{NodeConnection, RawClient, ScriptedNode, TIMEOUT};
 use std::time::Duration;
@@ -53,8 +53,7 @@ const ABOUT_THE_NODE: &[&str] = &[
 
 #[tokio::test]
 async fn s9_an_error_about_a_command_is_passed_on_unchanged_and_the_session_continues() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (scene, mut client, mut node) = session(&[]).await;
     for text in ABOUT_A_COMMAND {
         node.err(text).await;
         client.expect_line(&format!("-ERR '{text}'")).await;
@@ -115,12 +114,10 @@ async fn s9_credentials_that_one_node_refuses_after_a_move_are_tried_on_another(
             let mut node = either(&mut scene.node, &mut other).await;
             node.read_until("PING").await;
             node.pong().await;
-            node.expect_line("PING").await;
-            node.pong().await;
+            node.answer_ping().await;
             node
         });
-        client.send("SUB a 1\r\nPING\r\n").await;
-        node.expect("SUB a 1\r\nPING\r\n").await;
+        pass(&mut client, &mut node, "SUB a 1\r\nPING\r\n").await;
         node.reset();
         let mut node = either(&mut scene.node, &mut other).await;
         node.read_until("PING").await;
@@ -128,8 +125,7 @@ async fn s9_credentials_that_one_node_refuses_after_a_move_are_tried_on_another(
         let mut node = either(&mut scene.node, &mut other).await;
         node.read_until("PING").await;
         node.pong().await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         client.expect_line("PONG").await;
         nothing_else(&mut client, &mut node).await;
     }
@@ -221,8 +217,7 @@ async fn s9_an_authentication_timeout_is_about_the_node_only_if_it_has_the_whole
     node.err(TEXT).await;
     node.close().await;
     let mut node = scene.next_node("").await;
-    node.expect_line("PING").await;
-    node.pong().await;
+    node.answer_ping().await;
     client.expect_line("PONG").await;
 
     let (mut silent, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
@@ -234,8 +229,7 @@ async fn s9_an_authentication_timeout_is_about_the_node_only_if_it_has_the_whole
 
 #[tokio::test]
 async fn s9_credentials_that_expire_in_a_running_session_end_it() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (_scene, mut client, mut node) = session(&[]).await;
     node.err("User Authentication Expired").await;
     node.close().await;
     client.expect_line("-ERR 'User Authentication Expired'").await;
@@ -244,18 +238,15 @@ async fn s9_credentials_that_expire_in_a_running_session_end_it() {
 
 #[tokio::test]
 async fn s9_an_error_about_the_node_moves_the_session_and_is_not_shown() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
-    client.send("SUB a 1\r\n").await;
-    node.expect("SUB a 1\r\n").await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
+    pass(&mut client, &mut node, "SUB a 1\r\n").await;
     for text in ABOUT_THE_NODE {
         client.send("PING\r\n").await;
         node.expect_line("PING").await;
         node.err(text).await;
         node.close().await;
         node = scene.next_node("SUB a 1\r\n").await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         client.expect_line("PONG").await;
         nothing_else(&mut client, &mut node).await;
     }
@@ -284,8 +275,7 @@ async fn s9_an_error_about_the_node_at_the_first_connect_is_not_shown() {
             node.err(text).await;
             node.close().await;
             let (mut node, _) = scene.node.accept_session().await;
-            node.expect_line("PING").await;
-            node.pong().await;
+            node.answer_ping().await;
             node
         };
         let (mut client, mut node) = tokio::join!(connecting, serving);
@@ -297,8 +287,7 @@ async fn s9_an_error_about_the_node_at_the_first_connect_is_not_shown() {
 
 #[tokio::test]
 async fn s9_an_error_reaches_a_component_that_reads_late() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (_scene, mut client, mut node) = session(&[]).await;
     client.set_timeout(TIMEOUT * 2);
     let flood = e2e::raw::msg_frame("1", "a", vec![b'x'; 1024 * 1024]);
     for _ in 0..8 {
@@ -318,13 +307,11 @@ async fn s9_an_error_about_the_node_takes_no_ok_from_a_verbose_component() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(r#"CONNECT {"verbose":true}"#).await;
     for text in ABOUT_THE_NODE {
-        client.send("PUB a 0\r\n\r\nPUB a 0\r\n\r\nPING\r\n").await;
-        node.expect("PUB a 0\r\n\r\nPUB a 0\r\n\r\nPING\r\n").await;
+        pass(&mut client, &mut node, "PUB a 0\r\n\r\nPUB a 0\r\n\r\nPING\r\n").await;
         node.send(format!("+OK\r\n-ERR '{text}'\r\n")).await;
         node.close().await;
         node = scene.next_node("").await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         client.expect("+OK\r\n+OK\r\nPONG\r\n").await;
     }
     nothing_else(&mut client, &mut node).await;

@@ -1,6 +1,6 @@
 //! Promises S7, S8 and S11: INFO, keep-alive and credentials, as the component and the node see them.
 
-use super::scene::{Scene, nothing_else};
+use super::scene::{Scene, nothing_else, pass, session};
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD, msg_frame, pub_frame};
 use e2e::{NodeConnection, RawClient, ScriptedNode};
 use serde_json::json;
@@ -137,8 +137,7 @@ async fn s7_a_later_info_before_connect_is_sent_after_connect_and_only_to_a_new_
         node.expect_line("PONG").await;
         client.send(format!("{connect}\r\nPING\r\n")).await;
         node.handshake().await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         if is_sent {
             assert_eq!(client.read_frame().await.json()["max_payload"], 1000);
         }
@@ -168,8 +167,7 @@ async fn s7_each_node_gets_the_components_connect_with_protocol_1() {
 
 #[tokio::test]
 async fn s8_pings_of_the_node_are_answered_by_the_sidecar() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (_scene, mut client, mut node) = session(&[]).await;
     for count in [1, 2, 10] {
         node.send("PING\r\n".repeat(count)).await;
         node.expect("PONG\r\n".repeat(count)).await;
@@ -192,8 +190,7 @@ async fn s8_pings_of_the_node_are_answered_by_the_sidecar() {
 
 #[tokio::test]
 async fn s8_pongs_of_the_component_are_not_passed_on() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (_scene, mut client, mut node) = session(&[]).await;
     client
         .send("PONG\r\nPUB a 0\r\n\r\nPONG\r\npong\r\nPUB b 0\r\n\r\n")
         .await;
@@ -204,8 +201,7 @@ async fn s8_pongs_of_the_component_are_not_passed_on() {
 #[tokio::test]
 async fn s8_an_idle_component_that_does_not_answer_a_ping_is_closed_as_stale() {
     let settings = [("session.ping_interval_secs", "1"), ("session.ping_max", "1")];
-    let mut scene = Scene::with(&settings).await;
-    let (mut client, mut node) = scene.open().await;
+    let (scene, mut client, mut node) = session(&settings).await;
     client.expect("PING\r\n").await;
     client.expect_end().await;
     node.expect_end().await;
@@ -371,8 +367,7 @@ async fn s9_a_payload_limit_that_a_running_node_raises_applies_at_once() {
     node.inform(&info).await;
     is_read(&mut node).await;
     let large = pub_frame("a", "x".repeat(5000));
-    client.send(&large).await;
-    node.expect(&large).await;
+    pass(&mut client, &mut node, &large).await;
     nothing_else(&mut client, &mut node).await;
     client.send(pub_frame("a", "x".repeat(5001))).await;
     client.expect_line("-ERR 'Maximum Payload Violation'").await;

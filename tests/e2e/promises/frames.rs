@@ -1,6 +1,6 @@
 //! Promises S1, S2 and S12: only whole frames, in both directions, wherever one was split, and in order.
 
-use super::scene::{Scene, die, nothing_else};
+use super::scene::{Scene, die, nothing_else, pass, session};
 use e2e::raw::{CONNECT_NEW, msg_frame, pub_frame};
 use e2e::{Ending, ScriptedNode, TIMEOUT, eventually};
 use std::sync::Arc;
@@ -22,8 +22,7 @@ const MEBIBYTE: usize = 1024 * 1024;
 async fn s1_a_message_cut_off_at_any_byte_by_a_dying_node_is_never_delivered() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
-    client.subscribe("a.>", "1").await;
-    node.expect("SUB a.> 1\r\n").await;
+    pass(&mut client, &mut node, "SUB a.> 1\r\n").await;
     for frame in [MSG, HMSG] {
         for ending in ENDINGS {
             for cut in 1..frame.len() {
@@ -45,8 +44,7 @@ async fn s1_a_message_cut_off_at_any_byte_by_a_dying_node_is_never_delivered() {
 async fn s1_other_frames_cut_off_by_a_dying_node_are_never_delivered() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
-    client.subscribe("a", "1").await;
-    node.expect("SUB a 1\r\n").await;
+    pass(&mut client, &mut node, "SUB a 1\r\n").await;
     for frame in [
         "-ERR 'Permissions Violation for Publish to \"x\"'\r\n",
         "+OK\r\n",
@@ -66,10 +64,8 @@ async fn s1_other_frames_cut_off_by_a_dying_node_are_never_delivered() {
 
 #[tokio::test]
 async fn s1_a_large_message_cut_off_by_a_dying_node_is_never_delivered() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
-    client.subscribe("a", "1").await;
-    node.expect("SUB a 1\r\n").await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
+    pass(&mut client, &mut node, "SUB a 1\r\n").await;
     let large = msg_frame("1", "a", vec![b'l'; MEBIBYTE]);
     for (cut, ending) in [
         (large.len() / 2, Ending::Closed),
@@ -88,8 +84,7 @@ async fn s1_a_large_message_cut_off_by_a_dying_node_is_never_delivered() {
 async fn s1_messages_are_unchanged_wherever_the_node_splits_them() {
     let mut scene = Scene::start().await;
     let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
-    client.subscribe("a.>", "1").await;
-    node.expect("SUB a.> 1\r\n").await;
+    pass(&mut client, &mut node, "SUB a.> 1\r\n").await;
     for frame in [MSG, HMSG] {
         for cut in 1..frame.len() {
             node.send_cut_at([frame, frame].concat(), frame.len() + cut).await;
@@ -220,13 +215,11 @@ async fn s2_a_publish_of_the_largest_size_is_passed_on_and_one_byte_more_is_refu
         let (mut client, mut node) = scene.open().await;
         assert_eq!(client.info()["max_payload"], max_payload);
         let largest = pub_frame("a", vec![b'x'; max_payload]);
-        client.send(&largest).await;
-        node.expect(&largest).await;
+        pass(&mut client, &mut node, &largest).await;
         nothing_else(&mut client, &mut node).await;
 
         client.send(format!("PUB a {}\r\n", max_payload + 1)).await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         client.expect_line("-ERR 'Maximum Payload Violation'").await;
         client.expect_end().await;
         node.expect_end().await;
@@ -236,8 +229,7 @@ async fn s2_a_publish_of_the_largest_size_is_passed_on_and_one_byte_more_is_refu
 #[tokio::test]
 async fn s2_commands_before_a_malformed_one_are_processed_and_answered() {
     for malformed in ["BROKEN\r\n", "PUB\r\n", "PUB a 1\r\nxyz\r\n", "PUB a -1\r\n"] {
-        let mut scene = Scene::start().await;
-        let (mut client, mut node) = scene.open().await;
+        let (_scene, mut client, mut node) = session(&[]).await;
         client
             .send(format!("PUB a 1\r\nx\r\nPING\r\n{malformed}PUB never 1\r\nx\r\n"))
             .await;
@@ -336,11 +328,9 @@ async fn s12_with_resend_publishes_keep_their_order_over_moves_under_load_and_no
 
 #[tokio::test]
 async fn s12_messages_keep_their_order_over_moves() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     let subscriptions = "SUB a 1\r\nSUB b 2\r\n";
-    client.send(subscriptions).await;
-    node.expect(subscriptions).await;
+    pass(&mut client, &mut node, subscriptions).await;
     let mut sent = Vec::new();
     for round in 0..10 {
         let messages = (0..500).flat_map(|number| {
@@ -360,10 +350,8 @@ async fn s12_messages_keep_their_order_over_moves() {
 #[tokio::test]
 async fn s12_publishes_and_messages_at_the_same_time_keep_their_order_over_moves() {
     const EACH: usize = 300;
-    let mut scene = Scene::with(&[("publish.in_doubt", "'resend'")]).await;
-    let (mut client, mut node) = scene.open().await;
-    client.subscribe("a", "1").await;
-    node.expect("SUB a 1\r\n").await;
+    let (mut scene, mut client, mut node) = session(&[("publish.in_doubt", "'resend'")]).await;
+    pass(&mut client, &mut node, "SUB a 1\r\n").await;
     for round in 0..10 {
         let numbers = round * EACH..(round + 1) * EACH;
         let up: Vec<u8> = numbers

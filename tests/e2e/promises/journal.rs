@@ -1,14 +1,8 @@
 //! Promise S4: the subscriptions replayed to a new node, their order, and the rest of their auto-unsubscribe maximum.
 
-use super::scene::{Scene, nothing_else};
+use super::scene::{Scene, nothing_else, pass, session};
 use e2e::raw::{CONNECT_OLD, msg_frame};
 use e2e::{Ending, NodeConnection, RawClient, ScriptedNode, TIMEOUT, eventually};
-
-/// Sends `commands` from the component, and expects them unchanged at the node.
-async fn pass(client: &mut RawClient, node: &mut NodeConnection, commands: &str) {
-    client.send(commands).await;
-    node.expect(commands).await;
-}
 
 /// Sends `count` messages for `sid` from the node, and expects them at the component.
 async fn deliver(client: &mut RawClient, node: &mut NodeConnection, sid: &str, count: usize) {
@@ -19,16 +13,9 @@ async fn deliver(client: &mut RawClient, node: &mut NodeConnection, sid: &str, c
     }
 }
 
-/// Ends the node, and expects exactly `replayed` at the next one.
-async fn replays(scene: &mut Scene, node: NodeConnection, replayed: &str) -> NodeConnection {
-    node.reset();
-    scene.next_node(replayed).await
-}
-
 #[tokio::test]
 async fn s4_live_subscriptions_are_replayed_in_their_order_with_their_queue_groups() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     pass(
         &mut client,
         &mut node,
@@ -36,37 +23,34 @@ async fn s4_live_subscriptions_are_replayed_in_their_order_with_their_queue_grou
     )
     .await;
     let expected = "SUB b.* crew 2\r\nSUB > 3\r\nSUB d x.y 44\r\nSUB a abc\r\n";
-    node = replays(&mut scene, node, expected).await;
-    node = replays(&mut scene, node, expected).await;
+    node = scene.node_after(node, expected).await;
+    node = scene.node_after(node, expected).await;
     pass(&mut client, &mut node, "UNSUB 3\r\nSUB e 1\r\n").await;
-    node = replays(
-        &mut scene,
-        node,
-        "SUB b.* crew 2\r\nSUB d x.y 44\r\nSUB a abc\r\nSUB e 1\r\n",
-    )
-    .await;
+    node = scene
+        .node_after(node, "SUB b.* crew 2\r\nSUB d x.y 44\r\nSUB a abc\r\nSUB e 1\r\n")
+        .await;
     nothing_else(&mut client, &mut node).await;
 }
 
 #[tokio::test]
 async fn s4_subscriptions_with_any_spelling_are_replayed_with_the_standard_one() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     pass(
         &mut client,
         &mut node,
         "sub   a\t\t1  \r\nSub b  q   2\r\nsUB c 3\r\nunsub\t 3 \r\nUnSub 2   7\r\n",
     )
     .await;
-    node = replays(&mut scene, node, "SUB a 1\r\nSUB b q 2\r\nUNSUB 2 7\r\n").await;
+    node = scene
+        .node_after(node, "SUB a 1\r\nSUB b q 2\r\nUNSUB 2 7\r\n")
+        .await;
     nothing_else(&mut client, &mut node).await;
 }
 
 #[tokio::test]
 async fn s4_auto_unsubscribe_counts_are_exact_over_three_failovers() {
     for ending in [Ending::Closed, Ending::Reset] {
-        let mut scene = Scene::start().await;
-        let (mut client, mut node) = scene.open().await;
+        let (mut scene, mut client, mut node) = session(&[]).await;
         pass(
             &mut client,
             &mut node,
@@ -86,22 +70,21 @@ async fn s4_auto_unsubscribe_counts_are_exact_over_three_failovers() {
             node = scene.next_node(expected).await;
         }
         deliver(&mut client, &mut node, "1", 1).await;
-        node = replays(&mut scene, node, "SUB a q 2\r\nUNSUB 2 92\r\n").await;
+        node = scene.node_after(node, "SUB a q 2\r\nUNSUB 2 92\r\n").await;
         nothing_else(&mut client, &mut node).await;
     }
 }
 
 #[tokio::test]
 async fn s4_a_message_cut_off_by_the_nodes_death_does_not_count() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 2\r\n").await;
     let whole = msg_frame("1", "a", "whole");
     node.send([&whole[..], &whole[..whole.len() - 1]].concat()).await;
     client.expect(&whole).await;
-    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 1\r\n").await;
+    node = scene.node_after(node, "SUB a 1\r\nUNSUB 1 1\r\n").await;
     deliver(&mut client, &mut node, "1", 1).await;
-    node = replays(&mut scene, node, "").await;
+    node = scene.node_after(node, "").await;
     nothing_else(&mut client, &mut node).await;
 }
 
@@ -113,69 +96,62 @@ async fn s4_messages_with_headers_count_too() {
     let message = "HMSG a 1 reply 12 13\r\nNATS/1.0\r\n\r\nx\r\n";
     node.send(message.repeat(2)).await;
     client.expect(message.repeat(2)).await;
-    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 1\r\n").await;
+    node = scene.node_after(node, "SUB a 1\r\nUNSUB 1 1\r\n").await;
     node.send(message).await;
     client.expect(message).await;
-    node = replays(&mut scene, node, "").await;
+    node = scene.node_after(node, "").await;
     nothing_else(&mut client, &mut node).await;
 }
 
 #[tokio::test]
 async fn s4_a_maximum_set_after_a_move_is_reduced_by_the_messages_before_the_move() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     pass(&mut client, &mut node, "SUB a 1\r\nSUB b 2\r\nSUB c 3\r\n").await;
     deliver(&mut client, &mut node, "1", 3).await;
     deliver(&mut client, &mut node, "2", 3).await;
-    node = replays(&mut scene, node, "SUB a 1\r\nSUB b 2\r\nSUB c 3\r\n").await;
+    node = scene.node_after(node, "SUB a 1\r\nSUB b 2\r\nSUB c 3\r\n").await;
     deliver(&mut client, &mut node, "1", 1).await;
     // The component counts from SUB. Before the move came three of 6, three of 3, and none of 5.
     client.send("UNSUB 1 6\r\nUNSUB 2 3\r\nUNSUB 3 5\r\n").await;
     node.expect("UNSUB 1 3\r\nUNSUB 2\r\nUNSUB 3 5\r\n").await;
-    node = replays(
-        &mut scene,
-        node,
-        "SUB a 1\r\nUNSUB 1 2\r\nSUB c 3\r\nUNSUB 3 5\r\n",
-    )
-    .await;
+    node = scene
+        .node_after(node, "SUB a 1\r\nUNSUB 1 2\r\nSUB c 3\r\nUNSUB 3 5\r\n")
+        .await;
     deliver(&mut client, &mut node, "1", 2).await;
-    node = replays(&mut scene, node, "SUB c 3\r\nUNSUB 3 5\r\n").await;
+    node = scene.node_after(node, "SUB c 3\r\nUNSUB 3 5\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }
 
 #[tokio::test]
 async fn s4_a_maximum_changed_after_a_move_counts_from_the_first_sub() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 5\r\n").await;
     deliver(&mut client, &mut node, "1", 2).await;
-    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 3\r\n").await;
+    node = scene.node_after(node, "SUB a 1\r\nUNSUB 1 3\r\n").await;
     client.send("UNSUB 1 9\r\n").await;
     node.expect("UNSUB 1 7\r\n").await;
     deliver(&mut client, &mut node, "1", 4).await;
-    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 3\r\n").await;
+    node = scene.node_after(node, "SUB a 1\r\nUNSUB 1 3\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }
 
 #[tokio::test]
 async fn s4_an_unsub_with_a_maximum_that_is_split_by_the_nodes_death_is_right_for_the_next_node() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     pass(&mut client, &mut node, "SUB a 1\r\n").await;
     deliver(&mut client, &mut node, "1", 4).await;
     client.send("PUB x 0\r\n\r\nUNSUB 1 1").await;
     node.expect("PUB x 0\r\n\r\n").await;
-    node = replays(&mut scene, node, "SUB a 1\r\n").await;
+    node = scene.node_after(node, "SUB a 1\r\n").await;
     client.send("0\r\n").await;
     node.expect("UNSUB 1 6\r\n").await;
-    node = replays(&mut scene, node, "SUB a 1\r\nUNSUB 1 6\r\n").await;
+    node = scene.node_after(node, "SUB a 1\r\nUNSUB 1 6\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }
 
 #[tokio::test]
 async fn s4_a_reused_sid_belongs_only_to_the_new_subscription() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     pass(&mut client, &mut node, "SUB a 1\r\nSUB b 2\r\nUNSUB 1 2\r\n").await;
     deliver(&mut client, &mut node, "1", 2).await;
     client
@@ -185,17 +161,20 @@ async fn s4_a_reused_sid_belongs_only_to_the_new_subscription() {
     for command in ["SUB c 1", "UNSUB 2", "SUB d 2", "UNSUB 2 3", "SUB e 1"] {
         node.expect_command(format!("{command}\r\n")).await;
     }
-    node = replays(&mut scene, node, "SUB c 1\r\nSUB d 2\r\nUNSUB 2 3\r\n").await;
+    node = scene
+        .node_after(node, "SUB c 1\r\nSUB d 2\r\nUNSUB 2 3\r\n")
+        .await;
     deliver(&mut client, &mut node, "2", 1).await;
-    node = replays(&mut scene, node, "SUB c 1\r\nSUB d 2\r\nUNSUB 2 2\r\n").await;
+    node = scene
+        .node_after(node, "SUB c 1\r\nSUB d 2\r\nUNSUB 2 2\r\n")
+        .await;
     nothing_else(&mut client, &mut node).await;
 }
 
 /// The SUB that reuses the sid is sent only after the node has confirmed the UNSUB, so earlier messages cannot count for it.
 #[tokio::test]
 async fn s4_messages_of_an_ended_subscription_do_not_count_for_the_next_one_with_its_sid() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     pass(&mut client, &mut node, "SUB a 1\r\n").await;
     client
         .send("UNSUB 1\r\nSUB b 1\r\nUNSUB 1 3\r\nPUB c 2\r\nhi\r\n")
@@ -205,29 +184,27 @@ async fn s4_messages_of_an_ended_subscription_do_not_count_for_the_next_one_with
     deliver(&mut client, &mut node, "1", 2).await;
     node.pong().await;
     node.expect("SUB b 1\r\nUNSUB 1 3\r\nPUB c 2\r\nhi\r\n").await;
-    node = replays(&mut scene, node, "SUB b 1\r\nUNSUB 1 3\r\n").await;
+    node = scene.node_after(node, "SUB b 1\r\nUNSUB 1 3\r\n").await;
     deliver(&mut client, &mut node, "1", 1).await;
-    node = replays(&mut scene, node, "SUB b 1\r\nUNSUB 1 2\r\n").await;
+    node = scene.node_after(node, "SUB b 1\r\nUNSUB 1 2\r\n").await;
 
     // A node that dies before it confirms the UNSUB sends nothing more, so the SUB can follow at once.
     client.send("UNSUB 1\r\nSUB c 1\r\n").await;
     node.expect_frame("UNSUB 1\r\n").await;
     node.expect_frame("PING\r\n").await;
-    node.reset();
-    node = scene.next_node("").await;
+    node = scene.node_after(node, "").await;
     node.expect_command("SUB c 1\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }
 
 #[tokio::test]
 async fn s4_ten_thousand_subscriptions_are_replayed_in_order_at_each_move() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     let all: String = (0..10_000)
         .map(|number| format!("SUB subject.{number}.> {number}\r\n"))
         .collect();
     pass(&mut client, &mut node, &all).await;
-    node = replays(&mut scene, node, &all).await;
+    node = scene.node_after(node, &all).await;
     let every_third = |number: &usize| number.is_multiple_of(3);
     let gone: String = (0..10_000)
         .filter(every_third)
@@ -238,7 +215,7 @@ async fn s4_ten_thousand_subscriptions_are_replayed_in_order_at_each_move() {
     let left: String = stay
         .map(|number| format!("SUB subject.{number}.> {number}\r\n"))
         .collect();
-    node = replays(&mut scene, node, &left).await;
+    node = scene.node_after(node, &left).await;
     nothing_else(&mut client, &mut node).await;
 }
 
@@ -279,8 +256,7 @@ async fn s4_a_subscription_partly_written_to_a_dying_node_is_sent_once_to_the_ne
 
 #[tokio::test]
 async fn s4_a_subscription_refused_by_permissions_is_not_replayed() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     pass(
         &mut client,
         &mut node,
@@ -292,40 +268,36 @@ async fn s4_a_subscription_refused_by_permissions_is_not_replayed() {
         node.err(&text).await;
         client.expect_line(&format!("-ERR '{text}'")).await;
     }
-    node = replays(&mut scene, node, "SUB a 1\r\nSUB work 4\r\n").await;
+    node = scene.node_after(node, "SUB a 1\r\nSUB work 4\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }
 
 #[tokio::test]
 async fn s4_subscriptions_over_the_limit_are_refused_and_reach_no_node() {
-    let mut scene = Scene::with(&[("session.subscriptions_max", "2")]).await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[("session.subscriptions_max", "2")]).await;
     pass(&mut client, &mut node, "SUB a 1\r\nSUB b 2\r\n").await;
     client.send("SUB c 3\r\nPUB x 1\r\nx\r\n").await;
     client.expect_line("-ERR 'maximum subscriptions exceeded'").await;
     node.expect("PUB x 1\r\nx\r\n").await;
     pass(&mut client, &mut node, "UNSUB 1\r\nSUB d 4\r\n").await;
-    node = replays(&mut scene, node, "SUB b 2\r\nSUB d 4\r\n").await;
+    node = scene.node_after(node, "SUB b 2\r\nSUB d 4\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }
 
 #[tokio::test]
 async fn s4_fifty_moves_of_an_idle_component_replay_the_same_subscriptions() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     let all = "SUB a 1\r\nUNSUB 1 5\r\nSUB b q 2\r\n";
-    client.send("SUB a 1\r\nSUB b q 2\r\nUNSUB 1 5\r\n").await;
-    node.expect("SUB a 1\r\nSUB b q 2\r\nUNSUB 1 5\r\n").await;
+    pass(&mut client, &mut node, "SUB a 1\r\nSUB b q 2\r\nUNSUB 1 5\r\n").await;
     for _ in 0..50 {
-        node = replays(&mut scene, node, all).await;
+        node = scene.node_after(node, all).await;
     }
     nothing_else(&mut client, &mut node).await;
 }
 
 #[tokio::test]
 async fn s4_a_second_connect_ends_the_subscriptions_also_on_a_node_that_would_keep_them_open() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
     pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 5\r\nSUB b q 2\r\n").await;
     deliver(&mut client, &mut node, "1", 2).await;
     client
@@ -341,7 +313,7 @@ async fn s4_a_second_connect_ends_the_subscriptions_also_on_a_node_that_would_ke
         .await;
     node.pong().await;
     node.expect("SUB d 1\r\n").await;
-    node = replays(&mut scene, node, "SUB c 3\r\nSUB d 1\r\n").await;
+    node = scene.node_after(node, "SUB c 3\r\nSUB d 1\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }
 
@@ -358,6 +330,6 @@ async fn s4_a_first_connect_after_a_subscription_does_not_end_the_subscription()
     assert_eq!(node.read_frame().await.verb(), "CONNECT");
     node.expect("SUB a 1\r\nPING\r\n").await;
     node.pong().await;
-    node = replays(&mut scene, node, "SUB a 1\r\n").await;
+    node = scene.node_after(node, "SUB a 1\r\n").await;
     nothing_else(&mut client, &mut node).await;
 }

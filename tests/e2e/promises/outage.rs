@@ -1,6 +1,6 @@
 //! Promise S10: no node can be reached, and the component stays connected.
 
-use super::scene::{Scene, die, nothing_else};
+use super::scene::{Scene, die, nothing_else, pass, session};
 use e2e::raw::{CONNECT_NEW, msg_frame, pub_frame};
 use e2e::{Ending, NodeConnection, RawClient, TIMEOUT, eventually};
 use std::sync::Arc;
@@ -12,10 +12,8 @@ fn publish(number: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn s10_what_a_component_sends_in_an_outage_arrives_once_and_in_order_after_it() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open().await;
-    client.send("SUB a 1\r\nUNSUB 1 7\r\n").await;
-    node.expect("SUB a 1\r\nUNSUB 1 7\r\n").await;
+    let (mut scene, mut client, mut node) = session(&[]).await;
+    pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 7\r\n").await;
     for round in 0..3 {
         scene.node.stop_listening();
         node.reset();
@@ -34,8 +32,7 @@ async fn s10_what_a_component_sends_in_an_outage_arrives_once_and_in_order_after
 #[tokio::test]
 async fn s10_a_full_buffer_blocks_the_component_and_nothing_is_lost() {
     const BUFFER_BYTES: usize = 65536;
-    let mut scene = Scene::with(&[("session.buffer_bytes", &BUFFER_BYTES.to_string())]).await;
-    let (mut client, node) = scene.open().await;
+    let (mut scene, mut client, node) = session(&[("session.buffer_bytes", &BUFFER_BYTES.to_string())]).await;
     scene.node.stop_listening();
     node.reset();
     // More than the sockets between can hold.
@@ -62,8 +59,7 @@ async fn s10_a_full_buffer_blocks_the_component_and_nothing_is_lost() {
 
 #[tokio::test]
 async fn s10_an_outage_longer_than_outage_secs_closes_the_component_and_losses_are_counted() {
-    let mut scene = Scene::with(&[("session.outage_secs", "1")]).await;
-    let (mut client, node) = scene.open().await;
+    let (mut scene, mut client, node) = session(&[("session.outage_secs", "1")]).await;
     scene.node.stop_listening();
     node.reset();
     client.send("PUB a 0\r\n\r\nPING\r\n").await;
@@ -85,8 +81,7 @@ async fn s10_an_outage_longer_than_outage_secs_closes_the_component_and_losses_a
 #[tokio::test]
 async fn s10_a_component_with_more_to_send_than_the_buffer_holds_is_closed_without_a_reset() {
     let settings = [("session.outage_secs", "2"), ("session.buffer_bytes", "4096")];
-    let mut scene = Scene::with(&settings).await;
-    let (mut client, node) = scene.open().await;
+    let (mut scene, mut client, node) = session(&settings).await;
     let all: Vec<u8> = (0..20_000).flat_map(publish).collect();
     scene.node.stop_listening();
     node.reset();
@@ -99,29 +94,46 @@ async fn s10_a_component_with_more_to_send_than_the_buffer_holds_is_closed_witho
     assert_eq!(client.expect_end().await, Ending::Closed);
 }
 
-#[tokio::test]
-async fn s10_nodes_that_die_before_they_accept_the_session_do_not_extend_the_outage() {
-    let mut scene = Scene::with(&[("session.outage_secs", "1")]).await;
-    let (mut client, node) = scene.open().await;
+/// Checks that the outage ends as if no node were there, although nodes accept the session again and again. `keeps` says whether a
+/// node then keeps the connection open and silent, or closes it.
+async fn is_not_extended(settings: &[(&str, &str)], keeps: bool) {
+    let (mut scene, mut client, node) = session(settings).await;
     node.reset();
-    let dying = async {
+    let accepting = async {
+        let mut kept = Vec::new();
         loop {
-            scene.node.accept().await.close().await;
+            let node = scene.node.accept().await;
+            if keeps {
+                kept.push(node);
+            } else {
+                node.close().await;
+            }
         }
     };
     let waiting = async {
         client.expect_end().await;
     };
     tokio::select! {
-        () = dying => {}
+        () = accepting => {}
         () = waiting => {}
     }
 }
 
+// The handshake times out after more than the second after which a node that answered counts as one that served.
+const LONG_HANDSHAKE: &[(&str, &str)] = &[
+    ("session.outage_secs", "3"),
+    ("dial.handshake_timeout_ms", "1200"),
+];
+
+cases! {
+    is_not_extended =>
+    s10_nodes_that_die_before_they_accept_the_session_do_not_extend_the_outage(&[("session.outage_secs", "1")], false);
+    s10_a_node_that_sends_info_and_never_answers_does_not_extend_the_outage(LONG_HANDSHAKE, true);
+}
+
 #[tokio::test]
 async fn s10_several_short_outages_do_not_add_up_to_a_long_one() {
-    let mut scene = Scene::with(&[("session.outage_secs", "2")]).await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[("session.outage_secs", "2")]).await;
     for _ in 0..4 {
         scene.node.stop_listening();
         node.reset();
@@ -170,8 +182,7 @@ async fn s10_a_component_that_connects_before_the_first_node_gets_an_info_and_is
     scene.node.listen_again().await;
     for _ in 0..2 {
         let (mut node, _) = scene.node.accept_session().await;
-        node.expect_line("PING").await;
-        node.pong().await;
+        node.answer_ping().await;
         tokio::spawn(async move { node.read_to_end().await });
     }
     old.expect_line("PONG").await;
@@ -195,8 +206,7 @@ async fn s10_a_component_that_connects_in_a_long_outage_is_closed_without_an_err
 
 #[tokio::test]
 async fn s10_what_a_component_sent_before_it_left_in_an_outage_is_delivered_after_it() {
-    let mut scene = Scene::start().await;
-    let (mut client, node) = scene.open().await;
+    let (mut scene, mut client, node) = session(&[]).await;
     scene.node.stop_listening();
     node.reset();
     let sent: Vec<u8> = (0..100).flat_map(publish).collect();
@@ -215,8 +225,7 @@ async fn s10_what_a_component_sent_before_it_left_in_an_outage_is_delivered_afte
 
 #[tokio::test]
 async fn s10_what_a_component_sent_before_it_left_is_dropped_at_the_end_of_outage_secs() {
-    let mut scene = Scene::with(&[("session.outage_secs", "1")]).await;
-    let (mut client, node) = scene.open().await;
+    let (mut scene, mut client, node) = session(&[("session.outage_secs", "1")]).await;
     scene.node.stop_listening();
     node.reset();
     client.send(publish(1)).await;
@@ -229,11 +238,9 @@ async fn s10_what_a_component_sent_before_it_left_is_dropped_at_the_end_of_outag
 
 #[tokio::test]
 async fn s10_publishes_to_be_sent_again_and_new_ones_survive_an_outage_in_order() {
-    let mut scene = Scene::with(&[("publish.in_doubt", "'resend'")]).await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[("publish.in_doubt", "'resend'")]).await;
     let sent: Vec<u8> = (0..10).flat_map(publish).collect();
-    client.send(&sent).await;
-    node.expect(&sent).await;
+    pass(&mut client, &mut node, &sent).await;
     scene.node.stop_listening();
     node.reset();
     let later: Vec<u8> = (10..20).flat_map(publish).collect();
@@ -354,8 +361,7 @@ async fn messages_for_components_that_do_not_read_are_bounded_together_and_none_
 
 #[tokio::test]
 async fn s10_a_publish_larger_than_the_buffer_survives_an_outage() {
-    let mut scene = Scene::with(&[("session.buffer_bytes", "4096")]).await;
-    let (mut client, mut node) = scene.open().await;
+    let (mut scene, mut client, mut node) = session(&[("session.buffer_bytes", "4096")]).await;
     let large = pub_frame("a", vec![b'l'; 1024 * 1024]);
     for ending in [Ending::Closed, Ending::Reset] {
         scene.node.stop_listening();
@@ -366,30 +372,5 @@ async fn s10_a_publish_larger_than_the_buffer_survives_an_outage() {
         node = scene.next_node("").await;
         tokio::join!(client.send(&sent[written..]), node.expect(&sent));
         nothing_else(&mut client, &mut node).await;
-    }
-}
-
-#[tokio::test]
-async fn s10_a_node_that_sends_info_and_never_answers_does_not_extend_the_outage() {
-    let settings = [
-        ("session.outage_secs", "3"),
-        // Longer than the second after which a node that answered counts as one that served.
-        ("dial.handshake_timeout_ms", "1200"),
-    ];
-    let mut scene = Scene::with(&settings).await;
-    let (mut client, node) = scene.open().await;
-    node.reset();
-    let greeting = async {
-        let mut kept = Vec::new();
-        loop {
-            kept.push(scene.node.accept().await);
-        }
-    };
-    let waiting = async {
-        client.expect_end().await;
-    };
-    tokio::select! {
-        () = greeting => {}
-        () = waiting => {}
     }
 }

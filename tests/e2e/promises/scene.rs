@@ -81,8 +81,7 @@ impl Scene {
     pub(crate) async fn open_with(&mut self, connect: &str) -> (RawClient, NodeConnection) {
         let serving = async {
             let (mut node, _) = self.node.accept_session().await;
-            node.expect_line("PING").await;
-            node.pong().await;
+            node.answer_ping().await;
             node
         };
         let (mut client, node) = tokio::join!(RawClient::open_with(self.address, connect), serving);
@@ -95,6 +94,16 @@ impl Scene {
         let mut node = self.joining_node(replayed).await;
         node.pong().await;
         node
+    }
+
+    /// Resets this node's connection, and accepts the session on the next node as [`next_node`](Self::next_node) does.
+    pub(crate) async fn node_after(
+        &mut self,
+        dead: NodeConnection,
+        replayed: impl AsRef<[u8]>,
+    ) -> NodeConnection {
+        dead.reset();
+        self.next_node(replayed).await
     }
 
     /// Does the same as [`next_node`](Self::next_node), but does not answer the PING.
@@ -142,6 +151,13 @@ impl Scene {
     }
 }
 
+/// Starts a sidecar with these settings, and opens a session of an old component. Returns both of its ends.
+pub(crate) async fn session(settings: &[(&str, &str)]) -> (Scene, RawClient, NodeConnection) {
+    let mut scene = Scene::with(settings).await;
+    let (client, node) = scene.open().await;
+    (scene, client, node)
+}
+
 /// Ends a node's connection in this way.
 pub(crate) async fn die(node: NodeConnection, ending: Ending) {
     match ending {
@@ -154,7 +170,12 @@ pub(crate) async fn die(node: NodeConnection, ending: Ending) {
 /// component.
 pub(crate) async fn nothing_else(client: &mut RawClient, node: &mut NodeConnection) {
     client.send("PING\r\n").await;
-    node.expect_line("PING").await;
-    node.pong().await;
+    node.answer_ping().await;
     client.expect_line("PONG").await;
+}
+
+/// Sends `bytes` from the component, and expects them unchanged at the node.
+pub(crate) async fn pass(client: &mut RawClient, node: &mut NodeConnection, bytes: impl AsRef<[u8]>) {
+    client.send(&bytes).await;
+    node.expect(&bytes).await;
 }
