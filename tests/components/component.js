@@ -1,10 +1,9 @@
 // The Node component around the callback style libraries nats@0.2.9, 0.8.10 and 1.4.12. Usage: node component.js FOLDER
 'use strict';
 const path = require('path');
-const readline = require('readline');
+const { say, burst, serve } = require('./line_protocol.js');
 const nats = require(path.join(process.argv[2], 'node_modules', 'nats'));
 
-const say = (...words) => process.stdout.write(words.join(' ') + '\n');
 const subscriptions = new Map();
 let client;
 
@@ -38,17 +37,8 @@ const commands = {
   flush() {
     client.flush((error) => (error ? say('error', error) : say('flushed')));
   },
-  burst(subject, prefix, count, rate) {
-    const start = Date.now();
-    let sent = 0;
-    const timer = setInterval(() => {
-      const due = Math.min(Number(count), Math.ceil(((Date.now() - start) * Number(rate)) / 1000));
-      while (sent < due) client.publish(subject, prefix + ++sent);
-      if (sent === Number(count)) {
-        clearInterval(timer);
-        say('burst-done', count);
-      }
-    }, 2);
+  burst(subject, ...words) {
+    burst((payload) => client.publish(subject, payload), ...words);
   },
   close() {
     client.close();
@@ -56,8 +46,4 @@ const commands = {
   },
 };
 
-process.on('uncaughtException', (error) => say('error', String(error.stack).replace(/\n/g, ' | ')));
-readline.createInterface({ input: process.stdin }).on('line', (line) => {
-  const [command, ...words] = line.split(' ');
-  commands[command](...words);
-}).on('close', () => process.exit(0));
+serve(commands);

@@ -1,10 +1,9 @@
 // The Node component around the current library @nats-io/transport-node. Usage: node component_now.js FOLDER
 'use strict';
 const path = require('path');
-const readline = require('readline');
+const { say, burst, serve } = require('./line_protocol.js');
 const { connect } = require(path.join(process.argv[2], 'node_modules', '@nats-io', 'transport-node'));
 
-const say = (...words) => process.stdout.write(words.join(' ') + '\n');
 const subscriptions = new Map();
 const words_of_status = { disconnect: 'disconnected', reconnecting: 'reconnecting', reconnect: 'reconnected' };
 let client;
@@ -43,29 +42,12 @@ const commands = {
     await client.flush();
     say('flushed');
   },
-  burst(subject, prefix, count, rate) {
-    const start = Date.now();
-    let sent = 0;
-    const timer = setInterval(() => {
-      const due = Math.min(Number(count), Math.ceil(((Date.now() - start) * Number(rate)) / 1000));
-      while (sent < due) client.publish(subject, prefix + ++sent);
-      if (sent === Number(count)) {
-        clearInterval(timer);
-        say('burst-done', count);
-      }
-    }, 2);
+  burst(subject, ...words) {
+    burst((payload) => client.publish(subject, payload), ...words);
   },
   async close() {
     await client.close();
   },
 };
 
-process.on('unhandledRejection', (error) => say('error', String(error).replace(/\n/g, ' | ')));
-readline.createInterface({ input: process.stdin }).on('line', async (line) => {
-  const [command, ...words] = line.split(' ');
-  try {
-    await commands[command](...words);
-  } catch (error) {
-    say('error', String(error).replace(/\n/g, ' | '));
-  }
-}).on('close', () => process.exit(0));
+serve(commands);

@@ -33,10 +33,8 @@ async fn outlives_its_nodes(library: Library, record: Record) {
     component.start_burst("up.load", "m", MESSAGES, PER_SEC);
     counterpart.start_burst("down.load", "m", MESSAGES, PER_SEC);
     for round in 0..KILLS {
-        let victim = e2e::found("the session has a node", TIMEOUT, async || {
-            site.node_of_session().await
-        })
-        .await;
+        let node = site.sidecar.wait_for_node_of_session().await;
+        let victim = site.cluster.index_of(node).expect("a node of the cluster");
         site.cluster.nodes[victim].kill();
         let withdrawn = round % 2 == 0;
         let name = site.cluster.nodes[victim].name().to_owned();

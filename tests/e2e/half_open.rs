@@ -1,11 +1,9 @@
 //! Nodes that fail without a reset or an end of stream: the sidecar finds out by their silence, within the probe times. And nodes
 //! that close only their sending half: they send nothing more and still read.
 
-use crate::site::Site;
+use crate::site::{Site, component_of, is_served};
 use e2e::sidecar::SidecarBuilder;
-use e2e::{
-    Component, Lan, Library, Mesh, Netns, RawClient, Record, ServerKind, Sidecar, ZooKeeper, eventually,
-};
+use e2e::{Lan, Library, Mesh, Netns, RawClient, Record, ServerKind, Sidecar, ZooKeeper, eventually};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,9 +29,7 @@ fn quick_probes(sidecar: SidecarBuilder) -> SidecarBuilder {
 #[tokio::test]
 async fn a_frozen_node_is_left_within_the_probe_times() {
     let mut site = Site::start_with(Record::Plain, 3, quick_probes).await;
-    let mut component = Component::connect(Library::NatsPython, &site.sidecar.url()).await;
-    component.subscribe("own", "own");
-    component.flush().await;
+    let mut component = component_of(Library::NatsPython, &site.sidecar.url()).await;
     let frozen = site.node_of_session().await.expect("the session has a node");
     site.cluster.nodes[frozen].process().freeze().await;
     let since = Instant::now();
@@ -43,9 +39,7 @@ async fn a_frozen_node_is_left_within_the_probe_times() {
         silence < PROBE_INTERVAL + PROBE_TIMEOUT + ALLOWANCE,
         "it took {silence:?}"
     );
-    component.publish("own", "moved");
-    component.expect_payloads("own", &["moved"]).await;
-    component.assert_untroubled();
+    is_served(&mut component, "moved").await;
 }
 
 /// One ZooKeeper host is behind a cut cable, where SYNs are lost and nothing answers.

@@ -1,5 +1,6 @@
 //! A current client through the sidecar to a nats-server cluster with JetStream: streams, consumers, key-value, requests.
 
+use crate::site::session_moves_from;
 use async_nats::jetstream::{self, consumer::PullConsumer, kv, stream};
 use e2e::{Mesh, ServerKind, Sidecar, eventually};
 use futures_util::StreamExt;
@@ -71,10 +72,7 @@ async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_no
     let node = sidecar.node_of_session().await.expect("the session has a node");
     let index = cluster.index_of(node).expect("a node of the cluster");
     cluster.nodes[index].kill();
-    eventually("the session has moved", TIMEOUT, async || {
-        sidecar.node_of_session().await.is_some_and(|now| now != node)
-    })
-    .await;
+    session_moves_from(node, &sidecar).await;
 
     publish_acknowledged(&jetstream, MESSAGES + 1..=2 * MESSAGES).await;
     let value = e2e::found("the value is read", TIMEOUT, async || {

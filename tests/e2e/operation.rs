@@ -1,10 +1,10 @@
 //! Operation of a sidecar and its nodes: start in any order, reload, stop, lame duck mode, credentials, limits.
 
-use crate::site::{Site, TIMEOUT};
+use crate::site::{Site, TIMEOUT, component_of, is_served, session_moves_from};
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD};
 use e2e::{
     Component, Library, Mesh, Node, Process, Program, RawClient, Record, ServerKind, Sidecar, eventually,
-    found, peers, port,
+    peers, port,
 };
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
@@ -16,9 +16,7 @@ async fn a_reload_adds_nodes_without_moving_a_session() {
     let mut first = Node::start(ServerKind::NatsServer, &[]).await;
     let second = Node::start(ServerKind::NatsServer, &[]).await;
     let mut sidecar = Sidecar::builder().upstream([first.url()]).start().await;
-    let mut component = Component::connect(Library::NatsPython, &sidecar.url()).await;
-    component.subscribe("own", "own");
-    component.flush().await;
+    let mut component = component_of(Library::NatsPython, &sidecar.url()).await;
 
     sidecar.reload_with("nodes.upstream", [first.url(), second.url()].as_slice());
     eventually("both nodes are known", TIMEOUT, async || {
@@ -31,9 +29,7 @@ async fn a_reload_adds_nodes_without_moving_a_session() {
         sidecar.session_nodes().await == [Some(second.address())]
     })
     .await;
-    component.publish("own", "moved");
-    component.expect_payloads("own", &["moved"]).await;
-    component.assert_untroubled();
+    is_served(&mut component, "moved").await;
 }
 
 #[tokio::test]
@@ -128,9 +124,7 @@ async fn a_sidecar_started_before_any_node_serves_as_soon_as_one_is_there() {
     component.subscribe("own", "own");
     cluster.restart(0).await;
     component.flush().await;
-    component.publish("own", "served");
-    component.expect_payloads("own", &["served"]).await;
-    component.assert_untroubled();
+    is_served(&mut component, "served").await;
 }
 
 #[tokio::test]
@@ -151,22 +145,12 @@ async fn credentials_are_passed_on_to_the_first_and_to_the_next_node() {
 
     let url = sidecar.url().replace("nats://", "nats://old:secret@");
     for library in [Library::NatsPython, Library::Node02, Library::Go] {
-        let mut component = Component::connect(library, &url).await;
-        component.subscribe("own", "own");
-        component.flush().await;
-        let node = found("the session has a node", TIMEOUT, async || {
-            sidecar.node_of_session().await
-        })
-        .await;
+        let mut component = component_of(library, &url).await;
+        let node = sidecar.wait_for_node_of_session().await;
         let before = cluster.index_of(node).expect("a node of the cluster");
         cluster.nodes[before].kill();
-        eventually("the session moves", TIMEOUT, async || {
-            sidecar.node_of_session().await.is_some_and(|now| now != node)
-        })
-        .await;
-        component.publish("own", "moved");
-        component.expect_payloads("own", &["moved"]).await;
-        component.assert_untroubled();
+        session_moves_from(node, &sidecar).await;
+        is_served(&mut component, "moved").await;
         component.close().await;
         cluster.restart(before).await;
         eventually("the session is over", TIMEOUT, async || {
@@ -178,11 +162,8 @@ async fn credentials_are_passed_on_to_the_first_and_to_the_next_node() {
 
 #[tokio::test]
 async fn a_token_is_passed_on() {
-    let cluster = Mesh::builder(ServerKind::NatsServer, 1)
-        .flags(&["--auth", "s3cr3t"])
-        .start()
-        .await;
-    let sidecar = Sidecar::builder().nodes(&cluster.nodes).start().await;
+    let node = Node::start(ServerKind::NatsServer, &["--auth", "s3cr3t"]).await;
+    let sidecar = Sidecar::builder().upstream([node.url()]).start().await;
     let mut client = RawClient::connect(sidecar.address()).await;
     client
         .send("CONNECT {\"verbose\":false,\"auth_token\":\"s3cr3t\"}\r\nPING\r\n")
@@ -192,11 +173,8 @@ async fn a_token_is_passed_on() {
 
 #[tokio::test]
 async fn credentials_in_the_upstream_address_are_used_for_components_that_send_none() {
-    let cluster = Mesh::builder(ServerKind::NatsServer, 1)
-        .flags(&["--user", "old", "--pass", "secret"])
-        .start()
-        .await;
-    let url = cluster.nodes[0].url().replace("nats://", "nats://old:secret@");
+    let node = Node::start(ServerKind::NatsServer, &["--user", "old", "--pass", "secret"]).await;
+    let url = node.url().replace("nats://", "nats://old:secret@");
     let sidecar = Sidecar::builder().upstream([url]).start().await;
     RawClient::open(sidecar.address()).await.flush().await;
 }

@@ -1,7 +1,9 @@
 //! Promise S10 with real nodes: an outage of all nodes is not worse behind the sidecar than without it.
 
 use e2e::http::Endpoint;
-use e2e::{Component, Library, Mesh, Metrics, RawClient, Record, ServerKind, Sidecar, ZooKeeper, eventually};
+use e2e::{
+    Component, Library, Mesh, Metrics, Node, RawClient, Record, ServerKind, Sidecar, ZooKeeper, eventually,
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,9 +16,9 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const SUBSCRIBERS: usize = 60;
 const HELD: usize = 100;
 
-async fn sidecar_for(cluster: &Mesh, outage_secs: u32) -> Sidecar {
+async fn sidecar_for(nodes: &[Node], outage_secs: u32) -> Sidecar {
     Sidecar::builder()
-        .nodes(&cluster.nodes)
+        .nodes(nodes)
         .setting("session.outage_secs", outage_secs)
         .setting("http.page_items_max", 1000)
         .setting("log.level", "info")
@@ -69,7 +71,7 @@ async fn all_held_publishes_arrive(publisher: &Sidecar, subscriber: &Sidecar, cl
 #[tokio::test]
 async fn s10_held_publishes_are_sent_when_all_subscribers_of_the_sidecar_are_back() {
     let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
-    let sidecar = sidecar_for(&cluster, 3600).await;
+    let sidecar = sidecar_for(&cluster.nodes, 3600).await;
     all_held_publishes_arrive(&sidecar, &sidecar, &mut cluster).await;
 }
 
@@ -77,8 +79,8 @@ async fn s10_held_publishes_are_sent_when_all_subscribers_of_the_sidecar_are_bac
 async fn s10_held_publishes_are_sent_when_the_subscribers_behind_another_sidecar_are_back() {
     let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     let (publisher, subscriber) = (
-        sidecar_for(&cluster, 3600).await,
-        sidecar_for(&cluster, 3600).await,
+        sidecar_for(&cluster.nodes, 3600).await,
+        sidecar_for(&cluster.nodes, 3600).await,
     );
     all_held_publishes_arrive(&publisher, &subscriber, &mut cluster).await;
 }
@@ -86,7 +88,7 @@ async fn s10_held_publishes_are_sent_when_the_subscribers_behind_another_sidecar
 #[tokio::test]
 async fn s10_after_the_loss_of_one_node_of_several_held_publishes_wait_for_the_sidecars_other_sessions() {
     let mut cluster = Mesh::start(ServerKind::NatsServer, 2).await;
-    let sidecar = sidecar_for(&cluster, 3600).await;
+    let sidecar = sidecar_for(&cluster.nodes, 3600).await;
     let mut clients = subscribers(sidecar.address()).await;
     let mut component = RawClient::open(sidecar.address()).await;
     let node = |rows: Vec<Value>| rows.last().and_then(|row| Some(row["node"].as_str()?.to_owned()));
@@ -156,7 +158,7 @@ async fn s10_a_reload_shortens_the_wait_of_publishes_that_are_already_held() {
 #[tokio::test]
 async fn s10_an_outage_logs_one_line_at_its_start_and_one_at_its_end_and_shows_on_the_pages() {
     let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
-    let mut sidecar = sidecar_for(&cluster, 3600).await;
+    let mut sidecar = sidecar_for(&cluster.nodes, 3600).await;
     let http = sidecar.http();
     let clients = subscribers(sidecar.address()).await;
     assert_eq!(http.get("/healthz?nodes=1").await, Some((200, "ok\n".to_owned())));
@@ -222,7 +224,7 @@ async fn s10_an_outage_logs_one_line_at_its_start_and_one_at_its_end_and_shows_o
 #[tokio::test]
 async fn s10_sessions_that_end_with_held_messages_log_one_warning_with_the_subjects() {
     let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
-    let mut sidecar = sidecar_for(&cluster, 2).await;
+    let mut sidecar = sidecar_for(&cluster.nodes, 2).await;
     let mut clients = subscribers(sidecar.address()).await;
     cluster.nodes[0].kill();
     without_node(&sidecar, SUBSCRIBERS).await;
@@ -286,7 +288,7 @@ async fn an_idle_node_is_proved_by_a_probe_that_leaves_no_error_in_its_log() {
             .flags(flags)
             .start()
             .await;
-        let sidecar = sidecar_for(&cluster, 30).await;
+        let sidecar = sidecar_for(&cluster.nodes, 30).await;
         eventually("the node is proved without a session", TIMEOUT, async || {
             sidecar.metrics().await.value("standin_nodes_proved", &[]) == 1.0
         })
@@ -352,7 +354,7 @@ async fn many_sessions_without_a_node_make_few_dials() {
     const SESSIONS: usize = 300;
     const WATCHED: Duration = Duration::from_secs(3);
     let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
-    let sidecar = sidecar_for(&cluster, 3600).await;
+    let sidecar = sidecar_for(&cluster.nodes, 3600).await;
     let mut clients = Vec::new();
     for _ in 0..SESSIONS {
         clients.push(RawClient::open(sidecar.address()).await);
@@ -375,11 +377,8 @@ async fn many_sessions_without_a_node_make_few_dials() {
 
 #[tokio::test]
 async fn a_components_wrong_password_is_not_counted_as_a_failure_of_the_node() {
-    let cluster = Mesh::builder(ServerKind::NatsServer, 1)
-        .flags(&["--user", "u", "--pass", "p"])
-        .start()
-        .await;
-    let sidecar = sidecar_for(&cluster, 30).await;
+    let node = Node::start(ServerKind::NatsServer, &["--user", "u", "--pass", "p"]).await;
+    let sidecar = sidecar_for(std::slice::from_ref(&node), 30).await;
     let mut good = RawClient::open_with(
         sidecar.address(),
         r#"CONNECT {"verbose":false,"user":"u","pass":"p"}"#,
@@ -405,7 +404,7 @@ async fn a_components_wrong_password_is_not_counted_as_a_failure_of_the_node() {
 async fn after_an_outage_the_sessions_spread_over_the_nodes_that_come_back_within_half_a_second() {
     const SESSIONS: usize = 100;
     let mut cluster = Mesh::start(ServerKind::NatsServer, 3).await;
-    let sidecar = sidecar_for(&cluster, 3600).await;
+    let sidecar = sidecar_for(&cluster.nodes, 3600).await;
     let mut clients = Vec::new();
     for _ in 0..SESSIONS {
         clients.push(RawClient::open(sidecar.address()).await);
@@ -432,7 +431,7 @@ async fn after_an_outage_the_sessions_spread_over_the_nodes_that_come_back_withi
 /// shorter than the outage. (A report about programs called gorouters is the reason for this test.)
 async fn components_survive_an_outage(libraries: &[Library], outage_secs: u32, lasts: Duration) {
     let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
-    let mut sidecar = sidecar_for(&cluster, outage_secs).await;
+    let mut sidecar = sidecar_for(&cluster.nodes, outage_secs).await;
     let mut components = Vec::new();
     for library in libraries {
         let mut component = Component::connect(*library, &sidecar.url()).await;

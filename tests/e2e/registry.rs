@@ -1,31 +1,15 @@
 //! ZooKeeper fails, is emptied, or changes late: sessions stay where they are, and still find a live node after a failure.
 
 use crate::scenario::all_that_components_do;
-use crate::site::{Site, TIMEOUT};
-use e2e::{Component, Library, RawClient, Record, eventually};
+use crate::site::{Site, TIMEOUT, component_of, is_served};
+use e2e::{Library, RawClient, Record, eventually};
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
-
-/// Connects a component with a subscription, whose library does not survive a disconnect.
-async fn fragile_component(site: &Site) -> Component {
-    let mut component = Component::connect(Library::NatsPython, &site.sidecar.url()).await;
-    component.subscribe("own", "own");
-    component.flush().await;
-    component
-}
-
-/// Checks that the component's subscription receives what it publishes, and that its library has noticed no problem.
-async fn is_served(component: &mut Component, payload: &str) {
-    component.publish("own", payload);
-    let got = async || component.payloads("own").iter().any(|came| came == payload);
-    eventually(format!("{payload} is received"), TIMEOUT, got).await;
-    component.assert_untroubled();
-}
 
 #[tokio::test]
 async fn sessions_move_to_cached_nodes_when_zookeeper_and_then_the_node_is_killed() {
     let mut site = Site::start(Record::Nerve).await;
-    let mut component = fragile_component(&site).await;
+    let mut component = component_of(Library::NatsPython, &site.sidecar.url()).await;
     site.zookeeper.kill();
     is_served(&mut component, "without-zookeeper").await;
     for round in ["first", "second"] {
@@ -39,7 +23,7 @@ async fn sessions_move_to_cached_nodes_when_zookeeper_and_then_the_node_is_kille
 #[tokio::test]
 async fn sessions_move_to_cached_nodes_when_zookeeper_is_frozen_and_the_node_is_killed() {
     let mut site = Site::start(Record::Plain).await;
-    let mut component = fragile_component(&site).await;
+    let mut component = component_of(Library::NatsPython, &site.sidecar.url()).await;
     site.zookeeper.process().freeze().await;
     let victim = site.node_of_session().await.expect("the session has a node");
     site.cluster.nodes[victim].kill();
@@ -77,7 +61,7 @@ async fn a_sidecar_restarted_while_zookeeper_is_down_uses_its_cache_file() {
 #[tokio::test]
 async fn when_zookeeper_is_emptied_sessions_stay_and_the_nodes_are_remembered() {
     let mut site = Site::start(Record::Plain).await;
-    let mut component = fragile_component(&site).await;
+    let mut component = component_of(Library::NatsPython, &site.sidecar.url()).await;
     let before = site.node_of_session().await.expect("the session has a node");
     site.registrar.wipe().await;
     eventually("the sidecar has noticed", TIMEOUT, async || {
@@ -119,7 +103,7 @@ async fn withdraw(site: &mut Site, node: usize, left: usize) {
 #[tokio::test]
 async fn when_all_nodes_unregister_one_by_one_all_of_them_are_remembered() {
     let mut site = Site::start(Record::Plain).await;
-    let mut component = fragile_component(&site).await;
+    let mut component = component_of(Library::NatsPython, &site.sidecar.url()).await;
     let last = site.node_of_session().await.expect("the session has a node");
     let others = [(last + 1) % 3, (last + 2) % 3];
     withdraw(&mut site, others[0], 2).await;
@@ -137,7 +121,11 @@ async fn when_all_nodes_unregister_one_by_one_all_of_them_are_remembered() {
     is_served(&mut component, "moved").await;
     site.zookeeper.kill();
     site.sidecar.restart().await;
-    is_served(&mut fragile_component(&site).await, "restarted").await;
+    is_served(
+        &mut component_of(Library::NatsPython, &site.sidecar.url()).await,
+        "restarted",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -159,13 +147,17 @@ async fn a_sidecar_restarted_while_nodes_unregister_remembers_those_that_left_be
     .await;
     withdraw(&mut site, 2, 0).await;
     site.cluster.nodes[2].kill();
-    is_served(&mut fragile_component(&site).await, "served").await;
+    is_served(
+        &mut component_of(Library::NatsPython, &site.sidecar.url()).await,
+        "served",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn when_zookeeper_loses_all_its_data_sessions_stay() {
     let mut site = Site::start(Record::Own).await;
-    let mut component = fragile_component(&site).await;
+    let mut component = component_of(Library::NatsPython, &site.sidecar.url()).await;
     site.zookeeper.lose_everything().await;
     is_served(&mut component, "lost").await;
     assert_eq!(
@@ -199,7 +191,7 @@ async fn when_zookeeper_loses_all_its_data_sessions_stay() {
 #[tokio::test]
 async fn a_live_node_that_is_unregistered_keeps_its_sessions() {
     let mut site = Site::start(Record::Plain).await;
-    let mut component = fragile_component(&site).await;
+    let mut component = component_of(Library::NatsPython, &site.sidecar.url()).await;
     let node = site.node_of_session().await.expect("the session has a node");
     withdraw(&mut site, node, 2).await;
     is_served(&mut component, "unregistered").await;
@@ -213,7 +205,7 @@ async fn a_live_node_that_is_unregistered_keeps_its_sessions() {
 #[tokio::test]
 async fn a_node_added_later_is_known_within_a_second_and_used_when_the_others_die() {
     let mut site = Site::start_with(Record::Plain, 2, |sidecar| sidecar).await;
-    let mut component = fragile_component(&site).await;
+    let mut component = component_of(Library::NatsPython, &site.sidecar.url()).await;
     let new_node = &site.cluster.nodes[2];
     site.registrar
         .announce(Record::Plain, new_node.name(), new_node.address())

@@ -1,10 +1,43 @@
 //! A typical site: ZooKeeper, a cluster whose nodes are registered in it, and a sidecar that finds them there.
 
 use e2e::sidecar::SidecarBuilder;
-use e2e::{Mesh, Record, Registrar, ServerKind, Sidecar, ZooKeeper, eventually};
+use e2e::{Component, Library, Mesh, Record, Registrar, ServerKind, Sidecar, ZooKeeper, eventually, found};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Connects a component that subscribes to `own`. The library `NatsPython` does not survive a disconnect.
+pub(crate) async fn component_of(library: Library, url: &str) -> Component {
+    let mut component = Component::connect(library, url).await;
+    component.subscribe("own", "own");
+    component.flush().await;
+    component
+}
+
+/// Checks that the component's subscription receives once what it publishes, and that its library has noticed no problem.
+pub(crate) async fn is_served(component: &mut Component, payload: &str) {
+    component.publish("own", payload);
+    let copies = |component: &Component| {
+        let payloads = component.payloads("own");
+        payloads.iter().filter(|came| *came == payload).count()
+    };
+    eventually(format!("{payload} is received"), TIMEOUT, async || {
+        copies(component) > 0
+    })
+    .await;
+    component.flush().await;
+    assert_eq!(copies(component), 1, "copies of {payload}");
+    component.assert_untroubled();
+}
+
+/// Waits until the only session of the sidecar has moved away from this node, and returns its new node.
+pub(crate) async fn session_moves_from(node: SocketAddr, sidecar: &Sidecar) -> SocketAddr {
+    found(format!("the session leaves {node}"), TIMEOUT, async || {
+        sidecar.node_of_session().await.filter(|now| *now != node)
+    })
+    .await
+}
 
 /// A running site.
 pub(crate) struct Site {
@@ -54,9 +87,7 @@ impl Site {
 
     /// Waits until the only session has moved away from this node, and returns the index of its new node.
     pub(crate) async fn session_moved_from(&self, index: usize) -> usize {
-        e2e::found(format!("the session leaves node {index}"), TIMEOUT, async || {
-            self.node_of_session().await.filter(|now| *now != index)
-        })
-        .await
+        let moved = session_moves_from(self.cluster.nodes[index].address(), &self.sidecar).await;
+        self.cluster.index_of(moved).expect("a node of the cluster")
     }
 }

@@ -1,8 +1,8 @@
 //! A sidecar without ZooKeeper: with the address of one node, and with a cluster of an older version.
 
 use crate::scenario::all_that_components_do;
-use crate::site::TIMEOUT;
-use e2e::{Component, Library, Mesh, ServerKind, Sidecar, eventually};
+use crate::site::{TIMEOUT, component_of, is_served, session_moves_from};
+use e2e::{Library, Mesh, ServerKind, Sidecar, eventually};
 
 #[tokio::test]
 async fn the_address_of_one_node_gives_a_component_the_whole_cluster() {
@@ -11,44 +11,26 @@ async fn the_address_of_one_node_gives_a_component_the_whole_cluster() {
         .upstream([cluster.nodes[0].url()])
         .start()
         .await;
-    let mut component = Component::connect(Library::NatsPython, &sidecar.url()).await;
-    component.subscribe("own", "own");
-    component.flush().await;
+    let mut component = component_of(Library::NatsPython, &sidecar.url()).await;
     eventually("the node has named the others in INFO", TIMEOUT, async || {
         sidecar.node_rows().await.len() >= 3
     })
     .await;
 
     cluster.nodes[0].kill();
-    let old = cluster.nodes[0].address();
-    eventually("the session is on another node", TIMEOUT, async || {
-        sidecar.node_of_session().await.is_some_and(|now| now != old)
-    })
-    .await;
-    component.publish("own", "moved");
-    component.expect_payloads("own", &["moved"]).await;
-    component.assert_untroubled();
+    session_moves_from(cluster.nodes[0].address(), &sidecar).await;
+    is_served(&mut component, "moved").await;
 }
 
 #[tokio::test]
 async fn a_component_survives_the_loss_of_a_node_of_an_older_cluster() {
     let mut cluster = Mesh::start(ServerKind::OldNatsServer, 3).await;
     let sidecar = Sidecar::builder().nodes(&cluster.nodes).start().await;
-    let mut component = Component::connect(Library::Node02, &sidecar.url()).await;
-    component.subscribe("own", "own");
-    component.flush().await;
-    let node = e2e::found("the session has a node", TIMEOUT, async || {
-        sidecar.node_of_session().await
-    })
-    .await;
+    let mut component = component_of(Library::Node02, &sidecar.url()).await;
+    let node = sidecar.wait_for_node_of_session().await;
     let index = cluster.index_of(node).expect("a node of the cluster");
     cluster.nodes[index].kill();
-    eventually("the session moves", TIMEOUT, async || {
-        sidecar.node_of_session().await.is_some_and(|now| now != node)
-    })
-    .await;
-    component.publish("own", "moved");
-    component.expect_payloads("own", &["moved"]).await;
-    component.assert_untroubled();
+    session_moves_from(node, &sidecar).await;
+    is_served(&mut component, "moved").await;
     all_that_components_do(Library::Node14, &sidecar.url(), &sidecar.url()).await;
 }

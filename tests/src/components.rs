@@ -1,6 +1,5 @@
 //! Components around real client libraries, old and new, controlled by a line protocol (`tests/components/README.md`).
 
-use crate::netns::Netns;
 use crate::peers;
 use crate::process::{Process, Program, Stream};
 use std::panic::Location;
@@ -93,17 +92,6 @@ impl Component {
         Self {
             library,
             process: library.program().start(format!("component {library:?}")),
-        }
-    }
-
-    /// Starts a component in this namespace.
-    pub fn start_inside(library: Library, netns: &Netns) -> Self {
-        Self {
-            library,
-            process: library
-                .program()
-                .inside(netns)
-                .start(format!("component {library:?}")),
         }
     }
 

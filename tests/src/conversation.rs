@@ -147,26 +147,7 @@ impl Conversation {
     /// Takes the next control line, which must be `expected` (given without its `\r\n`).
     #[track_caller]
     pub fn expect_line(&mut self, expected: &str) -> impl Future<Output = ()> {
-        let at = Location::caller();
-        let line = format!("{expected}\r\n");
-        async move { self.take_exactly(at, line.as_bytes()).await }
-    }
-
-    /// Takes the next control line and returns it without its `\r\n`.
-    #[track_caller]
-    pub fn read_line(&mut self) -> impl Future<Output = String> {
-        let at = Location::caller();
-        async move {
-            let deadline = Instant::now() + self.timeout;
-            loop {
-                if let Some(end) = self.untaken().windows(2).position(|pair| pair == b"\r\n") {
-                    let line = String::from_utf8_lossy(&self.untaken()[..end]).into_owned();
-                    self.taken += end + 2;
-                    return line;
-                }
-                self.must_fill(at, deadline, "a line").await;
-            }
-        }
+        self.expect(format!("{expected}\r\n"))
     }
 
     /// Takes the next frame, also a PING or a PONG.

@@ -77,11 +77,6 @@ impl Lan {
         host.ip(&["link", "set", "eth0", "up"]);
     }
 
-    /// Returns the hosts.
-    pub fn hosts(&self) -> &[Netns] {
-        &self.hosts
-    }
-
     /// Returns one host.
     pub fn host(&self, number: usize) -> &Netns {
         &self.hosts[number]

@@ -3,6 +3,7 @@
 //! A [`Ledger`] numbers the messages of each publisher from 1, in their payload (`publisher 17`). [`Receipts`] are the messages
 //! that one receiver got, in the order of arrival. Order is compared per publisher, because NATS promises no more.
 
+use crate::conversation::TIMEOUT;
 use crate::frame::Frame;
 use crate::raw::RawClient;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,14 +49,22 @@ impl Ledger {
         }
     }
 
+    /// Reads from `client` until every message of the ledger is received, and then up to the PONG of a PING. Fails unless each was
+    /// received once and in order. Every failure message contains `name`.
+    #[track_caller]
+    pub fn reaches(&self, client: &mut RawClient, name: impl Into<String>) -> impl Future<Output = ()> {
+        let at = Location::caller();
+        let mut receipts = Receipts::new(name);
+        async move {
+            receipts.gather_at(at, client, self, TIMEOUT).await;
+            receipts.take_all(&client.flush().await);
+            receipts.assert_whole(self);
+        }
+    }
+
     /// Returns the number of messages of all publishers.
     pub fn total(&self) -> u64 {
         self.published.values().sum()
-    }
-
-    /// Returns the number of messages of this publisher.
-    pub fn published_by(&self, publisher: &str) -> u64 {
-        self.published.get(publisher).copied().unwrap_or_default()
     }
 
     /// Adds the ledger of other publishers.
@@ -117,16 +126,23 @@ impl Receipts {
         ledger: &Ledger,
         timeout: Duration,
     ) -> impl Future<Output = ()> {
-        let at = Location::caller();
-        async move {
-            let deadline = Instant::now() + timeout;
-            while !self.missing(ledger).is_empty() {
-                if Instant::now() > deadline || client.ending().is_some() {
-                    self.fail(at, "lack", &self.missing(ledger));
-                }
-                let frames = client.frames_for(READ_FOR).await;
-                self.take_all(&frames);
+        self.gather_at(Location::caller(), client, ledger, timeout)
+    }
+
+    async fn gather_at(
+        &mut self,
+        at: &Location<'_>,
+        client: &mut RawClient,
+        ledger: &Ledger,
+        timeout: Duration,
+    ) {
+        let deadline = Instant::now() + timeout;
+        while !self.missing(ledger).is_empty() {
+            if Instant::now() > deadline || client.ending().is_some() {
+                self.fail(at, "lack", &self.missing(ledger));
             }
+            let frames = client.frames_for(READ_FOR).await;
+            self.take_all(&frames);
         }
     }
 
@@ -183,7 +199,7 @@ impl Receipts {
     pub fn unknown(&self, ledger: &Ledger) -> Vec<Entry> {
         let mut unknown = Vec::new();
         for (publisher, numbers) in &self.got {
-            let count = ledger.published_by(publisher);
+            let count = ledger.published.get(publisher).copied().unwrap_or_default();
             let beyond = numbers.iter().filter(|number| !(1..=count).contains(*number));
             unknown.extend(beyond.map(|number| (publisher.clone(), *number)));
         }

@@ -78,11 +78,6 @@ impl MeshBuilder {
         self.described(|_| None)
     }
 
-    /// Returns the mesh without starting a node, with node 0 on host 0 of this network, and so on.
-    pub fn describe_across(self, lan: &Lan) -> Mesh {
-        self.described(|index| Some(lan.host(index)))
-    }
-
     /// Starts all nodes at once and waits until every node has a route to every other one.
     pub async fn start(self) -> Mesh {
         let mut mesh = self.describe();
@@ -92,7 +87,7 @@ impl MeshBuilder {
 
     /// Starts as [`start`](Self::start) does, with node 0 on host 0 of this network, and so on.
     pub async fn start_across(self, lan: &Lan) -> Mesh {
-        let mut mesh = self.describe_across(lan);
+        let mut mesh = self.described(|index| Some(lan.host(index)));
         mesh.start_all().await;
         mesh
     }

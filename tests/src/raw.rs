@@ -32,41 +32,32 @@ pub struct RawClient {
 impl RawClient {
     /// Connects, with retries until the listener is there, and reads INFO. Sends nothing.
     pub async fn connect(address: SocketAddr) -> Self {
-        Self::connect_named("client", address).await
-    }
-
-    /// Connects as [`connect`](Self::connect) does, with this name in failure messages.
-    pub async fn connect_named(name: &str, address: SocketAddr) -> Self {
         let deadline = Instant::now() + TIMEOUT;
         let stream = loop {
             match timeout(TIMEOUT, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => break stream,
                 other => assert!(
                     Instant::now() < deadline,
-                    "{name} cannot connect to {address}: {other:?}"
+                    "cannot connect to {address}: {other:?}"
                 ),
             }
             sleep(Duration::from_millis(10)).await;
         };
-        Self::greet(name, stream).await
+        Self::greet(stream).await
     }
 
     /// Does the handshake with [`CONNECT_OLD`] over a connected socket, such as one inside a [`Netns`](crate::Netns).
     pub async fn open_over(stream: TcpStream) -> Self {
-        let mut client = Self::greet("client", stream).await;
+        let mut client = Self::greet(stream).await;
         client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
         client.expect_line("PONG").await;
         client
     }
 
-    async fn greet(name: &str, stream: TcpStream) -> Self {
-        let mut conversation = Conversation::new(name, stream);
+    async fn greet(stream: TcpStream) -> Self {
+        let mut conversation = Conversation::new("client", stream);
         let info = conversation.read_frame().await;
-        assert_eq!(
-            info.verb(),
-            "INFO",
-            "{name}: the first frame must be INFO, not {info:?}"
-        );
+        assert_eq!(info.verb(), "INFO", "the first frame must be INFO, not {info:?}");
         Self { conversation, info }
     }
 

@@ -1,6 +1,6 @@
 //! The sidecar as its users run it: a process with a settings file, signals, a log and HTTP pages.
 
-use crate::condition::eventually;
+use crate::condition::{eventually, found};
 use crate::http::Endpoint;
 use crate::netns::{Netns, connect_inside};
 use crate::node::Node;
@@ -247,6 +247,14 @@ impl Sidecar {
         let nodes = self.session_nodes().await;
         assert!(nodes.len() <= 1, "one session expected, got {nodes:?}");
         *nodes.first()?
+    }
+
+    /// Waits until the only session has a node, and returns the address of that node.
+    pub async fn wait_for_node_of_session(&self) -> SocketAddr {
+        found("the session has a node", START_TIMEOUT, async || {
+            self.node_of_session().await
+        })
+        .await
     }
 
     async fn page(&self, path: &str) -> Value {

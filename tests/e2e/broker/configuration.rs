@@ -11,26 +11,55 @@ use tokio::net::TcpStream;
 
 /// A start of a server, and the client that it must accept.
 struct Start {
-    flags: &'static [&'static str],
+    flags: &'static str,
     /// Text of `nats.conf`. If it is empty, no file is given.
     file: &'static str,
     /// User and password of a client that is accepted. `None` if the server accepts everyone.
     admitted: Option<(&'static str, &'static str)>,
 }
 
-const fn file(file: &'static str) -> Start {
-    Start {
-        flags: &[],
-        file,
-        admitted: Some(("u", "x")),
-    }
-}
-
-const fn flags(flags: &'static [&'static str]) -> Start {
+/// A start with these flags, separated by blanks, where `''` is an empty word. It accepts the user `u` with the password `x`.
+const fn flags(flags: &'static str) -> Start {
     Start {
         flags,
         file: "",
         admitted: Some(("u", "x")),
+    }
+}
+
+const fn file(file: &'static str) -> Start {
+    Start { file, ..flags("") }
+}
+
+impl Start {
+    const fn admits(self, user: &'static str, password: &'static str) -> Self {
+        Self {
+            admitted: Some((user, password)),
+            ..self
+        }
+    }
+
+    const fn admits_everyone(self) -> Self {
+        Self {
+            admitted: None,
+            ..self
+        }
+    }
+
+    /// Returns the arguments of the program, with the settings file in this folder.
+    fn arguments(&self, folder: &TempDir) -> Vec<String> {
+        let mut arguments: Vec<String> = self
+            .flags
+            .split_whitespace()
+            .map(|word| word.replace("''", ""))
+            .collect();
+        if !self.file.is_empty() {
+            arguments.extend([
+                "-c".to_owned(),
+                folder.path().join("nats.conf").display().to_string(),
+            ]);
+        }
+        arguments
     }
 }
 
@@ -44,90 +73,26 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 ];
 
 const STARTS: &[Start] = &[
-    flags(&["--user", "u", "--pass", "x"]),
-    flags(&["-user=u", "-pass=x"]),
-    flags(&[
-        "--user=u",
-        "-pass",
-        "x",
-        "-D=false",
-        "-T=false",
-        "-logtime_utc=true",
-        "-log_size_limit",
-        "1000",
-    ]),
-    flags(&[
-        "-user",
-        "u",
-        "-pass",
-        "x",
-        "-tls=false",
-        "-js=false",
-        "-s=0",
-        "-profile",
-        "0",
-        "-ms",
-        "0",
-    ]),
-    flags(&[
-        "-user",
-        "u",
-        "-pass",
-        "x",
-        "-DV",
-        "-DV=false",
-        "-VV=f",
-        "-max_traced_msg_len",
-        "0x10",
-    ]),
+    flags("--user u --pass x"),
+    flags("-user=u -pass=x"),
+    flags("--user=u -pass x -D=false -T=false -logtime_utc=true -log_size_limit 1000"),
+    flags("-user u -pass x -tls=false -js=false -s=0 -profile 0 -ms 0"),
+    flags("-user u -pass x -DV -DV=false -VV=f -max_traced_msg_len 0x10"),
+    flags("--user u").admits("u", ""),
+    flags("--user '' --pass '' --auth ''").admits_everyone(),
     Start {
-        admitted: Some(("u", "")),
-        ..flags(&["--user", "u"])
+        file: "authorization { user: a, password: b }\n",
+        ..flags("--user u --pass x")
     },
-    Start {
-        admitted: None,
-        ..flags(&["--user", "", "--pass", "", "--auth", ""])
-    },
-    Start {
-        flags: &["--user", "u", "--pass", "x"],
-        ..file("authorization { user: a, password: b }\n")
-    },
-    Start {
-        admitted: Some(("u", "")),
-        ..file("authorization { user: u, password: $EMPTY }\n")
-    },
-    Start {
-        admitted: Some(("u", "")),
-        ..file("authorization { users: [ { user: u } ] }\n")
-    },
-    Start {
-        admitted: None,
-        ..file("authorization { users: [] }\n")
-    },
-    Start {
-        admitted: Some(("u", "\nx\n")),
-        ..file("authorization {\n user: u\n password: (\nx\n)\n}\n")
-    },
-    Start {
-        admitted: Some(("u", "0x10")),
-        ..file("authorization {\n user: u\n password: 0x10\n}\n")
-    },
-    Start {
-        admitted: Some(("u", "1.2.3.4")),
-        ..file("authorization { user: u, password: 1.2.3.4 }\n")
-    },
-    Start {
-        admitted: Some(("u", "a#b")),
-        ..file("authorization { user: u, password: a#b }\n")
-    },
-    Start {
-        admitted: Some(("u", "$PLAIN")),
-        ..file("authorization { user: u, password: \"$PLAIN\" }\n")
-    },
-    Start {
-        admitted: Some(("u", "$2c$11$x")),
-        ..file("authorization { user: u, password: '$2c$11$x' }\n")
-    },
+    file("authorization { user: u, password: $EMPTY }\n").admits("u", ""),
+    file("authorization { users: [ { user: u } ] }\n").admits("u", ""),
+    file("authorization { users: [] }\n").admits_everyone(),
+    file("authorization {\n user: u\n password: (\nx\n)\n}\n").admits("u", "\nx\n"),
+    file("authorization {\n user: u\n password: 0x10\n}\n").admits("u", "0x10"),
+    file("authorization { user: u, password: 1.2.3.4 }\n").admits("u", "1.2.3.4"),
+    file("authorization { user: u, password: a#b }\n").admits("u", "a#b"),
+    file("authorization { user: u, password: \"$PLAIN\" }\n").admits("u", "$PLAIN"),
+    file("authorization { user: u, password: '$2c$11$x' }\n").admits("u", "$2c$11$x"),
     file("authorization { user: u, password: \"\\x78\" }\n"),
     file("authorization { user: u, password: $PLAIN }\n"),
     file("authorization { user: u, password: $QUOTED }\n"),
@@ -185,12 +150,9 @@ fn folder(start: &Start) -> TempDir {
 async fn start_all(kind: ServerKind) {
     for start in STARTS {
         let folder = folder(start);
-        let path = folder.path().join("nats.conf").display().to_string();
-        let mut flags = start.flags.to_vec();
-        if !start.file.is_empty() {
-            flags.extend(["-c", &path]);
-        }
-        let server = Node::start_in(kind, &flags, ENVIRONMENT).await;
+        let arguments = start.arguments(&folder);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let server = Node::start_in(kind, &arguments, ENVIRONMENT).await;
         let given = format!("{:?} {}", start.flags, start.file);
         assert!(is_admitted(&server, start.admitted).await, "{given}");
         let wrong = is_admitted(&server, Some(("u", "wrong"))).await;
@@ -215,63 +177,57 @@ async fn refused(program: Program) -> (Option<i32>, String) {
 
 #[tokio::test]
 async fn standin_broker_refuses_the_flags_and_settings_that_nats_server_refuses() {
-    for (flags, file) in [
-        (&["-VD"][..], ""),
-        (&["-DVVV"], ""),
-        (&["-p"], ""),
-        (&["-p", "08"], ""),
-        (&["-p", "x"], ""),
-        (&["-D=perhaps"], ""),
-        (&["---p", "1"], ""),
-        (&["stray"], ""),
-        (&["-no_advertise", "false"], ""),
-        (&["-logtimeutc=true"], ""),
-        (&["-sl", "kill=1"], ""),
-        (&["-sl", "stop=x"], ""),
-        (&["-sl", "stop=1=2"], ""),
-        (&["-sl", "reload=2147483647"], ""),
-        (&["-tls"], ""),
-        (&["-tlsverify"], ""),
-        (&[], "port: 1\nnever: 1\n"),
-        (&[], "P: 1\n"),
-        (&[], "authorization { user: u, password: $P }\nP: 1\n"),
-        (&[], "p: x\nauthorization { user: u, password: $P }\n"),
-        (&[], "authorization { user: u, password: \"\\q\" }\n"),
-        (&[], "authorization { user: u, password: \"\\x4g\" }\n"),
-        (&[], "authorization { user: u, password: -abc }\n"),
-        (&[], "authorization { user: u, password: 5-3 }\n"),
-        (&[], "authorization{ user: u, password: x }\n"),
-        (&[], "authorization { user: u, password: x\n"),
-        (&[], "authorization { users: [ {user: u}{user: v} ] }\n"),
-        (&[], "authorization { users: [ {password: x} ] }\n"),
-        (
-            &[],
-            "authorization { users: [ {user: a, password: b}, {user: a, password: c} ] }\n",
-        ),
-        (&[], "authorization { user: u, token: t }\n"),
-        (&[], "include no.conf\n"),
-        (&[], "port:\n 1\n"),
-        (&[], "max_payload: \"1MB\"\n"),
-        (&[], "max_payload: 3GB\n"),
-        (&[], "max_payload: 1MB\nmax_pending: 500KB\n"),
-        (&[], "cluster { port: -1, gossip: 1 }\n"),
-        (&[], "cluster { port: -1, routes: x }\n"),
-        (&[], "cluster { port: -1, authorization { token: t } }\n"),
-        (&[], "debug: 1\n"),
-        (&[], "ping_interval: \"1d\"\n"),
-        (&[], "client_advertise: \"x:y\"\n"),
-        (&[], "cluster { port: -1, advertise: \"x:y\" }\n"),
-    ] {
-        let folder = folder(&Start {
-            file,
-            ..self::flags(&[])
-        });
-        let path = folder.path().join("nats.conf");
+    let wrong_flags = [
+        "-VD",
+        "-DVVV",
+        "-p",
+        "-p 08",
+        "-p x",
+        "-D=perhaps",
+        "---p 1",
+        "stray",
+        "-no_advertise false",
+        "-logtimeutc=true",
+        "-sl kill=1",
+        "-sl stop=x",
+        "-sl stop=1=2",
+        "-sl reload=2147483647",
+        "-tls",
+        "-tlsverify",
+    ];
+    let wrong_files = [
+        "port: 1\nnever: 1\n",
+        "P: 1\n",
+        "authorization { user: u, password: $P }\nP: 1\n",
+        "p: x\nauthorization { user: u, password: $P }\n",
+        "authorization { user: u, password: \"\\q\" }\n",
+        "authorization { user: u, password: \"\\x4g\" }\n",
+        "authorization { user: u, password: -abc }\n",
+        "authorization { user: u, password: 5-3 }\n",
+        "authorization{ user: u, password: x }\n",
+        "authorization { user: u, password: x\n",
+        "authorization { users: [ {user: u}{user: v} ] }\n",
+        "authorization { users: [ {password: x} ] }\n",
+        "authorization { users: [ {user: a, password: b}, {user: a, password: c} ] }\n",
+        "authorization { user: u, token: t }\n",
+        "include no.conf\n",
+        "port:\n 1\n",
+        "max_payload: \"1MB\"\n",
+        "max_payload: 3GB\n",
+        "max_payload: 1MB\nmax_pending: 500KB\n",
+        "cluster { port: -1, gossip: 1 }\n",
+        "cluster { port: -1, routes: x }\n",
+        "cluster { port: -1, authorization { token: t } }\n",
+        "debug: 1\n",
+        "ping_interval: \"1d\"\n",
+        "client_advertise: \"x:y\"\n",
+        "cluster { port: -1, advertise: \"x:y\" }\n",
+    ];
+    for start in wrong_flags.map(flags).into_iter().chain(wrong_files.map(file)) {
+        let folder = folder(&start);
         for kind in [ServerKind::Standin, ServerKind::NatsServer] {
-            let mut program = kind.program().args(["-a", "127.0.0.1", "-p", "-1"]).args(flags);
-            if !file.is_empty() {
-                program = program.arg("-c").arg(&path);
-            }
+            let own = kind.program().args(["-a", "127.0.0.1", "-p", "-1"]);
+            let program = own.args(start.arguments(&folder));
             let (code, output) = refused(program).await;
             // For a wrong flag nats-server prints its help and exits with 0. Some errors it finds only when it is ready.
             let is_refused = match kind {
@@ -280,7 +236,7 @@ async fn standin_broker_refuses_the_flags_and_settings_that_nats_server_refuses(
                     code != Some(0) || !output.contains("Server is ready")
                 }
             };
-            assert!(is_refused, "{flags:?} {file}: {code:?} {output}");
+            assert!(is_refused, "{} {}: {code:?} {output}", start.flags, start.file);
         }
     }
 }

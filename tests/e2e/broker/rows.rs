@@ -23,17 +23,24 @@ const fn row(name: &'static str, sends: &'static str, receives: &'static str) ->
 
 const fn closing(name: &'static str, sends: &'static str, receives: &'static str) -> Row {
     Row {
-        name,
-        sends,
-        receives,
-        receives_from_nats_server: None,
         closes: true,
+        ..row(name, sends, receives)
     }
 }
 
-/// A line after which the server closes. `standin-broker` sends the reason, real nats-server does not.
+/// A frame after which the server sends the reason and closes.
+const fn malformed(name: &'static str, sends: &'static str) -> Row {
+    closing(name, sends, "-ERR 'Unknown Protocol Operation'\r\n")
+}
+
+/// A frame after which `standin-broker` sends the reason and closes. Real nats-server only closes.
 const fn unexplained(name: &'static str, sends: &'static str) -> Row {
-    closing(name, sends, "-ERR 'Unknown Protocol Operation'\r\n").but_nats_server("")
+    malformed(name, sends).but_nats_server("")
+}
+
+/// Credentials that the server refuses.
+const fn unauthorized(name: &'static str, sends: &'static str) -> Row {
+    closing(name, sends, "-ERR 'Authorization Violation'\r\n")
 }
 
 impl Row {
@@ -152,11 +159,7 @@ pub(crate) const OPEN: &[Row] = &[
         "CONNECT {\"verbose\":false,\"pedantic\":true}\r\nSUB > 1\r\nPUB a.* 1\r\nx\r\n",
         "-ERR 'Invalid Publish Subject'\r\nMSG a.* 1 1\r\nx\r\n",
     ),
-    closing(
-        "an unknown verb",
-        "CONNECT {\"verbose\":false}\r\nHELLO\r\n",
-        "-ERR 'Unknown Protocol Operation'\r\n",
-    ),
+    malformed("an unknown verb", "CONNECT {\"verbose\":false}\r\nHELLO\r\n"),
     closing(
         "a payload over the limit",
         "CONNECT {\"verbose\":false}\r\nPUB a 1048577\r\n",
@@ -200,9 +203,9 @@ pub(crate) const OPEN: &[Row] = &[
         "MSG gr\u{fc}\u{df}.\u{1f980} sid-1 1\r\nx\r\n",
     ),
     row(
-        "a payload with line ends",
-        "CONNECT {\"verbose\":false}\r\nSUB a 1\r\nPUB a 4\r\n\r\n\r\n\r\n",
-        "MSG a 1 4\r\n\r\n\r\n\r\n",
+        "a payload with line ends and a zero byte",
+        "CONNECT {\"verbose\":false}\r\nSUB a 1\r\nPUB a 6\r\n\r\n\0\r\n+\r\n",
+        "MSG a 1 6\r\n\r\n\0\r\n+\r\n",
     ),
     row(
         "a bare line feed ends a line",
@@ -277,25 +280,13 @@ pub(crate) const OPEN: &[Row] = &[
         "CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB a 1\r\nHPUB a 12 17\r\nXATS/1.0\r\n\r\nhello\r\n",
         "HMSG a 1 12 17\r\nXATS/1.0\r\n\r\nhello\r\n",
     ),
-    closing("an empty line", "CONNECT {\"verbose\":false}\r\n\r\n", "-ERR 'Unknown Protocol Operation'\r\n"),
-    closing(
-        "blanks before a verb",
-        "CONNECT {\"verbose\":false}\r\n PING\r\n",
-        "-ERR 'Unknown Protocol Operation'\r\n",
-    ),
-    closing(
-        "a payload longer than its size says",
-        "CONNECT {\"verbose\":false}\r\nPUB a 2\r\nhixx\r\n",
-        "-ERR 'Unknown Protocol Operation'\r\n",
-    ),
-    closing(
-        "a frame that only servers send",
-        "CONNECT {\"verbose\":false}\r\nMSG a 1 2\r\nhi\r\n",
-        "-ERR 'Unknown Protocol Operation'\r\n",
-    ),
-    closing("SUB alone", "CONNECT {\"verbose\":false}\r\nSUB\r\n", "-ERR 'Unknown Protocol Operation'\r\n"),
-    closing("PUB alone", "CONNECT {\"verbose\":false}\r\nPUB\r\n", "-ERR 'Unknown Protocol Operation'\r\n"),
-    closing("UNSUB alone", "CONNECT {\"verbose\":false}\r\nUNSUB\r\n", "-ERR 'Unknown Protocol Operation'\r\n"),
+    malformed("an empty line", "CONNECT {\"verbose\":false}\r\n\r\n"),
+    malformed("blanks before a verb", "CONNECT {\"verbose\":false}\r\n PING\r\n"),
+    malformed("a payload longer than its size says", "CONNECT {\"verbose\":false}\r\nPUB a 2\r\nhixx\r\n"),
+    malformed("a frame that only servers send", "CONNECT {\"verbose\":false}\r\nMSG a 1 2\r\nhi\r\n"),
+    malformed("SUB alone", "CONNECT {\"verbose\":false}\r\nSUB\r\n"),
+    malformed("PUB alone", "CONNECT {\"verbose\":false}\r\nPUB\r\n"),
+    malformed("UNSUB alone", "CONNECT {\"verbose\":false}\r\nUNSUB\r\n"),
     unexplained("SUB without a sid", "SUB a\r\n"),
     unexplained("SUB with too many words", "SUB a b c d\r\n"),
     unexplained("UNSUB with too many words", "UNSUB 1 2 3\r\n"),
@@ -305,21 +296,11 @@ pub(crate) const OPEN: &[Row] = &[
     unexplained("PUB with a sign before its size", "PUB a +1\r\n"),
     unexplained("PUB with a size beyond 64 bits", "PUB a 99999999999999999999\r\n"),
     unexplained("PUB with too many words", "PUB a b 1 2\r\n"),
-    closing(
-        "headers larger than the whole message",
-        "CONNECT {\"verbose\":false,\"headers\":true}\r\nHPUB a 13 12\r\n",
-        "-ERR 'Unknown Protocol Operation'\r\n",
-    )
-    .but_nats_server(""),
-    closing("CONNECT without JSON", "CONNECT\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats_server(""),
-    closing("CONNECT with incomplete JSON", "CONNECT {\"a\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats_server(""),
-    closing("CONNECT with a list", "CONNECT []\r\n", "-ERR 'Unknown Protocol Operation'\r\n").but_nats_server(""),
-    closing(
-        "CONNECT with a text instead of a boolean",
-        "CONNECT {\"verbose\":\"yes\"}\r\n",
-        "-ERR 'Unknown Protocol Operation'\r\n",
-    )
-    .but_nats_server(""),
+    unexplained("headers larger than the whole message", "CONNECT {\"verbose\":false,\"headers\":true}\r\nHPUB a 13 12\r\n"),
+    unexplained("CONNECT without JSON", "CONNECT\r\n"),
+    unexplained("CONNECT with incomplete JSON", "CONNECT {\"a\r\n"),
+    unexplained("CONNECT with a list", "CONNECT []\r\n"),
+    unexplained("CONNECT with a text instead of a boolean", "CONNECT {\"verbose\":\"yes\"}\r\n"),
     closing(
         "a negative version of the protocol",
         "CONNECT {\"verbose\":false,\"protocol\":-1}\r\n",
@@ -385,21 +366,12 @@ pub(crate) const GUARDED: &[Row] = &[
         "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}\r\nPING\r\n",
         "PONG\r\n",
     ),
-    closing(
+    unauthorized(
         "the wrong password",
         "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"c\"}\r\nPING\r\n",
-        "-ERR 'Authorization Violation'\r\n",
     ),
-    closing(
-        "no credentials",
-        "CONNECT {\"verbose\":false}\r\n",
-        "-ERR 'Authorization Violation'\r\n",
-    ),
-    closing(
-        "a command before CONNECT",
-        "PING\r\n",
-        "-ERR 'Authorization Violation'\r\n",
-    ),
+    unauthorized("no credentials", "CONNECT {\"verbose\":false}\r\n"),
+    unauthorized("a command before CONNECT", "PING\r\n"),
     closing(
         "no CONNECT before the timeout",
         "",
@@ -414,15 +386,13 @@ pub(crate) const TOKEN: &[Row] = &[
         "CONNECT {\"verbose\":false,\"auth_token\":\"t\"}\r\nPING\r\n",
         "PONG\r\n",
     ),
-    closing(
+    unauthorized(
         "the wrong token",
         "CONNECT {\"verbose\":false,\"auth_token\":\"u\"}\r\n",
-        "-ERR 'Authorization Violation'\r\n",
     ),
-    closing(
+    unauthorized(
         "a user instead of the token",
         "CONNECT {\"verbose\":false,\"user\":\"t\",\"pass\":\"t\"}\r\n",
-        "-ERR 'Authorization Violation'\r\n",
     ),
 ];
 
@@ -440,21 +410,19 @@ pub(crate) const LIMITED: &[Row] = &[
          CONNECT {\"verbose\":false,\"user\":\"c\",\"pass\":\"d\"}\r\nPUB foo 1\r\nx\r\n",
         "",
     ),
-    closing(
+    unauthorized(
         "a second CONNECT with a wrong password",
         "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"b\"}\r\nSUB foo 1\r\n\
          CONNECT {\"verbose\":false,\"user\":\"c\",\"pass\":\"x\"}\r\nPUB foo 1\r\nx\r\n",
-        "-ERR 'Authorization Violation'\r\n",
     ),
     row(
         "each of several users",
         "CONNECT {\"verbose\":false,\"user\":\"c\",\"pass\":\"d\"}\r\nPING\r\n",
         "PONG\r\n",
     ),
-    closing(
+    unauthorized(
         "the password of another user",
         "CONNECT {\"verbose\":false,\"user\":\"c\",\"pass\":\"b\"}\r\n",
-        "-ERR 'Authorization Violation'\r\n",
     ),
     row(
         "everything up to the limits",

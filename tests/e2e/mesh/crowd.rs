@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::raw::CONNECT_OLD;
-use e2e::{Figures, Ledger, Mesh, RawClient, Receipts, ServerKind, TIMEOUT, eventually};
+use e2e::{Figures, Ledger, Mesh, RawClient, ServerKind, TIMEOUT, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -159,10 +159,7 @@ async fn after_many_faults_the_survivors_agree_and_use_no_more_memory_and_files(
         publisher.close().await;
     }
     for (index, subscriber) in subscribers.iter_mut().enumerate() {
-        let mut receipts = Receipts::new(format!("subscriber {index}"));
-        receipts.gather(subscriber, &ledger, TIMEOUT).await;
-        receipts.take_all(&subscriber.flush().await);
-        receipts.assert_whole(&ledger);
+        ledger.reaches(subscriber, format!("subscriber {index}")).await;
     }
     for (index, before) in before.iter().enumerate() {
         uses_no_more_than(&mesh, index, before).await;

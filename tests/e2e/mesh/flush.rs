@@ -219,9 +219,7 @@ async fn a_client_gets_every_message_after_its_pong_also_of_a_node_that_was_froz
         }
         mesh.nodes[0].thaw();
         for client in clients.iter_mut().chain([&mut others]) {
-            let mut receipts = Receipts::new("a client with its PONG");
-            receipts.gather(client, &ledger, TIMEOUT).await;
-            receipts.assert_whole(&ledger);
+            ledger.reaches(client, "a client with its PONG").await;
         }
         for publisher in &mut publishers {
             publisher.flush().await;
@@ -260,10 +258,9 @@ async fn a_node_frozen_for_longer_than_the_ping_timeout_loses_its_routes_and_joi
     let mut publisher = mesh.nodes[1].client().await;
     let mut ledger = Ledger::new();
     ledger.publish(&mut publisher, "p", "a", 50).await;
-    let mut receipts = Receipts::new("the client of the frozen node");
-    receipts.gather(&mut subscriber, &ledger, TIMEOUT).await;
-    receipts.take_all(&subscriber.flush().await);
-    receipts.assert_whole(&ledger);
+    ledger
+        .reaches(&mut subscriber, "the client of the frozen node")
+        .await;
 }
 
 /// Clients leave a lame duck after such a PONG.

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use e2e::{
-    Lan, Ledger, Links, Mesh, MeshBuilder, Publishing, RawClient, Receipts, Receiving, ServerKind, TIMEOUT,
-    ZooKeeper, eventually,
+    Lan, Ledger, Links, Mesh, MeshBuilder, Publishing, RawClient, Receiving, ServerKind, ZooKeeper,
+    eventually,
 };
 
 const LONG_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,10 +38,9 @@ async fn reaches(mesh: &Mesh, subscribers: &mut [RawClient], from: usize, to: &[
         .await;
     publisher.flush().await;
     for index in to {
-        let mut receipts = Receipts::new(format!("the client of node {index}"));
-        receipts.gather(&mut subscribers[*index], &ledger, TIMEOUT).await;
-        receipts.take_all(&subscribers[*index].flush().await);
-        receipts.assert_whole(&ledger);
+        ledger
+            .reaches(&mut subscribers[*index], format!("the client of node {index}"))
+            .await;
     }
     for index in others {
         let frames = subscribers[*index].flush().await;
@@ -57,8 +56,6 @@ async fn both_sides_of_a_partition_serve_their_clients_and_are_one_mesh_after_it
     let before: Vec<_> = mesh.nodes.iter().map(|node| node.figures()).collect();
     for round in 0..2 {
         lan.partition(&[&[0, 1], &[2, 3]]);
-        mesh.wait_until_linked(&[0, 1]).await;
-        mesh.wait_until_linked(&[2, 3]).await;
         mesh.wait_until_agreed_among(&[0, 1]).await;
         mesh.wait_until_agreed_among(&[2, 3]).await;
         reaches(&mesh, &mut subscribers, 0, &[0, 1], &[2, 3]).await;
@@ -130,9 +127,7 @@ async fn nothing_is_lost(mesh: &mut Mesh, subject: &str, count: u64) {
     })
     .await;
     let (_, ledger) = publishing.stop().await;
-    let (mut subscriber, mut receipts) = receiving.stop().await;
-    receipts.gather(&mut subscriber, &ledger, LONG_TIMEOUT).await;
-    receipts.assert_whole(&ledger);
+    receiving.has_all(&ledger).await;
     mesh.wait_until_agreed().await;
 }
 

@@ -135,9 +135,9 @@ async fn a_node_with_group_members_and_plain_subscribers_gets_each_message_once(
         ledger.next("p");
     }
     for (index, subscriber) in plain.iter_mut().enumerate() {
-        let mut receipts = Receipts::new(format!("plain subscriber {index}"));
-        receipts.gather(subscriber, &ledger, TIMEOUT).await;
-        receipts.assert_whole(&ledger);
+        ledger
+            .reaches(subscriber, format!("plain subscriber {index}"))
+            .await;
     }
     assert_eq!(
         mesh.nodes[1].messages_from_links().await - before,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{Ledger, Mesh, Node, RawClient, Receipts, Registrar, ServerKind, TIMEOUT, ZooKeeper, eventually};
+use e2e::{Ledger, Mesh, Node, RawClient, Registrar, ServerKind, TIMEOUT, ZooKeeper, eventually};
 
 const PATH: &str = "/standin/nodes";
 const ROUNDS: usize = 3;
@@ -35,10 +35,9 @@ async fn start_at_once(mesh: &mut Mesh) {
         publisher.flush().await;
     }
     for (index, subscriber) in subscribers.iter_mut().enumerate() {
-        let mut receipts = Receipts::new(format!("the client of node {index}"));
-        receipts.gather(subscriber, &ledger, TIMEOUT).await;
-        receipts.take_all(&subscriber.flush().await);
-        receipts.assert_whole(&ledger);
+        ledger
+            .reaches(subscriber, format!("the client of node {index}"))
+            .await;
     }
     mesh.wait_until_agreed().await;
 }

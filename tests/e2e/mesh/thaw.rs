@@ -143,10 +143,7 @@ async fn s12_a_thawed_node_delivers_nothing_that_a_sidecar_has_counted_as_lost()
     let sidecar = Sidecar::builder().nodes(&mesh.nodes).start().await;
     let mut publisher = RawClient::open(sidecar.address()).await;
     publisher.flush().await;
-    let address = e2e::found("the session has a node", TIMEOUT, async || {
-        sidecar.node_of_session().await
-    })
-    .await;
+    let address = sidecar.wait_for_node_of_session().await;
     let frozen = usize::from(mesh.nodes[1].address() == address);
     let mut subscriber = mesh.nodes[1 - frozen].subscriber("a").await;
     mesh.wait_until_agreed().await;

@@ -1,0 +1,36 @@
+// The line protocol (README.md) of the Node components.
+'use strict';
+const readline = require('readline');
+
+const say = (...words) => process.stdout.write(words.join(' ') + '\n');
+const say_error = (error) => say('error', String((error && error.stack) || error).replace(/\n/g, ' | '));
+
+// Publishes PREFIX1, PREFIX2, … by calls of `publish`.
+function burst(publish, prefix, count, rate) {
+  const start = Date.now();
+  let sent = 0;
+  const timer = setInterval(() => {
+    const due = Math.min(Number(count), Math.ceil(((Date.now() - start) * Number(rate)) / 1000));
+    while (sent < due) publish(prefix + ++sent);
+    if (sent === Number(count)) {
+      clearInterval(timer);
+      say('burst-done', count);
+    }
+  }, 2);
+}
+
+// Carries out each line of standard input by the function of its name.
+function serve(commands) {
+  process.on('uncaughtException', say_error);
+  process.on('unhandledRejection', say_error);
+  readline.createInterface({ input: process.stdin }).on('line', async (line) => {
+    const [command, ...words] = line.split(' ');
+    try {
+      await commands[command](...words);
+    } catch (error) {
+      say_error(error);
+    }
+  }).on('close', () => process.exit(0));
+}
+
+module.exports = { say, burst, serve };
