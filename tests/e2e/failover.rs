@@ -65,7 +65,7 @@ async fn outlives_its_nodes(library: Library, record: Record) {
 
     component.assert_untroubled();
     nothing_is_duplicated_and_losses_are_counted(&site, &component, &counterpart).await;
-    let failovers = site.sidecar.metrics().await.value("standin_failovers_total", &[]);
+    let failovers = site.sidecar.metric("standin_failovers_total").await;
     assert!(
         failovers >= KILLS as f64,
         "{failovers} failovers counted for {KILLS} kills"
@@ -128,7 +128,7 @@ async fn nothing_is_duplicated_and_losses_are_counted(
         );
     }
     let metrics = site.sidecar.metrics().await;
-    let in_doubt = metrics.value("standin_in_doubt_total", &[("policy", "drop")]) as usize;
+    let in_doubt = metrics.value("standin_in_doubt_total{policy=drop}") as usize;
     let missing = MESSAGES - up.len();
     let explained = in_doubt + KILLS * HELD_BY_A_DEAD_NODE_MAX;
     assert!(

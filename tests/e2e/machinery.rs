@@ -23,7 +23,7 @@ async fn a_process_is_gone_when_it_is_dropped() {
     sleeper.wait_for_line("there", TIMEOUT).await;
     let proc_folder = format!("/proc/{}", sleeper.pid());
     assert!(std::path::Path::new(&proc_folder).exists());
-    assert!(sleeper.resident_kib() > 0);
+    assert!(sleeper.figures().resident_kib > 0);
     drop(sleeper);
     assert!(!std::path::Path::new(&proc_folder).exists());
 }

@@ -29,11 +29,7 @@ async fn sidecar_for(nodes: &[Node], outage_secs: u32) -> Sidecar {
 /// Waits until this many sessions of the sidecar have no node.
 async fn without_node(sidecar: &Sidecar, sessions: usize) {
     eventually(format!("{sessions} sessions have no node"), TIMEOUT, async || {
-        sidecar
-            .metrics()
-            .await
-            .value("standin_sessions_without_node", &[]) as usize
-            == sessions
+        sidecar.metric("standin_sessions_without_node").await as usize == sessions
     })
     .await;
 }
@@ -104,7 +100,7 @@ async fn s10_after_the_loss_of_one_node_of_several_held_publishes_wait_for_the_s
     for client in &mut clients {
         client.expect_message("1", "news", "held").await;
     }
-    assert_eq!(sidecar.metrics().await.value("standin_lost_total", &[]), 0.0);
+    assert_eq!(sidecar.metric("standin_lost_total").await, 0.0);
 }
 
 /// Each node is killed once and restarted before the next one is killed. No session and no probe has noticed the restart.
@@ -184,12 +180,12 @@ async fn s10_an_outage_logs_one_line_at_its_start_and_one_at_its_end_and_shows_o
         (&Value::Bool(true), &1.into(), &0.into())
     );
     let metrics = sidecar.metrics().await;
-    assert_eq!(metrics.value("standin_nodes_proved", &[]), 0.0);
-    assert_eq!(metrics.value("standin_nodes", &[("state", "up")]), 0.0);
+    assert_eq!(metrics.value("standin_nodes_proved"), 0.0);
+    assert_eq!(metrics.value("standin_nodes{state=up}"), 0.0);
     eventually("the outage has a length", TIMEOUT, async || {
         let metrics = sidecar.metrics().await;
-        metrics.value("standin_no_node_seconds", &[]) >= 1.0
-            && metrics.value("standin_sessions_without_node_seconds", &[]) >= 1.0
+        metrics.value("standin_no_node_seconds") >= 1.0
+            && metrics.value("standin_sessions_without_node_seconds") >= 1.0
             && sidecar.session_rows().await[0]["searching_secs"] != 0
     })
     .await;
@@ -201,10 +197,7 @@ async fn s10_an_outage_logs_one_line_at_its_start_and_one_at_its_end_and_shows_o
         "{line:?}"
     );
     assert_eq!(http.get("/healthz?nodes=1").await, Some((200, "ok\n".to_owned())));
-    assert_eq!(
-        sidecar.metrics().await.value("standin_nodes", &[("state", "up")]),
-        1.0
-    );
+    assert_eq!(sidecar.metrics().await.value("standin_nodes{state=up}"), 1.0);
     for line in [began, over] {
         assert_eq!(sidecar.process().count_lines(line), 1, "{line}");
     }
@@ -245,7 +238,7 @@ async fn s10_sessions_that_end_with_held_messages_log_one_warning_with_the_subje
     sidecar.process().wait_for_line(expired, TIMEOUT).await;
     assert_eq!(sidecar.process().count_lines("messages lost"), 1);
     assert_eq!(sidecar.process().count_lines("session closed by the sidecar"), 0);
-    let lost = sidecar.metrics().await.value("standin_lost_total", &[]);
+    let lost = sidecar.metric("standin_lost_total").await;
     assert_eq!(lost as usize, 2 * SUBSCRIBERS);
 }
 
@@ -290,7 +283,7 @@ async fn an_idle_node_is_proved_by_a_probe_that_leaves_no_error_in_its_log() {
             .await;
         let sidecar = sidecar_for(&cluster.nodes, 30).await;
         eventually("the node is proved without a session", TIMEOUT, async || {
-            sidecar.metrics().await.value("standin_nodes_proved", &[]) == 1.0
+            sidecar.metric("standin_nodes_proved").await == 1.0
         })
         .await;
         // A "[WRN]" about a password in plain text is logged at the start.
@@ -316,7 +309,7 @@ async fn live_nodes_that_are_unregistered_are_used_while_the_only_registered_nod
         clients.push(RawClient::open(sidecar.address()).await);
     }
     eventually("both nodes are proved", TIMEOUT, async || {
-        sidecar.metrics().await.value("standin_nodes_proved", &[]) == 2.0
+        sidecar.metric("standin_nodes_proved").await == 2.0
     })
     .await;
     let dead = SocketAddr::from(([127, 0, 0, 1], e2e::port::free_port()));
@@ -346,7 +339,7 @@ async fn live_nodes_that_are_unregistered_are_used_while_the_only_registered_nod
 }
 
 async fn dials(http: &Endpoint) -> f64 {
-    Metrics::read(http).await.value("standin_node_dials_total", &[])
+    Metrics::read(http).await.value("standin_node_dials_total")
 }
 
 #[tokio::test]
@@ -508,11 +501,7 @@ async fn a_node_that_answers_and_then_closes_is_dialled_at_a_limited_rate() {
     }
     let http = sidecar.http();
     eventually("the node has failed a few times", TIMEOUT, async || {
-        sidecar
-            .metrics()
-            .await
-            .value("standin_sessions_without_node", &[])
-            >= (SESSIONS - 5) as f64
+        sidecar.metric("standin_sessions_without_node").await >= (SESSIONS - 5) as f64
             && dials(&http).await > 2.0 * SESSIONS as f64 / 10.0
     })
     .await;

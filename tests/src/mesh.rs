@@ -23,7 +23,7 @@ enum Joining {
     /// Each node has only the address of the first one, which tells it of the others.
     Seed,
     /// The nodes register in ZooKeeper.
-    ZooKeeper { hosts: String, path: String },
+    ZooKeeper { hosts: String },
 }
 
 /// Settings of a mesh that is not started yet.
@@ -60,16 +60,13 @@ impl MeshBuilder {
 
     /// Lets the nodes find each other only in ZooKeeper. Only `standin-broker` can.
     #[must_use]
-    pub fn zookeeper(mut self, hosts: impl Into<String>, path: &str) -> Self {
+    pub fn zookeeper(mut self, hosts: impl Into<String>) -> Self {
         assert_eq!(
             self.kind,
             ServerKind::Standin,
             "only standin-broker uses ZooKeeper"
         );
-        self.joining = Joining::ZooKeeper {
-            hosts: hosts.into(),
-            path: path.to_owned(),
-        };
+        self.joining = Joining::ZooKeeper { hosts: hosts.into() };
         self
     }
 
@@ -245,9 +242,7 @@ impl Mesh {
         match &self.given.joining {
             Joining::Routes => flags.extend(self.routes(index, self.nodes.len())),
             Joining::Seed => flags.extend(self.routes(index, 1)),
-            Joining::ZooKeeper { hosts, path } => {
-                flags.extend(["--zookeeper", hosts, "--zookeeper-path", path].map(str::to_owned))
-            }
+            Joining::ZooKeeper { hosts } => flags.extend(["--zookeeper", hosts].map(str::to_owned)),
         }
         self.nodes[index].join_by(flags);
     }

@@ -9,6 +9,7 @@ use crate::port::free_port;
 use crate::process::{Process, Program};
 use crate::raw::RawClient;
 use nix::sys::signal::Signal;
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -195,6 +196,19 @@ impl Node {
         self.process
             .as_mut()
             .unwrap_or_else(|| panic!("{} was never started", self.name))
+    }
+
+    /// Waits until a line of its log contains `text`, and returns the line.
+    #[track_caller]
+    pub fn logs(&mut self, text: &str) -> impl Future<Output = String> {
+        self.logs_after(0, text)
+    }
+
+    /// Waits as [`logs`](Self::logs) does, for a line after the mark.
+    #[track_caller]
+    pub fn logs_after(&mut self, mark: usize, text: &str) -> impl Future<Output = String> {
+        let line = self.process().wait_for_line_after(mark, text, START_TIMEOUT);
+        async move { line.await.text }
     }
 
     /// Returns the threads, files, memory and CPU time of its process.

@@ -213,6 +213,17 @@ impl Process {
             .count()
     }
 
+    /// Fails if any line contains `text`.
+    #[track_caller]
+    pub fn assert_no_line(&self, text: &str) {
+        assert!(
+            !self.has_line(text),
+            "{} has a line with {text:?}:\n{}",
+            self.name,
+            self.tail()
+        );
+    }
+
     /// Waits for a line that contains `text`, among all lines since the start.
     #[track_caller]
     pub fn wait_for_line(&mut self, text: &str, timeout: Duration) -> impl Future<Output = Line> {
@@ -310,16 +321,6 @@ impl Process {
             let over = !self.is_running() && self.has_been_read();
             if over { self.ended } else { None }
         })
-    }
-
-    /// Returns the CPU time used so far, user and system.
-    pub fn cpu_time(&self) -> Duration {
-        self.figures().cpu_time
-    }
-
-    /// Returns the resident memory in KiB.
-    pub fn resident_kib(&self) -> u64 {
-        self.figures().resident_kib
     }
 
     /// Returns the threads, files, memory and CPU time now; all zero after the end.

@@ -196,6 +196,11 @@ impl Sidecar {
         Metrics::read(&self.http()).await
     }
 
+    /// Returns the sum of all series of `/metrics` with this name.
+    pub async fn metric(&self, name: &str) -> f64 {
+        self.metrics().await.value(name)
+    }
+
     /// Reads `/sessionz`.
     pub async fn sessions(&self) -> Value {
         self.page("/sessionz").await
@@ -316,12 +321,16 @@ impl Metrics {
         Self { text }
     }
 
-    /// Returns the sum of all series that have this name and at least these labels; 0 if there are none.
-    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let wanted: Vec<String> = labels
-            .iter()
-            .map(|(key, value)| format!("{key}=\"{value}\""))
-            .collect();
+    /// Returns the sum of all series with this name and at least this label, given as `name` or `name{label=value}`; 0 if there are
+    /// none.
+    pub fn value(&self, wanted: &str) -> f64 {
+        let (name, label) = wanted
+            .trim_end_matches('}')
+            .split_once('{')
+            .unwrap_or((wanted, ""));
+        let label = label
+            .split_once('=')
+            .map(|(key, value)| format!("{key}=\"{value}\""));
         let series = self
             .text
             .lines()
@@ -329,8 +338,8 @@ impl Metrics {
             .filter_map(|line| {
                 let (series, value) = line.rsplit_once(' ')?;
                 let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));
-                let all = found == name && wanted.iter().all(|label| found_labels.contains(label.as_str()));
-                if all { value.parse::<f64>().ok() } else { None }
+                let has_label = label.as_ref().is_none_or(|label| found_labels.contains(label));
+                value.parse::<f64>().ok().filter(|_| found == name && has_label)
             });
         series.sum()
     }

@@ -285,6 +285,16 @@ impl Registrar {
         serde_json::from_value(answer).unwrap_or_default()
     }
 
+    /// Waits until exactly these nodes are registered under [`NODES_PATH`].
+    pub async fn until_registered(&mut self, ids: &[&str]) {
+        eventually(
+            format!("{ids:?} are registered"),
+            ANSWER_TIMEOUT * 2,
+            async || self.children(NODES_PATH).await == ids,
+        )
+        .await;
+    }
+
     /// Returns a znode's data; empty if it does not exist.
     pub async fn get(&mut self, path: &str) -> String {
         self.carry_out(&json!({ "do": "get", "path": path }))

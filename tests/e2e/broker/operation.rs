@@ -108,23 +108,23 @@ async fn settings_are_checked_and_printed_with_their_source() {
 async fn an_address_that_cannot_be_used_ends_the_program_with_code_69() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("bound").port().to_string();
-    let (code, text) = answer(&["-a", "127.0.0.1", "-p", &port]).await;
-    assert_eq!(code, 69, "{text}");
-    assert!(
-        text.contains(&format!("cannot listen for clients on 127.0.0.1:{port}")),
-        "{text}"
-    );
-    let (code, text) = answer(&["-a", "no-such-host.invalid", "-p", &port]).await;
-    assert_eq!(code, 69, "{text}");
-    assert!(
-        text.contains(&format!(
-            "cannot listen for clients on no-such-host.invalid:{port}"
-        )),
-        "{text}"
-    );
-    let (code, text) = answer(&["-a", "127.0.0.1", "-p", "-1", "-m", &port]).await;
-    assert_eq!(code, 69, "{text}");
-    assert!(text.contains("cannot listen for HTTP"), "{text}");
+    for (host, ports, error) in [
+        (
+            "127.0.0.1",
+            &["-p", &port][..],
+            format!("clients on 127.0.0.1:{port}"),
+        ),
+        (
+            "no-such-host.invalid",
+            &["-p", &port],
+            format!("clients on no-such-host.invalid:{port}"),
+        ),
+        ("127.0.0.1", &["-p", "-1", "-m", &port], "HTTP".to_owned()),
+    ] {
+        let (code, text) = answer(&[&["-a", host], ports].concat()).await;
+        assert_eq!(code, 69, "{text}");
+        assert!(text.contains(&format!("cannot listen for {error}")), "{text}");
+    }
 }
 
 #[tokio::test]

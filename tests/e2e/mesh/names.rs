@@ -75,10 +75,7 @@ async fn a_node_without_a_cluster_name_and_with_routes_to_two_clusters_joins_one
     } else {
         (2, 0)
     };
-    mesh.nodes[1]
-        .process()
-        .wait_for_line("the clusters' names differ", TIMEOUT)
-        .await;
+    mesh.nodes[1].logs("the clusters' names differ").await;
     mesh.wait_until_linked(&[1, joined]).await;
     mesh.wait_until_linked(&[other]).await;
 }
@@ -135,24 +132,7 @@ async fn a_client_at_the_port_for_nodes_gets_an_error_with_the_port_for_clients(
         assert_eq!(lost.expect_end().await, Ending::Closed);
     }
     mesh.nodes[0]
-        .process()
-        .wait_for_line("a NATS client connected to the port for other nodes", TIMEOUT)
+        .logs("a NATS client connected to the port for other nodes")
         .await;
     mesh.wait_until_whole().await;
-}
-
-#[tokio::test]
-async fn a_route_to_a_port_for_clients_logs_an_error_with_the_flag_for_the_right_port() {
-    for kind in [ServerKind::Standin, ServerKind::NatsServer] {
-        let other = Mesh::start(kind, 1).await;
-        let mut mesh = Mesh::builder(ServerKind::Standin, 1).describe();
-        let route = format!("nats://{}", other.nodes[0].address());
-        mesh.nodes[0].add_flags(&["--routes", &route]);
-        mesh.nodes[0].restart().await;
-        let process = mesh.nodes[0].process();
-        let line = process.wait_for_line("the port for clients", TIMEOUT).await;
-        for words in ["ERROR", &other.nodes[0].address().to_string(), "--cluster"] {
-            assert!(line.text.contains(words), "{kind:?}: {line:?}");
-        }
-    }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use e2e::raw::CONNECT_NEW;
+use e2e::zookeeper::NODES_PATH;
 use e2e::{Mesh, Process, RawClient, Record, ServerKind, TIMEOUT, ZooKeeper, eventually, found};
 
-const PATH: &str = "/standin/nodes";
 const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
 const LONG_TIMEOUT: Duration = Duration::from_secs(40);
@@ -20,7 +20,7 @@ async fn start(size: usize, zookeeper: Option<&ZooKeeper>) -> Mesh {
         .setting("process.lame_duck_grace_secs", 1)
         .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis());
     let builder = match zookeeper {
-        Some(zookeeper) => builder.zookeeper(zookeeper.hosts(), PATH),
+        Some(zookeeper) => builder.zookeeper(zookeeper.hosts()),
         None => builder,
     };
     builder.start().await
@@ -57,7 +57,7 @@ async fn a_second_node_with_the_name_of_a_live_one_is_refused_and_logs_why() {
         let second = add(&mut mesh, "n1");
         mesh.nodes[second].launch();
         let process = is_refused(&mut mesh, second, "n1").await;
-        assert!(!process.has_line("Server is ready"));
+        process.assert_no_line("Server is ready");
         mesh.wait_until_whole().await;
         mesh.nodes[1].client().await.publish("a", "hi").await;
         subscriber.expect_message("1", "a", "hi").await;
@@ -72,7 +72,7 @@ async fn of_two_nodes_with_one_name_in_zookeeper_one_serves_also_when_both_start
     let zookeeper = ZooKeeper::start().await;
     for at_once in [false, true] {
         let mut mesh = Mesh::builder(ServerKind::Standin, 2)
-            .zookeeper(zookeeper.hosts(), PATH)
+            .zookeeper(zookeeper.hosts())
             .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
             .describe();
         mesh.nodes[1].add_flags(&["-n", "n1"]);
@@ -87,7 +87,7 @@ async fn of_two_nodes_with_one_name_in_zookeeper_one_serves_also_when_both_start
         .await;
         assert!(at_once || ended == 1, "the node that was there first has ended");
         let process = is_refused(&mut mesh, ended, "n1").await;
-        assert!(!process.has_line("Server is ready"), "{}", process.tail());
+        process.assert_no_line("Server is ready");
         mesh.nodes[1 - ended].wait_until_ready().await;
         stop(&mut mesh, &[1 - ended]).await;
     }
@@ -102,10 +102,7 @@ async fn a_frozen_node_that_was_replaced_meanwhile_sends_its_clients_away_and_en
         let mut client = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
         let mark = mesh.nodes[0].process().mark();
         mesh.nodes[1].freeze().await;
-        mesh.nodes[0]
-            .process()
-            .wait_for_line_after(mark, "the link with n2 is lost", TIMEOUT)
-            .await;
+        mesh.nodes[0].logs_after(mark, "the link with n2 is lost").await;
         let second = add(&mut mesh, "n2");
         mesh.nodes[second].restart().await;
         mesh.wait_until_linked(&[0, second]).await;
@@ -134,10 +131,7 @@ async fn of_two_nodes_with_one_name_that_have_routes_to_different_nodes_one_stay
         }
         mesh.wait_until_linked(&[0]).await;
         if by_zookeeper {
-            eventually("both are unregistered", TIMEOUT, async || {
-                registrar.children(PATH).await == ["n1"]
-            })
-            .await;
+            registrar.until_registered(&["n1"]).await;
         }
         let second = add(&mut mesh, "n2");
         mesh.nodes[second].restart().await;
@@ -162,15 +156,11 @@ async fn a_node_with_the_name_of_a_lame_duck_waits_until_the_lame_duck_has_ended
     let _client = mesh.nodes[1].client().await;
     let mark = mesh.nodes[0].process().mark();
     mesh.nodes[1].terminate();
-    mesh.nodes[1]
-        .process()
-        .wait_for_line("Entering lame duck mode", TIMEOUT)
-        .await;
+    mesh.nodes[1].logs("Entering lame duck mode").await;
     let second = add(&mut mesh, "n2");
     mesh.nodes[second].launch();
     mesh.nodes[0]
-        .process()
-        .wait_for_line_after(mark, "another node with this id is alive", TIMEOUT)
+        .logs_after(mark, "another node with this id is alive")
         .await;
     assert!(mesh.nodes[1].process().wait_for_end(TIMEOUT).await.success());
     mesh.nodes[second].wait_until_ready().await;
@@ -200,7 +190,7 @@ async fn of_three_nodes_with_one_name_that_join_at_once_one_stays() {
             for twin in twins.into_iter().filter(|twin| *twin != stays) {
                 let process = mesh.nodes[twin].process();
                 assert_eq!(process.wait_for_end(TIMEOUT).await.code(), Some(69));
-                assert!(!process.has_line("Server is ready"), "{}", process.tail());
+                process.assert_no_line("Server is ready");
             }
             stop(&mut mesh, &[stays]).await;
         }
@@ -214,12 +204,12 @@ async fn a_record_of_a_dead_node_is_replaced_and_a_persistent_znode_is_waited_fo
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(ServerKind::Standin, 2)
-        .zookeeper(zookeeper.hosts(), PATH)
+        .zookeeper(zookeeper.hosts())
         .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
         .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis())
         .describe();
     mesh.nodes[0].restart().await;
-    let place = format!("{PATH}/n2");
+    let place = format!("{NODES_PATH}/n2");
     // The record of a dead node with this name, whose ZooKeeper session goes on.
     let nobody = "127.0.0.1:1".parse().expect("an address");
     registrar
@@ -227,10 +217,7 @@ async fn a_record_of_a_dead_node_is_replaced_and_a_persistent_znode_is_waited_fo
         .await;
     mesh.nodes[1].restart().await;
     mesh.wait_until_whole().await;
-    mesh.nodes[1]
-        .process()
-        .wait_for_line("n2 registered", TIMEOUT)
-        .await;
+    mesh.nodes[1].logs("n2 registered").await;
     assert!(registrar.get(&place).await.contains("\"run\""));
     stop(&mut mesh, &[1]).await;
     // A znode that no node has made.

@@ -160,7 +160,7 @@ async fn over_a_slow_or_lossy_network_every_message_arrives_and_routes_stay_open
     lan.heal();
     for node in &mut mesh.nodes {
         let process = node.process();
-        assert!(!process.has_line("is lost"), "{}", process.tail());
+        process.assert_no_line("is lost");
     }
 }
 
@@ -170,33 +170,23 @@ async fn a_node_that_cannot_reach_zookeeper_stays_in_the_mesh_and_is_registered_
     let zookeeper = ZooKeeper::start_on(lan.host(3)).await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = builder(3)
-        .zookeeper(zookeeper.hosts(), "/standin/nodes")
+        .zookeeper(zookeeper.hosts())
         .setting("nodes.zookeeper_session_timeout_ms", 4000)
         .start_across(&lan)
         .await;
     let mut subscribers = subscribers(&mesh).await;
     lan.partition(&[&[3], &[2]]);
-    eventually("it is unregistered", LONG_TIMEOUT, async || {
-        registrar.children("/standin/nodes").await == ["n1", "n2"]
-    })
-    .await;
+    registrar.until_registered(&["n1", "n2"]).await;
     mesh.wait_until_whole().await;
     for from in 0..3 {
         reaches(&mesh, &mut subscribers, from, &[0, 1, 2], &[]).await;
     }
     lan.heal();
-    eventually("it is registered again", LONG_TIMEOUT, async || {
-        registrar.children("/standin/nodes").await == ["n1", "n2", "n3"]
-    })
-    .await;
+    registrar.until_registered(&["n1", "n2", "n3"]).await;
     mesh.wait_until_agreed().await;
     for node in &mut mesh.nodes {
         let process = node.process();
-        assert!(
-            !process.has_line("the link with"),
-            "a route has ended: {}",
-            process.tail()
-        );
+        process.assert_no_line("the link with");
     }
 }
 

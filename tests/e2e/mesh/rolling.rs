@@ -9,7 +9,6 @@ use e2e::{
     eventually,
 };
 
-const PATH: &str = "/standin/nodes";
 const SIDECARS: usize = 3;
 /// Interval between two messages of one publisher.
 const EVERY: Duration = Duration::from_millis(2);
@@ -186,7 +185,7 @@ async fn start_node_that_stays(mesh: &mut Mesh) -> usize {
 async fn restarted_in_turn(end: End) {
     let zookeeper = ZooKeeper::start().await;
     let mut mesh = Mesh::builder(ServerKind::Standin, 3)
-        .zookeeper(zookeeper.hosts(), PATH)
+        .zookeeper(zookeeper.hosts())
         .start()
         .await;
     let mut sidecars = Vec::new();
@@ -215,8 +214,8 @@ async fn restarted_in_turn(end: End) {
     let (mut in_doubt, mut moves) = (0, 0);
     for sidecar in &sidecars {
         let metrics = sidecar.metrics().await;
-        in_doubt += metrics.value("standin_in_doubt_total", &[]) as usize;
-        moves += metrics.value("standin_failovers_total", &[]) as usize;
+        in_doubt += metrics.value("standin_in_doubt_total") as usize;
+        moves += metrics.value("standin_failovers_total") as usize;
     }
     let Outcome {
         way_in,

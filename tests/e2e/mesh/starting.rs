@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::zookeeper::NODES_PATH;
 use e2e::{Ledger, Mesh, Node, RawClient, Registrar, ServerKind, TIMEOUT, ZooKeeper, eventually};
 
-const PATH: &str = "/standin/nodes";
 const ROUNDS: usize = 3;
 const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -58,7 +58,7 @@ async fn nodes_in_zookeeper_that_start_at_the_same_instant_serve_only_as_a_compl
     let zookeeper = ZooKeeper::start().await;
     for size in [2, 5] {
         let mut mesh = Mesh::builder(ServerKind::Standin, size)
-            .zookeeper(zookeeper.hosts(), PATH)
+            .zookeeper(zookeeper.hosts())
             .describe();
         for _ in 0..ROUNDS {
             start_at_once(&mut mesh).await;
@@ -92,17 +92,17 @@ async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_s
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(ServerKind::Standin, 2)
-        .zookeeper(zookeeper.hosts(), PATH)
+        .zookeeper(zookeeper.hosts())
         .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
         .describe();
     mesh.nodes[0].restart().await;
     let mut subscriber = mesh.nodes[0].subscriber("a").await;
-    assert_eq!(registrar.children(PATH).await, ["n1"]);
+    assert_eq!(registrar.children(NODES_PATH).await, ["n1"]);
     mesh.nodes[0].freeze().await;
     let launched = Instant::now();
     mesh.nodes[1].launch();
     eventually("it accepts clients or is registered", TIMEOUT, async || {
-        mesh.nodes[1].connect().await.is_ok() || registrar.children(PATH).await != ["n1"]
+        mesh.nodes[1].connect().await.is_ok() || registrar.children(NODES_PATH).await != ["n1"]
     })
     .await;
     let waited = launched.elapsed();
@@ -124,7 +124,7 @@ async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_s
         "the line names the node that did not answer: {line:?}"
     );
     mesh.nodes[1].wait_until_ready().await;
-    assert_eq!(registrar.children(PATH).await, ["n1", "n2"]);
+    assert_eq!(registrar.children(NODES_PATH).await, ["n1", "n2"]);
     assert_eq!(
         mesh.nodes[1].process().count_lines("not synced within"),
         1,
@@ -143,7 +143,7 @@ async fn a_node_killed_and_started_again_at_once_is_registered_and_has_its_route
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(ServerKind::Standin, 3)
-        .zookeeper(zookeeper.hosts(), PATH)
+        .zookeeper(zookeeper.hosts())
         .setting("nodes.zookeeper_session_timeout_ms", SESSION_TIMEOUT.as_millis())
         .start()
         .await;
@@ -176,7 +176,7 @@ async fn a_node_killed_and_started_again_at_once_is_registered_and_has_its_route
 
 /// Returns the `run` of a record, which is new at each start of its node; empty if the node is not registered.
 async fn run_of(registrar: &mut Registrar, id: &str) -> String {
-    let record = registrar.get(&format!("{PATH}/{id}")).await;
+    let record = registrar.get(&format!("{NODES_PATH}/{id}")).await;
     let record: serde_json::Value = serde_json::from_str(&record).unwrap_or_default();
     record["run"].as_str().unwrap_or_default().to_owned()
 }
@@ -197,7 +197,7 @@ async fn a_new_node_has_tens_of_megabytes_of_interest_before_it_serves() {
     mesh.nodes[1].restart().await;
     assert_eq!(mesh.nodes[1].num_subscriptions().await, Some(SUBJECTS as u64));
     let process = mesh.nodes[1].process();
-    assert!(!process.has_line("not synced within"), "{}", process.tail());
+    process.assert_no_line("not synced within");
     let subject = format!("many.{}.{tail}", SUBJECTS - 1);
     mesh.nodes[1].client().await.publish(&subject, "hi").await;
     subscriber
@@ -210,19 +210,16 @@ async fn a_node_that_is_stopped_while_it_waits_for_others_exits_with_0() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(ServerKind::Standin, 2)
-        .zookeeper(zookeeper.hosts(), PATH)
+        .zookeeper(zookeeper.hosts())
         .setting("cluster.sync_timeout_ms", 60_000)
         .describe();
     mesh.nodes[0].restart().await;
     mesh.nodes[0].freeze().await;
     mesh.nodes[1].launch();
-    mesh.nodes[1]
-        .process()
-        .wait_for_line("Listening for route connections", TIMEOUT)
-        .await;
+    mesh.nodes[1].logs("Listening for route connections").await;
     assert!(mesh.nodes[1].stop(TIMEOUT).await.success());
-    assert_eq!(registrar.children(PATH).await, ["n1"]);
-    assert!(!mesh.nodes[1].process().has_line("Server is ready"));
+    assert_eq!(registrar.children(NODES_PATH).await, ["n1"]);
+    mesh.nodes[1].process().assert_no_line("Server is ready");
 }
 
 /// Components that used such a node would reach no other node.
@@ -231,7 +228,7 @@ async fn a_node_that_the_registered_nodes_refuse_is_not_registered_and_ends_with
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(ServerKind::Standin, 4)
-        .zookeeper(zookeeper.hosts(), PATH)
+        .zookeeper(zookeeper.hosts())
         .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
         .describe();
     for (index, node) in mesh.nodes.iter_mut().enumerate() {
@@ -252,8 +249,8 @@ async fn a_node_that_the_registered_nodes_refuse_is_not_registered_and_ends_with
         assert_eq!(process.wait_for_end(TIMEOUT).await.code(), Some(69));
         let line = process.wait_for_line("cannot join the mesh", TIMEOUT).await;
         assert!(line.text.contains(reason), "{line:?}");
-        assert!(!process.has_line("Listening for client connections"));
-        assert_eq!(registrar.children(PATH).await, ["n1", "n2"]);
+        process.assert_no_line("Listening for client connections");
+        assert_eq!(registrar.children(NODES_PATH).await, ["n1", "n2"]);
     }
     mesh.wait_until_agreed().await;
 }
@@ -264,17 +261,16 @@ async fn the_port_for_clients_stays_closed_while_another_session_holds_the_nodes
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(ServerKind::Standin, 1)
-        .zookeeper(zookeeper.hosts(), PATH)
+        .zookeeper(zookeeper.hosts())
         .setting("cluster.sync_timeout_ms", LONG_TIMEOUT.as_millis())
         .describe();
-    registrar.put_ephemeral(&format!("{PATH}/n1"), "{}").await;
+    registrar.put_ephemeral(&format!("{NODES_PATH}/n1"), "{}").await;
     mesh.nodes[0].launch();
     mesh.nodes[0]
-        .process()
-        .wait_for_line("a session without a record of ours holds it", TIMEOUT)
+        .logs("a session without a record of ours holds it")
         .await;
     assert!(mesh.nodes[0].connect().await.is_err(), "the port is open");
-    registrar.delete(&format!("{PATH}/n1")).await;
+    registrar.delete(&format!("{NODES_PATH}/n1")).await;
     mesh.nodes[0].wait_until_ready().await;
-    assert_eq!(registrar.children(PATH).await, ["n1"]);
+    assert_eq!(registrar.children(NODES_PATH).await, ["n1"]);
 }

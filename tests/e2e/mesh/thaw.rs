@@ -160,7 +160,7 @@ async fn s12_a_thawed_node_delivers_nothing_that_a_sidecar_has_counted_as_lost()
     publisher.flush().await;
     subscriber.set_timeout(TIMEOUT);
     subscriber.expect_message("1", "a", "new").await;
-    let lost = sidecar.metrics().await.value("standin_lost_total", &[]);
+    let lost = sidecar.metric("standin_lost_total").await;
     assert_eq!(lost as usize, 5, "messages sent to the frozen node");
     mesh.nodes[frozen].thaw();
     mesh.wait_until_whole().await;

@@ -3,33 +3,26 @@
 use std::time::Duration;
 
 use e2e::raw::CONNECT_NEW;
+use e2e::zookeeper::NODES_PATH;
 use e2e::{
     Ensemble, Frame, Mesh, MeshBuilder, Publishing, RawClient, Receiving, Registrar, ServerKind, TIMEOUT,
     ZooKeeper, eventually,
 };
 use serde_json::Value;
 
-const PATH: &str = "/standin/nodes";
 const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn builder(hosts: impl Into<String>) -> MeshBuilder {
     Mesh::builder(ServerKind::Standin, 3)
-        .zookeeper(hosts, PATH)
+        .zookeeper(hosts)
         .setting("cluster.sync_timeout_ms", 2000)
         .setting("nodes.zookeeper_session_timeout_ms", 4000)
 }
 
 /// Returns the record of this node; null if it is not registered.
 async fn record(registrar: &mut Registrar, id: &str) -> Value {
-    let text = registrar.get(&format!("{PATH}/{id}")).await;
+    let text = registrar.get(&format!("{NODES_PATH}/{id}")).await;
     serde_json::from_str(&text).unwrap_or_default()
-}
-
-async fn registered(registrar: &mut Registrar, ids: &[&str]) {
-    eventually(format!("{ids:?} are registered"), LONG_TIMEOUT, async || {
-        registrar.children(PATH).await == ids
-    })
-    .await;
 }
 
 /// Starts to publish from a client of the first node to one of the second.
@@ -62,7 +55,7 @@ async fn a_nodes_record_shows_what_it_is_then_that_it_drains_and_goes_with_the_l
     mesh.nodes[2].set("cluster.weight", 7);
     mesh.nodes[2].set("process.lame_duck_grace_secs", 60);
     mesh.start_all().await;
-    assert_eq!(registrar.children(PATH).await, ["n1", "n2", "n3"]);
+    assert_eq!(registrar.children(NODES_PATH).await, ["n1", "n2", "n3"]);
     let found = record(&mut registrar, "n3").await;
     let node = &mesh.nodes[2];
     let expected = serde_json::json!({
@@ -98,19 +91,15 @@ async fn a_nodes_record_shows_what_it_is_then_that_it_drains_and_goes_with_the_l
     client.expect_message("1", "a", "still").await;
     client.publish("b", "x").await;
     assert!(client.flush().await.is_empty());
-    assert_eq!(registrar.children(PATH).await, ["n1", "n2", "n3"]);
+    assert_eq!(registrar.children(NODES_PATH).await, ["n1", "n2", "n3"]);
     client.close().await;
-    registered(&mut registrar, &["n1", "n2"]).await;
+    registrar.until_registered(&["n1", "n2"]).await;
     let end = mesh.nodes[2].process().wait_for_end(TIMEOUT).await;
     assert!(end.success(), "{end:?}");
     mesh.wait_until_agreed().await;
     for index in [0, 1] {
         let process = mesh.nodes[index].process();
-        assert!(
-            !process.has_line("is lost"),
-            "it did not leave in order: {}",
-            process.tail()
-        );
+        process.assert_no_line("is lost");
     }
 }
 
@@ -130,10 +119,7 @@ async fn while_zookeeper_is_down_the_mesh_stays_complete_and_nodes_are_registere
     let flow = flow(&mesh).await;
     zookeeper.kill();
     for index in [0, 1, 2] {
-        mesh.nodes[index]
-            .process()
-            .wait_for_line("zookeeper: connection lost", LONG_TIMEOUT)
-            .await;
+        mesh.nodes[index].logs("zookeeper: connection lost").await;
     }
     mesh.wait_until_agreed().await;
     // A node dies, is started again, and is found at its old address.
@@ -149,7 +135,7 @@ async fn while_zookeeper_is_down_the_mesh_stays_complete_and_nodes_are_registere
 
     zookeeper.start_again().await;
     let mut registrar = zookeeper.registrar().await;
-    registered(&mut registrar, &["n1", "n2", "n3"]).await;
+    registrar.until_registered(&["n1", "n2", "n3"]).await;
     // The record of the third node must be that of its present run, not of the killed one.
     let id = mesh.nodes[2].http().get_json("/varz").await.expect("a page")["server_id"].clone();
     eventually("the record is of the present run", LONG_TIMEOUT, async || {
@@ -159,7 +145,7 @@ async fn while_zookeeper_is_down_the_mesh_stays_complete_and_nodes_are_registere
     nothing_is_lost(flow).await;
     mesh.wait_until_agreed().await;
     mesh.nodes[0].terminate();
-    registered(&mut registrar, &["n2", "n3"]).await;
+    registrar.until_registered(&["n2", "n3"]).await;
 }
 
 #[tokio::test]
@@ -169,23 +155,21 @@ async fn a_node_is_registered_again_after_its_session_expired_and_after_its_znod
     let mut mesh = builder(zookeeper.hosts()).start().await;
     let flow = flow(&mesh).await;
     mesh.nodes[2].freeze().await;
-    registered(&mut registrar, &["n1", "n2"]).await;
+    registrar.until_registered(&["n1", "n2"]).await;
     mesh.wait_until_whole().await;
     mesh.nodes[2].thaw();
-    registered(&mut registrar, &["n1", "n2", "n3"]).await;
+    registrar.until_registered(&["n1", "n2", "n3"]).await;
     mesh.wait_until_whole().await;
 
     // A missing record is only a hint: no route is closed because of it.
     let mark = mesh.nodes[0].process().mark();
     for id in ["n1", "n2", "n3"] {
-        registrar.delete(&format!("{PATH}/{id}")).await;
+        registrar.delete(&format!("{NODES_PATH}/{id}")).await;
     }
     for node in &mut mesh.nodes {
-        node.process()
-            .wait_for_line("was deleted by another client, created again", LONG_TIMEOUT)
-            .await;
+        node.logs("was deleted by another client, created again").await;
     }
-    registered(&mut registrar, &["n1", "n2", "n3"]).await;
+    registrar.until_registered(&["n1", "n2", "n3"]).await;
     assert!(
         mesh.nodes[0]
             .process()
@@ -210,9 +194,9 @@ async fn an_ensemble_that_loses_its_leader_keeps_all_nodes_registered_and_accept
     let mut registrar = ensemble.servers[survivor].registrar().await;
     let new_node = mesh.start_one_more().await;
     mesh.wait_until_whole().await;
-    registered(&mut registrar, &["n1", "n2", "n3", "n4"]).await;
+    registrar.until_registered(&["n1", "n2", "n3", "n4"]).await;
     assert!(mesh.nodes[new_node].stop(TIMEOUT).await.success());
-    registered(&mut registrar, &["n1", "n2", "n3"]).await;
+    registrar.until_registered(&["n1", "n2", "n3"]).await;
     nothing_is_lost(flow).await;
     mesh.wait_until_agreed().await;
 }

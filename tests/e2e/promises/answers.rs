@@ -123,7 +123,7 @@ async fn s5_a_node_that_answers_no_ping_is_left_and_the_next_one_answers() {
     node.answer_ping().await;
     client.expect_line("PONG").await;
     scene
-        .counted("standin_failovers_total", &[("cause", "probe_timeout")], 1.0)
+        .counted("standin_failovers_total{cause=probe_timeout}", 1.0)
         .await;
 }
 

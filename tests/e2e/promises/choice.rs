@@ -78,7 +78,7 @@ async fn a_node_that_sends_garbage_in_a_session_is_left_and_the_component_gets_n
         nothing_else(&mut client, &mut node).await;
     }
     scene
-        .counted("standin_failovers_total", &[("cause", "protocol_error")], 5.0)
+        .counted("standin_failovers_total{cause=protocol_error}", 5.0)
         .await;
 }
 
@@ -161,10 +161,10 @@ async fn a_lame_duck_is_left_in_order(policy: &str) {
     client.expect_line("PONG").await;
     nothing_else(&mut client, &mut next).await;
     for in_doubt in ["standin_in_doubt_total", "standin_resent_total"] {
-        scene.counted(in_doubt, &[], 0.0).await;
+        scene.counted(in_doubt, 0.0).await;
     }
     scene
-        .counted("standin_failovers_total", &[("cause", "lame_duck")], 1.0)
+        .counted("standin_failovers_total{cause=lame_duck}", 1.0)
         .await;
 }
 
@@ -218,7 +218,7 @@ async fn a_node_that_failed_is_not_dialled_during_its_cooldown() {
     while scene
         .metrics()
         .await
-        .value("standin_node_dials_total", &[("result", "connect")])
+        .value("standin_node_dials_total{result=connect}")
         < 1.0
     {
         assert!(kept.len() < 100, "the other node was never chosen");
@@ -295,14 +295,17 @@ async fn a_sidecar_that_is_listed_as_a_node_does_not_become_its_own_component() 
     scene.node.stop_listening();
     node.reset();
     eventually("the sidecar has dialled itself", TIMEOUT, async || {
-        let met = [("result", "own")];
-        scene.metrics().await.value("standin_node_dials_total", &met) >= 1.0
+        scene
+            .metrics()
+            .await
+            .value("standin_node_dials_total{result=own}")
+            >= 1.0
     })
     .await;
     client.expect_silence(Duration::from_millis(200)).await;
-    let sessions = scene.metrics().await.value("standin_sessions_total", &[]);
+    let sessions = scene.metrics().await.value("standin_sessions_total");
     assert!(sessions <= 4.0, "it kept dialling itself: {sessions} sessions");
-    scene.counted("standin_sessions", &[], 1.0).await;
+    scene.counted("standin_sessions", 1.0).await;
     scene.node.listen_again().await;
     let (mut node, _) = scene.node.accept_session().await;
     nothing_else(&mut client, &mut node).await;

@@ -22,14 +22,14 @@ async fn a_component_that_connects_and_closes_closes_the_nodes_connection_and_is
             .expect("the sidecar listens");
         drop(probe);
     }
-    scene.counted("standin_sessions_total", &[], 20.0).await;
-    scene.counted("standin_sessions", &[], 0.0).await;
+    scene.counted("standin_sessions_total", 20.0).await;
+    scene.counted("standin_sessions", 0.0).await;
     for quiet in [
         "standin_client_errors_total",
         "standin_node_errors_total",
         "standin_failovers_total",
     ] {
-        scene.counted(quiet, &[], 0.0).await;
+        scene.counted(quiet, 0.0).await;
     }
 }
 
@@ -45,18 +45,14 @@ async fn a_component_that_never_reads_uses_bounded_memory_and_is_closed() {
     let flood = msg_frame("1", "a", vec![b'x'; 1000]).repeat(64 * 1024);
     let written = node.send_until_blocked(&flood, Duration::from_millis(200)).await;
     assert!(written < flood.len(), "the node was not blocked");
-    let held = scene.metrics().await.value("standin_buffered_bytes", &[]) as usize;
+    let held = scene.metrics().await.value("standin_buffered_bytes") as usize;
     assert!(held <= PENDING_BYTES + READ_BYTES, "{held} bytes held");
     scene
-        .counted(
-            "standin_sessions_closed_total",
-            &[("reason", "component_slow")],
-            1.0,
-        )
+        .counted("standin_sessions_closed_total{reason=component_slow}", 1.0)
         .await;
     node.read_to_end().await;
     drop(client);
-    scene.counted("standin_buffered_bytes", &[], 0.0).await;
+    scene.counted("standin_buffered_bytes", 0.0).await;
 }
 
 #[tokio::test]
@@ -70,7 +66,7 @@ async fn components_over_the_limit_are_refused_until_another_one_leaves() {
     refused.expect_end().await;
     client.close().await;
     node.expect_end().await;
-    scene.counted("standin_sessions", &[], 0.0).await;
+    scene.counted("standin_sessions", 0.0).await;
     let (mut client, mut node) = scene.open().await;
     nothing_else(&mut client, &mut node).await;
 }
@@ -150,7 +146,7 @@ async fn a_node_is_not_left_as_silent_while_the_component_does_not_read() {
     let written = node.send_until_blocked(&flood, Duration::from_millis(500)).await;
     assert!(written < flood.len(), "the node was not blocked");
     scene.node.expect_no_connection(Duration::from_millis(500)).await;
-    scene.counted("standin_failovers_total", &[], 0.0).await;
+    scene.counted("standin_failovers_total", 0.0).await;
     client.listen_for(Duration::from_millis(1)).await;
 }
 
@@ -172,7 +168,7 @@ async fn a_component_that_connects_and_closes_logs_no_warning() {
     eventually("all sessions are over", TIMEOUT, async || {
         let metrics = sidecar.metrics().await;
         // The harness connected in the same way while it waited for the sidecar to listen.
-        metrics.value("standin_sessions_total", &[]) > 20.0 && metrics.value("standin_sessions", &[]) < 1.0
+        metrics.value("standin_sessions_total") > 20.0 && metrics.value("standin_sessions") < 1.0
     })
     .await;
     serving.abort();

@@ -79,11 +79,7 @@ async fn s9_an_error_about_the_component_is_passed_on_unchanged_and_ends_the_ses
     }
     let sessions = ABOUT_THE_COMPONENT.len();
     scene
-        .counted(
-            "standin_sessions_closed_total",
-            &[("reason", "refused")],
-            sessions as f64,
-        )
+        .counted("standin_sessions_closed_total{reason=refused}", sessions as f64)
         .await;
     scene.node.expect_no_connection(Duration::from_millis(100)).await;
 }
@@ -153,11 +149,7 @@ async fn s9_credentials_that_every_node_refuses_after_a_move_end_the_session() {
     }
     let refused = ABOUT_CREDENTIALS.len() as f64;
     scene
-        .counted(
-            "standin_sessions_closed_total",
-            &[("reason", "unauthorized")],
-            refused,
-        )
+        .counted("standin_sessions_closed_total{reason=unauthorized}", refused)
         .await;
     scene.node.expect_no_connection(Duration::from_millis(100)).await;
 }
@@ -192,12 +184,12 @@ async fn s9_a_refused_second_connect_ends_the_session_with_or_without_an_error_o
 #[tokio::test]
 async fn s9_a_nodes_last_error_is_read_also_when_the_node_can_no_longer_be_written_to() {
     let mut scene = Scene::start().await;
-    let (name, labels) = ("standin_messages_total", [("direction", "to_node")]);
+    let written = "standin_messages_total{direction=to_node}";
     for _ in 0..10 {
         let (mut client, mut node) = scene.open().await;
-        let before = scene.metrics().await.value(name, &labels);
+        let before = scene.metrics().await.value(written);
         client.publish("a", "x").await;
-        scene.counted(name, &labels, before + 1.0).await;
+        scene.counted(written, before + 1.0).await;
         node.err("Maximum Payload Violation").await;
         // The node has unread bytes, so the kernel sends a reset after the text.
         drop(node);
@@ -252,8 +244,7 @@ async fn s9_an_error_about_the_node_moves_the_session_and_is_not_shown() {
     }
     scene
         .counted(
-            "standin_failovers_total",
-            &[("cause", "node_error")],
+            "standin_failovers_total{cause=node_error}",
             ABOUT_THE_NODE.len() as f64,
         )
         .await;

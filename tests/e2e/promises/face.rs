@@ -206,11 +206,7 @@ async fn s8_an_idle_component_that_does_not_answer_a_ping_is_closed_as_stale() {
     client.expect_end().await;
     node.expect_end().await;
     scene
-        .counted(
-            "standin_sessions_closed_total",
-            &[("reason", "component_stale")],
-            1.0,
-        )
+        .counted("standin_sessions_closed_total{reason=component_stale}", 1.0)
         .await;
 }
 

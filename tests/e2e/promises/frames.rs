@@ -179,15 +179,14 @@ async fn partly_written(policy: &str, resent: bool) {
         let all_bytes = usize::from(COUNT) * publish(0).len();
         eventually("the sidecar has taken all publishes", TIMEOUT, async || {
             let now = scene.metrics().await;
-            let written =
-                |metrics: &e2e::Metrics| metrics.value("standin_bytes_total", &[("direction", "to_node")]);
-            let held = now.value("standin_buffered_bytes", &[]);
+            let written = |metrics: &e2e::Metrics| metrics.value("standin_bytes_total{direction=to_node}");
+            let held = now.value("standin_buffered_bytes");
             written(&now) - written(&before) + held >= all_bytes as f64
         })
         .await;
         die(node, ending).await;
         node = scene.next_node("").await;
-        let count = |metrics: &e2e::Metrics| metrics.value("standin_in_doubt_total", &[]);
+        let count = |metrics: &e2e::Metrics| metrics.value("standin_in_doubt_total");
         let in_doubt = (count(&scene.metrics().await) - count(&before)) as u8;
         assert!(
             in_doubt < COUNT,
@@ -294,10 +293,7 @@ async fn s12_with_drop_publishes_keep_their_order_over_moves_under_load() {
     let numbers = numbers.concat();
     assert!(numbers.is_sorted_by(|a, b| a < b), "out of order or twice");
     let lost = total - numbers.len();
-    let in_doubt = scene
-        .metrics()
-        .await
-        .value("standin_in_doubt_total", &[("policy", "drop")]);
+    let in_doubt = scene.metrics().await.value("standin_in_doubt_total{policy=drop}");
     assert!(
         lost as f64 <= in_doubt,
         "{lost} lost, but only {in_doubt} counted as in doubt"

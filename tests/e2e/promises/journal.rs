@@ -233,9 +233,8 @@ async fn s4_a_subscription_partly_written_to_a_dying_node_is_sent_once_to_the_ne
     client.send(&all).await;
     eventually("the sidecar has taken all subscriptions", TIMEOUT, async || {
         let now = scene.metrics().await;
-        let written =
-            |metrics: &e2e::Metrics| metrics.value("standin_bytes_total", &[("direction", "to_node")]);
-        written(&now) - written(&before) + now.value("standin_buffered_bytes", &[]) >= all.len() as f64
+        let written = |metrics: &e2e::Metrics| metrics.value("standin_bytes_total{direction=to_node}");
+        written(&now) - written(&before) + now.value("standin_buffered_bytes") >= all.len() as f64
     })
     .await;
     node.reset();

@@ -140,11 +140,11 @@ impl Scene {
     }
 
     /// Waits until the metric has this value.
-    pub(crate) async fn counted(&self, name: &str, labels: &[(&str, &str)], wanted: f64) {
+    pub(crate) async fn counted(&self, series: &str, wanted: f64) {
         let mut last = f64::NAN;
-        let what = format!("{name}{labels:?} becomes {wanted}");
+        let what = format!("{series} becomes {wanted}");
         eventually(what, TIMEOUT, async || {
-            last = self.metrics().await.value(name, labels);
+            last = self.metrics().await.value(series);
             (last - wanted).abs() < f64::EPSILON
         })
         .await;
