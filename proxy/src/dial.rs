@@ -17,9 +17,9 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::dial_settings::DialSettings;
 use crate::nodes::{NodeBook, Permit};
 use crate::session::refused_chain;
+use crate::settings::{Settings, SocketSection};
 use crate::sockets;
 
 /// Bytes reserved for each read before the session takes over.
@@ -96,83 +96,58 @@ impl DialError {
 pub(crate) async fn dial_candidates(
     book: &Arc<NodeBook>,
     candidates: Vec<Arc<Node>>,
-    dial_settings: DialSettings,
+    settings: &Settings,
     failed: impl Fn(&Node, &DialError, bool),
 ) -> Option<DialledNode> {
     let mut dials = FuturesUnordered::new();
-    let fail = |node: &Arc<Node>, permit: &Permit, error: &DialError| {
-        let first = book.failed(node, &error.to_string(), permit.is_trial(), Instant::now());
-        failed(node, error, first);
-    };
     for node in candidates {
         // Dials under way continue while this one waits for its permit.
         let permit = tokio::select! {
             permit = book.permit(&node) => permit,
-            Some(result) = first_connection(&mut dials, &fail) => return Some(result),
+            Some(dialled) = first_connection(&mut dials) => return Some(dialled),
         };
         let Some(permit) = permit else { continue };
-        dials.push(dial_node(node, permit, book, dial_settings));
-        let stagger = tokio::time::sleep(dial_settings.stagger);
+        dials.push(dial_node(node, permit, book, settings, &failed));
+        let stagger = tokio::time::sleep(settings.dial.stagger_ms.duration());
         tokio::select! {
             biased;
-            dialled = next_result(&mut dials, &fail) => if dialled.is_some() { return dialled },
+            Some(dialled) = dials.next() => if dialled.is_some() { return dialled },
             () = stagger => {}
         }
     }
-    first_connection(&mut dials, &fail).await
+    first_connection(&mut dials).await
 }
 
-/// Dials `node`. On failure, returns the values that the failure report needs.
+/// Dials `node`. Records a failure in the node book and reports it to `failed`.
 async fn dial_node(
     node: Arc<Node>,
     permit: Permit,
     book: &NodeBook,
-    dial_settings: DialSettings,
-) -> Result<DialledNode, (Arc<Node>, Permit, DialError)> {
-    match connect_node(&node, book, dial_settings).await {
-        Ok((stream, info, after_info)) => Ok(DialledNode {
+    settings: &Settings,
+    failed: &impl Fn(&Node, &DialError, bool),
+) -> Option<DialledNode> {
+    match connect_node(&node, book, settings).await {
+        Ok((stream, info, after_info)) => Some(DialledNode {
             stream,
             node,
             info,
             after_info,
             permit,
         }),
-        Err(error) => Err((node, permit, error)),
-    }
-}
-
-/// Returns the connection of the next dial to end. Returns `None` if that dial failed, and reports the failure to
-/// `fail`.
-async fn next_result<D>(
-    dials: &mut FuturesUnordered<D>,
-    fail: &impl Fn(&Arc<Node>, &Permit, &DialError),
-) -> Option<DialledNode>
-where
-    D: Future<Output = Result<DialledNode, (Arc<Node>, Permit, DialError)>>,
-{
-    match dials.next().await? {
-        Ok(dialled) => Some(dialled),
-        Err((node, permit, error)) => {
-            fail(&node, &permit, &error);
+        Err(error) => {
+            let first = book.failed(&node, &error.to_string(), permit.is_trial(), Instant::now());
+            failed(&node, &error, first);
             None
         }
     }
 }
 
 /// Returns the first connection from the dials under way; `None` if all of them failed.
-async fn first_connection<D>(
-    dials: &mut FuturesUnordered<D>,
-    fail: &impl Fn(&Arc<Node>, &Permit, &DialError),
-) -> Option<DialledNode>
+async fn first_connection<D>(dials: &mut FuturesUnordered<D>) -> Option<DialledNode>
 where
-    D: Future<Output = Result<DialledNode, (Arc<Node>, Permit, DialError)>>,
+    D: Future<Output = Option<DialledNode>>,
 {
-    while !dials.is_empty() {
-        if let Some(dialled) = next_result(dials, fail).await {
-            return Some(dialled);
-        }
-    }
-    None
+    dials.filter_map(std::future::ready).next().await
 }
 
 /// Proves that `node` serves: connects and reads its INFO. If the node asks for no credentials, also sends a PING and
@@ -181,14 +156,10 @@ where
 ///
 /// # Errors
 /// [`DialError`].
-pub(crate) async fn probe(
-    node: &Node,
-    book: &NodeBook,
-    dial_settings: DialSettings,
-) -> Result<Info, DialError> {
-    let (mut stream, info, _) = connect_node(node, book, dial_settings).await?;
+pub(crate) async fn probe(node: &Node, book: &NodeBook, settings: &Settings) -> Result<Info, DialError> {
+    let (mut stream, info, _) = connect_node(node, book, settings).await?;
     if !info.auth_required {
-        let timeout = dial_settings.handshake_timeout;
+        let timeout = settings.dial.handshake_timeout_ms.duration();
         tokio::time::timeout(timeout, ping(&mut stream))
             .await
             .map_err(|_| DialError::PongTimeout(timeout))??;
@@ -209,10 +180,11 @@ async fn ping(stream: &mut TcpStream) -> Result<(), DialError> {
 async fn connect_node(
     node: &Node,
     book: &NodeBook,
-    dial_settings: DialSettings,
+    settings: &Settings,
 ) -> Result<(TcpStream, Info, Vec<u8>), DialError> {
-    let timeout = dial_settings.connect_timeout;
-    let mut stream = tokio::time::timeout(timeout, connect(&node.client, dial_settings.stagger))
+    let timeout = settings.dial.connect_timeout_ms.duration();
+    let stagger = settings.dial.stagger_ms.duration();
+    let mut stream = tokio::time::timeout(timeout, connect(&node.client, stagger))
         .await
         .map_err(|_| DialError::ConnectTimeout(timeout))??;
     let ends = |stream: &TcpStream| io::Result::Ok((stream.local_addr()?, stream.peer_addr()?));
@@ -221,8 +193,8 @@ async fn connect_node(
         book.self_check.met(&node.client);
         return Err(DialError::Own);
     }
-    set_options(&stream, dial_settings).map_err(DialError::Connect)?;
-    let timeout = dial_settings.handshake_timeout;
+    set_options(&stream, &settings.socket).map_err(DialError::Connect)?;
+    let timeout = settings.dial.handshake_timeout_ms.duration();
     let (info, after_info) = tokio::time::timeout(timeout, read_info(&mut stream))
         .await
         .map_err(|_| DialError::InfoTimeout(timeout))??;
@@ -262,11 +234,11 @@ async fn connect(node: &Endpoint, stagger: Duration) -> Result<TcpStream, DialEr
     }
 }
 
-fn set_options(stream: &TcpStream, dial_settings: DialSettings) -> io::Result<()> {
+fn set_options(stream: &TcpStream, options: &SocketSection) -> io::Result<()> {
     let socket = SockRef::from(stream);
     tcp::send_at_once(&socket)?;
-    sockets::keep_alive(&socket, dial_settings.keepalive)?;
-    socket.set_tcp_user_timeout(Some(dial_settings.user_timeout))
+    sockets::keep_alive(&socket, options.keepalive_secs.duration())?;
+    socket.set_tcp_user_timeout(Some(options.user_timeout_ms.duration()))
 }
 
 /// Reads the node's INFO. Also returns the bytes after it.

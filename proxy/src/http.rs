@@ -2,15 +2,17 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | this one | the pages, and the data they need from the rest of the sidecar ([`Status`]) |
-//! | `rows` | the JSON of `/sessionz`, `/nodez`, `/readyz` |
+//! | this one | the pages |
+//! | `rows` | the JSON of `/sessionz` and `/readyz`; that of `/nodez` is in `nodes/node_status.rs` |
 //!
 //! *Architecture invariant:* no client of this port can delay a session, by any request or by silence. Connections
 //! are limited ([`standin_daemon::http`]), and pages read copies.
 
 mod rows;
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use axum::{
     Json, Router,
@@ -19,61 +21,24 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-pub use self::rows::{NodeRow, Page, Reachability, Readiness, SessionRow};
-use crate::metrics::Metrics;
+use self::rows::{Page, Readiness, SessionRow};
+use crate::session_info::SessionInfo;
+use crate::shared::Shared;
 
-/// Result of [`Status::sessions`]: the number of all sessions, and the requested rows.
-pub type Sessions<'a> = Pin<Box<dyn Future<Output = (usize, Vec<SessionRow>)> + Send + 'a>>;
-
-/// The data that the pages need from the rest of the sidecar. No method may wait for the network.
-pub trait Status: Send + Sync + 'static {
-    /// Returns whether components can connect now.
-    fn listening(&self) -> bool;
-    /// Returns whether the process is stopping.
-    fn shutting_down(&self) -> bool;
-    /// Returns all known nodes, in a stable order.
-    fn nodes(&self) -> Vec<NodeRow>;
-    /// Returns whether nodes are reachable.
-    fn reachability(&self) -> Reachability;
-    /// Returns `http.ready_needs_node`, which a SIGHUP may change.
-    fn ready_needs_node(&self) -> bool;
-    /// Returns at most `limit` sessions from `offset` on, by ascending id.
-    fn sessions(&self, offset: usize, limit: usize) -> Sessions<'_>;
-    /// Sets the gauges that are not updated continuously. Called before `/metrics` is written.
-    fn before_scrape(&self);
-    /// Returns `http.page_items_max`, which a SIGHUP may change.
-    fn page_items_max(&self) -> usize;
-}
-
-/// State that the page handlers share.
-#[derive(Clone)]
-struct Pages {
-    status: Arc<dyn Status>,
-    metrics: Arc<Metrics>,
-}
-
-/// Serves the pages on `listener` until `shutdown` is done.
-pub async fn serve(
-    listener: TcpListener,
-    status: Arc<dyn Status>,
-    metrics: Arc<Metrics>,
-    shutdown: impl Future<Output = ()> + Send,
-) {
-    standin_daemon::http::serve(listener, router(Pages { status, metrics }), shutdown).await;
-}
-
-fn router(pages: Pages) -> Router {
-    Router::new()
+/// Serves the pages on `listener` until the task is ended.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let pages = Router::new()
         .route("/", get(index))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .route("/metrics", get(metrics))
         .route("/sessionz", get(sessions))
         .route("/nodez", get(nodes))
-        .with_state(pages)
+        .with_state(shared);
+    standin_daemon::http::serve(listener, pages, std::future::pending()).await;
 }
 
 async fn index() -> impl IntoResponse {
@@ -98,30 +63,27 @@ struct HealthQuery {
     nodes: u8,
 }
 
-async fn health(State(pages): State<Pages>, query: Result<Query<HealthQuery>, QueryRejection>) -> Response {
-    let refused = |code, reason: String| (code, format!("{reason}\n")).into_response();
-    let asked = match query {
-        Ok(Query(asked)) if asked.nodes <= 1 => asked,
-        _ => return refused(StatusCode::BAD_REQUEST, "give ?nodes=1, or nothing".to_owned()),
+async fn health(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<HealthQuery>, QueryRejection>,
+) -> impl IntoResponse {
+    let reach = shared.book.reachability(Instant::now());
+    let (code, text) = match query {
+        Ok(Query(asked)) if asked.nodes <= 1 => {
+            let unreachable = reach.unreachable().filter(|_| asked.nodes == 1);
+            let stopping = shared.stopping.load(Relaxed).then(|| "shutting down".to_owned());
+            match stopping.or(unreachable) {
+                Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+                None => (StatusCode::OK, "ok".to_owned()),
+            }
+        }
+        _ => (StatusCode::BAD_REQUEST, "give ?nodes=1, or nothing".to_owned()),
     };
-    let reach = pages.status.reachability();
-    if pages.status.shutting_down() {
-        refused(StatusCode::SERVICE_UNAVAILABLE, "shutting down".to_owned())
-    } else if let Some(reason) = reach.unreachable().filter(|_| asked.nodes == 1) {
-        refused(StatusCode::SERVICE_UNAVAILABLE, reason)
-    } else {
-        refused(StatusCode::OK, "ok".to_owned())
-    }
+    (code, format!("{text}\n"))
 }
 
-async fn readiness(State(pages): State<Pages>) -> impl IntoResponse {
-    let status = &pages.status;
-    let readiness = Readiness::of(
-        status.listening(),
-        status.shutting_down(),
-        &status.reachability(),
-        status.ready_needs_node(),
-    );
+async fn readiness(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let readiness = Readiness::of(&shared);
     let code = if readiness.ready {
         StatusCode::OK
     } else {
@@ -130,10 +92,28 @@ async fn readiness(State(pages): State<Pages>) -> impl IntoResponse {
     (code, Json(readiness))
 }
 
-async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
-    pages.status.before_scrape();
+async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    update_gauges(&shared);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], pages.metrics.render())
+    ([(header::CONTENT_TYPE, kind)], shared.metrics.render())
+}
+
+/// Sets the gauges that are not updated continuously.
+fn update_gauges(shared: &Shared) {
+    let (now, metrics) = (Instant::now(), &shared.metrics);
+    metrics.buffered_bytes.set(shared.buffered() as f64);
+    metrics.set_nodes(&shared.book.status(now));
+    let reach = shared.book.reachability(now);
+    metrics.nodes_proved.set(reach.proved as f64);
+    let no_node = reach.none_for.unwrap_or_default();
+    metrics.no_node_seconds.set(no_node.as_secs_f64());
+    let sessions = shared.sessions.all();
+    let searching = |session: &Arc<SessionInfo>| Some(session.status().searching_since?.elapsed());
+    let searching: Vec<Duration> = sessions.iter().filter_map(searching).collect();
+    metrics.sessions_without_node.set(searching.len() as f64);
+    let longest = searching.into_iter().max().unwrap_or_default();
+    metrics.sessions_without_node_seconds.set(longest.as_secs_f64());
+    metrics.set_registry(&shared.registry.health());
 }
 
 /// Requested rows of a list: `?offset=…&limit=…`.
@@ -148,52 +128,50 @@ struct PageQuery {
 /// Rows of a page if the request has no `limit`.
 const PAGE_ITEMS_DEFAULT: usize = 100;
 
-impl PageQuery {
-    fn of(
-        query: Result<Query<Self>, QueryRejection>,
-        page_items_max: usize,
-    ) -> Result<(usize, usize), String> {
-        match query {
-            Ok(Query(Self { offset, limit })) => {
-                Ok((offset, limit.unwrap_or(PAGE_ITEMS_DEFAULT).min(page_items_max)))
-            }
-            Err(error) => Err(format!("{}; give ?offset=N&limit=N\n", error.body_text())),
+/// Answers with the requested rows of a list. `rows` gets the offset and the limit, and returns the number of all rows and the
+/// requested ones.
+fn page<T: Serialize>(
+    shared: &Shared,
+    query: Result<Query<PageQuery>, QueryRejection>,
+    rows: impl FnOnce(usize, usize) -> (usize, Vec<T>),
+) -> Response {
+    let (offset, limit) = match query {
+        Ok(Query(PageQuery { offset, limit })) => (offset, limit.unwrap_or(PAGE_ITEMS_DEFAULT)),
+        Err(error) => {
+            let refusal = format!("{}; give ?offset=N&limit=N\n", error.body_text());
+            return (StatusCode::BAD_REQUEST, refusal).into_response();
         }
-    }
+    };
+    let limit = limit.min(shared.settings.load().http.page_items_max);
+    let (total, items) = rows(offset, limit);
+    Json(Page {
+        total,
+        offset,
+        limit,
+        items,
+    })
+    .into_response()
 }
 
-async fn sessions(State(pages): State<Pages>, query: Result<Query<PageQuery>, QueryRejection>) -> Response {
-    match PageQuery::of(query, pages.status.page_items_max()) {
-        Ok((offset, limit)) => {
-            let (total, items) = pages.status.sessions(offset, limit).await;
-            Json(Page {
-                total,
-                offset,
-                limit,
-                items,
-            })
-            .into_response()
-        }
-        Err(refusal) => (StatusCode::BAD_REQUEST, refusal).into_response(),
-    }
+async fn sessions(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Response {
+    page(&shared, query, |offset, limit| {
+        let sessions = shared.sessions.page(offset, limit);
+        let rows = sessions.iter().map(|session| SessionRow::of(session));
+        (shared.sessions.len(), rows.collect())
+    })
 }
 
-async fn nodes(State(pages): State<Pages>, query: Result<Query<PageQuery>, QueryRejection>) -> Response {
-    match PageQuery::of(query, pages.status.page_items_max()) {
-        Ok((offset, limit)) => {
-            let all = pages.status.nodes();
-            let total = all.len();
-            let items = all.into_iter().skip(offset).take(limit).collect();
-            Json(Page {
-                total,
-                offset,
-                limit,
-                items,
-            })
-            .into_response()
-        }
-        Err(refusal) => (StatusCode::BAD_REQUEST, refusal).into_response(),
-    }
+async fn nodes(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Response {
+    page(&shared, query, |offset, limit| {
+        let all = shared.book.status(Instant::now());
+        (all.len(), all.into_iter().skip(offset).take(limit).collect())
+    })
 }
 
 #[cfg(test)]

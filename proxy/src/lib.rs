@@ -28,30 +28,28 @@
 //! | `prober` | probes of nodes without a session |
 //! | [`cause`] | the causes for which a session leaves a node |
 //! | `tally`, `losses`, `reporter` | lost messages: counted, gathered, logged |
-//! | [`settings`], [`policy`], `dial_settings`, `process_limits`, `identity` | the settings, and their parts as they are used |
+//! | [`settings`], `policy`, `identity` | the settings, and their parts as sessions use them |
 //! | [`cli`] | the command line |
-//! | [`http`], `status`, [`metrics`] | pages and counters for operators |
+//! | `http`, `metrics` | pages and counters for operators |
 //! | [`embedded`] | broker nodes in the same process |
 
 pub mod cause;
 pub mod cli;
 mod dial;
-mod dial_settings;
 mod doubt;
 pub mod embedded;
 mod ended_sids;
 mod error_text;
-pub mod http;
+mod http;
 mod identity;
 mod journal;
 mod ledger;
 mod listener;
 mod losses;
-pub mod metrics;
+mod metrics;
 mod nodes;
-pub mod policy;
+mod policy;
 mod prober;
-mod process_limits;
 mod recovery;
 mod reporter;
 mod session;
@@ -62,7 +60,6 @@ pub mod settings;
 mod shared;
 mod sidecar;
 mod sockets;
-mod status;
 mod tally;
 mod task;
 mod worker;

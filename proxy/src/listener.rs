@@ -52,13 +52,11 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, workers: A
 
 /// Creates the session of an accepted connection, or closes the connection at the limit.
 fn admit(stream: StdStream, component: SocketAddr, shared: &Shared, workers: &Workers) {
-    let limits = shared.limits.load();
-    let (connections_max, connected) = (limits.connections_max, shared.sessions.len());
-    let _ = shared
-        .near_limit
-        .look(limits.connections, connections_max, connected + 1);
+    let limit = shared.settings.load().connections();
+    let (connections_max, connected) = (limit.that_fit(), shared.sessions.len());
+    let _ = shared.near_limit.look(limit, connections_max, connected + 1);
     if connected >= connections_max {
-        let bound = limits.connections.bound(connections_max);
+        let bound = limit.bound(connections_max);
         shared.metrics.connections_refused.increment("connections_max");
         warn!(%component, connections_max, bound, "connection refused: too many components are connected");
         // Closed without an `-ERR`: some client libraries would not reconnect after it, and there may be room soon.

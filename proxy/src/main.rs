@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     if embedded.is_some() {
         warn!("broker runs in this process (--embedded): for trials and development, not for production");
     }
-    Sidecar::connections(&settings).raise_limit(is_limit_given(&loaded));
+    settings.connections().raise_limit(is_limit_given(&loaded));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
 
 /// Returns whether the operator has set the limit on components.
 fn is_limit_given(loaded: &Loaded<Settings>) -> bool {
-    loaded.is_given(Sidecar::connections(&loaded.settings).key)
+    loaded.is_given(loaded.settings.connections().key)
 }
 
 /// Returns the sockets of the embedded nodes, if `--embedded` is given, and adds their addresses to `cli`.
@@ -134,8 +134,8 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
 fn reload(cli: &Cli, sidecar: &mut Sidecar, logging: &Logging) {
     let loaded = cli.settings();
     let is_given = loaded.as_ref().is_ok_and(is_limit_given);
-    let apply = |settings| {
-        Sidecar::connections(&settings).raise_limit(is_given);
+    let apply = |settings: Settings| {
+        settings.connections().raise_limit(is_given);
         sidecar.reload(settings)
     };
     if standin_daemon::reload::reload(loaded, logging, |settings| &settings.log.level, apply) {

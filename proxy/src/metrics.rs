@@ -18,6 +18,7 @@ use standin_daemon::metrics::{Labelled, Names};
 use standin_registry::{Health, Source};
 
 use crate::cause::Cause;
+use crate::nodes::NodeStatus;
 use crate::session::Move;
 
 /// Bounds of the `standin_failover…` histograms: 1 ms to 60 s, dense around the usual times (20 ms, 100 ms, 2 s).
@@ -96,8 +97,14 @@ const NODE_ERRORS: &[&str] = &[
 ];
 /// Reasons of `standin_lost_total`: the names of `Loss`.
 const LOST: &[&str] = &["in_doubt", "abandoned"];
-/// Sources of nodes: the names of `standin_registry::Source`.
-const SOURCES: &[&str] = &["zookeeper", "cache", "dns", "fixed", "gossip"];
+/// Sources of nodes.
+const SOURCES: [Source; 5] = [
+    Source::ZooKeeper,
+    Source::Cache,
+    Source::Dns,
+    Source::Fixed,
+    Source::Gossip,
+];
 /// States of a node.
 const NODE_STATES: &[&str] = &["up", "unproved", "draining", "cooling", "down"];
 /// States of a source, as the registry names them.
@@ -105,92 +112,70 @@ const SOURCE_STATES: &[&str] = &["off", "connecting", "healthy", "lost"];
 
 /// Counters for the two directions of a session.
 #[derive(Debug)]
-pub struct Directions {
-    /// From the component to its node.
-    pub to_node: Counter,
-    /// From the node to its component.
-    pub to_component: Counter,
+pub(crate) struct Directions {
+    pub(crate) to_node: Counter,
+    pub(crate) to_component: Counter,
 }
 
-/// Handles of all metrics. Each field counts without a lock and without a lookup.
+/// Handles of all metrics. [`Metrics::new`] has the meaning of each in its help text.
 #[derive(Debug)]
-pub struct Metrics {
-    /// Sessions now.
-    pub sessions: Gauge,
-    /// Sessions since start.
-    pub sessions_total: Counter,
-    /// Ends of sessions, by `EndReason::as_str`.
-    pub sessions_closed: Labelled,
-    /// Sessions that panicked.
-    pub sessions_failed: Counter,
-    /// Connections of components that were refused, so that no session began.
-    pub connections_refused: Labelled,
-    /// PUB, HPUB, MSG and HMSG passed on.
-    pub messages: Directions,
-    /// Bytes passed on, including control lines.
-    pub bytes: Directions,
-    /// Publishes that were in doubt when their node died, and are not sent again.
-    pub in_doubt_drop: Counter,
-    /// Publishes that were in doubt when their node died, and are sent again.
-    pub in_doubt_resend: Counter,
-    /// Publishes sent again.
-    pub resent: Counter,
-    /// Publishes known to be lost, by reason.
-    pub lost: Labelled,
-    /// PINGs that the sidecar added to a stream.
-    pub own_pings: Counter,
-    /// Bytes in the sessions' buffers now.
-    pub buffered_bytes: Gauge,
-    /// Attempts to reach a node, by result.
-    pub node_dials: Labelled,
-    /// Components whose command was refused or whose connection the sidecar closed, by kind.
-    pub client_errors: Labelled,
-    /// Errors of nodes, by `Refusal::kind` or `WireError::kind`.
-    pub node_errors: Labelled,
+pub(crate) struct Metrics {
+    pub(crate) sessions: Gauge,
+    pub(crate) sessions_total: Counter,
+    pub(crate) sessions_closed: Labelled,
+    pub(crate) sessions_failed: Counter,
+    pub(crate) connections_refused: Labelled,
+    pub(crate) messages: Directions,
+    pub(crate) bytes: Directions,
+    pub(crate) in_doubt_drop: Counter,
+    pub(crate) in_doubt_resend: Counter,
+    pub(crate) resent: Counter,
+    pub(crate) lost: Labelled,
+    pub(crate) own_pings: Counter,
+    pub(crate) buffered_bytes: Gauge,
+    pub(crate) node_dials: Labelled,
+    pub(crate) client_errors: Labelled,
+    pub(crate) node_errors: Labelled,
+    pub(crate) nodes_proved: Gauge,
+    pub(crate) no_node_seconds: Gauge,
+    pub(crate) sessions_without_node: Gauge,
+    pub(crate) sessions_without_node_seconds: Gauge,
     failovers: [Counter; Cause::COUNT],
     failover_seconds: Histogram,
     failover_silent_seconds: Histogram,
     failover_samples: AtomicU32,
     nodes: Vec<Gauge>,
-    nodes_proved: Gauge,
-    no_node_seconds: Gauge,
-    sessions_without_node: Gauge,
-    sessions_without_node_seconds: Gauge,
     registry_state: Vec<Gauge>,
-    registry_age: Vec<Gauge>,
+    registry_age: [Gauge; SOURCES.len()],
     registry_skipped: Counter,
     handle: PrometheusHandle,
 }
 
 impl Metrics {
     /// Creates all handles. Every series exists from now on, with value 0.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let names = Names::with_buckets("standin_failover", FAILOVER_BUCKETS_SECS);
-        names
-            .gauge(
-                "standin_build_info",
-                "Always 1; the label is the version.",
-                &[("version", env!("CARGO_PKG_VERSION"))],
-            )
-            .set(1.0);
+        let counter = |name, help| names.counter(name, help, &[]);
+        let gauge = |name, help| names.gauge(name, help, &[]);
+        let sources = SOURCES.map(Source::as_str);
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        let help = "Always 1; the label is the version.";
+        names.gauge("standin_build_info", help, &version).set(1.0);
         Self {
-            sessions: names.gauge(
+            sessions: gauge(
                 "standin_sessions",
                 "Sessions now: one for each connected component.",
-                &[],
             ),
-            sessions_total: names.counter("standin_sessions_total", "Sessions since start.", &[]),
+            sessions_total: counter("standin_sessions_total", "Sessions since start."),
             sessions_closed: names.labelled(
                 "standin_sessions_closed_total",
                 "Sessions that ended, by reason.",
                 "reason",
                 CLOSED,
             ),
-            sessions_failed: names.counter(
+            sessions_failed: counter(
                 "standin_sessions_failed_total",
                 "Sessions that ended because of a bug (a panic); other sessions were not affected.",
-                &[],
             ),
             connections_refused: names.labelled(
                 "standin_connections_refused_total",
@@ -210,27 +195,18 @@ impl Metrics {
             ),
             in_doubt_drop: in_doubt(&names, "drop"),
             in_doubt_resend: in_doubt(&names, "resend"),
-            resent: names.counter(
-                "standin_resent_total",
-                "Publishes in doubt that were sent again.",
-                &[],
-            ),
+            resent: counter("standin_resent_total", "Publishes in doubt that were sent again."),
             lost: names.labelled(
                 "standin_lost_total",
                 "Publishes known to be lost: in doubt and not sent again, or held by a session that ended.",
                 "reason",
                 LOST,
             ),
-            own_pings: names.counter(
+            own_pings: counter(
                 "standin_own_pings_total",
                 "PINGs that the sidecar added to the stream, so that the node acks publishes.",
-                &[],
             ),
-            buffered_bytes: names.gauge(
-                "standin_buffered_bytes",
-                "Bytes in all sessions' buffers.",
-                &[],
-            ),
+            buffered_bytes: gauge("standin_buffered_bytes", "Bytes in all sessions' buffers."),
             node_dials: names.labelled(
                 "standin_node_dials_total",
                 "Attempts to reach a node, by result.",
@@ -262,50 +238,38 @@ impl Metrics {
                 "Seconds from the last byte of the lost node to the next node's first answer.",
             ),
             failover_samples: AtomicU32::new(0),
-            nodes_proved: names.gauge(
+            nodes_proved: gauge(
                 "standin_nodes_proved",
                 "Nodes that a session or a probe has proved recently.",
-                &[],
             ),
-            no_node_seconds: names.gauge(
+            no_node_seconds: gauge(
                 "standin_no_node_seconds",
                 "Seconds since no node is proved; 0 while one is.",
-                &[],
             ),
-            sessions_without_node: names.gauge(
-                "standin_sessions_without_node",
-                "Sessions that have no node now.",
-                &[],
-            ),
-            sessions_without_node_seconds: names.gauge(
+            sessions_without_node: gauge("standin_sessions_without_node", "Sessions that have no node now."),
+            sessions_without_node_seconds: gauge(
                 "standin_sessions_without_node_seconds",
                 "Longest time in seconds that a session is now without a node; 0 while every session has one.",
-                &[],
             ),
             nodes: names.grid(
                 "standin_nodes",
                 "Known nodes by state and source; up: proved recently by a session or a probe.",
                 ("state", NODE_STATES),
-                ("source", SOURCES),
+                ("source", &sources),
             ),
             registry_state: names.grid(
                 "standin_registry_state",
                 "1 for the present state of a source of nodes, 0 for its other states.",
-                ("source", SOURCES),
+                ("source", &sources),
                 ("state", SOURCE_STATES),
             ),
-            registry_age: SOURCES
-                .iter()
-                .map(|source| {
-                    let help =
-                        "Seconds since the last good answer of a source of nodes; -1 if there was none.";
-                    names.gauge("standin_registry_age_seconds", help, &[("source", source)])
-                })
-                .collect(),
-            registry_skipped: names.counter(
+            registry_age: sources.map(|source| {
+                let help = "Seconds since the last good answer of a source of nodes; -1 if there was none.";
+                names.gauge("standin_registry_age_seconds", help, &[("source", source)])
+            }),
+            registry_skipped: counter(
                 "standin_registry_records_skipped_total",
                 "Node records that could not be read.",
-                &[],
             ),
             handle: names.handle(),
         }
@@ -323,84 +287,45 @@ impl Metrics {
         }
     }
 
-    /// Sets the number of proved nodes, and the time since which no node is proved.
-    pub fn set_proved(&self, proved: usize, none_for: Duration) {
-        self.nodes_proved.set(proved as f64);
-        self.no_node_seconds.set(none_for.as_secs_f64());
-    }
-
-    /// Sets the number of sessions without a node, and the longest time of one of them.
-    pub fn set_without_node(&self, sessions: usize, longest: Duration) {
-        self.sessions_without_node.set(sessions as f64);
-        self.sessions_without_node_seconds.set(longest.as_secs_f64());
-    }
-
-    /// Sets the number of nodes for each state and source. `nodes` has the state and source of each node.
-    pub fn set_nodes<'a>(&self, nodes: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        let mut counts = vec![0_u32; self.nodes.len()];
-        for (state, source) in nodes {
-            if let (Some(state), Some(source)) = (index_of(NODE_STATES, state), index_of(SOURCES, source)) {
-                counts[state * SOURCES.len() + source] += 1;
-            }
-        }
-        for (gauge, count) in self.nodes.iter().zip(counts) {
-            gauge.set(count);
+    /// Sets the number of nodes for each state and source.
+    pub(crate) fn set_nodes(&self, nodes: &[NodeStatus]) {
+        let sources = SOURCES.map(Source::as_str);
+        let pairs = NODE_STATES
+            .iter()
+            .flat_map(|state| sources.map(|source| (*state, source)));
+        for (gauge, pair) in self.nodes.iter().zip(pairs) {
+            let count = nodes
+                .iter()
+                .filter(|node| (node.state, node.source) == pair)
+                .count();
+            gauge.set(count as f64);
         }
     }
 
     /// Sets the state of the registry's sources.
-    pub fn set_registry(&self, health: &Health) {
-        let oldest = |ages: &mut dyn Iterator<Item = Option<u64>>| ages.flatten().max();
-        for source in [
-            Source::ZooKeeper,
-            Source::Cache,
-            Source::Dns,
-            Source::Fixed,
-            Source::Gossip,
-        ] {
+    pub(crate) fn set_registry(&self, health: &Health) {
+        let states = self.registry_state.chunks(SOURCE_STATES.len());
+        for ((source, states), age) in SOURCES.into_iter().zip(states).zip(&self.registry_age) {
             let age_ms = match source {
                 Source::ZooKeeper => health.zookeeper.last_good_age_ms,
-                Source::Dns => oldest(&mut health.dns.iter().map(|name| name.last_good_age_ms)),
+                Source::Dns => health.dns.iter().filter_map(|name| name.last_good_age_ms).max(),
                 Source::Cache | Source::Fixed | Source::Gossip => None,
             };
-            self.set_source(
-                source.as_str(),
-                health.state(source).as_str(),
-                age_ms.map(Duration::from_millis),
-            );
+            let present = health.state(source).as_str();
+            for (gauge, state) in states.iter().zip(SOURCE_STATES) {
+                gauge.set(f64::from(u8::from(*state == present)));
+            }
+            age.set(age_ms.map_or(-1.0, |age_ms| Duration::from_millis(age_ms).as_secs_f64()));
         }
         let names = health.dns.iter().map(|name| name.skipped_total);
         self.registry_skipped
             .absolute(health.zookeeper.skipped_total + names.sum::<u64>());
     }
 
-    fn set_source(&self, source: &str, state: &str, age: Option<Duration>) {
-        let Some(source) = index_of(SOURCES, source) else {
-            return;
-        };
-        let row = &self.registry_state[source * SOURCE_STATES.len()..][..SOURCE_STATES.len()];
-        for (gauge, known) in row.iter().zip(SOURCE_STATES) {
-            gauge.set(if *known == state { 1.0 } else { 0.0 });
-        }
-        self.registry_age[source].set(age.map_or(-1.0, |age| age.as_secs_f64()));
-    }
-
     /// Returns all series in the text format of Prometheus.
-    #[must_use]
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         self.handle.render()
     }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Returns the index of `value` in a list of label values.
-fn index_of(values: &[&str], value: &str) -> Option<usize> {
-    values.iter().position(|known| *known == value)
 }
 
 fn directions(names: &Names, name: &'static str, help: &'static str) -> Directions {
@@ -424,10 +349,27 @@ mod tests {
     use super::*;
     use crate::doubt::InDoubtCount;
 
+    /// Asserts that the scrape has each of `lines`.
+    #[track_caller]
+    fn assert_lines(metrics: &Metrics, lines: &[&str]) {
+        let text = metrics.render();
+        for line in lines {
+            assert!(
+                text.lines().any(|have| have == *line),
+                "{line} is missing in\n{text}"
+            );
+        }
+    }
+
     #[test]
     fn every_series_exists_from_the_start_and_has_a_help_text() {
-        let text = Metrics::new().render();
-        for line in [
+        let metrics = Metrics::new();
+        let build = concat!(
+            "standin_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1"
+        );
+        let lines = [
             "# HELP standin_sessions Sessions now: one for each connected component.",
             "# TYPE standin_failovers_total counter",
             "standin_sessions 0",
@@ -439,21 +381,11 @@ mod tests {
             "standin_nodes{state=\"cooling\",source=\"gossip\"} 0",
             "standin_node_dials_total{result=\"connect_timeout\"} 0",
             "standin_registry_records_skipped_total 0",
-        ] {
-            assert!(
-                text.lines().any(|have| have == line),
-                "{line} is missing in\n{text}"
-            );
-        }
-        assert!(text.contains(concat!(
-            "standin_build_info{version=\"",
-            env!("CARGO_PKG_VERSION"),
-            "\"} 1"
-        )));
-        assert!(
-            text.lines()
-                .all(|line| line.is_empty() || line.starts_with('#') || line.starts_with("standin_"))
-        );
+            build,
+        ];
+        assert_lines(&metrics, &lines);
+        let is_known = |line: &str| line.is_empty() || line.starts_with('#') || line.starts_with("standin_");
+        assert!(metrics.render().lines().all(is_known));
     }
 
     /// Returns a move that took `took_ms` from the noticed loss, which was two seconds after the node's last byte.
@@ -474,28 +406,16 @@ mod tests {
         let metrics = Metrics::new();
         metrics.failover(&moved(Cause::NodeError("authorization"), 15));
         metrics.failover(&moved(Cause::Reset, 1500));
-        let text = metrics.render();
-        assert!(
-            text.contains("standin_failovers_total{cause=\"node_error\"} 1"),
-            "{text}"
-        );
-        assert!(
-            text.contains("standin_failovers_total{cause=\"reset\"} 1"),
-            "{text}"
-        );
-        assert!(
-            text.contains("standin_failover_seconds_bucket{le=\"0.01\"} 0"),
-            "{text}"
-        );
-        assert!(
-            text.contains("standin_failover_seconds_bucket{le=\"0.02\"} 1"),
-            "{text}"
-        );
-        assert!(text.contains("standin_failover_seconds_count 2"), "{text}");
-        assert!(
-            text.contains("standin_failover_silent_seconds_bucket{le=\"2.5\"} 1"),
-            "silence is counted from the last byte heard: {text}"
-        );
+        let lines = [
+            "standin_failovers_total{cause=\"node_error\"} 1",
+            "standin_failovers_total{cause=\"reset\"} 1",
+            "standin_failover_seconds_bucket{le=\"0.01\"} 0",
+            "standin_failover_seconds_bucket{le=\"0.02\"} 1",
+            "standin_failover_seconds_count 2",
+            // Silence is counted from the last byte heard.
+            "standin_failover_silent_seconds_bucket{le=\"2.5\"} 1",
+        ];
+        assert_lines(&metrics, &lines);
     }
 
     #[test]
@@ -503,10 +423,9 @@ mod tests {
         let metrics = Metrics::new();
         let failovers = FAILOVER_SAMPLES_MAX * 10 + 3;
         (0..failovers).for_each(|_| metrics.failover(&moved(Cause::Reset, 1)));
-        let text = metrics.render();
-        assert!(
-            text.contains(&format!("standin_failover_seconds_count {failovers}\n")),
-            "{text}"
+        assert_lines(
+            &metrics,
+            &[&format!("standin_failover_seconds_count {failovers}")],
         );
     }
 
@@ -515,19 +434,13 @@ mod tests {
         let metrics = Metrics::new();
         let series = metrics.render().lines().count();
         metrics.client_errors.increment("made up by a peer");
-        let text = metrics.render();
-        assert_eq!(text.lines().count(), series);
-        assert!(
-            text.contains("standin_client_errors_total{kind=\"other\"} 1"),
-            "{text}"
-        );
+        assert_eq!(metrics.render().lines().count(), series);
+        assert_lines(&metrics, &["standin_client_errors_total{kind=\"other\"} 1"]);
     }
 
     #[test]
-    fn gauges_of_nodes_and_sources_show_the_present_state() {
+    fn gauges_of_sources_show_the_present_state() {
         let metrics = Metrics::new();
-        metrics.set_nodes([("up", "zookeeper"), ("up", "zookeeper"), ("cooling", "fixed")]);
-        metrics.set_nodes([("up", "zookeeper")]);
         let mut health = Health::default();
         health.zookeeper.state = SourceState::Connecting;
         metrics.set_registry(&health);
@@ -535,31 +448,13 @@ mod tests {
         health.zookeeper.last_good_age_ms = Some(2000);
         health.zookeeper.skipped_total = 4;
         metrics.set_registry(&health);
-        let text = metrics.render();
-        assert!(
-            text.contains("standin_nodes{state=\"up\",source=\"zookeeper\"} 1"),
-            "{text}"
-        );
-        assert!(
-            text.contains("standin_nodes{state=\"cooling\",source=\"fixed\"} 0"),
-            "{text}"
-        );
-        assert!(
-            text.contains("standin_registry_state{source=\"zookeeper\",state=\"connecting\"} 0"),
-            "{text}"
-        );
-        assert!(
-            text.contains("standin_registry_state{source=\"zookeeper\",state=\"healthy\"} 1"),
-            "{text}"
-        );
-        assert!(
-            text.contains("standin_registry_age_seconds{source=\"zookeeper\"} 2"),
-            "{text}"
-        );
-        assert!(
-            text.contains("standin_registry_records_skipped_total 4"),
-            "{text}"
-        );
+        let lines = [
+            "standin_registry_state{source=\"zookeeper\",state=\"connecting\"} 0",
+            "standin_registry_state{source=\"zookeeper\",state=\"healthy\"} 1",
+            "standin_registry_age_seconds{source=\"zookeeper\"} 2",
+            "standin_registry_records_skipped_total 4",
+        ];
+        assert_lines(&metrics, &lines);
     }
 
     #[test]

@@ -12,11 +12,9 @@
 //! | [`probes`] | when nodes without a session are probed |
 //! | [`self_check`] | how the sidecar recognises itself among the nodes |
 //! | [`node_status`] | the state of all nodes for pages and metrics |
-//! | [`choice_settings`] | the settings |
 //!
 //! *Architecture invariant:* the node book is read when a session needs a node, never for a message.
 
-mod choice_settings;
 mod node_entry;
 mod node_status;
 mod order;
@@ -28,14 +26,15 @@ mod token_bucket;
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use standin_registry::{Endpoint, Node, Snapshot};
 use tokio::sync::{Notify, Semaphore};
 
-pub(crate) use choice_settings::ChoiceSettings;
 use node_entry::NodeEntry;
 pub(crate) use node_status::NodeStatus;
 pub(crate) use permit::Permit;
@@ -43,6 +42,8 @@ pub(crate) use probes::SPREAD;
 pub(crate) use searcher::Searcher;
 use self_check::SelfCheck;
 use token_bucket::TokenBucket;
+
+use crate::settings::Settings;
 
 /// Time for which a proved node without sessions is kept after the last source withdrew it.
 const WITHDRAWN_KEPT: Duration = Duration::from_secs(600);
@@ -52,7 +53,7 @@ const WITHDRAWN_MAX: usize = 256;
 /// State of all known nodes.
 #[derive(Debug)]
 pub(crate) struct NodeBook {
-    choice: Mutex<ChoiceSettings>,
+    settings: ArcSwap<Settings>,
     entries: Mutex<HashMap<Endpoint, NodeEntry>>,
     /// Limit on dials to failed nodes, all such nodes together.
     retries: Mutex<TokenBucket>,
@@ -65,29 +66,31 @@ pub(crate) struct NodeBook {
 }
 
 impl NodeBook {
-    pub(crate) fn new(choice: ChoiceSettings) -> Self {
+    /// Creates the book of a sidecar that listens on `addresses`.
+    pub(crate) fn new(settings: Arc<Settings>, addresses: &[SocketAddr]) -> Self {
         let now = Instant::now();
         Self {
-            choice: Mutex::new(choice),
+            retries: Mutex::new(TokenBucket::new(settings.dial.retries_per_second_max, now)),
+            settings: ArcSwap::new(settings),
             entries: Mutex::default(),
-            retries: Mutex::new(TokenBucket::new(choice.retries_per_second_max, now)),
             started: now,
             searching: AtomicUsize::new(0),
             recovered: Notify::new(),
-            self_check: SelfCheck::new(),
+            self_check: SelfCheck::new(addresses),
         }
     }
 
     /// Replaces the settings.
-    pub(crate) fn set_choice(&self, choice: ChoiceSettings) {
-        let before = std::mem::replace(&mut *lock(&self.choice), choice).dials_max;
-        let more = choice.dials_max.checked_sub(before);
+    pub(crate) fn set_settings(&self, settings: Arc<Settings>) {
+        let dials_max = settings.dial.dials_concurrent_max;
+        let before = self.settings.swap(settings).dial.dials_concurrent_max;
+        let more = dials_max.checked_sub(before);
         for entry in lock(&self.entries).values_mut() {
             match more {
                 // Sessions that already wait for a permit get the added ones.
                 Some(more) => entry.dials.add_permits(more),
                 // Dials under way keep their permits; new dials use a new semaphore.
-                None => entry.dials = Arc::new(Semaphore::new(choice.dials_max)),
+                None => entry.dials = Arc::new(Semaphore::new(dials_max)),
             }
         }
     }
@@ -97,7 +100,7 @@ impl NodeBook {
     /// dialled at once, because they may have recovered since they were last tried.
     pub(crate) fn failed(&self, node: &Arc<Node>, error: &str, trial: bool, now: Instant) -> bool {
         let (is_first, was_proved) =
-            self.with_entry(node, |entry, choice| entry.failed(error, trial, choice, now));
+            self.with_entry(node, |entry, settings| entry.failed(error, trial, settings, now));
         if was_proved && self.none_proved_since(now).is_some() {
             let mut entries = lock(&self.entries);
             let others = entries
@@ -110,7 +113,7 @@ impl NodeBook {
 
     /// Records that `node` took a session completely or answered a probe. Returns whether the node had failed before.
     pub(crate) fn proved(&self, node: &Arc<Node>, now: Instant) -> bool {
-        let had_failed = self.with_entry(node, |entry, choice| entry.proved(choice, now));
+        let had_failed = self.with_entry(node, |entry, settings| entry.proved(settings, now));
         if had_failed {
             self.recovered.notify_waiters();
         }
@@ -134,9 +137,9 @@ impl NodeBook {
 
     /// Counts a session that `node` begins or ceases (`serves` is false) to serve.
     pub(crate) fn count_served(&self, node: &Endpoint, serves: bool, now: Instant) {
-        let choice = *lock(&self.choice);
+        let settings = self.settings.load();
         if let Some(entry) = lock(&self.entries).get_mut(node) {
-            if !serves && entry.is_proved(&choice, now) {
+            if !serves && entry.is_proved(&settings, now) {
                 // The session proved the node up to now.
                 entry.proved_at = Some(now);
             }
@@ -166,10 +169,10 @@ impl NodeBook {
 
     /// Returns whether `node` is proved.
     pub(crate) fn is_proved(&self, node: &Endpoint, now: Instant) -> bool {
-        let choice = *lock(&self.choice);
+        let settings = self.settings.load();
         lock(&self.entries)
             .get(node)
-            .is_some_and(|entry| entry.is_proved(&choice, now))
+            .is_some_and(|entry| entry.is_proved(&settings, now))
     }
 
     /// Returns whether any known node failed when it was last tried.
@@ -185,13 +188,13 @@ impl NodeBook {
 
     /// Returns the time since which no node is proved; `None` while one is.
     pub(crate) fn none_proved_since(&self, now: Instant) -> Option<Instant> {
-        let choice = *lock(&self.choice);
+        let settings = self.settings.load();
         let mut since = self.started;
         for entry in lock(&self.entries).values() {
-            if entry.is_proved(&choice, now) {
+            if entry.is_proved(&settings, now) {
                 return None;
             }
-            let aged = entry.proved_until(&choice, now);
+            let aged = entry.proved_until(&settings, now);
             since = since.max(entry.unproved_at.max(aged).unwrap_or(since));
         }
         Some(since)
@@ -200,12 +203,12 @@ impl NodeBook {
     /// Updates the entries from a snapshot. A withdrawn node is kept while a session is on it, and for
     /// [`WITHDRAWN_KEPT`] if it was proved before. Other withdrawn nodes are removed.
     pub(crate) fn take_snapshot(&self, snapshot: &Snapshot, now: Instant) {
-        let choice = *lock(&self.choice);
+        let settings = self.settings.load();
         let mut entries = lock(&self.entries);
         for node in snapshot.iter() {
             let entry = entries
                 .entry(node.client.clone())
-                .or_insert_with(|| NodeEntry::new(Arc::clone(node), &choice, now));
+                .or_insert_with(|| NodeEntry::new(Arc::clone(node), &settings, now));
             entry.node = Arc::clone(node);
             entry.withdrawn_at = None;
         }
@@ -232,17 +235,13 @@ impl NodeBook {
     }
 
     /// Calls `change` with the entry of `node`. Creates the entry if there is none.
-    fn with_entry<T>(
-        &self,
-        node: &Arc<Node>,
-        change: impl FnOnce(&mut NodeEntry, &ChoiceSettings) -> T,
-    ) -> T {
-        let choice = *lock(&self.choice);
+    fn with_entry<T>(&self, node: &Arc<Node>, change: impl FnOnce(&mut NodeEntry, &Settings) -> T) -> T {
+        let settings = self.settings.load();
         let mut entries = lock(&self.entries);
         let entry = entries
             .entry(node.client.clone())
-            .or_insert_with(|| NodeEntry::new(Arc::clone(node), &choice, Instant::now()));
-        change(entry, &choice)
+            .or_insert_with(|| NodeEntry::new(Arc::clone(node), &settings, Instant::now()));
+        change(entry, &settings)
     }
 }
 

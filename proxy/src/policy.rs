@@ -8,44 +8,44 @@ use crate::settings::{InDoubt, Place, Settings, SettingsError};
 
 /// Limits and times of one session. Names and meanings are those of `deploy/proxy.toml`.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Policy for publishes in doubt whose subject matches no pattern.
-    pub in_doubt: InDoubt,
+    pub(crate) in_doubt: InDoubt,
     /// Policies for other subjects. The first match applies.
-    pub in_doubt_subjects: Vec<(Pattern, InDoubt)>,
+    pub(crate) in_doubt_subjects: Vec<(Pattern, InDoubt)>,
     /// Bytes of unacked publishes after which the sidecar sends a PING of its own.
-    pub confirm_bytes: u64,
+    pub(crate) confirm_bytes: u64,
     /// Time after which the sidecar sends such a PING if a publish is not acked.
-    pub confirm_interval: Duration,
+    pub(crate) confirm_interval: Duration,
     /// Limit on the bytes of publishes kept to be sent again. At the limit nothing is sent until a PONG acks some.
-    pub in_doubt_bytes_max: usize,
+    pub(crate) in_doubt_bytes_max: usize,
     /// Limit on the bytes of the component that are held while no node takes them.
-    pub buffer_bytes: usize,
+    pub(crate) buffer_bytes: usize,
     /// Time for which a component without a node stays connected; zero: until every known node was dialled without
     /// success.
-    pub outage: Duration,
+    pub(crate) outage: Duration,
     /// Time after an outage of all nodes for which held publishes wait for subscribers behind other sidecars.
-    pub settle: Duration,
+    pub(crate) settle: Duration,
     /// Time for which a new component waits for the INFO of its node before it gets the last known INFO.
-    pub info_wait: Duration,
+    pub(crate) info_wait: Duration,
     /// Limit on the bytes that wait for the component. At the limit the node is not read.
-    pub component_pending_bytes_max: usize,
+    pub(crate) component_pending_bytes_max: usize,
     /// Time without progress after which a component that has bytes waiting is closed.
-    pub component_stall: Duration,
+    pub(crate) component_stall: Duration,
     /// Time without a byte from the component after which it is sent a PING.
-    pub ping_interval: Duration,
+    pub(crate) ping_interval: Duration,
     /// Number of unanswered PINGs after which the component is closed.
-    pub ping_max: u32,
+    pub(crate) ping_max: u32,
     /// Limit on live subscriptions; 0: no limit.
-    pub subscriptions_max: usize,
+    pub(crate) subscriptions_max: usize,
     /// Time without a byte from the node after which it is sent a PING.
-    pub probe_interval: Duration,
+    pub(crate) probe_interval: Duration,
     /// Timeout for the node's answer to that PING.
-    pub probe_timeout: Duration,
+    pub(crate) probe_timeout: Duration,
     /// Timeout from the replay of the journal to the node's PONG.
-    pub handshake_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
     /// Limit on the bytes of one control line of the component.
-    pub control_line_bytes_max: usize,
+    pub(crate) control_line_bytes_max: usize,
 }
 
 impl Policy {
@@ -53,7 +53,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`SettingsError`] if a subject pattern is not valid. Settings that were loaded have been checked for this.
-    pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, SettingsError> {
         let (publish, session) = (&settings.publish, &settings.session);
         Ok(Self {
             in_doubt: publish.in_doubt,
@@ -78,8 +78,7 @@ impl Policy {
     }
 
     /// Returns the policy for a publish to `subject`.
-    #[must_use]
-    pub fn in_doubt_for(&self, subject: &[u8]) -> InDoubt {
+    pub(crate) fn in_doubt_for(&self, subject: &[u8]) -> InDoubt {
         let named = self
             .in_doubt_subjects
             .iter()
@@ -88,8 +87,7 @@ impl Policy {
     }
 
     /// Returns whether any publish may have to be sent again. If so, the subject of each publish must be matched.
-    #[must_use]
-    pub fn may_resend(&self) -> bool {
+    pub(crate) fn may_resend(&self) -> bool {
         self.in_doubt == InDoubt::Resend
             || self
                 .in_doubt_subjects

@@ -71,7 +71,7 @@ async fn probe(shared: &Shared, node: Arc<Node>) {
     let Some(permit) = shared.book.permit(&node).await else {
         return;
     };
-    let result = dial::probe(&node, &shared.book, **shared.dial_settings.load()).await;
+    let result = dial::probe(&node, &shared.book, &shared.settings.load_full()).await;
     let now = Instant::now();
     match result {
         Ok(info) => {

@@ -14,6 +14,7 @@ mod sources;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use standin_daemon::files::ConnectionLimit;
 pub use standin_daemon::logging::LogFormat;
 pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, Secs, SettingsError};
 use standin_daemon::settings::{Secret, of_text};
@@ -219,6 +220,18 @@ pub struct ProcessSection {
 }
 
 impl Settings {
+    /// Returns the number of connections that the limit on open files must allow.
+    #[must_use]
+    pub const fn connections(&self) -> ConnectionLimit {
+        ConnectionLimit {
+            max: self.limits.connections_max,
+            key: "limits.connections_max",
+            name: "components",
+            // One file for the component, one for its node.
+            files: 2,
+        }
+    }
+
     /// Returns the defaults, overridden by `text` (TOML) but not by the environment and flags. It is for programs and
     /// tests that embed the sidecar. Unlike [`Input::load`] it accepts settings without a source of nodes.
     ///

@@ -1,5 +1,6 @@
 //! State that all sessions of a sidecar share: the registry, the node book, the settings in force, the counters.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -11,15 +12,15 @@ use standin_wire::Info;
 use tracing::warn;
 
 use crate::dial::DialError;
-use crate::dial_settings::DialSettings;
+use crate::identity::IdentitySettings;
 use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
-use crate::nodes::{NodeBook, Searcher};
+use crate::nodes::NodeBook;
 use crate::policy::Policy;
-use crate::process_limits::ProcessLimits;
 use crate::recovery::Recovery;
 use crate::session_command::SessionCommand;
 use crate::session_table::SessionTable;
+use crate::settings::Settings;
 use crate::tally::Tally;
 
 /// State that all sessions of a sidecar share.
@@ -29,10 +30,11 @@ pub(crate) struct Shared {
     pub(crate) recovery: Recovery,
     pub(crate) losses: Losses,
     pub(crate) sessions: SessionTable,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Metrics,
+    /// The settings in force. The next two are made from them.
+    pub(crate) settings: ArcSwap<Settings>,
     pub(crate) policy: ArcSwap<Policy>,
-    pub(crate) dial_settings: ArcSwap<DialSettings>,
-    pub(crate) limits: ArcSwap<ProcessLimits>,
+    pub(crate) identity_settings: ArcSwap<IdentitySettings>,
     /// Whether components can connect.
     pub(crate) listening: AtomicBool,
     pub(crate) stopping: AtomicBool,
@@ -45,25 +47,27 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Creates the state of a sidecar that listens on `addresses`.
     pub(crate) fn new(
-        registry: Watch,
-        book: NodeBook,
+        settings: Settings,
         policy: Policy,
-        dial_settings: DialSettings,
-        limits: ProcessLimits,
+        identity_settings: IdentitySettings,
+        registry: Watch,
+        addresses: &[SocketAddr],
     ) -> Self {
+        let settings = Arc::new(settings);
         let remembered = registry.remembered_info();
         let remembered = remembered.and_then(|json| Info::parse(json.as_bytes()).ok());
         Self {
             registry,
-            book: Arc::new(book),
+            book: Arc::new(NodeBook::new(Arc::clone(&settings), addresses)),
             recovery: Recovery::default(),
             losses: Losses::default(),
             sessions: SessionTable::default(),
-            metrics: Arc::new(Metrics::new()),
+            metrics: Metrics::new(),
+            settings: ArcSwap::new(settings),
             policy: ArcSwap::from_pointee(policy),
-            dial_settings: ArcSwap::from_pointee(dial_settings),
-            limits: ArcSwap::from_pointee(limits),
+            identity_settings: ArcSwap::from_pointee(identity_settings),
             listening: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             session_ids: AtomicU64::new(0),
@@ -102,7 +106,7 @@ impl Shared {
 
     /// Returns the bytes left below the limit on all sessions' buffers.
     pub(crate) fn buffer_room(&self) -> usize {
-        let bytes_max = self.limits.load().buffers_total_bytes_max;
+        let bytes_max = self.settings.load().limits.buffers_total_bytes_max;
         bytes_max.saturating_sub(self.buffered.load(Relaxed))
     }
 
@@ -123,7 +127,7 @@ impl Shared {
     /// Returns the time limit for a session to send its held bytes when the sidecar stops. The rest of the shutdown time
     /// is for closing.
     pub(crate) fn shutdown_patience(&self) -> Duration {
-        self.limits.load().shutdown.mul_f64(0.8)
+        self.settings.load().process.shutdown_secs.duration().mul_f64(0.8)
     }
 
     /// Counts messages that a session lost, by subject. `bytes` is their total size.
@@ -174,13 +178,6 @@ impl Shared {
             tokio::time::sleep((until - now).mul_f64(rand::random())).await;
         }
         true
-    }
-
-    /// Returns the delay before a session that lost its node dials another one. The delays differ, so that many sessions do
-    /// not dial at the same time.
-    pub(crate) fn spread_of(&self, searcher: &Searcher) -> Duration {
-        let dial_settings = self.dial_settings.load();
-        searcher.spread(dial_settings.spread_per_session, dial_settings.spread_max)
     }
 
     /// Waits for a change of the registry or the recovery of a node, at most `max`.

@@ -7,26 +7,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-use standin_daemon::files::ConnectionLimit;
 use standin_daemon::listen::is_missing;
 use standin_daemon::settings::{Effect, changes, reloaded};
 use standin_registry::{NodeState, RegistryError, Snapshot};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::dial_settings::DialSettings;
 use crate::identity::IdentitySettings;
-use crate::nodes::{ChoiceSettings, NodeBook};
 use crate::policy::Policy;
-use crate::process_limits::ProcessLimits;
 use crate::session_command::SessionCommand;
 use crate::settings::{Settings, SettingsError};
 use crate::shared::Shared;
-use crate::status::SidecarStatus;
 use crate::worker::Workers;
 use crate::{http, listener, prober, reporter};
 
@@ -67,15 +60,13 @@ impl RunError {
 
 /// A running sidecar. Dropping it stops listening. Its sessions end when their components close.
 pub struct Sidecar {
-    settings: Settings,
     shared: Arc<Shared>,
-    identity_settings: Arc<ArcSwap<IdentitySettings>>,
     workers: Arc<Workers>,
     addresses: Vec<SocketAddr>,
     http_address: Option<SocketAddr>,
     accepting: Vec<JoinHandle<()>>,
+    /// The other tasks, among them the HTTP pages.
     background: Vec<JoinHandle<()>>,
-    http: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 /// Runs a sidecar until `shutdown` is ready, then stops it in order.
@@ -90,12 +81,6 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
 }
 
 impl Sidecar {
-    /// Returns the connections that these settings need, for the limit on open files.
-    #[must_use]
-    pub const fn connections(settings: &Settings) -> ConnectionLimit {
-        ProcessLimits::connections(settings)
-    }
-
     /// Starts listening, whether ZooKeeper and the nodes are up or down. Must be called inside a tokio runtime.
     ///
     /// # Errors
@@ -108,60 +93,46 @@ impl Sidecar {
             address => Some(bind(address, settings.socket.listen_backlog)?.remove(0)),
         };
         let listeners = listen(&settings)?;
+        let addresses = listeners.iter().map(TcpListener::local_addr);
+        let addresses: Vec<SocketAddr> = addresses.flatten().collect();
         let config = settings.registry_config()?;
         let identity_settings = IdentitySettings::new(&settings, &config)?;
         let registry = standin_registry::watch(config)?;
-        let book = NodeBook::new(ChoiceSettings::new(&settings));
-        let shared = Arc::new(Shared::new(
-            registry,
-            book,
-            policy,
-            DialSettings::new(&settings),
-            ProcessLimits::new(&settings),
-        ));
-        let identity_settings = Arc::new(ArcSwap::from_pointee(identity_settings));
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let count = if settings.limits.workers == 0 {
-            cores()
-        } else {
-            settings.limits.workers
+        let workers = match settings.limits.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            given => given,
         };
-        let workers = Arc::new(Workers::start(count, &shared, &identity_settings).map_err(RunError::Worker)?);
-        let mut sidecar = Self {
-            addresses: Vec::new(),
-            http_address: None,
-            accepting: Vec::new(),
-            background: vec![
-                tokio::spawn(follow_registry(Arc::clone(&shared))),
-                tokio::spawn(prober::run(Arc::clone(&shared))),
-                tokio::spawn(reporter::run(Arc::clone(&shared))),
-            ],
-            http: None,
-            settings,
-            shared,
-            identity_settings,
-            workers,
-        };
-        sidecar.addresses = listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect();
-        sidecar.shared.book.self_check.set_listening(&sidecar.addresses);
-        for listener in listeners {
-            let (shared, workers) = (Arc::clone(&sidecar.shared), Arc::clone(&sidecar.workers));
-            sidecar
-                .accepting
-                .push(tokio::spawn(listener::serve(listener, shared, workers)));
-        }
-        sidecar.shared.listening.store(true, Relaxed);
+        let shared = Shared::new(settings, policy, identity_settings, registry, &addresses);
+        let shared = Arc::new(shared);
+        let workers = Arc::new(Workers::start(workers, &shared).map_err(RunError::Worker)?);
+        let mut background = vec![
+            tokio::spawn(follow_registry(Arc::clone(&shared))),
+            tokio::spawn(prober::run(Arc::clone(&shared))),
+            tokio::spawn(reporter::run(Arc::clone(&shared))),
+        ];
+        let accept = |listener| listener::serve(listener, Arc::clone(&shared), Arc::clone(&workers));
+        let accepting = listeners.into_iter().map(accept).map(tokio::spawn).collect();
+        shared.listening.store(true, Relaxed);
+        let http_address = http_listener
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = http_listener {
-            sidecar.http_address = listener.local_addr().ok();
-            sidecar.serve_http(listener);
+            background.push(tokio::spawn(http::serve(listener, Arc::clone(&shared))));
         }
-        for address in &sidecar.addresses {
+        if let Some(address) = http_address {
+            info!(%address, "serving HTTP");
+        }
+        for address in &addresses {
             info!(%address, "listening for components");
         }
-        Ok(sidecar)
+        Ok(Self {
+            shared,
+            workers,
+            addresses,
+            http_address,
+            accepting,
+            background,
+        })
     }
 
     /// Returns the addresses to which components connect.
@@ -186,49 +157,36 @@ impl Sidecar {
         let config = new.registry_config()?;
         let identity_settings = IdentitySettings::new(&new, &config)?;
         self.shared.registry.reconfigure(config)?;
-        for change in changes(&self.settings, &new) {
+        let old = self.shared.settings.load_full();
+        for change in changes(&*old, &new) {
             match change.effect {
                 Effect::Now => info!(%change, "setting changed"),
                 Effect::Restart => warn!(%change, "setting change needs a restart"),
             }
         }
-        self.settings = reloaded(&self.settings, new);
+        let settings = Arc::new(reloaded(&*old, new));
         self.shared.policy.store(Arc::new(policy));
-        self.shared
-            .dial_settings
-            .store(Arc::new(DialSettings::new(&self.settings)));
-        self.shared
-            .limits
-            .store(Arc::new(ProcessLimits::new(&self.settings)));
-        self.shared.book.set_choice(ChoiceSettings::new(&self.settings));
-        self.identity_settings.store(Arc::new(identity_settings));
-        self.shared
-            .sessions
-            .all()
-            .iter()
-            .for_each(|session| session.send(SessionCommand::ReadPolicy));
+        self.shared.settings.store(Arc::clone(&settings));
+        self.shared.book.set_settings(settings);
+        self.shared.identity_settings.store(Arc::new(identity_settings));
+        self.send_all(SessionCommand::ReadPolicy);
         Ok(())
     }
 
-    /// Returns the settings in force.
-    #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    fn send_all(&self, command: SessionCommand) {
+        let sessions = self.shared.sessions.all();
+        sessions.iter().for_each(|session| session.send(command));
     }
 
     /// Stops in order. The sidecar accepts no new components. Every session passes on its held bytes, gets its node's
     /// last answers and closes. This takes `process.shutdown_secs` at most.
     pub async fn stop(mut self) {
-        let until = Instant::now() + self.shared.limits.load().shutdown;
+        let until = Instant::now() + self.shared.settings.load().process.shutdown_secs.duration();
         self.shared.stopping.store(true, Relaxed);
         self.accepting.drain(..).for_each(|task| task.abort());
         let sessions = self.shared.sessions.len();
         info!(sessions, "stopping");
-        self.shared
-            .sessions
-            .all()
-            .iter()
-            .for_each(|session| session.send(SessionCommand::ShutDown));
+        self.send_all(SessionCommand::ShutDown);
         // The sessions that are left at the deadline are logged next.
         let _ = tokio::time::timeout_at(until.into(), self.shared.sessions.emptied()).await;
         let left = self.shared.sessions.len();
@@ -240,11 +198,11 @@ impl Sidecar {
             );
         }
         reporter::log_losses_now(&self.shared);
-        if let Some((stop, serving)) = self.http.take() {
-            drop(stop);
-            let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+        for task in self.background.drain(..) {
+            task.abort();
+            // The port of the pages is free when the task has ended.
+            let _ = task.await;
         }
-        self.background.drain(..).for_each(|task| task.abort());
         self.shared.registry.clone().close().await;
         let threads = Arc::into_inner(self.workers)
             .map(Workers::finish)
@@ -253,20 +211,6 @@ impl Sidecar {
             join(threads).await;
         }
         info!("stopped");
-    }
-
-    fn serve_http(&mut self, listener: TcpListener) {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let status = Arc::new(SidecarStatus(Arc::clone(&self.shared)));
-        let metrics = Arc::clone(&self.shared.metrics);
-        if let Some(address) = self.http_address {
-            info!(%address, "serving HTTP");
-        }
-        let stopped = async { drop(stopped.await) };
-        self.http = Some((
-            stop,
-            tokio::spawn(http::serve(listener, status, metrics, stopped)),
-        ));
     }
 }
 

@@ -388,7 +388,7 @@ impl Task {
                 shared.nodes_changed_or(wait).await;
             }
             let evenly = shared.spread_after_outage(was_away).await;
-            let spread = searcher.as_ref().map(|searcher| shared.spread_of(searcher));
+            let spread = searcher.as_ref().map(Searcher::spread);
             if let Some(spread) = spread.filter(|spread| !spread.is_zero()) {
                 tokio::time::sleep(spread).await;
             }
@@ -405,8 +405,8 @@ impl Task {
             let failed =
                 |node: &Node, error: &DialError, first| shared.report_failed_dial(node, error, first);
             let tried = candidates.clone();
-            let dialled =
-                dial::dial_candidates(&shared.book, candidates, **shared.dial_settings.load(), failed).await;
+            let settings = shared.settings.load_full();
+            let dialled = dial::dial_candidates(&shared.book, candidates, &settings, failed).await;
             if dialled.is_some() {
                 shared.metrics.node_dials.increment("connected");
             }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
-use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use socket2::SockRef;
 use standin_daemon::tcp;
@@ -17,7 +16,6 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, error, warn};
 
-use crate::identity::IdentitySettings;
 use crate::losses::Loss;
 use crate::session::SessionEnd;
 use crate::session_command::SessionCommand;
@@ -47,25 +45,17 @@ impl Workers {
     ///
     /// # Errors
     /// If the system cannot provide a thread or an event queue.
-    pub(crate) fn start(
-        count: usize,
-        shared: &Arc<Shared>,
-        identity_settings: &Arc<ArcSwap<IdentitySettings>>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(count: usize, shared: &Arc<Shared>) -> io::Result<Self> {
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         let live: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
         for number in 0..count {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (queue, connections) = unbounded_channel();
-            let (shared, identity_settings, live) = (
-                Arc::clone(shared),
-                Arc::clone(identity_settings),
-                Arc::clone(&live),
-            );
+            let (shared, live) = (Arc::clone(shared), Arc::clone(&live));
             let thread = std::thread::Builder::new().name(format!("sessions-{number}"));
             threads.push(thread.spawn(move || {
                 // Returns when the queue is closed and the last session has ended.
-                runtime.block_on(receive(connections, shared, identity_settings, (live, number)));
+                runtime.block_on(receive(connections, shared, (live, number)));
             })?);
             queues.push(queue);
         }
@@ -104,11 +94,10 @@ fn place(live: &[usize]) -> usize {
 async fn receive(
     mut connections: UnboundedReceiver<AcceptedConnection>,
     shared: Arc<Shared>,
-    identity_settings: Arc<ArcSwap<IdentitySettings>>,
     (live, number): (Arc<[AtomicUsize]>, usize),
 ) {
     while let Some(connection) = connections.recv().await {
-        let serving = run_session(connection, Arc::clone(&shared), identity_settings.load_full());
+        let serving = run_session(connection, Arc::clone(&shared));
         let live = Arc::clone(&live);
         tokio::spawn(async move {
             serving.await;
@@ -119,11 +108,7 @@ async fn receive(
 }
 
 /// Runs one session and updates the counters at its beginning and end. A panic in it ends only this session.
-async fn run_session(
-    connection: AcceptedConnection,
-    shared: Arc<Shared>,
-    identity_settings: Arc<IdentitySettings>,
-) {
+async fn run_session(connection: AcceptedConnection, shared: Arc<Shared>) {
     let AcceptedConnection { stream, session } = connection;
     let (id, component) = (session.id, session.component);
     if shared.stopping.load(Relaxed) {
@@ -132,12 +117,7 @@ async fn run_session(
     shared.metrics.sessions_total.increment(1);
     shared.metrics.sessions.increment(1.0);
     debug!(session = id, %component, "component connected");
-    let serving = serve(
-        Arc::clone(&shared),
-        Arc::clone(&session),
-        stream,
-        &identity_settings,
-    );
+    let serving = serve(Arc::clone(&shared), Arc::clone(&session), stream);
     match AssertUnwindSafe(serving).catch_unwind().await {
         Ok(Ok(ended)) => log_end(&shared, &session, &ended),
         Ok(Err(error)) => {
@@ -178,19 +158,14 @@ fn log_end(shared: &Shared, session: &SessionInfo, ended: &SessionEnd) {
 }
 
 /// Sets the options of the component's socket and runs its session.
-async fn serve(
-    shared: Arc<Shared>,
-    session: Arc<SessionInfo>,
-    stream: StdStream,
-    identity_settings: &IdentitySettings,
-) -> io::Result<SessionEnd> {
+async fn serve(shared: Arc<Shared>, session: Arc<SessionInfo>, stream: StdStream) -> io::Result<SessionEnd> {
     let stream = TcpStream::from_std(stream)?;
     let socket = SockRef::from(&stream);
     tcp::send_at_once(&socket)?;
     // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
     // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
-    sockets::keep_alive(&socket, shared.dial_settings.load().keepalive)?;
-    let identity = identity_settings.identity(
+    sockets::keep_alive(&socket, shared.settings.load().socket.keepalive_secs.duration())?;
+    let identity = shared.identity_settings.load().identity(
         session.id,
         session.component.ip(),
         stream.local_addr()?,
@@ -203,7 +178,7 @@ async fn serve(
 mod tests {
     use super::*;
 
-    fn future_bytes<F>(_: impl FnOnce(AcceptedConnection, Arc<Shared>, Arc<IdentitySettings>) -> F) -> usize {
+    fn future_bytes<F>(_: impl FnOnce(AcceptedConnection, Arc<Shared>) -> F) -> usize {
         size_of::<F>()
     }
 

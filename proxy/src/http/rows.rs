@@ -1,149 +1,121 @@
 //! The JSON for operators and their tools. Fields are added, but never removed or renamed.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::session_info::SessionInfo;
+use crate::shared::Shared;
+
 /// One page of a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Page<T> {
+#[derive(Debug, Serialize)]
+pub(super) struct Page<T> {
     /// Number of rows of the whole list.
-    pub total: usize,
+    pub(super) total: usize,
     /// Index of the first row of this page.
-    pub offset: usize,
+    pub(super) offset: usize,
     /// Largest number of rows on this page.
-    pub limit: usize,
+    pub(super) limit: usize,
     /// The rows.
-    pub items: Vec<T>,
+    pub(super) items: Vec<T>,
 }
 
 /// One session.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct SessionRow {
+#[derive(Debug, Serialize)]
+pub(super) struct SessionRow {
     /// Number of the session, counted from 1 at the start of the process.
-    pub id: u64,
+    pub(super) id: u64,
     /// The component's `ip:port`.
-    pub component: String,
+    pub(super) component: String,
     /// Id of the session's node; `null` without a node. The node has the session's subscriptions when `state` is no longer
     /// `joining`.
-    pub node: Option<String>,
+    pub(super) node: Option<String>,
     /// State: `flowing`, `searching`, `joining`, …
-    pub state: &'static str,
+    pub(super) state: &'static str,
     /// Seconds since the component connected.
-    pub connected_secs: u64,
+    pub(super) connected_secs: u64,
     /// Seconds for which the session has had no node; `null` while it has one.
-    pub searching_secs: Option<u64>,
+    pub(super) searching_secs: Option<u64>,
     /// Live subscriptions.
-    pub subscriptions: usize,
+    pub(super) subscriptions: u64,
     /// Buffered bytes, both directions together.
-    pub buffered_bytes: usize,
+    pub(super) buffered_bytes: u64,
     /// Publishes not yet acked by a PONG.
-    pub in_doubt: u64,
+    pub(super) in_doubt: u64,
     /// Moves from one node to another.
-    pub failovers: u64,
+    pub(super) failovers: u64,
     /// PUB and HPUB passed on.
-    pub messages_to_node: u64,
+    pub(super) messages_to_node: u64,
     /// MSG and HMSG passed on.
-    pub messages_to_component: u64,
+    pub(super) messages_to_component: u64,
     /// Bytes passed on to the node.
-    pub bytes_to_node: u64,
+    pub(super) bytes_to_node: u64,
     /// Bytes passed on to the component.
-    pub bytes_to_component: u64,
+    pub(super) bytes_to_component: u64,
     /// `name` in the component's CONNECT.
-    pub client_name: Option<String>,
+    pub(super) client_name: Option<String>,
     /// `lang` in the component's CONNECT.
-    pub client_lang: Option<String>,
+    pub(super) client_lang: Option<String>,
     /// `version` in the component's CONNECT.
-    pub client_version: Option<String>,
+    pub(super) client_version: Option<String>,
 }
 
-/// One node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct NodeRow {
-    /// Id as registered; otherwise the node's address.
-    pub id: String,
-    /// `host:port` for clients.
-    pub client: String,
-    /// Source of the node: `zookeeper`, `cache`, `dns`, `fixed`, `gossip`.
-    pub source: &'static str,
-    /// `up`: a session or a probe has proved it recently. `unproved`: not tried yet. `cooling`: failed, and not tried
-    /// for a while. `down`: failed when it was last tried. `draining`: registered as draining.
-    pub state: &'static str,
-    /// Whether no source names the node any more.
-    pub withdrawn: bool,
-    /// Zone as registered; empty if unknown.
-    pub zone: String,
-    /// Weight as registered; 1 if unknown.
-    pub weight: u32,
-    /// Remaining cool-down in milliseconds; 0 if there is none.
-    pub cooling_ms: u64,
-    /// Failures in a row.
-    pub failures: u32,
-    /// Sessions of this sidecar on the node.
-    pub sessions: usize,
-    /// Latest failure; `null` once the node has recovered.
-    pub last_error: Option<String>,
-    /// Seconds since that failure.
-    pub last_error_secs: Option<u64>,
-}
-
-/// Whether nodes are reachable.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reachability {
-    /// Nodes known from any source.
-    pub known: usize,
-    /// Nodes that a session or a probe has proved recently.
-    pub proved: usize,
-    /// Time for which no node has been proved; `None` while one is.
-    pub none_for: Option<Duration>,
-    /// Latest failure of any node.
-    pub last_error: Option<String>,
-}
-
-impl Reachability {
-    /// Returns the reason why no node is reachable; `None` while one is.
-    #[must_use]
-    pub fn unreachable(&self) -> Option<String> {
-        let secs = self.none_for?.as_secs();
-        if self.known == 0 {
-            return Some("no node known from any source".to_owned());
+impl SessionRow {
+    pub(super) fn of(session: &SessionInfo) -> Self {
+        let status = session.status().clone();
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        Self {
+            id: session.id,
+            component: session.component.to_string(),
+            node: status.node.map(|node| node.client.to_string()),
+            state: status.state,
+            connected_secs: session.connected.elapsed().as_secs(),
+            searching_secs: status.searching_since.map(|since| since.elapsed().as_secs()),
+            subscriptions: count(&session.subscriptions),
+            buffered_bytes: count(&session.buffered_bytes),
+            in_doubt: count(&session.in_doubt),
+            failovers: status.moves,
+            messages_to_node: count(&session.messages_to_node),
+            messages_to_component: count(&session.messages_to_component),
+            bytes_to_node: count(&session.bytes_to_node),
+            bytes_to_component: count(&session.bytes_to_component),
+            client_name: status.client.name,
+            client_lang: status.client.lang,
+            client_version: status.client.version,
         }
-        let error = self.last_error.as_deref().unwrap_or("not tried yet");
-        Some(format!(
-            "no node reachable for {secs} s: {} known, {error}",
-            self.known
-        ))
     }
 }
 
 /// Answer of `/readyz`: whether components can connect now, the reasons if not, and whether nodes are reachable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Readiness {
+#[derive(Debug, Serialize)]
+pub(super) struct Readiness {
     /// Whether components can connect and, if the settings require it, a node is proved.
-    pub ready: bool,
+    pub(super) ready: bool,
     /// Number of known nodes.
-    pub nodes: usize,
+    pub(super) nodes: usize,
     /// Number of nodes that a session or a probe has proved recently.
-    pub nodes_proved: usize,
+    pub(super) nodes_proved: usize,
     /// Seconds for which no node has been proved; `null` while one is.
-    pub no_node_secs: Option<u64>,
+    pub(super) no_node_secs: Option<u64>,
     /// Reasons for not being ready; empty when ready.
-    pub reasons: Vec<String>,
+    pub(super) reasons: Vec<String>,
 }
 
 impl Readiness {
-    /// Returns the readiness. Ready means: listening, not stopping, and with `needs_node` a node proved. By default
+    /// Returns the readiness. Ready means: listening, not stopping, and with `http.ready_needs_node` a node proved. By default
     /// the sidecar stays ready in an outage of all nodes, because it keeps its components and serves them when the outage
     /// ends. Kubernetes would take a sidecar that is not ready out of service, which would make the outage worse.
-    pub(super) fn of(listening: bool, shutting_down: bool, reach: &Reachability, needs_node: bool) -> Self {
-        let reasons: Vec<String> = [
+    pub(super) fn of(shared: &Shared) -> Self {
+        let reach = shared.book.reachability(Instant::now());
+        let needs_node = shared.settings.load().http.ready_needs_node;
+        let listening = shared.listening.load(Relaxed);
+        let reasons = [
             (!listening).then(|| "not listening for components".to_owned()),
-            shutting_down.then(|| "shutting down".to_owned()),
+            shared.stopping.load(Relaxed).then(|| "shutting down".to_owned()),
             reach.unreachable().filter(|_| needs_node),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        ];
+        let reasons: Vec<String> = reasons.into_iter().flatten().collect();
         Self {
             ready: reasons.is_empty(),
             nodes: reach.known,

@@ -1,111 +1,60 @@
-//! Tests of the pages over a real socket on loopback.
+//! Tests of the pages over a real socket on loopback, with the state of a sidecar as the test sets it.
 
-use std::{
-    net::SocketAddr,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::net::SocketAddr;
 
-use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::oneshot,
-    task::JoinHandle,
-    time::timeout,
-};
+use serde_json::{Value, json};
+use standin_registry::{Node, Snapshot};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::*;
+use crate::identity::IdentitySettings;
+use crate::policy::Policy;
+use crate::session::tests::node;
+use crate::settings::Settings;
 
 const DEADLINE: Duration = Duration::from_secs(20);
-const SESSIONS: usize = 250;
-const PAGE_ITEMS_MAX: usize = 120;
-
-/// The status of a sidecar, set by the test.
-#[derive(Default)]
-struct Scripted {
-    listening: AtomicBool,
-    shutting_down: AtomicBool,
-    nodes: AtomicUsize,
-    proved: AtomicUsize,
-    needs_node: AtomicBool,
-    scrapes: AtomicUsize,
-}
-
-impl Status for Scripted {
-    fn listening(&self) -> bool {
-        self.listening.load(Ordering::SeqCst)
-    }
-    fn shutting_down(&self) -> bool {
-        self.shutting_down.load(Ordering::SeqCst)
-    }
-    fn nodes(&self) -> Vec<NodeRow> {
-        let node = |at| NodeRow {
-            id: format!("n{at}"),
-            source: "fixed",
-            state: "up",
-            weight: 1,
-            ..NodeRow::default()
-        };
-        (0..self.nodes.load(Ordering::SeqCst)).map(node).collect()
-    }
-    fn reachability(&self) -> Reachability {
-        let proved = self.proved.load(Ordering::SeqCst);
-        Reachability {
-            known: self.nodes.load(Ordering::SeqCst),
-            proved,
-            none_for: (proved == 0).then_some(Duration::from_secs(7)),
-            last_error: Some("cannot connect".to_owned()),
-        }
-    }
-    fn ready_needs_node(&self) -> bool {
-        self.needs_node.load(Ordering::SeqCst)
-    }
-    fn sessions(&self, offset: usize, limit: usize) -> Sessions<'_> {
-        let rows = (1..=SESSIONS as u64).skip(offset).take(limit);
-        let rows = rows
-            .map(|id| SessionRow {
-                id,
-                state: "flowing",
-                ..SessionRow::default()
-            })
-            .collect();
-        Box::pin(async move { (SESSIONS, rows) })
-    }
-    fn before_scrape(&self) {
-        self.scrapes.fetch_add(1, Ordering::SeqCst);
-    }
-    fn page_items_max(&self) -> usize {
-        PAGE_ITEMS_MAX
-    }
-}
 
 struct TestServer {
     address: SocketAddr,
-    status: Arc<Scripted>,
-    metrics: Arc<Metrics>,
-    stop: oneshot::Sender<()>,
+    shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
 
 async fn serving() -> TestServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (status, metrics) = (Arc::new(Scripted::default()), Arc::new(Metrics::new()));
-    let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(serve(listener, status.clone(), metrics.clone(), async {
-        drop(stopped.await)
-    }));
+    let settings = Settings::from_toml("http.page_items_max = 120\n").unwrap();
+    let registry = standin_registry::watch(settings.registry_config().unwrap()).unwrap();
+    let policy = Policy::new(&settings).unwrap();
+    let identity_settings = IdentitySettings::default();
+    let shared = Arc::new(Shared::new(settings, policy, identity_settings, registry, &[]));
+    let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
     TestServer {
         address,
-        status,
-        metrics,
-        stop,
+        shared,
         task,
     }
 }
 
 impl TestServer {
+    /// Makes `count` nodes known, all of which have failed. Returns the first.
+    fn add_nodes(&self, count: usize) -> Arc<Node> {
+        let nodes: Vec<Arc<Node>> = (0..count).map(|at| Arc::new(node(&format!("n{at}:1")))).collect();
+        let snapshot = Snapshot {
+            fixed: nodes.clone(),
+            ..Snapshot::default()
+        };
+        let (book, now) = (&self.shared.book, Instant::now());
+        book.take_snapshot(&snapshot, now);
+        for node in &nodes {
+            book.failed(node, "cannot connect", false, now);
+        }
+        Arc::clone(&nodes[0])
+    }
+
     /// Sends `request` unchanged. Returns everything that the server sends before it closes the connection.
     async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
@@ -134,25 +83,21 @@ impl TestServer {
 async fn healthz_is_200_until_shutdown_and_with_nodes_only_while_a_node_is_reachable() {
     let served = serving().await;
     assert_eq!(served.get("/healthz").await, (200, "ok\n".to_owned()));
-    assert_eq!(
-        served.get("/healthz?nodes=1").await,
-        (503, "no node known from any source\n".to_owned())
-    );
-    served.status.nodes.store(2, Ordering::SeqCst);
-    assert_eq!(
-        served.get("/healthz?nodes=1").await,
-        (
-            503,
-            "no node reachable for 7 s: 2 known, cannot connect\n".to_owned()
-        )
-    );
-    served.status.proved.store(1, Ordering::SeqCst);
+    let no_node = (503, "no node known from any source\n".to_owned());
+    assert_eq!(served.get("/healthz?nodes=1").await, no_node);
+    let node = served.add_nodes(2);
+    let (code, body) = served.get("/healthz?nodes=1").await;
+    assert_eq!(code, 503);
+    assert!(body.starts_with("no node reachable for "), "{body}");
+    assert!(body.ends_with(" s: 2 known, cannot connect\n"), "{body}");
+    served.shared.book.proved(&node, Instant::now());
     assert_eq!(served.get("/healthz?nodes=1").await, (200, "ok\n".to_owned()));
     for query in ["nodes=2", "nodes=yes", "node=1"] {
         assert_eq!(served.get(&format!("/healthz?{query}")).await.0, 400, "{query}");
     }
-    served.status.shutting_down.store(true, Ordering::SeqCst);
-    assert_eq!(served.get("/healthz").await, (503, "shutting down\n".to_owned()));
+    served.shared.stopping.store(true, Relaxed);
+    let stopping = (503, "shutting down\n".to_owned());
+    assert_eq!(served.get("/healthz").await, stopping);
 }
 
 #[tokio::test]
@@ -161,67 +106,92 @@ async fn readyz_is_200_when_components_can_connect_also_in_an_outage() {
     let (code, body) = served.get("/readyz").await;
     assert_eq!(code, 503);
     let reasons: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(
-        reasons["reasons"],
-        serde_json::json!(["not listening for components"])
-    );
-    served.status.listening.store(true, Ordering::SeqCst);
-    served.status.nodes.store(2, Ordering::SeqCst);
-    assert_eq!(
-        served.json("/readyz").await,
-        serde_json::json!({"ready": true, "nodes": 2, "nodes_proved": 0, "no_node_secs": 7, "reasons": []})
-    );
-    served.status.needs_node.store(true, Ordering::SeqCst);
+    assert_eq!(reasons["reasons"], json!(["not listening for components"]));
+    served.shared.listening.store(true, Relaxed);
+    let node = served.add_nodes(2);
+    let mut page = served.json("/readyz").await;
+    assert!(page["no_node_secs"].take().is_u64(), "{page}");
+    let ready = |proved| json!({"ready": true, "nodes": 2, "nodes_proved": proved, "no_node_secs": null, "reasons": []});
+    assert_eq!(page, ready(0));
+    let mut settings = Settings::clone(&served.shared.settings.load());
+    settings.http.ready_needs_node = true;
+    served.shared.settings.store(Arc::new(settings));
     let (code, body) = served.get("/readyz").await;
     assert_eq!(code, 503);
-    assert!(
-        body.contains("no node reachable for 7 s: 2 known, cannot connect"),
-        "{body}"
-    );
-    served.status.proved.store(1, Ordering::SeqCst);
-    assert_eq!(
-        served.json("/readyz").await,
-        serde_json::json!({"ready": true, "nodes": 2, "nodes_proved": 1, "no_node_secs": null, "reasons": []})
-    );
-    served.status.shutting_down.store(true, Ordering::SeqCst);
+    assert!(body.contains(" s: 2 known, cannot connect"), "{body}");
+    served.shared.book.proved(&node, Instant::now());
+    assert_eq!(served.json("/readyz").await, ready(1));
+    served.shared.stopping.store(true, Relaxed);
     assert_eq!(served.get("/readyz").await.0, 503);
 }
 
 #[tokio::test]
 async fn gauges_are_updated_before_each_scrape() {
     let served = serving().await;
-    served.metrics.sessions.set(3);
-    let (code, body) = served.get("/metrics").await;
-    assert_eq!(code, 200);
-    assert!(body.contains("\nstandin_sessions 3\n"), "{body}");
-    assert_eq!(served.status.scrapes.load(Ordering::SeqCst), 1);
+    served.shared.metrics.sessions.set(3);
+    let node = served.add_nodes(2);
+    for (proved, lines) in [
+        (
+            false,
+            [
+                "standin_nodes_proved 0",
+                "standin_nodes{state=\"cooling\",source=\"fixed\"} 2",
+            ],
+        ),
+        (
+            true,
+            [
+                "standin_nodes_proved 1",
+                "standin_nodes{state=\"cooling\",source=\"fixed\"} 1",
+            ],
+        ),
+    ] {
+        if proved {
+            served.shared.book.proved(&node, Instant::now());
+        }
+        let (code, body) = served.get("/metrics").await;
+        assert_eq!(code, 200);
+        for line in ["standin_sessions 3"].iter().chain(&lines) {
+            assert!(
+                body.lines().any(|have| have == *line),
+                "{line} is missing in\n{body}"
+            );
+        }
+    }
 }
 
 #[tokio::test]
 async fn lists_are_paged_and_a_page_has_a_limit() {
     let served = serving().await;
-    served.status.nodes.store(7, Ordering::SeqCst);
-    let page = served.json("/sessionz").await;
-    assert_eq!(
-        (page["total"].as_u64(), page["items"].as_array().unwrap().len()),
-        (Some(250), 100)
-    );
-    let page = served.json("/sessionz?offset=200&limit=100000").await;
-    assert_eq!(
-        (page["limit"].as_u64(), page["items"].as_array().unwrap().len()),
-        (Some(120), 50)
-    );
-    assert_eq!(page["items"][0]["id"], 201);
-    let page = served.json("/nodez?offset=5&limit=1").await;
-    assert_eq!(
-        (page["total"].as_u64(), page["items"].as_array().unwrap().len()),
-        (Some(7), 1)
-    );
-    assert_eq!(page["items"][0]["id"], "n5");
-    assert_eq!(
-        served.json("/nodez?offset=99").await["items"],
-        serde_json::json!([])
-    );
+    served.add_nodes(7);
+    for id in 1..=250 {
+        let session = SessionInfo::new(id, served.address);
+        served.shared.sessions.insert(Arc::new(session));
+    }
+    for (path, total, limit, ids) in [
+        ("/sessionz", 250, 100, (1..=100).map(Value::from).collect()),
+        (
+            "/sessionz?offset=200&limit=100000",
+            250,
+            120,
+            (201..=250).map(Value::from).collect(),
+        ),
+        ("/nodez?offset=5&limit=1", 7, 1, vec![json!("n5:1")]),
+        ("/nodez?offset=99", 7, 100, vec![]),
+    ] {
+        let page = served.json(path).await;
+        assert_eq!(
+            (&page["total"], &page["limit"]),
+            (&json!(total), &json!(limit)),
+            "{path}"
+        );
+        let items = page["items"].as_array().unwrap().iter();
+        assert_eq!(
+            items.map(|item| item["id"].clone()).collect::<Vec<_>>(),
+            ids,
+            "{path}"
+        );
+    }
     for query in ["offset=-1", "limit=many", "page=2"] {
         let (code, body) = served.get(&format!("/sessionz?{query}")).await;
         assert_eq!(code, 400, "{query}");
@@ -278,7 +248,13 @@ async fn an_endless_request_is_cut_off() {
 async fn shutdown_ends_the_pages_despite_open_connections() {
     let served = serving().await;
     let _open = TcpStream::connect(served.address).await.unwrap();
-    served.stop.send(()).unwrap();
-    timeout(DEADLINE, served.task).await.unwrap().unwrap();
+    served.task.abort();
+    assert!(
+        timeout(DEADLINE, served.task)
+            .await
+            .unwrap()
+            .unwrap_err()
+            .is_cancelled()
+    );
     assert!(TcpStream::connect(served.address).await.is_err());
 }

@@ -4,6 +4,7 @@
 //! the node has not been proved again, dials to it are limited (`permit.rs`). A node that fails soon after each recovery
 //! stays under this limit until a session has been on it for [`PROBATION`].
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use rand::RngExt;
 use standin_registry::{Node, NodeState};
 use tokio::sync::Semaphore;
 
-use super::ChoiceSettings;
+use crate::settings::Settings;
 
 /// Upper bound of the retry wait after the first failure of a node. It doubles with each failure in a row.
 const RETRY_BASE: Duration = Duration::from_millis(20);
@@ -21,6 +22,11 @@ pub(super) const RETRY_MAX: Duration = Duration::from_millis(500);
 pub(super) const PROBATION: Duration = Duration::from_millis(250);
 /// Relapses in a row from which on a recovered node is dialled as a failed one, until its probation is over.
 const RELAPSES_MAX: u32 = 2;
+
+/// Wait before the probe of a node that was just proved, in intervals between idle probes.
+const NEXT_PROBE: Range<f64> = 0.5..1.5;
+/// Wait before the probe of a node that was never proved or has just failed: about a second with the default interval.
+const FIRST_PROBE: Range<f64> = 0.02..0.05;
 
 /// State of a node beyond its registry record.
 #[derive(Debug)]
@@ -60,7 +66,7 @@ pub(super) struct NodeEntry {
 }
 
 impl NodeEntry {
-    pub(super) fn new(node: Arc<Node>, choice: &ChoiceSettings, now: Instant) -> Self {
+    pub(super) fn new(node: Arc<Node>, settings: &Settings, now: Instant) -> Self {
         Self {
             node,
             withdrawn_at: None,
@@ -73,11 +79,11 @@ impl NodeEntry {
             last_failure: None,
             proved_at: None,
             unproved_at: None,
-            probe_at: now + choice.first_probe(),
+            probe_at: now + probe_wait(settings, FIRST_PROBE),
             eager_until: None,
             sessions: 0,
             served: 0,
-            dials: Arc::new(Semaphore::new(choice.dials_max)),
+            dials: Arc::new(Semaphore::new(settings.dial.dials_concurrent_max)),
         }
     }
 
@@ -108,13 +114,13 @@ impl NodeEntry {
         &mut self,
         error: &str,
         trial: bool,
-        choice: &ChoiceSettings,
+        settings: &Settings,
         now: Instant,
     ) -> (bool, bool) {
         if self.is_cooling(now) && !trial {
             return (false, false);
         }
-        let was_proved = self.is_proved(choice, now);
+        let was_proved = self.is_proved(settings, now);
         if was_proved {
             self.unproved_at = Some(now);
         }
@@ -127,29 +133,31 @@ impl NodeEntry {
         }
         let bound = |base: Duration, max: Duration| base.saturating_mul(1 << self.failures.min(20)).min(max);
         let mut rng = rand::rng();
-        let cooling = bound(choice.cooldown_base, choice.cooldown_max).mul_f64(rng.random::<f64>());
+        let cooldown_base = settings.choice.cooldown_base_ms.duration();
+        let cooldown_max = settings.choice.cooldown_max_ms.duration();
+        let cooling = bound(cooldown_base, cooldown_max).mul_f64(rng.random::<f64>());
         let retry = bound(RETRY_BASE, RETRY_MAX).mul_f64(rng.random_range(0.5..1.0));
         self.failures += 1;
-        let cooled_at = now + cooling.max(choice.cooldown_base);
+        let cooled_at = now + cooling.max(cooldown_base);
         self.cooling_until = Some(cooled_at);
         self.retry_at = Some(now + retry);
         self.probe_at = if self.is_eager(now) {
             now + retry
         } else {
-            cooled_at.max(now + choice.first_probe())
+            cooled_at.max(now + probe_wait(settings, FIRST_PROBE))
         };
         self.last_failure = Some((now, error.to_owned()));
         (self.failures == 1, was_proved)
     }
 
     /// Records a proof. Returns whether the node had failed before.
-    pub(super) fn proved(&mut self, choice: &ChoiceSettings, now: Instant) -> bool {
+    pub(super) fn proved(&mut self, settings: &Settings, now: Instant) -> bool {
         self.proved_at = Some(now);
         self.cooling_until = None;
         self.retry_at = None;
         self.last_failure = None;
         self.eager_until = None;
-        self.probe_at = now + choice.next_probe();
+        self.probe_at = now + probe_wait(settings, NEXT_PROBE);
         let had_failed = std::mem::take(&mut self.failures) > 0;
         if had_failed {
             self.recovered_at = Some(now);
@@ -170,25 +178,32 @@ impl NodeEntry {
     /// Returns the time until which the last proof counts: two probe intervals plus the longest cool-down after it,
     /// and at least until now while the node serves a session. Returns `None` if the node is not proved or has failed
     /// since.
-    pub(super) fn proved_until(&self, choice: &ChoiceSettings, now: Instant) -> Option<Instant> {
+    pub(super) fn proved_until(&self, settings: &Settings, now: Instant) -> Option<Instant> {
         let proved_at = self.proved_at.filter(|_| !self.has_failed())?;
-        let aged = proved_at + choice.idle_probe_interval * 2 + choice.cooldown_max;
+        let probe_interval = settings.health.idle_probe_interval_ms.duration();
+        let aged = proved_at + probe_interval * 2 + settings.choice.cooldown_max_ms.duration();
         Some(if self.served > 0 { aged.max(now) } else { aged })
     }
 
     /// Returns whether the last proof still counts.
-    pub(super) fn is_proved(&self, choice: &ChoiceSettings, now: Instant) -> bool {
-        self.proved_until(choice, now).is_some_and(|until| until >= now)
+    pub(super) fn is_proved(&self, settings: &Settings, now: Instant) -> bool {
+        self.proved_until(settings, now).is_some_and(|until| until >= now)
     }
 
     /// Returns the state as shown on `/nodez` and in the metrics.
-    pub(super) fn state(&self, choice: &ChoiceSettings, now: Instant) -> &'static str {
+    pub(super) fn state(&self, settings: &Settings, now: Instant) -> &'static str {
         match self.node.state {
             _ if self.is_cooling(now) => "cooling",
             _ if self.has_failed() => "down",
             NodeState::Draining => "draining",
-            NodeState::Up if self.is_proved(choice, now) => "up",
+            NodeState::Up if self.is_proved(settings, now) => "up",
             NodeState::Up => "unproved",
         }
     }
+}
+
+/// Returns a random wait in `range`, which is in intervals between idle probes. It is random, so that probes spread over time.
+fn probe_wait(settings: &Settings, range: Range<f64>) -> Duration {
+    let interval = settings.health.idle_probe_interval_ms.duration();
+    interval.mul_f64(rand::rng().random_range(range))
 }

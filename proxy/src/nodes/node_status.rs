@@ -1,54 +1,120 @@
-//! The state of all nodes for `/nodez`, `/readyz` and the metrics.
+//! The state of all nodes for `/nodez`, `/readyz` and the metrics. Fields of the JSON are added, but never removed or renamed.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use standin_registry::Node;
+use serde::Serialize;
 
-use super::{NodeBook, lock};
+use super::{NodeBook, NodeEntry, lock};
+use crate::settings::Settings;
 
-/// One node as shown on `/nodez` and in the metrics.
-#[derive(Debug, Clone)]
+/// One node on `/nodez` and in the metrics.
+#[derive(Debug, Serialize)]
 pub(crate) struct NodeStatus {
-    pub(crate) node: Arc<Node>,
-    /// `up`, `unproved`, `draining`, `cooling` or `down`.
+    /// Id as registered; otherwise the node's address.
+    pub(crate) id: String,
+    /// `host:port` for clients.
+    pub(crate) client: String,
+    /// Source of the node: `zookeeper`, `cache`, `dns`, `fixed`, `gossip`.
+    pub(crate) source: &'static str,
+    /// `up`: a session or a probe has proved it recently. `unproved`: not tried yet. `cooling`: failed, and not tried
+    /// for a while. `down`: failed when it was last tried. `draining`: registered as draining.
     pub(crate) state: &'static str,
-    /// Whether a session or a probe has proved the node recently.
-    pub(crate) proved: bool,
     /// Whether no source names the node any more.
     pub(crate) withdrawn: bool,
+    /// Zone as registered; empty if unknown.
+    pub(crate) zone: String,
+    /// Weight as registered; 1 if unknown.
+    pub(crate) weight: u32,
+    /// Remaining cool-down in milliseconds; 0 if there is none.
+    pub(crate) cooling_ms: u64,
+    /// Failures in a row.
     pub(crate) failures: u32,
-    /// Remaining time of the cool-down.
-    pub(crate) cooling: Duration,
-    /// Age and text of the latest failure; `None` once the node has recovered.
-    pub(crate) last_failure: Option<(Duration, String)>,
+    /// Sessions of this sidecar on the node.
     pub(crate) sessions: usize,
+    /// Latest failure; `null` once the node has recovered.
+    pub(crate) last_error: Option<String>,
+    /// Seconds since that failure.
+    pub(crate) last_error_secs: Option<u64>,
+}
+
+impl NodeStatus {
+    fn of(entry: &NodeEntry, settings: &Settings, now: Instant) -> Self {
+        let node = &entry.node;
+        let (failed_at, last_error) = entry.last_failure.clone().unzip();
+        let cooling = entry
+            .cooling_until
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        Self {
+            id: node.id.to_string(),
+            client: node.client.to_string(),
+            source: node.source.as_str(),
+            state: entry.state(settings, now),
+            withdrawn: entry.withdrawn_at.is_some(),
+            zone: node.zone.to_string(),
+            weight: node.weight,
+            cooling_ms: cooling.as_millis() as u64,
+            failures: entry.failures,
+            sessions: entry.sessions,
+            last_error,
+            last_error_secs: failed_at.map(|at| now.saturating_duration_since(at).as_secs()),
+        }
+    }
+}
+
+/// Whether nodes are reachable.
+#[derive(Debug)]
+pub(crate) struct Reachability {
+    /// Nodes known from any source.
+    pub(crate) known: usize,
+    /// Nodes that a session or a probe has proved recently.
+    pub(crate) proved: usize,
+    /// Time for which no node has been proved; `None` while one is.
+    pub(crate) none_for: Option<Duration>,
+    /// Latest failure of any node.
+    pub(crate) last_error: Option<String>,
+}
+
+impl Reachability {
+    /// Returns the reason why no node is reachable; `None` while one is.
+    pub(crate) fn unreachable(&self) -> Option<String> {
+        let secs = self.none_for?.as_secs();
+        if self.known == 0 {
+            return Some("no node known from any source".to_owned());
+        }
+        let error = self.last_error.as_deref().unwrap_or("not tried yet");
+        Some(format!(
+            "no node reachable for {secs} s: {} known, {error}",
+            self.known
+        ))
+    }
 }
 
 impl NodeBook {
     /// Returns the status of all known nodes, sorted by address.
     pub(crate) fn status(&self, now: Instant) -> Vec<NodeStatus> {
-        let choice = *lock(&self.choice);
+        let settings = self.settings.load();
         let entries = lock(&self.entries);
-        let mut all: Vec<NodeStatus> = entries
-            .values()
-            .map(|entry| NodeStatus {
-                node: Arc::clone(&entry.node),
-                state: entry.state(&choice, now),
-                proved: entry.is_proved(&choice, now),
-                withdrawn: entry.withdrawn_at.is_some(),
-                failures: entry.failures,
-                cooling: entry
-                    .cooling_until
-                    .map_or(Duration::ZERO, |until| until.saturating_duration_since(now)),
-                last_failure: entry
-                    .last_failure
-                    .as_ref()
-                    .map(|(at, error)| (now.saturating_duration_since(*at), error.clone())),
-                sessions: entry.sessions,
-            })
-            .collect();
-        all.sort_unstable_by(|a, b| a.node.client.cmp(&b.node.client));
-        all
+        let mut sorted: Vec<_> = entries.iter().collect();
+        sorted.sort_unstable_by_key(|(address, _)| *address);
+        let entries = sorted.into_iter().map(|(_, entry)| entry);
+        entries
+            .map(|entry| NodeStatus::of(entry, &settings, now))
+            .collect()
+    }
+
+    /// Returns whether nodes are reachable.
+    pub(crate) fn reachability(&self, now: Instant) -> Reachability {
+        let none_since = self.none_proved_since(now);
+        let settings = self.settings.load();
+        let entries = lock(&self.entries);
+        let failures = entries.values().filter_map(|entry| entry.last_failure.as_ref());
+        let last_failure = failures.max_by_key(|(at, _)| *at);
+        let proved = entries.values().filter(|entry| entry.is_proved(&settings, now));
+        Reachability {
+            known: entries.len(),
+            proved: proved.count(),
+            none_for: none_since.map(|since| now.saturating_duration_since(since)),
+            last_error: last_failure.map(|(_, error)| error.clone()),
+        }
     }
 }

@@ -30,7 +30,7 @@ impl Permit {
 /// The only dial to a failed node. Another dial is possible when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Trial {
-    pub(super) book: Arc<NodeBook>,
+    book: Arc<NodeBook>,
     node: Endpoint,
 }
 
@@ -65,7 +65,7 @@ impl NodeBook {
 
     /// Begins a dial to `node` now, with a trial if dials to it are limited. Returns `None` if the limits forbid the dial.
     pub(super) fn begin_dial(self: &Arc<Self>, node: &Endpoint, now: Instant) -> Option<Option<Trial>> {
-        let per_second = lock(&self.choice).retries_per_second_max;
+        let per_second = self.settings.load().dial.retries_per_second_max;
         let mut entries = lock(&self.entries);
         let Some(entry) = entries.get_mut(node).filter(|entry| entry.is_limited(now)) else {
             return Some(None);

@@ -36,11 +36,11 @@ impl NodeBook {
     /// Returns the nodes that no session proves and whose probe is due, and sets their next probe time. Failed nodes
     /// are left to the sessions without a node, if there are any.
     pub(crate) fn due_probes(&self, now: Instant) -> Vec<Arc<Node>> {
-        let choice = *lock(&self.choice);
-        let interval = choice.idle_probe_interval;
+        let settings = self.settings.load();
+        let interval = settings.health.idle_probe_interval_ms.duration();
         let mut due = Vec::new();
         let mut entries = lock(&self.entries);
-        let none_proved = !entries.values().any(|entry| entry.is_proved(&choice, now));
+        let none_proved = !entries.values().any(|entry| entry.is_proved(&settings, now));
         let sessions_search = none_proved && self.searching.load(Ordering::Relaxed) > 0;
         for entry in entries.values_mut() {
             let is_idle = entry.served == 0 || entry.has_failed() || entry.proved_at.is_none();

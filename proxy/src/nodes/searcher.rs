@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rand::RngExt;
-
-use super::{NodeBook, lock};
+use super::NodeBook;
 
 /// One session that looks for a node. Dropping the value ends the count.
 #[derive(Debug)]
@@ -17,16 +15,15 @@ pub(crate) struct Searcher {
 }
 
 impl Searcher {
-    /// Returns a random wait before the first dial. The wait grows with the number of sessions that search. It is
+    /// Returns a random wait before the first dial, so that many sessions do not dial at the same time. The wait grows with the number of sessions that search. It is
     /// zero while no more sessions search than may dial one node at the same time, so that their components wait some
     /// milliseconds less.
-    pub(crate) fn spread(&self, per_session: Duration, max: Duration) -> Duration {
-        let dials_max = lock(&self.book.choice).dials_max;
-        let waiting = u32::try_from(self.others.saturating_sub(dials_max)).unwrap_or(u32::MAX);
-        per_session
-            .saturating_mul(waiting)
-            .min(max)
-            .mul_f64(rand::rng().random::<f64>())
+    pub(crate) fn spread(&self) -> Duration {
+        let dial = &self.book.settings.load().dial;
+        let waiting = self.others.saturating_sub(dial.dials_concurrent_max);
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+        let spread = dial.spread_us_per_session.duration().saturating_mul(waiting);
+        spread.min(dial.spread_max_ms.duration()).mul_f64(rand::random())
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use standin_registry::Endpoint;
 
@@ -15,16 +15,16 @@ use super::lock;
 pub(crate) struct SelfCheck {
     mark: Arc<str>,
     /// Addresses on which the sidecar listens. None of them is a node.
-    listening: OnceLock<Vec<SocketAddr>>,
+    listening: Vec<SocketAddr>,
     /// Node addresses that turned out to be the sidecar itself. They are not tried again.
     met: Mutex<HashSet<Endpoint>>,
 }
 
 impl SelfCheck {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(listening: &[SocketAddr]) -> Self {
         Self {
             mark: format!("{:08x}", rand::random::<u32>()).into(),
-            listening: OnceLock::new(),
+            listening: listening.to_vec(),
             met: Mutex::default(),
         }
     }
@@ -35,16 +35,11 @@ impl SelfCheck {
         &self.mark
     }
 
-    /// Sets the addresses on which the sidecar listens. Only the first call has an effect.
-    pub(crate) fn set_listening(&self, addresses: &[SocketAddr]) {
-        self.listening.get_or_init(|| addresses.to_vec());
-    }
-
     /// Returns whether a connection from `local` to `peer` ends at the sidecar itself. This is the case if the
     /// sidecar listens on `peer`'s port, at `peer`'s address or at all addresses of this host.
     pub(crate) fn is_own(&self, local: SocketAddr, peer: SocketAddr) -> bool {
         let here = peer.ip() == local.ip() || peer.ip().is_loopback();
-        self.listening.get().into_iter().flatten().any(|own| {
+        self.listening.iter().any(|own| {
             own.port() == peer.port() && (own.ip() == peer.ip() || own.ip().is_unspecified() && here)
         })
     }
