@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::Outcome;
 use crate::connection::{Connection, publish};
-use crate::flow::reach;
+use crate::ends::Ends;
 use crate::window::Window;
 
 /// Bytes in each message.
@@ -41,11 +41,11 @@ pub(crate) fn beside(server: Option<SocketAddr>, measure: impl FnOnce() -> Outco
 impl Firehose {
     fn start(server: SocketAddr) -> Outcome<Self> {
         let subject = format!("firehose.{}", std::process::id());
-        let mut subscriber = Connection::open(server)?;
-        subscriber.subscribe(&subject)?;
-        let mut publisher = Connection::open(server)?;
-        reach(&mut publisher, &mut subscriber, &subject)?;
-
+        let ends = Ends {
+            publisher: server,
+            subscriber: server,
+        };
+        let (mut publisher, mut subscriber) = ends.connect(&subject)?;
         let frame = publish(&subject, None, &[b'x'; PAYLOAD_BYTES]);
         let window = Arc::new(Window::new(frame.len()));
         let stop = Arc::new(AtomicBool::new(false));

@@ -1,7 +1,6 @@
 //! Publish → subscribe at full speed. A window limits the bytes in flight, so no server has a reason to drop a message, and the
 //! subscriber must receive every one.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, Thread};
@@ -12,23 +11,18 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::connection::{Connection, publish};
+use crate::ends::Ends;
 
 /// Bytes of one write of the publisher.
 const BATCH_BYTES: usize = 64 * 1024;
 /// Pause of the publisher while the window is full, unless the subscriber wakes it earlier.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// Pause before [`reach`] publishes again.
-const REACH_AGAIN: Duration = Duration::from_millis(20);
 
 /// One publisher and one subscriber at full speed.
 #[derive(Debug, Args)]
 pub(crate) struct Flow {
-    /// Address to which the publisher connects.
-    #[arg(long)]
-    publisher: SocketAddr,
-    /// Address to which the subscriber connects.
-    #[arg(long)]
-    subscriber: SocketAddr,
+    #[command(flatten)]
+    ends: Ends,
     /// Bytes in each message.
     #[arg(long, default_value_t = 128)]
     payload: usize,
@@ -44,10 +38,7 @@ impl Flow {
     /// Measures, and prints messages per second.
     pub(crate) fn run(self) -> Outcome<()> {
         let subject = format!("load.{}", std::process::id());
-        let mut subscriber = Connection::open(self.subscriber)?;
-        subscriber.subscribe(&subject)?;
-        let mut publisher = Connection::open(self.publisher)?;
-        reach(&mut publisher, &mut subscriber, &subject)?;
+        let (mut publisher, mut subscriber) = self.ends.connect(&subject)?;
 
         let received = Arc::new(AtomicU64::new(0));
         let frame = publish(&subject, None, &vec![b'x'; self.payload]);
@@ -69,31 +60,6 @@ impl Flow {
             "messages_per_second": self.messages as f64 / seconds,
         }))
     }
-}
-
-/// Publishes until the subscriber receives a message. In a cluster the interest takes a moment to reach the publisher's node.
-pub(crate) fn reach(publisher: &mut Connection, subscriber: &mut Connection, subject: &str) -> Outcome<()> {
-    reach_again(publisher, subscriber, subject, REACH_AGAIN)
-}
-
-/// Does the same as [`reach`], but publishes again after `timeout`.
-pub(crate) fn reach_again(
-    publisher: &mut Connection,
-    subscriber: &mut Connection,
-    subject: &str,
-    timeout: Duration,
-) -> Outcome<()> {
-    let mut heard = false;
-    while !heard {
-        publisher.send(&publish(subject, None, b"first"))?;
-        subscriber.receive_within(timeout, |_| heard = true)?;
-    }
-    publisher.send(&publish(subject, None, b"last"))?;
-    let mut last = false;
-    while !last {
-        subscriber.receive(|message| last |= message.reply_and_payload().1 == b"last")?;
-    }
-    Ok(())
 }
 
 fn send(

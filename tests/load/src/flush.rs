@@ -2,14 +2,13 @@
 //! one to a subject with an old subscription. Messages of one publisher stay in order, so a message that has not arrived before the
 //! second one is lost.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use clap::Args;
 
 use crate::Outcome;
 use crate::connection::{Connection, publish};
-use crate::flow::reach;
+use crate::ends::Ends;
 use crate::quantiles::{Quantiles, WARM_UP_PART};
 
 const AWAITED: &[u8] = b"awaited";
@@ -18,12 +17,8 @@ const BEHIND: &[u8] = b"behind";
 /// Publishes on one node after a PONG on another.
 #[derive(Debug, Args)]
 pub(crate) struct Flush {
-    /// Address to which the subscriber connects.
-    #[arg(long)]
-    subscriber: SocketAddr,
-    /// Address to which the publisher connects.
-    #[arg(long)]
-    publisher: SocketAddr,
+    #[command(flatten)]
+    ends: Ends,
     /// Subscriptions to make one after the other, each on a new subject.
     #[arg(long, default_value_t = 1_000)]
     rounds: u64,
@@ -33,10 +28,7 @@ impl Flush {
     /// Measures, and prints how many messages never came, and quantiles of the time from SUB to PONG.
     pub(crate) fn run(self) -> Outcome<()> {
         let known = format!("load.{}.known", std::process::id());
-        let mut subscriber = Connection::open(self.subscriber)?;
-        subscriber.subscribe_as(self.rounds, &known)?;
-        let mut publisher = Connection::open(self.publisher)?;
-        reach(&mut publisher, &mut subscriber, &known)?;
+        let (mut publisher, mut subscriber) = self.ends.connect(&known)?;
 
         let behind = publish(&known, None, BEHIND);
         let mut taken = Quantiles::new()?;
@@ -46,7 +38,8 @@ impl Flush {
             let mut frames = publish(&subject, None, AWAITED);
             frames.extend_from_slice(&behind);
             let started = Instant::now();
-            subscriber.subscribe_as(round, &subject)?;
+            // The subscription to `known` has the sid 1.
+            subscriber.subscribe_as(round + 2, &subject)?;
             let elapsed = started.elapsed();
             publisher.send(&frames)?;
             if round >= self.rounds / WARM_UP_PART {

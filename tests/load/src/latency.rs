@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::Outcome;
 use crate::connection::{Connection, publish};
+use crate::ends::Ends;
 use crate::firehose::beside;
-use crate::flow::reach;
 use crate::quantiles::{Quantiles, WARM_UP_PART};
 
 /// Time before a message's schedule at which the publisher stops sleeping and spins. A sleep alone is late by this much.
@@ -23,12 +23,8 @@ const STAMP_BYTES: usize = 8;
 /// Latency between one publisher and one subscriber at a fixed rate.
 #[derive(Debug, Args)]
 pub(crate) struct Latency {
-    /// Address to which the publisher connects.
-    #[arg(long)]
-    publisher: SocketAddr,
-    /// Address to which the subscriber connects.
-    #[arg(long)]
-    subscriber: SocketAddr,
+    #[command(flatten)]
+    ends: Ends,
     /// Bytes in each message, at least 8.
     #[arg(long, default_value_t = 128)]
     payload: usize,
@@ -51,10 +47,7 @@ impl Latency {
 
     fn measure(&self) -> Outcome<Value> {
         let subject = format!("load.{}", std::process::id());
-        let mut subscriber = Connection::open(self.subscriber)?;
-        subscriber.subscribe(&subject)?;
-        let mut publisher = Connection::open(self.publisher)?;
-        reach(&mut publisher, &mut subscriber, &subject)?;
+        let (mut publisher, mut subscriber) = self.ends.connect(&subject)?;
 
         let messages = (self.rate as f64 * self.seconds) as u64;
         let frame = publish(&subject, None, &vec![b'x'; self.payload.max(STAMP_BYTES)]);

@@ -16,26 +16,22 @@
 //! | `incoming` | parser of what a server sends |
 //! | `connection` | a blocking connection, for measurements with few busy ones |
 //! | `swarm` | many connections on one thread, for measurements with many quiet ones |
+//! | `ends` | one publisher and one subscriber, and whether messages reach from the one to the other |
 //! | `places` | the nodes to which publishers and subscribers connect |
 //! | `window` | limit on the messages in flight |
 //! | `firehose` | a busy publisher in the background of `latency` and `request` |
-//! | `churn` | subscriptions made and ended at a fixed rate |
-//! | `newcomer` | messages through a node that is just starting |
 //! | `quantiles` | quantiles of many durations |
-//! | `random` | pseudo-random numbers from a seed |
 
-mod churn;
 mod connection;
+mod ends;
 mod firehose;
 mod flow;
 mod flush;
 mod idle;
 mod incoming;
 mod latency;
-mod newcomer;
 mod places;
 mod quantiles;
-mod random;
 mod request;
 mod silence;
 mod subscriptions;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::Outcome;
 use crate::connection::Connection;
-use crate::flow::reach;
+use crate::ends::reach;
 
 /// Addresses of publishers and subscribers.
 #[derive(Debug, Clone, Args)]

@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 
 use crate::Outcome;
 use crate::connection::{Connection, publish};
+use crate::ends::reach;
 use crate::firehose::beside;
-use crate::flow::reach;
 use crate::incoming::Incoming;
 use crate::quantiles::{Quantiles, WARM_UP_PART};
 use crate::swarm::{self, Component};

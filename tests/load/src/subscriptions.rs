@@ -9,13 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::churn::churn;
 use crate::connection::Connection;
-use crate::newcomer::reach_through;
-use crate::random::Random;
+use crate::ends::reach_again;
 use crate::swarm;
 use crate::window::Window;
 
@@ -27,6 +27,12 @@ const BATCH_SUBSCRIPTIONS: u64 = 1_000;
 const REACHED: u64 = 10;
 /// Approximate bytes of a message's frame without its payload.
 const AROUND_PAYLOAD_BYTES: usize = 24;
+/// Interval between two writes of `churn`. A subscription lasts one interval, about as long as a request.
+const CHURN_TICK: Duration = Duration::from_millis(1);
+/// Pause of `reach` before another attempt to connect, and before another message to a subscriber.
+const REACH_AGAIN: Duration = Duration::from_millis(2);
+/// Timeout for the node of `reach` to accept a client.
+const START_MAX: Duration = Duration::from_secs(60);
 
 /// Very many subscriptions, with commands on standard input.
 #[derive(Debug, Args)]
@@ -59,22 +65,22 @@ pub(crate) struct Subscriptions {
 struct Parties {
     subscribers: Vec<Connection>,
     publisher: Connection,
-    publisher_random: Random,
+    publisher_random: SmallRng,
     churner: Connection,
-    churner_random: Random,
+    churner_random: SmallRng,
 }
 
 impl Subscriptions {
     /// Makes the subscriptions and runs commands until the end of the input.
     pub(crate) fn run(self) -> Outcome<()> {
         let started = Instant::now();
-        let mut random = Random::new(self.seed);
+        let mut random = SmallRng::seed_from_u64(self.seed);
         let mut parties = Parties {
             subscribers: self.subscribe()?,
             publisher: Connection::open(self.server[0])?,
-            publisher_random: Random::new(random.number()),
+            publisher_random: random.fork(),
             churner: Connection::open(self.server[0])?,
-            churner_random: Random::new(random.number()),
+            churner_random: random.fork(),
         };
         crate::print(&json!({
             "measurement": "subscriptions",
@@ -119,9 +125,12 @@ impl Subscriptions {
 
     fn reach(&self, parties: &mut Parties, node: SocketAddr) -> Outcome<Value> {
         let started = Instant::now();
-        let spread = (1..=REACHED).map(|part| (self.subscriptions - 1) * part / REACHED);
-        let subjects = spread.map(|number| (self.subscriber(number), format!("s.{number}.0")));
-        reach_through(node, &mut parties.subscribers, subjects)?;
+        let mut publisher = open_when_started(node)?;
+        for part in 1..=REACHED {
+            let number = (self.subscriptions - 1) * part / REACHED;
+            let subscriber = &mut parties.subscribers[self.subscriber(number)];
+            reach_again(&mut publisher, subscriber, &format!("s.{number}.0"), REACH_AGAIN)?;
+        }
         Ok(json!({
             "measurement": "subscriptions",
             "event": "reached",
@@ -166,9 +175,9 @@ impl Subscriptions {
             "seconds": seconds,
             "messages_per_second": window.received() as f64 / seconds,
         });
-        if let Some(churned) = churned {
-            result["churned"] = churned.subscriptions.into();
-            result["churned_per_second"] = (churned.subscriptions as f64 / churned.seconds).into();
+        if let Some((churned, seconds)) = churned {
+            result["churned"] = churned.into();
+            result["churned_per_second"] = (churned as f64 / seconds).into();
         }
         Ok(result)
     }
@@ -176,7 +185,7 @@ impl Subscriptions {
     fn send(
         &self,
         publisher: &mut Connection,
-        random: &mut Random,
+        random: &mut SmallRng,
         window: &Window,
         until: Instant,
     ) -> io::Result<()> {
@@ -187,7 +196,7 @@ impl Subscriptions {
         while Instant::now() < until {
             frames.clear();
             for _ in 0..BATCH_MESSAGES {
-                let number = random.below(self.subscriptions);
+                let number = random.random_range(0..self.subscriptions);
                 write!(frames, "PUB s.{number}.0")?;
                 frames.extend_from_slice(&tail);
             }
@@ -206,5 +215,54 @@ fn last_token(number: u64) -> &'static str {
         "*"
     } else {
         "0"
+    }
+}
+
+/// Opens a connection to a node that may be just starting.
+fn open_when_started(node: SocketAddr) -> io::Result<Connection> {
+    let started = Instant::now();
+    loop {
+        match Connection::open(node) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ConnectionRefused && started.elapsed() < START_MAX =>
+            {
+                thread::park_timeout(REACH_AGAIN);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Subscribes and unsubscribes `per_second` times a second until `until`, like clients with one inbox per request. A late interval is
+/// caught up in the next one. Returns the number of subscriptions, and the seconds until the server had processed the last one.
+fn churn(
+    connection: &mut Connection,
+    per_second: u64,
+    until: Instant,
+    random: &mut SmallRng,
+) -> io::Result<(u64, f64)> {
+    let started = Instant::now();
+    let (mut made, mut old) = (0, 0);
+    loop {
+        let mut due = made;
+        let is_over = Instant::now() >= until;
+        if !is_over {
+            thread::park_timeout(CHURN_TICK);
+            due = (started.elapsed().as_secs_f64() * per_second as f64) as u64;
+        }
+        let mut frames = Vec::new();
+        for sid in made..due {
+            let (client, request) = (random.next_u64(), random.next_u32());
+            write!(frames, "SUB _INBOX.{client:016x}.{request:08x} {sid}\r\n")?;
+        }
+        for sid in old..made {
+            write!(frames, "UNSUB {sid}\r\n")?;
+        }
+        connection.send(&frames)?;
+        (old, made) = (made, due);
+        if is_over {
+            connection.flush()?;
+            return Ok((made, started.elapsed().as_secs_f64()));
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
@@ -15,16 +15,10 @@ use serde_json::json;
 use crate::Outcome;
 use crate::connection::{Connection, publish, publish_with_headers};
 use crate::places::Places;
+use crate::window::{LOOK_AGAIN, LOOK_FOR_END, SILENCE_MAX};
 
 /// Bytes of one write of a publisher.
 const BATCH_BYTES: usize = 64 * 1024;
-/// Pause of a publisher while the window is full.
-const LOOK_AGAIN: Duration = Duration::from_micros(50);
-/// Timeout of one read, after which a subscriber checks whether the measurement is over.
-const LOOK_FOR_END: Duration = Duration::from_millis(20);
-/// Silence after which messages count as lost.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
-
 /// Publishers and subscribers of one server or cluster at full speed.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Throughput {

@@ -10,11 +10,11 @@ use crate::connection::Connection;
 /// Limit on the bytes of payload and protocol in flight.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// Pause of the publisher while the window is full.
-const LOOK_AGAIN: Duration = Duration::from_micros(50);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_micros(50);
 /// Timeout of one read, after which a subscriber checks whether the measurement is over.
-const LOOK_FOR_END: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_FOR_END: Duration = Duration::from_millis(20);
 /// Silence after which messages count as lost.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// Counts of messages sent and received.
 #[derive(Debug)]
