@@ -8,6 +8,8 @@
 //! | [`check`] | the allowed values of each key, and rules between keys |
 //! | [`sources`] | the settings of the node sources, as the registry needs them |
 
+#![expect(missing_docs, reason = "deploy/proxy.toml describes the keys")]
+
 mod check;
 mod sources;
 
@@ -52,38 +54,24 @@ impl InDoubt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// `host:port` of each listener for components.
     pub listen: Vec<String>,
-    /// `host:port` of the server in INFO; empty: the address to which the component connected.
     pub advertise: String,
-    /// Sources of nodes.
     pub nodes: NodesSection,
-    /// Choice of a session's node.
     pub choice: ChoiceSection,
-    /// Connections to nodes.
     pub dial: DialSection,
-    /// Detection of dead nodes.
     pub health: HealthSection,
-    /// Publishes in doubt.
     pub publish: PublishSection,
-    /// Limits and times of one session.
     pub session: SessionSection,
-    /// Limits of the whole process.
     pub limits: LimitsSection,
-    /// TCP options.
     pub socket: SocketSection,
-    /// The HTTP listener.
     pub http: HttpSection,
-    /// Logging.
     pub log: LogSection,
-    /// Start and stop.
     pub process: ProcessSection,
 }
 
 /// `[nodes]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct NodesSection {
     pub zookeeper: String,
     pub zookeeper_path: String,
@@ -102,7 +90,6 @@ pub struct NodesSection {
 /// `[choice]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct ChoiceSection {
     pub cooldown_base_ms: Millis,
     pub cooldown_max_ms: Millis,
@@ -111,7 +98,6 @@ pub struct ChoiceSection {
 /// `[dial]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct DialSection {
     pub connect_timeout_ms: Millis,
     pub handshake_timeout_ms: Millis,
@@ -125,7 +111,6 @@ pub struct DialSection {
 /// `[health]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct HealthSection {
     pub probe_interval_ms: Millis,
     pub probe_timeout_ms: Millis,
@@ -135,7 +120,6 @@ pub struct HealthSection {
 /// `[publish]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct PublishSection {
     pub in_doubt: InDoubt,
     pub confirm_bytes: usize,
@@ -158,7 +142,6 @@ pub struct SubjectPolicy {
 /// `[session]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct SessionSection {
     pub buffer_bytes: usize,
     pub outage_secs: Secs,
@@ -175,7 +158,6 @@ pub struct SessionSection {
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct LimitsSection {
     pub connections_max: usize,
     pub workers: usize,
@@ -185,7 +167,6 @@ pub struct LimitsSection {
 /// `[socket]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct SocketSection {
     pub keepalive_secs: Secs,
     pub user_timeout_ms: Millis,
@@ -195,7 +176,6 @@ pub struct SocketSection {
 /// `[http]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct HttpSection {
     pub listen: String,
     pub page_items_max: usize,
@@ -205,7 +185,6 @@ pub struct HttpSection {
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct LogSection {
     pub level: String,
     pub format: LogFormat,
@@ -214,7 +193,6 @@ pub struct LogSection {
 /// `[process]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "described in deploy/proxy.toml")]
 pub struct ProcessSection {
     pub shutdown_secs: Secs,
 }

@@ -183,50 +183,51 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
         limits,
         ..
     } = settings;
-    let rules = [
+    // A key and its value, the key and value that it must reach, and what else would happen.
+    let pairs = [
         (
-            settings.listen.is_empty(),
-            "listen",
-            "listen must contain at least one host:port, otherwise no component can connect".to_owned(),
+            ("choice.cooldown_max_ms", choice.cooldown_max_ms.0),
+            ("choice.cooldown_base_ms", choice.cooldown_base_ms.0),
+            "",
         ),
         (
-            choice.cooldown_max_ms < choice.cooldown_base_ms,
-            "choice.cooldown_max_ms",
-            format!(
-                "choice.cooldown_max_ms ({}) is below choice.cooldown_base_ms ({}); raise the first or lower the second",
-                choice.cooldown_max_ms.0, choice.cooldown_base_ms.0
+            ("session.buffer_bytes", session.buffer_bytes as u64),
+            (
+                "session.control_line_bytes_max",
+                session.control_line_bytes_max as u64,
             ),
+            ": the longest allowed line would not fit",
         ),
         (
-            session.buffer_bytes < session.control_line_bytes_max,
-            "session.buffer_bytes",
-            format!(
-                "session.buffer_bytes ({}) is below session.control_line_bytes_max ({}): the longest allowed line would not fit; \
-                 raise the first or lower the second",
-                session.buffer_bytes, session.control_line_bytes_max
+            (
+                "limits.buffers_total_bytes_max",
+                limits.buffers_total_bytes_max as u64,
             ),
+            ("session.buffer_bytes", session.buffer_bytes as u64),
+            ": one session could not fill its buffer",
         ),
         (
-            limits.buffers_total_bytes_max < session.buffer_bytes,
-            "limits.buffers_total_bytes_max",
-            format!(
-                "limits.buffers_total_bytes_max ({}) is below session.buffer_bytes ({}): one session could not fill \
-                 its buffer; raise the first or lower the second",
-                limits.buffers_total_bytes_max, session.buffer_bytes
-            ),
-        ),
-        (
-            publish.in_doubt_bytes_max < publish.confirm_bytes,
-            "publish.in_doubt_bytes_max",
-            format!(
-                "publish.in_doubt_bytes_max ({}) is below publish.confirm_bytes ({}): the limit would be \
-                 reached before the sidecar sends a PING to get acks; raise the first or lower the second",
-                publish.in_doubt_bytes_max, publish.confirm_bytes
-            ),
+            ("publish.in_doubt_bytes_max", publish.in_doubt_bytes_max as u64),
+            ("publish.confirm_bytes", publish.confirm_bytes as u64),
+            ": the limit would be reached before the sidecar sends a PING to get acks",
         ),
     ];
-    let broken = rules.into_iter().filter(|(broken, ..)| *broken);
-    let mut errors: Vec<_> = broken.map(|(_, key, rule)| places.conflict(key, rule)).collect();
+    let broken = pairs
+        .into_iter()
+        .filter(|((_, value), (_, least), _)| value < least);
+    let mut errors: Vec<_> = broken
+        .map(|((key, value), (other, least), why)| {
+            let advice = "raise the first or lower the second";
+            places.conflict(
+                key,
+                format!("{key} ({value}) is below {other} ({least}){why}; {advice}"),
+            )
+        })
+        .collect();
+    if settings.listen.is_empty() {
+        let rule = "listen must contain at least one host:port, otherwise no component can connect";
+        errors.push(places.conflict("listen", rule.to_owned()));
+    }
     let auth = ZooKeeperAuth::new(&nodes.zookeeper_auth, &nodes.zookeeper_auth_file);
     errors.extend(auth.check(places).err());
     if let Some((upstream, listen)) = own_address(settings) {
@@ -252,68 +253,59 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
 /// Returns each listen address that conflicts with an earlier address in `listen`: its key, its text, and the text of the
 /// earlier address.
 fn same_listeners(settings: &Settings) -> impl Iterator<Item = (&'static str, &str, &str)> {
-    let endpoint = |text: &str| text.parse::<Endpoint>().ok();
+    let http = (
+        "http.listen",
+        settings.http.listen.as_str(),
+        settings.listen.len(),
+    );
     let components = settings.listen.iter().enumerate();
     let all = components
         .map(|(at, text)| ("listen", text.as_str(), at))
-        .chain([("http.listen", settings.http.listen.as_str(), usize::MAX)]);
-    all.filter_map(move |(key, text, at)| {
-        let address = endpoint(text)?;
-        let mut before = settings.listen.iter().take(at);
-        let other =
-            before.find(|other| endpoint(other).is_some_and(|other| is_same_listener(&other, &address)))?;
+        .chain([http]);
+    all.filter_map(|(key, text, at)| {
+        let mut before = settings.listen[..at].iter();
+        let other = before.find(|other| is_same_listener(other, text) == Some(true))?;
         Some((key, text, other.as_str()))
     })
 }
 
 /// Returns whether two listeners cannot be open at the same time: they have the same port, and either the same address, or
-/// one of them has the unspecified address (0.0.0.0 or ::) of the same family.
-fn is_same_listener(one: &Endpoint, other: &Endpoint) -> bool {
-    let same_host = match (address(one), address(other)) {
-        (Some(one), Some(other)) => {
-            one == other
-                || (one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified()))
-        }
-        _ => one.host == other.host,
+/// one of them has the unspecified address (0.0.0.0 or ::) of the same family. `None`: a text is no address.
+fn is_same_listener(one: &str, other: &str) -> Option<bool> {
+    let covers = |one: IpAddr, other: IpAddr| {
+        one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified())
     };
-    one.port == other.port && same_host
+    Some(is_same_place(&one.parse().ok()?, &other.parse().ok()?, covers))
 }
 
 /// Returns the first upstream at which this sidecar itself listens, and the text of that listener. Such an upstream is
 /// configured by mistake if the sidecar inherits the component's `NATS_URL`. Names other than `localhost` are not resolved.
 fn own_address(settings: &Settings) -> Option<(Upstream, &str)> {
-    let upstreams = settings
-        .nodes
-        .upstream
-        .iter()
-        .filter_map(|url| Upstream::from_str(url.reveal()).ok());
-    let listeners: Vec<(Endpoint, &str)> = settings
-        .listen
-        .iter()
-        .filter_map(|text| Some((text.parse().ok()?, text.as_str())))
-        .collect();
-    upstreams.into_iter().find_map(|upstream| {
-        let own = listeners
-            .iter()
-            .find(|(local, _)| listens_at(local, &upstream.endpoint))?;
-        Some((upstream, own.1))
-    })
+    let upstreams = settings.nodes.upstream.iter();
+    let covers = |local: IpAddr, other: IpAddr| local.is_unspecified() && other.is_loopback();
+    upstreams
+        .flat_map(|url| url.reveal().parse())
+        .find_map(|upstream: Upstream| {
+            let own = settings.listen.iter().find(|text| {
+                let local = text.parse();
+                local.is_ok_and(|local| is_same_place(&local, &upstream.endpoint, covers))
+            })?;
+            Some((upstream, own.as_str()))
+        })
 }
 
-/// Returns the IP address of the endpoint's host. `localhost` is 127.0.0.1. Any other name is not resolved, and gives `None`.
-fn address(endpoint: &Endpoint) -> Option<IpAddr> {
-    match &*endpoint.host {
+/// Returns whether two endpoints have the same port, and the same host or addresses of which the first `covers` the second.
+/// `localhost` is 127.0.0.1. Other names are not resolved.
+fn is_same_place(one: &Endpoint, other: &Endpoint, covers: impl Fn(IpAddr, IpAddr) -> bool) -> bool {
+    let address = |endpoint: &Endpoint| match &*endpoint.host {
         "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
         _ => endpoint.ip(),
-    }
-}
-
-fn listens_at(local: &Endpoint, other: &Endpoint) -> bool {
-    let same_host = match (address(local), address(other)) {
-        (Some(local), Some(other)) => local == other || (local.is_unspecified() && other.is_loopback()),
-        _ => local.host == other.host,
     };
-    local.port != 0 && local.port == other.port && same_host
+    let same_host = match (address(one), address(other)) {
+        (Some(one), Some(other)) => one == other || covers(one, other),
+        _ => one.host == other.host,
+    };
+    one.port == other.port && same_host
 }
 
 #[cfg(test)]
