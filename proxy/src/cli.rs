@@ -124,33 +124,28 @@ impl Cli {
 
     /// Returns the given flags as overrides of the settings.
     fn flags(&self) -> Vec<Flag> {
-        let mut flags = Vec::new();
-        let mut one = |key, flag, value: Option<&String>| {
-            flags.extend(value.map(|text| Flag {
-                key,
-                flag,
-                value: Value::String(text.clone()),
-            }));
-        };
-        one("nodes.zookeeper", "--zookeeper", self.zookeeper.as_ref());
-        one(
-            "nodes.zookeeper_path",
-            "--zookeeper-path",
-            self.zookeeper_path.as_ref(),
-        );
-        one("nodes.cache_file", "--cache", self.cache.as_ref());
-        one("http.listen", "--http", self.http.as_ref());
-        let mut many = |key, flag, values: &[String]| {
-            if !values.is_empty() {
-                let value = Value::Array(values.iter().cloned().map(Value::String).collect());
-                flags.push(Flag { key, flag, value });
-            }
-        };
-        many("listen", "--listen", &self.listen);
-        many("nodes.upstream", "--upstream", &self.upstream);
-        many("nodes.upstream", "--embedded", &self.embedded_urls);
-        many("nodes.dns", "--dns", &self.dns);
-        flags
+        let single = [
+            ("nodes.zookeeper", "--zookeeper", &self.zookeeper),
+            ("nodes.zookeeper_path", "--zookeeper-path", &self.zookeeper_path),
+            ("nodes.cache_file", "--cache", &self.cache),
+            ("http.listen", "--http", &self.http),
+        ];
+        let lists = [
+            ("listen", "--listen", &self.listen),
+            ("nodes.upstream", "--upstream", &self.upstream),
+            ("nodes.upstream", "--embedded", &self.embedded_urls),
+            ("nodes.dns", "--dns", &self.dns),
+        ];
+        let single = single.into_iter().filter_map(|(key, flag, text)| {
+            let value = Value::from(text.clone()?);
+            Some(Flag { key, flag, value })
+        });
+        let lists = lists.into_iter().filter(|(.., texts)| !texts.is_empty());
+        let lists = lists.map(|(key, flag, texts)| {
+            let value = Value::from(texts.clone());
+            Flag { key, flag, value }
+        });
+        single.chain(lists).collect()
     }
 }
 

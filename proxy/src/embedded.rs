@@ -4,7 +4,7 @@
 //! a build without the feature `embedded` there is no broker, and the flag is an error.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 
 /// Limit on the nodes of an embedded cluster, which is only for trials.
 pub const NODES_MAX: usize = 9;
@@ -22,6 +22,8 @@ pub struct Embedded {
     /// For each node, the socket for clients and the socket for the other nodes.
     listeners: Vec<(TcpListener, TcpListener)>,
     urls: Vec<String>,
+    /// For each node, its address for the other nodes.
+    routes: Vec<String>,
 }
 
 impl Embedded {
@@ -36,14 +38,19 @@ impl Embedded {
                 "this build has no broker; build it with the feature `embedded`",
             ));
         }
-        let (mut listeners, mut urls) = (Vec::new(), Vec::new());
+        let (mut listeners, mut urls, mut routes) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..count {
-            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let any = (Ipv4Addr::LOCALHOST, 0);
             let (clients, mesh) = (TcpListener::bind(any)?, TcpListener::bind(any)?);
             urls.push(format!("nats://{}", clients.local_addr()?));
+            routes.push(mesh.local_addr()?.to_string());
             listeners.push((clients, mesh));
         }
-        Ok(Self { listeners, urls })
+        Ok(Self {
+            listeners,
+            urls,
+            routes,
+        })
     }
 
     /// Returns the addresses of the nodes, in the form of `--upstream`.
@@ -57,43 +64,28 @@ impl Embedded {
     /// # Errors
     /// The error of the broker.
     #[cfg(feature = "embedded")]
-    pub async fn run(self) -> Result<EmbeddedNodes, String> {
+    pub async fn run(self) -> io::Result<EmbeddedNodes> {
         use standin_broker::{Server, Settings, Sockets};
-        let mesh_addresses = self
-            .listeners
-            .iter()
-            .map(|(_, mesh)| mesh.local_addr().map(|address| address.to_string()))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(|error| error.to_string())?;
-        let single = self.listeners.len() == 1;
         let starts = self
             .listeners
             .into_iter()
             .enumerate()
             .map(|(number, (clients, mesh))| {
-                let mesh_addresses = &mesh_addresses;
+                let mut others = self.routes.clone();
+                others.remove(number);
                 async move {
-                    let address = clients.local_addr().map_err(|error| error.to_string())?;
-                    let mut settings = Settings::from_toml("").map_err(|error| error.to_string())?;
+                    let address = clients.local_addr()?;
+                    let mut settings = Settings::from_toml("").map_err(io::Error::other)?;
                     settings.addr = address.ip().to_string();
                     settings.port = address.port().into();
                     settings.server_name = format!("embedded-{}", number + 1);
-                    let mut sockets = Sockets {
+                    let sockets = Sockets {
                         clients: Some(clients),
-                        mesh: None,
+                        mesh: (!others.is_empty()).then_some(mesh),
                     };
-                    if !single {
-                        sockets.mesh = Some(mesh);
-                        let others = mesh_addresses
-                            .iter()
-                            .enumerate()
-                            .filter(|(other, _)| *other != number);
-                        settings.cluster.routes =
-                            others.map(|(_, address)| address.as_str().into()).collect();
-                    }
-                    Server::start_on(sockets, settings, std::future::pending())
-                        .await
-                        .map_err(|error| error.to_string())
+                    settings.cluster.routes = others.iter().map(|other| other.as_str().into()).collect();
+                    let server = Server::start_on(sockets, settings, std::future::pending());
+                    server.await.map_err(io::Error::other)
                 }
             });
         let servers = futures_util::future::try_join_all(starts).await?;
@@ -106,7 +98,12 @@ impl Embedded {
     /// Always.
     #[cfg(not(feature = "embedded"))]
     #[expect(clippy::unused_async, reason = "same signature as with the broker")]
-    pub async fn run(self) -> Result<EmbeddedNodes, String> {
-        Err(format!("this build has no broker for {:?}", self.listeners))
+    pub async fn run(self) -> io::Result<EmbeddedNodes> {
+        let Self {
+            listeners, routes, ..
+        } = self;
+        Err(io::Error::other(format!(
+            "no broker for {listeners:?}, {routes:?}"
+        )))
     }
 }
