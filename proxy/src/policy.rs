@@ -6,45 +6,27 @@ use standin_wire::Pattern;
 
 use crate::settings::{InDoubt, Place, Settings, SettingsError};
 
-/// Limits and times of one session. Names and meanings are those of `deploy/proxy.toml`.
+/// Limits and times of one session. Each field is the key of that name in `deploy/proxy.toml`, which describes it.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
-    /// Policy for publishes in doubt whose subject matches no pattern.
     pub(crate) in_doubt: InDoubt,
-    /// Policies for other subjects. The first match applies.
+    /// Policies by subject. The first match applies.
     pub(crate) in_doubt_subjects: Vec<(Pattern, InDoubt)>,
-    /// Bytes of unacked publishes after which the sidecar sends a PING of its own.
     pub(crate) confirm_bytes: u64,
-    /// Time after which the sidecar sends such a PING if a publish is not acked.
     pub(crate) confirm_interval: Duration,
-    /// Limit on the bytes of publishes kept to be sent again. At the limit nothing is sent until a PONG acks some.
     pub(crate) in_doubt_bytes_max: usize,
-    /// Limit on the bytes of the component that are held while no node takes them.
     pub(crate) buffer_bytes: usize,
-    /// Time for which a component without a node stays connected; zero: until every known node was dialled without
-    /// success.
     pub(crate) outage: Duration,
-    /// Time after an outage of all nodes for which held publishes wait for subscribers behind other sidecars.
     pub(crate) settle: Duration,
-    /// Time for which a new component waits for the INFO of its node before it gets the last known INFO.
     pub(crate) info_wait: Duration,
-    /// Limit on the bytes that wait for the component. At the limit the node is not read.
     pub(crate) component_pending_bytes_max: usize,
-    /// Time without progress after which a component that has bytes waiting is closed.
     pub(crate) component_stall: Duration,
-    /// Time without a byte from the component after which it is sent a PING.
     pub(crate) ping_interval: Duration,
-    /// Number of unanswered PINGs after which the component is closed.
     pub(crate) ping_max: u32,
-    /// Limit on live subscriptions; 0: no limit.
     pub(crate) subscriptions_max: usize,
-    /// Time without a byte from the node after which it is sent a PING.
     pub(crate) probe_interval: Duration,
-    /// Timeout for the node's answer to that PING.
     pub(crate) probe_timeout: Duration,
-    /// Timeout from the replay of the journal to the node's PONG.
     pub(crate) handshake_timeout: Duration,
-    /// Limit on the bytes of one control line of the component.
     pub(crate) control_line_bytes_max: usize,
 }
 

@@ -335,22 +335,17 @@ impl Task {
         };
         let now = Instant::now();
         match found {
-            Err(FailedRound {
-                all_refused: true, ..
-            }) => self.session.refused_everywhere(now, &mut self.sockets),
-            Err(FailedRound {
-                known,
-                all_tried,
-                none_reachable_since,
-                ..
-            }) => {
+            Err(round) if round.all_refused => self.session.refused_everywhere(now, &mut self.sockets),
+            Err(round) => {
                 self.rounds += 1;
                 if !wants.keep_node {
                     let waits = self.session.has_sent_command();
-                    self.recovery_entry.round_failed(waits, none_reachable_since);
+                    self.recovery_entry
+                        .round_failed(waits, round.none_reachable_since);
                 }
+                let info = self.shared.last_info();
                 self.session
-                    .no_node(known, all_tried, &self.shared.last_info(), now, &mut self.sockets);
+                    .no_node(round.known, round.all_tried, &info, now, &mut self.sockets);
             }
             Ok(dialled) if wants.keep_node => {
                 self.next = Some(Box::new(dialled));

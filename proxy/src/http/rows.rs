@@ -11,17 +11,13 @@ use crate::shared::Shared;
 /// One page of a list.
 #[derive(Debug, Serialize)]
 pub(super) struct Page<T> {
-    /// Number of rows of the whole list.
     pub(super) total: usize,
-    /// Index of the first row of this page.
     pub(super) offset: usize,
-    /// Largest number of rows on this page.
     pub(super) limit: usize,
-    /// The rows.
     pub(super) items: Vec<T>,
 }
 
-/// One session.
+/// One session. The last three fields are from the component's CONNECT.
 #[derive(Debug, Serialize)]
 pub(super) struct SessionRow {
     /// Number of the session, counted from 1 at the start of the process.
@@ -31,33 +27,24 @@ pub(super) struct SessionRow {
     /// Id of the session's node; `null` without a node. The node has the session's subscriptions when `state` is no longer
     /// `joining`.
     pub(super) node: Option<String>,
-    /// State: `flowing`, `searching`, `joining`, …
     pub(super) state: &'static str,
-    /// Seconds since the component connected.
     pub(super) connected_secs: u64,
     /// Seconds for which the session has had no node; `null` while it has one.
     pub(super) searching_secs: Option<u64>,
-    /// Live subscriptions.
     pub(super) subscriptions: u64,
     /// Buffered bytes, both directions together.
     pub(super) buffered_bytes: u64,
     /// Publishes not yet acked by a PONG.
     pub(super) in_doubt: u64,
-    /// Moves from one node to another.
     pub(super) failovers: u64,
     /// PUB and HPUB passed on.
     pub(super) messages_to_node: u64,
     /// MSG and HMSG passed on.
     pub(super) messages_to_component: u64,
-    /// Bytes passed on to the node.
     pub(super) bytes_to_node: u64,
-    /// Bytes passed on to the component.
     pub(super) bytes_to_component: u64,
-    /// `name` in the component's CONNECT.
     pub(super) client_name: Option<String>,
-    /// `lang` in the component's CONNECT.
     pub(super) client_lang: Option<String>,
-    /// `version` in the component's CONNECT.
     pub(super) client_version: Option<String>,
 }
 
@@ -92,13 +79,11 @@ impl SessionRow {
 pub(super) struct Readiness {
     /// Whether components can connect and, if the settings require it, a node is proved.
     pub(super) ready: bool,
-    /// Number of known nodes.
     pub(super) nodes: usize,
     /// Number of nodes that a session or a probe has proved recently.
     pub(super) nodes_proved: usize,
     /// Seconds for which no node has been proved; `null` while one is.
     pub(super) no_node_secs: Option<u64>,
-    /// Reasons for not being ready; empty when ready.
     pub(super) reasons: Vec<String>,
 }
 

@@ -19,17 +19,29 @@ fn book() -> Arc<NodeBook> {
     Arc::new(NodeBook::new(settings(2), &[]))
 }
 
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
 fn nodes(names: &[&str]) -> Vec<Arc<Node>> {
     names.iter().map(|name| Arc::new(node(name))).collect()
 }
 
-fn snapshot(live: &[&str], cached: &[&str], fixed: &[&str]) -> Snapshot {
+fn snapshot(live: &[&str]) -> Snapshot {
     Snapshot {
         live: nodes(live),
-        cached: nodes(cached),
-        fixed: nodes(fixed),
-        registered: Vec::new(),
-        generation: 1,
+        ..Snapshot::default()
+    }
+}
+
+/// Fails `nodes` in trials, each of which counts.
+fn fail(book: &NodeBook, nodes: &[Arc<Node>], now: Instant) {
+    for node in nodes {
+        book.failed(node, "refused", true, now);
     }
 }
 
@@ -50,11 +62,8 @@ fn a_new_limit_on_dials_applies_to_known_nodes() {
     let waiting_for = dials();
     assert_eq!(waiting_for.available_permits(), 2);
     assert_eq!(with(16), 16);
-    assert_eq!(
-        waiting_for.available_permits(),
-        16,
-        "waiting sessions get the added permits"
-    );
+    // Waiting sessions get the added permits.
+    assert_eq!(waiting_for.available_permits(), 16);
     assert_eq!(with(1), 1);
     assert_eq!(with(3), 3);
 }
@@ -71,48 +80,41 @@ fn the_sidecar_recognises_its_own_addresses() {
     ] {
         let local = SocketAddr::new(local.parse().unwrap(), 50_000);
         let check = SelfCheck::new(&[listens.parse().unwrap()]);
-        assert_eq!(
-            check.is_own(local, peer.parse().unwrap()),
-            own,
-            "{listens} {peer}"
-        );
+        let peer = peer.parse().unwrap();
+        assert_eq!(check.is_own(local, peer), own, "{listens} {peer}");
     }
 }
 
 #[test]
 fn live_nodes_come_before_all_others() {
     let (book, now) = (book(), Instant::now());
-    let mut nodes = snapshot(&["a:1", "b:1", "c:1"], &["d:1"], &["f:1", "e:1"]);
-    nodes.fixed[0] = Arc::new(Node::at("f:1".parse().unwrap(), Source::Gossip));
+    let gossip = Arc::new(Node::at("f:1".parse().unwrap(), Source::Gossip));
+    let nodes = Snapshot {
+        cached: nodes(&["d:1"]),
+        fixed: vec![gossip, Arc::new(node("e:1"))],
+        ..snapshot(&["a:1", "b:1", "c:1"])
+    };
     let mut chosen = std::collections::BTreeMap::new();
     for _ in 0..600 {
         *chosen.entry(order(&book, &nodes, now)[0].clone()).or_insert(0) += 1;
     }
     assert_eq!(chosen.keys().collect::<Vec<_>>(), ["a:1", "b:1", "c:1"]);
-    assert!(
-        chosen.values().all(|times| (120..=280).contains(times)),
-        "{chosen:?}"
-    );
-    assert_eq!(
-        order(&book, &nodes, now)[3..],
-        ["d:1", "e:1", "f:1"],
-        "gossip last"
-    );
+    let is_even = |times| (120..=280).contains(times);
+    assert!(chosen.values().all(is_even), "{chosen:?}");
+    assert_eq!(order(&book, &nodes, now)[3..], ["d:1", "e:1", "f:1"]);
 }
 
 #[test]
 fn a_failed_node_comes_after_all_others_until_it_is_proved_again() {
     let (book, now) = (book(), Instant::now());
-    let nodes = snapshot(&["a:1", "b:1"], &[], &["c:1"]);
+    let mut nodes = snapshot(&["a:1", "b:1"]);
+    nodes.fixed = self::nodes(&["c:1"]);
     let (a, b) = (&nodes.live[0], &nodes.live[1]);
     assert!(book.failed(a, "refused", false, now));
     assert_eq!(order(&book, &nodes, now), ["b:1", "c:1", "a:1"]);
-    let later = now + Duration::from_secs(5);
-    assert_eq!(
-        order(&book, &nodes, later),
-        ["b:1", "c:1", "a:1"],
-        "cooled down, not proved"
-    );
+    let later = now + secs(5);
+    // a has cooled down, but is not proved.
+    assert_eq!(order(&book, &nodes, later), ["b:1", "c:1", "a:1"]);
     book.failed(b, "refused", false, later);
     assert_eq!(order(&book, &nodes, later), ["c:1", "a:1", "b:1"], "b is cooling");
     assert!(book.proved(a, later), "it had failed");
@@ -129,14 +131,10 @@ fn cool_downs_double_up_to_their_bound_and_a_failure_reported_twice_counts_once(
         book.failed(&node, "x", false, now);
         book.failed(&node, "x", false, now);
         let status = book.status(now).remove(0);
-        let bound = Duration::from_millis(100 << failure.min(4)).min(Duration::from_secs(1));
+        let bounds_ms = 100..=(100 << failure.min(4)).min(1000);
         assert_eq!((status.failures, status.state), (failure + 1, "cooling"));
-        let cooling = Duration::from_millis(status.cooling_ms);
-        assert!(
-            cooling <= bound && cooling >= Duration::from_millis(100),
-            "{failure} {cooling:?}"
-        );
-        now += cooling + Duration::from_millis(1);
+        assert!(bounds_ms.contains(&status.cooling_ms), "{failure} {status:?}");
+        now += ms(status.cooling_ms + 1);
         assert_eq!(book.status(now).remove(0).state, "down");
     }
 }
@@ -144,12 +142,11 @@ fn cool_downs_double_up_to_their_bound_and_a_failure_reported_twice_counts_once(
 #[test]
 fn the_avoided_node_comes_last_and_a_draining_one_after_failed_ones() {
     let (book, now) = (book(), Instant::now());
-    let mut nodes = snapshot(&["a:1", "b:1", "d:1"], &[], &["c:1"]);
-    let mut draining = node("b:1");
-    draining.state = NodeState::Draining;
-    nodes.live[1] = Arc::new(draining);
-    book.failed(&nodes.live[2], "x", false, now);
-    let later = now + Duration::from_secs(2);
+    let mut nodes = snapshot(&["a:1", "b:1", "d:1"]);
+    nodes.fixed = self::nodes(&["c:1"]);
+    Arc::make_mut(&mut nodes.live[1]).state = NodeState::Draining;
+    fail(&book, &nodes.live[2..], now);
+    let later = now + secs(2);
     let a = nodes.live[0].client.clone();
     let order = book.candidates(&nodes, Some(&a), false, later);
     let order: Vec<_> = order.iter().map(|node| node.client.to_string()).collect();
@@ -159,27 +156,25 @@ fn the_avoided_node_comes_last_and_a_draining_one_after_failed_ones() {
 #[test]
 fn after_an_outage_nodes_with_fewer_sessions_come_first() {
     let (book, now) = (book(), Instant::now());
-    let nodes = snapshot(&["a:1", "b:1"], &[], &[]);
+    let nodes = snapshot(&["a:1", "b:1"]);
     for _ in 0..3 {
         book.count_session(&nodes.live[0], true);
     }
     for _ in 0..50 {
-        assert_eq!(
-            book.candidates(&nodes, None, true, now)[0].client,
-            nodes.live[1].client
-        );
+        let first = book.candidates(&nodes, None, true, now).remove(0);
+        assert_eq!(first.client, nodes.live[1].client);
     }
 }
 
 #[test]
 fn withdrawn_nodes_are_the_last_choice_if_they_were_proved_recently() {
     let (book, now) = (book(), Instant::now());
-    let before = snapshot(&["a:1", "b:1", "never:1"], &[], &[]);
+    let before = snapshot(&["a:1", "b:1", "never:1"]);
     book.take_snapshot(&before, now);
     book.proved(&before.live[0], now);
     book.proved(&before.live[1], now);
     book.count_session(&before.live[1], true);
-    let ghost = snapshot(&["ghost:1"], &[], &[]);
+    let ghost = snapshot(&["ghost:1"]);
     book.take_snapshot(&ghost, now);
     let mut left = order(&book, &ghost, now);
     assert_eq!(left.remove(0), "ghost:1");
@@ -235,15 +230,13 @@ fn when_the_last_proved_node_fails_the_others_are_dialled_at_once_before_an_outa
         book.proved(node, now);
     }
     for _ in 0..10 {
-        now += Duration::from_secs(1);
+        now += secs(1);
         book.failed(a, "refused", true, now);
         book.failed(b, "refused", true, now);
     }
-    assert!(
-        book.begin_dial(&a.client, now).is_none(),
-        "c serves, so a has time until its retry"
-    );
-    now += Duration::from_millis(1);
+    // c serves, so a has time until its retry.
+    assert!(book.begin_dial(&a.client, now).is_none());
+    now += ms(1);
     book.failed(c, "reset", false, now);
     let none_since = |now| book.none_reachable_since(&all, now);
     let lost_at = now;
@@ -254,7 +247,7 @@ fn when_the_last_proved_node_fails_the_others_are_dialled_at_once_before_an_outa
         book.failed(node, "refused", true, now);
         assert!(book.begin_dial(&node.client, now).is_none(), "once");
     }
-    now += Duration::from_secs(1);
+    now += secs(1);
     assert_eq!(none_since(now), Some(lost_at));
     book.proved(b, now);
     assert_eq!(none_since(now), None);
@@ -269,7 +262,7 @@ fn dials_to_a_node_that_fails_soon_after_each_recovery_stay_limited() {
     let mut now = start;
     let mut dials = 0;
     for _ in 0..4000 {
-        now += Duration::from_millis(1);
+        now += ms(1);
         // Any number of sessions try to dial the node.
         while let Some(_turn) = book.begin_dial(&node.client, now) {
             dials += 1;
@@ -285,16 +278,14 @@ fn dials_to_a_node_that_fails_soon_after_each_recovery_stay_limited() {
     assert!((20..130).contains(&dials), "{dials} dials in 4 s");
     // The node stays up from now on.
     book.proved(&node, now);
-    assert!(
-        book.with_entry(&node, |entry, _| entry.is_limited(now)),
-        "on probation"
-    );
+    let is_on_probation = book.with_entry(&node, |entry, _| entry.is_limited(now));
+    assert!(is_on_probation);
     let later = now + PROBATION;
     for _ in 0..100 {
         assert!(matches!(book.begin_dial(&node.client, later), Some(None)));
     }
     // A failure long after the recovery counts as a first failure.
-    let later = later + Duration::from_secs(60);
+    let later = later + secs(60);
     book.failed(&node, "closed", false, later);
     book.proved(&node, later);
     assert!(matches!(book.begin_dial(&node.client, later), Some(None)));
@@ -303,29 +294,33 @@ fn dials_to_a_node_that_fails_soon_after_each_recovery_stay_limited() {
 #[test]
 fn a_node_is_proved_by_a_session_on_it_or_by_a_recent_probe() {
     let (book, now) = (book(), Instant::now());
-    let nodes = snapshot(&["a:1"], &[], &[]);
+    let nodes = snapshot(&["a:1"]);
     let a = &nodes.live[0];
     book.take_snapshot(&nodes, now);
-    let state = |at| book.status(at).remove(0).state;
-    assert_eq!(state(now), "unproved");
-    assert!(book.none_proved_since(now).is_some());
+    let state = |at| {
+        (
+            book.status(at).remove(0).state,
+            book.none_proved_since(at).is_none(),
+        )
+    };
+    assert_eq!(state(now), ("unproved", false));
     book.proved(a, now);
-    assert_eq!((state(now), book.none_proved_since(now)), ("up", None));
-    let long_after = now + Duration::from_secs(3600);
-    assert_eq!(state(long_after), "unproved");
+    assert_eq!(state(now), ("up", true));
+    let long_after = now + secs(3600);
+    assert_eq!(state(long_after), ("unproved", false));
     book.count_session(a, true);
-    assert_eq!(state(long_after), "unproved", "a connection alone proves nothing");
-    book.count_served(&a.client, true, now);
     assert_eq!(
-        (state(long_after), book.none_proved_since(long_after)),
-        ("up", None)
+        state(long_after).0,
+        "unproved",
+        "a connection alone proves nothing"
     );
+    book.count_served(&a.client, true, now);
+    assert_eq!(state(long_after), ("up", true));
     book.failed(a, "reset", false, long_after);
     assert_eq!(book.none_proved_since(long_after), Some(long_after));
     let last_error = || book.status(long_after).remove(0).last_error;
     assert_eq!(last_error().as_deref(), Some("reset"));
-    let later = long_after + Duration::from_secs(7);
-    let reason = book.reachability(later).unreachable();
+    let reason = book.reachability(long_after + secs(7)).unreachable();
     assert_eq!(reason.unwrap(), "no node reachable for 7 s: 1 known, reset");
     book.proved(a, long_after);
     assert_eq!(last_error(), None, "a healthy node has no error");
@@ -335,49 +330,41 @@ fn a_node_is_proved_by_a_session_on_it_or_by_a_recent_probe() {
 #[test]
 fn idle_nodes_are_probed_slowly_and_failed_ones_after_their_cool_down() {
     let (book, now) = (book(), Instant::now());
-    let nodes = snapshot(&["a:1", "b:1"], &[], &[]);
+    let nodes = snapshot(&["a:1", "b:1"]);
     book.take_snapshot(&nodes, now);
     let due = |at| book.due_probes(at).len();
     assert_eq!(due(now), 0, "new nodes are not probed all at once");
-    let soon = now + Duration::from_millis(500);
+    let soon = now + ms(500);
     assert_eq!((due(soon), due(soon)), (2, 0));
     book.proved(&nodes.live[0], now);
     book.count_served(&nodes.live[0].client, true, now);
     book.failed(&nodes.live[1], "x", false, now);
-    assert_eq!(due(now + Duration::from_millis(99)), 0);
+    assert_eq!(due(now + ms(99)), 0);
     let searcher = book.searcher();
     book.failed(&nodes.live[0], "x", false, now);
-    assert_eq!(due(now + Duration::from_secs(2)), 0, "a session dials it");
+    assert_eq!(due(now + secs(2)), 0, "a session dials it");
     book.proved(&nodes.live[0], now);
     drop(searcher);
-    assert_eq!(
-        due(now + Duration::from_secs(1)),
-        1,
-        "b has cooled down; a has a session"
-    );
+    // b has cooled down, and a has a session.
+    assert_eq!(due(now + secs(1)), 1);
     book.proved(&nodes.live[1], now);
-    assert_eq!(due(now + Duration::from_secs(4)), 0);
-    assert_eq!(due(now + Duration::from_secs(16)), 1);
+    assert_eq!(due(now + secs(4)), 0);
+    assert_eq!(due(now + secs(16)), 1);
 }
 
 #[test]
 fn while_no_node_is_proved_and_no_session_searches_failed_nodes_are_probed_each_second() {
     let (book, mut now) = (book(), Instant::now());
-    let nodes = snapshot(&["a:1", "b:1"], &[], &[]);
+    let nodes = snapshot(&["a:1", "b:1"]);
     book.take_snapshot(&nodes, now);
-    let fail = |now| {
-        for node in &nodes.live {
-            book.failed(node, "refused", true, now);
-        }
-    };
     for _ in 0..20 {
-        fail(now);
-        now += Duration::from_secs(1);
+        fail(&book, &nodes.live, now);
+        now += secs(1);
         assert_eq!(book.due_probes(now).len(), 2, "despite the cool-down");
     }
-    fail(now);
+    fail(&book, &nodes.live, now);
     book.proved(&nodes.live[0], now);
-    assert!(book.due_probes(now + Duration::from_millis(50)).is_empty());
+    assert!(book.due_probes(now + ms(50)).is_empty());
 }
 
 #[test]
@@ -387,7 +374,7 @@ fn the_spread_grows_with_the_sessions_that_search_above_the_limit_on_dials() {
     for searcher in &searchers[..=2] {
         assert_eq!(searcher.spread(), Duration::ZERO);
     }
-    assert!(searchers[99].spread() <= Duration::from_millis(5));
+    assert!(searchers[99].spread() <= ms(5));
     drop(searchers);
     assert_eq!(book.searching.load(Ordering::Relaxed), 0);
 }
@@ -396,7 +383,7 @@ fn the_spread_grows_with_the_sessions_that_search_above_the_limit_on_dials() {
 fn withdrawn_nodes_that_were_never_proved_are_removed() {
     let (book, now) = (book(), Instant::now());
     book.failed(&Arc::new(node("b:1")), "x", false, now);
-    book.take_snapshot(&snapshot(&["a:1"], &[], &[]), now);
+    book.take_snapshot(&snapshot(&["a:1"]), now);
     assert_eq!(lock(&book.entries).len(), 1);
 }
 
@@ -405,12 +392,10 @@ fn nodes_proved_before_are_retried_before_nodes_never_proved() {
     let (book, now) = (book(), Instant::now());
     let dead: Vec<String> = (0..40).map(|number| format!("dead{number}:1")).collect();
     let names: Vec<&str> = dead.iter().map(String::as_str).chain(["lost:1"]).collect();
-    let nodes = snapshot(&names, &[], &[]);
+    let nodes = snapshot(&names);
     book.proved(&nodes.live[40], now);
-    nodes.live.iter().for_each(|node| {
-        book.failed(node, "x", false, now);
-    });
-    for later in [now, now + Duration::from_secs(2)] {
+    fail(&book, &nodes.live, now);
+    for later in [now, now + secs(2)] {
         assert_eq!(order(&book, &nodes, later)[0], "lost:1");
     }
 }
@@ -418,27 +403,23 @@ fn nodes_proved_before_are_retried_before_nodes_never_proved() {
 #[test]
 fn withdrawn_failed_nodes_are_retried_after_named_ones() {
     let (book, now) = (book(), Instant::now());
-    let before = snapshot(&["gone:1", "stays:1"], &[], &[]);
+    let before = snapshot(&["gone:1", "stays:1"]);
     book.take_snapshot(&before, now);
-    before.live.iter().for_each(|node| {
+    for node in &before.live {
         book.proved(node, now);
-    });
-    let after = snapshot(&["stays:1"], &[], &[]);
+    }
+    let after = snapshot(&["stays:1"]);
     book.take_snapshot(&after, now);
-    before.live.iter().for_each(|node| {
-        book.failed(node, "x", false, now);
-    });
+    fail(&book, &before.live, now);
     assert_eq!(order(&book, &after, now), ["stays:1", "gone:1"]);
 }
 
 #[test]
 fn after_an_outage_failed_nodes_are_probed_at_once_and_then_at_each_retry_time() {
     let (book, began) = (book(), Instant::now());
-    let nodes = snapshot(&["a:1", "b:1"], &[], &[]);
+    let nodes = snapshot(&["a:1", "b:1"]);
     for _ in 0..10 {
-        nodes.live.iter().for_each(|node| {
-            book.failed(node, "x", true, began);
-        });
+        fail(&book, &nodes.live, began);
     }
     book.end_cooldowns(began);
     book.proved(&nodes.live[0], began);
@@ -451,7 +432,7 @@ fn after_an_outage_failed_nodes_are_probed_at_once_and_then_at_each_retry_time()
             book.failed(&node, "x", true, now);
             probes += 1;
         }
-        now += Duration::from_millis(5);
+        now += ms(5);
     }
     assert!((4..=6).contains(&probes), "{probes}");
     assert!(!book.probes_eagerly(now));
