@@ -30,15 +30,11 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects, and waits until the server has accepted the CONNECT.
     pub(crate) fn open(server: SocketAddr) -> io::Result<Self> {
-        Self::open_as(server, CONNECT)
+        Self::open_for(server, false)
     }
 
-    /// Connects as [`open`](Self::open) does, for messages with headers.
-    pub(crate) fn open_with_headers(server: SocketAddr) -> io::Result<Self> {
-        Self::open_as(server, CONNECT_HEADERS)
-    }
-
-    fn open_as(server: SocketAddr, connect: &[u8]) -> io::Result<Self> {
+    /// Connects as [`open`](Self::open) does, for messages with `headers` or without.
+    pub(crate) fn open_for(server: SocketAddr, headers: bool) -> io::Result<Self> {
         let stream = TcpStream::connect(server)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
@@ -46,7 +42,7 @@ impl Connection {
             stream,
             incoming: Incoming::new(BUFFER_BYTES),
         };
-        connection.send(connect)?;
+        connection.send(if headers { CONNECT_HEADERS } else { CONNECT })?;
         connection.flush()?;
         Ok(connection)
     }

@@ -2,7 +2,6 @@
 //! `hear HOST:PORT` publishes to every component through that node, with retries, until each has received a message since the
 //! command. The end of standard input ends the program.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -29,13 +28,6 @@ pub(crate) struct Idle {
     components: usize,
 }
 
-/// State of one component.
-#[derive(Debug, Default)]
-struct Ear {
-    heard: Cell<bool>,
-    lost: Cell<bool>,
-}
-
 impl Idle {
     /// Connects the components and runs commands until the end of the input.
     pub(crate) fn run(self) -> Outcome<()> {
@@ -45,25 +37,17 @@ impl Idle {
     async fn serve(self) -> Outcome<()> {
         let started = Instant::now();
         let prefix = format!("idle.{}", std::process::id());
-        let mut ears = Vec::new();
-        for (component, incoming) in swarm::open(self.server, self.components, &prefix).await? {
-            let ear = Rc::new(Ear::default());
-            ears.push(Rc::clone(&ear));
-            tokio::task::spawn_local(async move {
-                component.listen(incoming, || ear.heard.set(true)).await;
-                ear.lost.set(true);
-            });
-        }
+        let components = swarm::open_listening(self.server, self.components, &prefix).await?;
         crate::print(&json!({
             "measurement": "idle",
             "event": "ready",
-            "components": ears.len(),
+            "components": components.len(),
             "seconds": started.elapsed().as_secs_f64(),
         }))?;
         let mut commands = swarm::commands();
         while let Some(command) = commands.recv().await {
             match command.split_once(' ') {
-                Some(("hear", node)) => hear(node.parse()?, &ears, &prefix).await?,
+                Some(("hear", node)) => hear(node.parse()?, &components, &prefix).await?,
                 _ => return Err(format!("no command {command:?}").into()),
             }
         }
@@ -71,34 +55,35 @@ impl Idle {
     }
 }
 
-async fn hear(node: SocketAddr, ears: &[Rc<Ear>], prefix: &str) -> Outcome<()> {
+async fn hear(node: SocketAddr, components: &[Rc<Component>], prefix: &str) -> Outcome<()> {
     let started = Instant::now();
-    ears.iter().for_each(|ear| ear.heard.set(false));
+    components.iter().for_each(|component| component.mark());
+    let is_deaf = |component: &Component| component.messages.get() == 0 && !component.is_lost.get();
+    let deaf = || (0..components.len()).filter(|number| is_deaf(&components[*number]));
     let (publisher, _) = Component::open(node, None, &format!("{prefix}.publisher")).await?;
     let mut rounds = tokio::time::interval(ROUND);
     for _ in 0..ROUNDS_MAX {
         rounds.tick().await;
-        let mut round = String::new();
-        for (number, _) in ears
-            .iter()
-            .enumerate()
-            .filter(|(_, ear)| !ear.heard.get() && !ear.lost.get())
-        {
-            round += &format!("PUB {prefix}.{number} 1\r\nx\r\n");
-        }
+        let round: String = deaf()
+            .map(|number| format!("PUB {prefix}.{number} 1\r\nx\r\n"))
+            .collect();
         if round.is_empty() {
             break;
         }
         let busy = publisher.unsent_bytes() > 0;
         publisher.send(if busy { b"" } else { round.as_bytes() })?;
     }
-    let count = |counted: fn(&Ear) -> bool| ears.iter().filter(|ear| counted(ear)).count();
+    let lost = components
+        .iter()
+        .filter(|component| component.is_lost.get())
+        .count();
+    let deaf = deaf().count();
     crate::print(&json!({
         "measurement": "idle",
         "event": "heard",
-        "components": count(|ear| ear.heard.get() && !ear.lost.get()),
-        "lost": count(|ear| ear.lost.get()),
-        "deaf": count(|ear| !ear.heard.get() && !ear.lost.get()),
+        "components": components.len() - lost - deaf,
+        "lost": lost,
+        "deaf": deaf,
         "seconds": started.elapsed().as_secs_f64(),
     }))
 }

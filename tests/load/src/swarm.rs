@@ -1,10 +1,10 @@
 //! Many components on one thread, each with a connection and one subscription, and the commands of the measurements that use them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -31,6 +31,14 @@ pub(crate) struct Component {
     stream: TcpStream,
     /// Bytes that the socket has not accepted yet.
     unsent: RefCell<Vec<u8>>,
+    /// Number of messages received since the last [`mark`](Self::mark).
+    pub(crate) messages: Cell<u64>,
+    /// Time of the last message.
+    last: Cell<Instant>,
+    /// Longest silence that a message has ended since the last mark.
+    longest: Cell<Duration>,
+    /// Whether the connection has ended.
+    pub(crate) is_lost: Cell<bool>,
 }
 
 impl Component {
@@ -50,6 +58,10 @@ impl Component {
             address: stream.local_addr()?,
             stream,
             unsent: RefCell::default(),
+            messages: Cell::default(),
+            last: Cell::new(Instant::now()),
+            longest: Cell::default(),
+            is_lost: Cell::default(),
         };
         let mut incoming = Incoming::new(BUFFER_BYTES);
         component.send(CONNECT)?;
@@ -81,25 +93,32 @@ impl Component {
         self.unsent.borrow().len()
     }
 
-    /// Gives every message to `take` until the connection ends, and returns the reason.
-    pub(crate) async fn listen(&self, mut incoming: Incoming, mut take: impl FnMut()) -> io::Error {
-        loop {
-            if let Err(error) = self.take_all(&mut incoming, &mut take) {
-                return error;
-            }
-            if let Err(error) = self.read(&mut incoming).await {
-                return error;
-            }
-        }
+    /// Counts no messages and no silence from before this call.
+    pub(crate) fn mark(&self) {
+        self.longest.set(Duration::ZERO);
+        self.messages.set(0);
+    }
+
+    /// Returns the longest silence, including the present one.
+    pub(crate) fn longest_silence(&self) -> Duration {
+        self.longest.get().max(self.last.get().elapsed())
+    }
+
+    /// Counts messages until the connection ends.
+    async fn listen(self: Rc<Self>, mut incoming: Incoming) {
+        let hear = || {
+            let now = Instant::now();
+            let silence = now - self.last.replace(now);
+            self.longest.set(self.longest.get().max(silence));
+            self.messages.set(self.messages.get() + 1);
+        };
+        while self.receive(&mut incoming, hear).await.is_ok() {}
+        self.is_lost.set(true);
     }
 
     /// Reads once, and gives every message to `take`.
-    pub(crate) async fn receive(&self, incoming: &mut Incoming, take: impl FnMut()) -> io::Result<()> {
+    pub(crate) async fn receive(&self, incoming: &mut Incoming, mut take: impl FnMut()) -> io::Result<()> {
         self.read(incoming).await?;
-        self.take_all(incoming, take)
-    }
-
-    fn take_all(&self, incoming: &mut Incoming, mut take: impl FnMut()) -> io::Result<()> {
         while let Some(arrival) = incoming.next()? {
             match arrival {
                 Arrival::Message(_) => take(),
@@ -146,6 +165,20 @@ pub(crate) async fn open(
         keep(&mut opening, &mut open).await?;
     }
     Ok(open.into_iter().flatten().collect())
+}
+
+/// Opens components as [`open`] does. Each of them then counts its messages.
+pub(crate) async fn open_listening(
+    server: SocketAddr,
+    count: usize,
+    prefix: &str,
+) -> Outcome<Vec<Rc<Component>>> {
+    let opened = open(server, count, prefix).await?.into_iter();
+    let listening = opened.map(|(component, incoming)| {
+        tokio::task::spawn_local(Rc::clone(&component).listen(incoming));
+        component
+    });
+    Ok(listening.collect())
 }
 
 type Opening = JoinSet<(usize, io::Result<(Component, Incoming)>)>;

@@ -3,7 +3,6 @@
 //! As in `flow`, a window limits the bytes in flight of each subject, so no server has a reason to drop a message, and every one must
 //! be received.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -88,7 +87,7 @@ impl Throughput {
         let mut threads = Vec::new();
         for subject in &subjects {
             for number in 0..self.subscribers {
-                let mut connection = self.open(self.places.subscriber(number))?;
+                let mut connection = Connection::open_for(self.places.subscriber(number), self.headers)?;
                 let queue = if self.queue { " crew" } else { "" };
                 connection.subscribe(&format!("{}{queue}", subject.name))?;
                 let subject = Arc::clone(subject);
@@ -97,7 +96,8 @@ impl Throughput {
         }
         self.places
             .wait_for_interest(&format!("load.{}", std::process::id()))?;
-        let publishers = (0..self.publishers).map(|number| self.open(self.places.publisher(number)));
+        let open = |number| Connection::open_for(self.places.publisher(number), self.headers);
+        let publishers = (0..self.publishers).map(open);
         let publishers: Vec<Connection> = publishers.collect::<std::io::Result<_>>()?;
         let started = Instant::now();
         for (number, mut connection) in publishers.into_iter().enumerate() {
@@ -133,14 +133,6 @@ impl Throughput {
             total: self.messages * publishers,
             sent: AtomicU64::new(0),
             received: (0..self.subscribers).map(|_| AtomicU64::new(0)).collect(),
-        }
-    }
-
-    fn open(&self, place: SocketAddr) -> std::io::Result<Connection> {
-        if self.headers {
-            Connection::open_with_headers(place)
-        } else {
-            Connection::open(place)
         }
     }
 
