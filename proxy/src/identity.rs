@@ -28,7 +28,7 @@ pub(crate) struct Identity {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct IdentitySettings {
     /// Host and port in INFO; `None`: the address to which the component connected.
-    pub(crate) advertise: Option<(String, u16)>,
+    pub(crate) advertise: Option<Endpoint>,
     /// Credentials for components that send none.
     pub(crate) credentials: Option<Arc<Credentials>>,
 }
@@ -43,10 +43,7 @@ impl IdentitySettings {
         let credentials = fixed.find_map(|upstream| upstream.credentials.clone());
         let advertise = match settings.advertise.as_str() {
             "" => None,
-            address => {
-                let endpoint: Endpoint = address.parse()?;
-                Some((endpoint.host.to_string(), endpoint.port))
-            }
+            address => Some(address.parse()?),
         };
         Ok(Self {
             advertise,
@@ -63,10 +60,10 @@ impl IdentitySettings {
         local: SocketAddr,
         mark: &Arc<str>,
     ) -> Identity {
-        let (host, port) = self
-            .advertise
-            .clone()
-            .unwrap_or_else(|| (local.ip().to_string(), local.port()));
+        let (host, port) = match &self.advertise {
+            Some(endpoint) => (endpoint.host.to_string(), endpoint.port),
+            None => (local.ip().to_string(), local.port()),
+        };
         Identity {
             host,
             port,

@@ -8,7 +8,7 @@ use standin_daemon::settings::Loaded;
 use standin_proxy::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use standin_proxy::embedded::Embedded;
 use standin_proxy::{RunError, Settings, Sidecar};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 const PROGRAM: &str = "standin-proxy";
@@ -53,17 +53,17 @@ fn main() -> ExitCode {
         }
     };
     let serving = async {
-        let mut _nodes = None;
-        if let Some(embedded) = embedded {
-            match embedded.run().await {
-                Ok(nodes) => _nodes = Some(nodes),
-                Err(error) => {
-                    error!("cannot run an embedded node: {error}");
-                    return EXIT_UNAVAILABLE;
-                }
+        let nodes = match embedded {
+            Some(embedded) => embedded.run().await.map(Some),
+            None => Ok(None),
+        };
+        match nodes {
+            Ok(_running) => serve(&cli, settings, &logging).await,
+            Err(error) => {
+                error!("cannot run an embedded node: {error}");
+                EXIT_UNAVAILABLE
             }
         }
-        serve(&cli, settings, &logging).await
     };
     runtime.block_on(serving).into()
 }
@@ -82,31 +82,15 @@ fn embedded(cli: &mut Cli) -> std::io::Result<Option<Embedded>> {
     Ok(embedded)
 }
 
-/// Signals that the program handles.
-struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-}
-
 /// Runs the sidecar until a signal stops it. Returns the exit code.
 async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => {
-            error!("cannot listen for signals: {error}");
-            return EXIT_BUG;
-        }
+    let listen = |kind| signal(kind).inspect_err(|error| error!("cannot listen for signals: {error}"));
+    let (Ok(mut hangup), Ok(mut interrupt), Ok(mut terminate)) = (
+        listen(SignalKind::hangup()),
+        listen(SignalKind::interrupt()),
+        listen(SignalKind::terminate()),
+    ) else {
+        return EXIT_BUG;
     };
     let mut sidecar = match Sidecar::start(settings).await {
         Ok(sidecar) => sidecar,
@@ -121,9 +105,9 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     };
     loop {
         tokio::select! {
-            _ = signals.hangup.recv() => reload(cli, &mut sidecar, logging),
-            _ = signals.interrupt.recv() => break,
-            _ = signals.terminate.recv() => break,
+            _ = hangup.recv() => reload(cli, &mut sidecar, logging),
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
         }
     }
     sidecar.stop().await;

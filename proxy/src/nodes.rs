@@ -7,7 +7,7 @@
 //! | this one | the book: proofs and failures, and which nodes are kept |
 //! | [`node_entry`] | the state of one node: failures, cool-down, proofs |
 //! | [`order`] | the order in which a session tries the nodes |
-//! | [`permit`], [`token_bucket`] | the limits on dials |
+//! | [`permit`] | the limits on dials |
 //! | [`searcher`] | the number of sessions that look for a node |
 //! | [`probes`] | when nodes without a session are probed |
 //! | [`self_check`] | how the sidecar recognises itself among the nodes |
@@ -22,7 +22,6 @@ mod permit;
 mod probes;
 mod searcher;
 mod self_check;
-mod token_bucket;
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -38,10 +37,10 @@ use tokio::sync::{Notify, Semaphore};
 use node_entry::NodeEntry;
 pub(crate) use node_status::NodeStatus;
 pub(crate) use permit::Permit;
+use permit::TokenBucket;
 pub(crate) use probes::SPREAD;
 pub(crate) use searcher::Searcher;
 use self_check::SelfCheck;
-use token_bucket::TokenBucket;
 
 use crate::settings::Settings;
 

@@ -12,7 +12,7 @@ use standin_daemon::settings::{Effect, changes, reloaded};
 use standin_registry::{NodeState, RegistryError, Snapshot};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::identity::IdentitySettings;
@@ -64,9 +64,9 @@ pub struct Sidecar {
     workers: Arc<Workers>,
     addresses: Vec<SocketAddr>,
     http_address: Option<SocketAddr>,
-    accepting: Vec<JoinHandle<()>>,
+    accepting: JoinSet<()>,
     /// The other tasks, among them the HTTP pages.
-    background: Vec<JoinHandle<()>>,
+    background: JoinSet<()>,
 }
 
 /// Runs a sidecar until `shutdown` is ready, then stops it in order.
@@ -105,19 +105,17 @@ impl Sidecar {
         let shared = Shared::new(settings, policy, identity_settings, registry, &addresses);
         let shared = Arc::new(shared);
         let workers = Arc::new(Workers::start(workers, &shared).map_err(RunError::Worker)?);
-        let mut background = vec![
-            tokio::spawn(follow_registry(Arc::clone(&shared))),
-            tokio::spawn(prober::run(Arc::clone(&shared))),
-            tokio::spawn(reporter::run(Arc::clone(&shared))),
-        ];
+        let mut background = JoinSet::new();
+        background.spawn(follow_registry(Arc::clone(&shared)));
+        background.spawn(prober::run(Arc::clone(&shared)));
+        background.spawn(reporter::run(Arc::clone(&shared)));
         let accept = |listener| listener::serve(listener, Arc::clone(&shared), Arc::clone(&workers));
-        let accepting = listeners.into_iter().map(accept).map(tokio::spawn).collect();
+        let accepting = listeners.into_iter().map(accept).collect();
         shared.listening.store(true, Relaxed);
-        let http_address = http_listener
-            .as_ref()
-            .and_then(|listener| listener.local_addr().ok());
+        let mut http_address = None;
         if let Some(listener) = http_listener {
-            background.push(tokio::spawn(http::serve(listener, Arc::clone(&shared))));
+            http_address = listener.local_addr().ok();
+            background.spawn(http::serve(listener, Arc::clone(&shared)));
         }
         if let Some(address) = http_address {
             info!(%address, "serving HTTP");
@@ -183,7 +181,7 @@ impl Sidecar {
     pub async fn stop(mut self) {
         let until = Instant::now() + self.shared.settings.load().process.shutdown_secs.duration();
         self.shared.stopping.store(true, Relaxed);
-        self.accepting.drain(..).for_each(|task| task.abort());
+        self.accepting.abort_all();
         let sessions = self.shared.sessions.len();
         info!(sessions, "stopping");
         self.send_all(SessionCommand::ShutDown);
@@ -198,11 +196,7 @@ impl Sidecar {
             );
         }
         reporter::log_losses_now(&self.shared);
-        for task in self.background.drain(..) {
-            task.abort();
-            // The port of the pages is free when the task has ended.
-            let _ = task.await;
-        }
+        self.background.shutdown().await;
         self.shared.registry.clone().close().await;
         let threads = Arc::into_inner(self.workers)
             .map(Workers::finish)

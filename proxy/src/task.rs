@@ -340,8 +340,10 @@ impl Task {
                 self.rounds += 1;
                 if !wants.keep_node {
                     let waits = self.session.has_sent_command();
-                    self.recovery_entry
-                        .round_failed(waits, round.none_reachable_since);
+                    let none_since = round.none_reachable_since;
+                    let has_failed = |node: &Endpoint| self.shared.book.has_failed(node);
+                    let recovery = &self.shared.recovery;
+                    recovery.round_failed(&self.session_info, waits, none_since, has_failed);
                 }
                 let info = self.shared.last_info();
                 self.session

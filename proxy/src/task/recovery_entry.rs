@@ -54,14 +54,6 @@ impl RecoveryEntry {
         recovery.lost(&self.session, node, served, awaited, in_doubt, now)
     }
 
-    /// Records a round of dialling without a connection.
-    pub(super) fn round_failed(&self, waits: bool, none_reachable_since: Option<Instant>) {
-        let has_failed = |node: &Endpoint| self.shared.book.has_failed(node);
-        self.shared
-            .recovery
-            .round_failed(&self.session, waits, none_reachable_since, has_failed);
-    }
-
     /// Records that the node has taken the session.
     pub(super) fn served(&mut self, node: &Endpoint, now: Instant) {
         if self.served.is_none() {
