@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,13 +19,9 @@ pub(crate) struct Nodes {
     program: OsString,
     /// The argument before the flags, if the program needs one.
     prefix: Option<&'static str>,
-    ports: Vec<Ports>,
+    client_ports: Vec<u16>,
+    routes: Vec<String>,
     processes: Vec<Child>,
-}
-
-struct Ports {
-    client: u16,
-    route: u16,
 }
 
 impl Nodes {
@@ -32,44 +29,36 @@ impl Nodes {
     pub(crate) fn start(program: Option<&OsString>) -> Result<Self, Box<dyn Error>> {
         let own = || std::env::current_exe().map(OsString::from);
         // All ports are held at once, so that they differ.
-        let free: Vec<_> = (0..2 * NODES)
-            .map(|_| TcpListener::bind("127.0.0.1:0"))
-            .collect::<Result<_, _>>()?;
-        let port = |at: usize| free[at].local_addr().map(|address| address.port());
-        let ports = (0..NODES).map(|at| {
-            Ok(Ports {
-                client: port(at)?,
-                route: port(NODES + at)?,
-            })
-        });
+        let held = (0..2 * NODES).map(|_| TcpListener::bind("127.0.0.1:0"));
+        let held: Vec<TcpListener> = held.collect::<io::Result<_>>()?;
+        let ports = held.iter().map(|held| Ok(held.local_addr()?.port()));
+        let mut client_ports: Vec<u16> = ports.collect::<io::Result<_>>()?;
+        let route_ports = client_ports.split_off(NODES);
         let mut nodes = Self {
             program: program.cloned().map_or_else(own, Ok)?,
             prefix: program.is_none().then_some(AS_NODE),
-            ports: ports.collect::<std::io::Result<_>>()?,
+            client_ports,
+            routes: route_ports.iter().map(url).collect(),
             processes: Vec::new(),
         };
-        drop(free);
+        drop(held);
         for at in 0..NODES {
             let process = nodes.spawn(at)?;
             nodes.processes.push(process);
         }
         nodes
-            .ports
+            .client_ports
             .iter()
-            .try_for_each(|ports| wait_until_open(ports.client))?;
+            .try_for_each(|port| wait_until_open(*port))?;
         Ok(nodes)
     }
 
-    pub(crate) fn client_ports(&self) -> Vec<u16> {
-        self.ports.iter().map(|ports| ports.client).collect()
+    pub(crate) fn client_ports(&self) -> &[u16] {
+        &self.client_ports
     }
 
     pub(crate) fn urls(&self) -> Vec<String> {
-        let urls = self
-            .ports
-            .iter()
-            .map(|ports| format!("nats://127.0.0.1:{}", ports.client));
-        urls.collect()
+        self.client_ports.iter().map(url).collect()
     }
 
     /// Kills the node with this client port (SIGKILL).
@@ -88,18 +77,16 @@ impl Nodes {
     }
 
     fn at(&self, port: u16) -> Result<usize, Box<dyn Error>> {
-        let at = self.ports.iter().position(|ports| ports.client == port);
+        let at = self.client_ports.iter().position(|known| *known == port);
         Ok(at.ok_or_else(|| format!("no node has port {port}"))?)
     }
 
     fn spawn(&self, at: usize) -> Result<Child, Box<dyn Error>> {
-        let route = |ports: &Ports| format!("nats://127.0.0.1:{}", ports.route);
-        let routes: Vec<_> = self.ports.iter().map(route).collect();
         let process = Command::new(&self.program)
             .args(self.prefix)
-            .args(["-a", "127.0.0.1", "-p", &self.ports[at].client.to_string()])
-            .args(["--cluster_name", "example", "--cluster", &routes[at]])
-            .args(["--routes", &routes.join(",")])
+            .args(["-a", "127.0.0.1", "-p", &self.client_ports[at].to_string()])
+            .args(["--cluster_name", "example", "--cluster", &self.routes[at]])
+            .args(["--routes", &self.routes.join(",")])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -115,6 +102,10 @@ impl Drop for Nodes {
             let _ = process.wait();
         }
     }
+}
+
+fn url(port: &u16) -> String {
+    format!("nats://127.0.0.1:{port}")
 }
 
 /// Returns whether this process is to be a node.

@@ -153,9 +153,6 @@ where
 /// Proves that `node` serves: connects and reads its INFO. If the node asks for no credentials, also sends a PING and
 /// waits for the PONG. If it asks for credentials, a PING before CONNECT would be an error in the node's log, so INFO
 /// alone is the proof.
-///
-/// # Errors
-/// [`DialError`].
 pub(crate) async fn probe(node: &Node, book: &NodeBook, settings: &Settings) -> Result<Info, DialError> {
     let (mut stream, info, _) = connect_node(node, book, settings).await?;
     if !info.auth_required {

@@ -54,7 +54,6 @@ impl Embedded {
     }
 
     /// Returns the addresses of the nodes, in the form of `--upstream`.
-    #[must_use]
     pub fn urls(&self) -> &[String] {
         &self.urls
     }

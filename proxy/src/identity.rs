@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use standin_registry::{Config, Credentials, Endpoint, RegistryError};
+use standin_registry::{Credentials, Endpoint, Upstream};
 
+use crate::session_info::SessionInfo;
 use crate::settings::Settings;
 
 /// Identity of the component towards nodes, and of the sidecar towards the component.
@@ -24,53 +25,29 @@ pub(crate) struct Identity {
     pub(crate) credentials: Option<Arc<Credentials>>,
 }
 
-/// Settings from which the identity of each session is made.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct IdentitySettings {
-    /// Host and port in INFO; `None`: the address to which the component connected.
-    pub(crate) advertise: Option<Endpoint>,
-    /// Credentials for components that send none.
-    pub(crate) credentials: Option<Arc<Credentials>>,
-}
-
-impl IdentitySettings {
-    /// Takes the address from `settings`, and the credentials from `config`, which was made from them.
-    ///
-    /// # Errors
-    /// [`RegistryError`] if the address cannot be read. Settings that were loaded have been checked for this.
-    pub(crate) fn new(settings: &Settings, config: &Config) -> Result<Self, RegistryError> {
-        let mut fixed = config.fixed.iter();
-        let credentials = fixed.find_map(|upstream| upstream.credentials.clone());
-        let advertise = match settings.advertise.as_str() {
-            "" => None,
-            address => Some(address.parse()?),
-        };
-        Ok(Self {
-            advertise,
-            credentials: credentials.map(Arc::new),
-        })
-    }
-
-    /// Returns the identity of session `session_id`, whose component at `component_ip` connected to the address `local`.
-    /// `mark` is the sidecar's own.
-    pub(crate) fn identity(
-        &self,
-        session_id: u64,
-        component_ip: IpAddr,
+impl Identity {
+    /// Creates the identity of `session`, whose component connected to the address `local`. `mark` is the sidecar's own.
+    pub(crate) fn new(
+        settings: &Settings,
+        session: &SessionInfo,
         local: SocketAddr,
         mark: &Arc<str>,
-    ) -> Identity {
-        let (host, port) = match &self.advertise {
-            Some(endpoint) => (endpoint.host.to_string(), endpoint.port),
-            None => (local.ip().to_string(), local.port()),
+    ) -> Self {
+        // These texts were checked when the settings were loaded. An empty `advertise` is no address.
+        let (host, port) = match settings.advertise.parse() {
+            Ok(Endpoint { host, port }) => (host.to_string(), port),
+            Err(_) => (local.ip().to_string(), local.port()),
         };
-        Identity {
+        let upstreams = settings.nodes.upstream.iter();
+        let mut upstreams = upstreams.flat_map(|url| url.reveal().parse());
+        let credentials = upstreams.find_map(|upstream: Upstream| upstream.credentials);
+        Self {
             host,
             port,
             mark: Arc::clone(mark),
-            session_id,
-            component_ip,
-            credentials: self.credentials.clone(),
+            session_id: session.id,
+            component_ip: session.component.ip(),
+            credentials: credentials.map(Arc::new),
         }
     }
 }

@@ -18,9 +18,6 @@ use crate::worker::{AcceptedConnection, Workers};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens a listening socket. Must be called inside a tokio runtime.
-///
-/// # Errors
-/// The error of the system.
 pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = listen::bind(address)?;
     socket.set_nonblocking(true)?;

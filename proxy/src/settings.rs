@@ -39,17 +39,6 @@ pub enum InDoubt {
     Resend,
 }
 
-impl InDoubt {
-    /// Returns the stable name, as in the settings and as metric label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Drop => "drop",
-            Self::Resend => "resend",
-        }
-    }
-}
-
 /// All settings. `deploy/proxy.toml` describes the meaning, the unit and the range of each key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,7 +188,6 @@ pub struct ProcessSection {
 
 impl Settings {
     /// Returns the number of connections that the limit on open files must allow.
-    #[must_use]
     pub const fn connections(&self) -> ConnectionLimit {
         ConnectionLimit {
             max: self.limits.connections_max,

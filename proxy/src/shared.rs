@@ -12,7 +12,6 @@ use standin_wire::Info;
 use tracing::warn;
 
 use crate::dial::DialError;
-use crate::identity::IdentitySettings;
 use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
 use crate::nodes::NodeBook;
@@ -31,10 +30,10 @@ pub(crate) struct Shared {
     pub(crate) losses: Losses,
     pub(crate) sessions: SessionTable,
     pub(crate) metrics: Metrics,
-    /// The settings in force. The next two are made from them.
+    /// The settings in force.
     pub(crate) settings: ArcSwap<Settings>,
+    /// The policy that is made from the settings.
     pub(crate) policy: ArcSwap<Policy>,
-    pub(crate) identity_settings: ArcSwap<IdentitySettings>,
     /// Whether components can connect.
     pub(crate) listening: AtomicBool,
     pub(crate) stopping: AtomicBool,
@@ -48,13 +47,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Creates the state of a sidecar that listens on `addresses`.
-    pub(crate) fn new(
-        settings: Settings,
-        policy: Policy,
-        identity_settings: IdentitySettings,
-        registry: Watch,
-        addresses: &[SocketAddr],
-    ) -> Self {
+    pub(crate) fn new(settings: Settings, policy: Policy, registry: Watch, addresses: &[SocketAddr]) -> Self {
         let settings = Arc::new(settings);
         let remembered = registry.remembered_info();
         let remembered = remembered.and_then(|json| Info::parse(json.as_bytes()).ok());
@@ -67,7 +60,6 @@ impl Shared {
             metrics: Metrics::new(),
             settings: ArcSwap::new(settings),
             policy: ArcSwap::from_pointee(policy),
-            identity_settings: ArcSwap::from_pointee(identity_settings),
             listening: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             session_ids: AtomicU64::new(0),

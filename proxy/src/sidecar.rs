@@ -15,7 +15,6 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::identity::IdentitySettings;
 use crate::policy::Policy;
 use crate::session_command::SessionCommand;
 use crate::settings::{Settings, SettingsError};
@@ -47,7 +46,6 @@ pub enum RunError {
 
 impl RunError {
     /// Returns the stable name, for logs.
-    #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Settings(_) => "settings",
@@ -95,15 +93,12 @@ impl Sidecar {
         let listeners = listen(&settings)?;
         let addresses = listeners.iter().map(TcpListener::local_addr);
         let addresses: Vec<SocketAddr> = addresses.flatten().collect();
-        let config = settings.registry_config()?;
-        let identity_settings = IdentitySettings::new(&settings, &config)?;
-        let registry = standin_registry::watch(config)?;
+        let registry = standin_registry::watch(settings.registry_config()?)?;
         let workers = match settings.limits.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             given => given,
         };
-        let shared = Shared::new(settings, policy, identity_settings, registry, &addresses);
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(settings, policy, registry, &addresses));
         let workers = Arc::new(Workers::start(workers, &shared).map_err(RunError::Worker)?);
         let mut background = JoinSet::new();
         background.spawn(follow_registry(Arc::clone(&shared)));
@@ -134,13 +129,11 @@ impl Sidecar {
     }
 
     /// Returns the addresses to which components connect.
-    #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
     /// Returns the address of the HTTP pages, if they are on.
-    #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
     }
@@ -152,9 +145,7 @@ impl Sidecar {
     /// [`RunError`] if the new settings cannot be used; the present ones then stay in force.
     pub fn reload(&mut self, new: Settings) -> Result<(), RunError> {
         let policy = Policy::new(&new)?;
-        let config = new.registry_config()?;
-        let identity_settings = IdentitySettings::new(&new, &config)?;
-        self.shared.registry.reconfigure(config)?;
+        self.shared.registry.reconfigure(new.registry_config()?)?;
         let old = self.shared.settings.load_full();
         for change in changes(&*old, &new) {
             match change.effect {
@@ -166,7 +157,6 @@ impl Sidecar {
         self.shared.policy.store(Arc::new(policy));
         self.shared.settings.store(Arc::clone(&settings));
         self.shared.book.set_settings(settings);
-        self.shared.identity_settings.store(Arc::new(identity_settings));
         self.send_all(SessionCommand::ReadPolicy);
         Ok(())
     }

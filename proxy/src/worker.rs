@@ -16,6 +16,7 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, error, warn};
 
+use crate::identity::Identity;
 use crate::losses::Loss;
 use crate::session::SessionEnd;
 use crate::session_command::SessionCommand;
@@ -42,9 +43,6 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// Starts `count` threads.
-    ///
-    /// # Errors
-    /// If the system cannot provide a thread or an event queue.
     pub(crate) fn start(count: usize, shared: &Arc<Shared>) -> io::Result<Self> {
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         let live: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
@@ -165,12 +163,8 @@ async fn serve(shared: Arc<Shared>, session: Arc<SessionInfo>, stream: StdStream
     // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
     // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
     sockets::keep_alive(&socket, shared.settings.load().socket.keepalive_secs.duration())?;
-    let identity = shared.identity_settings.load().identity(
-        session.id,
-        session.component.ip(),
-        stream.local_addr()?,
-        shared.book.self_check.mark(),
-    );
+    let (local, mark) = (stream.local_addr()?, shared.book.self_check.mark());
+    let identity = Identity::new(&shared.settings.load(), &session, local, mark);
     Ok(task::run(shared, session, stream, Arc::new(identity)).await)
 }
 

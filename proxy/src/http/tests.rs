@@ -10,7 +10,6 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
-use crate::identity::IdentitySettings;
 use crate::policy::Policy;
 use crate::session::tests::node;
 use crate::settings::Settings;
@@ -29,8 +28,7 @@ async fn serving() -> TestServer {
     let settings = Settings::from_toml("http.page_items_max = 120\n").unwrap();
     let registry = standin_registry::watch(settings.registry_config().unwrap()).unwrap();
     let policy = Policy::new(&settings).unwrap();
-    let identity_settings = IdentitySettings::default();
-    let shared = Arc::new(Shared::new(settings, policy, identity_settings, registry, &[]));
+    let shared = Arc::new(Shared::new(settings, policy, registry, &[]));
     let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
     TestServer {
         address,

@@ -170,10 +170,7 @@ const NO_SOURCE: &str = "no source of nodes: give ZooKeeper (--zookeeper HOST:PO
                          (--dns NAME:PORT), a node's address (--upstream nats://HOST:4222, or the environment variable \
                          NATS_URL), or one of them in [nodes] of a settings file (--config FILE)";
 
-/// Checks the rules between values.
-///
-/// # Errors
-/// [`SettingsError::Conflict`] at the place of each value that should change.
+/// Checks the rules between values. Each error is at the value that should change.
 fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError> {
     let Settings {
         nodes,

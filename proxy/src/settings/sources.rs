@@ -45,9 +45,6 @@ impl Settings {
 }
 
 /// Checks one text of `[nodes]` with the registry's parser. Accepts all texts of other keys.
-///
-/// # Errors
-/// [`SettingsError::Conflict`] with the place and the registry's error text.
 pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     if key == "nodes.upstream" && text.contains(MASK) && masked_url(text) == text {
         return Err(mask_given(key, place));

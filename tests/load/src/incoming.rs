@@ -70,9 +70,7 @@ impl Incoming {
     }
 
     /// Adds the bytes that were read into [`space`](Self::space).
-    ///
-    /// # Errors
-    /// Zero bytes: the server closed the connection, or a frame is larger than the buffer.
+    /// Zero bytes are an error: the server closed the connection, or a frame is larger than the buffer.
     pub(crate) fn came(&mut self, bytes: usize) -> io::Result<()> {
         if bytes == 0 {
             let what = if self.end == self.buffer.len() {
@@ -86,10 +84,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// Returns the next frame, if it is complete.
-    ///
-    /// # Errors
-    /// Bytes that are not a frame, or an `-ERR` of the server.
+    /// Returns the next frame, if it is complete. An `-ERR` of the server is an error.
     pub(crate) fn next(&mut self) -> io::Result<Option<Arrival<'_>>> {
         let bytes = &self.buffer[self.start..self.end];
         let Some(span) = self.scanner.next(bytes).map_err(io::Error::other)? else {

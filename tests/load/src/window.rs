@@ -37,9 +37,7 @@ impl Window {
     }
 
     /// Waits until the publisher may send `count` more messages, and counts them as sent.
-    ///
-    /// # Errors
-    /// The subscribers receive nothing more.
+    /// It is an error if the subscribers receive nothing more.
     pub(crate) fn take(&self, count: u64) -> io::Result<()> {
         let sent = self.sent.load(Ordering::Relaxed) + count;
         let started = Instant::now();
@@ -69,9 +67,6 @@ impl Window {
     }
 
     /// Receives on one subscriber until the publisher has ended and every message is received.
-    ///
-    /// # Errors
-    /// The connection fails, or messages are lost.
     pub(crate) fn receive_all(&self, subscriber: &mut Connection) -> io::Result<()> {
         let mut before = self.received();
         let mut moved = Instant::now();
