@@ -51,25 +51,16 @@ impl OldClient {
     }
 
     /// Subscribes. The server names the subscription by `sid` in each message.
-    ///
-    /// # Errors
-    /// The socket's error.
     pub fn subscribe(&mut self, subject: &str, sid: u32) -> io::Result<()> {
         self.send(&format!("SUB {subject} {sid}\r\n"))
     }
 
     /// Publishes a message.
-    ///
-    /// # Errors
-    /// The socket's error.
     pub fn publish(&mut self, subject: &str, payload: &str) -> io::Result<()> {
         self.send(&format!("PUB {subject} {}\r\n{payload}\r\n", payload.len()))
     }
 
     /// Returns a second handle on the same connection, for a thread that publishes while this one waits for messages.
-    ///
-    /// # Errors
-    /// The system's error.
     pub fn second_handle(&self) -> io::Result<Self> {
         let writer = self.writer.try_clone()?;
         Ok(Self {

@@ -16,10 +16,12 @@ use standin_wire::{Info, WireError, encode};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tracing::warn;
 
 use crate::nodes::{NodeBook, Permit};
 use crate::session::refused_chain;
 use crate::settings::{Settings, SocketSection};
+use crate::shared::Shared;
 use crate::sockets;
 
 /// Bytes reserved for each read before the session takes over.
@@ -91,23 +93,18 @@ impl DialError {
 
 /// Dials `candidates` in their order. If a node has not sent its INFO after `dial.stagger_ms`, the next node is
 /// dialled in parallel (RFC 8305, "happy eyeballs"), so an address that drops packets costs little time. The first
-/// INFO wins. Failed nodes that may not be retried yet are skipped. Each failure is recorded in the node book and reported
-/// to `failed`, with a flag for the node's first failure in a row. Returns `None` if no candidate could be used.
-pub(crate) async fn dial_candidates(
-    book: &Arc<NodeBook>,
-    candidates: Vec<Arc<Node>>,
-    settings: &Settings,
-    failed: impl Fn(&Node, &DialError, bool),
-) -> Option<DialledNode> {
+/// INFO wins. Failed nodes that may not be retried yet are skipped. Returns `None` if no candidate could be used.
+pub(crate) async fn dial_candidates(shared: &Shared, candidates: Vec<Arc<Node>>) -> Option<DialledNode> {
+    let settings = shared.settings.load_full();
     let mut dials = FuturesUnordered::new();
     for node in candidates {
         // Dials under way continue while this one waits for its permit.
         let permit = tokio::select! {
-            permit = book.permit(&node) => permit,
+            permit = shared.book.permit(&node) => permit,
             Some(dialled) = first_connection(&mut dials) => return Some(dialled),
         };
         let Some(permit) = permit else { continue };
-        dials.push(dial_node(node, permit, book, settings, &failed));
+        dials.push(dial_node(node, permit, shared, &settings));
         let stagger = tokio::time::sleep(settings.dial.stagger_ms.duration());
         tokio::select! {
             biased;
@@ -118,15 +115,14 @@ pub(crate) async fn dial_candidates(
     first_connection(&mut dials).await
 }
 
-/// Dials `node`. Records a failure in the node book and reports it to `failed`.
+/// Dials `node`. Records a failure.
 async fn dial_node(
     node: Arc<Node>,
     permit: Permit,
-    book: &NodeBook,
+    shared: &Shared,
     settings: &Settings,
-    failed: &impl Fn(&Node, &DialError, bool),
 ) -> Option<DialledNode> {
-    match connect_node(&node, book, settings).await {
+    match connect_node(&node, &shared.book, settings).await {
         Ok((stream, info, after_info)) => Some(DialledNode {
             stream,
             node,
@@ -135,10 +131,18 @@ async fn dial_node(
             permit,
         }),
         Err(error) => {
-            let first = book.failed(&node, &error.to_string(), permit.is_trial(), Instant::now());
-            failed(&node, &error, first);
+            record_failure(shared, &node, &error, &permit);
             None
         }
+    }
+}
+
+/// Records a failed dial or probe of `node` in the node book and the metrics. Only the first failure in a row is logged.
+pub(crate) fn record_failure(shared: &Shared, node: &Arc<Node>, error: &DialError, permit: &Permit) {
+    shared.metrics.node_dials.increment(error.kind());
+    let text = error.to_string();
+    if shared.book.failed(node, &text, permit.is_trial(), Instant::now()) {
+        warn!(node = %node.client, kind = error.kind(), "node cannot be used: {error}");
     }
 }
 
@@ -153,8 +157,9 @@ where
 /// Proves that `node` serves: connects and reads its INFO. If the node asks for no credentials, also sends a PING and
 /// waits for the PONG. If it asks for credentials, a PING before CONNECT would be an error in the node's log, so INFO
 /// alone is the proof.
-pub(crate) async fn probe(node: &Node, book: &NodeBook, settings: &Settings) -> Result<Info, DialError> {
-    let (mut stream, info, _) = connect_node(node, book, settings).await?;
+pub(crate) async fn probe(node: &Node, shared: &Shared) -> Result<Info, DialError> {
+    let settings = shared.settings.load_full();
+    let (mut stream, info, _) = connect_node(node, &shared.book, &settings).await?;
     if !info.auth_required {
         let timeout = settings.dial.handshake_timeout_ms.duration();
         tokio::time::timeout(timeout, ping(&mut stream))

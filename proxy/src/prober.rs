@@ -71,10 +71,9 @@ async fn probe(shared: &Shared, node: Arc<Node>) {
     let Some(permit) = shared.book.permit(&node).await else {
         return;
     };
-    let result = dial::probe(&node, &shared.book, &shared.settings.load_full()).await;
-    let now = Instant::now();
-    match result {
+    match dial::probe(&node, shared).await {
         Ok(info) => {
+            let now = Instant::now();
             shared.remember_info(&info);
             shared.reachable(now);
             if shared.book.proved(&node, now) {
@@ -82,10 +81,7 @@ async fn probe(shared: &Shared, node: Arc<Node>) {
             }
         }
         Err(error) => {
-            let first = shared
-                .book
-                .failed(&node, &error.to_string(), permit.is_trial(), now);
-            shared.report_failed_dial(&node, &error, first);
+            dial::record_failure(shared, &node, &error, &permit);
             debug!(node = %node.client, kind = error.kind(), "probe failed: {error}");
             check_for_failure_of_all(shared);
         }

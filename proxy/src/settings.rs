@@ -58,7 +58,6 @@ pub struct Settings {
     pub process: ProcessSection,
 }
 
-/// `[nodes]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodesSection {
@@ -76,7 +75,6 @@ pub struct NodesSection {
     pub nodes_max: usize,
 }
 
-/// `[choice]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChoiceSection {
@@ -84,7 +82,6 @@ pub struct ChoiceSection {
     pub cooldown_max_ms: Millis,
 }
 
-/// `[dial]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DialSection {
@@ -97,7 +94,6 @@ pub struct DialSection {
     pub spread_max_ms: Millis,
 }
 
-/// `[health]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthSection {
@@ -106,7 +102,6 @@ pub struct HealthSection {
     pub idle_probe_interval_ms: Millis,
 }
 
-/// `[publish]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishSection {
@@ -128,7 +123,6 @@ pub struct SubjectPolicy {
     pub in_doubt: InDoubt,
 }
 
-/// `[session]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionSection {
@@ -144,7 +138,6 @@ pub struct SessionSection {
     pub control_line_bytes_max: usize,
 }
 
-/// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsSection {
@@ -153,7 +146,6 @@ pub struct LimitsSection {
     pub buffers_total_bytes_max: usize,
 }
 
-/// `[socket]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SocketSection {
@@ -162,7 +154,6 @@ pub struct SocketSection {
     pub listen_backlog: u32,
 }
 
-/// `[http]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSection {
@@ -171,7 +162,6 @@ pub struct HttpSection {
     pub ready_needs_node: bool,
 }
 
-/// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogSection {
@@ -179,7 +169,6 @@ pub struct LogSection {
     pub format: LogFormat,
 }
 
-/// `[process]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessSection {

@@ -7,11 +7,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use standin_daemon::files::NearLimit;
-use standin_registry::{Endpoint, Node, Watch};
+use standin_registry::{Endpoint, Watch};
 use standin_wire::Info;
-use tracing::warn;
 
-use crate::dial::DialError;
 use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
 use crate::nodes::NodeBook;
@@ -126,14 +124,6 @@ impl Shared {
     pub(crate) fn lost(&self, loss: Loss, subjects: &Tally, bytes: usize) {
         self.metrics.lost.add(loss.as_str(), subjects.total());
         self.losses.add(loss, subjects, bytes);
-    }
-
-    /// Counts and logs a failed dial or probe of `node`. Only the `first` failure in a row is logged.
-    pub(crate) fn report_failed_dial(&self, node: &Node, error: &DialError, first: bool) {
-        self.metrics.node_dials.increment(error.kind());
-        if first {
-            warn!(node = %node.client, kind = error.kind(), "node cannot be used: {error}");
-        }
     }
 
     /// Records that a node answered a session or a probe. If this ends an outage, the other nodes are tried at once.

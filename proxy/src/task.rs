@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use crate::cause::Cause;
-use crate::dial::{self, DialError, DialledNode};
+use crate::dial::{self, DialledNode};
 use crate::identity::Identity;
 use crate::nodes::{Permit, Searcher};
 use crate::session::{Session, SessionEnd, Wants};
@@ -399,11 +399,8 @@ impl Task {
             let known = candidates.len();
             candidates.retain(|node| !refused_by.contains(&node.client));
             let all_refused = known > 0 && candidates.is_empty();
-            let failed =
-                |node: &Node, error: &DialError, first| shared.report_failed_dial(node, error, first);
             let tried = candidates.clone();
-            let settings = shared.settings.load_full();
-            let dialled = dial::dial_candidates(&shared.book, candidates, &settings, failed).await;
+            let dialled = dial::dial_candidates(&shared, candidates).await;
             if dialled.is_some() {
                 shared.metrics.node_dials.increment("connected");
             }

@@ -102,6 +102,22 @@ fn errors_of_one_value_have_the_line_and_the_allowed_values() {
             "settings:2: log.level must be error, warn, info, debug, trace, or a filter such as \
              \"info,standin_registry=debug\", not \"inof\"",
         ),
+        (
+            "[nodes]\nupstream = [\n  \"good:1\",\n  \"http://x\",\n]\n",
+            "settings:4: nodes.upstream must be a NATS address",
+        ),
+        (
+            "[nodes]\nzookeeper = \"a:b:c\"\n",
+            "settings:2: nodes.zookeeper must be a ZooKeeper host list",
+        ),
+        (
+            "[nodes]\ndns = [\"name:port\"]\n",
+            "settings:2: nodes.dns must be ",
+        ),
+        (
+            "[nodes]\nzookeeper_path = \"nodes\"\n",
+            "settings:2: nodes.zookeeper_path cannot be \"nodes\": a znode's path starts with '/'",
+        ),
         // A password in the wrong place is masked.
         (
             "[nodes]\nzookeeper_auth = \"hunter2\"\n",
