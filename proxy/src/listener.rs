@@ -28,12 +28,9 @@ pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener>
 /// Accepts connections until the task is ended.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, workers: Arc<Workers>) {
     loop {
-        let accepted = match listener.accept().await {
-            Ok((stream, component)) => stream.into_std().map(|stream| (stream, listen::plain(component))),
-            Err(error) => Err(error),
-        };
-        match accepted {
-            Ok((stream, component)) => admit(stream, component, &shared, &workers),
+        let accepted = listener.accept().await;
+        match accepted.and_then(|(stream, component)| Ok((stream.into_std()?, component))) {
+            Ok((stream, component)) => admit(stream, listen::plain(component), &shared, &workers),
             // The component closed the connection while it waited.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {

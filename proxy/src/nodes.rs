@@ -127,10 +127,7 @@ impl NodeBook {
     /// Counts a session that begins (`uses`) or ceases to use `node`.
     pub(crate) fn count_session(&self, node: &Arc<Node>, uses: bool) {
         self.with_entry(node, |entry, _| {
-            entry.sessions = match uses {
-                true => entry.sessions + 1,
-                false => entry.sessions.saturating_sub(1),
-            };
+            entry.sessions = entry.sessions.saturating_add_signed(if uses { 1 } else { -1 });
         });
     }
 
@@ -142,10 +139,7 @@ impl NodeBook {
                 // The session proved the node up to now.
                 entry.proved_at = Some(now);
             }
-            entry.served = match serves {
-                true => entry.served + 1,
-                false => entry.served.saturating_sub(1),
-            };
+            entry.served = entry.served.saturating_add_signed(if serves { 1 } else { -1 });
         }
     }
 

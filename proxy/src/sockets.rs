@@ -40,34 +40,30 @@ impl Wires for Sockets {
         let Some(node) = self.node.as_ref().filter(|_| self.node_broke.is_none()) else {
             return 0;
         };
-        match try_write(node, parts) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => {
-                self.node_broke = Some(Cause::WriteError);
-                0
-            }
-        }
+        try_write(node, parts).unwrap_or_else(|_| {
+            self.node_broke = Some(Cause::WriteError);
+            0
+        })
     }
 
     fn write_component(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        match try_write(&self.component, parts) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => {
-                self.component_broke = true;
-                0
-            }
-        }
+        try_write(&self.component, parts).unwrap_or_else(|_| {
+            self.component_broke = true;
+            0
+        })
     }
 }
 
 /// Writes as many bytes as the send buffer of the socket takes. A single part, the usual case, is written with `send`, which
 /// costs the kernel less than `writev`.
 fn try_write(stream: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    match parts {
+    let written = match parts {
         [part] => stream.try_write(part),
         _ => stream.try_write_vectored(parts),
+    };
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        written => written,
     }
 }
 

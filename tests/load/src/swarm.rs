@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::JoinSet;
 
 use crate::Outcome;
 use crate::connection::CONNECT;
@@ -93,7 +93,7 @@ impl Component {
         self.unsent.borrow().len()
     }
 
-    /// Counts no messages and no silence from before this call.
+    /// Forgets the messages and the silence that were counted so far.
     pub(crate) fn mark(&self) {
         self.longest.set(Duration::ZERO);
         self.messages.set(0);
@@ -147,24 +147,26 @@ pub(crate) async fn open(
     count: usize,
     prefix: &str,
 ) -> Outcome<Vec<(Rc<Component>, Incoming)>> {
-    let mut opening = JoinSet::new();
-    let mut open: Vec<Option<(Rc<Component>, Incoming)>> = (0..count).map(|_| None).collect();
-    for number in 0..count {
-        if opening.len() == OPENING_MAX {
-            keep(&mut opening, &mut open).await?;
-        }
-        let subject = format!("{prefix}.{number}");
-        let source = source(server, number);
-        opening.spawn_local(async move {
-            let opening = Component::open(server, source, &subject);
+    let room = Rc::new(Semaphore::new(OPENING_MAX));
+    let open_one = |number| {
+        let (room, subject) = (Rc::clone(&room), format!("{prefix}.{number}"));
+        tokio::task::spawn_local(async move {
+            let _permit = room.acquire().await;
+            let opening = Component::open(server, source(server, number), &subject);
             let opened = tokio::time::timeout(OPEN_TIMEOUT, opening).await;
-            (number, opened.unwrap_or_else(|late| Err(late.into())))
-        });
+            opened.unwrap_or_else(|late| Err(late.into()))
+        })
+    };
+    let opening: Vec<_> = (0..count).map(open_one).collect();
+    let mut open = Vec::new();
+    for (number, opened) in opening.into_iter().enumerate() {
+        let opened = opened
+            .await?
+            .map_err(|error| format!("component {number}: {error}"));
+        let (component, incoming) = opened?;
+        open.push((Rc::new(component), incoming));
     }
-    while !opening.is_empty() {
-        keep(&mut opening, &mut open).await?;
-    }
-    Ok(open.into_iter().flatten().collect())
+    Ok(open)
 }
 
 /// Opens components as [`open`] does. Each of them then counts its messages.
@@ -179,17 +181,6 @@ pub(crate) async fn open_listening(
         component
     });
     Ok(listening.collect())
-}
-
-type Opening = JoinSet<(usize, io::Result<(Component, Incoming)>)>;
-
-async fn keep(opening: &mut Opening, open: &mut [Option<(Rc<Component>, Incoming)>]) -> Outcome<()> {
-    if let Some(opened) = opening.join_next().await {
-        let (number, opened) = opened?;
-        let (component, incoming) = opened.map_err(|error| format!("component {number}: {error}"))?;
-        open[number] = Some((Rc::new(component), incoming));
-    }
-    Ok(())
 }
 
 /// Returns the source address of a component. Loopback has enough of them. For other servers the system chooses.
