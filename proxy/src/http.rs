@@ -125,6 +125,8 @@ struct PageQuery {
     limit: Option<usize>,
 }
 
+type PageRequest = Result<Query<PageQuery>, QueryRejection>;
+
 /// Rows of a page if the request has no `limit`.
 const PAGE_ITEMS_DEFAULT: usize = 100;
 
@@ -132,7 +134,7 @@ const PAGE_ITEMS_DEFAULT: usize = 100;
 /// requested ones.
 fn page<T: Serialize>(
     shared: &Shared,
-    query: Result<Query<PageQuery>, QueryRejection>,
+    query: PageRequest,
     rows: impl FnOnce(usize, usize) -> (usize, Vec<T>),
 ) -> Response {
     let (offset, limit) = match query {
@@ -153,10 +155,7 @@ fn page<T: Serialize>(
     .into_response()
 }
 
-async fn sessions(
-    State(shared): State<Arc<Shared>>,
-    query: Result<Query<PageQuery>, QueryRejection>,
-) -> Response {
+async fn sessions(State(shared): State<Arc<Shared>>, query: PageRequest) -> Response {
     page(&shared, query, |offset, limit| {
         let sessions = shared.sessions.page(offset, limit);
         let rows = sessions.iter().map(|session| SessionRow::of(session));
@@ -164,10 +163,7 @@ async fn sessions(
     })
 }
 
-async fn nodes(
-    State(shared): State<Arc<Shared>>,
-    query: Result<Query<PageQuery>, QueryRejection>,
-) -> Response {
+async fn nodes(State(shared): State<Arc<Shared>>, query: PageRequest) -> Response {
     page(&shared, query, |offset, limit| {
         let all = shared.book.status(Instant::now());
         (all.len(), all.into_iter().skip(offset).take(limit).collect())
