@@ -14,33 +14,6 @@ use crate::policy::Policy;
 use crate::settings::InDoubt;
 
 #[test]
-fn s7_the_component_gets_the_sidecars_address_and_the_node_gets_protocol_1() {
-    let mut bench = Bench::new(policy());
-    bench.node_up();
-    let info = bench.seen();
-    assert!(
-        info.starts_with("INFO {") && info.contains("\"host\":\"10.1.1.1\",\"port\":4222"),
-        "{info}"
-    );
-    bench.component(QUIET);
-    assert_eq!(bench.sent(), QUIET_SENT);
-    bench.node("PONG\r\n");
-    assert_eq!(bench.seen(), "", "the PING was the sidecar's own");
-}
-
-#[test]
-fn s1_a_frame_cut_by_the_nodes_death_never_reaches_the_component() {
-    let frame = "MSG a 1 5\r\nhello\r\n";
-    for cut in 0..frame.len() {
-        let mut bench = Bench::connected(policy());
-        bench.component("SUB a 1\r\n");
-        bench.node(&format!("{frame}{}", &frame[..cut]));
-        bench.lose();
-        assert_eq!(bench.seen(), frame, "cut at {cut}");
-    }
-}
-
-#[test]
 fn s2_a_frame_cut_by_the_nodes_death_is_sent_completely_to_the_next_node() {
     let frame = "PUB a 5\r\nhello\r\n";
     for cut in 0..frame.len() {
@@ -54,27 +27,6 @@ fn s2_a_frame_cut_by_the_nodes_death_is_sent_completely_to_the_next_node() {
         bench.node("PONG\r\n");
         assert_eq!(bench.sent(), frame, "cut at {cut}");
     }
-}
-
-#[test]
-fn s2_an_incomplete_frame_of_the_component_never_reaches_a_node() {
-    let mut bench = Bench::connected(policy());
-    bench.component("PUB a 1\r\nx\r\nPUB a 5\r\nhel");
-    assert_eq!(bench.sent(), "PUB a 1\r\nx\r\n");
-    bench.session.component_eof(bench.now, &mut bench.pipes);
-    assert_eq!(bench.end(), Some(EndReason::ComponentClosed));
-    assert_eq!(bench.sent(), "");
-}
-
-#[test]
-fn s5_a_component_that_closes_its_sending_side_still_gets_its_answers() {
-    let mut bench = Bench::connected(policy());
-    bench.component("SUB a 1\r\nPUB a 1\r\nx\r\nPING\r\n");
-    bench.session.component_eof(bench.now, &mut bench.pipes);
-    assert_eq!(bench.end(), None);
-    bench.node("MSG a 1 1\r\nx\r\nPONG\r\n");
-    assert_eq!(bench.seen(), "MSG a 1 1\r\nx\r\nPONG\r\n");
-    assert_eq!(bench.end(), Some(EndReason::ComponentClosed));
 }
 
 #[test]
@@ -122,43 +74,6 @@ fn a_stop_in_an_outage_waits_for_a_node_that_takes_the_held_bytes() {
 }
 
 #[test]
-fn s3_with_drop_written_publishes_are_counted_and_not_sent_again() {
-    let mut bench = Bench::connected(policy());
-    bench.component("PUB a 1\r\nx\r\nPUB a 1\r\ny\r\n");
-    bench.lose();
-    let notes = bench.notes();
-    assert!(
-        matches!(&notes[..], [Note::Lost { in_doubt, .. }] if in_doubt.dropped == 2),
-        "{notes:?}"
-    );
-    bench.node_up();
-    bench.node("PONG\r\n");
-    assert_eq!(bench.sent(), QUIET_SENT);
-}
-
-#[test]
-fn s3_with_resend_unacked_publishes_are_sent_again_in_order() {
-    let mut bench = Bench::connected(Policy {
-        in_doubt: InDoubt::Resend,
-        ..policy()
-    });
-    bench.component("PUB a 1\r\n1\r\nPING\r\nPUB a 1\r\n2\r\nPING\r\nPUB a 1\r\n3\r\n");
-    bench.node("PONG\r\n");
-    bench.sent();
-    bench.lose();
-    bench.node_up();
-    assert_eq!(bench.sent(), QUIET_SENT);
-    bench.component("PUB a 1\r\n4\r\n");
-    bench.node("PONG\r\n");
-    assert_eq!(
-        bench.sent(),
-        "PUB a 1\r\n2\r\nPING\r\nPUB a 1\r\n3\r\nPUB a 1\r\n4\r\n"
-    );
-    bench.node("PONG\r\n");
-    assert_eq!(bench.seen(), "PONG\r\nPONG\r\n");
-}
-
-#[test]
 fn s3_the_sidecar_sends_its_own_ping_after_a_number_of_bytes_or_a_time() {
     let mut bench = Bench::connected(Policy {
         confirm_bytes: 20,
@@ -174,162 +89,6 @@ fn s3_the_sidecar_sends_its_own_ping_after_a_number_of_bytes_or_a_time() {
     bench.pass(Duration::from_millis(100));
     assert_eq!(bench.sent(), "PUB a 1\r\nz\r\nPING\r\n");
     assert_eq!(bench.seen(), "");
-}
-
-#[test]
-fn s4_the_journal_is_replayed_with_the_remaining_max() {
-    let mut bench = Bench::connected(policy());
-    bench.component("SUB a 1\r\nSUB b q 2\r\nUNSUB 1 3\r\nSUB c 3\r\nUNSUB 3\r\n");
-    bench.node("MSG a 1 0\r\n\r\nMSG a 1 0\r\n\r\n");
-    bench.lose();
-    bench.node_up();
-    assert_eq!(
-        bench.sent(),
-        QUIET_SENT.replace("PING", "SUB a 1\r\nUNSUB 1 1\r\nSUB b q 2\r\nPING")
-    );
-    bench.node("PONG\r\n");
-    bench.component("UNSUB 1 5\r\n");
-    assert_eq!(
-        bench.sent(),
-        "UNSUB 1 3\r\n",
-        "the new node has not counted the first two"
-    );
-}
-
-#[test]
-fn s5_pings_unanswered_at_the_nodes_death_are_answered_by_the_next_node() {
-    let mut bench = Bench::connected(policy());
-    bench.component("PING\r\nPING\r\n");
-    bench.node("PONG\r\n");
-    assert_eq!(bench.seen(), "PONG\r\n");
-    bench.lose();
-    bench.component("PING\r\n");
-    bench.node_up();
-    bench.sent();
-    bench.node("PONG\r\n");
-    assert_eq!(bench.seen(), "", "that was the sidecar's own");
-    assert_eq!(bench.sent(), "PING\r\nPING\r\n");
-    bench.node("PONG\r\nPONG\r\n");
-    assert_eq!(bench.seen(), "PONG\r\nPONG\r\n");
-}
-
-#[test]
-fn s6_every_command_gets_one_ok_over_a_failover() {
-    let mut bench = Bench::new(policy());
-    bench.node_up();
-    bench.seen();
-    bench.component("CONNECT {\"verbose\":true}\r\nSUB a 1\r\nPUB b 0\r\n\r\nPING\r\nSUB c 2\r\n");
-    bench.node("+OK\r\nPONG\r\n+OK\r\n");
-    assert_eq!(bench.seen(), "+OK\r\n+OK\r\n");
-    bench.lose();
-    bench.node_up();
-    bench.node("+OK\r\n+OK\r\n+OK\r\nPONG\r\n");
-    assert_eq!(
-        bench.seen(),
-        "+OK\r\n",
-        "the +OK of the dropped PUB, and none of the replay"
-    );
-    bench.node("PONG\r\n");
-    assert_eq!(bench.seen(), "PONG\r\n+OK\r\n");
-}
-
-#[test]
-fn s6_a_component_without_connect_is_verbose_and_gets_no_ok_for_the_sidecars_connect() {
-    let mut bench = Bench::new(policy());
-    bench.node_up();
-    bench.seen();
-    bench.component("SUB a 1\r\n");
-    assert_eq!(bench.sent(), "CONNECT {\"protocol\":1}\r\nPING\r\nSUB a 1\r\n");
-    bench.node("+OK\r\nPONG\r\n+OK\r\n");
-    assert_eq!(bench.seen(), "+OK\r\n");
-}
-
-#[test]
-fn s8_keep_alive_is_hop_by_hop() {
-    let mut bench = Bench::connected(policy());
-    bench.node("PING\r\n");
-    assert_eq!(
-        (bench.sent(), bench.seen()),
-        ("PONG\r\n".to_owned(), String::new())
-    );
-    let interval = policy().ping_interval;
-    for _ in 0..2 {
-        bench.pass(interval);
-        bench.node("PONG\r\n");
-        assert_eq!(bench.seen(), "PING\r\n");
-    }
-    bench.component("PONG\r\n");
-    bench.sent();
-    for _ in 0..2 {
-        bench.pass(interval);
-        bench.node("PONG\r\n");
-    }
-    bench.seen();
-    bench.pass(interval);
-    assert_eq!(bench.seen(), "", "the node may come back");
-    assert_eq!(bench.end(), Some(EndReason::ComponentStale));
-}
-
-#[test]
-fn s9_an_error_about_the_node_causes_a_move_and_does_not_reach_the_component() {
-    for text in [
-        "Stale Connection",
-        "maximum connections exceeded",
-        "Server Shutdown",
-    ] {
-        let mut bench = Bench::connected(policy());
-        bench.node(&format!("-ERR '{text}'\r\n"));
-        assert_eq!(bench.seen(), "");
-        assert!(
-            bench.session.wants().dial && !bench.session.wants().keep_node,
-            "{text}"
-        );
-    }
-}
-
-#[test]
-fn s9_an_error_about_the_component_reaches_it_and_the_session_ends_with_the_connection() {
-    let mut bench = Bench::connected(policy());
-    bench.node("-ERR 'Maximum Payload Violation'\r\n");
-    assert_eq!(bench.seen(), "-ERR 'Maximum Payload Violation'\r\n");
-    bench.lose();
-    assert_eq!(bench.end(), Some(EndReason::Refused));
-}
-
-#[test]
-fn s9_an_authorization_error_is_about_the_component_at_first_and_about_the_node_after_a_move() {
-    let mut bench = Bench::new(policy());
-    bench.node_up();
-    bench.seen();
-    bench.component(QUIET);
-    bench.node("-ERR 'Authorization Violation'\r\n");
-    assert_eq!(bench.seen(), "-ERR 'Authorization Violation'\r\n");
-    let mut bench = Bench::connected(policy());
-    bench.lose();
-    bench.node_up();
-    bench.node("-ERR 'Authorization Violation'\r\n");
-    assert_eq!(bench.seen(), "");
-    assert!(bench.session.wants().dial);
-}
-
-#[test]
-fn s10_in_an_outage_the_stream_is_held_up_to_the_limit_and_later_sent_in_order() {
-    let mut bench = Bench::connected(Policy {
-        buffer_bytes: 24,
-        ..policy()
-    });
-    bench.lose();
-    bench.component("PUB a 1\r\n1\r\n");
-    assert!(bench.session.wants().read_component);
-    bench.component("PUB a 1\r\n2\r\n");
-    assert!(!bench.session.wants().read_component, "back-pressure");
-    bench.node_up();
-    bench.node("PONG\r\n");
-    assert_eq!(
-        bench.sent(),
-        format!("{QUIET_SENT}PUB a 1\r\n1\r\nPUB a 1\r\n2\r\n")
-    );
-    assert!(bench.session.wants().read_component);
 }
 
 #[test]
@@ -468,22 +227,6 @@ fn s10_publishes_to_be_sent_again_are_held_as_well() {
 }
 
 #[test]
-fn s10_a_component_that_connects_in_an_outage_gets_an_info_and_is_served_later() {
-    let mut bench = Bench::new(policy());
-    bench.component(QUIET);
-    bench
-        .session
-        .no_node(1, true, &Info::default(), bench.now, &mut bench.pipes);
-    assert!(bench.seen().starts_with("INFO {"));
-    bench.component("PUB a 1\r\nx\r\nPING\r\n");
-    bench.node_up();
-    assert_eq!(bench.seen(), "", "no second INFO");
-    assert_eq!(bench.sent(), format!("{QUIET_SENT}PUB a 1\r\nx\r\nPING\r\n"));
-    bench.node("PONG\r\nPONG\r\n");
-    assert_eq!(bench.seen(), "PONG\r\n");
-}
-
-#[test]
 fn a_silent_node_is_sent_a_ping_and_then_left() {
     let mut bench = Bench::connected(policy());
     bench.pass(Duration::from_secs(1));
@@ -550,17 +293,6 @@ fn a_draining_node_is_left_after_its_last_answer() {
         QUIET_SENT.replace("PING", "SUB a 1\r\nPING") + "PUB b 1\r\ny\r\n"
     );
     assert_eq!(bench.seen(), "MSG a 1 0\r\n\r\n");
-}
-
-#[test]
-fn the_err_for_a_broken_frame_follows_the_answers_to_earlier_frames() {
-    let mut bench = Bench::connected(policy());
-    bench.component("PING\r\nBOGUS\r\n");
-    assert_eq!(bench.seen(), "");
-    bench.node("PONG\r\nPONG\r\n");
-    bench.session.tick_ending(bench.now, &mut bench.pipes);
-    assert_eq!(bench.seen(), "PONG\r\n-ERR 'Unknown Protocol Operation'\r\n");
-    assert_eq!(bench.end(), Some(EndReason::ComponentProtocol("unknown_verb")));
 }
 
 #[test]
