@@ -4,11 +4,9 @@ mod bench;
 
 use std::time::Duration;
 
-use standin_wire::Info;
-
 use self::bench::{Bench, QUIET, QUIET_SENT};
 pub(crate) use self::bench::{Pipes, identity, node, policy};
-use super::{Blame, EndReason, Note};
+use super::{Blame, EndReason, Note, Session};
 use crate::cause::Cause;
 use crate::policy::Policy;
 use crate::settings::InDoubt;
@@ -36,17 +34,13 @@ fn s9_the_sidecar_answers_errors_for_which_every_node_would_close_the_connection
         "CONNECT []\r\n",
         "CONNECT {\"headers\":false}\r\nHPUB a 0 0\r\n\r\n",
     ] {
-        let mut bench = Bench::new(policy());
-        bench.node_up();
-        bench.seen();
+        let mut bench = Bench::unconnected(policy());
         bench.component(bytes);
         bench.node("PONG\r\nPONG\r\nPONG\r\n");
         bench.now += Duration::from_secs(2);
-        bench.session.tick_ending(bench.now, &mut bench.pipes);
-        assert!(
-            bench.seen().ends_with("-ERR 'Unknown Protocol Operation'\r\n"),
-            "{bytes}"
-        );
+        bench.event(Session::tick_ending);
+        let seen = bench.seen();
+        assert!(seen.ends_with("-ERR 'Unknown Protocol Operation'\r\n"), "{bytes}");
         assert_eq!(
             bench.end(),
             Some(EndReason::ComponentProtocol("arguments")),
@@ -60,16 +54,15 @@ fn a_stop_in_an_outage_waits_for_a_node_that_takes_the_held_bytes() {
     let mut bench = Bench::connected(policy());
     bench.lose();
     bench.component("PUB a 1\r\nx\r\n");
-    bench
-        .session
-        .shut_down(bench.now, Duration::from_secs(8), &mut bench.pipes);
+    let patience = Duration::from_secs(8);
+    bench.event(|session, now, wires| session.shut_down(now, patience, wires));
     assert!(bench.session.wants().dial && bench.end().is_none());
     bench.node_up();
     bench.node("PONG\r\n");
     assert!(bench.sent().ends_with("PUB a 1\r\nx\r\n"));
-    bench.session.tick_ending(bench.now, &mut bench.pipes);
+    bench.event(Session::tick_ending);
     bench.node("PONG\r\n");
-    bench.session.tick_ending(bench.now, &mut bench.pipes);
+    bench.event(Session::tick_ending);
     assert_eq!(bench.end(), Some(EndReason::Shutdown));
 }
 
@@ -92,37 +85,29 @@ fn s3_the_sidecar_sends_its_own_ping_after_a_number_of_bytes_or_a_time() {
 }
 
 #[test]
-fn s10_a_long_outage_ends_the_session_without_an_err_and_the_held_publishes_are_counted() {
-    let mut bench = Bench::connected(policy());
-    bench.lose();
-    bench.component("PUB a.b 1\r\nx\r\nSUB s 1\r\nPUB a.c 1\r\ny\r\nPUB c 1");
-    bench.notes();
-    bench.pass(policy().outage);
-    assert_eq!(bench.seen(), "");
-    let (_, ended) = bench.session.report();
-    let ended = ended.expect("over");
-    assert_eq!(
-        (ended.reason, ended.abandoned.to_string().as_str()),
-        (EndReason::Outage, "a=2")
-    );
-    assert_eq!(
-        ended.abandoned_bytes,
-        "PUB a.b 1\r\nx\r\nSUB s 1\r\nPUB a.c 1\r\ny\r\nPUB c 1".len()
-    );
-}
-
-#[test]
-fn s10_publishes_to_be_sent_again_that_no_node_took_are_counted() {
-    let mut bench = Bench::connected(Policy {
-        in_doubt: InDoubt::Resend,
-        ..policy()
-    });
-    bench.component("PUB a 1\r\nx\r\n");
-    bench.lose();
-    bench.component("PUB b 1\r\ny\r\n");
-    bench.pass(policy().outage);
-    let (_, ended) = bench.session.report();
-    assert_eq!(ended.expect("over").abandoned.to_string(), "a=1 b=1");
+fn s10_a_long_outage_ends_the_session_without_an_err_and_publishes_that_no_node_has_are_counted() {
+    for (in_doubt, in_log, held, abandoned) in [
+        (
+            InDoubt::Drop,
+            "",
+            "PUB a.b 1\r\nx\r\nSUB s 1\r\nPUB a.c 1\r\ny\r\nPUB c 1",
+            "a=2",
+        ),
+        (InDoubt::Resend, "PUB a 1\r\nx\r\n", "PUB b 1\r\ny\r\n", "a=1 b=1"),
+    ] {
+        let mut bench = Bench::connected(Policy { in_doubt, ..policy() });
+        bench.component(in_log);
+        bench.lose();
+        bench.component(held);
+        bench.pass(policy().outage);
+        assert_eq!(bench.seen(), "");
+        let ended = bench.session.report().1.expect("over");
+        assert_eq!(
+            (ended.reason, ended.abandoned.to_string().as_str()),
+            (EndReason::Outage, abandoned)
+        );
+        assert_eq!(ended.abandoned_bytes, in_log.len() + held.len());
+    }
 }
 
 #[test]
@@ -135,25 +120,22 @@ fn s10_with_outage_secs_0_a_session_ends_when_every_known_node_was_dialled_witho
     bench.lose();
     bench.pass(Duration::from_millis(1));
     assert_eq!(bench.end(), None, "no node was dialled yet");
-    let info = Info::default();
-    bench.session.no_node(0, true, &info, bench.now, &mut bench.pipes);
+    bench.no_node(0, true);
     assert_eq!(bench.end(), None, "no node is known yet");
-    bench
-        .session
-        .no_node(2, false, &info, bench.now, &mut bench.pipes);
+    bench.no_node(2, false);
     assert_eq!(
         bench.end(),
         None,
         "one of them failed before this session lost its node"
     );
-    bench.session.no_node(2, true, &info, bench.now, &mut bench.pipes);
+    bench.no_node(2, true);
     assert_eq!(bench.end(), Some(EndReason::Outage));
     assert_eq!(bench.seen(), "");
 
     let mut bench = Bench::connected(impatient);
     bench.lose();
     bench.pass(policy().info_wait);
-    bench.session.no_node(0, true, &info, bench.now, &mut bench.pipes);
+    bench.no_node(0, true);
     assert_eq!(bench.end(), Some(EndReason::Outage), "no node became known");
 }
 
@@ -165,22 +147,17 @@ fn s10_held_publishes_wait_for_their_release_and_for_the_answers_to_all_frames_b
     bench.lose();
     bench.component("SUB b 2\r\nPING\r\nPUB c 1\r\n1\r\nSUB d 3\r\nPUB c 1\r\n2\r\nPING\r\n");
     bench.notes();
-    bench.node_up_holding();
+    bench.node_up_with(true);
     bench.sent();
     bench.node("PONG\r\n");
-    assert_eq!(
-        bench.sent(),
-        "SUB b 2\r\nPING\r\n",
-        "what comes before the first publish"
-    );
-    let is_back = |notes: &[Note]| notes.iter().any(|note| matches!(note, Note::Back));
-    assert!(!is_back(&bench.notes()), "b is not answered yet");
+    assert_eq!(bench.sent(), "SUB b 2\r\nPING\r\n", "before the first publish");
+    assert!(!bench.noted(&Note::Back), "b is not answered yet");
     bench.component("PUB c 1\r\n3\r\n");
     bench.node("PONG\r\n");
     assert_eq!(bench.seen(), "PONG\r\n");
-    assert!(is_back(&bench.notes()));
+    assert!(bench.noted(&Note::Back));
     assert_eq!((bench.sent().as_str(), bench.session.state()), ("", "settling"));
-    bench.session.release(bench.now, &mut bench.pipes);
+    bench.event(Session::release);
     assert_eq!(
         bench.sent(),
         "PUB c 1\r\n1\r\nSUB d 3\r\nPUB c 1\r\n2\r\nPING\r\nPUB c 1\r\n3\r\n"
@@ -195,15 +172,15 @@ fn s10_a_session_without_publishes_is_back_when_its_subscriptions_are_acked() {
     bench.lose();
     bench.component("SUB b 2\r\n");
     bench.notes();
-    bench.node_up_holding();
+    bench.node_up_with(true);
     bench.node("PONG\r\n");
     assert!(
         bench.sent().ends_with("SUB b 2\r\nPING\r\n"),
-        "with a PING of the sidecar's own"
+        "with the sidecar's own PING"
     );
-    assert!(!bench.notes().contains(&Note::Back));
+    assert!(!bench.noted(&Note::Back));
     bench.node("PONG\r\n");
-    assert!(bench.notes().contains(&Note::Back));
+    assert!(bench.noted(&Note::Back));
     assert_eq!(bench.seen(), "");
 }
 
@@ -216,13 +193,13 @@ fn s10_publishes_to_be_sent_again_are_held_as_well() {
     bench.component("PUB a 1\r\n1\r\n");
     bench.lose();
     bench.component("PUB a 1\r\n2\r\n");
-    bench.node_up_holding();
+    bench.node_up_with(true);
     bench.sent();
     bench.notes();
     bench.node("PONG\r\n");
-    assert!(bench.notes().contains(&Note::Back));
+    assert!(bench.noted(&Note::Back));
     assert_eq!(bench.sent(), "");
-    bench.session.release(bench.now, &mut bench.pipes);
+    bench.event(Session::release);
     assert_eq!(bench.sent(), "PUB a 1\r\n1\r\nPUB a 1\r\n2\r\n");
 }
 
@@ -235,30 +212,15 @@ fn a_silent_node_is_sent_a_ping_and_then_left() {
     assert!(bench.session.wants().keep_node);
     bench.pass(Duration::from_millis(1));
     assert!(!bench.session.wants().keep_node);
-    let notes = bench.notes();
-    assert!(
-        matches!(
-            &notes[..],
-            [Note::Lost {
-                cause: Cause::ProbeTimeout,
-                ..
-            }]
-        ),
-        "{notes:?}"
-    );
+    let (cause, ..) = bench.loss();
+    assert_eq!(cause, Cause::ProbeTimeout);
 }
 
 #[test]
 fn a_sidecar_that_was_frozen_itself_sends_a_new_ping_before_it_leaves_a_node() {
     let mut bench = Bench::connected(policy());
     bench.pass(Duration::from_secs(1));
-    bench.now += Duration::from_secs(60);
-    bench.session.tick(
-        Duration::from_secs(59),
-        &Info::default(),
-        bench.now,
-        &mut bench.pipes,
-    );
+    bench.pass_late(Duration::from_secs(60), Duration::from_secs(59));
     assert!(bench.session.wants().keep_node);
     bench.pass(Duration::from_secs(2));
     assert!(!bench.session.wants().keep_node);
@@ -270,22 +232,16 @@ fn a_draining_node_is_left_after_its_last_answer() {
     bench.component("SUB a 1\r\nPUB b 1\r\nx\r\n");
     bench.node("INFO {\"ldm\":true}\r\n");
     assert!(bench.session.wants().dial && bench.session.wants().keep_node);
-    bench
-        .session
-        .next_ready(Duration::from_secs(1), bench.now, &mut bench.pipes);
+    let patience = Duration::from_secs(1);
+    bench.event(|session, now, wires| session.next_ready(patience, now, wires));
     bench.component("PUB b 1\r\ny\r\n");
     assert_eq!(bench.sent(), "SUB a 1\r\nPUB b 1\r\nx\r\nPING\r\n");
     assert!(!bench.session.wants().switch);
     bench.node("MSG a 1 0\r\n\r\nPONG\r\n");
     assert!(bench.session.wants().switch);
     bench.session.switch(bench.now);
-    let notes = bench.notes();
-    assert!(
-        notes
-            .iter()
-            .any(|note| matches!(note, Note::Lost { in_doubt, .. } if in_doubt.dropped == 0)),
-        "{notes:?}"
-    );
+    let (_, _, in_doubt) = bench.loss();
+    assert_eq!(in_doubt.dropped, 0);
     bench.node_up();
     bench.node("PONG\r\n");
     assert_eq!(
@@ -297,12 +253,10 @@ fn a_draining_node_is_left_after_its_last_answer() {
 
 #[test]
 fn s6_the_err_for_a_refused_subscription_comes_in_its_turn() {
-    let mut bench = Bench::new(Policy {
+    let mut bench = Bench::unconnected(Policy {
         subscriptions_max: 1,
         ..policy()
     });
-    bench.node_up();
-    bench.seen();
     bench.component("CONNECT {\"verbose\":true}\r\nSUB a 1\r\nSUB b 2\r\nPUB x 0\r\n\r\n");
     assert!(!bench.sent().contains("SUB b"));
     assert_eq!(bench.seen(), "");
@@ -329,11 +283,11 @@ fn s3_a_node_that_reads_a_large_publish_slowly_is_not_lost() {
     for _ in 0..20 {
         bench.pass((interval + timeout) * 3 / 4);
         bench.pipes.node_room = 5000;
-        bench.session.node_writable(bench.now, &mut bench.pipes);
+        bench.event(Session::node_writable);
     }
     assert_eq!(bench.session.state(), "flowing");
     bench.pipes.node_room = usize::MAX;
-    bench.session.node_writable(bench.now, &mut bench.pipes);
+    bench.event(Session::node_writable);
     let sent = bench.sent();
     assert_eq!(sent.matches("PUB a").count(), 1, "once");
     assert!(sent.contains(&publish[..publish.len() - 6]), "whole");
@@ -371,7 +325,7 @@ fn the_work_of_a_turn_is_bounded_for_any_input_of_the_component() {
             count - left
         );
         while bench.session.is_interrupted() {
-            bench.session.begin_turn(bench.now, &mut bench.pipes);
+            bench.event(Session::begin_turn);
             bench.node("PONG\r\n");
             let now_left = bench.session.buffered_bytes() / frame.len();
             assert!(
@@ -404,7 +358,7 @@ fn the_work_of_a_turn_is_bounded_for_any_input_of_the_node() {
         assert!(bench.session.is_interrupted(), "{frame} is done in one turn");
         while bench.session.is_interrupted() {
             let before = bench.session.buffered_bytes();
-            bench.session.begin_turn(bench.now, &mut bench.pipes);
+            bench.event(Session::begin_turn);
             let done = before.saturating_sub(bench.session.buffered_bytes()) / frame.len();
             assert!(done <= FRAMES_PER_TURN_MAX, "{frame}: {done} in one turn");
             turns += 1;
@@ -419,16 +373,13 @@ fn s10_a_component_that_closed_in_an_outage_is_kept_only_for_its_publishes() {
         let mut bench = Bench::connected(policy());
         bench.lose();
         bench.component(held);
-        bench.session.component_eof(bench.now, &mut bench.pipes);
+        bench.event(Session::component_eof);
         bench.pass(Duration::from_secs(1));
         assert_eq!(bench.end(), None, "a node may come at once: {held}");
         bench.pass(Duration::from_secs(1));
         assert_eq!(bench.end().is_none(), is_kept, "{held}");
-        let due = bench.session.deadline();
-        assert!(
-            !is_kept || due > bench.now,
-            "the timer does not fire again at once"
-        );
+        let fires_later = bench.session.deadline() > bench.now;
+        assert!(!is_kept || fires_later, "the timer does not fire again at once");
     }
 }
 
@@ -443,15 +394,9 @@ fn s9_the_node_is_not_blamed_for_errors_of_the_component() {
         bench.node_up();
         bench.component(QUIET);
         bench.node(&format!("-ERR '{text}'\r\n"));
-        bench
-            .session
-            .node_lost(Cause::EndOfStream, bench.now, &mut bench.pipes);
-        let notes = bench.notes();
-        let lost = notes.iter().find_map(|note| match note {
-            Note::Lost { blame, .. } => Some(*blame),
-            _ => None,
-        });
-        assert_eq!(lost, Some(blame), "{text}");
+        bench.event(|session, now, wires| session.node_lost(Cause::EndOfStream, now, wires));
+        let (_, found, _) = bench.loss();
+        assert_eq!(found, blame, "{text}");
     }
 }
 
@@ -473,10 +418,10 @@ fn s10_only_a_component_that_has_sent_a_command_is_waited_for() {
 #[test]
 fn a_probe_ends_with_a_note_that_the_node_is_alive() {
     let mut bench = Bench::connected(policy());
-    bench.session.probe(bench.now, &mut bench.pipes);
+    bench.event(Session::probe);
     assert_eq!(bench.sent(), "PING\r\n");
     bench.node("PONG\r\n");
-    assert!(bench.notes().contains(&Note::Alive));
+    assert!(bench.noted(&Note::Alive));
     assert_eq!(bench.seen(), "");
 }
 

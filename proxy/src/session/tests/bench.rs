@@ -9,9 +9,10 @@ use standin_registry::{Node, Source};
 use standin_wire::Info;
 
 use crate::cause::Cause;
+use crate::doubt::InDoubtCount;
 use crate::identity::Identity;
 use crate::policy::Policy;
-use crate::session::{EndReason, Note, Session, Wires};
+use crate::session::{Blame, EndReason, Note, Session, Wires};
 
 /// Two sockets with limited room. They keep the bytes that they take.
 #[derive(Debug)]
@@ -100,8 +101,7 @@ impl Bench {
 
     /// Returns a session whose component has sent CONNECT and whose node has answered. The pipes are empty.
     pub(super) fn connected(policy: Policy) -> Self {
-        let mut bench = Self::new(policy);
-        bench.node_up();
+        let mut bench = Self::unconnected(policy);
         bench.component(QUIET);
         bench.node("PONG\r\n");
         bench.sent();
@@ -110,24 +110,62 @@ impl Bench {
         bench
     }
 
-    pub(super) fn node_up(&mut self) {
-        self.nodes += 1;
-        let node = Arc::new(node(&format!("n:{}", self.nodes)));
-        self.session
-            .node_up(node, &Info::default(), false, self.now, &mut self.pipes);
+    /// Returns a session with a node whose component has got INFO and sent nothing yet. The pipes are empty.
+    pub(super) fn unconnected(policy: Policy) -> Self {
+        let mut bench = Self::new(policy);
+        bench.node_up();
+        bench.seen();
+        bench
     }
 
-    /// Connects another node. The session must hold its publishes.
-    pub(super) fn node_up_holding(&mut self) {
+    /// Connects another node.
+    pub(super) fn node_up(&mut self) {
+        self.node_up_with(false);
+    }
+
+    /// Connects another node. The session holds its publishes if `hold` is set.
+    pub(super) fn node_up_with(&mut self, hold: bool) {
         self.nodes += 1;
         let node = Arc::new(node(&format!("n:{}", self.nodes)));
+        let info = Info::default();
+        self.session.node_up(node, &info, hold, self.now, &mut self.pipes);
+    }
+
+    /// Calls a method of the session that takes only the time and the sockets.
+    pub(super) fn event(&mut self, event: impl FnOnce(&mut Session, Instant, &mut Pipes)) {
+        event(&mut self.session, self.now, &mut self.pipes);
+    }
+
+    /// Reports a round of dialling that reached none of the `known` nodes.
+    pub(super) fn no_node(&mut self, known: usize, all_tried: bool) {
+        let info = Info::default();
         self.session
-            .node_up(node, &Info::default(), true, self.now, &mut self.pipes);
+            .no_node(known, all_tried, &info, self.now, &mut self.pipes);
     }
 
     /// Returns the notes since the last call.
     pub(super) fn notes(&mut self) -> Vec<Note> {
         self.session.report().0
+    }
+
+    /// Returns the cause, the blame and the publishes in doubt of the loss since the last call.
+    pub(super) fn loss(&mut self) -> (Cause, Blame, InDoubtCount) {
+        let notes = self.notes();
+        let loss = notes.iter().find_map(|note| match note {
+            Note::Lost {
+                cause,
+                blame,
+                in_doubt,
+                ..
+            } => Some((*cause, *blame, *in_doubt)),
+            _ => None,
+        });
+        loss.unwrap_or_else(|| panic!("no loss in {notes:?}"))
+    }
+
+    /// Returns whether there was such a note since the last call.
+    pub(super) fn noted(&mut self, note: &Note) -> bool {
+        self.notes().contains(note)
     }
 
     /// Returns the reason for the end of the session, if it is over.
@@ -136,13 +174,13 @@ impl Bench {
     }
 
     pub(super) fn component(&mut self, bytes: &str) {
-        self.session.begin_turn(self.now, &mut self.pipes);
+        self.event(Session::begin_turn);
         self.session
             .component_bytes(bytes.as_bytes(), false, self.now, &mut self.pipes);
     }
 
     pub(super) fn node(&mut self, bytes: &str) {
-        self.session.begin_turn(self.now, &mut self.pipes);
+        self.event(Session::begin_turn);
         self.session
             .node_bytes(bytes.as_bytes(), false, self.now, &mut self.pipes);
     }
@@ -153,9 +191,14 @@ impl Bench {
     }
 
     pub(super) fn pass(&mut self, time: Duration) {
+        self.pass_late(time, Duration::ZERO);
+    }
+
+    /// Lets time pass until the session is called, `late` after its deadline.
+    pub(super) fn pass_late(&mut self, time: Duration, late: Duration) {
         self.now += time;
-        self.session
-            .tick(Duration::ZERO, &Info::default(), self.now, &mut self.pipes);
+        let info = Info::default();
+        self.session.tick(late, &info, self.now, &mut self.pipes);
     }
 
     /// Returns the bytes that the node got since the last call.
