@@ -31,17 +31,6 @@ pub(crate) enum Expected {
     OwnPong(Mark),
 }
 
-/// An answer that the component has not got when its node is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owed {
-    /// This number of `+OK`s.
-    Oks(u32),
-    /// An `-ERR` that the sidecar sends.
-    Error(ClientFault),
-    /// A PONG for the PING with this mark.
-    Pong(Mark),
-}
-
 /// The answers that one node owes.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -139,16 +128,14 @@ impl Ledger {
         }
     }
 
-    /// Clears the ledger, because the node is lost. Returns the answers that the component has not got, in order.
-    pub(crate) fn take_owed(&mut self) -> VecDeque<Owed> {
-        self.pings = 0;
-        let owed = self.expected.drain(..).filter_map(|expected| match expected {
-            Expected::Oks(count) | Expected::OwnOks(count) => Some(Owed::Oks(count)),
-            Expected::OwnError(fault) => Some(Owed::Error(fault)),
-            Expected::ComponentPong(mark) => Some(Owed::Pong(mark)),
+    /// Returns the answers that the component has not got from the lost node, in order. The next node sends the PONGs, and
+    /// the sidecar the other answers.
+    pub(crate) fn into_owed(self) -> impl Iterator<Item = Expected> {
+        self.expected.into_iter().filter_map(|expected| match expected {
+            Expected::Oks(count) => Some(Expected::OwnOks(count)),
             Expected::DroppedOks(_) | Expected::OwnPong(_) => None,
-        });
-        owed.collect()
+            owed => Some(owed),
+        })
     }
 }
 
@@ -163,11 +150,15 @@ mod tests {
         connects: 0,
     };
 
+    fn ledger(expected: &[Expected]) -> Ledger {
+        let mut ledger = Ledger::default();
+        expected.iter().for_each(|answer| ledger.expect(*answer));
+        ledger
+    }
+
     #[test]
     fn s5_each_pong_is_assigned_to_its_ping_by_order() {
-        let mut ledger = Ledger::default();
-        ledger.expect(Expected::OwnPong(MARK));
-        ledger.expect(Expected::ComponentPong(MARK));
+        let mut ledger = ledger(&[Expected::OwnPong(MARK), Expected::ComponentPong(MARK)]);
         assert_eq!(ledger.pong(), Some(Expected::OwnPong(MARK)));
         assert_eq!(ledger.pong(), Some(Expected::ComponentPong(MARK)));
         assert_eq!(ledger.pong(), None);
@@ -175,9 +166,7 @@ mod tests {
 
     #[test]
     fn s6_oks_of_a_replay_are_dropped_and_the_others_pass() {
-        let mut ledger = Ledger::default();
-        ledger.expect(Expected::DroppedOks(2));
-        ledger.expect(Expected::Oks(1));
+        let mut ledger = ledger(&[Expected::DroppedOks(2), Expected::Oks(1)]);
         assert_eq!(
             [ledger.ok(), ledger.ok(), ledger.ok(), ledger.ok()],
             [false, false, true, true]
@@ -186,21 +175,19 @@ mod tests {
 
     #[test]
     fn s6_owed_answers_survive_a_loss_in_order() {
-        let mut ledger = Ledger::default();
-        ledger.expect(Expected::Oks(1));
-        ledger.expect(Expected::Oks(1));
-        ledger.expect(Expected::OwnPong(MARK));
-        ledger.expect(Expected::ComponentPong(MARK));
-        ledger.expect(Expected::Oks(1));
-        assert_eq!(ledger.take_owed(), [Owed::Oks(2), Owed::Pong(MARK), Owed::Oks(1)]);
-        assert!(ledger.is_settled() && !ledger.awaits_pong());
+        let (ok, own) = (Expected::Oks(1), Expected::OwnPong(MARK));
+        let ledger = ledger(&[ok, ok, own, Expected::ComponentPong(MARK), ok]);
+        let owed = [
+            Expected::OwnOks(2),
+            Expected::ComponentPong(MARK),
+            Expected::OwnOks(1),
+        ];
+        assert!(ledger.into_owed().eq(owed));
     }
 
     #[test]
     fn a_pong_removes_the_oks_of_commands_answered_with_an_error() {
-        let mut ledger = Ledger::default();
-        ledger.expect(Expected::Oks(3));
-        ledger.expect(Expected::ComponentPong(MARK));
+        let mut ledger = ledger(&[Expected::Oks(3), Expected::ComponentPong(MARK)]);
         assert!(ledger.ok());
         assert_eq!(ledger.pong(), Some(Expected::ComponentPong(MARK)));
         assert!(ledger.is_settled());

@@ -23,15 +23,6 @@ use crate::ledger::Expected;
 /// Runs of passing frames gathered for one write.
 const RUNS_MAX: usize = 16;
 
-/// Decision on one frame of the node that is not a message.
-#[derive(Default)]
-struct FrameDecision {
-    /// The component gets the frame.
-    pass: bool,
-    /// Bytes that the component gets after the frame, or in its place.
-    then: Vec<u8>,
-}
-
 impl Session {
     /// Moves the beginning of a cut frame to the head of `buf`; see [`lend_held`](Self::lend_held).
     pub(crate) fn lend_partial(&mut self, buf: &mut [u8]) -> Option<usize> {
@@ -116,10 +107,7 @@ impl Session {
                 Ok(Some(span)) => span,
                 Ok(None) => break,
                 Err(error) => {
-                    self.notes.push(Note::NodeError {
-                        text: error.to_string(),
-                        kind: error.kind(),
-                    });
+                    self.note_node_error(error.to_string(), error.kind());
                     self.lose(Cause::Protocol, now);
                     break;
                 }
@@ -143,22 +131,22 @@ impl Session {
                 }
                 continue;
             }
-            let Some(decision) = self.decide(frame, &span, now) else {
+            let Some((passes, then)) = self.decide(frame, &span, now) else {
                 break;
             };
-            if !decision.pass && start < at {
+            if !passes && start < at {
                 runs[count] = &bytes[start..at];
                 count += 1;
             }
             at += span.len;
-            if !decision.pass {
+            if !passes {
                 start = at;
             }
-            if count == RUNS_MAX - 1 || !decision.then.is_empty() {
+            if count == RUNS_MAX - 1 || !then.is_empty() {
                 runs[count] = &bytes[start..at];
                 self.deliver(&runs[..=count], now, wires);
                 (count, start) = (0, at);
-                self.deliver(&[&decision.then], now, wires);
+                self.deliver(&[&then], now, wires);
             }
         }
         runs[count] = &bytes[start..at];
@@ -166,10 +154,11 @@ impl Session {
         at
     }
 
-    /// Decides on a frame that is not a message. Returns `None` if the turn's budget is exhausted. Not inlined, which keeps
-    /// the loop over messages small.
+    /// Handles a frame that is not a message. Returns whether the component gets it, and the bytes that the component gets
+    /// after it or in its place. Returns `None` if the turn's budget is exhausted. Not inlined, which keeps the loop over
+    /// messages small.
     #[inline(never)]
-    fn decide(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) -> Option<FrameDecision> {
+    fn decide(&mut self, bytes: &[u8], span: &Span<Verb>, now: Instant) -> Option<(bool, Vec<u8>)> {
         if self.turn_exhausted() {
             return None;
         }
@@ -182,31 +171,13 @@ impl Session {
         Some(match server::frame(bytes, span) {
             Ok(Frame::Ping) => {
                 node.own.extend_from_slice(encode::PONG);
-                FrameDecision::default()
+                (false, Vec::new())
             }
-            Ok(Frame::Pong) => FrameDecision {
-                pass: self.node_pong(now),
-                then: self.own_answers(),
-            },
-            Ok(Frame::Ok) => FrameDecision {
-                pass: node.ledger.ok(),
-                then: node.ledger.own_answers(),
-            },
-            Ok(Frame::Err(text)) => {
-                let pass = self.node_error(text, now);
-                FrameDecision {
-                    pass,
-                    then: Vec::new(),
-                }
-            }
-            Ok(Frame::Info(json)) => FrameDecision {
-                pass: false,
-                then: self.later_info(json, now),
-            },
-            Ok(Frame::Message(_)) | Err(_) => FrameDecision {
-                pass: true,
-                then: Vec::new(),
-            },
+            Ok(Frame::Pong) => (self.node_pong(now), self.own_answers()),
+            Ok(Frame::Ok) => (node.ledger.ok(), node.ledger.own_answers()),
+            Ok(Frame::Err(text)) => (self.node_error(text, now), Vec::new()),
+            Ok(Frame::Info(json)) => (false, self.later_info(json, now)),
+            Ok(Frame::Message(_)) | Err(_) => (true, Vec::new()),
         })
     }
 
@@ -237,11 +208,7 @@ impl Session {
     /// Handles an `-ERR` of the node (promise S9). Returns whether the component gets it unchanged.
     fn node_error(&mut self, text: &[u8], now: Instant) -> bool {
         let refusal = Refusal::of(text);
-        let text_owned = String::from_utf8_lossy(text).into_owned();
-        self.notes.push(Note::NodeError {
-            text: text_owned,
-            kind: refusal.kind(),
-        });
+        self.note_node_error(String::from_utf8_lossy(text).into_owned(), refusal.kind());
         match refusal {
             Refusal::Command => {
                 self.refused_command(text);
@@ -260,8 +227,8 @@ impl Session {
                 }
             }
             Refusal::Client => self.refuse_session(EndReason::Refused),
+            // The node has the complete CONNECT, so the delay is the node's own.
             Refusal::AuthorizationTimeout if self.client.is_some() => {
-                // The node has the complete CONNECT, so the delay is the node's own.
                 self.lose(Cause::NodeError("server"), now);
                 return false;
             }
@@ -287,6 +254,10 @@ impl Session {
             Refusal::Unknown => self.refused_command(text),
         }
         true
+    }
+
+    fn note_node_error(&mut self, text: String, kind: &'static str) {
+        self.notes.push(Note::NodeError { text, kind });
     }
 
     /// Records a command answered with `-ERR`, mostly instead of `+OK`.
@@ -325,10 +296,7 @@ impl Session {
             return Vec::new();
         };
         if let Some(reason) = refused_chain(&self.identity.mark, &info.sidecars) {
-            self.notes.push(Note::NodeError {
-                text: reason.to_owned(),
-                kind: "loop",
-            });
+            self.note_node_error(reason.to_owned(), "loop");
             self.lose(Cause::NodeError("loop"), now);
             return Vec::new();
         }

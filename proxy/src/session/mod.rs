@@ -55,7 +55,7 @@ use crate::doubt::{Doubt, InDoubtCount, Mark};
 use crate::error_text::ErrorText;
 use crate::identity::Identity;
 use crate::journal::Journal;
-use crate::ledger::Owed;
+use crate::ledger::Expected;
 use crate::policy::Policy;
 use crate::tally::{publishes, unlimited_scanner};
 use component::{Client, Component};
@@ -108,7 +108,7 @@ pub(crate) struct Session {
     journal: Journal,
     doubt: Doubt,
     /// Answers that lost nodes still owed the component. The session requests them from the next node.
-    owed: VecDeque<Owed>,
+    owed: VecDeque<Expected>,
     /// Set from the loss of a node until the next node has taken the session.
     lost: Option<Box<Lost>>,
     /// Whether the component sends nothing more, there is no node, and none of the component's remaining frames matters

@@ -21,7 +21,7 @@ use super::{Blame, EndReason, Lost, Move, Note, Session, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
-use crate::ledger::{Expected, Owed};
+use crate::ledger::Expected;
 
 /// A node that closes the connection of a component without CONNECT after this time does so because CONNECT is
 /// missing.
@@ -213,7 +213,7 @@ impl Session {
 
     /// Drops the connection to the node. What the node still owed is kept for the next node.
     pub(super) fn lose(&mut self, cause: Cause, now: Instant) {
-        let Some(mut lost) = self.connection.take() else {
+        let Some(lost) = self.connection.take() else {
             return;
         };
         let blame = self.blame(&lost, cause, now);
@@ -235,9 +235,8 @@ impl Session {
             subjects,
             served,
         });
-        let mut owed = lost.ledger.take_owed();
-        owed.append(&mut self.owed);
-        self.owed = owed;
+        let later = std::mem::take(&mut self.owed);
+        self.owed = lost.ledger.into_owed().chain(later).collect();
         self.check_for_publishes();
     }
 
@@ -341,17 +340,14 @@ impl Session {
             return false;
         };
         let until = match self.owed.front() {
-            Some(Owed::Oks(_) | Owed::Error(_)) => {
-                match self.owed.pop_front() {
-                    Some(Owed::Oks(count)) => node.ledger.expect(Expected::OwnOks(count)),
-                    Some(Owed::Error(fault)) => node.ledger.expect(Expected::OwnError(fault)),
-                    _ => {}
-                }
+            Some(Expected::ComponentPong(mark)) => mark.log,
+            Some(&own_answer) => {
+                self.owed.pop_front();
+                node.ledger.expect(own_answer);
                 let answers = node.ledger.own_answers();
                 self.deliver(&[&answers], now, wires);
                 return true;
             }
-            Some(Owed::Pong(mark)) => mark.log,
             None => self.doubt.log_end(),
         };
         if !self.doubt.unsent(until).is_empty() {
@@ -367,7 +363,7 @@ impl Session {
         }
         // All PINGs at this offset of the log are sent at once. One by one, a hundred thousand of them would cost as
         // many writes.
-        while let Some(Owed::Pong(mark)) = self.owed.front()
+        while let Some(Expected::ComponentPong(mark)) = self.owed.front()
             && mark.log <= until
         {
             self.owed.pop_front();
