@@ -94,17 +94,13 @@ impl Session {
 
     /// Sends the node a PING at once, because something other than its silence suggests that it is lost.
     pub(crate) fn probe(&mut self, now: Instant, wires: &mut impl Wires) {
-        let Some(node) = self
-            .connection
-            .as_mut()
-            .filter(|node| node.stage == Stage::Flowing)
-        else {
-            return;
-        };
-        node.probing = true;
-        if !node.ledger.awaits_pong() {
-            node.own_ping();
-            self.push_up(now, wires);
+        if let Some(node) = &mut self.connection
+            && node.stage == Stage::Flowing
+        {
+            node.probing = true;
+            if node.ping_unless_awaited() {
+                self.push_up(now, wires);
+            }
         }
     }
 
@@ -164,7 +160,7 @@ impl Session {
             self.send_info(last_known, now, wires);
         }
         if self.only_awaits_answers && now >= self.searching_since + ANSWERS_WAIT {
-            self.end_now(EndReason::ComponentClosed, None, now, wires);
+            self.end_now(EndReason::ComponentClosed);
             return;
         }
         // Closes without an `-ERR`, as a dying server does. Most client libraries then reconnect, but give up for
@@ -172,7 +168,7 @@ impl Session {
         // session.
         let outage = self.policy.outage;
         if !outage.is_zero() && now >= self.searching_since + outage {
-            self.end_now(EndReason::Outage, None, now, wires);
+            self.end_now(EndReason::Outage);
         }
     }
 
@@ -201,19 +197,13 @@ impl Session {
 
     /// Closes a component that takes no bytes or answers no PINGs for too long. Sends a PING when one is due.
     fn tick_component(&mut self, now: Instant, wires: &mut impl Wires) {
-        if self.ending.is_some() {
-            if !self.component.outbox.is_empty()
-                && now >= self.component.outbox_moved + self.policy.component_stall
-            {
-                self.component_broke(now, wires);
-            }
-            return;
-        }
-        if !self.component.outbox.is_empty()
-            && now >= self.component.outbox_moved + self.policy.component_stall
-        {
-            self.end_now(EndReason::ComponentSlow, None, now, wires);
-            return;
+        let stalls_at = self.component.outbox_moved + self.policy.component_stall;
+        let is_stalled = !self.component.outbox.is_empty() && now >= stalls_at;
+        match (self.ending.is_some(), is_stalled) {
+            (true, true) => return self.component_broke(now, wires),
+            (false, true) => return self.end_now(EndReason::ComponentSlow),
+            (true, false) => return,
+            (false, false) => {}
         }
         let is_first = self.first_ping_due().is_some_and(|due| now >= due);
         if is_first || now >= self.component_ping_due() {
@@ -225,7 +215,7 @@ impl Session {
                 return;
             }
             if self.component.pings >= self.policy.ping_max {
-                self.end_now(EndReason::ComponentStale, None, now, wires);
+                self.end_now(EndReason::ComponentStale);
             } else {
                 self.component.pings += 1;
                 self.deliver(&[encode::PING], now, wires);
@@ -256,12 +246,11 @@ impl Session {
 
     /// Frees buffers and the remembered control line of an idle session.
     fn shrink(&mut self) {
-        if self.component.held.is_empty() && self.component.held.capacity() > 0 {
+        if self.component.held.is_empty() {
             self.component.held = bytes::BytesMut::new();
         }
         if let Some(node) = &mut self.connection
             && node.partial.is_empty()
-            && node.partial.capacity() > 0
         {
             node.partial = bytes::BytesMut::new();
         }

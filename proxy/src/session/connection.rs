@@ -174,6 +174,15 @@ impl Connection {
         self.own_pings += 1;
     }
 
+    /// Queues a PING of the sidecar's own unless a PING is queued or unanswered already. Returns whether it did.
+    pub(super) fn ping_unless_awaited(&mut self) -> bool {
+        let pings = !self.awaits_pong();
+        if pings {
+            self.own_ping();
+        }
+        pings
+    }
+
     /// Returns whether a PING of the sidecar's own or of the component is queued or unanswered.
     pub(super) fn awaits_pong(&self) -> bool {
         self.ledger.awaits_pong() || self.own_pings > 0

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use standin_wire::ClientFault;
+use standin_wire::WireError;
 
 use crate::tally::Tally;
 
@@ -84,7 +84,7 @@ pub(crate) struct SessionEnd {
 pub(super) struct Ending {
     pub(super) reason: EndReason,
     /// The component's error, sent as `-ERR`.
-    pub(super) fault: Option<ClientFault>,
+    pub(super) error: Option<WireError>,
     /// Deadline for the node's answers, which come before the `-ERR`; `None` if the session does not wait for them.
     pub(super) answers_until: Option<Instant>,
 }

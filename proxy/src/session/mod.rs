@@ -48,10 +48,9 @@ use std::time::{Duration, Instant};
 use standin_registry::{Endpoint, Node};
 use standin_wire::client::Verb;
 use standin_wire::limits::FrameLimits;
-use standin_wire::{ClientFault, Info};
+use standin_wire::{Info, WireError};
 
-use crate::cause::Cause;
-use crate::doubt::{Doubt, InDoubtCount, Mark};
+use crate::doubt::{Doubt, Mark};
 use crate::error_text::ErrorText;
 use crate::identity::Identity;
 use crate::journal::Journal;
@@ -81,17 +80,6 @@ const ALONE_WORK: u32 = 4;
 const CONNECT_WORK: u32 = 40;
 const NOTED_WORK: u32 = 40;
 
-/// The loss of a node before the move is finished.
-#[derive(Debug)]
-struct Lost {
-    at: Instant,
-    /// Time at which the lost node last sent anything.
-    heard: Instant,
-    from: Arc<Node>,
-    cause: Cause,
-    in_doubt: InDoubtCount,
-}
-
 /// The session of one component.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -109,8 +97,8 @@ pub(crate) struct Session {
     doubt: Doubt,
     /// Answers that lost nodes still owed the component. The session requests them from the next node.
     owed: VecDeque<Expected>,
-    /// Set from the loss of a node until the next node has taken the session.
-    lost: Option<Box<Lost>>,
+    /// The move to another node, and the time of the loss. Set from then until the next node has taken the session.
+    lost: Option<(Instant, Box<Move>)>,
     /// Whether the component sends nothing more, there is no node, and none of the component's remaining frames matters
     /// to other components.
     only_awaits_answers: bool,
@@ -390,37 +378,24 @@ impl Session {
         self.client.as_ref().is_none_or(|client| client.verbose)
     }
 
-    /// Starts the orderly end. `fault` is sent as `-ERR` once the node has sent its last answers, or at `until`.
-    fn end_after_answers(&mut self, reason: EndReason, fault: Option<ClientFault>, until: Instant) {
+    /// Starts the orderly end. An `error` of the component is sent as `-ERR` once the node has sent its last answers, or at
+    /// `until`.
+    fn end_after_answers(&mut self, reason: EndReason, error: Option<WireError>, until: Instant) {
         self.ending = Some(Ending {
             reason,
-            fault,
+            error,
             answers_until: Some(until),
         });
         self.own_ping();
     }
 
-    /// Ends the session now. `text` is sent as `-ERR` after the bytes that the component has not read yet.
-    fn end_now(
-        &mut self,
-        reason: EndReason,
-        text: Option<ErrorText<'_>>,
-        now: Instant,
-        wires: &mut impl Wires,
-    ) {
+    /// Ends the session as soon as the component has read the bytes that wait for it.
+    fn end_now(&mut self, reason: EndReason) {
         self.ending = Some(Ending {
             reason,
-            fault: None,
+            error: None,
             answers_until: None,
         });
-        if let Some(text) = text {
-            let kind = if let EndReason::ComponentProtocol(kind) = reason {
-                kind
-            } else {
-                reason.as_str()
-            };
-            self.send_error(kind, text, now, wires);
-        }
     }
 
     /// Sends an `-ERR` to the component.
@@ -437,9 +412,9 @@ impl Session {
     /// Finishes the end once the node's last answers have arrived, or will not arrive.
     fn finish_answers(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(ending) = &mut self.ending else { return };
-        if ending.answers_until.take().is_some() {
-            let (reason, fault) = (ending.reason, ending.fault.take());
-            self.end_now(reason, fault.map(ErrorText::Fault), now, wires);
+        ending.answers_until = None;
+        if let Some(error) = ending.error.take() {
+            self.send_error(error.kind(), ErrorText::Fault(error.fault()), now, wires);
         }
     }
 }

@@ -17,7 +17,7 @@ use standin_wire::{Info, encode};
 
 use super::connection::{Connection, Hold, Leaving, Stage};
 use super::info::Advertised;
-use super::{Blame, EndReason, Lost, Move, Note, Session, Wires};
+use super::{Blame, EndReason, Move, Note, Session, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
@@ -81,7 +81,7 @@ impl Session {
         }
         self.lose(cause, now);
         if let Some(end) = end {
-            self.end_now(end, None, now, wires);
+            self.end_now(end);
             return;
         }
         self.after_loss(now, wires);
@@ -109,7 +109,7 @@ impl Session {
         let waited = now >= self.searching_since + self.policy.info_wait;
         self.refused_by.retain(|(_, at, _)| now < *at + REFUSAL_LASTS);
         if self.policy.outage.is_zero() && (known > 0 && all_tried || known == 0 && waited) {
-            self.end_now(EndReason::Outage, None, now, wires);
+            self.end_now(EndReason::Outage);
         } else if known > 0 {
             self.send_info(last_known, now, wires);
         }
@@ -122,12 +122,9 @@ impl Session {
             && self.ending.is_none()
             && let Some((_, _, text)) = self.refused_by.pop()
         {
-            self.end_now(
-                EndReason::Unauthorized,
-                Some(ErrorText::OfNode(&text)),
-                now,
-                wires,
-            );
+            let reason = EndReason::Unauthorized;
+            self.end_now(reason);
+            self.send_error(reason.as_str(), ErrorText::OfNode(&text), now, wires);
         }
     }
 
@@ -154,11 +151,7 @@ impl Session {
             self.notes.push(Note::Back);
             return false;
         }
-        let asks = !node.awaits_pong();
-        if asks {
-            node.own_ping();
-        }
-        asks
+        node.ping_unless_awaited()
     }
 
     /// Returns which side is to blame if the node is lost now for `cause`.
@@ -243,15 +236,17 @@ impl Session {
     /// Keeps the loss for the report of the finished move. Several losses before a node takes the session are one move.
     fn remember_loss(&mut self, node: &Connection, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
         match (&mut self.lost, &self.node) {
-            (Some(lost), _) => lost.in_doubt += in_doubt,
+            (Some((_, moved)), _) => moved.in_doubt += in_doubt,
             (None, Some(from)) if node.verified => {
-                self.lost = Some(Box::new(Lost {
-                    at: now,
-                    heard: node.heard,
+                let moved = Move {
                     from: Arc::clone(from),
                     cause,
+                    silent: now.saturating_duration_since(node.heard),
+                    took: Duration::ZERO,
                     in_doubt,
-                }));
+                    subscriptions: 0,
+                };
+                self.lost = Some((now, Box::new(moved)));
             }
             _ => {}
         }
@@ -262,7 +257,7 @@ impl Session {
         if self.ending.is_some() {
             self.tick_ending(now, wires);
         } else if self.client.as_ref().is_some_and(|client| client.signed) {
-            self.end_now(EndReason::Signed, None, now, wires);
+            self.end_now(EndReason::Signed);
         }
     }
 
@@ -318,16 +313,12 @@ impl Session {
         if let Some(client) = &mut self.client {
             client.accepted = true;
         }
-        let moved = self.lost.take().map(|lost| {
+        let moved = self.lost.take().map(|(at, mut moved)| {
             self.moves += 1;
-            Move {
-                from: lost.from,
-                cause: lost.cause,
-                silent: now.saturating_duration_since(lost.heard),
-                took: now.saturating_duration_since(lost.at),
-                in_doubt: lost.in_doubt,
-                subscriptions: self.journal.len(),
-            }
+            moved.took = now.saturating_duration_since(at);
+            moved.silent += moved.took;
+            moved.subscriptions = self.journal.len();
+            *moved
         });
         self.notes.push(Note::Joined { moved });
     }

@@ -173,7 +173,7 @@ impl Publishes {
 const SID_BITS: usize = 1024;
 
 /// Effects that the frames of a plan have on subscriptions once they are written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Planned {
     /// The node has a part of the present frame.
     begun: bool,
@@ -181,17 +181,6 @@ struct Planned {
     unsubs: bool,
     /// Set of marks of the sids in UNSUBs. Two sids with the same mark cost one more write, nothing else.
     ended: [u64; SID_BITS / 64],
-}
-
-impl Default for Planned {
-    fn default() -> Self {
-        Self {
-            begun: false,
-            subs: 0,
-            unsubs: false,
-            ended: [0; SID_BITS / 64],
-        }
-    }
 }
 
 impl Planned {
@@ -219,11 +208,8 @@ impl Planned {
 impl Session {
     /// Scans the frames at the head of `bytes`. Returns the decision for as many of them as can be treated alike.
     pub(super) fn plan(&mut self, bytes: &[u8]) -> Result<Plan, WireError> {
-        if self
-            .ending
-            .as_ref()
-            .is_some_and(|ending| matches!(ending.reason, EndReason::ComponentProtocol(_)))
-        {
+        let reason = self.ending.as_ref().map(|ending| ending.reason);
+        if matches!(reason, Some(EndReason::ComponentProtocol(_))) {
             return Ok(Plan::Incomplete);
         }
         let answers_owed =
@@ -232,10 +218,9 @@ impl Session {
             return Ok(Plan::Wait);
         }
         let may_resend = self.policy.may_resend();
-        let (is_draining, begun) = self
-            .connection
-            .as_ref()
-            .map_or((false, false), |node| (node.is_draining(), node.head_written > 0));
+        let node = self.connection.as_ref();
+        let is_draining = node.is_some_and(Connection::is_draining);
+        let begun = node.is_some_and(|node| node.head_written > 0);
         // A node that is being left gets the rest of a frame that it has in part, and nothing more.
         let bytes_max = if is_draining { 1 } else { PLAN_BYTES_MAX };
         let headers = self.takes_headers();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use standin_wire::client::{self, Frame, Verb};
-use standin_wire::{ClientFault, Span, WireError, encode};
+use standin_wire::{ClientFault, Span, encode};
 
 use super::connection::{Connection, Hold, Stage};
 use super::plan::{Effect, Plan};
@@ -20,14 +20,6 @@ use crate::tally::publishes;
 
 /// Limit on the wait for the node's answers to frames before a broken frame.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-
-/// Result of one step of writing to the node.
-enum Step {
-    /// This number of the component's bytes took effect; more can follow.
-    Done(usize),
-    /// Nothing more can be done now.
-    Stop,
-}
 
 impl Session {
     /// Moves held bytes to the head of `buf`; the shell reads more bytes after them. So a frame cut by a read is
@@ -70,10 +62,9 @@ impl Session {
         self.check_for_publishes();
         if self.doubt.log_bytes() > 0
             && let Some(node) = &mut self.connection
-            && !node.ledger.awaits_pong()
+            && node.ping_unless_awaited()
         {
             // Publishes under `resend` are kept until a node has acked them, even without the component.
-            node.own_ping();
             self.push_up(now, wires);
         }
     }
@@ -132,10 +123,10 @@ impl Session {
             node.incomplete = false;
         }
         while self.may_write() && (at == bytes.len() || !self.turn_exhausted()) {
-            match self.next_step(&bytes[at..], now, wires) {
-                Step::Done(len) => at += len,
-                Step::Stop => break,
-            }
+            let Some(done) = self.next_step(&bytes[at..], now, wires) else {
+                break;
+            };
+            at += done;
         }
         at
     }
@@ -146,57 +137,39 @@ impl Session {
     }
 
     /// Makes one step of [`transmit`](Self::transmit): own frames, frames sent again, or frames at the head of `bytes`.
-    fn next_step(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> Step {
-        let Some(node) = &self.connection else {
-            return Step::Stop;
-        };
+    /// Returns how many of `bytes` took effect; `None` if nothing more can be done now.
+    fn next_step(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> Option<usize> {
+        let node = self.connection.as_ref()?;
         if node.head_written == 0 {
             if !node.resent_partly && !self.flush_own(now, wires) {
-                return Step::Stop;
+                return None;
             }
-            let Some(node) = &self.connection else {
-                return Step::Stop;
-            };
+            let node = self.connection.as_ref()?;
             if node.stage == Stage::Resending {
                 let goes_on = self.resend(now, wires) || self.may_write() && self.check_back();
-                return if goes_on { Step::Done(0) } else { Step::Stop };
+                return goes_on.then_some(0);
             }
             if node.stage != Stage::Flowing || node.is_draining() {
-                return Step::Stop;
+                return None;
             }
         }
-        if self
-            .connection
-            .as_ref()
-            .is_some_and(|node| node.replacement.is_some())
-        {
-            return Step::Done(self.write_replacement(bytes, now, wires));
+        if self.connection.as_ref()?.replacement.is_some() {
+            return Some(self.write_replacement(bytes, now, wires));
         }
         match self.plan(bytes) {
             Ok(Plan::Incomplete) => {
-                if self.check_back() {
-                    return Step::Done(0);
-                }
-                if let Some(node) = &mut self.connection {
-                    node.incomplete = true;
-                }
-                Step::Stop
+                let pings = self.check_back();
+                self.connection.as_mut()?.incomplete = !pings;
+                pings.then_some(0)
             }
-            Ok(Plan::Stop) if self.check_back() => Step::Done(0),
-            Ok(Plan::Stop) => Step::Stop,
-            Ok(Plan::Wait) => match &mut self.connection {
-                Some(node) if !node.awaits_pong() => {
-                    node.own_ping();
-                    Step::Done(0)
-                }
-                _ => Step::Stop,
-            },
+            Ok(Plan::Stop) => self.check_back().then_some(0),
+            Ok(Plan::Wait) => self.connection.as_mut()?.ping_unless_awaited().then_some(0),
             Ok(Plan::Skip { len, refusal }) => {
                 self.spend(ALONE_WORK);
                 if let Some(fault) = refusal {
                     self.refuse(fault, now, wires);
                 }
-                Step::Done(len)
+                Some(len)
             }
             Ok(Plan::Replace(replacement)) => {
                 self.spend(if replacement.is_connect() {
@@ -204,10 +177,8 @@ impl Session {
                 } else {
                     ALONE_WORK
                 });
-                if let Some(node) = &mut self.connection {
-                    node.replacement = Some(replacement);
-                }
-                Step::Done(self.write_replacement(bytes, now, wires))
+                self.connection.as_mut()?.replacement = Some(replacement);
+                Some(self.write_replacement(bytes, now, wires))
             }
             Ok(Plan::Pass {
                 len,
@@ -215,12 +186,13 @@ impl Session {
                 others,
             }) => {
                 self.spend(1 + (publishes as u32 + ALONE_WORK * others) / 16);
-                Step::Done(self.write_frames(&bytes[..len], publishes > 0, now, wires))
+                Some(self.write_frames(&bytes[..len], publishes > 0, now, wires))
             }
             Err(error) => {
-                self.component_fault(&error, now);
-                let waits = self.connection.as_ref().is_some_and(|node| !node.own.is_empty());
-                if waits { Step::Done(0) } else { Step::Stop }
+                // No byte after this frame can be trusted. Frames before it are answered first.
+                let reason = EndReason::ComponentProtocol(error.kind());
+                self.end_after_answers(reason, Some(error), now + LAST_ANSWERS);
+                Some(0)
             }
         }
     }
@@ -391,12 +363,5 @@ impl Session {
             }
         }
         frame.len()
-    }
-
-    /// Handles a protocol error of the component: no byte after this frame can be trusted. Frames before it are
-    /// answered first.
-    fn component_fault(&mut self, error: &WireError, now: Instant) {
-        let end = EndReason::ComponentProtocol(error.kind());
-        self.end_after_answers(end, Some(error.fault()), now + LAST_ANSWERS);
     }
 }
