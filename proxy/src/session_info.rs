@@ -2,14 +2,16 @@
 //! task updates the state after each batch with plain stores. `/sessionz` reads it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Instant;
 
+use futures_util::task::AtomicWaker;
 use standin_registry::Node;
 
 use crate::session::ClientLabel;
-use crate::session_command::{PendingCommands, SessionCommand};
+use crate::session_command::SessionCommand;
 
 /// State of one session for the rest of the sidecar, with the means to send it commands.
 #[derive(Debug)]
@@ -28,7 +30,11 @@ pub(crate) struct SessionInfo {
     pub(crate) bytes_to_node: AtomicU64,
     pub(crate) messages_to_component: AtomicU64,
     pub(crate) bytes_to_component: AtomicU64,
-    pending: PendingCommands,
+    /// One bit for each [`SessionCommand`] that was sent and not taken. A command that is sent twice counts once, so there is
+    /// no queue.
+    pending: AtomicU8,
+    /// Waker of the session's task.
+    waker: AtomicWaker,
 }
 
 /// The part of a [`SessionInfo`] that changes with events, not with messages.
@@ -59,7 +65,8 @@ impl SessionInfo {
             bytes_to_node: AtomicU64::new(0),
             messages_to_component: AtomicU64::new(0),
             bytes_to_component: AtomicU64::new(0),
-            pending: PendingCommands::default(),
+            pending: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
         }
     }
 
@@ -68,18 +75,20 @@ impl SessionInfo {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends the session a command.
+    /// Sends the session a command and wakes its task.
     pub(crate) fn send(&self, command: SessionCommand) {
-        self.pending.send(command);
+        self.pending.fetch_or(1 << command as u8, Relaxed);
+        self.waker.wake();
     }
 
     /// Sets the waker for the next command. Called by the session's task.
-    pub(crate) fn register_waker(&self, waker: &std::task::Waker) {
-        self.pending.register_waker(waker);
+    pub(crate) fn register_waker(&self, waker: &Waker) {
+        self.waker.register(waker);
     }
 
     /// Returns whether `command` was sent since the last call. Called by the session's task.
     pub(crate) fn take_command(&self, command: SessionCommand) -> bool {
-        self.pending.take(command)
+        let bit = 1 << command as u8;
+        self.pending.load(Relaxed) & bit != 0 && self.pending.fetch_and(!bit, Relaxed) & bit != 0
     }
 }
