@@ -131,14 +131,11 @@ impl Doubt {
     /// Records the PONG of the PING with `mark`: everything before it is acked.
     pub(crate) fn confirm(&mut self, mark: Mark) {
         self.confirmed.dropped = self.confirmed.dropped.max(mark.dropped);
-        while self
-            .marked
-            .front()
-            .is_some_and(|(dropped, _)| *dropped <= mark.dropped)
+        while let Some((dropped, _)) = self.marked.front()
+            && *dropped <= mark.dropped
+            && let Some((_, mut subjects)) = self.marked.pop_front()
         {
-            if let Some((_, mut subjects)) = self.marked.pop_front()
-                && self.unmarked.is_empty()
-            {
+            if self.unmarked.is_empty() {
                 // The memory is reused for the next count.
                 subjects.clear();
                 self.unmarked = subjects;
@@ -154,15 +151,6 @@ impl Doubt {
         }
     }
 
-    /// Returns the publishes now in doubt. The cost grows with the length of the log.
-    pub(crate) fn count(&self) -> InDoubtCount {
-        let sent = &self.log[..(self.sent - self.log_start) as usize];
-        InDoubtCount {
-            dropped: self.written.dropped - self.confirmed.dropped,
-            resent: count_frames(sent),
-        }
-    }
-
     /// Returns the number of publishes under `drop` now in doubt.
     pub(crate) fn dropped_count(&self) -> u64 {
         self.written.dropped - self.confirmed.dropped
@@ -174,9 +162,12 @@ impl Doubt {
     }
 
     /// Records the loss of the node. Returns the count of publishes in doubt, and the subjects of those under `drop`,
-    /// which are removed. Those under `resend` stay for [`unsent`](Self::unsent).
+    /// which are removed. Those under `resend` stay for [`unsent`](Self::unsent). The cost grows with the length of the log.
     pub(crate) fn node_lost(&mut self) -> (InDoubtCount, Tally) {
-        let count = self.count();
+        let count = InDoubtCount {
+            dropped: self.dropped_count(),
+            resent: self.frames_between(self.log_start, self.sent),
+        };
         let mut subjects = std::mem::take(&mut self.unmarked);
         self.marked
             .drain(..)
@@ -228,7 +219,7 @@ impl Doubt {
     /// Returns the number of publishes in the log between two offsets, without those already acked.
     pub(crate) fn frames_between(&self, from: u64, to: u64) -> u64 {
         let place = |place: u64| (place.clamp(self.log_start, self.written.log) - self.log_start) as usize;
-        count_frames(&self.log[place(from)..place(to)])
+        publishes(&self.log[place(from)..place(to)]).total()
     }
 
     /// Returns the end offset of the log.
@@ -241,10 +232,6 @@ impl Doubt {
         self.sent += bytes as u64;
         self.wrote(bytes, now);
     }
-}
-
-fn count_frames(frames: &[u8]) -> u64 {
-    publishes(frames).total()
 }
 
 #[cfg(test)]
@@ -288,13 +275,6 @@ mod tests {
         wrote_dropped(&mut doubt, "c.1 a.3", now);
         doubt.wrote_logged(FRAME, now);
         doubt.confirm(mark);
-        assert_eq!(
-            doubt.count(),
-            InDoubtCount {
-                dropped: 2,
-                resent: 1
-            }
-        );
         let (in_doubt, subjects) = doubt.node_lost();
         assert_eq!((in_doubt.dropped, in_doubt.resent), (2, 1));
         assert_eq!(subjects.to_string(), "a=1 c=1");

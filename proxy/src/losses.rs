@@ -1,6 +1,6 @@
 //! Messages that the sidecar knows to be lost, gathered over all sessions for one log line a second.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -36,8 +36,8 @@ pub(crate) struct Gathered {
 /// All losses since the last log line.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
-    in_doubt: Mutex<Gathered>,
-    abandoned: Mutex<Gathered>,
+    /// One entry for each [`Loss`].
+    gathered: [Mutex<Gathered>; 2],
     changed: Notify,
 }
 
@@ -47,7 +47,7 @@ impl Losses {
         if subjects.is_empty() {
             return;
         }
-        let mut gathered = self.of(loss).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gathered = self.of(loss);
         gathered.sessions += 1;
         gathered.bytes += bytes as u64;
         gathered.subjects.add(subjects);
@@ -61,14 +61,12 @@ impl Losses {
 
     /// Returns and resets the losses of one kind since the last call, if there are any.
     pub(crate) fn take(&self, loss: Loss) -> Option<Gathered> {
-        let mut gathered = self.of(loss).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gathered = self.of(loss);
         (gathered.sessions > 0).then(|| std::mem::take(&mut *gathered))
     }
 
-    const fn of(&self, loss: Loss) -> &Mutex<Gathered> {
-        match loss {
-            Loss::InDoubt => &self.in_doubt,
-            Loss::Abandoned => &self.abandoned,
-        }
+    fn of(&self, loss: Loss) -> MutexGuard<'_, Gathered> {
+        let gathered = self.gathered[loss as usize].lock();
+        gathered.unwrap_or_else(PoisonError::into_inner)
     }
 }
