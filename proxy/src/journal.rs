@@ -10,7 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
-use standin_wire::client::{Sub, Unsub};
+use standin_wire::client::{Frame, Sub, Unsub};
 use standin_wire::{encode, subject};
 
 use crate::ended_sids::EndedSids;
@@ -33,16 +33,9 @@ struct Subscription {
     before: u64,
     /// Number of deliveries after which the subscription ends.
     max: Option<u64>,
-    /// SUBs with the same sid that were sent before a node acked this one. If this SUB is refused, the first of them
-    /// becomes live.
-    alternatives: Vec<Alternative>,
-}
-
-/// Subject and queue group of a further SUB with a live sid.
-#[derive(Debug)]
-struct Alternative {
-    subject: Box<[u8]>,
-    queue: Option<Box<[u8]>>,
+    /// Subjects and queue groups of SUBs with the same sid that were sent before a node acked this one. If this SUB is
+    /// refused, the first of them becomes live.
+    alternatives: Vec<(Box<[u8]>, Option<Box<[u8]>>)>,
 }
 
 /// Further SUBs kept for one live sid. A component that uses a sid twice at the same time does not use it a hundred times.
@@ -89,16 +82,11 @@ impl Journal {
             alternatives: Vec::new(),
         };
         self.changes += 1;
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.entries[slot as usize] = Some(entry);
-                slot
-            }
-            None => {
-                self.entries.push(Some(entry));
-                (self.entries.len() - 1) as u32
-            }
-        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            (self.entries.len() - 1) as u32
+        });
+        self.entries[slot as usize] = Some(entry);
         self.by_sid.insert(sub.sid.into(), slot);
         self.recent.push_back((self.changes - 1, slot));
     }
@@ -109,10 +97,8 @@ impl Journal {
         let entry = self.entries[slot as usize].as_mut();
         let unconfirmed = entry.filter(|entry| first_unconfirmed.is_some_and(|first| entry.order >= first));
         if let Some(entry) = unconfirmed.filter(|entry| entry.alternatives.len() < ALTERNATIVES_MAX) {
-            entry.alternatives.push(Alternative {
-                subject: sub.subject.into(),
-                queue: sub.queue.map(Into::into),
-            });
+            let alternative = (sub.subject.into(), sub.queue.map(Into::into));
+            entry.alternatives.push(alternative);
         }
     }
 
@@ -226,12 +212,12 @@ impl Journal {
             }
             return;
         }
-        let slots: Vec<u32> = self
+        let refused: Vec<u32> = self
             .live()
             .filter(|(_, entry)| of(entry))
             .map(|(slot, _)| slot)
             .collect();
-        slots.into_iter().for_each(|slot| self.remove(slot));
+        refused.into_iter().for_each(|slot| self.remove(slot));
     }
 
     /// Removes the newest unacked subscription, because a node refused a SUB above its limit on subscriptions. The `-ERR` does
@@ -252,10 +238,11 @@ impl Journal {
         };
         let (alternatives, sid) = (std::mem::take(&mut entry.alternatives), entry.sid.clone());
         self.remove(slot);
-        for other in &alternatives {
+        for (subject, queue) in &alternatives {
+            let queue = queue.as_deref();
             self.subscribe(&Sub {
-                subject: &other.subject,
-                queue: other.queue.as_deref(),
+                subject,
+                queue,
                 sid: &sid,
             });
         }
@@ -276,14 +263,14 @@ impl Journal {
                 queue: entry.queue.as_deref(),
                 sid: &entry.sid,
             };
-            encode::client(&standin_wire::client::Frame::Sub(sub), out);
+            encode::client(&Frame::Sub(sub), out);
             commands += 1;
             if let Some(max) = entry.max {
                 let unsub = Unsub {
                     sid: &entry.sid,
                     max: Some(max - entry.delivered),
                 };
-                encode::client(&standin_wire::client::Frame::Unsub(unsub), out);
+                encode::client(&Frame::Unsub(unsub), out);
                 commands += 1;
             }
         }
@@ -300,7 +287,7 @@ impl Journal {
                     sid: &entry.sid,
                     max: None,
                 };
-                encode::client(&standin_wire::client::Frame::Unsub(unsub), out);
+                encode::client(&Frame::Unsub(unsub), out);
             }
             self.end(*slot);
         }
@@ -334,20 +321,27 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use standin_wire::client;
+    use standin_wire::limits::FrameLimits;
 
-    fn sub<'a>(subject: &'a str, queue: Option<&'a str>, sid: &'a str) -> Sub<'a> {
-        Sub {
-            subject: subject.as_bytes(),
-            queue: queue.map(str::as_bytes),
-            sid: sid.as_bytes(),
+    /// Records these commands of a component.
+    fn send(journal: &mut Journal, commands: &str) {
+        let mut rest = commands.as_bytes();
+        while let Some((frame, len)) = client::decode(rest, FrameLimits::CLIENT).unwrap() {
+            match frame {
+                Frame::Sub(sub) => journal.subscribe(&sub),
+                Frame::Unsub(unsub) => journal.unsubscribe(&unsub),
+                other => panic!("{other:?}"),
+            }
+            rest = &rest[len..];
         }
     }
 
-    fn unsub(sid: &str, max: Option<u64>) -> Unsub<'_> {
-        Unsub {
-            sid: sid.as_bytes(),
-            max,
-        }
+    /// Returns the journal after these commands of a component.
+    fn after(commands: &str) -> Journal {
+        let mut journal = Journal::default();
+        send(&mut journal, commands);
+        journal
     }
 
     fn replayed(journal: &mut Journal) -> String {
@@ -363,77 +357,93 @@ mod tests {
         }
     }
 
+    fn confirm_all(journal: &mut Journal) {
+        journal.confirm(journal.changes());
+    }
+
+    #[test]
+    fn s4_live_subscriptions_are_replayed_in_their_order() {
+        for (case, commands, replay) in [
+            (
+                "a subscription that has ended is left out",
+                "SUB a 1\r\nSUB b.> q 2\r\nSUB c x9\r\nUNSUB 1\r\nSUB d 4\r\n",
+                "SUB b.> q 2\r\nSUB c x9\r\nSUB d 4\r\n",
+            ),
+            (
+                "a second SUB with a live sid changes nothing",
+                "SUB a 1\r\nSUB b 1\r\n",
+                "SUB a 1\r\n",
+            ),
+            (
+                "a SUB that is not valid changes nothing",
+                "SUB a 1\r\nSUB not..valid 2\r\n",
+                "SUB a 1\r\n",
+            ),
+        ] {
+            let mut journal = after(commands);
+            assert_eq!(replayed(&mut journal), replay, "{case}");
+            assert_eq!(journal.len(), replay.matches("SUB").count(), "{case}");
+        }
+    }
+
     #[test]
     fn s4_after_the_end_of_all_subscriptions_nothing_is_replayed_and_no_sid_is_free_before_a_pong() {
-        let mut journal = Journal::default();
-        journal.subscribe(&sub("b", None, "2"));
-        journal.subscribe(&sub("a", Some("q"), "1"));
-        journal.unsubscribe(&unsub("1", Some(5)));
+        let mut journal = after("SUB b 2\r\nSUB a q 1\r\nUNSUB 1 5\r\n");
         let mut out = Vec::new();
         assert_eq!(journal.end_all(&mut out), 2);
         assert_eq!(out, b"UNSUB 2\r\nUNSUB 1\r\n");
         assert!(journal.may_be_in_flight(b"1") && journal.may_be_in_flight(b"2"));
-        journal.confirm(journal.changes());
+        confirm_all(&mut journal);
         assert!(!journal.may_be_in_flight(b"1"));
         assert_eq!((journal.len(), replayed(&mut journal)), (0, String::new()));
     }
 
     #[test]
     fn s4_a_subscription_refused_as_one_too_many_is_not_replayed() {
-        let mut journal = Journal::default();
-        for sid in ["1", "2", "3"] {
-            journal.subscribe(&sub(&format!("s{sid}"), None, sid));
-        }
+        let mut journal = after("SUB s1 1\r\nSUB s2 2\r\nSUB s3 3\r\n");
         journal.refuse_newest();
-        journal.unsubscribe(&unsub("1", None));
-        journal.subscribe(&sub("s4", None, "4"));
+        send(&mut journal, "UNSUB 1\r\nSUB s4 4\r\n");
         assert_eq!(replayed(&mut journal), "SUB s2 2\r\nSUB s4 4\r\n");
-        journal.confirm(journal.changes());
+        confirm_all(&mut journal);
         journal.refuse_newest();
         assert_eq!(journal.len(), 2, "an acked subscription was not refused");
     }
 
     #[test]
     fn s4_the_second_sub_with_a_sid_is_live_when_the_first_was_refused() {
-        let mut journal = Journal::default();
-        journal.subscribe(&sub("denied", None, "1"));
-        journal.subscribe(&sub("granted", None, "1"));
-        journal.subscribe(&sub("never", None, "1"));
+        let mut journal = after("SUB denied 1\r\nSUB granted 1\r\nSUB never 1\r\n");
         journal.refuse(b"denied", None);
         assert_eq!(replayed(&mut journal), "SUB granted 1\r\n");
         journal.refuse(b"granted", None);
         assert_eq!(replayed(&mut journal), "SUB never 1\r\n");
 
-        let mut journal = Journal::default();
-        journal.subscribe(&sub("granted", None, "1"));
-        journal.confirm(journal.changes());
-        journal.subscribe(&sub("ignored", None, "1"));
+        let mut journal = after("SUB granted 1\r\n");
+        confirm_all(&mut journal);
+        send(&mut journal, "SUB ignored 1\r\n");
         journal.refuse(b"granted", None);
         assert_eq!(journal.len(), 0, "the node has withdrawn the permission");
     }
 
     #[test]
     fn s4_a_sid_is_free_again_when_a_node_has_acked_the_end_of_its_subscription() {
-        let mut journal = Journal::default();
-        journal.subscribe(&sub("a", None, "1"));
+        let mut journal = after("SUB a 1\r\n");
         let before_the_end = journal.changes();
         assert!(!journal.may_be_in_flight(b"1"), "the subscription is live");
-        journal.unsubscribe(&unsub("1", None));
+        send(&mut journal, "UNSUB 1\r\n");
         assert!(journal.may_be_in_flight(b"1") && !journal.may_be_in_flight(b"2"));
         journal.confirm(before_the_end);
         assert!(
             journal.may_be_in_flight(b"1"),
-            "the PING went out before the UNSUB"
+            "the PING was sent before the UNSUB"
         );
-        journal.confirm(journal.changes());
+        confirm_all(&mut journal);
         assert!(!journal.may_be_in_flight(b"1"));
 
-        journal.subscribe(&sub("a", None, "1"));
-        journal.unsubscribe(&unsub("1", Some(2)));
+        send(&mut journal, "SUB a 1\r\nUNSUB 1 2\r\n");
         deliver(&mut journal, "1", 2);
         assert!(
             journal.may_be_in_flight(b"1"),
-            "the node may have sent a third message before it had the UNSUB"
+            "the node may have sent a third message before the UNSUB"
         );
         replayed(&mut journal);
         assert!(
@@ -443,82 +453,47 @@ mod tests {
     }
 
     #[test]
-    fn s4_subscriptions_are_replayed_in_their_order() {
-        let mut journal = Journal::default();
-        journal.subscribe(&sub("a", None, "1"));
-        journal.subscribe(&sub("b.>", Some("q"), "2"));
-        journal.subscribe(&sub("c", None, "x9"));
-        journal.unsubscribe(&unsub("1", None));
-        journal.subscribe(&sub("d", None, "4"));
-        assert_eq!(replayed(&mut journal), "SUB b.> q 2\r\nSUB c x9\r\nSUB d 4\r\n");
-        assert_eq!(journal.len(), 3);
-    }
-
-    #[test]
     fn s4_what_is_left_of_max_is_exact_over_moves() {
-        let mut journal = Journal::default();
-        journal.subscribe(&sub("a", None, "1"));
+        let mut journal = after("SUB a 1\r\n");
         deliver(&mut journal, "1", 2);
-        journal.unsubscribe(&unsub("1", Some(7)));
+        send(&mut journal, "UNSUB 1 7\r\n");
         assert_eq!(replayed(&mut journal), "SUB a 1\r\nUNSUB 1 5\r\n");
         deliver(&mut journal, "1", 3);
         assert_eq!(replayed(&mut journal), "SUB a 1\r\nUNSUB 1 2\r\n");
         deliver(&mut journal, "1", 2);
         assert_eq!(replayed(&mut journal), "");
+
+        send(&mut journal, "SUB a 1\r\n");
+        deliver(&mut journal, "1", 3);
+        send(&mut journal, "UNSUB 1 3\r\n");
+        assert_eq!(journal.len(), 0, "its max was reached before");
     }
 
     #[test]
     fn s4_a_max_set_after_a_move_is_reduced_by_earlier_deliveries() {
-        let mut journal = Journal::default();
-        journal.subscribe(&sub("a", None, "1"));
+        let mut journal = after("SUB a 1\r\n");
         deliver(&mut journal, "1", 3);
         assert!(!journal.has_moved());
         replayed(&mut journal);
         assert!(journal.has_moved());
-        assert_eq!(
-            journal.unsub_for_node(&unsub("1", Some(5))),
-            Some(unsub("1", Some(2)))
-        );
-        assert_eq!(
-            journal.unsub_for_node(&unsub("1", Some(3))),
-            Some(unsub("1", None))
-        );
-        assert_eq!(journal.unsub_for_node(&unsub("1", None)), None);
+        let unsub = |max| Unsub { sid: b"1", max };
+        for (max, for_node) in [
+            (Some(5), Some(unsub(Some(2)))),
+            (Some(3), Some(unsub(None))),
+            (None, None),
+        ] {
+            assert_eq!(journal.unsub_for_node(&unsub(max)), for_node);
+        }
     }
 
     #[test]
-    fn a_max_already_reached_ends_the_subscription() {
-        let mut journal = Journal::default();
-        journal.subscribe(&sub("a", None, "1"));
-        deliver(&mut journal, "1", 3);
-        journal.unsubscribe(&unsub("1", Some(3)));
-        assert_eq!(journal.len(), 0);
-    }
-
-    #[test]
-    fn a_second_sub_with_a_live_sid_changes_nothing() {
-        let mut journal = Journal::default();
-        journal.subscribe(&sub("a", None, "1"));
-        journal.subscribe(&sub("b", None, "1"));
-        journal.subscribe(&sub("not..valid", None, "2"));
-        assert_eq!(replayed(&mut journal), "SUB a 1\r\n");
-    }
-
-    #[test]
-    fn refused_subscriptions_are_not_replayed() {
-        let mut journal = Journal::default();
-        journal.subscribe(&sub("a", None, "1"));
-        journal.subscribe(&sub("a", Some("q"), "2"));
-        journal.subscribe(&sub("b", None, "3"));
+    fn s4_subscriptions_refused_by_permissions_are_not_replayed() {
+        let mut journal = after("SUB a 1\r\nSUB a q 2\r\nSUB b 3\r\n");
         journal.refuse(b"a", Some(b"q"));
         assert_eq!(replayed(&mut journal), "SUB a 1\r\nSUB b 3\r\n");
         journal.confirm(3);
         journal.refuse(b"a", Some(b"q"));
-        assert_eq!(
-            journal.len(),
-            2,
-            "the subscription without a queue group was not refused"
-        );
+        assert_eq!(journal.len(), 2, "the one without a queue group was not refused");
         journal.refuse(b"a", None);
         assert_eq!(replayed(&mut journal), "SUB b 3\r\n");
     }

@@ -210,21 +210,9 @@ impl Session {
         let refusal = Refusal::of(text);
         self.note_node_error(String::from_utf8_lossy(text).into_owned(), refusal.kind());
         match refusal {
-            Refusal::Command => {
-                self.refused_command(text);
-                if names_too_many_subscriptions(text) {
-                    self.journal.refuse_newest();
-                    self.forget_last_slot();
-                }
-            }
-            Refusal::Subscription => {
-                // The whole journal may be searched.
-                self.spend(u32::try_from(self.journal.len() / 64).unwrap_or(u32::MAX));
-                self.refused_command(text);
-                if let Some((subject, queue)) = refused_subscription(text) {
-                    self.journal.refuse(subject, queue);
-                    self.forget_last_slot();
-                }
+            // An unknown `-ERR` that leaves the connection open is most likely the answer to a command.
+            Refusal::Command | Refusal::Subscription | Refusal::Unknown => {
+                self.refused_command(text, refusal);
             }
             Refusal::Client => self.refuse_session(EndReason::Refused),
             // The node has the complete CONNECT, so the delay is the node's own.
@@ -250,8 +238,6 @@ impl Session {
                 self.lose(Cause::NodeError(refusal.kind()), now);
                 return false;
             }
-            // An `-ERR` that leaves the connection open is most likely the answer to a command.
-            Refusal::Unknown => self.refused_command(text),
         }
         true
     }
@@ -260,13 +246,24 @@ impl Session {
         self.notes.push(Note::NodeError { text, kind });
     }
 
-    /// Records a command answered with `-ERR`, mostly instead of `+OK`.
-    fn refused_command(&mut self, text: &[u8]) {
+    /// Records a command answered with `-ERR`, mostly instead of `+OK`. A SUB that was refused leaves the journal.
+    fn refused_command(&mut self, text: &[u8], refusal: Refusal) {
         if self.verbose()
             && replaces_ok(text)
             && let Some(node) = &mut self.connection
         {
             node.ledger.ok();
+        }
+        if names_too_many_subscriptions(text) {
+            self.journal.refuse_newest();
+            self.forget_last_slot();
+        } else if refusal == Refusal::Subscription
+            && let Some((subject, queue)) = refused_subscription(text)
+        {
+            // The whole journal may be searched.
+            self.spend(u32::try_from(self.journal.len() / 64).unwrap_or(u32::MAX));
+            self.journal.refuse(subject, queue);
+            self.forget_last_slot();
         }
     }
 
