@@ -3,7 +3,6 @@
 //! The list is closed, so counters are indexed by cause. When ten thousand sessions move at once, no label is looked up.
 
 use std::fmt;
-use std::mem::discriminant;
 
 /// Cause for which a session left its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,9 +55,16 @@ impl Cause {
 
     /// Returns the index in an array of [`Cause::COUNT`] counters.
     #[must_use]
-    pub fn index(self) -> usize {
-        let same = |cause: &Self| discriminant(cause) == discriminant(&self);
-        Self::ALL.iter().position(same).unwrap_or_default()
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Reset => 0,
+            Self::EndOfStream => 1,
+            Self::WriteError => 2,
+            Self::ProbeTimeout => 3,
+            Self::LameDuck => 4,
+            Self::NodeError(_) => 5,
+            Self::Protocol => 6,
+        }
     }
 }
 

@@ -33,9 +33,32 @@ struct Subscription {
     before: u64,
     /// Number of deliveries after which the subscription ends.
     max: Option<u64>,
-    /// Subjects and queue groups of SUBs with the same sid that were sent before a node acked this one. If this SUB is
-    /// refused, the first of them becomes live.
-    alternatives: Vec<(Box<[u8]>, Option<Box<[u8]>>)>,
+    /// SUBs with the same sid that were sent before a node acked this one. If this SUB is refused, the first of them
+    /// becomes live.
+    alternatives: Vec<Self>,
+}
+
+impl Subscription {
+    fn new(sub: &Sub<'_>, order: u64) -> Self {
+        Self {
+            order,
+            subject: sub.subject.into(),
+            queue: sub.queue.map(Into::into),
+            sid: sub.sid.into(),
+            delivered: 0,
+            before: 0,
+            max: None,
+            alternatives: Vec::new(),
+        }
+    }
+
+    fn sub(&self) -> Sub<'_> {
+        Sub {
+            subject: &self.subject,
+            queue: self.queue.as_deref(),
+            sid: &self.sid,
+        }
+    }
 }
 
 /// Further SUBs kept for one live sid. A component that uses a sid twice at the same time does not use it a hundred times.
@@ -71,24 +94,14 @@ impl Journal {
         if let Some(slot) = self.by_sid.get(sub.sid) {
             return self.add_alternative(*slot, sub);
         }
-        let entry = Subscription {
-            order: self.changes,
-            subject: sub.subject.into(),
-            queue: sub.queue.map(Into::into),
-            sid: sub.sid.into(),
-            delivered: 0,
-            before: 0,
-            max: None,
-            alternatives: Vec::new(),
-        };
-        self.changes += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             (self.entries.len() - 1) as u32
         });
-        self.entries[slot as usize] = Some(entry);
+        self.entries[slot as usize] = Some(Subscription::new(sub, self.changes));
         self.by_sid.insert(sub.sid.into(), slot);
-        self.recent.push_back((self.changes - 1, slot));
+        self.recent.push_back((self.changes, slot));
+        self.changes += 1;
     }
 
     /// Keeps a further SUB with a live sid if the first one may still be refused.
@@ -97,8 +110,7 @@ impl Journal {
         let entry = self.entries[slot as usize].as_mut();
         let unconfirmed = entry.filter(|entry| first_unconfirmed.is_some_and(|first| entry.order >= first));
         if let Some(entry) = unconfirmed.filter(|entry| entry.alternatives.len() < ALTERNATIVES_MAX) {
-            let alternative = (sub.subject.into(), sub.queue.map(Into::into));
-            entry.alternatives.push(alternative);
+            entry.alternatives.push(Subscription::new(sub, entry.order));
         }
     }
 
@@ -217,7 +229,7 @@ impl Journal {
             .filter(|(_, entry)| of(entry))
             .map(|(slot, _)| slot)
             .collect();
-        refused.into_iter().for_each(|slot| self.remove(slot));
+        refused.into_iter().for_each(|slot| drop(self.remove(slot)));
     }
 
     /// Removes the newest unacked subscription, because a node refused a SUB above its limit on subscriptions. The `-ERR` does
@@ -226,25 +238,17 @@ impl Journal {
         while let Some((order, slot)) = self.recent.pop_back() {
             let entry = self.entries[slot as usize].as_ref();
             if entry.is_some_and(|entry| entry.order == order) {
-                return self.remove(slot);
+                self.remove(slot);
+                return;
             }
         }
     }
 
     /// Removes a subscription whose SUB was refused. The next SUB with its sid, if there was one, becomes live.
     fn remove_for_another(&mut self, slot: u32) {
-        let Some(entry) = self.entries[slot as usize].as_mut() else {
-            return;
-        };
-        let (alternatives, sid) = (std::mem::take(&mut entry.alternatives), entry.sid.clone());
-        self.remove(slot);
-        for (subject, queue) in &alternatives {
-            let queue = queue.as_deref();
-            self.subscribe(&Sub {
-                subject,
-                queue,
-                sid: &sid,
-            });
+        if let Some(entry) = self.remove(slot) {
+            let alternatives = entry.alternatives.iter();
+            alternatives.for_each(|other| self.subscribe(&other.sub()));
         }
     }
 
@@ -258,12 +262,7 @@ impl Journal {
         let mut commands = 0;
         for entry in live {
             entry.before = entry.delivered;
-            let sub = Sub {
-                subject: &entry.subject,
-                queue: entry.queue.as_deref(),
-                sid: &entry.sid,
-            };
-            encode::client(&Frame::Sub(sub), out);
+            encode::client(&Frame::Sub(entry.sub()), out);
             commands += 1;
             if let Some(max) = entry.max {
                 let unsub = Unsub {
@@ -282,12 +281,8 @@ impl Journal {
         let mut live: Vec<(u64, u32)> = self.live().map(|(slot, entry)| (entry.order, slot)).collect();
         live.sort_unstable();
         for (_, slot) in &live {
-            if let Some(entry) = &self.entries[*slot as usize] {
-                let unsub = Unsub {
-                    sid: &entry.sid,
-                    max: None,
-                };
-                encode::client(&Frame::Unsub(unsub), out);
+            if let Some(Subscription { sid, .. }) = &self.entries[*slot as usize] {
+                encode::client(&Frame::Unsub(Unsub { sid, max: None }), out);
             }
             self.end(*slot);
         }
@@ -303,18 +298,17 @@ impl Journal {
 
     /// Ends a subscription that the node has. Messages that the node sent before it learned of the end may still arrive.
     fn end(&mut self, slot: u32) {
-        if let Some(entry) = &self.entries[slot as usize] {
+        if let Some(entry) = self.remove(slot) {
             self.ended.add(&entry.sid, self.changes);
             self.changes += 1;
         }
-        self.remove(slot);
     }
 
-    fn remove(&mut self, slot: u32) {
-        if let Some(entry) = self.entries[slot as usize].take() {
-            self.by_sid.remove(&entry.sid);
-            self.free.push(slot);
-        }
+    fn remove(&mut self, slot: u32) -> Option<Subscription> {
+        let entry = self.entries[slot as usize].take()?;
+        self.by_sid.remove(&entry.sid);
+        self.free.push(slot);
+        Some(entry)
     }
 }
 
