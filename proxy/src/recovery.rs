@@ -98,15 +98,8 @@ struct NodeSessions {
 /// Proof that a session is counted on a node. The session returns it when it leaves the node.
 #[derive(Debug)]
 pub(crate) struct Served {
-    node: Endpoint,
+    pub(crate) node: Endpoint,
     epoch: u64,
-}
-
-impl Served {
-    /// Returns the node.
-    pub(crate) const fn node(&self) -> &Endpoint {
-        &self.node
-    }
 }
 
 /// A log line about an outage.
@@ -248,7 +241,7 @@ impl Recovery {
     /// Records that a node has taken a session or answered a probe. Returns whether this ended an outage.
     pub(crate) fn reachable(&self, now: Instant) -> bool {
         let mut state = self.lock();
-        let ends = state.outage.as_ref().is_some_and(|outage| outage.ended.is_none());
+        let ends = state.is_outage_on();
         if ends {
             state.end_outage(now);
             self.changed.notify_one();
@@ -291,11 +284,10 @@ impl Recovery {
     /// Records that `session` sends its held publishes.
     pub(crate) fn released(&self, session: &SessionInfo, now: Instant) {
         let mut state = self.lock();
-        let Some(away) = state.remove(session.id) else {
-            return;
-        };
-        state.update_all_back(away.node.as_ref(), now);
-        self.changed.notify_one();
+        if let Some(away) = state.remove(session.id) {
+            state.update_all_back(away.node.as_ref(), now);
+            self.changed.notify_one();
+        }
     }
 
     /// Records the end of `session`. `abandoned` publishes were taken by no node. `expired` is true if
@@ -311,19 +303,17 @@ impl Recovery {
         let mut state = self.lock();
         state.leave(served, false, now);
         state.expired += usize::from(expired);
-        if expired {
+        let away = state.remove(session.id);
+        if expired || away.is_some() {
             self.changed.notify_one();
         }
-        let Some(away) = state.remove(session.id) else {
-            return;
-        };
+        let Some(away) = away else { return };
         if away.in_outage
             && let Some(outage) = &mut state.outage
         {
             outage.abandoned += abandoned;
         }
         state.update_all_back(away.node.as_ref(), now);
-        self.changed.notify_one();
     }
 
     /// Returns the time until which sessions come back one after another after an outage; see [`SPREAD`].
@@ -367,13 +357,9 @@ impl Recovery {
         };
         state.outage = None;
         // Sessions that are not back by now are not waited for, in this outage or the next.
-        let left: Vec<u64> = state
-            .away
-            .iter()
-            .filter(|(_, away)| away.in_outage && away.back_at.is_none())
-            .map(|(id, _)| *id)
-            .collect();
-        left.into_iter().for_each(|id| drop(state.remove(id)));
+        let missing = |(_, away): &(&u64, &Away)| away.in_outage && away.back_at.is_none();
+        let missing: Vec<u64> = state.away.iter().filter(missing).map(|(id, _)| *id).collect();
+        missing.into_iter().for_each(|id| drop(state.remove(id)));
         Some(report)
     }
 
@@ -398,7 +384,7 @@ impl State {
 
     /// Inserts the entry of a session and counts it.
     fn put(&mut self, id: u64, mut away: Away) {
-        away.in_outage |= self.outage.as_ref().is_some_and(|outage| outage.ended.is_none());
+        away.in_outage |= self.is_outage_on();
         if away.back_at.is_none() {
             self.missing_in_outage += usize::from(away.in_outage);
             if let Some(node) = &away.node {
@@ -430,8 +416,7 @@ impl State {
     }
 
     /// Records that a node no longer serves a session. With `lost`, the node's other sessions may be about to notice
-    /// the same loss.
-    /// Returns whether another session has reported the same loss within [`SAME_LOSS`].
+    /// the same loss. Returns whether another session has reported the same loss within [`SAME_LOSS`].
     fn leave(&mut self, served: Option<Served>, lost: bool, now: Instant) -> bool {
         let Some(served) = served else { return false };
         let Some(sessions) = self.nodes.get_mut(&served.node) else {
@@ -460,12 +445,16 @@ impl State {
         self.nodes.get(node).is_some_and(|sessions| sessions.earlier > 0)
     }
 
+    /// Returns whether an outage is under way: it has begun and not ended.
+    fn is_outage_on(&self) -> bool {
+        self.outage.as_ref().is_some_and(|outage| outage.ended.is_none())
+    }
+
     /// Begins an outage if no node serves a session and no outage is under way. A second outage prolongs the first if
-    /// some sessions of the first have not sent their held publishes yet.
+    /// some sessions of the first have not sent their held publishes yet. Returns whether it began.
     fn begin_outage(&mut self, since: Instant, has_failed: impl Fn(&Endpoint) -> bool) -> bool {
-        let is_on = self.outage.as_ref().is_some_and(|outage| outage.ended.is_none());
         // A session whose component does not read cannot notice the loss of its node.
-        if is_on || !self.nodes.keys().all(has_failed) {
+        if self.is_outage_on() || !self.nodes.keys().all(has_failed) {
             return false;
         }
         let outage = self.outage.get_or_insert_with(|| Outage {

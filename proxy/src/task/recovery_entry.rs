@@ -91,7 +91,7 @@ impl Drop for RecoveryEntry {
     fn drop(&mut self) {
         let (served, now) = (self.served.take(), Instant::now());
         if let Some(served) = &served {
-            self.shared.book.count_served(served.node(), false, now);
+            self.shared.book.count_served(&served.node, false, now);
         }
         let (expired, abandoned) = (self.expired, self.abandoned);
         self.shared
