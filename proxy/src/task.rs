@@ -215,16 +215,15 @@ impl Task {
             return false;
         }
         READ_BUFFER.with_borrow_mut(|buffer| {
-            let lent = self.session.lend_held(buffer);
-            let carried = lent.unwrap_or(0);
+            let carried = self.session.lend_held(buffer);
             let end = buffer.len().min(carried.saturating_add(bytes_max));
             let read = read(&mut self.sockets.component, &mut buffer[carried..end], cx);
             let now = Instant::now();
             let wires = &mut self.sockets;
             match read {
                 Poll::Ready(Ok(len)) if len > 0 => {
-                    self.session
-                        .component_bytes(&buffer[..carried + len], lent.is_some(), now, wires);
+                    let bytes = &buffer[..carried + len];
+                    self.session.component_bytes(bytes, now, wires);
                     return true;
                 }
                 _ => self.session.give_back(&buffer[..carried]),
@@ -263,8 +262,7 @@ impl Task {
             return false;
         }
         READ_BUFFER.with_borrow_mut(|buffer| {
-            let lent = self.session.lend_partial(buffer);
-            let carried = lent.unwrap_or(0);
+            let carried = self.session.lend_partial(buffer);
             let Some(node) = &mut self.sockets.node else {
                 return false;
             };
@@ -274,8 +272,7 @@ impl Task {
             match read {
                 Poll::Ready(Ok(len)) if len > 0 => {
                     let bytes = &buffer[..carried + len];
-                    self.session
-                        .node_bytes(bytes, lent.is_some(), now, &mut self.sockets);
+                    self.session.node_bytes(bytes, now, &mut self.sockets);
                     return true;
                 }
                 Poll::Pending => {
@@ -434,8 +431,8 @@ impl Task {
             self.permit = None;
         }
         if !dialled.after_info.is_empty() {
-            self.session
-                .node_bytes(&dialled.after_info, false, now, &mut self.sockets);
+            let bytes = &dialled.after_info;
+            self.session.node_bytes(bytes, now, &mut self.sockets);
         }
     }
 

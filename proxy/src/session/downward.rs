@@ -25,15 +25,15 @@ const RUNS_MAX: usize = 16;
 
 impl Session {
     /// Moves the beginning of a cut frame to the head of `buf`; see [`lend_held`](Self::lend_held).
-    pub(crate) fn lend_partial(&mut self, buf: &mut [u8]) -> Option<usize> {
-        let partial = &mut self.connection.as_mut()?.partial;
+    pub(crate) fn lend_partial(&mut self, buf: &mut [u8]) -> usize {
+        let partial = self.connection.as_mut().map(|node| &mut node.partial);
+        let Some(partial) = partial.filter(|partial| partial.len() <= buf.len() / 2) else {
+            return 0;
+        };
         let len = partial.len();
-        if len > buf.len() / 2 {
-            return None;
-        }
         buf[..len].copy_from_slice(partial);
         partial.clear();
-        Some(len)
+        len
     }
 
     /// Takes back lent bytes when no bytes were read after them.
@@ -43,12 +43,11 @@ impl Session {
         }
     }
 
-    /// Processes `bytes` from the node. With `lent`, they begin with the bytes from
-    /// [`lend_partial`](Self::lend_partial).
-    pub(crate) fn node_bytes(&mut self, bytes: &[u8], lent: bool, now: Instant, wires: &mut impl Wires) {
+    /// Processes `bytes` from the node. They begin with the bytes from [`lend_partial`](Self::lend_partial), if any.
+    pub(crate) fn node_bytes(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) {
         let Some(node) = &mut self.connection else { return };
         node.heard = now;
-        if lent && node.partial.is_empty() {
+        if node.partial.is_empty() {
             let taken = self.receive(bytes, now, wires);
             if let Some(node) = &mut self.connection {
                 node.partial.extend_from_slice(&bytes[taken..]);

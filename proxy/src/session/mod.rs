@@ -114,7 +114,6 @@ pub(crate) struct Session {
     pending_info: Option<Box<Info>>,
     started: Instant,
     searching_since: Instant,
-    moves: u64,
     /// Effects of the frames that are being written.
     effects: Effects,
     /// Remaining budget of the present turn.
@@ -148,7 +147,6 @@ impl Session {
             pending_info: None,
             started: now,
             searching_since: now,
-            moves: 0,
             effects: Effects::default(),
             turn_work: TURN_WORK,
             interrupted: false,
@@ -300,11 +298,6 @@ impl Session {
     /// Returns the nodes that refused credentials accepted by another node.
     pub(crate) fn refused_by(&self) -> Vec<Endpoint> {
         self.refused_by.iter().map(|(node, ..)| node.clone()).collect()
-    }
-
-    /// Returns the number of finished moves.
-    pub(crate) fn moves(&self) -> u64 {
-        self.moves
     }
 
     /// Returns one word for the state of the session.

@@ -314,7 +314,6 @@ impl Session {
             client.accepted = true;
         }
         let moved = self.lost.take().map(|(at, mut moved)| {
-            self.moves += 1;
             moved.took = now.saturating_duration_since(at);
             moved.silent += moved.took;
             moved.subscriptions = self.journal.len();

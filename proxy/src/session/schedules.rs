@@ -5,17 +5,17 @@
 
 mod parties;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use standin_wire::{Info, encode};
+use standin_wire::encode;
 
-use self::parties::{ComponentSub, SimComponent, SimNode};
-use super::tests::{Pipes, identity, node, policy};
+use self::parties::{SimComponent, SimNode, SimSub};
+use super::tests::bench::{Bench, policy};
 use super::{Note, Session};
 use crate::cause::Cause;
+use crate::doubt::InDoubtCount;
 use crate::policy::Policy;
 use crate::settings::InDoubt;
 
@@ -24,17 +24,13 @@ const STEPS: usize = 400;
 
 struct Simulation {
     rng: SmallRng,
-    session: Session,
-    pipes: Pipes,
-    now: Instant,
+    bench: Bench,
     node: Option<SimNode>,
     component: SimComponent,
     /// Every publish that some node processed, by number, in the order of processing.
     processed: Vec<u64>,
-    in_doubt_dropped: u64,
-    in_doubt_resent: u64,
+    in_doubt: InDoubtCount,
     resent: u64,
-    lost_nodes: u64,
     settling: bool,
     /// Publishes are held on the present node.
     holds: bool,
@@ -75,27 +71,20 @@ impl Simulation {
             buffer_bytes: rng.random_range(64..4096),
             ..policy()
         };
-        let now = Instant::now();
+        let mut bench = Bench::new(policy);
+        (bench.pipes.node_room, bench.pipes.component_room) = (0, 0);
         let verbose = rng.random();
         let mut simulation = Self {
             rng,
-            session: Session::new(Arc::new(policy), Arc::new(identity()), now),
-            pipes: Pipes {
-                node_room: 0,
-                component_room: 0,
-                ..Pipes::new()
-            },
-            now,
+            bench,
             node: None,
             component: SimComponent {
                 verbose,
                 ..SimComponent::default()
             },
             processed: Vec::new(),
-            in_doubt_dropped: 0,
-            in_doubt_resent: 0,
+            in_doubt: InDoubtCount::default(),
             resent: 0,
-            lost_nodes: 0,
             settling: false,
             holds: false,
             is_back: false,
@@ -136,24 +125,22 @@ impl Simulation {
             if self.node.is_none() {
                 self.node_comes();
             }
-            self.pipes.node_room = usize::MAX;
-            self.pipes.component_room = usize::MAX;
-            self.session.node_writable(self.now, &mut self.pipes);
-            self.session.component_writable(self.now, &mut self.pipes);
+            self.bench.pipes.node_room = usize::MAX;
+            self.bench.pipes.component_room = usize::MAX;
+            self.bench.event(Session::node_writable);
+            self.bench.event(Session::component_writable);
             self.component_writes();
             self.node_processes();
             self.node_writes();
             self.process_output();
             self.release();
             let quiet = self.component.unsent.is_empty() && self.component.awaits.is_empty();
-            let said = self
-                .node
-                .as_ref()
-                .is_some_and(|node| node.says.is_empty() && node.got.is_empty());
-            if quiet && said && self.session.buffered_bytes() == 0 {
+            let node = self.node.as_ref();
+            let said = node.is_some_and(|node| node.says.is_empty() && node.got.is_empty());
+            if quiet && said && self.bench.session.buffered_bytes() == 0 {
                 return;
             }
-            self.now += Duration::from_millis(1);
+            self.bench.now += Duration::from_millis(1);
         }
         panic!(
             "the session did not settle; {} answers missing, {ping} before the last PING",
@@ -162,7 +149,7 @@ impl Simulation {
     }
 
     fn check(&self) {
-        let policy = &self.session.policy;
+        let policy = &self.bench.session.policy;
         let mut seen = vec![0_u64; self.component.publishes as usize];
         for number in &self.processed {
             seen[*number as usize] += 1;
@@ -172,45 +159,33 @@ impl Simulation {
                 assert!(seen.iter().all(|times| *times <= 1), "a publish was sent twice");
                 assert!(self.processed.is_sorted(), "order was lost");
                 let missing = seen.iter().filter(|times| **times == 0).count() as u64;
-                assert!(
-                    missing <= self.in_doubt_dropped,
-                    "{missing} missing, {} in doubt",
-                    self.in_doubt_dropped
-                );
-                assert_eq!(self.in_doubt_resent, 0);
+                let in_doubt = self.in_doubt.dropped;
+                assert!(missing <= in_doubt, "{missing} missing, {in_doubt} in doubt");
+                assert_eq!(self.in_doubt.resent, 0);
             }
             InDoubt::Resend => {
                 assert!(seen.iter().all(|times| *times >= 1), "a publish was lost");
-                let mut first: Vec<u64> = Vec::new();
-                self.processed.iter().for_each(|number| {
-                    if !first.contains(number) {
-                        first.push(*number)
-                    }
-                });
-                assert!(first.is_sorted(), "order was lost");
-                assert_eq!(self.in_doubt_dropped, 0);
+                // The number of the first publish that was not processed yet.
+                let mut next = 0;
+                for number in &self.processed {
+                    assert!(*number <= next, "order was lost");
+                    next = next.max(number + 1);
+                }
+                assert_eq!(self.in_doubt.dropped, 0);
                 assert!(
-                    self.resent >= self.in_doubt_resent.min(1),
+                    self.resent >= self.in_doubt.resent.min(1),
                     "in doubt, but not sent again"
                 );
             }
         }
         let node = self.node.as_ref().expect("settled with a node");
         let subs = &self.component.subs;
-        let live: Vec<_> = subs
-            .iter()
-            .filter(|(_, sub)| sub.lives())
-            .map(|(sid, _)| sid)
-            .collect();
-        assert_eq!(node.subs.keys().collect::<Vec<_>>(), live, "subscriptions differ");
+        let live = subs.iter().filter(|(_, sub)| sub.lives()).map(|(sid, _)| sid);
+        assert!(node.subs.keys().eq(live), "subscriptions differ");
         for (sid, sub) in &node.subs {
-            let ComponentSub { subject, got, max } = &subs[sid];
-            assert_eq!(&sub.subject, subject, "{sid} is another subscription");
-            assert_eq!(
-                sub.max.map(|max| max - sub.delivered),
-                max.map(|max| max - got),
-                "remaining max of {sid}"
-            );
+            let left = |sub: &SimSub| sub.max.map(|max| max - sub.count);
+            assert_eq!(sub.subject, subs[sid].subject, "{sid} is another subscription");
+            assert_eq!(left(sub), left(&subs[sid]), "remaining max of {sid}");
         }
         assert_eq!(self.component.infos, 1, "INFO to a component that takes only one");
     }
@@ -262,12 +237,7 @@ impl Simulation {
         self.component.subscribed += 1;
         let queue = if self.rng.random() { " q" } else { "" };
         self.command(&format!("SUB {subject}{queue} {sid}\r\n"));
-        let sub = ComponentSub {
-            subject,
-            got: 0,
-            max: None,
-        };
-        self.component.subs.insert(sid, sub);
+        self.component.subs.insert(sid, SimSub::new(subject));
     }
 
     fn component_limits(&mut self, sid: &str) {
@@ -292,34 +262,38 @@ impl Simulation {
     /// Passes some of the component's bytes to the session, with or without lending its held bytes.
     fn component_writes(&mut self) {
         let len = self.rng.random_range(0..=self.component.unsent.len().min(200));
-        if len == 0 || !self.session.wants().read_component {
+        if len == 0 || !self.bench.session.wants().read_component {
             return;
         }
-        let bytes: Vec<u8> = self.component.unsent.drain(..len).collect();
+        let mut buffer = self.buffer(Session::lend_held);
+        buffer.extend(self.component.unsent.drain(..len));
+        self.bench.component_bytes(&buffer);
+    }
+
+    /// Returns a buffer to read into, as the shell does. In some cases it has bytes that the session lends.
+    fn buffer(&mut self, lend: fn(&mut Session, &mut [u8]) -> usize) -> Vec<u8> {
         let mut buffer = vec![0; 4096];
-        let lent = if self.rng.random() {
-            self.session.lend_held(&mut buffer)
+        let lends: bool = self.rng.random();
+        let lent = if lends {
+            lend(&mut self.bench.session, &mut buffer)
         } else {
-            None
+            0
         };
-        let carried = lent.unwrap_or(0);
-        buffer[carried..carried + len].copy_from_slice(&bytes);
-        let bytes = &buffer[..carried + len];
-        self.session
-            .component_bytes(bytes, lent.is_some(), self.now, &mut self.pipes);
+        buffer.truncate(lent);
+        buffer
     }
 
     fn node_socket_drains(&mut self) {
-        self.pipes.node_room += self.rng.random_range(0..150);
-        if self.session.wants().write_node {
-            self.session.node_writable(self.now, &mut self.pipes);
+        self.bench.pipes.node_room += self.rng.random_range(0..150);
+        if self.bench.session.wants().write_node {
+            self.bench.event(Session::node_writable);
         }
     }
 
     fn component_reads(&mut self) {
-        self.pipes.component_room += self.rng.random_range(0..150);
-        if self.session.wants().write_component {
-            self.session.component_writable(self.now, &mut self.pipes);
+        self.bench.pipes.component_room += self.rng.random_range(0..150);
+        if self.bench.session.wants().write_component {
+            self.bench.event(Session::component_writable);
         }
     }
 
@@ -334,11 +308,10 @@ impl Simulation {
             if self.rng.random_range(0..6) == 0 {
                 let line = format!("MSG {} {sid} 3\r\nabc\r\n", sub.subject);
                 node.says.extend(line.as_bytes());
-                sub.delivered += 1;
+                sub.count += 1;
             }
         }
-        node.subs
-            .retain(|_, sub| sub.max.is_none_or(|max| sub.delivered < max));
+        node.subs.retain(|_, sub| sub.lives());
         if self.rng.random_range(0..30) == 0 {
             node.says.extend(encode::PING);
         }
@@ -350,7 +323,7 @@ impl Simulation {
     /// Lets the node process at most this number of its received frames.
     fn node_takes(&mut self, frames: usize) {
         let Some(node) = &mut self.node else { return };
-        node.got.extend(self.pipes.node.drain(..));
+        node.got.extend(self.bench.pipes.node.drain(..));
         for _ in 0..frames {
             match node.process() {
                 Some(Some(number)) => {
@@ -369,34 +342,25 @@ impl Simulation {
     fn node_writes(&mut self) {
         let Some(node) = &mut self.node else { return };
         let len = self.rng.random_range(0..=node.says.len().min(120));
-        if len == 0 || !self.session.wants().read_node {
+        if len == 0 || !self.bench.session.wants().read_node {
             return;
         }
         let bytes: Vec<u8> = node.says.drain(..len).collect();
-        let mut buffer = vec![0; 4096];
-        let lent = if self.rng.random() {
-            self.session.lend_partial(&mut buffer)
-        } else {
-            None
-        };
-        let carried = lent.unwrap_or(0);
-        buffer[carried..carried + len].copy_from_slice(&bytes);
-        let bytes = &buffer[..carried + len];
-        self.session
-            .node_bytes(bytes, lent.is_some(), self.now, &mut self.pipes);
+        let mut buffer = self.buffer(Session::lend_partial);
+        buffer.extend(bytes);
+        self.bench.node_bytes(&buffer);
     }
 
     fn pass_time(&mut self) {
-        self.now += Duration::from_millis(self.rng.random_range(0..300));
-        self.session
-            .tick(Duration::ZERO, &Info::default(), self.now, &mut self.pipes);
+        let time = Duration::from_millis(self.rng.random_range(0..300));
+        self.bench.pass(time);
     }
 
     /// Lets held publishes pass.
     fn release(&mut self) {
         if std::mem::take(&mut self.is_back) {
             self.holds = false;
-            self.session.release(self.now, &mut self.pipes);
+            self.bench.event(Session::release);
         }
     }
 
@@ -405,9 +369,7 @@ impl Simulation {
         let chance = self.rng.random_range(0..6);
         match &mut self.node {
             Some(node) if node.is_half_closed => self.end_of_stream(),
-            Some(_) if chance < 2 => {
-                self.session.node_lost(Cause::Reset, self.now, &mut self.pipes);
-            }
+            Some(_) if chance < 2 => self.bench.lose(),
             Some(node) if chance == 2 => {
                 node.is_half_closed = true;
                 node.says.clear();
@@ -420,27 +382,25 @@ impl Simulation {
     /// Lets the session read the end of stream of a node that still reads. The node has processed everything sent to it.
     fn end_of_stream(&mut self) {
         self.node_takes(usize::MAX);
-        self.session
-            .node_lost(Cause::EndOfStream, self.now, &mut self.pipes);
+        let end = Cause::EndOfStream;
+        self.bench
+            .event(|session, now, wires| session.node_lost(end, now, wires));
     }
 
     fn node_comes(&mut self) {
-        self.pipes.node.clear();
+        self.bench.pipes.node.clear();
         self.node = Some(SimNode {
             verbose: true,
             ..SimNode::default()
         });
-        let node = Arc::new(node("n:1"));
-        let hold = self.rng.random();
-        self.holds = hold;
-        self.session
-            .node_up(node, &Info::default(), hold, self.now, &mut self.pipes);
+        self.holds = self.rng.random();
+        self.bench.node_up_with(self.holds);
     }
 
     /// Processes the session's notes and the bytes that the component got.
     fn process_output(&mut self) {
-        self.session.begin_turn(self.now, &mut self.pipes);
-        let (notes, ended) = self.session.report();
+        self.bench.event(Session::begin_turn);
+        let (notes, ended) = self.bench.session.report();
         assert_eq!(ended, None);
         for note in notes {
             match note {
@@ -455,19 +415,17 @@ impl Simulation {
                     );
                     self.is_back = false;
                     self.holds = false;
-                    self.in_doubt_dropped += in_doubt.dropped;
-                    self.in_doubt_resent += in_doubt.resent;
-                    self.lost_nodes += 1;
+                    self.in_doubt += in_doubt;
                 }
                 Note::Resent(count) => self.resent += count,
                 _ => {}
             }
         }
-        if !self.session.wants().keep_node {
+        if !self.bench.session.wants().keep_node {
             self.node = None;
-            self.pipes.node.clear();
+            self.bench.pipes.node.clear();
         }
-        self.component.got.append(&mut self.pipes.component);
+        self.component.got.append(&mut self.bench.pipes.component);
         self.component.read();
     }
 }

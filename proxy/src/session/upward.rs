@@ -23,17 +23,18 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Moves held bytes to the head of `buf`; the shell reads more bytes after them. So a frame cut by a read is
-    /// complete again without a copy of the bytes after it. Returns `None` if there are too many held bytes, or they
-    /// cannot be sent now.
-    pub(crate) fn lend_held(&mut self, buf: &mut [u8]) -> Option<usize> {
+    /// complete again without a copy of the bytes after it. Returns their number; 0 if there are too many held bytes, or
+    /// they cannot be sent now.
+    pub(crate) fn lend_held(&mut self, buf: &mut [u8]) -> usize {
+        let can_send =
+            |node: &Connection| node.stage == Stage::Flowing && !node.blocked && node.hold == Hold::No;
         let len = self.component.held.len();
-        let node = self.connection.as_ref()?;
-        if node.stage != Stage::Flowing || node.blocked || node.hold != Hold::No || len > buf.len() / 2 {
-            return None;
+        if len > buf.len() / 2 || !self.connection.as_ref().is_some_and(can_send) {
+            return 0;
         }
         buf[..len].copy_from_slice(&self.component.held);
         self.component.held.clear();
-        Some(len)
+        len
     }
 
     /// Takes back lent bytes when no bytes were read after them.
@@ -41,12 +42,11 @@ impl Session {
         self.component.held.extend_from_slice(lent);
     }
 
-    /// Processes `bytes` from the component. With `lent`, they begin with the bytes from
-    /// [`lend_held`](Self::lend_held).
-    pub(crate) fn component_bytes(&mut self, bytes: &[u8], lent: bool, now: Instant, wires: &mut impl Wires) {
+    /// Processes `bytes` from the component. They begin with the bytes from [`lend_held`](Self::lend_held), if any.
+    pub(crate) fn component_bytes(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) {
         self.component.heard = now;
         self.component.pings = 0;
-        if lent && self.component.held.is_empty() {
+        if self.component.held.is_empty() {
             let passed = self.transmit(bytes, now, wires);
             self.component.held.extend_from_slice(&bytes[passed..]);
         } else {

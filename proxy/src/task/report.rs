@@ -46,6 +46,7 @@ impl Task {
                     self.recovery_entry.served(&node.client, now);
                     self.shared.book.proved(node, now);
                     if let Some(moved) = moved {
+                        self.session_info.status().moves += 1;
                         metrics.failover(&moved);
                         log_move(&self.session_info, node, &moved);
                     }
@@ -85,8 +86,6 @@ impl Task {
             }
             Note::Leaving => debug!(session = id, "node is draining, dialling another"),
         }
-        let mut status = self.session_info.status();
-        status.moves = self.session.moves();
     }
 
     /// Records the loss of the node in the node book, the recovery and the log.

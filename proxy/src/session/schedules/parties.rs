@@ -17,10 +17,27 @@ pub(super) struct SimNode {
     pub(super) is_half_closed: bool,
 }
 
+/// A subscription from the point of view of one party.
 pub(super) struct SimSub {
     pub(super) subject: String,
-    pub(super) delivered: u64,
+    /// Messages that the node has sent, or that the component has got from all nodes together.
+    pub(super) count: u64,
     pub(super) max: Option<u64>,
+}
+
+impl SimSub {
+    pub(super) fn new(subject: String) -> Self {
+        Self {
+            subject,
+            count: 0,
+            max: None,
+        }
+    }
+
+    /// Returns whether the subscription is live: it has not reached its max.
+    pub(super) fn lives(&self) -> bool {
+        self.max.is_none_or(|max| self.count < max)
+    }
 }
 
 /// The component of the simulation.
@@ -31,26 +48,13 @@ pub(super) struct SimComponent {
     pub(super) publishes: u64,
     pub(super) sids: u64,
     /// Subscriptions from the component's point of view.
-    pub(super) subs: BTreeMap<String, ComponentSub>,
+    pub(super) subs: BTreeMap<String, SimSub>,
     /// Number of SUBs sent. Each has its own subject, so each message can be assigned to its SUB.
     pub(super) subscribed: u64,
     /// Expected answers, in order.
     pub(super) awaits: VecDeque<&'static str>,
     pub(super) got: Vec<u8>,
     pub(super) infos: u64,
-}
-
-pub(super) struct ComponentSub {
-    pub(super) subject: String,
-    pub(super) got: u64,
-    pub(super) max: Option<u64>,
-}
-
-impl ComponentSub {
-    /// Returns whether the subscription is live: the component has got fewer messages than its max, from all nodes together.
-    pub(super) fn lives(&self) -> bool {
-        self.max.is_none_or(|max| self.got < max)
-    }
 }
 
 impl SimComponent {
@@ -65,15 +69,14 @@ impl SimComponent {
                 server::Frame::Pong => self.answered("PONG"),
                 server::Frame::Info(_) => self.infos += 1,
                 server::Frame::Message(message) => {
-                    let sid = String::from_utf8_lossy(message.sid).into_owned();
-                    if let Some(sub) = self.subs.get_mut(&sid)
+                    if let Some(sub) = self.subs.get_mut(&text(message.sid))
                         && sub.subject.as_bytes() == message.subject
                     {
-                        sub.got += 1;
+                        sub.count += 1;
                     }
                 }
                 server::Frame::Ping => {}
-                server::Frame::Err(text) => panic!("-ERR {}", String::from_utf8_lossy(text)),
+                server::Frame::Err(error) => panic!("-ERR {}", text(error)),
             }
             at += len;
         }
@@ -98,25 +101,17 @@ impl SimNode {
         match frame {
             Frame::Connect(json) => self.verbose = Connect::parse(json).expect("CONNECT is JSON").verbose,
             Frame::Publish(publish) => {
-                let text = String::from_utf8_lossy(publish.payload);
-                number = text.split(' ').next().and_then(|number| number.parse().ok());
+                let payload = text(publish.payload);
+                number = payload.split(' ').next().and_then(|number| number.parse().ok());
             }
             Frame::Sub(sub) => {
-                let sid = String::from_utf8_lossy(sub.sid).into_owned();
-                assert!(!self.subs.contains_key(&sid), "{sid} was subscribed twice");
-                self.subs.insert(
-                    sid,
-                    SimSub {
-                        subject: String::from_utf8_lossy(sub.subject).into_owned(),
-                        delivered: 0,
-                        max: None,
-                    },
-                );
+                let before = self.subs.insert(text(sub.sid), SimSub::new(text(sub.subject)));
+                assert!(before.is_none(), "{} was subscribed twice", text(sub.sid));
             }
             Frame::Unsub(unsub) => {
-                let sid = String::from_utf8_lossy(unsub.sid).into_owned();
+                let sid = text(unsub.sid);
                 match (unsub.max, self.subs.get_mut(&sid)) {
-                    (Some(max), Some(sub)) if max > sub.delivered => sub.max = Some(max),
+                    (Some(max), Some(sub)) if max > sub.count => sub.max = Some(max),
                     _ => drop(self.subs.remove(&sid)),
                 }
             }
@@ -132,4 +127,8 @@ impl SimNode {
         self.got.drain(..len);
         Some(number)
     }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -77,18 +77,18 @@ pub(crate) fn identity() -> Identity {
 }
 
 /// A session, its two sockets, and its time.
-pub(super) struct Bench {
-    pub(super) session: Session,
-    pub(super) pipes: Pipes,
-    pub(super) now: Instant,
-    pub(super) nodes: u16,
+pub(crate) struct Bench {
+    pub(crate) session: Session,
+    pub(crate) pipes: Pipes,
+    pub(crate) now: Instant,
+    pub(crate) nodes: u16,
 }
 
-pub(super) const QUIET: &str = "CONNECT {\"verbose\":false}\r\n";
-pub(super) const QUIET_SENT: &str = "CONNECT {\"protocol\":1,\"verbose\":false}\r\nPING\r\n";
+pub(crate) const QUIET: &str = "CONNECT {\"verbose\":false}\r\n";
+pub(crate) const QUIET_SENT: &str = "CONNECT {\"protocol\":1,\"verbose\":false}\r\nPING\r\n";
 
 impl Bench {
-    pub(super) fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Policy) -> Self {
         let now = Instant::now();
         let session = Session::new(Arc::new(policy), Arc::new(identity()), now);
         Self {
@@ -100,7 +100,7 @@ impl Bench {
     }
 
     /// Returns a session whose component has sent CONNECT and whose node has answered. The pipes are empty.
-    pub(super) fn connected(policy: Policy) -> Self {
+    pub(crate) fn connected(policy: Policy) -> Self {
         let mut bench = Self::unconnected(policy);
         bench.component(QUIET);
         bench.node("PONG\r\n");
@@ -111,7 +111,7 @@ impl Bench {
     }
 
     /// Returns a session with a node whose component has got INFO and sent nothing yet. The pipes are empty.
-    pub(super) fn unconnected(policy: Policy) -> Self {
+    pub(crate) fn unconnected(policy: Policy) -> Self {
         let mut bench = Self::new(policy);
         bench.node_up();
         bench.seen();
@@ -119,12 +119,12 @@ impl Bench {
     }
 
     /// Connects another node.
-    pub(super) fn node_up(&mut self) {
+    pub(crate) fn node_up(&mut self) {
         self.node_up_with(false);
     }
 
     /// Connects another node. The session holds its publishes if `hold` is set.
-    pub(super) fn node_up_with(&mut self, hold: bool) {
+    pub(crate) fn node_up_with(&mut self, hold: bool) {
         self.nodes += 1;
         let node = Arc::new(node(&format!("n:{}", self.nodes)));
         let info = Info::default();
@@ -132,24 +132,24 @@ impl Bench {
     }
 
     /// Calls a method of the session that takes only the time and the sockets.
-    pub(super) fn event(&mut self, event: impl FnOnce(&mut Session, Instant, &mut Pipes)) {
+    pub(crate) fn event(&mut self, event: impl FnOnce(&mut Session, Instant, &mut Pipes)) {
         event(&mut self.session, self.now, &mut self.pipes);
     }
 
     /// Reports a round of dialling that reached none of the `known` nodes.
-    pub(super) fn no_node(&mut self, known: usize, all_tried: bool) {
+    pub(crate) fn no_node(&mut self, known: usize, all_tried: bool) {
         let info = Info::default();
         self.session
             .no_node(known, all_tried, &info, self.now, &mut self.pipes);
     }
 
     /// Returns the notes since the last call.
-    pub(super) fn notes(&mut self) -> Vec<Note> {
+    pub(crate) fn notes(&mut self) -> Vec<Note> {
         self.session.report().0
     }
 
     /// Returns the cause, the blame and the publishes in doubt of the loss since the last call.
-    pub(super) fn loss(&mut self) -> (Cause, Blame, InDoubtCount) {
+    pub(crate) fn loss(&mut self) -> (Cause, Blame, InDoubtCount) {
         let notes = self.notes();
         let loss = notes.iter().find_map(|note| match note {
             Note::Lost {
@@ -164,50 +164,58 @@ impl Bench {
     }
 
     /// Returns whether there was such a note since the last call.
-    pub(super) fn noted(&mut self, note: &Note) -> bool {
+    pub(crate) fn noted(&mut self, note: &Note) -> bool {
         self.notes().contains(note)
     }
 
     /// Returns the reason for the end of the session, if it is over.
-    pub(super) fn end(&self) -> Option<EndReason> {
+    pub(crate) fn end(&self) -> Option<EndReason> {
         self.session.end_reason()
     }
 
-    pub(super) fn component(&mut self, bytes: &str) {
-        self.event(Session::begin_turn);
-        self.session
-            .component_bytes(bytes.as_bytes(), false, self.now, &mut self.pipes);
+    pub(crate) fn component_bytes(&mut self, bytes: &[u8]) {
+        self.event(|session, now, wires| session.component_bytes(bytes, now, wires));
     }
 
-    pub(super) fn node(&mut self, bytes: &str) {
-        self.event(Session::begin_turn);
-        self.session
-            .node_bytes(bytes.as_bytes(), false, self.now, &mut self.pipes);
+    pub(crate) fn node_bytes(&mut self, bytes: &[u8]) {
+        self.event(|session, now, wires| session.node_bytes(bytes, now, wires));
     }
 
-    pub(super) fn lose(&mut self) {
+    /// Lets the component send these bytes in a new turn.
+    pub(crate) fn component(&mut self, bytes: &str) {
+        self.event(Session::begin_turn);
+        self.component_bytes(bytes.as_bytes());
+    }
+
+    /// Lets the node send these bytes in a new turn.
+    pub(crate) fn node(&mut self, bytes: &str) {
+        self.event(Session::begin_turn);
+        self.node_bytes(bytes.as_bytes());
+    }
+
+    pub(crate) fn lose(&mut self) {
         self.session.node_lost(Cause::Reset, self.now, &mut self.pipes);
         self.pipes.node.clear();
     }
 
-    pub(super) fn pass(&mut self, time: Duration) {
+    pub(crate) fn pass(&mut self, time: Duration) {
         self.pass_late(time, Duration::ZERO);
     }
 
     /// Lets time pass until the session is called, `late` after its deadline.
-    pub(super) fn pass_late(&mut self, time: Duration, late: Duration) {
+    pub(crate) fn pass_late(&mut self, time: Duration, late: Duration) {
         self.now += time;
         let info = Info::default();
         self.session.tick(late, &info, self.now, &mut self.pipes);
     }
 
     /// Returns the bytes that the node got since the last call.
-    pub(super) fn sent(&mut self) -> String {
+    pub(crate) fn sent(&mut self) -> String {
         String::from_utf8(std::mem::take(&mut self.pipes.node)).unwrap()
     }
 
     /// Returns the bytes that the component got since the last call.
-    pub(super) fn seen(&mut self) -> String {
+    pub(crate) fn seen(&mut self) -> String {
         String::from_utf8(std::mem::take(&mut self.pipes.component)).unwrap()
     }
 }
