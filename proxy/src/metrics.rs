@@ -19,7 +19,7 @@ use standin_registry::{Health, Source};
 
 use crate::cause::Cause;
 use crate::nodes::NodeStatus;
-use crate::session::Move;
+use crate::session::Failover;
 
 /// Bounds of the `standin_failover…` histograms: 1 ms to 60 s, dense around the usual times (20 ms, 100 ms, 2 s).
 const FAILOVER_BUCKETS_SECS: &[f64] = &[
@@ -275,11 +275,11 @@ impl Metrics {
         }
     }
 
-    /// Counts a finished move.
-    pub(crate) fn failover(&self, moved: &Move) {
-        self.failovers[moved.cause.index()].increment(1);
-        self.failover_seconds.record(moved.took.as_secs_f64());
-        self.failover_silent_seconds.record(moved.silent.as_secs_f64());
+    /// Counts a finished failover.
+    pub(crate) fn failover(&self, failover: &Failover) {
+        self.failovers[failover.cause.index()].increment(1);
+        self.failover_seconds.record(failover.took.as_secs_f64());
+        self.failover_silent_seconds.record(failover.silent.as_secs_f64());
         if self.failover_samples.fetch_add(1, Ordering::Relaxed) % FAILOVER_SAMPLES_MAX
             == FAILOVER_SAMPLES_MAX - 1
         {
@@ -388,10 +388,10 @@ mod tests {
         assert!(metrics.render().lines().all(is_known));
     }
 
-    /// Returns a move that took `took_ms` from the noticed loss, which was two seconds after the node's last byte.
-    fn moved(cause: Cause, took_ms: u64) -> Move {
+    /// Returns a failover that took `took_ms` from the noticed loss, which was two seconds after the node's last byte.
+    fn failover(cause: Cause, took_ms: u64) -> Failover {
         let took = Duration::from_millis(took_ms);
-        Move {
+        Failover {
             from: Arc::new(crate::session::tests::node("n:1")),
             cause,
             silent: took + Duration::from_secs(2),
@@ -404,8 +404,8 @@ mod tests {
     #[test]
     fn a_failover_is_counted_by_its_cause_and_in_its_bucket() {
         let metrics = Metrics::new();
-        metrics.failover(&moved(Cause::NodeError("authorization"), 15));
-        metrics.failover(&moved(Cause::Reset, 1500));
+        metrics.failover(&failover(Cause::NodeError("authorization"), 15));
+        metrics.failover(&failover(Cause::Reset, 1500));
         let lines = [
             "standin_failovers_total{cause=\"node_error\"} 1",
             "standin_failovers_total{cause=\"reset\"} 1",
@@ -422,7 +422,7 @@ mod tests {
     fn all_failovers_are_counted_without_a_scrape() {
         let metrics = Metrics::new();
         let failovers = FAILOVER_SAMPLES_MAX * 10 + 3;
-        (0..failovers).for_each(|_| metrics.failover(&moved(Cause::Reset, 1)));
+        (0..failovers).for_each(|_| metrics.failover(&failover(Cause::Reset, 1)));
         assert_lines(
             &metrics,
             &[&format!("standin_failover_seconds_count {failovers}")],

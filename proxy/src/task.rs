@@ -28,7 +28,7 @@ use crate::cause::Cause;
 use crate::dial::{self, DialledNode};
 use crate::identity::Identity;
 use crate::nodes::{Permit, Searcher};
-use crate::session::{Session, SessionEnd, Wants};
+use crate::session::{Session, SessionEnd, SessionRequests};
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
 use crate::shared::Shared;
@@ -164,23 +164,23 @@ impl Task {
         for _ in 0..ROUNDS_MAX {
             let mut progress = self.run_commands(cx);
             progress |= self.timer(cx);
-            let wants = self.session.wants();
+            let requests = self.session.requests();
             let was_starved = std::mem::take(&mut self.starved);
-            if self.read_node(cx, wants) {
+            if self.read_node(cx, requests) {
                 progress = true;
                 self.count_buffered();
             }
-            if self.read_component(cx, wants) {
+            if self.read_component(cx, requests) {
                 progress = true;
                 self.count_buffered();
             }
             // One more round sets the timer that checks for free space.
             progress |= self.starved && !was_starved;
-            progress |= self.write(cx, wants);
+            progress |= self.write(cx, requests);
             progress |= self.settle(cx);
             // All events are reported here, including the end of the session.
-            let (notes, ended) = self.session.report();
-            notes.into_iter().for_each(|note| self.handle(note));
+            let (events, ended) = self.session.report();
+            events.into_iter().for_each(|event| self.handle(event));
             if let Some(ended) = ended {
                 self.report();
                 return Poll::Ready(ended);
@@ -205,8 +205,8 @@ impl Task {
     }
 
     /// Reads from the component once. Returns whether there was anything to read.
-    fn read_component(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
-        if !wants.read_component || self.sockets.component.poll_read_ready(cx).is_pending() {
+    fn read_component(&mut self, cx: &mut Context<'_>, requests: SessionRequests) -> bool {
+        if !requests.read_component || self.sockets.component.poll_read_ready(cx).is_pending() {
             return false;
         }
         let bytes_max = self.session.read_bytes_max().min(READ_BYTES);
@@ -250,8 +250,8 @@ impl Task {
     }
 
     /// Reads from the node once. Returns whether there was anything to read.
-    fn read_node(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
-        let mut ready = |node: &TcpStream| wants.read_node && node.poll_read_ready(cx).is_ready();
+    fn read_node(&mut self, cx: &mut Context<'_>, requests: SessionRequests) -> bool {
+        let mut ready = |node: &TcpStream| requests.read_node && node.poll_read_ready(cx).is_ready();
         if !self.sockets.node.as_ref().is_some_and(&mut ready) {
             self.session.set_node_starved(false);
             return false;
@@ -292,16 +292,16 @@ impl Task {
     }
 
     /// Lets the session continue writing to sockets that take bytes again. Returns whether one did.
-    fn write(&mut self, cx: &mut Context<'_>, wants: Wants) -> bool {
+    fn write(&mut self, cx: &mut Context<'_>, requests: SessionRequests) -> bool {
         let mut progress = false;
-        if wants.write_component
+        if requests.write_component
             && !self.sockets.component_broke
             && self.sockets.component.poll_write_ready(cx).is_ready()
         {
             self.session.component_writable(Instant::now(), &mut self.sockets);
             progress = true;
         }
-        if wants.write_node
+        if requests.write_node
             && let Some(node) = self
                 .sockets
                 .node
@@ -317,8 +317,8 @@ impl Task {
 
     /// Starts or continues a round of dialling, if the session wants one. Returns whether a round ended.
     fn dial(&mut self, cx: &mut Context<'_>) -> bool {
-        let wants = self.session.wants();
-        if !wants.dial {
+        let requests = self.session.requests();
+        if !requests.dial {
             self.dial = None;
             return false;
         }
@@ -335,7 +335,7 @@ impl Task {
             Err(round) if round.all_refused => self.session.refused_everywhere(now, &mut self.sockets),
             Err(round) => {
                 self.rounds += 1;
-                if !wants.keep_node {
+                if !requests.keep_node {
                     let waits = self.session.has_sent_command();
                     let none_since = round.none_reachable_since;
                     let has_failed = |node: &Endpoint| self.shared.book.has_failed(node);
@@ -346,7 +346,7 @@ impl Task {
                 self.session
                     .no_node(round.known, round.all_tried, &info, now, &mut self.sockets);
             }
-            Ok(dialled) if wants.keep_node => {
+            Ok(dialled) if requests.keep_node => {
                 self.next = Some(Box::new(dialled));
                 self.session.next_ready(LAST_ANSWERS, now, &mut self.sockets);
             }
@@ -363,10 +363,10 @@ impl Task {
         let avoid: Option<Endpoint> = self
             .session
             .node()
-            .filter(|_| searching && (self.rounds == 0 || self.session.wants().keep_node))
+            .filter(|_| searching && (self.rounds == 0 || self.session.requests().keep_node))
             .map(|node| node.client.clone());
         let since = self.session.searching_since();
-        let leaving = self.session.wants().keep_node;
+        let leaving = self.session.requests().keep_node;
         let refused_by = self.session.refused_by();
         let was_away = self.shared.recovery.is_away(&self.session_info);
         let wait = match self.rounds {
@@ -503,7 +503,7 @@ impl Task {
     fn stop(&mut self, cx: &mut Context<'_>) {
         for _ in 0..LAST_READS_MAX {
             self.session.begin_turn(Instant::now(), &mut self.sockets);
-            if !self.read_component(cx, self.session.wants()) {
+            if !self.read_component(cx, self.session.requests()) {
                 break;
             }
         }
@@ -527,7 +527,7 @@ impl Task {
         if self.session.is_ending() {
             self.session.tick_ending(Instant::now(), &mut self.sockets);
         }
-        if self.session.wants().switch && self.next.is_some() {
+        if self.session.requests().switch && self.next.is_some() {
             self.session.switch(Instant::now());
             progress = true;
         }
@@ -538,7 +538,7 @@ impl Task {
     fn read_last_words(&mut self, cx: &mut Context<'_>, cause: Cause) {
         for _ in 0..LAST_READS_MAX {
             self.session.begin_turn(Instant::now(), &mut self.sockets);
-            if cause != Cause::WriteError || !self.read_node(cx, self.session.wants()) {
+            if cause != Cause::WriteError || !self.read_node(cx, self.session.requests()) {
                 break;
             }
         }
@@ -547,7 +547,7 @@ impl Task {
     /// Closes the connection to a node that the session has left. Continues over the next connection if it is ready.
     fn change_node(&mut self) -> bool {
         let mut progress = false;
-        if !self.session.wants().keep_node && self.sockets.node.is_some() {
+        if !self.session.requests().keep_node && self.sockets.node.is_some() {
             self.sockets.drop_node(self.resets_node);
             self.permit = None;
             self.count_node(None);

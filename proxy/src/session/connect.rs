@@ -12,8 +12,8 @@ use standin_wire::{Connect, connect, encode};
 
 use super::Session;
 use super::component::{Client, ClientLabel};
+use super::event::SessionEvent;
 use super::info::takes_info;
-use super::shell::Note;
 use crate::ledger::Expected;
 
 impl Session {
@@ -119,7 +119,7 @@ impl Session {
             }
         }
         node.own_ping();
-        self.notes.push(Note::Connected);
+        self.events.push(SessionEvent::Connected);
     }
 }
 

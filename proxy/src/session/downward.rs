@@ -16,7 +16,7 @@ use standin_wire::server::{self, Frame, Verb};
 use standin_wire::{Info, Refusal, Span, encode};
 
 use super::connection::{Hold, Stage};
-use super::{EndReason, NOTED_WORK, Note, Session, Wires, refused_chain};
+use super::{EndReason, INFO_WORK, Session, SessionEvent, Wires, refused_chain};
 use crate::cause::Cause;
 use crate::ledger::Expected;
 
@@ -106,7 +106,7 @@ impl Session {
                 Ok(Some(span)) => span,
                 Ok(None) => break,
                 Err(error) => {
-                    self.note_node_error(error.to_string(), error.kind());
+                    self.report_node_error(error.to_string(), error.kind());
                     self.lose(Cause::Protocol, now);
                     break;
                 }
@@ -162,7 +162,7 @@ impl Session {
             return None;
         }
         self.spend(if matches!(span.verb, Verb::Info | Verb::Err) {
-            NOTED_WORK
+            INFO_WORK
         } else {
             1
         });
@@ -194,7 +194,7 @@ impl Session {
         self.journal.confirm(mark.changes);
         node.confirmed_changes = mark.changes;
         if std::mem::take(&mut node.probing) {
-            self.notes.push(Note::Alive);
+            self.events.push(SessionEvent::Alive);
         }
         if node.verified {
             node.served = true;
@@ -207,7 +207,7 @@ impl Session {
     /// Handles an `-ERR` of the node (promise S9). Returns whether the component gets it unchanged.
     fn node_error(&mut self, text: &[u8], now: Instant) -> bool {
         let refusal = Refusal::of(text);
-        self.note_node_error(String::from_utf8_lossy(text).into_owned(), refusal.kind());
+        self.report_node_error(String::from_utf8_lossy(text).into_owned(), refusal.kind());
         match refusal {
             // An unknown `-ERR` that leaves the connection open is most likely the answer to a command.
             Refusal::Command | Refusal::Subscription | Refusal::Unknown => {
@@ -241,8 +241,8 @@ impl Session {
         true
     }
 
-    fn note_node_error(&mut self, text: String, kind: &'static str) {
-        self.notes.push(Note::NodeError { text, kind });
+    fn report_node_error(&mut self, text: String, kind: &'static str) {
+        self.events.push(SessionEvent::NodeError { text, kind });
     }
 
     /// Records a command answered with `-ERR`, mostly instead of `+OK`. A SUB that was refused leaves the journal.
@@ -292,12 +292,13 @@ impl Session {
             return Vec::new();
         };
         if let Some(reason) = refused_chain(&self.identity.mark, &info.sidecars) {
-            self.note_node_error(reason.to_owned(), "loop");
+            self.report_node_error(reason.to_owned(), "loop");
             self.lose(Cause::NodeError("loop"), now);
             return Vec::new();
         }
         if !info.connect_urls.is_empty() {
-            self.notes.push(Note::ConnectUrls(info.connect_urls.clone()));
+            self.events
+                .push(SessionEvent::ConnectUrls(info.connect_urls.clone()));
         }
         self.apply_limits(&info);
         if info.ldm {

@@ -1,7 +1,7 @@
 //! The session of one component: a state machine without sockets, tasks or clocks of its own.
 //!
 //! Each event is a call with the time of the event. The session writes its output through [`Wires`] in the same call.
-//! [`Session::wants`] returns the session's requests to the shell. [`Session::report`] returns the notes for the operator
+//! [`Session::requests`] returns what the session needs of the shell. [`Session::report`] returns the events for the operator
 //! together with the end of the session, so the end cannot be handled before its causes are reported. A test can run the
 //! whole session with two scripted sockets that take any number of bytes.
 //!
@@ -13,12 +13,13 @@
 //! | [`plan`] | component → node: scan the frames at the head, and decide on each |
 //! | [`upward`] | component → node: write the same bytes on, apply the frames that were written completely |
 //! | [`downward`] | node → component: scan, cut out the frames that are not for the component, pass the rest |
-//! | [`moving`] | a node is joined, lost or left; replay and sending again |
+//! | [`failover`] | a node is joined, lost or left; replay and sending again |
 //! | [`clock`] | everything that happens because time passed |
 //! | [`connect`] | CONNECT: as the component sent it, and as nodes get it |
 //! | [`info`] | INFO: as nodes send it, and as the component gets it |
 //! | [`end`] | the end of the session: its reason and its course |
 //! | [`room`] | the memory of the session, and the limits on reads |
+//! | [`event`] | the events of a session for the operator and the rest of the sidecar |
 //! | [`shell`] | the interface between a session and its shell |
 //!
 //! *Architecture invariant:* a frame takes effect (journal, ledger, window in doubt) when the node's socket has taken
@@ -30,8 +31,9 @@ mod connect;
 mod connection;
 mod downward;
 mod end;
+mod event;
+mod failover;
 mod info;
-mod moving;
 mod plan;
 mod room;
 #[cfg(test)]
@@ -65,8 +67,10 @@ use plan::Effects;
 pub(crate) use component::ClientLabel;
 pub use end::EndReason;
 pub(crate) use end::SessionEnd;
+pub(crate) use event::SessionEvent;
+pub(crate) use failover::{Failover, LossOrigin};
 pub(crate) use info::refused_chain;
-pub(crate) use shell::{Blame, Move, Note, Traffic, Wants, Wires};
+pub(crate) use shell::{SessionRequests, Traffic, Wires};
 
 /// Limit in bytes on the sidecar's own frames that wait for the node. Above it the node is not read, because each
 /// read could add more.
@@ -78,7 +82,7 @@ const TURN_WORK: u32 = 2048;
 /// Cost in these units of a frame that needs its own decision, of a CONNECT, and of an INFO or `-ERR`.
 const ALONE_WORK: u32 = 4;
 const CONNECT_WORK: u32 = 40;
-const NOTED_WORK: u32 = 40;
+const INFO_WORK: u32 = 40;
 
 /// The session of one component.
 #[derive(Debug)]
@@ -97,8 +101,8 @@ pub(crate) struct Session {
     doubt: Doubt,
     /// Answers that lost nodes still owed the component. The session requests them from the next node.
     owed: VecDeque<Expected>,
-    /// The move to another node, and the time of the loss. Set from then until the next node has taken the session.
-    lost: Option<(Instant, Box<Move>)>,
+    /// The failover to another node, and the time of the loss. Set from then until the next node has taken the session.
+    failover: Option<(Instant, Box<Failover>)>,
     /// Whether the component sends nothing more, there is no node, and none of the component's remaining frames matters
     /// to other components.
     only_awaits_answers: bool,
@@ -121,7 +125,7 @@ pub(crate) struct Session {
     /// Whether the turn's budget was exhausted before all input was processed.
     interrupted: bool,
     traffic: Traffic,
-    notes: Vec<Note>,
+    events: Vec<SessionEvent>,
 }
 
 impl Session {
@@ -138,7 +142,7 @@ impl Session {
             journal: Journal::default(),
             doubt: Doubt::default(),
             owed: VecDeque::new(),
-            lost: None,
+            failover: None,
             only_awaits_answers: false,
             connects: 0,
             closed_unaccepted: 0,
@@ -151,19 +155,19 @@ impl Session {
             turn_work: TURN_WORK,
             interrupted: false,
             traffic: Traffic::default(),
-            notes: Vec::new(),
+            events: Vec::new(),
         }
     }
 
     /// Returns the session's requests to the shell.
-    pub(crate) fn wants(&self) -> Wants {
+    pub(crate) fn requests(&self) -> SessionRequests {
         let node = self.connection.as_ref();
         let is_ending = self.ending.is_some();
         let room =
             self.component.held.len() < self.policy.buffer_bytes || node.is_some_and(|node| node.incomplete);
         let reads_node =
             |node: &Connection| matches!(node.stage, Stage::Joining { .. }) || node.own.len() < OWN_BYTES_MAX;
-        Wants {
+        SessionRequests {
             read_component: !self.component.eof && !is_ending && room && !self.interrupted,
             read_node: !self.interrupted && self.has_room_for_component() && node.is_some_and(reads_node),
             write_component: !self.component.outbox.is_empty(),
@@ -177,9 +181,9 @@ impl Session {
         }
     }
 
-    /// Returns the notes since the last call. Also returns the end if the session is over; the shell then closes both
+    /// Returns the events since the last call. Also returns the end if the session is over; the shell then closes both
     /// sockets in order.
-    pub(crate) fn report(&mut self) -> (Vec<Note>, Option<SessionEnd>) {
+    pub(crate) fn report(&mut self) -> (Vec<SessionEvent>, Option<SessionEnd>) {
         let ended = self.end_reason().map(|reason| {
             let held = if self.has_passed_on() {
                 &[]
@@ -194,7 +198,7 @@ impl Session {
                 abandoned,
             }
         });
-        (std::mem::take(&mut self.notes), ended)
+        (std::mem::take(&mut self.events), ended)
     }
 
     /// Returns the reason for the end of the session, if it is over.
@@ -396,7 +400,7 @@ impl Session {
         let mut line = Vec::new();
         text.encode(&mut line);
         self.deliver(&[&line], now, wires);
-        self.notes.push(Note::ComponentError {
+        self.events.push(SessionEvent::ComponentError {
             text: text.as_str().to_owned(),
             kind,
         });

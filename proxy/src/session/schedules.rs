@@ -13,7 +13,7 @@ use standin_wire::encode;
 
 use self::parties::{SimComponent, SimNode, SimSub};
 use super::tests::bench::{Bench, policy};
-use super::{Note, Session};
+use super::{Session, SessionEvent};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::policy::Policy;
@@ -127,8 +127,8 @@ impl Simulation {
             }
             self.bench.pipes.node_room = usize::MAX;
             self.bench.pipes.component_room = usize::MAX;
-            self.bench.event(Session::node_writable);
-            self.bench.event(Session::component_writable);
+            self.bench.call(Session::node_writable);
+            self.bench.call(Session::component_writable);
             self.component_writes();
             self.node_processes();
             self.node_writes();
@@ -262,7 +262,7 @@ impl Simulation {
     /// Passes some of the component's bytes to the session, with or without lending its held bytes.
     fn component_writes(&mut self) {
         let len = self.rng.random_range(0..=self.component.unsent.len().min(200));
-        if len == 0 || !self.bench.session.wants().read_component {
+        if len == 0 || !self.bench.session.requests().read_component {
             return;
         }
         let mut buffer = self.buffer(Session::lend_held);
@@ -285,15 +285,15 @@ impl Simulation {
 
     fn node_socket_drains(&mut self) {
         self.bench.pipes.node_room += self.rng.random_range(0..150);
-        if self.bench.session.wants().write_node {
-            self.bench.event(Session::node_writable);
+        if self.bench.session.requests().write_node {
+            self.bench.call(Session::node_writable);
         }
     }
 
     fn component_reads(&mut self) {
         self.bench.pipes.component_room += self.rng.random_range(0..150);
-        if self.bench.session.wants().write_component {
-            self.bench.event(Session::component_writable);
+        if self.bench.session.requests().write_component {
+            self.bench.call(Session::component_writable);
         }
     }
 
@@ -342,7 +342,7 @@ impl Simulation {
     fn node_writes(&mut self) {
         let Some(node) = &mut self.node else { return };
         let len = self.rng.random_range(0..=node.says.len().min(120));
-        if len == 0 || !self.bench.session.wants().read_node {
+        if len == 0 || !self.bench.session.requests().read_node {
             return;
         }
         let bytes: Vec<u8> = node.says.drain(..len).collect();
@@ -360,7 +360,7 @@ impl Simulation {
     fn release(&mut self) {
         if std::mem::take(&mut self.is_back) {
             self.holds = false;
-            self.bench.event(Session::release);
+            self.bench.call(Session::release);
         }
     }
 
@@ -384,7 +384,7 @@ impl Simulation {
         self.node_takes(usize::MAX);
         let end = Cause::EndOfStream;
         self.bench
-            .event(|session, now, wires| session.node_lost(end, now, wires));
+            .call(|session, now, wires| session.node_lost(end, now, wires));
     }
 
     fn node_comes(&mut self) {
@@ -397,15 +397,15 @@ impl Simulation {
         self.bench.node_up_with(self.holds);
     }
 
-    /// Processes the session's notes and the bytes that the component got.
+    /// Processes the session's events and the bytes that the component got.
     fn process_output(&mut self) {
-        self.bench.event(Session::begin_turn);
-        let (notes, ended) = self.bench.session.report();
+        self.bench.call(Session::begin_turn);
+        let (events, ended) = self.bench.session.report();
         assert_eq!(ended, None);
-        for note in notes {
-            match note {
-                Note::Back => self.is_back = true,
-                Note::Lost {
+        for event in events {
+            match event {
+                SessionEvent::Back => self.is_back = true,
+                SessionEvent::Lost {
                     in_doubt, subjects, ..
                 } => {
                     assert_eq!(
@@ -417,11 +417,11 @@ impl Simulation {
                     self.holds = false;
                     self.in_doubt += in_doubt;
                 }
-                Note::Resent(count) => self.resent += count,
+                SessionEvent::Resent(count) => self.resent += count,
                 _ => {}
             }
         }
-        if !self.bench.session.wants().keep_node {
+        if !self.bench.session.requests().keep_node {
             self.node = None;
             self.bench.pipes.node.clear();
         }

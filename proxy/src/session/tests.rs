@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub(crate) use self::bench::node;
 use self::bench::{Bench, QUIET, QUIET_SENT, policy};
-use super::{Blame, EndReason, Note, Session};
+use super::{EndReason, LossOrigin, Session, SessionEvent};
 use crate::cause::Cause;
 use crate::policy::Policy;
 use crate::settings::InDoubt;
@@ -38,7 +38,7 @@ fn s9_the_sidecar_answers_errors_for_which_every_node_would_close_the_connection
         bench.component(bytes);
         bench.node("PONG\r\nPONG\r\nPONG\r\n");
         bench.now += Duration::from_secs(2);
-        bench.event(Session::tick_ending);
+        bench.call(Session::tick_ending);
         let seen = bench.seen();
         assert!(seen.ends_with("-ERR 'Unknown Protocol Operation'\r\n"), "{bytes}");
         assert_eq!(
@@ -55,14 +55,14 @@ fn a_stop_in_an_outage_waits_for_a_node_that_takes_the_held_bytes() {
     bench.lose();
     bench.component("PUB a 1\r\nx\r\n");
     let patience = Duration::from_secs(8);
-    bench.event(|session, now, wires| session.shut_down(now, patience, wires));
-    assert!(bench.session.wants().dial && bench.end().is_none());
+    bench.call(|session, now, wires| session.shut_down(now, patience, wires));
+    assert!(bench.session.requests().dial && bench.end().is_none());
     bench.node_up();
     bench.node("PONG\r\n");
     assert!(bench.sent().ends_with("PUB a 1\r\nx\r\n"));
-    bench.event(Session::tick_ending);
+    bench.call(Session::tick_ending);
     bench.node("PONG\r\n");
-    bench.event(Session::tick_ending);
+    bench.call(Session::tick_ending);
     assert_eq!(bench.end(), Some(EndReason::Shutdown));
 }
 
@@ -128,18 +128,18 @@ fn s10_held_publishes_wait_for_their_release_and_for_the_answers_to_all_frames_b
     bench.sent();
     bench.lose();
     bench.component("SUB b 2\r\nPING\r\nPUB c 1\r\n1\r\nSUB d 3\r\nPUB c 1\r\n2\r\nPING\r\n");
-    bench.notes();
+    bench.events();
     bench.node_up_with(true);
     bench.sent();
     bench.node("PONG\r\n");
     assert_eq!(bench.sent(), "SUB b 2\r\nPING\r\n", "before the first publish");
-    assert!(!bench.noted(&Note::Back), "b is not answered yet");
+    assert!(!bench.had_event(&SessionEvent::Back), "b is not answered yet");
     bench.component("PUB c 1\r\n3\r\n");
     bench.node("PONG\r\n");
     assert_eq!(bench.seen(), "PONG\r\n");
-    assert!(bench.noted(&Note::Back));
+    assert!(bench.had_event(&SessionEvent::Back));
     assert_eq!((bench.sent().as_str(), bench.session.state()), ("", "settling"));
-    bench.event(Session::release);
+    bench.call(Session::release);
     assert_eq!(
         bench.sent(),
         "PUB c 1\r\n1\r\nSUB d 3\r\nPUB c 1\r\n2\r\nPING\r\nPUB c 1\r\n3\r\n"
@@ -153,16 +153,16 @@ fn s10_a_session_without_publishes_is_back_when_its_subscriptions_are_acked() {
     let mut bench = Bench::connected(policy());
     bench.lose();
     bench.component("SUB b 2\r\n");
-    bench.notes();
+    bench.events();
     bench.node_up_with(true);
     bench.node("PONG\r\n");
     assert!(
         bench.sent().ends_with("SUB b 2\r\nPING\r\n"),
         "with the sidecar's own PING"
     );
-    assert!(!bench.noted(&Note::Back));
+    assert!(!bench.had_event(&SessionEvent::Back));
     bench.node("PONG\r\n");
-    assert!(bench.noted(&Note::Back));
+    assert!(bench.had_event(&SessionEvent::Back));
     assert_eq!(bench.seen(), "");
 }
 
@@ -177,11 +177,11 @@ fn s10_publishes_to_be_sent_again_are_held_as_well() {
     bench.component("PUB a 1\r\n2\r\n");
     bench.node_up_with(true);
     bench.sent();
-    bench.notes();
+    bench.events();
     bench.node("PONG\r\n");
-    assert!(bench.noted(&Note::Back));
+    assert!(bench.had_event(&SessionEvent::Back));
     assert_eq!(bench.sent(), "");
-    bench.event(Session::release);
+    bench.call(Session::release);
     assert_eq!(bench.sent(), "PUB a 1\r\n1\r\nPUB a 1\r\n2\r\n");
 }
 
@@ -191,9 +191,9 @@ fn a_silent_node_is_sent_a_ping_and_then_left() {
     bench.pass(Duration::from_secs(1));
     assert_eq!(bench.sent(), "PING\r\n");
     bench.pass(Duration::from_millis(999));
-    assert!(bench.session.wants().keep_node);
+    assert!(bench.session.requests().keep_node);
     bench.pass(Duration::from_millis(1));
-    assert!(!bench.session.wants().keep_node);
+    assert!(!bench.session.requests().keep_node);
     let (cause, ..) = bench.loss();
     assert_eq!(cause, Cause::ProbeTimeout);
 }
@@ -203,9 +203,9 @@ fn a_sidecar_that_was_frozen_itself_sends_a_new_ping_before_it_leaves_a_node() {
     let mut bench = Bench::connected(policy());
     bench.pass(Duration::from_secs(1));
     bench.pass_late(Duration::from_secs(60), Duration::from_secs(59));
-    assert!(bench.session.wants().keep_node);
+    assert!(bench.session.requests().keep_node);
     bench.pass(Duration::from_secs(2));
-    assert!(!bench.session.wants().keep_node);
+    assert!(!bench.session.requests().keep_node);
 }
 
 #[test]
@@ -213,12 +213,12 @@ fn a_draining_node_is_left_after_its_last_answer() {
     let mut bench = Bench::connected(policy());
     bench.component("SUB a 1\r\nPUB b 1\r\nx\r\n");
     bench.node("INFO {\"ldm\":true}\r\n");
-    assert!(bench.session.wants().dial && bench.session.wants().keep_node);
+    assert!(bench.session.requests().dial && bench.session.requests().keep_node);
     let patience = Duration::from_secs(1);
-    bench.event(|session, now, wires| session.next_ready(patience, now, wires));
+    bench.call(|session, now, wires| session.next_ready(patience, now, wires));
     bench.component("PUB b 1\r\ny\r\n");
     assert_eq!(bench.sent(), "SUB a 1\r\nPUB b 1\r\nx\r\nPING\r\n");
-    let state = |bench: &Bench| (bench.session.in_doubt(), bench.session.wants().switch);
+    let state = |bench: &Bench| (bench.session.in_doubt(), bench.session.requests().switch);
     assert_eq!(state(&bench), (1, false));
     bench.node("MSG a 1 0\r\n\r\nPONG\r\n");
     assert_eq!(state(&bench), (0, true));
@@ -266,11 +266,11 @@ fn s3_a_node_that_reads_a_large_publish_slowly_is_not_lost() {
     for _ in 0..20 {
         bench.pass((interval + timeout) * 3 / 4);
         bench.pipes.node_room = 5000;
-        bench.event(Session::node_writable);
+        bench.call(Session::node_writable);
     }
     assert_eq!(bench.session.state(), "flowing");
     bench.pipes.node_room = usize::MAX;
-    bench.event(Session::node_writable);
+    bench.call(Session::node_writable);
     let sent = bench.sent();
     assert_eq!(sent.matches("PUB a").count(), 1, "once");
     assert!(sent.contains(&publish[..publish.len() - 6]), "whole");
@@ -305,7 +305,7 @@ fn the_work_of_a_turn_is_bounded_for_any_input_of_the_component() {
         let done = count - left;
         assert!(done <= 8 * FRAMES_PER_TURN_MAX, "{frame}: {done} in one turn");
         while bench.session.is_interrupted() {
-            bench.event(Session::begin_turn);
+            bench.call(Session::begin_turn);
             bench.node("PONG\r\n");
             let before = left;
             left = bench.session.buffered_bytes() / frame.len();
@@ -334,7 +334,7 @@ fn the_work_of_a_turn_is_bounded_for_any_input_of_the_node() {
         assert!(bench.session.is_interrupted(), "{frame} is done in one turn");
         while bench.session.is_interrupted() {
             let before = bench.session.buffered_bytes();
-            bench.event(Session::begin_turn);
+            bench.call(Session::begin_turn);
             let done = before.saturating_sub(bench.session.buffered_bytes()) / frame.len();
             assert!(done <= FRAMES_PER_TURN_MAX, "{frame}: {done} in one turn");
             turns += 1;
@@ -349,7 +349,7 @@ fn s10_a_component_that_closed_in_an_outage_is_kept_only_for_its_publishes() {
         let mut bench = Bench::connected(policy());
         bench.lose();
         bench.component(held);
-        bench.event(Session::component_eof);
+        bench.call(Session::component_eof);
         bench.pass(Duration::from_secs(1));
         assert_eq!(bench.end(), None, "a node may come at once: {held}");
         bench.pass(Duration::from_secs(1));
@@ -360,19 +360,19 @@ fn s10_a_component_that_closed_in_an_outage_is_kept_only_for_its_publishes() {
 }
 
 #[test]
-fn s9_the_node_is_not_blamed_for_errors_of_the_component() {
-    for (text, blame) in [
-        ("maximum control line exceeded", Blame::Nobody),
-        ("Authorization Violation", Blame::Nobody),
-        ("Server Shutdown", Blame::Node),
+fn s9_errors_of_the_component_are_not_failures_of_the_node() {
+    for (text, origin) in [
+        ("maximum control line exceeded", LossOrigin::Other),
+        ("Authorization Violation", LossOrigin::Other),
+        ("Server Shutdown", LossOrigin::Node),
     ] {
         let mut bench = Bench::new(policy());
         bench.node_up();
         bench.component(QUIET);
         bench.node(&format!("-ERR '{text}'\r\n"));
-        bench.event(|session, now, wires| session.node_lost(Cause::EndOfStream, now, wires));
+        bench.call(|session, now, wires| session.node_lost(Cause::EndOfStream, now, wires));
         let (_, found, _) = bench.loss();
-        assert_eq!(found, blame, "{text}");
+        assert_eq!(found, origin, "{text}");
     }
 }
 
@@ -392,12 +392,12 @@ fn s10_only_a_component_that_has_sent_a_command_is_waited_for() {
 }
 
 #[test]
-fn a_probe_ends_with_a_note_that_the_node_is_alive() {
+fn a_probe_ends_with_the_event_that_the_node_is_alive() {
     let mut bench = Bench::connected(policy());
-    bench.event(Session::probe);
+    bench.call(Session::probe);
     assert_eq!(bench.sent(), "PING\r\n");
     bench.node("PONG\r\n");
-    assert!(bench.noted(&Note::Alive));
+    assert!(bench.had_event(&SessionEvent::Alive));
     assert_eq!(bench.seen(), "");
 }
 

@@ -13,7 +13,7 @@ use standin_wire::{ClientFault, Span, encode};
 
 use super::connection::{Connection, Hold, Stage};
 use super::plan::{Effect, Plan};
-use super::{ALONE_WORK, CONNECT_WORK, EndReason, Note, Session, Wires};
+use super::{ALONE_WORK, CONNECT_WORK, EndReason, Session, SessionEvent, Wires};
 use crate::ledger::Expected;
 use crate::settings::InDoubt;
 use crate::tally::publishes;
@@ -204,7 +204,7 @@ impl Session {
         }
         let answers = self.own_answers();
         self.deliver(&[&answers], now, wires);
-        self.notes.push(Note::ComponentError {
+        self.events.push(SessionEvent::ComponentError {
             text: fault.text().to_owned(),
             kind: "subscriptions_max",
         });

@@ -9,20 +9,20 @@ use tracing::{debug, info, warn};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::losses::Loss;
-use crate::session::{Blame, Move, Note};
+use crate::session::{Failover, LossOrigin, SessionEvent};
 use crate::session_info::SessionInfo;
 
 use super::Task;
 
 impl Task {
-    /// Handles a note of the session.
-    pub(super) fn handle(&mut self, note: Note) {
+    /// Handles an event of the session.
+    pub(super) fn handle(&mut self, event: SessionEvent) {
         let (id, metrics) = (self.session_info.id, &self.shared.metrics);
-        match note {
-            Note::Lost {
+        match event {
+            SessionEvent::Lost {
                 cause,
                 last_error,
-                blame,
+                origin,
                 in_doubt,
                 subjects,
                 served,
@@ -33,9 +33,9 @@ impl Task {
                 if served {
                     self.rounds = 0;
                 }
-                self.node_lost(cause, last_error, blame, in_doubt);
+                self.node_lost(cause, last_error, origin, in_doubt);
             }
-            Note::Joined { moved } => {
+            SessionEvent::Joined { failover } => {
                 self.permit = None;
                 let now = Instant::now();
                 if !self.session.is_holding() {
@@ -45,51 +45,57 @@ impl Task {
                     self.shared.reachable(now);
                     self.recovery_entry.served(&node.client, now);
                     self.shared.book.proved(node, now);
-                    if let Some(moved) = moved {
+                    if let Some(failover) = failover {
                         self.session_info.status().moves += 1;
-                        metrics.failover(&moved);
-                        log_move(&self.session_info, node, &moved);
+                        metrics.failover(&failover);
+                        log_failover(&self.session_info, node, &failover);
                     }
                 }
             }
-            Note::Alive => {
+            SessionEvent::Alive => {
                 let now = Instant::now();
                 if let Some(node) = self.session.node().filter(|_| self.recovery_entry.is_served()) {
                     self.shared.reachable(now);
                     self.shared.book.proved(node, now);
                 }
             }
-            Note::Back => {
+            SessionEvent::Back => {
                 self.recovery_entry.back(Instant::now());
                 self.release();
             }
-            Note::Resent(count) => metrics.resent.increment(count),
-            Note::ConnectUrls(urls) => {
+            SessionEvent::Resent(count) => metrics.resent.increment(count),
+            SessionEvent::ConnectUrls(urls) => {
                 if let Some(node) = self.session.node() {
                     self.shared
                         .registry
                         .learned(&node.client, node.credentials.clone(), &urls);
                 }
             }
-            Note::NodeError { text, kind } => {
+            SessionEvent::NodeError { text, kind } => {
                 metrics.node_errors.increment(kind);
                 debug!(session = id, kind, "node sent -ERR '{text}'");
             }
-            Note::ComponentError { text, kind } => {
+            SessionEvent::ComponentError { text, kind } => {
                 metrics.client_errors.increment(kind);
                 info!(session = id, component = %self.session_info.component, kind, "sent -ERR to the component: '{text}'");
             }
-            Note::Connected => {
+            SessionEvent::Connected => {
                 let client = self.session.client_label().cloned().unwrap_or_default();
                 debug!(session = id, component = %self.session_info.component, ?client, "component sent CONNECT");
                 self.session_info.status().client = client;
             }
-            Note::Leaving => debug!(session = id, "node is draining, dialling another"),
+            SessionEvent::Leaving => debug!(session = id, "node is draining, dialling another"),
         }
     }
 
     /// Records the loss of the node in the node book, the recovery and the log.
-    fn node_lost(&mut self, cause: Cause, last_error: Option<String>, blame: Blame, in_doubt: InDoubtCount) {
+    fn node_lost(
+        &mut self,
+        cause: Cause,
+        last_error: Option<String>,
+        origin: LossOrigin,
+        in_doubt: InDoubtCount,
+    ) {
         let trial = self.permit.take().is_some_and(|permit| permit.is_trial());
         let Some(node) = self.session.node() else { return };
         let (book, now) = (&self.shared.book, Instant::now());
@@ -98,11 +104,11 @@ impl Task {
         let awaited = !is_planned && self.session.client_label().is_some();
         let is_reported = self.recovery_entry.lost(&node.client, awaited, in_doubt);
         self.release_at = None;
-        let failed = match blame {
+        let failed = match origin {
             // A loss that another session has reported is not counted again: the node may already be back.
-            Blame::Node => !is_reported,
-            Blame::Unclear => !book.is_proved(&node.client, now),
-            Blame::Nobody => false,
+            LossOrigin::Node => !is_reported,
+            LossOrigin::Unclear => !book.is_proved(&node.client, now),
+            LossOrigin::Other => false,
         };
         let error = last_error.as_deref().unwrap_or(cause.as_str());
         if failed && book.failed(node, error, trial, now) {
@@ -164,19 +170,19 @@ fn add(counter: &std::sync::atomic::AtomicU64, more: u64) {
 
 /// Logs a finished move for the operator: both nodes, the cause, the time without a node, and the number of messages in
 /// doubt.
-fn log_move(session: &SessionInfo, to: &Node, moved: &Move) {
+fn log_failover(session: &SessionInfo, to: &Node, failover: &Failover) {
     let millis = |time: Duration| time.as_micros() as f64 / 1000.0;
     info!(
         session = session.id,
         component = %session.component,
-        from = %moved.from.client,
+        from = %failover.from.client,
         to = %to.client,
-        cause = %moved.cause,
-        silent_ms = millis(moved.silent),
-        move_ms = millis(moved.took),
-        in_doubt_dropped = moved.in_doubt.dropped,
-        in_doubt_resent = moved.in_doubt.resent,
-        subscriptions = moved.subscriptions,
+        cause = %failover.cause,
+        silent_ms = millis(failover.silent),
+        move_ms = millis(failover.took),
+        in_doubt_dropped = failover.in_doubt.dropped,
+        in_doubt_resent = failover.in_doubt.resent,
+        subscriptions = failover.subscriptions,
         "session moved"
     );
 }

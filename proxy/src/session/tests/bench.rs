@@ -12,7 +12,7 @@ use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::identity::Identity;
 use crate::policy::Policy;
-use crate::session::{Blame, EndReason, Note, Session, Wires};
+use crate::session::{EndReason, LossOrigin, Session, SessionEvent, Wires};
 
 /// Two sockets with limited room. They keep the bytes that they take.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ impl Bench {
         bench.node("PONG\r\n");
         bench.sent();
         bench.seen();
-        bench.notes();
+        bench.events();
         bench
     }
 
@@ -132,8 +132,8 @@ impl Bench {
     }
 
     /// Calls a method of the session that takes only the time and the sockets.
-    pub(crate) fn event(&mut self, event: impl FnOnce(&mut Session, Instant, &mut Pipes)) {
-        event(&mut self.session, self.now, &mut self.pipes);
+    pub(crate) fn call(&mut self, method: impl FnOnce(&mut Session, Instant, &mut Pipes)) {
+        method(&mut self.session, self.now, &mut self.pipes);
     }
 
     /// Reports a round of dialling that reached none of the `known` nodes.
@@ -143,29 +143,29 @@ impl Bench {
             .no_node(known, all_tried, &info, self.now, &mut self.pipes);
     }
 
-    /// Returns the notes since the last call.
-    pub(crate) fn notes(&mut self) -> Vec<Note> {
+    /// Returns the events since the last call.
+    pub(crate) fn events(&mut self) -> Vec<SessionEvent> {
         self.session.report().0
     }
 
-    /// Returns the cause, the blame and the publishes in doubt of the loss since the last call.
-    pub(crate) fn loss(&mut self) -> (Cause, Blame, InDoubtCount) {
-        let notes = self.notes();
-        let loss = notes.iter().find_map(|note| match note {
-            Note::Lost {
+    /// Returns the cause, the origin and the publishes in doubt of the loss since the last call.
+    pub(crate) fn loss(&mut self) -> (Cause, LossOrigin, InDoubtCount) {
+        let events = self.events();
+        let loss = events.iter().find_map(|event| match event {
+            SessionEvent::Lost {
                 cause,
-                blame,
+                origin,
                 in_doubt,
                 ..
-            } => Some((*cause, *blame, *in_doubt)),
+            } => Some((*cause, *origin, *in_doubt)),
             _ => None,
         });
-        loss.unwrap_or_else(|| panic!("no loss in {notes:?}"))
+        loss.unwrap_or_else(|| panic!("no loss in {events:?}"))
     }
 
-    /// Returns whether there was such a note since the last call.
-    pub(crate) fn noted(&mut self, note: &Note) -> bool {
-        self.notes().contains(note)
+    /// Returns whether there was such an event since the last call.
+    pub(crate) fn had_event(&mut self, event: &SessionEvent) -> bool {
+        self.events().contains(event)
     }
 
     /// Returns the reason for the end of the session, if it is over.
@@ -174,22 +174,22 @@ impl Bench {
     }
 
     pub(crate) fn component_bytes(&mut self, bytes: &[u8]) {
-        self.event(|session, now, wires| session.component_bytes(bytes, now, wires));
+        self.call(|session, now, wires| session.component_bytes(bytes, now, wires));
     }
 
     pub(crate) fn node_bytes(&mut self, bytes: &[u8]) {
-        self.event(|session, now, wires| session.node_bytes(bytes, now, wires));
+        self.call(|session, now, wires| session.node_bytes(bytes, now, wires));
     }
 
     /// Lets the component send these bytes in a new turn.
     pub(crate) fn component(&mut self, bytes: &str) {
-        self.event(Session::begin_turn);
+        self.call(Session::begin_turn);
         self.component_bytes(bytes.as_bytes());
     }
 
     /// Lets the node send these bytes in a new turn.
     pub(crate) fn node(&mut self, bytes: &str) {
-        self.event(Session::begin_turn);
+        self.call(Session::begin_turn);
         self.node_bytes(bytes.as_bytes());
     }
 

@@ -17,7 +17,7 @@ use standin_wire::{Info, encode};
 
 use super::connection::{Connection, Hold, Leaving, Stage};
 use super::info::Advertised;
-use super::{Blame, EndReason, Move, Note, Session, Wires};
+use super::{EndReason, Session, SessionEvent, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
@@ -33,6 +33,32 @@ const CLOSED_UNACCEPTED_MAX: u32 = 3;
 const REFUSAL_LASTS: Duration = Duration::from_secs(5);
 /// What a node is given for each replayed subscription, on top of the handshake timeout. `nats-server` takes 5 µs.
 const PER_SUBSCRIPTION: Duration = Duration::from_micros(20);
+
+/// Origin of the loss of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LossOrigin {
+    /// A failure of the node, which cools down.
+    Node,
+    /// Something else than a failure of the node.
+    Other,
+    /// The node closed the connection after credentials that no node has accepted yet. Its behaviour towards other
+    /// sessions shows whether it refused them or died.
+    Unclear,
+}
+
+/// A move from one node to another, because of a failure or planned. It is finished when the new node has taken the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failover {
+    pub(crate) from: Arc<Node>,
+    pub(crate) cause: Cause,
+    /// Time from the last byte of the lost node to the new node's PONG.
+    pub(crate) silent: Duration,
+    /// Time from the noticed loss to the new node's PONG.
+    pub(crate) took: Duration,
+    pub(crate) in_doubt: InDoubtCount,
+    /// Number of replayed subscriptions.
+    pub(crate) subscriptions: usize,
+}
 
 impl Session {
     /// Starts the session on `node`, which has sent `info` over a new connection. With `hold`, publishes are held
@@ -61,7 +87,8 @@ impl Session {
         self.apply_limits(info);
         self.send_info(info, now, wires);
         if !info.connect_urls.is_empty() {
-            self.notes.push(Note::ConnectUrls(info.connect_urls.clone()));
+            self.events
+                .push(SessionEvent::ConnectUrls(info.connect_urls.clone()));
         }
         self.replay();
         if info.ldm {
@@ -74,7 +101,7 @@ impl Session {
     pub(crate) fn node_lost(&mut self, cause: Cause, now: Instant, wires: &mut impl Wires) {
         let Some(node) = &self.connection else { return };
         let mut end = node.refused;
-        if end.is_none() && self.blame(node, cause, now) == Blame::Unclear {
+        if end.is_none() && self.loss_origin(node, cause, now) == LossOrigin::Unclear {
             self.closed_unaccepted += 1;
             // The component sees a plain close, as from a server that refuses it.
             end = (self.closed_unaccepted >= CLOSED_UNACCEPTED_MAX).then_some(EndReason::Unauthorized);
@@ -148,26 +175,26 @@ impl Session {
         }
         if node.confirmed_changes == self.journal.changes() {
             node.hold = Hold::Back;
-            self.notes.push(Note::Back);
+            self.events.push(SessionEvent::Back);
             return false;
         }
         node.ping_unless_awaited()
     }
 
-    /// Returns which side is to blame if the node is lost now for `cause`.
-    fn blame(&self, node: &Connection, cause: Cause, now: Instant) -> Blame {
+    /// Returns the origin of the loss if the node is lost now for `cause`.
+    fn loss_origin(&self, node: &Connection, cause: Cause, now: Instant) -> LossOrigin {
         let unaccepted = self.client.as_ref().is_some_and(|client| !client.accepted);
         match cause {
-            _ if node.refused.is_some() || self.ending.is_some() => Blame::Nobody,
-            Cause::LameDuck | Cause::NodeError("authorization") => Blame::Nobody,
+            _ if node.refused.is_some() || self.ending.is_some() => LossOrigin::Other,
+            Cause::LameDuck | Cause::NodeError("authorization") => LossOrigin::Other,
             // Servers close a client that sends nothing for too long.
             Cause::EndOfStream if self.client.is_none() && node.has_lasted(MAY_CLOSE_AFTER, now) => {
-                Blame::Nobody
+                LossOrigin::Other
             }
             Cause::Reset | Cause::EndOfStream | Cause::WriteError if unaccepted && node.auth_required => {
-                Blame::Unclear
+                LossOrigin::Unclear
             }
-            _ => Blame::Node,
+            _ => LossOrigin::Node,
         }
     }
 
@@ -180,7 +207,7 @@ impl Session {
             .filter(|node| node.leaving == Leaving::No)
         {
             node.leaving = Leaving::Dialling;
-            self.notes.push(Note::Leaving);
+            self.events.push(SessionEvent::Leaving);
         }
     }
 
@@ -209,9 +236,9 @@ impl Session {
         let Some(lost) = self.connection.take() else {
             return;
         };
-        let blame = self.blame(&lost, cause, now);
-        let last_error = match self.notes.last() {
-            Some(Note::NodeError { text, .. }) => Some(text.clone()),
+        let origin = self.loss_origin(&lost, cause, now);
+        let last_error = match self.events.last() {
+            Some(SessionEvent::NodeError { text, .. }) => Some(text.clone()),
             _ => None,
         };
         let (in_doubt, subjects) = self.doubt.node_lost();
@@ -220,10 +247,10 @@ impl Session {
             self.searching_since = now;
         }
         self.remember_loss(&lost, cause, in_doubt, now);
-        self.notes.push(Note::Lost {
+        self.events.push(SessionEvent::Lost {
             cause,
             last_error,
-            blame,
+            origin,
             in_doubt,
             subjects,
             served,
@@ -235,10 +262,10 @@ impl Session {
 
     /// Keeps the loss for the report of the finished move. Several losses before a node takes the session are one move.
     fn remember_loss(&mut self, node: &Connection, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
-        match (&mut self.lost, &self.node) {
-            (Some((_, moved)), _) => moved.in_doubt += in_doubt,
+        match (&mut self.failover, &self.node) {
+            (Some((_, failover)), _) => failover.in_doubt += in_doubt,
             (None, Some(from)) if node.verified => {
-                let moved = Move {
+                let failover = Failover {
                     from: Arc::clone(from),
                     cause,
                     silent: now.saturating_duration_since(node.heard),
@@ -246,7 +273,7 @@ impl Session {
                     in_doubt,
                     subscriptions: 0,
                 };
-                self.lost = Some((now, Box::new(moved)));
+                self.failover = Some((now, Box::new(failover)));
             }
             _ => {}
         }
@@ -313,13 +340,13 @@ impl Session {
         if let Some(client) = &mut self.client {
             client.accepted = true;
         }
-        let moved = self.lost.take().map(|(at, mut moved)| {
-            moved.took = now.saturating_duration_since(at);
-            moved.silent += moved.took;
-            moved.subscriptions = self.journal.len();
-            *moved
+        let failover = self.failover.take().map(|(at, mut failover)| {
+            failover.took = now.saturating_duration_since(at);
+            failover.silent += failover.took;
+            failover.subscriptions = self.journal.len();
+            *failover
         });
-        self.notes.push(Note::Joined { moved });
+        self.events.push(SessionEvent::Joined { failover });
     }
 
     /// Sends again what the last node left unanswered: publishes in doubt and PINGs, in their order. Called at frame
@@ -380,7 +407,7 @@ impl Session {
             let count = self.doubt.frames_between(node.resend_expected, part_end);
             node.resend_expected = part_end;
             self.traffic.messages_to_node += count;
-            self.notes.push(Note::Resent(count));
+            self.events.push(SessionEvent::Resent(count));
             if verbose {
                 // Dropped: the component has its own `+OK`s for these publishes, or will get them.
                 node.ledger.expect(Expected::DroppedOks(count as u32));

@@ -1,0 +1,41 @@
+//! Events of a session, for the operator and for the rest of the sidecar.
+
+use super::failover::{Failover, LossOrigin};
+use crate::cause::Cause;
+use crate::doubt::InDoubtCount;
+use crate::tally::Tally;
+
+/// An event for the operator or the rest of the sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SessionEvent {
+    /// The node is lost.
+    Lost {
+        cause: Cause,
+        /// Text of the node's last `-ERR`.
+        last_error: Option<String>,
+        origin: LossOrigin,
+        in_doubt: InDoubtCount,
+        /// The dropped publishes in doubt, by subject.
+        subjects: Tally,
+        /// Whether the node served the session at all.
+        served: bool,
+    },
+    /// The node took the session: its credentials and, after a move, the whole journal.
+    Joined { failover: Option<Failover> },
+    /// This number of publishes was sent again.
+    Resent(u64),
+    /// The node's INFO named other nodes.
+    ConnectUrls(Vec<String>),
+    /// The node sent `-ERR`, with this text and this kind of refusal.
+    NodeError { text: String, kind: &'static str },
+    /// The sidecar itself sent the component `-ERR`.
+    ComponentError { text: String, kind: &'static str },
+    /// Publishes are held, and the node has answered everything before the first of them.
+    Back,
+    /// The node answered the PING of a probe.
+    Alive,
+    /// The component sent CONNECT.
+    Connected,
+    /// The session is about to leave the node.
+    Leaving,
+}
