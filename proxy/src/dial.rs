@@ -21,7 +21,7 @@ use tracing::warn;
 use crate::nodes::{NodeBook, Permit};
 use crate::session::refused_chain;
 use crate::settings::{Settings, SocketSection};
-use crate::shared::Shared;
+use crate::sidecar_state::SidecarState;
 use crate::sockets;
 
 /// Bytes reserved for each read before the session takes over.
@@ -94,7 +94,7 @@ impl DialError {
 /// Dials `candidates` in their order. If a node has not sent its INFO after `dial.stagger_ms`, the next node is
 /// dialled in parallel (RFC 8305, "happy eyeballs"), so an address that drops packets costs little time. The first
 /// INFO wins. Failed nodes that may not be retried yet are skipped. Returns `None` if no candidate could be used.
-pub(crate) async fn dial_candidates(shared: &Shared, candidates: Vec<Arc<Node>>) -> Option<DialledNode> {
+pub(crate) async fn dial_candidates(shared: &SidecarState, candidates: Vec<Arc<Node>>) -> Option<DialledNode> {
     let settings = shared.settings.load_full();
     let mut dials = FuturesUnordered::new();
     for node in candidates {
@@ -119,7 +119,7 @@ pub(crate) async fn dial_candidates(shared: &Shared, candidates: Vec<Arc<Node>>)
 async fn dial_node(
     node: Arc<Node>,
     permit: Permit,
-    shared: &Shared,
+    shared: &SidecarState,
     settings: &Settings,
 ) -> Option<DialledNode> {
     match connect_node(&node, &shared.book, settings).await {
@@ -138,7 +138,7 @@ async fn dial_node(
 }
 
 /// Records a failed dial or probe of `node` in the node book and the metrics. Only the first failure in a row is logged.
-pub(crate) fn record_failure(shared: &Shared, node: &Arc<Node>, error: &DialError, permit: &Permit) {
+pub(crate) fn record_failure(shared: &SidecarState, node: &Arc<Node>, error: &DialError, permit: &Permit) {
     shared.metrics.node_dials.increment(error.kind());
     let text = error.to_string();
     if shared.book.failed(node, &text, permit.is_trial(), Instant::now()) {
@@ -157,7 +157,7 @@ where
 /// Proves that `node` serves: connects and reads its INFO. If the node asks for no credentials, also sends a PING and
 /// waits for the PONG. If it asks for credentials, a PING before CONNECT would be an error in the node's log, so INFO
 /// alone is the proof.
-pub(crate) async fn probe(node: &Node, shared: &Shared) -> Result<Info, DialError> {
+pub(crate) async fn probe(node: &Node, shared: &SidecarState) -> Result<Info, DialError> {
     let settings = shared.settings.load_full();
     let (mut stream, info, _) = connect_node(node, &shared.book, &settings).await?;
     if !info.auth_required {

@@ -26,10 +26,10 @@ use tokio::net::TcpListener;
 
 use self::rows::{Page, Readiness, SessionRow};
 use crate::session_info::SessionInfo;
-use crate::shared::Shared;
+use crate::sidecar_state::SidecarState;
 
 /// Serves the pages on `listener` until the task is ended.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<SidecarState>) {
     let pages = Router::new()
         .route("/", get(index))
         .route("/healthz", get(health))
@@ -64,7 +64,7 @@ struct HealthQuery {
 }
 
 async fn health(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<SidecarState>>,
     query: Result<Query<HealthQuery>, QueryRejection>,
 ) -> impl IntoResponse {
     let reach = shared.book.reachability(Instant::now());
@@ -82,7 +82,7 @@ async fn health(
     (code, format!("{text}\n"))
 }
 
-async fn readiness(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+async fn readiness(State(shared): State<Arc<SidecarState>>) -> impl IntoResponse {
     let readiness = Readiness::of(&shared);
     let code = if readiness.ready {
         StatusCode::OK
@@ -92,14 +92,14 @@ async fn readiness(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     (code, Json(readiness))
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+async fn metrics(State(shared): State<Arc<SidecarState>>) -> impl IntoResponse {
     update_gauges(&shared);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], shared.metrics.render())
 }
 
 /// Sets the gauges that are not updated continuously.
-fn update_gauges(shared: &Shared) {
+fn update_gauges(shared: &SidecarState) {
     let (now, metrics) = (Instant::now(), &shared.metrics);
     metrics.buffered_bytes.set(shared.buffered() as f64);
     metrics.set_nodes(&shared.book.status(now));
@@ -133,7 +133,7 @@ const PAGE_ITEMS_DEFAULT: usize = 100;
 /// Answers with the requested rows of a list. `rows` gets the offset and the limit, and returns the number of all rows and the
 /// requested ones.
 fn page<T: Serialize>(
-    shared: &Shared,
+    shared: &SidecarState,
     query: PageRequest,
     rows: impl FnOnce(usize, usize) -> (usize, Vec<T>),
 ) -> Response {
@@ -155,7 +155,7 @@ fn page<T: Serialize>(
     .into_response()
 }
 
-async fn sessions(State(shared): State<Arc<Shared>>, query: PageRequest) -> Response {
+async fn sessions(State(shared): State<Arc<SidecarState>>, query: PageRequest) -> Response {
     page(&shared, query, |offset, limit| {
         let sessions = shared.sessions.page(offset, limit);
         let rows = sessions.iter().map(|session| SessionRow::of(session));
@@ -163,7 +163,7 @@ async fn sessions(State(shared): State<Arc<Shared>>, query: PageRequest) -> Resp
     })
 }
 
-async fn nodes(State(shared): State<Arc<Shared>>, query: PageRequest) -> Response {
+async fn nodes(State(shared): State<Arc<SidecarState>>, query: PageRequest) -> Response {
     page(&shared, query, |offset, limit| {
         let all = shared.book.status(Instant::now());
         (all.len(), all.into_iter().skip(offset).take(limit).collect())

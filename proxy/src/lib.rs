@@ -23,7 +23,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `sidecar` | start, reload, stop |
-//! | `shared` | the state that all sessions share |
+//! | `sidecar_state` | the state of the sidecar that workers, prober and pages share |
 //! | `session_table`, `session_info`, `session_command` | all sessions as the rest of the sidecar sees them |
 //! | `prober` | probes of nodes without a session |
 //! | [`cause`] | the causes for which a session leaves a node |
@@ -57,8 +57,8 @@ mod session_command;
 mod session_info;
 mod session_table;
 pub mod settings;
-mod shared;
 mod sidecar;
+mod sidecar_state;
 mod sockets;
 mod tally;
 mod task;

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tracing::warn;
 
 use crate::session_info::SessionInfo;
-use crate::shared::Shared;
+use crate::sidecar_state::SidecarState;
 use crate::worker::{AcceptedConnection, Workers};
 
 /// Pause after an error of `accept` that would occur again at once, such as too many open files.
@@ -26,7 +26,7 @@ pub(crate) fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener>
 }
 
 /// Accepts connections until the task is ended.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, workers: Arc<Workers>) {
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<SidecarState>, workers: Arc<Workers>) {
     loop {
         let accepted = listener.accept().await;
         match accepted.and_then(|(stream, component)| Ok((stream.into_std()?, component))) {
@@ -45,7 +45,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, workers: A
 }
 
 /// Creates the session of an accepted connection, or closes the connection at the limit.
-fn admit(stream: StdStream, component: SocketAddr, shared: &Shared, workers: &Workers) {
+fn admit(stream: StdStream, component: SocketAddr, shared: &SidecarState, workers: &Workers) {
     let limit = shared.settings.load().connections();
     let (connections_max, connected) = (limit.that_fit(), shared.sessions.len());
     let _ = shared.near_limit.look(limit, connections_max, connected + 1);

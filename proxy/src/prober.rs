@@ -11,7 +11,7 @@ use standin_registry::{Endpoint, Node};
 use tracing::{debug, info};
 
 use crate::dial;
-use crate::shared::Shared;
+use crate::sidecar_state::SidecarState;
 
 /// Interval between the prober's checks for due nodes and for an outage. The interval between probes of one node is
 /// `health.idle_probe_interval_ms`, or the cool-down after a failure.
@@ -23,13 +23,13 @@ const EAGER_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 const PROBES_MAX: usize = 8;
 
 /// Probes due nodes and watches for an outage until the task is ended.
-pub(crate) async fn run(shared: Arc<Shared>) {
+pub(crate) async fn run(shared: Arc<SidecarState>) {
     // Both run at the same time, because a probe may take as long as a handshake.
     tokio::join!(probe_due(&shared), watch_for_outage(&shared));
 }
 
 /// Begins an outage when no node is proved and sessions have looked for one for long enough.
-async fn watch_for_outage(shared: &Shared) {
+async fn watch_for_outage(shared: &SidecarState) {
     loop {
         tokio::time::sleep(CHECK_INTERVAL).await;
         let now = Instant::now();
@@ -41,7 +41,7 @@ async fn watch_for_outage(shared: &Shared) {
 }
 
 /// Probes nodes when they are due.
-async fn probe_due(shared: &Shared) {
+async fn probe_due(shared: &SidecarState) {
     let mut due: VecDeque<Arc<Node>> = VecDeque::new();
     let mut probes = FuturesUnordered::new();
     let mut check_at = tokio::time::Instant::now();
@@ -66,7 +66,7 @@ async fn probe_due(shared: &Shared) {
 }
 
 /// Probes one node and records the result.
-async fn probe(shared: &Shared, node: Arc<Node>) {
+async fn probe(shared: &SidecarState, node: Arc<Node>) {
     // Without a permit the node is being dialled already, or may not be retried yet.
     let Some(permit) = shared.book.permit(&node).await else {
         return;
@@ -89,7 +89,7 @@ async fn probe(shared: &Shared, node: Arc<Node>) {
 }
 
 /// Begins an outage if every known node has failed since the last one was proved.
-fn check_for_failure_of_all(shared: &Shared) {
+fn check_for_failure_of_all(shared: &SidecarState) {
     let nodes: Vec<_> = shared.registry.snapshot().iter().map(Arc::clone).collect();
     if !nodes.is_empty()
         && let Some(since) = shared.book.none_reachable_since(&nodes, Instant::now())

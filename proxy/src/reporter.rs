@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::losses::Loss;
 use crate::recovery::OutageReport;
-use crate::shared::Shared;
+use crate::sidecar_state::SidecarState;
 
 /// Time for which events are gathered before a line is written. All sessions notice the same event within this time.
 const GATHERED_FOR: Duration = Duration::from_millis(200);
@@ -19,11 +19,11 @@ const LOSSES_PAUSE: Duration = Duration::from_millis(800);
 const OUTAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Writes the lines until the task is ended.
-pub(crate) async fn run(shared: Arc<Shared>) {
+pub(crate) async fn run(shared: Arc<SidecarState>) {
     tokio::join!(log_outages(&shared), log_losses(&shared));
 }
 
-async fn log_outages(shared: &Shared) {
+async fn log_outages(shared: &SidecarState) {
     loop {
         // The end of an outage may be due without any change.
         let _ = tokio::time::timeout(OUTAGE_INTERVAL, shared.recovery.changed()).await;
@@ -61,7 +61,7 @@ fn log_outage(report: &OutageReport) {
     }
 }
 
-async fn log_losses(shared: &Shared) {
+async fn log_losses(shared: &SidecarState) {
     loop {
         shared.losses.changed().await;
         tokio::time::sleep(GATHERED_FOR).await;
@@ -71,7 +71,7 @@ async fn log_losses(shared: &Shared) {
 }
 
 /// Logs the messages lost since the last line.
-pub(crate) fn log_losses_now(shared: &Shared) {
+pub(crate) fn log_losses_now(shared: &SidecarState) {
     for loss in [Loss::InDoubt, Loss::Abandoned] {
         let Some(gathered) = shared.losses.take(loss) else {
             continue;

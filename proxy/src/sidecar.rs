@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::policy::Policy;
 use crate::session_command::SessionCommand;
 use crate::settings::{Settings, SettingsError};
-use crate::shared::Shared;
+use crate::sidecar_state::SidecarState;
 use crate::worker::Workers;
 use crate::{http, listener, prober, reporter};
 
@@ -58,7 +58,7 @@ impl RunError {
 
 /// A running sidecar. Dropping it stops listening. Its sessions end when their components close.
 pub struct Sidecar {
-    shared: Arc<Shared>,
+    shared: Arc<SidecarState>,
     workers: Arc<Workers>,
     addresses: Vec<SocketAddr>,
     http_address: Option<SocketAddr>,
@@ -98,7 +98,7 @@ impl Sidecar {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             given => given,
         };
-        let shared = Arc::new(Shared::new(settings, policy, registry, &addresses));
+        let shared = Arc::new(SidecarState::new(settings, policy, registry, &addresses));
         let workers = Arc::new(Workers::start(workers, &shared).map_err(RunError::Worker)?);
         let mut background = JoinSet::new();
         background.spawn(follow_registry(Arc::clone(&shared)));
@@ -251,7 +251,7 @@ fn bind(address: &str, backlog: u32) -> Result<Vec<TcpListener>, RunError> {
 const REGISTRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Sends a command to each session whose node the registry withdraws or marks as draining.
-async fn follow_registry(shared: Arc<Shared>) {
+async fn follow_registry(shared: Arc<SidecarState>) {
     let mut registry = shared.registry.clone();
     shared.book.take_snapshot(&registry.snapshot(), Instant::now());
     loop {

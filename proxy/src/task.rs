@@ -31,7 +31,7 @@ use crate::nodes::{Permit, Searcher};
 use crate::session::{Session, SessionEnd, SessionRequests};
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
-use crate::shared::Shared;
+use crate::sidecar_state::SidecarState;
 use crate::sockets::{Sockets, close, read};
 use buffer_share::BufferShare;
 use recovery_entry::RecoveryEntry;
@@ -78,7 +78,7 @@ struct FailedRound {
 
 /// The shell around one session.
 struct Task {
-    shared: Arc<Shared>,
+    shared: Arc<SidecarState>,
     session_info: Arc<SessionInfo>,
     session: Session,
     sockets: Sockets,
@@ -109,7 +109,7 @@ struct Task {
 
 /// Runs one session from its first byte to its last.
 pub(crate) async fn run(
-    shared: Arc<Shared>,
+    shared: Arc<SidecarState>,
     session_info: Arc<SessionInfo>,
     component: TcpStream,
     identity: Arc<Identity>,

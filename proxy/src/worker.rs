@@ -21,7 +21,7 @@ use crate::losses::Loss;
 use crate::session::SessionEnd;
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
-use crate::shared::Shared;
+use crate::sidecar_state::SidecarState;
 use crate::{sockets, task};
 
 /// A connection that was just accepted. The number of connections is bounded by `limits.connections_max`.
@@ -43,7 +43,7 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// Starts `count` threads.
-    pub(crate) fn start(count: usize, shared: &Arc<Shared>) -> io::Result<Self> {
+    pub(crate) fn start(count: usize, shared: &Arc<SidecarState>) -> io::Result<Self> {
         let (mut queues, mut threads) = (Vec::new(), Vec::new());
         let live: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
         for number in 0..count {
@@ -91,7 +91,7 @@ fn place(live: &[usize]) -> usize {
 /// Runs the sessions of one worker until the queue is closed and the last session of the sidecar has ended.
 async fn receive(
     mut connections: UnboundedReceiver<AcceptedConnection>,
-    shared: Arc<Shared>,
+    shared: Arc<SidecarState>,
     (live, number): (Arc<[AtomicUsize]>, usize),
 ) {
     while let Some(connection) = connections.recv().await {
@@ -106,7 +106,7 @@ async fn receive(
 }
 
 /// Runs one session and updates the counters at its beginning and end. A panic in it ends only this session.
-async fn run_session(connection: AcceptedConnection, shared: Arc<Shared>) {
+async fn run_session(connection: AcceptedConnection, shared: Arc<SidecarState>) {
     let AcceptedConnection { stream, session } = connection;
     let (id, component) = (session.id, session.component);
     if shared.stopping.load(Relaxed) {
@@ -135,7 +135,7 @@ async fn run_session(connection: AcceptedConnection, shared: Arc<Shared>) {
 
 /// Counts and logs the end of a session. The level is WARN if the sidecar closed this session, and DEBUG if the component
 /// closed it or the sidecar stops.
-fn log_end(shared: &Shared, session: &SessionInfo, ended: &SessionEnd) {
+fn log_end(shared: &SidecarState, session: &SessionInfo, ended: &SessionEnd) {
     let (end, reason) = (ended.reason, ended.reason.as_str());
     shared.metrics.sessions_closed.increment(reason);
     shared.lost(Loss::Abandoned, &ended.abandoned, ended.abandoned_bytes);
@@ -156,7 +156,7 @@ fn log_end(shared: &Shared, session: &SessionInfo, ended: &SessionEnd) {
 }
 
 /// Sets the options of the component's socket and runs its session.
-async fn serve(shared: Arc<Shared>, session: Arc<SessionInfo>, stream: StdStream) -> io::Result<SessionEnd> {
+async fn serve(shared: Arc<SidecarState>, session: Arc<SessionInfo>, stream: StdStream) -> io::Result<SessionEnd> {
     let stream = TcpStream::from_std(stream)?;
     let socket = SockRef::from(&stream);
     tcp::send_at_once(&socket)?;
@@ -172,7 +172,7 @@ async fn serve(shared: Arc<Shared>, session: Arc<SessionInfo>, stream: StdStream
 mod tests {
     use super::*;
 
-    fn future_bytes<F>(_: impl FnOnce(AcceptedConnection, Arc<Shared>) -> F) -> usize {
+    fn future_bytes<F>(_: impl FnOnce(AcceptedConnection, Arc<SidecarState>) -> F) -> usize {
         size_of::<F>()
     }
 

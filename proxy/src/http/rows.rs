@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::session_info::SessionInfo;
-use crate::shared::Shared;
+use crate::sidecar_state::SidecarState;
 
 /// One page of a list.
 #[derive(Debug, Serialize)]
@@ -91,7 +91,7 @@ impl Readiness {
     /// Returns the readiness. Ready means: listening, not stopping, and with `http.ready_needs_node` a node proved. By default
     /// the sidecar stays ready in an outage of all nodes, because it keeps its components and serves them when the outage
     /// ends. Kubernetes would take a sidecar that is not ready out of service, which would make the outage worse.
-    pub(super) fn of(shared: &Shared) -> Self {
+    pub(super) fn of(shared: &SidecarState) -> Self {
         let reach = shared.book.reachability(Instant::now());
         let needs_node = shared.settings.load().http.ready_needs_node;
         let listening = shared.listening.load(Relaxed);

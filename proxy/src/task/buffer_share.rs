@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::shared::Shared;
+use crate::sidecar_state::SidecarState;
 
 /// The session's share of the shared buffer budget. Dropping it returns the share, even when the session panics.
 pub(super) struct BufferShare {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SidecarState>,
     pub(super) bytes: usize,
 }
 

@@ -9,11 +9,11 @@ use crate::doubt::InDoubtCount;
 use crate::recovery::Served;
 use crate::session::{EndReason, SessionEnd};
 use crate::session_info::SessionInfo;
-use crate::shared::Shared;
+use crate::sidecar_state::SidecarState;
 
 /// The session's entry in the recovery after a loss. Dropping it removes the entry, even when the session panics.
 pub(super) struct RecoveryEntry {
-    shared: Arc<Shared>,
+    shared: Arc<SidecarState>,
     session: Arc<SessionInfo>,
     /// Set once the present node has taken the session.
     served: Option<Served>,
@@ -26,7 +26,7 @@ pub(super) struct RecoveryEntry {
 }
 
 impl RecoveryEntry {
-    pub(super) fn new(shared: &Arc<Shared>, session: &Arc<SessionInfo>) -> Self {
+    pub(super) fn new(shared: &Arc<SidecarState>, session: &Arc<SessionInfo>) -> Self {
         Self {
             shared: Arc::clone(shared),
             session: Arc::clone(session),

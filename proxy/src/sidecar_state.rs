@@ -1,4 +1,5 @@
-//! State that all sessions of a sidecar share: the registry, the node book, the settings in force, the counters.
+//! State of a sidecar that its workers, its prober and its pages share: the registry, the node book, the settings in force,
+//! the counters.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ use crate::session_table::SessionTable;
 use crate::settings::Settings;
 use crate::tally::Tally;
 
-/// State that all sessions of a sidecar share.
-pub(crate) struct Shared {
+/// State of a sidecar that its workers, its prober and its pages share.
+pub(crate) struct SidecarState {
     pub(crate) registry: Watch,
     pub(crate) book: Arc<NodeBook>,
     pub(crate) recovery: Recovery,
@@ -43,7 +44,7 @@ pub(crate) struct Shared {
     buffered: AtomicUsize,
 }
 
-impl Shared {
+impl SidecarState {
     /// Creates the state of a sidecar that listens on `addresses`.
     pub(crate) fn new(settings: Settings, policy: Policy, registry: Watch, addresses: &[SocketAddr]) -> Self {
         let settings = Arc::new(settings);
