@@ -242,11 +242,9 @@ mod tests {
 
     fn wrote_dropped(doubt: &mut Doubt, subjects: &str, now: Instant) {
         let mut tally = Tally::default();
-        let subjects: Vec<&str> = subjects.split(' ').collect();
-        subjects
-            .iter()
-            .for_each(|subject| tally.count(subject.as_bytes()));
-        doubt.wrote_dropped(subjects.len() as u64, &tally, 10 * subjects.len(), now);
+        let subjects = subjects.split(' ');
+        subjects.for_each(|subject| tally.count(subject.as_bytes()));
+        doubt.wrote_dropped(tally.total(), &tally, 10, now);
     }
 
     #[test]

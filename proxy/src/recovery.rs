@@ -218,13 +218,8 @@ impl Recovery {
         if away.in_outage {
             return !settle.is_zero() || state.missing_in_outage > 1;
         }
-        away.node.as_ref().is_some_and(|node| {
-            state
-                .missing_by_node
-                .get(node)
-                .is_some_and(|missing| *missing > 1)
-                || state.may_not_have_noticed(node)
-        })
+        let node = away.node.as_ref();
+        node.is_some_and(|node| state.is_group_missing(node, 1))
     }
 
     /// Records that `node` has taken a session.
@@ -266,15 +261,11 @@ impl Recovery {
         let Some(away) = state.away.get(&session.id) else {
             return now;
         };
-        let ended = state.outage.as_ref().and_then(|outage| outage.ended);
-        match (&away.node, ended) {
-            (_, Some(ended)) if away.in_outage => {
-                let all_back = state.outage.as_ref().and_then(|outage| outage.all_back_at);
-                all_back.unwrap_or(ended + BACK_WAIT_MAX) + settle
-            }
-            (Some(node), _)
-                if state.may_not_have_noticed(node) || state.missing_by_node.contains_key(node) =>
-            {
+        let outage = state.outage.as_ref();
+        let all_back_by = |outage: &Outage| Some(outage.all_back_at.unwrap_or(outage.ended? + BACK_WAIT_MAX));
+        match (&away.node, outage.and_then(all_back_by)) {
+            (_, Some(all_back_by)) if away.in_outage => all_back_by + settle,
+            (Some(node), _) if state.is_group_missing(node, 0) => {
                 away.back_at.unwrap_or(now) + GROUP_WAIT_MAX
             }
             _ => now,
@@ -440,9 +431,11 @@ impl State {
         is_reported
     }
 
-    /// Returns whether some sessions of `node` may not have noticed a loss that another session has reported.
-    fn may_not_have_noticed(&self, node: &Endpoint) -> bool {
-        self.nodes.get(node).is_some_and(|sessions| sessions.earlier > 0)
+    /// Returns whether more than `besides` sessions that lost `node` are not back, or some sessions of `node` may not have
+    /// noticed a loss that another one has reported.
+    fn is_group_missing(&self, node: &Endpoint, besides: usize) -> bool {
+        let missing = self.missing_by_node.get(node).copied().unwrap_or_default();
+        missing > besides || self.nodes.get(node).is_some_and(|sessions| sessions.earlier > 0)
     }
 
     /// Returns whether an outage is under way: it has begun and not ended.

@@ -72,11 +72,8 @@ impl Tally {
     }
 
     fn add_token(&mut self, token: Token, count: u64) {
-        self.last = self
-            .counts
-            .iter()
-            .position(|(known, _)| *known == token)
-            .unwrap_or(self.counts.len());
+        let known = self.counts.iter().position(|(known, _)| *known == token);
+        self.last = known.unwrap_or(self.counts.len());
         match self.counts.get_mut(self.last) {
             Some((_, known)) => *known += count,
             None if self.last < TOKENS_MAX => self.counts.push((token, count)),
@@ -149,9 +146,9 @@ mod tests {
 
     fn tally(subjects: &[&str]) -> Tally {
         let mut tally = Tally::default();
-        subjects
-            .iter()
-            .for_each(|subject| tally.count(format!("{subject} 5").as_bytes()));
+        for subject in subjects {
+            tally.count(format!("{subject} 5").as_bytes());
+        }
         tally
     }
 
@@ -177,14 +174,8 @@ mod tests {
         assert!(tally.to_string().ends_with(" others=84"), "{tally}");
         tally.count_again(1);
         assert_eq!(tally.total(), 101);
-        assert_eq!(
-            self::tally(&["0123456789abcdefgh"]).to_string(),
-            "0123456789abcdef=1"
-        );
-        assert_eq!(
-            self::tally(&["a\x1b[0m"]).to_string(),
-            "a\\x1b[0m=1",
-            "control characters are escaped"
-        );
+        let shown = |subject| self::tally(&[subject]).to_string();
+        assert_eq!(shown("0123456789abcdefgh"), "0123456789abcdef=1");
+        assert_eq!(shown("a\x1b[0m"), "a\\x1b[0m=1", "control characters are escaped");
     }
 }

@@ -49,7 +49,7 @@ impl Session {
         let policy = &*self.policy;
         let mut deadline = self.component_ping_due();
         let mut sooner = |at: Instant| deadline = deadline.min(at);
-        if let Some(until) = self.ending.as_ref().and_then(|ending| ending.answers_until) {
+        if let Some(until) = self.answers_until() {
             sooner(until);
         }
         match &self.connection {
@@ -225,9 +225,7 @@ impl Session {
 
     /// Finishes an orderly end when all bytes of the component were sent and answered, or at its deadline.
     pub(crate) fn tick_ending(&mut self, now: Instant, wires: &mut impl Wires) {
-        let Some(until) = self.ending.as_ref().and_then(|ending| ending.answers_until) else {
-            return;
-        };
+        let Some(until) = self.answers_until() else { return };
         let settled = |node: &Connection| {
             node.stage == Stage::Flowing && node.own.is_empty() && node.ledger.is_settled()
         };

@@ -13,7 +13,6 @@ use standin_wire::{Connect, connect, encode};
 use super::Session;
 use super::component::{Client, ClientLabel};
 use super::event::SessionEvent;
-use super::info::takes_info;
 use crate::ledger::Expected;
 
 impl Session {
@@ -59,32 +58,29 @@ impl Session {
     /// Records that the node has CONNECT `line` in place of the component's `frame`. `frame` is empty if the
     /// component began without CONNECT and the sidecar sent one for it.
     pub(super) fn connected(&mut self, line: &[u8], frame: &[u8], now: Instant) {
-        let json = argument(line);
-        let client = Connect::parse(json).unwrap_or_default();
-        let known = self.client.as_ref().filter(|known| known.sent_connect);
-        let again = known.is_some();
-        let first_ping = match known {
-            Some(known) => known.first_ping,
-            None => (!frame.is_empty()).then(|| now + self.first_ping_wait()),
+        let client = Connect::parse(argument(line)).unwrap_or_default();
+        let sent_connect = !frame.is_empty();
+        let sent = if sent_connect { argument(frame) } else { b"{}" };
+        let merged = self.merged(sent).unwrap_or(Cow::Borrowed(sent));
+        let before = self.client.take();
+        let again = before.as_ref().is_some_and(|before| before.sent_connect);
+        let first_ping = match &before {
+            Some(before) if again => before.first_ping,
+            _ => sent_connect.then(|| now + self.first_ping_wait()),
         };
-        let signed = client.is_signed();
-        let begun = self.client.is_some();
-        let sent = if frame.is_empty() { b"{}" } else { argument(frame) };
-        let sent = self.merged(sent).unwrap_or(Cow::Borrowed(sent));
-        let accepted = self.client.as_ref().is_some_and(|before| {
-            before.accepted
-                && Connect::parse(before.json.as_bytes())
-                    .is_ok_and(|before| before.has_same_credentials(&client))
-        });
+        let has_same_credentials = |json: &str| {
+            Connect::parse(json.as_bytes()).is_ok_and(|before| before.has_same_credentials(&client))
+        };
+        let same = |before: &Client| before.accepted && has_same_credentials(&before.json);
         self.connects += 1;
         self.client = Some(Box::new(Client {
-            json: String::from_utf8_lossy(&sent).into(),
+            json: String::from_utf8_lossy(&merged).into(),
             verbose: client.verbose,
             headers: client.headers,
-            takes_info: takes_info(argument(frame)),
-            signed,
-            accepted,
-            sent_connect: !frame.is_empty(),
+            takes_info: Connect::parse(sent).is_ok_and(|sent| sent.protocol >= 1),
+            signed: client.is_signed(),
+            accepted: before.as_deref().is_some_and(same),
+            sent_connect,
             first_ping,
             label: ClientLabel {
                 name: client.name,
@@ -102,7 +98,7 @@ impl Session {
             };
             node.ledger.expect(expected);
         }
-        if begun {
+        if before.is_some() {
             // A second CONNECT ends all subscriptions (nats-server 2.15; older servers keep them until an UNSUB). A
             // late first CONNECT of a component should end none. But it is the second one for the node, so the
             // subscriptions are created again.

@@ -202,9 +202,4 @@ impl Connection {
             && self.ledger.is_settled()
             && self.stage == Stage::Flowing
     }
-
-    /// Returns the bytes in the connection's buffers.
-    pub(super) fn buffered_bytes(&self) -> usize {
-        self.own.len() + self.partial.len()
-    }
 }

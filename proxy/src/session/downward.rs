@@ -208,37 +208,34 @@ impl Session {
     fn node_error(&mut self, text: &[u8], now: Instant) -> bool {
         let refusal = Refusal::of(text);
         self.report_node_error(String::from_utf8_lossy(text).into_owned(), refusal.kind());
+        let is_new = self.connection.as_ref().is_some_and(|node| !node.verified);
+        let is_accepted = self.client.as_ref().is_some_and(|client| client.accepted);
+        let (mut about_node, mut end) = (None, None);
         match refusal {
-            // An unknown `-ERR` that leaves the connection open is most likely the answer to a command.
-            Refusal::Command | Refusal::Subscription | Refusal::Unknown => {
-                self.refused_command(text, refusal);
-            }
-            Refusal::Client => self.refuse_session(EndReason::Refused),
+            Refusal::Server => about_node = Some("server"),
             // The node has the complete CONNECT, so the delay is the node's own.
-            Refusal::AuthorizationTimeout if self.client.is_some() => {
-                self.lose(Cause::NodeError("server"), now);
-                return false;
-            }
-            Refusal::Authorization
-                if self.connection.as_ref().is_some_and(|node| !node.verified)
-                    && self.client.as_ref().is_some_and(|client| client.accepted) =>
-            {
+            Refusal::AuthorizationTimeout if self.client.is_some() => about_node = Some("server"),
+            Refusal::Authorization if is_new && is_accepted => {
                 if let Some(node) = &self.node {
                     let text = String::from_utf8_lossy(text).into_owned();
                     self.refused_by.push((node.client.clone(), now, text));
                 }
-                self.lose(Cause::NodeError(refusal.kind()), now);
-                return false;
+                about_node = Some("authorization");
             }
-            Refusal::Authorization | Refusal::AuthorizationTimeout => {
-                self.refuse_session(EndReason::Unauthorized);
-            }
-            Refusal::Server => {
-                self.lose(Cause::NodeError(refusal.kind()), now);
-                return false;
+            Refusal::Authorization | Refusal::AuthorizationTimeout => end = Some(EndReason::Unauthorized),
+            Refusal::Client => end = Some(EndReason::Refused),
+            // An unknown `-ERR` that leaves the connection open is most likely the answer to a command.
+            Refusal::Command | Refusal::Subscription | Refusal::Unknown => {
+                self.refused_command(text, refusal);
             }
         }
-        true
+        if let Some(node) = &mut self.connection {
+            node.refused = end.or(node.refused);
+        }
+        if let Some(kind) = about_node {
+            self.lose(Cause::NodeError(kind), now);
+        }
+        about_node.is_none()
     }
 
     fn report_node_error(&mut self, text: String, kind: &'static str) {
@@ -266,13 +263,6 @@ impl Session {
         }
     }
 
-    /// Records that the node will close the connection because of the component.
-    fn refuse_session(&mut self, end: EndReason) {
-        if let Some(node) = &mut self.connection {
-            node.refused = Some(end);
-        }
-    }
-
     /// Forgets the subscription of the last message, because it may have ended. The next message is looked up by its sid.
     pub(super) fn forget_last_slot(&mut self) {
         if let Some(node) = &mut self.connection {
@@ -296,14 +286,7 @@ impl Session {
             self.lose(Cause::NodeError("loop"), now);
             return Vec::new();
         }
-        if !info.connect_urls.is_empty() {
-            self.events
-                .push(SessionEvent::ConnectUrls(info.connect_urls.clone()));
-        }
-        self.apply_limits(&info);
-        if info.ldm {
-            self.leave();
-        }
+        self.apply_info(&info);
         self.info_for_component(&info)
     }
 

@@ -31,7 +31,7 @@ const MAY_CLOSE_AFTER: Duration = Duration::from_millis(500);
 const CLOSED_UNACCEPTED_MAX: u32 = 3;
 /// Time for which a node that refused credentials accepted by another node is not tried again with them.
 const REFUSAL_LASTS: Duration = Duration::from_secs(5);
-/// What a node is given for each replayed subscription, on top of the handshake timeout. `nats-server` takes 5 µs.
+/// Time for each replayed subscription, added to the handshake timeout. `nats-server` takes 5 µs.
 const PER_SUBSCRIPTION: Duration = Duration::from_micros(20);
 
 /// Origin of the loss of a node.
@@ -72,28 +72,16 @@ impl Session {
         wires: &mut impl Wires,
     ) {
         debug_assert!(self.connection.is_none(), "the session must have no node");
-        let (stage, hold) = (
-            match &self.client {
-                Some(_) => Stage::Joining {
-                    until: now + self.join_timeout(),
-                },
-                None => Stage::Flowing,
-            },
-            if hold { Hold::Away } else { Hold::No },
-        );
+        let until = now + self.join_timeout();
+        let joining = self.client.as_ref().map(|_| Stage::Joining { until });
+        let stage = joining.unwrap_or(Stage::Flowing);
+        let hold = if hold { Hold::Away } else { Hold::No };
         self.connection = Some(Connection::new(info, stage, hold, now));
         self.only_awaits_answers = false;
         self.node = Some(node);
-        self.apply_limits(info);
+        self.apply_info(info);
         self.send_info(info, now, wires);
-        if !info.connect_urls.is_empty() {
-            self.events
-                .push(SessionEvent::ConnectUrls(info.connect_urls.clone()));
-        }
         self.replay();
-        if info.ldm {
-            self.leave();
-        }
         self.push_up(now, wires);
     }
 
@@ -107,11 +95,10 @@ impl Session {
             end = (self.closed_unaccepted >= CLOSED_UNACCEPTED_MAX).then_some(EndReason::Unauthorized);
         }
         self.lose(cause, now);
-        if let Some(end) = end {
-            self.end_now(end);
-            return;
+        match end {
+            Some(end) => self.end_now(end),
+            None => self.after_loss(now, wires),
         }
-        self.after_loss(now, wires);
     }
 
     /// Returns how long the node may take from now on to answer the replay: each subscription takes its time.
@@ -167,18 +154,17 @@ impl Session {
     /// the end of the stream. Called when the stream has reached that point. Returns whether a PING must be sent
     /// first.
     pub(super) fn check_back(&mut self) -> bool {
-        let Some(node) = &mut self.connection else {
-            return false;
-        };
-        if node.hold != Hold::Away || !node.verified {
-            return false;
-        }
-        if node.confirmed_changes == self.journal.changes() {
+        if let Some(node) = &mut self.connection
+            && node.hold == Hold::Away
+            && node.verified
+        {
+            if node.confirmed_changes != self.journal.changes() {
+                return node.ping_unless_awaited();
+            }
             node.hold = Hold::Back;
             self.events.push(SessionEvent::Back);
-            return false;
         }
-        node.ping_unless_awaited()
+        false
     }
 
     /// Returns the origin of the loss if the node is lost now for `cause`.
@@ -201,10 +187,8 @@ impl Session {
     /// Starts to leave the node because it will shut down or should no longer be used. Another node is dialled while
     /// this one still serves.
     pub(crate) fn leave(&mut self) {
-        if let Some(node) = self
-            .connection
-            .as_mut()
-            .filter(|node| node.leaving == Leaving::No)
+        if let Some(node) = &mut self.connection
+            && node.leaving == Leaving::No
         {
             node.leaving = Leaving::Dialling;
             self.events.push(SessionEvent::Leaving);
@@ -214,8 +198,9 @@ impl Session {
     /// Records that a connection to another node is ready. The present node gets nothing more; the session waits for
     /// its last answers.
     pub(crate) fn next_ready(&mut self, patience: Duration, now: Instant, wires: &mut impl Wires) {
-        let dialling = |node: &&mut Connection| node.leaving == Leaving::Dialling;
-        if let Some(node) = self.connection.as_mut().filter(dialling) {
+        if let Some(node) = &mut self.connection
+            && node.leaving == Leaving::Dialling
+        {
             node.leaving = Leaving::Draining {
                 until: now + patience,
             };
@@ -288,8 +273,9 @@ impl Session {
         }
     }
 
-    /// Applies the node's payload limit to the component's frames.
-    pub(super) fn apply_limits(&mut self, info: &Info) {
+    /// Applies the node's payload limit to the component's frames, reports other nodes, and leaves a node that will shut
+    /// down.
+    pub(super) fn apply_info(&mut self, info: &Info) {
         let limits = FrameLimits {
             line_bytes_max: self.policy.control_line_bytes_max,
             // Negative: the node has no limit. The sidecar has a limit, because it holds a message until it is
@@ -299,6 +285,13 @@ impl Session {
         };
         if self.component.scanner.limits() != limits {
             self.component.scanner.set_limits(limits);
+        }
+        let urls = &info.connect_urls;
+        if !urls.is_empty() {
+            self.events.push(SessionEvent::ConnectUrls(urls.clone()));
+        }
+        if info.ldm {
+            self.leave();
         }
     }
 

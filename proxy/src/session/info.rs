@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use standin_registry::Credentials;
+use standin_wire::Info;
 use standin_wire::limits::PAYLOAD_BYTES_MAX;
-use standin_wire::{Connect, Info};
 
 use super::{Session, Wires};
 
@@ -64,35 +64,29 @@ impl Session {
     /// Returns the node's INFO for the component: with the sidecar's address, without addresses of the cluster, under
     /// 512 bytes.
     pub(super) fn own_info(&self, node: &Info) -> String {
-        let covered = self.credentials().is_some();
-        let info = Info {
+        let mut info = Info {
             host: self.identity.host.clone(),
             port: self.identity.port,
-            client_id: match node.client_id {
-                0 => self.identity.session_id,
-                given => given,
-            },
             client_ip: self.identity.component_ip.to_string(),
             cluster: String::new(),
             connect_urls: Vec::new(),
             sidecars: marked(&self.identity.mark, &node.sidecars),
             ldm: false,
-            auth_required: node.auth_required && !covered,
-            nonce: if covered {
-                String::new()
-            } else {
-                node.nonce.clone()
-            },
             tls_required: false,
             tls_verify: false,
-            // Negative: the node has no limit. The sidecar has one.
-            max_payload: if node.max_payload < 0 {
-                PAYLOAD_BYTES_MAX as i64
-            } else {
-                node.max_payload
-            },
             ..node.clone()
         };
+        if info.client_id == 0 {
+            info.client_id = self.identity.session_id;
+        }
+        if self.credentials().is_some() {
+            info.auth_required = false;
+            info.nonce.clear();
+        }
+        // Negative: the node has no limit. The sidecar has one.
+        if info.max_payload < 0 {
+            info.max_payload = PAYLOAD_BYTES_MAX as i64;
+        }
         info.with_safe_names().short_line()
     }
 
@@ -123,11 +117,6 @@ impl Session {
         let node = self.node.as_ref().and_then(|node| node.credentials.as_deref());
         node.or(self.identity.credentials.as_deref())
     }
-}
-
-/// Returns whether the component that sent the CONNECT argument `json` accepts INFO at any time.
-pub(super) fn takes_info(json: &[u8]) -> bool {
-    Connect::parse(json).is_ok_and(|connect| connect.protocol >= 1)
 }
 
 #[cfg(test)]

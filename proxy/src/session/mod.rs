@@ -96,7 +96,7 @@ pub(crate) struct Session {
     connection: Option<Connection>,
     /// The present node, or the last one.
     node: Option<Arc<Node>>,
-    ending: Option<Ending>,
+    ending: Option<Box<Ending>>,
     journal: Journal,
     doubt: Doubt,
     /// Answers that lost nodes still owed the component. The session requests them from the next node.
@@ -256,10 +256,12 @@ impl Session {
 
     /// Returns whether an orderly end still waits for a node to take the component's bytes.
     fn may_still_pass_on(&self) -> bool {
-        self.ending
-            .as_ref()
-            .is_some_and(|ending| ending.answers_until.is_some())
-            && !self.has_passed_on()
+        self.answers_until().is_some() && !self.has_passed_on()
+    }
+
+    /// Returns the deadline for the node's last answers, if an orderly end waits for them.
+    fn answers_until(&self) -> Option<Instant> {
+        self.ending.as_ref()?.answers_until
     }
 
     /// Returns whether an orderly end has begun.
@@ -378,21 +380,21 @@ impl Session {
     /// Starts the orderly end. An `error` of the component is sent as `-ERR` once the node has sent its last answers, or at
     /// `until`.
     fn end_after_answers(&mut self, reason: EndReason, error: Option<WireError>, until: Instant) {
-        self.ending = Some(Ending {
+        self.ending = Some(Box::new(Ending {
             reason,
             error,
             answers_until: Some(until),
-        });
+        }));
         self.own_ping();
     }
 
     /// Ends the session as soon as the component has read the bytes that wait for it.
     fn end_now(&mut self, reason: EndReason) {
-        self.ending = Some(Ending {
+        self.ending = Some(Box::new(Ending {
             reason,
             error: None,
             answers_until: None,
-        });
+        }));
     }
 
     /// Sends an `-ERR` to the component.

@@ -43,22 +43,19 @@ pub(super) enum Plan {
 
 /// Effect of one or more frames, once a node has them.
 pub(super) enum Effect<'a> {
-    /// Publishes under `drop`, `bytes` long together.
-    Publishes {
-        count: u32,
-        subjects: &'a Tally,
-        bytes: usize,
-    },
+    /// Publishes under `drop`.
+    Publishes(&'a Publishes),
     /// One frame of another kind, or a publish that may have to be sent again.
     Frame { bytes: &'a [u8], span: &'a Span<Verb> },
 }
 
 /// Publishes under `drop` in a row.
 #[derive(Debug, Default)]
-struct Publishes {
-    count: u32,
-    bytes: u32,
-    subjects: Tally,
+pub(super) struct Publishes {
+    pub(super) count: u32,
+    /// Length of all of them.
+    pub(super) bytes: u32,
+    pub(super) subjects: Tally,
 }
 
 /// Effects of planned frames, found when the frames are scanned. So a frame is not scanned again when it is written.
@@ -123,14 +120,18 @@ impl Effects {
     /// planned frames and may end within one of them. Returns the length of the complete frames.
     pub(super) fn apply(&self, written: &[u8], mut apply: impl FnMut(Effect<'_>)) -> usize {
         let mut at = 0;
-        let ends = self
-            .frames
-            .iter()
-            .map(|(publishes, span)| (publishes, Some(span)));
-        for (publishes, span) in ends.chain([(&self.last, None)]) {
-            let applied = publishes.apply(&written[at..], &mut apply);
-            at += applied;
-            let Some(span) = span.filter(|_| applied == publishes.bytes as usize) else {
+        let frames = self.frames.iter();
+        let frames = frames.map(|(publishes, span)| (publishes, Some(span)));
+        for (publishes, span) in frames.chain([(&self.last, None)]) {
+            // If the node's socket was full within these publishes, their number must be found again.
+            let is_cut = written.len() - at < publishes.bytes as usize;
+            let complete = is_cut.then(|| Publishes::complete_in(&written[at..]));
+            let publishes = complete.as_ref().unwrap_or(publishes);
+            if publishes.bytes > 0 {
+                apply(Effect::Publishes(publishes));
+            }
+            at += publishes.bytes as usize;
+            let Some(span) = span.filter(|_| !is_cut) else {
                 break;
             };
             let Some(bytes) = written.get(at..at + span.len) else {
@@ -144,28 +145,14 @@ impl Effects {
 }
 
 impl Publishes {
-    fn apply(&self, written: &[u8], apply: &mut impl FnMut(Effect<'_>)) -> usize {
-        let bytes = self.bytes as usize;
-        if bytes <= written.len() {
-            if bytes > 0 {
-                apply(Effect::Publishes {
-                    count: self.count,
-                    subjects: &self.subjects,
-                    bytes,
-                });
-            }
-            return bytes;
+    /// Counts the publishes in `bytes` up to the first incomplete one.
+    fn complete_in(bytes: &[u8]) -> Self {
+        let (subjects, bytes) = whole_publishes(bytes);
+        Self {
+            count: subjects.total() as u32,
+            bytes: bytes as u32,
+            subjects,
         }
-        // The node's socket was full within these publishes, so their number must be found again.
-        let (subjects, bytes) = whole_publishes(written);
-        if bytes > 0 {
-            apply(Effect::Publishes {
-                count: subjects.total() as u32,
-                subjects: &subjects,
-                bytes,
-            });
-        }
-        bytes
     }
 }
 
@@ -263,11 +250,8 @@ impl Session {
             len += span.len;
             if publish && !may_resend {
                 self.effects.publish(frame, span);
-                let end = bytes.len().min(bytes_max);
-                let repeated = self
-                    .component
-                    .scanner
-                    .repeated(bytes.get(len..end).unwrap_or_default());
+                let rest = bytes.get(len..bytes.len().min(bytes_max));
+                let repeated = self.component.scanner.repeated(rest.unwrap_or_default());
                 self.effects.publish_repeated(repeated, span.len);
                 publishes += repeated as u64;
                 len += repeated * span.len;
@@ -297,6 +281,7 @@ impl Session {
         before: &mut Planned,
     ) -> Result<Option<Plan>, WireError> {
         let len = span.len;
+        let replace = |span, with| Some(Plan::Replace(Replacement { span, with }));
         Ok(match client::frame(bytes, span)? {
             // Servers then close without an `-ERR`, as if they had died. Every next node would do the same.
             Frame::Connect(json) if Connect::parse(json).is_err() => {
@@ -313,18 +298,12 @@ impl Session {
             }
             Frame::Connect(json) => {
                 let json = self.merged(json).unwrap_or(Cow::Borrowed(json));
-                Some(Plan::Replace(Replacement {
-                    span: Some(*span),
-                    with: self.connect_line(&json),
-                }))
+                replace(Some(*span), self.connect_line(&json))
             }
             Frame::Pong => Some(Plan::Skip { len, refusal: None }),
             _ if self.client.is_none() => {
                 // Nodes expect CONNECT for `protocol`, so one is sent for a component that begins without it.
-                Some(Plan::Replace(Replacement {
-                    span: None,
-                    with: self.connect_line(b"{}"),
-                }))
+                replace(None, self.connect_line(b"{}"))
             }
             // The UNSUB planned before must take effect first. A SUB that the node has in part must continue.
             Frame::Sub(sub) if before.ends(sub.sid) => Some(Plan::Wait),
@@ -338,18 +317,11 @@ impl Session {
                 None
             }
             Frame::Unsub(unsub) => {
-                let for_node = self
-                    .journal
-                    .has_moved()
-                    .then(|| self.journal.unsub_for_node(&unsub));
                 before.end(unsub.sid);
-                for_node.flatten().map(|unsub| {
+                self.journal.unsub_for_node(&unsub).and_then(|unsub| {
                     let mut with = Vec::new();
                     encode::client(&Frame::Unsub(unsub), &mut with);
-                    Plan::Replace(Replacement {
-                        span: Some(*span),
-                        with,
-                    })
+                    replace(Some(*span), with)
                 })
             }
             _ => None,

@@ -2,7 +2,6 @@
 //! sessions is exhausted.
 
 use super::Session;
-use super::connection::Connection;
 
 /// Smallest read where a frame begins or continues. A control line fits, and a busy session makes progress.
 const LEAST_BYTES: usize = 4096;
@@ -24,11 +23,9 @@ impl Session {
     /// frame may always be read, so that the frame can leave the buffer. A session without buffered bytes may read a little
     /// at a time.
     pub(crate) fn least_component_bytes(&self) -> usize {
+        let component = &self.component;
         if self.begins_frame() {
-            self.component
-                .scanner
-                .missing(&self.component.held)
-                .max(LEAST_BYTES)
+            component.scanner.missing(&component.held).max(LEAST_BYTES)
         } else if self.buffered_bytes() == 0 {
             LEAST_BYTES
         } else {
@@ -52,10 +49,8 @@ impl Session {
         if self.begins_frame() {
             return usize::MAX;
         }
-        self.policy
-            .buffer_bytes
-            .saturating_sub(self.component.held.len())
-            .max(1)
+        let held_bytes = self.component.held.len();
+        self.policy.buffer_bytes.saturating_sub(held_bytes).max(1)
     }
 
     /// Returns whether the session has a node, and the held bytes begin with an incomplete frame.
@@ -65,9 +60,10 @@ impl Session {
 
     /// Returns the bytes in all buffers of the session.
     pub(crate) fn buffered_bytes(&self) -> usize {
+        let node = self.connection.as_ref();
         self.component.held.len()
             + self.component.outbox.len()
-            + self.connection.as_ref().map_or(0, Connection::buffered_bytes)
+            + node.map_or(0, |node| node.own.len() + node.partial.len())
             + self.doubt.log_bytes()
     }
 }

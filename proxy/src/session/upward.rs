@@ -154,7 +154,7 @@ impl Session {
             }
         }
         if self.connection.as_ref()?.replacement.is_some() {
-            return Some(self.write_replacement(bytes, now, wires));
+            return self.write_replacement(bytes, now, wires);
         }
         match self.plan(bytes) {
             Ok(Plan::Incomplete) => {
@@ -178,7 +178,7 @@ impl Session {
                     ALONE_WORK
                 });
                 self.connection.as_mut()?.replacement = Some(replacement);
-                Some(self.write_replacement(bytes, now, wires))
+                self.write_replacement(bytes, now, wires)
             }
             Ok(Plan::Pass {
                 len,
@@ -282,14 +282,11 @@ impl Session {
     /// Applies frames that the node has taken.
     fn apply(&mut self, effect: Effect<'_>, now: Instant) {
         match effect {
-            Effect::Publishes {
-                count,
-                subjects,
-                bytes,
-            } => {
-                self.traffic.messages_to_node += u64::from(count);
-                self.doubt.wrote_dropped(u64::from(count), subjects, bytes, now);
-                self.expect_oks(count);
+            Effect::Publishes(publishes) => {
+                let (count, bytes) = (u64::from(publishes.count), publishes.bytes as usize);
+                self.traffic.messages_to_node += count;
+                self.doubt.wrote_dropped(count, &publishes.subjects, bytes, now);
+                self.expect_oks(publishes.count);
             }
             Effect::Frame { bytes, span } => self.apply_frame(bytes, span, now),
         }
@@ -336,14 +333,10 @@ impl Session {
     }
 
     /// Writes the replacement of the frame at the head of `bytes`. Applies the frame when the replacement is written
-    /// completely. Returns how many of `bytes` are done: none, or the whole frame.
-    fn write_replacement(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> usize {
-        let Some(node) = &mut self.connection else {
-            return 0;
-        };
-        let Some(replacement) = node.replacement.take() else {
-            return 0;
-        };
+    /// completely. Returns the length of the frame, or `None` if the socket is full before that.
+    fn write_replacement(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> Option<usize> {
+        let node = self.connection.as_mut()?;
+        let replacement = node.replacement.take()?;
         let with = &replacement.with;
         let written = wires.write_node(&[IoSlice::new(&with[node.head_written..])]);
         self.traffic.bytes_to_node += written as u64;
@@ -351,7 +344,7 @@ impl Session {
         if node.head_written < with.len() {
             node.blocked = true;
             node.replacement = Some(replacement);
-            return 0;
+            return None;
         }
         node.head_written = 0;
         let frame = &bytes[..replacement.replaced_bytes()];
@@ -362,6 +355,6 @@ impl Session {
                 self.send_pending_info(now, wires);
             }
         }
-        frame.len()
+        Some(frame.len())
     }
 }
