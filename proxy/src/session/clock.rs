@@ -124,13 +124,12 @@ impl Session {
     /// Leaves a node that is silent for too long. Sends a PING when one is due.
     fn tick_node(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(node) = &self.connection else { return };
+        let is_joining = matches!(node.stage, Stage::Joining { .. });
+        let is_silence_meaningful = !is_joining && self.is_silence_meaningful(node);
+        let is_probe_due = now >= self.probe_due(node);
         let cause = match (node.stage, node.leaving) {
             (Stage::Joining { until }, _) if now >= until => Some(Cause::ProbeTimeout),
-            (Stage::Resending | Stage::Flowing, _)
-                if self.is_silence_meaningful(node) && node.awaits_pong() && now >= self.probe_due(node) =>
-            {
-                Some(Cause::ProbeTimeout)
-            }
+            _ if is_silence_meaningful && is_probe_due && node.awaits_pong() => Some(Cause::ProbeTimeout),
             (_, Leaving::Draining { until }) if now >= until => Some(Cause::LameDuck),
             _ => None,
         };
@@ -141,12 +140,11 @@ impl Session {
         }
         let unmarked = self.doubt.unmarked_since();
         let confirms = unmarked.is_some_and(|since| now >= since + self.policy.confirm_interval);
-        let asks = !matches!(node.stage, Stage::Joining { .. })
-            && self.is_silence_meaningful(node)
-            && !node.awaits_pong()
-            && (confirms || now >= self.probe_due(node));
-        if asks && let Some(node) = &mut self.connection {
-            node.own_ping();
+        if is_silence_meaningful
+            && (confirms || is_probe_due)
+            && let Some(node) = &mut self.connection
+            && node.ping_unless_awaited()
+        {
             node.pinged = now;
         }
     }

@@ -28,11 +28,8 @@ impl Session {
                     ("pass", &own.password),
                     ("auth_token", &own.token),
                 ];
-                fields.extend(
-                    given
-                        .into_iter()
-                        .filter_map(|(name, value)| Some((name, Value::from(value.clone()?)))),
-                );
+                let given = given.into_iter();
+                fields.extend(given.filter_map(|(name, value)| Some((name, value.clone()?.into()))));
             }
             connect::with_fields(json, fields)
         };
@@ -43,16 +40,15 @@ impl Session {
         out
     }
 
-    /// Merges a second CONNECT into the first, as servers do.
-    pub(super) fn merged<'j>(&self, json: &'j [u8]) -> Result<Cow<'j, [u8]>, serde_json::Error> {
-        let Some(first) = &self.client else {
-            return Ok(Cow::Borrowed(json));
+    /// Merges a second CONNECT into the first, as servers do. An argument that is not valid stays unchanged.
+    pub(super) fn merged<'j>(&self, json: &'j [u8]) -> Cow<'j, [u8]> {
+        let merge = |first: &Client| -> Result<String, serde_json::Error> {
+            let fields: serde_json::Map<String, Value> = serde_json::from_slice(json)?;
+            let fields = fields.iter().map(|(name, value)| (name.as_str(), value.clone()));
+            connect::with_fields(first.json.as_bytes(), fields)
         };
-        let fields: serde_json::Map<String, Value> = serde_json::from_slice(json)?;
-        let fields = fields.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        Ok(Cow::Owned(
-            connect::with_fields(first.json.as_bytes(), fields)?.into_bytes(),
-        ))
+        let merged = self.client.as_deref().and_then(|first| merge(first).ok());
+        merged.map_or(Cow::Borrowed(json), |merged| Cow::Owned(merged.into_bytes()))
     }
 
     /// Records that the node has CONNECT `line` in place of the component's `frame`. `frame` is empty if the
@@ -61,7 +57,7 @@ impl Session {
         let client = Connect::parse(argument(line)).unwrap_or_default();
         let sent_connect = !frame.is_empty();
         let sent = if sent_connect { argument(frame) } else { b"{}" };
-        let merged = self.merged(sent).unwrap_or(Cow::Borrowed(sent));
+        let merged = self.merged(sent);
         let before = self.client.take();
         let again = before.as_ref().is_some_and(|before| before.sent_connect);
         let first_ping = match &before {

@@ -2,8 +2,6 @@
 //! unchanged, many at once. Four kinds are handled: CONNECT (credentials, `protocol`), UNSUB with a max after a move,
 //! a SUB above the limit, and PONG, which is not passed on. A SUB may have to wait.
 
-use std::borrow::Cow;
-
 use standin_wire::client::{self, Frame, Verb};
 use standin_wire::{ClientFault, Connect, Span, WireError, encode};
 
@@ -297,7 +295,7 @@ impl Session {
                 });
             }
             Frame::Connect(json) => {
-                let json = self.merged(json).unwrap_or(Cow::Borrowed(json));
+                let json = self.merged(json);
                 replace(Some(*span), self.connect_line(&json))
             }
             Frame::Pong => Some(Plan::Skip { len, refusal: None }),
