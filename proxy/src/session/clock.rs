@@ -68,17 +68,16 @@ impl Session {
                 if let Leaving::Draining { until } = node.leaving {
                     sooner(until);
                 }
-                match node.stage {
-                    Stage::Joining { until } => sooner(until),
-                    Stage::Resending | Stage::Flowing => {
-                        if self.is_silence_meaningful(node) {
-                            sooner(self.probe_due(node));
-                        }
-                        if let Some(since) = self.doubt.unmarked_since()
-                            && !node.ledger.awaits_pong()
-                        {
-                            sooner(since + policy.confirm_interval);
-                        }
+                if let Stage::Joining { until } = node.stage {
+                    sooner(until);
+                } else {
+                    if self.is_silence_meaningful(node) {
+                        sooner(self.probe_due(node));
+                    }
+                    if let Some(since) = self.doubt.unmarked_since()
+                        && !node.ledger.awaits_pong()
+                    {
+                        sooner(since + policy.confirm_interval);
                     }
                 }
             }

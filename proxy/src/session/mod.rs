@@ -297,8 +297,7 @@ impl Session {
     /// Returns whether the component has sent CONNECT, or another command that makes the sidecar send one.
     pub(crate) fn has_sent_command(&self) -> bool {
         let first = || unlimited_scanner().next(&self.component.held);
-        self.client.is_some()
-            || first().is_ok_and(|frame| frame.is_some_and(|frame| frame.verb != Verb::Pong))
+        self.client.is_some() || matches!(first(), Ok(Some(frame)) if frame.verb != Verb::Pong)
     }
 
     /// Returns the nodes that refused credentials accepted by another node.

@@ -23,17 +23,6 @@ pub(crate) struct Pipes {
     pub(crate) component_room: usize,
 }
 
-impl Pipes {
-    pub(crate) fn new() -> Self {
-        Self {
-            node: Vec::new(),
-            node_room: usize::MAX,
-            component: Vec::new(),
-            component_room: usize::MAX,
-        }
-    }
-}
-
 impl Wires for Pipes {
     fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize {
         take(parts, &mut self.node, &mut self.node_room)
@@ -81,7 +70,6 @@ pub(crate) struct Bench {
     pub(crate) session: Session,
     pub(crate) pipes: Pipes,
     pub(crate) now: Instant,
-    pub(crate) nodes: u16,
 }
 
 pub(crate) const QUIET: &str = "CONNECT {\"verbose\":false}\r\n";
@@ -93,9 +81,13 @@ impl Bench {
         let session = Session::new(Arc::new(policy), Arc::new(identity()), now);
         Self {
             session,
-            pipes: Pipes::new(),
+            pipes: Pipes {
+                node: Vec::new(),
+                node_room: usize::MAX,
+                component: Vec::new(),
+                component_room: usize::MAX,
+            },
             now,
-            nodes: 0,
         }
     }
 
@@ -125,10 +117,8 @@ impl Bench {
 
     /// Connects another node. The session holds its publishes if `hold` is set.
     pub(crate) fn node_up_with(&mut self, hold: bool) {
-        self.nodes += 1;
-        let node = Arc::new(node(&format!("n:{}", self.nodes)));
-        let info = Info::default();
-        self.session.node_up(node, &info, hold, self.now, &mut self.pipes);
+        let (node, info) = (Arc::new(node("n:1")), Info::default());
+        self.call(|session, now, wires| session.node_up(node, &info, hold, now, wires));
     }
 
     /// Calls a method of the session that takes only the time and the sockets.
@@ -139,8 +129,7 @@ impl Bench {
     /// Reports a round of dialling that reached none of the `known` nodes.
     pub(crate) fn no_node(&mut self, known: usize, all_tried: bool) {
         let info = Info::default();
-        self.session
-            .no_node(known, all_tried, &info, self.now, &mut self.pipes);
+        self.call(|session, now, wires| session.no_node(known, all_tried, &info, now, wires));
     }
 
     /// Returns the events since the last call.
