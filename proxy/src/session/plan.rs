@@ -23,8 +23,8 @@ const ANSWERS_OWED_MAX: usize = 65_536;
 pub(super) enum Plan {
     /// Do nothing: the next frame is incomplete.
     Incomplete,
-    /// Do nothing now: a publish is next, and publishes are held.
-    Stop,
+    /// Do nothing now: a publish is next, and publishes wait for their release.
+    Held,
     /// Do nothing now: the window in doubt or the ledger is full until a PONG arrives, or a sid is not free before.
     Wait,
     /// Drop the first `len` bytes, which are one frame. The component gets an `-ERR` if there is a fault.
@@ -237,7 +237,7 @@ impl Session {
                 if len > 0 {
                     break;
                 }
-                return Ok(Plan::Stop);
+                return Ok(Plan::Held);
             } else if may_resend && (len > 0 || !begun) && self.window_full(len, span.len) {
                 if len > 0 {
                     break;

@@ -162,7 +162,7 @@ impl Session {
                 self.connection.as_mut()?.incomplete = !pings;
                 pings.then_some(0)
             }
-            Ok(Plan::Stop) => self.check_back().then_some(0),
+            Ok(Plan::Held) => self.check_back().then_some(0),
             Ok(Plan::Wait) => self.connection.as_mut()?.ping_unless_awaited().then_some(0),
             Ok(Plan::Skip { len, refusal }) => {
                 self.spend(ALONE_WORK);
