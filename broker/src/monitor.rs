@@ -35,10 +35,11 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use serde::Serialize;
+use standin_daemon::metrics::Names;
 use tokio::net::TcpListener;
 
 use crate::shared::Shared;
@@ -54,27 +55,11 @@ struct Pages {
     shared: Arc<Shared>,
     address: SocketAddr,
     usage: Arc<usage::Usage>,
-    scrape: Arc<scrape::Scrape>,
+    /// The metrics.
+    names: Arc<Names>,
     /// Number of requests by path.
     requests: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
-
-const PATHS: [&str; 14] = [
-    "/",
-    "/varz",
-    "/connz",
-    "/routez",
-    "/subsz",
-    "/subscriptionsz",
-    "/gatewayz",
-    "/leafz",
-    "/accountz",
-    "/accstatz",
-    "/jsz",
-    "/healthz",
-    "/metrics",
-    "/favicon.ico",
-];
 
 /// Serves the pages until the task is aborted.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, address: SocketAddr) {
@@ -82,38 +67,40 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, address: S
         shared,
         address,
         usage: Arc::new(usage::Usage::new()),
-        scrape: Arc::new(scrape::Scrape::new()),
+        names: Arc::default(),
         requests: Arc::default(),
     };
     standin_daemon::http::serve(listener, router(pages), pending()).await;
 }
 
 fn router(pages: Pages) -> Router {
-    Router::new()
-        .route("/", get(index))
-        .route("/varz", get(varz::page))
-        .route("/connz", get(connz::page))
-        .route("/routez", get(routez::page))
-        .route("/subsz", get(subsz::page))
-        .route("/subscriptionsz", get(subsz::page))
-        .route("/gatewayz", get(unsupported::gateways))
-        .route("/leafz", get(unsupported::leaf_nodes))
-        .route("/accountz", get(unsupported::accounts))
-        .route("/accstatz", get(unsupported::account_stats))
-        .route("/jsz", get(unsupported::jetstream))
-        .route("/healthz", get(health))
-        .route("/metrics", get(scrape::page))
-        .layer(from_fn_with_state(pages.clone(), count_request))
-        .with_state(pages)
-}
-
-/// Counts a request by its path.
-async fn count_request(State(pages): State<Pages>, request: Request, next: Next) -> Response {
-    if let Some(path) = PATHS.iter().find(|path| **path == request.uri().path()) {
-        let mut requests = pages.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        *requests.entry(path).or_default() += 1;
+    let paths = [
+        ("/", get(index)),
+        ("/varz", get(varz::page)),
+        ("/connz", get(connz::page)),
+        ("/routez", get(routez::page)),
+        ("/subsz", get(subsz::page)),
+        ("/subscriptionsz", get(subsz::page)),
+        ("/gatewayz", get(unsupported::gateways)),
+        ("/leafz", get(unsupported::leaf_nodes)),
+        ("/accountz", get(unsupported::accounts)),
+        ("/accstatz", get(unsupported::account_stats)),
+        ("/jsz", get(unsupported::jetstream)),
+        ("/healthz", get(health)),
+        ("/metrics", get(scrape::page)),
+        ("/favicon.ico", any(StatusCode::NOT_FOUND)),
+    ];
+    let mut router = Router::new();
+    for (path, page) in paths {
+        let requests = Arc::clone(&pages.requests);
+        let count = move |request: Request, next: Next| {
+            let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
+            *requests.entry(path).or_default() += 1;
+            next.run(request)
+        };
+        router = router.route(path, page.layer(from_fn(count)));
     }
-    next.run(request).await
+    router.with_state(pages)
 }
 
 async fn index() -> impl IntoResponse {
@@ -133,27 +120,18 @@ async fn index() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)
 }
 
-async fn health(State(pages): State<Pages>) -> Response {
+async fn health(State(pages): State<Pages>) -> impl IntoResponse {
     let shared = &pages.shared;
-    let serving = shared.serving.load(Relaxed);
-    if shared.advertised().lame_duck || !serving {
-        let status = if serving {
-            "{\"status\":\"unavailable\",\"error\":\"lame duck\"}"
-        } else {
-            "{\"status\":\"unavailable\",\"error\":\"not synced with the other nodes yet\"}"
-        };
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            [(header::CONTENT_TYPE, "application/json")],
-            status,
-        )
-            .into_response();
-    }
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        "{\"status\":\"ok\"}",
-    )
-        .into_response()
+    let (status, text) = if !shared.serving.load(Relaxed) {
+        let text = "{\"status\":\"unavailable\",\"error\":\"not synced with the other nodes yet\"}";
+        (StatusCode::SERVICE_UNAVAILABLE, text)
+    } else if shared.advertised().lame_duck {
+        let text = "{\"status\":\"unavailable\",\"error\":\"lame duck\"}";
+        (StatusCode::SERVICE_UNAVAILABLE, text)
+    } else {
+        (StatusCode::OK, "{\"status\":\"ok\"}")
+    };
+    (status, [(header::CONTENT_TYPE, "application/json")], text)
 }
 
 /// Returns a page of JSON, indented.

@@ -1,15 +1,14 @@
 //! The page `/connz`: the clients, open and closed.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
 
-use super::query::{BadRequest, Given, Query};
+use super::query::{BadRequest, Query};
 use super::{Pages, ROWS_MAX, duration, json, time};
 use crate::client_info::ClientInfo;
 use crate::clients::Closed;
@@ -33,57 +32,90 @@ pub(super) enum Subs {
 
 impl Subs {
     pub(super) fn parse(query: &Query) -> Result<Self, BadRequest> {
-        if query.text("subs").eq_ignore_ascii_case("detail") {
-            return Ok(Self::Detail);
-        }
-        Ok(if query.boolean("subs")? {
-            Self::Subjects
-        } else {
-            Self::No
+        Ok(match query.text("subs") {
+            text if text.eq_ignore_ascii_case("detail") => Self::Detail,
+            _ if query.boolean("subs")? => Self::Subjects,
+            _ => Self::No,
         })
+    }
+
+    /// Lists the subscriptions of the client or route `cid`.
+    pub(super) fn list<'a>(self, cid: u64, all: impl Iterator<Item = &'a Arc<Subscription>>) -> SubsList {
+        match self {
+            Self::No => SubsList::No {},
+            Self::Subjects => SubsList::Subjects {
+                subscriptions_list: all.map(|one| text(one.subject())).collect(),
+            },
+            Self::Detail => SubsList::Detail {
+                subscriptions_list_detail: all
+                    .map(|one| SubRow {
+                        cid,
+                        ..SubRow::of(one)
+                    })
+                    .collect(),
+            },
+        }
     }
 }
 
-/// The parameter `sort`. The direction of each order is that of `nats-server`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sort {
-    Cid,
-    Start,
-    Reason,
-    Rtt,
-    Subs,
-    Pending,
-    MsgsTo,
-    MsgsFrom,
-    BytesTo,
-    BytesFrom,
-    Last,
-    Idle,
-    Uptime,
-    Stop,
+/// The fields for the parameter `subs`.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum SubsList {
+    No {},
+    Subjects { subscriptions_list: Vec<String> },
+    Detail { subscriptions_list_detail: Vec<SubRow> },
 }
 
-const SORTS: &[(&str, Sort)] = &[
-    ("cid", Sort::Cid),
-    ("start", Sort::Start),
-    ("subs", Sort::Subs),
-    ("pending", Sort::Pending),
-    ("msgs_to", Sort::MsgsTo),
-    ("msgs_from", Sort::MsgsFrom),
-    ("bytes_to", Sort::BytesTo),
-    ("bytes_from", Sort::BytesFrom),
-    ("last", Sort::Last),
-    ("idle", Sort::Idle),
-    ("uptime", Sort::Uptime),
-    ("stop", Sort::Stop),
-    ("reason", Sort::Reason),
-    ("rtt", Sort::Rtt),
+/// Key of a client in an order. The client with the smallest key is the first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Number(i128),
+    Text(Option<&'static str>),
+}
+
+/// The values of the parameter `sort`, with their keys. The direction of each order is that of `nats-server`.
+const SORTS: &[(&str, fn(&Connection) -> Key)] = &[
+    ("cid", |one| Key::Number(i128::from(one.info.outbox.id))),
+    ("start", |one| Key::Number(since_epoch(one.info.stats.started_at))),
+    ("subs", |one| Key::Number(-(one.subscriptions() as i128))),
+    ("pending", |one| {
+        Key::Number(-(one.info.outbox.pending_bytes() as i128))
+    }),
+    ("msgs_to", |one| {
+        Key::Number(-count(&one.info.outbox.messages_out))
+    }),
+    ("msgs_from", |one| {
+        Key::Number(-count(&one.info.stats.messages_in))
+    }),
+    ("bytes_to", |one| Key::Number(-count(&one.info.outbox.bytes_out))),
+    ("bytes_from", |one| Key::Number(-count(&one.info.stats.bytes_in))),
+    ("last", |one| Key::Number(-since_epoch(one.last_activity()))),
+    ("idle", |one| Key::Number(-nanos(one.idle()))),
+    ("uptime", |one| Key::Number(nanos(one.uptime()))),
+    ("stop", |one| {
+        Key::Number(-one.stopped_at().map_or(0, since_epoch))
+    }),
+    ("reason", |one| Key::Text(one.reason())),
+    ("rtt", |one| Key::Number(-one.info.stats.rtt().map_or(0, nanos))),
 ];
+
+fn count(counter: &AtomicU64) -> i128 {
+    i128::from(counter.load(Relaxed))
+}
+
+fn nanos(time: Duration) -> i128 {
+    time.as_nanos() as i128
+}
+
+fn since_epoch(at: SystemTime) -> i128 {
+    nanos(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
 
 struct Params {
     offset: usize,
     limit: usize,
-    sort: Sort,
+    sort: fn(&Connection) -> Key,
     state: ConnState,
     subs: Subs,
     auth: bool,
@@ -92,8 +124,7 @@ struct Params {
 }
 
 impl Params {
-    fn parse(given: Given) -> Result<Self, BadRequest> {
-        let query = Query::of(given)?;
+    fn parse(query: &Query) -> Result<Self, BadRequest> {
         let state = match query.text("state").to_ascii_lowercase().as_str() {
             "" | "open" => ConnState::Open,
             "closed" => ConnState::Closed,
@@ -104,7 +135,7 @@ impl Params {
             }
         };
         let sort = query.word("sort", SORTS)?;
-        if matches!(sort, Sort::Stop | Sort::Reason) && state != ConnState::Closed {
+        if matches!(query.text("sort"), "stop" | "reason") && state != ConnState::Closed {
             let text = format!("sort={} needs state=closed", query.text("sort"));
             return Err(BadRequest(text));
         }
@@ -116,7 +147,7 @@ impl Params {
             limit,
             sort,
             state,
-            subs: Subs::parse(&query)?,
+            subs: Subs::parse(query)?,
             auth: query.boolean("auth")?,
             cid,
             user: Some(query.text("user").to_owned()).filter(|user| !user.is_empty()),
@@ -126,81 +157,79 @@ impl Params {
 
 /// A client of the page, with its final state if it is closed.
 struct Connection {
-    client_info: Arc<ClientInfo>,
+    info: Arc<ClientInfo>,
     closed: Option<Arc<Closed>>,
 }
 
 impl Connection {
     fn uptime(&self) -> Duration {
         let closed = self.closed.as_ref().map(|closed| closed.uptime);
-        closed.unwrap_or_else(|| self.client_info.stats.started.elapsed())
+        closed.unwrap_or_else(|| self.info.stats.started.elapsed())
     }
 
     fn idle(&self) -> Duration {
         let closed = self.closed.as_ref().map(|closed| closed.idle);
-        closed.unwrap_or_else(|| self.client_info.stats.idle())
+        closed.unwrap_or_else(|| self.info.stats.idle())
     }
 
     fn subscriptions(&self) -> usize {
         let closed = self.closed.as_ref().map(|closed| closed.subscriptions);
-        closed.unwrap_or_else(|| self.client_info.live_subscriptions())
+        closed.unwrap_or_else(|| self.info.live_subscriptions())
     }
 
     fn last_activity(&self) -> SystemTime {
-        self.client_info.stats.started_at + self.uptime().saturating_sub(self.idle())
+        self.info.stats.started_at + self.uptime().saturating_sub(self.idle())
+    }
+
+    fn stopped_at(&self) -> Option<SystemTime> {
+        Some(self.closed.as_ref()?.stopped_at)
+    }
+
+    fn reason(&self) -> Option<&'static str> {
+        Some(self.closed.as_ref()?.reason.as_str())
     }
 
     fn user(&self) -> Option<&str> {
-        self.client_info.labels()?.user.as_deref()
+        self.info.labels()?.user.as_deref()
     }
 
     fn row(&self, params: &Params) -> Row {
-        let client_info = &self.client_info;
-        let labels = client_info.labels().cloned().unwrap_or_default();
-        let (list, detail) = match params.subs {
-            Subs::No => (None, None),
-            Subs::Subjects => (Some(self.each_subscription(subject)), None),
-            Subs::Detail => (None, Some(self.each_subscription(SubRow::of))),
-        };
+        let info = &self.info;
+        let labels = info.labels().cloned().unwrap_or_default();
+        let subscriptions = info.subscriptions();
+        let live = subscriptions.iter().filter(|one| !one.is_over());
+        let list = params.subs.list(info.outbox.id, live.take(ROWS_MAX));
+        drop(subscriptions);
         Row {
-            cid: client_info.outbox.id,
+            cid: info.outbox.id,
             kind: "Client",
             r#type: "nats",
-            ip: client_info.peer.ip().to_string(),
-            port: client_info.peer.port(),
-            start: time(client_info.stats.started_at),
+            ip: info.peer.ip().to_string(),
+            port: info.peer.port(),
+            start: time(info.stats.started_at),
             last_activity: time(self.last_activity()),
-            stop: self.closed.as_ref().map(|closed| time(closed.stopped_at)),
-            reason: self.closed.as_ref().map(|closed| closed.reason.as_str()),
-            rtt: client_info.stats.rtt().map(microseconds),
+            stop: self.stopped_at().map(time),
+            reason: self.reason(),
+            rtt: info.stats.rtt().map(microseconds),
             uptime: duration(self.uptime()),
             idle: duration(self.idle()),
-            pending_bytes: client_info.outbox.pending_bytes(),
-            in_msgs: client_info.stats.messages_in.load(Relaxed),
-            out_msgs: client_info.outbox.messages_out.load(Relaxed),
-            in_bytes: client_info.stats.bytes_in.load(Relaxed),
-            out_bytes: client_info.outbox.bytes_out.load(Relaxed),
+            pending_bytes: info.outbox.pending_bytes(),
+            in_msgs: info.stats.messages_in.load(Relaxed),
+            out_msgs: info.outbox.messages_out.load(Relaxed),
+            in_bytes: info.stats.bytes_in.load(Relaxed),
+            out_bytes: info.outbox.bytes_out.load(Relaxed),
             subscriptions: self.subscriptions(),
             name: labels.name,
             lang: labels.lang,
             version: labels.version,
             authorized_user: labels.user.filter(|_| params.auth),
-            subscriptions_list: list,
-            subscriptions_list_detail: detail,
+            list,
         }
-    }
-
-    fn each_subscription<T>(&self, of: impl Fn(&Arc<Subscription>) -> T) -> Vec<T> {
-        let subscriptions = self.client_info.subscriptions();
-        let live = subscriptions
-            .iter()
-            .filter(|subscription| !subscription.is_over());
-        live.take(ROWS_MAX).map(of).collect()
     }
 }
 
-pub(super) fn subject(subscription: &Arc<Subscription>) -> String {
-    String::from_utf8_lossy(subscription.subject()).into_owned()
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Formats a duration in whole microseconds, with the largest unit: `409µs`, `1.5ms`.
@@ -239,10 +268,8 @@ struct Row {
     version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     authorized_user: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subscriptions_list: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subscriptions_list_detail: Option<Vec<SubRow>>,
+    #[serde(flatten)]
+    list: SubsList,
 }
 
 /// A subscription in a page.
@@ -260,7 +287,6 @@ pub(super) struct SubRow {
 
 impl SubRow {
     pub(super) fn of(subscription: &Arc<Subscription>) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             subject: text(subscription.subject()),
             qgroup: subscription.queue().map(text),
@@ -269,11 +295,6 @@ impl SubRow {
             max: subscription.max(),
             cid: subscription.client.id,
         }
-    }
-
-    /// Replaces the number of the client, by that of a route.
-    pub(super) fn with_cid(self, cid: u64) -> Self {
-        Self { cid, ..self }
     }
 }
 
@@ -288,42 +309,35 @@ struct Connz<'a> {
     connections: Vec<Row>,
 }
 
-pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
-    let params = match Params::parse(given) {
-        Ok(params) => params,
-        Err(error) => return error.into_response(),
-    };
+pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Response, BadRequest> {
+    let params = Params::parse(&query)?;
     let clients = &pages.shared.clients;
     let mut all: Vec<Connection> = Vec::new();
     if params.state != ConnState::Closed {
-        all.extend(clients.open().into_iter().map(|client_info| Connection {
-            client_info,
+        let open = clients.open().into_iter();
+        all.extend(open.map(|info| Connection {
+            info,
             closed: None,
         }));
     }
     if params.state != ConnState::Open {
         all.extend(clients.closed().into_iter().map(|closed| Connection {
-            client_info: Arc::clone(&closed.client_info),
+            info: Arc::clone(&closed.client_info),
             closed: Some(closed),
         }));
     }
-    all.retain(|connection| {
-        params
-            .user
-            .as_deref()
-            .is_none_or(|user| connection.user() == Some(user))
-    });
+    if let Some(user) = params.user.as_deref() {
+        all.retain(|one| one.user() == Some(user));
+    }
     let total = all.len();
-    all.retain(|connection| {
-        params
-            .cid
-            .is_none_or(|cid| cid == connection.client_info.outbox.id)
-    });
-    sort(&mut all, params.sort);
+    if let Some(cid) = params.cid {
+        all.retain(|one| one.info.outbox.id == cid);
+    }
+    all.sort_by_cached_key(params.sort);
     let limit = params.limit;
     let page = all.iter().skip(params.offset).take(limit);
     let connections: Vec<Row> = page.map(|connection| connection.row(&params)).collect();
-    json(&Connz {
+    Ok(json(&Connz {
         server_id: &pages.shared.server_id,
         now: time(SystemTime::now()),
         num_connections: connections.len(),
@@ -331,49 +345,5 @@ pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
         offset: params.offset,
         limit,
         connections,
-    })
-}
-
-fn sort(all: &mut [Connection], by: Sort) {
-    let most_first = |key: fn(&Connection) -> u64| move |connection: &Connection| Reverse(key(connection));
-    match by {
-        Sort::Cid => all.sort_by_key(|connection| connection.client_info.outbox.id),
-        Sort::Start => all.sort_by_key(|connection| connection.client_info.stats.started_at),
-        Sort::Reason => {
-            all.sort_by_key(|connection| connection.closed.as_ref().map(|closed| closed.reason.as_str()))
-        }
-        Sort::Rtt => all.sort_by_key(|connection| Reverse(connection.client_info.stats.rtt())),
-        Sort::Last => all.sort_by_key(|connection| Reverse(connection.last_activity())),
-        Sort::Idle => all.sort_by_key(|connection| Reverse(connection.idle())),
-        Sort::Uptime => all.sort_by_key(Connection::uptime),
-        Sort::Stop => {
-            all.sort_by_key(|connection| Reverse(connection.closed.as_ref().map(|closed| closed.stopped_at)))
-        }
-        Sort::Subs => all.sort_by_cached_key(most_first(|connection| connection.subscriptions() as u64)),
-        Sort::Pending => {
-            all.sort_by_cached_key(most_first(|connection| {
-                connection.client_info.outbox.pending_bytes() as u64
-            }));
-        }
-        Sort::MsgsTo => {
-            all.sort_by_cached_key(most_first(|connection| {
-                connection.client_info.outbox.messages_out.load(Relaxed)
-            }));
-        }
-        Sort::MsgsFrom => {
-            all.sort_by_cached_key(most_first(|connection| {
-                connection.client_info.stats.messages_in.load(Relaxed)
-            }));
-        }
-        Sort::BytesTo => {
-            all.sort_by_cached_key(most_first(|connection| {
-                connection.client_info.outbox.bytes_out.load(Relaxed)
-            }));
-        }
-        Sort::BytesFrom => {
-            all.sort_by_cached_key(most_first(|connection| {
-                connection.client_info.stats.bytes_in.load(Relaxed)
-            }));
-        }
-    }
+    }))
 }

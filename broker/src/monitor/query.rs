@@ -1,8 +1,9 @@
 //! The parameters of a request for a page, parsed as in `nats-server`: unknown names are ignored, the first of several equal names counts, an
 //! empty value means "not given", and a negative number is 0.
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 
 use super::{ROWS_DEFAULT, ROWS_MAX};
@@ -25,17 +26,18 @@ impl IntoResponse for BadRequest {
     }
 }
 
-/// The query as axum passes it to a page.
-pub(super) type Given = Result<axum::extract::Query<Vec<(String, String)>>, QueryRejection>;
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = BadRequest;
 
-impl Query {
-    pub(super) fn of(given: Given) -> Result<Self, BadRequest> {
-        match given {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, BadRequest> {
+        match axum::extract::Query::try_from_uri(&parts.uri) {
             Ok(axum::extract::Query(pairs)) => Ok(Self(pairs)),
             Err(error) => Err(BadRequest(error.body_text())),
         }
     }
+}
 
+impl Query {
     /// Returns the value of `name`; empty if it is not given.
     pub(super) fn text(&self, name: &str) -> &str {
         let found = self.0.iter().find(|(known, _)| known == name);

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
 
-use super::connz::{SubRow, Subs, subject};
-use super::query::{Given, Query};
+use super::connz::{Subs, SubsList};
+use super::query::{BadRequest, Query};
 use super::{Pages, ROWS_MAX, duration, json, time};
 use crate::route::link::Link;
 use crate::subscription::Subscription;
@@ -45,10 +45,8 @@ struct Row {
     out_bytes: u64,
     subscriptions: usize,
     compression: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subscriptions_list: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subscriptions_list_detail: Option<Vec<SubRow>>,
+    #[serde(flatten)]
+    list: SubsList,
     /// All bytes received over the route, interest included. Not in `nats-server`.
     raw_in_bytes: u64,
     /// Whether the node is draining and accepts no clients. Not in `nats-server`.
@@ -56,11 +54,8 @@ struct Row {
     draining: bool,
 }
 
-pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
-    let subs = match Query::of(given).and_then(|query| Subs::parse(&query)) {
-        Ok(subs) => subs,
-        Err(error) => return error.into_response(),
-    };
+pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Response, BadRequest> {
+    let subs = Subs::parse(&query)?;
     let shared = &pages.shared;
     let settings = shared.settings.load();
     let links = shared.interest.links.load_full();
@@ -77,25 +72,17 @@ pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
             ..row(link, &wanted, subs)
         })
         .collect();
-    json(&Routez {
+    Ok(json(&Routez {
         server_id: &shared.server_id,
         server_name: shared.server_name(&settings),
         now: time(SystemTime::now()),
         num_routes: routes.len(),
         routes,
-    })
+    }))
 }
 
 fn row(link: &Link, wanted: &[Arc<Subscription>], subs: Subs) -> Row {
     let of_link = wanted.iter().filter(|one| Arc::ptr_eq(&one.client, &link.outbox));
-    let (list, detail) = match subs {
-        Subs::No => (None, None),
-        Subs::Subjects => (Some(of_link.map(subject).collect()), None),
-        Subs::Detail => {
-            let row = |one| SubRow::of(one).with_cid(link.number);
-            (None, Some(of_link.map(row).collect()))
-        }
-    };
     Row {
         rid: link.number,
         remote_id: link.peer.run.clone(),
@@ -116,8 +103,7 @@ fn row(link: &Link, wanted: &[Arc<Subscription>], subs: Subs) -> Row {
         out_bytes: link.outbox.bytes_out.load(Relaxed),
         subscriptions: link.interest.load(Relaxed),
         compression: "off",
-        subscriptions_list: list,
-        subscriptions_list_detail: detail,
+        list: subs.list(link.number, of_link),
         raw_in_bytes: link.raw_bytes_in.load(Relaxed),
         draining: link.draining.load(Relaxed),
     }

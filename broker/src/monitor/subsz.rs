@@ -4,40 +4,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
 use standin_wire::subject::valid_publish;
 
 use super::connz::SubRow;
-use super::query::{BadRequest, Given, Query};
+use super::query::{BadRequest, Query};
 use super::{Pages, json, time};
 use crate::subscriptions::Matched;
-
-struct Params {
-    offset: usize,
-    limit: usize,
-    subs: bool,
-    /// Shows only the subscriptions that match this subject.
-    test: Option<String>,
-}
-
-impl Params {
-    fn parse(given: Given) -> Result<Self, BadRequest> {
-        let query = Query::of(given)?;
-        let (offset, limit) = query.rows()?;
-        let test = query.text("test");
-        if !test.is_empty() && !valid_publish(test.as_bytes()) {
-            let text = format!("test must be a valid subject without wildcards, not `{test}`");
-            return Err(BadRequest(text));
-        }
-        Ok(Self {
-            offset,
-            limit,
-            subs: query.boolean("subs")?,
-            test: (!test.is_empty()).then(|| test.to_owned()),
-        })
-    }
-}
 
 /// The page. Names and meanings of the fields are those of `nats-server`. Lookups are counted from the start of the server.
 #[derive(Serialize)]
@@ -59,50 +33,44 @@ struct Subsz<'a> {
     subscriptions_list: Option<Vec<SubRow>>,
 }
 
-pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
-    let params = match Params::parse(given) {
-        Ok(params) => params,
-        Err(error) => return error.into_response(),
-    };
+pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Response, BadRequest> {
+    let (offset, limit) = query.rows()?;
+    // With `test`, only the subscriptions that match this subject are shown.
+    let test = query.text("test");
+    if !test.is_empty() && !valid_publish(test.as_bytes()) {
+        let text = format!("test must be a valid subject without wildcards, not `{test}`");
+        return Err(BadRequest(text));
+    }
     let shared = &pages.shared;
-    let limit = params.limit;
     let interest = &shared.interest;
     let (here, elsewhere) = (interest.local.counts(), interest.remote.counts());
     let live = here.live + elsewhere.live;
-    let (total, list) = match &params.test {
-        _ if !params.subs => (0, None),
-        Some(subject) => {
+    let (total, list) = match test {
+        _ if !query.boolean("subs")? => (0, None),
+        "" => {
+            let mut page = interest.local.page(offset, limit);
+            let skipped = offset.saturating_sub(here.live);
+            page.extend(interest.remote.page(skipped, limit - page.len()));
+            (live, Some(page.iter().map(SubRow::of).collect()))
+        }
+        subject => {
             let mut matched = Matched::default();
             for subscriptions in [&interest.local, &interest.remote] {
                 subscriptions.collect(subject.as_bytes(), &mut matched);
             }
             let all = matched.each.iter().chain(matched.groups.iter().flatten());
-            let total = all.clone().count();
-            (
-                total,
-                Some(all.skip(params.offset).take(limit).map(SubRow::of).collect()),
-            )
-        }
-        None => {
-            let mut page = interest.local.page(params.offset, limit);
-            let skipped = params.offset.saturating_sub(here.live);
-            page.extend(interest.remote.page(skipped, limit - page.len()));
-            (live, Some(page.iter().map(SubRow::of).collect()))
+            let page = all.clone().skip(offset).take(limit);
+            (all.count(), Some(page.map(SubRow::of).collect()))
         }
     };
-    let (matches, hits) = (
-        shared.lookups.total.load(Relaxed),
-        shared.lookups.hits.load(Relaxed),
-    );
+    let matches = shared.lookups.total.load(Relaxed);
+    let hits = shared.lookups.hits.load(Relaxed);
     let totals = shared.clients.totals();
-    let ratio = |part: u64, whole: u64| {
-        if whole == 0 {
-            0.0
-        } else {
-            part as f64 / whole as f64
-        }
+    let ratio = |part: u64, whole: u64| match whole {
+        0 => 0.0,
+        whole => part as f64 / whole as f64,
     };
-    json(&Subsz {
+    Ok(json(&Subsz {
         server_id: &shared.server_id,
         now: time(SystemTime::now()),
         num_subscriptions: live,
@@ -114,8 +82,8 @@ pub(super) async fn page(State(pages): State<Pages>, given: Given) -> Response {
         max_fanout: shared.lookups.fanout_max.load(Relaxed),
         avg_fanout: ratio(totals.messages_out, totals.messages_in),
         total,
-        offset: params.offset,
+        offset,
         limit,
         subscriptions_list: list,
-    })
+    }))
 }

@@ -4,10 +4,10 @@
 use std::time::SystemTime;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::query::{BadRequest, Given, Query};
+use super::query::{BadRequest, Query};
 use super::{Pages, json as page_of, time};
 use crate::closing::Reason;
 
@@ -45,14 +45,10 @@ pub(super) async fn jetstream(State(pages): State<Pages>) -> Response {
     page(&pages, fields)
 }
 
-pub(super) async fn accounts(State(pages): State<Pages>, given: Given) -> Response {
-    let query = match Query::of(given) {
-        Ok(query) => query,
-        Err(error) => return error.into_response(),
-    };
+pub(super) async fn accounts(State(pages): State<Pages>, query: Query) -> Result<Response, BadRequest> {
     let shared = &pages.shared;
     match query.text("acc") {
-        "" => page(&pages, json!({ "accounts": [GLOBAL] })),
+        "" => Ok(page(&pages, json!({ "accounts": [GLOBAL] }))),
         GLOBAL => {
             let detail = json!({
                 "account_name": GLOBAL,
@@ -64,9 +60,9 @@ pub(super) async fn accounts(State(pages): State<Pages>, given: Given) -> Respon
                 "client_connections": shared.clients.len(),
                 "subscriptions": shared.interest.local.len() + shared.interest.remote.len(),
             });
-            page(&pages, json!({ "account_detail": detail }))
+            Ok(page(&pages, json!({ "account_detail": detail })))
         }
-        other => BadRequest(format!("Account {other} does not exist")).into_response(),
+        other => Err(BadRequest(format!("Account {other} does not exist"))),
     }
 }
 
