@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 pub use standin_daemon::cli::{CliMessage, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use toml::Value;
 
@@ -52,148 +52,122 @@ pub struct Cli {
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<OsString>,
 
+    /// Print the version and exit
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
+
+    #[command(flatten)]
+    clients: ClientFlags,
+    #[command(flatten)]
+    cluster: ClusterFlags,
+    /// See [`OperationFlags`].
+    #[command(flatten)]
+    pub operation: OperationFlags,
+
+    #[command(flatten)]
+    unsupported: UnsupportedFlags,
+
+    /// Switches that were given with `=false`.
+    #[arg(skip)]
+    off: Vec<String>,
+}
+
+/// The flags for connections of clients.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Clients")]
+struct ClientFlags {
     /// Address to listen on [default: 0.0.0.0]
-    #[arg(short = 'a', long, alias = "net", value_name = "IP", help_heading = "Clients")]
+    #[arg(short = 'a', long, alias = "net", value_name = "IP")]
     addr: Option<String>,
 
     /// Port to listen on for clients; -1: any free one [default: 4222]
-    #[arg(
-        short = 'p',
-        long,
-        value_name = "N",
-        value_parser = number,
-        help_heading = "Clients"
-    )]
+    #[arg(short = 'p', long, value_name = "N", value_parser = number)]
     port: Option<i64>,
 
     /// Name of this server [default: the server id]
-    #[arg(
-        short = 'n',
-        long = "name",
-        visible_alias = "server_name",
-        value_name = "NAME",
-        help_heading = "Clients"
-    )]
+    #[arg(short = 'n', long, visible_alias = "server_name", value_name = "NAME")]
     name: Option<String>,
 
     /// The host:port in INFO, by which clients reach this server [default: the address they connected to]
-    #[arg(
-        long,
-        alias = "client_advertise",
-        value_name = "HOST:PORT",
-        help_heading = "Clients"
-    )]
+    #[arg(long, alias = "client_advertise", value_name = "HOST:PORT")]
     advertise: Option<String>,
 
     /// User name that clients must send, with --pass
-    #[arg(
-        long,
-        value_name = "USER",
-        allow_hyphen_values = true,
-        help_heading = "Clients"
-    )]
+    #[arg(long, value_name = "USER", allow_hyphen_values = true)]
     user: Option<String>,
 
     /// Password of the user of --user
-    #[arg(
-        long,
-        value_name = "PASSWORD",
-        allow_hyphen_values = true,
-        help_heading = "Clients"
-    )]
+    #[arg(long, value_name = "PASSWORD", allow_hyphen_values = true)]
     pass: Option<String>,
 
     /// Token that clients must send
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        allow_hyphen_values = true,
-        help_heading = "Clients"
-    )]
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     auth: Option<String>,
+}
 
+/// The flags for the connections to other nodes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Cluster")]
+struct ClusterFlags {
     /// Join a cluster: the URL to listen on for other nodes, nats://[user:password@]host:port; port -1: any free one
-    #[arg(
-        long,
-        visible_alias = "cluster_listen",
-        value_name = "URL",
-        help_heading = "Cluster"
-    )]
+    #[arg(long, visible_alias = "cluster_listen", value_name = "URL")]
     cluster: Option<String>,
 
     /// Name of the cluster, the same for all nodes
-    #[arg(
-        long = "cluster_name",
-        alias = "cluster-name",
-        value_name = "NAME",
-        help_heading = "Cluster"
-    )]
+    #[arg(long = "cluster_name", alias = "cluster-name", value_name = "NAME")]
     cluster_name: Option<String>,
 
     /// The host:port by which other nodes reach this one [default: that of --cluster]
     #[arg(
         long = "cluster_advertise",
         alias = "cluster-advertise",
-        value_name = "HOST:PORT",
-        help_heading = "Cluster"
+        value_name = "HOST:PORT"
     )]
     cluster_advertise: Option<String>,
 
     /// Other nodes, nats://[user:password@]host:port,…
-    #[arg(long, value_name = "URLS", help_heading = "Cluster")]
+    #[arg(long, value_name = "URLS")]
     routes: Option<String>,
 
     /// Do not send clients the addresses of the other nodes
-    #[arg(long = "no_advertise", alias = "no-advertise", help_heading = "Cluster")]
+    #[arg(long = "no_advertise", alias = "no-advertise")]
     no_advertise: bool,
 
     /// ZooKeeper servers, by which nodes and sidecars find each other
-    #[arg(long, value_name = "HOSTS[/chroot]", help_heading = "Cluster")]
+    #[arg(long, value_name = "HOSTS[/chroot]")]
     zookeeper: Option<String>,
 
     /// The znode under which nodes register [default: /standin/nodes]
-    #[arg(
-        long = "zookeeper-path",
-        alias = "zookeeper_path",
-        value_name = "PATH",
-        help_heading = "Cluster"
-    )]
+    #[arg(long, alias = "zookeeper_path", value_name = "PATH")]
     zookeeper_path: Option<String>,
+}
 
+/// The flags for operators.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Operation")]
+pub struct OperationFlags {
     /// Port for the pages /varz /connz /subsz /routez /healthz /metrics; -1: any free one [default: none]
-    #[arg(
-        short = 'm',
-        long = "http_port",
-        alias = "http-port",
-        value_name = "N",
-        value_parser = number,
-        help_heading = "Operation"
-    )]
+    #[arg(short = 'm', long = "http_port", alias = "http-port", value_name = "N", value_parser = number)]
     http_port: Option<i64>,
 
     /// File to write the process id to
-    #[arg(short = 'P', long, value_name = "FILE", help_heading = "Operation")]
+    #[arg(short = 'P', long, value_name = "FILE")]
     pid: Option<String>,
 
     /// Folder for the file standin-broker_PID.ports, which lists the ports in use
-    #[arg(
-        long = "ports_file_dir",
-        alias = "ports-file-dir",
-        value_name = "DIR",
-        help_heading = "Operation"
-    )]
+    #[arg(long = "ports_file_dir", alias = "ports-file-dir", value_name = "DIR")]
     ports_file_dir: Option<String>,
 
     /// File for the log; USR1 reopens it [default: standard error]
-    #[arg(short = 'l', long, value_name = "FILE", help_heading = "Operation")]
+    #[arg(short = 'l', long, value_name = "FILE")]
     log: Option<String>,
 
     /// Log at level debug: connections of clients and other nodes
-    #[arg(short = 'D', long, help_heading = "Operation")]
+    #[arg(short = 'D', long)]
     debug: bool,
 
     /// Log at level trace: every frame
-    #[arg(short = 'V', long, help_heading = "Operation")]
+    #[arg(short = 'V', long)]
     trace: bool,
 
     #[arg(long = "DV", hide = true)]
@@ -208,32 +182,16 @@ pub struct Cli {
 
     /// Send a signal to a running server and exit: stop (SIGKILL), quit (SIGINT), term (SIGTERM), reload (SIGHUP), reopen (SIGUSR1),
     /// ldm (SIGUSR2). PID: a process id, a pid file, or the first digits of process ids and `*`. Without PID: the only running server
-    #[arg(
-        long,
-        visible_alias = "sl",
-        value_name = "COMMAND[=PID]",
-        help_heading = "Operation"
-    )]
+    #[arg(long, visible_alias = "sl", value_name = "COMMAND[=PID]")]
     pub signal: Option<String>,
 
     /// Check the settings and exit: 0 if they are valid, 64 and the errors if not
-    #[arg(short = 't', long, help_heading = "Operation")]
+    #[arg(short = 't', long)]
     pub check: bool,
 
     /// Print the settings in force, each with its source, and exit
-    #[arg(long, alias = "print_config", help_heading = "Operation")]
+    #[arg(long, alias = "print_config")]
     pub print_config: bool,
-
-    /// Print the version and exit
-    #[arg(short = 'v', long, action = ArgAction::Version)]
-    version: Option<bool>,
-
-    #[command(flatten)]
-    unsupported: UnsupportedFlags,
-
-    /// Switches that were given with `=false`.
-    #[arg(skip)]
-    off: Vec<String>,
 }
 
 impl Cli {
@@ -258,10 +216,8 @@ impl Cli {
 
     /// Returns the path of the settings file, if it is given.
     fn file(&self) -> Option<PathBuf> {
-        self.config
-            .as_ref()
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
+        let path = self.config.as_ref().filter(|path| !path.is_empty());
+        path.map(PathBuf::from)
     }
 
     /// Loads the settings from the defaults, the file of `--config`, the environment and these flags; the later ones override. Called at the
@@ -287,102 +243,92 @@ impl Cli {
 
     /// Returns the given flags as keys of the settings.
     fn flags(&self) -> Vec<Flag> {
-        let (user_info, listen) = match self.cluster.as_deref() {
-            Some(text) => {
-                let (user_info, listen) = split_url(text);
-                (user_info, Some(listen.to_owned()))
-            }
-            None => (None, None),
-        };
+        let (clients, cluster, operation) = (&self.clients, &self.cluster, &self.operation);
+        let (user_info, listen) = cluster.cluster.as_deref().map(split_url).unzip();
         // Invalid user info becomes a user with an empty password; the settings check refuses it.
-        let given = user_info.map(|user_info| {
+        let given = user_info.flatten().map(|user_info| {
             credentials(user_info).unwrap_or_else(|_| (user_info.to_owned(), String::new()))
         });
         let (user, password) = given.unzip();
+        // As in nats-server, an empty address and port 0 mean "not given".
+        let addr = clients
+            .addr
+            .as_deref()
+            .map(|addr| if addr.is_empty() { "0.0.0.0" } else { addr });
+        let port = clients.port.filter(|port| *port != 0);
         let texts = [
-            ("cluster.listen", "--cluster", &listen),
-            ("cluster.user", "--cluster", &user),
-            ("cluster.password", "--cluster", &password),
-            ("cluster.name", "--cluster_name", &self.cluster_name),
+            ("cluster.listen", "--cluster", listen),
+            ("cluster.user", "--cluster", user.as_deref()),
+            ("cluster.password", "--cluster", password.as_deref()),
+            ("cluster.name", "--cluster_name", cluster.cluster_name.as_deref()),
             (
                 "cluster.advertise",
                 "--cluster_advertise",
-                &self.cluster_advertise,
+                cluster.cluster_advertise.as_deref(),
             ),
-            ("nodes.zookeeper", "--zookeeper", &self.zookeeper),
-            ("nodes.zookeeper_path", "--zookeeper-path", &self.zookeeper_path),
-            ("addr", "--addr", &self.addr),
-            ("server_name", "--name", &self.name),
-            ("advertise", "--advertise", &self.advertise),
-            ("authorization.user", "--user", &self.user),
-            ("authorization.password", "--pass", &self.pass),
-            ("authorization.token", "--auth", &self.auth),
-            ("process.pid_file", "--pid", &self.pid),
-            ("process.ports_file_dir", "--ports_file_dir", &self.ports_file_dir),
-            ("log.file", "--log", &self.log),
+            ("nodes.zookeeper", "--zookeeper", cluster.zookeeper.as_deref()),
+            (
+                "nodes.zookeeper_path",
+                "--zookeeper-path",
+                cluster.zookeeper_path.as_deref(),
+            ),
+            ("addr", "--addr", addr),
+            ("server_name", "--name", clients.name.as_deref()),
+            ("advertise", "--advertise", clients.advertise.as_deref()),
+            ("authorization.user", "--user", clients.user.as_deref()),
+            ("authorization.password", "--pass", clients.pass.as_deref()),
+            ("authorization.token", "--auth", clients.auth.as_deref()),
+            ("process.pid_file", "--pid", operation.pid.as_deref()),
+            (
+                "process.ports_file_dir",
+                "--ports_file_dir",
+                operation.ports_file_dir.as_deref(),
+            ),
+            ("log.file", "--log", operation.log.as_deref()),
         ];
-        let texts = texts.into_iter().filter_map(|(key, flag, text)| {
-            let text = match (key, text.as_deref()?) {
-                // As in nats-server, an empty value means "not given".
-                ("addr", "") => "0.0.0.0",
-                (_, text) => text,
-            };
-            let value = Value::String(text.to_owned());
-            Some(Flag { key, flag, value })
+        let texts = texts.map(|(key, flag, text)| Some((key, flag, Value::String(text?.to_owned()))));
+        let routes = cluster.routes.as_ref().map(|text| {
+            let given = (!text.is_empty()).then(|| Value::String(text.clone()));
+            Value::Array(given.into_iter().collect())
         });
-        let numbers = [
-            // As in nats-server, 0 means "not given".
-            ("port", "--port", self.port.filter(|port| *port != 0)),
-            ("http.port", "--http_port", self.http_port),
+        let no_advertise = cluster.no_advertise || self.is_off("no_advertise");
+        let no_advertise = no_advertise.then_some(Value::Boolean(cluster.no_advertise));
+        let http_port = operation.http_port.map(Value::Integer);
+        let level = self.level();
+        let others = [
+            port.map(|port| ("port", "--port", Value::Integer(port))),
+            http_port.map(|port| ("http.port", "--http_port", port)),
+            level.map(|(flag, level)| ("log.level", flag, Value::String(level.to_owned()))),
+            routes.map(|routes| ("cluster.routes", "--routes", routes)),
+            no_advertise.map(|flag| ("cluster.no_advertise", "--no_advertise", flag)),
         ];
-        let numbers = numbers.into_iter().filter_map(|(key, flag, number)| {
-            let value = Value::Integer(number?);
-            Some(Flag { key, flag, value })
-        });
-        let routes = self.routes.as_deref().map(|text| {
-            let routes = text.split(',').map(str::trim).filter(|route| !route.is_empty());
-            let mut routes: Vec<Value> = routes.map(|route| Value::String(route.to_owned())).collect();
-            if routes.is_empty() && !text.is_empty() {
-                // A value of only commas or blanks is kept, so that the settings check refuses it as a route.
-                routes.push(Value::String(text.to_owned()));
-            }
-            Flag {
-                key: "cluster.routes",
-                flag: "--routes",
-                value: Value::Array(routes),
-            }
-        });
-        let advertised = self.off.iter().any(|off| off == "no_advertise");
-        let no_advertise = (self.no_advertise || advertised).then_some(Flag {
-            key: "cluster.no_advertise",
-            flag: "--no_advertise",
-            value: Value::Boolean(self.no_advertise),
-        });
-        texts
-            .chain(numbers)
-            .chain(self.level())
-            .chain(routes)
-            .chain(no_advertise)
+        let given = texts.into_iter().chain(others).flatten();
+        given
+            .map(|(key, flag, value)| Flag { key, flag, value })
             .collect()
     }
 
-    /// Returns the log level that the switches set. If none is on, a switch with `=false` sets info, which overrides `debug: true` of the
-    /// file.
-    fn level(&self) -> Option<Flag> {
-        let trace = self.trace || self.debug_and_trace || self.trace_verbose || self.debug_and_trace_verbose;
-        let switches = ["debug", "trace", "DV", "VV", "DVV"];
-        let off = self.off.iter().any(|off| switches.contains(&off.as_str()));
+    /// Returns the log level that the switches set, with the flag for error texts. If none is on, a switch with `=false` sets info, which
+    /// overrides `debug: true` of the file.
+    fn level(&self) -> Option<(&'static str, &'static str)> {
+        let flags = &self.operation;
+        let trace =
+            flags.trace || flags.debug_and_trace || flags.trace_verbose || flags.debug_and_trace_verbose;
+        let off = ["debug", "trace", "DV", "VV", "DVV"]
+            .into_iter()
+            .any(|flag| self.is_off(flag));
         let levels = [
-            ("trace", "-V", trace),
-            ("debug", "-D", self.debug),
-            ("info", "-D=false", off),
+            ("-V", "trace", trace),
+            ("-D", "debug", flags.debug),
+            ("-D=false", "info", off),
         ];
-        let (level, flag, _) = levels.into_iter().find(|(.., given)| *given)?;
-        Some(Flag {
-            key: "log.level",
-            flag,
-            value: Value::String(level.to_owned()),
-        })
+        let (flag, level, _) = levels.into_iter().find(|(.., given)| *given)?;
+        Some((flag, level))
+    }
+
+    /// Returns whether the switch was given with `=false`.
+    fn is_off(&self, switch: &str) -> bool {
+        self.off.iter().any(|off| off == switch)
     }
 }
 

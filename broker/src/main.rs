@@ -22,7 +22,7 @@ fn main() -> ExitCode {
             return message.exit_code().into();
         }
     };
-    if let Some(text) = &cli.signal {
+    if let Some(text) = &cli.operation.signal {
         return match cli::signal::send(text) {
             Ok(()) => EXIT_DONE.into(),
             Err(error) if error.is_usage() => usage(PROGRAM, &error),
@@ -36,8 +36,8 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return usage(PROGRAM, &error),
     };
-    if cli.print_config || cli.check {
-        return answer(PROGRAM, cli.print_config, &loaded);
+    if cli.operation.print_config || cli.operation.check {
+        return answer(PROGRAM, cli.operation.print_config, &loaded);
     }
     let settings = loaded.settings.clone();
     let log = &settings.log;

@@ -315,10 +315,7 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
     let mut all: Vec<Connection> = Vec::new();
     if params.state != ConnState::Closed {
         let open = clients.open().into_iter();
-        all.extend(open.map(|info| Connection {
-            info,
-            closed: None,
-        }));
+        all.extend(open.map(|info| Connection { info, closed: None }));
     }
     if params.state != ConnState::Open {
         all.extend(clients.closed().into_iter().map(|closed| Connection {
