@@ -5,7 +5,7 @@
 
 use crate::error::WireError;
 use crate::limits::FrameLimits;
-use crate::line::{message_tokens, size, tokens, trim};
+use crate::line::{MessageArgs, size, tokens, trim};
 use crate::scanner::{Body, Dialect, PlainMessage, Scanner, Span};
 
 /// Verb of a client's frame.
@@ -113,14 +113,10 @@ impl Dialect for Client {
     #[inline]
     fn body(verb: Verb, args: &[u8]) -> Result<Body, WireError> {
         match verb {
-            Verb::Pub => publish_args(args).map(|args| Body::Payload(args.total)),
-            Verb::Hpub => hpublish_args(args).map(|args| Body::Payload(args.total)),
+            Verb::Pub | Verb::Hpub => publish_args(verb, args).map(|args| Body::Payload(args.total)),
             Verb::Sub => sub_args(args).map(|_| Body::Nothing),
             Verb::Unsub => unsub_args(args).map(|_| Body::Nothing),
-            Verb::Connect if trim(args).is_empty() => Err(WireError::Arguments {
-                verb: "CONNECT",
-                expected: "CONNECT {json}",
-            }),
+            Verb::Connect if trim(args).is_empty() => Err(wrong("CONNECT", "CONNECT {json}")),
             Verb::Connect | Verb::Ping | Verb::Pong => Ok(Body::Nothing),
         }
     }
@@ -146,22 +142,13 @@ pub fn decode(buf: &[u8], limits: FrameLimits) -> Result<Option<(Frame<'_>, usiz
 pub fn frame<'a>(bytes: &'a [u8], span: &Span<Verb>) -> Result<Frame<'a>, WireError> {
     let (args, body) = span.parts(bytes);
     Ok(match span.verb {
-        Verb::Pub => {
-            let args = publish_args(args)?;
+        Verb::Pub | Verb::Hpub => {
+            let args = publish_args(span.verb, args)?;
+            let (headers, payload) = args.split(body);
             Frame::Publish(Publish {
-                subject: args.subject,
+                subject: args.names[0],
                 reply: args.reply,
-                headers: None,
-                payload: body,
-            })
-        }
-        Verb::Hpub => {
-            let args = hpublish_args(args)?;
-            let (headers, payload) = body.split_at(args.headers.min(body.len()));
-            Frame::Publish(Publish {
-                subject: args.subject,
-                reply: args.reply,
-                headers: Some(headers),
+                headers,
                 payload,
             })
         }
@@ -173,90 +160,39 @@ pub fn frame<'a>(bytes: &'a [u8], span: &Span<Verb>) -> Result<Frame<'a>, WireEr
     })
 }
 
-struct PublishArgs<'a> {
-    subject: &'a [u8],
-    reply: Option<&'a [u8]>,
-    headers: usize,
-    total: usize,
+const fn wrong(verb: &'static str, expected: &'static str) -> WireError {
+    WireError::Arguments { verb, expected }
 }
 
 #[inline]
-fn publish_args(args: &[u8]) -> Result<PublishArgs<'_>, WireError> {
-    let wrong = WireError::Arguments {
-        verb: "PUB",
-        expected: "PUB subject [reply] size",
+fn publish_args(verb: Verb, args: &[u8]) -> Result<MessageArgs<'_, 1>, WireError> {
+    let (args, verb, expected) = if verb == Verb::Pub {
+        let args = MessageArgs::parse::<3>(args, false);
+        (args, "PUB", "PUB subject [reply] size")
+    } else {
+        let args = MessageArgs::parse::<4>(args, true);
+        (args, "HPUB", "HPUB subject [reply] header-size total-size")
     };
-    let (found, count) = message_tokens::<3>(args).ok_or(wrong)?;
-    let (reply, total) = match count {
-        2 => (None, found[1]),
-        3 => (Some(found[1]), found[2]),
-        _ => return Err(wrong),
-    };
-    Ok(PublishArgs {
-        subject: found[0],
-        reply,
-        headers: 0,
-        total: size(total).ok_or(wrong)?,
-    })
-}
-
-#[inline]
-fn hpublish_args(args: &[u8]) -> Result<PublishArgs<'_>, WireError> {
-    let wrong = WireError::Arguments {
-        verb: "HPUB",
-        expected: "HPUB subject [reply] header-size total-size",
-    };
-    let (found, count) = message_tokens::<4>(args).ok_or(wrong)?;
-    let (reply, headers, total) = match count {
-        3 => (None, found[1], found[2]),
-        4 => (Some(found[1]), found[2], found[3]),
-        _ => return Err(wrong),
-    };
-    let (headers, total) = (size(headers).ok_or(wrong)?, size(total).ok_or(wrong)?);
-    if headers > total {
-        return Err(wrong);
-    }
-    Ok(PublishArgs {
-        subject: found[0],
-        reply,
-        headers,
-        total,
-    })
+    args.ok_or(wrong(verb, expected))
 }
 
 fn sub_args(args: &[u8]) -> Result<Sub<'_>, WireError> {
-    let wrong = WireError::Arguments {
-        verb: "SUB",
-        expected: "SUB subject [queue] sid",
+    let (subject, queue, sid) = match tokens::<3>(args) {
+        Some(([subject, sid, _], 2)) => (subject, None, sid),
+        Some(([subject, queue, sid], 3)) => (subject, Some(queue), sid),
+        _ => return Err(wrong("SUB", "SUB subject [queue] sid")),
     };
-    match tokens::<3>(args).ok_or(wrong)? {
-        ([subject, sid, _], 2) => Ok(Sub {
-            subject,
-            queue: None,
-            sid,
-        }),
-        ([subject, queue, sid], 3) => Ok(Sub {
-            subject,
-            queue: Some(queue),
-            sid,
-        }),
-        _ => Err(wrong),
-    }
+    Ok(Sub { subject, queue, sid })
 }
 
 fn unsub_args(args: &[u8]) -> Result<Unsub<'_>, WireError> {
-    let wrong = WireError::Arguments {
-        verb: "UNSUB",
-        expected: "UNSUB sid [max]",
+    let (sid, max) = match tokens::<2>(args) {
+        Some(([sid, _], 1)) => (sid, None),
+        Some(([sid, max], 2)) => (sid, size(max).filter(|max| *max > 0)),
+        _ => return Err(wrong("UNSUB", "UNSUB sid [max]")),
     };
-    match tokens::<2>(args).ok_or(wrong)? {
-        ([sid, _], 1) => Ok(Unsub { sid, max: None }),
-        ([sid, max], 2) => Ok(Unsub {
-            sid,
-            max: size(max).filter(|max| *max > 0).map(|max| max as u64),
-        }),
-        _ => Err(wrong),
-    }
+    let max = max.map(|max| max as u64);
+    Ok(Unsub { sid, max })
 }
 
 #[cfg(test)]

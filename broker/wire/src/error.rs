@@ -83,59 +83,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_shows_the_received_bytes_escaped() {
-        assert_eq!(
-            WireError::UnknownVerb(*b"GET ").to_string(),
-            "unknown verb at `GET `"
-        );
-        assert_eq!(
-            WireError::UnknownVerb([0x16, 3, 1, 0]).to_string(),
-            "unknown verb at `\\x16\\x03\\x01`"
-        );
-        assert_eq!(WireError::UnknownVerb([0; 4]).to_string(), "unknown verb at ``");
-        assert_eq!(
-            WireError::PayloadTooLarge {
-                size_bytes: 11,
-                max_bytes: 10
-            }
-            .to_string(),
-            "payload of 11 bytes is above the limit of 10"
-        );
-    }
-
-    #[test]
     fn each_error_has_its_own_kind_and_the_text_of_nats_server() {
-        let errors = [
+        let unknown = WireError::UnknownVerb;
+        let too_long = WireError::LineTooLong { max_bytes: 1 };
+        let (verb, expected) = ("PUB", "PUB subject");
+        let arguments = WireError::Arguments { verb, expected };
+        let (size_bytes, max_bytes) = (11, 10);
+        let too_large = WireError::PayloadTooLarge {
+            size_bytes,
+            max_bytes,
+        };
+        let end = WireError::PayloadEnd;
+        for (error, kind, shown) in [
+            (unknown(*b"GET "), "unknown_verb", "unknown verb at `GET `"),
             (
-                WireError::UnknownVerb([0; 4]),
+                unknown([22, 3, 1, 0]),
                 "unknown_verb",
-                "Unknown Protocol Operation",
+                r"unknown verb at `\x16\x03\x01`",
             ),
+            (unknown([0; 4]), "unknown_verb", "unknown verb at ``"),
+            (too_long, "line_too_long", "control line longer than 1 bytes"),
             (
-                WireError::LineTooLong { max_bytes: 1 },
-                "line_too_long",
-                "maximum control line exceeded",
-            ),
-            (
-                WireError::Arguments {
-                    verb: "PUB",
-                    expected: "",
-                },
+                arguments,
                 "arguments",
-                "Unknown Protocol Operation",
+                "PUB: wrong arguments; expected PUB subject",
             ),
             (
-                WireError::PayloadTooLarge {
-                    size_bytes: 2,
-                    max_bytes: 1,
-                },
+                too_large,
                 "payload_too_large",
-                "Maximum Payload Violation",
+                "payload of 11 bytes is above the limit of 10",
             ),
-            (WireError::PayloadEnd, "payload_end", "Unknown Protocol Operation"),
-        ];
-        for (error, kind, text) in errors {
-            assert_eq!((error.kind(), error.server_text()), (kind, text));
+            (
+                end,
+                "payload_end",
+                "payload is not followed by \\r\\n: its size on the control line is wrong",
+            ),
+        ] {
+            assert_eq!((error.kind(), &*error.to_string()), (kind, shown));
+        }
+        for (error, text) in [
+            (unknown([0; 4]), "Unknown Protocol Operation"),
+            (too_long, "maximum control line exceeded"),
+            (arguments, "Unknown Protocol Operation"),
+            (too_large, "Maximum Payload Violation"),
+            (end, "Unknown Protocol Operation"),
+        ] {
+            assert_eq!(error.server_text(), text);
         }
     }
 }

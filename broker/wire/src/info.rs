@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Map;
 
 use crate::limits::{INFO_LINE_BYTES_MAX, PAYLOAD_BYTES_DEFAULT};
 
@@ -34,18 +35,18 @@ pub struct Info {
     /// The server accepts HPUB and sends HMSG.
     pub headers: bool,
     /// CONNECT must contain credentials.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub auth_required: bool,
     /// The connection continues in TLS after INFO.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tls_required: bool,
     /// The client must present a certificate.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tls_verify: bool,
     /// Largest payload, in bytes. Negative: no limit. Default: 1 MiB.
     pub max_payload: i64,
     /// JetStream is available.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub jetstream: bool,
     /// The server's number for this connection. 0: unknown.
     #[serde(skip_serializing_if = "is_zero")]
@@ -63,20 +64,12 @@ pub struct Info {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connect_urls: Vec<String>,
     /// Lame duck: the server will shut down, and clients should connect to another.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ldm: bool,
     /// Identifiers of the sidecars between the client and the server, nearest first, joined by `-`. A sidecar that finds its
     /// own identifier here is connected to itself.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub sidecars: String,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde asks for"
-)]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 #[expect(
@@ -121,7 +114,7 @@ impl Info {
     /// # Errors
     /// The error of `serde_json` if `json` is not a JSON object or a field has the wrong type.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
-        crate::json::object(json)
+        crate::json::object(Map::new(), json)
     }
 
     /// Makes the texts safe for hand-written parsers, which many early clients use instead of a JSON parser. Each character

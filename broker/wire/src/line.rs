@@ -32,6 +32,58 @@ pub fn message_tokens<const N: usize>(args: &[u8]) -> Option<([&[u8]; N], usize)
     split(args, is_message_blank)
 }
 
+/// The arguments of PUB, HPUB, MSG and HMSG.
+pub(crate) struct MessageArgs<'a, const NAMES: usize> {
+    /// The tokens before the reply subject: the subject, and for MSG and HMSG the sid.
+    pub(crate) names: [&'a [u8]; NAMES],
+    pub(crate) reply: Option<&'a [u8]>,
+    /// Length of the header block; `None` for PUB and MSG.
+    pub(crate) headers: Option<usize>,
+    /// Length of headers and payload.
+    pub(crate) total: usize,
+}
+
+impl<'a, const NAMES: usize> MessageArgs<'a, NAMES> {
+    /// Parses the arguments of a message whose line has at most `N` tokens: the names, an optional reply subject, the length of the
+    /// headers if the message has any, and the total length. Returns `None` if they are invalid.
+    #[inline]
+    pub(crate) fn parse<const N: usize>(args: &'a [u8], has_headers: bool) -> Option<Self> {
+        let (found, count) = message_tokens::<N>(args)?;
+        let sizes = 1 + usize::from(has_headers);
+        let reply = match count.checked_sub(NAMES + sizes)? {
+            0 => None,
+            _ => Some(found[NAMES]),
+        };
+        let total = size(found[count - 1])?;
+        let headers = if has_headers {
+            Some(size(found[count - 2])?)
+        } else {
+            None
+        };
+        if headers.is_some_and(|headers| headers > total) {
+            return None;
+        }
+        Some(Self {
+            names: *found.first_chunk()?,
+            reply,
+            headers,
+            total,
+        })
+    }
+
+    /// Splits the body of the message into headers and payload.
+    #[inline]
+    pub(crate) fn split<'b>(&self, body: &'b [u8]) -> (Option<&'b [u8]>, &'b [u8]) {
+        match self.headers {
+            None => (None, body),
+            Some(headers) => {
+                let (headers, payload) = body.split_at(headers.min(body.len()));
+                (Some(headers), payload)
+            }
+        }
+    }
+}
+
 #[inline]
 fn split<const N: usize>(args: &[u8], is_blank: impl Fn(u8) -> bool) -> Option<([&[u8]; N], usize)> {
     let mut found: [&[u8]; N] = [&[]; N];

@@ -59,18 +59,18 @@ const TEXTS: &[(&str, Refusal)] = &[
     ("secure connection - tls required", Refusal::Server),
 ];
 
+/// Returns whether `text` begins with `known`. Ignores the case.
+fn begins_with(text: &[u8], known: &str) -> bool {
+    let head = text.get(..known.len());
+    head.is_some_and(|head| head.eq_ignore_ascii_case(known.as_bytes()))
+}
+
 impl Refusal {
     /// Returns the cause that the text of an `-ERR` names. `text` is without quotes.
     #[must_use]
     pub fn of(text: &[u8]) -> Self {
-        let starts = |known: &str| {
-            text.get(..known.len())
-                .is_some_and(|head| head.eq_ignore_ascii_case(known.as_bytes()))
-        };
-        TEXTS
-            .iter()
-            .find(|(known, _)| starts(known))
-            .map_or(Self::Unknown, |(_, refusal)| *refusal)
+        let known = TEXTS.iter().find(|(known, _)| begins_with(text, known));
+        known.map_or(Self::Unknown, |(_, refusal)| *refusal)
     }
 
     /// Returns the stable name of the cause, for logs and metric labels.
@@ -93,19 +93,14 @@ impl Refusal {
 /// then accepted with `+OK`.
 #[must_use]
 pub fn replaces_ok(text: &[u8]) -> bool {
-    const WITH_OK: &[u8] = b"invalid publish subject";
-    !text
-        .get(..WITH_OK.len())
-        .is_some_and(|head| head.eq_ignore_ascii_case(WITH_OK))
+    !begins_with(text, "invalid publish subject")
 }
 
 /// Returns whether the `-ERR` with this text rejects a subscription above the maximum number. The text does not name the
 /// subscription.
 #[must_use]
 pub fn names_too_many_subscriptions(text: &[u8]) -> bool {
-    const TEXT: &[u8] = b"maximum subscriptions exceeded";
-    text.get(..TEXT.len())
-        .is_some_and(|head| head.eq_ignore_ascii_case(TEXT))
+    begins_with(text, "maximum subscriptions exceeded")
 }
 
 /// Returns the subject and the queue group in the text of a permission violation for a subscription.
@@ -123,19 +118,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_case_of_texts_is_ignored() {
+    fn texts_of_nats_server_are_known_in_any_case() {
         for (text, refusal) in [
             ("Permissions Violation for Publish to \"foo\"", Refusal::Command),
             (
-                "Permissions Violation for Subscription to \"foo\"",
+                "Permissions Violation for Subscription to \"a\"",
                 Refusal::Subscription,
             ),
+            ("Invalid Subject", Refusal::Command),
+            ("Invalid Publish Subject", Refusal::Command),
+            ("maximum subscriptions exceeded", Refusal::Command),
             ("Authorization Violation", Refusal::Authorization),
             ("authorization violation", Refusal::Authorization),
+            ("Authentication Timeout", Refusal::AuthorizationTimeout),
             ("Stale Connection", Refusal::Server),
             ("maximum connections exceeded", Refusal::Server),
+            ("Server Shutdown", Refusal::Server),
             ("Maximum Payload Violation", Refusal::Client),
             ("Unknown Protocol Operation", Refusal::Client),
+            ("maximum control line exceeded", Refusal::Client),
+            ("invalid client protocol", Refusal::Client),
+            ("no responders requires headers support", Refusal::Client),
             ("something new", Refusal::Unknown),
             ("", Refusal::Unknown),
         ] {
@@ -157,36 +160,16 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_nats_server_are_known() {
-        for (text, refusal) in [
-            (
-                "Permissions Violation for Subscription to \"a.b.c\", too many tokens",
-                Refusal::Subscription,
-            ),
-            ("Invalid Subject", Refusal::Command),
-            ("Invalid Publish Subject", Refusal::Command),
-            ("maximum subscriptions exceeded", Refusal::Command),
-            ("maximum control line exceeded", Refusal::Client),
-            ("invalid client protocol", Refusal::Client),
-            ("no responders requires headers support", Refusal::Client),
-            ("Authentication Timeout", Refusal::AuthorizationTimeout),
-            ("Server Shutdown", Refusal::Server),
-        ] {
-            assert_eq!(Refusal::of(text.as_bytes()), refusal, "{text}");
-        }
-    }
-
-    #[test]
     fn the_refused_subscription_is_found_in_the_text() {
-        let text = br#"Permissions Violation for Subscription to "a.b" using queue "q""#;
-        assert_eq!(
-            refused_subscription(text),
-            Some((b"a.b".as_slice(), Some(b"q".as_slice())))
-        );
-        let text = br#"Permissions Violation for Subscription to "a.b""#;
-        assert_eq!(refused_subscription(text), Some((b"a.b".as_slice(), None)));
-        assert_eq!(refused_subscription(b"Permissions Violation"), None);
-        let text = br#"Permissions Violation for Subscription to "a.b.c", too many tokens"#;
-        assert_eq!(refused_subscription(text), Some((b"a.b.c".as_slice(), None)));
+        for (text, found) in [
+            ("to \"a.b\" using queue \"q\"", Some(("a.b", Some("q")))),
+            ("to \"a.b\"", Some(("a.b", None))),
+            ("to \"a.b.c\", too many tokens", Some(("a.b.c", None))),
+            ("", None),
+        ] {
+            let text = format!("Permissions Violation for Subscription {text}");
+            let found = found.map(|(subject, queue)| (subject.as_bytes(), queue.map(str::as_bytes)));
+            assert_eq!(refused_subscription(text.as_bytes()), found, "{text}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::WireError;
 use crate::limits::FrameLimits;
-use crate::line::{message_tokens, size, trim};
+use crate::line::{MessageArgs, message_tokens, trim};
 use crate::scanner::{Body, Dialect, PlainMessage, Scanner, Span};
 
 /// Verb of a server's frame.
@@ -91,8 +91,7 @@ impl Dialect for Server {
     #[inline]
     fn body(verb: Verb, args: &[u8]) -> Result<Body, WireError> {
         match verb {
-            Verb::Msg => message_args(args).map(|args| Body::Payload(args.total)),
-            Verb::Hmsg => hmessage_args(args).map(|args| Body::Payload(args.total)),
+            Verb::Msg | Verb::Hmsg => message_args(verb, args).map(|args| Body::Payload(args.total)),
             Verb::Info | Verb::Ok | Verb::Err | Verb::Ping | Verb::Pong => Ok(Body::Nothing),
         }
     }
@@ -118,24 +117,15 @@ pub fn decode(buf: &[u8], limits: FrameLimits) -> Result<Option<(Frame<'_>, usiz
 pub fn frame<'a>(bytes: &'a [u8], span: &Span<Verb>) -> Result<Frame<'a>, WireError> {
     let (args, body) = span.parts(bytes);
     Ok(match span.verb {
-        Verb::Msg => {
-            let args = message_args(args)?;
+        Verb::Msg | Verb::Hmsg => {
+            let args = message_args(span.verb, args)?;
+            let (headers, payload) = args.split(body);
+            let [subject, sid] = args.names;
             Frame::Message(Message {
-                subject: args.subject,
-                sid: args.sid,
+                subject,
+                sid,
                 reply: args.reply,
-                headers: None,
-                payload: body,
-            })
-        }
-        Verb::Hmsg => {
-            let args = hmessage_args(args)?;
-            let (headers, payload) = body.split_at(args.headers.min(body.len()));
-            Frame::Message(Message {
-                subject: args.subject,
-                sid: args.sid,
-                reply: args.reply,
-                headers: Some(headers),
+                headers,
                 payload,
             })
         }
@@ -164,59 +154,16 @@ fn unquote(args: &[u8]) -> &[u8] {
     }
 }
 
-struct MessageArgs<'a> {
-    subject: &'a [u8],
-    sid: &'a [u8],
-    reply: Option<&'a [u8]>,
-    headers: usize,
-    total: usize,
-}
-
 #[inline]
-fn message_args(args: &[u8]) -> Result<MessageArgs<'_>, WireError> {
-    let wrong = WireError::Arguments {
-        verb: "MSG",
-        expected: "MSG subject sid [reply] size",
+fn message_args(verb: Verb, args: &[u8]) -> Result<MessageArgs<'_, 2>, WireError> {
+    let (args, verb, expected) = if verb == Verb::Msg {
+        let args = MessageArgs::parse::<4>(args, false);
+        (args, "MSG", "MSG subject sid [reply] size")
+    } else {
+        let args = MessageArgs::parse::<5>(args, true);
+        (args, "HMSG", "HMSG subject sid [reply] header-size total-size")
     };
-    let (found, count) = message_tokens::<4>(args).ok_or(wrong)?;
-    let (reply, total) = match count {
-        3 => (None, found[2]),
-        4 => (Some(found[2]), found[3]),
-        _ => return Err(wrong),
-    };
-    let total = size(total).ok_or(wrong)?;
-    Ok(MessageArgs {
-        subject: found[0],
-        sid: found[1],
-        reply,
-        headers: 0,
-        total,
-    })
-}
-
-#[inline]
-fn hmessage_args(args: &[u8]) -> Result<MessageArgs<'_>, WireError> {
-    let wrong = WireError::Arguments {
-        verb: "HMSG",
-        expected: "HMSG subject sid [reply] header-size total-size",
-    };
-    let (found, count) = message_tokens::<5>(args).ok_or(wrong)?;
-    let (reply, headers, total) = match count {
-        4 => (None, found[2], found[3]),
-        5 => (Some(found[2]), found[3], found[4]),
-        _ => return Err(wrong),
-    };
-    let (headers, total) = (size(headers).ok_or(wrong)?, size(total).ok_or(wrong)?);
-    if headers > total {
-        return Err(wrong);
-    }
-    Ok(MessageArgs {
-        subject: found[0],
-        sid: found[1],
-        reply,
-        headers,
-        total,
-    })
+    args.ok_or(WireError::Arguments { verb, expected })
 }
 
 #[cfg(test)]
