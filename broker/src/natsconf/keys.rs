@@ -53,9 +53,9 @@ impl Keys {
         let Node::Map(entries) = entry.node else {
             return self.wrong(&entry, "a block: { … }");
         };
-        self.block = block;
+        let outer = std::mem::replace(&mut self.block, block);
         entries.into_iter().for_each(|entry| one(self, entry));
-        self.block = "";
+        self.block = outer;
     }
 
     /// Converts one key at the top level.
@@ -83,27 +83,15 @@ impl Keys {
             "logfile" | "log_file" => self.text(&entry, "log.file"),
             "pid_file" | "pidfile" => self.text(&entry, "process.pid_file"),
             "ports_file_dir" => self.text(&entry, "process.ports_file_dir"),
-            "debug" => {
-                self.debug = self
-                    .switch(&entry)
-                    .then(|| entry.place.clone())
-                    .or(self.debug.take())
-            }
-            "trace" | "trace_verbose" => {
-                self.trace = self
-                    .switch(&entry)
-                    .then(|| entry.place.clone())
-                    .or(self.trace.take());
-            }
+            "debug" if self.switch(&entry) => self.debug = Some(entry.place),
+            "trace" | "trace_verbose" if self.switch(&entry) => self.trace = Some(entry.place),
+            "debug" | "trace" | "trace_verbose" => {}
             "logtime" | "log_time" => match entry.node {
                 Node::Bool(false, _) => self.without_effect(&entry, LOGTIME_OFF),
                 _ => _ = self.switch(&entry),
             },
-            "logfile_size_limit" | "log_size_limit" => {
-                if !is_off(&entry.node) {
-                    self.without_effect(&entry, LOG_ROTATION);
-                }
-            }
+            "logfile_size_limit" | "log_size_limit" if is_off(&entry.node) => {}
+            "logfile_size_limit" | "log_size_limit" => self.without_effect(&entry, LOG_ROTATION),
             key => match without_counterpart(key) {
                 Some(NoCounterpart::NoEffect) => {}
                 Some(NoCounterpart::Unsupported(feature)) => self.unsupported(&entry, feature),
@@ -230,9 +218,8 @@ impl Keys {
 
     /// Sets a host. An empty string means the default.
     fn host(&mut self, entry: &Entry, key: &str) {
-        match as_text(&entry.node) {
-            Some("") => {}
-            _ => self.text(entry, key),
+        if as_text(&entry.node) != Some("") {
+            self.text(entry, key);
         }
     }
 
@@ -341,11 +328,10 @@ fn is_off(node: &Node) -> bool {
     match node {
         Node::Bool(flag, _) => !flag,
         Node::Integer(number, _) => *number == 0,
-        Node::Float(..) => false,
         Node::Text(text) => matches!(text.as_str(), "" | "disabled" | "disable"),
         Node::Map(block) => block.is_empty(),
         Node::List(list) => list.is_empty(),
-        Node::Unknown => false,
+        Node::Float(..) | Node::Unknown => false,
     }
 }
 
@@ -377,19 +363,15 @@ fn time(node: &Node) -> Option<(Duration, &str)> {
         Node::Integer(secs, _) => u64::try_from(*secs).ok().map(Duration::from_secs),
         Node::Float(secs, _) => Duration::try_from_secs_f64(*secs).ok(),
         Node::Text(text) => {
+            let is_digit = |next: char| next.is_ascii_digit() || next == '.';
             let mut rest = text.strip_prefix('+').unwrap_or(text);
             let mut secs = 0.0;
             if rest == "0" {
                 return Some((Duration::ZERO, text));
             }
-            while secs == 0.0 || !rest.is_empty() {
-                let number = rest.len()
-                    - rest
-                        .trim_start_matches(|next: char| next.is_ascii_digit() || next == '.')
-                        .len();
-                let (digits, after) = rest.split_at(number);
-                let letters = after.find(|next: char| next.is_ascii_digit() || next == '.');
-                let (unit, left) = after.split_at(letters.unwrap_or(after.len()));
+            loop {
+                let (digits, after) = rest.split_at(rest.find(|next| !is_digit(next))?);
+                let (unit, left) = after.split_at(after.find(is_digit).unwrap_or(after.len()));
                 let unit = match unit {
                     "ns" => 1e-9,
                     "us" | "µs" | "μs" => 1e-6,

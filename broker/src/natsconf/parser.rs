@@ -157,6 +157,16 @@ impl<'a> Parser<'a> {
         taken
     }
 
+    /// Consumes the text up to `quote`, which is also consumed. `unclosed` is the error text if there is none.
+    fn take_until(&mut self, quote: char, unclosed: &str) -> Parsed<&'a str> {
+        let Some(end) = self.rest.find(quote) else {
+            return self.wrong(unclosed);
+        };
+        let text = self.take(end);
+        self.next();
+        Ok(text)
+    }
+
     fn skip(&mut self, skipped: impl Fn(char) -> bool) {
         let left = self.rest.trim_start_matches(skipped);
         self.take(self.rest.len() - left.len());
@@ -180,19 +190,26 @@ impl<'a> Parser<'a> {
         is_comment
     }
 
-    /// Consumes the separator between an entry and the next one. `fault` returns the error text for any other character.
-    fn entry_end(&mut self, fault: impl FnOnce(char) -> String) -> Parsed<()> {
+    /// Consumes what separates an entry or item from the next one: one of `separators`, a line end, a comment, or nothing before
+    /// `closing`. `fault` returns the error text for any other character.
+    fn separator(
+        &mut self,
+        separators: &[char],
+        closing: char,
+        fault: impl FnOnce(char) -> String,
+    ) -> Parsed<()> {
         self.skip(words::is_space);
         match self.peek() {
-            Some(',' | ';') => {
-                self.next();
-            }
-            Some('}') | None => {}
-            Some(next) if words::is_line_end(next) => {}
-            Some(_) if self.skip_comment() => {}
-            Some(next) => return self.wrong(fault(next)),
+            Some(next) if separators.contains(&next) => _ = self.next(),
+            Some(next) if next == closing || words::is_line_end(next) => {}
+            Some(next) if !self.skip_comment() => return self.wrong(fault(next)),
+            _ => {}
         }
         Ok(())
+    }
+
+    fn entry_end(&mut self, fault: impl FnOnce(char) -> String) -> Parsed<()> {
+        self.separator(&[',', ';'], '}', fault)
     }
 
     /// Parses a file. The entries may be enclosed in braces.
@@ -276,12 +293,8 @@ impl<'a> Parser<'a> {
     fn key(&mut self) -> Parsed<Key> {
         if let Some(quote @ ('"' | '\'')) = self.peek() {
             self.next();
-            let Some(end) = self.rest.find(quote) else {
-                return self.wrong("a key in quotes is never closed");
-            };
-            let key = self.take(end).to_owned();
-            self.next();
-            return Ok(Key::Name(key));
+            let key = self.take_until(quote, "a key in quotes is never closed")?;
+            return Ok(Key::Name(key.to_owned()));
         }
         if matches!(self.peek(), None | Some(':' | '=' | '}' | ']' | ',' | ';')) {
             return self.wrong("a key is missing");
@@ -306,12 +319,7 @@ impl<'a> Parser<'a> {
         let file = match self.peek() {
             Some(quote @ ('"' | '\'')) => {
                 self.next();
-                let Some(end) = self.rest.find(quote) else {
-                    return self.wrong("the name of an included file is never closed");
-                };
-                let file = self.take(end);
-                self.next();
-                file
+                self.take_until(quote, "the name of an included file is never closed")?
             }
             _ => {
                 let is_end = |next: char| {
@@ -335,13 +343,10 @@ impl<'a> Parser<'a> {
             );
             return Err(self.fault(FaultKind::Depth, what));
         }
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) => {
-                self.unknown(format!("cannot read the included file {name}: {error}"));
-                return Ok(());
-            }
-        };
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| {
+            self.unknown(format!("cannot read the included file {name}: {error}"));
+            String::new()
+        });
         let Text { entries, mut faults } = Parser::new(&name, &text, None, self.depth + 1).file();
         entries.into_iter().for_each(|entry| self.set(entry));
         // An error of nesting is returned and not recorded here, because it also ends the parsing of the including files.
@@ -365,14 +370,9 @@ impl<'a> Parser<'a> {
                 self.block()
             }
             Some('\'') => {
-                let unclosed = self.fault(FaultKind::Syntax, UNCLOSED_TEXT);
                 self.next();
-                let Some(end) = self.rest.find('\'') else {
-                    return Err(unclosed);
-                };
-                let text = self.take(end).to_owned();
-                self.next();
-                Ok(Node::Text(text))
+                let text = self.take_until('\'', UNCLOSED_TEXT)?;
+                Ok(Node::Text(text.to_owned()))
             }
             Some('"') => {
                 self.next();
@@ -446,17 +446,9 @@ impl<'a> Parser<'a> {
         if node != Node::Unknown {
             items.push((place, node));
         }
-        self.skip(words::is_space);
-        match self.peek() {
-            Some(',') => {
-                self.next();
-            }
-            Some(']') | None => {}
-            Some(next) if words::is_line_end(next) => {}
-            Some(_) if self.skip_comment() => {}
-            Some(next) => return self.wrong(format!("`,` or `]` is missing before `{next}`")),
-        }
-        Ok(())
+        self.separator(&[','], ']', |next| {
+            format!("`,` or `]` is missing before `{next}`")
+        })
     }
 
     /// Parses a string of several lines, which ends at a `)` on a line of its own.
@@ -478,11 +470,19 @@ impl<'a> Parser<'a> {
         loop {
             match self.next() {
                 Some('"') => return self.text(text),
-                Some('\\') => text.push(self.escape()?),
-                Some(next) => text.extend_from_slice(next.encode_utf8(&mut [0; 4]).as_bytes()),
+                Some(next) => self.unescape(next, &mut text)?,
                 None => return Err(unclosed),
             }
         }
+    }
+
+    /// Appends the character `next`, or the byte of the escape sequence that it begins.
+    fn unescape(&mut self, next: char, text: &mut Vec<u8>) -> Parsed<()> {
+        match next {
+            '\\' => text.push(self.escape()?),
+            _ => text.extend_from_slice(next.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+        Ok(())
     }
 
     /// Parses an escape sequence after its backslash.
@@ -494,17 +494,12 @@ impl<'a> Parser<'a> {
             Some('"') => b'"',
             Some('\\') => b'\\',
             Some('x') => {
-                let digits = self.rest.get(..2).filter(|digits| {
-                    let mut bytes = digits.bytes();
-                    bytes.all(|digit| digit.is_ascii_hexdigit())
-                });
-                match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-                    Some(byte) => {
-                        self.take(2);
-                        byte
-                    }
-                    None => return self.wrong("\\x must be followed by two hexadecimal digits"),
-                }
+                let digits = self.rest.get(..2).filter(|digits| !digits.starts_with('+'));
+                let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else {
+                    return self.wrong("\\x must be followed by two hexadecimal digits");
+                };
+                self.take(2);
+                byte
             }
             _ => {
                 return self.wrong("unknown escape sequence; the known ones are \\xXX \\n \\t \\r \\\" \\\\");
@@ -532,7 +527,13 @@ impl<'a> Parser<'a> {
         let end = words::end(self.rest);
         let source = &self.rest[..end];
         if source.contains('\\') {
-            let text = self.word_with_escapes(end)?;
+            let mut text = Vec::new();
+            let stop = self.rest.len() - end;
+            while self.rest.len() > stop
+                && let Some(next) = self.next()
+            {
+                self.unescape(next, &mut text)?;
+            }
             self.end_quote();
             return self.text(text);
         }
@@ -545,19 +546,6 @@ impl<'a> Parser<'a> {
             Some(name) => self.variable(name),
             None => Ok(words::plain(source)),
         }
-    }
-
-    fn word_with_escapes(&mut self, end: usize) -> Parsed<Vec<u8>> {
-        let mut text = Vec::new();
-        let stop = self.rest.len() - end;
-        while self.rest.len() > stop {
-            match self.next() {
-                Some('\\') => text.push(self.escape()?),
-                Some(next) => text.extend_from_slice(next.encode_utf8(&mut [0; 4]).as_bytes()),
-                None => break,
-            }
-        }
-        Ok(text)
     }
 
     /// Skips a single quote at the end of a word, which `nats-server` accepts.

@@ -95,29 +95,22 @@ impl Keys {
 
     /// Converts the block `authorization` in `cluster`.
     pub(super) fn cluster_authorization(&mut self, entry: Entry) {
-        let Node::Map(entries) = entry.node else {
-            return self.wrong(&entry, "a block: { … }");
-        };
-        self.block = "cluster.authorization.";
-        for entry in entries {
+        self.keys_of(entry, "cluster.authorization.", |keys, entry| {
             match entry.key.to_lowercase().as_str() {
-                "user" | "username" => self.text(&entry, "cluster.user"),
-                "pass" | "password" => self.text(&entry, "cluster.password"),
+                "user" | "username" => keys.text(&entry, "cluster.user"),
+                "pass" | "password" => keys.text(&entry, "cluster.password"),
                 // No effect: the timeout of the handshake is cluster.connect_timeout_ms.
                 "timeout" => {}
                 "permissions" | "default_permission" | "default_permissions" => {
-                    self.unsupported(&entry, Unsupported::Permissions);
+                    keys.unsupported(&entry, Unsupported::Permissions);
                 }
                 "token" | "users" => {
-                    let what = format!(
-                        "{}{}: routes have one user and one password, as in nats-server",
-                        self.block, entry.key
-                    );
-                    self.add(&entry.place, what);
+                    let what = "routes have one user and one password, as in nats-server";
+                    let rule = format!("{}{}: {what}", keys.block, entry.key);
+                    keys.add(&entry.place, rule);
                 }
-                _ => self.unknown(&entry),
+                _ => keys.unknown(&entry),
             }
-        }
-        self.block = "cluster.";
+        });
     }
 }
