@@ -1,4 +1,4 @@
-//! The session of one client: its PINGs, its deadlines, the INFO it is told, and when it is held back.
+//! The session of one client: keep-alive, deadlines, INFO, and the times at which no input of the client is processed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,12 +20,13 @@ use crate::shared::{Advertised, Shared};
 use crate::shell::{self, Session, Shell};
 use crate::turn;
 
-/// The first PING comes so long after CONNECT, and up to a fifth later, whatever the client sends, as `nats-server` does it: it measures
-/// the way, and some old client libraries look at an `-ERR` only when more bytes come.
+/// Time from CONNECT to the first PING, which comes up to a fifth later, as in `nats-server`. It measures the round-trip time. Some old
+/// client libraries process an `-ERR` only when more bytes arrive.
 const FIRST_PING: Duration = Duration::from_secs(2);
-/// How long a producer waits for a subscriber that cannot keep up, before it may send more.
+/// Time for which no input of a publisher is processed when a subscriber cannot keep up.
 const STALL: Duration = Duration::from_millis(5);
-/// See the file's head.
+
+/// See the head of this file.
 struct ClientSession {
     shared: Arc<Shared>,
     client_info: Arc<ClientInfo>,
@@ -34,28 +35,28 @@ struct ClientSession {
     local: Option<SocketAddr>,
     client: Client,
     policy: Arc<Policy>,
-    /// What INFO last told the client.
+    /// Content of the last INFO.
     advertised: Advertised,
-    /// The first INFO did not name all nodes; a client that takes another one gets them.
+    /// The first INFO did not name all nodes. A client that accepts INFO at any time gets a complete one after CONNECT.
     owes_info: bool,
     started: Instant,
     heard: Instant,
-    /// When the first PING behind CONNECT is due; `None` before CONNECT, and when it was sent.
+    /// Time at which the first PING after CONNECT is due. `None`: before CONNECT, or the PING was sent.
     first_ping: Option<Instant>,
     was_connected: bool,
     pinged: Option<Instant>,
     pings: u32,
-    /// Nothing is read before: a subscriber cannot keep up.
+    /// No input is processed before this time, because a subscriber cannot keep up.
     stalled_until: Option<Instant>,
 }
 
-/// Serves one client from its INFO to its end.
+/// Serves one client from INFO to the end of its connection.
 pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: u64) -> Reason {
     let now = Instant::now();
     let socket = Arc::new(stream);
     let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
     let client_info = Arc::new(ClientInfo::new(Arc::clone(&outbox), peer));
-    // Read before the policy: a change between the two is taken up again.
+    // The number of the last reload is read before the policy, so that a reload in between is noticed later.
     let news = shared.news();
     shared.clients.insert(Arc::clone(&client_info));
     let policy = shared.policy.load_full();
@@ -80,7 +81,6 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
     let mut shell = Shell::new(session, (outbox, socket), shared, (news, policy), &[]);
     let reason = shell.run().await;
     shell.session.end(reason);
-    // What is left for it goes out as far as the socket takes it; then the connection is closed in order.
     Box::pin(close(shell, reason)).await;
     reason
 }
@@ -99,7 +99,7 @@ impl Session for ClientSession {
         Ok(())
     }
 
-    /// A client is held back while a subscriber of its messages cannot keep up, and while its PONG waits.
+    /// No input is processed while a subscriber of the client's messages cannot keep up, and while a PONG to the client waits.
     fn held_until(&mut self) -> Option<Instant> {
         if self.outbox.take_stall() {
             self.stalled_until = Some(Instant::now() + STALL);
@@ -121,7 +121,7 @@ impl Session for ClientSession {
         taken
     }
 
-    /// While the PONG waits, the frames behind the PING do.
+    /// While the PONG waits, the frames after the PING wait too.
     fn wants_turn(&self) -> bool {
         self.client.flush.is_begun()
     }
@@ -158,7 +158,7 @@ impl Session for ClientSession {
     }
 
     fn due(&self, now: Instant) -> Instant {
-        // While a PONG waits, the time for that is due before any PING.
+        // While a PONG waits, no PING is due; the end of that wait comes earlier.
         let ping = self.ping_due().unwrap_or(now + self.policy.ping_interval);
         if self.is_unknown() {
             return ping.min(self.started + self.policy.auth_timeout);
@@ -168,7 +168,7 @@ impl Session for ClientSession {
 }
 
 impl ClientSession {
-    /// Returns whether a CONNECT with credentials is still to come.
+    /// Returns whether the client must still send a CONNECT with credentials.
     fn is_unknown(&self) -> bool {
         self.policy.access.is_required() && !self.client.is_connected()
     }
@@ -193,8 +193,8 @@ impl ClientSession {
         }
     }
 
-    /// When the next PING is due; `None` while a PONG waits for other nodes: a client takes the first frame behind its own PING for
-    /// the answer.
+    /// Returns the time at which the next PING is due. `None` while a PONG waits for other nodes, because a client takes the first frame
+    /// after its own PING for the answer.
     fn ping_due(&self) -> Option<Instant> {
         let interval = self.policy.ping_interval;
         let due = match (self.first_ping, self.pinged) {
@@ -205,7 +205,7 @@ impl ClientSession {
         (!self.client.flush.is_begun()).then_some(due)
     }
 
-    /// Ends the client's subscriptions and tells it why.
+    /// Ends the client's subscriptions and sends the `-ERR` for `reason`, if it has one.
     fn end(&mut self, reason: Reason) {
         self.outbox.close(reason);
         end_log::closed(reason, &self.client_info, &self.policy);
@@ -216,19 +216,19 @@ impl ClientSession {
             encode::err(text.as_bytes(), &mut line);
             turn::say(&self.outbox, &line);
         }
-        // Whoever stops the node ends the routes when the last client is gone; what that one said last must be with them.
+        // When a node stops, its routes are closed after its last client. The client's last messages must be in their queues by then.
         turn::flush();
     }
 }
 
-/// Writes what is left, says that nothing more comes, and takes what the other side still sends, all in a bounded time.
+/// Writes the pending bytes, shuts down the sending side, and discards further input, all within a time limit.
 async fn close(shell: Shell<ClientSession>, reason: Reason) {
     let Shell { session, socket, .. } = shell;
     let (outbox, policy) = (Arc::clone(&session.outbox), Arc::clone(&session.policy));
     drop(session);
     let is_broken = reason.is_broken();
     if !is_broken {
-        // A client that has only closed its sending side may be reading much.
+        // A client that has closed only its sending side may still have to read much.
         let patience = match reason {
             Reason::ClientClosed => policy.write_deadline,
             _ => linger::LINGER,

@@ -1,4 +1,4 @@
-//! What is found among subscriptions that come and go.
+//! Tests of the look-up of recipients while subscriptions are added and removed.
 
 use super::*;
 use crate::outbox::Outbox;
@@ -7,29 +7,22 @@ use proptest::prelude::*;
 use standin_wire::subject::matches;
 
 fn subscription(subject: &str, queue: Option<&str>, sid: &str) -> Arc<Subscription> {
-    let queue = queue.map(str::as_bytes);
     let client = Arc::new(Outbox::unconnected(1));
-    Arc::new(Subscription::new(
-        client,
-        subject.as_bytes(),
-        queue,
-        sid.as_bytes(),
-    ))
+    let (subject, queue, sid) = (subject.as_bytes(), queue.map(str::as_bytes), sid.as_bytes());
+    Arc::new(Subscription::new(client, subject, queue, sid))
 }
 
 fn table() -> Subscriptions {
     Subscriptions::new(Arc::new(Generations::new()))
 }
 
-/// The sids that match, and those of each group, sorted.
+/// Returns the matching sids without a queue group and those of each group, sorted.
 fn found(all: &Subscriptions, subject: &str) -> (Vec<String>, Vec<Vec<String>>) {
     let mut matched = Matched::default();
     all.collect(subject.as_bytes(), &mut matched);
     let sids = |list: &[Arc<Subscription>]| {
-        let mut sids: Vec<String> = list
-            .iter()
-            .map(|one| String::from_utf8_lossy(one.sid()).into_owned())
-            .collect();
+        let text = |one: &Arc<Subscription>| String::from_utf8_lossy(one.sid()).into_owned();
+        let mut sids: Vec<String> = list.iter().map(text).collect();
         sids.sort();
         sids
     };
@@ -39,7 +32,7 @@ fn found(all: &Subscriptions, subject: &str) -> (Vec<String>, Vec<Vec<String>>) 
 }
 
 #[test]
-fn members_of_a_group_are_one_group_whatever_their_pattern() {
+fn members_of_a_queue_group_are_one_group_even_with_different_patterns() {
     let all = table();
     for (subject, queue, sid) in [
         ("a.b", Some("q"), "1"),
@@ -56,7 +49,7 @@ fn members_of_a_group_are_one_group_whatever_their_pattern() {
 }
 
 #[test]
-fn one_of_many_equals_is_taken_out_and_the_others_stay() {
+fn removing_one_of_many_subscriptions_to_a_subject_keeps_the_others() {
     let all = table();
     let many: Vec<_> = (0..50)
         .map(|number| subscription("a", None, &number.to_string()))
@@ -72,12 +65,12 @@ fn one_of_many_equals_is_taken_out_and_the_others_stay() {
     }
     assert!(
         all.read().literal.iter().all(HashTable::is_empty),
-        "nothing is left behind"
+        "an entry is left"
     );
 }
 
 #[test]
-fn a_change_is_told_of_to_the_subjects_that_it_can_touch() {
+fn a_change_raises_the_generation_of_each_subject_that_it_can_affect() {
     let all = table();
     let generations = &all.generations;
     for (pattern, touched, untouched) in [
@@ -93,37 +86,29 @@ fn a_change_is_told_of_to_the_subjects_that_it_can_touch() {
         let (one, other) = (before(touched), before(untouched));
         let added = subscription(pattern, None, "1");
         all.add(&added);
-        assert_ne!(before(touched), one, "{pattern} touches {touched}");
+        assert_ne!(before(touched), one, "{pattern} affects {touched}");
         if !untouched.is_empty() {
-            assert_eq!(before(untouched), other, "{pattern} does not touch {untouched}");
+            assert_eq!(before(untouched), other, "{pattern} does not affect {untouched}");
         }
         let one = before(touched);
         all.remove(&added);
-        assert_ne!(before(touched), one, "{pattern} goes");
+        assert_ne!(before(touched), one, "{pattern} is removed");
     }
 }
 
 #[test]
-fn a_delivery_after_the_last_is_none() {
+fn a_delivery_after_the_maximum_is_over() {
     let three = subscription("a", None, "1");
     assert_eq!(three.take_delivery(), Delivery::Due);
     assert!(!three.set_max(3));
-    let deliveries = [
-        three.take_delivery(),
-        three.take_delivery(),
-        three.take_delivery(),
-    ];
-    assert_eq!(deliveries, [Delivery::Due, Delivery::Last, Delivery::Over]);
+    for delivery in [Delivery::Due, Delivery::Last, Delivery::Over] {
+        assert_eq!(three.take_delivery(), delivery);
+    }
     assert!(three.is_over());
 }
 
 fn token() -> impl Strategy<Value = String> {
-    prop_oneof![
-        Just("a".to_owned()),
-        Just("b".to_owned()),
-        Just("*x".to_owned()),
-        Just("c>".to_owned())
-    ]
+    prop::sample::select(vec!["a", "b", "*x", "c>"]).prop_map(str::to_owned)
 }
 
 fn subject() -> impl Strategy<Value = String> {
@@ -141,9 +126,9 @@ fn pattern() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever came and went: found is what the plain rule says, and a subject whose counters stand still finds the same.
+    /// A look-up finds the subscriptions that match one by one. While the generation of a subject is unchanged, so is its result.
     #[test]
-    fn what_is_found_is_what_the_plain_rule_says(
+    fn a_look_up_finds_the_subscriptions_that_match_one_by_one(
         patterns in prop::collection::vec((pattern(), prop::option::of("[qr]"), any::<bool>()), 0..30),
         subjects in prop::collection::vec(subject(), 1..10),
     ) {
@@ -164,7 +149,7 @@ proptest! {
             for (subject, seen) in subjects.iter().zip(&mut seen) {
                 let now = generations.sum(generations.watched(subject.as_bytes()));
                 let found = found(&all, subject);
-                prop_assert!(now != seen.0 || found == seen.1, "{pattern} changed {subject} unsaid");
+                prop_assert!(now != seen.0 || found == seen.1, "{pattern} changed {subject} without a new generation");
                 *seen = (now, found);
             }
         }
