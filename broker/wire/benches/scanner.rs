@@ -4,9 +4,12 @@
 
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use standin_wire::Scanner;
+use standin_wire::client::Client;
 use standin_wire::limits::FrameLimits;
-use standin_wire::{ClientScanner, ServerScanner};
+use standin_wire::scanner::Dialect;
+use standin_wire::server::Server;
 
 const STREAM_BYTES: usize = 256 * 1024;
 
@@ -22,8 +25,21 @@ fn stream(payload: usize, line: impl Fn(usize) -> String) -> Vec<u8> {
     stream
 }
 
+/// Measures the scan of all frames in `bytes`.
+fn scan_all<D: Dialect>(bencher: &mut Bencher<'_>, bytes: &[u8], limits: FrameLimits) {
+    let mut scanner = Scanner::<D>::new(limits);
+    bencher.iter(|| {
+        let mut at = 0;
+        while let Ok(Some(span)) = scanner.next(black_box(&bytes[at..])) {
+            at += span.len;
+        }
+        at
+    });
+}
+
 fn scan(criterion: &mut Criterion) {
     for payload in [16, 128, 4096] {
+        let subject = |n| format!("orders.eu.{}", n % 100);
         let streams = [
             (
                 "pub/same",
@@ -31,11 +47,11 @@ fn scan(criterion: &mut Criterion) {
             ),
             (
                 "pub/varied",
-                stream(payload, |n| format!("PUB orders.eu.{} {payload}\r\n", n % 100)),
+                stream(payload, |n| format!("PUB {} {payload}\r\n", subject(n))),
             ),
             (
                 "pub/odd",
-                stream(payload, |n| format!("pub orders.eu.{} {payload}\r\n", n % 100)),
+                stream(payload, |n| format!("pub {} {payload}\r\n", subject(n))),
             ),
             (
                 "msg/same",
@@ -53,23 +69,9 @@ fn scan(criterion: &mut Criterion) {
             group.throughput(Throughput::Bytes(bytes.len() as u64));
             group.bench_with_input(BenchmarkId::new(*name, payload), bytes, |bencher, bytes| {
                 if name.starts_with("pub") {
-                    let mut scanner = ClientScanner::new(FrameLimits::CLIENT);
-                    bencher.iter(|| {
-                        let mut at = 0;
-                        while let Ok(Some(span)) = scanner.next(black_box(&bytes[at..])) {
-                            at += span.len;
-                        }
-                        at
-                    });
+                    scan_all::<Client>(bencher, bytes, FrameLimits::CLIENT);
                 } else {
-                    let mut scanner = ServerScanner::new(FrameLimits::SERVER);
-                    bencher.iter(|| {
-                        let mut at = 0;
-                        while let Ok(Some(span)) = scanner.next(black_box(&bytes[at..])) {
-                            at += span.len;
-                        }
-                        at
-                    });
+                    scan_all::<Server>(bencher, bytes, FrameLimits::SERVER);
                 }
             });
         }

@@ -218,67 +218,48 @@ mod tests {
         })
     }
 
+    fn sub<'a>(subject: &'a str, queue: Option<&'a str>, sid: &'a str) -> Frame<'a> {
+        Frame::Sub(Sub {
+            subject: subject.as_bytes(),
+            queue: queue.map(str::as_bytes),
+            sid: sid.as_bytes(),
+        })
+    }
+
     #[test]
     fn pub_has_a_subject_an_optional_reply_and_a_payload() {
-        assert_eq!(one("PUB foo 5\r\nhello\r\n"), publish("foo", None, "hello"));
-        assert_eq!(
-            one("PUB foo bar 5\r\nhello\r\n"),
-            publish("foo", Some("bar"), "hello")
-        );
-        assert_eq!(one("PUB foo 0\r\n\r\n"), publish("foo", None, ""));
-        assert_eq!(
-            one("PUB foo 000000004\r\n\r\n\r\n\r\n"),
-            publish("foo", None, "\r\n\r\n")
-        );
+        for (text, reply, payload) in [
+            ("PUB foo 5\r\nhello\r\n", None, "hello"),
+            ("PUB foo bar 5\r\nhello\r\n", Some("bar"), "hello"),
+            ("PUB foo 0\r\n\r\n", None, ""),
+            ("PUB foo 000000004\r\n\r\n\r\n\r\n", None, "\r\n\r\n"),
+        ] {
+            assert_eq!(one(text), publish("foo", reply, payload));
+        }
     }
 
     #[test]
     fn hpub_splits_headers_from_payload() {
-        let block = b"NATS/1.0\r\n\r\n".as_slice();
-        for (text, reply, headers, payload) in [
-            (
-                "HPUB foo 12 13\r\nNATS/1.0\r\n\r\nx\r\n",
-                None,
-                block,
-                b"x".as_slice(),
-            ),
-            (
-                "HPUB foo bar 12 12\r\nNATS/1.0\r\n\r\n\r\n",
-                Some(b"bar".as_slice()),
-                block,
-                b"",
-            ),
-            ("HPUB foo 0 1\r\nx\r\n", None, b"", b"x"),
+        let block = "NATS/1.0\r\n\r\n";
+        for (line, reply, headers, payload) in [
+            ("HPUB foo 12 13", None, block, "x"),
+            ("HPUB foo bar 12 12", Some(b"bar".as_slice()), block, ""),
+            ("HPUB foo 0 1", None, "", "x"),
         ] {
-            let Frame::Publish(found) = one(text) else {
+            let text = format!("{line}\r\n{headers}{payload}\r\n");
+            let Frame::Publish(found) = one(&text) else {
                 panic!("{text}")
             };
-            assert_eq!(
-                (found.reply, found.headers, found.payload),
-                (reply, Some(headers), payload)
-            );
+            assert_eq!((found.reply, found.headers), (reply, Some(headers.as_bytes())));
+            assert_eq!(found.payload, payload.as_bytes());
         }
     }
 
     #[test]
     fn arguments_of_sub_and_unsub_are_decoded() {
-        let (subject, sid) = (b"foo.*".as_slice(), b"1".as_slice());
-        assert_eq!(
-            one("SUB foo.* 1\r\n"),
-            Frame::Sub(Sub {
-                subject,
-                queue: None,
-                sid
-            })
-        );
-        assert_eq!(
-            one("SUB foo.* q 1\r\n"),
-            Frame::Sub(Sub {
-                subject,
-                queue: Some(b"q"),
-                sid
-            })
-        );
+        let sid = b"1".as_slice();
+        assert_eq!(one("SUB foo.* 1\r\n"), sub("foo.*", None, "1"));
+        assert_eq!(one("SUB foo.* q 1\r\n"), sub("foo.*", Some("q"), "1"));
         assert_eq!(one("UNSUB 1\r\n"), Frame::Unsub(Unsub { sid, max: None }));
         assert_eq!(one("UNSUB 1 5\r\n"), Frame::Unsub(Unsub { sid, max: Some(5) }));
     }
@@ -314,14 +295,7 @@ mod tests {
 
     #[test]
     fn a_carriage_return_is_a_blank_in_sub_and_part_of_a_token_in_pub() {
-        assert_eq!(
-            one("SUB foo\r1\r\r\n"),
-            Frame::Sub(Sub {
-                subject: b"foo",
-                queue: None,
-                sid: b"1"
-            })
-        );
+        assert_eq!(one("SUB foo\r1\r\r\n"), sub("foo", None, "1"));
         assert_eq!(one("PUB f\ro 1\r\nx\r\n"), publish("f\ro", None, "x"));
         assert_eq!(error("PUB foo 1\r\r\nx\r\n").kind(), "arguments");
         assert_eq!(error("PUB foo\r1\r\nx\r\n").kind(), "arguments");

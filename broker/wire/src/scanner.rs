@@ -140,11 +140,6 @@ impl<D: Dialect> Scanner<D> {
         self.memo = None;
     }
 
-    /// Frees the memory of the last control line.
-    pub fn forget(&mut self) {
-        self.memo = None;
-    }
-
     /// Finds the frame at the start of `buf`. Returns `None` if more bytes are needed.
     ///
     /// # Errors

@@ -192,12 +192,13 @@ mod tests {
 
     #[test]
     fn msg_has_a_subject_a_sid_an_optional_reply_and_a_payload() {
-        assert_eq!(one("MSG foo 7 5\r\nhello\r\n"), message("foo", None, "hello"));
-        assert_eq!(
-            one("msg\tfoo  7 bar 5\nhello\r\n"),
-            message("foo", Some("bar"), "hello")
-        );
-        assert_eq!(one("MSG f\ro 7 000000000\r\n\r\n"), message("f\ro", None, ""));
+        for (text, subject, reply, payload) in [
+            ("MSG foo 7 5\r\nhello\r\n", "foo", None, "hello"),
+            ("msg\tfoo  7 bar 5\nhello\r\n", "foo", Some("bar"), "hello"),
+            ("MSG f\ro 7 000000000\r\n\r\n", "f\ro", None, ""),
+        ] {
+            assert_eq!(one(text), message(subject, reply, payload));
+        }
     }
 
     #[test]
@@ -218,22 +219,20 @@ mod tests {
 
     #[test]
     fn frames_without_payload_are_decoded() {
-        assert_eq!(one("INFO {\"a\":1} \r\n"), Frame::Info(b"{\"a\":1}"));
-        assert_eq!(one("info{}\n"), Frame::Info(b"{}"));
-        assert_eq!(one("+OK\r\n"), Frame::Ok);
-        assert_eq!(one("PING\r\n"), Frame::Ping);
-        assert_eq!(one("PONG\r\n"), Frame::Pong);
-    }
-
-    #[test]
-    fn the_quotes_of_an_err_text_are_removed() {
-        assert_eq!(
-            one("-ERR 'Stale Connection'\r\n"),
-            Frame::Err(b"Stale Connection")
-        );
-        assert_eq!(one("-ERR Stale\r\n"), Frame::Err(b"Stale"));
-        assert_eq!(one("-ERR\r\n"), Frame::Err(b""));
-        assert_eq!(one("-ERR '\r\n"), Frame::Err(b"'"));
+        for (text, frame) in [
+            ("INFO {\"a\":1} \r\n", Frame::Info(b"{\"a\":1}")),
+            ("info{}\n", Frame::Info(b"{}")),
+            ("+OK\r\n", Frame::Ok),
+            ("PING\r\n", Frame::Ping),
+            ("PONG\r\n", Frame::Pong),
+            // The quotes of the text are removed.
+            ("-ERR 'Stale Connection'\r\n", Frame::Err(b"Stale Connection")),
+            ("-ERR Stale\r\n", Frame::Err(b"Stale")),
+            ("-ERR\r\n", Frame::Err(b"")),
+            ("-ERR '\r\n", Frame::Err(b"'")),
+        ] {
+            assert_eq!(one(text), frame, "{text:?}");
+        }
     }
 
     #[test]
