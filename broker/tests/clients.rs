@@ -4,6 +4,7 @@ use crate::node::{CONNECT, RawClient, TIMEOUT, eventually, page_field, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
 #[tokio::test]
 async fn many_clients_that_close_at_once_leave_no_subscriptions() {
     let server = start(|_| {}).await;
@@ -49,9 +50,7 @@ async fn frames_sent_in_single_bytes_are_parsed() {
 #[tokio::test]
 async fn headers_are_sent_only_to_clients_that_support_them() {
     let server = start(|_| {}).await;
-    let mut old = RawClient::open(&server).await;
-    old.send("SUB a 1\r\n").await;
-    old.flush().await;
+    let mut old = RawClient::open_with(&server, "SUB a 1\r\n").await;
     let mut new = RawClient::connect(&server).await;
     new.send("CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB a 1\r\nHPUB a 15 20\r\nNATS/1.0\r\nA\r\n\r\nhello\r\n")
         .await;
@@ -65,14 +64,10 @@ async fn members_of_a_queue_group_get_equal_shares() {
     let server = start(|_| {}).await;
     let mut members = Vec::new();
     for _ in 0..4 {
-        let mut member = RawClient::open(&server).await;
-        member.send("SUB work crew 1\r\n").await;
-        member.flush().await;
+        let member = RawClient::open_with(&server, "SUB work crew 1\r\n").await;
         members.push(member);
     }
-    let mut publisher = RawClient::open(&server).await;
-    publisher.send("PUB work 1\r\nx\r\n".repeat(4000)).await;
-    publisher.flush().await;
+    let _publisher = RawClient::open_with(&server, &"PUB work 1\r\nx\r\n".repeat(4000)).await;
     let mut total = 0;
     for member in &mut members {
         member.send("PING\r\n").await;
@@ -95,41 +90,26 @@ async fn large_payloads_reach_many_subscribers_complete_and_in_order() {
     let server = start(|_| {}).await;
     let mut subscribers = Vec::new();
     for _ in 0..20 {
-        let mut subscriber = RawClient::open(&server).await;
-        subscriber.send("SUB large 1\r\n").await;
-        subscriber.flush().await;
+        let subscriber = RawClient::open_with(&server, "SUB large 1\r\n").await;
         subscribers.push(subscriber);
     }
     let mut publisher = RawClient::open(&server).await;
-    let payloads: Vec<String> = (0..20u8)
-        .map(|number| {
-            char::from(b'a' + number)
-                .to_string()
-                .repeat(8 * 1024 + 37_000 * usize::from(number))
-        })
+    let payloads: Vec<String> = ('a'..'u')
+        .enumerate()
+        .map(|(number, letter)| letter.to_string().repeat(8 * 1024 + 37_000 * number))
         .collect();
-    let reading: Vec<_> = subscribers
-        .into_iter()
-        .map(|mut subscriber| {
-            let payloads = payloads.clone();
-            tokio::spawn(async move {
-                for payload in &payloads {
-                    subscriber
-                        .expect(&format!("MSG large 1 {}\r\n{payload}\r\n", payload.len()))
-                        .await;
-                }
-            })
-        })
-        .collect();
-    for payload in &payloads {
-        publisher
-            .send(format!("PUB large {}\r\n{payload}\r\n", payload.len()))
-            .await;
+    let frames = |head: &str| -> String {
+        let frame = |payload: &String| format!("{head} {}\r\n{payload}\r\n", payload.len());
+        payloads.iter().map(frame).collect()
+    };
+    let mut reading = tokio::task::JoinSet::new();
+    for mut subscriber in subscribers {
+        let expected = frames("MSG large 1");
+        reading.spawn(async move { subscriber.expect(&expected).await });
     }
+    publisher.send(frames("PUB large")).await;
     publisher.flush().await;
-    for one in reading {
-        one.await.expect("every payload arrives complete and in order");
-    }
+    reading.join_all().await;
 }
 
 #[tokio::test]
@@ -171,10 +151,8 @@ async fn a_batch_for_thousands_of_subscriptions_does_not_block_other_clients() {
         settings.limits.max_pending = 1 << 30;
     })
     .await;
-    let mut subscriber = RawClient::open(&server).await;
     let subs: String = (0..SUBSCRIPTIONS).map(|sid| format!("SUB a {sid}\r\n")).collect();
-    subscriber.send(&subs).await;
-    subscriber.flush().await;
+    let mut subscriber = RawClient::open_with(&server, &subs).await;
     let mut other = RawClient::open(&server).await;
     let mut publisher = RawClient::open(&server).await;
     publisher
@@ -225,14 +203,9 @@ async fn a_subject_may_have_very_many_tokens() {
         .await;
     deep.flush().await;
     deep.send(format!("PUB {subject}b 1\r\nx\r\n")).await;
-    let mut received = vec![
-        deep.line().await,
-        deep.line().await,
-        deep.line().await,
-        deep.line().await,
-    ];
-    received.retain(|line| line.starts_with("MSG"));
-    assert_eq!(received.len(), 2);
+    for is_head in [true, false, true, false] {
+        assert_eq!(deep.line().await.starts_with("MSG"), is_head);
+    }
     deep.send("UNSUB 1\r\nUNSUB 2\r\n").await;
     deep.flush().await;
     assert_eq!(server.subscriptions(), 0);
@@ -242,9 +215,7 @@ async fn a_subject_may_have_very_many_tokens() {
 async fn a_client_that_closes_only_its_sending_side_gets_all_pending_messages() {
     const MESSAGES: usize = 200;
     let server = start(|_| {}).await;
-    let mut client = RawClient::open(&server).await;
-    client.send("SUB a 1\r\n").await;
-    client.flush().await;
+    let mut client = RawClient::open_with(&server, "SUB a 1\r\n").await;
     let message = format!("PUB a 65536\r\n{}\r\n", "x".repeat(65_536));
     client.send(message.repeat(MESSAGES) + "PING\r\n").await;
     client

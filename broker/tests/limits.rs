@@ -5,15 +5,15 @@ use standin_broker::Settings;
 use standin_broker::settings::Millis;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+
 #[tokio::test]
 async fn connections_over_the_limit_are_refused_until_another_closes() {
     let server = start(|settings| settings.limits.max_connections = 2).await;
     let one = RawClient::open(&server).await;
     let _two = RawClient::open(&server).await;
+    let stream = TcpStream::connect(server.address()).await;
     let mut three = RawClient {
-        stream: TcpStream::connect(server.address())
-            .await
-            .expect("connect to the node"),
+        stream: stream.expect("connect to the node"),
         received: Vec::new(),
     };
     assert_eq!(three.rest().await, "-ERR 'maximum connections exceeded'\r\n");
@@ -25,12 +25,8 @@ async fn connections_over_the_limit_are_refused_until_another_closes() {
 #[tokio::test]
 async fn a_client_that_never_reads_is_closed_and_does_not_block_the_others() {
     let server = start(|settings| settings.limits.max_pending = 1024 * 1024).await;
-    let mut slow = RawClient::open(&server).await;
-    slow.send("SUB flood 1\r\nSUB flood 2\r\n").await;
-    slow.flush().await;
-    let mut reader = RawClient::open(&server).await;
-    reader.send("SUB flood 7\r\n").await;
-    reader.flush().await;
+    let _slow = RawClient::open_with(&server, "SUB flood 1\r\nSUB flood 2\r\n").await;
+    let mut reader = RawClient::open_with(&server, "SUB flood 7\r\n").await;
     let mut publisher = RawClient::open(&server).await;
     let message = format!("PUB flood 1000\r\n{}\r\n", "x".repeat(1000));
     // In total far more than the socket buffers can hold, but in flight never more than may be pending for the client that reads.
@@ -54,9 +50,7 @@ async fn a_client_that_never_reads_is_closed_and_does_not_block_the_others() {
 #[tokio::test]
 async fn a_client_that_reads_nothing_within_the_write_deadline_is_closed() {
     let server = start(|settings| settings.limits.write_deadline_ms = Millis(300)).await;
-    let mut slow = RawClient::open(&server).await;
-    slow.send("SUB flood 1\r\n").await;
-    slow.flush().await;
+    let _slow = RawClient::open_with(&server, "SUB flood 1\r\n").await;
     let mut publisher = RawClient::open(&server).await;
     let message = format!("PUB flood 1000\r\n{}\r\n", "x".repeat(1000));
     // More than the socket buffers can hold, and less than may be pending.
@@ -69,14 +63,17 @@ async fn a_client_that_reads_nothing_within_the_write_deadline_is_closed() {
 }
 
 #[tokio::test]
-async fn a_silent_client_gets_pings_and_is_closed_as_stale() {
+async fn a_silent_client_gets_pings_and_is_closed_as_stale_even_before_its_connect() {
     let server = start(|settings| {
         settings.limits.ping_interval_ms = Millis(100);
         settings.limits.ping_max = 2;
     })
     .await;
-    let mut silent = RawClient::open(&server).await;
-    assert_eq!(silent.rest().await, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n");
+    let with_connect = RawClient::open(&server).await;
+    let without_connect = RawClient::connect(&server).await;
+    for mut silent in [with_connect, without_connect] {
+        assert_eq!(silent.rest().await, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n");
+    }
     let mut answering = RawClient::open(&server).await;
     for _ in 0..6 {
         answering.expect("PING\r\n").await;
@@ -94,17 +91,6 @@ async fn subscriptions_over_the_limit_are_refused_and_the_client_stays() {
     client.expect("-ERR 'maximum subscriptions exceeded'\r\n").await;
     client.send("PUB c 1\r\nc\r\nPUB d 1\r\nd\r\n").await;
     client.expect("MSG d 4 1\r\nd\r\n").await;
-}
-
-#[tokio::test]
-async fn a_client_without_connect_gets_pings_and_is_closed_as_stale() {
-    let server = start(|settings| {
-        settings.limits.ping_interval_ms = Millis(100);
-        settings.limits.ping_max = 2;
-    })
-    .await;
-    let mut silent = RawClient::connect(&server).await;
-    assert_eq!(silent.rest().await, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n");
 }
 
 /// Old clients make a subscription for each request, which ends with the reply.
@@ -136,9 +122,7 @@ async fn reloaded_limits_hold_for_new_clients() {
     let server = start(|_| {}).await;
     let text = "addr = \"127.0.0.1\"\nport = -1\n[limits]\nmax_pending = 1048576\n[process]\nworkers = 2\n";
     server.reload(Settings::from_toml(text).expect("settings"));
-    let mut slow = RawClient::open(&server).await;
-    slow.send("SUB a 1\r\n").await;
-    slow.flush().await;
+    let _slow = RawClient::open_with(&server, "SUB a 1\r\n").await;
     let mut publisher = RawClient::open(&server).await;
     let batch = format!("PUB a 65536\r\n{}\r\n", "x".repeat(65_536)).repeat(8);
     let start = Instant::now();

@@ -44,8 +44,13 @@ impl RawClient {
 
     /// Connects and sends CONNECT.
     pub(crate) async fn open(server: &Server) -> Self {
+        Self::open_with(server, "").await
+    }
+
+    /// Connects, sends CONNECT and `frames`, and waits until the node has processed them.
+    pub(crate) async fn open_with(server: &Server, frames: &str) -> Self {
         let mut raw = Self::connect(server).await;
-        raw.send(CONNECT).await;
+        raw.send(format!("{CONNECT}{frames}")).await;
         raw.flush().await;
         raw
     }
