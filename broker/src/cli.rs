@@ -9,7 +9,7 @@ mod words;
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
@@ -214,12 +214,6 @@ impl Cli {
         Ok(cli)
     }
 
-    /// Returns the path of the settings file, if it is given.
-    fn file(&self) -> Option<PathBuf> {
-        let path = self.config.as_ref().filter(|path| !path.is_empty());
-        path.map(PathBuf::from)
-    }
-
     /// Loads the settings from the defaults, the file of `--config`, the environment and these flags; the later ones override. Called at the
     /// start and at each SIGHUP.
     ///
@@ -229,9 +223,9 @@ impl Cli {
         // Variables that are not UTF-8 cannot be settings. They are skipped, because env::vars would panic.
         let environment = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let file = self.file();
+        let file = self.config.as_deref().filter(|path| !path.is_empty());
         let input = Input {
-            file: file.as_deref(),
+            file: file.map(Path::new),
             environment: environment.collect(),
             flags: self.flags(),
         };

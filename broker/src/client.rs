@@ -117,14 +117,9 @@ impl Client {
         if !changed || !self.connected {
             return Ok(());
         }
-        let stays = self
-            .said
-            .as_deref()
-            .is_some_and(|said| self.policy.access.admits(said));
-        if stays {
-            Ok(())
-        } else {
-            Err(Reason::AuthorizationRevoked)
+        match self.said.as_deref() {
+            Some(said) if self.policy.access.admits(said) => Ok(()),
+            _ => Err(Reason::AuthorizationRevoked),
         }
     }
 
@@ -354,25 +349,12 @@ impl Client {
             |known| known.sid() == sub.sid,
             |known| hasher.hash_one(known.sid()),
         );
-        let new = || {
-            Arc::new(Subscription::new(
-                Arc::clone(&self.outbox),
-                sub.subject,
-                sub.queue,
-                sub.sid,
-            ))
-        };
         let recorded = match entry {
             // A sid in use keeps its subscription, as in nats-server.
             Entry::Occupied(entry) if !entry.get().is_over() => None,
-            Entry::Occupied(mut entry) => {
-                let added = new();
-                let recorded = interest.subscribe(&added);
-                *entry.get_mut() = added;
-                Some(recorded)
-            }
-            Entry::Vacant(entry) => {
-                let added = new();
+            entry => {
+                let client = Arc::clone(&self.outbox);
+                let added = Arc::new(Subscription::new(client, sub.subject, sub.queue, sub.sid));
                 let recorded = interest.subscribe(&added);
                 entry.insert(added);
                 Some(recorded)

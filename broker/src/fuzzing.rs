@@ -61,11 +61,8 @@ pub fn sessions(input: &[u8]) {
     for number in 0..CLIENTS {
         world.end(number);
     }
-    assert_eq!(
-        world.shared.interest.local.len(),
-        0,
-        "subscriptions are left after all clients ended"
-    );
+    let left = world.shared.interest.local.len();
+    assert_eq!(left, 0, "subscriptions are left after all clients ended");
 }
 
 impl World {
@@ -86,20 +83,15 @@ impl World {
             sessions: Vec::new(),
             next_id: 1,
         };
-        for _ in 0..CLIENTS {
-            let session = world.session();
-            world.sessions.push(session);
-        }
+        world.sessions = (0..CLIENTS).map(|_| world.session()).collect();
         world
     }
 
     fn session(&mut self) -> Session {
         let outbox = Arc::new(Outbox::new(self.next_id, None, 1));
         self.next_id += 1;
-        let client_info = Arc::new(ClientInfo::new(
-            outbox,
-            SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
-        ));
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let client_info = Arc::new(ClientInfo::new(outbox, peer));
         let policy = self.shared.policy.load_full();
         Session {
             client: Client::new(Arc::clone(&self.shared), Arc::clone(&client_info), policy),
@@ -115,17 +107,13 @@ impl World {
         let taken = session.client.take(&session.buffer, &mut self.router);
         session.client.count();
         let subscriptions = session.client_info.subscriptions().len();
-        assert!(
-            subscriptions <= SUBSCRIPTIONS_MAX,
-            "{subscriptions} subscriptions"
-        );
+        assert!(subscriptions <= SUBSCRIPTIONS_MAX, "{subscriptions} of a client");
         if let Ok(taken) = taken {
             session.buffer.drain(..taken);
-            let most = LINE_BYTES_MAX + PAYLOAD_BYTES_MAX + 4;
+            let buffered = session.buffer.len();
             assert!(
-                session.buffer.len() <= most,
-                "{} bytes are buffered",
-                session.buffer.len()
+                buffered <= LINE_BYTES_MAX + PAYLOAD_BYTES_MAX + 4,
+                "{buffered} bytes"
             );
         } else {
             self.end(number);
@@ -147,16 +135,12 @@ impl World {
             let mut bytes = Vec::new();
             staged.parts(|part, _| bytes.extend_from_slice(part));
             let mut rest = &bytes[..];
-            while let Some((_, length)) = server::decode(rest, FrameLimits::SERVER).unwrap_or_else(|error| {
-                panic!("{error} in the output: {:?}", String::from_utf8_lossy(&bytes))
-            }) {
-                rest = &rest[length..];
+            while !rest.is_empty() {
+                match server::decode(rest, FrameLimits::SERVER) {
+                    Ok(Some((_, length))) => rest = &rest[length..],
+                    wrong => panic!("{wrong:?} in the output: {}", rest.escape_ascii()),
+                }
             }
-            assert!(
-                rest.is_empty(),
-                "the output has an incomplete frame: {:?}",
-                String::from_utf8_lossy(rest)
-            );
         }
     }
 }

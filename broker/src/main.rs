@@ -83,13 +83,7 @@ impl Signals {
     }
 
     /// Handles SIGHUP and SIGUSR1. Returns at a signal that ends the program, or when another node holds this node's name.
-    async fn handle_until_end(
-        &mut self,
-        cli: &Cli,
-        server: &Server,
-        clustered: bool,
-        logging: &Logging,
-    ) -> End {
+    async fn until_end(&mut self, cli: &Cli, server: &Server, clustered: bool, logging: &Logging) -> End {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return End::Now,
@@ -112,18 +106,16 @@ impl Signals {
     /// Returns at SIGINT or at the second SIGTERM. The first SIGTERM is ignored, as in `nats-server`: Kubernetes sends one after a preStop
     /// hook that has already started lame duck mode. `is_terminated`: lame duck mode was started by SIGTERM, which counts as the first.
     async fn end_of_lame_duck(&mut self, is_terminated: bool) {
-        let mut is_terminated = is_terminated;
-        loop {
+        if !is_terminated {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
-                _ = self.terminate.recv() => {
-                    if is_terminated {
-                        return;
-                    }
-                    is_terminated = true;
-                    info!("SIGTERM ignored in lame duck mode; a second SIGTERM, or SIGINT, stops the server at once");
-                }
+                _ = self.terminate.recv() => {}
             }
+            info!("SIGTERM ignored in lame duck mode; a second SIGTERM, or SIGINT, stops the server at once");
+        }
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
 }
@@ -149,10 +141,8 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
         }
     };
     info!("Starting {PROGRAM}");
-    info!(
-        "  Version:  {} (as nats-server {VERSION})",
-        env!("CARGO_PKG_VERSION")
-    );
+    let own = env!("CARGO_PKG_VERSION");
+    info!("  Version:  {own} (as nats-server {VERSION})");
     let process = settings.process.clone();
     let name = settings.server_name.clone();
     let clustered = settings.is_clustered();
@@ -171,10 +161,8 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
             return EXIT_UNAVAILABLE;
         }
     };
-    info!(
-        "  Name:     {}",
-        if name.is_empty() { server.id() } else { &name }
-    );
+    let name = if name.is_empty() { server.id() } else { &name };
+    info!("  Name:     {name}");
     info!("  ID:       {}", server.id());
     let _notices = match ProcessFiles::write(&process, &server) {
         Ok(process_files) => process_files,
@@ -185,7 +173,7 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
         }
     };
     info!("Server is ready");
-    let end = signals.handle_until_end(cli, &server, clustered, logging).await;
+    let end = signals.until_end(cli, &server, clustered, logging).await;
     if end != End::Now {
         info!("Entering lame duck mode, stop accepting new clients");
         tokio::select! {

@@ -4,6 +4,8 @@
 //! in [`standin_daemon::settings`]. The structs of this module are the sections of the file, their fields the keys. Keys that `nats-server`
 //! has too have its names.
 
+#![expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +35,6 @@ pub const DEFAULTS: &str = include_str!("../../deploy/broker.toml");
 /// All settings. The meaning, unit and range of each key are in `deploy/broker.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Settings {
     pub addr: String,
     pub port: i32,
@@ -51,7 +52,6 @@ pub struct Settings {
 /// `[authorization]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Authorization {
     pub user: String,
     pub password: Secret,
@@ -82,7 +82,6 @@ pub struct User {
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Limits {
     pub max_payload: usize,
     pub max_control_line: usize,
@@ -97,7 +96,6 @@ pub struct Limits {
 /// `[http]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Http {
     pub addr: String,
     pub port: i32,
@@ -106,7 +104,6 @@ pub struct Http {
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Log {
     pub level: String,
     pub format: LogFormat,
@@ -116,7 +113,6 @@ pub struct Log {
 /// `[process]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Process {
     pub workers: usize,
     pub match_cache_max: usize,

@@ -26,11 +26,8 @@ fn a_reload_keeps_settings_that_need_a_restart() {
 
 #[test]
 fn the_defaults_are_those_of_nats_server() {
-    let Settings {
-        limits,
-        authorization,
-        ..
-    } = Settings::from_toml("").unwrap();
+    let settings = Settings::from_toml("").unwrap();
+    let limits = settings.limits;
     assert_eq!(limits.max_payload, 1024 * 1024);
     assert_eq!(limits.max_control_line, 4096);
     assert_eq!(limits.max_connections, 64 * 1024);
@@ -39,7 +36,10 @@ fn the_defaults_are_those_of_nats_server() {
     assert_eq!(limits.write_deadline_ms.duration(), Duration::from_secs(10));
     assert_eq!(limits.ping_interval_ms.duration(), Duration::from_secs(120));
     assert_eq!(limits.ping_max, 2);
-    assert_eq!(authorization.timeout_ms.duration(), Duration::from_secs(2));
+    assert_eq!(
+        settings.authorization.timeout_ms.duration(),
+        Duration::from_secs(2)
+    );
 }
 
 #[test]
@@ -125,10 +125,6 @@ fn invalid_settings_are_refused_with_their_line_and_a_hint() {
              settings:6: cluster.routes is set and cluster.listen is not",
         ),
         (
-            "[authorization]\npassword = \"a\"\n",
-            "settings:2: authorization.password has no user; give authorization.user (--user) too",
-        ),
-        (
             "[authorization]\ntoken = \"t\"\nusers = [{ user = \"a\", password = \"b\" }]\n",
             "settings:2: authorization.token and users are both set; remove one",
         ),
@@ -197,9 +193,7 @@ fn no_secret_is_shown() {
         "{printed}"
     );
     assert!(!format!("{:?}", loaded.settings).contains("hunter2"));
-    let again = of_text::<Settings>("again.toml", &printed)
-        .unwrap_err()
-        .to_string();
+    let again = refused(&printed);
     assert!(again.contains("put the secret itself there"), "{again}");
     let wrong = refused("[authorization]\nusers = [\"a:hunter2\"]\n");
     assert!(
@@ -226,41 +220,20 @@ fn users_are_authorization_user_and_authorization_users() {
 
 #[test]
 fn an_advertised_address_can_be_reached() {
-    for advertised in [
-        "h",
-        "h:4222",
-        "10.0.0.1",
-        "10.0.0.1:1",
-        "[::1]:4222",
-        "a.b.c:65535",
-    ] {
+    for advertised in "h h:4222 10.0.0.1 10.0.0.1:1 [::1]:4222 a.b.c:65535".split(' ') {
         for key in ["advertise = ", "[cluster]\nadvertise = "] {
             let text = format!("{key}\"{advertised}\"\n");
             assert!(Settings::from_toml(&text).is_ok(), "{text}");
         }
     }
-    for unreachable in [
-        "x:y",
-        "0.0.0.0",
-        "0.0.0.0:1",
-        "::",
-        "[::]:1",
-        ":4222",
-        "h:0",
-        "h:-1",
-        "h:65536",
-        "a b:1",
-        "nats://h:1",
-        "a:b:1",
-        "***@h:1",
-    ] {
+    let unreachable = "x:y|0.0.0.0|0.0.0.0:1|::|[::]:1|:4222|h:0|h:-1|h:65536|a b:1|nats://h:1|a:b:1|***@h:1";
+    for unreachable in unreachable.split('|') {
         for (line, key, section) in [(1, "advertise", ""), (2, "cluster.advertise", "[cluster]\n")] {
             let error = refused(&format!("{section}advertise = \"{unreachable}\"\n"));
+            let allowed = "a reachable host:port or host, or empty";
             assert_eq!(
                 error,
-                format!(
-                    "settings:{line}: {key} must be a reachable host:port or host, or empty, not \"{unreachable}\""
-                )
+                format!("settings:{line}: {key} must be {allowed}, not \"{unreachable}\"")
             );
         }
     }

@@ -13,7 +13,6 @@
 
 mod change;
 mod matched;
-mod page;
 mod subject_entry;
 mod tree;
 
@@ -32,7 +31,6 @@ use standin_wire::subject::has_wildcard;
 
 pub(crate) use self::change::Change;
 pub(crate) use self::matched::Matched;
-use self::page::Page;
 use self::subject_entry::{Edge, SubjectEntry};
 use self::tree::Tree;
 use crate::generations::Generations;
@@ -216,7 +214,7 @@ impl Subscriptions {
         let change = self.count_change();
         if is_followed {
             if changed.queue().is_some() && !known.resized.is_empty() {
-                drop(self.take_resized(known, changed));
+                self.forget_resized(known, changed);
             }
             self.pending().push(Change::new(changed, members));
         }
@@ -236,12 +234,12 @@ impl Subscriptions {
         entry.insert(change);
     }
 
-    fn take_resized(&self, known: &mut Known, of: &Subscription) -> Option<Change> {
-        let hash = self.hash_of(of.subject(), of.queue());
-        let entry = known
-            .resized
-            .find_entry(hash, |other| other.is_for(of.subject(), of.queue()));
-        entry.ok().map(|entry| entry.remove().0)
+    fn forget_resized(&self, known: &mut Known, of: &Subscription) {
+        let (subject, queue) = (of.subject(), of.queue());
+        let is_for = |other: &Change| other.is_for(subject, queue);
+        if let Ok(entry) = known.resized.find_entry(self.hash_of(subject, queue), is_for) {
+            entry.remove();
+        }
     }
 
     fn hash_of(&self, subject: &[u8], queue: Option<&[u8]>) -> u64 {
@@ -303,15 +301,9 @@ impl Subscriptions {
     /// Returns up to `limit` subscriptions from `offset` on. The order is stable while no subscription is added or removed.
     pub(crate) fn page(&self, offset: usize, limit: usize) -> Vec<Arc<Subscription>> {
         let known = self.read();
-        let mut page = Page::new(offset, limit);
-        for entry in known.literal.iter().flatten() {
-            entry.each(&mut page);
-            if page.is_full() {
-                return page.into_taken();
-            }
-        }
-        known.wild.each(&mut page);
-        page.into_taken()
+        let entries = known.literal.iter().flatten().chain(known.wild.entries());
+        let all = entries.flat_map(SubjectEntry::iter);
+        all.skip(offset).take(limit).map(Arc::clone).collect()
     }
 
     /// Adds the subscriptions that match `subject` to `matched`. None matches a subject with an empty token.

@@ -1,68 +1,37 @@
 //! Features of `nats-server` that this server does not support, with the error texts for their flags and `.conf` keys.
 
-/// A feature of `nats-server` that this server does not support.
+/// A feature of `nats-server` that this server does not support: the error text, without a full stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unsupported {
-    Accounts,
-    AuthCallout,
-    ConnectionTypes,
-    Gateways,
-    HeadersOff,
-    Https,
-    HttpBasePath,
-    JetStream,
-    LeafNodes,
-    Mappings,
-    Mqtt,
-    Nkeys,
-    NoAuthUser,
-    Operators,
-    Permissions,
-    Profiling,
-    ProxyProtocol,
-    RouteAccounts,
-    SubjectTokens,
-    Syslog,
-    Tls,
-    WebSocket,
-    WriteTimeout,
-}
+pub(crate) struct Unsupported(pub(crate) &'static str);
 
 impl Unsupported {
-    /// Returns the error text, without a full stop.
-    pub(crate) const fn reason(self) -> &'static str {
-        match self {
-            Self::Accounts => "accounts are not supported yet",
-            Self::AuthCallout => "authorization callouts are not supported",
-            Self::ConnectionTypes => {
-                "users for WebSocket, MQTT or leaf nodes are not supported: only STANDARD is"
-            }
-            Self::Gateways => "gateways are not supported: they need nats-server",
-            Self::HeadersOff => "switching headers off is not supported",
-            Self::Https => "HTTPS is not supported yet: the pages are served over HTTP",
-            Self::HttpBasePath => "another base path for the pages is not supported",
-            Self::JetStream => "JetStream is not supported: it needs nats-server",
-            Self::LeafNodes => "leaf nodes are not supported: they need nats-server",
-            Self::Mappings => "subject mappings are not supported",
-            Self::Mqtt => "MQTT is not supported: it needs nats-server",
-            Self::Nkeys => "nkeys are not supported yet",
-            Self::NoAuthUser => "a user for clients without credentials is not supported yet",
-            Self::Operators => "operators and JWTs are not supported: they need nats-server",
-            Self::Permissions => "permissions are not supported yet",
-            Self::Profiling => "profiling is not supported",
-            Self::ProxyProtocol => "the PROXY protocol is not supported",
-            Self::RouteAccounts => "routes for one account are not supported",
-            Self::SubjectTokens => "a limit on the tokens of a subject is not supported",
-            Self::Syslog => {
-                "logging to syslog is not supported: the log goes to standard error, or to the file of --log"
-            }
-            Self::Tls => "TLS is not supported yet",
-            Self::WebSocket => "WebSocket is not supported: it needs nats-server",
-            Self::WriteTimeout => {
-                "a client that does not read is closed after write_deadline; write_timeout can only be \"close\""
-            }
-        }
-    }
+    pub(crate) const ACCOUNTS: Self = Self("accounts are not supported yet");
+    pub(crate) const AUTH_CALLOUT: Self = Self("authorization callouts are not supported");
+    pub(crate) const CONNECTION_TYPES: Self =
+        Self("users for WebSocket, MQTT or leaf nodes are not supported: only STANDARD is");
+    pub(crate) const GATEWAYS: Self = Self("gateways are not supported: they need nats-server");
+    pub(crate) const HEADERS_OFF: Self = Self("switching headers off is not supported");
+    pub(crate) const HTTPS: Self = Self("HTTPS is not supported yet: the pages are served over HTTP");
+    pub(crate) const HTTP_BASE_PATH: Self = Self("another base path for the pages is not supported");
+    pub(crate) const JETSTREAM: Self = Self("JetStream is not supported: it needs nats-server");
+    pub(crate) const LEAF_NODES: Self = Self("leaf nodes are not supported: they need nats-server");
+    pub(crate) const MAPPINGS: Self = Self("subject mappings are not supported");
+    pub(crate) const MQTT: Self = Self("MQTT is not supported: it needs nats-server");
+    pub(crate) const NKEYS: Self = Self("nkeys are not supported yet");
+    pub(crate) const NO_AUTH_USER: Self = Self("a user for clients without credentials is not supported yet");
+    pub(crate) const OPERATORS: Self = Self("operators and JWTs are not supported: they need nats-server");
+    pub(crate) const PERMISSIONS: Self = Self("permissions are not supported yet");
+    pub(crate) const PROFILING: Self = Self("profiling is not supported");
+    pub(crate) const PROXY_PROTOCOL: Self = Self("the PROXY protocol is not supported");
+    pub(crate) const ROUTE_ACCOUNTS: Self = Self("routes for one account are not supported");
+    pub(crate) const SUBJECT_TOKENS: Self = Self("a limit on the tokens of a subject is not supported");
+    pub(crate) const SYSLOG: Self =
+        Self("logging to syslog is not supported: the log goes to standard error, or to the file of --log");
+    pub(crate) const TLS: Self = Self("TLS is not supported yet");
+    pub(crate) const WEBSOCKET: Self = Self("WebSocket is not supported: it needs nats-server");
+    pub(crate) const WRITE_TIMEOUT: Self = Self(
+        "a client that does not read is closed after write_deadline; write_timeout can only be \"close\"",
+    );
 }
 
 /// Reason why log lines without a timestamp are not available.

@@ -1,7 +1,5 @@
 //! Tests of the command line: the settings and errors that flags result in.
 
-use std::path::Path;
-
 use super::*;
 use crate::auth::Access;
 

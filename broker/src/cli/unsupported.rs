@@ -57,29 +57,29 @@ impl UnsupportedFlags {
         let is_set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         let is_nonzero = |number: Option<i64>| number.is_some_and(|number| number != 0);
         let flags = [
-            ("--tls", self.tls, Unsupported::Tls),
-            ("--tlsverify", tls && self.tlsverify, Unsupported::Tls),
-            ("--tlscert", tls && is_set(&self.tlscert), Unsupported::Tls),
-            ("--tlskey", tls && is_set(&self.tlskey), Unsupported::Tls),
-            ("--tlscacert", tls && is_set(&self.tlscacert), Unsupported::Tls),
-            ("--help_tls", self.help_tls, Unsupported::Tls),
+            ("--tls", self.tls, Unsupported::TLS),
+            ("--tlsverify", tls && self.tlsverify, Unsupported::TLS),
+            ("--tlscert", tls && is_set(&self.tlscert), Unsupported::TLS),
+            ("--tlskey", tls && is_set(&self.tlskey), Unsupported::TLS),
+            ("--tlscacert", tls && is_set(&self.tlscacert), Unsupported::TLS),
+            ("--help_tls", self.help_tls, Unsupported::TLS),
             (
                 "--https_port (-ms)",
                 is_nonzero(self.https_port),
-                Unsupported::Https,
+                Unsupported::HTTPS,
             ),
-            ("--syslog (-s)", self.syslog, Unsupported::Syslog),
+            ("--syslog (-s)", self.syslog, Unsupported::SYSLOG),
             (
                 "--remote_syslog (-r)",
                 is_set(&self.remote_syslog),
-                Unsupported::Syslog,
+                Unsupported::SYSLOG,
             ),
-            ("--profile", is_nonzero(self.profile), Unsupported::Profiling),
-            ("--jetstream (-js)", self.jetstream, Unsupported::JetStream),
+            ("--profile", is_nonzero(self.profile), Unsupported::PROFILING),
+            ("--jetstream (-js)", self.jetstream, Unsupported::JETSTREAM),
         ];
         let refused = flags.into_iter().filter(|(_, given, _)| *given);
         refused
-            .map(|(flag, _, feature)| format!("flag {flag}: {}", feature.reason()))
+            .map(|(flag, _, feature)| format!("flag {flag}: {}", feature.0))
             .collect()
     }
 

@@ -106,15 +106,13 @@ impl Words {
     fn command(&mut self, command: &mut Command, word: &OsStr) -> Result<(), clap::Error> {
         match word.to_str().map(str::to_lowercase).as_deref() {
             Some(word @ ("version" | "help")) => self.push(word, None),
-            Some("true" | "false") => {
-                let message = format!(
-                    "unrecognized command {:?}: the value of a switch must follow a `=`, as in -D=false",
-                    word.display().to_string()
-                );
-                return Err(command.error(ErrorKind::UnknownArgument, message));
-            }
-            _ => {
-                let message = format!("unrecognized command {:?}", word.display().to_string());
+            text => {
+                let hint = match text {
+                    Some("true" | "false") => ": the value of a switch must follow a `=`, as in -D=false",
+                    _ => "",
+                };
+                let word = word.display().to_string();
+                let message = format!("unrecognized command {word:?}{hint}");
                 return Err(command.error(ErrorKind::UnknownArgument, message));
             }
         }

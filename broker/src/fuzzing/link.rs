@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::channel;
 
-use super::{CLIENTS, World};
+use super::World;
 use crate::mesh::session::{Beginning, Pace, RouteSession};
 use crate::outbox::Outbox;
 use crate::route::hello::Hello;
@@ -21,17 +21,9 @@ pub fn link(input: &[u8]) {
         return;
     };
     let mut world = World::new(false);
-    for (number, frames) in [
-        "SUB a 1\r\nSUB > 2\r\n",
-        "SUB a.* q 1\r\n",
-        "SUB a.> q 1\r\nUNSUB 1 3\r\n",
-    ]
-    .iter()
-    .enumerate()
-    .take(CLIENTS)
-    {
-        world.send(number, frames.as_bytes());
-    }
+    world.send(0, b"SUB a 1\r\nSUB > 2\r\n");
+    world.send(1, b"SUB a.* q 1\r\n");
+    world.send(2, b"SUB a.> q 1\r\nUNSUB 1 3\r\n");
     let shared = Arc::clone(&world.shared);
     let (events, mut received_events) = channel(1);
     let never = Duration::from_secs(3600);
@@ -66,11 +58,8 @@ pub fn link(input: &[u8]) {
     }
     drop(received_events);
     drop(session);
-    assert_eq!(
-        shared.interest.remote.len(),
-        0,
-        "interest is left after the route ended"
-    );
+    let left = shared.interest.remote.len();
+    assert_eq!(left, 0, "interest is left after the route ended");
     assert!(shared.interest.links.load().is_empty());
 }
 

@@ -20,22 +20,22 @@ use crate::shared::{BUILT_WITH, GIT_COMMIT};
 #[derive(Serialize)]
 struct Nothing {}
 
-/// The cluster; empty if the node is alone.
-#[derive(Default, Serialize)]
-struct Cluster<'a> {
-    #[serde(skip_serializing_if = "str::is_empty")]
-    name: &'a str,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    addr: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cluster_port: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    auth_timeout: Option<f64>,
-    /// Addresses of the nodes to which there are routes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    urls: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls_timeout: Option<f64>,
+/// The cluster.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Cluster<'a> {
+    Alone {},
+    Member {
+        #[serde(skip_serializing_if = "str::is_empty")]
+        name: &'a str,
+        addr: String,
+        cluster_port: u16,
+        auth_timeout: f64,
+        /// Addresses of the nodes to which there are routes.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        urls: Vec<String>,
+        tls_timeout: f64,
+    },
 }
 
 /// Numbers of connections by kind.
@@ -147,24 +147,22 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
     let linked = shared.interest.links.totals();
     let handshake_secs = settings.cluster.connect_timeout_ms.duration().as_secs_f64();
     let cluster_name = shared.cluster_name();
-    let cluster = shared
-        .mesh_address()
-        .map_or_else(Cluster::default, |address| Cluster {
+    let cluster = match shared.mesh_address() {
+        None => Cluster::Alone {},
+        Some(address) => Cluster::Member {
             name: &cluster_name,
             addr: address.ip().to_string(),
-            cluster_port: Some(address.port()),
-            auth_timeout: Some(handshake_secs),
+            cluster_port: address.port(),
+            auth_timeout: handshake_secs,
             urls: links.iter().map(|link| link.peer.mesh.clone()).collect(),
-            tls_timeout: Some(handshake_secs),
-        });
+            tls_timeout: handshake_secs,
+        },
+    };
     let slow = [Reason::SlowConsumerPending, Reason::SlowConsumerDeadline];
     let slow = ByKind::of(&slow, &totals, &linked);
     let stale = ByKind::of(&[Reason::Stale], &totals, &linked);
-    let requests = pages
-        .requests
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
+    let requests = pages.requests.lock();
+    let requests = requests.unwrap_or_else(PoisonError::into_inner).clone();
     json(&Varz {
         server_id: &shared.server_id,
         server_name: shared.server_name(&settings),

@@ -2,31 +2,17 @@
 
 use std::time::Duration;
 
-use standin_daemon::settings::Place;
 use toml::Value;
 
-use super::keys::{Keys, as_text, host_and_port};
+use super::keys::{Keys, Listen, as_text, host_and_port};
 use super::node::{Entry, Node};
 use crate::unsupported::Unsupported;
-
-/// The address to listen on for other nodes, collected from the keys `listen`, `host` and `port`.
-#[derive(Default)]
-struct Listen {
-    place: Option<Place>,
-    host: String,
-    port: i64,
-}
 
 impl Keys {
     /// Converts the block `cluster`.
     pub(super) fn cluster(&mut self, entry: Entry) {
-        let mut listen = Listen::default();
-        if let Node::Map(entries) = &entry.node {
-            for entry in entries {
-                self.read_listen(entry, &mut listen);
-            }
-        }
         self.keys_of(entry, "cluster.", Self::cluster_key);
+        let listen = std::mem::take(&mut self.cluster_listen);
         let Some(place) = listen.place.filter(|_| listen.port != 0) else {
             // As in nats-server, a server without a cluster port is not clustered and dials no routes.
             let routes = self.items.extract_if(.., |item| item.key == "cluster.routes");
@@ -45,30 +31,6 @@ impl Keys {
         self.block = "";
     }
 
-    fn read_listen(&mut self, entry: &Entry, listen: &mut Listen) {
-        match entry.key.to_lowercase().as_str() {
-            "listen" => {
-                if let Some((host, port)) = host_and_port(&entry.node) {
-                    *listen = Listen {
-                        place: Some(entry.place.clone()),
-                        host,
-                        port,
-                    };
-                }
-            }
-            "port" => {
-                if let Node::Integer(port, _) = entry.node {
-                    listen.place = Some(entry.place.clone());
-                    listen.port = port;
-                }
-            }
-            "host" | "net" => {
-                listen.host = as_text(&entry.node).unwrap_or_default().to_owned();
-            }
-            _ => {}
-        }
-    }
-
     fn cluster_key(&mut self, entry: Entry) {
         match entry.key.to_lowercase().as_str() {
             "name" => self.text(&entry, "cluster.name"),
@@ -77,16 +39,30 @@ impl Keys {
                 let flag = Value::Boolean(self.switch(&entry));
                 self.put(&entry.place, &entry.key, "cluster.no_advertise", flag);
             }
-            "listen" if host_and_port(&entry.node).is_none() => self.wrong(&entry, "host:port, or a port"),
-            "port" if !matches!(entry.node, Node::Integer(..)) => self.wrong(&entry, "a whole number"),
-            "host" | "net" if as_text(&entry.node).is_none() => self.wrong(&entry, "a string"),
-            "listen" | "port" | "host" | "net" => {}
+            "listen" => match host_and_port(&entry.node) {
+                Some((host, port)) => {
+                    let place = Some(entry.place);
+                    self.cluster_listen = Listen { place, host, port };
+                }
+                None => self.wrong(&entry, "host:port, or a port"),
+            },
+            "port" => match entry.node {
+                Node::Integer(port, _) => {
+                    self.cluster_listen.place = Some(entry.place);
+                    self.cluster_listen.port = port;
+                }
+                _ => self.wrong(&entry, "a whole number"),
+            },
+            "host" | "net" => match as_text(&entry.node) {
+                Some(host) => host.clone_into(&mut self.cluster_listen.host),
+                None => self.wrong(&entry, "a string"),
+            },
             "routes" => self.routes(&entry),
             "ping_interval" => self.time(&entry, "cluster.ping_interval_ms", Duration::as_millis),
             "authorization" => self.cluster_authorization(entry),
-            "tls" => self.unsupported(&entry, Unsupported::Tls),
-            "permissions" => self.unsupported(&entry, Unsupported::Permissions),
-            "accounts" => self.unsupported(&entry, Unsupported::RouteAccounts),
+            "tls" => self.unsupported(&entry, Unsupported::TLS),
+            "permissions" => self.unsupported(&entry, Unsupported::PERMISSIONS),
+            "accounts" => self.unsupported(&entry, Unsupported::ROUTE_ACCOUNTS),
             // No effect: there is one uncompressed route to each node, with limits of its own.
             "pool_size" | "connect_retries" | "connect_backoff" | "compression" | "ping_max"
             | "write_deadline" | "write_timeout" => {}

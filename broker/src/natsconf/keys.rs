@@ -19,8 +19,17 @@ pub(super) struct Keys {
     pub(super) has_type_error: bool,
     /// The name of the current block with a dot at its end; empty at the top level.
     pub(super) block: &'static str,
+    pub(super) cluster_listen: Listen,
     debug: Option<Place>,
     trace: Option<Place>,
+}
+
+/// The address to listen on for other nodes, collected from the keys `listen`, `host` and `port`.
+#[derive(Default)]
+pub(super) struct Listen {
+    pub(super) place: Option<Place>,
+    pub(super) host: String,
+    pub(super) port: i64,
 }
 
 /// Maximum number of characters of an unknown key in an error.
@@ -92,9 +101,32 @@ impl Keys {
             },
             "logfile_size_limit" | "log_size_limit" if is_off(&entry.node) => {}
             "logfile_size_limit" | "log_size_limit" => self.without_effect(&entry, LOG_ROTATION),
-            key => match without_counterpart(key) {
-                Some(NoCounterpart::NoEffect) => {}
-                Some(NoCounterpart::Unsupported(feature)) => self.unsupported(&entry, feature),
+            // These have no effect in this server.
+            "server_tags"
+            | "server_metadata"
+            | "max_closed_clients"
+            | "no_system_account"
+            | "no_system"
+            | "no_sys_acc"
+            | "logfile_max_num"
+            | "log_max_num"
+            | "logtime_utc"
+            | "max_traced_msg_len"
+            | "trace_headers"
+            | "connect_error_reports"
+            | "reconnect_error_reports"
+            | "disable_sublist_cache"
+            | "no_sublist_cache"
+            | "prof_block_rate"
+            | "store_dir"
+            | "storedir"
+            | "default_js_domain"
+            | "no_fast_producer_stall"
+            | "feature_flags" => {}
+            // These only configure TLS, which has a key of its own.
+            "ocsp" | "ocsp_cache" | "allow_non_tls" => {}
+            key => match feature_of(key) {
+                Some(feature) => self.unsupported(&entry, feature),
                 None => self.unknown(&entry),
             },
         }
@@ -104,22 +136,22 @@ impl Keys {
     pub(super) fn unsupported(&mut self, entry: &Entry, feature: Unsupported) {
         let is_on = match (feature, &entry.node) {
             // An empty block switches JetStream on.
-            (Unsupported::JetStream, Node::Map(block)) => {
+            (Unsupported::JETSTREAM, Node::Map(block)) => {
                 let mut enabled = block
                     .iter()
                     .filter(|entry| matches!(entry.key.to_lowercase().as_str(), "enabled" | "enable"));
                 !enabled.any(|entry| matches!(entry.node, Node::Bool(false, _)))
             }
-            (Unsupported::WriteTimeout, Node::Text(text)) => {
+            (Unsupported::WRITE_TIMEOUT, Node::Text(text)) => {
                 !matches!(text.as_str(), "close" | "default" | "")
             }
-            (Unsupported::HttpBasePath, Node::Text(text)) => !matches!(text.as_str(), "/" | ""),
+            (Unsupported::HTTP_BASE_PATH, Node::Text(text)) => !matches!(text.as_str(), "/" | ""),
             (_, node) => !is_off(node),
         };
         if is_on {
             self.add(
                 &entry.place,
-                format!("{}{}: {}", self.block, entry.key, feature.reason()),
+                format!("{}{}: {}", self.block, entry.key, feature.0),
             );
         }
     }
@@ -281,46 +313,43 @@ fn shown(key: &str) -> String {
         .collect()
 }
 
-/// A key of `nats-server` that has no counterpart in this server's settings.
-enum NoCounterpart {
-    /// The key has no effect in this server.
-    NoEffect,
-    Unsupported(Unsupported),
-}
-
-/// Looks up a key that has no counterpart. `None`: the key is unknown in `nats-server` too.
-fn without_counterpart(key: &str) -> Option<NoCounterpart> {
-    let feature = match key {
-        "tls" => Unsupported::Tls,
-        "https" | "https_port" => Unsupported::Https,
-        "http_base_path" => Unsupported::HttpBasePath,
-        "jetstream" => Unsupported::JetStream,
-        "accounts" | "system_account" | "system" => Unsupported::Accounts,
-        "no_auth_user" => Unsupported::NoAuthUser,
-        "gateway" => Unsupported::Gateways,
-        "leaf" | "leafnodes" => Unsupported::LeafNodes,
-        "mqtt" => Unsupported::Mqtt,
-        "websocket" | "ws" => Unsupported::WebSocket,
-        "mappings" | "maps" => Unsupported::Mappings,
-        "operator" | "operators" | "root" | "roots" | "root_operator" | "root_operators" | "resolver"
-        | "account_resolver" | "accounts_resolver" | "resolver_tls" | "resolver_preload"
-        | "resolver_pinned_accounts" | "trusted" | "trusted_keys" | "default_sentinel" => Unsupported::Operators,
-        "syslog" | "remote_syslog" => Unsupported::Syslog,
-        "prof_port" => Unsupported::Profiling,
-        "proxies" | "proxy_protocol" => Unsupported::ProxyProtocol,
-        "no_header_support" => Unsupported::HeadersOff,
-        "max_sub_tokens" | "max_subscription_tokens" => Unsupported::SubjectTokens,
-        "write_timeout" => Unsupported::WriteTimeout,
-        "server_tags" | "server_metadata" | "max_closed_clients" | "no_system_account" | "no_system" | "no_sys_acc"
-        | "logfile_max_num" | "log_max_num" | "logtime_utc" | "max_traced_msg_len" | "trace_headers"
-        | "connect_error_reports" | "reconnect_error_reports" | "disable_sublist_cache" | "no_sublist_cache"
-        | "prof_block_rate" | "store_dir" | "storedir" | "default_js_domain" | "no_fast_producer_stall"
-        | "feature_flags"
-        // These only configure TLS, which has a key of its own.
-        | "ocsp" | "ocsp_cache" | "allow_non_tls" => return Some(NoCounterpart::NoEffect),
+/// Returns the unsupported feature of a key. `None`: the key is unknown in `nats-server` too.
+fn feature_of(key: &str) -> Option<Unsupported> {
+    Some(match key {
+        "tls" => Unsupported::TLS,
+        "https" | "https_port" => Unsupported::HTTPS,
+        "http_base_path" => Unsupported::HTTP_BASE_PATH,
+        "jetstream" => Unsupported::JETSTREAM,
+        "accounts" | "system_account" | "system" => Unsupported::ACCOUNTS,
+        "no_auth_user" => Unsupported::NO_AUTH_USER,
+        "gateway" => Unsupported::GATEWAYS,
+        "leaf" | "leafnodes" => Unsupported::LEAF_NODES,
+        "mqtt" => Unsupported::MQTT,
+        "websocket" | "ws" => Unsupported::WEBSOCKET,
+        "mappings" | "maps" => Unsupported::MAPPINGS,
+        "operator"
+        | "operators"
+        | "root"
+        | "roots"
+        | "root_operator"
+        | "root_operators"
+        | "resolver"
+        | "account_resolver"
+        | "accounts_resolver"
+        | "resolver_tls"
+        | "resolver_preload"
+        | "resolver_pinned_accounts"
+        | "trusted"
+        | "trusted_keys"
+        | "default_sentinel" => Unsupported::OPERATORS,
+        "syslog" | "remote_syslog" => Unsupported::SYSLOG,
+        "prof_port" => Unsupported::PROFILING,
+        "proxies" | "proxy_protocol" => Unsupported::PROXY_PROTOCOL,
+        "no_header_support" => Unsupported::HEADERS_OFF,
+        "max_sub_tokens" | "max_subscription_tokens" => Unsupported::SUBJECT_TOKENS,
+        "write_timeout" => Unsupported::WRITE_TIMEOUT,
         _ => return None,
-    };
-    Some(NoCounterpart::Unsupported(feature))
+    })
 }
 
 /// Returns whether a value switches its feature off.

@@ -19,10 +19,10 @@ impl Keys {
                 "timeout" => keys.time(&entry, "authorization.timeout_ms", Duration::as_millis),
                 "users" => keys.users(&entry),
                 "permissions" | "default_permission" | "default_permissions" => {
-                    keys.unsupported(&entry, Unsupported::Permissions);
+                    keys.unsupported(&entry, Unsupported::PERMISSIONS);
                 }
-                "auth_callout" => keys.unsupported(&entry, Unsupported::AuthCallout),
-                "proxy_required" => keys.unsupported(&entry, Unsupported::ProxyProtocol),
+                "auth_callout" => keys.unsupported(&entry, Unsupported::AUTH_CALLOUT),
+                "proxy_required" => keys.unsupported(&entry, Unsupported::PROXY_PROTOCOL),
                 _ => keys.unknown(&entry),
             }
         });
@@ -64,11 +64,11 @@ impl Keys {
         let key = match field.key.to_lowercase().as_str() {
             "user" | "username" => "user",
             "pass" | "password" => "password",
-            "nkey" => return self.unsupported(field, Unsupported::Nkeys),
+            "nkey" => return self.unsupported(field, Unsupported::NKEYS),
             "permission" | "permissions" | "authorization" => {
-                return self.unsupported(field, Unsupported::Permissions);
+                return self.unsupported(field, Unsupported::PERMISSIONS);
             }
-            "proxy_required" => return self.unsupported(field, Unsupported::ProxyProtocol),
+            "proxy_required" => return self.unsupported(field, Unsupported::PROXY_PROTOCOL),
             "allowed_connection_types" | "connection_types" | "clients" => {
                 return self.connection_types(field);
             }
@@ -89,7 +89,7 @@ impl Keys {
         let is_standard =
             |node: &&Node| as_text(node).is_some_and(|kind| kind.eq_ignore_ascii_case("standard"));
         if !types.is_empty() && !types.iter().any(is_standard) {
-            self.unsupported(field, Unsupported::ConnectionTypes);
+            self.unsupported(field, Unsupported::CONNECTION_TYPES);
         }
     }
 
@@ -102,7 +102,7 @@ impl Keys {
                 // No effect: the timeout of the handshake is cluster.connect_timeout_ms.
                 "timeout" => {}
                 "permissions" | "default_permission" | "default_permissions" => {
-                    keys.unsupported(&entry, Unsupported::Permissions);
+                    keys.unsupported(&entry, Unsupported::PERMISSIONS);
                 }
                 "token" | "users" => {
                     let what = "routes have one user and one password, as in nats-server";

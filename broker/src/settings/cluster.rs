@@ -18,7 +18,6 @@ const BESIDE_A_MESSAGE: usize = 2 << 20;
 /// `[cluster]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Cluster {
     pub name: String,
     pub listen: String,
@@ -42,7 +41,6 @@ pub struct Cluster {
 /// `[nodes]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 pub struct Nodes {
     pub zookeeper: String,
     pub zookeeper_path: String,
@@ -168,11 +166,18 @@ impl Settings {
             return Ok(None);
         }
         Ok(Some(ZooKeeperConfig {
+            digest_auth: self.zookeeper_auth().read()?,
+            ..self.ensemble()
+        }))
+    }
+
+    /// Returns the ZooKeeper ensemble without credentials.
+    fn ensemble(&self) -> ZooKeeperConfig {
+        ZooKeeperConfig {
             path: self.nodes.zookeeper_path.clone(),
             session_timeout_ms: self.nodes.zookeeper_session_timeout_ms.0,
-            digest_auth: self.zookeeper_auth().read()?,
             ..ZooKeeperConfig::new(self.nodes.zookeeper.clone())
-        }))
+        }
     }
 
     fn zookeeper_auth(&self) -> ZooKeeperAuth<'_> {
@@ -211,11 +216,7 @@ impl Settings {
         }
         if !nodes.zookeeper.is_empty() {
             let config = Config {
-                zookeeper: Some(ZooKeeperConfig {
-                    path: nodes.zookeeper_path.clone(),
-                    session_timeout_ms: nodes.zookeeper_session_timeout_ms.0,
-                    ..ZooKeeperConfig::new(nodes.zookeeper.clone())
-                }),
+                zookeeper: Some(self.ensemble()),
                 ..Config::default()
             };
             if let Err(error) = config.check() {
@@ -239,11 +240,8 @@ impl Settings {
             })
             .collect();
         // Without a name the node registers under its server id, which is always valid.
-        let id = match self.server_name.as_str() {
-            "" => "id",
-            name => name,
-        };
-        if let Err(error) = Node::new(id, Endpoint::new("host", 1)).check_record() {
+        let id = Some(self.server_name.as_str()).filter(|name| !name.is_empty());
+        if let Err(error) = Node::new(id.unwrap_or("id"), Endpoint::new("host", 1)).check_record() {
             let rule = format!("server_name cannot be registered: {error}");
             errors.push(places.conflict("server_name", rule));
         }
@@ -256,12 +254,9 @@ impl Settings {
 pub(crate) fn address_towards(towards: Option<SocketAddr>) -> IpAddr {
     let local = || -> std::io::Result<IpAddr> {
         let towards = towards.unwrap_or_else(|| SocketAddr::from(([192, 0, 2, 1], 9)));
-        let any: IpAddr = match towards {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-        };
+        let any = if towards.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         // Connecting a datagram socket sends nothing; it only looks up the route.
-        let socket = std::net::UdpSocket::bind((any, 0))?;
+        let socket = std::net::UdpSocket::bind(any)?;
         socket.connect(towards)?;
         Ok(socket.local_addr()?.ip())
     };

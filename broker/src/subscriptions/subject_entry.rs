@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::matched::Matched;
-use super::page::Page;
 use crate::name_index::NameIndex;
 use crate::subscription::Subscription;
 
@@ -96,6 +95,18 @@ impl SubjectEntry {
         }
     }
 
+    /// Returns all subscriptions.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Subscription>> {
+        let (one, many) = match self {
+            Self::One(one) => (Some(one), None),
+            Self::Many(many) => (None, Some(many)),
+        };
+        one.into_iter().chain(many.into_iter().flat_map(|many| {
+            let in_groups = many.groups.iter().flat_map(|group| &group.members);
+            many.each.iter().chain(in_groups)
+        }))
+    }
+
     pub(super) fn collect(&self, matched: &mut Matched) {
         match self {
             Self::One(one) => match one.queue() {
@@ -107,18 +118,6 @@ impl SubjectEntry {
                 for group in &many.groups {
                     matched.add_group(&group.name, &group.members);
                 }
-            }
-        }
-    }
-}
-
-impl SubjectEntry {
-    pub(super) fn each(&self, page: &mut Page) {
-        match self {
-            Self::One(one) => page.offer(one),
-            Self::Many(many) => {
-                let in_groups = many.groups.iter().flat_map(|group| &group.members);
-                many.each.iter().chain(in_groups).for_each(|one| page.offer(one));
             }
         }
     }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::matched::Matched;
-use super::page::Page;
 use super::subject_entry::{Edge, SubjectEntry};
 use crate::subscription::Subscription;
 use crate::tokens::Tokens;
@@ -121,16 +120,12 @@ impl Tree {
         }
     }
 
-    /// Offers all subscriptions to `page`, until it is full.
-    pub(super) fn each(&self, page: &mut Page) {
-        for node in &self.nodes {
-            for entry in [&node.end, &node.rest].into_iter().flatten() {
-                entry.each(page);
-            }
-            if page.is_full() {
-                return;
-            }
-        }
+    /// Returns the subscriptions to all subjects.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &SubjectEntry> {
+        self.nodes
+            .iter()
+            .flat_map(|node| [&node.end, &node.rest])
+            .flatten()
     }
 
     /// Calls `each` for the entries of `count` nodes from index `start` on. A node keeps its index, so an entry that exists all the time is
