@@ -7,71 +7,30 @@ use proptest::option;
 use proptest::prelude::*;
 use standin_wire::client::{self, Client};
 use standin_wire::limits::{FrameLimits, INFO_LINE_BYTES_MAX};
+use standin_wire::scanner::Dialect;
 use standin_wire::server::{self, Server};
-use standin_wire::{Info, Refusal, Scanner, encode, refusal, subject};
+use standin_wire::{Info, Refusal, Scanner, Span, encode, refusal, subject};
 
-/// A frame of either side that owns its bytes.
-#[derive(Debug, Clone)]
-enum Owned {
-    Connect(String),
-    Publish(Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>),
-    Sub(Vec<u8>, Option<Vec<u8>>, Vec<u8>),
-    Unsub(Vec<u8>, Option<u64>),
-    Info(String),
-    Message(Vec<u8>, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>),
-    Ok,
-    Err(String),
-    Ping,
-    Pong,
+/// Bytes of a frame without payload.
+fn line(verb: &str, tokens: Vec<Vec<u8>>) -> Vec<u8> {
+    [verb.as_bytes(), b" ", &tokens.join(&b' '), b"\r\n"].concat()
 }
 
-impl Owned {
-    fn client(&self) -> Option<client::Frame<'_>> {
-        Some(match self {
-            Self::Connect(json) => client::Frame::Connect(json.as_bytes()),
-            Self::Publish(subject, reply, headers, payload) => client::Frame::Publish(client::Publish {
-                subject,
-                reply: reply.as_deref(),
-                headers: headers.as_deref(),
-                payload,
-            }),
-            Self::Sub(subject, queue, sid) => client::Frame::Sub(client::Sub {
-                subject,
-                queue: queue.as_deref(),
-                sid,
-            }),
-            Self::Unsub(sid, max) => client::Frame::Unsub(client::Unsub { sid, max: *max }),
-            Self::Ping => client::Frame::Ping,
-            Self::Pong => client::Frame::Pong,
-            _ => return None,
-        })
-    }
-
-    fn server(&self) -> Option<server::Frame<'_>> {
-        Some(match self {
-            Self::Info(json) => server::Frame::Info(json.as_bytes()),
-            Self::Message(subject, sid, reply, headers, payload) => server::Frame::Message(server::Message {
-                subject,
-                sid,
-                reply: reply.as_deref(),
-                headers: headers.as_deref(),
-                payload,
-            }),
-            Self::Ok => server::Frame::Ok,
-            Self::Err(text) => server::Frame::Err(text.as_bytes()),
-            Self::Ping => server::Frame::Ping,
-            Self::Pong => server::Frame::Pong,
-            _ => return None,
-        })
-    }
-
-    fn append(&self, out: &mut Vec<u8>) {
-        match (self.client(), self.server()) {
-            (Some(frame), _) => encode::client(&frame, out),
-            (_, Some(frame)) => encode::server(&frame, out),
-            _ => {}
-        }
-    }
+/// Bytes of a message. `names`: the tokens before the reply subject.
+fn message(
+    verb: &str,
+    names: Vec<Vec<u8>>,
+    reply: Option<Vec<u8>>,
+    headers: Option<Vec<u8>>,
+    payload: Vec<u8>,
+) -> Vec<u8> {
+    let letter = if headers.is_some() { "H" } else { "" };
+    let mut sizes: Vec<usize> = headers.iter().map(Vec::len).collect();
+    sizes.push(sizes.iter().sum::<usize>() + payload.len());
+    let sizes = sizes.iter().map(|size| size.to_string().into_bytes());
+    let tokens = names.into_iter().chain(reply).chain(sizes).collect();
+    let head = line(&format!("{letter}{verb}"), tokens);
+    [head, headers.unwrap_or_default(), payload, b"\r\n".to_vec()].concat()
 }
 
 /// A token: usually one of a few, so that control lines repeat; sometimes any bytes except blanks and line ends.
@@ -90,46 +49,56 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn client_frame() -> impl Strategy<Value = Owned> {
+/// Bytes of a client's frame, in the form in which this crate encodes it.
+fn client_frame() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
-        1 => "\\{\"name\":\"[a-zé ]{0,40}\"\\}".prop_map(Owned::Connect),
+        1 => "CONNECT \\{\"name\":\"[a-zé ]{0,40}\"\\}\r\n".prop_map(String::into_bytes),
         6 => (token(), option::of(token()), option::of(body()), body())
-            .prop_map(|(subject, reply, headers, payload)| Owned::Publish(subject, reply, headers, payload)),
+            .prop_map(|(subject, reply, headers, payload)| message("PUB", vec![subject], reply, headers, payload)),
         2 => (token(), option::of(token()), token())
-            .prop_map(|(subject, queue, sid)| Owned::Sub(subject, queue, sid)),
-        1 => (token(), option::of(1..1_000_000_000_u64)).prop_map(|(sid, max)| Owned::Unsub(sid, max)),
-        1 => Just(Owned::Ping),
-        1 => Just(Owned::Pong),
+            .prop_map(|(subject, queue, sid)| line("SUB", [subject].into_iter().chain(queue).chain([sid]).collect())),
+        1 => (token(), option::of(1..1_000_000_000_u64)).prop_map(|(sid, max)| {
+            let max = max.map(|max| max.to_string().into_bytes());
+            line("UNSUB", [sid].into_iter().chain(max).collect())
+        }),
+        1 => Just(b"PING\r\n".to_vec()),
+        1 => Just(b"PONG\r\n".to_vec()),
     ]
 }
 
-fn server_frame() -> impl Strategy<Value = Owned> {
+/// Bytes of a server's frame, in the form in which this crate encodes it.
+fn server_frame() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
-        1 => "\\{\"host\":\"[a-zé ]{0,40}\"\\}".prop_map(Owned::Info),
+        1 => "INFO \\{\"host\":\"[a-zé ]{0,40}\"\\}\r\n".prop_map(String::into_bytes),
         6 => (token(), token(), option::of(token()), option::of(body()), body()).prop_map(
-            |(subject, sid, reply, headers, payload)| Owned::Message(subject, sid, reply, headers, payload)
+            |(subject, sid, reply, headers, payload)| message("MSG", vec![subject, sid], reply, headers, payload)
         ),
-        1 => "[^'\r\n]{0,60}".prop_map(Owned::Err),
-        1 => Just(Owned::Ok),
-        1 => Just(Owned::Ping),
-        1 => Just(Owned::Pong),
+        1 => "-ERR '[^'\r\n]{0,60}'\r\n".prop_map(String::into_bytes),
+        1 => Just(b"+OK\r\n".to_vec()),
+        1 => Just(b"PING\r\n".to_vec()),
+        1 => Just(b"PONG\r\n".to_vec()),
     ]
 }
 
 /// A sequence of frames, some of them repeated.
-fn frames(frame: impl Strategy<Value = Owned>) -> impl Strategy<Value = Vec<Owned>> {
+fn frames(frame: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<Vec<u8>>> {
     vec((frame, 1..4_usize), 0..12).prop_map(|frames| {
-        frames
-            .into_iter()
-            .flat_map(|(frame, times)| std::iter::repeat_n(frame, times))
-            .collect()
+        let repeated = |(frame, times)| std::iter::repeat_n(frame, times);
+        frames.into_iter().flat_map(repeated).collect()
     })
 }
 
-fn encoded(frames: &[Owned]) -> Vec<u8> {
-    let mut out = Vec::new();
-    frames.iter().for_each(|frame| frame.append(&mut out));
-    out
+/// Scans the stream of these frames, and returns each frame with its span. The lengths must be those of `frames`.
+fn split<D: Dialect>(frames: &[Vec<u8>], limits: FrameLimits) -> Vec<(&[u8], Span<D::Verb>)> {
+    let (stream, mut at) = (frames.concat(), 0);
+    let mut scanner = Scanner::<D>::new(limits);
+    let spans = frames.iter().map(|frame| {
+        let span = scanner.next(&stream[at..]).unwrap().unwrap();
+        assert_eq!(span.len, frame.len());
+        at += span.len;
+        (frame.as_slice(), span)
+    });
+    spans.collect()
 }
 
 fn sorted_cuts() -> impl Strategy<Value = Vec<usize>> {
@@ -157,31 +126,21 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
     #[test]
-    fn encoded_client_frames_decode_to_the_same_frames(frames in frames(client_frame())) {
-        let stream = encoded(&frames);
-        let mut scanner = Scanner::<Client>::new(FrameLimits::CLIENT);
-        let mut at = 0;
-        for frame in &frames {
-            let span = scanner.next(&stream[at..]).unwrap().unwrap();
-            let bytes = &stream[at..at + span.len];
-            prop_assert_eq!(client::frame(bytes, &span).unwrap(), frame.client().unwrap());
-            at += span.len;
+    fn client_frames_are_decoded_and_encoded_to_the_same_bytes(frames in frames(client_frame())) {
+        let mut again = Vec::new();
+        for (bytes, span) in split::<Client>(&frames, FrameLimits::CLIENT) {
+            encode::client(&client::frame(bytes, &span).unwrap(), &mut again);
         }
-        prop_assert_eq!(at, stream.len());
+        prop_assert_eq!(again, frames.concat());
     }
 
     #[test]
-    fn encoded_server_frames_decode_to_the_same_frames(frames in frames(server_frame())) {
-        let stream = encoded(&frames);
-        let mut scanner = Scanner::<Server>::new(FrameLimits::SERVER);
-        let mut at = 0;
-        for frame in &frames {
-            let span = scanner.next(&stream[at..]).unwrap().unwrap();
-            let bytes = &stream[at..at + span.len];
-            prop_assert_eq!(server::frame(bytes, &span).unwrap(), frame.server().unwrap());
-            at += span.len;
+    fn server_frames_are_decoded_and_encoded_to_the_same_bytes(frames in frames(server_frame())) {
+        let mut again = Vec::new();
+        for (bytes, span) in split::<Server>(&frames, FrameLimits::SERVER) {
+            encode::server(&server::frame(bytes, &span).unwrap(), &mut again);
         }
-        prop_assert_eq!(at, stream.len());
+        prop_assert_eq!(again, frames.concat());
     }
 
     #[test]
@@ -195,7 +154,7 @@ proptest! {
     fn a_client_stream_has_the_same_frames_wherever_it_is_split(
         frames in frames(client_frame()), cuts in sorted_cuts(), at in any::<prop::sample::Index>(), splice in garbage(),
     ) {
-        let mut stream = encoded(&frames);
+        let mut stream = frames.concat();
         oracle::stream::<Client>(&stream, &cuts, FrameLimits::CLIENT);
         let at = at.index(stream.len() + 1);
         stream.splice(at..at, splice);
@@ -207,7 +166,7 @@ proptest! {
     fn a_server_stream_has_the_same_frames_wherever_it_is_split(
         frames in frames(server_frame()), cuts in sorted_cuts(), at in any::<prop::sample::Index>(), splice in garbage(),
     ) {
-        let mut stream = encoded(&frames);
+        let mut stream = frames.concat();
         oracle::stream::<Server>(&stream, &cuts, FrameLimits::SERVER);
         let at = at.index(stream.len() + 1);
         stream.splice(at..at, splice);
@@ -219,7 +178,7 @@ proptest! {
     fn a_stream_without_one_of_its_bytes_has_the_same_frames_wherever_it_is_split(
         frames in frames(client_frame()), cuts in sorted_cuts(), at in any::<prop::sample::Index>(),
     ) {
-        let mut stream = encoded(&frames);
+        let mut stream = frames.concat();
         if !stream.is_empty() {
             stream.remove(at.index(stream.len()));
         }
@@ -230,14 +189,12 @@ proptest! {
     fn the_case_of_verbs_and_the_number_of_blanks_are_ignored(
         frame in client_frame(), capitals in vec(any::<bool>(), 8), blanks in "[ \t]{1,5}", bare in any::<bool>(),
     ) {
-        let mut bytes = Vec::new();
-        frame.append(&mut bytes);
-        let line = bytes.iter().position(|byte| *byte == b'\n').unwrap() - 1;
-        let (text, rest) = (&bytes[..line], &bytes[line + 2..]);
+        let line = frame.iter().position(|byte| *byte == b'\n').unwrap() - 1;
+        let (text, rest) = (&frame[..line], &frame[line + 2..]);
         let verb = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
         let mut odd: Vec<u8> = text[..verb].iter().zip(&capitals)
             .map(|(byte, capital)| if *capital { *byte } else { byte.to_ascii_lowercase() }).collect();
-        if matches!(frame, Owned::Connect(_)) {
+        if text.starts_with(b"CONNECT") {
             odd.extend_from_slice(&text[verb..]);
         } else {
             for token in text[verb..].split(|byte| *byte == b' ').filter(|token| !token.is_empty()) {
@@ -248,8 +205,8 @@ proptest! {
         }
         odd.extend_from_slice(if bare { b"\n" } else { b"\r\n" });
         odd.extend_from_slice(rest);
-        let (found, len) = client::decode(&odd, FrameLimits::CLIENT).unwrap().unwrap();
-        prop_assert_eq!((found, len), (frame.client().unwrap(), odd.len()));
+        let (wanted, _) = client::decode(&frame, FrameLimits::CLIENT).unwrap().unwrap();
+        prop_assert_eq!(client::decode(&odd, FrameLimits::CLIENT), Ok(Some((wanted, odd.len()))));
     }
 
     #[test]
