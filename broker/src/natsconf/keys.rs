@@ -35,6 +35,12 @@ pub(super) struct Listen {
 /// Maximum number of characters of an unknown key in an error.
 const KEY_CHARS_SHOWN: usize = 64;
 
+/// The keys that have no effect in this server, separated by spaces. Those of the last line only configure TLS, which has a key of its own.
+const WITHOUT_EFFECT: &str = "server_tags server_metadata max_closed_clients no_system_account no_system no_sys_acc logfile_max_num \
+    log_max_num logtime_utc max_traced_msg_len trace_headers connect_error_reports reconnect_error_reports disable_sublist_cache \
+    no_sublist_cache prof_block_rate store_dir storedir default_js_domain no_fast_producer_stall feature_flags \
+    ocsp ocsp_cache allow_non_tls";
+
 /// Conversion of a time to a number in the unit of a key.
 pub(super) type Unit = fn(&Duration) -> u128;
 
@@ -101,32 +107,9 @@ impl Keys {
             },
             "logfile_size_limit" | "log_size_limit" if is_off(&entry.node) => {}
             "logfile_size_limit" | "log_size_limit" => self.without_effect(&entry, LOG_ROTATION),
-            // These have no effect in this server.
-            "server_tags"
-            | "server_metadata"
-            | "max_closed_clients"
-            | "no_system_account"
-            | "no_system"
-            | "no_sys_acc"
-            | "logfile_max_num"
-            | "log_max_num"
-            | "logtime_utc"
-            | "max_traced_msg_len"
-            | "trace_headers"
-            | "connect_error_reports"
-            | "reconnect_error_reports"
-            | "disable_sublist_cache"
-            | "no_sublist_cache"
-            | "prof_block_rate"
-            | "store_dir"
-            | "storedir"
-            | "default_js_domain"
-            | "no_fast_producer_stall"
-            | "feature_flags" => {}
-            // These only configure TLS, which has a key of its own.
-            "ocsp" | "ocsp_cache" | "allow_non_tls" => {}
-            key => match feature_of(key) {
-                Some(feature) => self.unsupported(&entry, feature),
+            key if is_one_of(key, WITHOUT_EFFECT) => {}
+            key => match UNSUPPORTED.iter().find(|(keys, _)| is_one_of(key, keys)) {
+                Some((_, feature)) => self.unsupported(&entry, *feature),
                 None => self.unknown(&entry),
             },
         }
@@ -149,10 +132,8 @@ impl Keys {
             (_, node) => !is_off(node),
         };
         if is_on {
-            self.add(
-                &entry.place,
-                format!("{}{}: {}", self.block, entry.key, feature.0),
-            );
+            let rule = format!("{}{}: {}", self.block, entry.key, feature.0);
+            self.add(&entry.place, rule);
         }
     }
 
@@ -313,43 +294,46 @@ fn shown(key: &str) -> String {
         .collect()
 }
 
-/// Returns the unsupported feature of a key. `None`: the key is unknown in `nats-server` too.
-fn feature_of(key: &str) -> Option<Unsupported> {
-    Some(match key {
-        "tls" => Unsupported::TLS,
-        "https" | "https_port" => Unsupported::HTTPS,
-        "http_base_path" => Unsupported::HTTP_BASE_PATH,
-        "jetstream" => Unsupported::JETSTREAM,
-        "accounts" | "system_account" | "system" => Unsupported::ACCOUNTS,
-        "no_auth_user" => Unsupported::NO_AUTH_USER,
-        "gateway" => Unsupported::GATEWAYS,
-        "leaf" | "leafnodes" => Unsupported::LEAF_NODES,
-        "mqtt" => Unsupported::MQTT,
-        "websocket" | "ws" => Unsupported::WEBSOCKET,
-        "mappings" | "maps" => Unsupported::MAPPINGS,
-        "operator"
-        | "operators"
-        | "root"
-        | "roots"
-        | "root_operator"
-        | "root_operators"
-        | "resolver"
-        | "account_resolver"
-        | "accounts_resolver"
-        | "resolver_tls"
-        | "resolver_preload"
-        | "resolver_pinned_accounts"
-        | "trusted"
-        | "trusted_keys"
-        | "default_sentinel" => Unsupported::OPERATORS,
-        "syslog" | "remote_syslog" => Unsupported::SYSLOG,
-        "prof_port" => Unsupported::PROFILING,
-        "proxies" | "proxy_protocol" => Unsupported::PROXY_PROTOCOL,
-        "no_header_support" => Unsupported::HEADERS_OFF,
-        "max_sub_tokens" | "max_subscription_tokens" => Unsupported::SUBJECT_TOKENS,
-        "write_timeout" => Unsupported::WRITE_TIMEOUT,
-        _ => return None,
-    })
+/// Keys of unsupported features, separated by spaces.
+const UNSUPPORTED: &[(&str, Unsupported)] = &[
+    ("tls", Unsupported::TLS),
+    ("https https_port", Unsupported::HTTPS),
+    ("http_base_path", Unsupported::HTTP_BASE_PATH),
+    ("jetstream", Unsupported::JETSTREAM),
+    ("accounts system_account system", Unsupported::ACCOUNTS),
+    ("no_auth_user", Unsupported::NO_AUTH_USER),
+    ("gateway", Unsupported::GATEWAYS),
+    ("leaf leafnodes", Unsupported::LEAF_NODES),
+    ("mqtt", Unsupported::MQTT),
+    ("websocket ws", Unsupported::WEBSOCKET),
+    ("mappings maps", Unsupported::MAPPINGS),
+    (
+        "operator operators root roots root_operator root_operators",
+        Unsupported::OPERATORS,
+    ),
+    (
+        "resolver account_resolver accounts_resolver resolver_tls",
+        Unsupported::OPERATORS,
+    ),
+    (
+        "resolver_preload resolver_pinned_accounts",
+        Unsupported::OPERATORS,
+    ),
+    ("trusted trusted_keys default_sentinel", Unsupported::OPERATORS),
+    ("syslog remote_syslog", Unsupported::SYSLOG),
+    ("prof_port", Unsupported::PROFILING),
+    ("proxies proxy_protocol", Unsupported::PROXY_PROTOCOL),
+    ("no_header_support", Unsupported::HEADERS_OFF),
+    (
+        "max_sub_tokens max_subscription_tokens",
+        Unsupported::SUBJECT_TOKENS,
+    ),
+    ("write_timeout", Unsupported::WRITE_TIMEOUT),
+];
+
+/// Returns whether `key` is one of `keys`, which are separated by spaces.
+fn is_one_of(key: &str, keys: &str) -> bool {
+    keys.split(' ').any(|known| known == key)
 }
 
 /// Returns whether a value switches its feature off.
