@@ -28,7 +28,7 @@ impl Access {
             Self::Token(token) => connect
                 .auth_token
                 .as_deref()
-                .is_some_and(|given| same(given, token)),
+                .is_some_and(|given| constant_time_eq(given, token)),
             Self::Users(users) => {
                 let Some(user) = &connect.user else {
                     return false;
@@ -37,7 +37,7 @@ impl Access {
                 let password = connect.pass.as_deref().unwrap_or_default();
                 let mut admitted = false;
                 for (name, secret) in users {
-                    admitted |= same(user, name) & same(password, secret);
+                    admitted |= constant_time_eq(user, name) & constant_time_eq(password, secret);
                 }
                 admitted
             }
@@ -46,7 +46,7 @@ impl Access {
 }
 
 /// Compares in a time that does not depend on how many bytes are equal.
-pub(crate) fn same(given: &str, secret: &str) -> bool {
+pub(crate) fn constant_time_eq(given: &str, secret: &str) -> bool {
     let differences = given
         .bytes()
         .zip(secret.bytes())

@@ -34,7 +34,7 @@ pub(crate) enum Reason {
     /// The server is shutting down.
     Shutdown,
     /// The task of the connection panicked.
-    Bug,
+    Panicked,
 }
 
 /// The values of the metric label `reason`.
@@ -66,7 +66,7 @@ impl Reason {
             | Self::Shutdown
             // As in nats-server: many client libraries do not reconnect after an `-ERR`, and this client did nothing wrong.
             | Self::AuthorizationRevoked
-            | Self::Bug => None,
+            | Self::Panicked => None,
             Self::Stale => Some("Stale Connection"),
             Self::AuthenticationTimeout => Some("Authentication Timeout"),
             Self::AuthorizationViolation => Some("Authorization Violation"),
@@ -93,7 +93,7 @@ impl Reason {
             Self::HeadersNotSupported => "Missing Headers Support",
             Self::Refused => "Refused",
             Self::Shutdown => "Server Shutdown",
-            Self::Bug => "Internal Error",
+            Self::Panicked => "Internal Error",
         }
     }
 
@@ -114,7 +114,7 @@ impl Reason {
             | Self::HeadersNotSupported => 8,
             Self::Refused => 9,
             Self::Shutdown => 10,
-            Self::Bug => 11,
+            Self::Panicked => 11,
         }
     }
 

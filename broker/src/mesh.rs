@@ -1,14 +1,14 @@
-//! The mesh: one link to each other node. Over it, nodes announce the interest of their clients and forward messages, one hop only.
+//! The mesh: one route to each other node. Over it, nodes announce the interest of their clients and forward messages, one hop only.
 //!
 //! | file | holds |
 //! |---|---|
 //! | this one | [`Mesh`], the steps of a node: join, announce, drain, leave |
-//! | [`keeper`] | the keeper of the links, and its task, which listens, dials and follows the registry |
+//! | [`keeper`] | the keeper of the routes, and its task, which listens, dials and follows the registry |
 //! | [`orders`] | the node's orders to its keeper, and the keeper's reports |
-//! | [`membership`] | which nodes exist, which addresses to dial, which of two links survives; a value without sockets |
-//! | [`sockets`] | the sockets of links |
-//! | [`pending_handshakes`], [`complaints`] | limits on the cost and on the log lines of connections that do not become links |
-//! | [`session`] | the session of one link |
+//! | [`membership`] | which nodes exist, which addresses to dial, which of two routes survives; a value without sockets |
+//! | [`sockets`] | the sockets of routes |
+//! | [`pending_handshakes`], [`rate_limited_log`] | limits on the cost and on the log lines of connections that do not become routes |
+//! | [`session`] | the session of one route |
 //!
 //! *Start.* A node listens for other nodes, reads the registry, and links with all registered nodes. When each has sent its complete
 //! interest, and no other node holds this node's id in the registry, the node listens for clients and registers. Then it links with
@@ -16,11 +16,11 @@
 //! registration of the first, and serves no client before the two are linked. Without a registry, the listening sockets have this
 //! role: if the dial of a node fails because the other does not listen yet, the other will reach it.
 
-mod complaints;
 mod keeper;
 mod membership;
 mod orders;
 mod pending_handshakes;
+mod rate_limited_log;
 #[cfg(test)]
 mod schedules;
 pub(crate) mod session;
@@ -45,7 +45,7 @@ use tracing::{info, warn};
 
 use self::keeper::task::{self as keeper_task, Parts};
 use self::membership::{Membership, Rules};
-use self::orders::{Order, Standing};
+use self::orders::{ClusterStatus, Order};
 use self::session::Pace;
 use crate::route::hello::{FEATURES, Hello, PROTOCOL, PROTOCOL_MIN};
 use crate::settings::{Settings, SettingsError, address_towards, split_url};
@@ -57,7 +57,7 @@ const DRAINING_SHOWN_WITHIN: Duration = Duration::from_secs(1);
 /// Maximum number of orders in the keeper's queue.
 const ORDERS_MAX: usize = 16;
 /// Number of steps into which [`within`] divides its time limit.
-const PATIENCE_STEPS: u32 = 20;
+const LIMIT_STEPS: u32 = 20;
 
 /// Error that prevents a node from joining the cluster.
 #[derive(Debug, Error)]
@@ -76,7 +76,7 @@ pub enum MeshError {
         "another node with the id {0} is alive in the cluster; give each node its own name (--name), or start this node after the other has ended"
     )]
     DuplicateId(String),
-    /// The link with a registered node was refused by one of the two sides, and there is no other link.
+    /// The route with a registered node was refused by one of the two sides, and there is no other route.
     #[error("no link with the registered node at {at}, and none with any other node: {why}")]
     Refused {
         /// Address of the registered node.
@@ -94,7 +94,7 @@ pub(crate) struct Mesh {
     sync_timeout: Duration,
     ping_timeout: Duration,
     orders: Sender<Order>,
-    standing: channel::Receiver<Standing>,
+    status: channel::Receiver<ClusterStatus>,
     keeper: JoinHandle<()>,
     watch: Option<Watch>,
     record: Record,
@@ -103,7 +103,7 @@ pub(crate) struct Mesh {
 
 /// Addresses at which others reach this node.
 #[derive(Debug, Clone)]
-struct Places {
+struct AdvertisedAddresses {
     client: Endpoint,
     mesh: Endpoint,
     http: Option<Endpoint>,
@@ -132,9 +132,9 @@ impl Mesh {
             })?),
             None => None,
         };
-        let places = Places::of(&settings, shared.address, address, http);
-        shared.set_places(address, places.client.to_string());
-        let own = hello(shared, &settings, &places);
+        let advertised = AdvertisedAddresses::of(&settings, shared.address, address, http);
+        shared.set_advertised(address, advertised.client.to_string());
+        let own = hello(shared, &settings, &advertised);
         info!(
             "Listening for route connections on {address}, as {} of {}",
             own.id,
@@ -150,7 +150,7 @@ impl Mesh {
         };
         let named = routes.iter().map(|route| route.endpoint.to_string());
         let membership = Membership::new(rules, named, rand::random(), Instant::now());
-        let record = record(&own, &settings, places);
+        let record = record(&own, &settings, advertised);
         let id = own.id.clone();
         let parts = Parts {
             shared: Arc::clone(shared),
@@ -168,15 +168,15 @@ impl Mesh {
             pending_bytes_max: cluster.max_pending,
         };
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-        let (standing, stands) = channel::channel(Standing::default());
+        let (status, status_receiver) = channel::channel(ClusterStatus::default());
         Ok(Self {
             id,
             started: Instant::now(),
             sync_timeout: cluster.sync_timeout_ms.duration(),
             ping_timeout: cluster.ping_timeout_ms.duration(),
             orders,
-            standing: stands,
-            keeper: tokio::spawn(keeper_task::run(parts, ordered, standing)),
+            status: status_receiver,
+            keeper: tokio::spawn(keeper_task::run(parts, ordered, status)),
             watch,
             record,
             announcement: Mutex::new(None),
@@ -190,19 +190,19 @@ impl Mesh {
     /// ending, or may soon be found dead.
     ///
     /// # Errors
-    /// [`MeshError::DuplicateId`]. [`MeshError::Refused`]: without any link, the node's clients would be cut off from all others.
+    /// [`MeshError::DuplicateId`]. [`MeshError::Refused`]: without any route, the node's clients would be cut off from all others.
     pub(crate) async fn join(&self, without: &[String]) -> Result<Vec<String>, MeshError> {
-        let mut standing = self.standing.clone();
-        let is_joined = |now: &Standing| {
+        let mut status = self.status.clone();
+        let is_joined = |now: &ClusterStatus| {
             let no_other = now.namesake_precedes.is_none() && now.refusal.is_none();
             now.has_read && now.awaited.iter().all(|at| without.contains(at)) && no_other
         };
-        let mut joined = within(self.sync_timeout, standing.wait_for(is_joined))
+        let mut joined = within(self.sync_timeout, status.wait_for(is_joined))
             .await
             .is_some();
-        if !joined && self.standing.borrow().namesake_precedes == Some(false) {
-            let patience = self.patience_with_others();
-            joined = within(patience, standing.wait_for(is_joined)).await.is_some();
+        if !joined && self.status.borrow().namesake_precedes == Some(false) {
+            let limit = self.duplicate_timeout();
+            joined = within(limit, status.wait_for(is_joined)).await.is_some();
         }
         if joined {
             Ok(without.to_vec())
@@ -212,13 +212,13 @@ impl Mesh {
     }
 
     /// Returns the longest time that other nodes need to find a node dead, and that a node needs to end.
-    fn patience_with_others(&self) -> Duration {
+    fn duplicate_timeout(&self) -> Duration {
         self.sync_timeout.max(self.ping_timeout * 2)
     }
 
     /// Decides what to do after the timeout of [`Self::join`]: returns the addresses to serve without, or the error.
     fn serve_without(&self) -> Result<Vec<String>, MeshError> {
-        let now = self.standing.borrow();
+        let now = self.status.borrow();
         if now.namesake_precedes.is_some() {
             return Err(MeshError::DuplicateId(self.id.clone()));
         }
@@ -253,34 +253,34 @@ impl Mesh {
         };
         let mut announcement = self.announcement.lock().await;
         let announcement = announcement.insert(Announcement::reserve(watch, self.record.clone())?);
-        let mut standing = announcement.follow();
+        let mut status = announcement.follow();
         // If `join` could not read the registry in time, this does not wait for it a second time.
-        let patience = if self.standing.borrow().has_read {
+        let limit = if self.status.borrow().has_read {
             self.sync_timeout
         } else {
             Duration::ZERO
         };
-        let ready = standing.wait_for(|now| *now == Registration::Ready);
-        if within(patience, ready).await.is_some() {
+        let ready = status.wait_for(|now| *now == Registration::Ready);
+        if within(limit, ready).await.is_some() {
             return Ok(());
         }
-        let now = self.standing.borrow().clone();
+        let now = self.status.borrow().clone();
         if now.has_living_namesake && now.namesake_precedes != Some(true) {
             // The other node is ending, and its registration is deleted then.
-            let ready = standing.wait_for(|now| *now == Registration::Ready);
-            within(self.patience_with_others(), ready).await;
+            let ready = status.wait_for(|now| *now == Registration::Ready);
+            within(self.duplicate_timeout(), ready).await;
         }
         self.unregistered(announcement.state())
     }
 
     /// Handles a registration that did not succeed in time. It is an error if a connection has proved that another node with this
     /// node's id is alive. A record in the registry proves nothing.
-    fn unregistered(&self, standing: Registration) -> Result<(), MeshError> {
-        let is_there = matches!(standing, Registration::Ready | Registration::Announced);
-        if self.standing.borrow().has_living_namesake && !is_there {
+    fn unregistered(&self, status: Registration) -> Result<(), MeshError> {
+        let is_there = matches!(status, Registration::Ready | Registration::Announced);
+        if self.status.borrow().has_living_namesake && !is_there {
             return Err(MeshError::DuplicateId(self.id.clone()));
         }
-        if let Registration::Seeking { reason } | Registration::Taken { reason, .. } = standing {
+        if let Registration::Seeking { reason } | Registration::Taken { reason, .. } = status {
             warn!("not registered yet, retrying: {reason}");
         }
         Ok(())
@@ -296,18 +296,18 @@ impl Mesh {
         let Some(announcement) = &*announcement else {
             return Ok(());
         };
-        let mut standing = announcement.follow();
+        let mut status = announcement.follow();
         let is_ready = announcement.state() == Registration::Ready;
         announcement.release();
         if !is_ready {
             return Ok(());
         }
-        let registered = standing.wait_for(|now| *now == Registration::Announced);
+        let registered = status.wait_for(|now| *now == Registration::Announced);
         // The state after the wait decides, not the result of the wait.
         within(self.sync_timeout, registered).await;
-        let standing = announcement.state();
-        if standing != Registration::Announced {
-            return self.unregistered(standing);
+        let status = announcement.state();
+        if status != Registration::Announced {
+            return self.unregistered(status);
         }
         let (done, met) = oneshot::channel();
         // The snapshot contains all nodes that registered before this one. If the keeper has panicked, `leave` logs it.
@@ -319,16 +319,16 @@ impl Mesh {
 
     /// Waits until this node must give up its id to another node.
     pub(crate) async fn displaced(&self) {
-        let mut standing = self.standing.clone();
-        if standing.wait_for(|now| now.is_displaced).await.is_err() {
+        let mut status = self.status.clone();
+        if status.wait_for(|now| now.is_displaced).await.is_err() {
             pending::<()>().await;
         }
     }
 
     /// Tells the other nodes that this one accepts clients from now on.
     pub(crate) async fn serve(&self) {
-        let links = self.standing.borrow().links;
-        info!(links, "joined the mesh in {:?}", self.started.elapsed());
+        let routes = self.status.borrow().routes;
+        info!(links = routes, "joined the mesh in {:?}", self.started.elapsed());
         // If the keeper has panicked, `leave` logs it.
         let _ = self.orders.send(Order::Serve).await;
     }
@@ -386,10 +386,10 @@ impl Mesh {
 
 /// Returns the output of `coming`, or `None` after `patience`. The time is counted in steps, so that a pause of the process (such as
 /// SIGSTOP) counts as one step at most.
-async fn within<T>(patience: Duration, coming: impl Future<Output = T>) -> Option<T> {
+async fn within<T>(limit: Duration, coming: impl Future<Output = T>) -> Option<T> {
     let over = async {
-        for _ in 0..PATIENCE_STEPS {
-            sleep(patience / PATIENCE_STEPS).await;
+        for _ in 0..LIMIT_STEPS {
+            sleep(limit / LIMIT_STEPS).await;
         }
     };
     tokio::select! {
@@ -399,7 +399,7 @@ async fn within<T>(patience: Duration, coming: impl Future<Output = T>) -> Optio
     }
 }
 
-impl Places {
+impl AdvertisedAddresses {
     fn of(settings: &Settings, client: SocketAddr, mesh: SocketAddr, http: Option<SocketAddr>) -> Self {
         let routes = settings.cluster.routes.iter();
         let routes = routes.map(|route| split_url(route.reveal()).1);
@@ -438,7 +438,7 @@ fn cluster_name(settings: &Settings) -> &str {
     }
 }
 
-fn hello(shared: &Shared, settings: &Settings, places: &Places) -> Hello {
+fn hello(shared: &Shared, settings: &Settings, advertised: &AdvertisedAddresses) -> Hello {
     // A clock before 1970 gives 0: the node then precedes all others.
     let began = shared.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Hello {
@@ -449,8 +449,8 @@ fn hello(shared: &Shared, settings: &Settings, places: &Places) -> Hello {
         id: shared.server_name(settings).to_owned(),
         run: shared.server_id.clone(),
         began: began.as_millis() as u64,
-        client: places.client.to_string(),
-        mesh: places.mesh.to_string(),
+        client: advertised.client.to_string(),
+        mesh: advertised.mesh.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         serving: false,
         user: settings.cluster.user.clone(),
@@ -460,13 +460,13 @@ fn hello(shared: &Shared, settings: &Settings, places: &Places) -> Hello {
     }
 }
 
-fn record(own: &Hello, settings: &Settings, places: Places) -> Record {
+fn record(own: &Hello, settings: &Settings, advertised: AdvertisedAddresses) -> Record {
     Record {
         id: own.id.clone(),
         run: own.run.clone(),
-        client: places.client,
-        mesh: Some(places.mesh),
-        http: places.http,
+        client: advertised.client,
+        mesh: Some(advertised.mesh),
+        http: advertised.http,
         tls: false,
         zone: settings.cluster.zone.clone(),
         weight: settings.cluster.weight,

@@ -1,4 +1,4 @@
-//! The output of one client or link: the last stop of a message.
+//! The output of one client or route: the last stop of a message.
 //!
 //! Any worker may have output for any client. It first stages the output of one turn ([`Stage`](crate::stage::Stage)), and then
 //! passes it to the outbox at once. If nothing is pending, the worker itself writes to the socket. Only bytes that the socket does
@@ -31,7 +31,7 @@ use crate::closing::Reason;
 /// Maximum number of times in a row that a worker writes the pending bytes of others. Then the client's own task continues.
 const ROUNDS_MAX: usize = 4;
 
-/// The output of one client or link.
+/// The output of one client or route.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     /// Number of the client, unique in this run of the server; `client_id` in INFO.
@@ -85,8 +85,13 @@ impl Outbox {
         }
     }
 
-    /// Creates the outbox of a link to another node.
-    pub(crate) fn of_link(id: u64, socket: Arc<TcpStream>, workers: usize, pending_bytes_max: usize) -> Self {
+    /// Creates the outbox of a route to another node.
+    pub(crate) fn for_route(
+        id: u64,
+        socket: Arc<TcpStream>,
+        workers: usize,
+        pending_bytes_max: usize,
+    ) -> Self {
         Self {
             pending_bytes_max: Some(pending_bytes_max),
             ..Self::new(id, Some(socket), workers)
@@ -301,7 +306,7 @@ impl Outbox {
     }
 
     /// Drops the pending bytes and the socket after the end of the client, although other threads may still hold the outbox.
-    pub(crate) fn gone(&self) {
+    pub(crate) fn release(&self) {
         let mut queue = self.queue();
         queue.end(Reason::ClientClosed);
         queue.socket = None;

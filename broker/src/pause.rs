@@ -22,7 +22,7 @@ use crate::shared::Shared;
 /// Longest gap between two runs of a worker that is not a pause. The timeouts after which a peer declares a node dead are longer.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Interval at which an idle worker runs the check.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Time after a pause in which each read checks for a reset.
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
@@ -45,7 +45,7 @@ impl PauseWatch {
     }
 
     /// Records the time of this run. After a pause, closes the reset connections.
-    pub(crate) fn look(&mut self, shared: &Shared) {
+    pub(crate) fn check(&mut self, shared: &Shared) {
         let now = Instant::now();
         let paused = now.saturating_duration_since(self.ran_at);
         self.ran_at = now;
@@ -63,7 +63,7 @@ impl PauseWatch {
     /// The reason for closing: the connection was reset during a pause, so the bytes just read must be dropped.
     #[inline]
     pub(crate) fn admit(&mut self, shared: &Shared, outbox: &Outbox) -> Result<(), Reason> {
-        self.look(shared);
+        self.check(shared);
         if self.check_until.is_none() {
             return Ok(());
         }
@@ -81,11 +81,11 @@ fn end_reset_connections(worker: usize, paused: Duration, shared: &Shared) {
     let clients = clients
         .iter()
         .filter(|client_info| is_here(client_info.outbox.id));
-    let links = shared.interest.links.load();
-    let links = links.iter().filter(|link| is_here(link.number));
+    let routes = shared.interest.routes.load();
+    let routes = routes.iter().filter(|route| is_here(route.number));
     let outboxes = clients
         .map(|client_info| &client_info.outbox)
-        .chain(links.map(|link| &link.outbox));
+        .chain(routes.map(|route| &route.outbox));
     let reset = outboxes.filter(|outbox: &&Arc<Outbox>| outbox.end_if_reset().is_some());
     let (reset, paused_ms) = (reset.count(), paused.as_millis());
     if reset > 0 {

@@ -11,7 +11,7 @@ use tracing::trace;
 
 use crate::cache::Cache;
 use crate::flush;
-use crate::interest::{Group, Interest, Recipients, Scope};
+use crate::interest::{GroupRecipients, Interest, Recipients, Scope};
 use crate::lookups::Lookups;
 use crate::outbox::{Outbox, Staged};
 use crate::route::frame;
@@ -33,12 +33,12 @@ pub(crate) struct Router {
     /// Recipients of messages that local clients publish.
     pub(crate) cache: Cache,
     /// Recipients of messages from other nodes.
-    pub(crate) link_cache: Cache,
-    dice: Dice,
+    pub(crate) route_cache: Cache,
+    rng: FastRng,
     /// Queue groups of the present message whose chosen member is on another node. Each entry is the index of the group in `groups`,
     /// and the index of the chosen node in the group's `elsewhere`.
     chosen: Vec<(usize, usize)>,
-    /// Buffer for the names of the chosen groups of one link, encoded.
+    /// Buffer for the names of the chosen groups of one route, encoded.
     names: Vec<u8>,
     fanout_max: usize,
     /// Messages delivered since the turn began.
@@ -49,9 +49,9 @@ pub(crate) struct Router {
 
 /// Fast random numbers, not for secrets. They choose the member of a queue group.
 #[derive(Debug)]
-struct Dice(u64);
+struct FastRng(u64);
 
-impl Dice {
+impl FastRng {
     /// Returns a random number below `limit`. xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators", 2016.
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
@@ -69,10 +69,10 @@ impl Router {
         Self {
             stage: Stage::new(worker),
             cache: Cache::new(Scope::Whole, cache_weight_max),
-            link_cache: Cache::new(Scope::Local, cache_weight_max),
+            route_cache: Cache::new(Scope::Local, cache_weight_max),
             chosen: Vec::new(),
             names: Vec::new(),
-            dice: Dice(rand::random::<u64>() | 1),
+            rng: FastRng(rand::random::<u64>() | 1),
             fanout_max: 0,
             delivered: 0,
             trace: false,
@@ -82,7 +82,7 @@ impl Router {
     /// Seeds the random numbers, for simulations.
     #[cfg(test)]
     pub(crate) const fn seed(&mut self, seed: u64) {
-        self.dice = Dice(seed | 1);
+        self.rng = FastRng(seed | 1);
     }
 
     /// Begins the turn of another client.
@@ -98,7 +98,7 @@ impl Router {
 
     /// Adds the counts of look-ups since the last call to `lookups`, which the monitoring pages show.
     pub(crate) fn count(&mut self, lookups: &Lookups) {
-        for cache in [&mut self.cache, &mut self.link_cache] {
+        for cache in [&mut self.cache, &mut self.route_cache] {
             let (total, hits) = cache.take_counts();
             lookups.total.fetch_add(total, Relaxed);
             lookups.hits.fetch_add(hits, Relaxed);
@@ -117,7 +117,7 @@ impl Router {
         to: &Recipients,
         interest: &Interest,
     ) -> bool {
-        let total = to.each.len() + to.groups.len() + to.links.len();
+        let total = to.each.len() + to.groups.len() + to.routes.len();
         self.fanout_max = self.fanout_max.max(total);
         let shared = SharedBody::if_worth_it(message, total);
         let echo = from.echo.load(Relaxed);
@@ -131,11 +131,11 @@ impl Router {
             let not = if echo { None } else { Some(from.id) };
             let here = self.deliver_to_one(from, group, not, message, shared.as_ref(), interest);
             delivered |= here;
-            if !here && let Some(place) = self.choose(&group.elsewhere) {
+            if !here && let Some(place) = self.choose(&group.remote) {
                 self.chosen.push((at, place));
             }
         }
-        if !to.links.is_empty() || !self.chosen.is_empty() {
+        if !to.routes.is_empty() || !self.chosen.is_empty() {
             self.forward(from, message, to, shared.as_ref());
             delivered = true;
         }
@@ -179,13 +179,13 @@ impl Router {
     fn deliver_to_one(
         &mut self,
         from: &Arc<Outbox>,
-        group: &Group,
+        group: &GroupRecipients,
         not: Option<u64>,
         message: &Publish<'_>,
         shared: Option<&SharedBody>,
         interest: &Interest,
     ) -> bool {
-        let start = self.dice.below(group.members.len());
+        let start = self.rng.below(group.members.len());
         let (before, from_start) = group.members.split_at(start);
         from_start
             .iter()
@@ -196,19 +196,19 @@ impl Router {
 
     /// Chooses one of the nodes that have members of a group, at random, weighted by their numbers of members. If the connection to
     /// that node is closing, takes the next node. Returns the index, or `None` if all connections are closing.
-    fn choose(&mut self, elsewhere: &[Arc<Subscription>]) -> Option<usize> {
+    fn choose(&mut self, remote: &[Arc<Subscription>]) -> Option<usize> {
         let weight = |one: &Arc<Subscription>| one.members.load(Relaxed) as usize;
-        let total: usize = elsewhere.iter().map(weight).sum();
-        let mut left = self.dice.below(total);
-        let heavy = elsewhere.iter().position(|one| {
+        let total: usize = remote.iter().map(weight).sum();
+        let mut left = self.rng.below(total);
+        let heavy = remote.iter().position(|one| {
             let found = left < weight(one);
             left = left.saturating_sub(weight(one));
             found
         })?;
-        let places = (heavy..elsewhere.len()).chain(0..heavy);
+        let places = (heavy..remote.len()).chain(0..heavy);
         places
             .into_iter()
-            .find(|place| elsewhere[*place].client.reason().is_none())
+            .find(|place| remote[*place].client.reason().is_none())
     }
 
     /// Stages `message` once for each node with recipients, with the names of the queue groups for which that node was chosen.
@@ -220,21 +220,21 @@ impl Router {
         shared: Option<&SharedBody>,
     ) {
         let chosen = std::mem::take(&mut self.chosen);
-        for link in &to.links {
-            self.forward_to(link, from, message, to, &chosen, shared);
+        for route in &to.routes {
+            self.forward_to(route, from, message, to, &chosen, shared);
         }
         for (number, (group, place)) in chosen.iter().enumerate() {
-            let link = &to.groups[*group].elsewhere[*place].client;
+            let route = &to.groups[*group].remote[*place].client;
             let earlier = chosen[..number]
                 .iter()
-                .map(|(group, place)| &to.groups[*group].elsewhere[*place].client);
+                .map(|(group, place)| &to.groups[*group].remote[*place].client);
             if !to
-                .links
+                .routes
                 .iter()
                 .chain(earlier)
-                .any(|known| Arc::ptr_eq(known, link))
+                .any(|known| Arc::ptr_eq(known, route))
             {
-                self.forward_to(link, from, message, to, &chosen, shared);
+                self.forward_to(route, from, message, to, &chosen, shared);
             }
         }
         self.chosen = chosen;
@@ -243,7 +243,7 @@ impl Router {
 
     fn forward_to(
         &mut self,
-        link: &Arc<Outbox>,
+        route: &Arc<Outbox>,
         from: &Arc<Outbox>,
         message: &Publish<'_>,
         to: &Recipients,
@@ -253,12 +253,12 @@ impl Router {
         self.names.clear();
         for (group, place) in chosen {
             let group = &to.groups[*group];
-            if Arc::ptr_eq(&group.elsewhere[*place].client, link) {
+            if Arc::ptr_eq(&group.remote[*place].client, route) {
                 frame::text(&mut self.names, group.name());
             }
         }
         self.delivered += 1;
-        let staged = self.stage.message(link, from);
+        let staged = self.stage.message(route, from);
         let headers_len = message.headers.map(<[u8]>::len);
         staged.payload_bytes += (message.payload.len() + headers_len.unwrap_or(0)) as u64;
         let start = staged.bytes.len();
@@ -282,10 +282,10 @@ impl Router {
         self.stage.added(added);
     }
 
-    /// Puts all links on the stage, so that interest that was announced to them is sent at the end of this turn.
-    pub(crate) fn touch_links(&mut self, interest: &Interest) {
-        for link in interest.links.load().iter() {
-            self.stage.of(&link.outbox);
+    /// Puts all routes on the stage, so that interest that was announced to them is sent at the end of this turn.
+    pub(crate) fn touch_routes(&mut self, interest: &Interest) {
+        for route in interest.routes.load().iter() {
+            self.stage.of(&route.outbox);
         }
     }
 
@@ -334,7 +334,7 @@ impl Router {
         if delivery == Delivery::Last {
             subscription.client.has_ended.store(true, Relaxed);
             if interest.unsubscribe(subscription).is_new {
-                self.touch_links(interest);
+                self.touch_routes(interest);
             }
         }
         true

@@ -147,10 +147,10 @@ impl Server {
             let Some(mesh) = &server.mesh else {
                 return listen(&socket, backlog).map_err(clients_error);
             };
-            let unheard = mesh.join(&[]).await?;
+            let unreached = mesh.join(&[]).await?;
             mesh.reserve().await?;
             let listener = listen(&socket, backlog).map_err(clients_error)?;
-            mesh.announce(&unheard).await?;
+            mesh.announce(&unreached).await?;
             Ok(listener)
         };
         let joined = tokio::select! {
@@ -213,8 +213,8 @@ impl Server {
 
     /// Returns the number of routes to other nodes.
     #[must_use]
-    pub fn links(&self) -> usize {
-        self.shared.interest.links.load().len()
+    pub fn routes(&self) -> usize {
+        self.shared.interest.routes.load().len()
     }
 
     /// Applies new settings, also to connected clients. A setting that needs a restart keeps its value, and its change is logged as a

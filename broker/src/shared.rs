@@ -159,7 +159,7 @@ impl Shared {
     }
 
     /// Sets the addresses of a clustered node: the one for other nodes, and the one for clients that `connect_urls` has.
-    pub(crate) fn set_places(&self, mesh: SocketAddr, own_url: String) {
+    pub(crate) fn set_advertised(&self, mesh: SocketAddr, own_url: String) {
         // Called once, at the start.
         let _ = self.mesh_address.set(mesh);
         let _ = self.own_url.set(own_url);
@@ -185,12 +185,12 @@ impl Shared {
         if self.settings.load().cluster.no_advertise {
             return;
         }
-        let links = self.interest.links.load();
-        let serving = links.iter().filter(|link| {
-            link.serving.load(Relaxed) && !link.draining.load(Relaxed) && !link.peer.no_advertise
+        let routes = self.interest.routes.load();
+        let serving = routes.iter().filter(|route| {
+            route.serving.load(Relaxed) && !route.draining.load(Relaxed) && !route.peer.no_advertise
         });
         let mut urls: Vec<String> = serving
-            .map(|link| link.peer.client.clone())
+            .map(|route| route.peer.client.clone())
             .filter(|url| !url.is_empty())
             .collect();
         urls.sort();

@@ -95,7 +95,7 @@ impl Stage {
     }
 
     /// Sends everything if the stage is split.
-    pub(crate) fn mend(&mut self) {
+    pub(crate) fn finish_split(&mut self) {
         if self.is_split() {
             self.flush();
         }

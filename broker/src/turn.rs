@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 
 use crate::closing::Reason;
 use crate::outbox::Outbox;
-use crate::pause::{LOOK_INTERVAL, PauseWatch};
+use crate::pause::{CHECK_INTERVAL, PauseWatch};
 use crate::router::Router;
 use crate::shared::Shared;
 use crate::stage::Stage;
@@ -75,7 +75,7 @@ pub(crate) fn flush() {
 }
 
 /// Sends these bytes at once, behind what is staged for this connection.
-pub(crate) fn say(outbox: &Arc<Outbox>, bytes: &[u8]) {
+pub(crate) fn send(outbox: &Arc<Outbox>, bytes: &[u8]) {
     TURNS.with_borrow_mut(|turns| {
         if let Some(Turns { router, .. }) = turns {
             router.stage.of(outbox).bytes.extend_from_slice(bytes);
@@ -124,10 +124,10 @@ pub(crate) async fn keep_flushing() {
 /// Detects pauses of this worker while no connection has a turn, for ever. To be spawned on each worker.
 pub(crate) async fn watch_for_pauses(shared: Arc<Shared>) {
     loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         TURNS.with_borrow_mut(|turns| {
             if let Some(Turns { pauses, .. }) = turns {
-                pauses.look(&shared);
+                pauses.check(&shared);
             }
         });
     }

@@ -111,7 +111,7 @@ impl Session for ClientSession {
             }
             self.stalled_until = None;
         }
-        let waits = self.client.flush.is_begun() && self.client.is_waiting(Instant::now());
+        let waits = self.client.flush.is_started() && self.client.is_waiting(Instant::now());
         self.client.flush.until().filter(|_| waits)
     }
 
@@ -123,7 +123,7 @@ impl Session for ClientSession {
 
     /// While the PONG waits, the frames behind the PING do.
     fn wants_turn(&self) -> bool {
-        self.client.flush.is_begun()
+        self.client.flush.is_started()
     }
 
     fn end_turn(&mut self, came: usize, now: Instant) {
@@ -152,7 +152,7 @@ impl Session for ClientSession {
                 return Some(Reason::Stale);
             }
             self.pings += 1;
-            turn::say(&self.outbox, encode::PING);
+            turn::send(&self.outbox, encode::PING);
         }
         None
     }
@@ -177,7 +177,7 @@ impl ClientSession {
         let (id, peer) = (self.outbox.id, self.client_info.peer);
         let (line, is_whole) = self.shared.info(self.advertised, id, peer, self.local, is_first);
         self.owes_info = !is_whole;
-        turn::say(&self.outbox, line.as_bytes());
+        turn::send(&self.outbox, line.as_bytes());
     }
 
     fn heard(&mut self, now: Instant) {
@@ -202,7 +202,7 @@ impl ClientSession {
             (None, None) => self.started + interval,
             (None, Some(pinged)) => pinged.max(self.heard) + interval,
         };
-        (!self.client.flush.is_begun()).then_some(due)
+        (!self.client.flush.is_started()).then_some(due)
     }
 
     /// Ends the client's subscriptions and tells it why.
@@ -214,7 +214,7 @@ impl ClientSession {
         if let Some(text) = reason.text() {
             let mut line = Vec::new();
             encode::err(text.as_bytes(), &mut line);
-            turn::say(&self.outbox, &line);
+            turn::send(&self.outbox, &line);
         }
         // Whoever stops the node ends the routes when the last client is gone; what that one said last must be with them.
         turn::flush();
@@ -235,7 +235,7 @@ async fn close(shell: Shell<ClientSession>, reason: Reason) {
         };
         shell::write_rest(&outbox, patience).await;
     }
-    outbox.gone();
+    outbox.release();
     drop(outbox);
     if let Some(stream) = Arc::into_inner(socket).filter(|_| !is_broken) {
         linger::close(stream).await;

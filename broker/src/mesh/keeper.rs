@@ -1,4 +1,4 @@
-//! The keeper of the links. It judges each connection, handles the events of the links, and reports the node's standing in the
+//! The keeper of the routes. It judges each connection, handles the events of the routes, and reports the node's status in the
 //! cluster. It handles no messages of clients. A value without sockets: the sockets belong to its [`task`].
 
 pub(super) mod task;
@@ -10,22 +10,22 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use super::complaints::Complaints;
 use super::membership::Membership;
-use super::orders::Standing;
+use super::orders::ClusterStatus;
+use super::rate_limited_log::RateLimitedLog;
 use super::session::{Beginning, Events, Pace};
 use crate::closing::Reason;
+use crate::route::Route;
 use crate::route::event::RouteEvent;
 use crate::route::frame;
 use crate::route::handshake::{HandshakeError, Origin, Verdict};
-use crate::route::hello::{Hello, Peer, Why, put_json};
-use crate::route::link::Link;
+use crate::route::hello::{Hello, Peer, RefusalReason, put_json};
 use crate::shared::Shared;
 
 /// Interval at which changed sizes of queue groups are announced, and at which the node checks whether it must give up its id.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// The keeper of the links.
+/// The keeper of the routes.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     pub(super) membership: Membership,
@@ -33,13 +33,13 @@ pub(super) struct Keeper {
     sync_timeout: Duration,
     /// Sender of the routes' events to the keeper's task.
     events: Events,
-    complaints: Complaints,
+    log_limit: RateLimitedLog,
     /// Text of the last refusal, by dialled address.
     refusals: HashMap<String, String>,
     /// Number of ticks in a row in which this node was outnumbered by a namesake. Ticks are counted, not time, so that a pause of
     /// the process does not count.
-    displaced_ticks: u128,
-    /// Number of links so far. The next link has the next number.
+    outnumbered_ticks: u128,
+    /// Number of routes so far. The next route has the next number.
     numbers: u64,
 }
 
@@ -57,69 +57,73 @@ impl Keeper {
             pace,
             sync_timeout,
             events,
-            complaints: Complaints::default(),
+            log_limit: RateLimitedLog::default(),
             refusals: HashMap::new(),
-            displaced_ticks: 0,
+            outnumbered_ticks: 0,
             numbers: 0,
         }
     }
 
-    /// Returns the node's standing in the cluster.
-    pub(super) fn standing(&mut self, has_read: bool) -> Standing {
+    /// Returns the node's status in the cluster.
+    pub(super) fn status(&mut self, has_read: bool) -> ClusterStatus {
         let membership = &self.membership;
         if !membership.is_outnumbered() {
-            self.displaced_ticks = 0;
+            self.outnumbered_ticks = 0;
         }
-        Standing {
+        ClusterStatus {
             has_read,
             awaited: membership.awaited(),
             namesake_precedes: membership.namesake_precedes(),
             has_living_namesake: membership.has_living_namesake(),
             is_displaced: membership.is_superseded()
-                || self.displaced_ticks * TICK.as_millis() >= self.sync_timeout.as_millis(),
+                || self.outnumbered_ticks * TICK.as_millis() >= self.sync_timeout.as_millis(),
             refusal: membership.refusal().map(|(at, why)| {
                 let known = self.refusals.get(&at);
                 let text = known.map_or_else(|| why.text().to_owned(), Clone::clone);
                 (at, text)
             }),
-            links: membership.len(),
+            routes: membership.len(),
         }
     }
 
     /// Tells all peers that the node accepts clients.
     pub(super) fn serve(&mut self) {
         self.membership.serve();
-        self.tell_all(&frame::bare(frame::SERVING));
+        self.broadcast(&frame::bare(frame::SERVING));
     }
 
     /// Tells all peers that the node accepts no more clients.
     pub(super) fn drain(&mut self) {
         if !self.membership.own().draining {
             self.membership.drain();
-            self.tell_all(&frame::bare(frame::DRAINING));
+            self.broadcast(&frame::bare(frame::DRAINING));
         }
     }
 
-    /// Sends GOODBYE over all links, and closes them.
+    /// Sends GOODBYE over all routes, and closes them.
     pub(super) fn leave(&mut self) {
         self.membership.leave();
-        let links = self.shared.interest.links.load();
-        links.iter().for_each(|link| part(link));
+        let routes = self.shared.interest.routes.load();
+        routes.iter().for_each(|route| close_with_goodbye(route));
     }
 
     /// Does the work of each [`TICK`].
     pub(super) fn tick(&mut self) {
         if self.membership.is_outnumbered() {
-            self.displaced_ticks += 1;
+            self.outnumbered_ticks += 1;
         }
         let interest = &self.shared.interest;
         if interest.announce_members() {
-            interest.links.load().iter().for_each(|link| link.outbox.wake());
+            interest
+                .routes
+                .load()
+                .iter()
+                .for_each(|route| route.outbox.wake());
         }
     }
 
     /// Judges a peer that has sent HELLO, or also WELCOME (`welcome`). If the verdict is `Accept`, the returned number is the number of
-    /// the link.
+    /// the route.
     pub(super) fn judge(
         &mut self,
         hello: &Hello,
@@ -129,27 +133,27 @@ impl Keeper {
     ) -> (Verdict, u64) {
         let number = self.numbers + 1;
         let verdict = if welcome {
-            self.membership.welcomed(hello, dialled, number, now)
+            self.membership.judge_welcome(hello, dialled, number, now)
         } else {
-            self.membership.greet(hello, dialled, now)
+            self.membership.judge_hello(hello, dialled, now)
         };
         match verdict {
             Verdict::Refuse {
                 why,
                 probe: Some(number),
-            } => self.with_link(
+            } => self.with_route(
                 number,
                 if why.is_duplicate() {
-                    Link::claim
+                    Route::claim
                 } else {
-                    Link::probe
+                    Route::probe
                 },
             ),
             Verdict::Accept { replaces } => {
                 self.numbers = number;
                 self.take_cluster_name();
                 if let Some(replaced) = replaces {
-                    self.with_link(replaced, |link| link.outbox.close(Reason::Stale));
+                    self.with_route(replaced, |route| route.outbox.close(Reason::Stale));
                 }
             }
             _ => {}
@@ -157,20 +161,20 @@ impl Keeper {
         (verdict, number)
     }
 
-    /// Takes over the name of the cluster that the node has joined, if the node had none. Then closes the links whose peers sent no
+    /// Takes over the name of the cluster that the node has joined, if the node had none. Then closes the routes whose peers sent no
     /// name, so that they send HELLO again: they may have joined another cluster since.
     fn take_cluster_name(&self) {
         let name = &self.membership.own().cluster;
         if self.shared.set_cluster_name(name) {
             info!(cluster = name, "cluster name taken over from the cluster joined");
             for number in self.membership.with_other_names() {
-                self.with_link(number, |link| link.outbox.close(Reason::Refused));
+                self.with_route(number, |route| route.outbox.close(Reason::Refused));
             }
         }
     }
 
-    /// Handles a connection that did not become a link: logs the reason, and records it for the next dial.
-    pub(super) fn not_linked(&mut self, origin: Origin, error: &HandshakeError, now: Instant) {
+    /// Handles a connection that did not become a route: logs the reason, and records it for the next dial.
+    pub(super) fn connection_failed(&mut self, origin: Origin, error: &HandshakeError, now: Instant) {
         let fault = match error {
             HandshakeError::RefusedByPeer { why, .. } | HandshakeError::RefusedHere { why, .. } => {
                 Some(*why).filter(|why| why.is_fault())
@@ -181,11 +185,11 @@ impl Keeper {
             Origin::Dialled(at) => at,
             Origin::Accepted(peer) => {
                 // Limited by IP address, because the peer could change its id each time.
-                let is_news = |why| self.complaints.is_news(&format!("{} {why:?}", peer.ip()), now);
-                if fault.is_some_and(is_news) {
+                let is_due = |why| self.log_limit.is_due(&format!("{} {why:?}", peer.ip()), now);
+                if fault.is_some_and(is_due) {
                     error!(%peer, "link not accepted: {error}");
                 } else if matches!(error, HandshakeError::Client(_))
-                    && self.complaints.is_news(&format!("{} client", peer.ip()), now)
+                    && self.log_limit.is_due(&format!("{} client", peer.ip()), now)
                 {
                     warn!(%peer, "{error}");
                 } else {
@@ -210,13 +214,18 @@ impl Keeper {
                 membership.answered(&at, id, run);
                 membership.dial_refused(&at, id, *why, false, now)
             }
-            _ => membership.dial_failed(&at, error.is_unheard(), now),
+            _ => membership.dial_failed(&at, error.is_connection_refused(), now),
         };
-        // Both nodes dialled at the same time, and the other connection is the link.
+        // Both nodes dialled at the same time, and the other connection is the route.
         let is_linked = matches!(
             error,
-            HandshakeError::RefusedByPeer { why: Why::Linked, .. }
-                | HandshakeError::RefusedHere { why: Why::Linked, .. }
+            HandshakeError::RefusedByPeer {
+                why: RefusalReason::Linked,
+                ..
+            } | HandshakeError::RefusedHere {
+                why: RefusalReason::Linked,
+                ..
+            }
         );
         match (fault.is_some() || error.is_foreign(), first && !is_linked) {
             (true, true) => error!("no link with {at}: {error}"),
@@ -225,9 +234,9 @@ impl Keeper {
         }
     }
 
-    /// Records that a connection has become link `number`, and announces its node to the other peers. Returns the parameters of its
+    /// Records that a connection has become route `number`, and announces its node to the other peers. Returns the parameters of its
     /// session.
-    pub(super) fn begin(
+    pub(super) fn begin_session(
         &mut self,
         number: u64,
         peer: Hello,
@@ -235,10 +244,10 @@ impl Keeper {
         address: SocketAddr,
         now: Instant,
     ) -> Beginning {
-        self.membership.link_stands(&peer, dialled, now);
+        self.membership.route_established(&peer, dialled, now);
         let by = if dialled.is_some() { "dialled" } else { "accepted" };
         info!(link = number, %address, "linked with {} ({by}), version {}", peer.id, peer.version);
-        self.tell_of(&peer);
+        self.announce_node(&peer);
         let known = self.membership.known();
         let others: Vec<Peer> = known.into_iter().filter(|other| other.id != peer.id).collect();
         let mut greeting = Vec::new();
@@ -256,38 +265,38 @@ impl Keeper {
     }
 
     /// Sends the new peer's id and address to all peers.
-    fn tell_of(&self, hello: &Hello) {
+    fn announce_node(&self, hello: &Hello) {
         let newcomer = [Peer {
             id: hello.id.clone(),
             mesh: hello.mesh.clone(),
         }];
-        let mut word = Vec::new();
-        put_json(&mut word, frame::PEERS, &newcomer);
-        self.tell_all(&word);
+        let mut frame = Vec::new();
+        put_json(&mut frame, frame::PEERS, &newcomer);
+        self.broadcast(&frame);
     }
 
-    /// Handles an event of a link.
-    pub(super) fn happened(&mut self, number: u64, event: RouteEvent, now: Instant) {
+    /// Handles an event of a route.
+    pub(super) fn handle_event(&mut self, number: u64, event: RouteEvent, now: Instant) {
         match event {
-            RouteEvent::Stands => {
+            RouteEvent::Established => {
                 // State changes between the handshake and the start of the session were not sent to this peer.
-                self.with_link(number, |link| {
+                self.with_route(number, |route| {
                     if self.membership.own().serving {
-                        link.outbox.append(&frame::bare(frame::SERVING));
+                        route.outbox.append(&frame::bare(frame::SERVING));
                     }
                     if self.membership.own().draining {
-                        link.outbox.append(&frame::bare(frame::DRAINING));
+                        route.outbox.append(&frame::bare(frame::DRAINING));
                     }
                     if self.membership.is_leaving() {
-                        part(link);
+                        close_with_goodbye(route);
                     }
-                    link.outbox.wake();
+                    route.outbox.wake();
                 });
                 self.shared.set_peers();
             }
-            RouteEvent::Told => self.membership.told(number),
+            RouteEvent::SnapshotSent => self.membership.snapshot_sent(number),
             RouteEvent::Synced => self.membership.synced(number),
-            RouteEvent::Peers(peers) => self.membership.named(&peers, now),
+            RouteEvent::Peers(peers) => self.membership.named_by_peer(&peers, now),
             RouteEvent::Serving => {
                 self.membership.serves(number);
                 self.shared.set_peers();
@@ -296,21 +305,21 @@ impl Keeper {
                 self.membership.drains(number);
                 self.shared.set_peers();
             }
-            RouteEvent::Lives => self.membership.lives(number, now),
+            RouteEvent::ClaimAnswered => self.membership.claim_answered(number, now),
             RouteEvent::Goodbye => {
                 info!(link = number, "peer leaves");
             }
             RouteEvent::Lost {
                 peer,
                 reason,
-                leaves,
+                sent_goodbye,
                 unsent_bytes,
                 undelivered,
             } => {
-                let was = self.membership.link_lost(number, leaves, now);
+                let was = self.membership.route_ended(number, sent_goodbye, now);
                 self.shared.set_peers();
                 let why = reason.as_str();
-                if leaves || !was || self.membership.is_leaving() {
+                if sent_goodbye || !was || self.membership.is_leaving() {
                     info!(
                         link = number,
                         unsent_bytes, undelivered, "the link with {peer} has ended: {why}"
@@ -325,24 +334,24 @@ impl Keeper {
         }
     }
 
-    fn with_link(&self, number: u64, act: impl FnOnce(&Link)) {
-        let links = self.shared.interest.links.load();
-        if let Some(link) = links.iter().find(|link| link.number == number) {
-            act(link);
+    fn with_route(&self, number: u64, act: impl FnOnce(&Route)) {
+        let routes = self.shared.interest.routes.load();
+        if let Some(route) = routes.iter().find(|route| route.number == number) {
+            act(route);
         }
     }
 
-    fn tell_all(&self, word: &[u8]) {
-        for link in self.shared.interest.links.load().iter() {
-            link.say(word);
+    fn broadcast(&self, frame: &[u8]) {
+        for route in self.shared.interest.routes.load().iter() {
+            route.send(frame);
         }
     }
 }
 
-/// Sends GOODBYE over a link and closes it, unless it is closing already.
-fn part(link: &Link) {
-    if link.outbox.reason().is_none() {
-        link.outbox.append(&frame::bare(frame::GOODBYE));
-        link.outbox.close(Reason::Shutdown);
+/// Sends GOODBYE over a route and closes it, unless it is closing already.
+fn close_with_goodbye(route: &Route) {
+    if route.outbox.reason().is_none() {
+        route.outbox.append(&frame::bare(frame::GOODBYE));
+        route.outbox.close(Reason::Shutdown);
     }
 }

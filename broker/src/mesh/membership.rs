@@ -1,11 +1,11 @@
-//! The members of the cluster: which nodes exist, which addresses to dial and when, and which of two links between the same nodes
+//! The members of the cluster: which nodes exist, which addresses to dial and when, and which of two routes between the same nodes
 //! survives. A synchronous state machine: each call takes an event and the time, and returns what to do.
 //!
 //! Nodes are dialled at addresses from three sources: the configured routes, the registry, and the lists that other nodes send. The
-//! address of a node that was linked is remembered, so that a lost link is restored even if no source names the address any more.
-//! If two nodes dial each other at the same time, the one with the lower id decides which connection becomes the link.
+//! address of a node that was linked is remembered, so that a lost route is restored even if no source names the address any more.
+//! If two nodes dial each other at the same time, the one with the lower id decides which connection becomes the route.
 //!
-//! *Architecture invariant:* a link is never closed because a registration is gone. The registry only says where a node may be; only
+//! *Architecture invariant:* a route is never closed because a registration is gone. The registry only says where a node may be; only
 //! a connection proves that it is alive.
 
 mod address;
@@ -19,14 +19,14 @@ use rand::rngs::StdRng;
 
 use self::address::{Address, is_ip};
 use self::namesake::Namesake;
-use crate::auth::same;
+use crate::auth::constant_time_eq;
 use crate::route::handshake::Verdict;
-use crate::route::hello::{Hello, PROTOCOL_MIN, Peer, Why};
+use crate::route::hello::{Hello, PROTOCOL_MIN, Peer, RefusalReason};
 
 /// Time after which an address that is neither configured nor registered, and not linked, is forgotten.
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// Age from which the loss of a link resets the backoff of its addresses.
-const GOOD_LINK: Duration = Duration::from_secs(5);
+/// Age from which the loss of a route resets the backoff of its addresses.
+const LASTING_ROUTE: Duration = Duration::from_secs(5);
 /// Limit on known addresses, as a multiple of `nodes_max`.
 const ADDRESSES_PER_NODE: usize = 4;
 /// Maximum redial delay after a refusal because of a duplicate id. The other node may end soon, and the id is free then.
@@ -44,9 +44,9 @@ pub(crate) struct Rules {
     pub(crate) has_registry: bool,
 }
 
-/// A link, from the decision that a connection becomes the link.
+/// A route, from the decision that a connection becomes the route.
 #[derive(Debug)]
-struct Linked {
+struct RouteState {
     number: u64,
     peer: Hello,
     /// Time of the peer's last PONG to a PING that was sent because another node claimed its id.
@@ -54,14 +54,14 @@ struct Linked {
     /// The peer has sent its complete interest.
     is_synced: bool,
     /// The peer was sent this node's complete interest.
-    is_told: bool,
+    is_snapshot_sent: bool,
     since: Option<Instant>,
 }
 
-impl Linked {
+impl RouteState {
     /// Returns whether both sides have sent their complete interest.
     const fn is_settled(&self) -> bool {
-        self.is_synced && self.is_told
+        self.is_synced && self.is_snapshot_sent
     }
 }
 
@@ -71,11 +71,11 @@ pub(crate) struct Membership {
     rules: Rules,
     addresses: BTreeMap<String, Address>,
     /// Keyed by the peer's id.
-    links: BTreeMap<String, Linked>,
+    routes: BTreeMap<String, RouteState>,
     /// The run in the registry's record of this node's id, if another node wrote that record.
     registered_namesake: Option<String>,
     leaving: bool,
-    dice: StdRng,
+    rng: StdRng,
 }
 
 impl Membership {
@@ -88,14 +88,14 @@ impl Membership {
         let mut membership = Self {
             rules,
             addresses: BTreeMap::new(),
-            links: BTreeMap::new(),
+            routes: BTreeMap::new(),
             registered_namesake: None,
             leaving: false,
-            dice: StdRng::seed_from_u64(seed),
+            rng: StdRng::seed_from_u64(seed),
         };
         for route in routes {
             if let Some(address) = membership.address(&route, now) {
-                address.named.by_hand = true;
+                address.sources.is_configured = true;
             }
         }
         membership
@@ -111,7 +111,7 @@ impl Membership {
         let is_full = self.addresses.len() >= self.rules.nodes_max * ADDRESSES_PER_NODE;
         if is_full && !self.addresses.contains_key(at) {
             let spare = self.addresses.iter().filter(|(_, address)| {
-                !address.named.is_kept() && !address.is_dialled && !address.is_linked(&self.links)
+                !address.sources.is_permanent() && !address.is_dialled && !address.is_linked(&self.routes)
             });
             let oldest = spare.min_by_key(|(_, address)| address.seen_at)?.0.clone();
             self.addresses.remove(&oldest);
@@ -126,10 +126,10 @@ impl Membership {
         let is_other = self.registered_namesake != namesake_run;
         self.registered_namesake = namesake_run;
         for (at, address) in &mut self.addresses {
-            address.named.in_registry = nodes.iter().any(|node| node.mesh == *at);
+            address.sources.is_registered = nodes.iter().any(|node| node.mesh == *at);
         }
         for node in nodes {
-            self.hear_of(node, now, |address| address.named.in_registry = true);
+            self.add_source(node, now, |address| address.sources.is_registered = true);
         }
         if is_other {
             // What is known about the namesake before is no evidence about this record: it is dialled again first.
@@ -138,18 +138,18 @@ impl Membership {
             for address in self.addresses.values_mut().filter(of_namesake) {
                 address.failures = 0;
                 address.dial_at = now;
-                address.has_no_word();
+                address.clear_refusal();
             }
         }
     }
 
     /// Adds the nodes that a peer has named.
-    pub(crate) fn named(&mut self, nodes: &[Peer], now: Instant) {
+    pub(crate) fn named_by_peer(&mut self, nodes: &[Peer], now: Instant) {
         for node in nodes {
             // A peer may still name the previous run of this node.
             if node.id != self.rules.own.id {
-                self.hear_of(node, now, |address| {
-                    address.named.by_node = true;
+                self.add_source(node, now, |address| {
+                    address.sources.is_named_by_peer = true;
                     address.seen_at = now;
                 });
             }
@@ -158,18 +158,18 @@ impl Membership {
 
     /// Records that `node` may be at its mesh address. A node with this node's own id is dialled as well: it is a duplicate, or the
     /// previous run of this node.
-    fn hear_of(&mut self, node: &Peer, now: Instant, name: impl FnOnce(&mut Address)) {
-        let linked = self.links.contains_key(&node.id);
+    fn add_source(&mut self, node: &Peer, now: Instant, name: impl FnOnce(&mut Address)) {
+        let linked = self.routes.contains_key(&node.id);
         let Some(address) = self.address(&node.mesh, now) else {
             return;
         };
-        let was_not = address.named.is_not();
+        let was_unnamed = address.sources.is_empty();
         name(address);
         if address.id.as_deref() != Some(&*node.id) {
             address.id = Some(node.id.clone());
             address.answered = false;
         }
-        if was_not && !linked {
+        if was_unnamed && !linked {
             // The address is newly named, so it is dialled at once.
             address.dial_at = now;
             address.failures = 0;
@@ -179,17 +179,18 @@ impl Membership {
 
     /// Returns the addresses to dial now, and marks them as being dialled. Forgets old addresses.
     pub(crate) fn dials(&mut self, now: Instant) -> Vec<String> {
-        let links = &self.links;
+        let routes = &self.routes;
         self.addresses.retain(|_, address| {
-            let forgotten = !address.named.is_kept() && now.duration_since(address.seen_at) > REMEMBERED;
-            !forgotten || address.is_dialled || address.is_linked(links)
+            let forgotten =
+                !address.sources.is_permanent() && now.duration_since(address.seen_at) > REMEMBERED;
+            !forgotten || address.is_dialled || address.is_linked(routes)
         });
         if self.leaving {
             return Vec::new();
         }
         let mut dials = Vec::new();
         for (at, address) in &mut self.addresses {
-            if !address.is_dialled && !address.is_linked(links) && address.dial_at <= now {
+            if !address.is_dialled && !address.is_linked(routes) && address.dial_at <= now {
                 address.is_dialled = true;
                 dials.push(at.clone());
             }
@@ -202,22 +203,26 @@ impl Membership {
         let open = self
             .addresses
             .values()
-            .filter(|address| !address.is_dialled && !address.is_linked(&self.links));
+            .filter(|address| !address.is_dialled && !address.is_linked(&self.routes));
         open.map(|address| address.dial_at)
             .min()
             .filter(|_| !self.leaving)
     }
 
-    /// Records a failed dial. `unheard`: the connection was refused (ECONNREFUSED). Returns whether it is the first failure in a row.
-    pub(crate) fn dial_failed(&mut self, at: &str, unheard: bool, now: Instant) -> bool {
-        let (dice, max) = (&mut self.dice, self.rules.redial_max);
+    /// Records a failed dial. `connects_refused`: with ECONNREFUSED. Returns whether it is the first failure in a row.
+    pub(crate) fn dial_failed(&mut self, at: &str, connects_refused: bool, now: Instant) -> bool {
+        let (rng, max) = (&mut self.rng, self.rules.redial_max);
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
-        address.has_no_word();
-        address.unheard = if unheard { address.unheard + 1 } else { 0 };
+        address.clear_refusal();
+        address.connects_refused = if connects_refused {
+            address.connects_refused + 1
+        } else {
+            0
+        };
         address.is_dialled = false;
-        address.dial_later(now, dice, max);
+        address.dial_later(now, rng, max);
         address.failures == 1
     }
 
@@ -229,18 +234,25 @@ impl Membership {
         }
     }
 
-    /// Records that the link with the node at a dialled address was refused, by the peer (`theirs`) or by this node. Returns whether
+    /// Records that the route with the node at a dialled address was refused, by the peer (`theirs`) or by this node. Returns whether
     /// it is the first failure in a row.
-    pub(crate) fn dial_refused(&mut self, at: &str, id: &str, why: Why, theirs: bool, now: Instant) -> bool {
-        let (dice, mut max) = (&mut self.dice, self.rules.redial_max);
+    pub(crate) fn dial_refused(
+        &mut self,
+        at: &str,
+        id: &str,
+        why: RefusalReason,
+        theirs: bool,
+        now: Instant,
+    ) -> bool {
+        let (rng, mut max) = (&mut self.rng, self.rules.redial_max);
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
-        address.unheard = 0;
+        address.connects_refused = 0;
         address.refused = Some(why).filter(|why| why.is_fault());
-        address.namesake = Namesake::told(why, theirs, id == self.rules.own.id);
+        address.namesake = Namesake::from_refusal(why, theirs, id == self.rules.own.id);
         match why {
-            Why::Linked => address.id = Some(id.to_owned()),
+            RefusalReason::Linked => address.id = Some(id.to_owned()),
             _ if why.is_duplicate() => {
                 max = max.min(DUPLICATE_REDIAL_MAX);
                 if address.namesake.is_some() {
@@ -248,106 +260,114 @@ impl Membership {
                 }
             }
             // A configured host name may resolve to another node the next time, so it is kept.
-            Why::Itself if !address.named.by_hand || is_ip(at) => {
+            RefusalReason::Itself if !address.sources.is_configured || is_ip(at) => {
                 self.addresses.remove(at);
                 return false;
             }
             _ => address.answered = true,
         }
         address.is_dialled = false;
-        address.dial_later(now, dice, max);
+        address.dial_later(now, rng, max);
         address.failures == 1
     }
 
-    /// Returns the reason to refuse a link with the node of `hello`, if there is one. Only the side that dials shows the cluster's
+    /// Returns the reason to refuse a route with the node of `hello`, if there is one. Only the side that dials shows the cluster's
     /// credentials. They are checked before a duplicate id counts.
-    fn objection(&self, hello: &Hello, dialled: bool, now: Instant) -> Option<Why> {
+    fn objection(&self, hello: &Hello, dialled: bool, now: Instant) -> Option<RefusalReason> {
         let own = &self.rules.own;
         if hello.id == own.id && hello.run == own.run {
-            return Some(Why::Itself);
+            return Some(RefusalReason::Itself);
         }
         if hello.protocol < PROTOCOL_MIN || hello.protocol_min > own.protocol || !hello.is_sound() {
-            return Some(Why::Protocol);
+            return Some(RefusalReason::Protocol);
         }
         // A node without a cluster name takes the name of the cluster that it joins.
         let is_named = !hello.cluster.is_empty() && !own.cluster.is_empty();
         if is_named && hello.cluster != own.cluster {
-            return Some(Why::ClusterName);
+            return Some(RefusalReason::ClusterName);
         }
-        if !dialled && !(same(&hello.user, &own.user) & same(&hello.password, &own.password)) {
-            return Some(Why::Credentials);
+        if !dialled
+            && !(constant_time_eq(&hello.user, &own.user) & constant_time_eq(&hello.password, &own.password))
+        {
+            return Some(RefusalReason::Credentials);
         }
         if hello.id == own.id {
             return Some(namesake::refusal_of(own, hello, now));
         }
         if self.leaving {
-            return Some(Why::Leaving);
+            return Some(RefusalReason::Leaving);
         }
-        let full = self.links.len() + 1 >= self.rules.nodes_max && !self.links.contains_key(&hello.id);
-        full.then_some(Why::Full)
+        let full = self.routes.len() + 1 >= self.rules.nodes_max && !self.routes.contains_key(&hello.id);
+        full.then_some(RefusalReason::Full)
     }
 
     /// Judges a peer that has sent HELLO.
-    pub(crate) fn greet(&self, hello: &Hello, dialled: bool, now: Instant) -> Verdict {
+    pub(crate) fn judge_hello(&self, hello: &Hello, dialled: bool, now: Instant) -> Verdict {
         if let Some(why) = self.objection(hello, dialled, now) {
             return Verdict::Refuse { why, probe: None };
         }
-        match self.links.get(&hello.id) {
-            Some(link) if link.peer.run != hello.run && !namesake::gives_way(&link.peer, hello) => {
+        match self.routes.get(&hello.id) {
+            Some(route) if route.peer.run != hello.run && !namesake::is_replaced_by(&route.peer, hello) => {
                 Verdict::Refuse {
-                    why: namesake::refusal(&link.peer, link.answered_at, hello, now),
-                    probe: Some(link.number),
+                    why: namesake::refusal(&route.peer, route.answered_at, hello, now),
+                    probe: Some(route.number),
                 }
             }
             _ => Verdict::Wait,
         }
     }
 
-    /// Judges a peer that has sent WELCOME: it agrees to the link or, if it has the lower id, has decided that this connection is the
-    /// link. If the verdict is `Accept`, the connection is link `number`.
-    pub(crate) fn welcomed(&mut self, hello: &Hello, dialled: bool, number: u64, now: Instant) -> Verdict {
+    /// Judges a peer that has sent WELCOME: it agrees to the route or, if it has the lower id, has decided that this connection is the
+    /// route. If the verdict is `Accept`, the connection is route `number`.
+    pub(crate) fn judge_welcome(
+        &mut self,
+        hello: &Hello,
+        dialled: bool,
+        number: u64,
+        now: Instant,
+    ) -> Verdict {
         // The state may have changed since HELLO.
-        let verdict = self.greet(hello, dialled, now);
+        let verdict = self.judge_hello(hello, dialled, now);
         if verdict != Verdict::Wait {
             return verdict;
         }
-        let present = self.links.get(&hello.id);
-        let replaces = present.map(|link| link.number);
-        let is_theirs = present.is_some_and(|link| link.peer.run == hello.run);
+        let present = self.routes.get(&hello.id);
+        let replaces = present.map(|route| route.number);
+        let is_theirs = present.is_some_and(|route| route.peer.run == hello.run);
         if self.rules.own.decides_with(hello) && is_theirs {
-            let why = Why::Linked;
+            let why = RefusalReason::Linked;
             return Verdict::Refuse { why, probe: replaces };
         }
-        self.link(hello, number);
+        self.route(hello, number);
         Verdict::Accept { replaces }
     }
 
-    fn link(&mut self, hello: &Hello, number: u64) {
+    fn route(&mut self, hello: &Hello, number: u64) {
         if self.rules.own.cluster.is_empty() {
             self.rules.own.cluster.clone_from(&hello.cluster);
         }
-        let linked = Linked {
+        let linked = RouteState {
             number,
             peer: hello.clone(),
             answered_at: None,
             is_synced: false,
-            is_told: false,
+            is_snapshot_sent: false,
             since: None,
         };
-        self.links.insert(hello.id.clone(), linked);
+        self.routes.insert(hello.id.clone(), linked);
     }
 
-    /// Records that a link is established. `dialled` is the address that was dialled, or `None` if the peer dialled.
-    pub(crate) fn link_stands(&mut self, hello: &Hello, dialled: Option<&str>, now: Instant) {
-        if let Some(link) = self.links.get_mut(&hello.id) {
-            link.since = Some(now);
+    /// Records that a route is established. `dialled` is the address that was dialled, or `None` if the peer dialled.
+    pub(crate) fn route_established(&mut self, hello: &Hello, dialled: Option<&str>, now: Instant) {
+        if let Some(route) = self.routes.get_mut(&hello.id) {
+            route.since = Some(now);
         }
         for at in dialled.into_iter().chain([&*hello.mesh]) {
             if let Some(address) = self.address(at, now) {
                 address.id = Some(hello.id.clone());
-                address.unheard = 0;
+                address.connects_refused = 0;
                 address.answered = true;
-                address.has_no_word();
+                address.clear_refusal();
                 if dialled == Some(at) {
                     address.is_dialled = false;
                 }
@@ -355,76 +375,76 @@ impl Membership {
         }
     }
 
-    /// Returns the numbers of the links whose peers sent another cluster name, or none, in HELLO.
+    /// Returns the numbers of the routes whose peers sent another cluster name, or none, in HELLO.
     pub(crate) fn with_other_names(&self) -> Vec<u64> {
         let own = &self.rules.own.cluster;
-        let others = self.links.values().filter(|link| link.peer.cluster != *own);
-        others.map(|link| link.number).collect()
+        let others = self.routes.values().filter(|route| route.peer.cluster != *own);
+        others.map(|route| route.number).collect()
     }
 
-    fn numbered(&mut self, number: u64) -> Option<&mut Linked> {
-        self.links.values_mut().find(|link| link.number == number)
+    fn numbered(&mut self, number: u64) -> Option<&mut RouteState> {
+        self.routes.values_mut().find(|route| route.number == number)
     }
 
     /// Records that the peer has sent its complete interest.
     pub(crate) fn synced(&mut self, number: u64) {
-        if let Some(link) = self.numbered(number) {
-            link.is_synced = true;
+        if let Some(route) = self.numbered(number) {
+            route.is_synced = true;
         }
     }
 
     /// Records that the peer accepts clients.
     pub(crate) fn serves(&mut self, number: u64) {
-        if let Some(link) = self.numbered(number) {
-            link.peer.serving = true;
+        if let Some(route) = self.numbered(number) {
+            route.peer.serving = true;
         }
     }
 
     /// Records that the peer accepts no more clients.
     pub(crate) fn drains(&mut self, number: u64) {
-        if let Some(link) = self.numbered(number) {
-            link.peer.draining = true;
+        if let Some(route) = self.numbered(number) {
+            route.peer.draining = true;
         }
     }
 
     /// Records that the peer has answered the PING that was sent because another node claimed its id.
-    pub(crate) fn lives(&mut self, number: u64, now: Instant) {
-        if let Some(link) = self.numbered(number) {
-            link.answered_at = Some(now);
+    pub(crate) fn claim_answered(&mut self, number: u64, now: Instant) {
+        if let Some(route) = self.numbered(number) {
+            route.answered_at = Some(now);
         }
     }
 
     /// Records that the peer was sent this node's complete interest.
-    pub(crate) fn told(&mut self, number: u64) {
-        if let Some(link) = self.numbered(number) {
-            link.is_told = true;
+    pub(crate) fn snapshot_sent(&mut self, number: u64) {
+        if let Some(route) = self.numbered(number) {
+            route.is_snapshot_sent = true;
         }
     }
 
-    /// Removes a link that has ended. Its node is dialled again, unless it had sent GOODBYE (`leaves`) and is not configured. Returns
-    /// whether the link was known; a link that was replaced is not.
-    pub(crate) fn link_lost(&mut self, number: u64, leaves: bool, now: Instant) -> bool {
-        let is_it = |(_, link): &(&String, &Linked)| link.number == number;
-        let Some(id) = self.links.iter().find(is_it).map(|(id, _)| id.clone()) else {
+    /// Removes a route that has ended. Its node is dialled again, unless it had sent GOODBYE (`leaves`) and is not configured. Returns
+    /// whether the route was known; a route that was replaced is not.
+    pub(crate) fn route_ended(&mut self, number: u64, leaves: bool, now: Instant) -> bool {
+        let is_it = |(_, route): &(&String, &RouteState)| route.number == number;
+        let Some(id) = self.routes.iter().find(is_it).map(|(id, _)| id.clone()) else {
             return false;
         };
-        let since = self.links.remove(&id).and_then(|link| link.since);
+        let since = self.routes.remove(&id).and_then(|route| route.since);
         if leaves {
             self.addresses
-                .retain(|_, address| address.id.as_ref() != Some(&id) || address.named.by_hand);
+                .retain(|_, address| address.id.as_ref() != Some(&id) || address.sources.is_configured);
         }
-        // Only a link that lasted resets the backoff.
-        let was_good = since.is_some_and(|since| now.duration_since(since) >= GOOD_LINK);
-        let (dice, max) = (&mut self.dice, self.rules.redial_max);
+        // Only a route that lasted resets the backoff.
+        let was_lasting = since.is_some_and(|since| now.duration_since(since) >= LASTING_ROUTE);
+        let (rng, max) = (&mut self.rng, self.rules.redial_max);
         let addresses = self.addresses.values_mut();
         for address in addresses.filter(|address| address.id.as_ref() == Some(&id)) {
             address.seen_at = now;
-            address.named.by_node = false;
+            address.sources.is_named_by_peer = false;
             address.answered = false;
-            if was_good {
+            if was_lasting {
                 address.failures = 0;
             }
-            address.dial_later(now, dice, max);
+            address.dial_later(now, rng, max);
         }
         true
     }
@@ -447,7 +467,7 @@ impl Membership {
     /// Records that this node leaves: it dials and accepts no more nodes. Links that are not established yet are dropped.
     pub(crate) fn leave(&mut self) {
         self.leaving = true;
-        self.links.retain(|_, link| link.since.is_some());
+        self.routes.retain(|_, route| route.since.is_some());
     }
 
     /// Returns whether this node leaves.
@@ -455,50 +475,50 @@ impl Membership {
         self.leaving
     }
 
-    /// Returns the address of a registered node whose link was refused, and the reason. `None` if there is any link.
-    pub(crate) fn refusal(&self) -> Option<(String, Why)> {
+    /// Returns the address of a registered node whose route was refused, and the reason. `None` if there is any route.
+    pub(crate) fn refusal(&self) -> Option<(String, RefusalReason)> {
         let registered = self
             .addresses
             .iter()
-            .filter(|(_, address)| address.named.in_registry);
+            .filter(|(_, address)| address.sources.is_registered);
         let mut refused = registered.filter_map(|(at, address)| Some((at.clone(), address.refused?)));
-        refused.next().filter(|_| self.links.is_empty())
+        refused.next().filter(|_| self.routes.is_empty())
     }
 
     /// Returns the linked nodes, which this node names to its peers.
     pub(crate) fn known(&self) -> Vec<Peer> {
-        let peers = self.links.iter().map(|(id, link)| Peer {
+        let peers = self.routes.iter().map(|(id, route)| Peer {
             id: id.clone(),
-            mesh: link.peer.mesh.clone(),
+            mesh: route.peer.mesh.clone(),
         });
         peers.collect()
     }
 
-    /// Returns the number of links.
+    /// Returns the number of routes.
     pub(crate) fn len(&self) -> usize {
-        self.links.len()
+        self.routes.len()
     }
 
     /// Returns the addresses for which a starting node waits: linked nodes with which the exchange of interest is not complete, and
     /// nodes that may still become linked.
     pub(crate) fn awaited(&self) -> Vec<String> {
         let awaited = self.addresses.iter().filter(|(_, address)| {
-            match address.id.as_ref().and_then(|id| self.links.get(id)) {
-                Some(link) => !link.is_settled(),
+            match address.id.as_ref().and_then(|id| self.routes.get(id)) {
+                Some(route) => !route.is_settled(),
                 None if address.namesake.is_some_and(|namesake| namesake.yields) => false,
                 None => {
-                    let believed = if address.named.in_registry {
+                    let believed = if address.sources.is_registered {
                         REFUSALS_BELIEVED
                     } else {
                         1
                     };
-                    !address.answered && address.unheard < believed && !address.named.is_not()
+                    !address.answered && address.connects_refused < believed && !address.sources.is_empty()
                 }
             }
         });
-        let unsynced = self.links.values().filter(|link| !link.is_settled());
+        let unsynced = self.routes.values().filter(|route| !route.is_settled());
         let mut all: Vec<String> = awaited.map(|(at, _)| at.clone()).collect();
-        all.extend(unsynced.map(|link| link.peer.mesh.clone()));
+        all.extend(unsynced.map(|route| route.peer.mesh.clone()));
         all.sort();
         all.dedup();
         all

@@ -1,10 +1,10 @@
-//! The node's orders to the keeper of its links, and the standing that the keeper reports.
+//! The node's orders to the keeper of its routes, and the status that the keeper reports.
 
 use tokio::sync::oneshot;
 
-/// Standing of this node in the cluster.
+/// Status of this node in the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct ClusterStatus {
     /// The registry was read, or there is none.
     pub(crate) has_read: bool,
     /// Addresses for which a starting node waits, as returned by `Membership::awaited`.
@@ -15,9 +15,9 @@ pub(crate) struct Standing {
     pub(crate) has_living_namesake: bool,
     /// This node must give up its id to another node.
     pub(crate) is_displaced: bool,
-    /// Address of a registered node whose link was refused, and the reason. `None` if there is any link.
+    /// Address of a registered node whose route was refused, and the reason. `None` if there is any route.
     pub(crate) refusal: Option<(String, String)>,
-    pub(crate) links: usize,
+    pub(crate) routes: usize,
 }
 
 /// Order of the node to its keeper.
@@ -29,6 +29,6 @@ pub(crate) enum Order {
     Serve,
     /// Tell the peers that this node accepts no more clients.
     Drain,
-    /// Close all links and end the keeper.
+    /// Close all routes and end the keeper.
     Leave,
 }

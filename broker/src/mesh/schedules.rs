@@ -39,7 +39,7 @@ fn play(seed: u64, nodes: usize) -> u64 {
         world.is_quiet() && world.is_whole()
     });
     assert!(whole, "the mesh does not become whole: {}", world.picture());
-    // What is under way arrives, and members of groups are told.
+    // What is under way arrives, and sizes of groups are announced.
     (0..60).for_each(|_| world.step(&mut rng));
     world.check_pictures();
     if seed.is_multiple_of(3) {

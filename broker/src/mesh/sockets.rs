@@ -1,4 +1,4 @@
-//! The sockets of links: how they are opened, and how the kernel is made to close them first.
+//! The sockets of routes: how they are opened, and how the kernel is made to close them first.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -22,7 +22,7 @@ pub(super) async fn connect(at: &str, own: &str) -> io::Result<TcpStream> {
     TcpStream::connect(&*places).await
 }
 
-/// Gives the socket of a link a higher descriptor than any client's. When a process is killed, the kernel closes the highest descriptors
+/// Gives the socket of a route a higher descriptor than any client's. When a process is killed, the kernel closes the highest descriptors
 /// first. So the other nodes learn of its end before ten thousand sockets of clients are closed (measured: after 6 ms instead of 800).
 pub(super) fn ends_first(stream: StdStream, clients_max: usize) -> StdStream {
     let above = i32::try_from(clients_max + FILES_OF_ITS_OWN).unwrap_or(i32::MAX);

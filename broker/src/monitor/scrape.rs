@@ -173,10 +173,10 @@ impl Scrape {
         self.stalls.absolute(shared.stalls.load(Relaxed));
         self.lookups.absolute(shared.lookups.total.load(Relaxed));
         self.lookup_hits.absolute(shared.lookups.hits.load(Relaxed));
-        let links = &shared.interest.links;
+        let links = &shared.interest.routes;
         let totals = links.totals();
         self.links.set(links.load().len() as f64);
-        self.links_total.absolute(totals.links);
+        self.links_total.absolute(totals.routes);
         for (counter, count) in self.links_ended.iter().zip(totals.ended) {
             counter.absolute(count);
         }

@@ -50,15 +50,15 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 pub(super) enum Part {
-    Own(Vec<u8>),
-    Shared(Bytes),
+    Buffer(Vec<u8>),
+    Payload(Bytes),
 }
 
 impl Part {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Own(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
+            Self::Buffer(bytes) => bytes,
+            Self::Payload(bytes) => bytes,
         }
     }
 }
@@ -115,8 +115,8 @@ impl Queue {
         self.bytes += bytes.len();
         self.is_fresh = true;
         match self.parts.back_mut() {
-            Some(Part::Own(last)) if last.len() < PART_BYTES_MAX => last.extend_from_slice(bytes),
-            _ => self.parts.push_back(Part::Own(bytes.to_vec())),
+            Some(Part::Buffer(last)) if last.len() < PART_BYTES_MAX => last.extend_from_slice(bytes),
+            _ => self.parts.push_back(Part::Buffer(bytes.to_vec())),
         }
     }
 
@@ -125,9 +125,9 @@ impl Queue {
         self.bytes += staged.len();
         staged.parts(|part, shared| match (shared, self.parts.back_mut()) {
             _ if part.is_empty() => {}
-            (Some(shared), _) => self.parts.push_back(Part::Shared(shared.clone())),
-            (None, Some(Part::Own(last))) if last.len() < PART_BYTES_MAX => last.extend_from_slice(part),
-            (None, _) => self.parts.push_back(Part::Own(part.to_vec())),
+            (Some(shared), _) => self.parts.push_back(Part::Payload(shared.clone())),
+            (None, Some(Part::Buffer(last))) if last.len() < PART_BYTES_MAX => last.extend_from_slice(part),
+            (None, _) => self.parts.push_back(Part::Buffer(part.to_vec())),
         });
     }
 
@@ -142,8 +142,8 @@ impl Queue {
             skip -= skipped;
             if skipped < part.len() {
                 rest.push_back(match shared {
-                    Some(shared) => Part::Shared(shared.slice(skipped..)),
-                    None => Part::Own(part[skipped..].to_vec()),
+                    Some(shared) => Part::Payload(shared.slice(skipped..)),
+                    None => Part::Buffer(part[skipped..].to_vec()),
                 });
             }
         });

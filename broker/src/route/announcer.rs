@@ -10,9 +10,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::Route;
 use super::frame;
-use super::link::Link;
-use super::links::Links;
+use super::routes::Routes;
 use crate::subscriptions::{Change, Cursor, Subscriptions};
 
 /// Announces the interest of local clients to the other nodes.
@@ -29,32 +29,32 @@ struct Buffers {
 
 impl Announcer {
     /// Appends the changes that `table` has kept to each route. The caller must make the routes send them.
-    pub(crate) fn announce(&self, table: &Subscriptions, links: &Links) {
-        self.buffers().announce(table, links);
+    pub(crate) fn announce(&self, table: &Subscriptions, routes: &Routes) {
+        self.buffers().announce(table, routes);
     }
 
     /// Appends the next piece of the complete interest to a new route. The last piece is followed by SYNCED, and by a PING with the number
     /// of the last change. Returns whether this was the last piece.
-    pub(crate) fn tell_piece(
+    pub(crate) fn announce_piece(
         &self,
         cursor: &mut Cursor,
-        link: &Link,
+        route: &Route,
         table: &Subscriptions,
-        links: &Links,
+        routes: &Routes,
     ) -> bool {
         let mut buffers = self.buffers();
         let mut bytes = Vec::new();
         let last_change = table.next_piece(cursor, |change| put(&mut bytes, &change));
-        link.outbox.append(&bytes);
+        route.outbox.append(&bytes);
         // All changes up to the last one must be on the route before the PING that asks for their ack.
-        buffers.announce(table, links);
+        buffers.announce(table, routes);
         let Some(change) = last_change else { return false };
         bytes.clear();
         frame::put(&mut bytes, frame::SYNCED, b"");
         // From here on the peer can be asked for acks.
-        link.set_told_all();
+        route.set_snapshot_sent();
         frame::put_ping(&mut bytes, change);
-        link.outbox.append(&bytes);
+        route.outbox.append(&bytes);
         true
     }
 
@@ -65,7 +65,7 @@ impl Announcer {
 }
 
 impl Buffers {
-    fn announce(&mut self, table: &Subscriptions, links: &Links) {
+    fn announce(&mut self, table: &Subscriptions, routes: &Routes) {
         table.take_changes(&mut self.changes);
         if self.changes.is_empty() {
             return;
@@ -74,8 +74,8 @@ impl Buffers {
         for change in self.changes.drain(..) {
             put(&mut self.bytes, &change);
         }
-        for link in links.load().iter() {
-            link.outbox.append(&self.bytes);
+        for route in routes.load().iter() {
+            route.outbox.append(&self.bytes);
         }
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     /// Returns the interest as a peer knows it after these bytes.
-    fn believed(wire: &Wire) -> Picture {
+    fn applied(wire: &Wire) -> Picture {
         let sent = wire.lock().unwrap();
         let bytes: Vec<u8> = sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
         let (mut rest, mut picture) = (&bytes[..], Picture::new());
@@ -161,9 +161,15 @@ mod tests {
         let (interest, wire) = (&Interest::new(), Wire::default());
         let outbox = Arc::new(Outbox::on_wire(1, 1, &wire));
         let address = ([127, 0, 0, 1], 6222).into();
-        let link = Arc::new(Link::new(1, Arc::clone(&outbox), Hello::default(), address, true));
+        let route = Arc::new(Route::new(
+            1,
+            Arc::clone(&outbox),
+            Hello::default(),
+            address,
+            true,
+        ));
         let mut live = subscribe_and_unsubscribe(interest, round * (THREADS + 1));
-        interest.add_link(&link);
+        interest.add_route(&route);
         std::thread::scope(|scope| {
             let changing: Vec<_> = (1..=THREADS)
                 .map(|number| round * (THREADS + 1) + number)
@@ -173,7 +179,7 @@ mod tests {
             while !is_over {
                 is_over = changing.iter().all(|thread| thread.is_finished());
                 let mut cursor = Cursor::default();
-                while !interest.tell_piece(&mut cursor, &link) {}
+                while !interest.announce_piece(&mut cursor, &route) {}
             }
             live.extend(changing.into_iter().flat_map(|thread| thread.join().unwrap()));
         });
@@ -185,7 +191,7 @@ mod tests {
             let members = truth.entry(key).or_insert(0);
             *members = if one.queue().is_some() { *members + 1 } else { 1 };
         }
-        assert_eq!(believed(&wire), truth, "in round {round}");
+        assert_eq!(applied(&wire), truth, "in round {round}");
     }
 
     #[test]

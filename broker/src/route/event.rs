@@ -7,9 +7,9 @@ use crate::closing::Reason;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RouteEvent {
     /// The route is established and accepts messages.
-    Stands,
+    Established,
     /// The peer was sent this node's complete interest.
-    Told,
+    SnapshotSent,
     /// The peer has sent its complete interest.
     Synced,
     /// The peer names other nodes.
@@ -21,13 +21,13 @@ pub(crate) enum RouteEvent {
     /// The peer leaves.
     Goodbye,
     /// The peer has answered the PING that was sent because another node claims its id.
-    Lives,
+    ClaimAnswered,
     /// The route has ended.
     Lost {
         peer: String,
         reason: Reason,
         /// The peer had sent GOODBYE.
-        leaves: bool,
+        sent_goodbye: bool,
         unsent_bytes: usize,
         /// Messages from the peer that had no recipient here.
         undelivered: u64,

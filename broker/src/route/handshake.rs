@@ -1,7 +1,7 @@
-//! The handshake, by which a connection becomes a link. Both sides send HELLO. Then the node with the higher id agrees by WELCOME, and
+//! The handshake, by which a connection becomes a route. Both sides send HELLO. Then the node with the higher id agrees by WELCOME, and
 //! the node with the lower id decides and sends WELCOME too. Either side may send REFUSE instead.
 //!
-//! Before the link is accepted, a peer may send only handshake frames of up to 64 KiB each, within the timeout.
+//! Before the route is accepted, a peer may send only handshake frames of up to 64 KiB each, within the timeout.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,17 +17,17 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::frame::{self, Frame, FrameError, GREETING_BYTES_MAX, PREAMBLE};
-use super::hello::{Hello, Refusal, Why, put_json};
+use super::hello::{Hello, Refusal, RefusalReason, put_json};
 
 /// Time for the peer to read the last message and close the connection.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_READ_TIMEOUT: Duration = Duration::from_millis(500);
 /// Maximum number of characters of a refused node's id in the error.
 const ID_CHARS_SHOWN: usize = 256;
 
 /// Maximum number of bytes read of another server's INFO.
 const INFO_BYTES_MAX: usize = 16 << 10;
 
-/// Reason why a connection did not become a link.
+/// Reason why a connection did not become a route.
 #[derive(Debug, Error)]
 pub(crate) enum HandshakeError {
     #[error("{0}")]
@@ -64,14 +64,14 @@ pub(crate) enum HandshakeError {
     RefusedByPeer {
         id: String,
         run: String,
-        why: Why,
+        why: RefusalReason,
         text: String,
     },
     #[error("refused node {id:?}: {text}")]
     RefusedHere {
         id: String,
         run: String,
-        why: Why,
+        why: RefusalReason,
         text: String,
     },
     #[error("this node is shutting down")]
@@ -80,7 +80,7 @@ pub(crate) enum HandshakeError {
 
 impl HandshakeError {
     /// Returns whether the connection was refused (ECONNREFUSED): the host is up, and no process listens on the port.
-    pub(crate) fn is_unheard(&self) -> bool {
+    pub(crate) fn is_connection_refused(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
@@ -120,17 +120,17 @@ impl Origin {
 /// The keeper's verdict on a connection whose peer has sent HELLO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The connection becomes the link. The link with the number `replaces` is closed.
+    /// The connection becomes the route. The route with the number `replaces` is closed.
     Accept { replaces: Option<u64> },
     /// This node agrees, and waits for the peer's WELCOME.
     Wait,
-    /// The connection does not become a link. A PING is sent over the present link with the number `probe`.
-    Refuse { why: Why, probe: Option<u64> },
+    /// The connection does not become a route. A PING is sent over the present route with the number `probe`.
+    Refuse { why: RefusalReason, probe: Option<u64> },
 }
 
 /// Question to the keeper about a connection.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct VerdictRequest {
     pub(crate) hello: Hello,
     /// Whether the peer has also sent WELCOME.
     pub(crate) welcome: bool,
@@ -138,9 +138,9 @@ pub(crate) struct Question {
     pub(crate) answer: oneshot::Sender<(Verdict, u64)>,
 }
 
-/// A connection that has become a link.
+/// A connection that has become a route.
 #[derive(Debug)]
-pub(crate) struct Linked {
+pub(crate) struct AcceptedRoute {
     pub(crate) number: u64,
     pub(crate) stream: TcpStream,
     pub(crate) hello: Hello,
@@ -150,20 +150,20 @@ pub(crate) struct Linked {
     pub(crate) rest: Vec<u8>,
 }
 
-/// Performs the handshake over `stream`. Returns when the connection has become a link.
+/// Performs the handshake over `stream`. Returns when the connection has become a route.
 ///
 /// # Errors
 /// [`HandshakeError`].
-pub(crate) async fn shake(
+pub(crate) async fn perform(
     mut stream: TcpStream,
     own: &Hello,
     origin: Origin,
     limit: Duration,
-    questions: Sender<Question>,
-) -> Result<Linked, HandshakeError> {
+    verdict_requests: Sender<VerdictRequest>,
+) -> Result<AcceptedRoute, HandshakeError> {
     let address = plain(stream.peer_addr().map_err(HandshakeError::Broken)?);
     stream.set_nodelay(true).map_err(HandshakeError::Broken)?;
-    let shaking = async {
+    let handshaking = async {
         let (mut handshake, mut greeting) = (Handshake::new(own.clone()), PREAMBLE.to_vec());
         handshake.put_hello(&mut greeting);
         let mut came = Vec::new();
@@ -188,33 +188,33 @@ pub(crate) async fn shake(
                 continue;
             };
             let (answer, answered) = oneshot::channel();
-            let question = Question {
+            let request = VerdictRequest {
                 hello: peer.clone(),
                 welcome,
                 origin: origin.clone(),
                 answer,
             };
-            let sent = questions.send(question).await;
+            let sent = verdict_requests.send(request).await;
             sent.map_err(|_| HandshakeError::Ending)?;
             let (verdict, number) = answered.await.map_err(|_| HandshakeError::Ending)?;
             let mut word = Vec::new();
-            match handshake.judged(verdict, &mut word) {
+            match handshake.apply_verdict(verdict, &mut word) {
                 Ok(None) => stream.write_all(&word).await.map_err(HandshakeError::Broken)?,
                 Ok(Some(hello)) => return Ok((hello, number, word, came)),
                 Err(error) => {
-                    say_last(&mut stream, &word).await;
+                    send_last(&mut stream, &word).await;
                     return Err(error);
                 }
             }
         }
     };
-    let (hello, number, word, rest) = timeout(limit, shaking)
+    let (hello, number, word, rest) = timeout(limit, handshaking)
         .await
         .map_err(|_| HandshakeError::Timeout(limit))??;
-    // From here on the connection is registered as link `number`. No error may be returned: the caller must install the link.
-    // If this write fails, the link ends at once, like any broken link.
+    // From here on the connection is registered as route `number`. No error may be returned: the caller must install the route.
+    // If this write fails, the route ends at once, like any broken route.
     let _ = timeout(limit, stream.write_all(&word)).await;
-    Ok(Linked {
+    Ok(AcceptedRoute {
         number,
         stream,
         hello,
@@ -251,7 +251,7 @@ impl Handshake {
     /// (`Some(true)`) or nothing. Returns `None` if more bytes are needed.
     ///
     /// # Errors
-    /// [`HandshakeError`]. The connection does not become a link.
+    /// [`HandshakeError`]. The connection does not become a route.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<Option<(Option<bool>, usize)>, HandshakeError> {
         let Some((frame, length)) = frame::decode(bytes, GREETING_BYTES_MAX)? else {
             return Ok(None);
@@ -264,12 +264,12 @@ impl Handshake {
             (Frame::Welcome, Some(_)) => Some(true),
             (Frame::Refuse(json), Some(peer)) => {
                 let refusal: Result<Refusal, _> = serde_json::from_slice(json);
-                let why = refusal.map_or(Why::Other, |refusal| refusal.why);
+                let why = refusal.map_or(RefusalReason::Other, |refusal| refusal.why);
                 return Err(HandshakeError::RefusedByPeer {
                     id: peer.id.clone(),
                     run: peer.run.clone(),
                     why,
-                    text: why.told(&self.own, peer),
+                    text: why.detailed_text(&self.own, peer),
                 });
             }
             (Frame::Unknown(_), _) => None,
@@ -278,11 +278,11 @@ impl Handshake {
         Ok(Some((asks, length)))
     }
 
-    /// Takes the keeper's verdict, and appends the frame for the peer. Returns the peer's HELLO if the connection becomes the link.
+    /// Takes the keeper's verdict, and appends the frame for the peer. Returns the peer's HELLO if the connection becomes the route.
     ///
     /// # Errors
     /// [`HandshakeError::RefusedHere`].
-    pub(crate) fn judged(
+    pub(crate) fn apply_verdict(
         &mut self,
         verdict: Verdict,
         out: &mut Vec<u8>,
@@ -308,7 +308,7 @@ impl Handshake {
                     id: peer.id.chars().take(ID_CHARS_SHOWN).collect(),
                     run: peer.run.clone(),
                     why,
-                    text: why.told(&self.own, peer),
+                    text: why.detailed_text(&self.own, peer),
                 })
             }
         }
@@ -316,7 +316,7 @@ impl Handshake {
 }
 
 /// Sends the last message and closes the write side. Then waits for the peer's close, at most for [`LAST_WORDS`].
-async fn say_last(stream: &mut TcpStream, words: &[u8]) {
+async fn send_last(stream: &mut TcpStream, words: &[u8]) {
     // If the write fails, the peer no longer reads.
     let _ = stream.write_all(words).await;
     let _ = stream.shutdown().await;
@@ -328,7 +328,7 @@ async fn say_last(stream: &mut TcpStream, words: &[u8]) {
         }
     };
     // After the timeout the peer has had time to read the message.
-    let _ = timeout(LAST_WORDS, taking).await;
+    let _ = timeout(LAST_READ_TIMEOUT, taking).await;
 }
 
 /// Reads the preamble of an accepted connection. If it is wrong, or not complete within `patience`, the peer gets an -ERR with the
@@ -348,7 +348,7 @@ async fn receive(
     let text = format!("attempted to connect to route port; clients connect to {client_address}");
     let mut line = Vec::new();
     encode::err(text.as_bytes(), &mut line);
-    say_last(stream, &line).await;
+    send_last(stream, &line).await;
     let verbs: [&[u8]; 5] = [b"CONNECT", b"PING", b"SUB", b"PUB", b"UNSUB"];
     let is_client = verbs.iter().any(|verb| {
         let head = came.get(..verb.len());

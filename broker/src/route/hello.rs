@@ -1,4 +1,4 @@
-//! HELLO, in which a node introduces itself in the handshake, and the reasons to refuse a link.
+//! HELLO, in which a node introduces itself in the handshake, and the reasons to refuse a route.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,11 +51,11 @@ pub(crate) struct Hello {
     pub(crate) no_advertise: bool,
 }
 
-/// Reason to refuse a link.
+/// Reason to refuse a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Why {
-    /// The two nodes are already linked, or a link between them is being established.
+pub(crate) enum RefusalReason {
+    /// The two nodes are already linked, or a route between them is being established.
     Linked,
     /// The node has connected to itself.
     Itself,
@@ -76,7 +76,7 @@ pub(crate) enum Why {
     Other,
 }
 
-impl Why {
+impl RefusalReason {
     /// Returns the text for the operator.
     pub(crate) const fn text(self) -> &'static str {
         match self {
@@ -99,7 +99,7 @@ impl Why {
     }
 
     /// Returns the text for the operator, with the values of both nodes if they help.
-    pub(crate) fn told(self, own: &Hello, other: &Hello) -> String {
+    pub(crate) fn detailed_text(self, own: &Hello, other: &Hello) -> String {
         match self {
             Self::ClusterName => format!(
                 "the clusters' names differ: this node's is {:?}, the other's {:?}; give all nodes the same (--cluster_name)",
@@ -125,7 +125,7 @@ impl Why {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusal {
-    pub(crate) why: Why,
+    pub(crate) why: RefusalReason,
 }
 
 /// A node, as another node names it in PEERS.
@@ -151,7 +151,7 @@ impl Hello {
         !self.id.is_empty() && texts.iter().all(sound)
     }
 
-    /// Returns whether this node decides which connection to `other` becomes the link: the node with the lower id decides.
+    /// Returns whether this node decides which connection to `other` becomes the route: the node with the lower id decides.
     pub(crate) fn decides_with(&self, other: &Self) -> bool {
         self.id < other.id
     }

@@ -17,9 +17,9 @@ use hashbrown::hash_table::Entry;
 use standin_wire::subject::valid_subscription;
 use tracing::{debug, error};
 
+use super::Route;
 use super::event::RouteEvent;
 use super::frame::{self, FRAME_BYTES_MAX, Frame};
-use super::link::Link;
 use crate::closing::Reason;
 use crate::subscription::Subscription;
 use crate::subscriptions::Subscriptions;
@@ -27,18 +27,18 @@ use crate::subscriptions::Subscriptions;
 /// The incoming side of one route.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    link: Arc<Link>,
+    route: Arc<Route>,
     /// The peer's interest.
     wanted: HashTable<Arc<Subscription>>,
-    /// The peer's interest that is still to be removed after the end of the link.
+    /// The peer's interest that is still to be removed after the end of the route.
     ending: Vec<Arc<Subscription>>,
     hasher: RandomState,
 }
 
 impl Incoming {
-    pub(crate) fn new(link: Arc<Link>) -> Self {
+    pub(crate) fn new(route: Arc<Route>) -> Self {
         Self {
-            link,
+            route,
             wanted: HashTable::new(),
             ending: Vec::new(),
             hasher: RandomState::default(),
@@ -52,7 +52,7 @@ impl Incoming {
     #[inline]
     pub(crate) fn frame<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Reason> {
         frame::decode(bytes, FRAME_BYTES_MAX).map_err(|error| {
-            error!(peer = self.link.peer.id, "invalid frame from the peer: {error}");
+            error!(peer = self.route.peer.id, "invalid frame from the peer: {error}");
             Reason::Protocol("mesh frame")
         })
     }
@@ -75,26 +75,26 @@ impl Incoming {
             Frame::NoInterest { subject, queue } => self.wants_no_more(subject, queue, remote),
             Frame::Synced => return Ok(Some(RouteEvent::Synced)),
             Frame::Serving => {
-                self.link.serving.store(true, Relaxed);
+                self.route.serving.store(true, Relaxed);
                 return Ok(Some(RouteEvent::Serving));
             }
             Frame::Draining => {
-                self.link.draining.store(true, Relaxed);
+                self.route.draining.store(true, Relaxed);
                 return Ok(Some(RouteEvent::Draining));
             }
             Frame::Goodbye => return Ok(Some(RouteEvent::Goodbye)),
             Frame::Peers(json) => match serde_json::from_slice(json) {
                 Ok(peers) => return Ok(Some(RouteEvent::Peers(peers))),
-                Err(error) => debug!(peer = self.link.peer.id, "invalid PEERS frame: {error}"),
+                Err(error) => debug!(peer = self.route.peer.id, "invalid PEERS frame: {error}"),
             },
             // The peer's state changed after its WELCOME.
             Frame::Refuse(_) => return Err(Reason::Refused),
             Frame::Hello(_) | Frame::Welcome => {
-                error!(peer = self.link.peer.id, "second HELLO or WELCOME from the peer");
+                error!(peer = self.route.peer.id, "second HELLO or WELCOME from the peer");
                 return Err(Reason::Protocol("mesh frame"));
             }
             Frame::Unknown(kind) => debug!(
-                peer = self.link.peer.id,
+                peer = self.route.peer.id,
                 kind, "frame of an unknown kind skipped, from a newer version"
             ),
             Frame::Message(_) | Frame::Ping(_) | Frame::Pong(_) => {}
@@ -107,7 +107,7 @@ impl Incoming {
         let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
         if subject.is_empty() || subject.iter().any(ends) {
             error!(
-                peer = self.link.peer.id,
+                peer = self.route.peer.id,
                 "message with an invalid subject from the peer"
             );
             return Err(Reason::Protocol("mesh subject"));
@@ -124,7 +124,7 @@ impl Incoming {
     ) -> Result<(), Reason> {
         if !valid_subscription(subject) {
             error!(
-                peer = self.link.peer.id,
+                peer = self.route.peer.id,
                 "interest in an invalid subject from the peer"
             );
             return Err(Reason::Protocol("mesh subject"));
@@ -139,14 +139,14 @@ impl Incoming {
             // The size of a group is only its weight, so cached look-ups stay valid.
             Entry::Occupied(entry) => entry.get().members.store(members, Relaxed),
             Entry::Vacant(entry) => {
-                let outbox = Arc::clone(&self.link.outbox);
+                let outbox = Arc::clone(&self.route.outbox);
                 let wanted = Arc::new(Subscription::new(outbox, subject, queue, b""));
                 wanted.members.store(members, Relaxed);
                 remote.add(&wanted);
                 entry.insert(wanted);
             }
         }
-        self.link.interest.store(self.wanted.len(), Relaxed);
+        self.route.interest.store(self.wanted.len(), Relaxed);
         Ok(())
     }
 
@@ -157,10 +157,10 @@ impl Incoming {
             let (gone, _) = entry.remove();
             remote.remove(&gone);
         }
-        self.link.interest.store(self.wanted.len(), Relaxed);
+        self.route.interest.store(self.wanted.len(), Relaxed);
     }
 
-    /// Removes up to `count` subscriptions of the peer after the end of the link. Returns whether more are left. The caller does this in
+    /// Removes up to `count` subscriptions of the peer after the end of the route. Returns whether more are left. The caller does this in
     /// steps, because removing a million at once would delay the worker.
     pub(crate) fn end_some(&mut self, remote: &Subscriptions, count: usize) -> bool {
         // The table is moved into a list first, because a hash table cannot be drained in steps.
@@ -171,11 +171,11 @@ impl Incoming {
         for wanted in self.ending.drain(rest..) {
             remote.remove(&wanted);
         }
-        self.link.interest.store(rest, Relaxed);
+        self.route.interest.store(rest, Relaxed);
         rest > 0
     }
 
-    /// Removes all subscriptions of the peer. Otherwise, messages for a link that has ended would be lost.
+    /// Removes all subscriptions of the peer. Otherwise, messages for a route that has ended would be lost.
     pub(crate) fn end(&mut self, remote: &Subscriptions) {
         while self.end_some(remote, usize::MAX) {}
     }

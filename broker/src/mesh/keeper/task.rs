@@ -1,4 +1,4 @@
-//! The task of the keeper. It accepts and dials connections, lets the [`Keeper`] judge them, hands links to the workers, and watches
+//! The task of the keeper. It accepts and dials connections, lets the [`Keeper`] judge them, hands routes to the workers, and watches
 //! the registry.
 
 use std::net::SocketAddr;
@@ -18,29 +18,29 @@ use tracing::{debug, error, warn};
 use super::{Keeper, TICK};
 use crate::accept::accept;
 use crate::mesh::membership::Membership;
-use crate::mesh::orders::{Order, Standing};
+use crate::mesh::orders::{ClusterStatus, Order};
 use crate::mesh::pending_handshakes::PendingHandshakes;
 use crate::mesh::session::{self, Pace};
 use crate::mesh::sockets::{connect, ends_first};
 use crate::route::event::RouteEvent;
-use crate::route::handshake::{HandshakeError, Linked, Origin, Question, Verdict, shake};
+use crate::route::handshake::{self, AcceptedRoute, HandshakeError, Origin, Verdict, VerdictRequest};
 use crate::route::hello::{Hello, Peer};
-use crate::settings::Route;
+use crate::settings::ConfiguredRoute;
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
-/// Time limit for the links to end when the node leaves.
+/// Time limit for the routes to end when the node leaves.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum number of route events in the keeper's queue. While the queue is full, a route that has an event for it reads nothing.
 const EVENTS_MAX: usize = 1024;
 /// Maximum number of handshakes that wait for the keeper's verdict.
-const QUESTIONS_MAX: usize = 64;
+const VERDICT_REQUESTS_MAX: usize = 64;
 
 /// Parameters of the keeper's task.
 pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) membership: Membership,
-    pub(crate) routes: Vec<Route>,
+    pub(crate) routes: Vec<ConfiguredRoute>,
     pub(crate) listener: TcpListener,
     pub(crate) workers: Vec<Sender<Newcomer>>,
     pub(crate) watch: Option<Watch>,
@@ -53,23 +53,23 @@ pub(crate) struct Parts {
 struct Task {
     keeper: Keeper,
     shared: Arc<Shared>,
-    routes: Vec<Route>,
+    routes: Vec<ConfiguredRoute>,
     listener: TcpListener,
     workers: Vec<Sender<Newcomer>>,
     watch: Option<Watch>,
     has_read: bool,
     connect_timeout: Duration,
     pending_bytes_max: usize,
-    standing: watch::Sender<Standing>,
-    shakes: JoinSet<(Origin, Result<Linked, HandshakeError>)>,
+    status: watch::Sender<ClusterStatus>,
+    handshakes: JoinSet<(Origin, Result<AcceptedRoute, HandshakeError>)>,
     pending: PendingHandshakes,
-    questions: Sender<Question>,
+    verdict_requests: Sender<VerdictRequest>,
 }
 
 /// Runs the keeper until [`Order::Leave`], or until the sender of the orders is dropped.
-pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: watch::Sender<Standing>) {
-    let (questions, mut asked) = channel(QUESTIONS_MAX);
-    let (events, mut happened) = channel(EVENTS_MAX);
+pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, status: watch::Sender<ClusterStatus>) {
+    let (verdict_requests, mut requests) = channel(VERDICT_REQUESTS_MAX);
+    let (events, mut events_in) = channel(EVENTS_MAX);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let shared = Arc::clone(&parts.shared);
@@ -89,10 +89,10 @@ pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: wat
         watch: parts.watch,
         connect_timeout: parts.connect_timeout,
         pending_bytes_max: parts.pending_bytes_max,
-        standing,
-        shakes: JoinSet::new(),
+        status,
+        handshakes: JoinSet::new(),
         pending: PendingHandshakes::default(),
-        questions,
+        verdict_requests,
     };
     task.read_registry();
     loop {
@@ -100,11 +100,11 @@ pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: wat
         task.publish();
         let next_dial = task.keeper.membership.next_dial();
         tokio::select! {
-            (stream, peer) = accept(&task.listener, "link") => task.greet(stream, peer),
-            Some(question) = asked.recv() => task.answer(question),
-            Some((number, event)) = happened.recv() => task.keeper.happened(number, event, Instant::now()),
-            Some(shaken) = task.shakes.join_next() => match shaken {
-                Ok((origin, result)) => task.shaken(origin, result).await,
+            (stream, peer) = accept(&task.listener, "link") => task.start_handshake(stream, peer),
+            Some(request) = requests.recv() => task.judge(request),
+            Some((number, event)) = events_in.recv() => task.keeper.handle_event(number, event, Instant::now()),
+            Some(ended) = task.handshakes.join_next() => match ended {
+                Ok((origin, result)) => task.handshake_ended(origin, result).await,
                 // `PendingHandshakes` has evicted it.
                 Err(error) if error.is_cancelled() => {}
                 Err(error) => error!("handshake panicked: {error}"),
@@ -120,17 +120,17 @@ pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: wat
             },
         }
     }
-    task.leave(happened).await;
+    task.leave(events_in).await;
 }
 
 impl Task {
-    /// Reports the node's standing, and tells the registry which silent run this node supersedes.
+    /// Reports the node's status, and tells the registry which silent run this node supersedes.
     fn publish(&mut self) {
         if let Some(watch) = &self.watch {
             watch.supersede(self.keeper.membership.silent_namesake());
         }
-        let now = self.keeper.standing(self.has_read);
-        self.standing.send_if_modified(|known| {
+        let now = self.keeper.status(self.has_read);
+        self.status.send_if_modified(|known| {
             let differs = *known != now;
             *known = now;
             differs
@@ -181,87 +181,91 @@ impl Task {
             if let Some((user, password)) = route.and_then(|route| route.credentials.clone()) {
                 (own.user, own.password) = (user, password);
             }
-            let (limit, questions) = (self.connect_timeout, self.questions.clone());
-            self.shakes.spawn(async move {
+            let (limit, verdict_requests) = (self.connect_timeout, self.verdict_requests.clone());
+            self.handshakes.spawn(async move {
                 let origin = Origin::Dialled(at.clone());
-                let linked = match timeout(limit, connect(&at, &own.mesh)).await {
-                    Ok(Ok(stream)) => shake(stream, &own, origin.clone(), limit, questions).await,
+                let accepted = match timeout(limit, connect(&at, &own.mesh)).await {
+                    Ok(Ok(stream)) => {
+                        handshake::perform(stream, &own, origin.clone(), limit, verdict_requests).await
+                    }
                     Ok(Err(error)) => Err(HandshakeError::Connect(error)),
                     Err(_) => Err(HandshakeError::Timeout(limit)),
                 };
-                (origin, linked)
+                (origin, accepted)
             });
         }
     }
 
     /// Starts the handshake of an accepted connection.
-    fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn start_handshake(&mut self, stream: TcpStream, peer: SocketAddr) {
         // The accepting side must not reveal the cluster's credentials.
         let own = Hello {
             user: String::new(),
             password: String::new(),
             ..self.keeper.membership.own().clone()
         };
-        let (limit, questions) = (self.connect_timeout, self.questions.clone());
-        let task = self.shakes.spawn(async move {
+        let (limit, verdict_requests) = (self.connect_timeout, self.verdict_requests.clone());
+        let task = self.handshakes.spawn(async move {
             let origin = Origin::Accepted(peer);
-            let linked = shake(stream, &own, origin.clone(), limit, questions).await;
-            (origin, linked)
+            let accepted = handshake::perform(stream, &own, origin.clone(), limit, verdict_requests).await;
+            (origin, accepted)
         });
         let text = "too many pending handshakes on the port for other nodes; the oldest are closed";
         if let Some(oldest) = self.pending.add(peer, task)
-            && self.keeper.complaints.is_news(text, Instant::now())
+            && self.keeper.log_limit.is_due(text, Instant::now())
         {
             warn!(peer = %oldest, "{text}");
         }
     }
 
-    fn is_through(&mut self, origin: &Origin) {
+    fn remove_pending(&mut self, origin: &Origin) {
         if let Origin::Accepted(peer) = origin {
             self.pending.remove(*peer);
         }
     }
 
-    /// Answers the question of a handshake with the keeper's verdict.
-    fn answer(&mut self, question: Question) {
-        let dialled = question.origin.dialled().is_some();
-        let (hello, welcome) = (&question.hello, question.welcome);
+    /// Answers the request of a handshake with the keeper's verdict.
+    fn judge(&mut self, request: VerdictRequest) {
+        let dialled = request.origin.dialled().is_some();
+        let (hello, welcome) = (&request.hello, request.welcome);
         let (verdict, number) = self.keeper.judge(hello, welcome, dialled, Instant::now());
         if matches!(verdict, Verdict::Accept { .. }) {
-            self.is_through(&question.origin);
+            self.remove_pending(&request.origin);
         }
-        if question.answer.send((verdict, number)).is_err() {
-            // The handshake has ended meanwhile, so the link that may have been recorded is removed.
-            self.keeper.membership.link_lost(number, false, Instant::now());
+        if request.answer.send((verdict, number)).is_err() {
+            // The handshake has ended meanwhile, so the route that may have been recorded is removed.
+            self.keeper.membership.route_ended(number, false, Instant::now());
         }
     }
 
     /// Handles the end of a handshake.
-    async fn shaken(&mut self, origin: Origin, result: Result<Linked, HandshakeError>) {
-        self.is_through(&origin);
+    async fn handshake_ended(&mut self, origin: Origin, result: Result<AcceptedRoute, HandshakeError>) {
+        self.remove_pending(&origin);
         match result {
-            Ok(linked) => self.install(linked).await,
-            Err(error) => self.keeper.not_linked(origin, &error, Instant::now()),
+            Ok(accepted) => self.install(accepted).await,
+            Err(error) => self.keeper.connection_failed(origin, &error, Instant::now()),
         }
     }
 
-    /// Hands a link to its worker.
-    async fn install(&mut self, linked: Linked) {
+    /// Hands a route to its worker.
+    async fn install(&mut self, accepted: AcceptedRoute) {
         let now = Instant::now();
-        let Linked {
+        let AcceptedRoute {
             number,
             stream,
             hello,
             origin,
             address,
             rest,
-        } = linked;
-        let beginning = self.keeper.begin(number, hello, origin.dialled(), address, now);
+        } = accepted;
+        let beginning = self
+            .keeper
+            .begin_session(number, hello, origin.dialled(), address, now);
         let stream = match stream.into_std() {
             Ok(stream) => ends_first(stream, self.shared.policy.load().connections_max),
             Err(error) => {
                 error!("the link broke at once: {error}");
-                self.keeper.membership.link_lost(number, false, now);
+                self.keeper.membership.route_ended(number, false, now);
                 return;
             }
         };
@@ -269,27 +273,27 @@ impl Task {
         let serve = Box::new(move |socket| -> Pin<Box<dyn Future<Output = ()> + Send>> {
             Box::pin(session::run(beginning, rest, pending_bytes_max, socket))
         });
-        let newcomer = Newcomer::Link(serve, stream);
+        let newcomer = Newcomer::Route(serve, stream);
         let worker = &self.workers[self.shared.home(number)];
         if worker.send(newcomer).await.is_err() {
             error!("worker ended; the connection is closed");
-            self.keeper.membership.link_lost(number, false, now);
+            self.keeper.membership.route_ended(number, false, now);
         }
     }
 
-    /// Sends GOODBYE over all links. Returns when they have ended, or after [`LEAVE_TIMEOUT`].
-    async fn leave(mut self, mut happened: Receiver<(u64, RouteEvent)>) {
-        self.shakes.shutdown().await;
+    /// Sends GOODBYE over all routes. Returns when they have ended, or after [`LEAVE_TIMEOUT`].
+    async fn leave(mut self, mut events_in: Receiver<(u64, RouteEvent)>) {
+        self.handshakes.shutdown().await;
         self.keeper.leave();
-        let gone = async {
+        let all_ended = async {
             while self.keeper.membership.len() > 0 {
-                match happened.recv().await {
-                    Some((number, event)) => self.keeper.happened(number, event, Instant::now()),
+                match events_in.recv().await {
+                    Some((number, event)) => self.keeper.handle_event(number, event, Instant::now()),
                     None => break,
                 }
             }
         };
-        if timeout(LEAVE_TIMEOUT, gone).await.is_err() {
+        if timeout(LEAVE_TIMEOUT, all_ended).await.is_err() {
             warn!("links did not end in time");
         }
         if let Some(watch) = self.watch.take() {

@@ -34,7 +34,7 @@ fn peer(id: &str, mesh: &str) -> Peer {
     }
 }
 
-fn refused(verdict: Verdict) -> Option<Why> {
+fn refused(verdict: Verdict) -> Option<RefusalReason> {
     match verdict {
         Verdict::Refuse { why, .. } => Some(why),
         _ => None,
@@ -44,10 +44,10 @@ fn refused(verdict: Verdict) -> Option<Why> {
 fn linked(membership: &mut Membership, id: &str, number: u64, now: Instant) {
     let hello = hello(id);
     assert_eq!(
-        membership.welcomed(&hello, false, number, now),
+        membership.judge_welcome(&hello, false, number, now),
         Verdict::Accept { replaces: None }
     );
-    membership.link_stands(&hello, None, now);
+    membership.route_established(&hello, None, now);
 }
 
 #[test]
@@ -56,33 +56,33 @@ fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_coun
     let why = |change: &dyn Fn(&mut Hello), dialled| {
         let mut hello = hello("n2");
         change(&mut hello);
-        refused(membership.greet(&hello, dialled, Instant::now()))
+        refused(membership.judge_hello(&hello, dialled, Instant::now()))
     };
     assert_eq!(why(&|_| {}, false), None);
     assert_eq!(
         why(&|hello| hello.password = "x".to_owned(), false),
-        Some(Why::Credentials)
+        Some(RefusalReason::Credentials)
     );
     assert_eq!(
         why(&|hello| hello.user = String::new(), false),
-        Some(Why::Credentials)
+        Some(RefusalReason::Credentials)
     );
     // A node that was dialled does not show its credentials.
     assert_eq!(why(&|hello| hello.password = String::new(), true), None);
     assert_eq!(
         why(&|hello| hello.cluster = "d".to_owned(), true),
-        Some(Why::ClusterName)
+        Some(RefusalReason::ClusterName)
     );
     assert_eq!(
         why(&|hello| hello.id = "n1".to_owned(), false),
-        Some(Why::PrecedingDuplicate)
+        Some(RefusalReason::PrecedingDuplicate)
     );
     let stranger = |hello: &mut Hello| (hello.id, hello.password) = ("n1".to_owned(), String::new());
-    assert_eq!(why(&stranger, false), Some(Why::Credentials));
+    assert_eq!(why(&stranger, false), Some(RefusalReason::Credentials));
     let elsewhere = |hello: &mut Hello| (hello.id, hello.cluster) = ("n1".to_owned(), "d".to_owned());
-    assert_eq!(why(&elsewhere, true), Some(Why::ClusterName));
+    assert_eq!(why(&elsewhere, true), Some(RefusalReason::ClusterName));
     assert_eq!(
-        refused(membership.greet(
+        refused(membership.judge_hello(
             &Hello {
                 user: String::new(),
                 ..hello("n1")
@@ -90,10 +90,13 @@ fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_coun
             false,
             Instant::now()
         )),
-        Some(Why::Itself)
+        Some(RefusalReason::Itself)
     );
     for id in [String::new(), "x".repeat(257), "a\nb".to_owned()] {
-        assert_eq!(why(&|hello| hello.id.clone_from(&id), false), Some(Why::Protocol));
+        assert_eq!(
+            why(&|hello| hello.id.clone_from(&id), false),
+            Some(RefusalReason::Protocol)
+        );
     }
 }
 
@@ -109,12 +112,12 @@ fn versions_with_a_protocol_in_common_are_linked_whatever_else_they_can() {
             features,
             ..hello("n2")
         };
-        refused(membership.greet(&hello, false, Instant::now()))
+        refused(membership.judge_hello(&hello, false, Instant::now()))
     };
     assert_eq!(with(PROTOCOL, PROTOCOL), None);
     assert_eq!(with(PROTOCOL + 7, PROTOCOL), None);
-    assert_eq!(with(PROTOCOL + 7, PROTOCOL + 1), Some(Why::Protocol));
-    assert_eq!(with(PROTOCOL_MIN - 1, 0), Some(Why::Protocol));
+    assert_eq!(with(PROTOCOL + 7, PROTOCOL + 1), Some(RefusalReason::Protocol));
+    assert_eq!(with(PROTOCOL_MIN - 1, 0), Some(RefusalReason::Protocol));
 }
 
 #[test]
@@ -124,14 +127,14 @@ fn a_full_or_leaving_node_takes_no_more_but_who_is_linked_may_come_again() {
     linked(&mut membership, "n2", 1, now);
     linked(&mut membership, "n3", 2, now);
     assert_eq!(
-        refused(membership.greet(&hello("n4"), false, now)),
-        Some(Why::Full)
+        refused(membership.judge_hello(&hello("n4"), false, now)),
+        Some(RefusalReason::Full)
     );
-    assert_eq!(refused(membership.greet(&hello("n3"), false, now)), None);
+    assert_eq!(refused(membership.judge_hello(&hello("n3"), false, now)), None);
     membership.leave();
     assert_eq!(
-        refused(membership.greet(&hello("n3"), false, now)),
-        Some(Why::Leaving)
+        refused(membership.judge_hello(&hello("n3"), false, now)),
+        Some(RefusalReason::Leaving)
     );
     assert_eq!(membership.dials(now), [""; 0]);
 }
@@ -141,7 +144,10 @@ fn what_was_decided_on_and_does_not_stand_when_the_node_leaves_is_not_waited_for
     let now = Instant::now();
     let mut membership = membership(&[], now);
     linked(&mut membership, "n2", 1, now);
-    assert_ne!(membership.welcomed(&hello("n3"), false, 2, now), Verdict::Wait);
+    assert_ne!(
+        membership.judge_welcome(&hello("n3"), false, 2, now),
+        Verdict::Wait
+    );
     assert_eq!(membership.len(), 2);
     membership.leave();
     assert_eq!(membership.len(), 1);
@@ -156,13 +162,13 @@ fn a_namesake_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that_
         run: "another".to_owned(),
         ..hello("n1")
     };
-    assert!(refused(membership.greet(&other, false, now)).is_some_and(Why::is_duplicate));
+    assert!(refused(membership.judge_hello(&other, false, now)).is_some_and(RefusalReason::is_duplicate));
     assert_eq!(membership.namesake_precedes(), None, "the newcomer has to end");
     // n2 is linked with another n1. A duplicate of n3 does not concern this node.
-    assert!(membership.dial_refused("a:1", "n2", Why::DuplicateId, true, now));
+    assert!(membership.dial_refused("a:1", "n2", RefusalReason::DuplicateId, true, now));
     assert_eq!(membership.namesake_precedes(), Some(false));
     assert!(!membership.has_living_namesake());
-    membership.dial_refused("b:1", "n3", Why::PrecedingDuplicate, false, now);
+    membership.dial_refused("b:1", "n3", RefusalReason::PrecedingDuplicate, false, now);
     assert_eq!(membership.namesake_precedes(), Some(false));
     linked(&mut membership, "n3", 1, now);
     assert_eq!(
@@ -170,14 +176,14 @@ fn a_namesake_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that_
         Some(false),
         "a link with a third one says nothing"
     );
-    membership.dial_refused("a:1", "n2", Why::PrecedingDuplicate, true, now);
+    membership.dial_refused("a:1", "n2", RefusalReason::PrecedingDuplicate, true, now);
     assert_eq!(membership.namesake_precedes(), Some(true));
     assert!(membership.has_living_namesake());
     assert_eq!(
-        membership.welcomed(&hello("n2"), true, 2, now),
+        membership.judge_welcome(&hello("n2"), true, 2, now),
         Verdict::Accept { replaces: None }
     );
-    membership.link_stands(&hello("n2"), Some("a:1"), now);
+    membership.route_established(&hello("n2"), Some("a:1"), now);
     assert_eq!(
         membership.namesake_precedes(),
         None,
@@ -198,17 +204,17 @@ fn of_two_that_meet_each_knows_which_of_them_stays() {
     for (began, serving, other_stays) in [(1, false, false), (1, true, true), (0, false, true)] {
         let mut membership = membership(&["a:1"], now);
         membership.dials(now);
-        let why = refused(membership.greet(&other(began, serving), true, now)).expect("a refusal");
+        let why = refused(membership.judge_hello(&other(began, serving), true, now)).expect("a refusal");
         membership.dial_refused("a:1", "n1", why, false, now);
         let expected = other_stays.then_some(true);
         assert_eq!(membership.namesake_precedes(), expected, "by its own verdict");
         // The other node's verdict is the opposite one, sent in its refusal.
         let theirs = if other_stays {
-            Why::PrecedingDuplicate
+            RefusalReason::PrecedingDuplicate
         } else {
-            Why::LivingDuplicate
+            RefusalReason::LivingDuplicate
         };
-        assert_eq!(why == Why::PrecedingDuplicate, !other_stays);
+        assert_eq!(why == RefusalReason::PrecedingDuplicate, !other_stays);
         membership.dial_refused("a:1", "n1", theirs, true, now);
         assert_eq!(
             membership.namesake_precedes(),
@@ -231,7 +237,7 @@ fn a_third_node_says_that_another_has_the_id_and_what_it_knows_of_that_one() {
             serving,
             ..hello("n2")
         };
-        match third.greet(&claimant, false, now) {
+        match third.judge_hello(&claimant, false, now) {
             Verdict::Refuse { why, probe } => {
                 assert_eq!(probe, Some(7), "a PING is sent over the present link");
                 why
@@ -241,31 +247,31 @@ fn a_third_node_says_that_another_has_the_id_and_what_it_knows_of_that_one() {
     };
     // The linked node serves and began at 0. It may be dead.
     third.serves(7);
-    assert_eq!(told(&third, 1, "a", false, now), Why::DuplicateId);
-    third.lives(7, now);
-    assert_eq!(told(&third, 1, "a", true, now), Why::PrecedingDuplicate);
+    assert_eq!(told(&third, 1, "a", false, now), RefusalReason::DuplicateId);
+    third.claim_answered(7, now);
+    assert_eq!(told(&third, 1, "a", true, now), RefusalReason::PrecedingDuplicate);
     assert_eq!(
         told(&third, 0, "a", false, now),
-        Why::PrecedingDuplicate,
+        RefusalReason::PrecedingDuplicate,
         "it serves"
     );
     assert_eq!(
         told(&third, 0, "a", true, now),
-        Why::LivingDuplicate,
+        RefusalReason::LivingDuplicate,
         "of equal age"
     );
-    assert_eq!(told(&third, 0, "z", true, now), Why::PrecedingDuplicate);
+    assert_eq!(told(&third, 0, "z", true, now), RefusalReason::PrecedingDuplicate);
     let later = now + Duration::from_secs(1);
     assert_eq!(
         told(&third, 1, "a", true, later),
-        Why::DuplicateId,
+        RefusalReason::DuplicateId,
         "not seen since"
     );
-    third.lives(7, later);
+    third.claim_answered(7, later);
     third.drains(7);
     assert_eq!(
         told(&third, 1, "a", true, later),
-        Why::DuplicateId,
+        RefusalReason::DuplicateId,
         "it is about to go"
     );
 }
@@ -277,20 +283,26 @@ fn of_two_of_one_id_that_join_the_one_that_stays_is_given_the_link() {
     for id in ["n0", "n2"] {
         let mut third = membership(&[], now);
         linked(&mut third, id, 7, now);
-        third.links.get_mut(id).expect("the link").peer.began = 5;
+        third.routes.get_mut(id).expect("the link").peer.began = 5;
         let joins = |began, run: &str| Hello {
             run: run.to_owned(),
             began,
             ..hello(id)
         };
-        assert!(refused(third.welcomed(&joins(6, "younger"), false, 8, now)).is_some_and(Why::is_duplicate));
-        assert_eq!(third.greet(&joins(4, "elder"), false, now), Verdict::Wait);
-        let elder = third.welcomed(&joins(4, "elder"), false, 8, now);
+        assert!(
+            refused(third.judge_welcome(&joins(6, "younger"), false, 8, now))
+                .is_some_and(RefusalReason::is_duplicate)
+        );
+        assert_eq!(third.judge_hello(&joins(4, "elder"), false, now), Verdict::Wait);
+        let elder = third.judge_welcome(&joins(4, "elder"), false, 8, now);
         assert_eq!(elder, Verdict::Accept { replaces: Some(7) });
-        assert!(!third.link_lost(7, false, now), "the link was replaced");
+        assert!(!third.route_ended(7, false, now), "the link was replaced");
         // A node that serves is never replaced.
         third.serves(8);
-        assert!(refused(third.welcomed(&joins(3, "eldest"), false, 9, now)).is_some_and(Why::is_duplicate));
+        assert!(
+            refused(third.judge_welcome(&joins(3, "eldest"), false, 9, now))
+                .is_some_and(RefusalReason::is_duplicate)
+        );
     }
 }
 
@@ -301,15 +313,15 @@ fn without_a_registry_only_a_third_node_linked_with_a_live_namesake_displaces_a_
     membership.dials(now);
     assert!(!membership.is_outnumbered(), "nobody is linked with anybody");
     // Another n1 is started by mistake at the address of the dead peer.
-    membership.dial_refused("a:1", "n1", Why::PrecedingDuplicate, true, now);
+    membership.dial_refused("a:1", "n1", RefusalReason::PrecedingDuplicate, true, now);
     assert!(membership.namesake_precedes().is_some() && !membership.is_outnumbered());
-    membership.dial_refused("b:1", "n2", Why::DuplicateId, true, now);
+    membership.dial_refused("b:1", "n2", RefusalReason::DuplicateId, true, now);
     assert!(!membership.is_outnumbered(), "the other n1 may be dead");
-    membership.dial_refused("b:1", "n2", Why::LivingDuplicate, true, now);
+    membership.dial_refused("b:1", "n2", RefusalReason::LivingDuplicate, true, now);
     assert!(membership.is_outnumbered());
     linked(&mut membership, "n3", 1, now);
     assert!(!membership.is_outnumbered());
-    membership.link_lost(1, false, now);
+    membership.route_ended(1, false, now);
     assert!(membership.is_outnumbered());
     membership.dial_failed("b:1", true, now);
     assert!(!membership.is_outnumbered());
@@ -321,12 +333,12 @@ fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
     let now = Instant::now();
     for with_elder in 0..4 {
         for with_younger in 0..4 {
-            let goes = |links: usize, others: usize, why| {
+            let goes = |routes: usize, others: usize, why| {
                 let at: Vec<String> = (0..others).map(|n| format!("o{n}:1")).collect();
                 let mut membership = membership(&at.iter().map(String::as_str).collect::<Vec<_>>(), now);
                 membership.rules.nodes_max = 10;
                 membership.dials(now);
-                for n in 0..links {
+                for n in 0..routes {
                     linked(&mut membership, &format!("l{n}"), n as u64, now);
                 }
                 for (n, at) in at.iter().enumerate() {
@@ -334,8 +346,8 @@ fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
                 }
                 membership.is_outnumbered()
             };
-            let elder = goes(with_elder, with_younger, Why::LivingDuplicate);
-            let younger = goes(with_younger, with_elder, Why::PrecedingDuplicate);
+            let elder = goes(with_elder, with_younger, RefusalReason::LivingDuplicate);
+            let younger = goes(with_younger, with_elder, RefusalReason::PrecedingDuplicate);
             let is_contested = with_elder + with_younger > 0;
             assert_eq!(elder, with_younger > with_elder, "{with_elder} {with_younger}");
             assert_eq!(elder || younger, is_contested, "{with_elder} {with_younger}");
@@ -351,10 +363,10 @@ fn a_third_node_that_is_known_at_two_addresses_counts_once_and_not_once_it_is_li
     membership.dials(now);
     linked(&mut membership, "n3", 1, now);
     for at in ["name:1", "10.0.0.2:1"] {
-        membership.dial_refused(at, "n2", Why::LivingDuplicate, true, now);
+        membership.dial_refused(at, "n2", RefusalReason::LivingDuplicate, true, now);
     }
     assert!(!membership.is_outnumbered(), "one is linked with each");
-    membership.link_lost(1, false, now);
+    membership.route_ended(1, false, now);
     assert!(membership.is_outnumbered());
     // The third node dials this one, from an address at which it was not dialled.
     linked(&mut membership, "n2", 2, now);
@@ -370,7 +382,7 @@ fn with_a_registry_only_a_record_of_another_run_that_answers_displaces_a_node() 
     membership.registered(&[peer("n1", "a:1")], Some("other".to_owned()), now);
     membership.dials(now);
     // The refusal of a third node is not enough.
-    membership.dial_refused("b:1", "n2", Why::PrecedingDuplicate, true, now);
+    membership.dial_refused("b:1", "n2", RefusalReason::PrecedingDuplicate, true, now);
     assert!(!membership.is_outnumbered() && !membership.is_superseded());
     // First another node answers at that address, then none.
     membership.answered("a:1", "n1", "a third");
@@ -406,7 +418,7 @@ fn a_registered_namesake_is_silent_only_after_a_failed_dial_since_its_record_app
     appears(&mut membership);
     membership.dials(now);
     membership.answered("a:1", "n1", "other");
-    membership.dial_refused("a:1", "n1", Why::PrecedingDuplicate, true, now);
+    membership.dial_refused("a:1", "n1", RefusalReason::PrecedingDuplicate, true, now);
     assert_eq!(membership.silent_namesake(), None, "it answers");
 }
 
@@ -423,7 +435,7 @@ fn one_that_was_met_and_goes_is_no_obstacle_but_one_that_is_about_to_leave_is() 
     let met = |other: &Hello| {
         let mut membership = membership(&["a:1"], now);
         membership.dials(now);
-        let why = refused(membership.greet(other, true, now)).expect("a refusal");
+        let why = refused(membership.judge_hello(other, true, now)).expect("a refusal");
         membership.dial_refused("a:1", "n1", why, false, now);
         (
             membership.namesake_precedes(),
@@ -443,9 +455,9 @@ fn a_node_whose_link_is_lost_before_all_is_told_is_waited_for_again() {
     membership.registered(&[peer("n2", "n2:6222")], None, now);
     linked(&mut membership, "n2", 1, now);
     membership.synced(1);
-    membership.told(1);
+    membership.snapshot_sent(1);
     assert_eq!(membership.awaited(), [""; 0]);
-    membership.link_lost(1, false, now);
+    membership.route_ended(1, false, now);
     assert_eq!(membership.awaited(), ["n2:6222"]);
 }
 
@@ -455,7 +467,7 @@ fn where_the_node_s_name_is_taken_is_asked_again_soon() {
     let mut membership = membership(&["a:1"], now);
     for _ in 0..20 {
         assert_eq!(membership.dials(now), ["a:1"]);
-        membership.dial_refused("a:1", "n2", Why::PrecedingDuplicate, true, now);
+        membership.dial_refused("a:1", "n2", RefusalReason::PrecedingDuplicate, true, now);
         now += DUPLICATE_REDIAL_MAX;
     }
 }
@@ -477,9 +489,9 @@ fn a_registered_node_of_the_same_name_elsewhere_is_looked_for_and_waited_for() {
 fn addresses_that_only_nodes_name_are_forgotten_and_make_room() {
     let now = Instant::now();
     let mut membership = membership(&["by-hand:1"], now);
-    membership.named(&[peer("n2", "n2:6222")], now);
+    membership.named_by_peer(&[peer("n2", "n2:6222")], now);
     linked(&mut membership, "n2", 1, now);
-    assert!(membership.link_lost(1, false, now));
+    assert!(membership.route_ended(1, false, now));
     let at = |membership: &Membership, at: &str| membership.addresses.contains_key(at);
     membership.dials(now);
     membership.dial_failed("n2:6222", false, now);
@@ -491,7 +503,7 @@ fn addresses_that_only_nodes_name_are_forgotten_and_make_room() {
         .map(|n| peer(&format!("x{n}"), &format!("x{n}:1")))
         .collect();
     for (number, one) in many.iter().enumerate() {
-        membership.named(
+        membership.named_by_peer(
             std::slice::from_ref(one),
             later + Duration::from_secs(number as u64),
         );
@@ -512,7 +524,7 @@ fn a_name_that_leads_to_this_node_may_lead_to_others_the_next_time() {
     let mut membership = membership(&["nodes:6222", "10.0.0.1:6222"], now);
     assert_eq!(membership.dials(now).len(), 2);
     for at in ["nodes:6222", "10.0.0.1:6222"] {
-        membership.dial_refused(at, "n1", Why::Itself, false, now);
+        membership.dial_refused(at, "n1", RefusalReason::Itself, false, now);
     }
     assert_eq!(membership.awaited(), [""; 0]);
     assert_eq!(membership.dials(now + Duration::from_secs(3)), ["nodes:6222"]);
@@ -528,22 +540,25 @@ fn a_node_without_a_name_takes_that_of_the_first_cluster_it_links_with_and_no_ot
         ..hello(id)
     };
     for (id, cluster) in [("n2", ""), ("n3", "east"), ("n4", "west")] {
-        assert_eq!(membership.greet(&of(id, cluster), false, now), Verdict::Wait);
+        assert_eq!(
+            membership.judge_hello(&of(id, cluster), false, now),
+            Verdict::Wait
+        );
     }
     // A peer without a cluster name changes nothing.
-    membership.welcomed(&of("n2", ""), false, 1, now);
+    membership.judge_welcome(&of("n2", ""), false, 1, now);
     assert_eq!(
         (&*membership.own().cluster, membership.with_other_names()),
         ("", vec![])
     );
-    membership.welcomed(&of("n3", "east"), false, 2, now);
+    membership.judge_welcome(&of("n3", "east"), false, 2, now);
     assert_eq!(membership.own().cluster, "east");
     assert_eq!(membership.with_other_names(), [1]);
     let west = of("n4", "west");
     assert_eq!(
-        refused(membership.welcomed(&west, false, 3, now)),
-        Some(Why::ClusterName)
+        refused(membership.judge_welcome(&west, false, 3, now)),
+        Some(RefusalReason::ClusterName)
     );
-    let told = Why::ClusterName.told(membership.own(), &west);
-    assert!(told.contains("\"east\"") && told.contains("\"west\""), "{told}");
+    let text = RefusalReason::ClusterName.detailed_text(membership.own(), &west);
+    assert!(text.contains("\"east\"") && text.contains("\"west\""), "{text}");
 }

@@ -19,7 +19,7 @@ const PATIENT: Pace = Pace {
 };
 
 struct Cost {
-    links: usize,
+    routes: usize,
     whole_ms: u128,
     sync_bytes: usize,
     subscribe_bytes: usize,
@@ -60,7 +60,7 @@ fn measure(nodes: usize) -> Cost {
     let sync_bytes = bytes(&world) / nodes;
     (0..40).for_each(|_| world.step(&mut rng));
     world.check_pictures();
-    let links = world.nodes.iter().map(|node| node.ends.len()).sum::<usize>() / 2;
+    let routes = world.nodes.iter().map(|node| node.ends.len()).sum::<usize>() / 2;
     let subscribe = |world: &mut World| {
         world.nodes[0].subscribe("orders.new", None);
     };
@@ -73,7 +73,7 @@ fn measure(nodes: usize) -> Cost {
         (0..10_000).for_each(|_| world.nodes[0].subscribe_more(&client, "orders.new"));
     });
     Cost {
-        links,
+        routes,
         whole_ms,
         sync_bytes,
         subscribe_bytes,
@@ -90,7 +90,7 @@ fn what_a_mesh_costs() {
     eprintln!("|---|---|---|---|---|---|");
     for nodes in [3, 10, 30, 100] {
         let cost = measure(nodes);
-        assert_eq!(cost.links, nodes * (nodes - 1) / 2);
+        assert_eq!(cost.routes, nodes * (nodes - 1) / 2);
         // The frame itself, and a question and an answer for the one who waits for it.
         let frame = "orders.new".len() + 5;
         assert!(
@@ -111,7 +111,7 @@ fn what_a_mesh_costs() {
         );
         eprintln!(
             "| {nodes} | {} | {} ms | {} KiB | {} bytes | {} bytes |",
-            cost.links,
+            cost.routes,
             cost.whole_ms,
             cost.sync_bytes / 1024,
             cost.subscribe_bytes,

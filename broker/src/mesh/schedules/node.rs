@@ -52,7 +52,7 @@ pub(super) struct Waiting {
 /// Subjects and queue groups that a node's clients listen to, and how many members those have: 1 where there is no group.
 pub(super) type Wanted = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
 
-/// This node's end of a link.
+/// This node's end of a route.
 pub(super) struct End {
     pub(super) connection: usize,
     pub(super) peer: usize,
@@ -64,13 +64,13 @@ pub(super) struct Node {
     pub(super) own: Hello,
     pub(super) shared: Arc<Shared>,
     pub(super) keeper: Keeper,
-    happened: Receiver<(u64, RouteEvent)>,
+    events: Receiver<(u64, RouteEvent)>,
     next_tick: Instant,
     workers: Vec<Router>,
     /// For so many steps each worker sends nothing: it was stopped amid a batch.
     stopped_steps: [u32; WORKERS],
     pub(super) ends: BTreeMap<u64, End>,
-    /// What was sent over links, and to clients.
+    /// What was sent over routes, and to clients.
     pub(super) wire: Wire,
     pub(super) clients_wire: Wire,
     pub(super) subscriptions: Vec<Arc<Subscription>>,
@@ -121,12 +121,12 @@ impl Node {
             })
             .collect();
         let membership = Membership::new(rules, routes, seed ^ run ^ number as u64, now);
-        let (events, happened) = channel(EVENTS_MAX);
+        let (sender, events) = channel(EVENTS_MAX);
         Self {
-            keeper: Keeper::new(Arc::clone(&shared), membership, pace, SYNC_TIMEOUT, events),
+            keeper: Keeper::new(Arc::clone(&shared), membership, pace, SYNC_TIMEOUT, sender),
             own,
             shared,
-            happened,
+            events,
             next_tick: now,
             workers,
             stopped_steps: [0; WORKERS],
@@ -141,7 +141,7 @@ impl Node {
         }
     }
 
-    /// The connection is the link of this number.
+    /// The connection is the route of this number.
     pub(super) fn install(
         &mut self,
         number: u64,
@@ -153,7 +153,9 @@ impl Node {
     ) {
         let at = dialled.then(|| mesh_address(peer));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let beginning = self.keeper.begin(number, hello, at.as_deref(), address, now);
+        let beginning = self
+            .keeper
+            .begin_session(number, hello, at.as_deref(), address, now);
         let outbox = Outbox::on_wire(u64::MAX - number, WORKERS, &self.wire);
         let end = End {
             connection,
@@ -167,12 +169,12 @@ impl Node {
 
     /// What the sessions tell the keeper.
     fn settle(&mut self, now: Instant) {
-        while let Ok((number, event)) = self.happened.try_recv() {
-            self.keeper.happened(number, event, now);
+        while let Ok((number, event)) = self.events.try_recv() {
+            self.keeper.handle_event(number, event, now);
         }
     }
 
-    /// Bytes came over a link, or none, and its session is to go on.
+    /// Bytes came over a route, or none, and its session is to go on.
     pub(super) fn take(&mut self, number: u64, bytes: &[u8], now: Instant) -> Result<(), Reason> {
         let Some(end) = self.ends.get_mut(&number) else {
             return Ok(());
@@ -187,7 +189,7 @@ impl Node {
         Ok(())
     }
 
-    /// What is due. Returns the links that are lost.
+    /// What is due. Returns the routes that are lost.
     pub(super) fn work(&mut self, now: Instant) -> Vec<u64> {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
@@ -201,7 +203,7 @@ impl Node {
         for (number, end) in &mut self.ends {
             end.session.fill();
             let reason = end.session.tick(now);
-            if reason.or(end.session.link.outbox.reason()).is_some() {
+            if reason.or(end.session.route.outbox.reason()).is_some() {
                 lost.push(*number);
             }
         }
@@ -209,7 +211,7 @@ impl Node {
         lost
     }
 
-    /// A link is gone. Returns its connection.
+    /// A route is gone. Returns its connection.
     pub(super) fn let_go(&mut self, number: u64, now: Instant) -> Option<usize> {
         let end = self.ends.remove(&number)?;
         drop(end.session);
@@ -217,7 +219,7 @@ impl Node {
         Some(end.connection)
     }
 
-    /// Each worker sends what it has staged; or only what is for one of the links, and the rest some steps later.
+    /// Each worker sends what it has staged; or only what is for one of the routes, and the rest some steps later.
     pub(super) fn flush(&mut self, rng: &mut StdRng) {
         for (router, stopped) in self.workers.iter_mut().zip(&mut self.stopped_steps) {
             let was_stopped = *stopped > 0;
@@ -229,7 +231,7 @@ impl Node {
             let any = some.then(|| rng.random_range(0..self.ends.len()));
             match any.and_then(|at| self.ends.values().nth(at)) {
                 Some(end) => {
-                    router.stage.flush_to(&end.session.link.outbox);
+                    router.stage.flush_to(&end.session.route.outbox);
                     *stopped = rng.random_range(1..12);
                 }
                 None => router.stage.flush(),
@@ -277,7 +279,7 @@ impl Node {
     fn ping(&mut self, mut flush: ClientFlush, client: Arc<Outbox>, subscription: &Arc<Subscription>) {
         let stage = &mut self.workers[self.shared.home(client.id)].stage;
         flush.ping(&client, &self.shared.flush, &self.shared.interest, stage);
-        if flush.is_begun() {
+        if flush.is_started() {
             self.waiting.push(Waiting {
                 flush,
                 client,
@@ -324,9 +326,9 @@ impl Node {
         self.unsubscribe(number.expect("it is here"));
     }
 
-    /// Those who wait no longer, each with whether all links know.
+    /// Those who wait no longer, each with whether all routes know.
     pub(super) fn flushed(&mut self, now: Instant) -> Vec<(bool, Arc<Subscription>)> {
-        let (all, links) = (&self.shared.flush, &self.shared.interest.links);
+        let (all, routes) = (&self.shared.flush, &self.shared.interest.routes);
         let mut done = Vec::new();
         self.waiting.retain_mut(|waiting| {
             let Waiting {
@@ -335,11 +337,11 @@ impl Node {
                 subscription,
             } = waiting;
             let given_up = all.given_up();
-            if flush.is_waiting(client, FLUSH_TIMEOUT, all, links, now) {
+            if flush.is_waiting(client, FLUSH_TIMEOUT, all, routes, now) {
                 return true;
             }
             let home = self.shared.home(client.id);
-            flush.go_on(client, &mut self.workers[home].stage);
+            flush.send_pong(client, &mut self.workers[home].stage);
             done.push((all.given_up() == given_up, Arc::clone(subscription)));
             false
         });

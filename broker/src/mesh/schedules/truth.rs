@@ -28,14 +28,14 @@ impl World {
             for end in self.nodes[number]
                 .ends
                 .values()
-                .filter(|end| is_waited_for(&end.session.link))
+                .filter(|end| is_waited_for(&end.session.route))
             {
                 let peer = &self.nodes[end.peer];
                 let back = peer.ends.values().find(|back| back.connection == end.connection);
                 let Some(back) = back else { continue };
                 let wanted = peer.shared.interest.remote.page(0, usize::MAX);
                 let knows = wanted.iter().any(|one| {
-                    Arc::ptr_eq(&one.client, &back.session.link.outbox)
+                    Arc::ptr_eq(&one.client, &back.session.route.outbox)
                         && one.subject() == subscription.subject()
                         && one.queue() == subscription.queue()
                 });
@@ -92,29 +92,29 @@ impl World {
                 of_peer.insert(what, one.members.load(Relaxed));
             }
             for end in node.ends.values() {
-                let known = believed.remove(&end.session.link.outbox.id).unwrap_or_default();
+                let known = believed.remove(&end.session.route.outbox.id).unwrap_or_default();
                 let truth = &truths[end.peer];
                 assert_eq!(
                     &known, truth,
                     "what {} believes of node {}",
                     node.own.id, end.peer
                 );
-                assert_eq!(end.session.link.interest.load(Relaxed), truth.len());
+                assert_eq!(end.session.route.interest.load(Relaxed), truth.len());
             }
-            let of_links: usize = node
+            let of_routes: usize = node
                 .ends
                 .values()
-                .map(|end| end.session.link.interest.load(Relaxed))
+                .map(|end| end.session.route.interest.load(Relaxed))
                 .sum();
             assert_eq!(
                 node.shared.interest.remote.len(),
-                of_links,
+                of_routes,
                 "nothing is left of links that ended"
             );
             assert_eq!(node.shared.interest.local.followers_len(), node.ends.len());
-            let links = node.shared.interest.links.load().len();
+            let routes = node.shared.interest.routes.load().len();
             assert_eq!(
-                (links, node.ends.len()),
+                (routes, node.ends.len()),
                 (self.nodes.len() - 1, self.nodes.len() - 1)
             );
         }

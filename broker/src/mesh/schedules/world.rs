@@ -19,20 +19,20 @@ const SUBJECTS: [&str; 7] = ["a", "b", "a.b", "a.c", "a.*", "a.>", ">"];
 /// How far one side of a connection is.
 enum Side {
     Greets(Box<Handshake>),
-    Linked(u64),
+    RouteState(u64),
     Gone,
 }
 
 struct Connection {
     nodes: [usize; 2],
-    /// The lives of the two nodes that it belongs to.
+    /// The runs of the two nodes between which it is.
     runs: [String; 2],
     sides: [Side; 2],
     /// What is on its way to each side, and when it arrives; `None`: the end.
     ways: [VecDeque<(Instant, Option<Vec<u8>>)>; 2],
     held: [Vec<u8>; 2],
     opened: Instant,
-    /// Nothing passes any more, and nobody is told.
+    /// Nothing passes any more, and neither side notices.
     silent: bool,
 }
 
@@ -166,7 +166,7 @@ impl World {
             };
             let peer = usize::from(connection.nodes[0] == number);
             connection.ways[1 - peer].clear();
-            if matches!(connection.sides[1 - peer], Side::Linked(_)) {
+            if matches!(connection.sides[1 - peer], Side::RouteState(_)) {
                 connection.ways[peer].push_back((self.now, Some(goodbye.clone())));
             }
             connection.ways[peer].push_back((self.now, None));
@@ -212,7 +212,7 @@ impl World {
                 self.lose(number, lost);
             }
             self.check_flushes(number);
-            // Whatever its last lives have left behind, there is never another one of its id.
+            // Whatever a node's previous runs have left behind, there is never a namesake.
             assert!(
                 !self.nodes[number].keeper.membership.is_outnumbered(),
                 "an innocent node"
@@ -270,7 +270,7 @@ impl World {
                         .is_some_and(|(at, _)| *at <= self.now)
                 {
                     match connection.ways[side].pop_front() {
-                        Some((_, Some(bytes))) => self.came(which, side, &bytes),
+                        Some((_, Some(bytes))) => self.received(which, side, &bytes),
                         _ => self.ended(which, side),
                     }
                 }
@@ -295,14 +295,14 @@ impl World {
         }
     }
 
-    fn came(&mut self, which: usize, side: usize, bytes: &[u8]) {
+    fn received(&mut self, which: usize, side: usize, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&which) else {
             return;
         };
-        if let Side::Linked(link) = connection.sides[side] {
+        if let Side::RouteState(route) = connection.sides[side] {
             let node = connection.nodes[side];
             assert_eq!(
-                self.nodes[node].take(link, bytes, self.now),
+                self.nodes[node].take(route, bytes, self.now),
                 Ok(()),
                 "frames are understood"
             );
@@ -313,10 +313,10 @@ impl World {
             let Some(connection) = self.connections.get_mut(&which) else {
                 return;
             };
-            if let Side::Linked(link) = connection.sides[side] {
+            if let Side::RouteState(route) = connection.sides[side] {
                 let node = connection.nodes[side];
                 let rest = std::mem::take(&mut connection.held[side]);
-                assert_eq!(self.nodes[node].take(link, &rest, self.now), Ok(()));
+                assert_eq!(self.nodes[node].take(route, &rest, self.now), Ok(()));
                 return;
             }
             let Side::Greets(handshake) = &mut connection.sides[side] else {
@@ -330,12 +330,12 @@ impl World {
                         self.judge(which, side, welcome);
                     }
                 }
-                Err(error) => return self.not_linked(which, side, &error),
+                Err(error) => return self.connection_failed(which, side, &error),
             }
         }
     }
 
-    /// The node judges the other side, as `handshake::shake` has it asked.
+    /// The node judges the other side, as `handshake::perform` does.
     fn judge(&mut self, which: usize, side: usize, welcome: bool) {
         let Some(connection) = self.connections.get_mut(&which) else {
             return;
@@ -347,23 +347,23 @@ impl World {
         let (now, dialled) = (self.now, side == 0);
         let hello = handshake.peer().expect("HELLO");
         let (verdict, number) = self.nodes[node].keeper.judge(hello, welcome, dialled, now);
-        let mut word = Vec::new();
-        let judged = handshake.judged(verdict, &mut word);
-        if !word.is_empty() {
-            self.say(which, side, &word);
+        let mut frame_out = Vec::new();
+        let applied = handshake.apply_verdict(verdict, &mut frame_out);
+        if !frame_out.is_empty() {
+            self.send_bytes(which, side, &frame_out);
         }
-        match judged {
+        match applied {
             Ok(None) => {}
             Ok(Some(hello)) => {
-                self.set(which, side, Side::Linked(number));
+                self.set(which, side, Side::RouteState(number));
                 self.nodes[node].install(number, which, peer, hello, dialled, now);
             }
-            Err(error) => self.not_linked(which, side, &error),
+            Err(error) => self.connection_failed(which, side, &error),
         }
     }
 
-    /// The connection does not become a link, as this side knows.
-    fn not_linked(&mut self, which: usize, side: usize, error: &HandshakeError) {
+    /// The connection does not become a route, as this side knows.
+    fn connection_failed(&mut self, which: usize, side: usize, error: &HandshakeError) {
         let connection = &self.connections[&which];
         let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
         let origin = if side == 0 {
@@ -371,7 +371,7 @@ impl World {
         } else {
             Origin::Accepted(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
         };
-        self.nodes[node].keeper.not_linked(origin, error, self.now);
+        self.nodes[node].keeper.connection_failed(origin, error, self.now);
         self.set(which, side, Side::Gone);
         self.close(which, side);
     }
@@ -383,16 +383,16 @@ impl World {
         };
         let node = connection.nodes[side];
         match std::mem::replace(&mut connection.sides[side], Side::Gone) {
-            Side::Linked(number) => drop(self.nodes[node].let_go(number, self.now)),
+            Side::RouteState(number) => drop(self.nodes[node].let_go(number, self.now)),
             Side::Greets(_) => {
-                return self.not_linked(which, side, &HandshakeError::Closed);
+                return self.connection_failed(which, side, &HandshakeError::Closed);
             }
             Side::Gone => {}
         }
         self.close(which, side);
     }
 
-    /// The node gives a link up.
+    /// The node gives a route up.
     fn lose(&mut self, node: usize, number: u64) {
         if let Some(which) = self.nodes[node].let_go(number, self.now) {
             let side = usize::from(self.connections[&which].nodes[1] == node);
@@ -407,7 +407,7 @@ impl World {
         }
     }
 
-    fn say(&mut self, which: usize, side: usize, bytes: &[u8]) {
+    fn send_bytes(&mut self, which: usize, side: usize, bytes: &[u8]) {
         let now = self.now;
         if let Some(connection) = self.connections.get_mut(&which) {
             let after = connection.ways[1 - side].back().map_or(now, |(at, _)| *at);
@@ -429,7 +429,7 @@ impl World {
         node.flush(rng);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         for end in node.ends.values() {
-            let _ = end.session.link.outbox.poll_drain(&mut context);
+            let _ = end.session.route.outbox.poll_drain(&mut context);
         }
         let sent = std::mem::take(&mut *node.wire.lock().expect("the wire"));
         for (id, bytes) in sent {
@@ -452,8 +452,8 @@ impl World {
         let of_node = &mut self.of_node;
         self.connections.retain(|which, connection| {
             let is_used = (0..2).any(|side| {
-                let lives = nodes[connection.nodes[side]].own.run == connection.runs[side];
-                lives && !matches!(connection.sides[side], Side::Gone)
+                let is_alive = nodes[connection.nodes[side]].own.run == connection.runs[side];
+                is_alive && !matches!(connection.sides[side], Side::Gone)
             });
             if !is_used {
                 for node in connection.nodes {

@@ -1,5 +1,5 @@
 //! A route to a node that sends arbitrary bytes, local clients with subscriptions, and the invariants that must hold. Used by the fuzz target
-//! `link` and by a test with random frames.
+//! `route` and by a test with random frames.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::shell::Session;
 ///
 /// # Panics
 /// If an invariant is violated: the output of clients is whole frames, and no interest of the peer is left after the route ends.
-pub fn link(input: &[u8]) {
+pub fn route(input: &[u8]) {
     let Some((cut, bytes)) = input.split_first() else {
         return;
     };
@@ -71,7 +71,7 @@ pub fn link(input: &[u8]) {
         0,
         "interest is left after the route ended"
     );
-    assert!(shared.interest.links.load().is_empty());
+    assert!(shared.interest.routes.load().is_empty());
 }
 
 #[cfg(test)]
@@ -123,7 +123,7 @@ mod tests {
             for _ in 0..rng.random_range(1..40) {
                 put(&mut rng, &mut input);
             }
-            link(&input);
+            route(&input);
         });
     }
 }
