@@ -187,11 +187,7 @@ impl Client {
             is_new |= interest.unsubscribe(subscription).is_new;
         }
         if is_new {
-            interest
-                .routes
-                .load()
-                .iter()
-                .for_each(|route| route.outbox.wake());
+            interest.wake_routes();
         }
         live
     }

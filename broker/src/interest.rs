@@ -123,13 +123,17 @@ impl Interest {
         self.announcer.announce(&self.local, &self.routes);
     }
 
-    /// Announces the sizes of the queue groups whose size has changed. Returns whether there was any.
-    pub(crate) fn announce_members(&self) -> bool {
-        let any = self.local.count_members();
-        if any {
+    /// Announces the sizes of the queue groups whose size has changed, and makes the routes send them.
+    pub(crate) fn announce_members(&self) {
+        if self.local.count_members() {
             self.announce_all();
+            self.wake_routes();
         }
-        any
+    }
+
+    /// Makes the routes send what was queued on them.
+    pub(crate) fn wake_routes(&self) {
+        self.routes.load().iter().for_each(|route| route.outbox.wake());
     }
 
     /// Adds an established route. From now on messages may be sent over it, and all changes are announced to it.

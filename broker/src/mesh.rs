@@ -4,7 +4,6 @@
 //! |---|---|
 //! | this one | [`Mesh`], the steps of a node: join, announce, drain, leave |
 //! | [`keeper`] | the keeper of the routes, and its task, which listens, dials and follows the registry |
-//! | [`orders`] | the node's orders to its keeper, and the keeper's reports |
 //! | [`membership`] | which nodes exist, which addresses to dial, which of two routes survives; a value without sockets |
 //! | [`sockets`] | the sockets of routes |
 //! | [`pending_handshakes`], [`rate_limited_log`] | limits on the cost and on the log lines of connections that do not become routes |
@@ -18,7 +17,6 @@
 
 mod keeper;
 mod membership;
-mod orders;
 mod pending_handshakes;
 mod rate_limited_log;
 #[cfg(test)]
@@ -43,10 +41,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use self::keeper::task::{self as keeper_task, Parts};
+use self::keeper::{ClusterStatus, Order, task};
 use self::membership::{Membership, Rules};
-use self::orders::{ClusterStatus, Order};
-use self::session::Pace;
 use crate::route::hello::{FEATURES, Hello, PROTOCOL, PROTOCOL_MIN};
 use crate::settings::{Settings, SettingsError, address_towards, split_url};
 use crate::shared::Shared;
@@ -89,7 +85,6 @@ pub enum MeshError {
 /// This node's membership in the cluster.
 #[derive(Debug)]
 pub(crate) struct Mesh {
-    id: String,
     started: Instant,
     sync_timeout: Duration,
     ping_timeout: Duration,
@@ -99,14 +94,6 @@ pub(crate) struct Mesh {
     watch: Option<Watch>,
     record: Record,
     announcement: Mutex<Option<Announcement>>,
-}
-
-/// Addresses at which others reach this node.
-#[derive(Debug, Clone)]
-struct AdvertisedAddresses {
-    client: Endpoint,
-    mesh: Endpoint,
-    http: Option<Endpoint>,
 }
 
 impl Mesh {
@@ -132,51 +119,42 @@ impl Mesh {
             })?),
             None => None,
         };
-        let advertised = AdvertisedAddresses::of(&settings, shared.address, address, http);
-        shared.set_advertised(address, advertised.client.to_string());
-        let own = hello(shared, &settings, &advertised);
+        let record = record(shared, &settings, address, http);
+        let own = hello(shared, &settings, &record);
+        shared.set_advertised(address, own.client.clone());
+        let name = match own.cluster.as_str() {
+            "" => "the cluster without a name",
+            name => name,
+        };
         info!(
-            "Listening for route connections on {address}, as {} of {}",
-            own.id,
-            cluster_name(&settings)
+            "Listening for route connections on {address}, as {} of {name}",
+            own.id
         );
-        let routes = settings.routes();
         let cluster = &settings.cluster;
         let rules = Rules {
-            own: own.clone(),
+            own,
             nodes_max: cluster.nodes_max,
             redial_max: cluster.redial_ms_max.duration(),
             has_registry: watch.is_some(),
         };
-        let named = routes.iter().map(|route| route.endpoint.to_string());
-        let membership = Membership::new(rules, named, rand::random(), Instant::now());
-        let record = record(&own, &settings, advertised);
-        let id = own.id.clone();
-        let parts = Parts {
-            shared: Arc::clone(shared),
-            membership,
-            routes,
-            listener,
-            workers,
-            watch: watch.clone(),
-            connect_timeout: cluster.connect_timeout_ms.duration(),
-            sync_timeout: cluster.sync_timeout_ms.duration(),
-            pace: Pace {
-                ping_interval: cluster.ping_interval_ms.duration(),
-                ping_timeout: cluster.ping_timeout_ms.duration(),
-            },
-            pending_bytes_max: cluster.max_pending,
-        };
+        let configured = settings
+            .routes()
+            .into_iter()
+            .map(|route| route.endpoint.to_string());
+        let membership = Membership::new(rules, configured, rand::random(), Instant::now());
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-        let (status, status_receiver) = channel::channel(ClusterStatus::default());
+        let (reported, status) = channel::channel(ClusterStatus::default());
+        let (shared, watch_copy) = (Arc::clone(shared), watch.clone());
+        let keeper = task::run(
+            shared, membership, listener, workers, watch_copy, ordered, reported,
+        );
         Ok(Self {
-            id,
             started: Instant::now(),
             sync_timeout: cluster.sync_timeout_ms.duration(),
             ping_timeout: cluster.ping_timeout_ms.duration(),
             orders,
-            status: status_receiver,
-            keeper: tokio::spawn(keeper_task::run(parts, ordered, status)),
+            status,
+            keeper: tokio::spawn(keeper),
             watch,
             record,
             announcement: Mutex::new(None),
@@ -220,7 +198,7 @@ impl Mesh {
     fn serve_without(&self) -> Result<Vec<String>, MeshError> {
         let now = self.status.borrow();
         if now.namesake_precedes.is_some() {
-            return Err(MeshError::DuplicateId(self.id.clone()));
+            return Err(MeshError::DuplicateId(self.record.id.clone()));
         }
         if let Some((at, why)) = &now.refusal {
             let (at, why) = (at.clone(), why.clone());
@@ -278,7 +256,7 @@ impl Mesh {
     fn unregistered(&self, status: Registration) -> Result<(), MeshError> {
         let is_there = matches!(status, Registration::Ready | Registration::Announced);
         if self.status.borrow().has_living_namesake && !is_there {
-            return Err(MeshError::DuplicateId(self.id.clone()));
+            return Err(MeshError::DuplicateId(self.record.id.clone()));
         }
         if let Registration::Seeking { reason } | Registration::Taken { reason, .. } = status {
             warn!("not registered yet, retrying: {reason}");
@@ -399,46 +377,44 @@ async fn within<T>(limit: Duration, coming: impl Future<Output = T>) -> Option<T
     }
 }
 
-impl AdvertisedAddresses {
-    fn of(settings: &Settings, client: SocketAddr, mesh: SocketAddr, http: Option<SocketAddr>) -> Self {
-        let routes = settings.cluster.routes.iter();
-        let routes = routes.map(|route| split_url(route.reveal()).1);
-        let hosts = settings.nodes.zookeeper.split([',', '/']).chain(routes);
-        let hosts: Vec<SocketAddr> = hosts.filter_map(|host| host.parse().ok()).collect();
-        // A loopback address does not show how other hosts reach this one, so it is used only if there is no other.
-        let elsewhere = hosts.iter().find(|host| !host.ip().is_loopback());
-        let towards = elsewhere.or(hosts.first()).copied();
-        let reachable = |address: SocketAddr| {
-            let ip = match address.ip() {
-                ip if ip.is_unspecified() => address_towards(towards),
-                ip => ip,
-            };
-            Endpoint::new(ip.to_string(), address.port())
+fn record(shared: &Shared, settings: &Settings, mesh: SocketAddr, http: Option<SocketAddr>) -> Record {
+    let routes = settings.cluster.routes.iter();
+    let routes = routes.map(|route| split_url(route.reveal()).1);
+    let hosts = settings.nodes.zookeeper.split([',', '/']).chain(routes);
+    let hosts: Vec<SocketAddr> = hosts.filter_map(|host| host.parse().ok()).collect();
+    // A loopback address does not show how other hosts reach this one, so it is used only if there is no other.
+    let elsewhere = hosts.iter().find(|host| !host.ip().is_loopback());
+    let towards = elsewhere.or(hosts.first()).copied();
+    let reachable = |address: SocketAddr| {
+        let ip = match address.ip() {
+            ip if ip.is_unspecified() => address_towards(towards),
+            ip => ip,
         };
-        let advertised = |text: &str, address: SocketAddr| match text.rsplit_once(':') {
-            Some((host, port)) if !host.ends_with(':') && port.parse::<u16>().is_ok() => {
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                Endpoint::new(host, port.parse().unwrap_or_default())
-            }
-            _ if text.is_empty() => reachable(address),
-            _ => Endpoint::new(text, address.port()),
-        };
-        Self {
-            client: advertised(&settings.advertise, client),
-            mesh: advertised(&settings.cluster.advertise, mesh),
-            http: http.map(reachable),
+        Endpoint::new(ip.to_string(), address.port())
+    };
+    let advertised = |text: &str, address: SocketAddr| match text.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') && port.parse::<u16>().is_ok() => {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            Endpoint::new(host, port.parse().unwrap_or_default())
         }
+        _ if text.is_empty() => reachable(address),
+        _ => Endpoint::new(text, address.port()),
+    };
+    Record {
+        id: shared.server_name(settings).to_owned(),
+        run: shared.server_id.clone(),
+        client: advertised(&settings.advertise, shared.address),
+        mesh: Some(advertised(&settings.cluster.advertise, mesh)),
+        http: http.map(reachable),
+        tls: false,
+        zone: settings.cluster.zone.clone(),
+        weight: settings.cluster.weight,
+        state: NodeState::Up,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
-fn cluster_name(settings: &Settings) -> &str {
-    match settings.cluster.name.as_str() {
-        "" => "the cluster without a name",
-        name => name,
-    }
-}
-
-fn hello(shared: &Shared, settings: &Settings, advertised: &AdvertisedAddresses) -> Hello {
+fn hello(shared: &Shared, settings: &Settings, record: &Record) -> Hello {
     // A clock before 1970 gives 0: the node then precedes all others.
     let began = shared.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Hello {
@@ -446,31 +422,15 @@ fn hello(shared: &Shared, settings: &Settings, advertised: &AdvertisedAddresses)
         protocol_min: PROTOCOL_MIN,
         features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
         cluster: settings.cluster.name.clone(),
-        id: shared.server_name(settings).to_owned(),
-        run: shared.server_id.clone(),
+        id: record.id.clone(),
+        run: record.run.clone(),
         began: began.as_millis() as u64,
-        client: advertised.client.to_string(),
-        mesh: advertised.mesh.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        serving: false,
+        client: record.client.to_string(),
+        mesh: record.mesh.as_ref().map(ToString::to_string).unwrap_or_default(),
+        version: record.version.clone(),
         user: settings.cluster.user.clone(),
         password: settings.cluster.password.reveal().to_owned(),
-        draining: false,
         no_advertise: settings.cluster.no_advertise,
-    }
-}
-
-fn record(own: &Hello, settings: &Settings, advertised: AdvertisedAddresses) -> Record {
-    Record {
-        id: own.id.clone(),
-        run: own.run.clone(),
-        client: advertised.client,
-        mesh: Some(advertised.mesh),
-        http: advertised.http,
-        tls: false,
-        zone: settings.cluster.zone.clone(),
-        weight: settings.cluster.weight,
-        state: NodeState::Up,
-        version: own.version.clone(),
+        ..Hello::default()
     }
 }

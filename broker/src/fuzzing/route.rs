@@ -2,12 +2,12 @@
 //! `route` and by a test with random frames.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc::channel;
 
 use super::{CLIENTS, World};
-use crate::mesh::session::{Beginning, Pace, RouteSession};
+use crate::mesh::session::{Beginning, RouteSession};
 use crate::outbox::Outbox;
 use crate::route::hello::Hello;
 use crate::shell::Session;
@@ -34,7 +34,6 @@ pub fn route(input: &[u8]) {
     }
     let shared = Arc::clone(&world.shared);
     let (events, mut received_events) = channel(1);
-    let never = Duration::from_secs(3600);
     let beginning = Beginning {
         shared: Arc::clone(&shared),
         number: 1,
@@ -42,10 +41,6 @@ pub fn route(input: &[u8]) {
         address: shared.address,
         dialled: true,
         greeting: Vec::new(),
-        pace: Pace {
-            ping_interval: never,
-            ping_timeout: never,
-        },
         events,
     };
     let mut session = RouteSession::new(beginning, Outbox::new(u64::MAX - 1, None, 1), Instant::now());

@@ -3,62 +3,78 @@
 
 pub(super) mod task;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use super::membership::Membership;
-use super::orders::ClusterStatus;
 use super::rate_limited_log::RateLimitedLog;
-use super::session::{Beginning, Events, Pace};
+use super::session::{Beginning, Events};
 use crate::closing::Reason;
-use crate::route::Route;
 use crate::route::event::RouteEvent;
-use crate::route::frame;
 use crate::route::handshake::{HandshakeError, Origin, Verdict};
 use crate::route::hello::{Hello, Peer, RefusalReason, put_json};
+use crate::route::{Route, frame};
 use crate::shared::Shared;
 
 /// Interval at which changed sizes of queue groups are announced, and at which the node checks whether it must give up its id.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
+/// Order of the node to its keeper.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Read the present snapshot of the registry, then signal the sender.
+    ReadRegistry(oneshot::Sender<()>),
+    /// Tell the peers that this node accepts clients.
+    Serve,
+    /// Tell the peers that this node accepts no more clients.
+    Drain,
+    /// Close all routes and end the keeper.
+    Leave,
+}
+
+/// Status of this node in the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ClusterStatus {
+    /// The registry was read, or there is none.
+    pub(super) has_read: bool,
+    /// Addresses for which a starting node waits.
+    pub(super) awaited: Vec<String>,
+    /// Another node with this node's id is known to keep the id (`true`), or exists but may give it up (`false`).
+    pub(super) namesake_precedes: Option<bool>,
+    /// The other node with this node's id is known to be alive.
+    pub(super) has_living_namesake: bool,
+    /// This node must give up its id to another node.
+    pub(super) is_displaced: bool,
+    /// Address of a registered node whose route was refused, and the reason. `None` if there is any route.
+    pub(super) refusal: Option<(String, String)>,
+    pub(super) routes: usize,
+}
+
 /// The keeper of the routes.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     pub(super) membership: Membership,
-    pace: Pace,
-    sync_timeout: Duration,
     /// Sender of the routes' events to the keeper's task.
     events: Events,
     log_limit: RateLimitedLog,
-    /// Text of the last refusal, by dialled address.
-    refusals: HashMap<String, String>,
     /// Number of ticks in a row in which this node was outnumbered by a namesake. Ticks are counted, not time, so that a pause of
     /// the process does not count.
-    outnumbered_ticks: u128,
+    outnumbered_ticks: u32,
     /// Number of routes so far. The next route has the next number.
     numbers: u64,
 }
 
 impl Keeper {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        membership: Membership,
-        pace: Pace,
-        sync_timeout: Duration,
-        events: Events,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, membership: Membership, events: Events) -> Self {
         Self {
             shared,
             membership,
-            pace,
-            sync_timeout,
             events,
             log_limit: RateLimitedLog::default(),
-            refusals: HashMap::new(),
             outnumbered_ticks: 0,
             numbers: 0,
         }
@@ -70,32 +86,27 @@ impl Keeper {
         if !membership.is_outnumbered() {
             self.outnumbered_ticks = 0;
         }
+        let sync_timeout = self.shared.settings.load().cluster.sync_timeout_ms.duration();
         ClusterStatus {
             has_read,
             awaited: membership.awaited(),
             namesake_precedes: membership.namesake_precedes(),
             has_living_namesake: membership.has_living_namesake(),
-            is_displaced: membership.is_superseded()
-                || self.outnumbered_ticks * TICK.as_millis() >= self.sync_timeout.as_millis(),
-            refusal: membership.refusal().map(|(at, why)| {
-                let known = self.refusals.get(&at);
-                let text = known.map_or_else(|| why.text().to_owned(), Clone::clone);
-                (at, text)
-            }),
+            is_displaced: membership.is_superseded() || self.outnumbered_ticks * TICK >= sync_timeout,
+            refusal: membership.refusal(),
             routes: membership.len(),
         }
     }
 
     /// Tells all peers that the node accepts clients.
     pub(super) fn serve(&mut self) {
-        self.membership.serve();
+        self.membership.own_mut().serving = true;
         self.broadcast(&frame::bare(frame::SERVING));
     }
 
     /// Tells all peers that the node accepts no more clients.
     pub(super) fn drain(&mut self) {
-        if !self.membership.own().draining {
-            self.membership.drain();
+        if !std::mem::replace(&mut self.membership.own_mut().draining, true) {
             self.broadcast(&frame::bare(frame::DRAINING));
         }
     }
@@ -112,14 +123,7 @@ impl Keeper {
         if self.membership.is_outnumbered() {
             self.outnumbered_ticks += 1;
         }
-        let interest = &self.shared.interest;
-        if interest.announce_members() {
-            interest
-                .routes
-                .load()
-                .iter()
-                .for_each(|route| route.outbox.wake());
-        }
+        self.shared.interest.announce_members();
     }
 
     /// Judges a peer that has sent HELLO, or also WELCOME (`welcome`). If the verdict is `Accept`, the returned number is the number of
@@ -141,14 +145,14 @@ impl Keeper {
             Verdict::Refuse {
                 why,
                 probe: Some(number),
-            } => self.with_route(
-                number,
-                if why.is_duplicate() {
+            } => {
+                let ping = if why.is_duplicate() {
                     Route::claim
                 } else {
                     Route::probe
-                },
-            ),
+                };
+                self.with_route(number, ping);
+            }
             Verdict::Accept { replaces } => {
                 self.numbers = number;
                 self.take_cluster_name();
@@ -175,22 +179,19 @@ impl Keeper {
 
     /// Handles a connection that did not become a route: logs the reason, and records it for the next dial.
     pub(super) fn connection_failed(&mut self, origin: Origin, error: &HandshakeError, now: Instant) {
-        let fault = match error {
-            HandshakeError::RefusedByPeer { why, .. } | HandshakeError::RefusedHere { why, .. } => {
-                Some(*why).filter(|why| why.is_fault())
-            }
+        let refused = match error {
+            HandshakeError::Refused(refused) => Some(refused),
             _ => None,
         };
+        let fault = refused.map(|refused| refused.why).filter(|why| why.is_fault());
         let at = match origin {
             Origin::Dialled(at) => at,
             Origin::Accepted(peer) => {
                 // Limited by IP address, because the peer could change its id each time.
-                let is_due = |why| self.log_limit.is_due(&format!("{} {why:?}", peer.ip()), now);
-                if fault.is_some_and(is_due) {
+                let mut is_due = |fault: &str| self.log_limit.is_due(&format!("{} {fault}", peer.ip()), now);
+                if fault.is_some_and(|why| is_due(&format!("{why:?}"))) {
                     error!(%peer, "link not accepted: {error}");
-                } else if matches!(error, HandshakeError::Client(_))
-                    && self.log_limit.is_due(&format!("{} client", peer.ip()), now)
-                {
+                } else if matches!(error, HandshakeError::Client(_)) && is_due("client") {
                     warn!(%peer, "{error}");
                 } else {
                     debug!(%peer, "connection did not become a link: {error}");
@@ -198,36 +199,15 @@ impl Keeper {
                 return;
             }
         };
-        match error {
-            HandshakeError::RefusedByPeer { text, .. } | HandshakeError::RefusedHere { text, .. } => {
-                self.refusals.insert(at.clone(), text.clone());
-            }
-            _ => drop(self.refusals.remove(&at)),
-        }
-        let membership = &mut self.membership;
-        let first = match error {
-            HandshakeError::RefusedByPeer { id, run, why, .. } => {
-                membership.answered(&at, id, run);
-                membership.dial_refused(&at, id, *why, true, now)
-            }
-            HandshakeError::RefusedHere { id, run, why, .. } => {
-                membership.answered(&at, id, run);
-                membership.dial_refused(&at, id, *why, false, now)
-            }
-            _ => membership.dial_failed(&at, error.is_connection_refused(), now),
+        let is_first = match refused {
+            Some(refused) => self.membership.dial_refused(&at, refused, now),
+            None => self
+                .membership
+                .dial_failed(&at, error.is_connection_refused(), now),
         };
         // Both nodes dialled at the same time, and the other connection is the route.
-        let is_linked = matches!(
-            error,
-            HandshakeError::RefusedByPeer {
-                why: RefusalReason::Linked,
-                ..
-            } | HandshakeError::RefusedHere {
-                why: RefusalReason::Linked,
-                ..
-            }
-        );
-        match (fault.is_some() || error.is_foreign(), first && !is_linked) {
+        let is_linked = refused.is_some_and(|refused| refused.why == RefusalReason::Linked);
+        match (fault.is_some() || error.is_foreign(), is_first && !is_linked) {
             (true, true) => error!("no link with {at}: {error}"),
             (false, true) => info!("no link with {at} yet: {error}"),
             (_, false) => debug!("no link with {at}: {error}"),
@@ -247,11 +227,15 @@ impl Keeper {
         self.membership.route_established(&peer, dialled, now);
         let by = if dialled.is_some() { "dialled" } else { "accepted" };
         info!(link = number, %address, "linked with {} ({by}), version {}", peer.id, peer.version);
-        self.announce_node(&peer);
-        let known = self.membership.known();
-        let others: Vec<Peer> = known.into_iter().filter(|other| other.id != peer.id).collect();
+        let mut newcomer = Vec::new();
+        put_json(&mut newcomer, frame::PEERS, &[Peer::of(&peer)]);
+        self.broadcast(&newcomer);
         let mut greeting = Vec::new();
-        put_json(&mut greeting, frame::PEERS, &others);
+        put_json(
+            &mut greeting,
+            frame::PEERS,
+            &self.membership.others_than(&peer.id),
+        );
         Beginning {
             shared: Arc::clone(&self.shared),
             number,
@@ -259,20 +243,8 @@ impl Keeper {
             address,
             dialled: dialled.is_some(),
             greeting,
-            pace: self.pace,
             events: self.events.clone(),
         }
-    }
-
-    /// Sends the new peer's id and address to all peers.
-    fn announce_node(&self, hello: &Hello) {
-        let newcomer = [Peer {
-            id: hello.id.clone(),
-            mesh: hello.mesh.clone(),
-        }];
-        let mut frame = Vec::new();
-        put_json(&mut frame, frame::PEERS, &newcomer);
-        self.broadcast(&frame);
     }
 
     /// Handles an event of a route.
@@ -294,21 +266,24 @@ impl Keeper {
                 });
                 self.shared.set_peers();
             }
-            RouteEvent::SnapshotSent => self.membership.snapshot_sent(number),
-            RouteEvent::Synced => self.membership.synced(number),
+            RouteEvent::SnapshotSent => self
+                .membership
+                .update(number, |route| route.is_snapshot_sent = true),
+            RouteEvent::Synced => self.membership.update(number, |route| route.is_synced = true),
             RouteEvent::Peers(peers) => self.membership.named_by_peer(&peers, now),
             RouteEvent::Serving => {
-                self.membership.serves(number);
+                self.membership.update(number, |route| route.peer.serving = true);
                 self.shared.set_peers();
             }
             RouteEvent::Draining => {
-                self.membership.drains(number);
+                self.membership.update(number, |route| route.peer.draining = true);
                 self.shared.set_peers();
             }
-            RouteEvent::ClaimAnswered => self.membership.claim_answered(number, now),
-            RouteEvent::Goodbye => {
-                info!(link = number, "peer leaves");
+            RouteEvent::ClaimAnswered => {
+                self.membership
+                    .update(number, |route| route.answered_at = Some(now));
             }
+            RouteEvent::Goodbye => info!(link = number, "peer leaves"),
             RouteEvent::Lost {
                 peer,
                 reason,

@@ -11,7 +11,7 @@
 mod address;
 mod namesake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -20,7 +20,7 @@ use rand::rngs::StdRng;
 use self::address::{Address, is_ip};
 use self::namesake::Namesake;
 use crate::auth::constant_time_eq;
-use crate::route::handshake::Verdict;
+use crate::route::handshake::{RefusedRoute, Verdict};
 use crate::route::hello::{Hello, PROTOCOL_MIN, Peer, RefusalReason};
 
 /// Time after which an address that is neither configured nor registered, and not linked, is forgotten.
@@ -44,25 +44,19 @@ pub(crate) struct Rules {
     pub(crate) has_registry: bool,
 }
 
-/// A route, from the decision that a connection becomes the route.
-#[derive(Debug)]
-struct RouteState {
+/// State of a route, from the decision that a connection becomes the route.
+#[derive(Debug, Default)]
+pub(super) struct RouteState {
     number: u64,
-    peer: Hello,
+    pub(super) peer: Hello,
     /// Time of the peer's last PONG to a PING that was sent because another node claimed its id.
-    answered_at: Option<Instant>,
+    pub(super) answered_at: Option<Instant>,
     /// The peer has sent its complete interest.
-    is_synced: bool,
+    pub(super) is_synced: bool,
     /// The peer was sent this node's complete interest.
-    is_snapshot_sent: bool,
+    pub(super) is_snapshot_sent: bool,
+    /// `None` until the route is established.
     since: Option<Instant>,
-}
-
-impl RouteState {
-    /// Returns whether both sides have sent their complete interest.
-    const fn is_settled(&self) -> bool {
-        self.is_synced && self.is_snapshot_sent
-    }
 }
 
 /// The members of the cluster, as this node knows them.
@@ -110,9 +104,11 @@ impl Membership {
         }
         let is_full = self.addresses.len() >= self.rules.nodes_max * ADDRESSES_PER_NODE;
         if is_full && !self.addresses.contains_key(at) {
-            let spare = self.addresses.iter().filter(|(_, address)| {
-                !address.sources.is_permanent() && !address.is_dialled && !address.is_linked(&self.routes)
-            });
+            let open = self
+                .addresses
+                .iter()
+                .filter(|(_, address)| address.is_open(&self.routes));
+            let spare = open.filter(|(_, address)| !address.sources.is_permanent());
             let oldest = spare.min_by_key(|(_, address)| address.seen_at)?.0.clone();
             self.addresses.remove(&oldest);
         }
@@ -181,84 +177,63 @@ impl Membership {
     pub(crate) fn dials(&mut self, now: Instant) -> Vec<String> {
         let routes = &self.routes;
         self.addresses.retain(|_, address| {
-            let forgotten =
-                !address.sources.is_permanent() && now.duration_since(address.seen_at) > REMEMBERED;
-            !forgotten || address.is_dialled || address.is_linked(routes)
+            let is_recent = now.duration_since(address.seen_at) <= REMEMBERED;
+            is_recent || address.sources.is_permanent() || !address.is_open(routes)
         });
         if self.leaving {
             return Vec::new();
         }
-        let mut dials = Vec::new();
-        for (at, address) in &mut self.addresses {
-            if !address.is_dialled && !address.is_linked(routes) && address.dial_at <= now {
-                address.is_dialled = true;
-                dials.push(at.clone());
-            }
-        }
-        dials
+        let open = self
+            .addresses
+            .iter_mut()
+            .filter(|(_, address)| address.is_open(routes));
+        let due = open.filter(|(_, address)| address.dial_at <= now);
+        due.map(|(at, address)| {
+            address.is_dialled = true;
+            at.clone()
+        })
+        .collect()
     }
 
     /// Returns the time of the next dial.
     pub(crate) fn next_dial(&self) -> Option<Instant> {
-        let open = self
-            .addresses
-            .values()
-            .filter(|address| !address.is_dialled && !address.is_linked(&self.routes));
-        open.map(|address| address.dial_at)
-            .min()
-            .filter(|_| !self.leaving)
+        let addresses = self.addresses.values().filter(|_| !self.leaving);
+        let open = addresses.filter(|address| address.is_open(&self.routes));
+        open.map(|address| address.dial_at).min()
     }
 
-    /// Records a failed dial. `connects_refused`: with ECONNREFUSED. Returns whether it is the first failure in a row.
-    pub(crate) fn dial_failed(&mut self, at: &str, connects_refused: bool, now: Instant) -> bool {
-        let (rng, max) = (&mut self.rng, self.rules.redial_max);
+    /// Records a failed dial. `is_refused`: with ECONNREFUSED. Returns whether it is the first failure in a row.
+    pub(crate) fn dial_failed(&mut self, at: &str, is_refused: bool, now: Instant) -> bool {
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
         address.clear_refusal();
-        address.connects_refused = if connects_refused {
+        address.connects_refused = if is_refused {
             address.connects_refused + 1
         } else {
             0
         };
         address.is_dialled = false;
-        address.dial_later(now, rng, max);
-        address.failures == 1
+        address.dial_later(now, &mut self.rng, self.rules.redial_max)
     }
 
-    /// Records that the run `run` of the node `id` answered at a dialled address.
-    pub(crate) fn answered(&mut self, at: &str, id: &str, run: &str) {
-        let is_namesake = id == self.rules.own.id;
-        if let Some(address) = self.addresses.get_mut(at) {
-            address.namesake_run = is_namesake.then(|| run.to_owned());
-        }
-    }
-
-    /// Records that the route with the node at a dialled address was refused, by the peer (`theirs`) or by this node. Returns whether
-    /// it is the first failure in a row.
-    pub(crate) fn dial_refused(
-        &mut self,
-        at: &str,
-        id: &str,
-        why: RefusalReason,
-        theirs: bool,
-        now: Instant,
-    ) -> bool {
-        let (rng, mut max) = (&mut self.rng, self.rules.redial_max);
+    /// Records that the route with the node at a dialled address was refused. Returns whether it is the first failure in a row.
+    pub(crate) fn dial_refused(&mut self, at: &str, refused: &RefusedRoute, now: Instant) -> bool {
+        let (why, mut max) = (refused.why, self.rules.redial_max);
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
+        let is_own = refused.id == self.rules.own.id;
         address.connects_refused = 0;
-        address.refused = Some(why).filter(|why| why.is_fault());
-        address.namesake = Namesake::from_refusal(why, theirs, id == self.rules.own.id);
+        address.namesake_run = is_own.then(|| refused.run.clone());
+        address.refusal = why.is_fault().then(|| refused.text.clone());
+        address.namesake = Namesake::from_refusal(why, refused.by_peer, is_own);
+        if why == RefusalReason::Linked || address.namesake.is_some() {
+            address.id = Some(refused.id.clone());
+        }
         match why {
-            RefusalReason::Linked => address.id = Some(id.to_owned()),
-            _ if why.is_duplicate() => {
-                max = max.min(DUPLICATE_REDIAL_MAX);
-                if address.namesake.is_some() {
-                    address.id = Some(id.to_owned());
-                }
-            }
+            RefusalReason::Linked => {}
+            _ if why.is_duplicate() => max = max.min(DUPLICATE_REDIAL_MAX),
             // A configured host name may resolve to another node the next time, so it is kept.
             RefusalReason::Itself if !address.sources.is_configured || is_ip(at) => {
                 self.addresses.remove(at);
@@ -267,8 +242,7 @@ impl Membership {
             _ => address.answered = true,
         }
         address.is_dialled = false;
-        address.dial_later(now, rng, max);
-        address.failures == 1
+        address.dial_later(now, &mut self.rng, max)
     }
 
     /// Returns the reason to refuse a route with the node of `hello`, if there is one. Only the side that dials shows the cluster's
@@ -338,23 +312,16 @@ impl Membership {
             let why = RefusalReason::Linked;
             return Verdict::Refuse { why, probe: replaces };
         }
-        self.route(hello, number);
-        Verdict::Accept { replaces }
-    }
-
-    fn route(&mut self, hello: &Hello, number: u64) {
         if self.rules.own.cluster.is_empty() {
             self.rules.own.cluster.clone_from(&hello.cluster);
         }
-        let linked = RouteState {
+        let route = RouteState {
             number,
             peer: hello.clone(),
-            answered_at: None,
-            is_synced: false,
-            is_snapshot_sent: false,
-            since: None,
+            ..RouteState::default()
         };
-        self.routes.insert(hello.id.clone(), linked);
+        self.routes.insert(hello.id.clone(), route);
+        Verdict::Accept { replaces }
     }
 
     /// Records that a route is established. `dialled` is the address that was dialled, or `None` if the peer dialled.
@@ -382,60 +349,30 @@ impl Membership {
         others.map(|route| route.number).collect()
     }
 
-    fn numbered(&mut self, number: u64) -> Option<&mut RouteState> {
-        self.routes.values_mut().find(|route| route.number == number)
-    }
-
-    /// Records that the peer has sent its complete interest.
-    pub(crate) fn synced(&mut self, number: u64) {
-        if let Some(route) = self.numbered(number) {
-            route.is_synced = true;
+    /// Updates the state of a route, if it is known.
+    pub(super) fn update(&mut self, number: u64, change: impl FnOnce(&mut RouteState)) {
+        if let Some(route) = self.routes.values_mut().find(|route| route.number == number) {
+            change(route);
         }
     }
 
-    /// Records that the peer accepts clients.
-    pub(crate) fn serves(&mut self, number: u64) {
-        if let Some(route) = self.numbered(number) {
-            route.peer.serving = true;
-        }
-    }
-
-    /// Records that the peer accepts no more clients.
-    pub(crate) fn drains(&mut self, number: u64) {
-        if let Some(route) = self.numbered(number) {
-            route.peer.draining = true;
-        }
-    }
-
-    /// Records that the peer has answered the PING that was sent because another node claimed its id.
-    pub(crate) fn claim_answered(&mut self, number: u64, now: Instant) {
-        if let Some(route) = self.numbered(number) {
-            route.answered_at = Some(now);
-        }
-    }
-
-    /// Records that the peer was sent this node's complete interest.
-    pub(crate) fn snapshot_sent(&mut self, number: u64) {
-        if let Some(route) = self.numbered(number) {
-            route.is_snapshot_sent = true;
-        }
-    }
-
-    /// Removes a route that has ended. Its node is dialled again, unless it had sent GOODBYE (`leaves`) and is not configured. Returns
+    /// Removes a route that has ended. Its node is dialled again, unless it had sent GOODBYE and is not configured. Returns
     /// whether the route was known; a route that was replaced is not.
-    pub(crate) fn route_ended(&mut self, number: u64, leaves: bool, now: Instant) -> bool {
-        let is_it = |(_, route): &(&String, &RouteState)| route.number == number;
-        let Some(id) = self.routes.iter().find(is_it).map(|(id, _)| id.clone()) else {
+    pub(crate) fn route_ended(&mut self, number: u64, sent_goodbye: bool, now: Instant) -> bool {
+        let mut routes = self.routes.values();
+        let id = routes
+            .find(|route| route.number == number)
+            .map(|route| route.peer.id.clone());
+        let Some((id, route)) = id.and_then(|id| self.routes.remove_entry(&id)) else {
             return false;
         };
-        let since = self.routes.remove(&id).and_then(|route| route.since);
-        if leaves {
+        if sent_goodbye {
             self.addresses
                 .retain(|_, address| address.id.as_ref() != Some(&id) || address.sources.is_configured);
         }
         // Only a route that lasted resets the backoff.
-        let was_lasting = since.is_some_and(|since| now.duration_since(since) >= LASTING_ROUTE);
-        let (rng, max) = (&mut self.rng, self.rules.redial_max);
+        let lasted = |since| now.duration_since(since) >= LASTING_ROUTE;
+        let was_lasting = route.since.is_some_and(lasted);
         let addresses = self.addresses.values_mut();
         for address in addresses.filter(|address| address.id.as_ref() == Some(&id)) {
             address.seen_at = now;
@@ -444,7 +381,7 @@ impl Membership {
             if was_lasting {
                 address.failures = 0;
             }
-            address.dial_later(now, rng, max);
+            address.dial_later(now, &mut self.rng, self.rules.redial_max);
         }
         true
     }
@@ -454,14 +391,8 @@ impl Membership {
         &self.rules.own
     }
 
-    /// Records that this node accepts clients.
-    pub(crate) fn serve(&mut self) {
-        self.rules.own.serving = true;
-    }
-
-    /// Records that this node accepts no more clients.
-    pub(crate) fn drain(&mut self) {
-        self.rules.own.draining = true;
+    pub(crate) const fn own_mut(&mut self) -> &mut Hello {
+        &mut self.rules.own
     }
 
     /// Records that this node leaves: it dials and accepts no more nodes. Links that are not established yet are dropped.
@@ -476,22 +407,21 @@ impl Membership {
     }
 
     /// Returns the address of a registered node whose route was refused, and the reason. `None` if there is any route.
-    pub(crate) fn refusal(&self) -> Option<(String, RefusalReason)> {
-        let registered = self
-            .addresses
-            .iter()
-            .filter(|(_, address)| address.sources.is_registered);
-        let mut refused = registered.filter_map(|(at, address)| Some((at.clone(), address.refused?)));
-        refused.next().filter(|_| self.routes.is_empty())
+    pub(crate) fn refusal(&self) -> Option<(String, String)> {
+        let mut addresses = self.addresses.iter().filter(|_| self.routes.is_empty());
+        addresses.find_map(|(at, address)| {
+            let text = address
+                .refusal
+                .as_ref()
+                .filter(|_| address.sources.is_registered)?;
+            Some((at.clone(), text.clone()))
+        })
     }
 
-    /// Returns the linked nodes, which this node names to its peers.
-    pub(crate) fn known(&self) -> Vec<Peer> {
-        let peers = self.routes.iter().map(|(id, route)| Peer {
-            id: id.clone(),
-            mesh: route.peer.mesh.clone(),
-        });
-        peers.collect()
+    /// Returns the linked nodes except the node `id`, which is told about them.
+    pub(crate) fn others_than(&self, id: &str) -> Vec<Peer> {
+        let others = self.routes.values().filter(|route| route.peer.id != id);
+        others.map(|route| Peer::of(&route.peer)).collect()
     }
 
     /// Returns the number of routes.
@@ -502,26 +432,26 @@ impl Membership {
     /// Returns the addresses for which a starting node waits: linked nodes with which the exchange of interest is not complete, and
     /// nodes that may still become linked.
     pub(crate) fn awaited(&self) -> Vec<String> {
-        let awaited = self.addresses.iter().filter(|(_, address)| {
-            match address.id.as_ref().and_then(|id| self.routes.get(id)) {
-                Some(route) => !route.is_settled(),
-                None if address.namesake.is_some_and(|namesake| namesake.yields) => false,
-                None => {
-                    let believed = if address.sources.is_registered {
-                        REFUSALS_BELIEVED
-                    } else {
-                        1
-                    };
-                    !address.answered && address.connects_refused < believed && !address.sources.is_empty()
-                }
+        let is_settled = |route: &RouteState| route.is_synced && route.is_snapshot_sent;
+        let is_awaited = |address: &Address| match address.id.as_ref().and_then(|id| self.routes.get(id)) {
+            Some(route) => !is_settled(route),
+            None if address.namesake.is_some_and(|namesake| namesake.yields) => false,
+            None => {
+                let refusals_max = if address.sources.is_registered {
+                    REFUSALS_BELIEVED
+                } else {
+                    1
+                };
+                !address.answered && address.connects_refused < refusals_max && !address.sources.is_empty()
             }
-        });
-        let unsynced = self.routes.values().filter(|route| !route.is_settled());
-        let mut all: Vec<String> = awaited.map(|(at, _)| at.clone()).collect();
-        all.extend(unsynced.map(|route| route.peer.mesh.clone()));
-        all.sort();
-        all.dedup();
-        all
+        };
+        let awaited = self.addresses.iter().filter(|(_, address)| is_awaited(address));
+        let unsettled = self.routes.values().filter(|route| !is_settled(route));
+        let addresses = awaited
+            .map(|(at, _)| at)
+            .chain(unsettled.map(|route| &route.peer.mesh));
+        let addresses: BTreeSet<&String> = addresses.collect();
+        addresses.into_iter().cloned().collect()
     }
 }
 

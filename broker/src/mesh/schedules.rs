@@ -13,10 +13,11 @@ mod world;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use self::node::BRISK;
 use self::world::World;
 use crate::seeds;
 
+/// Interval of the PINGs on a silent route. The timeout is twice as long.
+const PING_INTERVAL_MS: u64 = 300;
 /// Schedules of few nodes, and of more.
 const SMALL: u64 = 1500;
 const LARGE: u64 = 12;
@@ -24,7 +25,7 @@ const LARGE: u64 = 12;
 /// One schedule: faults for a while, then none, then the truth. Returns how many flushes were done.
 fn play(seed: u64, nodes: usize) -> u64 {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut world = World::new(nodes, seed, BRISK, &mut rng);
+    let mut world = World::new(nodes, seed, PING_INTERVAL_MS, &mut rng);
     for _ in 0..rng.random_range(20..120) {
         world.disturb(&mut rng);
         for _ in 0..rng.random_range(1..15) {

@@ -50,15 +50,6 @@ const KEEPER_RETRY: Duration = Duration::from_millis(10);
 /// Sender of events to the keeper. Each event has the number of its route.
 pub(crate) type Events = Sender<(u64, RouteEvent)>;
 
-/// Times of a route.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
-    /// Silence of the peer after which a PING is sent.
-    pub(crate) ping_interval: Duration,
-    /// Time after the PING, without any bytes from the peer, after which the route ends.
-    pub(crate) ping_timeout: Duration,
-}
-
 /// Parameters of a route's session, besides its socket.
 pub(crate) struct Beginning {
     pub(crate) shared: Arc<Shared>,
@@ -68,7 +59,6 @@ pub(crate) struct Beginning {
     pub(crate) dialled: bool,
     /// Frames that are sent first.
     pub(crate) greeting: Vec<u8>,
-    pub(crate) pace: Pace,
     pub(crate) events: Events,
 }
 
@@ -76,7 +66,10 @@ pub(crate) struct Beginning {
 pub(crate) struct RouteSession {
     shared: Arc<Shared>,
     pub(crate) route: Arc<Route>,
-    pace: Pace,
+    /// Silence of the peer after which a PING is sent.
+    ping_interval: Duration,
+    /// Time after the PING, without any bytes from the peer, after which the route ends.
+    ping_timeout: Duration,
     incoming: Incoming,
     flush: PeerFlush,
     /// Subject of the last message, and its recipients.
@@ -99,12 +92,7 @@ pub(crate) struct RouteSession {
 }
 
 /// Serves one route until its end. `came` are the bytes that were read with the handshake.
-pub(crate) async fn run(
-    beginning: Beginning,
-    came: Vec<u8>,
-    pending_bytes_max: usize,
-    socket: io::Result<TcpStream>,
-) {
+pub(crate) async fn run(beginning: Beginning, came: Vec<u8>, socket: io::Result<TcpStream>) {
     let socket = match socket {
         Ok(socket) => Arc::new(socket),
         Err(error) => {
@@ -125,6 +113,7 @@ pub(crate) async fn run(
     let (news, policy) = (shared.news(), shared.policy.load_full());
     // Clients are numbered upwards from 1, and routes downwards from the maximum, so that their ids differ.
     let id = u64::MAX - beginning.number;
+    let pending_bytes_max = shared.settings.load().cluster.max_pending;
     let outbox = Outbox::for_route(id, Arc::clone(&socket), shared.workers, pending_bytes_max);
     let session = RouteSession::new(beginning, outbox, Instant::now());
     let outbox = Arc::clone(&session.route.outbox);
@@ -142,7 +131,6 @@ impl RouteSession {
             address,
             dialled,
             greeting,
-            pace,
             events,
         } = beginning;
         outbox.append(&greeting);
@@ -150,11 +138,13 @@ impl RouteSession {
         let route = Arc::new(Route::new(number, Arc::new(outbox), peer, address, dialled));
         // From here on, messages and changes of interest are sent over the route.
         shared.interest.add_route(&route);
+        let cluster = &shared.settings.load().cluster;
         let mut session = Self {
             flush: PeerFlush::new(&shared.interest),
             incoming: Incoming::new(Arc::clone(&route)),
             route,
-            pace,
+            ping_interval: cluster.ping_interval_ms.duration(),
+            ping_timeout: cluster.ping_timeout_ms.duration(),
             last: None,
             messages_in: 0,
             bytes_in: 0,
@@ -370,7 +360,7 @@ impl Session for RouteSession {
         }
         // If a PING is unanswered, a probe waits for the answer first: that answer does not prove that the peer is alive now.
         if self.pinged.is_none()
-            && (self.route.take_probe() || now >= self.last_received + self.pace.ping_interval)
+            && (self.route.take_probe() || now >= self.last_received + self.ping_interval)
         {
             self.pinged = Some(now);
             self.claimed = self.route.take_claim();
@@ -383,8 +373,8 @@ impl Session for RouteSession {
 
     fn due(&self, _: Instant) -> Instant {
         match self.pinged {
-            Some(pinged) => pinged.max(self.last_received) + self.pace.ping_timeout,
-            None => self.last_received + self.pace.ping_interval,
+            Some(pinged) => pinged.max(self.last_received) + self.ping_timeout,
+            None => self.last_received + self.ping_interval,
         }
     }
 }
@@ -467,7 +457,6 @@ mod tests {
         let address = ([127, 0, 0, 1], 6222).into();
         let shared = Arc::new(Shared::new(settings, address));
         let (events, received) = channel(1);
-        let interval = Duration::from_secs(60);
         let beginning = Beginning {
             shared: Arc::clone(&shared),
             number: 1,
@@ -475,10 +464,6 @@ mod tests {
             address,
             dialled: true,
             greeting: Vec::new(),
-            pace: Pace {
-                ping_interval: interval,
-                ping_timeout: interval,
-            },
             events,
         };
         let session = RouteSession::new(beginning, Outbox::new(1, None, 2), Instant::now());

@@ -60,22 +60,24 @@ pub(crate) enum HandshakeError {
     Hello(serde_json::Error),
     #[error("unexpected frame during the handshake")]
     Disorder,
-    #[error("node {id:?} refused the link: {text}")]
-    RefusedByPeer {
-        id: String,
-        run: String,
-        why: RefusalReason,
-        text: String,
-    },
-    #[error("refused node {id:?}: {text}")]
-    RefusedHere {
-        id: String,
-        run: String,
-        why: RefusalReason,
-        text: String,
-    },
+    #[error("{0}")]
+    Refused(RefusedRoute),
     #[error("this node is shutting down")]
     Ending,
+}
+
+/// A route that one of the two nodes refused.
+#[derive(Debug, Error)]
+#[error("{}: {text}", if *.by_peer { format!("node {id:?} refused the link") } else { format!("refused node {id:?}") })]
+pub(crate) struct RefusedRoute {
+    pub(crate) by_peer: bool,
+    /// Id of the peer.
+    pub(crate) id: String,
+    /// Id of the peer's run.
+    pub(crate) run: String,
+    pub(crate) why: RefusalReason,
+    /// Text of the reason, for the operator.
+    pub(crate) text: String,
 }
 
 impl HandshakeError {
@@ -265,12 +267,7 @@ impl Handshake {
             (Frame::Refuse(json), Some(peer)) => {
                 let refusal: Result<Refusal, _> = serde_json::from_slice(json);
                 let why = refusal.map_or(RefusalReason::Other, |refusal| refusal.why);
-                return Err(HandshakeError::RefusedByPeer {
-                    id: peer.id.clone(),
-                    run: peer.run.clone(),
-                    why,
-                    text: why.detailed_text(&self.own, peer),
-                });
+                return Err(self.refused(peer, why, true));
             }
             (Frame::Unknown(_), _) => None,
             _ => return Err(HandshakeError::Disorder),
@@ -281,41 +278,37 @@ impl Handshake {
     /// Takes the keeper's verdict, and appends the frame for the peer. Returns the peer's HELLO if the connection becomes the route.
     ///
     /// # Errors
-    /// [`HandshakeError::RefusedHere`].
+    /// [`HandshakeError::Refused`].
     pub(crate) fn apply_verdict(
         &mut self,
         verdict: Verdict,
         out: &mut Vec<u8>,
     ) -> Result<Option<Hello>, HandshakeError> {
         let Some(peer) = &self.peer else { return Ok(None) };
-        let decides = self.own.decides_with(peer);
-        match verdict {
-            Verdict::Wait => {
-                if !decides {
-                    frame::put(out, frame::WELCOME, b"");
-                }
-                Ok(None)
-            }
-            Verdict::Accept { .. } => {
-                if decides {
-                    frame::put(out, frame::WELCOME, b"");
-                }
-                Ok(self.peer.take())
-            }
-            Verdict::Refuse { why, .. } => {
-                put_json(out, frame::REFUSE, &Refusal { why });
-                Err(HandshakeError::RefusedHere {
-                    id: peer.id.chars().take(ID_CHARS_SHOWN).collect(),
-                    run: peer.run.clone(),
-                    why,
-                    text: why.detailed_text(&self.own, peer),
-                })
-            }
+        if let Verdict::Refuse { why, .. } = verdict {
+            put_json(out, frame::REFUSE, &Refusal { why });
+            return Err(self.refused(peer, why, false));
         }
+        let is_accepted = matches!(verdict, Verdict::Accept { .. });
+        // The deciding node sends WELCOME when it accepts, and the other node when it agrees, before that.
+        if self.own.decides_with(peer) == is_accepted {
+            frame::put(out, frame::WELCOME, b"");
+        }
+        Ok(if is_accepted { self.peer.take() } else { None })
+    }
+
+    fn refused(&self, peer: &Hello, why: RefusalReason, by_peer: bool) -> HandshakeError {
+        HandshakeError::Refused(RefusedRoute {
+            by_peer,
+            id: peer.id.chars().take(ID_CHARS_SHOWN).collect(),
+            run: peer.run.clone(),
+            why,
+            text: why.detailed_text(&self.own, peer),
+        })
     }
 }
 
-/// Sends the last message and closes the write side. Then waits for the peer's close, at most for [`LAST_WORDS`].
+/// Sends the last message and closes the write side. Then waits for the peer's close, at most for [`LAST_READ_TIMEOUT`].
 async fn send_last(stream: &mut TcpStream, words: &[u8]) {
     // If the write fails, the peer no longer reads.
     let _ = stream.write_all(words).await;

@@ -136,6 +136,13 @@ pub(crate) struct Peer {
     pub(crate) mesh: String,
 }
 
+impl Peer {
+    pub(crate) fn of(hello: &Hello) -> Self {
+        let (id, mesh) = (hello.id.clone(), hello.mesh.clone());
+        Self { id, mesh }
+    }
+}
+
 /// Appends a frame with `value` as JSON.
 pub(crate) fn put_json(out: &mut Vec<u8>, kind: u8, value: &impl Serialize) {
     // Serialization of these types cannot fail.

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use standin_registry::Watch;
+use standin_registry::{Node, Watch};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
@@ -15,17 +15,15 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, warn};
 
-use super::{Keeper, TICK};
+use super::{ClusterStatus, Keeper, Order, TICK};
 use crate::accept::accept;
 use crate::mesh::membership::Membership;
-use crate::mesh::orders::{ClusterStatus, Order};
 use crate::mesh::pending_handshakes::PendingHandshakes;
-use crate::mesh::session::{self, Pace};
+use crate::mesh::session;
 use crate::mesh::sockets::{connect, ends_first};
 use crate::route::event::RouteEvent;
 use crate::route::handshake::{self, AcceptedRoute, HandshakeError, Origin, Verdict, VerdictRequest};
 use crate::route::hello::{Hello, Peer};
-use crate::settings::ConfiguredRoute;
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
@@ -36,30 +34,13 @@ const EVENTS_MAX: usize = 1024;
 /// Maximum number of handshakes that wait for the keeper's verdict.
 const VERDICT_REQUESTS_MAX: usize = 64;
 
-/// Parameters of the keeper's task.
-pub(crate) struct Parts {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) membership: Membership,
-    pub(crate) routes: Vec<ConfiguredRoute>,
-    pub(crate) listener: TcpListener,
-    pub(crate) workers: Vec<Sender<Newcomer>>,
-    pub(crate) watch: Option<Watch>,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) sync_timeout: Duration,
-    pub(crate) pace: Pace,
-    pub(crate) pending_bytes_max: usize,
-}
-
 struct Task {
     keeper: Keeper,
-    shared: Arc<Shared>,
-    routes: Vec<ConfiguredRoute>,
     listener: TcpListener,
     workers: Vec<Sender<Newcomer>>,
     watch: Option<Watch>,
+    /// The registry was read, or there is none.
     has_read: bool,
-    connect_timeout: Duration,
-    pending_bytes_max: usize,
     status: watch::Sender<ClusterStatus>,
     handshakes: JoinSet<(Origin, Result<AcceptedRoute, HandshakeError>)>,
     pending: PendingHandshakes,
@@ -67,28 +48,25 @@ struct Task {
 }
 
 /// Runs the keeper until [`Order::Leave`], or until the sender of the orders is dropped.
-pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, status: watch::Sender<ClusterStatus>) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    membership: Membership,
+    listener: TcpListener,
+    workers: Vec<Sender<Newcomer>>,
+    watch: Option<Watch>,
+    mut orders: Receiver<Order>,
+    status: watch::Sender<ClusterStatus>,
+) {
     let (verdict_requests, mut requests) = channel(VERDICT_REQUESTS_MAX);
     let (events, mut events_in) = channel(EVENTS_MAX);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let shared = Arc::clone(&parts.shared);
     let mut task = Task {
-        keeper: Keeper::new(
-            Arc::clone(&shared),
-            parts.membership,
-            parts.pace,
-            parts.sync_timeout,
-            events,
-        ),
-        shared,
-        routes: parts.routes,
-        listener: parts.listener,
-        workers: parts.workers,
-        has_read: parts.watch.is_none(),
-        watch: parts.watch,
-        connect_timeout: parts.connect_timeout,
-        pending_bytes_max: parts.pending_bytes_max,
+        keeper: Keeper::new(shared, membership, events),
+        listener,
+        workers,
+        has_read: watch.is_none(),
+        watch,
         status,
         handshakes: JoinSet::new(),
         pending: PendingHandshakes::default(),
@@ -100,7 +78,7 @@ pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, status: watch
         task.publish();
         let next_dial = task.keeper.membership.next_dial();
         tokio::select! {
-            (stream, peer) = accept(&task.listener, "link") => task.start_handshake(stream, peer),
+            (stream, peer) = accept(&task.listener, "link") => task.answer(stream, peer),
             Some(request) = requests.recv() => task.judge(request),
             Some((number, event)) = events_in.recv() => task.keeper.handle_event(number, event, Instant::now()),
             Some(ended) = task.handshakes.join_next() => match ended {
@@ -155,19 +133,16 @@ impl Task {
 
     fn read_registry(&mut self) {
         let Some(watch) = &self.watch else { return };
-        let snapshot = watch.snapshot();
-        let nodes: Vec<Peer> = snapshot
-            .registered
-            .iter()
-            .filter_map(|node| peer_of(node))
-            .collect();
-        let own = self.keeper.membership.own();
-        let mut namesakes = snapshot
-            .registered
-            .iter()
-            .filter(|node| *node.id == *own.id && *node.run != *own.run);
-        let namesake_run = namesakes.next().map(|node| node.run.to_string());
+        let registered = &watch.snapshot().registered;
+        let peer = |node: &Arc<Node>| {
+            let (id, mesh) = (node.id.to_string(), node.mesh.as_ref()?.to_string());
+            Some(Peer { id, mesh })
+        };
+        let nodes: Vec<Peer> = registered.iter().filter_map(peer).collect();
         let membership = &mut self.keeper.membership;
+        let own = membership.own();
+        let namesake = |node: &&Arc<Node>| *node.id == *own.id && *node.run != *own.run;
+        let namesake_run = registered.iter().find(namesake).map(|node| node.run.to_string());
         membership.registered(&nodes, namesake_run, Instant::now());
     }
 
@@ -177,38 +152,51 @@ impl Task {
         for at in self.keeper.membership.dials(now) {
             debug!("dialling {at}");
             let mut own = self.keeper.membership.own().clone();
-            let route = self.routes.iter().find(|route| route.endpoint.to_string() == at);
-            if let Some((user, password)) = route.and_then(|route| route.credentials.clone()) {
+            let routes = self.keeper.shared.settings.load().routes();
+            let route = routes.into_iter().find(|route| route.endpoint.to_string() == at);
+            if let Some((user, password)) = route.and_then(|route| route.credentials) {
                 (own.user, own.password) = (user, password);
             }
-            let (limit, verdict_requests) = (self.connect_timeout, self.verdict_requests.clone());
+            let (limit, verdict_requests) = self.handshake_parameters();
             self.handshakes.spawn(async move {
                 let origin = Origin::Dialled(at.clone());
-                let accepted = match timeout(limit, connect(&at, &own.mesh)).await {
+                let result = match timeout(limit, connect(&at, &own.mesh)).await {
                     Ok(Ok(stream)) => {
                         handshake::perform(stream, &own, origin.clone(), limit, verdict_requests).await
                     }
                     Ok(Err(error)) => Err(HandshakeError::Connect(error)),
                     Err(_) => Err(HandshakeError::Timeout(limit)),
                 };
-                (origin, accepted)
+                (origin, result)
             });
         }
     }
 
+    fn handshake_parameters(&self) -> (Duration, Sender<VerdictRequest>) {
+        let limit = self
+            .keeper
+            .shared
+            .settings
+            .load()
+            .cluster
+            .connect_timeout_ms
+            .duration();
+        (limit, self.verdict_requests.clone())
+    }
+
     /// Starts the handshake of an accepted connection.
-    fn start_handshake(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn answer(&mut self, stream: TcpStream, peer: SocketAddr) {
         // The accepting side must not reveal the cluster's credentials.
         let own = Hello {
             user: String::new(),
             password: String::new(),
             ..self.keeper.membership.own().clone()
         };
-        let (limit, verdict_requests) = (self.connect_timeout, self.verdict_requests.clone());
+        let (limit, verdict_requests) = self.handshake_parameters();
         let task = self.handshakes.spawn(async move {
             let origin = Origin::Accepted(peer);
-            let accepted = handshake::perform(stream, &own, origin.clone(), limit, verdict_requests).await;
-            (origin, accepted)
+            let result = handshake::perform(stream, &own, origin.clone(), limit, verdict_requests).await;
+            (origin, result)
         });
         let text = "too many pending handshakes on the port for other nodes; the oldest are closed";
         if let Some(oldest) = self.pending.add(peer, task)
@@ -250,31 +238,24 @@ impl Task {
     /// Hands a route to its worker.
     async fn install(&mut self, accepted: AcceptedRoute) {
         let now = Instant::now();
-        let AcceptedRoute {
-            number,
-            stream,
-            hello,
-            origin,
-            address,
-            rest,
-        } = accepted;
+        let (number, rest) = (accepted.number, accepted.rest);
+        let dialled = accepted.origin.dialled();
         let beginning = self
             .keeper
-            .begin_session(number, hello, origin.dialled(), address, now);
-        let stream = match stream.into_std() {
-            Ok(stream) => ends_first(stream, self.shared.policy.load().connections_max),
+            .begin_session(number, accepted.hello, dialled, accepted.address, now);
+        let stream = match accepted.stream.into_std() {
+            Ok(stream) => ends_first(stream, self.keeper.shared.policy.load().connections_max),
             Err(error) => {
                 error!("the link broke at once: {error}");
                 self.keeper.membership.route_ended(number, false, now);
                 return;
             }
         };
-        let pending_bytes_max = self.pending_bytes_max;
         let serve = Box::new(move |socket| -> Pin<Box<dyn Future<Output = ()> + Send>> {
-            Box::pin(session::run(beginning, rest, pending_bytes_max, socket))
+            Box::pin(session::run(beginning, rest, socket))
         });
         let newcomer = Newcomer::Route(serve, stream);
-        let worker = &self.workers[self.shared.home(number)];
+        let worker = &self.workers[self.keeper.shared.home(number)];
         if worker.send(newcomer).await.is_err() {
             error!("worker ended; the connection is closed");
             self.keeper.membership.route_ended(number, false, now);
@@ -300,14 +281,6 @@ impl Task {
             watch.close().await;
         }
     }
-}
-
-/// Returns the id and the mesh address of a registered node, or `None` if it has no mesh address.
-pub(crate) fn peer_of(node: &standin_registry::Node) -> Option<Peer> {
-    Some(Peer {
-        id: node.id.to_string(),
-        mesh: node.mesh.as_ref()?.to_string(),
-    })
 }
 
 /// Waits for the first answer of the registry, or after that for a change.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::RouteState;
 use super::namesake::Namesake;
-use super::{RefusalReason, RouteState};
 
 /// Limit on the random delay before the first redial.
 const REDIAL_MS_FIRST: u64 = 100;
@@ -46,8 +46,8 @@ pub(super) struct Address {
     pub(super) connects_refused: u32,
     /// The node was linked, or the route was refused for a reason other than a duplicate id. A starting node does not wait for it.
     pub(super) answered: bool,
-    /// Reason of the last refusal by either side, if an operator has to correct it.
-    pub(super) refused: Option<RefusalReason>,
+    /// Text of the last refusal by either side, if an operator has to correct its reason.
+    pub(super) refusal: Option<String>,
     /// Set if the node at this address has this node's id, or is linked with another node that has.
     pub(super) namesake: Option<Namesake>,
     /// Run of the other node with this node's id that answered there when it was last dialled.
@@ -66,7 +66,7 @@ impl Address {
             failures: 0,
             connects_refused: 0,
             answered: false,
-            refused: None,
+            refusal: None,
             namesake: None,
             namesake_run: None,
             seen_at: now,
@@ -77,18 +77,25 @@ impl Address {
         self.id.as_ref().is_some_and(|id| routes.contains_key(id))
     }
 
+    /// Returns whether the address is neither linked nor being dialled.
+    pub(super) fn is_open(&self, routes: &BTreeMap<String, RouteState>) -> bool {
+        !self.is_dialled && !self.is_linked(routes)
+    }
+
     /// Clears what the last refusal said.
     pub(super) fn clear_refusal(&mut self) {
-        self.refused = None;
+        self.refusal = None;
         self.namesake = None;
         self.namesake_run = None;
     }
 
-    /// Sets the time of the next dial: after a random delay up to a limit that doubles with each failure (full jitter).
-    pub(super) fn dial_later(&mut self, now: Instant, rng: &mut StdRng, max: Duration) {
+    /// Sets the time of the next dial: after a random delay up to a limit that doubles with each failure (full jitter). Returns whether
+    /// this is the first failure in a row.
+    pub(super) fn dial_later(&mut self, now: Instant, rng: &mut StdRng, max: Duration) -> bool {
         let limit = (REDIAL_MS_FIRST << self.failures.min(16)).min(max.as_millis() as u64);
         self.dial_at = now + Duration::from_millis(rng.random_range(1..=limit.max(1)));
         self.failures = self.failures.saturating_add(1);
+        self.failures == 1
     }
 }
 

@@ -2,21 +2,16 @@
 //! `cargo test -p standin-broker what_a_mesh_costs -- --nocapture` prints it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::world::World;
-use crate::mesh::session::Pace;
 
 const SUBSCRIPTIONS: usize = 200;
 
-/// Nobody says anything for the sake of a sign of life.
-const PATIENT: Pace = Pace {
-    ping_interval: Duration::from_secs(3600),
-    ping_timeout: Duration::from_secs(3600),
-};
+/// No PING is sent.
+const PING_INTERVAL_MS: u64 = 600_000;
 
 struct Cost {
     routes: usize,
@@ -41,7 +36,7 @@ fn sent(world: &mut World, rng: &mut StdRng, act: impl FnOnce(&mut World)) -> us
 
 fn measure(nodes: usize) -> Cost {
     let mut rng = StdRng::seed_from_u64(nodes as u64);
-    let mut world = World::new(nodes, nodes as u64, PATIENT, &mut rng);
+    let mut world = World::new(nodes, nodes as u64, PING_INTERVAL_MS, &mut rng);
     for node in 0..nodes {
         for number in 0..SUBSCRIPTIONS {
             world.nodes[node].subscribe(&format!("orders.{node}.{number}"), None);

@@ -17,30 +17,24 @@ use crate::flush::ClientFlush;
 use crate::interest::Scope;
 use crate::mesh::keeper::{Keeper, TICK};
 use crate::mesh::membership::{Membership, Rules};
-use crate::mesh::session::{Pace, RouteSession};
+use crate::mesh::session::RouteSession;
 use crate::outbox::{Outbox, Wire};
 use crate::route::event::RouteEvent;
 use crate::route::hello::{Hello, PROTOCOL, PROTOCOL_MIN};
 use crate::router::Router;
-use crate::settings::Settings;
+use crate::settings::{Millis, Settings};
 use crate::shared::Shared;
 use crate::shell::Session;
 use crate::subscription::Subscription;
 
 const WORKERS: usize = 2;
 const EVENTS_MAX: usize = 10_000;
-const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longer than a message, a stopped worker, an ack and a stopped worker again take.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
-    let text = format!("[process]\nworkers = {WORKERS}\n");
+    let text = format!("[process]\nworkers = {WORKERS}\n[cluster]\nsync_timeout_ms = 2000\n");
     Settings::from_toml(&text).expect("settings")
 });
-/// A peer that is silent for 900 ms is lost.
-pub(super) const BRISK: Pace = Pace {
-    ping_interval: Duration::from_millis(300),
-    ping_timeout: Duration::from_millis(600),
-};
 
 /// A client that waits for a change to be known everywhere.
 pub(super) struct Waiting {
@@ -90,7 +84,7 @@ impl Node {
         run: u64,
         routes: Vec<String>,
         seed: u64,
-        pace: Pace,
+        ping_interval_ms: u64,
         now: Instant,
     ) -> Self {
         let own = Hello {
@@ -111,7 +105,10 @@ impl Node {
             has_registry: false,
         };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let shared = Arc::new(Shared::new(SETTINGS.clone(), address));
+        let mut settings = SETTINGS.clone();
+        settings.cluster.ping_interval_ms = Millis(ping_interval_ms);
+        settings.cluster.ping_timeout_ms = Millis(2 * ping_interval_ms);
+        let shared = Arc::new(Shared::new(settings, address));
         let workers: Vec<Router> = (0..WORKERS)
             .map(|worker| {
                 let mut router = Router::new(worker, 1000);
@@ -123,7 +120,7 @@ impl Node {
         let membership = Membership::new(rules, routes, seed ^ run ^ number as u64, now);
         let (sender, events) = channel(EVENTS_MAX);
         Self {
-            keeper: Keeper::new(Arc::clone(&shared), membership, pace, SYNC_TIMEOUT, sender),
+            keeper: Keeper::new(Arc::clone(&shared), membership, sender),
             own,
             shared,
             events,

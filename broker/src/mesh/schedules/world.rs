@@ -8,7 +8,6 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::node::{Node, mesh_address};
-use crate::mesh::session::Pace;
 use crate::route::frame;
 use crate::route::handshake::{Handshake, HandshakeError, Origin};
 use crate::route::hello::Peer;
@@ -50,14 +49,14 @@ pub(super) struct World {
     registry_lags: bool,
     runs: u64,
     seed: u64,
-    pace: Pace,
+    ping_interval_ms: u64,
     pub(super) now: Instant,
     delay_ms_max: u64,
     pub(super) flushes: u64,
 }
 
 impl World {
-    pub(super) fn new(count: usize, seed: u64, pace: Pace, rng: &mut StdRng) -> Self {
+    pub(super) fn new(count: usize, seed: u64, ping_interval_ms: u64, rng: &mut StdRng) -> Self {
         let now = Instant::now();
         let mut world = Self {
             nodes: Vec::new(),
@@ -70,7 +69,7 @@ impl World {
             registry_lags: false,
             runs: 0,
             seed,
-            pace,
+            ping_interval_ms,
             now,
             delay_ms_max: rng.random_range(1..60),
             flushes: 0,
@@ -90,7 +89,14 @@ impl World {
         } else {
             vec![mesh_address((number + 1) % count)]
         };
-        Node::new(number, self.runs, routes, self.seed, self.pace, self.now)
+        Node::new(
+            number,
+            self.runs,
+            routes,
+            self.seed,
+            self.ping_interval_ms,
+            self.now,
+        )
     }
 
     pub(super) fn disturb(&mut self, rng: &mut StdRng) {
