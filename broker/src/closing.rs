@@ -37,7 +37,7 @@ pub(crate) enum Reason {
     Panicked,
 }
 
-/// The values of the metric label `reason`.
+/// The values of the metric label `reason`. Their indexes are those of [`Reason::kind`].
 pub(crate) const KINDS: [&str; 12] = [
     "client_closed",
     "read_error",
@@ -79,42 +79,30 @@ impl Reason {
 
     /// Returns the name of the reason in the log and the pages of `nats-server`.
     pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientClosed => "Client Closed",
-            Self::ReadError => "Read Error",
-            Self::WriteError => "Write Error",
-            Self::SlowConsumerPending => "Slow Consumer (Pending Bytes)",
-            Self::SlowConsumerDeadline => "Slow Consumer (Write Deadline)",
-            Self::Stale => "Stale Connection",
-            Self::AuthenticationTimeout => "Authentication Timeout",
-            Self::AuthorizationViolation | Self::AuthorizationRevoked => "Authentication Failure",
-            Self::Protocol(_) | Self::InvalidProtocol => "Protocol Violation",
-            Self::NoRespondersWithoutHeaders => "No Responders Requires Headers",
-            Self::HeadersNotSupported => "Missing Headers Support",
-            Self::Refused => "Refused",
-            Self::Shutdown => "Server Shutdown",
-            Self::Panicked => "Internal Error",
-        }
+        self.kind_and_name().1
     }
 
     /// Returns the index of the reason in [`KINDS`].
     pub(crate) const fn kind(self) -> usize {
+        self.kind_and_name().0
+    }
+
+    const fn kind_and_name(self) -> (usize, &'static str) {
         match self {
-            Self::ClientClosed => 0,
-            Self::ReadError => 1,
-            Self::WriteError => 2,
-            Self::SlowConsumerPending => 3,
-            Self::SlowConsumerDeadline => 4,
-            Self::Stale => 5,
-            Self::AuthenticationTimeout => 6,
-            Self::AuthorizationViolation | Self::AuthorizationRevoked => 7,
-            Self::Protocol(_)
-            | Self::InvalidProtocol
-            | Self::NoRespondersWithoutHeaders
-            | Self::HeadersNotSupported => 8,
-            Self::Refused => 9,
-            Self::Shutdown => 10,
-            Self::Panicked => 11,
+            Self::ClientClosed => (0, "Client Closed"),
+            Self::ReadError => (1, "Read Error"),
+            Self::WriteError => (2, "Write Error"),
+            Self::SlowConsumerPending => (3, "Slow Consumer (Pending Bytes)"),
+            Self::SlowConsumerDeadline => (4, "Slow Consumer (Write Deadline)"),
+            Self::Stale => (5, "Stale Connection"),
+            Self::AuthenticationTimeout => (6, "Authentication Timeout"),
+            Self::AuthorizationViolation | Self::AuthorizationRevoked => (7, "Authentication Failure"),
+            Self::Protocol(_) | Self::InvalidProtocol => (8, "Protocol Violation"),
+            Self::NoRespondersWithoutHeaders => (8, "No Responders Requires Headers"),
+            Self::HeadersNotSupported => (8, "Missing Headers Support"),
+            Self::Refused => (9, "Refused"),
+            Self::Shutdown => (10, "Server Shutdown"),
+            Self::Panicked => (11, "Internal Error"),
         }
     }
 

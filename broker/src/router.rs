@@ -143,18 +143,18 @@ impl Router {
         delivered
     }
 
-    /// Stages a message from another node for local clients: for each plain subscriber, and for one member of each group in `queues`.
+    /// Stages a message from another node for local clients: for each plain subscriber, and for one member of each of its queue groups.
     /// `acked` is the last change that the other node acked before the message. Plain subscribers with a later watermark do not get
     /// the message (see [`flush`]). Returns whether any client gets it.
     pub(crate) fn deliver_here(
         &mut self,
         from: &Arc<Outbox>,
         acked: u64,
-        queues: frame::Queues<'_>,
-        message: &Publish<'_>,
+        message: &frame::Message<'_>,
         to: &Recipients,
         interest: &Interest,
     ) -> bool {
+        let (queues, message) = (message.queues, &message.published);
         let total = to.each.len() + to.groups.len();
         self.fanout_max = self.fanout_max.max(total);
         let shared = SharedBody::if_worth_it(message, total);

@@ -211,12 +211,6 @@ impl Server {
         self.shared.mesh_address()
     }
 
-    /// Returns the number of routes to other nodes.
-    #[must_use]
-    pub fn routes(&self) -> usize {
-        self.shared.interest.routes.load().len()
-    }
-
     /// Applies new settings, also to connected clients. A setting that needs a restart keeps its value, and its change is logged as a
     /// warning.
     pub fn reload(&self, new: Settings) {

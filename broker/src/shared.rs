@@ -1,5 +1,6 @@
 //! The state that all workers of a node share.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -47,15 +48,13 @@ pub(crate) struct Shared {
     lame_duck: AtomicBool,
     /// Addresses of the other nodes for clients.
     connect_urls: ArcSwap<Vec<String>>,
-    /// Address of this node for clients.
-    own_url: OnceLock<String>,
     /// Whether INFO has ever had other nodes in `connect_urls`. If so, it continues to have this node's address when there are no other
     /// nodes, so that clients remove the others from their lists.
     had_peers: AtomicBool,
     /// The cluster name of the settings, or of the cluster that the node has joined.
     cluster_name: ArcSwap<String>,
-    /// Address for other nodes, if the node is clustered.
-    mesh_address: OnceLock<SocketAddr>,
+    /// Addresses of a clustered node: the one for other nodes, and the one for clients that `connect_urls` has.
+    advertised: OnceLock<(SocketAddr, String)>,
     /// Counts changes of `connect_urls` and `cluster_name`.
     peers: AtomicU64,
     pub(crate) workers: usize,
@@ -93,10 +92,9 @@ impl Shared {
             news: AtomicU64::new(0),
             lame_duck: AtomicBool::new(false),
             connect_urls: ArcSwap::default(),
-            own_url: OnceLock::new(),
             had_peers: AtomicBool::new(false),
             cluster_name: ArcSwap::from_pointee(settings.cluster_name().to_owned()),
-            mesh_address: OnceLock::new(),
+            advertised: OnceLock::new(),
             peers: AtomicU64::new(0),
             interest: Interest::new(),
             flush: Flush::default(),
@@ -131,10 +129,15 @@ impl Shared {
         let is_new = **self.cluster_name.load() != name;
         if is_new {
             self.cluster_name.store(Arc::new(name.to_owned()));
-            self.peers.fetch_add(1, Relaxed);
-            self.notify_clients();
+            self.peers_changed();
         }
         is_new
+    }
+
+    /// Sends clients a new INFO, because `connect_urls` or the cluster name has changed.
+    fn peers_changed(&self) {
+        self.peers.fetch_add(1, Relaxed);
+        self.notify_clients();
     }
 
     /// Applies new settings, also to connected clients.
@@ -158,16 +161,15 @@ impl Shared {
         self.clients.wake_all();
     }
 
-    /// Sets the addresses of a clustered node: the one for other nodes, and the one for clients that `connect_urls` has.
-    pub(crate) fn set_advertised(&self, mesh: SocketAddr, own_url: String) {
+    /// Sets the addresses of a clustered node.
+    pub(crate) fn set_advertised(&self, mesh: SocketAddr, client: String) {
         // Called once, at the start.
-        let _ = self.mesh_address.set(mesh);
-        let _ = self.own_url.set(own_url);
+        let _ = self.advertised.set((mesh, client));
     }
 
     /// Returns the address for other nodes; `None` if the node is alone.
     pub(crate) fn mesh_address(&self) -> Option<SocketAddr> {
-        self.mesh_address.get().copied()
+        self.advertised.get().map(|(mesh, _)| *mesh)
     }
 
     /// Returns `connect_urls` of INFO. This node is the first, unless it is in lame duck mode.
@@ -176,7 +178,8 @@ impl Shared {
         if others.is_empty() && !self.had_peers.load(Relaxed) {
             return Vec::new();
         }
-        let own = self.own_url.get().filter(|_| !advertised.lame_duck);
+        let own = self.advertised.get().filter(|_| !advertised.lame_duck);
+        let own = own.map(|(_, client)| client);
         own.into_iter().chain(others.iter()).cloned().collect()
     }
 
@@ -189,17 +192,13 @@ impl Shared {
         let serving = routes.iter().filter(|route| {
             route.serving.load(Relaxed) && !route.draining.load(Relaxed) && !route.peer.no_advertise
         });
-        let mut urls: Vec<String> = serving
-            .map(|route| route.peer.client.clone())
-            .filter(|url| !url.is_empty())
-            .collect();
-        urls.sort();
-        urls.dedup();
+        let urls = serving.map(|route| route.peer.client.clone());
+        let urls: BTreeSet<String> = urls.filter(|url| !url.is_empty()).collect();
+        let urls: Vec<String> = urls.into_iter().collect();
         if **self.connect_urls.load() != urls {
             self.connect_urls.store(Arc::new(urls));
             self.had_peers.store(true, Relaxed);
-            self.peers.fetch_add(1, Relaxed);
-            self.notify_clients();
+            self.peers_changed();
         }
     }
 
@@ -293,14 +292,14 @@ impl Shared {
     pub(crate) fn began(&self) -> bool {
         let max = self.policy.load().connections_max as u64;
         let room = |live| (live < max).then_some(live + 1);
-        let taken = self.live.fetch_update(Relaxed, Relaxed, room);
-        if let Ok(before) = taken {
-            let connections = self.settings.load().connections();
-            let _ = self
-                .near_limit
-                .look(connections, max as usize, before as usize + 1);
-        }
-        taken.is_ok()
+        let Ok(before) = self.live.fetch_update(Relaxed, Relaxed, room) else {
+            return false;
+        };
+        let connections = self.settings.load().connections();
+        let _ = self
+            .near_limit
+            .look(connections, max as usize, before as usize + 1);
+        true
     }
 
     /// Returns the name of the limit on client connections that is in force, for the log.

@@ -20,15 +20,15 @@ use crate::closing::Reason;
 use crate::shared::Shared;
 use crate::turn;
 
-/// Connections that wait for a worker. While there are as many, no more are accepted.
+/// Maximum number of connections that wait for a worker. While there are as many, no more are accepted.
 const NEWCOMERS_MAX: usize = 1024;
 
-/// What serves a route on its socket, to its end.
+/// Serves a route on its socket, until its end.
 type ServeRoute = dyn FnOnce(io::Result<TcpStream>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
 
 /// A connection for a worker.
 pub(crate) enum Newcomer {
-    /// A client that was just taken.
+    /// A client that was just accepted.
     Client {
         stream: StdStream,
         peer: SocketAddr,
@@ -38,7 +38,7 @@ pub(crate) enum Newcomer {
     Route(Box<ServeRoute>, StdStream),
 }
 
-/// One worker, as those see it that have connections for it. It ends when all copies of its queue are dropped and the last client is gone.
+/// Handle of one worker. The worker ends when all senders of its queue are dropped and its last client is closed.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) newcomers: Sender<Newcomer>,
@@ -81,7 +81,7 @@ async fn serve(mut newcomers: Receiver<Newcomer>, shared: Arc<Shared>) {
     watching.abort();
 }
 
-/// One route from its beginning to its end. A panic in it ends only this one.
+/// Serves one route until its end. A panic ends only this route.
 async fn serve_route(serve: Box<ServeRoute>, stream: StdStream) {
     let serving = async { serve(TcpStream::from_std(stream)).await };
     if AssertUnwindSafe(serving).catch_unwind().await.is_err() {
@@ -89,7 +89,7 @@ async fn serve_route(serve: Box<ServeRoute>, stream: StdStream) {
     }
 }
 
-/// One client from its first byte to its last. A panic in it ends only this one.
+/// Serves one client until its end. A panic ends only this client.
 async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<Shared>) {
     let serving = async {
         let stream = TcpStream::from_std(stream)?;

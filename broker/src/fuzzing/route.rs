@@ -2,14 +2,9 @@
 //! `route` and by a test with random frames.
 
 use std::sync::Arc;
-use std::time::Instant;
-
-use tokio::sync::mpsc::channel;
 
 use super::{CLIENTS, World};
-use crate::mesh::session::{Beginning, RouteSession};
-use crate::outbox::Outbox;
-use crate::route::hello::Hello;
+use crate::mesh::session::RouteSession;
 use crate::shell::Session;
 
 /// Runs a route session with `input`: one byte for the size of reads, then the bytes that the peer sends.
@@ -33,17 +28,7 @@ pub fn route(input: &[u8]) {
         world.send(number, frames.as_bytes());
     }
     let shared = Arc::clone(&world.shared);
-    let (events, mut received_events) = channel(1);
-    let beginning = Beginning {
-        shared: Arc::clone(&shared),
-        number: 1,
-        peer: Hello::default(),
-        address: shared.address,
-        dialled: true,
-        greeting: Vec::new(),
-        events,
-    };
-    let mut session = RouteSession::new(beginning, Outbox::new(u64::MAX - 1, None, 1), Instant::now());
+    let (mut session, mut events) = RouteSession::unconnected(&shared);
     let mut buffer = Vec::new();
     for piece in bytes.chunks(usize::from(*cut).max(1)) {
         buffer.extend_from_slice(piece);
@@ -52,14 +37,14 @@ pub fn route(input: &[u8]) {
         world.check_staged();
         world.router.stage.flush();
         while session.held_until().is_some() {
-            received_events.try_recv().expect("the keeper's queue is full");
+            events.try_recv().expect("the keeper's queue is full");
         }
         match taken {
             Ok(taken) => drop(buffer.drain(..taken)),
             Err(_) => break,
         }
     }
-    drop(received_events);
+    drop(events);
     drop(session);
     assert_eq!(
         shared.interest.remote.len(),
@@ -88,8 +73,7 @@ mod tests {
         let queue: Option<&[u8]> = [None, Some(&b"q"[..]), Some(&b""[..])][rng.random_range(0..3)];
         let payload = vec![b'x'; [0, 1, 5, 300, 9000][rng.random_range(0..5)]];
         match rng.random_range(0..8) {
-            0 | 1 => frame::put_interest(out, subject, queue, rng.random_range(0..5)),
-            2 => frame::put_no_interest(out, subject, queue),
+            0..=2 => frame::put_interest(out, subject, queue, rng.random_range(0..5)),
             3 => frame::put_ping(out, rng.random()),
             4 => frame::put_pong(out, rng.random()),
             5 => frame::put(out, rng.random_range(0..20), &payload[..payload.len().min(5)]),

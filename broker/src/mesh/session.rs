@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use standin_daemon::linger;
-use standin_wire::client::Publish;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
@@ -216,50 +215,37 @@ impl RouteSession {
     }
 
     fn message(&mut self, message: &Message<'_>, router: &mut Router) -> Result<(), Reason> {
-        let interest = &self.shared.interest;
+        let (interest, published) = (&self.shared.interest, &message.published);
         let acked = self.flush.before_message(&mut router.stage);
         self.messages_in += 1;
-        self.bytes_in += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
+        self.bytes_in += (published.payload.len() + published.headers.map_or(0, <[u8]>::len)) as u64;
         let known = self
             .last
             .as_ref()
-            .filter(|(subject, found)| *subject == message.subject && found.holds(interest));
+            .filter(|(subject, found)| *subject == published.subject && found.holds(interest));
         let found = match known {
             Some((_, found)) => found.clone(),
             None => {
-                self.incoming.check(message.subject)?;
-                let found = router.route_cache.find(message.subject, interest);
+                self.incoming.check(published.subject)?;
+                let found = router.route_cache.find(published.subject, interest);
                 let (subject, last) = self.last.get_or_insert_with(|| (Vec::new(), found.clone()));
                 subject.clear();
-                subject.extend_from_slice(message.subject);
+                subject.extend_from_slice(published.subject);
                 *last = found.clone();
                 found
             }
         };
-        if let Some(reply) = message.reply {
+        if let Some(reply) = published.reply {
             self.incoming.check(reply)?;
         }
-        let published = Publish {
-            subject: message.subject,
-            reply: message.reply,
-            headers: message.headers,
-            payload: message.payload,
-        };
-        let taken = router.deliver_here(
-            &self.route.outbox,
-            acked,
-            message.queues,
-            &published,
-            &found.recipients,
-            interest,
-        );
-        if !taken {
+        let from = &self.route.outbox;
+        if !router.deliver_here(from, acked, message, &found.recipients, interest) {
             self.route.undelivered.fetch_add(1, Relaxed);
         }
         Ok(())
     }
 
-    /// Removes the next [`ENDED_A_TURN`] subscriptions of the peer. Returns whether more are left.
+    /// Removes the next [`REMOVED_PER_TURN`] subscriptions of the peer. Returns whether more are left.
     pub(crate) fn end_some(&mut self) -> bool {
         self.last = None;
         self.incoming
@@ -272,6 +258,27 @@ impl RouteSession {
         self.incoming.end(&interest.remote);
         interest.remove_route(&self.route);
         self.shared.flush.wake(&interest.routes);
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl RouteSession {
+    /// Creates a session without a socket, whose keeper's queue has room for one event.
+    pub(crate) fn unconnected(
+        shared: &Arc<Shared>,
+    ) -> (Self, tokio::sync::mpsc::Receiver<(u64, RouteEvent)>) {
+        let (events, received) = tokio::sync::mpsc::channel(1);
+        let beginning = Beginning {
+            shared: Arc::clone(shared),
+            number: 1,
+            peer: Hello::default(),
+            address: shared.address,
+            dialled: true,
+            greeting: Vec::new(),
+            events,
+        };
+        let outbox = Outbox::new(u64::MAX - 1, None, shared.workers);
+        (Self::new(beginning, outbox, Instant::now()), received)
     }
 }
 
@@ -445,7 +452,7 @@ impl Drop for RouteSession {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc::{Receiver, channel};
+    use tokio::sync::mpsc::Receiver;
 
     use super::*;
     use crate::settings::Settings;
@@ -456,18 +463,8 @@ mod tests {
         let settings = Settings::from_toml("[process]\nworkers = 2\n").unwrap();
         let address = ([127, 0, 0, 1], 6222).into();
         let shared = Arc::new(Shared::new(settings, address));
-        let (events, received) = channel(1);
-        let beginning = Beginning {
-            shared: Arc::clone(&shared),
-            number: 1,
-            peer: Hello::default(),
-            address,
-            dialled: true,
-            greeting: Vec::new(),
-            events,
-        };
-        let session = RouteSession::new(beginning, Outbox::new(1, None, 2), Instant::now());
-        (shared, session, received)
+        let (session, events) = RouteSession::unconnected(&shared);
+        (shared, session, events)
     }
 
     #[test]

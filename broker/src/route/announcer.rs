@@ -81,10 +81,7 @@ impl Buffers {
 }
 
 fn put(out: &mut Vec<u8>, change: &Change) {
-    match change.members() {
-        0 => frame::put_no_interest(out, change.subject(), change.queue()),
-        members => frame::put_interest(out, change.subject(), change.queue(), members),
-    }
+    frame::put_interest(out, change.subject(), change.queue(), change.members());
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@
 //!
 //! *Architecture invariant:* decoding never waits or allocates. If more bytes are needed, it returns `Ok(None)`.
 
+use standin_wire::client::Publish;
 use thiserror::Error;
 
 /// The first bytes of each side, by which other protocols on this port are recognized.
@@ -98,10 +99,7 @@ pub(crate) enum Frame<'a> {
 pub(crate) struct Message<'a> {
     /// Queue groups of which one member on the receiving node gets the message.
     pub(crate) queues: Queues<'a>,
-    pub(crate) subject: &'a [u8],
-    pub(crate) reply: Option<&'a [u8]>,
-    pub(crate) headers: Option<&'a [u8]>,
-    pub(crate) payload: &'a [u8],
+    pub(crate) published: Publish<'a>,
 }
 
 /// Names of queue groups.
@@ -188,21 +186,18 @@ fn message(mut rest: &[u8]) -> Result<Message<'_>, FrameError> {
         queues = Queues(list);
     }
     let subject = take_text(&mut rest).ok_or_else(short)?;
-    let reply = match flags & HAS_REPLY {
-        0 => None,
-        _ => Some(take_text(&mut rest).ok_or_else(short)?),
+    let mut optional = |flag| match flags & flag {
+        0 => Ok(None),
+        _ => take_text(&mut rest).ok_or_else(short).map(Some),
     };
-    let headers = match flags & HAS_HEADERS {
-        0 => None,
-        _ => Some(take_text(&mut rest).ok_or_else(short)?),
-    };
-    Ok(Message {
-        queues,
+    let (reply, headers) = (optional(HAS_REPLY)?, optional(HAS_HEADERS)?);
+    let published = Publish {
         subject,
         reply,
         headers,
         payload: rest,
-    })
+    };
+    Ok(Message { queues, published })
 }
 
 /// Takes a number from the head of `rest`. Returns `None` if the number is incomplete.
@@ -224,20 +219,23 @@ fn take_number(rest: &mut &[u8]) -> Result<Option<u64>, FrameError> {
 
 #[inline]
 fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = take_number(rest).ok()?? as usize;
-    let (text, after) = rest.split_at_checked(length)?;
-    *rest = after;
-    Some(text)
+    let length = take_number(rest).ok()??;
+    take_bytes(rest, length as usize)
 }
 
 /// Takes an optional text from the head of `rest`: 0 if there is none, otherwise its length plus one, and the text.
 fn take_optional_text<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
-    let Some(length) = (take_number(rest).ok()?? as usize).checked_sub(1) else {
-        return Some(None);
-    };
-    let (text, after) = rest.split_at_checked(length)?;
+    match (take_number(rest).ok()?? as usize).checked_sub(1) {
+        Some(length) => take_bytes(rest, length).map(Some),
+        None => Some(None),
+    }
+}
+
+#[inline]
+fn take_bytes<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (bytes, after) = rest.split_at_checked(length)?;
     *rest = after;
-    Some(Some(text))
+    Some(bytes)
 }
 
 /// Appends `value` as LEB128.
@@ -257,10 +255,7 @@ const fn number_len(value: usize) -> usize {
         0..0x80 => 1,
         0x80..0x4000 => 2,
         0x4000..0x20_0000 => 3,
-        _ => {
-            let bits = usize::BITS - value.leading_zeros();
-            bits.div_ceil(7) as usize
-        }
+        _ => (usize::BITS - value.leading_zeros()).div_ceil(7) as usize,
     }
 }
 
@@ -270,9 +265,10 @@ pub(crate) fn text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
-fn optional_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
-    number(out, text.map_or(0, |text| text.len() as u64 + 1));
-    out.extend_from_slice(text.unwrap_or_default());
+/// Returns the number of bytes that [`text`] appends.
+#[inline]
+const fn text_len(length: usize) -> usize {
+    number_len(length) + length
 }
 
 /// Appends a frame with this body.
@@ -301,28 +297,21 @@ fn put_token(out: &mut Vec<u8>, kind: u8, token: u64) {
     out[start + 1] = (out.len() - start - 2) as u8;
 }
 
+/// Appends INTEREST, or NO_INTEREST if there are no `members`.
 pub(crate) fn put_interest(out: &mut Vec<u8>, subject: &[u8], queue: Option<&[u8]>, members: u32) {
     let queue_len = queue.map_or(0, |queue| queue.len() + 1);
-    let body = number_len(subject.len())
-        + subject.len()
-        + number_len(queue_len)
-        + queue.map_or(0, <[u8]>::len)
-        + number_len(members as usize);
-    out.push(INTEREST);
+    let mut body = text_len(subject.len()) + number_len(queue_len) + queue.map_or(0, <[u8]>::len);
+    if members > 0 {
+        body += number_len(members as usize);
+    }
+    out.push(if members > 0 { INTEREST } else { NO_INTEREST });
     number(out, body as u64);
     text(out, subject);
-    optional_text(out, queue);
-    number(out, members.into());
-}
-
-pub(crate) fn put_no_interest(out: &mut Vec<u8>, subject: &[u8], queue: Option<&[u8]>) {
-    let queue_len = queue.map_or(0, |queue| queue.len() + 1);
-    let body =
-        number_len(subject.len()) + subject.len() + number_len(queue_len) + queue.map_or(0, <[u8]>::len);
-    out.push(NO_INTEREST);
-    number(out, body as u64);
-    text(out, subject);
-    optional_text(out, queue);
+    number(out, queue_len as u64);
+    out.extend_from_slice(queue.unwrap_or_default());
+    if members > 0 {
+        number(out, members.into());
+    }
 }
 
 /// Appends the head of a message frame. The caller appends headers and payload after it. `queues` contains the names of queue groups,
@@ -336,20 +325,19 @@ pub(crate) fn put_message_head(
     headers_len: Option<usize>,
     payload_len: usize,
 ) {
-    let with_length = |length: usize| number_len(length) + length;
     let mut flags = 0;
-    let mut body = 1 + with_length(subject.len()) + payload_len;
+    let mut body = 1 + text_len(subject.len()) + payload_len;
     if !queues.is_empty() {
         flags |= HAS_QUEUES;
-        body += with_length(queues.len());
+        body += text_len(queues.len());
     }
     if let Some(reply) = reply {
         flags |= HAS_REPLY;
-        body += with_length(reply.len());
+        body += text_len(reply.len());
     }
     if let Some(length) = headers_len {
         flags |= HAS_HEADERS;
-        body += with_length(length);
+        body += text_len(length);
     }
     out.push(MESSAGE);
     number(out, body as u64);
@@ -421,8 +409,9 @@ mod tests {
             prop_assert_eq!(length, bytes.len());
             let Frame::Message(message) = frame else { panic!("{frame:?}") };
             prop_assert_eq!(message.queues.map(<[u8]>::to_vec).collect::<Vec<_>>(), queues);
-            prop_assert_eq!((message.subject, message.reply), (&subject[..], reply.as_deref()));
-            prop_assert_eq!((message.headers, message.payload), (headers.as_deref(), &payload[..]));
+            let (reply, headers) = (reply.as_deref(), headers.as_deref());
+            let published = Publish { subject: &subject, reply, headers, payload: &payload };
+            prop_assert_eq!(message.published, published);
         }
 
         #[test]
@@ -436,7 +425,7 @@ mod tests {
             put_interest(&mut bytes, &subject, queue.as_deref(), members);
             prop_assert_eq!(whole(&bytes), Frame::Interest { subject: &subject, queue: queue.as_deref(), members });
             bytes.clear();
-            put_no_interest(&mut bytes, &subject, queue.as_deref());
+            put_interest(&mut bytes, &subject, queue.as_deref(), 0);
             prop_assert_eq!(whole(&bytes), Frame::NoInterest { subject: &subject, queue: queue.as_deref() });
             bytes.clear();
             put_ping(&mut bytes, token);

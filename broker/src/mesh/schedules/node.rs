@@ -209,7 +209,7 @@ impl Node {
     }
 
     /// A route is gone. Returns its connection.
-    pub(super) fn let_go(&mut self, number: u64, now: Instant) -> Option<usize> {
+    pub(super) fn detach(&mut self, number: u64, now: Instant) -> Option<usize> {
         let end = self.ends.remove(&number)?;
         drop(end.session);
         self.settle(now);

@@ -14,35 +14,32 @@ use crate::flush::is_waited_for;
 use crate::subscription::Subscription;
 
 impl World {
-    /// Whose flush is done: all whom it waited for know.
+    /// Checks the flushes that have ended on a node: each peer for whose ack the flush waited knows the subscription.
     pub(super) fn check_flushes(&mut self, number: usize) {
-        for (know, subscription) in self.nodes[number].flushed(self.now) {
-            let still = self.nodes[number]
-                .subscriptions
-                .iter()
-                .any(|one| Arc::ptr_eq(one, &subscription));
-            if !know || !still {
+        for (is_acked, subscription) in self.nodes[number].flushed(self.now) {
+            let node = &self.nodes[number];
+            let mut live = node.subscriptions.iter();
+            if !is_acked || !live.any(|one| Arc::ptr_eq(one, &subscription)) {
                 continue;
             }
             self.flushes += 1;
-            for end in self.nodes[number]
-                .ends
-                .values()
-                .filter(|end| is_waited_for(&end.session.route))
-            {
+            for end in node.ends.values().filter(|end| is_waited_for(&end.session.route)) {
                 let peer = &self.nodes[end.peer];
-                let back = peer.ends.values().find(|back| back.connection == end.connection);
-                let Some(back) = back else { continue };
-                let wanted = peer.shared.interest.remote.page(0, usize::MAX);
-                let knows = wanted.iter().any(|one| {
+                let mut ends = peer.ends.values();
+                let Some(back) = ends.find(|back| back.connection == end.connection) else {
+                    continue;
+                };
+                let is_known = |one: &Arc<Subscription>| {
                     Arc::ptr_eq(&one.client, &back.session.route.outbox)
                         && one.subject() == subscription.subject()
                         && one.queue() == subscription.queue()
-                });
+                };
+                let remote = &peer.shared.interest.remote;
                 assert!(
-                    knows,
+                    remote.page(0, usize::MAX).iter().any(is_known),
                     "{} does not know what was flushed on {}",
-                    peer.own.id, self.nodes[number].own.id
+                    peer.own.id,
+                    node.own.id
                 );
             }
         }

@@ -13,12 +13,13 @@ use crate::route::handshake::{Handshake, HandshakeError, Origin};
 use crate::route::hello::Peer;
 
 const STEP: Duration = Duration::from_millis(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(400);
 const SUBJECTS: [&str; 7] = ["a", "b", "a.b", "a.c", "a.*", "a.>", ">"];
 
 /// How far one side of a connection is.
 enum Side {
     Greets(Box<Handshake>),
-    RouteState(u64),
+    Linked(u64),
     Gone,
 }
 
@@ -33,6 +34,18 @@ struct Connection {
     opened: Instant,
     /// Nothing passes any more, and neither side notices.
     silent: bool,
+}
+
+impl Connection {
+    fn side_of(&self, node: usize) -> usize {
+        usize::from(self.nodes[1] == node)
+    }
+
+    /// Sends to a side. What was sent before arrives before.
+    fn send(&mut self, to: usize, at: Instant, bytes: Option<Vec<u8>>) {
+        let after = self.ways[to].back().map_or(at, |(before, _)| *before);
+        self.ways[to].push_back((at.max(after), bytes));
+    }
 }
 
 pub(super) struct World {
@@ -75,20 +88,20 @@ impl World {
             flushes: 0,
         };
         for number in 0..count {
-            let node = world.node(number, count);
+            let node = world.node(number);
             world.nodes.push(node);
         }
         world
     }
 
-    /// A new life of a node. Without a registry each knows the next one; the rest it hears of.
-    fn node(&mut self, number: usize, count: usize) -> Node {
+    /// Returns a new run of a node. Without a registry, each node knows the next one, and hears of the others.
+    fn node(&mut self, number: usize) -> Node {
         self.runs += 1;
-        let routes = if self.is_registered {
-            Vec::new()
-        } else {
-            vec![mesh_address((number + 1) % count)]
-        };
+        let next = (number + 1) % self.of_node.len();
+        let routes = (!self.is_registered)
+            .then(|| mesh_address(next))
+            .into_iter()
+            .collect();
         Node::new(
             number,
             self.runs,
@@ -103,13 +116,11 @@ impl World {
         let count = self.nodes.len();
         let number = rng.random_range(0..count);
         match rng.random_range(0..20) {
-            0 => self
-                .group
-                .iter_mut()
-                .for_each(|group| *group = rng.random_range(0..2)),
+            0 => self.group.fill_with(|| rng.random_range(0..2)),
             1 | 2 => self.group.fill(0),
             3 => {
-                self.nodes[number].frozen_until = self.now + Duration::from_millis(rng.random_range(1..2000))
+                let frozen = Duration::from_millis(rng.random_range(1..2000));
+                self.nodes[number].frozen_until = self.now + frozen;
             }
             4 if rng.random() => self.restart_in_order(number),
             4 => self.restart(number, rng.random()),
@@ -138,66 +149,56 @@ impl World {
         }
     }
 
-    /// The connection is lost: with a reset that both see, or with nothing at all.
+    /// Cuts a connection: with a reset that both sides notice, or unnoticed by both.
     fn cut(&mut self, which: usize, silently: bool) {
-        let Some(connection) = self.connections.get_mut(&which) else {
-            return;
-        };
+        let now = self.now;
+        let connection = self.connection(which);
         if silently {
             connection.silent = true;
         } else {
-            connection.ways.iter_mut().for_each(|way| {
-                way.clear();
-                way.push_back((self.now, None));
-            });
+            connection.ways.fill(VecDeque::from([(now, None)]));
         }
     }
 
+    /// Starts a new run of a node, after its connections were cut.
     fn restart(&mut self, number: usize, silently: bool) {
-        let count = self.nodes.len();
-        self.nodes[number] = self.node(number, count);
-        for which in self.of_node[number].iter().copied().collect::<Vec<_>>() {
+        self.nodes[number] = self.node(number);
+        for which in self.connections_of(number) {
             self.cut(which, silently);
         }
     }
 
-    /// As [`restart`](Self::restart), but it says goodbye before.
+    /// Starts a new run of a node, whose previous run has sent GOODBYE to its peers.
     fn restart_in_order(&mut self, number: usize) {
-        let count = self.nodes.len();
-        self.nodes[number] = self.node(number, count);
-        let goodbye = frame::bare(frame::GOODBYE);
-        for which in &self.of_node[number] {
-            let Some(connection) = self.connections.get_mut(which) else {
-                continue;
-            };
-            let peer = usize::from(connection.nodes[0] == number);
-            connection.ways[1 - peer].clear();
-            if matches!(connection.sides[1 - peer], Side::RouteState(_)) {
-                connection.ways[peer].push_back((self.now, Some(goodbye.clone())));
+        self.nodes[number] = self.node(number);
+        for which in self.connections_of(number) {
+            let connection = self.connections.get_mut(&which).expect("a connection");
+            let side = connection.side_of(number);
+            connection.ways[side].clear();
+            if matches!(connection.sides[side], Side::Linked(_)) {
+                let goodbye = frame::bare(frame::GOODBYE);
+                connection.ways[1 - side].push_back((self.now, Some(goodbye)));
             }
-            connection.ways[peer].push_back((self.now, None));
+            connection.ways[1 - side].push_back((self.now, None));
         }
+    }
+
+    fn connections_of(&self, number: usize) -> Vec<usize> {
+        self.of_node[number].iter().copied().collect()
     }
 
     pub(super) fn heal(&mut self) {
         self.group.fill(0);
         self.registry_reaches.fill(true);
         self.registry_lags = false;
-        self.nodes
-            .iter_mut()
-            .for_each(|node| node.frozen_until = self.now);
+        for node in &mut self.nodes {
+            node.frozen_until = self.now;
+        }
     }
 
     pub(super) fn step(&mut self, rng: &mut StdRng) {
         self.now += STEP;
-        let everyone: Vec<Peer> = self
-            .nodes
-            .iter()
-            .map(|node| Peer {
-                id: node.own.id.clone(),
-                mesh: node.own.mesh.clone(),
-            })
-            .collect();
+        let everyone: Vec<Peer> = self.nodes.iter().map(|node| Peer::of(&node.own)).collect();
         for number in 0..self.nodes.len() {
             if self.nodes[number].frozen_until > self.now {
                 continue;
@@ -207,10 +208,8 @@ impl World {
                 if self.registry_lags {
                     listed.retain(|_| rng.random());
                 }
-                self.nodes[number]
-                    .keeper
-                    .membership
-                    .registered(&listed, None, self.now);
+                let membership = &mut self.nodes[number].keeper.membership;
+                membership.registered(&listed, None, self.now);
             }
             self.dial(number);
             self.receive(number);
@@ -219,10 +218,7 @@ impl World {
             }
             self.check_flushes(number);
             // Whatever a node's previous runs have left behind, there is never a namesake.
-            assert!(
-                !self.nodes[number].keeper.membership.is_outnumbered(),
-                "an innocent node"
-            );
+            assert!(!self.nodes[number].keeper.membership.is_outnumbered());
             self.send(number, rng);
         }
         self.forget_dead_connections();
@@ -230,24 +226,21 @@ impl World {
 
     fn dial(&mut self, number: usize) {
         for at in self.nodes[number].keeper.membership.dials(self.now) {
-            let peer = (0..self.nodes.len())
-                .find(|peer| mesh_address(*peer) == at)
-                .expect("an address");
+            let mut peers = 0..self.nodes.len();
+            let peer = peers.find(|peer| mesh_address(*peer) == at).expect("an address");
             let nodes = [number, peer];
-            let handshakes = nodes.map(|node| Box::new(Handshake::new(self.nodes[node].own.clone())));
-            let [mine, theirs] = [0, 1].map(|side| {
-                let mut greeting = Vec::new();
-                handshakes[side].put_hello(&mut greeting);
-                greeting
+            let sides = nodes.map(|node| Handshake::new(self.nodes[node].own.clone()));
+            let hellos = sides.each_ref().map(|handshake| {
+                let mut hello = Vec::new();
+                handshake.put_hello(&mut hello);
+                VecDeque::from([(self.now, Some(hello))])
             });
+            let [from_dialler, from_peer] = hellos;
             let connection = Connection {
                 runs: nodes.map(|node| self.nodes[node].own.run.clone()),
                 nodes,
-                sides: handshakes.map(Side::Greets),
-                ways: [
-                    VecDeque::from([(self.now, Some(theirs))]),
-                    VecDeque::from([(self.now, Some(mine))]),
-                ],
+                sides: sides.map(|handshake| Side::Greets(Box::new(handshake))),
+                ways: [from_peer, from_dialler],
                 held: [Vec::new(), Vec::new()],
                 opened: self.now,
                 silent: false,
@@ -260,17 +253,15 @@ impl World {
         }
     }
 
-    /// What has arrived for a node.
+    /// Delivers to a node what has arrived for it.
     fn receive(&mut self, number: usize) {
-        for which in self.of_node[number].iter().copied().collect::<Vec<_>>() {
+        for which in self.connections_of(number) {
             for side in 0..2 {
-                let passes = |connection: &Connection, group: &[usize], node: &Node| {
-                    let [one, other] = connection.nodes;
-                    !connection.silent && group[one] == group[other] && connection.runs[side] == node.own.run
-                };
                 while let Some(connection) = self.connections.get_mut(&which)
                     && connection.nodes[side] == number
-                    && passes(connection, &self.group, &self.nodes[number])
+                    && connection.runs[side] == self.nodes[number].own.run
+                    && !connection.silent
+                    && self.group[connection.nodes[0]] == self.group[connection.nodes[1]]
                     && connection.ways[side]
                         .front()
                         .is_some_and(|(at, _)| *at <= self.now)
@@ -280,97 +271,76 @@ impl World {
                         _ => self.ended(which, side),
                     }
                 }
-                self.give_up_greeting(which, side, number);
+                self.end_late_handshake(which, side, number);
             }
         }
     }
 
-    /// A handshake has a limit, too.
-    fn give_up_greeting(&mut self, which: usize, side: usize, number: usize) {
-        let Some(connection) = self.connections.get_mut(&which) else {
+    fn end_late_handshake(&mut self, which: usize, side: usize, number: usize) {
+        let Some(connection) = self.connections.get(&which) else {
             return;
         };
-        let late = self.now > connection.opened + Duration::from_millis(400);
-        let greets = matches!(connection.sides[side], Side::Greets(_));
-        if late
-            && greets
-            && connection.nodes[side] == number
-            && connection.runs[side] == self.nodes[number].own.run
-        {
+        let is_own = connection.nodes[side] == number && connection.runs[side] == self.nodes[number].own.run;
+        let is_late = self.now > connection.opened + HANDSHAKE_TIMEOUT;
+        if is_own && is_late && matches!(connection.sides[side], Side::Greets(_)) {
             self.ended(which, side);
         }
     }
 
     fn received(&mut self, which: usize, side: usize, bytes: &[u8]) {
-        let Some(connection) = self.connections.get_mut(&which) else {
-            return;
-        };
-        if let Side::RouteState(route) = connection.sides[side] {
-            let node = connection.nodes[side];
-            assert_eq!(
-                self.nodes[node].take(route, bytes, self.now),
-                Ok(()),
-                "frames are understood"
-            );
-            return;
-        }
-        connection.held[side].extend_from_slice(bytes);
+        self.connection(which).held[side].extend_from_slice(bytes);
         loop {
-            let Some(connection) = self.connections.get_mut(&which) else {
-                return;
-            };
-            if let Side::RouteState(route) = connection.sides[side] {
-                let node = connection.nodes[side];
-                let rest = std::mem::take(&mut connection.held[side]);
-                assert_eq!(self.nodes[node].take(route, &rest, self.now), Ok(()));
-                return;
-            }
-            let Side::Greets(handshake) = &mut connection.sides[side] else {
-                return;
-            };
-            match handshake.take(&connection.held[side]) {
-                Ok(None) => return,
-                Ok(Some((asks, length))) => {
-                    connection.held[side].drain(..length);
-                    if let Some(welcome) = asks {
-                        self.judge(which, side, welcome);
-                    }
+            let connection = self.connection(which);
+            let node = connection.nodes[side];
+            match &mut connection.sides[side] {
+                Side::Gone => return,
+                Side::Linked(route) => {
+                    let (route, bytes) = (*route, std::mem::take(&mut connection.held[side]));
+                    assert_eq!(self.nodes[node].take(route, &bytes, self.now), Ok(()));
+                    return;
                 }
-                Err(error) => return self.connection_failed(which, side, &error),
+                Side::Greets(handshake) => match handshake.take(&connection.held[side]) {
+                    Ok(None) => return,
+                    Ok(Some((asks, length))) => {
+                        connection.held[side].drain(..length);
+                        if let Some(welcome) = asks {
+                            self.judge(which, side, welcome);
+                        }
+                    }
+                    Err(error) => return self.connection_failed(which, side, &error),
+                },
             }
         }
     }
 
-    /// The node judges the other side, as `handshake::perform` does.
+    /// Lets the node judge the other side, as `handshake::perform` does.
     fn judge(&mut self, which: usize, side: usize, welcome: bool) {
-        let Some(connection) = self.connections.get_mut(&which) else {
-            return;
-        };
+        let (now, dialled) = (self.now, side == 0);
+        let connection = self.connections.get_mut(&which).expect("a connection");
         let Side::Greets(handshake) = &mut connection.sides[side] else {
             return;
         };
         let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
-        let (now, dialled) = (self.now, side == 0);
         let hello = handshake.peer().expect("HELLO");
         let (verdict, number) = self.nodes[node].keeper.judge(hello, welcome, dialled, now);
-        let mut frame_out = Vec::new();
-        let applied = handshake.apply_verdict(verdict, &mut frame_out);
-        if !frame_out.is_empty() {
-            self.send_bytes(which, side, &frame_out);
+        let mut answer = Vec::new();
+        let applied = handshake.apply_verdict(verdict, &mut answer);
+        if !answer.is_empty() {
+            self.send_to_other(which, side, Some(answer));
         }
         match applied {
             Ok(None) => {}
             Ok(Some(hello)) => {
-                self.set(which, side, Side::RouteState(number));
+                self.connection(which).sides[side] = Side::Linked(number);
                 self.nodes[node].install(number, which, peer, hello, dialled, now);
             }
             Err(error) => self.connection_failed(which, side, &error),
         }
     }
 
-    /// The connection does not become a route, as this side knows.
+    /// Handles, for this side, a connection that does not become a route.
     fn connection_failed(&mut self, which: usize, side: usize, error: &HandshakeError) {
-        let connection = &self.connections[&which];
+        let connection = self.connection(which);
         let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
         let origin = if side == 0 {
             Origin::Dialled(mesh_address(peer))
@@ -378,58 +348,45 @@ impl World {
             Origin::Accepted(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
         };
         self.nodes[node].keeper.connection_failed(origin, error, self.now);
-        self.set(which, side, Side::Gone);
         self.close(which, side);
     }
 
-    /// The connection has ended for this side.
+    /// Handles the end of a connection for this side.
     fn ended(&mut self, which: usize, side: usize) {
-        let Some(connection) = self.connections.get_mut(&which) else {
-            return;
-        };
+        let connection = self.connection(which);
         let node = connection.nodes[side];
-        match std::mem::replace(&mut connection.sides[side], Side::Gone) {
-            Side::RouteState(number) => drop(self.nodes[node].let_go(number, self.now)),
-            Side::Greets(_) => {
-                return self.connection_failed(which, side, &HandshakeError::Closed);
-            }
+        match connection.sides[side] {
+            Side::Linked(number) => drop(self.nodes[node].detach(number, self.now)),
+            Side::Greets(_) => return self.connection_failed(which, side, &HandshakeError::Closed),
             Side::Gone => {}
         }
         self.close(which, side);
     }
 
-    /// The node gives a route up.
+    /// Ends a route, because the node gives it up.
     fn lose(&mut self, node: usize, number: u64) {
-        if let Some(which) = self.nodes[node].let_go(number, self.now) {
-            let side = usize::from(self.connections[&which].nodes[1] == node);
-            self.set(which, side, Side::Gone);
+        if let Some(which) = self.nodes[node].detach(number, self.now) {
+            let side = self.connection(which).side_of(node);
             self.close(which, side);
         }
     }
 
-    fn set(&mut self, which: usize, side: usize, to: Side) {
-        if let Some(connection) = self.connections.get_mut(&which) {
-            connection.sides[side] = to;
-        }
-    }
-
-    fn send_bytes(&mut self, which: usize, side: usize, bytes: &[u8]) {
-        let now = self.now;
-        if let Some(connection) = self.connections.get_mut(&which) {
-            let after = connection.ways[1 - side].back().map_or(now, |(at, _)| *at);
-            connection.ways[1 - side].push_back((after.max(now), Some(bytes.to_vec())));
-        }
+    fn connection(&mut self, which: usize) -> &mut Connection {
+        self.connections.get_mut(&which).expect("a connection")
     }
 
     fn close(&mut self, which: usize, side: usize) {
-        let now = self.now;
-        if let Some(connection) = self.connections.get_mut(&which) {
-            let after = connection.ways[1 - side].back().map_or(now, |(at, _)| *at);
-            connection.ways[1 - side].push_back((after.max(now), None));
-        }
+        self.connection(which).sides[side] = Side::Gone;
+        self.send_to_other(which, side, None);
     }
 
-    /// What a node has sent goes on its way.
+    /// Sends bytes, or the end of the connection, to the other side, without delay.
+    fn send_to_other(&mut self, which: usize, side: usize, bytes: Option<Vec<u8>>) {
+        let now = self.now;
+        self.connection(which).send(1 - side, now, bytes);
+    }
+
+    /// Sends what a node has written to its routes, each write with a delay.
     fn send(&mut self, number: usize, rng: &mut StdRng) {
         let node = &mut self.nodes[number];
         node.flush(rng);
@@ -443,13 +400,11 @@ impl World {
                 continue;
             };
             node.bytes_sent += bytes.len();
-            let Some(connection) = self.connections.get_mut(&end.connection) else {
-                continue;
-            };
-            let way = &mut connection.ways[usize::from(connection.nodes[0] == number)];
-            let delay = Duration::from_millis(rng.random_range(0..=self.delay_ms_max));
-            let after = way.back().map_or(self.now, |(at, _)| *at);
-            way.push_back(((self.now + delay).max(after), Some(bytes)));
+            if let Some(connection) = self.connections.get_mut(&end.connection) {
+                let delay = Duration::from_millis(rng.random_range(0..=self.delay_ms_max));
+                let to = 1 - connection.side_of(number);
+                connection.send(to, self.now + delay, Some(bytes));
+            }
         }
     }
 
