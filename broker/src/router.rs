@@ -117,26 +117,25 @@ impl Router {
         to: &Recipients,
         interest: &Interest,
     ) -> bool {
-        let total = to.each.len() + to.groups.len() + to.routes.len();
-        self.fanout_max = self.fanout_max.max(total);
-        let shared = SharedBody::if_worth_it(message, total);
+        let recipients = to.each.len() + to.groups.len() + to.routes.len();
+        let sent = self.begin(from, message, recipients, interest);
         let echo = from.echo.load(Relaxed);
         let mut delivered = false;
         for subscription in &to.each {
             if echo || subscription.client.id != from.id {
-                delivered |= self.deliver(from, subscription, message, shared.as_ref(), interest);
+                delivered |= self.deliver(&sent, subscription);
             }
         }
         for (at, group) in to.groups.iter().enumerate() {
             let not = if echo { None } else { Some(from.id) };
-            let here = self.deliver_to_one(from, group, not, message, shared.as_ref(), interest);
+            let here = self.deliver_to_one(&sent, group, not);
             delivered |= here;
             if !here && let Some(place) = self.choose(&group.remote) {
                 self.chosen.push((at, place));
             }
         }
         if !to.routes.is_empty() || !self.chosen.is_empty() {
-            self.forward(from, message, to, shared.as_ref());
+            self.forward(&sent, to);
             delivered = true;
         }
         self.stage.bound();
@@ -154,44 +153,46 @@ impl Router {
         to: &Recipients,
         interest: &Interest,
     ) -> bool {
-        let (queues, message) = (message.queues, &message.published);
-        let total = to.each.len() + to.groups.len();
-        self.fanout_max = self.fanout_max.max(total);
-        let shared = SharedBody::if_worth_it(message, total);
+        let recipients = to.each.len() + to.groups.len();
+        let sent = self.begin(from, &message.published, recipients, interest);
         let mut taken = false;
         for subscription in &to.each {
             if flush::admits(&subscription.client, acked) {
-                taken |= self.deliver(from, subscription, message, shared.as_ref(), interest);
+                taken |= self.deliver(&sent, subscription);
             }
         }
-        for name in queues {
+        for name in message.queues {
             if let Some(at) = to.place_of(name) {
-                let group = &to.groups[at];
-                taken |= self.deliver_to_one(from, group, None, message, shared.as_ref(), interest);
+                taken |= self.deliver_to_one(&sent, &to.groups[at], None);
             }
         }
         self.stage.bound();
         taken
     }
 
+    fn begin<'a>(
+        &mut self,
+        from: &'a Arc<Outbox>,
+        message: &'a Publish<'a>,
+        recipients: usize,
+        interest: &'a Interest,
+    ) -> Sent<'a> {
+        self.fanout_max = self.fanout_max.max(recipients);
+        Sent {
+            from,
+            message,
+            shared: SharedBody::if_worth_it(message, recipients),
+            interest,
+        }
+    }
+
     /// Stages the message for one local member of the group: the first that can take it, starting at a random one. The client `not`
     /// is skipped. Returns whether a member took it.
-    fn deliver_to_one(
-        &mut self,
-        from: &Arc<Outbox>,
-        group: &GroupRecipients,
-        not: Option<u64>,
-        message: &Publish<'_>,
-        shared: Option<&SharedBody>,
-        interest: &Interest,
-    ) -> bool {
+    fn deliver_to_one(&mut self, sent: &Sent<'_>, group: &GroupRecipients, not: Option<u64>) -> bool {
         let start = self.rng.below(group.members.len());
         let (before, from_start) = group.members.split_at(start);
-        from_start
-            .iter()
-            .chain(before)
-            .filter(|member| Some(member.client.id) != not)
-            .any(|member| self.deliver(from, member, message, shared, interest))
+        let mut members = from_start.iter().chain(before);
+        members.any(|member| Some(member.client.id) != not && self.deliver(sent, member))
     }
 
     /// Chooses one of the nodes that have members of a group, at random, weighted by their numbers of members. If the connection to
@@ -205,36 +206,22 @@ impl Router {
             left = left.saturating_sub(weight(one));
             found
         })?;
-        let places = (heavy..remote.len()).chain(0..heavy);
-        places
-            .into_iter()
-            .find(|place| remote[*place].client.reason().is_none())
+        let mut places = (heavy..remote.len()).chain(0..heavy);
+        places.find(|place| remote[*place].client.reason().is_none())
     }
 
-    /// Stages `message` once for each node with recipients, with the names of the queue groups for which that node was chosen.
-    fn forward(
-        &mut self,
-        from: &Arc<Outbox>,
-        message: &Publish<'_>,
-        to: &Recipients,
-        shared: Option<&SharedBody>,
-    ) {
+    /// Stages the message once for each node with recipients, with the names of the queue groups for which that node was chosen.
+    fn forward(&mut self, sent: &Sent<'_>, to: &Recipients) {
         let chosen = std::mem::take(&mut self.chosen);
         for route in &to.routes {
-            self.forward_to(route, from, message, to, &chosen, shared);
+            self.forward_to(route, sent, to, &chosen);
         }
-        for (number, (group, place)) in chosen.iter().enumerate() {
-            let route = &to.groups[*group].remote[*place].client;
-            let earlier = chosen[..number]
-                .iter()
-                .map(|(group, place)| &to.groups[*group].remote[*place].client);
-            if !to
-                .routes
-                .iter()
-                .chain(earlier)
-                .any(|known| Arc::ptr_eq(known, route))
-            {
-                self.forward_to(route, from, message, to, &chosen, shared);
+        let chosen_route = |(group, place): &(usize, usize)| &to.groups[*group].remote[*place].client;
+        for (number, choice) in chosen.iter().enumerate() {
+            let route = chosen_route(choice);
+            let mut earlier = to.routes.iter().chain(chosen[..number].iter().map(chosen_route));
+            if !earlier.any(|known| Arc::ptr_eq(known, route)) {
+                self.forward_to(route, sent, to, &chosen);
             }
         }
         self.chosen = chosen;
@@ -244,11 +231,9 @@ impl Router {
     fn forward_to(
         &mut self,
         route: &Arc<Outbox>,
-        from: &Arc<Outbox>,
-        message: &Publish<'_>,
+        sent: &Sent<'_>,
         to: &Recipients,
         chosen: &[(usize, usize)],
-        shared: Option<&SharedBody>,
     ) {
         self.names.clear();
         for (group, place) in chosen {
@@ -258,20 +243,14 @@ impl Router {
             }
         }
         self.delivered += 1;
-        let staged = self.stage.message(route, from);
+        let message = sent.message;
+        let staged = self.stage.message(route, sent.from);
         let headers_len = message.headers.map(<[u8]>::len);
         staged.payload_bytes += (message.payload.len() + headers_len.unwrap_or(0)) as u64;
         let start = staged.bytes.len();
         let out = &mut staged.bytes;
-        frame::put_message_head(
-            out,
-            &self.names,
-            message.subject,
-            message.reply,
-            headers_len,
-            message.payload.len(),
-        );
-        match shared {
+        frame::put_message_head(out, &self.names, message);
+        match &sent.shared {
             Some(shared) => staged.share(shared.body.slice(..shared.body.len() - 2)),
             None => {
                 out.extend_from_slice(message.headers.unwrap_or_default());
@@ -296,49 +275,49 @@ impl Router {
         let Some(own) = each.find(|subscription| subscription.client.id == from.id) else {
             return;
         };
-        let answer = Publish {
+        let message = Publish {
             subject: reply,
             reply: None,
             headers: Some(b"NATS/1.0 503\r\n\r\n"),
             payload: b"",
         };
-        self.deliver(from, own, &answer, None, interest);
+        let sent = self.begin(from, &message, 1, interest);
+        self.deliver(&sent, own);
     }
 
-    fn deliver(
-        &mut self,
-        from: &Arc<Outbox>,
-        subscription: &Arc<Subscription>,
-        message: &Publish<'_>,
-        shared: Option<&SharedBody>,
-        interest: &Interest,
-    ) -> bool {
+    fn deliver(&mut self, sent: &Sent<'_>, subscription: &Arc<Subscription>) -> bool {
         let delivery = subscription.take_delivery();
         if delivery == Delivery::Over {
             return false;
         }
         self.delivered += 1;
-        let staged = self.stage.message(&subscription.client, from);
+        let (message, client) = (sent.message, &subscription.client);
+        let staged = self.stage.message(client, sent.from);
         staged.payload_bytes += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
         let start = staged.bytes.len();
-        stage_message(staged, subscription, message, shared);
+        stage_message(staged, subscription, message, sent.shared.as_ref());
         if self.trace {
-            trace!(
-                client = subscription.client.id,
-                "->> [{}]",
-                line(&staged.bytes[start..])
-            );
+            trace!(client = client.id, "->> [{}]", line(&staged.bytes[start..]));
         }
         let added = staged.bytes.len() - start;
         self.stage.added(added);
         if delivery == Delivery::Last {
-            subscription.client.has_ended.store(true, Relaxed);
-            if interest.unsubscribe(subscription).is_new {
-                self.touch_routes(interest);
+            client.has_ended.store(true, Relaxed);
+            if sent.interest.unsubscribe(subscription).is_new {
+                self.touch_routes(sent.interest);
             }
         }
         true
     }
+}
+
+/// A message on its way to its recipients.
+struct Sent<'a> {
+    from: &'a Arc<Outbox>,
+    message: &'a Publish<'a>,
+    /// `None` if each recipient gets its own copy.
+    shared: Option<SharedBody>,
+    interest: &'a Interest,
 }
 
 /// The part of a large message that all its recipients share.
@@ -397,10 +376,8 @@ fn stage_message(
 
 /// Returns the control line of a frame, for the log.
 pub(crate) fn line(frame: &[u8]) -> Cow<'_, str> {
-    let end = frame
-        .iter()
-        .position(|byte| *byte == b'\r')
-        .unwrap_or(frame.len());
+    let end = frame.iter().position(|byte| *byte == b'\r');
+    let end = end.unwrap_or(frame.len());
     String::from_utf8_lossy(&frame[..end])
 }
 
@@ -411,16 +388,11 @@ mod tests {
     #[test]
     fn what_is_staged_for_all_subscribers_together_is_bounded() {
         let all = Interest::new();
-        let subscriptions: Vec<_> = (0..1000)
-            .map(|id| {
-                Arc::new(Subscription::new(
-                    Arc::new(Outbox::unconnected(id)),
-                    b"a",
-                    None,
-                    b"1",
-                ))
-            })
-            .collect();
+        let subscribe = |id| {
+            let client = Arc::new(Outbox::unconnected(id));
+            Arc::new(Subscription::new(client, b"a", None, b"1"))
+        };
+        let subscriptions: Vec<_> = (0..1000).map(subscribe).collect();
         for subscription in &subscriptions {
             all.local.add(subscription);
         }
@@ -435,10 +407,8 @@ mod tests {
         for _ in 0..100 {
             let found = router.cache.find(b"a", &all);
             assert!(router.publish(&from, &message, &found.recipients, &all));
-            let staged: usize = subscriptions
-                .iter()
-                .map(|subscription| router.stage.of(&subscription.client).len())
-                .sum();
+            let staged = subscriptions.iter().map(|one| router.stage.of(&one.client).len());
+            let staged: usize = staged.sum();
             assert!(staged <= 9 * 1024 * 1024 + 2_000_000, "{staged} bytes are staged");
         }
         assert_eq!(subscriptions[7].delivered(), 100);

@@ -58,6 +58,7 @@ pub fn route(input: &[u8]) {
 mod tests {
     use rand::rngs::SmallRng;
     use rand::{RngExt, SeedableRng};
+    use standin_wire::client::Publish;
 
     use super::*;
     use crate::route::frame;
@@ -82,8 +83,13 @@ mod tests {
                 (0..rng.random_range(0..3)).for_each(|_| frame::text(&mut names, queue.unwrap_or(b"r")));
                 let reply = rng.random_bool(0.3).then_some(&b"in.1"[..]);
                 let headers = rng.random_bool(0.3).then_some(&b"NATS/1.0\r\n\r\n"[..]);
-                let length = headers.map(<[u8]>::len);
-                frame::put_message_head(out, &names, subject, reply, length, payload.len());
+                let published = Publish {
+                    subject,
+                    reply,
+                    headers,
+                    payload: &payload,
+                };
+                frame::put_message_head(out, &names, &published);
                 out.extend_from_slice(headers.unwrap_or_default());
                 out.extend_from_slice(&payload);
             }

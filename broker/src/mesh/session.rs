@@ -452,6 +452,7 @@ impl Drop for RouteSession {
 
 #[cfg(test)]
 mod tests {
+    use standin_wire::client::Publish;
     use tokio::sync::mpsc::Receiver;
 
     use super::*;
@@ -510,8 +511,14 @@ mod tests {
         let (interest, mut router) = (&shared.interest, Router::new(0, 10));
         let route = Arc::clone(&session.route);
         let mut message = Vec::new();
-        frame::put_message_head(&mut message, b"\x01q", b"a", None, None, 2);
-        message.extend_from_slice(b"hi");
+        let published = Publish {
+            subject: b"a",
+            reply: None,
+            headers: None,
+            payload: b"hi",
+        };
+        frame::put_message_head(&mut message, b"\x01q", &published);
+        message.extend_from_slice(published.payload);
         let mut undelivered_after = |router: &mut Router| {
             router.begin_turn();
             assert_eq!(session.take(&message, router), Ok(message.len()));

@@ -317,21 +317,15 @@ pub(crate) fn put_interest(out: &mut Vec<u8>, subject: &[u8], queue: Option<&[u8
 /// Appends the head of a message frame. The caller appends headers and payload after it. `queues` contains the names of queue groups,
 /// each encoded by [`text`].
 #[inline]
-pub(crate) fn put_message_head(
-    out: &mut Vec<u8>,
-    queues: &[u8],
-    subject: &[u8],
-    reply: Option<&[u8]>,
-    headers_len: Option<usize>,
-    payload_len: usize,
-) {
+pub(crate) fn put_message_head(out: &mut Vec<u8>, queues: &[u8], message: &Publish<'_>) {
+    let (subject, headers_len) = (message.subject, message.headers.map(<[u8]>::len));
     let mut flags = 0;
-    let mut body = 1 + text_len(subject.len()) + payload_len;
+    let mut body = 1 + text_len(subject.len()) + message.payload.len();
     if !queues.is_empty() {
         flags |= HAS_QUEUES;
         body += text_len(queues.len());
     }
-    if let Some(reply) = reply {
+    if let Some(reply) = message.reply {
         flags |= HAS_REPLY;
         body += text_len(reply.len());
     }
@@ -346,7 +340,7 @@ pub(crate) fn put_message_head(
         text(out, queues);
     }
     text(out, subject);
-    if let Some(reply) = reply {
+    if let Some(reply) = message.reply {
         text(out, reply);
     }
     if let Some(length) = headers_len {
@@ -401,16 +395,19 @@ mod tests {
             let mut list = Vec::new();
             queues.iter().for_each(|queue| text(&mut list, queue));
             let mut bytes = Vec::new();
-            let headers_len = headers.as_ref().map(Vec::len);
-            put_message_head(&mut bytes, &list, &subject, reply.as_deref(), headers_len, payload.len());
+            let published = Publish {
+                subject: &subject,
+                reply: reply.as_deref(),
+                headers: headers.as_deref(),
+                payload: &payload,
+            };
+            put_message_head(&mut bytes, &list, &published);
             bytes.extend_from_slice(headers.as_deref().unwrap_or_default());
             bytes.extend_from_slice(&payload);
             let (frame, length) = decode(&bytes, FRAME_BYTES_MAX).unwrap().unwrap();
             prop_assert_eq!(length, bytes.len());
             let Frame::Message(message) = frame else { panic!("{frame:?}") };
             prop_assert_eq!(message.queues.map(<[u8]>::to_vec).collect::<Vec<_>>(), queues);
-            let (reply, headers) = (reply.as_deref(), headers.as_deref());
-            let published = Publish { subject: &subject, reply, headers, payload: &payload };
             prop_assert_eq!(message.published, published);
         }
 
