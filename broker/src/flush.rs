@@ -146,7 +146,6 @@ impl Flush {
             .all(|(which, count)| splits[*which].load(Acquire) != *count)
     }
 
-    /// Returns the number of waiting clients.
     #[cfg(test)]
     pub(crate) fn waiting_len(&self) -> usize {
         self.waiting().len()
@@ -219,7 +218,6 @@ impl ClientFlush {
         }
     }
 
-    /// Records a change of the client's interest.
     pub(crate) const fn changed(&mut self, change: u64) {
         self.changed = Some(change);
     }
@@ -249,12 +247,11 @@ impl ClientFlush {
         self.waits_for.is_some()
     }
 
-    /// Returns the time limit of the wait.
     pub(crate) const fn until(&self) -> Option<Instant> {
         self.until
     }
 
-    /// Returns whether the PONG has to wait longer. If not, it is sent by [`go_on`](Self::go_on) in the client's next turn.
+    /// Returns whether the PONG has to wait longer. If not, it is sent by [`send_pong`](Self::send_pong) in the client's next turn.
     pub(crate) fn is_waiting(
         &mut self,
         client: &Outbox,
@@ -278,14 +275,12 @@ impl ClientFlush {
         false
     }
 
-    /// Sends the waiting PONG, if there is one.
     pub(crate) fn send_pong(&mut self, client: &Arc<Outbox>, stage: &mut Stage) {
         if self.waits_for.take().is_some() {
             pong(client, stage);
         }
     }
 
-    /// Ends the wait because the client ends.
     pub(crate) fn end(&mut self, client: &Outbox, flush: &Flush) {
         if let Some(change) = self.waits_for.take() {
             flush.forget(change, client);
@@ -313,7 +308,7 @@ pub(crate) struct PeerFlush {
 }
 
 impl PeerFlush {
-    /// Creates the state of a route that [was added](Interest::add_link).
+    /// Creates the state of a route that [was added](Interest::add_route).
     pub(crate) fn new(interest: &Interest) -> Self {
         Self {
             owed: None,
@@ -323,7 +318,6 @@ impl PeerFlush {
         }
     }
 
-    /// Handles the peer's PING.
     pub(crate) fn peer_pinged(&mut self, change: u64, flush: &Flush, stage: &mut Stage) {
         self.owed = self.owed.max(Some(change));
         stage.finish_split();
@@ -348,7 +342,6 @@ impl PeerFlush {
         self.owed.is_some()
     }
 
-    /// Handles the peer's PONG.
     pub(crate) fn acked(
         &mut self,
         change: u64,

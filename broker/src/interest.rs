@@ -72,7 +72,6 @@ impl Recipients {
     }
 }
 
-/// The interest of local clients and of other nodes.
 #[derive(Debug)]
 pub(crate) struct Interest {
     pub(crate) local: Subscriptions,
@@ -94,7 +93,6 @@ impl Interest {
         }
     }
 
-    /// Returns the generations, by which a cached look-up is known to be still valid.
     pub(crate) fn generations(&self) -> &Generations {
         &self.generations
     }
@@ -163,7 +161,6 @@ impl Interest {
         change
     }
 
-    /// Returns the recipients of a message to `subject`.
     pub(crate) fn recipients(&self, subject: &[u8], scope: Scope) -> Recipients {
         let mut here = Matched::default();
         self.local.collect(subject, &mut here);

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use standin_registry::{
-    Announcement, Config, Endpoint, NodeState, Record, RegistrationState as Registration, Watch, watch,
+    Announcement, Config, Endpoint, Node, NodeState, Record, RegistrationState as Registration, Watch, watch,
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -99,9 +99,6 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// Starts the keeper, which accepts other nodes on `listener` and dials them. `address` is the address of `listener`. Must be
     /// called within a tokio runtime.
-    ///
-    /// # Errors
-    /// [`MeshError`].
     pub(crate) fn start(
         shared: &Arc<Shared>,
         (listener, address): (StdListener, SocketAddr),
@@ -111,14 +108,12 @@ impl Mesh {
         let settings = shared.settings.load_full();
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let watch = match settings.zookeeper()? {
-            Some(zookeeper) => Some(watch(Config {
-                zookeeper: Some(zookeeper),
-                gossip: false,
-                ..Config::default()
-            })?),
-            None => None,
-        };
+        let config = settings.zookeeper()?.map(|zookeeper| Config {
+            zookeeper: Some(zookeeper),
+            gossip: false,
+            ..Config::default()
+        });
+        let watch = config.map(watch).transpose()?;
         let record = record(shared, &settings, address, http);
         let own = hello(shared, &settings, &record);
         shared.set_advertised(address, own.client.clone());
@@ -164,7 +159,7 @@ impl Mesh {
     /// Waits until all known nodes have exchanged their complete interest with this node, at most for `sync_timeout`. Does not wait
     /// for the addresses in `without`. Returns the addresses of the nodes without which this node has to serve.
     ///
-    /// If another node has this node's id, and this node keeps it, waits longer ([`Self::patience_with_others`]): the other may be
+    /// If another node has this node's id, and this node keeps it, waits longer ([`Self::duplicate_timeout`]): the other may be
     /// ending, or may soon be found dead.
     ///
     /// # Errors
@@ -175,18 +170,19 @@ impl Mesh {
             let no_other = now.namesake_precedes.is_none() && now.refusal.is_none();
             now.has_read && now.awaited.iter().all(|at| without.contains(at)) && no_other
         };
-        let mut joined = within(self.sync_timeout, status.wait_for(is_joined))
+        if within(self.sync_timeout, status.wait_for(is_joined))
             .await
-            .is_some();
-        if !joined && self.status.borrow().namesake_precedes == Some(false) {
-            let limit = self.duplicate_timeout();
-            joined = within(limit, status.wait_for(is_joined)).await.is_some();
+            .is_some()
+        {
+            return Ok(without.to_vec());
         }
-        if joined {
-            Ok(without.to_vec())
-        } else {
-            self.serve_without()
+        if self.status.borrow().namesake_precedes == Some(false) {
+            let joined = within(self.duplicate_timeout(), status.wait_for(is_joined));
+            if joined.await.is_some() {
+                return Ok(without.to_vec());
+            }
         }
+        self.serve_without()
     }
 
     /// Returns the longest time that other nodes need to find a node dead, and that a node needs to end.
@@ -196,35 +192,25 @@ impl Mesh {
 
     /// Decides what to do after the timeout of [`Self::join`]: returns the addresses to serve without, or the error.
     fn serve_without(&self) -> Result<Vec<String>, MeshError> {
-        let now = self.status.borrow();
+        let (now, limit) = (self.status.borrow(), self.sync_timeout);
         if now.namesake_precedes.is_some() {
             return Err(MeshError::DuplicateId(self.record.id.clone()));
         }
-        if let Some((at, why)) = &now.refusal {
-            let (at, why) = (at.clone(), why.clone());
+        if let Some((at, why)) = now.refusal.clone() {
             return Err(MeshError::Refused { at, why });
         }
         if !now.has_read {
-            warn!(
-                "ZooKeeper could not be read within {:?}; serving without it",
-                self.sync_timeout
-            );
+            warn!("ZooKeeper could not be read within {limit:?}; serving without it");
         }
         if !now.awaited.is_empty() {
-            warn!(
-                "not synced within {:?} with {}; serving without",
-                self.sync_timeout,
-                now.awaited.join(" ")
-            );
+            let awaited = now.awaited.join(" ");
+            warn!("not synced within {limit:?} with {awaited}; serving without");
         }
         Ok(now.awaited.clone())
     }
 
     /// Waits until this node can be registered: ZooKeeper answers, and no other node holds this node's id. If that takes too long,
     /// the node is registered later.
-    ///
-    /// # Errors
-    /// [`MeshError`].
     pub(crate) async fn reserve(&self) -> Result<(), MeshError> {
         let Some(watch) = &self.watch else {
             return Ok(());
@@ -238,15 +224,14 @@ impl Mesh {
         } else {
             Duration::ZERO
         };
-        let ready = status.wait_for(|now| *now == Registration::Ready);
-        if within(limit, ready).await.is_some() {
+        let is_ready = |now: &Registration| *now == Registration::Ready;
+        if within(limit, status.wait_for(is_ready)).await.is_some() {
             return Ok(());
         }
         let now = self.status.borrow().clone();
         if now.has_living_namesake && now.namesake_precedes != Some(true) {
             // The other node is ending, and its registration is deleted then.
-            let ready = status.wait_for(|now| *now == Registration::Ready);
-            within(self.duplicate_timeout(), ready).await;
+            within(self.duplicate_timeout(), status.wait_for(is_ready)).await;
         }
         self.unregistered(announcement.state())
     }
@@ -266,9 +251,6 @@ impl Mesh {
 
     /// Registers this node, and returns when it is linked with all nodes that registered before it, except those in `without`. Its
     /// sockets must already listen, because clients may connect as soon as they see the registration.
-    ///
-    /// # Errors
-    /// [`MeshError`].
     pub(crate) async fn announce(&self, without: &[String]) -> Result<(), MeshError> {
         let announcement = self.announcement.lock().await;
         let Some(announcement) = &*announcement else {
@@ -291,8 +273,7 @@ impl Mesh {
         // The snapshot contains all nodes that registered before this one. If the keeper has panicked, `leave` logs it.
         let _ = self.orders.send(Order::ReadRegistry(done)).await;
         let _ = met.await;
-        self.join(without).await?;
-        Ok(())
+        self.join(without).await.map(drop)
     }
 
     /// Waits until this node must give up its id to another node.
@@ -334,8 +315,7 @@ impl Mesh {
         }
         let mut watch = announcement.watch().clone();
         let is_shown = async {
-            let shown =
-                |node: &Arc<standin_registry::Node>| *node.run == *self.record.run && node.state == state;
+            let shown = |node: &Arc<Node>| *node.run == *self.record.run && node.state == state;
             while !watch.snapshot().registered.iter().any(shown) {
                 watch.changed().await;
             }
@@ -362,7 +342,7 @@ impl Mesh {
     }
 }
 
-/// Returns the output of `coming`, or `None` after `patience`. The time is counted in steps, so that a pause of the process (such as
+/// Returns the output of `coming`, or `None` after `limit`. The time is counted in steps, so that a pause of the process (such as
 /// SIGSTOP) counts as one step at most.
 async fn within<T>(limit: Duration, coming: impl Future<Output = T>) -> Option<T> {
     let over = async {

@@ -31,7 +31,6 @@ use crate::closing::Reason;
 /// Maximum number of times in a row that a worker writes the pending bytes of others. Then the client's own task continues.
 const ROUNDS_MAX: usize = 4;
 
-/// The output of one client or route.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     /// Number of the client, unique in this run of the server; `client_id` in INFO.
@@ -251,12 +250,10 @@ impl Outbox {
         self.stalled.load(Relaxed) && self.stalled.swap(false, Relaxed)
     }
 
-    /// Wakes the client's task.
     pub(crate) fn wake(&self) {
         self.task.wake();
     }
 
-    /// Returns the number of pending bytes.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.queue().bytes
     }

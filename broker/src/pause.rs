@@ -26,7 +26,6 @@ pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Time after a pause in which each read checks for a reset.
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
-/// The pause detection of one worker.
 #[derive(Debug)]
 pub(crate) struct PauseWatch {
     worker: usize,
@@ -57,7 +56,7 @@ impl PauseWatch {
         }
     }
 
-    /// Calls [`look`](Self::look), and after a pause checks this connection. To be called after a read, before its bytes are processed.
+    /// Calls [`check`](Self::check), and after a pause checks this connection. To be called after a read, before its bytes are processed.
     ///
     /// # Errors
     /// The reason for closing: the connection was reset during a pause, so the bytes just read must be dropped.

@@ -26,7 +26,6 @@ const SHARED_BYTES_MIN: usize = 8 * 1024;
 /// writes: with 10,000, a message to a hundred subscribers took 1.6 times the CPU.
 const TURN_DELIVERIES_MAX: usize = 50_000;
 
-/// The routing state of one worker. No other thread uses it.
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) stage: Stage,
@@ -36,7 +35,7 @@ pub(crate) struct Router {
     pub(crate) route_cache: Cache,
     rng: FastRng,
     /// Queue groups of the present message whose chosen member is on another node. Each entry is the index of the group in `groups`,
-    /// and the index of the chosen node in the group's `elsewhere`.
+    /// and the index of the chosen node in the group's `remote`.
     chosen: Vec<(usize, usize)>,
     /// Buffer for the names of the chosen groups of one route, encoded.
     names: Vec<u8>,
@@ -85,12 +84,10 @@ impl Router {
         self.rng = FastRng(seed | 1);
     }
 
-    /// Begins the turn of another client.
     pub(crate) const fn begin_turn(&mut self) {
         self.delivered = 0;
     }
 
-    /// Returns whether this turn has reached its maximum number of deliveries.
     #[inline]
     pub(crate) const fn turn_exhausted(&self) -> bool {
         self.delivered >= TURN_DELIVERIES_MAX

@@ -36,7 +36,6 @@ pub(crate) struct Advertised {
     peers: u64,
 }
 
-/// The state that all workers of a node share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     /// The settings in force. A setting that needs a restart has its value of the start.
@@ -65,7 +64,6 @@ pub(crate) struct Shared {
     /// Number of times that a publisher was stalled by a slow subscriber.
     pub(crate) stalls: AtomicU64,
     pub(crate) server_id: String,
-    /// Address for clients.
     pub(crate) address: SocketAddr,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,

@@ -27,9 +27,6 @@ const BLOCKED_LOOK: Duration = Duration::from_millis(100);
 /// State machine of one connection.
 pub(crate) trait Session {
     /// Takes settings that have changed. Called also when the server is about to go.
-    ///
-    /// # Errors
-    /// The reason why the connection must end.
     fn renew(&mut self, policy: &Arc<Policy>) -> Result<(), Reason>;
 
     /// Appends to the outbox what is to be sent when there is room.

@@ -20,7 +20,6 @@ const STAGED_TOTAL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Limit on the total size of the empty buffers that are kept for the next turn. Buffers above it are freed.
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Maximum number of producers that are recorded per slot.
 const PRODUCERS_MAX: usize = 64;
 
 /// The staged bytes of one client, and the clients that published them. These are paused if the client cannot keep up.
@@ -49,7 +48,6 @@ impl Slot {
 /// incremented at the beginning and at the end of each split.
 pub(crate) type Split = Arc<AtomicU64>;
 
-/// The output of one worker in one turn.
 #[derive(Debug)]
 pub(crate) struct Stage {
     worker: usize,
@@ -64,7 +62,6 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Creates the stage of worker number `worker`.
     pub(crate) fn new(worker: usize) -> Self {
         Self {
             worker,
@@ -149,7 +146,6 @@ impl Stage {
         slot
     }
 
-    /// Records that `bytes` bytes were staged.
     #[inline]
     pub(crate) const fn added(&mut self, bytes: usize) {
         self.bytes += bytes;
@@ -163,7 +159,6 @@ impl Stage {
         }
     }
 
-    /// Returns whether nothing is staged.
     pub(crate) const fn is_empty(&self) -> bool {
         self.used == 0
     }

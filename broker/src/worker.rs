@@ -26,7 +26,6 @@ const NEWCOMERS_MAX: usize = 1024;
 /// Serves a route on its socket, until its end.
 type ServeRoute = dyn FnOnce(io::Result<TcpStream>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
 
-/// A connection for a worker.
 pub(crate) enum Newcomer {
     /// A client that was just accepted.
     Client {
@@ -34,7 +33,6 @@ pub(crate) enum Newcomer {
         peer: SocketAddr,
         id: u64,
     },
-    /// A route to another node.
     Route(Box<ServeRoute>, StdStream),
 }
 
@@ -46,7 +44,6 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts worker number `number`.
     pub(crate) fn start(number: usize, shared: &Arc<Shared>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (newcomers, queue) = channel(NEWCOMERS_MAX);

@@ -54,7 +54,6 @@ pub(super) struct ClusterStatus {
     pub(super) routes: usize,
 }
 
-/// The keeper of the routes.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     pub(super) membership: Membership,
@@ -80,7 +79,6 @@ impl Keeper {
         }
     }
 
-    /// Returns the node's status in the cluster.
     pub(super) fn status(&mut self, has_read: bool) -> ClusterStatus {
         let membership = &self.membership;
         if !membership.is_outnumbered() {
@@ -247,7 +245,6 @@ impl Keeper {
         }
     }
 
-    /// Handles an event of a route.
     pub(super) fn handle_event(&mut self, number: u64, event: RouteEvent, now: Instant) {
         match event {
             RouteEvent::Established => {

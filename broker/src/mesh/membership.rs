@@ -195,7 +195,6 @@ impl Membership {
         .collect()
     }
 
-    /// Returns the time of the next dial.
     pub(crate) fn next_dial(&self) -> Option<Instant> {
         let addresses = self.addresses.values().filter(|_| !self.leaving);
         let open = addresses.filter(|address| address.is_open(&self.routes));
@@ -266,7 +265,9 @@ impl Membership {
             return Some(RefusalReason::Credentials);
         }
         if hello.id == own.id {
-            return Some(namesake::refusal_of(own, hello, now));
+            // A draining node ends soon, so this node should try again.
+            let is_ending = hello.draining.then_some(RefusalReason::DuplicateId);
+            return is_ending.or_else(|| Some(namesake::refusal(own, Some(now), hello, now)));
         }
         if self.leaving {
             return Some(RefusalReason::Leaving);
@@ -349,7 +350,6 @@ impl Membership {
         others.map(|route| route.number).collect()
     }
 
-    /// Updates the state of a route, if it is known.
     pub(super) fn update(&mut self, number: u64, change: impl FnOnce(&mut RouteState)) {
         if let Some(route) = self.routes.values_mut().find(|route| route.number == number) {
             change(route);
@@ -386,7 +386,6 @@ impl Membership {
         true
     }
 
-    /// Returns this node's HELLO.
     pub(crate) const fn own(&self) -> &Hello {
         &self.rules.own
     }
@@ -395,13 +394,12 @@ impl Membership {
         &mut self.rules.own
     }
 
-    /// Records that this node leaves: it dials and accepts no more nodes. Links that are not established yet are dropped.
+    /// Records that this node leaves: it dials and accepts no more nodes. Routes that are not established yet are dropped.
     pub(crate) fn leave(&mut self) {
         self.leaving = true;
         self.routes.retain(|_, route| route.since.is_some());
     }
 
-    /// Returns whether this node leaves.
     pub(crate) const fn is_leaving(&self) -> bool {
         self.leaving
     }
@@ -418,13 +416,12 @@ impl Membership {
         })
     }
 
-    /// Returns the linked nodes except the node `id`, which is told about them.
+    /// Returns the linked nodes except the node `id`, which gets them in PEERS.
     pub(crate) fn others_than(&self, id: &str) -> Vec<Peer> {
         let others = self.routes.values().filter(|route| route.peer.id != id);
         others.map(|route| Peer::of(&route.peer)).collect()
     }
 
-    /// Returns the number of routes.
     pub(crate) fn len(&self) -> usize {
         self.routes.len()
     }

@@ -8,7 +8,6 @@ const LOGGED_AGAIN: Duration = Duration::from_secs(60);
 /// Maximum number of different faults that are logged within that time.
 const LOGGED_MAX: usize = 100;
 
-/// The faults that were logged recently.
 #[derive(Debug, Default)]
 pub(super) struct RateLimitedLog {
     /// Each logged fault, with its time.

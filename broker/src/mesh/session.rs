@@ -61,7 +61,6 @@ pub(crate) struct Beginning {
     pub(crate) events: Events,
 }
 
-/// The session of one route.
 pub(crate) struct RouteSession {
     shared: Arc<Shared>,
     pub(crate) route: Arc<Route>,
@@ -416,7 +415,7 @@ async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
 }
 
 impl Drop for RouteSession {
-    /// Removes the route's interest and route, at any end of the session, including a panic.
+    /// Removes the peer's interest and the route, at any end of the session, including a panic.
     fn drop(&mut self) {
         let (reason, unsent_bytes) = self.lost.unwrap_or_else(|| {
             self.detach();

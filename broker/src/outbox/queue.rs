@@ -22,7 +22,6 @@ const PART_BYTES_MAX: usize = 64 * 1024;
 #[cfg(test)]
 pub(crate) type Wire = Arc<std::sync::Mutex<Vec<(u64, Vec<u8>)>>>;
 
-/// The pending bytes of one client.
 #[derive(Debug)]
 pub(super) struct Queue {
     /// `None` once the client is gone.
@@ -38,7 +37,6 @@ pub(super) struct Queue {
     pub(super) is_blocked: bool,
     /// Bytes of the first part that are already written.
     pub(super) written: usize,
-    /// Number of pending bytes.
     pub(super) bytes: usize,
     /// Time since which the socket has taken no bytes.
     pub(super) blocked_since: Instant,
@@ -64,7 +62,6 @@ impl Part {
 }
 
 impl Queue {
-    /// Creates the queue of the client with this socket.
     pub(super) fn new(socket: Option<Arc<TcpStream>>) -> Self {
         Self {
             socket,

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-/// Bytes for one client.
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
     /// All bytes except the shared payloads.
@@ -10,14 +9,11 @@ pub(crate) struct Staged {
     /// Payloads shared with other clients, each with its position: the length of `bytes` before it.
     shared: Vec<(usize, Bytes)>,
     shared_bytes: usize,
-    /// Number of messages.
     pub(crate) messages: u64,
-    /// Bytes of their payloads and headers.
     pub(crate) payload_bytes: u64,
 }
 
 impl Staged {
-    /// Returns the number of all bytes, including shared payloads.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() + self.shared_bytes
     }

@@ -15,7 +15,6 @@ use super::frame;
 use super::routes::Routes;
 use crate::subscriptions::{Change, Cursor, Subscriptions};
 
-/// Announces the interest of local clients to the other nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Announcer {
     buffers: Mutex<Buffers>,

@@ -3,7 +3,6 @@
 use super::hello::Peer;
 use crate::closing::Reason;
 
-/// Event of one route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RouteEvent {
     /// The route is established and accepts messages.
@@ -18,11 +17,9 @@ pub(crate) enum RouteEvent {
     Serving,
     /// The peer accepts no more clients.
     Draining,
-    /// The peer leaves.
     Goodbye,
     /// The peer has answered the PING that was sent because another node claims its id.
     ClaimAnswered,
-    /// The route has ended.
     Lost {
         peer: String,
         reason: Reason,

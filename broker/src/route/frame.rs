@@ -54,7 +54,6 @@ const HAS_HEADERS: u8 = 2;
 const HAS_QUEUES: u8 = 4;
 const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES;
 
-/// Error in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum FrameError {
     #[error("frame of {0} bytes exceeds the limit")]
@@ -271,13 +270,11 @@ const fn text_len(length: usize) -> usize {
     number_len(length) + length
 }
 
-/// Appends a frame with this body.
 pub(crate) fn put(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
     out.push(kind);
     text(out, body);
 }
 
-/// Returns a frame without a body.
 pub(crate) fn bare(kind: u8) -> Vec<u8> {
     vec![kind, 0]
 }

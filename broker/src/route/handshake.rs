@@ -71,9 +71,7 @@ pub(crate) enum HandshakeError {
 #[error("{}: {text}", if *.by_peer { format!("node {id:?} refused the link") } else { format!("refused node {id:?}") })]
 pub(crate) struct RefusedRoute {
     pub(crate) by_peer: bool,
-    /// Id of the peer.
     pub(crate) id: String,
-    /// Id of the peer's run.
     pub(crate) run: String,
     pub(crate) why: RefusalReason,
     /// Text of the reason, for the operator.
@@ -130,7 +128,7 @@ pub(crate) enum Verdict {
     Refuse { why: RefusalReason, probe: Option<u64> },
 }
 
-/// Question to the keeper about a connection.
+/// Request to the keeper about a connection.
 #[derive(Debug)]
 pub(crate) struct VerdictRequest {
     pub(crate) hello: Hello,
@@ -153,9 +151,6 @@ pub(crate) struct AcceptedRoute {
 }
 
 /// Performs the handshake over `stream`. Returns when the connection has become a route.
-///
-/// # Errors
-/// [`HandshakeError`].
 pub(crate) async fn perform(
     mut stream: TcpStream,
     own: &Hello,
@@ -239,21 +234,16 @@ impl Handshake {
         Self { own, peer: None }
     }
 
-    /// Appends this side's HELLO.
     pub(crate) fn put_hello(&self, out: &mut Vec<u8>) {
         put_json(out, frame::HELLO, &self.own);
     }
 
-    /// Returns the peer's HELLO, once received.
     pub(crate) const fn peer(&self) -> Option<&Hello> {
         self.peer.as_ref()
     }
 
     /// Takes the frame at the head of `bytes`. Returns its length, and what the keeper has to judge: HELLO (`Some(false)`), WELCOME
     /// (`Some(true)`) or nothing. Returns `None` if more bytes are needed.
-    ///
-    /// # Errors
-    /// [`HandshakeError`]. The connection does not become a route.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<Option<(Option<bool>, usize)>, HandshakeError> {
         let Some((frame, length)) = frame::decode(bytes, GREETING_BYTES_MAX)? else {
             return Ok(None);
@@ -276,9 +266,6 @@ impl Handshake {
     }
 
     /// Takes the keeper's verdict, and appends the frame for the peer. Returns the peer's HELLO if the connection becomes the route.
-    ///
-    /// # Errors
-    /// [`HandshakeError::Refused`].
     pub(crate) fn apply_verdict(
         &mut self,
         verdict: Verdict,

@@ -34,7 +34,6 @@ pub(crate) struct Hello {
     pub(crate) client: String,
     /// Address for other nodes, `HOST:PORT`.
     pub(crate) mesh: String,
-    /// The program's version.
     pub(crate) version: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) user: String,
@@ -51,7 +50,6 @@ pub(crate) struct Hello {
     pub(crate) no_advertise: bool,
 }
 
-/// Reason to refuse a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RefusalReason {
@@ -143,7 +141,6 @@ impl Peer {
     }
 }
 
-/// Appends a frame with `value` as JSON.
 pub(crate) fn put_json(out: &mut Vec<u8>, kind: u8, value: &impl Serialize) {
     // Serialization of these types cannot fail.
     let json = serde_json::to_vec(value).unwrap_or_default();

@@ -24,11 +24,9 @@ use crate::closing::Reason;
 use crate::subscription::Subscription;
 use crate::subscriptions::Subscriptions;
 
-/// The incoming side of one route.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     route: Arc<Route>,
-    /// The peer's interest.
     wanted: HashTable<Arc<Subscription>>,
     /// The peer's interest that is still to be removed after the end of the route.
     ending: Vec<Arc<Subscription>>,
@@ -58,9 +56,6 @@ impl Incoming {
     }
 
     /// Applies a frame that is neither a message nor a PING or PONG. Returns the event for the keeper, if there is one.
-    ///
-    /// # Errors
-    /// The reason why the route must end.
     pub(crate) fn apply(
         &mut self,
         frame: &Frame<'_>,

@@ -8,10 +8,9 @@ use arc_swap::{ArcSwap, Guard};
 use super::Route;
 use crate::closing::{KINDS, Reason};
 
-/// Totals of all routes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RouteTotals {
-    /// Links established since the start.
+    /// Routes established since the start.
     pub(crate) routes: u64,
     pub(crate) messages_in: u64,
     pub(crate) bytes_in: u64,
@@ -19,7 +18,7 @@ pub(crate) struct RouteTotals {
     pub(crate) bytes_out: u64,
     pub(crate) raw_bytes_in: u64,
     pub(crate) undelivered: u64,
-    /// Links that ended, by the index of the reason in [`KINDS`].
+    /// Routes that ended, by the index of the reason in [`KINDS`].
     pub(crate) ended: [u64; KINDS.len()],
     /// Bytes that were pending when routes ended.
     pub(crate) unsent_bytes: u64,
@@ -83,7 +82,6 @@ impl Routes {
         past.unsent_bytes += unsent_bytes as u64;
     }
 
-    /// Returns the totals of all routes, ended and established.
     pub(crate) fn totals(&self) -> RouteTotals {
         let mut totals = *self.past();
         self.load().iter().for_each(|route| totals.add(route));

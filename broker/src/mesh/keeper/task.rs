@@ -146,7 +146,6 @@ impl Task {
         membership.registered(&nodes, namesake_run, Instant::now());
     }
 
-    /// Dials the addresses that are due.
     fn dial(&mut self) {
         let now = Instant::now();
         for at in self.keeper.membership.dials(now) {
@@ -226,7 +225,6 @@ impl Task {
         }
     }
 
-    /// Handles the end of a handshake.
     async fn handshake_ended(&mut self, origin: Origin, result: Result<AcceptedRoute, HandshakeError>) {
         self.remove_pending(&origin);
         match result {
@@ -235,7 +233,6 @@ impl Task {
         }
     }
 
-    /// Hands a route to its worker.
     async fn install(&mut self, accepted: AcceptedRoute) {
         let now = Instant::now();
         let (number, rest) = (accepted.number, accepted.rest);

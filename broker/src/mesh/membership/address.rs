@@ -33,7 +33,6 @@ impl Sources {
     }
 }
 
-/// State of one address.
 #[derive(Debug)]
 pub(super) struct Address {
     pub(super) sources: Sources,

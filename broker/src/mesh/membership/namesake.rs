@@ -54,14 +54,6 @@ pub(super) fn refusal(
     }
 }
 
-/// Returns the reason to refuse `other`, because this node has the same id.
-pub(super) fn refusal_of(own: &Hello, other: &Hello, now: Instant) -> RefusalReason {
-    if other.draining {
-        return RefusalReason::DuplicateId;
-    }
-    refusal(own, Some(now), other, now)
-}
-
 /// What an address has shown about another node with this node's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Namesake {
@@ -71,30 +63,32 @@ pub(super) struct Namesake {
     pub(super) precedes: bool,
     /// The namesake was reached at this address, and gives up the id.
     pub(super) yields: bool,
-    /// The node at this address is not the namesake, but is linked with it.
-    pub(super) is_linked_with_peer: bool,
+    /// The node at this address is not the namesake, but reports that it is linked with the namesake.
+    pub(super) is_reported: bool,
 }
 
 impl Namesake {
-    /// Evaluates a refusal by the peer (`theirs`) or by this node. `is_own`: the peer has this node's id. Returns `None` if the refusal
+    /// Evaluates a refusal by the peer (`by_peer`) or by this node. `is_own`: the peer has this node's id. Returns `None` if the refusal
     /// says nothing about a namesake of this node.
-    pub(super) fn from_refusal(why: RefusalReason, theirs: bool, is_own: bool) -> Option<Self> {
+    pub(super) fn from_refusal(why: RefusalReason, by_peer: bool, is_own: bool) -> Option<Self> {
         // This node has refused a peer because of a duplicate of the peer's id, not of its own.
-        if !why.is_duplicate() || !(theirs || is_own) {
+        if !why.is_duplicate() || !(by_peer || is_own) {
             return None;
         }
         let is_alive = is_own || why != RefusalReason::DuplicateId;
-        let (precedes, goes) = if theirs {
-            (RefusalReason::PrecedingDuplicate, RefusalReason::LivingDuplicate)
+        // A refusal with `PrecedingDuplicate` says that the refusing node or its peer keeps the id.
+        let (keeps, gives_up) = (RefusalReason::PrecedingDuplicate, RefusalReason::LivingDuplicate);
+        let (precedes, yields) = if by_peer {
+            (keeps, gives_up)
         } else {
-            (RefusalReason::LivingDuplicate, RefusalReason::PrecedingDuplicate)
+            (gives_up, keeps)
         };
         Some(Self {
             is_alive,
             precedes: why == precedes,
             // Only if the namesake itself answered: a third node's refusal means that it is linked with the namesake.
-            yields: is_own && why == goes,
-            is_linked_with_peer: !is_own,
+            yields: is_own && why == yields,
+            is_reported: !is_own,
         })
     }
 }
@@ -103,10 +97,8 @@ impl Membership {
     /// Returns the known namesakes, each with the id of the node that answered. Ignores refusals of nodes that have been linked
     /// since.
     fn namesakes(&self) -> impl Iterator<Item = (Option<&str>, Namesake)> {
-        let unlinked = self
-            .addresses
-            .values()
-            .filter(|address| !address.is_linked(&self.routes));
+        let addresses = self.addresses.values();
+        let unlinked = addresses.filter(|address| !address.is_linked(&self.routes));
         unlinked.filter_map(|address| Some((address.id.as_deref(), address.namesake?)))
     }
 
@@ -135,12 +127,9 @@ impl Membership {
 
     /// Returns whether the registry's record of this node's id has another run, and that run answers on its mesh address.
     pub(crate) fn is_superseded(&self) -> bool {
-        let answers = |run: &String| {
-            self.addresses
-                .values()
-                .any(|at| at.namesake_run.as_ref() == Some(run))
-        };
-        self.registered_namesake.as_ref().is_some_and(answers)
+        let run = self.registered_namesake.as_ref();
+        let mut addresses = self.addresses.values();
+        run.is_some() && addresses.any(|at| at.namesake_run.as_ref() == run)
     }
 
     /// Returns whether this node has to give up its id, in a cluster without a registry: more nodes are linked with a live namesake
@@ -150,7 +139,7 @@ impl Membership {
         // A node may be known at several addresses, and is counted once.
         let (mut with_it, mut it_precedes) = (BTreeSet::new(), false);
         for (id, namesake) in self.namesakes() {
-            if namesake.is_linked_with_peer && namesake.is_alive {
+            if namesake.is_reported && namesake.is_alive {
                 with_it.insert(id);
                 it_precedes |= namesake.precedes;
             }
