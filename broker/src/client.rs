@@ -144,11 +144,11 @@ impl Client {
             .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
     }
 
-    /// Returns whether the client's PONG has to wait longer.
-    pub(crate) fn is_waiting(&mut self, now: Instant) -> bool {
+    /// Returns the time limit if the client's PONG has to wait longer.
+    pub(crate) fn waits_until(&mut self, now: Instant) -> Option<Instant> {
         let (flush, routes) = (&self.shared.flush, &self.shared.interest.routes);
         let timeout = self.policy.flush_timeout;
-        self.flush.is_waiting(&self.outbox, timeout, flush, routes, now)
+        self.flush.waits_until(&self.outbox, timeout, flush, routes, now)
     }
 
     /// Sends the client's waiting PONG, if there is one. Then processes the complete frames at the head of `bytes`, within the turn's

@@ -247,32 +247,27 @@ impl ClientFlush {
         self.waits_for.is_some()
     }
 
-    pub(crate) const fn until(&self) -> Option<Instant> {
-        self.until
-    }
-
-    /// Returns whether the PONG has to wait longer. If not, it is sent by [`send_pong`](Self::send_pong) in the client's next turn.
-    pub(crate) fn is_waiting(
+    /// Returns the time limit if the PONG has to wait longer. If not, it is sent by [`send_pong`](Self::send_pong) in the client's next
+    /// turn.
+    pub(crate) fn waits_until(
         &mut self,
         client: &Outbox,
         timeout: Duration,
         flush: &Flush,
         routes: &Routes,
         now: Instant,
-    ) -> bool {
-        let Some(change) = self.waits_for else {
-            return false;
-        };
+    ) -> Option<Instant> {
+        let change = self.waits_for?;
         let until = *self.until.get_or_insert_with(|| now + timeout);
         if !is_acked(routes, change) {
             if now < until {
-                return true;
+                return Some(until);
             }
             flush.give_up(change, timeout, routes);
         }
         flush.forget(change, client);
         self.until = None;
-        false
+        None
     }
 
     pub(crate) fn send_pong(&mut self, client: &Arc<Outbox>, stage: &mut Stage) {

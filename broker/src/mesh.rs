@@ -342,9 +342,9 @@ impl Mesh {
     }
 }
 
-/// Returns the output of `coming`, or `None` after `limit`. The time is counted in steps, so that a pause of the process (such as
+/// Returns the output of `awaited`, or `None` after `limit`. The time is counted in steps, so that a pause of the process (such as
 /// SIGSTOP) counts as one step at most.
-async fn within<T>(limit: Duration, coming: impl Future<Output = T>) -> Option<T> {
+async fn within<T>(limit: Duration, awaited: impl Future<Output = T>) -> Option<T> {
     let over = async {
         for _ in 0..LIMIT_STEPS {
             sleep(limit / LIMIT_STEPS).await;
@@ -352,7 +352,7 @@ async fn within<T>(limit: Duration, coming: impl Future<Output = T>) -> Option<T
     };
     tokio::select! {
         biased;
-        came = coming => Some(came),
+        output = awaited => Some(output),
         () = over => None,
     }
 }

@@ -10,7 +10,6 @@
 //! closes the connection with unread bytes from the node; this cannot be distinguished from a peer that declared the node dead.) Without a
 //! pause, input of a reset connection is delivered. A pause in which the machine's clock stops too is not detected.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
@@ -76,16 +75,12 @@ impl PauseWatch {
 /// Checks every socket of this worker and closes the reset ones.
 fn end_reset_connections(worker: usize, paused: Duration, shared: &Shared) {
     let is_here = |number| shared.home(number) == worker;
-    let clients = shared.clients.open();
-    let clients = clients
-        .iter()
-        .filter(|client_info| is_here(client_info.outbox.id));
-    let routes = shared.interest.routes.load();
+    let (clients, routes) = (shared.clients.open(), shared.interest.routes.load());
+    let clients = clients.iter().map(|client| &client.outbox);
+    let clients = clients.filter(|outbox| is_here(outbox.id));
     let routes = routes.iter().filter(|route| is_here(route.number));
-    let outboxes = clients
-        .map(|client_info| &client_info.outbox)
-        .chain(routes.map(|route| &route.outbox));
-    let reset = outboxes.filter(|outbox: &&Arc<Outbox>| outbox.end_if_reset().is_some());
+    let outboxes = clients.chain(routes.map(|route| &route.outbox));
+    let reset = outboxes.filter(|outbox| outbox.end_if_reset().is_some());
     let (reset, paused_ms) = (reset.count(), paused.as_millis());
     if reset > 0 {
         warn!(

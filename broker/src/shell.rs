@@ -27,7 +27,9 @@ const BLOCKED_LOOK: Duration = Duration::from_millis(100);
 /// State machine of one connection.
 pub(crate) trait Session {
     /// Takes settings that have changed. Called also when the server is about to go.
-    fn renew(&mut self, policy: &Arc<Policy>) -> Result<(), Reason>;
+    fn renew(&mut self, _policy: &Arc<Policy>) -> Result<(), Reason> {
+        Ok(())
+    }
 
     /// Appends to the outbox what is to be sent when there is room.
     fn fill(&mut self) {}
@@ -50,7 +52,7 @@ pub(crate) trait Session {
     fn wants_turn(&self) -> bool;
 
     /// Ends a turn in which so many bytes came.
-    fn end_turn(&mut self, came: usize, now: Instant);
+    fn end_turn(&mut self, received: usize, now: Instant);
 
     /// Does what is due. Returns why the connection must end, if it must.
     fn tick(&mut self, now: Instant) -> Option<Reason>;
@@ -84,7 +86,7 @@ impl<S: Session> Shell<S> {
         (outbox, socket): (Arc<Outbox>, Arc<TcpStream>),
         shared: Arc<Shared>,
         (news, policy): (u64, Arc<Policy>),
-        came: &[u8],
+        received: &[u8],
     ) -> Self {
         Self {
             session,
@@ -93,8 +95,8 @@ impl<S: Session> Shell<S> {
             shared,
             policy,
             news,
-            intake: Intake::with(came),
-            unfinished: !came.is_empty(),
+            intake: Intake::with(received),
+            unfinished: !received.is_empty(),
             held_until: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: Instant::now(),
@@ -155,7 +157,7 @@ impl<S: Session> Shell<S> {
 
     /// Goes on with what was read before, or reads once.
     fn take_turn(&mut self) -> Result<(), Reason> {
-        let came = turn::take(self.policy.pending_bytes_max, |router, buffer, pauses| {
+        let received = turn::take(self.policy.pending_bytes_max, |router, buffer, pauses| {
             let session = &mut self.session;
             let take = |bytes: &[u8]| {
                 pauses.admit(&self.shared, &self.outbox)?;
@@ -170,7 +172,7 @@ impl<S: Session> Shell<S> {
             router.count(&self.shared.lookups);
             taken
         })?;
-        self.session.end_turn(came, Instant::now());
+        self.session.end_turn(received, Instant::now());
         Ok(())
     }
 

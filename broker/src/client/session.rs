@@ -111,8 +111,10 @@ impl Session for ClientSession {
             }
             self.stalled_until = None;
         }
-        let waits = self.client.flush.is_started() && self.client.is_waiting(Instant::now());
-        self.client.flush.until().filter(|_| waits)
+        let is_started = self.client.flush.is_started();
+        is_started
+            .then(|| self.client.waits_until(Instant::now()))
+            .flatten()
     }
 
     fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {

@@ -25,7 +25,6 @@ use crate::cache::CachedRecipients;
 use crate::closing::Reason;
 use crate::flush::PeerFlush;
 use crate::outbox::Outbox;
-use crate::policy::Policy;
 use crate::route::Route;
 use crate::route::event::RouteEvent;
 use crate::route::frame::{self, Frame, Message};
@@ -89,8 +88,8 @@ pub(crate) struct RouteSession {
     claimed: bool,
 }
 
-/// Serves one route until its end. `came` are the bytes that were read with the handshake.
-pub(crate) async fn run(beginning: Beginning, came: Vec<u8>, socket: io::Result<TcpStream>) {
+/// Serves one route until its end. `received` are the bytes that were read with the handshake.
+pub(crate) async fn run(beginning: Beginning, received: Vec<u8>, socket: io::Result<TcpStream>) {
     let socket = match socket {
         Ok(socket) => Arc::new(socket),
         Err(error) => {
@@ -115,7 +114,7 @@ pub(crate) async fn run(beginning: Beginning, came: Vec<u8>, socket: io::Result<
     let outbox = Outbox::for_route(id, Arc::clone(&socket), shared.workers, pending_bytes_max);
     let session = RouteSession::new(beginning, outbox, Instant::now());
     let outbox = Arc::clone(&session.route.outbox);
-    let mut shell = Shell::new(session, (outbox, socket), shared, (news, policy), &came);
+    let mut shell = Shell::new(session, (outbox, socket), shared, (news, policy), &received);
     let reason = shell.run().await;
     end(shell, reason).await;
 }
@@ -225,7 +224,7 @@ impl RouteSession {
         let found = match known {
             Some((_, found)) => found.clone(),
             None => {
-                self.incoming.check(published.subject)?;
+                self.incoming.check_subject(published.subject)?;
                 let found = router.route_cache.find(published.subject, interest);
                 let (subject, last) = self.last.get_or_insert_with(|| (Vec::new(), found.clone()));
                 subject.clear();
@@ -235,7 +234,7 @@ impl RouteSession {
             }
         };
         if let Some(reply) = published.reply {
-            self.incoming.check(reply)?;
+            self.incoming.check_subject(reply)?;
         }
         let from = &self.route.outbox;
         if !router.deliver_here(from, acked, message, &found.recipients, interest) {
@@ -282,10 +281,6 @@ impl RouteSession {
 }
 
 impl Session for RouteSession {
-    fn renew(&mut self, _: &Arc<Policy>) -> Result<(), Reason> {
-        Ok(())
-    }
-
     /// Sends the next pieces of the complete interest.
     fn fill(&mut self) {
         for _ in 0..PIECES_PER_TURN {
@@ -344,11 +339,11 @@ impl Session for RouteSession {
         self.flush.is_owed()
     }
 
-    fn end_turn(&mut self, came: usize, now: Instant) {
-        if came > 0 {
+    fn end_turn(&mut self, received: usize, now: Instant) {
+        if received > 0 {
             self.last_received = now;
             self.route.stats.heard(now);
-            self.route.raw_bytes_in.fetch_add(came as u64, Relaxed);
+            self.route.raw_bytes_in.fetch_add(received as u64, Relaxed);
         }
         if std::mem::take(&mut self.took_pong)
             && let Some(pinged) = self.pinged.take()
@@ -474,11 +469,11 @@ mod tests {
         shared.flush.add_stage(&router.stage);
         shared.flush.add_stage(&other);
         let outbox = Arc::clone(&session.route.outbox);
-        let mut words = Vec::new();
-        frame::put_ping(&mut words, 3);
-        frame::put_ping(&mut words, 4);
-        let pings = words.len();
-        frame::put_interest(&mut words, b"a", None, 1);
+        let mut frames = Vec::new();
+        frame::put_ping(&mut frames, 3);
+        frame::put_ping(&mut frames, 4);
+        let pings = frames.len();
+        frame::put_interest(&mut frames, b"a", None, 1);
         let mut take = |bytes: &[u8], router: &mut Router| {
             router.begin_turn();
             let taken = session.take(bytes, router);
@@ -493,15 +488,15 @@ mod tests {
         let mut pong = Vec::new();
         frame::put_pong(&mut pong, 4);
         other.flush_to(&sent[0]);
-        assert_eq!(take(&words, &mut router), (pings, Vec::new(), true));
-        assert_eq!(take(&words[pings..], &mut router), (0, Vec::new(), true));
+        assert_eq!(take(&frames, &mut router), (pings, Vec::new(), true));
+        assert_eq!(take(&frames[pings..], &mut router), (0, Vec::new(), true));
         other.flush();
-        let rest = words.len() - pings;
-        assert_eq!(take(&words[pings..], &mut router), (rest, pong, false));
+        let rest = frames.len() - pings;
+        assert_eq!(take(&frames[pings..], &mut router), (rest, pong, false));
         // The ack does not wait for a batch that begins after the PING.
         let mut pong = Vec::new();
         frame::put_pong(&mut pong, 3);
-        assert_eq!(take(&words[..pings / 2], &mut router), (pings / 2, pong, false));
+        assert_eq!(take(&frames[..pings / 2], &mut router), (pings / 2, pong, false));
     }
 
     #[test]
@@ -546,8 +541,8 @@ mod tests {
     fn a_keeper_without_room_holds_the_route_back_and_gets_all_events_in_their_order() {
         let (_shared, mut session, mut received) = session();
         let mut router = Router::new(0, 10);
-        let words = [frame::bare(frame::SYNCED), frame::bare(frame::DRAINING)].concat();
-        assert_eq!(session.take(&words, &mut router), Ok(words.len()));
+        let frames = [frame::bare(frame::SYNCED), frame::bare(frame::DRAINING)].concat();
+        assert_eq!(session.take(&frames, &mut router), Ok(frames.len()));
         let mut events = Vec::new();
         while session.held_until().is_some() {
             events.push(received.try_recv().expect("an event").1);

@@ -92,11 +92,8 @@ impl Queue {
         let Some(wire) = self.wire.as_ref().filter(|_| !self.parts.is_empty()) else {
             return;
         };
-        let bytes: Vec<u8> = self
-            .parts
-            .drain(..)
-            .flat_map(|part| part.bytes().to_vec())
-            .collect();
+        let parts = self.parts.drain(..);
+        let bytes = parts.flat_map(|part| part.bytes().to_vec()).collect();
         wire.lock().unwrap().push((id, bytes));
         self.bytes = 0;
     }
@@ -111,6 +108,10 @@ impl Queue {
         }
         self.bytes += bytes.len();
         self.is_fresh = true;
+        self.push(bytes);
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
         match self.parts.back_mut() {
             Some(Part::Buffer(last)) if last.len() < PART_BYTES_MAX => last.extend_from_slice(bytes),
             _ => self.parts.push_back(Part::Buffer(bytes.to_vec())),
@@ -120,11 +121,10 @@ impl Queue {
     /// Adds staged bytes after the pending ones.
     pub(super) fn keep(&mut self, staged: &Staged) {
         self.bytes += staged.len();
-        staged.parts(|part, shared| match (shared, self.parts.back_mut()) {
-            _ if part.is_empty() => {}
-            (Some(shared), _) => self.parts.push_back(Part::Payload(shared.clone())),
-            (None, Some(Part::Buffer(last))) if last.len() < PART_BYTES_MAX => last.extend_from_slice(part),
-            (None, _) => self.parts.push_back(Part::Buffer(part.to_vec())),
+        staged.parts(|part, shared| match shared {
+            Some(shared) => self.parts.push_back(Part::Payload(shared.clone())),
+            None if part.is_empty() => {}
+            None => self.push(part),
         });
     }
 
@@ -133,16 +133,12 @@ impl Queue {
         let Some(written) = self.wrote(result) else { return };
         self.is_blocked = written < staged.len();
         self.bytes += staged.len() - written;
-        let (mut skip, mut rest) = (written, VecDeque::new());
-        staged.parts(|part, shared| {
-            let skipped = skip.min(part.len());
-            skip -= skipped;
-            if skipped < part.len() {
-                rest.push_back(match shared {
-                    Some(shared) => Part::Payload(shared.slice(skipped..)),
-                    None => Part::Buffer(part[skipped..].to_vec()),
-                });
-            }
+        let mut rest = VecDeque::new();
+        staged.parts_after(written, |part, shared, skipped| {
+            rest.push_back(match shared {
+                Some(shared) => Part::Payload(shared.slice(skipped..)),
+                None => Part::Buffer(part.to_vec()),
+            });
         });
         self.put_before(rest);
     }
@@ -216,12 +212,9 @@ pub(super) fn write_staged(socket: &TcpStream, staged: &Staged) -> io::Result<us
         let result = if staged.has_shared() {
             let mut slices = [IoSlice::new(&[]); PARTS_MAX];
             let mut count = 0;
-            let mut skip = written;
-            staged.parts(|part, _| {
-                let skipped = skip.min(part.len());
-                skip -= skipped;
-                if skipped < part.len() && count < PARTS_MAX {
-                    slices[count] = IoSlice::new(&part[skipped..]);
+            staged.parts_after(written, |part, _, _| {
+                if count < PARTS_MAX {
+                    slices[count] = IoSlice::new(part);
                     count += 1;
                 }
             });

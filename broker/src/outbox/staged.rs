@@ -39,6 +39,21 @@ impl Staged {
         each(&self.bytes[at..], None);
     }
 
+    /// Like [`parts`](Self::parts), without the first `skip` bytes. `each` also gets the number of bytes that are left out of its part.
+    pub(crate) fn parts_after<'a>(
+        &'a self,
+        mut skip: usize,
+        mut each: impl FnMut(&'a [u8], Option<&'a Bytes>, usize),
+    ) {
+        self.parts(|part, shared| {
+            let skipped = skip.min(part.len());
+            skip -= skipped;
+            if skipped < part.len() {
+                each(&part[skipped..], shared, skipped);
+            }
+        });
+    }
+
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.shared.clear();

@@ -84,7 +84,7 @@ fn put(out: &mut Vec<u8>, change: &Change) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
     use std::task::{Context, Waker};
@@ -103,8 +103,18 @@ mod tests {
     const CHANGES: usize = 100;
     const ROUNDS: u64 = 300;
 
-    /// Number of members, by subject and queue group.
-    type Picture = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
+    /// Interest of one node: the number of members, by subject and queue group. It is 1 if there is no queue group.
+    pub(crate) type Picture = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
+
+    pub(crate) fn picture_of(subscriptions: &[Arc<Subscription>]) -> Picture {
+        let mut picture = Picture::new();
+        for one in subscriptions {
+            let key = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
+            let members = picture.entry(key).or_insert(0);
+            *members = if one.queue().is_some() { *members + 1 } else { 1 };
+        }
+        picture
+    }
 
     fn subscribe_and_unsubscribe(interest: &Interest, seed: u64) -> Vec<Arc<Subscription>> {
         let mut rng = SmallRng::seed_from_u64(seed);
@@ -119,13 +129,8 @@ mod tests {
             let own = format!("{seed}.{number}.*");
             let subject = ["a", "b.*", &own][rng.random_range(0..3)];
             let queue = [None, Some(&b"q"[..])][rng.random_range(0..2)];
-            let client = Arc::clone(&client);
-            live.push(Arc::new(Subscription::new(
-                client,
-                subject.as_bytes(),
-                queue,
-                b"1",
-            )));
+            let subscription = Subscription::new(Arc::clone(&client), subject.as_bytes(), queue, b"1");
+            live.push(Arc::new(subscription));
             interest.subscribe(&live[live.len() - 1]);
         }
         live
@@ -181,13 +186,7 @@ mod tests {
         });
         interest.announce_members();
         let _ = outbox.poll_drain(&mut Context::from_waker(Waker::noop()));
-        let mut truth = Picture::new();
-        for one in &live {
-            let key = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
-            let members = truth.entry(key).or_insert(0);
-            *members = if one.queue().is_some() { *members + 1 } else { 1 };
-        }
-        assert_eq!(applied(&wire), truth, "in round {round}");
+        assert_eq!(applied(&wire), picture_of(&live), "in round {round}");
     }
 
     #[test]

@@ -163,25 +163,25 @@ pub(crate) async fn perform(
     let handshaking = async {
         let (mut handshake, mut greeting) = (Handshake::new(own.clone()), PREAMBLE.to_vec());
         handshake.put_hello(&mut greeting);
-        let mut came = Vec::new();
+        let mut received = Vec::new();
         if matches!(origin, Origin::Accepted(_)) {
             // The dialling side sends first. A client that connects here by mistake gets an -ERR instead of binary frames.
-            receive(&mut stream, &mut came, &own.client, limit / 2).await?;
+            receive_preamble(&mut stream, &mut received, &own.client, limit / 2).await?;
         }
         stream
             .write_all(&greeting)
             .await
             .map_err(HandshakeError::Broken)?;
         if origin.dialled().is_some() {
-            preamble(&mut stream, &mut came).await?;
+            read_preamble(&mut stream, &mut received).await?;
         }
         loop {
-            let Some((asks, length)) = handshake.take(&came)? else {
-                more(&mut stream, &mut came).await?;
+            let Some((judged_frame, length)) = handshake.take(&received)? else {
+                read_more(&mut stream, &mut received).await?;
                 continue;
             };
-            came.drain(..length);
-            let (Some(welcome), Some(peer)) = (asks, handshake.peer()) else {
+            received.drain(..length);
+            let (Some(welcome), Some(peer)) = (judged_frame, handshake.peer()) else {
                 continue;
             };
             let (answer, answered) = oneshot::channel();
@@ -194,23 +194,26 @@ pub(crate) async fn perform(
             let sent = verdict_requests.send(request).await;
             sent.map_err(|_| HandshakeError::Ending)?;
             let (verdict, number) = answered.await.map_err(|_| HandshakeError::Ending)?;
-            let mut word = Vec::new();
-            match handshake.apply_verdict(verdict, &mut word) {
-                Ok(None) => stream.write_all(&word).await.map_err(HandshakeError::Broken)?,
-                Ok(Some(hello)) => return Ok((hello, number, word, came)),
+            let mut answer_frame = Vec::new();
+            match handshake.apply_verdict(verdict, &mut answer_frame) {
+                Ok(None) => stream
+                    .write_all(&answer_frame)
+                    .await
+                    .map_err(HandshakeError::Broken)?,
+                Ok(Some(hello)) => return Ok((hello, number, answer_frame, received)),
                 Err(error) => {
-                    send_last(&mut stream, &word).await;
+                    send_last(&mut stream, &answer_frame).await;
                     return Err(error);
                 }
             }
         }
     };
-    let (hello, number, word, rest) = timeout(limit, handshaking)
+    let (hello, number, answer_frame, rest) = timeout(limit, handshaking)
         .await
         .map_err(|_| HandshakeError::Timeout(limit))??;
     // From here on the connection is registered as route `number`. No error may be returned: the caller must install the route.
     // If this write fails, the route ends at once, like any broken route.
-    let _ = timeout(limit, stream.write_all(&word)).await;
+    let _ = timeout(limit, stream.write_all(&answer_frame)).await;
     Ok(AcceptedRoute {
         number,
         stream,
@@ -248,7 +251,7 @@ impl Handshake {
         let Some((frame, length)) = frame::decode(bytes, GREETING_BYTES_MAX)? else {
             return Ok(None);
         };
-        let asks = match (frame, &self.peer) {
+        let judged_frame = match (frame, &self.peer) {
             (Frame::Hello(json), None) => {
                 self.peer = Some(serde_json::from_slice(json).map_err(HandshakeError::Hello)?);
                 Some(false)
@@ -262,7 +265,7 @@ impl Handshake {
             (Frame::Unknown(_), _) => None,
             _ => return Err(HandshakeError::Disorder),
         };
-        Ok(Some((asks, length)))
+        Ok(Some((judged_frame, length)))
     }
 
     /// Takes the keeper's verdict, and appends the frame for the peer. Returns the peer's HELLO if the connection becomes the route.
@@ -290,40 +293,40 @@ impl Handshake {
             id: peer.id.chars().take(ID_CHARS_SHOWN).collect(),
             run: peer.run.clone(),
             why,
-            text: why.detailed_text(&self.own, peer),
+            text: why.text(&self.own, peer),
         })
     }
 }
 
 /// Sends the last message and closes the write side. Then waits for the peer's close, at most for [`LAST_READ_TIMEOUT`].
-async fn send_last(stream: &mut TcpStream, words: &[u8]) {
+async fn send_last(stream: &mut TcpStream, bytes: &[u8]) {
     // If the write fails, the peer no longer reads.
-    let _ = stream.write_all(words).await;
+    let _ = stream.write_all(bytes).await;
     let _ = stream.shutdown().await;
     // Unread input would cause a reset, and the peer could lose this last message. So the input is read.
-    let taking = async {
-        let mut came = Vec::new();
-        while let Ok(1..) = stream.read_buf(&mut came).await {
-            came.clear();
+    let discarding = async {
+        let mut received = Vec::new();
+        while let Ok(1..) = stream.read_buf(&mut received).await {
+            received.clear();
         }
     };
     // After the timeout the peer has had time to read the message.
-    let _ = timeout(LAST_READ_TIMEOUT, taking).await;
+    let _ = timeout(LAST_READ_TIMEOUT, discarding).await;
 }
 
-/// Reads the preamble of an accepted connection. If it is wrong, or not complete within `patience`, the peer gets an -ERR with the
+/// Reads the preamble of an accepted connection. If it is wrong, or not complete within `limit`, the peer gets an -ERR with the
 /// address for clients.
-async fn receive(
+async fn receive_preamble(
     stream: &mut TcpStream,
-    came: &mut Vec<u8>,
+    received: &mut Vec<u8>,
     client_address: &str,
-    patience: Duration,
+    limit: Duration,
 ) -> Result<(), HandshakeError> {
-    let error = match timeout(patience, preamble(stream, came)).await {
+    let error = match timeout(limit, read_preamble(stream, received)).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error @ HandshakeError::Stranger(_))) => error,
         Ok(Err(error)) => return Err(error),
-        Err(_) => HandshakeError::Silent(patience),
+        Err(_) => HandshakeError::Silent(limit),
     };
     let text = format!("attempted to connect to route port; clients connect to {client_address}");
     let mut line = Vec::new();
@@ -331,7 +334,7 @@ async fn receive(
     send_last(stream, &line).await;
     let verbs: [&[u8]; 5] = [b"CONNECT", b"PING", b"SUB", b"PUB", b"UNSUB"];
     let is_client = verbs.iter().any(|verb| {
-        let head = came.get(..verb.len());
+        let head = received.get(..verb.len());
         head.is_some_and(|head| head.eq_ignore_ascii_case(verb))
     });
     Err(if is_client {
@@ -341,41 +344,44 @@ async fn receive(
     })
 }
 
-async fn preamble(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<(), HandshakeError> {
-    while came.len() < PREAMBLE.len() {
-        let matches = PREAMBLE.starts_with(came);
+async fn read_preamble(stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<(), HandshakeError> {
+    while received.len() < PREAMBLE.len() {
+        let matches = PREAMBLE.starts_with(received);
         if !matches {
             break;
         }
-        more(stream, came).await?;
+        read_more(stream, received).await?;
     }
-    if !came.starts_with(PREAMBLE) {
-        let shown = String::from_utf8_lossy(&came[..came.len().min(32)]).into_owned();
-        if !came.starts_with(b"INFO ") {
+    if !received.starts_with(PREAMBLE) {
+        let shown = String::from_utf8_lossy(&received[..received.len().min(32)]).into_owned();
+        if !received.starts_with(b"INFO ") {
             return Err(HandshakeError::Stranger(shown));
         }
-        while !came.contains(&b'\n') && came.len() < INFO_BYTES_MAX && more(stream, came).await.is_ok() {}
-        return Err(if is_info_of_route(came) {
+        while !received.contains(&b'\n')
+            && received.len() < INFO_BYTES_MAX
+            && read_more(stream, received).await.is_ok()
+        {}
+        return Err(if is_info_of_route(received) {
             HandshakeError::RoutePort(shown)
         } else {
             HandshakeError::ClientPort(shown)
         });
     }
-    came.drain(..PREAMBLE.len());
+    received.drain(..PREAMBLE.len());
     Ok(())
 }
 
 /// Returns whether this INFO comes from a nats-server's port for routes: it has `lnoc`, or an `ip` with a nats-route:// URL (before 2.0).
-fn is_info_of_route(came: &[u8]) -> bool {
-    let line = came.split(|byte| *byte == b'\n').next().unwrap_or_default();
+fn is_info_of_route(received: &[u8]) -> bool {
+    let line = received.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let info = line.strip_prefix(b"INFO ").unwrap_or_default();
     let info: serde_json::Value = serde_json::from_slice(info).unwrap_or_default();
     let is_url = |url: &serde_json::Value| url.as_str().is_some_and(|url| url.starts_with("nats-route://"));
     info.get("lnoc").is_some() || info.get("ip").is_some_and(is_url)
 }
 
-async fn more(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<(), HandshakeError> {
-    match stream.read_buf(came).await {
+async fn read_more(stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<(), HandshakeError> {
+    match stream.read_buf(received).await {
         Ok(0) => Err(HandshakeError::Closed),
         Ok(_) => Ok(()),
         Err(error) => Err(HandshakeError::Broken(error)),

@@ -75,15 +75,20 @@ pub(crate) enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// Returns the text for the operator.
-    pub(crate) const fn text(self) -> &'static str {
-        match self {
+    /// Returns the text for the operator of the node `own`, about a refused route with the node `other`.
+    pub(crate) fn text(self, own: &Hello, other: &Hello) -> String {
+        let text = match self {
             Self::Linked => "the two nodes are already linked",
             Self::Itself => "the address is the node's own",
             Self::DuplicateId | Self::LivingDuplicate | Self::PrecedingDuplicate => {
                 "another node with this id is alive; give each node its own name (--name)"
             }
-            Self::ClusterName => "the clusters' names differ; give all nodes the same (--cluster_name)",
+            Self::ClusterName => {
+                return format!(
+                    "the clusters' names differ: this node's is {:?}, the other's {:?}; give all nodes the same (--cluster_name)",
+                    own.cluster, other.cluster
+                );
+            }
             Self::Credentials => {
                 "user or password of the cluster are wrong; give all nodes the same (--cluster nats://user:pass@…)"
             }
@@ -93,18 +98,8 @@ impl RefusalReason {
             Self::Full => "the cluster has as many nodes as cluster.nodes_max allows",
             Self::Leaving => "the node is about to leave",
             Self::Other => "unknown reason, from a newer version",
-        }
-    }
-
-    /// Returns the text for the operator, with the values of both nodes if they help.
-    pub(crate) fn detailed_text(self, own: &Hello, other: &Hello) -> String {
-        match self {
-            Self::ClusterName => format!(
-                "the clusters' names differ: this node's is {:?}, the other's {:?}; give all nodes the same (--cluster_name)",
-                own.cluster, other.cluster
-            ),
-            _ => self.text().to_owned(),
-        }
+        };
+        text.to_owned()
     }
 
     /// Returns whether the reason is a duplicate id.

@@ -3,6 +3,7 @@
 //!
 //! *Architecture invariant:* no subject from a peer can break the protocol line that a client gets.
 
+use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,7 +28,7 @@ use crate::subscriptions::Subscriptions;
 #[derive(Debug)]
 pub(crate) struct Incoming {
     route: Arc<Route>,
-    wanted: HashTable<Arc<Subscription>>,
+    interest: HashTable<Arc<Subscription>>,
     /// The peer's interest that is still to be removed after the end of the route.
     ending: Vec<Arc<Subscription>>,
     hasher: RandomState,
@@ -37,7 +38,7 @@ impl Incoming {
     pub(crate) fn new(route: Arc<Route>) -> Self {
         Self {
             route,
-            wanted: HashTable::new(),
+            interest: HashTable::new(),
             ending: Vec::new(),
             hasher: RandomState::default(),
         }
@@ -49,9 +50,9 @@ impl Incoming {
     /// [`Reason::Protocol`]. The bytes after an invalid frame cannot be parsed.
     #[inline]
     pub(crate) fn frame<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Reason> {
-        frame::decode(bytes, FRAME_BYTES_MAX).map_err(|error| {
-            error!(peer = self.route.peer.id, "invalid frame from the peer: {error}");
-            Reason::Protocol("mesh frame")
+        let frame = frame::decode(bytes, FRAME_BYTES_MAX);
+        frame.map_err(|error| {
+            self.violation("mesh frame", format_args!("invalid frame from the peer: {error}"))
         })
     }
 
@@ -66,8 +67,8 @@ impl Incoming {
                 subject,
                 queue,
                 members,
-            } => self.wants(subject, queue, members, remote)?,
-            Frame::NoInterest { subject, queue } => self.wants_no_more(subject, queue, remote),
+            } => self.add_interest(subject, queue, members, remote)?,
+            Frame::NoInterest { subject, queue } => self.remove_interest(subject, queue, remote),
             Frame::Synced => return Ok(Some(RouteEvent::Synced)),
             Frame::Serving => {
                 self.route.serving.store(true, Relaxed);
@@ -85,8 +86,8 @@ impl Incoming {
             // The peer's state changed after its WELCOME.
             Frame::Refuse(_) => return Err(Reason::Refused),
             Frame::Hello(_) | Frame::Welcome => {
-                error!(peer = self.route.peer.id, "second HELLO or WELCOME from the peer");
-                return Err(Reason::Protocol("mesh frame"));
+                let error = format_args!("second HELLO or WELCOME from the peer");
+                return Err(self.violation("mesh frame", error));
             }
             Frame::Unknown(kind) => debug!(
                 peer = self.route.peer.id,
@@ -98,19 +99,23 @@ impl Incoming {
     }
 
     /// Rejects a subject that would break the protocol line of a client.
-    pub(crate) fn check(&self, subject: &[u8]) -> Result<(), Reason> {
+    pub(crate) fn check_subject(&self, subject: &[u8]) -> Result<(), Reason> {
         let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
         if subject.is_empty() || subject.iter().any(ends) {
-            error!(
-                peer = self.route.peer.id,
-                "message with an invalid subject from the peer"
-            );
-            return Err(Reason::Protocol("mesh subject"));
+            let error = format_args!("message with an invalid subject from the peer");
+            return Err(self.violation("mesh subject", error));
         }
         Ok(())
     }
 
-    fn wants(
+    /// Logs a violation of the protocol by the peer, and returns the reason to end the route.
+    #[cold]
+    fn violation(&self, what: &'static str, error: fmt::Arguments<'_>) -> Reason {
+        error!(peer = self.route.peer.id, "{error}");
+        Reason::Protocol(what)
+    }
+
+    fn add_interest(
         &mut self,
         subject: &[u8],
         queue: Option<&[u8]>,
@@ -118,14 +123,11 @@ impl Incoming {
         remote: &Subscriptions,
     ) -> Result<(), Reason> {
         if !valid_subscription(subject) {
-            error!(
-                peer = self.route.peer.id,
-                "interest in an invalid subject from the peer"
-            );
-            return Err(Reason::Protocol("mesh subject"));
+            let error = format_args!("interest in an invalid subject from the peer");
+            return Err(self.violation("mesh subject", error));
         }
         let hasher = &self.hasher;
-        let entry = self.wanted.entry(
+        let entry = self.interest.entry(
             hasher.hash_one((subject, queue)),
             |known| known.subject() == subject && known.queue() == queue,
             |known| hasher.hash_one((known.subject(), known.queue())),
@@ -135,24 +137,24 @@ impl Incoming {
             Entry::Occupied(entry) => entry.get().members.store(members, Relaxed),
             Entry::Vacant(entry) => {
                 let outbox = Arc::clone(&self.route.outbox);
-                let wanted = Arc::new(Subscription::new(outbox, subject, queue, b""));
-                wanted.members.store(members, Relaxed);
-                remote.add(&wanted);
-                entry.insert(wanted);
+                let interest = Arc::new(Subscription::new(outbox, subject, queue, b""));
+                interest.members.store(members, Relaxed);
+                remote.add(&interest);
+                entry.insert(interest);
             }
         }
-        self.route.interest.store(self.wanted.len(), Relaxed);
+        self.route.interest.store(self.interest.len(), Relaxed);
         Ok(())
     }
 
-    fn wants_no_more(&mut self, subject: &[u8], queue: Option<&[u8]>, remote: &Subscriptions) {
+    fn remove_interest(&mut self, subject: &[u8], queue: Option<&[u8]>, remote: &Subscriptions) {
         let hash = self.hasher.hash_one((subject, queue));
         let same = |known: &Arc<Subscription>| known.subject() == subject && known.queue() == queue;
-        if let Ok(entry) = self.wanted.find_entry(hash, same) {
-            let (gone, _) = entry.remove();
-            remote.remove(&gone);
+        if let Ok(entry) = self.interest.find_entry(hash, same) {
+            let (removed, _) = entry.remove();
+            remote.remove(&removed);
         }
-        self.route.interest.store(self.wanted.len(), Relaxed);
+        self.route.interest.store(self.interest.len(), Relaxed);
     }
 
     /// Removes up to `count` subscriptions of the peer after the end of the route. Returns whether more are left. The caller does this in
@@ -160,11 +162,11 @@ impl Incoming {
     pub(crate) fn end_some(&mut self, remote: &Subscriptions, count: usize) -> bool {
         // The table is moved into a list first, because a hash table cannot be drained in steps.
         if self.ending.is_empty() {
-            self.ending = std::mem::take(&mut self.wanted).into_iter().collect();
+            self.ending = std::mem::take(&mut self.interest).into_iter().collect();
         }
         let rest = self.ending.len().saturating_sub(count);
-        for wanted in self.ending.drain(rest..) {
-            remote.remove(&wanted);
+        for interest in self.ending.drain(rest..) {
+            remote.remove(&interest);
         }
         self.route.interest.store(rest, Relaxed);
         rest > 0

@@ -2,7 +2,6 @@
 //! the registry.
 
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,10 +90,18 @@ pub(crate) async fn run(
                 task.has_read = true;
                 task.read_registry();
             }
-            () = until(next_dial) => {}
+            () = sleep_until(next_dial.unwrap_or_else(Instant::now).into()), if next_dial.is_some() => {}
             _ = ticks.tick() => task.keeper.tick(),
-            order = orders.recv() => if task.obey(order).is_break() {
-                break;
+            order = orders.recv() => match order {
+                Some(Order::ReadRegistry(done)) => {
+                    task.read_registry();
+                    task.publish();
+                    // The caller may no longer wait.
+                    let _ = done.send(());
+                }
+                Some(Order::Serve) => task.keeper.serve(),
+                Some(Order::Drain) => task.keeper.drain(),
+                Some(Order::Leave) | None => break,
             },
         }
     }
@@ -113,22 +120,6 @@ impl Task {
             *known = now;
             differs
         });
-    }
-
-    /// Executes an order. Returns `Break` if the keeper is to leave.
-    fn obey(&mut self, order: Option<Order>) -> ControlFlow<()> {
-        match order {
-            Some(Order::ReadRegistry(done)) => {
-                self.read_registry();
-                self.publish();
-                // The caller may no longer wait.
-                let _ = done.send(());
-            }
-            Some(Order::Serve) => self.keeper.serve(),
-            Some(Order::Drain) => self.keeper.drain(),
-            Some(Order::Leave) | None => return ControlFlow::Break(()),
-        }
-        ControlFlow::Continue(())
     }
 
     fn read_registry(&mut self) {
@@ -285,13 +276,6 @@ async fn registry_news(watch: &mut Option<Watch>, has_read: bool) {
     match watch {
         Some(watch) if has_read => watch.changed().await,
         Some(watch) => watch.answered().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -92,7 +92,7 @@ impl Node {
             id: id.to_owned(),
             run: run.to_owned(),
             why,
-            text: why.text().to_owned(),
+            text: format!("{why:?}"),
         };
         self.membership.dial_refused(at, &refusal, self.now)
     }
@@ -535,6 +535,6 @@ fn a_node_without_a_name_takes_that_of_the_first_cluster_it_links_with_and_no_ot
     assert_eq!(n1.with_other_names(), [1]);
     let west = of("n4", "west");
     assert_eq!(refused(n1.judge_welcome(&west, 3)), Some(ClusterName));
-    let text = ClusterName.detailed_text(n1.own(), &west);
+    let text = ClusterName.text(n1.own(), &west);
     assert!(text.contains("\"east\"") && text.contains("\"west\""), "{text}");
 }

@@ -19,6 +19,7 @@ use crate::mesh::keeper::{Keeper, TICK};
 use crate::mesh::membership::{Membership, Rules};
 use crate::mesh::session::RouteSession;
 use crate::outbox::{Outbox, Wire};
+use crate::route::announcer::tests::{Picture, picture_of};
 use crate::route::event::RouteEvent;
 use crate::route::hello::{Hello, PROTOCOL, PROTOCOL_MIN};
 use crate::router::Router;
@@ -35,16 +36,6 @@ static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
     let text = format!("[process]\nworkers = {WORKERS}\n[cluster]\nsync_timeout_ms = 2000\n");
     Settings::from_toml(&text).expect("settings")
 });
-
-/// A client that waits for a change to be known everywhere.
-pub(super) struct Waiting {
-    flush: ClientFlush,
-    client: Arc<Outbox>,
-    subscription: Arc<Subscription>,
-}
-
-/// Subjects and queue groups that a node's clients listen to, and how many members those have: 1 where there is no group.
-pub(super) type Wanted = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
 
 /// This node's end of a route.
 pub(super) struct End {
@@ -68,7 +59,8 @@ pub(super) struct Node {
     pub(super) wire: Wire,
     pub(super) clients_wire: Wire,
     pub(super) subscriptions: Vec<Arc<Subscription>>,
-    pub(super) waiting: Vec<Waiting>,
+    /// Clients whose PONG waits for acks of a subscription.
+    pub(super) waiting: Vec<(ClientFlush, Arc<Subscription>)>,
     clients: u64,
     pub(super) frozen_until: Instant,
     pub(super) bytes_sent: usize,
@@ -252,89 +244,71 @@ impl Node {
         router.publish(&publisher, &message, &found.recipients, interest);
     }
 
-    /// A client comes, and subscribes as [`Client`](crate::client::Client) has it.
+    /// Adds a client with a subscription, as [`Client`](crate::client::Client) does.
     pub(super) fn subscribe(&mut self, subject: &str, queue: Option<&str>) -> Arc<Subscription> {
         self.clients += 1;
         let client = Arc::new(Outbox::on_wire(self.clients, WORKERS, &self.clients_wire));
-        let subscription = Arc::new(Subscription::new(
-            Arc::clone(&client),
-            subject.as_bytes(),
-            queue.map(str::as_bytes),
-            b"1",
-        ));
-        let mut flush = ClientFlush::default();
-        let (home, interest) = (self.shared.home(client.id), &self.shared.interest);
-        flush.suppress_in_flight(&client, interest);
+        self.subscribe_client(client, true, subject, queue)
+    }
+
+    /// Adds a subscription of a client that has others.
+    pub(super) fn subscribe_more(&mut self, client: &Arc<Outbox>, subject: &str) {
+        self.subscribe_client(Arc::clone(client), false, subject, None);
+    }
+
+    /// Sends the SUB and the PING of a client.
+    fn subscribe_client(
+        &mut self,
+        client: Arc<Outbox>,
+        is_first: bool,
+        subject: &str,
+        queue: Option<&str>,
+    ) -> Arc<Subscription> {
+        let (mut flush, interest) = (ClientFlush::default(), &self.shared.interest);
+        let stage = &mut self.workers[self.shared.home(client.id)].stage;
+        if is_first {
+            flush.suppress_in_flight(&client, interest);
+        }
+        let queue = queue.map(str::as_bytes);
+        let subscription = Arc::new(Subscription::new(client, subject.as_bytes(), queue, b"1"));
         flush.changed(interest.subscribe(&subscription).change);
-        flush.ask_all(interest, &mut self.workers[home].stage);
+        if is_first {
+            flush.ask_all(interest, stage);
+        }
+        flush.ping(&subscription.client, &self.shared.flush, interest, stage);
         self.subscriptions.push(Arc::clone(&subscription));
-        self.ping(flush, client, &subscription);
+        if flush.is_started() {
+            self.waiting.push((flush, Arc::clone(&subscription)));
+        }
         subscription
     }
 
-    /// The client sends PING.
-    fn ping(&mut self, mut flush: ClientFlush, client: Arc<Outbox>, subscription: &Arc<Subscription>) {
-        let stage = &mut self.workers[self.shared.home(client.id)].stage;
-        flush.ping(&client, &self.shared.flush, &self.shared.interest, stage);
-        if flush.is_started() {
-            self.waiting.push(Waiting {
-                flush,
-                client,
-                subscription: Arc::clone(subscription),
-            });
-        }
-    }
-
-    /// A client that is there already subscribes to more.
-    pub(super) fn subscribe_more(&mut self, client: &Arc<Outbox>, subject: &str) {
-        let subscription = Arc::new(Subscription::new(
-            Arc::clone(client),
-            subject.as_bytes(),
-            None,
-            b"2",
-        ));
-        let mut flush = ClientFlush::default();
-        flush.changed(self.shared.interest.subscribe(&subscription).change);
-        self.subscriptions.push(Arc::clone(&subscription));
-        self.ping(flush, Arc::clone(client), &subscription);
-    }
-
     pub(super) fn unsubscribe(&mut self, number: usize) {
-        let gone = self.subscriptions.swap_remove(number);
-        self.shared.interest.unsubscribe(&gone);
+        let removed = self.subscriptions.swap_remove(number);
+        self.shared.interest.unsubscribe(&removed);
     }
 
-    pub(super) fn wanted(&self) -> Wanted {
-        let mut wanted = Wanted::new();
-        for one in &self.subscriptions {
-            let what = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
-            let members = wanted.entry(what).or_insert(0);
-            *members = if one.queue().is_some() { *members + 1 } else { 1 };
-        }
-        wanted
+    pub(super) fn wanted(&self) -> Picture {
+        picture_of(&self.subscriptions)
     }
 
-    /// A client goes.
+    /// Removes a client with one subscription.
     pub(super) fn leave(&mut self, subscription: &Arc<Subscription>) {
-        let number = self
-            .subscriptions
-            .iter()
-            .position(|one| Arc::ptr_eq(one, subscription));
-        self.unsubscribe(number.expect("it is here"));
+        let mut all = self.subscriptions.iter();
+        let number = all.position(|one| Arc::ptr_eq(one, subscription));
+        self.unsubscribe(number.expect("a subscription"));
     }
 
-    /// Those who wait no longer, each with whether all routes know.
+    /// Returns the subscriptions whose flushes have ended, each with whether all routes have acked it.
     pub(super) fn flushed(&mut self, now: Instant) -> Vec<(bool, Arc<Subscription>)> {
         let (all, routes) = (&self.shared.flush, &self.shared.interest.routes);
         let mut done = Vec::new();
-        self.waiting.retain_mut(|waiting| {
-            let Waiting {
-                flush,
-                client,
-                subscription,
-            } = waiting;
-            let given_up = all.given_up();
-            if flush.is_waiting(client, FLUSH_TIMEOUT, all, routes, now) {
+        self.waiting.retain_mut(|(flush, subscription)| {
+            let (client, given_up) = (&subscription.client, all.given_up());
+            if flush
+                .waits_until(client, FLUSH_TIMEOUT, all, routes, now)
+                .is_some()
+            {
                 return true;
             }
             let home = self.shared.home(client.id);

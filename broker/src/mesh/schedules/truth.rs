@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::node::{Node, Wanted};
+use super::node::Node;
 use super::world::World;
 use crate::flush::is_waited_for;
+use crate::route::announcer::tests::Picture;
 use crate::subscription::Subscription;
 
 impl World {
@@ -79,10 +80,10 @@ impl World {
 
     /// What every node believes of every other one is what that one's clients listen to.
     pub(super) fn check_pictures(&self) {
-        let truths: Vec<Wanted> = self.nodes.iter().map(Node::wanted).collect();
+        let truths: Vec<Picture> = self.nodes.iter().map(Node::wanted).collect();
         for node in &self.nodes {
             assert_eq!(node.shared.flush.waiting_len(), 0);
-            let mut believed: BTreeMap<u64, Wanted> = BTreeMap::new();
+            let mut believed: BTreeMap<u64, Picture> = BTreeMap::new();
             for one in node.shared.interest.remote.page(0, usize::MAX) {
                 let what = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
                 let of_peer = believed.entry(one.client.id).or_default();
