@@ -26,7 +26,7 @@ mod sockets;
 
 use std::future::pending;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -101,13 +101,11 @@ impl Mesh {
     /// called within a tokio runtime.
     pub(crate) fn start(
         shared: &Arc<Shared>,
-        (listener, address): (StdListener, SocketAddr),
+        (listener, address): (TcpListener, SocketAddr),
         http: Option<SocketAddr>,
         workers: Vec<Sender<Newcomer>>,
     ) -> Result<Self, MeshError> {
         let settings = shared.settings.load_full();
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
         let config = settings.zookeeper()?.map(|zookeeper| Config {
             zookeeper: Some(zookeeper),
             gossip: false,

@@ -84,17 +84,10 @@ impl Outbox {
         }
     }
 
-    /// Creates the outbox of a route to another node.
-    pub(crate) fn for_route(
-        id: u64,
-        socket: Arc<TcpStream>,
-        workers: usize,
-        pending_bytes_max: usize,
-    ) -> Self {
-        Self {
-            pending_bytes_max: Some(pending_bytes_max),
-            ..Self::new(id, Some(socket), workers)
-        }
+    /// Sets a limit on pending bytes, instead of the limit for clients.
+    pub(crate) const fn with_pending_bytes_max(mut self, bytes: usize) -> Self {
+        self.pending_bytes_max = Some(bytes);
+        self
     }
 
     /// Creates an outbox that sends nothing, for tests.
@@ -114,9 +107,8 @@ impl Outbox {
     /// Returns the slot in which this worker last staged bytes for the client. A hint: the slot may be another client's now.
     #[inline]
     pub(crate) fn place(&self, worker: usize) -> usize {
-        self.places
-            .get(worker)
-            .map_or(usize::MAX, |place| place.load(Relaxed) as usize)
+        let place = self.places.get(worker);
+        place.map_or(usize::MAX, |place| place.load(Relaxed) as usize)
     }
 
     #[inline]
@@ -266,19 +258,12 @@ impl Outbox {
 
     /// Returns the reason to close the connection, if another task or a socket error has set one.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        if self.needs_attention() {
-            self.queue().reason
-        } else {
-            None
-        }
+        self.needs_attention().then(|| self.queue().reason).flatten()
     }
 
     /// Returns the time since which the socket has taken no pending bytes, or `None` if none are pending.
     pub(crate) fn blocked_since(&self) -> Option<Instant> {
-        if !self.needs_attention() {
-            return None;
-        }
-        let queue = self.queue();
+        let queue = self.needs_attention().then(|| self.queue())?;
         (queue.bytes > 0).then_some(queue.blocked_since)
     }
 

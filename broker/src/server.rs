@@ -116,7 +116,13 @@ impl Server {
             }
             None => bind(&wanted).map_err(clients_error)?,
         };
-        let http = settings.http_listen().as_ref().map(listen_for_http).transpose()?;
+        let http = match settings.http_listen() {
+            Some(wanted) => {
+                let listening = bind_and_listen(&wanted);
+                Some(listening.map_err(|error| listen_error("HTTP", "-m", &wanted, error))?)
+            }
+            None => None,
+        };
         let backlog = settings.process.listen_backlog;
         let mesh = mesh_socket(sockets.mesh, &settings)?;
         let shared = Arc::new(Shared::new(settings, address));
@@ -328,34 +334,20 @@ fn listen_error(
     }
 }
 
-fn listen_for_http(wanted: &ListenAddress) -> Result<(TcpListener, SocketAddr), RunError> {
-    let listen = || {
-        let (socket, address) = bind(wanted)?;
-        Ok((listen(&socket, 128)?, address))
-    };
-    listen().map_err(|error| listen_error("HTTP", "-m", wanted, error))
-}
-
 fn mesh_socket(
     given: Option<StdListener>,
     settings: &Settings,
-) -> Result<Option<(StdListener, SocketAddr)>, RunError> {
+) -> Result<Option<(TcpListener, SocketAddr)>, RunError> {
     if let Some(listener) = given {
         let address = listener.local_addr().map_err(MeshError::Socket)?;
-        return Ok(Some((listener, address)));
-    }
-    if !settings.is_clustered() {
-        return Ok(None);
+        return Ok(Some((nonblocking(listener).map_err(MeshError::Socket)?, address)));
     }
     let wanted = settings.mesh_listen();
-    let listener = || {
-        let (socket, address) = bind(&wanted)?;
-        socket.listen(128)?;
-        Ok((StdListener::from(socket), address))
-    };
-    listener()
-        .map(Some)
-        .map_err(|error| listen_error("other nodes", "--cluster", &wanted, error))
+    let listening = settings
+        .is_clustered()
+        .then(|| bind_and_listen(&wanted))
+        .transpose();
+    listening.map_err(|error| listen_error("other nodes", "--cluster", &wanted, error))
 }
 
 /// Returns a socket bound to `wanted`, and its actual address.
@@ -368,7 +360,15 @@ fn bind(wanted: &ListenAddress) -> io::Result<(Socket, SocketAddr)> {
 
 fn listen(socket: &Socket, backlog: u32) -> io::Result<TcpListener> {
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    let listener = StdListener::from(socket.try_clone()?);
+    nonblocking(socket.try_clone()?.into())
+}
+
+fn bind_and_listen(wanted: &ListenAddress) -> io::Result<(TcpListener, SocketAddr)> {
+    let (socket, address) = bind(wanted)?;
+    Ok((listen(&socket, 128)?, address))
+}
+
+fn nonblocking(listener: StdListener) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }

@@ -111,7 +111,8 @@ pub(crate) async fn run(beginning: Beginning, received: Vec<u8>, socket: io::Res
     // Clients are numbered upwards from 1, and routes downwards from the maximum, so that their ids differ.
     let id = u64::MAX - beginning.number;
     let pending_bytes_max = shared.settings.load().cluster.max_pending;
-    let outbox = Outbox::for_route(id, Arc::clone(&socket), shared.workers, pending_bytes_max);
+    let outbox = Outbox::new(id, Some(Arc::clone(&socket)), shared.workers);
+    let outbox = outbox.with_pending_bytes_max(pending_bytes_max);
     let session = RouteSession::new(beginning, outbox, Instant::now());
     let outbox = Arc::clone(&session.route.outbox);
     let mut shell = Shell::new(session, (outbox, socket), shared, (news, policy), &received);
