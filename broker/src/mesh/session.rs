@@ -324,15 +324,9 @@ impl Session for RouteSession {
             self.frame(&frame, router)?;
         }
         self.ack(router);
-        let (messages, bytes) = (&mut self.messages_in, &mut self.bytes_in);
-        self.route
-            .stats
-            .messages_in
-            .fetch_add(std::mem::take(messages), Relaxed);
-        self.route
-            .stats
-            .bytes_in
-            .fetch_add(std::mem::take(bytes), Relaxed);
+        let (stats, messages, bytes) = (&self.route.stats, &mut self.messages_in, &mut self.bytes_in);
+        stats.messages_in.fetch_add(std::mem::take(messages), Relaxed);
+        stats.bytes_in.fetch_add(std::mem::take(bytes), Relaxed);
         Ok(at)
     }
 
@@ -396,9 +390,7 @@ async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
         // The pending bytes may contain the last messages of clients that have disconnected.
         shell::write_rest(&outbox, linger::LINGER).await;
     }
-    let Shell {
-        mut session, socket, ..
-    } = shell;
+    let (mut session, socket) = (shell.session, shell.socket);
     session.lost = Some((reason, outbox.unsent_bytes()));
     drop(session);
     if is_given_up {
@@ -427,12 +419,12 @@ impl Drop for RouteSession {
             undelivered: self.route.undelivered.load(Relaxed),
         });
         let unsent = std::mem::take(&mut self.unsent);
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
         if unsent.is_empty() {
             return;
         }
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
         // The keeper's queue is full, but it must get the event that the route has ended.
         let (events, number) = (self.events.clone(), self.route.number);
         runtime.spawn(async move {

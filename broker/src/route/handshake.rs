@@ -35,7 +35,7 @@ pub(crate) enum HandshakeError {
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("the connection broke: {0}")]
-    Broken(io::Error),
+    Broken(#[from] io::Error),
     #[error("the peer closed the connection during the handshake")]
     Closed,
     #[error("the peer is not a mesh node: it sent {0:?}")]
@@ -144,7 +144,6 @@ pub(crate) struct AcceptedRoute {
     pub(crate) number: u64,
     pub(crate) stream: TcpStream,
     pub(crate) hello: Hello,
-    pub(crate) origin: Origin,
     pub(crate) address: SocketAddr,
     /// Bytes received after the handshake.
     pub(crate) rest: Vec<u8>,
@@ -154,12 +153,12 @@ pub(crate) struct AcceptedRoute {
 pub(crate) async fn perform(
     mut stream: TcpStream,
     own: &Hello,
-    origin: Origin,
+    origin: &Origin,
     limit: Duration,
     verdict_requests: Sender<VerdictRequest>,
 ) -> Result<AcceptedRoute, HandshakeError> {
-    let address = plain(stream.peer_addr().map_err(HandshakeError::Broken)?);
-    stream.set_nodelay(true).map_err(HandshakeError::Broken)?;
+    let address = plain(stream.peer_addr()?);
+    stream.set_nodelay(true)?;
     let handshaking = async {
         let (mut handshake, mut greeting) = (Handshake::new(own.clone()), PREAMBLE.to_vec());
         handshake.put_hello(&mut greeting);
@@ -168,10 +167,7 @@ pub(crate) async fn perform(
             // The dialling side sends first. A client that connects here by mistake gets an -ERR instead of binary frames.
             receive_preamble(&mut stream, &mut received, &own.client, limit / 2).await?;
         }
-        stream
-            .write_all(&greeting)
-            .await
-            .map_err(HandshakeError::Broken)?;
+        stream.write_all(&greeting).await?;
         if origin.dialled().is_some() {
             read_preamble(&mut stream, &mut received).await?;
         }
@@ -194,31 +190,27 @@ pub(crate) async fn perform(
             let sent = verdict_requests.send(request).await;
             sent.map_err(|_| HandshakeError::Ending)?;
             let (verdict, number) = answered.await.map_err(|_| HandshakeError::Ending)?;
-            let mut answer_frame = Vec::new();
-            match handshake.apply_verdict(verdict, &mut answer_frame) {
-                Ok(None) => stream
-                    .write_all(&answer_frame)
-                    .await
-                    .map_err(HandshakeError::Broken)?,
-                Ok(Some(hello)) => return Ok((hello, number, answer_frame, received)),
+            let mut reply = Vec::new();
+            match handshake.apply_verdict(verdict, &mut reply) {
+                Ok(None) => stream.write_all(&reply).await?,
+                Ok(Some(hello)) => return Ok((hello, number, reply, received)),
                 Err(error) => {
-                    send_last(&mut stream, &answer_frame).await;
+                    send_last(&mut stream, &reply).await;
                     return Err(error);
                 }
             }
         }
     };
-    let (hello, number, answer_frame, rest) = timeout(limit, handshaking)
+    let (hello, number, reply, rest) = timeout(limit, handshaking)
         .await
         .map_err(|_| HandshakeError::Timeout(limit))??;
     // From here on the connection is registered as route `number`. No error may be returned: the caller must install the route.
     // If this write fails, the route ends at once, like any broken route.
-    let _ = timeout(limit, stream.write_all(&answer_frame)).await;
+    let _ = timeout(limit, stream.write_all(&reply)).await;
     Ok(AcceptedRoute {
         number,
         stream,
         hello,
-        origin,
         address,
         rest,
     })
@@ -337,38 +329,34 @@ async fn receive_preamble(
         let head = received.get(..verb.len());
         head.is_some_and(|head| head.eq_ignore_ascii_case(verb))
     });
-    Err(if is_client {
-        HandshakeError::Client(client_address.to_owned())
-    } else {
-        error
-    })
+    if is_client {
+        return Err(HandshakeError::Client(client_address.to_owned()));
+    }
+    Err(error)
 }
 
 async fn read_preamble(stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<(), HandshakeError> {
-    while received.len() < PREAMBLE.len() {
-        let matches = PREAMBLE.starts_with(received);
-        if !matches {
-            break;
-        }
+    while received.len() < PREAMBLE.len() && PREAMBLE.starts_with(received) {
         read_more(stream, received).await?;
     }
-    if !received.starts_with(PREAMBLE) {
-        let shown = String::from_utf8_lossy(&received[..received.len().min(32)]).into_owned();
-        if !received.starts_with(b"INFO ") {
-            return Err(HandshakeError::Stranger(shown));
-        }
-        while !received.contains(&b'\n')
-            && received.len() < INFO_BYTES_MAX
-            && read_more(stream, received).await.is_ok()
-        {}
-        return Err(if is_info_of_route(received) {
-            HandshakeError::RoutePort(shown)
-        } else {
-            HandshakeError::ClientPort(shown)
-        });
+    if received.starts_with(PREAMBLE) {
+        received.drain(..PREAMBLE.len());
+        return Ok(());
     }
-    received.drain(..PREAMBLE.len());
-    Ok(())
+    let shown = String::from_utf8_lossy(&received[..received.len().min(32)]).into_owned();
+    if !received.starts_with(b"INFO ") {
+        return Err(HandshakeError::Stranger(shown));
+    }
+    while !received.contains(&b'\n') && received.len() < INFO_BYTES_MAX {
+        if read_more(stream, received).await.is_err() {
+            break;
+        }
+    }
+    Err(if is_info_of_route(received) {
+        HandshakeError::RoutePort(shown)
+    } else {
+        HandshakeError::ClientPort(shown)
+    })
 }
 
 /// Returns whether this INFO comes from a nats-server's port for routes: it has `lnoc`, or an `ip` with a nats-route:// URL (before 2.0).
@@ -381,9 +369,8 @@ fn is_info_of_route(received: &[u8]) -> bool {
 }
 
 async fn read_more(stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<(), HandshakeError> {
-    match stream.read_buf(received).await {
-        Ok(0) => Err(HandshakeError::Closed),
-        Ok(_) => Ok(()),
-        Err(error) => Err(HandshakeError::Broken(error)),
+    match stream.read_buf(received).await? {
+        0 => Err(HandshakeError::Closed),
+        _ => Ok(()),
     }
 }

@@ -152,7 +152,7 @@ impl Task {
                 let origin = Origin::Dialled(at.clone());
                 let result = match timeout(limit, connect(&at, &own.mesh)).await {
                     Ok(Ok(stream)) => {
-                        handshake::perform(stream, &own, origin.clone(), limit, verdict_requests).await
+                        handshake::perform(stream, &own, &origin, limit, verdict_requests).await
                     }
                     Ok(Err(error)) => Err(HandshakeError::Connect(error)),
                     Err(_) => Err(HandshakeError::Timeout(limit)),
@@ -185,7 +185,7 @@ impl Task {
         let (limit, verdict_requests) = self.handshake_parameters();
         let task = self.handshakes.spawn(async move {
             let origin = Origin::Accepted(peer);
-            let result = handshake::perform(stream, &own, origin.clone(), limit, verdict_requests).await;
+            let result = handshake::perform(stream, &own, &origin, limit, verdict_requests).await;
             (origin, result)
         });
         let text = "too many pending handshakes on the port for other nodes; the oldest are closed";
@@ -219,15 +219,15 @@ impl Task {
     async fn handshake_ended(&mut self, origin: Origin, result: Result<AcceptedRoute, HandshakeError>) {
         self.remove_pending(&origin);
         match result {
-            Ok(accepted) => self.install(accepted).await,
+            Ok(accepted) => self.install(&origin, accepted).await,
             Err(error) => self.keeper.connection_failed(origin, &error, Instant::now()),
         }
     }
 
-    async fn install(&mut self, accepted: AcceptedRoute) {
+    async fn install(&mut self, origin: &Origin, accepted: AcceptedRoute) {
         let now = Instant::now();
         let (number, rest) = (accepted.number, accepted.rest);
-        let dialled = accepted.origin.dialled();
+        let dialled = origin.dialled();
         let beginning = self
             .keeper
             .begin_session(number, accepted.hello, dialled, accepted.address, now);
