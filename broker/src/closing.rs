@@ -3,11 +3,8 @@
 /// Reason for closing the connection of a client or a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// The peer closed the connection.
     ClientClosed,
-    /// A read from the socket failed.
     ReadError,
-    /// A write to the socket failed.
     WriteError,
     /// More than `pending_bytes_max` bytes are pending.
     SlowConsumerPending,
@@ -15,9 +12,7 @@ pub(crate) enum Reason {
     SlowConsumerDeadline,
     /// Too many PINGs are unanswered.
     Stale,
-    /// No CONNECT within the timeout.
     AuthenticationTimeout,
-    /// The credentials are wrong or missing.
     AuthorizationViolation,
     /// Reloaded settings no longer admit the client.
     AuthorizationRevoked,
@@ -31,9 +26,7 @@ pub(crate) enum Reason {
     HeadersNotSupported,
     /// The node at the other end refused the route.
     Refused,
-    /// The server is shutting down.
     Shutdown,
-    /// The task of the connection panicked.
     Panicked,
 }
 

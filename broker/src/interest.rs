@@ -3,7 +3,7 @@
 //! The interest of other nodes is in a table of the same type as that of local clients. A subscription in it belongs to a route, and
 //! stands for all subscriptions of that node's clients to one subject (and queue group).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::generations::Generations;
 use crate::name_index::NameIndex;
@@ -77,7 +77,7 @@ pub(crate) struct Interest {
     pub(crate) local: Subscriptions,
     pub(crate) remote: Subscriptions,
     pub(crate) routes: Routes,
-    announcer: Announcer,
+    announcer: Mutex<Announcer>,
     generations: Arc<Generations>,
 }
 
@@ -88,7 +88,7 @@ impl Interest {
             local: Subscriptions::new(Arc::clone(&generations)),
             remote: Subscriptions::new(Arc::clone(&generations)),
             routes: Routes::default(),
-            announcer: Announcer::default(),
+            announcer: Mutex::default(),
             generations,
         }
     }
@@ -118,7 +118,12 @@ impl Interest {
     /// Announces all recorded changes. When this returns, all changes made before the call are queued on all routes, including those
     /// that another thread was about to announce.
     pub(crate) fn announce_all(&self) {
-        self.announcer.announce(&self.local, &self.routes);
+        self.announcer().announce(&self.local, &self.routes);
+    }
+
+    // A panic under the lock ends one connection only, so the poison flag is ignored.
+    fn announcer(&self) -> MutexGuard<'_, Announcer> {
+        self.announcer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Announces the sizes of the queue groups whose size has changed, and makes the routes send them.
@@ -149,7 +154,7 @@ impl Interest {
 
     /// Queues the next piece of the local clients' interest on a new route. Returns whether it was the last piece.
     pub(crate) fn announce_piece(&self, cursor: &mut Cursor, route: &Route) -> bool {
-        self.announcer
+        self.announcer()
             .announce_piece(cursor, route, &self.local, &self.routes)
     }
 

@@ -89,7 +89,7 @@ impl Membership {
         };
         for route in routes {
             if let Some(address) = membership.address(&route, now) {
-                address.sources.is_configured = true;
+                address.is_configured = true;
             }
         }
         membership
@@ -108,7 +108,7 @@ impl Membership {
                 .addresses
                 .iter()
                 .filter(|(_, address)| address.is_open(&self.routes));
-            let spare = open.filter(|(_, address)| !address.sources.is_permanent());
+            let spare = open.filter(|(_, address)| !address.is_permanent());
             let oldest = spare.min_by_key(|(_, address)| address.seen_at)?.0.clone();
             self.addresses.remove(&oldest);
         }
@@ -122,10 +122,10 @@ impl Membership {
         let is_other = self.registered_namesake != namesake_run;
         self.registered_namesake = namesake_run;
         for (at, address) in &mut self.addresses {
-            address.sources.is_registered = nodes.iter().any(|node| node.mesh == *at);
+            address.is_registered = nodes.iter().any(|node| node.mesh == *at);
         }
         for node in nodes {
-            self.add_source(node, now, |address| address.sources.is_registered = true);
+            self.add_source(node, now, |address| address.is_registered = true);
         }
         if is_other {
             // What is known about the namesake before is no evidence about this record: it is dialled again first.
@@ -145,7 +145,7 @@ impl Membership {
             // A peer may still name the previous run of this node.
             if node.id != self.rules.own.id {
                 self.add_source(node, now, |address| {
-                    address.sources.is_named_by_peer = true;
+                    address.is_named_by_peer = true;
                     address.seen_at = now;
                 });
             }
@@ -159,7 +159,7 @@ impl Membership {
         let Some(address) = self.address(&node.mesh, now) else {
             return;
         };
-        let was_unnamed = address.sources.is_empty();
+        let was_unnamed = !address.is_named();
         name(address);
         if address.id.as_deref() != Some(&*node.id) {
             address.id = Some(node.id.clone());
@@ -178,7 +178,7 @@ impl Membership {
         let routes = &self.routes;
         self.addresses.retain(|_, address| {
             let is_recent = now.duration_since(address.seen_at) <= REMEMBERED;
-            is_recent || address.sources.is_permanent() || !address.is_open(routes)
+            is_recent || address.is_permanent() || !address.is_open(routes)
         });
         if self.leaving {
             return Vec::new();
@@ -234,7 +234,7 @@ impl Membership {
             RefusalReason::Linked => {}
             _ if why.is_duplicate() => max = max.min(DUPLICATE_REDIAL_MAX),
             // A configured host name may resolve to another node the next time, so it is kept.
-            RefusalReason::Itself if !address.sources.is_configured || is_ip(at) => {
+            RefusalReason::Itself if !address.is_configured || is_ip(at) => {
                 self.addresses.remove(at);
                 return false;
             }
@@ -368,7 +368,7 @@ impl Membership {
         };
         if sent_goodbye {
             self.addresses
-                .retain(|_, address| address.id.as_ref() != Some(&id) || address.sources.is_configured);
+                .retain(|_, address| address.id.as_ref() != Some(&id) || address.is_configured);
         }
         // Only a route that lasted resets the backoff.
         let lasted = |since| now.duration_since(since) >= LASTING_ROUTE;
@@ -376,7 +376,7 @@ impl Membership {
         let addresses = self.addresses.values_mut();
         for address in addresses.filter(|address| address.id.as_ref() == Some(&id)) {
             address.seen_at = now;
-            address.sources.is_named_by_peer = false;
+            address.is_named_by_peer = false;
             address.answered = false;
             if was_lasting {
                 address.failures = 0;
@@ -408,10 +408,7 @@ impl Membership {
     pub(crate) fn refusal(&self) -> Option<(String, String)> {
         let mut addresses = self.addresses.iter().filter(|_| self.routes.is_empty());
         addresses.find_map(|(at, address)| {
-            let text = address
-                .refusal
-                .as_ref()
-                .filter(|_| address.sources.is_registered)?;
+            let text = address.refusal.as_ref().filter(|_| address.is_registered)?;
             Some((at.clone(), text.clone()))
         })
     }
@@ -434,12 +431,12 @@ impl Membership {
             Some(route) => !is_settled(route),
             None if address.namesake.is_some_and(|namesake| namesake.yields) => false,
             None => {
-                let refusals_max = if address.sources.is_registered {
+                let refusals_max = if address.is_registered {
                     REFUSALS_BELIEVED
                 } else {
                     1
                 };
-                !address.answered && address.connects_refused < refusals_max && !address.sources.is_empty()
+                !address.answered && address.connects_refused < refusals_max && address.is_named()
             }
         };
         let awaited = self.addresses.iter().filter(|(_, address)| is_awaited(address));

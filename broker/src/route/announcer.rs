@@ -1,70 +1,28 @@
 //! Announces the interest of local clients to the other nodes: the complete interest when a route is established, and each change after
 //! that.
 //!
-//! The table of subscriptions keeps the changes in order until they are announced. One thread at a time takes them, encodes them once
-//! and appends them to each route. So every route gets all changes in order. When [`Announcer::announce`] returns, all changes made
-//! before the call are on every route, even if another thread has taken them.
+//! The table of subscriptions keeps the changes in order until they are announced. One thread at a time, under a lock, takes them,
+//! encodes them once and appends them to each route. So every route gets all changes in order. When [`Announcer::announce`] returns, all
+//! changes made before the call are on every route, even if another thread has taken them.
 //!
 //! A new route gets the complete interest in pieces. Each piece is appended before the changes that were made after it was read, so a
 //! piece never undoes a change.
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Route;
 use super::frame;
 use super::routes::Routes;
 use crate::subscriptions::{Change, Cursor, Subscriptions};
 
+/// The buffers of an announcement. They are used again for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Announcer {
-    buffers: Mutex<Buffers>,
-}
-
-#[derive(Debug, Default)]
-struct Buffers {
     changes: Vec<Change>,
     bytes: Vec<u8>,
 }
 
 impl Announcer {
     /// Appends the changes that `table` has kept to each route. The caller must make the routes send them.
-    pub(crate) fn announce(&self, table: &Subscriptions, routes: &Routes) {
-        self.buffers().announce(table, routes);
-    }
-
-    /// Appends the next piece of the complete interest to a new route. The last piece is followed by SYNCED, and by a PING with the number
-    /// of the last change. Returns whether this was the last piece.
-    pub(crate) fn announce_piece(
-        &self,
-        cursor: &mut Cursor,
-        route: &Route,
-        table: &Subscriptions,
-        routes: &Routes,
-    ) -> bool {
-        let mut buffers = self.buffers();
-        let mut bytes = Vec::new();
-        let last_change = table.next_piece(cursor, |change| put(&mut bytes, &change));
-        route.outbox.append(&bytes);
-        // All changes up to the last one must be on the route before the PING that asks for their ack.
-        buffers.announce(table, routes);
-        let Some(change) = last_change else { return false };
-        bytes.clear();
-        frame::put(&mut bytes, frame::SYNCED, b"");
-        // From here on the peer can be asked for acks.
-        route.set_snapshot_sent();
-        frame::put_ping(&mut bytes, change);
-        route.outbox.append(&bytes);
-        true
-    }
-
-    // A panic while the lock is held ends one connection only, so the poison flag is ignored.
-    fn buffers(&self) -> MutexGuard<'_, Buffers> {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Buffers {
-    fn announce(&mut self, table: &Subscriptions, routes: &Routes) {
+    pub(crate) fn announce(&mut self, table: &Subscriptions, routes: &Routes) {
         table.take_changes(&mut self.changes);
         if self.changes.is_empty() {
             return;
@@ -76,6 +34,30 @@ impl Buffers {
         for route in routes.load().iter() {
             route.outbox.append(&self.bytes);
         }
+    }
+
+    /// Appends the next piece of the complete interest to a new route. The last piece is followed by SYNCED, and by a PING with the number
+    /// of the last change. Returns whether this was the last piece.
+    pub(crate) fn announce_piece(
+        &mut self,
+        cursor: &mut Cursor,
+        route: &Route,
+        table: &Subscriptions,
+        routes: &Routes,
+    ) -> bool {
+        let mut bytes = Vec::new();
+        let last_change = table.next_piece(cursor, |change| put(&mut bytes, &change));
+        route.outbox.append(&bytes);
+        // All changes up to the last one must be on the route before the PING that asks for their ack.
+        self.announce(table, routes);
+        let Some(change) = last_change else { return false };
+        bytes.clear();
+        frame::put(&mut bytes, frame::SYNCED, b"");
+        // From here on the peer can be asked for acks.
+        route.set_snapshot_sent();
+        frame::put_ping(&mut bytes, change);
+        route.outbox.append(&bytes);
+        true
     }
 }
 

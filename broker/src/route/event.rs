@@ -13,7 +13,6 @@ pub(crate) enum RouteEvent {
     Synced,
     /// The peer names other nodes.
     Peers(Vec<Peer>),
-    /// The peer accepts clients from now on.
     Serving,
     /// The peer accepts no more clients.
     Draining,

@@ -13,29 +13,12 @@ use super::namesake::Namesake;
 /// Limit on the random delay before the first redial.
 const REDIAL_MS_FIRST: u64 = 100;
 
-/// Sources that name an address: the configuration, the registry, another node.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Sources {
+/// What is known about one address, and which sources name it: the configuration, the registry, other nodes.
+#[derive(Debug)]
+pub(super) struct Address {
     pub(super) is_configured: bool,
     pub(super) is_registered: bool,
     pub(super) is_named_by_peer: bool,
-}
-
-impl Sources {
-    /// Returns whether no source names the address.
-    pub(super) const fn is_empty(self) -> bool {
-        !self.is_permanent() && !self.is_named_by_peer
-    }
-
-    /// Returns whether the address is kept as long as it is named. An address that only a node has named is forgotten after a time.
-    pub(super) const fn is_permanent(self) -> bool {
-        self.is_configured || self.is_registered
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Address {
-    pub(super) sources: Sources,
     /// Id of the node at this address, if known.
     pub(super) id: Option<String>,
     pub(super) is_dialled: bool,
@@ -58,7 +41,9 @@ pub(super) struct Address {
 impl Address {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            sources: Sources::default(),
+            is_configured: false,
+            is_registered: false,
+            is_named_by_peer: false,
             id: None,
             is_dialled: false,
             dial_at: now,
@@ -70,6 +55,16 @@ impl Address {
             namesake_run: None,
             seen_at: now,
         }
+    }
+
+    /// Returns whether a source names the address.
+    pub(super) const fn is_named(&self) -> bool {
+        self.is_permanent() || self.is_named_by_peer
+    }
+
+    /// Returns whether the address is kept as long as it is named. An address that only a node has named is forgotten after a time.
+    pub(super) const fn is_permanent(&self) -> bool {
+        self.is_configured || self.is_registered
     }
 
     pub(super) fn is_linked(&self, routes: &BTreeMap<String, RouteState>) -> bool {

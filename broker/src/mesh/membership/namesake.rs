@@ -118,7 +118,7 @@ impl Membership {
     /// namesake. Returns `None` if other nodes are registered and none is linked: this node may then be the one that is cut off.
     pub(crate) fn silent_namesake(&self) -> Option<&str> {
         let run = self.registered_namesake.as_deref()?;
-        let registered = || self.addresses.values().filter(|at| at.sources.is_registered);
+        let registered = || self.addresses.values().filter(|at| at.is_registered);
         let is_own = |at: &Address| at.id.as_ref() == Some(&self.rules.own.id);
         let is_silent = registered().any(|at| is_own(at) && at.failures > 0 && at.namesake_run.is_none());
         let knows_enough = !self.routes.is_empty() || registered().all(is_own);

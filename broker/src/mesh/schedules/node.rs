@@ -1,6 +1,5 @@
 //! One node of a simulated mesh, without sockets, timers and threads: its keeper, the sessions of its routes, and the routers of two
-//! workers, all of them the product's own. Now and then a worker is stopped amid its batch, which some of its recipients have got and some
-//! have not, while the other worker goes on.
+//! workers. A worker may be stopped for a few steps while its batch is sent to some of its recipients and not to the others.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,14 +29,14 @@ use crate::subscription::Subscription;
 
 const WORKERS: usize = 2;
 const EVENTS_MAX: usize = 10_000;
-/// Longer than a message, a stopped worker, an ack and a stopped worker again take.
+/// Longer than the way of a message and of its ack, with a stopped worker on each.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
     let text = format!("[process]\nworkers = {WORKERS}\n[cluster]\nsync_timeout_ms = 2000\n");
     Settings::from_toml(&text).expect("settings")
 });
 
-/// This node's end of a route.
+/// The side of a route that belongs to this node.
 pub(super) struct End {
     pub(super) connection: usize,
     pub(super) peer: usize,
@@ -52,10 +51,10 @@ pub(super) struct Node {
     events: Receiver<(u64, RouteEvent)>,
     next_tick: Instant,
     workers: Vec<Router>,
-    /// For so many steps each worker sends nothing: it was stopped amid a batch.
+    /// Number of steps for which each worker is still stopped.
     stopped_steps: [u32; WORKERS],
     pub(super) ends: BTreeMap<u64, End>,
-    /// What was sent over routes, and to clients.
+    /// Output for routes, and for clients.
     pub(super) wire: Wire,
     pub(super) clients_wire: Wire,
     pub(super) subscriptions: Vec<Arc<Subscription>>,
@@ -86,7 +85,7 @@ impl Node {
             run: run.to_string(),
             began: run,
             mesh: mesh_address(number),
-            // Whoever serves is waited for from the beginning.
+            // Flushes wait for a node that serves, even while it is being sent the complete interest.
             serving: (seed ^ run).is_multiple_of(2),
             ..Hello::default()
         };
@@ -130,7 +129,7 @@ impl Node {
         }
     }
 
-    /// The connection is the route of this number.
+    /// Starts the session of a connection that has become route `number`.
     pub(super) fn install(
         &mut self,
         number: u64,
@@ -156,14 +155,14 @@ impl Node {
         self.settle(now);
     }
 
-    /// What the sessions tell the keeper.
+    /// Passes the events of the sessions to the keeper.
     fn settle(&mut self, now: Instant) {
         while let Ok((number, event)) = self.events.try_recv() {
             self.keeper.handle_event(number, event, now);
         }
     }
 
-    /// Bytes came over a route, or none, and its session is to go on.
+    /// Gives the session of a route its turn, with the received bytes, if any.
     pub(super) fn take(&mut self, number: u64, bytes: &[u8], now: Instant) -> Result<(), Reason> {
         let Some(end) = self.ends.get_mut(&number) else {
             return Ok(());
@@ -178,7 +177,7 @@ impl Node {
         Ok(())
     }
 
-    /// What is due. Returns the routes that are lost.
+    /// Handles expired timers. Returns the routes that have ended.
     pub(super) fn work(&mut self, now: Instant) -> Vec<u64> {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
@@ -200,7 +199,7 @@ impl Node {
         lost
     }
 
-    /// A route is gone. Returns its connection.
+    /// Removes a route that has ended. Returns its connection.
     pub(super) fn detach(&mut self, number: u64, now: Instant) -> Option<usize> {
         let end = self.ends.remove(&number)?;
         drop(end.session);
@@ -208,7 +207,7 @@ impl Node {
         Some(end.connection)
     }
 
-    /// Each worker sends what it has staged; or only what is for one of the routes, and the rest some steps later.
+    /// Lets each worker send its staged output; or only that for one of the routes, and the rest some steps later.
     pub(super) fn flush(&mut self, rng: &mut StdRng) {
         for (router, stopped) in self.workers.iter_mut().zip(&mut self.stopped_steps) {
             let was_stopped = *stopped > 0;

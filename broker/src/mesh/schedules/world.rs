@@ -1,4 +1,4 @@
-//! The network between simulated nodes, the registry, and what an unkind world does to both.
+//! The network between simulated nodes, the registry, and the faults of both.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_millis(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(400);
 const SUBJECTS: [&str; 7] = ["a", "b", "a.b", "a.c", "a.*", "a.>", ">"];
 
-/// How far one side of a connection is.
+/// State of a connection on one side.
 enum Side {
     Greets(Box<Handshake>),
     Linked(u64),
@@ -25,14 +25,14 @@ enum Side {
 
 struct Connection {
     nodes: [usize; 2],
-    /// The runs of the two nodes between which it is.
+    /// The runs of the two nodes.
     runs: [String; 2],
     sides: [Side; 2],
-    /// What is on its way to each side, and when it arrives; `None`: the end.
+    /// Bytes in flight to each side, with the time of their arrival. `None` is the end of the connection.
     ways: [VecDeque<(Instant, Option<Vec<u8>>)>; 2],
     held: [Vec<u8>; 2],
     opened: Instant,
-    /// Nothing passes any more, and neither side notices.
+    /// All bytes are lost, and neither side is notified.
     silent: bool,
 }
 
@@ -41,7 +41,7 @@ impl Connection {
         usize::from(self.nodes[1] == node)
     }
 
-    /// Sends to a side. What was sent before arrives before.
+    /// Sends bytes to a side, to arrive at `at`, but not before those that were sent earlier.
     fn send(&mut self, to: usize, at: Instant, bytes: Option<Vec<u8>>) {
         let after = self.ways[to].back().map_or(at, |(before, _)| *before);
         self.ways[to].push_back((at.max(after), bytes));
@@ -54,11 +54,11 @@ pub(super) struct World {
     /// The connections of each node.
     of_node: Vec<BTreeSet<usize>>,
     opened: usize,
-    /// Groups between which nothing passes.
+    /// The partition of each node. No bytes pass between partitions.
     group: Vec<usize>,
     is_registered: bool,
     registry_reaches: Vec<bool>,
-    /// What the registry tells is incomplete.
+    /// The snapshots of the registry are incomplete.
     registry_lags: bool,
     runs: u64,
     seed: u64,
