@@ -74,7 +74,7 @@ impl PauseWatch {
 
 /// Checks every socket of this worker and closes the reset ones.
 fn end_reset_connections(worker: usize, paused: Duration, shared: &Shared) {
-    let is_here = |number| shared.home(number) == worker;
+    let is_here = |number| shared.worker_of(number) == worker;
     let (clients, routes) = (shared.clients.open(), shared.interest.routes.load());
     let clients = clients.iter().map(|client| &client.outbox);
     let clients = clients.filter(|outbox| is_here(outbox.id));

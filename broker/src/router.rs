@@ -328,16 +328,12 @@ struct SharedBody {
 impl SharedBody {
     /// Returns the shared part if the message is large and has several recipients.
     fn if_worth_it(message: &Publish<'_>, recipients: usize) -> Option<Self> {
-        let whole_bytes = message.payload.len() + message.headers.map_or(0, <[u8]>::len);
-        (recipients > 1 && whole_bytes >= SHARED_BYTES_MIN).then(|| Self::new(message))
-    }
-
-    fn new(message: &Publish<'_>) -> Self {
         let headers = message.headers.unwrap_or_default();
-        Self {
+        let is_large = headers.len() + message.payload.len() >= SHARED_BYTES_MIN;
+        (recipients > 1 && is_large).then(|| Self {
             headers_len: headers.len(),
             body: [headers, message.payload, b"\r\n"].concat().into(),
-        }
+        })
     }
 }
 

@@ -253,7 +253,7 @@ impl Server {
         }
         self.shared.set_lame_duck();
         let policy = self.shared.policy.load_full();
-        let all_left = timeout(policy.lame_duck_grace, self.shared.none_left());
+        let all_left = timeout(policy.lame_duck_grace, self.shared.all_clients_closed());
         let all_left = all_left.await.is_ok();
         // Sidecars left because of the state `draining`. Readers that ignore the state would still connect while the record exists.
         if let Some(mesh) = &self.mesh {
@@ -286,7 +286,7 @@ impl Server {
         if let Some(mut mesh) = self.mesh.take() {
             mesh.unregister().await;
             // The last messages of clients must go over the routes before these are closed. Closing a client takes a bounded time.
-            self.shared.none_left().await;
+            self.shared.all_clients_closed().await;
             mesh.leave().await;
         }
         // Each worker ends with its last client. Closing a client takes a bounded time.

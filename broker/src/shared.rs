@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) loaded_at: ArcSwap<SystemTime>,
     pub(crate) policy: ArcSwap<Policy>,
     /// Counts changes of `policy` and [`Advertised`]. The task of a client checks both when the count differs.
-    news: AtomicU64,
+    revision: AtomicU64,
     lame_duck: AtomicBool,
     /// Addresses of the other nodes for clients.
     connect_urls: ArcSwap<Vec<String>>,
@@ -73,7 +73,7 @@ pub(crate) struct Shared {
     /// Number of client connections that are accepted and not closed yet.
     live: AtomicU64,
     near_limit: NearLimit,
-    none_left: Notify,
+    all_closed: Notify,
 }
 
 impl Shared {
@@ -87,7 +87,7 @@ impl Shared {
             },
             policy: ArcSwap::from_pointee(Policy::new(&settings)),
             loaded_at: ArcSwap::from_pointee(started_at),
-            news: AtomicU64::new(0),
+            revision: AtomicU64::new(0),
             lame_duck: AtomicBool::new(false),
             connect_urls: ArcSwap::default(),
             had_peers: AtomicBool::new(false),
@@ -107,13 +107,13 @@ impl Shared {
             serving: AtomicBool::new(false),
             live: AtomicU64::new(0),
             near_limit: NearLimit::default(),
-            none_left: Notify::new(),
+            all_closed: Notify::new(),
             settings: ArcSwap::from_pointee(settings),
         }
     }
 
     /// Returns the number of the worker that serves the client or route with this number.
-    pub(crate) const fn home(&self, number: u64) -> usize {
+    pub(crate) const fn worker_of(&self, number: u64) -> usize {
         (number % self.workers as u64) as usize
     }
 
@@ -153,9 +153,9 @@ impl Shared {
         self.notify_clients();
     }
 
-    /// Wakes the task of each client, to check [`news`](Self::news).
+    /// Wakes the task of each client, to check [`revision`](Self::revision).
     fn notify_clients(&self) {
-        self.news.fetch_add(1, Relaxed);
+        self.revision.fetch_add(1, Relaxed);
         self.clients.wake_all();
     }
 
@@ -182,7 +182,7 @@ impl Shared {
     }
 
     /// Updates `connect_urls` after a change of the routes, and sends clients a new INFO if it differs.
-    pub(crate) fn set_peers(&self) {
+    pub(crate) fn update_connect_urls(&self) {
         if self.settings.load().cluster.no_advertise {
             return;
         }
@@ -202,8 +202,8 @@ impl Shared {
 
     /// Returns a number that changes with `policy` and [`Advertised`].
     #[inline]
-    pub(crate) fn news(&self) -> u64 {
-        self.news.load(Relaxed)
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision.load(Relaxed)
     }
 
     /// Returns the fields of INFO that can change.
@@ -287,7 +287,7 @@ impl Shared {
     }
 
     /// Counts an accepted client connection. Returns `false` if it is over the limit and must be refused.
-    pub(crate) fn began(&self) -> bool {
+    pub(crate) fn connection_accepted(&self) -> bool {
         let max = self.policy.load().connections_max as u64;
         let room = |live| (live < max).then_some(live + 1);
         let Ok(before) = self.live.fetch_update(Relaxed, Relaxed, room) else {
@@ -307,22 +307,22 @@ impl Shared {
     }
 
     /// Counts a closed client connection.
-    pub(crate) fn ended(&self) {
+    pub(crate) fn connection_closed(&self) {
         if self.live.fetch_sub(1, Relaxed) == 1 {
-            self.none_left.notify_waiters();
+            self.all_closed.notify_waiters();
         }
     }
 
     /// Waits until no client connection is left.
-    pub(crate) async fn none_left(&self) {
+    pub(crate) async fn all_clients_closed(&self) {
         loop {
-            let none_left = self.none_left.notified();
-            tokio::pin!(none_left);
-            none_left.as_mut().enable();
+            let all_closed = self.all_closed.notified();
+            tokio::pin!(all_closed);
+            all_closed.as_mut().enable();
             if self.live.load(Relaxed) == 0 {
                 return;
             }
-            none_left.await;
+            all_closed.await;
         }
     }
 }

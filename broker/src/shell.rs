@@ -68,8 +68,8 @@ pub(crate) struct Shell<S> {
     outbox: Arc<Outbox>,
     shared: Arc<Shared>,
     policy: Arc<Policy>,
-    /// Value of [`Shared::news`] at the time of `policy`.
-    news: u64,
+    /// Value of [`Shared::revision`] at the time of `policy`.
+    revision: u64,
     intake: Intake,
     /// Complete frames may be left in `intake`, because the budget of the last turn was exhausted.
     unfinished: bool,
@@ -80,12 +80,12 @@ pub(crate) struct Shell<S> {
 }
 
 impl<S: Session> Shell<S> {
-    /// Creates the shell of a connection. `received` was read with the handshake. `news` was [read](Shared::news) before `policy`.
+    /// Creates the shell of a connection. `received` was read with the handshake. `revision` was [read](Shared::revision) before `policy`.
     pub(crate) fn new(
         session: S,
         (outbox, socket): (Arc<Outbox>, Arc<TcpStream>),
         shared: Arc<Shared>,
-        (news, policy): (u64, Arc<Policy>),
+        (revision, policy): (u64, Arc<Policy>),
         received: &[u8],
     ) -> Self {
         Self {
@@ -94,7 +94,7 @@ impl<S: Session> Shell<S> {
             outbox,
             shared,
             policy,
-            news,
+            revision,
             intake: Intake::with(received),
             unfinished: !received.is_empty(),
             held_until: None,
@@ -115,7 +115,7 @@ impl<S: Session> Shell<S> {
         if let Some(reason) = self.outbox.reason() {
             return Poll::Ready(reason);
         }
-        if self.shared.news() != self.news
+        if self.shared.revision() != self.revision
             && let Err(reason) = self.renew()
         {
             return Poll::Ready(reason);
@@ -141,7 +141,7 @@ impl<S: Session> Shell<S> {
     }
 
     fn renew(&mut self) -> Result<(), Reason> {
-        self.news = self.shared.news();
+        self.revision = self.shared.revision();
         self.policy = self.shared.policy.load_full();
         self.session.renew(&self.policy)
     }

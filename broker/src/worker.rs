@@ -72,7 +72,7 @@ async fn serve(mut newcomers: Receiver<Newcomer>, shared: Arc<Shared>) {
         }
         while routes.try_join_next().is_some() {}
     }
-    shared.none_left().await;
+    shared.all_clients_closed().await;
     while routes.join_next().await.is_some() {}
     flushing.abort();
     watching.abort();
@@ -105,5 +105,5 @@ async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<
             error!(client = id, %peer, "a bug ended the connection; the others go on");
         }
     }
-    shared.ended();
+    shared.connection_closed();
 }

@@ -56,7 +56,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
     let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
     let client_info = Arc::new(ClientInfo::new(Arc::clone(&outbox), peer));
     // Read before the policy: a change between the two is taken up again.
-    let news = shared.news();
+    let revision = shared.revision();
     shared.clients.insert(Arc::clone(&client_info));
     let policy = shared.policy.load_full();
     let mut session = ClientSession {
@@ -77,7 +77,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
         shared: Arc::clone(&shared),
     };
     session.inform(true);
-    let mut shell = Shell::new(session, (outbox, socket), shared, (news, policy), &[]);
+    let mut shell = Shell::new(session, (outbox, socket), shared, (revision, policy), &[]);
     let reason = shell.run().await;
     shell.session.end(reason);
     // What is left for it goes out as far as the socket takes it; then the connection is closed in order.

@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use super::membership::Membership;
 use super::rate_limited_log::RateLimitedLog;
-use super::session::{Beginning, Events};
+use super::session::{Events, RouteParameters};
 use crate::closing::Reason;
 use crate::route::event::RouteEvent;
 use crate::route::handshake::{HandshakeError, Origin, Verdict};
@@ -221,7 +221,7 @@ impl Keeper {
         dialled: Option<&str>,
         address: SocketAddr,
         now: Instant,
-    ) -> Beginning {
+    ) -> RouteParameters {
         self.membership.route_established(&peer, dialled, now);
         let by = if dialled.is_some() { "dialled" } else { "accepted" };
         info!(link = number, %address, "linked with {} ({by}), version {}", peer.id, peer.version);
@@ -234,7 +234,7 @@ impl Keeper {
             frame::PEERS,
             &self.membership.others_than(&peer.id),
         );
-        Beginning {
+        RouteParameters {
             shared: Arc::clone(&self.shared),
             number,
             peer,
@@ -261,7 +261,7 @@ impl Keeper {
                     }
                     route.outbox.wake();
                 });
-                self.shared.set_peers();
+                self.shared.update_connect_urls();
             }
             RouteEvent::SnapshotSent => self
                 .membership
@@ -270,11 +270,11 @@ impl Keeper {
             RouteEvent::Peers(peers) => self.membership.named_by_peer(&peers, now),
             RouteEvent::Serving => {
                 self.membership.update(number, |route| route.peer.serving = true);
-                self.shared.set_peers();
+                self.shared.update_connect_urls();
             }
             RouteEvent::Draining => {
                 self.membership.update(number, |route| route.peer.draining = true);
-                self.shared.set_peers();
+                self.shared.update_connect_urls();
             }
             RouteEvent::ClaimAnswered => {
                 self.membership
@@ -289,7 +289,7 @@ impl Keeper {
                 undelivered,
             } => {
                 let was = self.membership.route_ended(number, sent_goodbye, now);
-                self.shared.set_peers();
+                self.shared.update_connect_urls();
                 let why = reason.as_str();
                 if sent_goodbye || !was || self.membership.is_leaving() {
                     info!(

@@ -49,7 +49,7 @@ const KEEPER_RETRY: Duration = Duration::from_millis(10);
 pub(crate) type Events = Sender<(u64, RouteEvent)>;
 
 /// Parameters of a route's session, besides its socket.
-pub(crate) struct Beginning {
+pub(crate) struct RouteParameters {
     pub(crate) shared: Arc<Shared>,
     pub(crate) number: u64,
     pub(crate) peer: Hello,
@@ -89,40 +89,40 @@ pub(crate) struct RouteSession {
 }
 
 /// Serves one route until its end. `received` are the bytes that were read with the handshake.
-pub(crate) async fn run(beginning: Beginning, received: Vec<u8>, socket: io::Result<TcpStream>) {
+pub(crate) async fn run(parameters: RouteParameters, received: Vec<u8>, socket: io::Result<TcpStream>) {
     let socket = match socket {
         Ok(socket) => Arc::new(socket),
         Err(error) => {
-            error!(link = beginning.number, "the link broke at once: {error}");
+            error!(link = parameters.number, "the link broke at once: {error}");
             let lost = RouteEvent::Lost {
-                peer: beginning.peer.id,
+                peer: parameters.peer.id,
                 reason: Reason::ReadError,
                 sent_goodbye: false,
                 unsent_bytes: 0,
                 undelivered: 0,
             };
             // If the keeper has ended, the event is not needed.
-            let _ = beginning.events.send((beginning.number, lost)).await;
+            let _ = parameters.events.send((parameters.number, lost)).await;
             return;
         }
     };
-    let shared = Arc::clone(&beginning.shared);
-    let (news, policy) = (shared.news(), shared.policy.load_full());
+    let shared = Arc::clone(&parameters.shared);
+    let (revision, policy) = (shared.revision(), shared.policy.load_full());
     // Clients are numbered upwards from 1, and routes downwards from the maximum, so that their ids differ.
-    let id = u64::MAX - beginning.number;
+    let id = u64::MAX - parameters.number;
     let pending_bytes_max = shared.settings.load().cluster.max_pending;
     let outbox = Outbox::new(id, Some(Arc::clone(&socket)), shared.workers);
     let outbox = outbox.with_pending_bytes_max(pending_bytes_max);
-    let session = RouteSession::new(beginning, outbox, Instant::now());
+    let session = RouteSession::new(parameters, outbox, Instant::now());
     let outbox = Arc::clone(&session.route.outbox);
-    let mut shell = Shell::new(session, (outbox, socket), shared, (news, policy), &received);
+    let mut shell = Shell::new(session, (outbox, socket), shared, (revision, policy), &received);
     let reason = shell.run().await;
     end(shell, reason).await;
 }
 
 impl RouteSession {
-    pub(crate) fn new(beginning: Beginning, outbox: Outbox, now: Instant) -> Self {
-        let Beginning {
+    pub(crate) fn new(parameters: RouteParameters, outbox: Outbox, now: Instant) -> Self {
+        let RouteParameters {
             shared,
             number,
             peer,
@@ -130,7 +130,7 @@ impl RouteSession {
             dialled,
             greeting,
             events,
-        } = beginning;
+        } = parameters;
         outbox.append(&greeting);
         outbox.set_wants_room(true);
         let route = Arc::new(Route::new(number, Arc::new(outbox), peer, address, dialled));
@@ -267,7 +267,7 @@ impl RouteSession {
         shared: &Arc<Shared>,
     ) -> (Self, tokio::sync::mpsc::Receiver<(u64, RouteEvent)>) {
         let (events, received) = tokio::sync::mpsc::channel(1);
-        let beginning = Beginning {
+        let parameters = RouteParameters {
             shared: Arc::clone(shared),
             number: 1,
             peer: Hello::default(),
@@ -277,7 +277,7 @@ impl RouteSession {
             events,
         };
         let outbox = Outbox::new(u64::MAX - 1, None, shared.workers);
-        (Self::new(beginning, outbox, Instant::now()), received)
+        (Self::new(parameters, outbox, Instant::now()), received)
     }
 }
 

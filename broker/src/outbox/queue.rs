@@ -122,8 +122,8 @@ impl Queue {
     pub(super) fn keep(&mut self, staged: &Staged) {
         self.bytes += staged.len();
         staged.parts(|part, shared| match shared {
+            _ if part.is_empty() => {}
             Some(shared) => self.parts.push_back(Part::Payload(shared.clone())),
-            None if part.is_empty() => {}
             None => self.push(part),
         });
     }

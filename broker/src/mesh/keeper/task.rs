@@ -19,7 +19,7 @@ use crate::accept::accept;
 use crate::mesh::membership::Membership;
 use crate::mesh::pending_handshakes::PendingHandshakes;
 use crate::mesh::session;
-use crate::mesh::sockets::{connect, ends_first};
+use crate::mesh::sockets::{connect, with_high_descriptor};
 use crate::route::event::RouteEvent;
 use crate::route::handshake::{self, AcceptedRoute, HandshakeError, Origin, Verdict, VerdictRequest};
 use crate::route::hello::{Hello, Peer};
@@ -228,11 +228,11 @@ impl Task {
         let now = Instant::now();
         let (number, rest) = (accepted.number, accepted.rest);
         let dialled = origin.dialled();
-        let beginning = self
+        let parameters = self
             .keeper
             .begin_session(number, accepted.hello, dialled, accepted.address, now);
         let stream = match accepted.stream.into_std() {
-            Ok(stream) => ends_first(stream, self.keeper.shared.policy.load().connections_max),
+            Ok(stream) => with_high_descriptor(stream, self.keeper.shared.policy.load().connections_max),
             Err(error) => {
                 error!("the link broke at once: {error}");
                 self.keeper.membership.route_ended(number, false, now);
@@ -240,10 +240,10 @@ impl Task {
             }
         };
         let serve = Box::new(move |socket| -> Pin<Box<dyn Future<Output = ()> + Send>> {
-            Box::pin(session::run(beginning, rest, socket))
+            Box::pin(session::run(parameters, rest, socket))
         });
         let newcomer = Newcomer::Route(serve, stream);
-        let worker = &self.workers[self.keeper.shared.home(number)];
+        let worker = &self.workers[self.keeper.shared.worker_of(number)];
         if worker.send(newcomer).await.is_err() {
             error!("worker ended; the connection is closed");
             self.keeper.membership.route_ended(number, false, now);

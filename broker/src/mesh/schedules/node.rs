@@ -141,14 +141,14 @@ impl Node {
     ) {
         let at = dialled.then(|| mesh_address(peer));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let beginning = self
+        let parameters = self
             .keeper
             .begin_session(number, hello, at.as_deref(), address, now);
         let outbox = Outbox::on_wire(u64::MAX - number, WORKERS, &self.wire);
         let end = End {
             connection,
             peer,
-            session: RouteSession::new(beginning, outbox, now),
+            session: RouteSession::new(parameters, outbox, now),
             held: Vec::new(),
         };
         self.ends.insert(number, end);
@@ -167,7 +167,7 @@ impl Node {
         let Some(end) = self.ends.get_mut(&number) else {
             return Ok(());
         };
-        let router = &mut self.workers[self.shared.home(number)];
+        let router = &mut self.workers[self.shared.worker_of(number)];
         end.held.extend_from_slice(bytes);
         router.begin_turn();
         let taken = end.session.take(&end.held, router)?;
@@ -264,7 +264,7 @@ impl Node {
         queue: Option<&str>,
     ) -> Arc<Subscription> {
         let (mut flush, interest) = (ClientFlush::default(), &self.shared.interest);
-        let stage = &mut self.workers[self.shared.home(client.id)].stage;
+        let stage = &mut self.workers[self.shared.worker_of(client.id)].stage;
         if is_first {
             flush.suppress_in_flight(&client, interest);
         }
@@ -310,7 +310,7 @@ impl Node {
             {
                 return true;
             }
-            let home = self.shared.home(client.id);
+            let home = self.shared.worker_of(client.id);
             flush.send_pong(client, &mut self.workers[home].stage);
             done.push((all.given_up() == given_up, Arc::clone(subscription)));
             false
