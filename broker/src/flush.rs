@@ -141,9 +141,8 @@ impl Flush {
     /// Returns whether each noted stage has completely sent the batch that was partly sent at that time.
     fn are_finished(&self, noted: &[(usize, u64)]) -> bool {
         let splits = self.splits.load();
-        noted
-            .iter()
-            .all(|(which, count)| splits[*which].load(Acquire) != *count)
+        let mut noted = noted.iter();
+        noted.all(|(which, count)| splits[*which].load(Acquire) != *count)
     }
 
     #[cfg(test)]

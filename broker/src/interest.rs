@@ -64,10 +64,8 @@ impl Recipients {
 
     /// Returns the number of recipients. All members of a group count.
     pub(crate) fn len(&self) -> usize {
-        let in_groups = self
-            .groups
-            .iter()
-            .map(|group| group.members.len() + group.remote.len());
+        let groups = self.groups.iter();
+        let in_groups = groups.map(|group| group.members.len() + group.remote.len());
         self.each.len() + self.routes.len() + in_groups.sum::<usize>()
     }
 }
@@ -154,8 +152,8 @@ impl Interest {
 
     /// Queues the next piece of the local clients' interest on a new route. Returns whether it was the last piece.
     pub(crate) fn announce_piece(&self, cursor: &mut Cursor, route: &Route) -> bool {
-        self.announcer()
-            .announce_piece(cursor, route, &self.local, &self.routes)
+        let mut announcer = self.announcer();
+        announcer.announce_piece(cursor, route, &self.local, &self.routes)
     }
 
     /// Returns a new change number that stands for no change. A PING with it is a barrier: all that the peer sends before the ack comes
@@ -169,16 +167,13 @@ impl Interest {
     pub(crate) fn recipients(&self, subject: &[u8], scope: Scope) -> Recipients {
         let mut here = Matched::default();
         self.local.collect(subject, &mut here);
+        let groups = here.groups.into_iter().map(|members| GroupRecipients {
+            members,
+            remote: Vec::new(),
+        });
         let mut recipients = Recipients {
             each: here.each,
-            groups: here
-                .groups
-                .into_iter()
-                .map(|members| GroupRecipients {
-                    members,
-                    remote: Vec::new(),
-                })
-                .collect(),
+            groups: groups.collect(),
             by_name: here.by_name,
             routes: Vec::new(),
         };

@@ -130,10 +130,8 @@ impl Mesh {
             redial_max: cluster.redial_ms_max.duration(),
             has_registry: watch.is_some(),
         };
-        let configured = settings
-            .routes()
-            .into_iter()
-            .map(|route| route.endpoint.to_string());
+        let configured = settings.routes().into_iter();
+        let configured = configured.map(|route| route.endpoint.to_string());
         let membership = Membership::new(rules, configured, rand::random(), Instant::now());
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
         let (reported, status) = channel::channel(ClusterStatus::default());

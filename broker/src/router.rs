@@ -101,9 +101,8 @@ impl Router {
             lookups.hits.fetch_add(hits, Relaxed);
             lookups.cached.fetch_add(cache.take_growth(), Relaxed);
         }
-        lookups
-            .fanout_max
-            .fetch_max(std::mem::take(&mut self.fanout_max) as u64, Relaxed);
+        let fanout_max = std::mem::take(&mut self.fanout_max) as u64;
+        lookups.fanout_max.fetch_max(fanout_max, Relaxed);
     }
 
     /// Stages `message` for all its recipients. Returns whether there is any.
@@ -278,7 +277,12 @@ impl Router {
             headers: Some(b"NATS/1.0 503\r\n\r\n"),
             payload: b"",
         };
-        let sent = self.begin(from, &message, 1, interest);
+        let sent = Sent {
+            from,
+            message: &message,
+            shared: None,
+            interest,
+        };
         self.deliver(&sent, own);
     }
 
@@ -345,9 +349,10 @@ fn stage_message(
     message: &Publish<'_>,
     shared: Option<&SharedBody>,
 ) {
+    let takes_headers = || subscription.client.takes_headers.load(Relaxed);
     let headers = message
         .headers
-        .filter(|headers| !headers.is_empty() && subscription.client.takes_headers.load(Relaxed));
+        .filter(|headers| !headers.is_empty() && takes_headers());
     let message = server::Message {
         subject: message.subject,
         sid: subscription.sid(),

@@ -343,10 +343,8 @@ fn mesh_socket(
         return Ok(Some((nonblocking(listener).map_err(MeshError::Socket)?, address)));
     }
     let wanted = settings.mesh_listen();
-    let listening = settings
-        .is_clustered()
-        .then(|| bind_and_listen(&wanted))
-        .transpose();
+    let is_clustered = settings.is_clustered();
+    let listening = is_clustered.then(|| bind_and_listen(&wanted)).transpose();
     listening.map_err(|error| listen_error("other nodes", "--cluster", &wanted, error))
 }
 

@@ -294,9 +294,8 @@ impl Shared {
             return false;
         };
         let connections = self.settings.load().connections();
-        let _ = self
-            .near_limit
-            .look(connections, max as usize, before as usize + 1);
+        let used = before as usize + 1;
+        let _ = self.near_limit.look(connections, max as usize, used);
         true
     }
 

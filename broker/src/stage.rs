@@ -34,10 +34,8 @@ struct Slot {
 impl Slot {
     #[inline]
     fn published_by(&mut self, producer: &Arc<Outbox>) {
-        let known = self
-            .producers
-            .last()
-            .is_some_and(|last| Arc::ptr_eq(last, producer));
+        let last = self.producers.last();
+        let known = last.is_some_and(|last| Arc::ptr_eq(last, producer));
         if !known && self.producers.len() < PRODUCERS_MAX {
             self.producers.push(Arc::clone(producer));
         }

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use super::membership::Membership;
+use super::membership::{Membership, RouteState};
 use super::rate_limited_log::RateLimitedLog;
 use super::session::{Events, RouteParameters};
 use crate::closing::Reason;
 use crate::route::event::RouteEvent;
 use crate::route::handshake::{HandshakeError, Origin, Verdict};
-use crate::route::hello::{Hello, Peer, RefusalReason, put_json};
+use crate::route::hello::{Hello, Peer, RefusalReason, json_frame};
 use crate::route::{Route, frame};
 use crate::shared::Shared;
 
@@ -197,11 +197,10 @@ impl Keeper {
                 return;
             }
         };
+        let membership = &mut self.membership;
         let is_first = match refused {
-            Some(refused) => self.membership.dial_refused(&at, refused, now),
-            None => self
-                .membership
-                .dial_failed(&at, error.is_connection_refused(), now),
+            Some(refused) => membership.dial_refused(&at, refused, now),
+            None => membership.dial_failed(&at, error.is_connection_refused(), now),
         };
         // Both nodes dialled at the same time, and the other connection is the route.
         let is_linked = refused.is_some_and(|refused| refused.why == RefusalReason::Linked);
@@ -225,15 +224,8 @@ impl Keeper {
         self.membership.route_established(&peer, dialled, now);
         let by = if dialled.is_some() { "dialled" } else { "accepted" };
         info!(link = number, %address, "linked with {} ({by}), version {}", peer.id, peer.version);
-        let mut newcomer = Vec::new();
-        put_json(&mut newcomer, frame::PEERS, &[Peer::of(&peer)]);
-        self.broadcast(&newcomer);
-        let mut greeting = Vec::new();
-        put_json(
-            &mut greeting,
-            frame::PEERS,
-            &self.membership.others_than(&peer.id),
-        );
+        self.broadcast(&json_frame(frame::PEERS, &[Peer::of(&peer)]));
+        let greeting = json_frame(frame::PEERS, &self.membership.others_than(&peer.id));
         RouteParameters {
             shared: Arc::clone(&self.shared),
             number,
@@ -246,6 +238,7 @@ impl Keeper {
     }
 
     pub(super) fn handle_event(&mut self, number: u64, event: RouteEvent, now: Instant) {
+        let mut update = |change: &dyn Fn(&mut RouteState)| self.membership.update(number, change);
         match event {
             RouteEvent::Established => {
                 // State changes between the handshake and the start of the session were not sent to this peer.
@@ -263,23 +256,18 @@ impl Keeper {
                 });
                 self.shared.update_connect_urls();
             }
-            RouteEvent::SnapshotSent => self
-                .membership
-                .update(number, |route| route.is_snapshot_sent = true),
-            RouteEvent::Synced => self.membership.update(number, |route| route.is_synced = true),
+            RouteEvent::SnapshotSent => update(&|route| route.is_snapshot_sent = true),
+            RouteEvent::Synced => update(&|route| route.is_synced = true),
             RouteEvent::Peers(peers) => self.membership.named_by_peer(&peers, now),
             RouteEvent::Serving => {
-                self.membership.update(number, |route| route.peer.serving = true);
+                update(&|route| route.peer.serving = true);
                 self.shared.update_connect_urls();
             }
             RouteEvent::Draining => {
-                self.membership.update(number, |route| route.peer.draining = true);
+                update(&|route| route.peer.draining = true);
                 self.shared.update_connect_urls();
             }
-            RouteEvent::ClaimAnswered => {
-                self.membership
-                    .update(number, |route| route.answered_at = Some(now));
-            }
+            RouteEvent::ClaimAnswered => update(&|route| route.answered_at = Some(now)),
             RouteEvent::Goodbye => info!(link = number, "peer leaves"),
             RouteEvent::Lost {
                 peer,

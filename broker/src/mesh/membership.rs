@@ -104,10 +104,8 @@ impl Membership {
         }
         let is_full = self.addresses.len() >= self.rules.nodes_max * ADDRESSES_PER_NODE;
         if is_full && !self.addresses.contains_key(at) {
-            let open = self
-                .addresses
-                .iter()
-                .filter(|(_, address)| address.is_open(&self.routes));
+            let addresses = self.addresses.iter();
+            let open = addresses.filter(|(_, address)| address.is_open(&self.routes));
             let spare = open.filter(|(_, address)| !address.is_permanent());
             let oldest = spare.min_by_key(|(_, address)| address.seen_at)?.0.clone();
             self.addresses.remove(&oldest);
@@ -183,10 +181,8 @@ impl Membership {
         if self.leaving {
             return Vec::new();
         }
-        let open = self
-            .addresses
-            .iter_mut()
-            .filter(|(_, address)| address.is_open(routes));
+        let addresses = self.addresses.iter_mut();
+        let open = addresses.filter(|(_, address)| address.is_open(routes));
         let due = open.filter(|(_, address)| address.dial_at <= now);
         due.map(|(at, address)| {
             address.is_dialled = true;
@@ -207,11 +203,8 @@ impl Membership {
             return false;
         };
         address.clear_refusal();
-        address.connects_refused = if is_refused {
-            address.connects_refused + 1
-        } else {
-            0
-        };
+        let refusals = address.connects_refused + 1;
+        address.connects_refused = if is_refused { refusals } else { 0 };
         address.is_dialled = false;
         address.dial_later(now, &mut self.rng, self.rules.redial_max)
     }
@@ -360,9 +353,8 @@ impl Membership {
     /// whether the route was known; a route that was replaced is not.
     pub(crate) fn route_ended(&mut self, number: u64, sent_goodbye: bool, now: Instant) -> bool {
         let mut routes = self.routes.values();
-        let id = routes
-            .find(|route| route.number == number)
-            .map(|route| route.peer.id.clone());
+        let route = routes.find(|route| route.number == number);
+        let id = route.map(|route| route.peer.id.clone());
         let Some((id, route)) = id.and_then(|id| self.routes.remove_entry(&id)) else {
             return false;
         };
@@ -441,9 +433,8 @@ impl Membership {
         };
         let awaited = self.addresses.iter().filter(|(_, address)| is_awaited(address));
         let unsettled = self.routes.values().filter(|route| !is_settled(route));
-        let addresses = awaited
-            .map(|(at, _)| at)
-            .chain(unsettled.map(|route| &route.peer.mesh));
+        let awaited = awaited.map(|(at, _)| at);
+        let addresses = awaited.chain(unsettled.map(|route| &route.peer.mesh));
         let addresses: BTreeSet<&String> = addresses.collect();
         addresses.into_iter().cloned().collect()
     }

@@ -218,10 +218,8 @@ impl RouteSession {
         let acked = self.flush.before_message(&mut router.stage);
         self.messages_in += 1;
         self.bytes_in += (published.payload.len() + published.headers.map_or(0, <[u8]>::len)) as u64;
-        let known = self
-            .last
-            .as_ref()
-            .filter(|(subject, found)| *subject == published.subject && found.holds(interest));
+        let last = self.last.as_ref();
+        let known = last.filter(|(subject, found)| *subject == published.subject && found.holds(interest));
         let found = match known {
             Some((_, found)) => found.clone(),
             None => {

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::frame::{self, Frame, FrameError, GREETING_BYTES_MAX, PREAMBLE};
-use super::hello::{Hello, Refusal, RefusalReason, put_json};
+use super::hello::{Hello, Refusal, RefusalReason, json_frame};
 
 /// Time for the peer to read the last message and close the connection.
 const LAST_READ_TIMEOUT: Duration = Duration::from_millis(500);
@@ -160,8 +160,8 @@ pub(crate) async fn perform(
     let address = plain(stream.peer_addr()?);
     stream.set_nodelay(true)?;
     let handshaking = async {
-        let (mut handshake, mut greeting) = (Handshake::new(own.clone()), PREAMBLE.to_vec());
-        handshake.put_hello(&mut greeting);
+        let mut handshake = Handshake::new(own.clone());
+        let greeting = [&PREAMBLE[..], &handshake.hello()].concat();
         let mut received = Vec::new();
         if matches!(origin, Origin::Accepted(_)) {
             // The dialling side sends first. A client that connects here by mistake gets an -ERR instead of binary frames.
@@ -229,8 +229,9 @@ impl Handshake {
         Self { own, peer: None }
     }
 
-    pub(crate) fn put_hello(&self, out: &mut Vec<u8>) {
-        put_json(out, frame::HELLO, &self.own);
+    /// Returns this side's HELLO.
+    pub(crate) fn hello(&self) -> Vec<u8> {
+        json_frame(frame::HELLO, &self.own)
     }
 
     pub(crate) const fn peer(&self) -> Option<&Hello> {
@@ -268,7 +269,7 @@ impl Handshake {
     ) -> Result<Option<Hello>, HandshakeError> {
         let Some(peer) = &self.peer else { return Ok(None) };
         if let Verdict::Refuse { why, .. } = verdict {
-            put_json(out, frame::REFUSE, &Refusal { why });
+            out.extend(json_frame(frame::REFUSE, &Refusal { why }));
             return Err(self.refused(peer, why, false));
         }
         let is_accepted = matches!(verdict, Verdict::Accept { .. });

@@ -136,10 +136,13 @@ impl Peer {
     }
 }
 
-pub(crate) fn put_json(out: &mut Vec<u8>, kind: u8, value: &impl Serialize) {
+/// Returns a frame with `value` as JSON.
+pub(crate) fn json_frame(kind: u8, value: &impl Serialize) -> Vec<u8> {
     // Serialization of these types cannot fail.
     let json = serde_json::to_vec(value).unwrap_or_default();
-    frame::put(out, kind, &json);
+    let mut frame = Vec::new();
+    frame::put(&mut frame, kind, &json);
+    frame
 }
 
 impl Hello {

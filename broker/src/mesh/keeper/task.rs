@@ -163,14 +163,8 @@ impl Task {
     }
 
     fn handshake_parameters(&self) -> (Duration, Sender<VerdictRequest>) {
-        let limit = self
-            .keeper
-            .shared
-            .settings
-            .load()
-            .cluster
-            .connect_timeout_ms
-            .duration();
+        let settings = self.keeper.shared.settings.load();
+        let limit = settings.cluster.connect_timeout_ms.duration();
         (limit, self.verdict_requests.clone())
     }
 
@@ -228,9 +222,8 @@ impl Task {
         let now = Instant::now();
         let (number, rest) = (accepted.number, accepted.rest);
         let dialled = origin.dialled();
-        let parameters = self
-            .keeper
-            .begin_session(number, accepted.hello, dialled, accepted.address, now);
+        let (keeper, address) = (&mut self.keeper, accepted.address);
+        let parameters = keeper.begin_session(number, accepted.hello, dialled, address, now);
         let stream = match accepted.stream.into_std() {
             Ok(stream) => with_high_descriptor(stream, self.keeper.shared.policy.load().connections_max),
             Err(error) => {

@@ -86,7 +86,7 @@ impl Node {
             began: run,
             mesh: mesh_address(number),
             // Flushes wait for a node that serves, even while it is being sent the complete interest.
-            serving: (seed ^ run).is_multiple_of(2),
+            serving: seed.is_multiple_of(2),
             ..Hello::default()
         };
         let rules = Rules {
@@ -103,12 +103,12 @@ impl Node {
         let workers: Vec<Router> = (0..WORKERS)
             .map(|worker| {
                 let mut router = Router::new(worker, 1000);
-                router.seed(seed ^ run ^ worker as u64);
+                router.seed(seed ^ worker as u64);
                 shared.flush.add_stage(&router.stage);
                 router
             })
             .collect();
-        let membership = Membership::new(rules, routes, seed ^ run ^ number as u64, now);
+        let membership = Membership::new(rules, routes, seed ^ number as u64, now);
         let (sender, events) = channel(EVENTS_MAX);
         Self {
             keeper: Keeper::new(Arc::clone(&shared), membership, sender),
@@ -141,9 +141,8 @@ impl Node {
     ) {
         let at = dialled.then(|| mesh_address(peer));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let parameters = self
-            .keeper
-            .begin_session(number, hello, at.as_deref(), address, now);
+        let dialled = at.as_deref();
+        let parameters = self.keeper.begin_session(number, hello, dialled, address, now);
         let outbox = Outbox::on_wire(u64::MAX - number, WORKERS, &self.wire);
         let end = End {
             connection,
@@ -304,10 +303,8 @@ impl Node {
         let mut done = Vec::new();
         self.waiting.retain_mut(|(flush, subscription)| {
             let (client, given_up) = (&subscription.client, all.given_up());
-            if flush
-                .waits_until(client, FLUSH_TIMEOUT, all, routes, now)
-                .is_some()
-            {
+            let wait = flush.waits_until(client, FLUSH_TIMEOUT, all, routes, now);
+            if wait.is_some() {
                 return true;
             }
             let home = self.shared.worker_of(client.id);

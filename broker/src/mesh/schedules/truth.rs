@@ -35,12 +35,11 @@ impl World {
                         && one.subject() == subscription.subject()
                         && one.queue() == subscription.queue()
                 };
-                let remote = &peer.shared.interest.remote;
+                let remote = peer.shared.interest.remote.page(0, usize::MAX);
+                let (peer, id) = (&peer.own.id, &node.own.id);
                 assert!(
-                    remote.page(0, usize::MAX).iter().any(is_known),
-                    "{} does not know what was flushed on {}",
-                    peer.own.id,
-                    node.own.id
+                    remote.iter().any(is_known),
+                    "{peer} does not know what {id} flushed"
                 );
             }
         }
@@ -68,12 +67,8 @@ impl World {
         let mut text = String::new();
         for node in &self.nodes {
             let linked: Vec<_> = node.ends.values().map(|end| (end.peer, end.connection)).collect();
-            let _ = writeln!(
-                text,
-                "{}: linked {linked:?}, awaits {:?}",
-                node.own.id,
-                node.keeper.membership.awaited()
-            );
+            let (id, awaited) = (&node.own.id, node.keeper.membership.awaited());
+            let _ = writeln!(text, "{id}: linked {linked:?}, awaits {awaited:?}");
         }
         text
     }
@@ -99,11 +94,8 @@ impl World {
                 assert_eq!(route.interest.load(Relaxed), truth.len());
                 of_routes += truth.len();
             }
-            assert_eq!(
-                interest.remote.len(),
-                of_routes,
-                "interest of an ended route is left"
-            );
+            // No interest of an ended route is left.
+            assert_eq!(interest.remote.len(), of_routes);
             let followers = interest.local.followers_len();
             let routes = interest.routes.load().len();
             assert_eq!((followers, routes, node.ends.len()), (peers, peers, peers));

@@ -98,18 +98,10 @@ impl World {
     fn node(&mut self, number: usize) -> Node {
         self.runs += 1;
         let next = (number + 1) % self.of_node.len();
-        let routes = (!self.is_registered)
-            .then(|| mesh_address(next))
-            .into_iter()
-            .collect();
-        Node::new(
-            number,
-            self.runs,
-            routes,
-            self.seed,
-            self.ping_interval_ms,
-            self.now,
-        )
+        let next = (!self.is_registered).then(|| mesh_address(next));
+        let routes = next.into_iter().collect();
+        let (seed, interval_ms) = (self.seed ^ self.runs, self.ping_interval_ms);
+        Node::new(number, self.runs, routes, seed, interval_ms, self.now)
     }
 
     pub(super) fn disturb(&mut self, rng: &mut StdRng) {
@@ -230,12 +222,8 @@ impl World {
             let peer = peers.find(|peer| mesh_address(*peer) == at).expect("an address");
             let nodes = [number, peer];
             let sides = nodes.map(|node| Handshake::new(self.nodes[node].own.clone()));
-            let hellos = sides.each_ref().map(|handshake| {
-                let mut hello = Vec::new();
-                handshake.put_hello(&mut hello);
-                VecDeque::from([(self.now, Some(hello))])
-            });
-            let [from_dialler, from_peer] = hellos;
+            let hellos = sides.each_ref().map(|handshake| Some(handshake.hello()));
+            let [from_dialler, from_peer] = hellos.map(|hello| VecDeque::from([(self.now, hello)]));
             let connection = Connection {
                 runs: nodes.map(|node| self.nodes[node].own.run.clone()),
                 nodes,
@@ -262,9 +250,8 @@ impl World {
                     && connection.runs[side] == self.nodes[number].own.run
                     && !connection.silent
                     && self.group[connection.nodes[0]] == self.group[connection.nodes[1]]
-                    && connection.ways[side]
-                        .front()
-                        .is_some_and(|(at, _)| *at <= self.now)
+                    && let Some((at, _)) = connection.ways[side].front()
+                    && *at <= self.now
                 {
                     match connection.ways[side].pop_front() {
                         Some((_, Some(bytes))) => self.received(which, side, &bytes),
