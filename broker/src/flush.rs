@@ -159,7 +159,7 @@ impl Flush {
 fn ask(route: &Route, change: u64, stage: &mut Stage) {
     let is_sent = route.acks.snapshot_sent.load(SeqCst);
     if is_sent && route.acks.asked.fetch_max(change, SeqCst) < change {
-        frame::put_ping(&mut stage.of(&route.outbox).bytes, change);
+        frame::put_token(&mut stage.of(&route.outbox).bytes, frame::PING, change);
     }
 }
 
@@ -325,7 +325,7 @@ impl PeerFlush {
             && flush.are_finished(&self.splits)
         {
             self.owed = None;
-            frame::put_pong(&mut stage.of(&route.outbox).bytes, change);
+            frame::put_token(&mut stage.of(&route.outbox).bytes, frame::PONG, change);
             self.is_staged = true;
         }
         !self.is_owed()
@@ -413,7 +413,7 @@ mod tests {
         stage.flush();
         let mut expected = Vec::new();
         frame::put_interest(&mut expected, b"a", None, 1);
-        frame::put_ping(&mut expected, recorded.change);
+        frame::put_token(&mut expected, frame::PING, recorded.change);
         let sent = std::mem::take(&mut *wire.lock().unwrap());
         let sent: Vec<u8> = sent.into_iter().flat_map(|(_, bytes)| bytes).collect();
         assert_eq!(sent, expected);

@@ -75,8 +75,8 @@ mod tests {
         let payload = vec![b'x'; [0, 1, 5, 300, 9000][rng.random_range(0..5)]];
         match rng.random_range(0..8) {
             0..=2 => frame::put_interest(out, subject, queue, rng.random_range(0..5)),
-            3 => frame::put_ping(out, rng.random()),
-            4 => frame::put_pong(out, rng.random()),
+            3 => frame::put_token(out, frame::PING, rng.random()),
+            4 => frame::put_token(out, frame::PONG, rng.random()),
             5 => frame::put(out, rng.random_range(0..20), &payload[..payload.len().min(5)]),
             _ => {
                 let mut names = Vec::new();

@@ -195,7 +195,7 @@ impl RouteSession {
         match *frame {
             Frame::Message(message) => return self.message(&message, router),
             Frame::Ping(frame::PROBE) => {
-                frame::put_pong(&mut stage.of(&self.route.outbox).bytes, frame::PROBE)
+                frame::put_token(&mut stage.of(&self.route.outbox).bytes, frame::PONG, frame::PROBE)
             }
             Frame::Ping(change) => self.flush.peer_pinged(change, &shared.flush, stage),
             Frame::Pong(frame::PROBE) => self.took_pong = true,
@@ -358,9 +358,7 @@ impl Session for RouteSession {
         {
             self.pinged = Some(now);
             self.claimed = self.route.take_claim();
-            let mut ping = Vec::new();
-            frame::put_ping(&mut ping, frame::PROBE);
-            self.route.send(&ping);
+            self.route.send(&frame::token(frame::PING, frame::PROBE));
         }
         None
     }
@@ -460,9 +458,7 @@ mod tests {
         shared.flush.add_stage(&router.stage);
         shared.flush.add_stage(&other);
         let outbox = Arc::clone(&session.route.outbox);
-        let mut frames = Vec::new();
-        frame::put_ping(&mut frames, 3);
-        frame::put_ping(&mut frames, 4);
+        let mut frames = [3, 4].map(|change| frame::token(frame::PING, change)).concat();
         let pings = frames.len();
         frame::put_interest(&mut frames, b"a", None, 1);
         let mut take = |bytes: &[u8], router: &mut Router| {
@@ -476,8 +472,7 @@ mod tests {
         for outbox in &sent {
             other.of(outbox).bytes.push(b'x');
         }
-        let mut pong = Vec::new();
-        frame::put_pong(&mut pong, 4);
+        let pong = frame::token(frame::PONG, 4);
         other.flush_to(&sent[0]);
         assert_eq!(take(&frames, &mut router), (pings, Vec::new(), true));
         assert_eq!(take(&frames[pings..], &mut router), (0, Vec::new(), true));
@@ -485,8 +480,7 @@ mod tests {
         let rest = frames.len() - pings;
         assert_eq!(take(&frames[pings..], &mut router), (rest, pong, false));
         // The ack does not wait for a batch that begins after the PING.
-        let mut pong = Vec::new();
-        frame::put_pong(&mut pong, 3);
+        let pong = frame::token(frame::PONG, 3);
         assert_eq!(take(&frames[..pings / 2], &mut router), (pings / 2, pong, false));
     }
 

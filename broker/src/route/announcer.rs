@@ -51,11 +51,10 @@ impl Announcer {
         // All changes up to the last one must be on the route before the PING that asks for their ack.
         self.announce(table, routes);
         let Some(change) = last_change else { return false };
-        bytes.clear();
-        frame::put(&mut bytes, frame::SYNCED, b"");
+        bytes = frame::bare(frame::SYNCED);
         // From here on the peer can be asked for acks.
         route.set_snapshot_sent();
-        frame::put_ping(&mut bytes, change);
+        frame::put_token(&mut bytes, frame::PING, change);
         route.outbox.append(&bytes);
         true
     }

@@ -39,8 +39,8 @@ pub(crate) const PEERS: u8 = 4;
 const INTEREST: u8 = 5;
 const NO_INTEREST: u8 = 6;
 pub(crate) const SYNCED: u8 = 7;
-const PING: u8 = 8;
-const PONG: u8 = 9;
+pub(crate) const PING: u8 = 8;
+pub(crate) const PONG: u8 = 9;
 
 /// Token of a PING that only checks whether the peer is alive.
 pub(crate) const PROBE: u64 = u64::MAX;
@@ -279,15 +279,15 @@ pub(crate) fn bare(kind: u8) -> Vec<u8> {
     vec![kind, 0]
 }
 
-pub(crate) fn put_ping(out: &mut Vec<u8>, token: u64) {
-    put_token(out, PING, token);
+/// Returns a PING or PONG.
+pub(crate) fn token(kind: u8, token: u64) -> Vec<u8> {
+    let mut frame = Vec::new();
+    put_token(&mut frame, kind, token);
+    frame
 }
 
-pub(crate) fn put_pong(out: &mut Vec<u8>, token: u64) {
-    put_token(out, PONG, token);
-}
-
-fn put_token(out: &mut Vec<u8>, kind: u8, token: u64) {
+/// Appends a PING or PONG.
+pub(crate) fn put_token(out: &mut Vec<u8>, kind: u8, token: u64) {
     let start = out.len();
     out.extend_from_slice(&[kind, 0]);
     number(out, token);
@@ -421,12 +421,9 @@ mod tests {
             bytes.clear();
             put_interest(&mut bytes, &subject, queue.as_deref(), 0);
             prop_assert_eq!(whole(&bytes), Frame::NoInterest { subject: &subject, queue: queue.as_deref() });
-            bytes.clear();
-            put_ping(&mut bytes, token);
-            prop_assert_eq!(whole(&bytes), Frame::Ping(token));
-            bytes.clear();
-            put_pong(&mut bytes, token);
-            prop_assert_eq!(whole(&bytes), Frame::Pong(token));
+            let [ping, pong] = [PING, PONG].map(|kind| super::token(kind, token));
+            prop_assert_eq!(whole(&ping), Frame::Ping(token));
+            prop_assert_eq!(whole(&pong), Frame::Pong(token));
         }
 
         #[test]

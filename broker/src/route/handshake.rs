@@ -275,7 +275,7 @@ impl Handshake {
         let is_accepted = matches!(verdict, Verdict::Accept { .. });
         // The deciding node sends WELCOME when it accepts, and the other node when it agrees, before that.
         if self.own.decides_with(peer) == is_accepted {
-            frame::put(out, frame::WELCOME, b"");
+            out.extend(frame::bare(frame::WELCOME));
         }
         Ok(if is_accepted { self.peer.take() } else { None })
     }
